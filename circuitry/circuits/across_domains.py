@@ -24,7 +24,7 @@ from circuitry.comparison.part_array import WHOLE
 from circuitry.comparison.table import class_groups
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import Count, Names, checked, fitting
 
 COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
 """Measures of `compare_domains`; the kernel at depth 1."""
@@ -35,12 +35,13 @@ PartsOf = Callable[[str, str], Mapping[int, AttributionGraph]]
 """From class and domain to the graphs of the parts of its images, by number."""
 
 
+@checked
 def compare(
     graphs: Graphs,
     measure: str | Measure = "edge_jaccard",
     *,
-    classes: Sequence[str] | None = None,
-    edges_per_node: int = 3,
+    classes: Names | None = None,
+    edges_per_node: Count = 3,
     any_sign: bool = False,
 ) -> pd.DataFrame:
     """Compare the circuits of each class between all pairs of domains.
@@ -64,7 +65,6 @@ def compare(
         >>> table = compare(graphs, measure="node_overlap", classes=held_out)
         >>> domain_matrix(table)
     """
-    check_lists(classes=classes)
     wanted = Measure(measure) if isinstance(measure, str) else measure
     settings = ReadingSettings(edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0)
     one_pass = ClassPass([wanted], settings)
@@ -72,6 +72,7 @@ def compare(
     return one_pass.values(wanted, _compare(by_key, None, one_pass, classes))
 
 
+@checked
 def compare_domains(
     graphs: Mapping[Key, AttributionGraph],
     groups: Mapping[str, Sequence[str]] | None = None,
@@ -101,7 +102,6 @@ def compare_domains(
         >>> comparisons = compare_domains(graphs, {"held-out": ["fish", "key"]})
         >>> comparisons["edge_jaccard"].ratios()
     """
-    check_lists(measures=measures)
     wanted = [Measure(measure) if isinstance(measure, str) else measure for measure in measures]
     settings = settings or ReadingSettings()
     if parts is None and isinstance(graphs, GraphFolder):
@@ -164,7 +164,7 @@ def _compare(
 def _keyed(graphs: Iterable[AttributionGraph]) -> dict[tuple[str, str], AttributionGraph]:
     found: dict[tuple[str, str], AttributionGraph] = {}
     for graph in graphs:
-        check_kinds(graph=(graph, AttributionGraph))
+        fitting(graph, AttributionGraph, "graph")
         if graph.class_name is None or graph.domain is None:
             raise InputError(
                 "Graphs to compare need a class and a domain, but one has none: set class_name and domain "

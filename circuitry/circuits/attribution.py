@@ -11,7 +11,7 @@ The setting of the study ("When and How Does CLIP Enable Domain and Compositiona
 are means over images: the study's node scores are minus these, its edge scores these over the number of images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,24 +31,26 @@ from circuitry.models.metrics import Metric
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, Positive, Share, checked
 from circuitry.runs.workers import Work
 
 
+@checked
 def attribute(
     encoder: Encoder,
     images: Images,
     metric: Metric,
-    node_fraction: float = 0.1,
+    node_fraction: Share = 0.1,
     rule: QuadratureRule | None = None,
     baseline: AnyBaseline = "zero",
-    sites: Sequence[str] | None = None,
-    batch_size: int | None = None,
+    sites: Names | None = None,
+    batch_size: Count | None = None,
     progress: bool = True,
     *,
     edge_rule: QuadratureRule | None = None,
     edges: str | None = None,
     budget: str = SAME_SHARE,
-    memory_gib: float = 1.0,
+    memory_gib: Positive = 1.0,
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
@@ -91,6 +93,7 @@ def attribute(
         return _graph(task, settings, nodes, kept, edges_between(task, kept, settings))
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class AttributionParts:
     """What `attribute_parts` finds on all images and on each part of them."""
@@ -103,6 +106,7 @@ class AttributionParts:
     sites, as each part finds them: what resamples of the parts need."""
 
 
+@checked
 def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"]) -> AttributionParts:
     """Attribute all images and each part of them, in one pass over the images.
 

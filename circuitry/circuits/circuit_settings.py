@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from circuitry.circuits.budgets import BUDGETS, SAME_SHARE, check_budget
+from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
 from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule, parse_rule
-from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column, part_numbers
+from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
 from circuitry.models.folder_work import FolderSettings
 from circuitry.models.options import option
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import DISTINCT, Positive, Share, at_least, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
@@ -28,6 +27,7 @@ DEFAULT_RULE = midpoint_rule(10)
 Rule = Annotated[QuadratureRule | None, option(parse_rule, "RULE")]
 
 
+@checked
 @dataclass(frozen=True)
 class AttributionSettings(StudySettings):
     """How to attribute; the defaults are the study's except for the rule, see `AttributionSettings.study`.
@@ -42,9 +42,9 @@ class AttributionSettings(StudySettings):
 
     STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE}
 
-    node_fraction: float = 0.1
+    node_fraction: Share = 0.1
     """Share of the units that is kept, in (0, 1]."""
-    budget: str = SAME_SHARE
+    budget: Annotated[str, one_of(*BUDGETS)] = SAME_SHARE
     """How the share is shared out over the sites: same-share, of every site, or global, by the scores of all sites
     together."""
     rule: Rule = None
@@ -52,32 +52,13 @@ class AttributionSettings(StudySettings):
     graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
     edge_rule: Rule = None
     """Quadrature rule of edge scores (default: that of the nodes; through a residual stream one gradient)."""
-    edges: str | None = None
+    edges: Annotated[str | None, one_of(*EDGE_METHODS)] = None
     """Method that scores edges, one of `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
-    rule_error: float = 0.1
+    rule_error: Positive = 0.1
     """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
-    autocast: str | None = None
+    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
     """Lower precision of node scores where PyTorch deems it safe: bfloat16 or float16 (default: that of the weights).
     Edges keep theirs: squared distances of nearly equal activations would lose their digits."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.node_fraction <= 1:
-            raise InputError(f"The fraction of units to keep lies in (0, 1], but {self.node_fraction} was given.")
-        if not self.rule_error > 0:
-            raise InputError(f"The error of a rule is a positive number, but {self.rule_error} was given.")
-        for name, rule in (("rule", self.rule), ("edge_rule", self.edge_rule)):
-            if rule is not None:
-                check_kinds(**{name: (rule, QuadratureRule)})
-        if not isinstance(self.budget, str):
-            raise InputError(
-                f"An attribution has one of the budgets {', '.join(BUDGETS)}, but {self.budget!r} was given: keep "
-                "units by a table with strongest_units."
-            )
-        check_budget(self.budget)
-        if self.edges is not None and self.edges not in EDGE_METHODS:
-            raise InputError(f"Edges are scored by one of {', '.join(EDGE_METHODS)}, but {self.edges!r} was given.")
-        if self.autocast not in (None, "bfloat16", "float16"):
-            raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
 
     @property
     def node_rule(self) -> QuadratureRule:
@@ -101,6 +82,7 @@ class AttributionSettings(StudySettings):
         }
 
 
+@checked
 @dataclass(frozen=True)
 class ExtractionSettings(AttributionSettings, FolderSettings):
     """How to find the circuits of a whole data set; see `extract`.
@@ -109,15 +91,9 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
         InputError: for a value outside its range, which is named.
     """
 
-    sites: tuple[str, ...] | None = None
+    sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
-    parts: int = DEFAULT_PARTS
+    parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
     """Parts into which the images of each class and domain are cut, by item: what similarities are read against."""
     items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
     """A listing of the images and its column that names what an image shows (default: the name of the file)."""
-
-    def __post_init__(self) -> None:
-        AttributionSettings.__post_init__(self)
-        FolderSettings.__post_init__(self)
-        check_lists(sites=self.sites)
-        part_numbers({}, self.parts)  # which refuses too few

@@ -19,6 +19,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.measures import Matrices, Measure, mean_chance_overlap, permuted_units, similarity_matrices
 from circuitry.comparison.part_array import PARTS, WHOLE
 from circuitry.comparison.table import CHANCE, VALUES
+from circuitry.runs.given import Count, Natural, Seed, checked
 
 Node = tuple[str, int]
 """Domain and part, `WHOLE` for all images."""
@@ -32,21 +33,22 @@ _DRAWS_PER_CLASS = 4
 """Most draws of permuted units from one class, so that several classes contribute."""
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings:
     """How circuits are cut, and their reference levels."""
 
-    edges_per_node: int = 3
+    edges_per_node: Count = 3
     """Edges of the circuits; see `AttributionGraph.circuit`."""
     any_sign: bool = False
     """Whether edges may have a score of zero or less, as in the study."""
     all_sites: bool = False
     """Whether sites that repeat another or keep few units count in means over sites, as in the study."""
-    other_classes: int = 2
+    other_classes: Natural = 2
     """Other classes that each class is compared with."""
-    chance_draws: int = 20
+    chance_draws: Natural = 20
     """Draws of permuted units, for the chance of measures without a closed form."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the other classes and of the draws."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import checked
 
 COMPARED_SETTINGS = {
     "model_digest": "the model",
@@ -51,13 +51,13 @@ class Comparable:
         self._settings: dict[str, tuple[Any, str]] = {}
         """By name, the value and the title of a graph with it."""
 
+    @checked
     def add(self, graph: AttributionGraph) -> None:
         """Check a graph against those before it.
 
         Raises:
             InputError: for scores that are not finite, or another model, other sites, units or settings, by name.
         """
-        check_kinds(graph=(graph, AttributionGraph))
         graph.check_finite()
         if self._first is None:
             self._first = graph

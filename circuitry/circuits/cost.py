@@ -19,6 +19,7 @@ from circuitry.circuits.nodes import node_effects
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.models.task import Task
+from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 
@@ -52,6 +53,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
+@checked
 def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSettings) -> Operations:
     """Return the operations that the node scores and the edge scores of one image take.
 

@@ -26,10 +26,11 @@ from circuitry.models.norms import NORMS, normed_with, scale_of
 from circuitry.models.residual import ResidualStream
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class DirectEffects:
     """Direct effects of the components of a transformer on a class logit, image by image."""
@@ -44,6 +45,7 @@ class DirectEffects:
     """The class logit, which effects and rest add up to."""
 
 
+@checked
 def direct_effects(
     stream: ResidualStream, images: Images, weight: Float[Tensor, " d"], work: Work = Work()
 ) -> DirectEffects:
@@ -63,7 +65,6 @@ def direct_effects(
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
         >>> pd.Series(found.effects.mean(0), found.writers).nlargest(5)
     """
-    check_kinds(stream=(stream, ResidualStream))
     _check_linear(stream.encoder.tower)
     encoder, components = stream.encoder, stream.components
     patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
@@ -86,6 +87,7 @@ def direct_effects(
     return DirectEffects(tuple(map(str, stream.writers)), *(np.concatenate(some) for some in zip(*parts, strict=True)))
 
 
+@checked
 def direct_vectors(
     stream: ResidualStream, images: Images, work: Work = Work()
 ) -> Float[np.ndarray, "images writers d"]:
@@ -93,7 +95,6 @@ def direct_vectors(
 
     Arguments and errors are those of `direct_effects`; the length of the embedding is not divided by.
     """
-    check_kinds(stream=(stream, ResidualStream))
     _check_linear(stream.encoder.tower)
     components, last = stream.components, stream.encoder.stages[-1].run
     end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"

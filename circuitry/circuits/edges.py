@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import networkx as nx
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Share, checked, one_of
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
@@ -23,6 +24,7 @@ Wiring = Literal["chain", "stream"]
 """Edges join neighbouring sites (``chain``) or any two, through the residual stream (``stream``)."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Edges:
     """Edges between some units of an encoder.
@@ -42,6 +44,7 @@ class Edges:
     wiring: Wiring = "chain"
 
     @classmethod
+    @checked
     def between(cls, units: Mapping[str, np.ndarray], wiring: Wiring) -> "Edges":
         """Return all edges that a wiring has between some units, with scores of 0.
 
@@ -62,7 +65,8 @@ class Edges:
         """Number of edges."""
         return sum(len(rows) for rows, _ in self.places.values())
 
-    def strongest(self, into: int, *, any_sign: bool = False) -> "Edges":
+    @checked
+    def strongest(self, into: Count, *, any_sign: bool = False) -> "Edges":
         """Return the edges with the largest score into every unit, whichever site they come from.
 
         Args:
@@ -73,7 +77,8 @@ class Edges:
         found = strongest_edges(least, into, any_sign)
         return self._where({pair: _mark(least[pair].shape, place) for pair, place in found.items()})
 
-    def top(self, share: float, by: str = "absolute") -> "Edges":
+    @checked
+    def top(self, share: Share, by: Annotated[str, one_of("absolute", "signed")] = "absolute") -> "Edges":
         """Return the edges with the largest scores over all pairs of sites together, one at least.
 
         Args:
@@ -83,12 +88,8 @@ class Edges:
         Raises:
             InputError: without edges, for a share outside (0, 1], or another ranking.
         """
-        if by not in ("absolute", "signed"):
-            raise InputError(f"Edges are ranked by 'absolute' or 'signed' score, but {by!r} was given.")
-        if not self.count or not 0 < share <= 1:
-            raise InputError(
-                f"The strongest edges are a share in (0, 1] of scored edges, but {share} of {self.count} was given."
-            )
+        if not self.count:
+            raise InputError("The strongest edges are a share of scored edges, but there are none: give more units.")
         flat = self._flat(self.scores)
         there = np.flatnonzero(~np.isnan(flat))
         values = np.abs(flat[there]) if by == "absolute" else flat[there]
@@ -96,6 +97,7 @@ class Edges:
         chosen[there[np.argsort(-values, kind="stable")[: max(1, round(share * len(there)))]]] = True
         return self._where(self._blocks(chosen, list(self.scores)))
 
+    @checked
     def among(self, units: Mapping[str, Sequence[int] | np.ndarray]) -> "Edges":
         """Return the edges between some of the units; units and pairs of other sites are left out."""
         rows = {
@@ -104,10 +106,12 @@ class Edges:
         scores = {(u, d): s[np.ix_(rows[d], rows[u])] for (u, d), s in self.scores.items() if u in rows and d in rows}
         return replace(self, units={site: self.units[site][place] for site, place in rows.items()}, scores=scores)
 
+    @checked
     def without(self, other: "Edges") -> "Edges":
         """Return the edges that are not among others between the same units."""
         return self._where({pair: np.isnan(scores) for pair, scores in other.scores.items()})
 
+    @checked
     def random(self, rng: np.random.Generator) -> "Edges":
         """Return as many edges between the same units, at random; the scores move with them.
 
@@ -127,12 +131,19 @@ class Edges:
                 left[row, column] = np.nan
                 yield replace(self, scores={**self.scores, pair: left})
 
-    def masks(self, n_units: Mapping[str, int]) -> dict[Pair, np.ndarray]:
+    @checked
+    def masks(self, n_units: Mapping[str, Count]) -> dict[Pair, np.ndarray]:
         """Return the edges as booleans [all units downstream, all units upstream] by pair of sites, for runs.
 
         Args:
             n_units: Number of all units by site.
         """
+        for site, units in self.units.items():
+            if len(units) and n_units.get(site, 0) <= max(units):
+                raise InputError(
+                    f"Masks have all units of a site, but {n_units.get(site, 0)} were given for {site}, which has a "
+                    f"unit {max(units)}."
+                )
         found = {}
         for (up, down), (rows, columns) in self.places.items():
             found[up, down] = np.zeros((n_units[down], n_units[up]), bool)

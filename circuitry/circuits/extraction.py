@@ -6,7 +6,7 @@ pass (`attribute_parts`; parts say how far circuits can be trusted), and write a
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.image_pass import read_images
-from circuitry.runs.given import check_lists
+from circuitry.runs.given import Count, Names, Natural, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
@@ -37,14 +37,15 @@ Loaded = tuple[list[ImageRecord], Tensor]
 log = logging.getLogger(__name__)
 
 
+@checked
 def extract(
     clip: Clip,
     images: DomainFolder,
     out: str | os.PathLike[str],
-    classes: Sequence[str] | None = None,
-    domains: Sequence[str] | None = None,
-    n_images: int = 50,
-    seed: int = 0,
+    classes: Names | None = None,
+    domains: Names | None = None,
+    n_images: Count = 50,
+    seed: Seed = 0,
     *,
     work: Work = Work(),
     **settings: Any,
@@ -93,18 +94,18 @@ class Extraction(FolderWork):
 
     settings: ExtractionSettings
 
+    @checked
     def __init__(
         self,
         clip: Clip,
         images: DomainFolder,
         out: Path,
         settings: ExtractionSettings | None = None,
-        classes: Sequence[str] | None = None,
-        domains: Sequence[str] | None = None,
+        classes: Names | None = None,
+        domains: Names | None = None,
     ) -> None:
         """Check what is asked; see `extract`."""
         super().__init__(clip, images, settings or ExtractionSettings())
-        check_lists(classes=classes, domains=domains)
         self.out, self.classes, self.domains = out, classes, domains
 
     @cached_property
@@ -146,7 +147,8 @@ class Extraction(FolderWork):
             **self._ruled[1],
         )
 
-    def run(self, work: Work = Work(), most: int | None = None) -> dict[Job, float]:
+    @checked
+    def run(self, work: Work = Work(), most: Natural | None = None) -> dict[Job, float]:
         """Do what is unfinished, together with other processes that do the same, and return the seconds by job done.
 
         Stop after the ``most`` jobs, to see how long they take.

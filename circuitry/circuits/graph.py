@@ -8,20 +8,20 @@ import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import networkx as nx
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.rule_report import describe_errors
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import DISTINCT, Count, checked
 
 FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
@@ -32,6 +32,7 @@ BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
 
 
+@checked
 class Completeness(NamedTuple):
     """How well a site's scores add up.
 
@@ -50,6 +51,7 @@ class Completeness(NamedTuple):
         return self.effect_sum - self.metric_difference
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionGraph:
     """All node scores, the kept units and the scores of the edges between them, for one set of images.
@@ -67,28 +69,43 @@ class AttributionGraph:
         "of a folder (graphs[class, domain])"
     )
 
-    sites: tuple[str, ...]
+    sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
-    node_scores: dict[str, np.ndarray]
+    node_scores: dict[str, Float[np.ndarray, " _"]]
     """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
     feature basis the units are the latents."""
-    kept_units: dict[str, np.ndarray]
+    kept_units: dict[str, Int[np.ndarray, " _"]]
     """Indices [k] of the kept units by site, largest absolute score first."""
-    edge_scores: dict[tuple[str, str], np.ndarray]
+    edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
     ones, or any two in heads and neurons; see `edge_methods`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
-    n_images: int
+    n_images: Count
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """What was computed: fraction, rules, baseline; graphs are compared where it is the same, see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What made it: versions, model digest, seed."""
-    error_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
     """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
     of all that the latents miss. They are no nodes of circuits."""
+
+    def __post_init__(self) -> None:
+        if lacking := [site for site in self.sites if site not in self.node_scores]:
+            raise InputError(f"A graph has node scores at every site, but lacks {lacking[0]}: add it.")
+        for site, kept in self.kept_units.items():
+            n = len(self.node_scores[site]) if site in self.node_scores else 0
+            if len(kept) and not 0 <= kept.min() <= kept.max() < n:
+                raise InputError(f"The kept units of {site} are not among its {n} units: correct them.")
+        for (up, down), scores in self.edge_scores.items():
+            expected = [len(self.kept_units[site]) if site in self.kept_units else 0 for site in (down, up)]
+            if list(scores.shape) != expected:
+                raise InputError(
+                    f"The edge scores {up}->{down} have shape {list(scores.shape)}, but the kept units say {expected}: "
+                    "correct them."
+                )
 
     @property
     def title(self) -> str:
@@ -113,8 +130,11 @@ class AttributionGraph:
         """Sites whose scores are all zero: which of their units are kept is arbitrary."""
         return frozenset(site for site in self.inner_sites if not self.node_scores[site].any())
 
+    @checked
     def n_units(self, site: str) -> int:
         """Return how many units the activation of a site has, nodes and error units."""
+        if site not in self.node_scores:
+            raise InputError(f"{self.title} has no site {site!r}; its sites are {', '.join(self.sites)}.")
         return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
 
     def check_finite(self) -> None:
@@ -134,6 +154,7 @@ class AttributionGraph:
             | {("edge", f"{up}->{down}"): scores for (up, down), scores in self.edge_scores.items()}
         )
 
+    @checked
     def to_pandas(self, kind: str = "nodes") -> pd.DataFrame:
         """Return the graph as a table.
 
@@ -150,10 +171,9 @@ class AttributionGraph:
             raise InputError(f"A graph has tables of {', '.join(tables)}, but {kind!r} was asked for.")
         return tables[kind]()
 
-    def top(self, n: int = 10) -> pd.DataFrame:
+    @checked
+    def top(self, n: Count = 10) -> pd.DataFrame:
         """Return the n units with the largest absolute score over all sites but the image: site, unit, score."""
-        if n < 1:
-            raise InputError(f"At least one unit is shown, but {n} were asked for.")
         table = self._nodes().query("site != @INPUT")
         order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
@@ -162,7 +182,7 @@ class AttributionGraph:
         parts = []
         for site, scores in self.node_scores.items():
             units = np.arange(len(scores))
-            kept = np.isin(units, self.kept_units[site])
+            kept = np.isin(units, self.kept_units.get(site, ()))
             parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
         return pd.concat(parts, ignore_index=True)
 
@@ -171,11 +191,13 @@ class AttributionGraph:
         rows = []
         for site in self.sites:
             sums = self.completeness.get(site, unknown)
-            rows.append((site, len(self.node_scores[site]), len(self.kept_units[site]), *sums, sums.gap))
+            rows.append((site, len(self.node_scores[site]), len(self.kept_units.get(site, ())), *sums, sums.gap))
         return pd.DataFrame(rows, columns=["site", "units", "kept", "effect_sum", "metric_difference", "gap"])
 
     def __repr__(self) -> str:
-        kept, units = (sum(len(by[site]) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
+        kept, units = (
+            sum(len(by.get(site, ())) for site in self.inner_sites) for by in (self.kept_units, self.node_scores)
+        )
         sites = len(self.inner_sites)
         return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {_made(self)}"
 
@@ -183,16 +205,15 @@ class AttributionGraph:
         """Show the sites as a table in a notebook."""
         return _as_html(repr(self), self)
 
-    def circuit(self, edges_per_node: int = 3, *, any_sign: bool = False) -> "Circuit":
+    @checked
+    def circuit(self, edges_per_node: Count = 3, *, any_sign: bool = False) -> "Circuit":
         """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
 
         A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study.
         """
-        check_kinds(edges_per_node=(edges_per_node, Integral))
-        if edges_per_node < 1:
-            raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
         return Circuit(self, edges_per_node, any_sign)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
         self.check_finite()
@@ -202,6 +223,7 @@ class AttributionGraph:
         write_arrays(path, FORMAT, header, tensors)
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
         """Read a graph that `save` wrote.
 
@@ -210,7 +232,7 @@ class AttributionGraph:
                 there, or scores that are not finite.
         """
         header, tensors = read_arrays(path, FORMAT, "attribution graph")
-        try:
+        with naming_damage(path):
             sites = tuple(header["sites"])
             graph = cls(
                 sites,
@@ -221,31 +243,14 @@ class AttributionGraph:
                 **{name: header[name] for name in _HEADER[2:]},
                 error_scores={site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
             )
-        except KeyError as error:
-            raise InputError(f"{path} lacks {error}: the file is damaged, make it again.") from error
-        graph._check_shapes(path)
-        graph.check_finite()
+            graph.check_finite()
         return graph
-
-    def _check_shapes(self, path: object) -> None:
-        for site, kept in self.kept_units.items():
-            if len(kept) and not 0 <= kept.min() <= kept.max() < len(self.node_scores[site]):
-                raise InputError(
-                    f"{path}: kept units of {site} are not among its {len(self.node_scores[site])} units: the file is "
-                    "damaged, make it again."
-                )
-        for (up, down), scores in self.edge_scores.items():
-            expected = (len(self.kept_units[down]), len(self.kept_units[up]))
-            if scores.shape != expected:
-                raise InputError(
-                    f"{path}: edge scores {up}->{down} have shape {scores.shape}, but the kept units say "
-                    f"{expected}: the file is damaged, make it again."
-                )
 
 
 _HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """A circuit: the kept units of an attribution graph and the strongest edges between them."""
@@ -253,7 +258,7 @@ class Circuit:
     HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
 
     source: AttributionGraph
-    edges_per_node: int
+    edges_per_node: Count
     any_sign: bool = False
     """Whether edges may have a score of zero or less."""
 
@@ -277,7 +282,7 @@ class Circuit:
 
     def __repr__(self) -> str:
         source = self.source
-        units = sum(len(source.kept_units[site]) for site in source.inner_sites)
+        units = sum(len(source.kept_units.get(site, ())) for site in source.inner_sites)
         edges = sum(len(rows) for rows, _ in self.edge_places.values())
         return (
             f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "

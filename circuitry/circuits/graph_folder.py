@@ -10,7 +10,8 @@ import numpy as np
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, read_manifest
 
 EXTRACTION_FORMAT = "circuitry extraction 3"
@@ -41,12 +42,14 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     HOW_TO_GET: ClassVar = "open one with GraphFolder(path)"
 
+    @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not (self.path / NAME).is_file():
             raise InputError(_no_folder(self.path))
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
-        jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
+        with naming_damage(self.path / NAME):
+            jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
         self._keys = dict.fromkeys(job for job in jobs if self.file(*job).is_file())
 
     @property
@@ -69,14 +72,18 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """Parts into which the images of each (class, domain) were cut; those of few images have fewer graphs."""
         return int(self.manifest["config"]["n_parts"])
 
+    @checked
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
         return graph_file(self.path, class_name, domain, part)
 
+    @checked
     def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
         """Return the images that a circuit was found on, as paths below the root of the data."""
+        self._check((class_name, domain))
         return tuple(self[class_name, domain].provenance["images"])
 
+    @checked
     def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
         """Return the graphs of the parts of the images by number; parts without images are absent.
 
@@ -86,6 +93,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
         return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
 
+    @checked
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores [parts, kept downstream, kept upstream] of the whole's edges, as each part finds them.
 
@@ -97,15 +105,19 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return {(name.split("->")[0], name.split("->")[1]): scores for name, scores in found.items()}
 
     def __getitem__(self, key: Key) -> AttributionGraph:
-        self._check(key)
+        if key not in self._keys:
+            raise KeyError(self._unknown(key))
         return _loaded(self.file(*key), *key)
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
-            raise KeyError(
-                f"no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
-                f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}"
-            )
+            raise InputError(self._unknown(key))
+
+    def _unknown(self, key: Key) -> str:
+        return (
+            f"There is no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
+            f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}."
+        )
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys

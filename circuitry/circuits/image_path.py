@@ -21,8 +21,10 @@ from circuitry.circuits.nodes import NodeEffects, clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.runs.given import checked
 
 
+@checked
 def image_path_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site, by a path of the image.
 

@@ -25,7 +25,7 @@ from circuitry.circuits.similarity_matrix import (
     wl_matrices,
 )
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import Natural, checked
 
 MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine", "edge_spearman")
 """``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit.
@@ -40,17 +40,17 @@ Matrices = dict[str | None, np.ndarray]
 """Similarities [graphs, graphs] by site, or under None for the whole circuit."""
 
 
+@checked
 @dataclass(frozen=True)
 class Measure:
     """One of `MEASURES`, with the depth of a Weisfeiler-Lehman kernel."""
 
     name: str
-    depth: int = 1
+    depth: Natural = 1
 
     def __post_init__(self) -> None:
         if self.name not in MEASURES:
             raise InputError(f"Unknown measure {self.name!r}: choose one of {', '.join(MEASURES)}.")
-        _check_depth(self.depth)
 
     @property
     def label(self) -> str:
@@ -58,6 +58,7 @@ class Measure:
         return self.name if self.name != "wl_kernel" or self.depth == 1 else f"{self.name}_depth_{self.depth}"
 
 
+@checked
 def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
     """Return, per site, the Jaccard index |A & B| / |A | B| of the kept units; the image itself is left out.
 
@@ -74,6 +75,7 @@ def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
     return {str(site): float(matrix[0, 1]) for site, matrix in node_overlap_matrices([a, b]).items()}
 
 
+@checked
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
     """Return |E1 & E2| / |E1 | E2| over edges named by their two nodes; NaN when neither has an edge.
 
@@ -86,7 +88,8 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
     return float(edge_jaccard_matrix([a, b])[0, 1])
 
 
-def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
+@checked
+def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
     """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1]; see `similarity_matrix`.
 
     Sites where one of the two has no effect are left out; NaN when nothing is left.
@@ -95,10 +98,10 @@ def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
         InputError: for a negative depth, and as `edge_jaccard`.
     """
     _check_circuits(a, b)
-    _check_depth(depth)
     return float(wl_matrices([a, b], depth)[depth][0, 1])
 
 
+@checked
 def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure) -> dict[str | None, float]:
     """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
 
@@ -117,6 +120,7 @@ def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure)
     return {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
 
 
+@checked
 def depth_bias(graph: AttributionGraph) -> float:
     """Return the logarithm of the ratio of the score mass in the deeper half of the sites to that in the other half.
 
@@ -172,7 +176,8 @@ def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> Attribu
     )
 
 
-def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
+@checked
+def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
     """Return the expected Jaccard index of two independent random subsets of ``units``.
 
     The overlap i is hypergeometric; the Jaccard index of sizes a and b is i / (a + b - i).
@@ -210,14 +215,7 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
     return total / sum(pairs.values()) if any(pairs.values()) else float("nan")
 
 
-def _check_depth(depth: int) -> None:
-    if depth < 0:
-        raise InputError(f"The depth of a Weisfeiler-Lehman kernel is 0 or more, but {depth} was given.")
-
-
 def _check_circuits(a: Circuit, b: Circuit) -> None:
-    for circuit in (a, b):
-        check_kinds(circuit=(circuit, Circuit))
     check_comparable(a.source, b.source)
     if a.edges_per_node != b.edges_per_node:
         raise InputError(

@@ -24,9 +24,11 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.narrowing import pooled_tokens
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class PoolingPairs:
     """The embeddings of images as sums over pairs of (head of the attention pooling, unit of the last block)."""
@@ -44,10 +46,12 @@ class PoolingPairs:
         found: np.ndarray = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True) + self.rest
         return found
 
+    @checked
     def take(self, rows: Int[np.ndarray, " some"]) -> "PoolingPairs":
         """Return the same for some of the images."""
         return replace(self, read=self.read[rows], rest=self.rest[rows])
 
+    @checked
     def effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, "images heads units"]:
         """Return the direct effect of each pair on a class logit, or on a difference of two.
 
@@ -57,6 +61,7 @@ class PoolingPairs:
         found: np.ndarray = self.read * (self.directions @ weight) / self._lengths[:, None, None]
         return found
 
+    @checked
     def rest_effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, " images"]:
         """Return the effect of the rest on the logit."""
         found: np.ndarray = self.rest @ weight / self._lengths
@@ -68,6 +73,7 @@ class PoolingPairs:
         return found
 
 
+@checked
 def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
     """Decompose the embeddings of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
 

@@ -11,6 +11,7 @@ There are positions squared times as many pairs as edges: so edges are chosen fi
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
@@ -21,11 +22,15 @@ from circuitry.circuits.stream_edges import PLAIN, stream_of
 from circuitry.circuits.stream_graph import order_of_site
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.task import Task
+from circuitry.runs.given import DISTINCT, SOME, checked
 
 _Pair = tuple[str, str]
 
 
-def position_graph(task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN) -> AttributionGraph:
+@checked
+def position_graph(
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
+) -> AttributionGraph:
     """Return some edges between components with all positions apart, as means over images.
 
     Args:

@@ -12,6 +12,7 @@ of the metric by the head's output and its scores. Over ``to`` (q: over ``from``
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,14 +27,15 @@ from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import DISTINCT, SOME, checked
 
 Points = list[tuple[float, dict[str, Tap]]]
 """The weight and the taps of each point of a path."""
 
 
+@checked
 def edges_by_position(
-    task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
 ) -> Float[np.ndarray, "images edges positions"]:
     """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
 
@@ -52,7 +54,6 @@ def edges_by_position(
         >>> by_patch = token_grid(clip.encoder.tower).patches(found)
         >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
     """
-    check_kinds(rule=(rule, QuadratureRule))
     stream, task = stream_of(task)
     places = [stream.edge(writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
@@ -65,8 +66,9 @@ def edges_by_position(
     return np.concatenate(found)
 
 
+@checked
 def moves_between_positions(
-    task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
 ) -> Float[np.ndarray, "images edges to from"]:
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 
@@ -83,7 +85,6 @@ def moves_between_positions(
         >>> grid = token_grid(clip.encoder.tower)
         >>> position_moves(moves[0, 0], pixels, grid, title="...", measure="effect on the logit")
     """
-    check_kinds(rule=(rule, QuadratureRule))
     stream, task = stream_of(task)
     places = [_place(stream, writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]

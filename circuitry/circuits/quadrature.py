@@ -12,11 +12,13 @@ import numpy as np
 from scipy.special import roots_jacobi
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, checked
 
 MOST_POINTS = 1000
 """Most points of a rule that is made here: more are a slip of the pen, for each is a run at every site."""
 
 
+@checked
 @dataclass(frozen=True)
 class QuadratureRule:
     """Points in [0, 1] and their weights, which sum to one."""
@@ -52,7 +54,8 @@ class QuadratureRule:
             )
 
 
-def left_rule(points: int) -> QuadratureRule:
+@checked
+def left_rule(points: Count) -> QuadratureRule:
     """Return the left Riemann rule, t = 0, 1/n, ..., (n-1)/n; ten points are the study's setting.
 
     One point is gradient times activation difference, attribution patching (arXiv 2310.10348).
@@ -61,7 +64,8 @@ def left_rule(points: int) -> QuadratureRule:
     return QuadratureRule(f"left-{n}", tuple(k / n for k in range(n)), (1 / n,) * n)
 
 
-def midpoint_rule(points: int) -> QuadratureRule:
+@checked
+def midpoint_rule(points: Count) -> QuadratureRule:
     """Return the midpoint rule, t = (k + 1/2)/n, whose error falls as 1/n^2, where that of the left rule falls as 1/n.
 
     With few points it may still be no better: how many a model needs is measured by `circuitry.circuits.cheapest_rule`.
@@ -70,7 +74,8 @@ def midpoint_rule(points: int) -> QuadratureRule:
     return QuadratureRule(f"midpoint-{n}", tuple((k + 0.5) / n for k in range(n)), (1 / n,) * n)
 
 
-def gauss_legendre_rule(points: int) -> QuadratureRule:
+@checked
+def gauss_legendre_rule(points: Count) -> QuadratureRule:
     """Return the Gauss-Legendre rule, exact for polynomials up to degree 2n - 1.
 
     A cosine logit may turn sharply near zero, where no polynomial follows it: then midpoints do better for node scores.
@@ -80,7 +85,8 @@ def gauss_legendre_rule(points: int) -> QuadratureRule:
     return QuadratureRule(f"gauss-legendre-{n}", tuple((x + 1) / 2), tuple(w / 2))
 
 
-def gauss_radau_rule(points: int) -> QuadratureRule:
+@checked
+def gauss_radau_rule(points: Count) -> QuadratureRule:
     """Return the Gauss-Radau rule whose first point is t = 0, exact for polynomials up to degree 2n - 2.
 
     That point costs next to nothing: the gradient at the clean activation comes for all sites from one backward pass,
@@ -100,6 +106,7 @@ _RULES = {
 }
 
 
+@checked
 def parse_rule(name: str) -> QuadratureRule:
     """Return the rule written as ``kind-points``, e.g. ``left-10``, ``midpoint-4`` or ``gauss-legendre-8``."""
     kind, _, points = name.rpartition("-")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_r
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tower_digest import check_same_weights
+from circuitry.runs.given import SOME, Count, Positive, checked
 
 CANDIDATES = tuple(
     parse_rule(name)
@@ -62,6 +63,7 @@ class RuleErrors:
         >>> errors.nodes(midpoint_rule(5))["layer3.0"]
     """
 
+    @checked
     def __init__(
         self, task: Task, settings: AttributionSettings | None = None, reference: QuadratureRule = REFERENCE
     ) -> None:
@@ -70,10 +72,12 @@ class RuleErrors:
         self.reference, self.n_images = reference, 0
         self._model = task.encoder.digest
 
+    @checked
     def nodes(self, rule: QuadratureRule) -> dict[str, float]:
         """Return the relative error of a rule by site; sites without any effect are left out."""
         return self.compare_nodes(rule)[0]
 
+    @checked
     def compare_nodes(self, rule: QuadratureRule) -> tuple[dict[str, float], dict[str, float]]:
         """Return `nodes`, and by site the share of the kept units that the reference keeps too."""
         scores, exact = self._score_nodes(rule), self._exact_nodes
@@ -81,6 +85,7 @@ class RuleErrors:
         alike = {site: float(np.isin(kept[site], units).mean()) for site, units in self._kept.items()}
         return _relative_errors(scores, exact), alike
 
+    @checked
     def edges(self, rule: QuadratureRule) -> dict[str, float]:
         """Return the relative error of a rule by pair of sites, named ``upstream->downstream``."""
         return _relative_errors(self._score_edges(rule), self._exact_edges)
@@ -178,6 +183,7 @@ class MeasuredRule(NamedTuple):
         }
 
 
+@checked
 @dataclass(frozen=True)
 class RuleChoice:
     """The rules of a model's nodes and edges, and the errors that are left by them."""
@@ -189,7 +195,7 @@ class RuleChoice:
     reference: str
     """Name of the rule that was taken for exact."""
     n_circuits: int
-    n_images: int
+    n_images: Count
     """Images in all circuits that it was measured on."""
 
     @property
@@ -209,8 +215,11 @@ class RuleChoice:
         }
 
 
+@checked
 def cheapest_rule(
-    circuits: Sequence[RuleErrors], error: float, candidates: Sequence[QuadratureRule] = CANDIDATES
+    circuits: Annotated[Sequence[RuleErrors], SOME],
+    error: Positive,
+    candidates: Annotated[Sequence[QuadratureRule], SOME] = CANDIDATES,
 ) -> RuleChoice:
     """Return the cheapest quadrature rules that keep an error, in the mean over a few circuits of one encoder.
 
@@ -251,7 +260,7 @@ def cheapest_rule(
 
 def _first_that_keeps(
     error: float,
-    candidates: Sequence[QuadratureRule],
+    candidates: Annotated[Sequence[QuadratureRule], SOME],
     measures: Sequence[Callable[[QuadratureRule], dict[str, float]]],
     diverging: Set[str],
 ) -> MeasuredRule:

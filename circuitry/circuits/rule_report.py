@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from circuitry.runs.given import checked
+
 RULE_CHOICE = "rule_choice"
 """Under which name the settings of a graph and the configuration of a run keep a choice, see `cheapest_rule`."""
 
 
+@checked
 def describe_rule(settings: Mapping[str, Any]) -> str:
     """Return a sentence on the rules of a graph or of a run, and on the error that they leave.
 

@@ -41,7 +41,6 @@ from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_run import run_gated
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
@@ -64,7 +63,6 @@ class StreamMethod(NamedTuple):
 
     def check(self) -> None:
         """Raise `InputError` for an unknown method or path, or a path that the method does not take."""
-        check_kinds(rule=(self.rule, QuadratureRule))
         if self.name not in STREAM_METHODS:
             raise InputError(
                 f"Edges of a residual stream are scored by {', '.join(STREAM_METHODS)}, but {self.name!r} was given."
@@ -98,7 +96,6 @@ def stream_of(task: Task) -> tuple[ResidualStream, Task]:
         InputError: for another thing than a task, hooks on an encoder that is not in heads and neurons, whose runs
             these are not, and as `ResidualStream.of`.
     """
-    check_kinds(task=(task, Task))
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:
         return stream, task

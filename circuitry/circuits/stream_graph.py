@@ -18,8 +18,10 @@ from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import GRADIENT, PLAIN, EdgeMatrix, StreamMethod, edge_matrix, stream_of
 from circuitry.models.task import Task
+from circuitry.runs.given import checked
 
 
+@checked
 def score_edges(
     task: Task,
     *,
@@ -80,6 +82,7 @@ def as_graph(found: EdgeMatrix, settings: dict[str, Any], ports: bool = False) -
     return AttributionGraph(tuple(sites), nodes, kept, ordered, {}, found.n_images, settings=settings)
 
 
+@checked
 def edge_names(edges: Edges) -> list[tuple[str, str]]:
     """Return the names (writer, reader) of the edges of `score_edges`, row by row of `Edges.table`.
 

@@ -8,26 +8,31 @@ The best of many directions always explains something. So random directions with
 taken in the same way, many times: trust the names of texts that explain more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import FINITE, Count, Names, checked
 
 _DRAWS = 200
 """Draws of random directions."""
 
+SAME_DIRECTION = 1e-6
+"""A text adds no direction if the texts before it leave no more than this share of it."""
 CHANCE_QUANTILE = 0.95
 """Share of the draws of random directions that explain less than the column ``chance``."""
 
 
+@checked
 def text_span(
-    vectors: Float[np.ndarray, "images d"],
-    text_weights: Float[np.ndarray, "texts d"],
-    texts: Sequence[str],
-    n: int = 5,
+    vectors: Annotated[Float[np.ndarray, "images d"], FINITE],
+    text_weights: Annotated[Float[np.ndarray, "texts d"], FINITE],
+    texts: Names,
+    n: Count = 5,
 ) -> pd.DataFrame:
     """Return the texts that span the output of a head, best first.
 
@@ -82,13 +87,14 @@ def _greedy(
     left: Float[np.ndarray, "rows d"], candidates: Float[np.ndarray, "texts d"], n: int
 ) -> Iterator[tuple[int, float]]:
     """Yield the best candidates and the squares that the direction of each takes away."""
+    least = SAME_DIRECTION * np.linalg.norm(candidates, axis=1)
     for _ in range(min(n, *left.shape, len(candidates))):
+        candidates = np.where(np.linalg.norm(candidates, axis=1, keepdims=True) > least[:, None], candidates, 0.0)
         variance = np.square(left @ candidates.T).sum(0)
         best = int(variance.argmax())
-        length = np.linalg.norm(candidates[best])
-        if not variance[best] > 0 or not length > 0:
+        if not variance[best] > 0:
             return
-        direction = candidates[best] / length
+        direction = candidates[best] / np.linalg.norm(candidates[best])
         yield best, float(np.square(left @ direction).sum())
         left = left - np.outer(left @ direction, direction)
         candidates = candidates - np.outer(candidates @ direction, direction)

@@ -27,6 +27,8 @@ from jaxtyping import Float
 
 from circuitry.comparison.part_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Seed, checked
 
 RESAMPLES = 1000
 
@@ -49,7 +51,10 @@ class Draws(NamedTuple):
     """Infinite if all draws are the same."""
 
 
-def draw_resamples(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+@checked
+def draw_resamples(
+    families: Sequence[object], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
+) -> Draws:
     """Draw classes and parts with replacement.
 
     Args:
@@ -130,6 +135,7 @@ def _weighted(
     )
 
 
+@checked
 def dual_bootstrap(
     values: Float[np.ndarray, "classes *cells parts parts"], statistic: _Statistic, draws: Draws
 ) -> Spread:
@@ -140,6 +146,11 @@ def dual_bootstrap(
         statistic: From means [draws, *cells] to results [draws, *results].
         draws: From `draw_resamples`, for the same classes and parts.
     """
+    if values.size == 0 or (len(values), values.shape[-1]) != (draws.classes.shape[1], draws.parts.shape[1]):
+        raise InputError(
+            f"Draws are of the classes and parts of the values, but values {list(values.shape)} and draws of "
+            f"{draws.classes.shape[1]} classes and {draws.parts.shape[1]} parts were given: draw for these."
+        )
     every_class, every_part = np.ones((1, len(values))), np.ones((1, values.shape[-1]))
     value = statistic(resampled_means(values, every_class, every_part))[0]
     both, by_class, by_part = (

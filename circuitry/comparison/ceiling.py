@@ -20,6 +20,8 @@ from jaxtyping import Bool, Float
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
 from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b")
 """Columns of `pair_ratios`."""
@@ -64,6 +66,7 @@ def ratio(
     return found
 
 
+@checked
 def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
     """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`."""
     spread = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
@@ -83,6 +86,7 @@ def mean_ratio(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Dra
     return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))
 
 
+@checked
 def domain_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
     """Return each domain's mean ratio with the other domains [domains, sites]."""
     member = np.zeros((len(cells.domains), len(cells.pairs)))
@@ -103,4 +107,6 @@ def _ratio_spread(
     draws: Draws,
     reduced: Callable[[np.ndarray], np.ndarray],
 ) -> Spread:
+    if len(chance) != len(cells.sites):
+        raise InputError(f"Each of the {len(cells.sites)} sites has a level of chance, but {len(chance)} were given.")
     return dual_bootstrap(cells.values, lambda means: reduced(ratio(means, chance)), draws)

@@ -17,9 +17,10 @@ from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.comparison.part_array import known_ratio, mean_known, of_whole
+from circuitry.comparison.part_array import PartTable, known_ratio, mean_known, of_whole
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import family_of
+from circuitry.runs.given import Seed, checked
 
 CELLS = (
     "same class, same domain",
@@ -38,7 +39,8 @@ EFFECTS = {
 _COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
 
 
-def class_by_domain(parts: pd.DataFrame, families: Mapping[str, str] | None = None, *, seed: int = 0) -> pd.DataFrame:
+@checked
+def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None, *, seed: Seed = 0) -> pd.DataFrame:
     """Return the four means over classes, domains and sites, and their differences.
 
     Args:
@@ -73,7 +75,7 @@ def class_by_domain(parts: pd.DataFrame, families: Mapping[str, str] | None = No
 
 
 def _pair_array(
-    parts: pd.DataFrame,
+    parts: PartTable,
 ) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
     """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
     rows = parts[~of_whole(parts)].dropna(subset="value")

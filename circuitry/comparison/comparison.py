@@ -28,8 +28,9 @@ from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_
 from circuitry.comparison.part_array import PARTS, PartArray, ceilings_of, check_parts, part_kinds
 from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.storage import read_comparison, write_comparison
-from circuitry.comparison.table import CHANCE, VALUES, both_directions, domain_matrix
-from circuitry.runs.errors import InputError
+from circuitry.comparison.table import CHANCE, VALUES, both_directions, check_pairs, domain_matrix
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import Seed, checked
 
 _TABLES = {"values": VALUES, "parts": PARTS, "chance": CHANCE, "intervals": INTERVALS}
 
@@ -38,6 +39,7 @@ def _empty(columns: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(columns=list(columns))
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """The values of one measure by class, pair of domains and site, and their reference levels.
@@ -73,7 +75,7 @@ class Comparison:
     """The random objects that ``chance`` is the level of."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Settings and models, as plain values; ``n``: images of a value, ``n_per_part``: images of a part."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstraps and permutations."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Sites outside of means over sites, with the reason: they repeat another site, or keep too few units."""
@@ -93,6 +95,7 @@ class Comparison:
                 "give more domains, or classes that have images in them."
             )
         check_parts(self.parts)
+        check_pairs(self.values, in_order=self.directions is not None)
         if "all" not in self.groups:
             classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
             object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))
@@ -123,6 +126,7 @@ class Comparison:
         same_class = self.parts[self.parts["class_a"] == self.parts["class_b"]]
         return bool(len(self.ceilings) and (same_class["domain_a"] != same_class["domain_b"]).any())
 
+    @checked
     def at(self, site: str) -> "Comparison":
         """Return the comparison at one site; `InputError` for an unknown one."""
         if site not in self.sites:
@@ -130,6 +134,7 @@ class Comparison:
         found = {name: (table := getattr(self, name))[table["site"] == site] for name in _TABLES}
         return replace(self, **found, left_out={})
 
+    @checked
     def among(self, group: str) -> "Comparison":
         """Return the comparison of one group of classes.
 
@@ -143,6 +148,7 @@ class Comparison:
         parts = self.parts[self.parts["class_a"].isin(members) & self.parts["class_b"].isin(members)]
         return replace(self, values=values, parts=parts, groups={"all": members})
 
+    @checked
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
         """Return the domain-by-domain means over classes and sites, on all images.
 
@@ -283,6 +289,7 @@ class Comparison:
         named = {self.measure: self.values, f"chance_{self.measure}": self.chance, **named}
         return {name: table for name, table in named.items() if len(table)}
 
+    @checked
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the tables as CSV files and, when they are complete, a JSON header with their checksums."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -290,12 +297,14 @@ class Comparison:
         write_comparison(folder, {name: found[name] for name in _TABLES}, header)
 
     @classmethod
+    @checked
     def load(cls, folder: str | PathLike[str]) -> "Comparison":
         """Read what `save` wrote; `InputError` for a missing or damaged file, or another format or version."""
         tables, header = read_comparison(folder, _TABLES)
-        groups = {name: tuple(classes) for name, classes in header["groups"].items()}
-        directions = None if header["directions"] is None else tuple(header["directions"])
-        return cls(**{**header, **tables, "groups": groups, "directions": directions})
+        with naming_damage(folder):
+            groups = {name: tuple(classes) for name, classes in header["groups"].items()}
+            directions = None if header["directions"] is None else tuple(header["directions"])
+            return cls(**{**header, **tables, "groups": groups, "directions": directions})
 
     @cached_property
     def _array(self) -> PartArray:

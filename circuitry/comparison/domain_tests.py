@@ -19,6 +19,7 @@ from circuitry.comparison.part_array import PartArray, mean_known
 from circuitry.comparison.significance import LEVEL, with_corrected_p
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
 from circuitry.comparison.table import both_directions
+from circuitry.runs.given import checked
 
 THIS_MODEL = "this trained model"
 """The scope of a p value over classes and images."""
@@ -27,6 +28,7 @@ TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", 
 """Columns of tables of tests."""
 
 
+@checked
 def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Test, for each two domains, whether one is more similar to the others than the other is.
 
@@ -49,6 +51,7 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
     return _table(rows)
 
 
+@checked
 def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Do the tests of `domain_tests` on parts: the means over sites, with their dual bootstrap.
 
@@ -76,6 +79,7 @@ def _paired(
     return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
 
+@checked
 def ceiling_tests(
     parts: PartArray, draws: Draws, alike: bool, families: Mapping[str, str] | None = None
 ) -> pd.DataFrame:

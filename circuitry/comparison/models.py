@@ -10,12 +10,13 @@ from circuitry.comparison.domain_tests import TESTS
 from circuitry.comparison.significance import sign_flip_p, with_corrected_p
 from circuitry.comparison.statistics import mean_spread
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import checked
 
 OVER_MODELS = tuple("n_models" if column == "n_classes" else column for column in TESTS)
 """Columns of `compare_models`."""
 
 
+@checked
 def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.DataFrame:
     """Test, for each two domains, whether one is more similar to the others than the other is, over trained models.
 
@@ -37,11 +38,7 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
     """
-    given: object = comparisons
-    for comparison in given if isinstance(given, Sequence) else [given]:
-        check_kinds(comparison=(comparison, Comparison))
-    check_lists(comparisons=comparisons)
-    if len({id(one) for one in comparisons}) < len(comparisons):
+    if any(a.values.equals(b.values) for a, b in combinations(comparisons, 2)):
         raise InputError(
             f"Each comparison must be of another trained model, but one was given twice among {len(comparisons)}: give "
             "one of each model."

@@ -5,19 +5,25 @@ in every domain. Only different parts are compared, so both sides have other ite
 (two parts of the same class and domain) and pairs of classes are rows of the same table.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from circuitry.comparison.table import with_columns
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, checked
 
 PARTS = ("class_a", "class_b", "domain_a", "domain_b", "part_a", "part_b", "site", "value")
 """Columns of a table of parts. Pairs of one class in one domain: ``part_a < part_b``; all others: both orders."""
 
 WHOLE = -1
 """Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
+
+
+PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
+"""Similarities of parts; see `PARTS`."""
 
 
 def check_parts(parts: pd.DataFrame) -> None:
@@ -36,7 +42,8 @@ def check_parts(parts: pd.DataFrame) -> None:
             )
 
 
-def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
+@checked
+def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
     """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
 
     ``upper``: of a part with all images, which include it; else of two parts, with equally many images.
@@ -49,12 +56,12 @@ def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
     return means.assign(site=pd.Series(sites, means.index, dtype=object))
 
 
-def of_whole(parts: pd.DataFrame) -> "pd.Series[bool]":
+def of_whole(parts: PartTable) -> "pd.Series[bool]":
     """Return which rows compare a part with all images."""
     return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
 
 
-def part_kinds(parts: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
     """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
     one_class, one_domain = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
     between = ~of_whole(parts)
@@ -66,12 +73,13 @@ def part_kinds(parts: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
+@checked
 class PartArray(NamedTuple):
     """The similarities of parts of the same class as an array; NaN where there is none."""
 
-    classes: tuple[str, ...]
-    domains: tuple[str, ...]
-    sites: tuple[str | None, ...]
+    classes: Annotated[tuple[str, ...], DISTINCT]
+    domains: Annotated[tuple[str, ...], DISTINCT]
+    sites: Annotated[tuple[str | None, ...], DISTINCT]
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
     """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
 
@@ -85,7 +93,8 @@ class PartArray(NamedTuple):
         return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
 
     @classmethod
-    def from_table(cls, parts: pd.DataFrame) -> "PartArray":
+    @checked
+    def from_table(cls, parts: PartTable) -> "PartArray":
         """Arrange the rows that compare a class with itself; rows of all images and of two classes are left out."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
         classes, domains = sorted(set(rows["class_a"])), sorted({*rows["domain_a"], *rows["domain_b"]})

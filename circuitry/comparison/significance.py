@@ -8,6 +8,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
+from circuitry.runs.given import Count, Seed, checked
+
 LEVEL = 0.05
 
 EXACT_SIGNS, EXACT_DOMAINS = 12, 8
@@ -20,7 +22,8 @@ ROUNDING = 1e-12
 """Tolerance, so that the given order counts among the permutations."""
 
 
-def holm(p: "pd.Series[float]") -> "pd.Series[float]":
+@checked
+def holm(p: pd.Series) -> pd.Series:
     """Return p values corrected for their number (Holm 1979); NaN values are not counted."""
     tested = p.astype(float).dropna().sort_values(kind="stable")
     return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
@@ -49,7 +52,8 @@ def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
     return tests.assign(p=p, p_holm=holm(p), note=notes)
 
 
-def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: int = 0) -> float:
+@checked
+def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: Seed = 0) -> float:
     """Return the two-sided p value of a mean of zero: the share of random signs with at least as large a mean.
 
     Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
@@ -66,12 +70,13 @@ def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: int = 0) -> float:
     return float((1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum()) / (1 + _SIGN_DRAWS))
 
 
+@checked
 def mantel(
     x: Float[np.ndarray, "domains domains"],
     y: Float[np.ndarray, "domains domains"],
     *,
-    draws: int = 10_000,
-    seed: int = 0,
+    draws: Count = 10_000,
+    seed: Seed = 0,
 ) -> tuple[float, float]:
     """Return Spearman's correlation of two symmetric matrices over pairs of domains, and its p value (Mantel 1967).
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuitry.comparison.table import both_directions
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""
@@ -35,12 +37,15 @@ class Spread(NamedTuple):
             return np.asarray(2 * stats.t.sf(np.abs(self.value) / np.sqrt(self.variance), self.degrees))
 
 
+@checked
 def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | None = None) -> Spread:
     """Return the mean of the known values with the variance over them, or over families of them.
 
     With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
     D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
     """
+    if families is not None and len(families) != len(values):
+        raise InputError(f"Each of the {len(values)} values has a family, but {len(families)} were given.")
     known = ~np.isnan(values)
     n = int(known.sum())
     if n == 0:
@@ -53,6 +58,7 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
     return Spread(np.array(mean), np.array(variance), np.array(f - 1.0))
 
 
+@checked
 def mean_interval(
     values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
 ) -> tuple[float, float, float]:
@@ -67,6 +73,7 @@ def mean_interval(
     return float(spread.value), float(low), float(high)
 
 
+@checked
 def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
 
@@ -86,6 +93,7 @@ def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> t
     return value - reach, value + reach
 
 
+@checked
 def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return each domain's mean similarity with the other domains, with Student's interval over classes.
 

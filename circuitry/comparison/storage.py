@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from circuitry.comparison.table import read_named_table, write_tables
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.manifest import read_sealed, write_sealed
 
 _FORMAT = "circuitry comparison 2"
@@ -42,8 +42,9 @@ def read_comparison(
         raise InputError(
             f"{path} has format {about.get('format')!r}, but this version reads {_FORMAT!r}: compare and save again."
         )
-    checksums = about["checksums"]
-    return {name: _read(path.with_name(f"{name}.csv"), checksums.get(name)) for name in names}, about["header"]
+    with naming_damage(path):
+        checksums, header = dict(about["checksums"]), about["header"]
+    return {name: _read(path.with_name(f"{name}.csv"), checksums.get(name)) for name in names}, header
 
 
 def _checksum(path: Path) -> str:

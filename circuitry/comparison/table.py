@@ -4,38 +4,87 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import Condition, checked, fitting
 
 VALUES = ("class", "domain_a", "domain_b", "site", "value")
 """Columns of a table of values; others may follow."""
+BOTH_WAYS = ("class", "domain", "other", "site", "value")
+"""Columns of a table with every pair in both orders."""
+NUMBERS = ("value", "low", "high", "part_a", "part_b")
+"""Columns that hold numbers in any table."""
 CHANCE = ("site", "value")
 """Columns of a table of chance levels."""
 
 
+@checked
+def with_columns(*columns: str) -> Condition:
+    """Return the condition of being a table with some columns, with numbers in `NUMBERS`."""
+
+    def wrong(table: pd.DataFrame) -> str | None:
+        if missing := [column for column in columns if column not in table.columns]:
+            return f"one without {', '.join(missing)}"
+        return f"one with words in {words}" if (words := _words_in(table)) else None
+
+    return Condition(f"a table with the columns {', '.join(columns)}", wrong, "correct it")
+
+
+def _words_in(table: pd.DataFrame) -> str:
+    """Return the columns that should hold numbers and do not."""
+    there = [name for name in NUMBERS if name in table.columns and len(table)]
+    return ", ".join(name for name in there if not pd.api.types.is_numeric_dtype(table[name].infer_objects()))
+
+
+ValueTable = Annotated[pd.DataFrame, with_columns(*VALUES)]
+"""Values of pairs of domains by class and site."""
+
+
 def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal."""
-    means = both_directions(table).groupby(["domain", "other"])["value"].mean().unstack()
+    rows = both_directions(table)
+    check_pairs(rows.rename(columns={"domain": "domain_a", "other": "domain_b"}), in_order=True)
+    means = rows.groupby(["domain", "other"])["value"].mean().unstack()
     domains = sorted(means.index)
     return pd.DataFrame(means.reindex(columns=domains).to_numpy(dtype=float), index=domains, columns=domains)
 
 
+@checked
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value.
 
     A table that has these columns already is returned unchanged.
     """
     if "other" in table:
+        fitting(table, Annotated[pd.DataFrame, with_columns(*BOTH_WAYS)], "table")
         return table
+    fitting(table, ValueTable, "table")
     forth = table.rename(columns={"domain_a": "domain", "domain_b": "other"})
     back = table.rename(columns={"domain_b": "domain", "domain_a": "other"})
-    return pd.concat([forth, back], ignore_index=True)[["class", "domain", "other", "site", "value"]]
+    return pd.concat([forth, back], ignore_index=True)[list(BOTH_WAYS)]
 
 
+def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
+    """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs.
+
+    Raises:
+        InputError: with the first such row.
+    """
+    table = table.reset_index(drop=True)
+    ends = table[["domain_a", "domain_b"]].astype(str)
+    pairs = ends if in_order else pd.DataFrame(np.sort(ends.to_numpy(), axis=1), ends.index, ends.columns)
+    twice = table[["class", "site"]].join(pairs).duplicated()
+    if twice.any():
+        row = ", ".join(str(table.loc[twice, column].iloc[0]) for column in VALUES[:-1])
+        raise InputError(f"A class, two domains and a site have one value, but {row} has several: remove all but one.")
+
+
+@checked
 def class_groups(
     classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, tuple[str, ...]]:
@@ -48,20 +97,23 @@ def class_groups(
     return found
 
 
+@checked
 def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
 
     Raises:
         InputError: with the name of the table and the reason.
     """
-    if missing := [column for column in columns if column not in table.columns]:
+    by = list(key)
+    if missing := [column for column in dict.fromkeys((*columns, *by)) if column not in table.columns]:
         raise InputError(
             f"The {name} table lacks the column {', '.join(missing)}; "
             f"it has {', '.join(map(str, table.columns)) or 'none'}."
         )
+    if words := _words_in(table):
+        raise InputError(f"The {name} table has words in the column {words}, where it needs numbers: correct it.")
     if table.empty:
         raise InputError(f"The {name} table has no rows; there is nothing to draw.")
-    by = list(key)
     if by and (repeated := table.duplicated(by)).any():
         row = ", ".join(str(value) for value in table.loc[repeated, by].iloc[0])
         raise InputError(f"The {name} table has more than one row for {row}; average or select them first.")

@@ -19,17 +19,21 @@ from typing import ClassVar
 
 import pandas as pd
 
-from circuitry.data.file_check import FileCheck, MissingFiles, check_word, read_text
+from circuitry.data.file_check import FileCheck, MissingFiles, read_text
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, Seed, checked
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of a data set."""
+
+    HOW_TO_GET: ClassVar = "take them from DomainFolder(path).records"
 
     path: Path
     """Absolute path of the file."""
@@ -79,16 +83,16 @@ class DomainFolder:
     missing: int
     """Number of images left out because their files do not exist."""
 
+    @checked
     def __init__(
         self,
         root: str | os.PathLike[str],
         split: str | None = "test",
         *,
-        domains: Sequence[str] | None = None,
-        classes: Sequence[str] | None = None,
+        domains: Names | None = None,
+        classes: Names | None = None,
         missing_files: MissingFiles = "refuse",
     ) -> None:
-        check_word("missing_files", missing_files, MissingFiles)
         self.root = Path(root).resolve()
         self.split = split
         if not self.root.is_dir():
@@ -129,11 +133,13 @@ class DomainFolder:
             f"{len(self.records)} images, {len(self.domains)} domains, {len(self.classes)} classes)"
         )
 
+    @checked
     def label(self, class_name: str) -> int:
         """Return the index of a class among all classes of the data set, whatever was selected."""
         return self.all_classes.index(chosen_names("class", (class_name,), self.all_classes)[0])
 
-    def select(self, class_name: str, domain: str, n: int | None = None, seed: int = 0) -> tuple[ImageRecord, ...]:
+    @checked
+    def select(self, class_name: str, domain: str, n: Count | None = None, seed: Seed = 0) -> tuple[ImageRecord, ...]:
         """Draw at most ``n`` images of a class in a domain at random, without replacement.
 
         Images are ranked by a hash of (seed, path below the root), and the first ``n`` are taken. So a choice
@@ -142,8 +148,6 @@ class DomainFolder:
         """
         chosen_names("class", (class_name,), self.classes)
         chosen_names("domain", (domain,), self.domains)
-        if n is not None and n < 1:
-            raise InputError(f"n must be at least 1, or None for all images, but {n} was given.")
         return tuple(self.ranked(class_name, domain, seed)[:n])
 
     def ranked(self, class_name: str, domain: str, seed: int) -> Sequence[ImageRecord]:

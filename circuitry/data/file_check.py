@@ -3,9 +3,10 @@
 import os
 from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
 """Treatment of missing files: an error, left out and counted, or not checked."""
@@ -30,13 +31,6 @@ def read_text(path: Path) -> str:
         raise InputError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
         ) from None
-
-
-def check_word(name: str, given: object, words: object) -> None:
-    """Refuse a setting that is not one of the words of a ``Literal``, with an InputError that names them."""
-    known = get_args(words)
-    if given not in known:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, but {given!r} was given.")
 
 
 class Tally:
@@ -64,8 +58,8 @@ class FileCheck:
     one, so memory is bounded for any order of the list.
     """
 
+    @checked
     def __init__(self, policy: MissingFiles, root: str | os.PathLike[str] = "") -> None:
-        check_word("missing_files", policy, MissingFiles)
         self.policy = policy
         self._root = root
         self.missing = Tally()

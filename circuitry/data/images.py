@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 Decoding = Literal["upright", "as-stored"]
 """How a picture is made of a file."""
@@ -25,6 +26,7 @@ MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 
 
+@checked
 def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> Image.Image:
     """Read an image file as an upright 8-bit RGB picture, or as stored; animations give their first frame.
 
@@ -78,6 +80,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
 
+@checked
 def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     """Return the identity of each image's file: path below the root -> its size in bytes and its checksum.
 

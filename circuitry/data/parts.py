@@ -16,6 +16,7 @@ then keeping items together has priority over sizes.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import check_file
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import at_least, checked
 
 DEFAULT_PARTS = 4
 """Parts of the images of a class in a domain."""
@@ -37,8 +39,11 @@ ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
 """Item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
+@checked
 def part_numbers(
-    records: Mapping[Key, Sequence[ImageRecord]], n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
+    records: Mapping[Key, Sequence[ImageRecord]],
+    n_parts: Annotated[int, at_least(2)] = DEFAULT_PARTS,
+    key: ItemKey | None = None,
 ) -> dict[Key, Int[np.ndarray, " images"]]:
     """Cut the images of every (class, domain) into parts of equal size; an item is in one part of its class everywhere.
 
@@ -61,8 +66,6 @@ def part_numbers(
         >>> records = {("axe", domain): images.select("axe", domain, 50) for domain in images.domains}
         >>> part_numbers(records)["axe", "sketch"]    # 50 numbers: 12 or 13 images in each part
     """
-    if n_parts < 2:
-        raise InputError(f"Images must be cut into at least 2 parts, to compare them, but {n_parts} was given.")
     items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
     found: dict[Key, np.ndarray] = {}
     for class_name in dict.fromkeys(class_name for class_name, _ in items):
@@ -79,6 +82,7 @@ def stem_without_domain(record: ImageRecord) -> str:
     return stem.replace(record.domain, "", 1).strip("_- .") or stem
 
 
+@checked
 def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
     """Read the item of each image from a listing, a table with a column of paths below the root.
 

@@ -10,6 +10,7 @@ This is how to decide which rule and baseline to trust.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,16 @@ from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import SOME, Natural, checked
 
 TOP, RANDOM = 20, 20
 """Units of every site that are checked, by |score| and at random; all where a site has fewer."""
 
 
-def check_attribution(task: Task, graph: AttributionGraph, *, top: int = TOP, random: int = RANDOM) -> AttributionCheck:
+@checked
+def check_attribution(
+    task: Task, graph: AttributionGraph, *, top: Natural = TOP, random: Natural = RANDOM
+) -> AttributionCheck:
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
 
     Args:
@@ -44,7 +49,7 @@ def check_attribution(task: Task, graph: AttributionGraph, *, top: int = TOP, ra
         >>> check = check_attribution(Task(encoder, photos, metric), graph)
         >>> check.table().query("sample == 'random'")
     """
-    if top < 0 or random < 0 or top + random == 0:
+    if top + random == 0:
         raise InputError(f"A check needs some top or random units, but top={top} and random={random} were given.")
     check_made_with(task, graph)
     rng = np.random.default_rng(0)
@@ -54,7 +59,8 @@ def check_attribution(task: Task, graph: AttributionGraph, *, top: int = TOP, ra
     return _check(scores, patch_effects(task, units=chosen).scores, top, drawn)
 
 
-def compare_rules(task: Task, rules: Mapping[str, QuadratureRule]) -> pd.DataFrame:
+@checked
+def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOME]) -> pd.DataFrame:
     """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
 
     Args:

@@ -12,8 +12,10 @@ from circuitry.data.parts import Key
 from circuitry.models.baselines import as_baseline
 from circuitry.models.folder_work import FolderSettings, MetricChoice, TextsChoice
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Natural, checked
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
     """What `CausalChecks` take; means and draws of a named baseline are over the images that circuits were found on.
@@ -22,9 +24,9 @@ class CheckSettings(FolderSettings):
         InputError: for a value outside its range, or a baseline with an activation for every image.
     """
 
-    n_images: int = 6
+    n_images: Count = 6
     """Images per class and domain that circuits were not found on; fewer where there are fewer."""
-    n_others: int = 12
+    n_others: Natural = 12
     """Images of other classes per class and domain, one from each class that follows; 0 for none."""
     metric: MetricChoice = None
     """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes (default: what the
@@ -40,10 +42,7 @@ class CheckSettings(FolderSettings):
     """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_budget(self.budget)
-        if self.n_others < 0:
-            raise InputError(f"Images of other classes are zero or more, but n_others={self.n_others} was given.")
         if not isinstance(self.baseline, str) and as_baseline(self.baseline).n_images is not None:
             raise InputError(
                 "Causal checks use one baseline for many images, but one with an activation for every image was given: "

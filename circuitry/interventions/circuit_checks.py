@@ -30,7 +30,7 @@ from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
@@ -52,6 +52,7 @@ class CausalChecks(FolderWork):
 
     settings: CheckSettings
 
+    @checked
     def __init__(
         self, clip: Clip, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings | None = None
     ) -> None:
@@ -61,7 +62,6 @@ class CausalChecks(FolderWork):
             InputError: for circuits of another model, and a metric, texts or a baseline that are not known.
         """
         settings = settings or CheckSettings()
-        check_kinds(clip=(clip, Clip), images=(images, DomainFolder), graphs=(graphs, GraphFolder))
         found = graphs.manifest["config"]
         if found["model_digest"] != clip.digest:
             raise InputError(
@@ -75,11 +75,13 @@ class CausalChecks(FolderWork):
         super().__init__(clip, images, asked, chosen=(int(found["n_images"]), int(found["seed"])))
         self.graphs, self.chosen = graphs, CheckImages(images, graphs, settings)
 
+    @checked
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
         """Return the images of a circuit's checks that can be read."""
         own, others = (self.read(of(key), strict=work.strict) for of in (self.chosen.own, self.chosen.others))
         return CheckedImages(own, others if len(others) else None)
 
+    @checked
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found.
 
@@ -95,6 +97,7 @@ class CausalChecks(FolderWork):
             raise InputError(f"No image of {one.class_name!r} in {one.domain!r} can be read: look at {one.path}.")
         return images
 
+    @checked
     def task_found_with(self, key: Key, work: Work = Work()) -> Task:
         """Return the task that a circuit was found with.
 
@@ -119,13 +122,14 @@ class CausalChecks(FolderWork):
         asked = {name: getattr(settings, name) for name in names}
         return {"model": self.clip.name, "circuits": self.graphs.settings, **self.asked, **asked, **versions()}
 
+    @checked
     def extract_faithfulness(
         self,
         out: str | os.PathLike[str],
         *,
-        rankings: Sequence[str] = RANKINGS,
+        rankings: Names = RANKINGS,
         fractions: Sequence[float] = MIB_FRACTIONS,
-        random_draws: int = 5,
+        random_draws: Natural = 5,
         one_site: bool = False,
         work: Work = Work(),
     ) -> list[FaithfulnessCurve]:
@@ -177,6 +181,7 @@ class CausalChecks(FolderWork):
         )
         return [FaithfulnessCurve.load(path) for path in self._results(folder)]
 
+    @checked
     def extract_transfer(
         self,
         out: str | os.PathLike[str],
@@ -236,8 +241,9 @@ class CausalChecks(FolderWork):
             made[kind].append(table.assign(sites=path.stem) if kind == "transfer" else table)
         return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items() if tables}
 
+    @checked
     def pixels(
-        self, class_name: str, domain: str, *, n_images: int = 3, work: Work = Work()
+        self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them.
 

@@ -4,6 +4,7 @@ The image itself (`input`) is scored by attribution but is no node of a circuit.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import Names, Share, checked, one_of
 
 KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
@@ -25,7 +26,6 @@ removal lowers the metric most (MIB's choice for CPR)."""
 
 def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) -> list[str]:
     """Return the sites of a graph's circuit, all of them or those asked for, checked to be there."""
-    check_kinds(graph=(graph, AttributionGraph))
     inner = graph.inner_sites
     if missing := [site for site in sites or () if site not in inner]:
         raise InputError(f"The graph has no circuit units at {', '.join(missing)}; its sites are {', '.join(inner)}.")
@@ -62,7 +62,8 @@ def check_made_with(task: Task, graph: AttributionGraph) -> None:
             )
 
 
-def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+@checked
+def take_kept_units(graph: AttributionGraph, sites: Names | None = None) -> dict[str, np.ndarray]:
     """Return the circuit that a graph holds, at all its sites but `input` or at those asked for.
 
     Example:
@@ -71,11 +72,12 @@ def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None)
     return {site: graph.kept_units[site] for site in choose_sites(graph, sites)}
 
 
+@checked
 def take_top_units(
     graph: AttributionGraph,
-    fraction: float,
-    ranking: str = "absolute",
-    sites: Sequence[str] | None = None,
+    fraction: Share,
+    ranking: Annotated[str, one_of(*RANKINGS)] = "absolute",
+    sites: Names | None = None,
     budget: Budget = SAME_SHARE,
 ) -> dict[str, np.ndarray]:
     """Return the first units of the sites, as many as a budget gives each.
@@ -90,7 +92,6 @@ def take_top_units(
     Raises:
         InputError: for a fraction outside (0, 1], another ranking or budget, or sites that the graph lacks.
     """
-    check_ranking(ranking)
     scores = {site: graph.node_scores[site] for site in choose_sites(graph, sites)}
     if ranking == "signed":  # none is negative then, so that the largest are those that help most
         least = min(of_site.min() for of_site in scores.values())
@@ -98,12 +99,7 @@ def take_top_units(
     return strongest_units(scores, fraction, budget)
 
 
-def check_ranking(ranking: str) -> None:
-    """Check that units can be ranked so."""
-    if ranking not in RANKINGS:
-        raise InputError(f"Units are ranked by 'absolute' or 'signed' score, but {ranking!r} was given.")
-
-
+@checked
 def take_complement(circuit: KeptUnits, graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Return the units that a circuit leaves out, at the circuit's sites."""
     return {site: np.flatnonzero(~mark_kept(units, graph.n_units(site), site)) for site, units in circuit.items()}

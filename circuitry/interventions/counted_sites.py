@@ -18,7 +18,7 @@ from torch import Tensor
 from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import checked
 
 COUNTED, READOUT, REPEAT, IMAGE = "counted", "readout", "repeat", "image"
 """Roles of sites."""
@@ -32,6 +32,7 @@ N_IMAGES = 2
 """Images that roles are told by."""
 
 
+@checked
 def site_roles(task: Task) -> dict[str, str]:
     """Return the role of each of the encoder's sites: ``counted``, ``readout``, ``repeat`` or ``image``.
 
@@ -42,7 +43,6 @@ def site_roles(task: Task) -> dict[str, str]:
         >>> site_roles(task)["global_pool"]
         'readout'
     """
-    check_kinds(task=(task, Task))
     encoder, roles = task.encoder, {INPUT: IMAGE}
     with task.running():
         images = next(task.batches(N_IMAGES)).images
@@ -57,6 +57,7 @@ def site_roles(task: Task) -> dict[str, str]:
     return roles
 
 
+@checked
 def counted_sites(task: Task) -> tuple[str, ...]:
     """Return the sites of a task that count in a circuit's size; the others stay whole.
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import SOME, checked
 
 TENTH = 0.1
 """The share of units that a circuit keeps in the study."""
@@ -28,6 +29,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 2"
 """Name and version of the file format."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class FaithfulnessCurve:
     """The metric of every image with circuits of growing size kept; the circuits are nested.
@@ -61,6 +63,13 @@ class FaithfulnessCurve:
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not len(self.fractions) == len(self.n_units) == len(self.kept):
+            raise InputError(
+                f"A curve has a number of units and a row of metrics for each fraction, but {len(self.fractions)} "
+                f"fractions, {len(self.n_units)} numbers and {len(self.kept)} rows were given."
+            )
+
     @property
     def faithfulness(self) -> Float[np.ndarray, " fractions"]:
         """1 is the whole model, 0 the baseline."""
@@ -76,6 +85,7 @@ class FaithfulnessCurve:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
         return self._ratio("selectivity", "kept")
 
+    @checked
     def table(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with 95 % bootstrap bands over images.
 
@@ -111,6 +121,7 @@ class FaithfulnessCurve:
         found = reading.intervals(areas)
         return self._tidy(found, {"measure": ("CPR", "CMD")}, reading.reason)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve as safetensors with a JSON header, whole or not at all."""
         header = {name: getattr(self, name) for name in _CURVE_HEADER}
@@ -118,6 +129,7 @@ class FaithfulnessCurve:
         write_arrays(path, CURVE_FORMAT, header, tensors)
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> "FaithfulnessCurve":
         """Read a curve that `save` wrote.
 
@@ -125,9 +137,10 @@ class FaithfulnessCurve:
             InputError: for a missing or damaged file, or another format.
         """
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
-        sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
-        everything: dict[str, Any] = {**sizes, **header, **tensors}
-        return cls(**everything)
+        with naming_damage(path):
+            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
+            everything: dict[str, Any] = {**sizes, **header, **tensors}
+            return cls(**everything)
 
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:
@@ -156,7 +169,8 @@ _CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own", "group"
 _CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
 
 
-def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
+@checked
+def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> FaithfulnessCurve:
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
     The metric is averaged over all images before dividing, so that a class with a small lead over the
@@ -187,7 +201,10 @@ def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     )
 
 
-def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithfulness") -> pd.DataFrame:
+@checked
+def curves_by_domain(
+    curves: Annotated[Sequence[FaithfulnessCurve], SOME], measure: str = "faithfulness"
+) -> pd.DataFrame:
     """Return the tables of all domains, classes pooled; for curves of one ranking.
 
     Columns of `FaithfulnessCurve.table`, with ``sites`` after the domain: ``all``, or the one that was ablated.
@@ -203,7 +220,7 @@ def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithf
     return pd.concat(parts, ignore_index=True)
 
 
-def areas_by_domain(curves: Sequence[FaithfulnessCurve]) -> pd.DataFrame:
+def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.DataFrame:
     """Return the areas under the curves of each domain, classes pooled; each area of its ranking, where there is one.
 
     Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.

@@ -9,9 +9,10 @@ from circuitry.circuits.edges import Edges
 from circuitry.interventions.faithfulness import measure_each
 from circuitry.interventions.gated_edges import gated_edges_of
 from circuitry.models.task import Task
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import checked
 
 
+@checked
 def cut_effects(task: Task, edges: Edges) -> Edges:
     """Return some edges, of a chain or across sites, with the exact effect of cutting each as its score.
 
@@ -28,7 +29,6 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
         >>> exact = cut_effects(Task(encoder, photos, metric), graph.edges)
         >>> exact.scores["layer3.0", "layer4.0"]    # beside graph.edge_scores["layer3.0", "layer4.0"]
     """
-    check_kinds(task=(task, Task), edges=(edges, Edges))
     whole = {pair: np.ones_like(mask) for pair, mask in gated_edges_of(task, edges.scores).masks(edges).items()}
 
     def without(pair: tuple[str, str], row: int, column: int) -> dict[tuple[str, str], np.ndarray]:

@@ -1,16 +1,19 @@
 """Effects of single units, sites and positions, measured and predicted: results of patching. No torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from circuitry.runs.given import DISTINCT, Count, checked
+
 PATCHED_BY = ("unit", "site", "position")
 DIRECTIONS = ("noise", "denoise")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class PatchEffects:
     """Exact effects on the metric of moving one thing from its clean activation to the baseline.
@@ -18,7 +21,7 @@ class PatchEffects:
     Positive means that the thing helps the metric, as for `AttributionGraph.node_scores`.
     """
 
-    sites: tuple[str, ...]
+    sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
     scores: dict[str, np.ndarray]
     """Mean effect over images by site: [units], [] for whole sites, or [height, width] or [tokens] for positions.
@@ -32,7 +35,7 @@ class PatchEffects:
     """Mean metric of the clean images."""
     baseline_metric: dict[str, float]
     """Mean metric with the whole site at the baseline."""
-    n_images: int
+    n_images: Count
     settings: dict[str, Any] = field(default_factory=dict)
     """What was computed: baseline."""
 
@@ -45,6 +48,7 @@ class PatchEffects:
         return pd.concat(parts, ignore_index=True).dropna(subset="value", ignore_index=True)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class AttributionCheck:
     """Attributed scores beside exact effects."""

@@ -7,7 +7,7 @@ The metric is measured with only a circuit kept, at the sizes of the MIB benchma
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import check_ranking, circuit_sites, take_top_units
+from circuitry.interventions.circuit_sets import RANKINGS, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import Kept, kept_embeddings, with_others
 from circuitry.interventions.kept_sets import (
@@ -31,7 +31,7 @@ from circuitry.models.metrics import checked_metric
 from circuitry.models.modes import own_modes
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import SOME, Natural, Seed, Share, checked, one_of
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
@@ -39,39 +39,36 @@ AT_ONCE = 64
 """Circuits that `measure_each` holds at once."""
 
 
+@checked
 @dataclass(frozen=True)
 class AblationSettings:
     """Which circuits are measured, and beside which random ones."""
 
     HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
-    ranking: str = "absolute"
+    ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
     """Which units come first, see `circuit_sets.RANKINGS`."""
     budget: Budget | None = None
     """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: the same share
     of every site; a mask its own counts)."""
-    fractions: Sequence[float] = MIB_FRACTIONS
+    fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
     """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
     keep_error: bool = False
     """Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are ablated.
     Marks et al. 2024 (arXiv 2403.19647) report both."""
-    random_draws: int = 5
+    random_draws: Natural = 5
     """Random circuits of every size, nested like the circuit itself."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random circuits."""
 
     def __post_init__(self) -> None:
-        check_lists(fractions=self.fractions)
-        if not self.fractions or list(self.fractions) != sorted(set(self.fractions)) or self.random_draws < 0:
-            raise InputError(
-                f"A curve needs ascending fractions and zero or more random draws, but {tuple(self.fractions)} and "
-                f"{self.random_draws} were given."
-            )
-        check_ranking(self.ranking)
+        if list(self.fractions) != sorted(set(self.fractions)):
+            raise InputError(f"A curve needs ascending fractions, but {tuple(self.fractions)} was given: sort them.")
         if self.budget not in (None, LEARNED):
             check_budget(self.budget)
 
 
+@checked
 def faithfulness_curve(
     task: Task, graph: AttributionGraph, settings: AblationSettings = AblationSettings()
 ) -> FaithfulnessCurve:
@@ -93,7 +90,6 @@ def faithfulness_curve(
         >>> curve.table("selectivity")    # of a task with others: does the circuit tell the class from other classes?
         >>> curve.areas()    # CPR and CMD
     """
-    check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     sites = circuit_sites(task, graph)
     budget = settings.budget or SAME_SHARE
     circuits = [take_top_units(graph, share, settings.ranking, sites, budget) for share in settings.fractions]
@@ -102,6 +98,7 @@ def faithfulness_curve(
     return replace(curve, fractions=fractions, settings=curve.settings | {"budget": budget_name(budget)})
 
 
+@checked
 def measure_circuits(
     task: Task,
     graph: AttributionGraph,
@@ -123,8 +120,6 @@ def measure_circuits(
         >>> circuits = [graph.edges.top(share) for share in (0.05, 0.1, 0.2)]
         >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), graph, circuits).table()
     """
-    check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
-    check_lists(circuits=circuits)
     if not circuits:
         raise InputError("A curve is measured of at least one circuit, but none was given.")
     sites, of_edges = circuit_sites(task, graph), isinstance(circuits[0], Edges)

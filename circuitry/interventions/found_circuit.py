@@ -8,8 +8,10 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.runs.given import checked
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FoundCircuit:
     """A circuit, by whichever method.
@@ -41,7 +43,7 @@ class FoundCircuit:
     @property
     def method(self) -> str:
         """One of `unit_scores.METHODS`."""
-        return str(self.graph.settings["method"])
+        return str(self.graph.settings.get("method", "unknown"))
 
     def table(self) -> pd.DataFrame:
         """Return what the curve says of this circuit, its complement and random units: faithfulness and selectivity."""

@@ -10,7 +10,7 @@ How gates act is in `gated_units` and `gated_edges`.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,12 +28,13 @@ from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import FINITE, checked
 
 Kept = KeptUnits | Edges | EdgeMasks
 """What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
 
 
+@checked
 def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circuits images d"]:
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
@@ -49,8 +50,6 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
         >>> logit = metric(kept_embeddings(task, [take_kept_units(graph)])[0]).mean()
         >>> logit = metric(kept_embeddings(task, [graph.circuit(3).edges])[0]).mean()
     """
-    check_kinds(task=(task, Task))
-    check_lists(circuits=circuits)
     gated, kept = _gated(task, circuits)
     found = list[Tensor]()
     with task.running(), tqdm(desc="circuits", unit="run", disable=not task.work.progress) as bar:
@@ -108,6 +107,7 @@ class Gated:
         ...     embeddings = runs.run(torch.full((runs.n_gates,), 0.5))
     """
 
+    @checked
     def __init__(self, task: Task, edges: Edges | None = None, *, keep_error: bool = False) -> None:
         everything, self.n_own = with_others(task)
         gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges.scores)
@@ -141,12 +141,15 @@ class Gated:
     def __len__(self) -> int:
         return len(self._start)
 
+    @checked
     def run(
-        self, gates: Float[Tensor, " gates"], chosen: Int[Tensor, " some"] | None = None
+        self, gates: Annotated[Float[Tensor, " gates"], FINITE], chosen: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "some d"]:
         """Return the embeddings of the images, or of those chosen, under gates; differentiable in them."""
         images = torch.arange(len(self)) if chosen is None else chosen
         ends = {site: end[images] if len(end) > 1 else end for site, end in self._ends.items()}
+        if len(gates) != self.n_gates:
+            raise InputError(f"Runs have {self.n_gates} gates, but {len(gates)} were given: give one for each.")
         gates = gates.to(self._start.device)
         parts = torch.split(gates if self._edges is None else lifted(gates), [len(rows) for rows, _ in self._places])
         placed = {
@@ -156,6 +159,7 @@ class Gated:
         found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
         return found
 
+    @checked
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
         found, parts = (
@@ -170,6 +174,7 @@ class Gated:
         units = self._edges.units
         return replace(self._edges, scores={(u, d): v[np.ix_(units[d], units[u])] for (u, d), v in found.items()})
 
+    @checked
     def chosen(self, mask: Bool[np.ndarray, " gates"], values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return the chosen units as masks by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))

@@ -23,6 +23,7 @@ from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 UnitGates = Mapping[str, Shaped[Tensor, "stack units"]]
 """Gates by site, of error units too: booleans or real numbers. A site without gates is left alone."""
@@ -124,6 +125,7 @@ def gate_units(
     return encoder.carry(site, value, activation)
 
 
+@checked
 def ablate_all_but(encoder: Encoder, circuit: KeptUnits, baseline: AnyBaseline = "zero") -> list[Patch]:
     """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
 

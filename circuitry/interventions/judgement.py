@@ -31,7 +31,7 @@ from circuitry.interventions.faithfulness import AblationSettings, measure_circu
 from circuitry.interventions.kept_sets import UnitsOrEdges, as_kept, count_parts, draw_random, leave_out, without_each
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import checked
 
 DRAWS = 40
 """Random circuits of each kind; to beat all 40 is significant against `SHARE` at `ALPHA`."""
@@ -43,6 +43,7 @@ ALPHA = 0.05
 Row = tuple[str, str, float, float, float, int, float, bool]
 
 
+@checked
 def judge_circuit(
     task: Task,
     graph: AttributionGraph,
@@ -72,7 +73,6 @@ def judge_circuit(
         >>> task = Task(encoder, unseen, metric, baseline=mean, others=others)
         >>> judge_circuit(task, found.graph)
     """
-    check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     check_made_with(task, graph)
     tested: dict[str, UnitsOrEdges] = {"units": take_kept_units(graph, circuit_sites(task, graph))}
     if edges is not None:

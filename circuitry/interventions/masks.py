@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from circuitry.interventions.answers import Answers, default_answers, gate_impor
 from circuitry.interventions.gated import Gated
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import SOME, Count, Seed, Share, checked, one_of
 
 SHRINKING = 0.7
 """Share of a size's steps over which the size falls."""
@@ -56,29 +56,22 @@ IMPORTANCE_IMAGES = 24
 """Images of the class, and others, that importance is measured on at most."""
 
 
+@checked
 @dataclass(frozen=True)
 class MaskSettings:
     """How masks are learned."""
 
-    steps: int = 300
+    steps: Count = 300
     """Steps of gradient descent for all sizes together."""
-    batch_size: int = 24
+    batch_size: Count = 24
     """Images per step: half of them of the class, where there are others; then at least 2."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of noise and minibatches."""
-    autocast: str | None = None
+    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
     """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""
 
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size) < 1:
-            raise InputError(
-                f"Masks need at least one step and one image per step, but steps={self.steps} and "
-                f"batch_size={self.batch_size} were given."
-            )
-        if self.autocast not in (None, "bfloat16", "float16"):
-            raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
 
-
+@checked
 class LearnedMasks(NamedTuple):
     """Masks on units or on edges, one for each size."""
 
@@ -89,13 +82,14 @@ class LearnedMasks(NamedTuple):
     NaN for error units, or the `Edges` with these scores."""
     lost: float
     """Share of the variance of the model's answers that the smallest circuit loses, on all images."""
-    steps: int
+    steps: Count
     """Steps that were taken."""
 
 
+@checked
 def learn_masks(
     task: Task,
-    sizes: Sequence[float],
+    sizes: Annotated[Sequence[Share], SOME],
     settings: MaskSettings = MaskSettings(),
     *,
     edges: Edges | None = None,
@@ -122,10 +116,6 @@ def learn_masks(
         >>> found = learn_masks(task, [0.3, 0.1], edges=graph.edges)
         >>> measure_circuits(unseen, graph, found.kept[::-1]).table()
     """
-    check_kinds(task=(task, Task), **({} if edges is None else {"edges": (edges, Edges)}))
-    check_lists(sizes=sizes)
-    if not sizes or not all(0 < size <= 1 for size in sizes):
-        raise InputError(f"The size of a mask is a share of the units in (0, 1], but {list(sizes)} was given.")
     if edges is not None and not edges.count:
         raise InputError("Masks choose from at least one edge, but none was given: see Edges.between.")
     with (

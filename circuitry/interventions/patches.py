@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitry.models.baselines import Baseline, Counterfactual, check_count
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 
 @runtime_checkable
@@ -74,11 +75,12 @@ class Places:
         return chosen
 
 
-PatchValue = int | float | Tensor | Baseline | Counterfactual | Callable[[Tensor], Tensor]
+PatchValue = int | float | Float[Tensor, "..."] | Baseline | Counterfactual | Callable[[Tensor], Tensor]
 """A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
 the site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Patch:
     """What is written where.
@@ -107,7 +109,8 @@ class Patch:
                 kept = tuple(np.ravel(getattr(self, name)).tolist()) if is_mask else places.indices
                 object.__setattr__(self, name, kept)
 
-    def places(self, what: str) -> Places | None:
+    @checked
+    def places(self, what: Literal["units", "positions"]) -> Places | None:
         """Return the ``units`` or ``positions`` that are written; None for all."""
         given = getattr(self, what)
         return None if given is None else Places.read(given, what)
@@ -118,6 +121,7 @@ class Patch:
         return ", ".join([repr(self.site), *words])
 
 
+@checked
 @contextmanager
 def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Encoder]:
     """Have one patch, or several, written in every run of the encoder within the block, whole or partial.
@@ -181,7 +185,7 @@ class _Write:
             self._masks[shape] = mask.to(activation.device)[None]
         return self._masks[shape]
 
-    def _chosen(self, what: str, size: int) -> Tensor:
+    def _chosen(self, what: Literal["units", "positions"], size: int) -> Tensor:
         places = self.patch.places(what)
         if places is None:
             return torch.ones(size, dtype=torch.bool)

@@ -16,6 +16,7 @@ the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -30,10 +31,16 @@ from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked, one_of
 
 
+@checked
 def patch_effects(
-    task: Task, *, by: str = "unit", direction: str = "noise", units: Mapping[str, Chosen] | None = None
+    task: Task,
+    *,
+    by: Annotated[str, one_of(*PATCHED_BY)] = "unit",
+    direction: Annotated[str, one_of(*DIRECTIONS)] = "noise",
+    units: Mapping[str, Chosen] | None = None,
 ) -> PatchEffects:
     """Return the exact effect on the metric of patching each unit, each site or each position.
 
@@ -55,9 +62,6 @@ def patch_effects(
         >>> effects = patch_effects(pair, by="position", direction="denoise")
         >>> effects.scores["layer2.0"]            # [height, width]
     """
-    for name, given, known in (("by", by, PATCHED_BY), ("direction", direction, DIRECTIONS)):
-        if given not in known:
-            raise InputError(f"Expected {name} to be one of {', '.join(known)}, but {given!r} was given.")
     if units is not None and by != "unit":
         raise InputError(f"Units are chosen with by='unit', but by={by!r} was given: leave out units=.")
     encoder, chosen = task.encoder, units or {}

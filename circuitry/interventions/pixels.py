@@ -21,11 +21,13 @@ from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Batch, Task
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Natural, checked
 
 POINTS = 32
 """Of the Gauss-Legendre rule on the path."""
 
 
+@checked
 def logit_pixels(task: Task, circuit: KeptUnits | None = None) -> Float[Tensor, "batch h w"]:
     """Return what each pixel adds to the metric, of the whole encoder or with only a circuit's units kept.
 
@@ -78,7 +80,8 @@ def circuit_pixels(
     }
 
 
-def unit_pixels(task: Task, site: str, unit: int) -> Float[Tensor, "batch h w"]:
+@checked
+def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h w"]:
     """Return what each pixel adds to a unit's activation, mean over its positions.
 
     Raises:

@@ -25,6 +25,7 @@ to be read beside that ceiling (``experiments/shared_masks.py``).
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 from scipy.special import expit
@@ -44,7 +45,7 @@ from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import SOME, Share, checked
 
 MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
@@ -58,11 +59,12 @@ Proposer = Callable[[Sequence[float]], list[AttributionGraph]]
 """Makes the circuits of some sizes."""
 
 
+@checked
 def find_circuit(
     task: Task,
     *,
     method: str = LEARNED,
-    size: float | None = None,
+    size: Share | None = None,
     selectivity: float | None = None,
     masks: MaskSettings = MaskSettings(),
     settings: AblationSettings = AblationSettings(),
@@ -92,7 +94,6 @@ def find_circuit(
         >>> found = find_circuit(task, size=0.4)
         >>> found.table()    # faithfulness and selectivity of circuit, complement and random units
     """
-    check_kinds(task=(task, Task))
     if (size is None) == (selectivity is None):
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
     if size is not None:
@@ -113,9 +114,10 @@ def find_circuit(
     return _bisect(task, selectivity, _proposer(task, method, masks, settings), settings)
 
 
+@checked
 def propose_circuits(
     task: Task,
-    sizes: Sequence[float],
+    sizes: Annotated[Sequence[Share], SOME],
     *,
     method: str = LEARNED,
     masks: MaskSettings = MaskSettings(),
@@ -128,8 +130,6 @@ def propose_circuits(
         sizes: Shares of the units to keep; masks stay at each of them on the way from the largest to the smallest, and
             share out the steps.
     """
-    check_kinds(task=(task, Task))
-    check_lists(sizes=sizes)
     return _proposer(task, method, masks, settings)(sizes)
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
+from circuitry.data.names import unknown_name
 from circuitry.interventions.circuit_sets import circuit_sites, take_complement, take_kept_units
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings, with_others
@@ -31,8 +32,10 @@ from circuitry.models.modes import own_modes
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Seed, checked
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ClassScorer:
     """How embeddings are scored for a class: by its metric, and by whether they are taken for it."""
@@ -44,15 +47,22 @@ class ClassScorer:
     metric: MetricOfClass = class_logit
     """From text weights and a row of them to the metric."""
 
+    def _label(self, class_name: str) -> int:
+        if class_name not in self.labels:
+            raise unknown_name("class", class_name, self.labels)
+        return self.labels[class_name]
+
+    @checked
     def metric_of(self, class_name: str, domain: str) -> Metric:
         """Return the metric of a class on images of a domain."""
-        return self.metric(self._weights_of(domain), self.labels[class_name])
+        return self.metric(self._weights_of(domain), self._label(class_name))
 
+    @checked
     def score(
         self, embeddings: Float[Tensor, "images d"], metric: Metric, class_name: str, domain: str
     ) -> tuple[float, float]:
         """Return the mean metric of images of a class and domain, and the share of them classified as the class."""
-        label, weights = self.labels[class_name], self._weights_of(domain)
+        label, weights = self._label(class_name), self._weights_of(domain)
         values = checked_metric(metric, embeddings)
         # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
         logits = embeddings @ weights.T
@@ -64,6 +74,7 @@ class ClassScorer:
 
 
 @own_modes()
+@checked
 def transfer_circuits(
     tasks: Mapping[Key, Task],
     graphs: Mapping[Key, AttributionGraph],
@@ -122,8 +133,9 @@ def transfer_circuits(
 
 
 @own_modes()
+@checked
 def interchange(
-    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer, *, seed: int = 0
+    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer, *, seed: Seed = 0
 ) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 

@@ -1,21 +1,29 @@
 """What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
-from circuitry.comparison.table import VALUES
+from circuitry.comparison.table import VALUES, check_table, with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES, draw_counts, faithfulness_ratio, percentile_band
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
 
 
-def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.DataFrame:
+CircuitTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")]
+"""Of `transfer_circuits`."""
+TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")]
+"""Of `transfer_circuits`, with the ablated sites."""
+
+
+@checked
+def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.DataFrame:
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
     Faithfulness and selectivity are those of the metrics' means over classes, so that a class that the model hardly
@@ -43,7 +51,8 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
     return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
 
 
-def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Comparison:
+@checked
+def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Comparison:
     """Return a transfer table as a `Comparison`: circuits of one domain on images of another.
 
     Values are those of `transfer_matrix`, so classes are pooled and there are no intervals; each domain's own circuits
@@ -75,6 +84,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     )
 
 
+@checked
 def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
     """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
 
@@ -96,6 +106,14 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
             f"Transfer and similarity need the same domains, but are of {', '.join(sorted(matrix.index))} and of "
             f"{', '.join(sorted(similarity.index))}."
         )
+    for name, table in (("matrix", matrix), ("similarity", similarity)):
+        if sorted(map(str, table.columns)) != sorted(map(str, table.index)) or not all(
+            map(pd.api.types.is_numeric_dtype, table.dtypes)
+        ):
+            raise InputError(
+                f"A {name} has numbers of the same domains in rows and columns, but this one has the columns "
+                f"{', '.join(map(str, table.columns))}: take it from transfer_matrix or domain_matrix."
+            )
     domains = sorted(matrix.index)
     alike, works = (table.loc[domains, domains].to_numpy(dtype=float) for table in (similarity, matrix))
     both_ways = (works + works.T) / 2
@@ -104,7 +122,11 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     return (*mantel(alike, both_ways), points)
 
 
-def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.DataFrame:
+@checked
+def transfer_over_depth(
+    table: TransferTable,
+    value: str = "selectivity",
+) -> pd.DataFrame:
     """Return what a domain's own circuits and those of other domains recover, site by site.
 
     Args:
@@ -194,6 +216,8 @@ def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> p
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
     """What the circuit (or the whole) adds to the baseline; for selectivity less what it adds on other classes."""
+    others = (f"other_{metric}", "other_empty_metric") if value == "selectivity" else ()
+    check_table(table, "transfer", (metric, "empty_metric", *others), key=())
     found = table[metric] - table["empty_metric"]
     if value == "selectivity":
         found = found - (table[f"other_{metric}"] - table["other_empty_metric"])

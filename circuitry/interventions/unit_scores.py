@@ -16,12 +16,14 @@ from circuitry.interventions.gated import Gated, with_others
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.runs.given import checked
 
 PATCHING, FISHER = "patching", "fisher"
 METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
 """Methods that find the units of a circuit; all but the last rank units one by one. See `search`."""
 
 
+@checked
 def score_units(task: Task, method: str) -> NodeEffects:
     """Return the scores of all units at the task's sites but the image, error units too.
 

@@ -28,6 +28,7 @@ from circuitry.models.narrowing import fast_attention_pool, in_order, narrow_att
 from circuitry.models.stages import PlacedBlock, Stage
 from circuitry.models.tokens import CLASS_TOKEN, TokenGrid
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 TransformerBlock = nn.Module | PlacedBlock
 
@@ -76,6 +77,7 @@ def residual_blocks(tower: nn.Module) -> dict[str, TransformerBlock]:
     return {f"trunk.blocks.{i}": block for i, block in blocks.items()}
 
 
+@checked
 def token_grid(tower: nn.Module) -> TokenGrid:
     """Return where the tokens of a transformer tower lie.
 

@@ -28,7 +28,7 @@ def register_model(name: str | os.PathLike[str]) -> str:
             raise InputError(_unknown_model(str(name)))
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a readable model-config JSON ({error}).") from error
     missing = [
         key for key in ("embed_dim", "vision_cfg", "text_cfg") if not isinstance(config, dict) or key not in config

@@ -13,17 +13,20 @@ whole run, so that its cut into batches changes nothing.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
 from circuitry.models.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Natural, checked, one_of
 from circuitry.runs.provenance import weights_digest
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """Activations by site; a site that is not there has baseline zero.
@@ -34,7 +37,7 @@ class Baseline:
 
     name: str
     """For tables and provenance, such as ``mean-position``; graphs are compared where it is the same."""
-    values: Mapping[str, Tensor]
+    values: Mapping[str, Float[Tensor, "..."]]
     """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
     of 1 are broadcast."""
 
@@ -59,7 +62,8 @@ class Baseline:
         """Digest of everything that shapes a number."""
         return weights_digest(self.values)
 
-    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
+    @checked
+    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
 
         The answer has the sites, shapes, types and devices of ``clean``.
@@ -72,7 +76,8 @@ class Baseline:
             encoder.position(site)  # which refuses a name that it does not know
         return {site: encoder.carry(site, self.at(site, like, start), like) for site, like in clean.items()}
 
-    def at(self, site: str, like: Tensor, start: int = 0) -> Tensor:
+    @checked
+    def at(self, site: str, like: Tensor, start: Natural = 0) -> Tensor:
         """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
         value = self.values.get(site)
         if value is None:
@@ -88,11 +93,13 @@ class Baseline:
             )
         return value.to(like).expand_as(like)
 
+    @checked
     def select(self, images: slice | Tensor) -> "Baseline":
         """Return the baseline of some of the images of a run, by their places."""
         return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
     """The same site's activation on other images, in a run without hooks and in evaluation mode.
@@ -101,7 +108,7 @@ class Counterfactual:
         >>> attribute(encoder, photos, metric, baseline=Counterfactual(photos_without_the_dog))
     """
 
-    images: Tensor
+    images: Float[Tensor, "images channels h w"]
     """Images [1, 3, H, W] for all images of a run, or [B, 3, H, W] with one for every image, in their order."""
 
     def __post_init__(self) -> None:
@@ -127,13 +134,21 @@ class Counterfactual:
         """Digest of everything that shapes a number."""
         return weights_digest({"counterfactual images": self.images})
 
-    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
+    @checked
+    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
         found = self.run(encoder, clean, slice(start, stop))
+        for site, like in clean.items():
+            if found[site].shape[1:] != like.shape[1:]:
+                raise InputError(
+                    f"The counterfactual activations at site {site!r} are {list(found[site].shape)}, but those to be "
+                    f"replaced are {list(like.shape)}: give activations of this encoder."
+                )
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
+    @checked
     def run(self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)) -> dict[str, Tensor]:
         """Return the activations at ``sites`` of the one image, or of those of the images that are chosen."""
         chosen = self.images[images] if self.n_images else self.images
@@ -141,6 +156,7 @@ class Counterfactual:
         check_finite(found, "Activations of the counterfactual images")
         return found
 
+    @checked
     def select(self, images: slice | Tensor) -> "Counterfactual":
         """Return the counterfactual images of some of the images of a run, by their places."""
         return Counterfactual(self.images[images]) if self.n_images else self
@@ -158,6 +174,7 @@ NAMES_OF_DATA = get_args(BaselineName)[1:]
 """Names of baselines that are made of a data set; see `named_baselines`, which makes them."""
 
 
+@checked
 def as_baseline(value: object) -> Baseline | Counterfactual:
     """Return the baseline that is meant, see the module.
 
@@ -202,10 +219,11 @@ def _several(n: int) -> int | None:
     return n if n > 1 else None
 
 
+@checked
 def mean_baseline(
     encoder: Encoder,
     images: Images,
-    per: str = "position",
+    per: Annotated[str, one_of("position", "unit")] = "position",
 ) -> Baseline:
     """Return the mean activation at every site over a reference set of images.
 
@@ -222,8 +240,6 @@ def mean_baseline(
         >>> baseline = mean_baseline(encoder, images)
         >>> attribute(encoder, images, metric, baseline=baseline)
     """
-    if per not in ("position", "unit"):
-        raise InputError(f"A mean baseline is taken per 'position' or per 'unit', but {per!r} was given.")
     count, sums = 0, dict[str, Tensor]()
     with encoder.running():
         for batch in checked_batches(images):

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
 """What DistributedDataParallel and torch.compile put before the names of weights."""
 
 
+@checked
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict of a checkpoint file without prefixes of wrappers.
 

@@ -32,12 +32,14 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import weights_digest
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 """Name of the classifier whose ImageNet weights come with a package (the extra ``real``)."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Classifier(Clip):
     """A classifier with the interface of a CLIP model; see `load_classifier`."""
@@ -55,8 +57,9 @@ class Classifier(Clip):
         return {**self.configuration, "last_layer": last}
 
     @own_modes()
+    @checked
     def text_weights(
-        self, class_names: Sequence[str], templates: Sequence[Template] | None = None, **_: object
+        self, class_names: Names, templates: Sequence[Template] | None = None, **_: object
     ) -> Float[Tensor, "classes d"]:
         """Return the normalised row of each class [K, D]; templates change nothing, for a classifier reads no text.
 
@@ -73,6 +76,7 @@ class Classifier(Clip):
         unit = F.normalize(self.rows, dim=-1)
         return F.normalize(torch.stack([unit[list(known[name])].mean(0) for name in class_names]), dim=-1)
 
+    @checked
     def logits(self, embeddings: Float[Tensor, "batch d"]) -> Float[Tensor, "batch outputs"]:
         """Return the classifier's own logits, bias included.
 
@@ -83,6 +87,7 @@ class Classifier(Clip):
 
 
 @own_modes()
+@checked
 def load_classifier(
     name: str,
     checkpoint: str | os.PathLike[str] | None = None,

@@ -33,6 +33,7 @@ from circuitry.models.sae import SparseAutoencoder
 from circuitry.models.tower_runs import TowerModules
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import digest, weights_digest
 
 TEXT_FORMAT = "circuitry text weights 1"
@@ -40,6 +41,7 @@ PROMPTS = 256
 """Prompts in one run of the text encoder."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip:
     """A CLIP model ready for analysis: evaluation mode, no gradients for weights."""
@@ -93,6 +95,7 @@ class Clip:
         """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
         return replace(self, preprocess=with_decoding(self.preprocess, decoding))
 
+    @checked
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
         """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
         return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
@@ -102,6 +105,7 @@ class Clip:
         return replace(self, encoder=in_components(self.encoder))
 
     @own_modes()
+    @checked
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
         config = open_clip.get_model_preprocess_cfg(self.model)
@@ -110,9 +114,10 @@ class Clip:
         return rearrange(pixels.round().byte(), "batch c h w -> batch h w c").numpy()
 
     @own_modes()
+    @checked
     def text_weights(
         self,
-        class_names: Sequence[str],
+        class_names: Names,
         templates: Sequence[Template] | None = None,
         *,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -162,11 +167,6 @@ class Clip:
 
 def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -> tuple[list[str], list[str]]:
     """Return the names as words, and every name in every template, name by name."""
-    for what, given in (("class names", class_names), ("templates", templates)):
-        if isinstance(given, str):
-            raise InputError(
-                f"Text weights need a list of {what}, but the string {given!r} was given: write [{given!r}]."
-            )
     patterns = default_templates() if templates is None else as_patterns(templates)
     without = [p for p in patterns if "{}" not in p]
     if not class_names or not patterns or without:
@@ -179,6 +179,7 @@ def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -
 
 
 @own_modes()
+@checked
 def load_clip(
     name: str | os.PathLike[str],
     checkpoint: str | os.PathLike[str] | None = None,

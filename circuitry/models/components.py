@@ -35,6 +35,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.narrowing import in_order
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (
@@ -46,6 +47,7 @@ BLOCK_POINTS = (
 log = logging.getLogger(__name__)
 
 
+@checked
 def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> Encoder:
     """Return an encoder on the same tower whose units inside the blocks are attention heads and MLP neurons.
 

@@ -28,7 +28,7 @@ from circuitry.models.stages import Stage
 from circuitry.models.tower_digest import tower_digest
 from circuitry.models.tower_runs import TowerModules, TowerRuns
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_lists
+from circuitry.runs.given import Names, checked
 
 T = TypeVar("T")
 
@@ -57,6 +57,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     HOW_TO_GET: ClassVar = "give clip.encoder of a Clip, or stream.components of a ResidualStream"
 
+    @checked
     def __init__(
         self,
         tower: nn.Module,
@@ -90,6 +91,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         self.setup()
 
     @classmethod
+    @checked
     def from_tower(cls, tower: nn.Module) -> "Encoder":
         """Wrap an open_clip image tower (``model.visual``); raise `InputError` for one that has no adapter."""
         return cls(tower, *encoder_parts(tower))
@@ -122,6 +124,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         """Floating-point type of the tower's weights."""
         return next(self.tower.parameters()).dtype
 
+    @checked
     def position(self, site: str) -> int:
         """Return the index of a site in the chain; raise `InputError` for one that is not there."""
         if site not in self._position:
@@ -167,11 +170,13 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         """The places behind a site's units that are carried past it; only `in_components` has some."""
         return {stage.site: stage.carried for stage in self.stages if stage.carried}
 
+    @checked
     def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Return a site's activation without what is carried past it."""
         behind = self.carried.get(site)
         return activation if behind is None else activation.narrow(self.unit_dim(site), 0, behind.start)
 
+    @checked
     def carry(
         self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
@@ -183,11 +188,13 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         past = activation.narrow(dim, behind.start, len(behind))
         return torch.cat([value.narrow(dim, 0, behind.start), past], dim)
 
+    @checked
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
         index = self.position(site)
         return 1 if index == 0 else self.stages[index - 1].unit_dim
 
+    @checked
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
     ) -> Float[Tensor, "batch ..."]:
@@ -228,6 +235,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
         return found
 
+    @checked
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
@@ -313,11 +321,11 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
             )
 
 
-def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
+@checked
+def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
     """Return the sites to score (default: all) after checking that they exist and come in order."""
     if sites is None:
         return encoder.sites
-    check_lists(sites=sites)
     order = [encoder.position(site) for site in sites]
     if not order or order != sorted(set(order)):
         raise InputError(

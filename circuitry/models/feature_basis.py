@@ -49,8 +49,10 @@ from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage, Stage
 from circuitry.models.tokens import CLASS_TOKEN
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 
+@checked
 def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> Encoder:
     """Return an encoder on the same tower whose activations at some sites are latents and error of autoencoders.
 
@@ -96,6 +98,7 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
     return Encoder(encoder.tower, stages, encoder.image_size, points=encoder.points)
 
 
+@checked
 def site_named(encoder: Encoder, name: str) -> str:
     """Return the site of an encoder that a name means.
 
@@ -238,6 +241,7 @@ def tokens_of(sae: SparseAutoencoder, encoder: Encoder, activation: Tensor) -> T
     return torch.tensor(chosen, device=activation.device).to(activation)[:, None]
 
 
+@checked
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
     """Read the autoencoders that a command line names.
 

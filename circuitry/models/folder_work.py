@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
+from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
 from circuitry.models.baselines import AnyBaseline, Baseline, BaselineName, Counterfactual, as_baseline
 from circuitry.models.clip import Clip
@@ -24,7 +25,7 @@ from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.models.task import Task
 from circuitry.models.tower_digest import check_same_weights
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import Count, Names, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -39,6 +40,7 @@ TextsChoice = Annotated[str | Sequence[Template] | None, option(_texts, "TEXT", 
 BaselineChoice = Annotated[AnyBaseline, option(str, "BASELINE", choices=get_args(BaselineName))]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
     """What a model is asked about every class and domain.
@@ -47,9 +49,9 @@ class FolderSettings:
         InputError: for less than one image.
     """
 
-    n_images: int = 50
+    n_images: Count = 50
     """Images per class and domain, at random by the seed; all where there are fewer."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random choices."""
     metric: MetricChoice = "logit"
     """What a class is recognised by: logit, its cosine logit; margin, its lead over the mean logit of the other
@@ -61,10 +63,6 @@ class FolderSettings:
     """What replaces ablated activations: zero; mean-position, mean-unit (means over the images of all classes and
     domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes in the
     domain). In Python also a `Baseline` or counterfactual images."""
-
-    def __post_init__(self) -> None:
-        if self.n_images < 1:
-            raise InputError(f"At least one image per class and domain is needed, but n_images={self.n_images}.")
 
 
 class FolderWork:
@@ -79,6 +77,7 @@ class FolderWork:
 
     settings: FolderSettings
 
+    @checked
     def __init__(
         self, clip: Clip, images: DomainFolder, settings: FolderSettings, *, chosen: tuple[int, int] | None = None
     ) -> None:
@@ -93,7 +92,6 @@ class FolderWork:
         Raises:
             InputError: for a metric, texts or a baseline that are not known.
         """
-        check_kinds(clip=(clip, Clip), images=(images, DomainFolder))
         self.clip, self.images, self.settings = clip, images, settings
         self._metric = metric_of_class(settings.metric)
         self.templates = {domain: self._templates(domain) for domain in images.domains}
@@ -111,22 +109,28 @@ class FolderWork:
             raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
         return templates_of(self.settings.texts, domain)
 
+    @checked
     def weights(self, domain: str) -> Tensor:
         """Return the text weights of all classes of the data for images of a domain."""
+        if domain not in self.templates:
+            raise unknown_name("domain", domain, self.templates)
         templates = self.templates[domain]
         if templates not in self._weights:
             self._weights[templates] = self.clip.text_weights(self.images.all_classes, templates)
         return self._weights[templates]
 
+    @checked
     def metric_of(self, class_name: str, domain: str) -> Metric:
         """Return the metric of a class on images of a domain."""
         return self._metric(self.weights(domain), self.images.label(class_name))
 
+    @checked
     def baseline_called(self, name: str) -> NamedBaseline:
         """Return a baseline by name, made of the chosen images."""
         return NamedBaseline(name, self.clip, self.images, *self._chosen)
 
-    def baseline_of(self, key: Key, n_images: int, *, strict: bool = False) -> Baseline | Counterfactual:
+    @checked
+    def baseline_of(self, key: Key, n_images: Count, *, strict: bool = False) -> Baseline | Counterfactual:
         """Return what replaces ablated activations of a number of images of a class in a domain."""
         if self.named_baseline is None:
             return as_baseline(self.settings.baseline)
@@ -137,12 +141,13 @@ class FolderWork:
             self._means[strict] = named.of(*key, n_images)
         return self._means[strict]
 
+    @checked
     def task(
         self,
         key: Key,
         images: Tensor,
         others: Tensor | None = None,
-        sites: Sequence[str] | None = None,
+        sites: Names | None = None,
         work: Work = Work(),
     ) -> Task:
         """Return the task of a class on images of a domain, and perhaps of other classes, without progress bars."""
@@ -157,6 +162,7 @@ class FolderWork:
             work=replace(work, progress=False),
         )
 
+    @checked
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
         """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`.
 
@@ -190,6 +196,7 @@ class FolderWork:
             **baseline,
         }
 
+    @checked
     def claim(
         self,
         out: Path,

@@ -17,17 +17,19 @@ from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, checked
 
 BATCH_SIZE = 64
 """Images in one run; it changes numbers by rounding only."""
 
 
+@checked
 def image_batches(
     encoder: Encoder,
     preprocess: Preprocess,
     records: Sequence[ImageRecord],
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: Count = BATCH_SIZE,
     strict: bool = False,
     progress: str | None = None,
 ) -> Iterator[tuple[list[ImageRecord], Tensor]]:
@@ -48,13 +50,14 @@ def image_batches(
             bar.update(len(batch))
 
 
+@checked
 def activations(
     encoder: Encoder,
     preprocess: Preprocess,
     records: Sequence[ImageRecord],
-    sites: Sequence[str],
+    sites: Names,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: Count = BATCH_SIZE,
     strict: bool = False,
     progress: str | None = None,
 ) -> Iterator[tuple[list[ImageRecord], dict[str, Tensor]]]:
@@ -80,6 +83,7 @@ def activations(
         yield there, {site: encoder.units_of(site, activation) for site, activation in found.items()}
 
 
+@checked
 def read_images(
     clip: Clip, records: Sequence[ImageRecord], *, strict: bool = False
 ) -> tuple[list[ImageRecord], Float[Tensor, "batch 3 h w"]]:

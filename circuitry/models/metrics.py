@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Natural, checked
 
 Metric = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> one number per image [B], each row by itself."""
@@ -37,7 +38,8 @@ class ClassLogit:
         return direction @ row.to(direction)
 
 
-def class_logit(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
+@checked
+def class_logit(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
     """Return the metric of the study: how much the encoder takes an image for class ``label``.
 
     Args:
@@ -56,7 +58,8 @@ def class_logit(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
     return ClassLogit(weights, int(label))
 
 
-def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
+@checked
+def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
     """Return the cosine logit of a class minus the mean cosine logit of the other classes.
 
     All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
@@ -113,6 +116,7 @@ METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_ma
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
 
 
+@checked
 def metric_of_class(metric: str | MetricOfClass | None) -> MetricOfClass:
     """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`."""
     if isinstance(metric, str) and metric in METRICS:

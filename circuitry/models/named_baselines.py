@@ -26,11 +26,13 @@ from circuitry.models.baselines import ZERO, Baseline, BaselineName, Counterfact
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Seed, checked
 
 BASELINE_NAMES = get_args(BaselineName)
 """All names of baselines."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class NamedBaseline:
     """A baseline by name for every class and domain of a data set.
@@ -48,9 +50,9 @@ class NamedBaseline:
     clip: Clip
     images: DomainFolder
     """The data; means and draws are over its selected classes and domains."""
-    n_images: int = 50
+    n_images: Count = 50
     """Images per class and domain."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the choice of images."""
     strict: bool = False
     """Whether an image that cannot be read is an error instead of left out with a warning."""
@@ -59,11 +61,13 @@ class NamedBaseline:
         if self.name not in BASELINE_NAMES:
             raise InputError(f"Expected one of the baselines {', '.join(BASELINE_NAMES)}, but {self.name!r} was given.")
 
+    @checked
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
         """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
         asked = keys[:1] if self.name.startswith("mean-") else keys
         return list(dict.fromkeys(record for key in asked for record in self.records(*key)))
 
+    @checked
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         """Return the images that shape the baseline of a class in a domain; raise `InputError` where there are none."""
         if self.name == "zero":
@@ -83,6 +87,7 @@ class NamedBaseline:
             )
         return tuple(found)
 
+    @checked
     def of(self, class_name: str, domain: str, count: int) -> Baseline | Counterfactual:
         """Return the baseline for ``count`` images of a class in a domain.
 

@@ -7,7 +7,7 @@ meaning everywhere; see also `runs.WorkSettings`, `models.FolderSettings` and `c
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -16,11 +16,13 @@ from circuitry.data.images import Decoding
 from circuitry.models.classifier import EFFICIENTNET_LITE0, load_classifier, read_outputs
 from circuitry.models.clip import Clip, load_clip
 from circuitry.models.feature_basis import parse_saes
+from circuitry.runs.given import DISTINCT, checked
 from circuitry.runs.workers import ALONE, Rank
 
 UnitKind = Literal["channels", "components"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """A model in a basis of units, and images."""
@@ -38,9 +40,9 @@ class ModelOptions:
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
     """Which of DomainNet's lists to use, where there are lists."""
-    classes: tuple[str, ...] | None = None
+    classes: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Classes to look at (default: all)."""
-    domains: tuple[str, ...] | None = None
+    domains: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Domains to look at (default: all)."""
     decoding: Decoding = "upright"
     """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
@@ -59,6 +61,7 @@ class ModelOptions:
         """The checkpoint, if any."""
         return self.checkpoint
 
+    @checked
     def clip(self, rank: Rank = ALONE) -> Clip:
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
@@ -76,6 +79,7 @@ class ModelOptions:
         """Return the images."""
         return self.images_of(self.split)
 
+    @checked
     def images_of(self, split: str | None) -> DomainFolder:
         """Return the images of another list."""
         return DomainFolder(self.data, split=split, domains=self.domains, classes=self.classes)

@@ -30,11 +30,13 @@ from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.stream_parts import StreamParts
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
 _Weights = TypeVar("_Weights")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ResidualStream(StreamParts):
     """A transformer tower as writers and readers of its residual stream.
@@ -56,6 +58,7 @@ class ResidualStream(StreamParts):
     """The same tower in heads and neurons."""
 
     @classmethod
+    @checked
     def of(cls, encoder: Encoder, units: Mapping[str, Units] | None = None) -> "ResidualStream":
         """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
 
@@ -89,6 +92,7 @@ class ResidualStream(StreamParts):
         outputs = _checked_units(sites[-1], n_outputs, units.get(sites[-1], ()))
         return cls(blocks, neurons, dimensions, outputs, n_outputs, encoder, components)
 
+    @checked
     def writer(self, name: str) -> int:
         """Return the place among `writers` of one by name, or raise `InputError` with the names that come close."""
         names = [str(one) for one in self.writers]
@@ -134,6 +138,7 @@ class ResidualStream(StreamParts):
         ones = torch.nn.functional.one_hot(torch.tensor(list(neurons), dtype=torch.int64), one.n_neurons).to(weight)
         return (one.mlp_out(ones[:, None])[:, 0] - self.biases(block)[1]).detach()
 
+    @checked
     def biases(self, block: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
         one = self.blocks[block]
@@ -158,33 +163,37 @@ class ResidualStream(StreamParts):
         weights = rearrange(read[:, 1:, 0] - bias[:, None], "port model head d -> port head d model")
         return weights.contiguous(), bias
 
+    @checked
     def read_by(self, stage: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units."""
         site = self.sites[1 + min(stage, 2 * len(self.blocks) - 1)]
         past = self.components.carried[site]
-        x = activations[site].narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
+        x = _at(site, activations).narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
         if stage < 2 * len(self.blocks):
             return x
-        return x + self.blocks[-1].mlp_out(self.components.units_of(site, activations[site]))
+        return x + self.blocks[-1].mlp_out(self.components.units_of(site, _at(site, activations)))
 
+    @checked
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
         added = [self.added(i, activations) for i in range(len(self.blocks))]
         return torch.cat([self.entered(activations), *added])
 
+    @checked
     def entered(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return the stream before the blocks: each dimension that is apart, and all others."""
-        x = activations[self.sites[0]]
+        x = _at(self.sites[0], activations)
         if not self.dimensions:
             return x[None]
         alone = torch.nn.functional.one_hot(torch.tensor(self.dimensions, device=x.device), x.shape[-1]).to(x)
         parts = alone[:, None, None] * x
         return torch.cat([parts, (x - parts.sum(0))[None]])
 
+    @checked
     def added(self, block: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what the heads and the MLP of a block add to the stream, without biases; it is linear."""
         attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
-        z, neurons = (self.components.units_of(site, activations[site]) for site in (attn, mlp))
+        z, neurons = (self.components.units_of(site, _at(site, activations)) for site in (attn, mlp))
         heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
         others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
         parts = [heads.reshape(-1, *others.shape)]
@@ -193,6 +202,7 @@ class ResidualStream(StreamParts):
             others = others - parts[-1].sum(0)
         return torch.cat([*parts, others[None]])
 
+    @checked
     def attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
         """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""
         block, (weights, bias) = self.blocks[index], self.read_weights[index]
@@ -232,3 +242,10 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
     return in_neurons or tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
+
+
+def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:
+    """Return the activation of a site; raise `InputError` where it is missing."""
+    if site not in activations:
+        raise InputError(f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given.")
+    return activations[site]

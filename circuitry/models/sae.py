@@ -14,7 +14,7 @@ A `Transcoder` encodes what an MLP reads, and decodes to what the MLP writes. Tr
 
 import os
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Positive, checked
 
 SAE_FORMAT = "circuitry-sae-2"
 Activation = Literal["relu", "jumprelu", "topk", "signed-topk"]
@@ -32,6 +33,7 @@ LAYER_NORM_EPSILON = 1e-5
 """What ViT-Prisma and SAELens add to the standard deviation by which they divide."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SparseAutoencoder:
     """Weights of a sparse autoencoder and what it was trained on.
@@ -42,21 +44,21 @@ class SparseAutoencoder:
         >>> sae.decode(features)  # close to the embeddings, normalised where sae.normalised
     """
 
-    w_enc: Tensor
+    w_enc: Float[Tensor, "d features"]
     """[d, features]."""
-    b_enc: Tensor
+    b_enc: Float[Tensor, " features"]
     """[features]."""
-    w_dec: Tensor
+    w_dec: Float[Tensor, "features d"]
     """[features, d]; row i is the direction of feature i."""
-    b_dec: Tensor
+    b_dec: Float[Tensor, " d"]
     """[d]."""
     activation: Activation = "relu"
     """``signed-topk`` keeps the k largest as they are, ``topk`` those of them that are positive."""
-    threshold: Tensor | None = None
+    threshold: Float[Tensor, " features"] | None = None
     """[features], for jumprelu: pre-activations up to this are put to zero."""
-    k: int | None = None
+    k: Count | None = None
     """For topk and signed-topk: how many features may be active."""
-    soft_cap: float | None = None
+    soft_cap: Positive | None = None
     """Where features are capped: c tanh(f / c) replaces f."""
     subtract_decoder_bias: bool = True
     """Whether ``b_dec`` is subtracted before encoding."""
@@ -72,22 +74,7 @@ class SparseAutoencoder:
     """Training settings and diagnostics, in values that JSON can hold."""
 
     def __post_init__(self) -> None:
-        d, features = self.w_enc.shape
-        expected = {"b_enc": (features,), "w_dec": (features, d), "b_dec": (d,), "threshold": (features,)}
-        for name, shape in {**expected, "w_skip": (d, d)}.items():
-            tensor = getattr(self, name, None)
-            if tensor is not None and tuple(tensor.shape) != shape:
-                raise InputError(
-                    f"With w_enc [{d}, {features}] a sparse autoencoder needs {name} {list(shape)}, but it is "
-                    f"{list(tensor.shape)}: give weights of one autoencoder."
-                )
-        for name, value, kinds in (
-            ("activations", self.activation, Activation),
-            ("normalisations", self.normalised or "length", Normalisation),
-            ("tokens", self.tokens, Tokens),
-        ):
-            if value not in get_args(kinds):
-                raise InputError(f"Expected one of the {name} {', '.join(get_args(kinds))}, but {value!r} was given.")
+        features = len(self.b_enc)
         if (self.activation == "jumprelu") != (self.threshold is not None):
             raise InputError(
                 f"A threshold belongs to the activation jumprelu and to no other, but {self.activation} was given "
@@ -109,6 +96,7 @@ class SparseAutoencoder:
         """Number of features, active or not."""
         return self.w_enc.shape[1]
 
+    @checked
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
         """Return the features' activations, zero or positive except of signed-topk; differentiable in ``x``.
 
@@ -117,6 +105,7 @@ class SparseAutoencoder:
         """
         return self.activate(self.before_activation(x))
 
+    @checked
     def before_activation(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
         """Return what the activation takes; raise `InputError` for inputs of another width."""
         if x.shape[-1] != self.d:
@@ -129,6 +118,7 @@ class SparseAutoencoder:
             x = x - self.b_dec
         return x @ self.w_enc + self.b_enc
 
+    @checked
     def activate(self, before: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Return the features' activations of their pre-activations."""
         if self.k is not None:
@@ -141,10 +131,12 @@ class SparseAutoencoder:
             found = before.relu()
         return found if self.soft_cap is None else torch.tanh(found / self.soft_cap) * self.soft_cap
 
+    @checked
     def decode(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d"]:
         """Return the reconstruction; of normalised inputs where ``normalised``."""
         return features @ self.w_dec + self.b_dec
 
+    @checked
     def scaled(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return inputs as they are encoded: normalised where ``normalised``."""
         if self.normalised == "length":
@@ -159,6 +151,7 @@ class SparseAutoencoder:
         """Whether features times what stands first in ``beside`` are those of the input in its own scale."""
         return self.normalised is not None or self.tokens != "all"
 
+    @checked
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
         """Return what a reconstruction in the input's own scale takes from the input besides the features.
 
@@ -179,12 +172,14 @@ class SparseAutoencoder:
             return torch.stack([self.b_dec, torch.ones_like(self.b_dec)])
         return self.b_dec[None] if self.has_scale else self.b_dec.new_zeros(0, self.d)
 
+    @checked
     def in_scale(
         self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
     ) -> Float[Tensor, "*batch features"]:
         """Return features in the scale of the input that they are of."""
         return features * beside[..., :1] if self.has_scale else features
 
+    @checked
     def recompose(
         self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
     ) -> Float[Tensor, "*batch d"]:
@@ -194,11 +189,13 @@ class SparseAutoencoder:
             found = found + beside @ self.beside_rows
         return found if self.has_scale else found + self.b_dec
 
+    @checked
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SparseAutoencoder":
         """Return the same autoencoder on another device or in another floating-point type."""
         moved: dict[str, Any] = {name: tensor.to(device=device, dtype=dtype) for name, tensor in self._tensors()}
         return replace(self, **moved)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with a JSON header and a checksum, whole or not at all."""
         tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors()}
@@ -212,6 +209,7 @@ class SparseAutoencoder:
         return [(f.name, value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Transcoder(SparseAutoencoder):
     """Encodes what an MLP reads, behind its norm, and decodes to what the MLP adds to the residual stream.
@@ -225,7 +223,7 @@ class Transcoder(SparseAutoencoder):
         >>> features = clip.in_components().in_basis({site: load_sae("transcoder", site=site)})
     """
 
-    w_skip: Tensor | None = None
+    w_skip: Float[Tensor, "d d"] | None = None
     """[d, d]: the output gets x W_skip^T of the input x as it is; None without a skip."""
 
     def __post_init__(self) -> None:
@@ -236,6 +234,7 @@ class Transcoder(SparseAutoencoder):
                 "a bias of its input into b_enc."
             )
 
+    @checked
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
         """Return what `SparseAutoencoder.beside` does, and behind it what the skip gives."""
         found = super().beside(x)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from circuitry.models.checkpoints import read_content
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 HUB = "hf-hub:"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".pkl", ".gz")
@@ -68,6 +69,7 @@ class SaeFile:
     """Whether the user says how the inputs were shifted and scaled."""
 
     @classmethod
+    @checked
     def find(cls, path: str | os.PathLike[str], *, is_shifted: bool = False) -> "SaeFile":
         """Return the weights file of a path, a folder or a place on the hub.
 

@@ -20,7 +20,8 @@ from circuitry.models.sae import SAE_FORMAT, SparseAutoencoder, Transcoder, of_s
 from circuitry.models.sae_files import SaeFile
 from circuitry.models.saelens_layout import is_saelens, read_saelens
 from circuitry.runs.arrays import read_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import checked
 
 OLD_SAE_FORMAT = "circuitry-sae-1"
 """Where ``normalised`` was a boolean: to length one or not at all."""
@@ -36,6 +37,7 @@ class SaeReader(NamedTuple):
     read: Callable[[SaeFile], SparseAutoencoder]
 
 
+@checked
 def load_sae(
     path: str | os.PathLike[str],
     device: torch.device | str = "cpu",
@@ -83,6 +85,7 @@ def load_sae(
     return replace(sae, site=sae.site if site is None else site).to(device)
 
 
+@checked
 def register_sae_reader(
     name: str, recognises: Callable[[SaeFile], bool], read: Callable[[SaeFile], SparseAutoencoder]
 ) -> None:
@@ -109,11 +112,12 @@ def _is_own(file: SaeFile) -> bool:
 def _read_own(file: SaeFile) -> SparseAutoencoder:
     old = f'"{OLD_SAE_FORMAT}"' in file.metadata["circuitry"]
     header, arrays = read_arrays(file.path, OLD_SAE_FORMAT if old else SAE_FORMAT, "sparse autoencoder")
-    if old:
-        header["normalised"] = "length" if header["normalised"] else None
-    kind = Transcoder if header.pop("kind", None) == Transcoder.__name__ else SparseAutoencoder
-    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return kind(**header, **tensors)
+    with naming_damage(file.path):
+        if old:
+            header["normalised"] = "length" if header["normalised"] else None
+        kind = Transcoder if header.pop("kind", None) == Transcoder.__name__ else SparseAutoencoder
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return kind(**header, **tensors)
 
 
 def _unknown(file: SaeFile) -> InputError:

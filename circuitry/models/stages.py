@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from circuitry.runs.given import checked
+
 NarrowStage = Callable[[Tensor, Tensor], Tensor]
 """Maps (activation x, change ``delta`` of the kept upstream units) to the kept downstream units of
 ``stage(x + delta)``, differentiable in ``delta`` only."""
 
 
+@checked
 @dataclass(frozen=True)
 class Stage:
     """One link of the chain."""

@@ -16,12 +16,14 @@ from circuitry.models.blocks import Block
 from circuitry.models.gated_reading import Gates
 from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 Kind = Literal["embed", "head", "q", "k", "v", "neuron", "mlp", "embedding"]
 PORTS: tuple[Kind, Kind, Kind] = ("q", "k", "v")
 """What a head reads the stream for."""
 
 
+@checked
 class Component(NamedTuple):
     """A writer or a reader of the residual stream."""
 
@@ -72,6 +74,7 @@ class StreamParts:
     def _of_mlp(self, block: int) -> list[Component]:
         return [*(Component("neuron", block, n) for n in self.neurons[block]), Component("mlp", block)]
 
+    @checked
     def neuron_groups(self, block: int) -> Bool[Tensor, "groups neuron"]:
         """Return which neurons of a block each of its MLP's components is: one each, and all the others."""
         return _groups(self.neurons[block], self.blocks[block].n_neurons)
@@ -85,6 +88,7 @@ class StreamParts:
         read = [len(self.blocks) if r.block < 0 else r.block + behind.get(r.kind, 0) for r in self.readers]
         return written[None] < torch.tensor(read)[:, None]
 
+    @checked
     def edge(self, writer: str, reader: str) -> tuple[int, int]:
         """Return the row and column of an edge in `edges`, by the names of its ends.
 
@@ -105,6 +109,7 @@ class StreamParts:
             f"{writers[-1]}) to a later reader ({readers[0]}, ... {readers[-1]})."
         )
 
+    @checked
     def writers_of(self, place: int) -> slice:
         """Return where the writers of a place are: at 0 the stream before the blocks, at n those of stage n - 1."""
         return self._parts(
@@ -112,6 +117,7 @@ class StreamParts:
             [len(self.dimensions) + 1, *(n for i, b in enumerate(self.blocks) for n in (b.n_heads, self._n_mlp(i)))],
         )
 
+    @checked
     def readers_of(self, stage: int) -> slice:
         """Return where the readers of a stage are; the ports of heads are all queries, all keys, all values."""
         heads = len(PORTS)
@@ -131,6 +137,7 @@ class StreamParts:
         first = sum(sizes[:place])
         return slice(first, first + sizes[place])
 
+    @checked
     def gates_of(self, keep: Gates) -> dict[tuple[int, int], Gates]:
         """Return a mask of edges by pair of places, neuron by neuron where some are apart; see `stream_run`."""
         n_places, found = 2 * len(self.blocks) + 2, {}

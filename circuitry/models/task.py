@@ -8,7 +8,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Names, checked
 from circuitry.runs.workers import Work
 
 
@@ -60,11 +61,12 @@ class Task:
     """What replaces an ablated activation; see `circuitry.models.baselines`."""
     others: Images | None
     """Images of other classes, for selectivity and for learned masks."""
-    sites: tuple[str, ...]
+    sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites to score or to ablate, in the encoder's order."""
     work: Work
     """Memory and progress; they change no number."""
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
@@ -73,7 +75,7 @@ class Task:
         *,
         baseline: AnyBaseline = "zero",
         others: Images | None = None,
-        sites: Sequence[str] | None = None,
+        sites: Names | None = None,
         work: Work = Work(),
     ) -> None:
         """Make a task.
@@ -91,11 +93,6 @@ class Task:
         Raises:
             InputError: for other things than these, unknown or unordered sites.
         """
-        if not isinstance(encoder, Encoder) or not callable(metric):
-            raise InputError(
-                "A task takes an Encoder, such as clip.encoder, and a metric, such as class_logit(weights, label), "
-                f"but {type(encoder).__name__} and {type(metric).__name__} were given."
-            )
         held = {
             "encoder": encoder,
             "images": _held(images, encoder, work),
@@ -108,6 +105,7 @@ class Task:
         for name, value in held.items():
             object.__setattr__(self, name, value)
 
+    @checked
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
         """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it.
@@ -119,6 +117,7 @@ class Task:
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             yield
 
+    @checked
     def batches(self, rows: int | None = None) -> Iterator[Batch]:
         """Yield the images in batches of at most ``rows``, and of no more than fit the memory.
 
@@ -134,6 +133,7 @@ class Task:
             raise InputError("At least one image is needed, but there were none.")
         check_count(self.baseline, count)
 
+    @checked
     def of_some(self, images: Tensor, chosen: Tensor | slice) -> "Task":
         """Return the task for some of the images, with their part of the baseline.
 

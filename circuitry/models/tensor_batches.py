@@ -26,8 +26,6 @@ class ImageBatches:
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
-        if rows < 1:
-            raise InputError(f"A batch has at least one image, but a batch size of {rows} was given.")
         self._images, self._encoder, self._rows = images, encoder, rows
         self._spool: Path | None = None
         if isinstance(images, Iterator):
@@ -122,11 +120,9 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images, or activations of one image, a run may take; raise `InputError` for none at all."""
-    if memory_gib <= 0:
-        raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
+    """Return how many images, or activations of one image, a run may take."""
     known = _measured.setdefault(encoder, {})
     setting = encoder.device, encoder.dtype
     if setting not in known:
         known[setting] = bytes_per_image(encoder)
-    return max(1, int(memory_gib * 2**30) // max(1, known[setting]))
+    return max(1, min(int(memory_gib * 2**30) // max(1, known[setting]), 2**31))

@@ -6,17 +6,19 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, checked
 
 TILE, GAP = 64, 2
 """Side of a tile and pixels between tiles; between cells twice as many."""
 
 
+@checked
 def contact_sheet(
     cells: Mapping[tuple[str, str], Sequence[Path | Image.Image]],
-    rows: Sequence[str],
-    columns: Sequence[str],
+    rows: Names,
+    columns: Names,
     *,
-    per_cell: int = 2,
+    per_cell: Count = 2,
 ) -> Image.Image:
     """Return a grid with labels left and on top; cell (row, column) shows its first ``per_cell`` images.
 

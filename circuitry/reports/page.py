@@ -27,6 +27,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.reports.result_tables import write_with_provenance
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import checked
 from circuitry.runs.provenance import command
 
 FIGURE_CONFIG = {
@@ -43,6 +44,7 @@ WIDTH = 1000
 """Of a PNG figure that sets no width; it is drawn at twice the size."""
 
 
+@checked
 class Finding(NamedTuple):
     """One sentence of the answer to a report's title, with its evidence; all numbers come from tables."""
 
@@ -70,6 +72,7 @@ class Report:
         >>> report.write("report.html")
     """
 
+    @checked
     def __init__(self, title: str, introduction: str = "") -> None:
         if not title.strip():
             raise InputError("A report needs a title, but an empty one was given; say what it asks.")
@@ -81,18 +84,22 @@ class Report:
         self.plotly_figures: dict[str, go.Figure] = {}
         """The interactive figures by the id of their div, for `write_static`."""
 
+    @checked
     def summary(self, findings: Sequence[Finding | None]) -> None:
         """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
+    @checked
     def section(self, heading: str) -> None:
         """Start a section, which the table of contents lists."""
         self._blocks.append(("section", {"name": f"section-{self._next('section')}", "heading": heading}))
 
+    @checked
     def text(self, text: str) -> None:
         """Add plain text; empty lines separate paragraphs."""
         self._blocks.append(("text", text))
 
+    @checked
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
         name = f"figure-{self._next('figure')}"
@@ -107,6 +114,7 @@ class Report:
         )
         self._add_figure(caption, drawing=drawing)
 
+    @checked
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
         """Embed an image; ``alt`` says what it shows.
 
@@ -127,6 +135,7 @@ class Report:
     def _next(self, kind: str) -> int:
         return 1 + sum(of == kind for of, _ in self._blocks)
 
+    @checked
     def table(self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None) -> None:
         """Add a table with readable numbers; its index is shown unless it merely counts the rows.
 
@@ -160,10 +169,12 @@ class Report:
         }
         self._blocks.append(("table", block))
 
+    @checked
     def provenance(self, facts: Mapping[str, object]) -> None:
         """Say where the numbers come from: checkpoint, settings, versions, seeds. Stands at the end."""
         self._provenance = {name: str(value) for name, value in facts.items()}
 
+    @checked
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
         target = Path(path)
@@ -274,6 +285,7 @@ class Written(NamedTuple):
         return "\n".join(lines)
 
 
+@checked
 def write_results(
     report: Report,
     tables: Mapping[str, pd.DataFrame],

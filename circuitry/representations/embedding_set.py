@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import stem_without_domain
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Seed, checked
 
 _LABELS = ("domain", "class_name")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """Vectors of length 1 in one embedding space, each with its source, domain and class.
@@ -54,12 +56,14 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def take(self, which: np.ndarray) -> "Embeddings":
+    @checked
+    def take(self, which: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"]) -> "Embeddings":
         """Return the rows of an index or a mask."""
         chosen = {name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)}
         return replace(self, **chosen)
 
-    def sample(self, n: int, seed: int = 0) -> "Embeddings":
+    @checked
+    def sample(self, n: Count, seed: Seed = 0) -> "Embeddings":
         """Return ``n`` random ones, evenly over classes and domains: one of each, then another of each, and so on."""
         shuffled = self.table().sample(frac=1, random_state=seed)
         turn = shuffled.groupby(["domain", "class"]).cumcount().sort_values(kind="stable")

@@ -21,6 +21,7 @@ from circuitry.models.prompts import style_templates
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, Seed, checked
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 
@@ -28,11 +29,12 @@ _FORMAT = "circuitry embeddings 2"
 
 
 @own_modes()
+@checked
 def embed_images(
     clip: Clip,
     images: DomainFolder,
-    n_images: int | None = None,
-    seed: int = 0,
+    n_images: Count | None = None,
+    seed: Seed = 0,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     work: Work = Work(),
@@ -88,9 +90,10 @@ def _embedded(clip: Clip, records: Sequence[ImageRecord], work: Work) -> dict[st
     return {"vectors": np.concatenate(rows), "places": np.array(places)}
 
 
+@checked
 def embed_texts(
     clip: Clip,
-    class_names: Sequence[str],
+    class_names: Names,
     styles: Sequence[str] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,

@@ -12,20 +12,21 @@ from jaxtyping import Float, Int
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.table import CHANCE
-from circuitry.data.file_check import check_word
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.representations.cells import compare_by_parts
 from circuitry.representations.features import NO_FEATURE, TOPS, ImageFeatures, Ranking
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Seed, checked
 
 
+@checked
 def compare_features(
     features: ImageFeatures,
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
     ranking: Ranking = "activation",
-    n_parts: int = DEFAULT_PARTS,
-    seed: int = 0,
+    n_parts: Count = DEFAULT_PARTS,
+    seed: Seed = 0,
 ) -> Comparison:
     """Compare the features of each class between all pairs of domains.
 
@@ -46,7 +47,6 @@ def compare_features(
         >>> comparison = compare_features(image_features(clip, sae, images))
         >>> comparison.matrix()
     """
-    check_word("ranking", ranking, Ranking)
     return compare_by_parts(
         "feature_sharing",
         features.images,

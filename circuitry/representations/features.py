@@ -12,14 +12,15 @@ even equal histograms share less than all. The study takes each top-k by ``torch
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import SOME, Count, Natural, checked
 
 FEATURES_FORMAT = "circuitry image features 1"
 """Name and version of the files, and of a folder of them."""
@@ -39,6 +40,7 @@ Ranking = Literal["activation", "study"]
 """Order of features that equally many images name; see the module's description."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
     """The strongest features of many images, sorted by domain and class."""
@@ -49,7 +51,7 @@ class ImageFeatures:
     """[images, 20], integers: each image's strongest positive features in order; -1 where fewer are positive."""
     activation: np.ndarray
     """[images, 20]: their activations; 0 without a feature."""
-    n_features: int
+    n_features: Count
     """Features of the autoencoder."""
 
     def __post_init__(self) -> None:
@@ -77,7 +79,8 @@ class ImageFeatures:
         return dict(sorted(found.items()))
 
     @classmethod
-    def join(cls, parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
+    @checked
+    def join(cls, parts: Annotated[Sequence["ImageFeatures"], SOME]) -> "ImageFeatures":
         """Return the features of all images of several, one after the other."""
         images = pd.concat([part.images for part in parts], ignore_index=True)
         strongest, activation = (
@@ -85,22 +88,27 @@ class ImageFeatures:
         )
         return cls(images, strongest, activation, parts[0].n_features)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""
         header = {"images": self.images.to_dict("list"), "n_features": self.n_features}
         write_arrays(path, FEATURES_FORMAT, header, {"strongest": self.strongest, "activation": self.activation})
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> "ImageFeatures":
         """Read what `save` wrote; `InputError` for a missing or damaged file, or one of another version."""
         header, arrays = read_arrays(path, FEATURES_FORMAT, "file of image features")
-        return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
+        with naming_damage(path):
+            return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
 
+    @checked
     def counts(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " features"]:
         """Return how many of these images name each feature."""
         named = self.strongest[rows]
         return np.bincount(named[named >= 0], minlength=self.n_features)
 
+    @checked
     def tops(
         self, rows: Int[np.ndarray, " rows"], ranking: Ranking = "activation"
     ) -> Int[np.ndarray, "sizes strongest"]:
@@ -118,6 +126,7 @@ class ImageFeatures:
             found[i, : len(top)] = top
         return found
 
+    @checked
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""
         named = self.strongest[rows]
@@ -127,6 +136,7 @@ class ImageFeatures:
         return order[counts[order] > 0]
 
 
+@checked
 def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
     """Return the share of each domain's images that name a feature: one row per feature, one column per domain."""
     columns = {}
@@ -136,6 +146,7 @@ def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis(index="feature", columns="domain")
 
 
+@checked
 def feature_summary(features: ImageFeatures) -> pd.DataFrame:
     """Return how far domains agree on each feature that is in some top 20, a row each.
 
@@ -182,7 +193,8 @@ def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[in
     return [int(feature) for feature in order["feature"][:n]]
 
 
-def top_images(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
+@checked
+def top_images(features: ImageFeatures, feature: Natural, domain: str, n: Count) -> list[str]:
     """Return the images of a domain, as paths below the data's root, in which a feature is most active.
 
     Only images with the feature among their 20 strongest count.

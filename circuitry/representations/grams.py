@@ -22,8 +22,9 @@ import numpy as np
 from jaxtyping import Float
 
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.files import TORN
+from circuitry.runs.given import checked
 from circuitry.runs.manifest import read_manifest
 
 REPRESENTATIONS_FORMAT = "circuitry representations 3"
@@ -90,17 +91,19 @@ class DomainRepresentation:
     def load(cls, path: str | os.PathLike[str]) -> "DomainRepresentation":
         """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
         header, arrays = read_arrays(path, REPRESENTATIONS_FORMAT, "representation of a domain")
-        sites = header["sites"]
+        with naming_damage(path):
+            sites = header["sites"]
 
-        def grams(part: str) -> Grams:
-            by_site = {site: arrays[f"{part}/{site}"] for site in sites}
-            return Grams(header["domain"], tuple(header["classes"]), by_site)
+            def grams(part: str) -> Grams:
+                by_site = {site: arrays[f"{part}/{site}"] for site in sites}
+                return Grams(header["domain"], tuple(header["classes"]), by_site)
 
-        parts = tuple(grams(f"part-{i}") for i in range(header["n_parts"]))
-        units = {site: arrays[f"units/{site}"] for site in sites}
-        return cls(grams("all"), parts, units, tuple(header["image_classes"]), tuple(header["image_items"]))
+            parts = tuple(grams(f"part-{i}") for i in range(header["n_parts"]))
+            units = {site: arrays[f"units/{site}"] for site in sites}
+            return cls(grams("all"), parts, units, tuple(header["image_classes"]), tuple(header["image_items"]))
 
 
+@checked
 def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresentation]:
     """Return the representations of all domains that `extract_representations` left in a folder.
 

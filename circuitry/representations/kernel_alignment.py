@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from circuitry.representations.grams import gram_matrix
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 KERNELS = ("linear", "rbf")
 FEWEST_ROWS = 4
@@ -25,6 +26,7 @@ _ROUNDING = 1e-10
 """Rows count as equal if the U-centred kernel matrix is smaller than this share of the matrix before."""
 
 
+@checked
 def cka(
     a: Float[np.ndarray, "rows_a features_a"], b: Float[np.ndarray, "rows_b features_b"], kernel: str = "linear"
 ) -> float:

@@ -15,7 +15,7 @@ No torch.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 from circuitry.comparison.statistics import mean_interval
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Seed, at_least, checked
 
 PENALTIES = tuple(10.0**k for k in range(-1, 6))
 """Candidates for the ridge penalty, for standardised features and sums (not means) over images."""
@@ -42,13 +43,14 @@ TARGETS = ("class", "domain", "class across domains")
 """Labels that `probe_sites` predicts."""
 
 
+@checked
 def probe_accuracy(
     features: Float[np.ndarray, "images features"],
     labels: Sequence[str],
     items: Sequence[str] | None = None,
     *,
-    folds: int = 5,
-    seed: int = 0,
+    folds: Annotated[int, at_least(2)] = 5,
+    seed: Seed = 0,
 ) -> Float[np.ndarray, " folds"]:
     """Return the balanced accuracy of a linear classifier in every fold of a stratified cross-validation, in 0..1.
 
@@ -68,8 +70,6 @@ def probe_accuracy(
         >>> accuracy.mean(), chance_accuracy([record.domain for record in records])
     """
     x, y = _checked(features, labels)
-    if folds < 2:
-        raise InputError(f"Cross-validation needs at least two folds, but {folds} was given.")
     of = _items(items, y)
     names, counts = np.unique(np.unique(np.stack([y, of]), axis=1)[0], return_counts=True)
     if counts.min() < folds:
@@ -152,6 +152,7 @@ def _without_items(
     return [(train[~np.isin(items[train], items[part])], part) for part in cuts]
 
 
+@checked
 class SiteProbes(NamedTuple):
     """Balanced accuracies of linear probes at every site, in 0..1."""
 
@@ -161,14 +162,15 @@ class SiteProbes(NamedTuple):
     """The class by a classifier trained on the other domains: site, domain, value, chance, n_images."""
 
 
+@checked
 def probe_sites(
     features: Mapping[str, Float[np.ndarray, "_ _"]],
     classes: Sequence[str],
     domains: Sequence[str],
     items: Sequence[str] | None = None,
     *,
-    folds: int = 5,
-    seed: int = 0,
+    folds: Annotated[int, at_least(2)] = 5,
+    seed: Seed = 0,
 ) -> SiteProbes:
     """Predict class and domain from the features of every site.
 

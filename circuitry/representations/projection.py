@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Seed, checked
 
 MAP_METHODS = ("auto", "umap", "pca")
 NEIGHBOURS = 15
@@ -33,7 +34,8 @@ class EmbeddingMap(NamedTuple):
     """In words: "UMAP with density", or "principal components (41 % of the variance)"."""
 
 
-def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: int = 0) -> EmbeddingMap:
+@checked
+def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: Seed = 0) -> EmbeddingMap:
     """Map vectors to the plane; the same arguments give the same points.
 
     Args:

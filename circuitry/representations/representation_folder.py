@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.file_check import check_word
 from circuitry.data.images import image_listing
 from circuitry.data.parts import DEFAULT_PARTS, part_numbers, stem_without_domain
 from circuitry.models.clip import Clip
@@ -41,6 +40,7 @@ from circuitry.representations.grams import (
 from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.similarity import check_common
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.presets import StudySettings
 from circuitry.runs.workers import Work
@@ -49,25 +49,25 @@ Positions = Literal["averaged", "flattened"]
 """Positions of a site's units in CKA: averaged, or each a separate feature."""
 
 
+@checked
 @dataclass(frozen=True)
 class RepresentationSettings(StudySettings):
     """Settings of the representations of a model's images."""
 
     STUDY: ClassVar = {"n_images": None, "seed": 42}
 
-    n_images: int | None = 50
+    n_images: Count | None = 50
     """Most images per class and domain, chosen by ``seed``; None for all."""
-    sites: tuple[str, ...] | None = None
+    sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Sites to represent; default: all."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the choice of images."""
     positions: Positions = "averaged"
     """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
-    n_parts: int = DEFAULT_PARTS
+    n_parts: Count = DEFAULT_PARTS
     """Parts of the images of each class and domain, cut by item, whose CKA with each other is the ceiling."""
 
     def __post_init__(self) -> None:
-        check_word("positions", self.positions, Positions)
         if self.n_images is not None and self.n_images < self.n_parts:
             raise InputError(
                 f"The {self.n_parts} parts of a class's images need at least one image each, but "
@@ -75,6 +75,7 @@ class RepresentationSettings(StudySettings):
             )
 
 
+@checked
 def extract_representations(
     clip: Clip,
     images: DomainFolder,

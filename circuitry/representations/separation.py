@@ -18,6 +18,7 @@ from circuitry.representations.cells import ALL, compare_by_parts
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.representations.probes import probe_accuracy
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Seed, checked
 
 DISTANCES = ("cosine", "euclidean", "standardised")
 """Distances between the means of two sets of vectors; see `distance`."""
@@ -67,7 +68,8 @@ def _apart(p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: 
     return np.asarray(apart / np.sqrt(np.where(variance > 0, variance, np.nan)))
 
 
-def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: int = 0) -> Comparison:
+@checked
+def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: Seed = 0) -> Comparison:
     """Compare each class between all pairs of domains by the distance of its means; small means near.
 
     A finite number of images separates means by itself. So the mean distance of two parts of a class's images takes the
@@ -101,6 +103,7 @@ def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: int 
     )
 
 
+@checked
 def mean_distances(images: Embeddings) -> pd.DataFrame:
     """Return the distances between the means of whole domains, by every measure.
 
@@ -133,7 +136,8 @@ def image_spread(images: Embeddings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
-def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *, seed: int = 0) -> pd.DataFrame:
+@checked
+def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *, seed: Seed = 0) -> pd.DataFrame:
     """Return mean silhouettes of the images of each class in each domain, with cosine distances.
 
     An image's silhouette is (b - a) / max(a, b): a is its mean distance to the others of its group, b to the images
@@ -163,7 +167,8 @@ def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
-def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
+@checked
+def domain_probe(images: Embeddings, *, seed: Seed = 0) -> pd.DataFrame:
     """Return how well a linear classifier separates each domain from all others, in every fold.
 
     The balanced accuracy of `probe_accuracy`: guessing reaches 1/2. Rows of domain `ALL` are of one classifier that
@@ -183,6 +188,7 @@ def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["domain", "fold", "value"])
 
 
+@checked
 def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
     """Return |mean of the images - mean of all texts|, for all images and for those of each domain.
 

@@ -10,7 +10,7 @@ No torch.
 from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,15 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import PARTS, WHOLE, ceilings_of
 from circuitry.comparison.statistics import jackknife_interval
+from circuitry.comparison.table import with_columns
 from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, Seed, checked
 
 
+@checked
 class RepresentationSimilarity(NamedTuple):
     """CKA between domains at every site; p values are one-sided and not corrected for their number."""
 
@@ -34,7 +37,10 @@ class RepresentationSimilarity(NamedTuple):
     apart: pd.DataFrame
     """The domain ``apart`` with the others, and the others among themselves: as ``domains``; empty without it."""
 
-    def comparisons(self, parts: pd.DataFrame | None = None) -> dict[str, Comparison]:
+    @checked
+    def comparisons(
+        self, parts: Annotated[pd.DataFrame, with_columns("kernel", *PARTS)] | None = None
+    ) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``.
 
         Args:
@@ -57,13 +63,14 @@ class RepresentationSimilarity(NamedTuple):
         return found
 
 
+@checked
 def compare_representations(
     grams: Sequence[Grams],
-    kernels: Sequence[str] = KERNELS,
+    kernels: Names = KERNELS,
     *,
-    permutations: int = 1000,
+    permutations: Count = 1000,
     apart: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> RepresentationSimilarity:
     """Compare all pairs of domains at every site.
 
@@ -85,11 +92,8 @@ def compare_representations(
         >>> similarity.domains.query("site == 'layer4.2' and kernel == 'linear'")
         >>> similarity.comparisons()["linear"].at("layer4.2").matrix()
     """
-    if len(grams) < 2 or permutations < 1:
-        raise InputError(
-            "A comparison of representations needs at least two domains and one permutation, but "
-            f"{len(grams)} domains and {permutations} permutations were given: give more."
-        )
+    if len(grams) < 2:
+        raise InputError(f"A comparison of representations needs two domains or more, but {len(grams)} was given.")
     known = [one.domain for one in grams]
     if apart is not None and (apart not in known or len(known) < 3):
         raise InputError(
@@ -125,6 +129,7 @@ class RepresentationParts(NamedTuple):
     site, value. A class that is in neither part changes nothing."""
 
 
+@checked
 def compare_representation_parts(
     domains: Sequence[DomainRepresentation], classes: Collection[str] | None = None
 ) -> RepresentationParts:

@@ -30,17 +30,19 @@ from circuitry.representations.features import (
     ImageFeatures,
 )
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
 
+@checked
 def image_features(
     clip: Clip,
     sae: SparseAutoencoder,
     images: DomainFolder,
     *,
-    n_images: int | None = None,
-    seed: int = 0,
+    n_images: Count | None = None,
+    seed: Seed = 0,
     work: Work = Work(),
 ) -> ImageFeatures:
     """Return the 20 strongest features of the images of every class and domain.
@@ -67,14 +69,15 @@ def image_features(
     return found
 
 
+@checked
 def extract_features(
     clip: Clip,
     sae: SparseAutoencoder,
     images: DomainFolder,
     out: str | Path,
     *,
-    n_images: int | None = None,
-    seed: int = 0,
+    n_images: Count | None = None,
+    seed: Seed = 0,
     work: Work = Work(),
 ) -> ImageFeatures:
     """Do the same as `image_features`, domain by domain into a folder that processes share and resume.
@@ -168,7 +171,8 @@ def _strongest(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return numbers.cpu().numpy(), top.values.clamp_min(0).cpu().numpy()
 
 
-def default_vocabulary(class_names: Sequence[str] = ()) -> tuple[str, ...]:
+@checked
+def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
     """Return class names, the words of DomainNet's styles, and the names of ImageNet's 1000 classes."""
     from open_clip import IMAGENET_CLASSNAMES
 
@@ -177,6 +181,7 @@ def default_vocabulary(class_names: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 @own_modes()
+@checked
 def name_features(
     sae: SparseAutoencoder,
     clip: Clip,

@@ -14,12 +14,14 @@ from safetensors.numpy import save
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import checked
 
 _ENTRY = "circuitry"
 
 log = logging.getLogger(__name__)
 
 
+@checked
 def write_arrays(
     path: str | os.PathLike[str], format_name: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
@@ -33,6 +35,7 @@ def write_arrays(
         temporary.write_bytes(content)  # not save_file: a full disk is then an OSError that says so
 
 
+@checked
 def read_arrays(
     path: str | os.PathLike[str], format_name: str, what: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -53,8 +56,9 @@ def read_arrays(
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(metadata.get(_ENTRY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a readable {what} ({error}): make it again.") from error
+    about = about if isinstance(about, dict) else {}
     if about.get("format") != format_name:
         raise InputError(
             f"{path} has format {about.get('format', 'unknown')!r}, but this version reads {format_name!r}: "

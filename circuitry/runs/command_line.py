@@ -16,6 +16,7 @@ from typing import TypeVar
 import tyro
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.workers import short_waits
@@ -43,6 +44,7 @@ SENTENCES = {
 """What to tell of an error of the operating system that a user can mend, with the path it is about."""
 
 
+@checked
 def run_script(
     config_type: type[Config],
     main: Callable[[Config], None],

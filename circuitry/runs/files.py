@@ -10,11 +10,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from circuitry.runs.given import checked
+
 LOCKS = ".locks"
 TORN = ".torn-"
 """How the name of a file begins while it is written; a killed process leaves it behind."""
 
 
+@checked
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that becomes ``path`` on success and vanishes on failure.
@@ -62,6 +65,7 @@ def _is_file(path: Path, file: int) -> bool:
         return False
 
 
+@checked
 @contextmanager
 def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a name in a folder, which the system frees with the process.

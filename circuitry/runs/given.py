@@ -1,48 +1,299 @@
-"""What is given to a public function, checked at its door where objects are easily taken for one another. No torch."""
+"""What is given to public functions and classes, checked at the door against their annotations. No torch.
 
-from collections.abc import Iterable, Mapping
+1. `checked` marks a door: a call whose arguments do not fit the annotations is refused in one sentence;
+2. an annotation asks for more than a type by a `Condition`: `Names`, `Count`, `Share`, `FINITE`;
+3. numpy's numbers, text for a path and a list for a tuple are taken as what they mean.
+"""
+
+import errno
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from jaxtyping import jaxtyped
 
 from circuitry.runs.errors import InputError
 
-_HOW_TO_GET = {
-    "Integral": "give a whole number such as 3",
+Made = TypeVar("Made", bound=Callable[..., Any])
+
+
+class Condition(NamedTuple):
+    """What an ``Annotated`` asks for beside its type."""
+
+    wanted: str
+    """What is expected, in words."""
+    wrong: Callable[[Any], str | None]
+    """From a value of the type to what is wrong with it, None for nothing."""
+    how: str
+    """What to do."""
+
+
+def _unless(holds: Callable[[Any], bool]) -> Callable[[Any], str | None]:
+    return lambda value: None if holds(value) else shown(value)
+
+
+def _repeated(values: Sequence[Any]) -> str | None:
+    seen = set()
+    for value in values:
+        if value in seen:
+            return f"{shown(value)} twice"
+        seen.add(value)
+    return None
+
+
+def _infinite(array: Any) -> str | None:
+    numbers = np.asarray(array.detach().cpu().double() if hasattr(array, "detach") else array)
+    return None if np.isfinite(numbers).all() else "an array with NaN or infinity"
+
+
+def one_of(*choices: str) -> Condition:
+    """Return the condition of being one of some words."""
+    return Condition(f"one of {', '.join(map(repr, choices))}", _unless(lambda value: value in choices), "choose one")
+
+
+def _number(wanted: str, holds: Callable[[Any], bool], example: str) -> Condition:
+    return Condition(wanted, _unless(holds), f"give one such as {example}")
+
+
+def at_least(least: int) -> Condition:
+    """Return the condition of being no smaller."""
+    return _number(f"a whole number of at least {least}", lambda n: n >= least, str(max(3, least)))
+
+
+DISTINCT = Condition("distinct values", _repeated, "give each once")
+SOME = Condition("at least one value", lambda values: None if len(values) else "none", "give one or more")
+FINITE = Condition("finite numbers", _infinite, "find out what made them")
+
+Names = Annotated[Sequence[str], DISTINCT]
+"""Distinct names."""
+Count = Annotated[int, at_least(1)]
+Natural = Annotated[int, at_least(0)]
+Seed = Annotated[int, _number("a seed in 0 .. 2^32 - 1", lambda n: 0 <= n < 2**32, "0")]
+Share = Annotated[float, _number("a share in (0, 1]", lambda x: 0 < x <= 1, "0.1")]
+Amount = Annotated[float, _number("a finite number of at least 0", lambda x: 0 <= x < float("inf"), "0.1")]
+Part = Annotated[float, _number("a share in [0, 1]", lambda x: 0 <= x <= 1, "0.1")]
+Positive = Annotated[float, _number("a positive number", lambda x: 0 < x < float("inf"), "0.1")]
+
+
+class _MisfitError(Exception):
+    """A value does not fit its annotation; ``inner`` where its type does."""
+
+    def __init__(self, wanted: str, name: str, given: str, how: str, inner: bool = False) -> None:
+        self.wanted, self.name, self.given, self.how, self.inner = wanted, name, given, how, inner
+
+
+def checked(made: Made) -> Made:
+    """Return a function, or a class, that refuses arguments which do not fit its annotations.
+
+    Sizes of the same name in the shapes of several arguments have to agree. A path that the file system refuses, and a
+    folder in place of a file, are refused, too.
+
+    Raises:
+        InputError: which names the argument, what was expected and what was given.
+
+    Example:
+        >>> @checked
+        ... def rank(names: Names, share: Share = 0.1) -> None: ...
+    """
+    if isinstance(made, type):
+        name = "__new__" if issubclass(made, tuple) else "__init__"
+        setattr(made, name, checked(getattr(made, name)))
+        return made
+    signature = inspect.signature(made)
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [parameter.name for parameter in signature.parameters.values() if parameter.kind not in several]
+
+    @functools.cache
+    def hints() -> dict[str, Any]:  # when first called: annotations may name what is defined later
+        return get_type_hints(made, include_extras=True)
+
+    @functools.wraps(made)
+    def door(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return made(*args, **kwargs)  # Python's own sentence
+        given = bound.arguments
+        with jaxtyped("context"):
+            given |= {
+                name: fitting(given[name], hints()[name], name) for name in named if name in given and name in hints()
+            }
+        try:
+            return made(*bound.args, **bound.kwargs)
+        except OSError as error:
+            refuse_path(error, given.values())
+            raise
+
+    return door  # type: ignore[return-value]
+
+
+def fitting(value: Any, hint: Any, name: str) -> Any:
+    """Return a value as its annotation means it; raise `InputError` where it does not fit."""
+    try:
+        return _fitting(value, hint, name)
+    except _MisfitError as misfit:
+        raise InputError(
+            f"Expected {misfit.wanted} as {misfit.name}, but {misfit.given} was given: {misfit.how}."
+        ) from None
+
+
+def _fitting(value: Any, hint: Any, name: str) -> Any:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        value = _fitting(value, inner[0], name)
+        for condition in inner[1:]:
+            if isinstance(condition, Condition) and value is not None and (wrong := condition.wrong(value)) is not None:
+                raise _MisfitError(condition.wanted, name, wrong, condition.how, inner=True)
+        return value
+    if kind in (Union, UnionType):
+        return _fitting_any(value, inner, name)
+    if kind is Literal:
+        return _fitting(value, Annotated[str, one_of(*inner)], name)
+    if kind is Path and isinstance(value, str):
+        value = Path(value)
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise _MisfitError("text without null characters", name, shown(str(value)), "remove them", inner=True)
+    if kind is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not _is(value, kind) or (
+        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, inner[0])
+    ):
+        raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
+    _check_inner(value, kind, inner, name)
+    return value.item() if kind in (int, float) and isinstance(value, np.generic) else value
+
+
+def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
+    """Return a value as one of several annotations means it; the misfit within a right type counts."""
+    misfits = []
+    for hint in hints:
+        try:
+            return _fitting(value, hint, name)
+        except _MisfitError as misfit:
+            misfits.append(misfit)
+    if inner := [misfit for misfit in misfits if misfit.inner]:
+        raise max(inner, key=lambda misfit: misfit.name.count("["))
+    wanted = " or ".join(dict.fromkeys(misfit.wanted for misfit in misfits if misfit.wanted != "None"))
+    raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind in (Any, object) or isinstance(kind, TypeVar):
+        return True
+    if kind is Callable:
+        return callable(value)
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if _is_list(kind) and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) == 0):
+        return False
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a protocol that cannot be checked
+        return True
+
+
+def _is_list(kind: Any) -> bool:
+    return kind in (list, tuple) or (
+        getattr(kind, "__module__", "") == "collections.abc"
+        and issubclass(kind, Iterable)
+        and not issubclass(kind, Mapping)
+    )
+
+
+def _check_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> None:
+    """Check what lies in a list or a dictionary; what is read when it is asked for stays unread."""
+    pairs: Iterable[tuple[Any, Any, str]] = ()
+    if isinstance(value, Mapping) and len(inner) == 2:
+        pairs = [(key, inner[0], f"key of {name}") for key in value]
+        if isinstance(value, dict | MappingProxyType):
+            pairs += [(value[key], inner[1], f"{name}[{key!r}]") for key in value]
+    elif isinstance(value, Collection) and getattr(value, "ndim", 1) == 1 and _is_list(kind) and inner:
+        hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
+        if len(hints) != len(value):
+            raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
+        pairs = [(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(zip(value, hints, strict=True))]
+    for item, hint, place in pairs:
+        try:
+            with jaxtyped("context"):  # sizes of one item are not those of the next
+                _fitting(item, hint, place)
+        except _MisfitError as misfit:
+            misfit.inner = True
+            raise
+
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "True or False",
+    Path: "a path",
+    NoneType: "None",
+    Callable: "a function",
 }
-"""How to get an object of Python's own kinds; classes of this package say it in their attribute ``HOW_TO_GET``."""
+_HOW_TO_GET = {
+    "int": "give a whole number such as 3",
+    "float": "give a number such as 0.1",
+    "Tensor": "make it one by torch.as_tensor",
+    "ndarray": "make it one by numpy.asarray",
+}
+"""How to get objects of others; classes of this package say it in their attribute ``HOW_TO_GET``."""
 
 
-def check_kinds(**given: tuple[object, type]) -> None:
-    """Refuse an argument, by name, that is not of the class beside it.
-
-    Raises:
-        InputError: which says how to get what is meant.
-
-    Example:
-        >>> check_kinds(graph=(graph, AttributionGraph), stream=(stream, ResidualStream))
-    """
-    for name, (value, kind) in given.items():
-        if not isinstance(value, kind):
-            wanted = f"{'an' if kind.__name__[0] in 'AEI' else 'a'} {kind.__name__}"
-            how = getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET[kind.__name__]
-            raise InputError(f"Expected {wanted} as {name}, but {type(value).__name__} was given: {how}.")
+def _words(hint: Any, name: str) -> str:
+    kind = get_origin(hint) or hint
+    if _is_list(kind):
+        return f"a list of {name}"
+    if hasattr(hint, "dim_str"):  # of jaxtyping
+        return f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
+    if kind in _WORDS:
+        return _WORDS[kind]
+    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
 
 
-def check_lists(**given: object) -> None:
-    """Refuse an argument, by name, that is one thing where a list of them is wanted; None stands for the default.
-
-    Raises:
-        InputError: which says how to write it.
-
-    Example:
-        >>> check_lists(classes=classes, sites=sites)
-    """
-    for name, value in given.items():
-        if value is not None and (isinstance(value, str | Mapping) or not isinstance(value, Iterable)):
-            write = f"[{value!r}]" if isinstance(value, str | int | float) else f"[{name}]"
-            raise InputError(f"Expected a list of {name}, but {shown(value)} was given: write {write}.")
+def _how(value: Any, hint: Any, name: str) -> str:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if _is_list(kind):
+        if how := inner and getattr(inner[0], "HOW_TO_GET", None):
+            return how if not _is(value, inner[0]) else f"write [{name}]"
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            return f"write list({name})"
+        text = repr(value) if isinstance(value, str | int | float) else name
+        return f"write ({text},)" if kind is tuple else f"write [{text}]"
+    if hasattr(hint, "dim_str"):
+        return "give one of this type and shape"
+    return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {_words(hint, name)}"
 
 
 def shown(value: object) -> str:
-    """Return a text or a number as it is, of anything else what it is."""
+    """Return a text or a number as it is, of an array its type and shape, of anything else what it is."""
     if isinstance(value, str):
-        return f"the string {value!r}"
-    return repr(value) if isinstance(value, int | float) else type(value).__name__
+        return f"the string {value if len(value) < 80 else value[:77] + '...'!r}"
+    if isinstance(value, int | float | np.generic):
+        return repr(value)
+    if isinstance(shape := getattr(value, "shape", None), tuple):
+        return " ".join([type(value).__name__, *(str(getattr(value, "dtype", "")).split(".")[-1:]), str(list(shape))])
+    return type(value).__name__
+
+
+_REFUSED = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EISDIR: "give a file",
+    errno.EBUSY: "give a file",
+    errno.ENOTDIR: "give a folder",
+    errno.EEXIST: "choose another path",
+}
+"""What file systems say of paths that cannot be, and what to do."""
+
+
+def refuse_path(error: OSError, given: Iterable[Any]) -> None:
+    """Raise an `InputError` for a path that a file system refuses, and for a missing one that was ``given``."""
+    how = _REFUSED.get(error.errno or 0)
+    if error.errno == errno.ENOENT and error.filename is not None:
+        how = "give the path of one" if str(error.filename) in map(str, given) else None
+    if how is not None:
+        raise InputError(f"{error.strerror}: {shown(str(error.filename))} was given: {how}.") from error

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks, remove_torn, whole_file
+from circuitry.runs.given import Natural, checked
 from circuitry.runs.manifest import claim
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import ALONE, Rank
@@ -56,6 +57,7 @@ class JobFolder:
         >>> folder.run(do, prepare=lambda job: read_images(clip, records[job[0]])[1])
     """
 
+    @checked
     def __init__(
         self,
         path: Path,
@@ -79,21 +81,26 @@ class JobFolder:
                 left.append(job)
         return left
 
+    @checked
     def is_done(self, job: Job) -> bool:
         """Return whether a job's files are there and agree with their checksums."""
         return self._damage(job) is None
 
+    @checked
     def files(self, job: Job) -> list[Path]:
         """Return the files that a finished job left, in the order in which it wrote them."""
+        if not self._record(job).is_file():
+            raise InputError(f"The job {job} of {self.path} is not done: run it first.")
         return [self.path / name for _, name in self._entries(job)]
 
+    @checked
     def run(
         self,
         do: Callable[[Job, Any], Sequence[Path]],
         *,
         prepare: Callable[[Job], Any] = lambda job: (),
         rank: Rank = ALONE,
-        most: int | None = None,
+        most: Natural | None = None,
         only: Collection[Job] | None = None,
         sizes: Mapping[Job, int] | None = None,
         progress: str | None = None,

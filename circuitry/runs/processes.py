@@ -16,7 +16,7 @@ from multiprocessing.connection import wait as wait_for_any
 from types import FrameType
 from typing import NoReturn
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, checked
 
 
 @contextmanager
@@ -73,7 +73,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def run_processes(task: Callable[[int, int], object], workers: int) -> None:
+@checked
+def run_processes(task: Callable[[int, int], object], workers: Count) -> None:
     """Run ``task(worker, workers)`` in processes of this machine, with one thread each, and wait for all of them.
 
     One worker is this process, with the threads that it has.
@@ -85,8 +86,6 @@ def run_processes(task: Callable[[int, int], object], workers: int) -> None:
     Raises:
         InputError: for no workers, and what ``task`` raises.
     """
-    if workers < 1:
-        raise InputError(f"Expected at least one process, but {workers} were asked for.")
     if workers == 1:
         task(0, 1)
         return

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from circuitry.runs.given import checked
+
 PACKAGES = (
     "clip-circuitry",
     "torch",
@@ -61,6 +63,7 @@ def command() -> str:
     return shlex.join(["/".join(path.parts[-2:]), *kept])
 
 
+@checked
 def digest(value: Any) -> str:
     """Return a short digest of anything that JSON can hold, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, default=str)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Natural, Positive, checked
 
 T = TypeVar("T")
 
@@ -29,17 +30,20 @@ _SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "passive"}
 """GNU's OpenMP, which PyTorch's wheels for Linux hold, spins for some 30 microseconds; others do not spin at all."""
 
 
+@checked
 class Rank(NamedTuple):
     """Which of the processes this is."""
 
-    worker: int
-    workers: int
+    worker: Natural
+    workers: Count
 
+    @checked
     def order(self, jobs: Sequence[T]) -> list[T]:
         """Return jobs in this process's order: its own share first, then those of the others in turn."""
         shares = [(self.worker + i) % self.workers for i in range(self.workers)]
         return [job for share in shares for job in jobs[share :: self.workers]]
 
+    @checked
     def device(self, wanted: str) -> str:
         """Return the device of this process: of several on a machine each takes its own GPU."""
         return f"cuda:{os.environ['LOCAL_RANK']}" if wanted == "cuda" and "LOCAL_RANK" in os.environ else wanted
@@ -54,6 +58,7 @@ def this_rank() -> Rank:
     return Rank(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
+@checked
 def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
     """Return variables with which threads that wait for each other soon leave the core to others.
 
@@ -65,9 +70,10 @@ def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
     return {} if _SHORT_WAITS.keys() & environment.keys() else dict(_SHORT_WAITS)
 
 
+@checked
 def run_array(
     task: Callable[[int, int], object],
-    workers: int,
+    workers: Count,
     logs: Path,
     *,
     cluster: str = "slurm",
@@ -87,8 +93,6 @@ def run_array(
     Raises:
         InputError: without submitit, for another cluster or no workers, or when a job failed, with its last words.
     """
-    if workers < 1:
-        raise InputError(f"An array has at least one worker, but {workers} were asked for.")
     executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
     for job in jobs:
@@ -155,33 +159,32 @@ def job_options(texts: Sequence[str]) -> dict[str, str | int]:
     return found
 
 
+@checked
 @dataclass(frozen=True)
 class Work:
     """How work is carried out; it changes no number except for rounding."""
 
     rank: Rank = ALONE
     """Which of the processes that work on the same folder this is."""
-    memory_gib: float = 1.0
+    memory_gib: Positive = 1.0
     """Budget for activations and gradients, in GiB; weights and results come on top."""
     strict: bool = False
     """Whether an image that cannot be read is an error instead of left out with a warning."""
     progress: bool = True
     """Whether to show progress bars."""
 
-    def __post_init__(self) -> None:
-        if self.memory_gib <= 0:
-            raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
-
+    @checked
     def bar(self, name: str) -> str | None:
         """Return the name of a progress bar, or None where none is to be shown."""
         return name if self.progress and self.rank.worker == 0 else None
 
 
+@checked
 @dataclass(frozen=True)
 class WorkSettings:
     """How a script's work is carried out: alone, by torchrun's ranks, or by an array of jobs."""
 
-    memory_gib: float = 1.0
+    memory_gib: Positive = 1.0
     """Memory for activations and gradients, in GiB."""
     strict: bool = False
     """Stop at an image that cannot be read, instead of leaving it out with a line."""
@@ -189,15 +192,17 @@ class WorkSettings:
     """Show progress bars."""
     cluster: str | None = None
     """Work by an array of jobs: slurm, or local for processes on this machine (needs submitit)."""
-    jobs: int = 8
+    jobs: Count = 8
     """Size of the array."""
     job_options: tuple[str, ...] = ()
     """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
 
+    @checked
     def work(self, rank: Rank = ALONE) -> Work:
         """Return these settings for one process."""
         return Work(rank, self.memory_gib, self.strict, self.progress)
 
+    @checked
     def share_out(self, share: Callable[[Work], object], logs: Path) -> bool:
         """Have the work done, and return whether this process goes on with the results: of torchrun's ranks, the first.
 

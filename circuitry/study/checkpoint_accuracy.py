@@ -23,6 +23,7 @@ from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip, load_clip
 from circuitry.models.prompts import templates_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
@@ -36,6 +37,7 @@ from circuitry.training.supervised_model import SupervisedModel, load_supervised
 _FORMAT = "circuitry evaluation 3"
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
     """Images to classify, with the names of their classes in prompts."""
@@ -49,6 +51,7 @@ class EvaluationSet:
     """Whether the held-out classes of a run are among the classes."""
 
     @classmethod
+    @checked
     def of(cls, images: DomainFolder) -> "EvaluationSet":
         """Return the set of all images of a folder; folders name the classes."""
         return cls(images, images.all_classes)
@@ -85,6 +88,7 @@ def template_sets() -> dict[str, Texts]:
     return {**ZERO_SHOT_TEXTS, "style words": style_word_templates()}
 
 
+@checked
 def extract_accuracies(
     runs: Sequence[StudyRun],
     tests: EvaluationSet,

@@ -15,10 +15,12 @@ from circuitry.models.baselines import mean_baseline
 from circuitry.models.modes import own_modes
 from circuitry.models.residual import ResidualStream
 from circuitry.models.task import Task
+from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 
 @own_modes()
+@checked
 def mean_ablation_accuracy(
     stream: ResidualStream,
     images: Float[Tensor, "batch 3 h w"],

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.study.generalization import CLASSIFIER, MODEL, chosen_rows
 from circuitry.training.accuracy import MEASURE
 
@@ -28,6 +29,7 @@ def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "
     return (inside / (1 - inside)).map(np.log)
 
 
+@checked
 def effective_robustness(
     evaluated: pd.DataFrame,
     classifier: str = CLASSIFIER,

@@ -5,11 +5,13 @@ seeds are averaged; runs that differ in anything else have separate rows, or are
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import pandas as pd
 
-from circuitry.comparison.table import check_table
+from circuitry.comparison.table import check_table, with_columns
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.training.accuracy import AMONG_PART, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
@@ -33,6 +35,11 @@ COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)
 UPPER, SHARE = "upper-high", 0.25
 
 
+AccuracyTable = Annotated[pd.DataFrame, with_columns("classifier", "domain", "part", "measure", "value", "chance")]
+"""Accuracies of one model or of runs."""
+
+
+@checked
 def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE) -> pd.DataFrame:
     """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds.
 
@@ -146,6 +153,7 @@ def setting_family(setting: str) -> str:
     return next((known for known in SETTING_ORDER if setting.startswith(known)), setting)
 
 
+@checked
 def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> pd.DataFrame:
     """Keep the held-out classes that the upper bound learns in the test domain.
 
@@ -173,8 +181,11 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
 
+@checked
 def accuracy_kinds(
-    accuracy: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
+    accuracy: AccuracyTable,
+    classifier: str = CLASSIFIER,
+    screened: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return accuracy on held-out classes beside its possible causes: a row per domain and, for runs, per model.
 

@@ -35,7 +35,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.models.task import Task
-from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Seed, checked
 from circuitry.runs.workers import Work
 
 RULES = {
@@ -62,6 +62,7 @@ PlantedEdges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
 """(downstream unit, upstream unit) by pair of consecutive sites."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class PlantedCircuit:
     """A network and the circuit that was built into it."""
@@ -74,12 +75,14 @@ class PlantedCircuit:
     """Planted units by site."""
     edges: PlantedEdges
 
+    @checked
     def metric(self, embedding: Tensor) -> Tensor:
         """Return the first number of the embedding, the circuit's output [B]."""
         return embedding[:, 0]
 
 
-def planted_convolution(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
+@checked
+def planted_convolution(noise: float = 0.02, seed: Seed = 0) -> PlantedCircuit:
     """Build a convolutional network: red -> above a threshold, green -> saturated; the metric is their weighted sum.
 
     Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a
@@ -113,7 +116,8 @@ def planted_convolution(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
     return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
-def planted_attention(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
+@checked
+def planted_attention(noise: float = 0.02, seed: Seed = 0) -> PlantedCircuit:
     """Build an attention block and an MLP: the class token reads red from the patch that is greenest.
 
     Sites embed (four patches and a class token; units 0 red, 1 green, 7 one at the class token), attention (unit 4:
@@ -173,7 +177,8 @@ def planted_attention(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
     return PlantedCircuit("attention", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
-def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) -> pd.DataFrame:
+@checked
+def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0) -> pd.DataFrame:
     """Return how well every method finds the planted units and edges.
 
     Columns network, method, kind (``node`` or ``edge``), site (the downstream one of an edge), auroc. Sites where
@@ -183,8 +188,6 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
         >>> table = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())])
         >>> table.pivot_table(values="auroc", index="method", columns=["network", "kind"])
     """
-    if n_images < 1:
-        raise InputError(f"Methods are scored on at least one image, but {n_images} were asked for.")
     encoder, images = planted.encoder, planted.images(n_images, seed)
     sites = [site for site in encoder.sites if site != INPUT]
     rows: list[tuple[str, str, str, str, float]] = []
@@ -223,6 +226,7 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
 
 
+@checked
 def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
     """Return how far each downstream unit moves when one upstream unit is at the baseline, of one batch of images.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circuitry.models.options import ModelOptions
+from circuitry.runs.given import checked
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
@@ -11,6 +12,7 @@ QUICKSTART_CHECKPOINT = QUICKSTART / "clip" / "checkpoints" / "epoch_16.pt"
 QUICKSTART_MODEL = "rn-tiny"
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class QuickstartModel(ModelOptions):
     """A model and images; the defaults are the quickstart's."""

@@ -5,7 +5,7 @@ All methods share one grid of sizes. Numbers are computed by class, then average
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,16 +14,19 @@ from scipy import stats
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
+from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS
 from circuitry.interventions.unit_scores import PATCHING
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import SOME, Share, checked
 
 JOB = ("class", "method", "budget", "baseline", "metric")
 """Columns that identify a search."""
 
 
+@checked
 class Judged(NamedTuple):
     """One search: the circuits of one class by one method and budget, with one baseline and metric."""
 
@@ -39,8 +42,17 @@ class Judged(NamedTuple):
     """Rows of `judge_circuit` for a circuit of one size."""
 
 
+def _names_of(job: tuple[str, ...]) -> dict[str, str]:
+    if len(job) != len(JOB):
+        raise InputError(f"Searches are given by {', '.join(JOB)}, but {job} was given: name each.")
+    return dict(zip(JOB, job, strict=True))
+
+
+@checked
 def scoreboard_tables(
-    judged: Mapping[tuple[str, ...], Judged], sizes: Sequence[float], targets: Sequence[float]
+    judged: Annotated[Mapping[tuple[str, ...], Judged], SOME],
+    sizes: Annotated[Sequence[Share], SOME],
+    targets: Annotated[Sequence[float], SOME],
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of a scoreboard.
 
@@ -57,7 +69,7 @@ def scoreboard_tables(
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
     exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == PATCHING}
     for job, one in judged.items():
-        names = dict(zip(JOB, job, strict=True))
+        names = _names_of(job)
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
         known = areas_of(one.curve, sizes)
         if (same := (job[0], *job[3:])) in exact:
@@ -74,9 +86,10 @@ def scoreboard_tables(
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
 
 
+@checked
 def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
     """Return the rows of `judge_circuit` of all searches that have some, with the columns `JOB`."""
-    named = {job: dict(zip(JOB, job, strict=True)) for job in judged}
+    named = {job: _names_of(job) for job in judged}
     return pd.DataFrame([{**named[job], **row} for job, one in judged.items() for row in one.tests])
 
 
@@ -99,7 +112,10 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     return dict(zip(areas["measure"], areas["value"], strict=True))
 
 
-def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
+@checked
+def smallest_sizes(
+    curves: Annotated[pd.DataFrame, with_columns("circuit", "size", "value")], targets: Sequence[float]
+) -> pd.DataFrame:
     """Return the smallest size of the grid from which a measure stays at or above a target, for each circuit.
 
     If no size reaches the target, the result is 1: the whole model has faithfulness and selectivity 1. Complements are
@@ -123,6 +139,7 @@ def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFra
     return pd.DataFrame(rows, columns=[*apart, "target", "value"])
 
 
+@checked
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
     """Return Spearman's correlation of scores with exact effects, mean over sites where both vary."""
     found = [
@@ -133,6 +150,7 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
     return float(np.mean(found)) if found else float("nan")
 
 
+@checked
 def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float]:
     """Return the mean Jaccard index of the kept units over sites, and its value for equally many random units.
 
@@ -148,7 +166,8 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
     return float(np.mean([found[site] for site in known])), float(np.mean(chance))
 
 
-def over_classes(table: pd.DataFrame) -> pd.DataFrame:
+@checked
+def over_classes(table: Annotated[pd.DataFrame, with_columns("class", "value")]) -> pd.DataFrame:
     """Return the mean of ``value`` over classes with Student's 95 % interval, for each combination of other columns.
 
     Columns value, low, high, n_classes replace class and value.

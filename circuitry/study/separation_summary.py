@@ -1,6 +1,7 @@
 """All measures of embedding separation in one table, over models and seeds, with intervals. No torch."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import pandas as pd
 
@@ -16,10 +17,12 @@ from circuitry.representations.separation import (
     silhouettes,
 )
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Seed, checked
 
 
+@checked
 def separation_measures(
-    images: Embeddings, texts: Embeddings, held_out: tuple[str, ...] = (), *, seed: int = 0
+    images: Embeddings, texts: Embeddings, held_out: Annotated[tuple[str, ...], DISTINCT] = (), *, seed: Seed = 0
 ) -> pd.DataFrame:
     """Return all measures of one model, by class if they have classes.
 

@@ -6,9 +6,10 @@ It has everything by which models of a study differ, so that tables average only
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Count, Seed, checked
 from circuitry.runs.manifest import read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.mixture_files import read_description
@@ -21,6 +22,7 @@ NOTHING_MORE = "none"
 _FILE = "run.json"
 
 
+@checked
 @dataclass(frozen=True)
 class StudyRun:
     """One trained model of a study."""
@@ -33,9 +35,9 @@ class StudyRun:
     """Setting of its mixture, with fraction and other domains."""
     test_domain: str | None
     """Domain on which generalization is tested; None if the mixture does not depend on it."""
-    held_out: tuple[str, ...] = ()
+    held_out: Annotated[tuple[str, ...], DISTINCT] = ()
     """Classes held out of the test domain; also of settings that hold nothing out, for comparison."""
-    seed: int = 0
+    seed: Seed = 0
     supervised: bool = False
     """A supervised model instead of a CLIP model."""
     base: str = NOTHING_MORE
@@ -46,7 +48,7 @@ class StudyRun:
     """Source of the captions."""
     precision: str = "fp32"
     """Precision of the training."""
-    threads: int | None = None
+    threads: Count | None = None
     """Threads of each process; another number rounds differently."""
     commit: str = "unknown"
     """Commit of this package's checkout, with ``-dirty`` if files were changed."""
@@ -57,6 +59,7 @@ class StudyRun:
         write_sealed(self.folder / _FILE, {"format": _FORMAT, **told})
 
     @classmethod
+    @checked
     def read(cls, folder: Path) -> "StudyRun":
         """Read the run in a folder; InputError if there is none, or one of another version."""
         path = Path(folder) / _FILE
@@ -74,6 +77,7 @@ class StudyRun:
             raise InputError(f"{path} does not describe a run ({error}): train it again.") from None
 
 
+@checked
 def record_run(folder: Path, table: Path, training: ClipTraining | SupervisedTraining) -> StudyRun | None:
     """Describe a trained model in its folder, unless it is described; None if no JSON beside the table describes it.
 
@@ -133,6 +137,7 @@ def _about(described: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+@checked
 def find_runs(folder: Path) -> list[StudyRun]:
     """Return all runs below a folder, in the order of their paths.
 

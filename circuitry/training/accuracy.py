@@ -7,13 +7,17 @@ class, accuracy after centring, and the harmonic mean of seen and held-out class
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
+from circuitry.comparison.table import with_columns
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import naming_damage
+from circuitry.runs.given import Names, checked
 from circuitry.runs.manifest import read_listing
 
 _FORMAT = "circuitry predictions 1"
@@ -36,9 +40,12 @@ FALSE_ALARMS = "false alarms"
 F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 
 _BY = ["classifier", "domain", "part"]
+PredictionTable = Annotated[pd.DataFrame, with_columns("class", "domain", "classifier", "top_1", *RANKS)]
+"""A row for each image and classifier; see `evaluation.predictions`."""
 
 
-def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> pd.DataFrame:
+@checked
+def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.DataFrame:
     """Return all accuracies of all classifiers, one a row.
 
     Args:
@@ -177,6 +184,7 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
     write_arrays(path, _FORMAT, header, arrays)
 
 
+@checked
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read a file of predictions in a folder of `extract_accuracies`.
 
@@ -188,14 +196,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
         >>> wrong.groupby(["class", "top_1"], observed=True).size()  # confusions
     """
     header, arrays = read_arrays(path, _FORMAT, "file of predictions")
-    listing = list(read_listing(Path(path).with_name("images.json")))
-    classes = header["classes"]
-    about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
-    about["class"] = class_column(arrays["label"], classes)
-    tables = []
-    for i, name in enumerate(header["classifiers"]):
-        top = arrays[f"{i}/top"]
-        highest = {f"top_{k + 1}": class_column(top[:, k], classes) for k in range(top.shape[1])}
-        ranks = {rank: arrays[f"{i}/{rank}"].astype(int) for rank in RANKS}
-        tables.append(about.assign(classifier=name, **highest, **ranks))
-    return pd.concat(tables, ignore_index=True)
+    with naming_damage(path):
+        listing = list(read_listing(Path(path).with_name("images.json")))
+        classes = header["classes"]
+        about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
+        about["class"] = class_column(arrays["label"], classes)
+        tables = []
+        for i, name in enumerate(header["classifiers"]):
+            top = arrays[f"{i}/top"]
+            highest = {f"top_{k + 1}": class_column(top[:, k], classes) for k in range(top.shape[1])}
+            ranks = {rank: arrays[f"{i}/{rank}"].astype(int) for rank in RANKS}
+            tables.append(about.assign(classifier=name, **highest, **ranks))
+        return pd.concat(tables, ignore_index=True)

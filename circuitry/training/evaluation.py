@@ -12,7 +12,7 @@ features that confuse held-out classes, and a bias against predicting any of the
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from circuitry.models.image_pass import activations
 from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template, templates_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import SOME, Names, checked
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import N_KEPT, RANKS, class_column, tidy_accuracy
 
@@ -81,12 +82,13 @@ def zero_shot_heads(
     }
 
 
+@checked
 def zero_shot_accuracy(
     clip: Clip,
     images: DomainFolder,
-    held_out: Sequence[str] = (),
+    held_out: Names = (),
     *,
-    texts: Mapping[str, Texts] = ZERO_SHOT_TEXTS,
+    texts: Annotated[Mapping[str, Texts], SOME] = ZERO_SHOT_TEXTS,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
@@ -101,12 +103,13 @@ def zero_shot_accuracy(
 
 
 @own_modes()
+@checked
 def predictions(
     encoder: Encoder,
-    heads: Mapping[str, Head | Mapping[str, Head]],
+    heads: Annotated[Mapping[str, Head | Mapping[str, Head]], SOME],
     preprocess: Preprocess,
     images: DomainFolder,
-    held_out: Sequence[str] = (),
+    held_out: Names = (),
     *,
     work: Work = Work(),
 ) -> pd.DataFrame:

@@ -7,17 +7,20 @@ The study trains on ImageNet and DomainNet at once. Its head has 1345 outputs: t
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from circuitry.data.captions import readable
 from circuitry.data.imagenet_classes import imagenet_partners
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, checked
 
 
+@checked
 @dataclass(frozen=True)
 class LabelTable:
     """Outputs of a classifier, and the output of every class of the data."""
 
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], DISTINCT]
     """Name of every output, in order."""
     labels: Mapping[str, int]
     """Class of the data -> index of its output."""
@@ -38,6 +41,7 @@ def found_labels(classes: Iterable[str]) -> LabelTable:
     return LabelTable(names, {name: label for label, name in enumerate(names)})
 
 
+@checked
 def merged_labels(
     imagenet: Sequence[str], domainnet: Sequence[str], partners: Mapping[str, Sequence[int] | None]
 ) -> LabelTable:

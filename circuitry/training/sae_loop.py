@@ -26,6 +26,7 @@ from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.provenance import difference
 from circuitry.training.samples import SampleBatches
 from circuitry.training.training_settings import SaeTraining
@@ -59,6 +60,7 @@ HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
 
 
 @own_modes()
+@checked
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.
 
@@ -79,6 +81,8 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | S
         square += float(x.cpu().double().pow(2).sum())
         total += x.cpu().double().sum(0)
         del batch, x  # views that would keep this piece while the next is read
+    if not n:
+        raise InputError("An autoencoder is diagnosed on at least one sample, but there were none.")
     variance = square - float(total @ total) / n
     return Diagnostics(int((~alive).sum()), active / n, 1 - error / variance if variance else 0.0)
 

@@ -19,6 +19,7 @@ from circuitry.data.domains import DomainFolder
 from circuitry.models.clip import Clip
 from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
+from circuitry.runs.given import Count, checked
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.devices import pinned_threads
@@ -28,6 +29,7 @@ from circuitry.training.samples import ImageFiles, extract_samples, sample_activ
 from circuitry.training.training_settings import SaeTraining
 
 
+@checked
 def train_sae_on_images(
     clip: Clip,
     images: DomainFolder,
@@ -36,7 +38,7 @@ def train_sae_on_images(
     tables: Sequence[Path] = (),
     folder: Path | None = None,
     site: str | None = None,
-    positions_per_image: int | None = None,
+    positions_per_image: Count | None = None,
     work: Work = Work(),
 ) -> SparseAutoencoder:
     """Train a sparse autoencoder on one site of a model, on all images of a folder and of tables.
@@ -86,6 +88,7 @@ def train_sae_on_images(
 
 
 @own_modes(gradients=True)
+@checked
 def train_sae(
     samples: Float[Tensor, "samples d"] | Sequence[Tensor],
     settings: SaeTraining = SaeTraining(),

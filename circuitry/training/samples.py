@@ -28,6 +28,7 @@ from circuitry.models.image_pass import activations
 from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 from circuitry.training.training_table import read_chunks
@@ -36,14 +37,15 @@ _FORMAT = "circuitry samples 1"
 
 
 @own_modes()
+@checked
 def sample_activations(
     encoder: Encoder,
     preprocess: Preprocess,
     records: Sequence[ImageRecord],
     site: str | None = None,
     *,
-    positions_per_image: int | None = None,
-    seed: int = 0,
+    positions_per_image: Count | None = None,
+    seed: Seed = 0,
     work: Work = Work(),
 ) -> Float[Tensor, "samples units"]:
     """Return the activations of a site as samples of its units, on the CPU.
@@ -66,8 +68,6 @@ def sample_activations(
     """
     site = encoder.sites[-1] if site is None else site
     unit_dim = encoder.unit_dim(site)
-    if positions_per_image is not None and positions_per_image < 1:
-        raise InputError(f"At least one position per image is needed, but {positions_per_image} was given: give more.")
     generator = torch.Generator().manual_seed(seed)
     samples = []
     bar = work.bar(f"activations at {site}")
@@ -146,6 +146,7 @@ class SampleFiles(Sequence[Tensor]):
         return torch.from_numpy(np.load(self._paths[place]))
 
 
+@checked
 def extract_samples(
     encoder: Encoder,
     preprocess: Preprocess,

@@ -19,6 +19,7 @@ from jaxtyping import Int
 from circuitry.models.architectures import register_model
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import this_rank
@@ -35,6 +36,7 @@ LabelChoice = Callable[[Iterable[str]], LabelTable]
 _METRICS = ("epoch", "lr", "loss", "accuracy", "images_per_second")
 
 
+@checked
 def train_supervised(
     table: Path,
     out: Path,

@@ -6,7 +6,7 @@ The file is safetensors; its JSON header has the model's configuration, the name
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from circuitry.models.checkpoints import check_state
 from circuitry.models.encoder import Encoder
 from circuitry.models.modes import own_modes
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import Names, Natural, checked
 from circuitry.training.labels import LabelTable
 
 _FORMAT = "circuitry supervised model 1"
@@ -58,6 +59,7 @@ class SupervisedLogit:
         return F.relu(embedding) @ self.weight + self.bias
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SupervisedModel:
     """A trained classifier in evaluation mode, without gradients of weights."""
@@ -76,12 +78,14 @@ class SupervisedModel:
         """Name of every output."""
         return self.table.classes
 
+    @checked
     def logits(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         """Return one logit per class."""
         found: Tensor = self.head(F.relu(self.encoder(images)))
         return found
 
-    def head_for(self, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
+    @checked
+    def head_for(self, classes: Names) -> Callable[[Tensor], Tensor]:
         """Return a function from embeddings to the logits of these classes.
 
         Raises:
@@ -95,7 +99,8 @@ class SupervisedModel:
         outputs = torch.tensor([labels[readable(name)] for name in classes])
         return lambda embeddings: self.head(F.relu(embeddings))[:, outputs.to(embeddings.device)]
 
-    def metric(self, label: int) -> SupervisedLogit:
+    @checked
+    def metric(self, label: Natural) -> SupervisedLogit:
         """Return the metric of an output, for circuits of the class.
 
         Raises:
@@ -133,6 +138,7 @@ def write_classifier(path: Path, model: TowerClassifier, name: str, table: Label
 
 
 @own_modes()
+@checked
 def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SupervisedModel:
     """Load a checkpoint of `train_supervised`.
 
@@ -149,15 +155,16 @@ def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "
         'lion'
     """
     header, arrays = read_arrays(path, _FORMAT, "supervised model")
-    with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
-        config = Path(folder) / f"{header['name']}.json"
-        config.write_text(json.dumps(header["config"]), encoding="utf-8")
-        name = register_model(config)
-    table = LabelTable(tuple(header["classes"]), header["labels"])
-    model, _, preprocess = build_classifier(name, len(table.classes), crop_scale=1.0)
-    set_state(model, arrays, str(path), name)
-    model.to(device).eval().requires_grad_(False)
-    return SupervisedModel(name, Encoder.from_tower(model.tower), model.head, table, preprocess)
+    with naming_damage(path):
+        with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
+            config = Path(folder) / f"{header['name']}.json"
+            config.write_text(json.dumps(header["config"]), encoding="utf-8")
+            name = register_model(config)
+        table = LabelTable(tuple(header["classes"]), header["labels"])
+        model, _, preprocess = build_classifier(name, len(table.classes), crop_scale=1.0)
+        set_state(model, arrays, str(path), name)
+        model.to(device).eval().requires_grad_(False)
+        return SupervisedModel(name, Encoder.from_tower(model.tower), model.head, table, preprocess)
 
 
 def as_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

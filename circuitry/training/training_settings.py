@@ -21,29 +21,21 @@ precision, gradient checkpointing, a checkpoint of every epoch, and 256 images o
 parts).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, get_args
+from typing import Annotated, ClassVar
 
 from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Amount, Count, Natural, Positive, Seed, Share, at_least, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
 SUPERVISED_PRECISIONS = ("fp32", "amp", "amp_bf16")
 INITIALISATIONS = ("transposed", "kaiming")
-
-
-def _check(settings: object, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Raise an InputError for the first setting that breaks its rule."""
-    for name, (holds, words) in rules.items():
-        if not holds:
-            value = getattr(settings, name)
-            raise InputError(f"The {name} of a training must be {words}, but {value!r} was given.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,45 +44,30 @@ class _ModelTraining(StudySettings):
 
     model: str | Path
     """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
-    epochs: int
+    epochs: Count
     """Passes over the images."""
-    batch_size: int
+    batch_size: Annotated[int, at_least(2)]
     """Images per step, all processes together; images after the last whole batch are left out of the epoch."""
-    lr: float
+    lr: Positive
     """Highest learning rate."""
-    weight_decay: float
+    weight_decay: Amount
     """Weight decay of all weights except those of norms and biases."""
-    crop_scale: float = 0.9
+    crop_scale: Share = 0.9
     """Smallest share of an image's area that a random crop keeps."""
-    keep_checkpoints: int = 0
+    keep_checkpoints: Natural = 0
     """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
     decoding: Decoding = "upright"
     """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`. Images of shards
     are decoded by webdataset."""
     skip_missing: bool = False
     """Leave out images whose files do not exist; otherwise the table is refused."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the weights, the order of the images and the crops."""
-    threads: int = 1
+    threads: Count = 1
     """PyTorch's CPU threads in each process. Another number rounds sums differently and so gives other weights."""
 
-    def __post_init__(self) -> None:
-        _check(
-            self,
-            {
-                "epochs": (self.epochs >= 1, "at least 1"),
-                "batch_size": (self.batch_size >= 2, "at least 2 images, which the loss compares with each other"),
-                "lr": (self.lr > 0 and math.isfinite(self.lr), "positive and finite"),
-                "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
-                "crop_scale": (0 < self.crop_scale <= 1, "a share of an image's area, above 0 and up to 1"),
-                "decoding": (self.decoding in get_args(Decoding), " or ".join(get_args(Decoding))),
-                "keep_checkpoints": (self.keep_checkpoints >= 0, "a number of epochs, or 0 for none"),
-                "seed": (self.seed >= 0, "at least 0"),
-                "threads": (self.threads >= 1, "at least 1"),
-            },
-        )
 
-
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ClipTraining(_ModelTraining):
     """Settings of `train_clip`; `clip_preset` has the study's.
@@ -101,65 +78,53 @@ class ClipTraining(_ModelTraining):
     """
 
     STUDY: ClassVar = {"precision": "amp", "grad_checkpointing": True, "keep_checkpoints": 1, "decoding": "as-stored"}
-    warmup: int
+    warmup: Natural
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
-    weight_decay: float = 0.2
-    precision: str = "fp32"
+    weight_decay: Amount = 0.2
+    precision: Annotated[str, one_of(*CLIP_PRECISIONS)] = "fp32"
     """Precision, as open_clip names it: fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    accumulation: int = 1
+    accumulation: Count = 1
     """Parts into which a process cuts its share of a batch to save memory; batch norms see one part."""
-    processes: int = 1
+    processes: Count = 1
     """Processes that train together, each on its own GPU or threads; batch norms see the share of one process."""
     extra: tuple[str, ...] = ()
     """More arguments of open_clip's trainer; --aug-cfg replaces the crop scale."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        shares = max(1, self.processes) * max(1, self.accumulation)
-        _check(
-            self,
-            {
-                "warmup": (self.warmup >= 0, "at least 0 steps"),
-                "precision": (self.precision in CLIP_PRECISIONS, f"one of {', '.join(CLIP_PRECISIONS)}"),
-                "processes": (self.processes >= 1, "at least 1"),
-                "accumulation": (self.accumulation >= 1, "at least 1"),
-                "batch_size": (
-                    not self.batch_size % shares,
-                    f"that of all processes together, a multiple of their number times accumulation, {shares}",
-                ),
-            },
-        )
+        shares = self.processes * self.accumulation
+        if self.batch_size % shares:
+            raise InputError(
+                "The batch_size of a training is that of all processes together, a multiple of their number times "
+                f"accumulation, {shares}, but {self.batch_size} was given."
+            )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class SupervisedTraining(_ModelTraining):
     """Settings of `train_supervised`; the defaults of rates, batch and epochs are the study's."""
 
     STUDY: ClassVar = {"precision": "amp", "keep_checkpoints": 5, "decoding": "as-stored"}
-    epochs: int = 90
-    batch_size: int = 256
-    lr: float = 0.01
-    milestones: tuple[int, ...] = (30, 50, 70)
+    epochs: Count = 90
+    batch_size: Annotated[int, at_least(2)] = 256
+    lr: Positive = 0.01
+    milestones: tuple[Count, ...] = (30, 50, 70)
     """Epochs, counted from 0, at which the learning rate falls to a tenth."""
-    weight_decay: float = 1e-4
-    precision: str = "fp32"
+    weight_decay: Amount = 1e-4
+    precision: Annotated[str, one_of(*SUPERVISED_PRECISIONS)] = "fp32"
     """fp32; amp_bf16: forward passes in bfloat16 where PyTorch finds it safe; amp: in float16 with a scaled loss (on
     the CPU: amp_bf16)."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        rising = list(self.milestones) == sorted(set(self.milestones)) and min(self.milestones, default=1) >= 1
-        _check(
-            self,
-            {
-                "milestones": (rising, "epochs above 0 in rising order"),
-                "precision": (self.precision in SUPERVISED_PRECISIONS, " or ".join(SUPERVISED_PRECISIONS)),
-            },
-        )  # fmt: skip
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise InputError(
+                f"The milestones of a training are epochs above 0 in rising order, but {self.milestones} was given."
+            )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class SaeTraining(StudySettings):
     """Settings of `train_sae`; the defaults of expansion, penalty, rate and batch are the study's.
@@ -175,62 +140,46 @@ class SaeTraining(StudySettings):
         "drop_last": False,
         "seed": 49,
     }
-    expansion: int = 4
+    expansion: Count = 4
     """Features per unit."""
-    l1: float = 1e-4
+    l1: Amount = 1e-4
     """Weight of the sum of the features; the squared error is a mean over units."""
-    lr: float = 1e-4
+    lr: Positive = 1e-4
     """Learning rate of Adam."""
-    batch_size: int = 2048
+    batch_size: Count = 2048
     """Samples per step, at most."""
-    steps: int | None = 5000
+    steps: Count | None = 5000
     """Steps of the optimizer over shuffled passes; None for as many whole passes as epochs says."""
-    epochs: int = 200
+    epochs: Count = 200
     """Passes over the samples, if steps is None."""
     drop_last: bool = True
     """Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch."""
-    resample_every: int = 1000
+    resample_every: Natural = 1000
     """Steps between two checks for dead features, which are then resampled; 0 for never."""
-    initialisation: str = "transposed"
+    initialisation: Annotated[str, one_of(*INITIALISATIONS)] = "transposed"
     """transposed: the encoder starts as the decoder's transpose, the decoder's bias at the samples' mean; kaiming: the
     encoder and its bias start at random, the decoder's bias at zero."""
-    piece: int = 302_080
+    piece: Count = 302_080
     """Images whose samples are in memory at a time; more images are drawn into random pieces on disk."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of positions, pieces, weights, batches and resampling."""
-    threads: int = 1
+    threads: Count = 1
     """PyTorch's CPU threads. Another number rounds sums differently and so gives other weights."""
 
-    def __post_init__(self) -> None:
-        positive = ("expansion", "lr", "batch_size", "epochs", "piece", "threads")
-        rules = {name: (0 < getattr(self, name) < math.inf, "positive and finite") for name in positive}
-        _check(
-            self,
-            {
-                **rules,
-                "steps": (self.steps is None or self.steps > 0, "positive and finite"),
-                "resample_every": (self.resample_every >= 0, "a number of steps, or 0 for never"),
-                "l1": (0 <= self.l1 < math.inf, "at least 0 and finite"),
-                "initialisation": (self.initialisation in INITIALISATIONS, " or ".join(INITIALISATIONS)),
-            },
-        )
 
-
+@checked
 @dataclass(frozen=True)
 class TrainingWork:
     """Device, reading processes and progress of a training; they change numbers only by rounding."""
 
     device: str | None = None
     """cpu, cuda, cuda:1 or mps (default: a GPU if there is one; several processes take one each)."""
-    workers: int = 2
+    workers: Natural = 2
     """Processes that read images, for each training process."""
     progress: bool = True
     """Show progress bars."""
-    nodes: int = 1
+    nodes: Count = 1
     """Machines that share the processes of a training; each runs the same command (see `devices.node_rank`)."""
-
-    def __post_init__(self) -> None:
-        _check(self, {"workers": (self.workers >= 0, "at least 0"), "nodes": (self.nodes >= 1, "at least 1")})
 
 
 _IMAGES_PER_GPU = 256
@@ -252,6 +201,7 @@ CLIP_PRESETS: Mapping[str, ClipTraining] = MappingProxyType(_presets())
 """All presets by name."""
 
 
+@checked
 def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
     """Return a preset by name: on one device in full precision, or as the study trained it.
 

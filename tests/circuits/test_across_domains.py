@@ -83,7 +83,7 @@ def test_a_subset_of_classes() -> None:
     [
         (graphs, {"measure": "jaccard"}, "'jaccard'.*node_overlap, edge_jaccard, wl"),
         (graphs, {"classes": ["axe", "cat"]}, "cat; the classes are axe, fish"),
-        (graphs, {"edges_per_node": 0}, "edge per node, but 0"),
+        (graphs, {"edges_per_node": 0}, "edges_per_node, but 0"),
         (lambda: [*graphs(), graphs()[0]], {}, "Two graphs of class 'axe' in domain 'sketch'"),
         (lambda: [random_graph(0, None)], {}, "class_name and domain"),
         (lambda: [random_graph(0, "axe", None)], {}, "class_name and domain"),

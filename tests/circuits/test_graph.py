@@ -215,7 +215,7 @@ def test_a_circuit_is_acyclic_and_plain() -> None:
 
 
 def test_a_circuit_without_edges_is_refused() -> None:
-    with pytest.raises(InputError, match="at least one edge per node, but 0 were asked for"):
+    with pytest.raises(InputError, match="edges_per_node, but 0 "):
         small_graph().circuit(0)
 
 
@@ -252,7 +252,7 @@ def test_the_strongest_units_in_a_table() -> None:
     assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
     assert list(table.columns) == ["site", "unit", "score"]
     assert len(small_graph().top(99)) == 7  # not those of the image
-    with pytest.raises(InputError, match="At least one unit is shown, but 0"):
+    with pytest.raises(InputError, match="1 as n, but 0"):
         small_graph().top(0)
 
 

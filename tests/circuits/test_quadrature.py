@@ -62,7 +62,7 @@ def test_unknown_rule_shows_how_to_write_one(name: str) -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(InputError, match="needs 1 to 1000 points, but 0"):
+    with pytest.raises(InputError, match="points, but 0"):
         left_rule(0)
     with pytest.raises(InputError, match="'odd' has 2 points and 1 weights"):
         QuadratureRule("odd", (0.0, 1.0), (1.0,))

@@ -244,7 +244,7 @@ def test_a_stored_comparison_comes_back_whole(sites: tuple[str | None, ...], tmp
 )
 def test_names_and_numbers_are_not_changed(tmp_path_factory: pytest.TempPathFactory, name: str, value: float) -> None:
     folder = tmp_path_factory.mktemp("stored")
-    table = values((None,)).assign(**{"class": name}, value=value, p=0.1)
+    table = values((None,)).drop_duplicates(["domain_a", "domain_b"]).assign(**{"class": name}, value=value, p=0.1)
     Comparison("x", table).save(folder)
     found = Comparison.load(folder).values
     for column in ("class", "site", "p"):

@@ -124,7 +124,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
 
 
 @settings(deadline=None, max_examples=50)
-@given(n=st.integers(1, 40), more=st.integers(0, 10), seed=st.integers(-5, 10**9))
+@given(n=st.integers(1, 40), more=st.integers(0, 10), seed=st.integers(0, 10**9))
 def test_select_draws_without_replacement_and_nested(many: DomainFolder, n: int, more: int, seed: int) -> None:
     drawn = many.select("x", "a", n, seed)
     assert len(set(drawn)) == len(drawn) == min(n, 30)
@@ -159,7 +159,7 @@ def test_select_all_and_none(folders: Path) -> None:
     assert {record.relative for record in images.select("owl", "sketch")} == {"sketch/owl/1.jpg", "sketch/owl/2.PNG"}
     assert images.select("ant hill", "sketch", 5) == ()
     for chosen, words in (
-        (("owl", "sketch", 0), "at least 1, .* but 0"),
+        (("owl", "sketch", 0), "at least 1 .* but 0"),
         (("owls", "sketch"), "class 'owls' .* owl"),
         (("owl", "clipart"), "domain 'clipart' .* photo, sketch"),
     ):
@@ -185,7 +185,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         ({"split": "val"}, r"<domain>_val\.txt .* test, train"),
         ({"domains": ["paintings"]}, "domain 'paintings' .* painting"),
         ({"classes": ["dog"]}, "class 'dog' .* cello, cell phone, t-shirt, zebra"),
-        ({"classes": "zebra"}, r"'zebra' .*\('zebra',\)"),
+        ({"classes": "zebra"}, r"'zebra' .*\['zebra'\]"),
         ({"domains": []}, "at least one domain"),
     ],
 )

@@ -221,8 +221,8 @@ def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, 
         ({"texts": "photo"}, "'photo'"),
         ({"baseline": "one"}, "mean-position.*'one'"),
         ({"baseline": torch.zeros(2, 3, 64, 64)}, "every image.*'counterfactual'"),
-        ({"n_images": 0}, "n_images=0"),
-        ({"n_others": -1}, "n_others=-1"),
+        ({"n_images": 0}, "n_images, but 0"),
+        ({"n_others": -1}, "n_others, but -1"),
     ],
 )
 def test_settings_that_are_not_known(clip: Clip, folder: Path, settings: dict[str, Any], words: str) -> None:

@@ -111,9 +111,9 @@ def test_error_units_have_no_gate(resnet: nn.Module, keep_error: bool) -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"steps": 0}, "steps=0"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"autocast": "int8"}, "bfloat16 or float16.*'int8'"),
+        ({"steps": 0}, "steps, but 0"),
+        ({"batch_size": 0}, "batch_size, but 0"),
+        ({"autocast": "int8"}, "'float16' as autocast.*'int8'"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], named: str) -> None:
@@ -123,7 +123,7 @@ def test_settings_are_checked(settings: dict[str, Any], named: str) -> None:
 
 @pytest.mark.parametrize("sizes", [[], [0.0], [0.5, 1.5]])
 def test_sizes_are_shares(sizes: list[float]) -> None:
-    with pytest.raises(InputError, match=r"\(0, 1\]"):
+    with pytest.raises(InputError, match="sizes"):
         learn(sizes, steps=2)
 
 

@@ -259,7 +259,7 @@ def test_masks_and_single_numbers_mean_what_they_say(resnet: nn.Module) -> None:
 
 @pytest.mark.parametrize("units", [[1.7], float("nan"), [[1, 2]], ["a"], True, [None]])
 def test_what_is_no_place_is_refused(units: object) -> None:
-    with pytest.raises(InputError, match="Expected units as whole numbers or as a boolean mask, but"):
+    with pytest.raises(InputError, match="units"):
         Patch("act1", 0.0, units=units)  # type: ignore[arg-type]
 
 

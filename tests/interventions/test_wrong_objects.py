@@ -33,11 +33,10 @@ def given() -> Any:
     encoder, images, weights = setting(make_tower("resnet"), 2)
     metric = class_logit(weights, 0)
     graph = attribute(encoder, images, metric, rule=left_rule(1), progress=False)
-    curve: Any = None
+    task = Task(encoder, images, metric, work=QUIET)
+    curve = faithfulness_curve(task, graph, AblationSettings(fractions=(0.5,), random_draws=0))
     found = FoundCircuit(graph, curve)
-    return SimpleNamespace(
-        task=Task(encoder, images, metric, work=QUIET), graph=graph, circuit=graph.circuit(2), found=found
-    )
+    return SimpleNamespace(task=task, graph=graph, circuit=graph.circuit(2), found=found)
 
 
 @pytest.mark.parametrize(

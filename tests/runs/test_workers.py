@@ -116,6 +116,6 @@ def test_a_memory_budget_is_positive() -> None:
 
 
 def test_workers_take_their_own_share_first_and_all_in_the_end() -> None:
-    assert Rank(0, 2).order("abcde") == ["a", "c", "e", "b", "d"]
-    assert Rank(1, 2).order("abcde") == ["b", "d", "a", "c", "e"]
-    assert Rank(2, 3).order("abcde") == ["c", "a", "d", "b", "e"]
+    assert Rank(0, 2).order(list("abcde")) == ["a", "c", "e", "b", "d"]
+    assert Rank(1, 2).order(list("abcde")) == ["b", "d", "a", "c", "e"]
+    assert Rank(2, 3).order(list("abcde")) == ["c", "a", "d", "b", "e"]

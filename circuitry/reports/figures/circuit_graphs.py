@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, checked
 
 MOST_NODES = 300
 """With more nodes only the strongest units of every site are drawn, and a line under the heading says so."""
@@ -52,10 +53,11 @@ class _Layout(NamedTuple):
     """Lowest and highest row of every kind."""
 
 
+@checked
 def circuit_pair(
     circuit_a: Circuit | nx.DiGraph,
     circuit_b: Circuit | nx.DiGraph,
-    sites: Sequence[str],
+    sites: Names,
     *,
     name_a: str,
     name_b: str,
@@ -85,9 +87,10 @@ def circuit_pair(
     return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
 
 
+@checked
 def circuit_drawing(
     circuit: Circuit | nx.DiGraph,
-    sites: Sequence[str] | None = None,
+    sites: Names | None = None,
     *,
     title: str = "Circuit",
 ) -> go.Figure:

@@ -10,6 +10,7 @@ from scipy.spatial.distance import squareform
 
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 """Colours of numbers that have a sign."""
@@ -23,6 +24,7 @@ WIDTH_OF_CELLS, WIDTH_OF_CHARACTER = 800, 8
 """Pixels that the columns of all panels have together on a page, and that a character of their names takes."""
 
 
+@checked
 def similarity_heatmap(
     matrix: pd.DataFrame,
     *,
@@ -55,7 +57,9 @@ def similarity_heatmap(
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
-    """Refuse a matrix that is not square over domains."""
+    """Refuse a matrix that is not square over domains, or holds no numbers."""
+    if words := [name for name in matrix if not pd.api.types.is_numeric_dtype(matrix[name].infer_objects())]:
+        raise InputError(f"The matrix needs numbers, but the column {words[0]} holds words: correct it.")
     rows, columns = list(matrix.index), list(matrix.columns)
     if not rows or rows != columns or not matrix.index.is_unique:
         listed = (", ".join(dict.fromkeys(map(str, names))) or "none" for names in (rows, columns))
@@ -133,6 +137,7 @@ def add_cells(
     figure.update_xaxes(**plain, ticktext=below, title_text=matrix.columns.name, tickangle=0)
 
 
+@checked
 def transfer_beside_similarity(
     transfer: pd.DataFrame,
     similarity: pd.DataFrame,
@@ -158,6 +163,7 @@ def transfer_beside_similarity(
         InputError: for a matrix that is not square over domains.
     """
     check_matrix(transfer)
+    check_matrix(similarity)
     domains = cluster_order(similarity) if clustered else list(transfer.index)
     both = (
         (transfer.loc[domains, domains], measure, "own domain's circuit"),
@@ -171,6 +177,7 @@ def transfer_beside_similarity(
     return style.lay_out(figure, title=title)
 
 
+@checked
 def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: float | None = None) -> go.Figure:
     """Draw a number for every component of every layer of a transformer: heads, then what else there is, by layer.
 

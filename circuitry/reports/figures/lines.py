@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from scipy.optimize import isotonic_regression
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.representations.probes import TARGETS
+from circuitry.runs.given import SOME, Names, checked
 
 TARGET_MARKS = dict(zip(TARGETS, style.MARKS[6:9], strict=True))
 """Marks that few sets of domains reach, so that no target looks like a domain."""
@@ -29,9 +31,10 @@ LABELS_BELOW_EACH_OTHER = 21
 """Labels that fit beside the axis; closer ends of lines are moved."""
 
 
+@checked
 def overlap_over_depth(
     depth: pd.DataFrame,
-    sites: Sequence[str],
+    sites: Annotated[Names, SOME],
     ceiling: pd.DataFrame | None = None,
     chance: pd.DataFrame | None = None,
     *,
@@ -158,6 +161,7 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
     return places
 
 
+@checked
 def cka_over_depth(
     domains: pd.DataFrame,
     ceilings: pd.DataFrame | None = None,
@@ -180,6 +184,7 @@ def cka_over_depth(
     null = mine.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
     ceiling = None
     if ceilings is not None:
+        check_table(ceilings, "ceilings", ("kernel", "site", "value"), key=())
         ceiling = ceilings[ceilings["kernel"] == kernel].groupby("site", sort=False)["value"].mean().reset_index()
     return overlap_over_depth(
         mine,
@@ -192,6 +197,7 @@ def cka_over_depth(
     )
 
 
+@checked
 def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     """Draw the balanced accuracy of each target's probe over the sites, with its interval and what guessing reaches.
 
@@ -214,6 +220,7 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
     return figure
 
 
+@checked
 def faithfulness_curves(
     curves: pd.DataFrame,
     *,

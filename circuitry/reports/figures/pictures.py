@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 from einops import reduce
+from jaxtyping import Num
 
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 IMAGE_SIDE, MAP_SIDE = 112, 32
 """Most pixels a side of images and maps as they are drawn."""
 
 
-def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, measure: str) -> go.Figure:
+@checked
+def position_heatmap(effects: Num[np.ndarray, "..."], image: np.ndarray, *, title: str, measure: str) -> go.Figure:
     """Draw the effects of a site's positions over the image they come from.
 
     Args:
@@ -26,7 +29,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
     Raises:
         InputError: for effects that are no grid, or an image of another kind.
     """
-    if effects.ndim != 2:
+    if effects.ndim != 2 or not effects.size:
         raise InputError(
             f"Effects over an image are a grid [height, width], but have shape {list(effects.shape)}: drop the class "
             "token and reshape the others."
@@ -66,6 +69,7 @@ def _as_pictures(figure: go.Figure) -> go.Figure:
     return figure
 
 
+@checked
 def pixel_maps(
     images: np.ndarray,
     maps: Mapping[str, np.ndarray],

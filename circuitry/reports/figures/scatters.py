@@ -1,6 +1,7 @@
 """Charts of points, from finished tables. Drawing computes nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
+from circuitry.runs.given import SOME, Names, checked
 
 TEXT_SYMBOL = "x"
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
@@ -24,6 +26,7 @@ MODELS_SHARE = 0.7
 """Share of a domain's row over which its models are spread."""
 
 
+@checked
 def embedding_maps(
     points: pd.DataFrame,
     *,
@@ -74,9 +77,10 @@ def embedding_maps(
     return figure
 
 
+@checked
 def separation_panels(
     summary: pd.DataFrame,
-    measures: Sequence[str],
+    measures: Names,
     seeds: pd.DataFrame | None = None,
     references: Mapping[str, float] | None = None,
     *,
@@ -178,6 +182,7 @@ def _stroke(colour: str | list[str]) -> dict[str, object]:
     return {"symbol": "line-ns", "size": 9, "line": {"width": 1.5, "color": colour}}
 
 
+@checked
 def measure_against_measure(
     summary: pd.DataFrame,
     x: str,
@@ -228,9 +233,10 @@ def measure_against_measure(
     return figure
 
 
+@checked
 def attribution_against_patching(
     points: pd.DataFrame,
-    sites: Sequence[str],
+    sites: Annotated[Names, SOME],
     correlations: pd.DataFrame | None = None,
 ) -> go.Figure:
     """Draw attributed scores against exact effects, a panel per site; on the line the two agree.

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 INK = "#22262b"
 GREY = "#7c858e"
@@ -18,6 +19,7 @@ _Look = TypeVar("_Look")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
+@checked
 class Mark(NamedTuple):
     """How a domain looks in every figure: colour, plotly symbol, and the same symbol as a character."""
 
@@ -25,10 +27,12 @@ class Mark(NamedTuple):
     symbol: str
     glyph: str
 
+    @checked
     def marker(self, size: int, **more: object) -> dict[str, object]:
         """Return it as plotly's marker of points."""
         return {"symbol": self.symbol, "color": self.colour, "size": size, **more}
 
+    @checked
     def line(self, rows: pd.DataFrame) -> dict[str, object]:
         """Return it as the options of a line with points and, from ``low`` to ``high`` of the rows, `whiskers`."""
         return {
@@ -55,6 +59,7 @@ MARKS = (
 )
 
 
+@checked
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
     """Return a mark for every domain, by alphabetical order, so that one set of domains always looks the same.
 
@@ -87,7 +92,7 @@ def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mappi
         return domain_marks(names)
     if missing := [name for name in names if name not in marks]:
         raise InputError(
-            f"marks has no entry for {', '.join(missing)}, only for {', '.join(marks)}; "
+            f"marks has no entry for {', '.join(map(str, missing))}, only for {', '.join(marks) or 'nothing'}; "
             "make it with domain_marks(all domains)."
         )
     return marks

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.study.generalization import MODEL, check_like_classes, model_names
 
 _PARTS = ("seen", "held-out")
@@ -32,6 +33,7 @@ BASE = "base"
 """The part of a mixture that is the base set."""
 
 
+@checked
 def accuracy_bars(
     table: pd.DataFrame, *, title: str = "Accuracy by domain", marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
@@ -53,6 +55,7 @@ def accuracy_bars(
     return _finish_accuracies(figure, table, title)
 
 
+@checked
 def settings_bars(
     table: pd.DataFrame,
     *,
@@ -182,6 +185,7 @@ def _check_parts(table: pd.DataFrame, name: str, parts: Sequence[str]) -> None:
         raise InputError(f'The part of a row of the {name} table is {", ".join(first)} or {last}, not "{other[0]}".')
 
 
+@checked
 def mixture_bars(summary: pd.DataFrame) -> go.Figure:
     """Draw the images of every mixture: a bar each, stacked by domain.
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Num
 
 from circuitry.models.tokens import TokenGrid
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 WIDEST, THINNEST = 9.0, 1.5
 """Of arrows, in pixels."""
@@ -13,7 +15,10 @@ DRAWN = 12
 """Most moves that are drawn."""
 
 
-def position_moves(moves: np.ndarray, image: np.ndarray, grid: TokenGrid, *, title: str, measure: str) -> go.Figure:
+@checked
+def position_moves(
+    moves: Num[np.ndarray, "..."], image: np.ndarray, grid: TokenGrid, *, title: str, measure: str
+) -> go.Figure:
     """Draw the strongest moves between the tokens of an image as arrows over it, and moves that stay as rings.
 
     Tokens without a place in the image, such as the class token, stand at its left.

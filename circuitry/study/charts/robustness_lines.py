@@ -9,6 +9,7 @@ from plotly.colors import sample_colorscale
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
+from circuitry.runs.given import checked
 from circuitry.study.charts.bars import panels_of_models
 from circuitry.study.effective_robustness import logit
 from circuitry.study.generalization import MODEL, check_like_classes, model_names, setting_family
@@ -24,6 +25,7 @@ TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """Accuracies that are written on logit axes."""
 
 
+@checked
 def robustness_scatter(
     points: pd.DataFrame,
     natural: str = "real",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from circuitry.data.domains import IMAGE_SUFFIXES
 from circuitry.data.file_check import check_file
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.study.mixtures.base_splits import Split, read_split, validation_part
 from circuitry.study.mixtures.trainer_table import CaptionedImage, caption_rows
 
@@ -63,6 +64,7 @@ def joined_caption(entry: Mapping[str, Any]) -> str:
     return "; ".join(text for part in parts if part is not None and (text := " ".join(str(part).split())))
 
 
+@checked
 def caption_table(
     table: str | os.PathLike[str], name: str, root: str | os.PathLike[str] | None = None
 ) -> Iterator[CaptionedImage]:

@@ -12,6 +12,7 @@ from circuitry.data.domains import DomainFolder, ImageRecord, listed_splits
 from circuitry.data.file_check import Tally
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Seed, checked
 from circuitry.runs.provenance import digest
 from circuitry.study.mixtures.mixture_files import Captions, generated_captions, read_captions
 from circuitry.study.mixtures.sketch_sets import SketchSet
@@ -89,11 +90,14 @@ def _check_lists(root: Path) -> None:
         )
 
 
-def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: int = STUDY_SEED) -> dict[str, str]:
+@checked
+def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: Seed = STUDY_SEED) -> dict[str, str]:
     """Return the captions of ImageNet-Sketch as {path below its root: caption}; by image also for "file".
 
     By stream, one generator goes through all of its images by class index, including those left out of mixtures.
     """
+    if unknown := {record.class_name for record in sketches.images} - set(sketches.names):
+        raise InputError(f"Captions need a name of every class, but {min(unknown)} has none: add it.")
     rng = random.Random(seed)
     return {
         record.relative: sketch_caption(

@@ -16,6 +16,7 @@ from circuitry.data.file_check import MissingFiles, check_file
 from circuitry.data.imagenet_classes import class_key
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import Names, Seed, checked
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.selection import MixtureSettings
 from circuitry.study.mixtures.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
@@ -29,6 +30,7 @@ OF_ONE_STUDY = ("caption_source", "caption_seed", "caption_file", "held_out")
 """Entries that all mixtures of a study must share, so that their models are comparable."""
 
 
+@checked
 def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
     """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}.
 
@@ -39,7 +41,8 @@ def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
     return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
 
 
-def generated_captions(seed: int = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
+@checked
+def generated_captions(seed: Seed = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
     """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class.
 
     Example:
@@ -60,6 +63,7 @@ def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterato
         yield CaptionedImage(path, record.relative, record.domain, record.class_name, of_image(record))
 
 
+@checked
 def write_mixture(
     records: Sequence[ImageRecord],
     captions: Captions,
@@ -123,6 +127,7 @@ def write_mixture(
     return table.path
 
 
+@checked
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the JSON beside a table; InputError if it is missing, damaged, or describes no mixture."""
     path = Path(table).with_suffix(".json")
@@ -136,6 +141,7 @@ def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
     return described
 
 
+@checked
 def check_one_study(described: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that descriptions of mixtures, by name, agree in the entries `OF_ONE_STUDY` that they have.
 
@@ -156,7 +162,8 @@ def check_one_study(described: Mapping[str, Mapping[str, Any]]) -> None:
                 )
 
 
-def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence[str]) -> pd.DataFrame:
+@checked
+def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Names) -> pd.DataFrame:
     """Count the images of mixtures: one row per mixture, domain and part; columns mixture, domain, part, images.
 
     Part "held-out" has the images of held-out classes in any domain, "seen" all others, "base" those of a base set.

@@ -24,13 +24,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from circuitry.data.domains import ImageRecord, check_records
-from circuitry.data.file_check import check_word
 from circuitry.data.imagenet_classes import check_spelling, class_key
-from circuitry.data.names import checked_names, chosen_names
+from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Count, Names, Part, checked
 from circuitry.study.mixtures.subsampling import Combination, count_combinations, first_of_each, quotas
 
 Setting = Literal[
@@ -53,6 +53,7 @@ INTERPOLATING: tuple[Setting, ...] = ("class-interpolation", "domain-interpolati
 """Settings that may name other domains."""
 
 
+@checked
 @dataclass(frozen=True)
 class MixtureSettings:
     """One training distribution.
@@ -65,20 +66,17 @@ class MixtureSettings:
     setting: Setting
     test_domain: str
     """T, the domain on which generalization is tested."""
-    held_out_classes: tuple[str, ...] = ()
+    held_out_classes: Annotated[tuple[str, ...], DISTINCT] = ()
     """C2, classes that are left out of T alone; case does not matter, and "_", "-" and " " are the same."""
-    size: int | None = None
+    size: Count | None = None
     """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
     natural_domain: str = "real"
-    fraction: float | None = None
+    fraction: Part | None = None
     """Class interpolation: share of C2's images in T before subsampling, 0 to 1."""
     other_domains: tuple[str, ...] | None = None
     """Interpolations: domains in addition to the natural one and T; None (class interpolation): all."""
 
     def __post_init__(self) -> None:
-        check_word("setting", self.setting, Setting)
-        checked_names("held-out class", self.held_out_classes)
-        checked_names("domain", self.other_domains or ())
         if self.test_domain == self.natural_domain:
             raise InputError(
                 f"The test domain must differ from the natural domain, but both are {self.test_domain!r}: name the "
@@ -89,10 +87,6 @@ class MixtureSettings:
                 f"Setting {self.setting!r} holds classes out of the test domain, but held_out_classes is empty: give "
                 "some."
             )
-        if self.size is not None and self.size < 1:
-            raise InputError(
-                f"The size must be at least 1 image, or None for the reference size, but {self.size} was given."
-            )
         self._check_interpolation()
 
     def _check_interpolation(self) -> None:
@@ -101,8 +95,6 @@ class MixtureSettings:
                 f"Only class-interpolation takes and needs a fraction, from 0 to 1, but {self.fraction} was given for "
                 f"{self.setting!r}."
             )
-        if self.fraction is not None and not 0 <= self.fraction <= 1:
-            raise InputError(f"The fraction must be a share of 0 to 1, but {self.fraction} was given.")
         given = self.other_domains is not None
         if (self.setting == "domain-interpolation" and not given) or (given and self.setting not in INTERPOLATING):
             raise InputError(
@@ -133,6 +125,7 @@ class MixtureSettings:
         """Return whether captions have no style words."""
         return self.setting == "aligned"
 
+    @checked
     def has_domain(self, domain: str) -> bool:
         """Return whether images of a domain take part, with or without the held-out classes."""
         if domain == self.natural_domain:
@@ -154,9 +147,8 @@ class MixtureSettings:
         }
 
 
-def mixture(
-    train: Sequence[ImageRecord], settings: MixtureSettings, classes: Sequence[str] | None = None
-) -> list[ImageRecord]:
+@checked
+def mixture(train: Sequence[ImageRecord], settings: MixtureSettings, classes: Names | None = None) -> list[ImageRecord]:
     """Choose the training images of a setting, in their order in ``train``, without randomness.
 
     `quotas` subsamples all settings except `WHOLE_SETTINGS` to N. In class interpolation with fraction p and

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from circuitry.data.domains import ImageRecord, image_names, warn_of_names
 from circuitry.data.imagenet_classes import imagenet_index, imagenet_partners
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 SketchVariant = Literal[
     "imagenet-sketch",
@@ -56,6 +57,7 @@ STUDY_NAMES: Mapping[int, str] = MappingProxyType({27: "eft", 638: "maillot", 74
 _DOMAIN, _SEED = "sketch", 42
 
 
+@checked
 class SketchSet(NamedTuple):
     """Images of ImageNet-Sketch and the names of their classes."""
 
@@ -72,6 +74,7 @@ class SketchSet(NamedTuple):
         return [record for record in self.images if record.class_name in self.kept]
 
 
+@checked
 def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
     """Read ``root/<wnid>/<file>``; mixtures take the 514 classes without a partner that are not `LEFT_OUT`.
 
@@ -100,6 +103,7 @@ def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
     return SketchSet(images, names, frozenset(wnid for wnid, i in index.items() if i not in out))
 
 
+@checked
 def replace_at_random(records: Sequence[ImageRecord], others: Sequence[ImageRecord]) -> list[ImageRecord]:
     """Replace random images of a mixture by as many ``others``, which come last.
 
@@ -109,6 +113,7 @@ def replace_at_random(records: Sequence[ImageRecord], others: Sequence[ImageReco
     return [*_without(records, len(others), random.Random(_SEED)), *others]
 
 
+@checked
 def sketch_class_mixtures(
     records: Sequence[ImageRecord], others: Sequence[ImageRecord]
 ) -> dict[SketchVariant, list[ImageRecord]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, checked
 from circuitry.study.mixtures.selection import MixtureSettings, Setting
 from circuitry.study.mixtures.sketch_sets import SketchVariant
 from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
@@ -40,6 +41,7 @@ _SUFFIXES: dict[SketchVariant | None, str] = {
 }
 
 
+@checked
 @dataclass(frozen=True)
 class MixtureSpec:
     """One mixture: images of DomainNet, of ImageNet-Sketch, and a base set."""
@@ -67,6 +69,7 @@ class MixtureSpec:
         """
         return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
 
+    @checked
     def study_name(self, part: ListPart = "train") -> str:
         """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's.
 
@@ -93,10 +96,11 @@ class MixtureSpec:
         return {**self.settings.described(), **tested, "sketches": self.sketches, "base": self.base}
 
 
+@checked
 def study_mixtures(
     bases: Sequence[str | None] = (None,),
     *,
-    held_out: Sequence[str] = STUDY_HELD_OUT,
+    held_out: Names = STUDY_HELD_OUT,
     domains: Sequence[str] = tuple(sorted(DOMAINNET_ROUND)),
     natural_domain: str = "real",
     test_domains: Sequence[str] | None = None,

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple, TextIO
 import numpy as np
 
 from circuitry.data.domains import IMAGE_SUFFIXES
-from circuitry.data.file_check import FileCheck, MissingFiles, Tally, check_file, check_word
+from circuitry.data.file_check import FileCheck, MissingFiles, Tally, check_file
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
@@ -87,7 +87,6 @@ def write_table(
         >>> write_table(caption_table("cc3m.tsv", "cc3m"), "runs/train.tsv", no_caption="skip").images
         2905954
     """
-    check_word("no_caption", no_caption, NoCaption)
     target = Path(path)
     files, untitled = FileCheck(missing_files), Tally()
     counts: Counter[tuple[str, str]] = Counter()

@@ -13,6 +13,7 @@ from concurrent.futures import wait
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,7 @@ from circuitry.data.captions import caption
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import DISTINCT, Count, Natural, Seed, checked
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import spawned_processes
@@ -53,7 +55,8 @@ LISTS: Job = ("lists",)
 """The job that writes lists and captions; every other job draws a class in a style."""
 
 
-def draw_image(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
+@checked
+def draw_image(class_name: str, style: str, seed: Seed, size: int = 64) -> Image.Image:
     """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
     Raises:
@@ -71,20 +74,21 @@ def draw_image(class_name: str, style: str, seed: int, size: int = 64) -> Image.
     return RENDERERS[style](parts, np.random.default_rng([seed, class_key, style_key]), size)
 
 
+@checked
 @dataclass(frozen=True)
 class DrawingSettings:
     """Everything that shapes a drawn image set; every name once."""
 
-    n_train: int = 40
+    n_train: Natural = 40
     """Training images of every class in every style."""
-    n_test: int = 20
+    n_test: Natural = 20
     """Test images of every class in every style."""
-    classes: tuple[str, ...] = TOY_CLASSES
+    classes: Annotated[tuple[str, ...], DISTINCT] = TOY_CLASSES
     """The things, sorted; a class's place is its label."""
     styles: tuple[str, ...] = STYLES
     size: int = 64
     """Pixels of a side."""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         for kind, given, known in (("class", self.classes, TOY_CLASSES), ("style", self.styles, STYLES)):
@@ -93,15 +97,16 @@ class DrawingSettings:
         object.__setattr__(self, "classes", tuple(sorted(self.classes)))
         object.__setattr__(self, "styles", tuple(sorted(self.styles)))
         _check_numbers(self.seed, self.size)
-        if min(self.n_train, self.n_test) < 0 or not 1 <= self.n_train + self.n_test <= SEEDS_PER_STYLE:
+        if not 1 <= self.n_train + self.n_test <= SEEDS_PER_STYLE:
             raise InputError(
                 f"Expected n_train and n_test of at least 0, together 1 to {SEEDS_PER_STYLE}, but "
                 f"n_train={self.n_train}, n_test={self.n_test} was given."
             )
 
 
+@checked
 def write_toy(
-    root: Path | str, settings: DrawingSettings | None = None, *, workers: int | None = None, progress: bool = True
+    root: Path | str, settings: DrawingSettings | None = None, *, workers: Count | None = None, progress: bool = True
 ) -> Path:
     """Draw an image set into ``root``, laid out like DomainNet, and return it.
 
@@ -127,8 +132,6 @@ def write_toy(
         >>> write_toy(Path("data/toy"), DrawingSettings(n_train=400, n_test=100))
     """
     root, settings = Path(root), settings or DrawingSettings()
-    if workers is not None and workers < 1:
-        raise InputError(f"Expected at least one worker, or None, but workers={workers} was given.")
     _check_free(root)
     folder = _folder(root, settings)
     left = folder.unfinished()

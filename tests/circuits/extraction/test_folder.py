@@ -110,10 +110,10 @@ def test_other_images_are_noticed_and_the_same_ones_elsewhere_are_not(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"n_images": 0}, "n_images=0"),
+        ({"n_images": 0}, "n_images, but 0"),
         ({"classes": ["dog"]}, "'dog'"),
         ({"domains": "real"}, r"domains.*\['real'\]"),
-        ({"sites": "act1"}, r"sites.*\['act1'\]"),
+        ({"sites": "act1"}, r"sites.*\('act1',\)"),
         ({"metric": "lead"}, "logit, margin.*'lead'"),
         ({"texts": "photo"}, "'pooled'.*'photo'"),
         ({"baseline": "one"}, "'one'"),

@@ -1,0 +1,134 @@
+"""Arguments are checked against annotations, by functions that say what each one is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from jaxtyping import Float
+
+from circuitry import InputError
+from circuitry.runs.given import DISTINCT, FINITE, Count, Names, Seed, Share, checked, one_of
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@checked
+def taken(
+    *,
+    names: Names = (),
+    share: Share | None = None,
+    count: Count = 1,
+    seed: Seed = 0,
+    word: Literal["a", "b"] = "a",
+    other: Annotated[str | None, one_of("c", "d")] = None,
+    weights: Annotated[Float[torch.Tensor, "k d"], FINITE] | None = None,
+    row: Float[torch.Tensor, " d"] | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
+    sites: Annotated[tuple[str, ...], DISTINCT] = (),
+    path: Path | None = None,
+    images: torch.Tensor | Iterable[torch.Tensor] = (),
+) -> dict[str, Any]:
+    return {name: value for name, value in locals().items() if value not in (None, ())}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"names": "cat"}, r"list of names.*'cat' was given.*\['cat'\]"),
+        ({"names": ["cat", 3]}, r"string as names\[1\].* 3 "),
+        ({"names": ["cat", "dog", "cat"]}, "distinct.*names.*'cat' twice"),
+        ({"names": pd.Series(["cat", "dog"], [1, 0])}, r"list of names.*Series.*list\(names\)"),
+        ({"names": {"cat": 1}.items()}, "names"),
+        ({"share": float("nan")}, "share.*nan"),
+        ({"share": 0}, r"\(0, 1\] as share.* 0 "),
+        ({"share": "0.5"}, "number as share.*'0.5'"),
+        ({"count": 2.5}, "whole number as count.* 2.5"),
+        ({"count": True}, "whole number as count.*True"),
+        ({"count": 0}, "at least 1 as count.* 0 "),
+        ({"seed": -1}, "seed.*-1"),
+        ({"word": "c"}, "'a', 'b' as word.*'c'"),
+        ({"other": "e"}, "'c', 'd' as other.*'e'"),
+        ({"weights": np.ones((2, 2))}, r"Tensor \[k d\].*ndarray float64 \[2, 2\]"),
+        ({"weights": torch.ones(2, 2).int()}, r"float Tensor.*Tensor int32 \[2, 2\]"),
+        ({"weights": torch.full((2, 2), torch.nan)}, "finite.*weights.*NaN"),
+        ({"weights": torch.ones(2, 3), "row": torch.ones(2)}, r"row.*\[2\]"),
+        ({"groups": {"a": [1, "b"]}}, r"groups\['a'\]\[1\].*'b'"),
+        ({"groups": {1: [1]}}, "key of groups.* 1 "),
+        ({"groups": ["a"]}, "groups.*list"),
+        ({"sites": "act1"}, r"list of sites.*\('act1',\)"),
+        ({"path": 3}, "path as path.* 3 "),
+        ({"images": [1]}, r"images\[0\].* 1 "),
+        ({"names": ["x" * 300] * 2}, r"x\.\.\.' twice"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        taken(**given)
+
+
+def test_what_is_meant_is_taken() -> None:
+    call: Any = taken
+    found = call(count=np.int64(3), share=np.float32(0.5), sites=["a", "b"], path="x", names=("b", "a"), other=None)
+    assert found == {
+        "count": 3,
+        "share": 0.5,
+        "sites": ("a", "b"),
+        "path": Path("x"),
+        "names": ("b", "a"),
+        "seed": 0,
+        "word": "a",
+    }
+    assert type(found["count"]) is int
+
+
+def test_images_stay_unread() -> None:
+    batches = iter([torch.ones(1)])
+    assert taken(images=batches)["images"] is batches
+    assert len(list(batches)) == 1
+
+
+def test_python_refuses_calls_itself() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nme'"):
+        taken(nme=["cat"])  # type: ignore[call-arg]
+
+
+def test_classes_check_their_fields() -> None:
+    @checked
+    @dataclass(frozen=True)
+    class Settings:
+        steps: Count = 3
+
+    @checked
+    class Place(NamedTuple):
+        unit: Count
+
+    for kind in (Settings, Place):
+        with pytest.raises(InputError, match=r"whole number.*2\.5"):
+            kind(2.5)  # type: ignore[arg-type]
+    assert (Settings(), Place(2)) == (Settings(3), Place(2))
+
+
+def test_paths_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    @checked
+    def read(path: Path) -> bytes:
+        return path.read_bytes()
+
+    (tmp_path / "file").write_bytes(b"x")
+    assert read(tmp_path / "file") == b"x"
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "file" / "x", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match=path.name[:10]):
+            read(path)
+
+
+def test_errors_within_stay_what_they_are(tmp_path: Path) -> None:
+    @checked
+    def read(name: str) -> bytes:
+        return (tmp_path / "of" / "ours").read_bytes()
+
+    with pytest.raises(FileNotFoundError):
+        read("x")
