@@ -18,9 +18,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data.file_check import check_word
 from circuitry.data.images import Decoding, load_image, reason_of, upright
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 Preprocess = Callable[[Image.Image], Tensor]
 """From a picture to a float tensor [3,H,W]; open_clip's validation transform is one. Files are decoded upright, except
@@ -47,9 +47,9 @@ class Upright:
         return self.transform(upright(picture))
 
 
+@checked
 def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
     """Return a preprocessing whose pictures are decoded in a way."""
-    check_word("decoding", decoding, Decoding)
     plain = preprocess.transform if isinstance(preprocess, AsStored) else preprocess
     return AsStored(plain) if decoding == "as-stored" else plain
 
