@@ -23,7 +23,7 @@ from pathlib import Path
 
 from circuitry.runs import Work, WorkSettings, run_script
 from circuitry import CardFolder, GraphFolder, unit_cards
-from circuitry.cards import CardSettings, UnitCard
+from circuitry.cards import CardSettings, UnitCard, UnitName
 from circuitry.study import QuickstartModel
 from circuitry.study.mixtures import caption_words
 
@@ -58,20 +58,18 @@ def make(config: Config, work: Work) -> CardFolder:
 def summarise(cards: CardFolder) -> None:
     """Print how well the names do, and the best named units."""
     found = [cards.card(*unit) for unit in cards.units()]
-    named = [card for card in found if card.name is not None]
     print(cards.words.sentence)
-    strong = [card for card in named if not card.name.weak]
-    styles = sum(card.name.style for card in strong)
+    named = [(card, card.name) for card in found if card.name is not None]
+    strong = [(card, name) for card, name in named if not name.weak]
+    styles = sum(name.style for _, name in strong)
     print(f"{len(found)} units, {len(named)} with a name, {len(strong)} better than chance, {styles} of a style.")
-    for card in sorted(strong, key=lambda one: -one.name.correlation)[:10]:
-        print(in_words(card))
+    for card, name in sorted(strong, key=lambda one: -one[1].correlation)[:10]:
+        print(in_words(card, name))
     print(f"cards: {cards.path}")
 
 
-def in_words(card: UnitCard) -> str:
+def in_words(card: UnitCard, name: UnitName) -> str:
     """Say what a unit responds to, where, and how sure that is."""
-    name = card.name
-    assert name is not None
     by_domain = ", ".join(f"{domain} {value:.2f}" for domain, (value, _) in name.by_domain.items())
     differs = sum(int(there.sum()) for there in card.sign_differs.values())
     measured = sum(int(np.isfinite(exact).sum()) for exact in card.exact.values())

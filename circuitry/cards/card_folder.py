@@ -176,7 +176,7 @@ class _Site(NamedTuple):
     def card(self, row: int, unit: int, classes: tuple[str, ...], domains: tuple[str, ...]) -> UnitCard:
         of = {name: array[row] for name, array in self.arrays.items()}
         exact = {name.removeprefix("exact/"): of[name] for name in of if name.startswith("exact/")}
-        found = self.names[row] if self.names else None
+        found = self.names[row]
         return UnitCard(
             site=str(self.header["site"]),
             unit=unit,

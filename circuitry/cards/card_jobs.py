@@ -53,6 +53,8 @@ from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 
+log = logging.getLogger(__name__)
+
 
 def unit_cards(
     clip: Clip,
@@ -218,10 +220,9 @@ class CardJobs:
         }
         arrays = site_arrays(self.scores, site, self._seen, exact, self.settings.bins)
         header = {"site": site, "kind": unit_kind(self.clip.encoder, site), "baseline": self.baseline}
-        names = (
-            None if self._worded is None else name_units(site_activations(self.scores, site, self._seen), self._worded)
-        )
-        write_json(path.with_suffix(".json"), names_as_json(names or []))
+        activations, worded = site_activations(self.scores, site, self._seen), self._worded
+        names = [None] * activations.shape[1] if worded is None else name_units(activations, worded)
+        write_json(path.with_suffix(".json"), names_as_json(names))
         write_arrays(path, CARDS_FORMAT, header, arrays)
         return [path.with_suffix(".json"), path]
 

@@ -56,7 +56,7 @@ def watch_units(shown: Shown, units: Units, rule: QuadratureRule = GRADIENT) -> 
     """
     for ids, given in shown:
         encoder = given.encoder
-        sites = sorted({*units, encoder.sites[-1]}, key=encoder.position)
+        sites = tuple(sorted({*units, encoder.sites[-1]}, key=encoder.position))
         task = replace(given, sites=sites)
         chosen = {site: torch.as_tensor(numbers, device=encoder.device) for site, numbers in units.items()}
         with task.running(gradients=True):

@@ -2,8 +2,8 @@
 
 A model's text encoder gives the probability of each word of a vocabulary in each image. For the units of one site:
 
-1. candidates: the words with the largest soft weighted pointwise mutual information with the unit (CLIP-Dissect, Oikarinen
-   and Weng 2023, arXiv 2204.10965): what is probable in the unit's top images, and less so in those of the other units;
+1. candidates: the words with the largest soft weighted pointwise mutual information with the unit (CLIP-Dissect,
+   Oikarinen and Weng 2023, arXiv 2204.10965): probable in its top images, less so in those of the other units;
 2. name: at most three candidates whose probabilities, with weights of zero or more, fit the activation best (Linear
    Explanations, 2405.06855), added one by one while each explains a further hundredth of its variance;
 3. test on the other half of the items: Pearson correlation and the area under the precision-recall curve. Both fall
@@ -13,7 +13,7 @@ A model's text encoder gives the probability of each word of a vocabulary in eac
 Steps 1 and 2 see the one half alone; whatever is reported is of the other half.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -195,8 +195,8 @@ def fit_words(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return at most three words and their weights, which are positive: a sparse fit of the standardised activation.
 
-    The word that lowers the squared error most comes first, then others, as long as each explains a further hundredth of
-    the variance. No word is returned where none correlates positively. The heaviest contribution (weight times deviation) comes first.
+    The word that lowers the squared error most comes first, then others, as long as each explains a further hundredth
+    of the variance. No word is returned where none correlates positively. Words are sorted by weight times deviation.
     """
     centred = probabilities - probabilities.mean(0)
     q, r = np.linalg.qr(centred)
