@@ -10,7 +10,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ class CardJobs:
         arrays = {f"units/{site}": chosen for site, chosen in units.items()}
         for kind, baseline in self._replacements(key).items() if len(images) and units else ():
             metric, other = self.checks.metric_of(*key), baseline.of(*key, len(images))
-            task = Task(self.clip.encoder, images, metric, baseline=other, work=Work(work.rank, work.memory_gib))
+            task = Task(self.clip.encoder, images, metric, baseline=other, work=replace(work, progress=False))
             for site, found in patch_effects(task, units=units).scores.items():
                 arrays[f"{kind}/{site}"] = found[units[site]]
         path = card_file(self.out, job)
