@@ -122,13 +122,14 @@ def site_activations(scores: CircuitScores, site: str, seen: Sequence[SeenImages
 
 
 def histograms(
-    by_domain: Sequence[Float[np.ndarray, "images units"]],
+    by_domain: Sequence[np.ndarray],
     lowest: Float[np.ndarray, " units"],
     highest: Float[np.ndarray, " units"],
     bins: int,
 ) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
     """Return edges of bins for each unit, and how many images of each domain fall in [units, domains, bins].
 
+    ``by_domain`` are activations [images, units] of each domain.
     The axis of a unit goes from its lowest activation, or zero where that is above, to its highest.
     """
     start = np.minimum(lowest, 0)

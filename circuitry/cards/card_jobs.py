@@ -110,9 +110,10 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images by (class, domain), first those that the circuit was found on."""
-        n, seed = self.settings.n_images, self.checks.chosen.seed_found
-        return {key: self.checks.images.select(*key, n, seed) for key in self.checks.chosen.keys}
+        """The images by (class, domain), first those that a circuit was found on; also of classes without circuits."""
+        images, n, seed = self.checks.images, self.settings.n_images, self.checks.chosen.seed_found
+        keys = [(class_name, domain) for domain in self.scores.domains for class_name in images.classes]
+        return {key: records for key in keys if (records := images.select(*key, n, seed))}
 
     @cached_property
     def folder(self) -> JobFolder:
@@ -152,7 +153,7 @@ class CardJobs:
         """Pass the images of a domain through the model."""
         domain = job[1]
         rule = self.settings.effect_rule or GRADIENT
-        found_on = {record for key in self.selection for record in self.checks.chosen.found_on(key)}
+        found_on = {record for key in self.scores.keys for record in self.checks.chosen.found_on(key)}
         shown = self._shown(domain, work)
         place = card_file(self.out, job)
         return write_domain(self.clip, shown, self.scores.units, place, found_on, self.settings.top, rule)

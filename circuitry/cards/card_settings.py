@@ -24,7 +24,8 @@ class CardSettings:
     """
 
     n_images: int = 50
-    """Images per class and domain that units are looked at on, first those that the circuit was found on."""
+    """Images per class and domain that units are looked at on, first those that a circuit was found on; classes without
+    circuits count, too."""
     top: int = TOP
     """Top images of a unit in a domain."""
     bins: int = 30
