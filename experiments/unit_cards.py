@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from circuitry.runs import Work, WorkSettings, run_script
-from circuitry import CardFolder, GraphFolder, unit_cards
-from circuitry.cards import CardSettings, UnitCard, UnitName
+from circuitry import GraphFolder
+from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName, unit_cards
 from circuitry.study import QuickstartModel
 from circuitry.study.mixtures import caption_words
 

@@ -27,7 +27,7 @@ from circuitry.runs.errors import InputError
 
 MOST_WORDS = 3
 """Words of a name."""
-CANDIDATES = 10
+MOST_CANDIDATES = 10
 """Words that a name is made of."""
 LEAST_GAIN = 0.01
 """Share of the activation's variance that a further word must explain."""
@@ -110,7 +110,7 @@ def name_units(
     permuted = [rng.permutation(len(halves[1].classes)) for _ in range(PERMUTATIONS)]
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
-        candidates = np.argsort(-scores[unit], kind="stable")[:CANDIDATES]
+        candidates = np.argsort(-scores[unit], kind="stable")[:MOST_CANDIDATES]
         other = int(rng.integers(len(images.words)))
         names.append(_named(unit, candidates, other, halves, permuted, images))
     return names

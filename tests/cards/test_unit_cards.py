@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from circuitry import CardFolder, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule, unit_cards
-from circuitry.cards import CardJobs, CardSettings
+from circuitry import Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
+from circuitry.cards import CardFolder, CardJobs, CardSettings, unit_cards
 from circuitry.cards.card_arrays import clarity
 from circuitry.runs import Rank, Work
 from tests.support.assert_same import assert_same
@@ -38,7 +38,7 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(N):
                 pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
                 Image.fromarray(pixels // (2 if domain == "sketch" else 1)).save(place / f"{i}.png")
-    rules = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
+    rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
     images = DomainFolder(root / "images")
     extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, node_fraction=0.05, **rules)
     made(clip, root, root / "cards")

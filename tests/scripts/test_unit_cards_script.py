@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from circuitry import CardFolder
+from circuitry.cards import CardFolder
 from tests.support.scripts import script
 
 

@@ -20,7 +20,7 @@ from circuitry.representations.features import (
     feature_summary,
     least_shared,
     most_shared,
-    top_images,
+    images_of_feature,
 )
 from circuitry.runs.errors import InputError
 
@@ -103,7 +103,7 @@ def _add_group(
         )
     labels = _labels(known, chosen)
     cells = {
-        (label, domain): [load_image(images.root / path) for path in top_images(features, feature, domain, PER_CELL)]
+        (label, domain): [load_image(images.root / path) for path in images_of_feature(features, feature, domain, PER_CELL)]
         for feature, label in labels.items()
         for domain in features.domains
     }
