@@ -94,7 +94,9 @@ def test_scores_equal_numpy_and_a_count_by_hand() -> None:
     assert name.references["class"][1] == pytest.approx(np.corrcoef(label[TESTED], activation[TESTED])[0, 1])
     word = images.probabilities[TESTED, WORDS.index(name.references["random word"][0])]
     assert name.references["random word"][1] == pytest.approx(np.corrcoef(word, activation[TESTED])[0, 1])
-    assert name.chance == pytest.approx(1.645 / math.sqrt(np.count_nonzero(TESTED)), rel=0.35)  # of a permutation, nearly normal
+    assert name.chance == pytest.approx(
+        1.645 / math.sqrt(np.count_nonzero(TESTED)), rel=0.35
+    )  # of a permutation, nearly normal
 
 
 def test_information_is_that_of_the_formula() -> None:

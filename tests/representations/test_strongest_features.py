@@ -20,8 +20,8 @@ from circuitry.representations import (
     default_vocabulary,
     extract_features,
     image_features,
-    name_features,
     images_of_feature,
+    name_features,
 )
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table
 from tests.support.tiny_clip import Tiny
