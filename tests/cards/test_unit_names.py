@@ -79,7 +79,7 @@ def test_scores_equal_numpy_and_a_count_by_hand() -> None:
     activation = planted(images)[:, unit]
     name = names(planted(images), images)[unit]
     columns = [images.probabilities[:, WORDS.index(word)] for word in name.words]
-    predicted = sum(weight * column for weight, column in zip(name.weights, columns, strict=True))
+    predicted = np.array(columns).T @ name.weights
     assert name.correlation == pytest.approx(np.corrcoef(predicted[TESTED], activation[TESTED])[0, 1])
     there: np.ndarray = TESTED & (DOMAINS == "sketch")
     assert name.by_domain["sketch"][0] == pytest.approx(np.corrcoef(predicted[there], activation[there])[0, 1])
