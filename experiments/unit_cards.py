@@ -64,8 +64,8 @@ def summarise(cards: CardFolder) -> None:
     styles = sum(name.style for _, name in strong)
     labels = sum(name.correlation > max(name.references[kind][1] for kind in ("class", "domain")) for _, name in strong)
     print(
-        f"{len(found)} units, {len(named)} with a name, {len(strong)} better than chance, {labels} better than the best "
-        f"class or domain label, {styles} of a style."
+        f"{len(found)} units, {len(named)} with a name, {len(strong)} better than chance, {labels} better than the "
+        f"best class or domain label, {styles} of a style."
     )
     for card, name in sorted(strong, key=lambda one: -one[1].correlation)[:10]:
         print(in_words(card, name))

@@ -42,6 +42,8 @@ class CardSettings:
     items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
     """A listing of the images and its column that names what an image shows; names are fitted on one half of the items
     and tested on the other (default: the name of the file)."""
+    seed: int = 0
+    """Seed of the permutations and of the random words that names are compared with."""
 
     def __post_init__(self) -> None:
         least = {"n_images": 1, "top": 1, "bins": 1, "exact_images": 1, "exact_units": 0}
