@@ -110,9 +110,9 @@ def main(config: Config) -> None:
         raise InputError(f"No circuit was found: none of the {len(images)} images in {images.root} can be read.")
     accuracy = measured_accuracy(config, images) if config.accuracy else None
     if any(len({d for c, d in graphs if c == name}) > 1 for name in graphs.classes):
-        report, tables = compared(config, graphs, images, accuracy)
+        report, tables, comparisons = compared(config, graphs, images, accuracy)
     else:
-        report, tables = nothing_compared(graphs, images, accuracy), {}
+        report, tables, comparisons = nothing_compared(graphs, images, accuracy), {}, {}
     tables |= {} if accuracy is None else {"accuracy": accuracy}
     provenance = {
         "weights": config.weights_file or config.pretrained,
@@ -123,7 +123,7 @@ def main(config: Config) -> None:
     }
     looked_at = listings_of(images, config.n_images, config.seed)
     small = [name for name, table in tables.items() if len(table) <= SMALL]
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons))
 
 
 def spelt_as_in(images: DomainFolder, config: Config) -> Config:
@@ -189,8 +189,8 @@ def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
 
 def compared(
     config: Config, graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None
-) -> tuple[Report, dict[str, pd.DataFrame]]:
-    """Compare the circuits, print the domain-by-domain similarity, and return the report and its tables."""
+) -> tuple[Report, dict[str, pd.DataFrame], dict[str, Comparison]]:
+    """Compare the circuits, print the domain-by-domain similarity, and return report, tables and comparisons."""
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
     groups = {"held-out": config.held_out, "others": seen}
     reading = ReadingSettings(
@@ -217,8 +217,6 @@ def compared(
     report.summary(circuit_findings(comparisons, order.table))
     add_order_stability(report, order)
     stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
-    for name, one in comparisons.items():
-        one.save(config.out / "comparisons" / name)
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
     tables["order_stability"] = order.table
     if len(stability):
@@ -234,7 +232,7 @@ def compared(
         )
         print(f"every circuit: {index}")
     print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
-    return report, tables
+    return report, tables, comparisons
 
 
 def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None) -> Report:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
+from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
@@ -105,6 +106,7 @@ def main(config: Config) -> None:
     )
     add_representation_guide(report)
     tables: dict[str, list[pd.DataFrame]] = {}
+    comparisons: dict[str, Comparison] = {}
     first: tuple[RepresentationSimilarity, pd.DataFrame] | None = None
     for group, classes in groups.items():
         similarity = compare_representations(
@@ -116,8 +118,8 @@ def main(config: Config) -> None:
         parts = compare_representation_parts(found, classes=classes)
         first = first or (similarity, parts.values)
         add_cka(report, similarity, parts.values, domain_marks(images.domains), group)
-        for comparison in similarity.comparisons(parts.values).values():
-            comparison.save(config.out / "comparisons" / f"{comparison.measure}-{group}")
+        for one in similarity.comparisons(parts.values).values():
+            comparisons[f"{one.measure}-{group}"] = one
         for name, table in {
             "cka": similarity.pairs,
             "cka_over_depth": similarity.domains,
@@ -143,7 +145,7 @@ def main(config: Config) -> None:
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
     small = [name for name in written if not name.startswith("cka_parts")]
     about, looked_at = provenance(config, made["model_digest"]), listings_of(images, config.n_images, config.seed)
-    print(write_results(report, written, config.out, config.results, about, small, looked_at))
+    print(write_results(report, written, config.out, config.results, about, small, looked_at, comparisons))
 
 
 def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

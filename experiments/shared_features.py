@@ -13,6 +13,7 @@ classes (features shared by all classes). Comparisons are saved in OUT/compariso
     torchrun --nproc-per-node 6 experiments/shared_features.py --device cuda ...    # a domain for each process
 """
 
+import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -115,11 +116,11 @@ def main(config: Config) -> None:
     names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts", "by_study")
     chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
-    comparison.save(config.out / "comparisons" / comparison.measure)
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
         comparison.save(config.results / "feature_sharing")  # sharing_over_settings.py compares models by it
-    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at))
+    saved = {comparison.measure: comparison}
+    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at, saved))
 
 
 def trained_on(config: Config) -> dict[str, object] | None:
@@ -154,13 +155,14 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     folder = JobFolder(
         config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
     )
-    path = config.out / "sae.safetensors"
+    path, unfinished = config.out / "sae.safetensors", config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
-        train_sae_on_images(clip, images, training).save(path)
+        train_sae_on_images(clip, images, training, folder=unfinished).save(path)
         return [path]
 
     folder.run(train, rank=work.rank)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return load_sae(path, config.device)
 
 

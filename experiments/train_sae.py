@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script
+from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script, whole_file
 from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
 from circuitry.study import QuickstartModel
@@ -57,7 +57,7 @@ def main(config: Config) -> None:
     for table in config.table:
         check_file(table, "a table of images", "give one with the column filepath")
     clip, images = config.clip(), config.images_of(config.train_split)
-    path = config.out / "sae.safetensors"
+    path, history = config.out / "sae.safetensors", config.out / "history.csv"
     made_with = {
         "model": clip.name,
         "model_digest": clip.digest,
@@ -74,8 +74,9 @@ def main(config: Config) -> None:
             site=config.site, positions_per_image=config.positions_per_image,
         )  # fmt: skip
         sae.save(path)
-        pd.DataFrame(sae.about["history"]).to_csv(config.out / "history.csv", index=False)
-        return [path]
+        with whole_file(history) as temporary:
+            pd.DataFrame(sae.about["history"]).to_csv(temporary, index=False)
+        return [path, history]
 
     folder.run(train)
     (config.out / "state.safetensors").unlink(missing_ok=True)

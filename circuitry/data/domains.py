@@ -251,7 +251,7 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
         parts = relative.split("/")
         if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
             raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}.")
-        if "\\" in relative or not _UPWARDS.isdisjoint(parts):
+        if "\\" in relative or "\0" in relative or not _UPWARDS.isdisjoint(parts):
             raise InputError(
                 f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
                 f"without '.' and '..', given {line!r}."

@@ -11,7 +11,6 @@ Threads take turns: whatever runs an encoder or changes it for a while holds the
 Here and in `components` hook points are made; `adapters` turns architectures into stages.
 """
 
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,8 +29,9 @@ from circuitry.models.stages import Stage
 from circuitry.models.tower_digest import tower_digest, tower_version
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_lists
+from circuitry.runs.turns import TurnLock
 
-_LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, TurnLock] = weakref.WeakKeyDictionary()
 """A re-entrant lock by tower, so that encoders on the same tower, such as one in a feature basis, share it."""
 
 
@@ -80,7 +80,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         self._points = dict(points or {})
         self.stages = tuple(stages)
         self.image_size = image_size
-        self._lock = _LOCKS.setdefault(tower, threading.RLock())
+        self._lock = _LOCKS.setdefault(tower, TurnLock("this encoder"))
         self._digest: tuple[object, str] = None, ""
         self.sites = (INPUT, *(stage.site for stage in stages))
         self._position = {site: i for i, site in enumerate(self.sites)}

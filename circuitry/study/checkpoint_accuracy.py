@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
 from circuitry.data.imagenet_classes import class_key, imagenet_index
 from circuitry.data.images import image_listing
@@ -21,7 +22,6 @@ from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip, load_clip
 from circuitry.models.prompts import templates_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
@@ -190,8 +190,7 @@ class _Evaluation:
             for domain, own in found.groupby("domain"):
                 paths.append(self.folder.path / f"{job[0]}-{domain}.safetensors")
                 write_predictions(paths[-1], own, list(self.tests.listing))
-            with whole_file(paths[0]) as temporary:
-                tidy_accuracy(found, self.held_out).to_csv(temporary, index=False)
+            write_named_table(paths[0], tidy_accuracy(found, self.held_out))
             return paths
 
         self.folder.run(do, rank=work.rank)
@@ -203,7 +202,7 @@ class _Evaluation:
         """Return the finished tables of all checkpoints, with the columns of the run."""
         run = self.run
         tables = [
-            pd.read_csv(self._path(job), keep_default_na=False, na_values={"chance": ""}).assign(epoch=epoch)
+            read_named_table(self._path(job), na_values={"chance": ""}).assign(epoch=epoch)
             for job, (epoch, _) in self.checkpoints.items()
         ]
         return pd.concat(tables, ignore_index=True).assign(

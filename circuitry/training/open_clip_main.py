@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+if "wandb" not in " ".join(sys.argv):  # timm imports it, and it leaves folders behind in a process that is killed
+    sys.modules["wandb"] = None  # type: ignore[assignment]
+
 import open_clip
 import open_clip_train.main as trainer
 import torch

@@ -53,6 +53,10 @@ class Diagnostics(NamedTuple):
     """1 - sum of squared errors / sum of squared distances from the mean; 1 is perfect."""
 
 
+HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
+"""Entries of a check in the history."""
+
+
 @torch.no_grad()
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.
@@ -192,7 +196,8 @@ class SaeLoop:
         self._active = tensors["active"].to(self.device)
         self._generator.set_state(tensors["generator"])
         self._batches.restore(tensors)
-        self.step, self.history = header["step"], header["history"]
+        self.step = header["step"]
+        self.history = [{name: entry[name] for name in HISTORY} for entry in header["history"]]  # a file sorts names
 
     def _next_batch(self) -> Tensor:
         return _prepared(next(self._batches), self.normalise).to(self.device)

@@ -204,7 +204,9 @@ def in_pieces(data: Tensor) -> list[Tensor]:
 def assert_equal_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> None:
     for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert a.about["history"] == b.about["history"]
+    assert [list(entry.items()) for entry in a.about["history"]] == [
+        list(entry.items()) for entry in b.about["history"]
+    ]
     assert a.about["diagnostics"] == b.about["diagnostics"]
 
 
