@@ -28,7 +28,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
-    """Return the words that name some domains: their names, and the style words of DomainNet's, each word of them, too."""
+    """Return the words that name some domains: their names, and each style word of DomainNet's domains."""
     own = [word for domain in domains for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS]
     return frozenset(map(readable, [*domains, *own, *" ".join(own).split()]))
 

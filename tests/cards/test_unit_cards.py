@@ -18,6 +18,7 @@ from circuitry import Clip, DomainFolder, GraphFolder, InputError, extract, left
 from circuitry.cards import CardFolder, CardJobs, CardSettings, unit_cards
 from circuitry.cards.card_arrays import clarity
 from circuitry.runs import Rank, Work
+from circuitry.runs.manifest import write_sealed
 from tests.support.assert_same import assert_same
 from tests.support.extraction import TEMPLATES, contents
 from tests.support.work import QUIET
@@ -181,7 +182,7 @@ def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> Non
 
 def other_version(cards: Path) -> None:
     about = json.loads((cards / "manifest.json").read_text())
-    (cards / "manifest.json").write_text(json.dumps(about | {"format": "circuitry unit cards 0"}))
+    write_sealed(cards / "manifest.json", about | {"format": "circuitry unit cards 0"})
 
 
 def damaged(cards: Path) -> None:
