@@ -1,7 +1,6 @@
 """Cards of a folder of circuits against hooks on the model's own modules; the folder resumes, and refuses."""
 
 import io
-import json
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +17,7 @@ from circuitry import Clip, DomainFolder, GraphFolder, InputError, extract, left
 from circuitry.cards import CardFolder, CardJobs, CardSettings, unit_cards
 from circuitry.cards.card_arrays import clarity
 from circuitry.runs import Rank, Work
-from circuitry.runs.manifest import write_sealed
+from circuitry.runs.manifest import read_sealed, write_sealed
 from tests.support.assert_same import assert_same
 from tests.support.extraction import TEMPLATES, contents
 from tests.support.work import QUIET
@@ -181,7 +180,7 @@ def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> Non
 
 
 def other_version(cards: Path) -> None:
-    about = json.loads((cards / "manifest.json").read_text())
+    about = read_sealed(cards / "manifest.json", "make it again")
     write_sealed(cards / "manifest.json", about | {"format": "circuitry unit cards 0"})
 
 
