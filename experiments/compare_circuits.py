@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
 from circuitry import DomainFolder, GraphFolder
@@ -38,8 +38,8 @@ from circuitry.reports.sections.circuits import (
     comparison_report,
 )
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
-from circuitry.study import accuracy_kinds
-from circuitry.study.domain_apart import apart_over_depth, means_without
+from circuitry.study import ShuffledImages, accuracy_kinds
+from circuitry.study.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
 from circuitry.training import zero_shot_accuracy
@@ -48,6 +48,7 @@ import pandas as pd
 
 TIMED = 2
 """Jobs that a dry run does."""
+Draw = Literal["by-name", "shuffled"]
 SMALL = 500
 """Rows of a table that is small enough to be committed."""
 
@@ -64,12 +65,16 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         "all_sites": True,
         "apart": "quickdraw",
         "draw_circuits": True,
+        "draw": "shuffled",
     }
 
     out: Path
     """Folder for graphs, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here."""
+    draw: Draw = "by-name"
+    """Choice of the images: by-name, by a hash of seed and path, whatever else there is; shuffled: as in the study, one
+    random stream through all lists, the held-out classes first."""
     edges_per_node: int = 3
     """Most edges into a unit of a circuit."""
     held_out: tuple[str, ...] = ()
@@ -93,6 +98,12 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     order of the domains holds; 0 for none."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
+
+    def images_of(self, split: str | None) -> DomainFolder:
+        """Return the images of another list."""
+        if self.draw == "by-name":
+            return super().images_of(split)
+        return ShuffledImages(self.data, split, first=self.held_out, domains=self.domains, classes=self.classes)
 
 
 def main(config: Config) -> None:
@@ -222,6 +233,8 @@ def compared(
     if len(stability):
         add_circuit_stability(report, stability)
         tables["circuit_stability"] = stability
+    if config.held_out:
+        tables["similarity_by_group"] = group_means(comparisons)
     if config.apart is not None:
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))
         tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], config.apart)

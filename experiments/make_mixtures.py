@@ -160,6 +160,7 @@ def table_of_mixtures(made: Sequence[tuple[MixtureSpec, Path, Path | None]]) -> 
                 "study_file": f"{name}.tsv" if (name := spec.study_name()) else None,
                 "images": described["images"],
                 "of_base": sum(described["base_images"].values()),
+                "without_caption": described["left_out"]["no_caption"],
                 "table": table.name,
                 "validation_table": validation.name if validation else None,
             }

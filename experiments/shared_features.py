@@ -42,6 +42,7 @@ from circuitry.study import QuickstartModel, StudyRun
 from circuitry.study.mixtures import caption_words
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.training import SaeTraining, train_sae_on_images
+from circuitry.training.run_folder import described
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""
@@ -51,7 +52,12 @@ SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", 
 class Config(QuickstartModel, WorkSettings, StudySettings):
     """Settings; the defaults are the quickstart's model and images."""
 
-    STUDY: ClassVar = {"seed": 42, "held_out": STUDY_HELD_OUT, "ranking": "study", "steps": 1_000_000}
+    STUDY: ClassVar = {
+        "seed": 42,
+        "held_out": STUDY_HELD_OUT,
+        "ranking": "study",
+        "training": SaeTraining.study(),
+    }
 
     train_split: str | None = "train"
     """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
@@ -59,9 +65,11 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     """Images per class and domain (default: all)."""
     autoencoder: Path | None = None
     """A trained autoencoder of the embedding, from experiments/train_sae.py (default: train one here on the images of
-    --train-split, and keep it in --out; the study also trained on a table of captions)."""
-    steps: int = 5000
-    """Steps of that training."""
+    --train-split and --table, and keep it in --out)."""
+    table: tuple[Path, ...] = ()
+    """Tables of more images for that training, as those of train_sae.py; the study's has CC12M."""
+    training: SaeTraining = SaeTraining()
+    """That training."""
     vocabulary: Path | None = None
     """Text file of words, one a line, that name features (default: the words of data/captions.tsv where that is, since
     a small model knows no others, else class names, styles and ImageNet's classes)."""
@@ -79,7 +87,7 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     seed: int = 0
-    """Seed of training, choices and bootstrap."""
+    """Seed of choices and bootstrap."""
 
 
 def main(config: Config) -> None:
@@ -149,16 +157,18 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     """Return the given autoencoder, or the one that one of the processes trains and keeps."""
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
-    training = SaeTraining(seed=config.seed, steps=config.steps)
+    if config.by_study and not config.table:
+        print("without CC12M, which the study also trained on: give a table of its images as --table")
     images = config.images_of(config.train_split)
-    made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(training)}
+    made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(config.training)}
+    made_with |= {"tables": [described(table) for table in config.table]}
     folder = JobFolder(
         config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
     )
     path, unfinished = config.out / "sae.safetensors", config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
-        train_sae_on_images(clip, images, training, folder=unfinished).save(path)
+        train_sae_on_images(clip, images, config.training, tables=config.table, folder=unfinished).save(path)
         return [path]
 
     folder.run(train, rank=work.rank)

@@ -129,7 +129,7 @@ def train_and_evaluate(config: Config) -> None:
     record_run(config.out / "clip", table, config.training)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
-        clip = load_clip(model, checkpoint=checkpoint)
+        clip = load_clip(model, checkpoint=checkpoint).with_decoding(config.training.decoding)
         accuracy = zero_shot_accuracy(clip, images)
         write_named_table(config.out / "accuracy.csv", accuracy)
 

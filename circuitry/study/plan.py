@@ -44,6 +44,8 @@ class Cost:
     """GPUs at a time."""
     disk_gib: float = 0.0
     """Size of all files that it leaves, in GiB."""
+    training_steps: int = 0
+    """Steps of the optimizer of a training."""
 
     def __add__(self, other: "Cost") -> "Cost":
         """Return the cost of one after the other."""
@@ -52,6 +54,7 @@ class Cost:
             self.gpu_hours + other.gpu_hours,
             max(self.gpus, other.gpus),
             self.disk_gib + other.disk_gib,
+            self.training_steps + other.training_steps,
         )
 
 

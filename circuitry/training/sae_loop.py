@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
@@ -57,7 +58,7 @@ HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
 """Entries of a check in the history."""
 
 
-@torch.no_grad()
+@own_modes()
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.
 

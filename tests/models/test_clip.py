@@ -116,6 +116,11 @@ def test_a_model_of_another_configuration_has_another_digest_and_other_text_weig
     assert torch.equal(theirs, twin.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "another"))
 
 
+def test_files_decoded_otherwise_are_another_digest(clip: Clip) -> None:
+    stored = clip.with_decoding("as-stored")
+    assert stored.digest != clip.digest == stored.with_decoding("upright").digest
+
+
 def test_other_preprocessing_is_another_digest(clip: Clip, tiny: Tiny) -> None:
     other = tiny.load()
     half = open_clip.get_model_preprocess_cfg(other.model) | {"mean": (0.5, 0.5, 0.5)}

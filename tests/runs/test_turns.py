@@ -48,7 +48,7 @@ def test_a_fork_in_another_threads_turn_is_told_instead_of_hanging() -> None:
     held, free = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with encoder.evaluating():
+        with encoder.running():
             held.set()
             free.wait(20)
 
