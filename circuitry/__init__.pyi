@@ -1,3 +1,4 @@
+from . import cards as cards
 from . import circuits as circuits
 from . import comparison as comparison
 from . import data as data

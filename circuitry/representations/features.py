@@ -194,7 +194,7 @@ def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[in
 
 
 @checked
-def top_images(features: ImageFeatures, feature: Natural, domain: str, n: Count) -> list[str]:
+def images_of_feature(features: ImageFeatures, feature: Natural, domain: str, n: Count) -> list[str]:
     """Return the images of a domain, as paths below the data's root, in which a feature is most active.
 
     Only images with the feature among their 20 strongest count.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.data.captions import caption, image_rng
+from circuitry.data.captions import PATTERNS, caption, image_rng
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.file_check import MissingFiles, check_file
 from circuitry.data.imagenet_classes import class_key
@@ -39,6 +39,20 @@ def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
     """
     path = Path(place)
     return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
+
+
+@checked
+def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
+
+    Articles and the words of the sentences round style and class are left out.
+
+    Raises:
+        InputError: as `read_captions`.
+    """
+    found = {word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}
+    sentence = {word.strip(".,") for pattern in PATTERNS for word in pattern.split()}
+    return tuple(sorted(found - sentence - {"", "a", "an"}))
 
 
 @checked
