@@ -9,9 +9,8 @@ from .chain import Chain as Chain
 from .chain import linked_stages as linked_stages
 from .checkpoints import read_checkpoint as read_checkpoint
 from .classifier import Classifier as Classifier
-from .classifier import load_classifier as load_classifier
+from .classifier_nets import load_classifier as load_classifier
 from .clip import Clip as Clip
-from .clip import load_clip as load_clip
 from .components import in_components as in_components
 from .encoder import Encoder as Encoder
 from .feature_basis import in_feature_basis as in_feature_basis
@@ -21,6 +20,8 @@ from .folder_work import FolderWork as FolderWork
 from .image_pass import activations as activations
 from .image_pass import image_batches as image_batches
 from .image_pass import read_images as read_images
+from .linear_probe import linear_probe as linear_probe
+from .loading import load_clip as load_clip
 from .metrics import Metric as Metric
 from .metrics import MetricOfClass as MetricOfClass
 from .metrics import class_logit as class_logit

@@ -172,15 +172,20 @@ def _grid(config: Any, kind: str, height: int, width: int) -> TokenGrid:
     return TokenGrid((*first, *registers), height // config.patch_size, width // config.patch_size)
 
 
+def pooled_output(out: Any) -> Tensor:
+    """Return a tensor, or the pooled output in what a model of transformers returns."""
+    found: Tensor = out if isinstance(out, Tensor) else out.pooler_output
+    return found
+
+
 def _embed(model: Any, kind: str, images: Tensor) -> Tensor:
     """Return the model's own image features, logits of classes or pooled output."""
-    out = model.get_image_features(images) if hasattr(model, "get_image_features") else model(images)
+    if hasattr(model, "get_image_features"):
+        return pooled_output(model.get_image_features(images))
+    out = model(images)
     for name in ("image_embeds", "logits"):
         if getattr(out, name, None) is not None:
             return getattr(out, name)  # type: ignore[no-any-return]
-    if isinstance(out, Tensor):
-        return out
-    pooled: Tensor | None = out.pooler_output
-    if kind == "vit" or pooled is None:
-        return _mean(out.last_hidden_state) if kind == "siglip" else _class_token(out.last_hidden_state)
-    return pooled
+    if kind == "vit":
+        return _class_token(out.last_hidden_state)
+    return _mean(out.last_hidden_state) if out.pooler_output is None else pooled_output(out)

@@ -1,11 +1,16 @@
 """Small towers of transformers, timm and torchvision with random weights, and what each itself says of images."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import transformers as hf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
@@ -26,6 +31,9 @@ TEXT: dict[str, Any] = {
     "intermediate_size": 16,
     "max_position_embeddings": 12,
     "vocab_size": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
 }
 
 
@@ -92,7 +100,14 @@ def _timm(name: str, size: int = 32, **options: Any) -> Any:
     return net
 
 
-_VIT: dict[str, Any] = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
+_VIT: dict[str, Any] = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_layers": 2,
+    "num_heads": 2,
+    "hidden_dim": 32,
+    "mlp_dim": 48,
+}
 NETS: dict[str, Callable[[], Any]] = {
     "timm-resnet": lambda: _timm("resnet10t"),
     "timm-regnet": lambda: _timm("regnetx_002"),
@@ -112,6 +127,20 @@ NETS: dict[str, Callable[[], Any]] = {
 """How each network is made; its own output is what calling it returns."""
 
 
+def save_model(model: Any, folder: Path, image: Any = None) -> Path:
+    """Save a model of transformers with an image processor and a tokenizer of a few words; return the folder."""
+    size = {"height": 32, "width": 32}
+    processor = image or hf.ViTImageProcessor(size=size, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4])
+    words = ["<pad>", "<unk>", "<start>", "<end>", "a", "photo", "of", "cat", "dog", "."]
+    tokens = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokens.pre_tokenizer = Whitespace()
+    tokens.post_processor = TemplateProcessing("<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", 3)])
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", unk_token="<unk>")
+    for part in (model, processor, tokenizer):
+        part.save_pretrained(folder)
+    return folder
+
+
 def library_tower(name: str, seed: int = 0) -> tuple[Any, Callable[[Tensor], Tensor]]:
     """Return a tower in evaluation mode whose every parameter is random, and its own output."""
     torch.manual_seed(seed)
@@ -122,6 +151,6 @@ def library_tower(name: str, seed: int = 0) -> tuple[Any, Callable[[Tensor], Ten
         for key, parameter in module.named_parameters(recurse=False):
             if key == "lambda1":
                 nn.init.uniform_(parameter, 0.5, 1.0)
-            elif parameter.dim() >= 2 and name in TRANSFORMERS:
+            elif parameter.dim() >= 2 and (name in TRANSFORMERS or "vit" in name):
                 nn.init.normal_(parameter, std=0.2)
     return tower, lambda x: own(tower, x)
