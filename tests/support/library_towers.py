@@ -13,6 +13,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.efficientnet import MBConvConfig
 
 from tests.support.towers import randomise
 
@@ -100,6 +102,12 @@ def _timm(name: str, size: int = 32, **options: Any) -> Any:
     return net
 
 
+def _small(net: Any) -> Any:
+    """torchvision's networks do not say how large their images are."""
+    net.preprocess_cfg = {"size": (32, 32)}
+    return net
+
+
 _VIT: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 8,
@@ -116,12 +124,20 @@ NETS: dict[str, Callable[[], Any]] = {
     "timm-mobilenet": lambda: _timm("mobilenetv3_small_050"),
     "timm-fastvit": lambda: _timm("fastvit_mci0", size=64, layers=(1, 1, 1, 1), embed_dims=(8, 16, 32, 32)),
     "timm-vit": lambda: _timm("vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=32, num_heads=2),
-    "torchvision-resnet": torchvision_models.resnet18,
-    "torchvision-regnet": torchvision_models.regnet_x_400mf,
-    "torchvision-convnext": torchvision_models.convnext_tiny,
-    "torchvision-efficientnet": torchvision_models.efficientnet_b0,
-    "torchvision-mobilenet-v2": lambda: torchvision_models.mobilenet_v2(width_mult=0.25),
-    "torchvision-mobilenet-v3": lambda: torchvision_models.mobilenet_v3_small(width_mult=0.5),
+    "torchvision-resnet": lambda: _small(
+        torchvision_models.ResNet(torchvision_models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=6)
+    ),
+    "torchvision-regnet": lambda: _small(torchvision_models.regnet_x_400mf(num_classes=6)),
+    "torchvision-convnext": lambda: _small(
+        torchvision_models.ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)], num_classes=6)
+    ),
+    "torchvision-efficientnet": lambda: _small(
+        torchvision_models.EfficientNet(
+            [MBConvConfig(2, 3, 1, 8, 8, 1, 1, 1), MBConvConfig(4, 3, 2, 8, 12, 1, 1, 1)], 0.1, num_classes=6
+        )
+    ),
+    "torchvision-mobilenet-v2": lambda: _small(torchvision_models.mobilenet_v2(width_mult=0.25, num_classes=6)),
+    "torchvision-mobilenet-v3": lambda: _small(torchvision_models.mobilenet_v3_small(width_mult=0.5, num_classes=6)),
     "torchvision-vit": lambda: torchvision_models.VisionTransformer(**_VIT, num_classes=6),
 }
 """How each network is made; its own output is what calling it returns."""
