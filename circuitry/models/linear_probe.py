@@ -50,7 +50,7 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool =
         )
     probe = ridge_probe().fit(np.concatenate(embeddings), names)
     scaler, ridge = probe[0], probe[1]
-    rows = ridge.coef_ / scaler.scale_
+    rows = np.atleast_2d(ridge.coef_) / scaler.scale_
     bias = ridge.intercept_ - rows @ scaler.mean_
     if len(classes) == 2:  # scikit-learn keeps the second class's alone
         rows, bias = np.concatenate([-rows, rows]), np.concatenate([-bias, bias])

@@ -73,7 +73,7 @@ def test_the_digest_tells_classes_and_last_layers_apart(classifier: Classifier, 
 def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier) -> None:
     with pytest.raises(InputError, match="no-such-net"):
         load_classifier("no-such-net", "x.pt", classes=CLASSES)
-    with pytest.raises(InputError, match="timm:mobilenetv2_035. with neither"):
+    with pytest.raises(InputError, match="timm:mobilenetv2_035"):
         load_classifier(NAME, classes=CLASSES)
     with pytest.raises(InputError, match=r"'cat' is \[1000\]"):
         load_classifier("efficientnet-lite0", classes={"cat": [1000]})

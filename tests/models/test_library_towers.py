@@ -26,7 +26,7 @@ def images_and_weight(encoder: Encoder, dtype: torch.dtype = torch.float64) -> t
     images = torch.randn(2, 3, *encoder.image_size, dtype=dtype)
     with torch.no_grad():
         width = encoder(images[:1]).shape[-1]
-    return images, F.normalize(torch.randn(1, width, dtype=dtype), dim=-1)
+    return images, F.normalize(torch.randn(2, width, dtype=dtype), dim=-1)
 
 
 @pytest.mark.parametrize("name", [*TRANSFORMERS, *NETS])
@@ -88,7 +88,7 @@ def test_a_head_and_a_layer_of_neurons_are_what_the_towers_own_layers_read(name:
     assert site.rpartition(".")[2] == "1"
 
 
-@pytest.mark.parametrize("name", VITS)
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2-gated", "dinov3-gated", "torchvision-vit"])
 def test_an_edge_that_is_cut_is_what_the_tower_says_without_the_layer(name: str) -> None:
     tower, own = library_tower(name)
     encoder = Encoder.from_tower(tower.double())
@@ -120,12 +120,12 @@ def test_direct_effects_add_up_to_the_towers_own_logit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "dinov3-gated", "timm-mobilenet", "torchvision-efficientnet"])
-def test_nodes_equal_brute_force_and_patches_the_towers_own_runs(name: str) -> None:
-    tower, own = library_tower(name)
-    encoder = Encoder.from_tower(tower.double())
+def test_nodes_equal_brute_force(name: str) -> None:
+    encoder = Encoder.from_tower(library_tower(name)[0].double())
     images, weights = images_and_weight(encoder)
     site = encoder.sites[2]
-    graph = attribute(encoder, images, class_logit(weights, 0), sites=[site], rule=left_rule(2), progress=False)
+    metric = class_logit(weights, 1)
+    graph = attribute(encoder, images, metric, sites=[site], rule=left_rule(2), progress=False)
     assert_same(graph.node_scores[site], brute_force_nodes(encoder, images, weights, site, 2), at_least=1e-6)
 
 
@@ -184,7 +184,7 @@ def test_transformers_and_open_clip_with_the_same_weights_have_the_same_graph(tw
 def test_transformers_and_open_clip_have_the_same_edges_and_direct_effects(twins: tuple[Encoder, Encoder]) -> None:
     images, weights = images_and_weight(twins[0])
     ours, theirs = (score_edges(Task(encoder, images, class_logit(weights, 0))) for encoder in twins)
-    assert_same(dict(ours.edges.scores), dict(theirs.edges.scores), at_least=1e-6, rtol=1e-6)
+    assert_same(dict(ours.edges.scores), dict(theirs.edges.scores), at_least=1e-9, rtol=1e-6)
     found, expected = (direct_effects(ResidualStream.of(encoder), images, weights[0]) for encoder in twins)
     assert found.writers == expected.writers
     for name in ("effects", "by_position", "rest", "logits"):
