@@ -215,7 +215,7 @@ class Forked(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
-        y = self.second(x)
+        y: Tensor = self.second(x)
         y = self.second(y) if self.again else y
         y = self.third(y + x if self.forks else y)
         return y + 1 if self.more else y
