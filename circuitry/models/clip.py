@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from circuitry.data.names import in_a_sentence
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
-from circuitry.models.feature_basis import in_feature_basis, sae_digest
+from circuitry.models.feature_basis import in_feature_basis
+from circuitry.models.latent_basis import sae_digest
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.arrays import cached_arrays
