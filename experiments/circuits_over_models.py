@@ -6,7 +6,7 @@ domains, and it lists how similar each two domains are in each network, as a sha
 
 If drawings were photographs to a network, each pair would reach its ceiling, a ratio of 1; if photographs had circuits
 of their own, photo would share the least with the others in every network. One network that says the opposite refutes
-either. Three networks can give no p below 0.25, and do not stand for others when they are of one family.
+either. Three networks can give no p below 0.25, and say nothing of others when they are of one family.
 
     for n in 0 1 2; do python experiments/compare_circuits.py --model efficientnet-lite$n --data RealStyles \
         --classes bear cup dog mailbox mushroom pig sheep tiger --domains photo clipart noto sketch \

@@ -23,7 +23,7 @@ from circuitry.runs.errors import InputError
 TransformerBlock = nn.Module | PlacedBlock
 Link = str | tuple[str | Callable[[Tensor], Tensor], ...] | Stage
 
-TOLERANCE = 1e-5
+_TOLERANCE = 1e-5
 """Largest difference from the tower's own output, relative to the largest number in it."""
 _CONTAINERS = ("Sequential", "RegStage", "AnyStage")
 """Kinds of modules that run their children one after the other; kinds derived from them are blocks."""
@@ -94,7 +94,7 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
     """Run an image of noise through a chain and through its tower, both in the tower's present mode.
 
     Raises:
-        InputError: where the two differ by more than `TOLERANCE`, with the place at which they part.
+        InputError: where the two differ by more than `_TOLERANCE`, with the place at which they part.
     """
     weight = next(tower.parameters(), None)
     if weight is None or weight.is_meta:
@@ -159,11 +159,11 @@ def _parting(tower: nn.Module, calls: list[Call], before: tuple[Tensor, str], af
 
 
 def _same(found: Tensor, own: Any) -> bool:
-    """Say whether two outputs are equal up to `TOLERANCE`; what is not finite is equal to what is not finite."""
+    """Say whether two outputs are equal up to `_TOLERANCE`; what is not finite is equal to what is not finite."""
     if not isinstance(own, Tensor) or own.shape != found.shape:
         return False
     ours, theirs = (x.detach().double().nan_to_num(0.0, 0.0, 0.0) for x in (found, own))
-    return bool((ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max())
+    return bool((ours - theirs).abs().max() <= _TOLERANCE * theirs.abs().max())
 
 
 def _kind(tower: nn.Module) -> str:

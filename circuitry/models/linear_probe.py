@@ -2,7 +2,7 @@
 
 1. The embeddings of given images are standardised, and a ridge classifier is fitted on them (`ridge`).
 2. The standardisation is folded into its rows and biases, so that these act on embeddings themselves.
-3. The rows then stand in for class texts, as those of a `Classifier` do.
+3. The rows then replace class texts, as those of a `Classifier` do.
 """
 
 from collections.abc import Sequence
