@@ -88,7 +88,7 @@ def test_a_head_and_a_layer_of_neurons_are_what_the_towers_own_layers_read(name:
     assert site.rpartition(".")[2] == "1"
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2-gated", "dinov3-gated", "torchvision-vit"])
+@pytest.mark.parametrize("name", ["siglip", "dinov3-gated"])
 def test_an_edge_that_is_cut_is_what_the_tower_says_without_the_layer(name: str) -> None:
     tower, own = library_tower(name)
     encoder = Encoder.from_tower(tower.double())
@@ -188,7 +188,7 @@ def test_transformers_and_open_clip_have_the_same_edges_and_direct_effects(twins
     found, expected = (direct_effects(ResidualStream.of(encoder), images, weights[0]) for encoder in twins)
     assert found.writers == expected.writers
     for name in ("effects", "by_position", "rest", "logits"):
-        assert_same(getattr(found, name), getattr(expected, name), at_least=1e-3, rtol=1e-6)
+        assert_same(getattr(found, name), getattr(expected, name), at_least=1e-5, rtol=1e-6)
 
 
 def test_tokens_are_named_as_they_lie() -> None:
