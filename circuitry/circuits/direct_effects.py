@@ -11,7 +11,7 @@ Heads are split further by the position that they read, through their attention 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +58,8 @@ def direct_effects(
         work: Memory.
 
     Raises:
-        InputError: for no images, a weight of another size, or a tower that pools by attention or has more than a
-            linear map behind its pooling.
+        InputError: for no images, a weight of another size, a tower that pools by attention or has more than a
+            linear map behind its pooling, or hooks in the blocks or behind them.
 
     Example:
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
@@ -68,11 +68,12 @@ def direct_effects(
     check_kinds(stream=(stream, ResidualStream))
     _check_linear(stream)
     encoder, components = stream.encoder, stream.components
-    weight = _checked_weight(encoder, weight)
     patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
     wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
     parts = []
-    with components.frozen(), torch.no_grad():
+    with components.running():
+        _check_hooks(stream)
+        weight = _checked_weight(encoder, weight)
         for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
@@ -99,7 +100,8 @@ def direct_vectors(
     components, last = stream.components, stream.encoder.stages[-1].run
     end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
     parts = []
-    with components.frozen(), torch.no_grad():
+    with components.running():
+        _check_hooks(stream)
         for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
             _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
             with _held_norms(stream.encoder.tower):
@@ -134,29 +136,27 @@ def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
     """Within the block each norm keeps the scale of its first input, so that it is an affine map."""
-    norms = [module for module in tower.modules() if isinstance(module, NORMS)]
     scales: dict[nn.Module, Tensor] = {}
 
-    def held(norm: nn.Module, x: Tensor) -> Tensor:
+    def held(norm: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+        (x,) = inputs
         if norm not in scales:
             scales[norm] = scale_of(norm, x.detach())
         return normed_with(norm, x, scales[norm])
 
-    try:
-        for norm in norms:
-            norm.forward = lambda x, norm=norm: held(norm, x)  # type: ignore[method-assign]
+    with ExitStack() as hooks:
+        for norm in tower.modules():
+            if isinstance(norm, NORMS):
+                hooks.callback(norm.register_forward_hook(held).remove)
         yield
-    finally:
-        for norm in norms:
-            del norm.forward
 
 
 def _check_linear(stream: ResidualStream) -> None:
     """Raise `InputError` where the embedding is not linear in the last stream with the scales of norms held."""
     encoder, last = stream.encoder, stream.encoder.stages[-1]
     blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-    with encoder.frozen(), torch.no_grad(), _held_norms(encoder.tower):
-        x = encoder(blank, stop=encoder.sites[-2])
+    x = encoder(blank, stop=encoder.sites[-2]).detach()
+    with encoder.running(), _held_norms(encoder.tower):
         last.run(x)  # which sets the scales
         step = 10 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
         at_zero = last.run(torch.zeros_like(x))
@@ -167,6 +167,13 @@ def _check_linear(stream: ResidualStream) -> None:
             f"{type(encoder.tower).__name__} pools by attention or has layers that are not linear behind its pooling: "
             "look at the effects of its heads as units instead (in_components)."
         )
+
+
+def _check_hooks(stream: ResidualStream) -> None:
+    """Raise `InputError` where hooks act in the blocks or behind them, or on the encoder that is not run."""
+    why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
+    stream.components.check_unhooked(why, stream.sites[0])
+    stream.encoder.check_unhooked(why)
 
 
 def _checked_weight(encoder: Encoder, weight: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder
+from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
@@ -39,6 +40,12 @@ class Classifier(Clip):
     classes: Mapping[str, tuple[int, ...]]
     """The classifier's outputs that count as a class, by name."""
 
+    @property
+    def _built_by(self) -> Mapping[str, Any]:
+        last = weights_digest({"rows": self.rows, "bias": self.bias})
+        return {**self.configuration, "last_layer": last}
+
+    @own_modes()
     def text_weights(
         self, class_names: Sequence[str], templates: Sequence[Template] | None = None, **_: object
     ) -> Float[Tensor, "classes d"]:
@@ -91,14 +98,13 @@ def as_classifier(
     rows = last.weight.detach()
     bias = torch.zeros(len(rows)).to(rows) if last.bias is None else last.bias.detach()
     outputs = _checked_outputs(classes, len(rows))
-    digest = weights_digest({"rows": rows, "bias": bias})
     return Classifier(
         name,
         net,
         Encoder.from_tower(net),
         preprocess,
         _read_no_text,
-        configuration={**made_by, "classes": outputs, "last_layer": digest},
+        configuration={**made_by, "classes": outputs},
         rows=rows,
         bias=bias,
         classes=outputs,

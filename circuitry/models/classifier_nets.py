@@ -19,6 +19,7 @@ from torchvision import models
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.classifier import Classifier, as_classifier
 from circuitry.models.clip import checked_device
+from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 
 EFFICIENTNETS = {
@@ -29,6 +30,7 @@ EFFICIENTNETS = {
 """Classifiers whose ImageNet weights come with packages (the extra ``real``), and the files of these."""
 
 
+@own_modes()
 def load_classifier(
     name: str,
     checkpoint: str | os.PathLike[str] | None = None,

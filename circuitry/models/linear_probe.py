@@ -14,11 +14,13 @@ from circuitry.data.domains import ImageRecord
 from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
+from circuitry.models.modes import own_modes
 from circuitry.models.ridge import ridge_probe
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
 
 
+@own_modes()
 def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool = False) -> Classifier:
     """Return a model whose class texts are the rows of a linear probe on its embeddings.
 

@@ -8,12 +8,14 @@ from torch import nn
 
 from circuitry.models.classifier_nets import EFFICIENTNETS, LIBRARIES, load_classifier
 from circuitry.models.clip import Clip
+from circuitry.models.modes import own_modes
 from circuitry.models.open_clip_models import load_open_clip
 from circuitry.models.transformers_models import load_transformers
 from circuitry.models.transformers_towers import from_transformers
 from circuitry.runs.errors import InputError
 
 
+@own_modes()
 def load_clip(
     name: str | os.PathLike[str] | nn.Module,
     checkpoint: str | os.PathLike[str] | None = None,

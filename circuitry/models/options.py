@@ -4,14 +4,15 @@ A script's `Config` inherits from the classes of options that it needs, so that 
 meaning everywhere; see also `runs.WorkSettings`, `models.FolderSettings` and `circuits.AttributionSettings`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from circuitry.data.domains import DomainFolder
+from circuitry.data.images import Decoding
 from circuitry.models.classifier import Classifier, read_outputs
 from circuitry.models.clip import Clip
 from circuitry.models.feature_basis import parse_saes
@@ -25,6 +26,8 @@ UnitKind = Literal["channels", "components"]
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """A model in a basis of units, and images."""
+
+    STUDY: ClassVar[Mapping[str, Any]] = {"decoding": "as-stored"}
 
     model: str
     """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model or the path of a model-config JSON; a hub
@@ -45,6 +48,8 @@ class ModelOptions:
     """Classes to look at (default: all)."""
     domains: tuple[str, ...] | None = None
     """Domains to look at (default: all)."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
     units: UnitKind = "channels"
@@ -63,7 +68,7 @@ class ModelOptions:
     def clip(self, rank: Rank = ALONE) -> Clip:
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
-        clip = load_clip(self.model, self.weights_file, self.pretrained, device)
+        clip = load_clip(self.model, self.weights_file, self.pretrained, device).with_decoding(self.decoding)
         if self.probe is not None:
             clip = linear_probe(clip, self.images_of(self.probe).records)
         elif isinstance(clip, Classifier) and ((table := self.data / "classes.tsv").is_file() or not clip.classes):

@@ -62,7 +62,7 @@ def test_towers_that_are_not_linear_there_and_bad_weights_are_refused() -> None:
     tower: Any = encoder.tower
     tower.head.append(torch.nn.GELU())
     with pytest.raises(InputError, match="head of this TimmModel"):
-        direct_effects(ResidualStream.of(encoder), images, weight)
+        direct_effects(ResidualStream.of(Encoder.from_tower(tower)), images, weight)
 
 
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
