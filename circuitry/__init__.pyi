@@ -34,12 +34,12 @@ from .interventions.search import find_circuit as find_circuit
 from .models.baselines import Baseline as Baseline
 from .models.baselines import Counterfactual as Counterfactual
 from .models.baselines import mean_baseline as mean_baseline
-from .models.classifier import load_classifier as load_classifier
+from .models.classifier_nets import load_classifier as load_classifier
 from .models.clip import Clip as Clip
-from .models.clip import load_clip as load_clip
 from .models.components import in_components as in_components
 from .models.encoder import Encoder as Encoder
 from .models.feature_basis import in_feature_basis as in_feature_basis
+from .models.loading import load_clip as load_clip
 from .models.metrics import class_logit as class_logit
 from .models.metrics import class_margin as class_margin
 from .models.task import Task as Task

@@ -11,6 +11,7 @@ from circuitry.cards.seen_images import SeenImages
 from circuitry.cards.unit_card import ACTIVATION, EFFECT
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
+from circuitry.runs.given import checked
 
 REPLACED_BY = ("zero", "mean", "other-domains")
 """What replaces a unit in exact effects."""
@@ -142,6 +143,7 @@ def histograms(
     return edges, np.array(counts, np.int64).reshape(len(start), len(by_domain), bins)
 
 
+@checked
 def clarity(embeddings: Float[np.ndarray, "images d"]) -> float:
     """Return the mean cosine between the embeddings of different images; NaN for fewer than two.
 

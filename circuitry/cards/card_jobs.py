@@ -48,6 +48,7 @@ from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.task import Task
 from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import digest
@@ -56,6 +57,7 @@ from circuitry.runs.workers import Work
 log = logging.getLogger(__name__)
 
 
+@checked
 def unit_cards(
     clip: Clip,
     images: DomainFolder,

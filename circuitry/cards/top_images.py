@@ -20,6 +20,7 @@ from circuitry.circuits.nodes import image_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 GRADIENT = left_rule(1)
 """Gradient times activation: the effects at all sites from one run."""
@@ -128,6 +129,7 @@ class TopLists:
                 self.tops[by][site] = top.joined(places, values[site], watched.maps[site])
 
 
+@checked
 def top_images(
     shown: Shown, units: UnitsBySite, k: int = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
 ) -> dict[str, dict[tuple[str, int], TopImages]]:

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from circuitry.models.adapters import residual_blocks, token_grid
 from circuitry.models.encoder import Encoder
+from circuitry.runs.given import checked
 
 MAP_SIDE = 8
 """Most cells of a map in a row or a column; larger maps keep the largest activation of each cell."""
 
 
+@checked
 def unit_kind(encoder: Encoder, site: str) -> str:
     """Return the kind of a site's units: channel, feature, head, neuron or latent.
 

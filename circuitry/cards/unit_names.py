@@ -24,6 +24,7 @@ from sklearn.metrics import average_precision_score
 
 from circuitry.cards.unit_card import UnitName
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 MOST_WORDS = 3
 """Words of a name."""
@@ -44,6 +45,7 @@ _FIRST, _LAST = 0.998, 0.97
 """Weight of the first and past the last top image, as CLIP-Dissect has them."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class WordedImages:
     """Images with the probabilities of words in them, and the halves that names are fitted and tested on.
@@ -81,6 +83,7 @@ class WordedImages:
             )
 
 
+@checked
 def name_units(
     activations: Float[np.ndarray, "images units"], images: WordedImages, *, seed: int = 0
 ) -> list[UnitName | None]:

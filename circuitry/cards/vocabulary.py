@@ -8,13 +8,16 @@ from pathlib import Path
 from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable
 from circuitry.data.file_check import read_text
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 
+@checked
 def unit_words() -> tuple[str, ...]:
     """Return our own words: colours, textures, materials, shapes, parts, scenes, lines, media and lettering."""
     return _lines((files(__package__) / "words.txt").read_text(encoding="utf-8"))
 
 
+@checked
 def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read words and phrases from a text file, one a line; empty lines and those that begin with # are left out.
 

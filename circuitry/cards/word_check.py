@@ -17,11 +17,13 @@ from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip
 from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 CONFIDENCE = 0.95
 """Of the interval of the accuracy whose lower end must lie above chance."""
 
 
+@checked
 def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None = None) -> tuple[str, ...]:
     """Return the words that a model names units by.
 
@@ -42,6 +44,7 @@ def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None 
 
 
 @torch.no_grad()
+@checked
 def word_probabilities(
     clip: Clip, words: Sequence[str], embeddings: Float[Tensor, "images d"]
 ) -> Float[np.ndarray, "images words"]:

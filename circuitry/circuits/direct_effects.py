@@ -13,7 +13,6 @@ Heads are split further by the position that they read, through their attention 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,9 @@ from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
+
+ROUNDINGS = 100
+"""How often rounding may add up in the last step of a tower that is linear."""
 
 
 @checked
@@ -65,7 +67,7 @@ def direct_effects(
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
         >>> pd.Series(found.effects.mean(0), found.writers).nlargest(5)
     """
-    _check_linear(stream.encoder.tower)
+    _check_linear(stream)
     encoder, components = stream.encoder, stream.components
     patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
     wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
@@ -95,7 +97,7 @@ def direct_vectors(
 
     Arguments and errors are those of `direct_effects`; the length of the embedding is not divided by.
     """
-    _check_linear(stream.encoder.tower)
+    _check_linear(stream)
     components, last = stream.components, stream.encoder.stages[-1].run
     end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
     parts = []
@@ -150,16 +152,21 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
         yield
 
 
-def _check_linear(tower: Any) -> None:
+def _check_linear(stream: ResidualStream) -> None:
     """Raise `InputError` where the embedding is not linear in the last stream with the scales of norms held."""
-    trunk, head = getattr(tower, "trunk", tower), getattr(tower, "head", None)
-    layers = [] if head is None else [m for m in head.modules() if not list(m.children())]
-    linear = all(isinstance(layer, nn.Linear | nn.Identity | nn.Dropout) for layer in layers)
-    if getattr(trunk, "attn_pool", None) is not None or not linear:
+    encoder, last = stream.encoder, stream.encoder.stages[-1]
+    blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
+    x = encoder(blank, stop=encoder.sites[-2]).detach()
+    with encoder.running(), _held_norms(encoder.tower):
+        last.run(x)  # which sets the scales
+        step = 10 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        at_zero = last.run(torch.zeros_like(x))
+        there, back = (last.run(one) - at_zero for one in (step, -2 * step))
+    if (back + 2 * there).abs().max() > ROUNDINGS * torch.finfo(x.dtype).eps * back.abs().max():
         raise InputError(
-            "Direct effects need an embedding that is linear in the last residual stream, but this tower "
-            f"{'has layers that are not linear behind its pooling' if not linear else 'pools by attention'}: look at "
-            "the effects of its heads as units instead (in_components)."
+            f"Direct effects need an embedding that is linear in the last residual stream, but {last.site} of this "
+            f"{type(encoder.tower).__name__} pools by attention or has layers that are not linear behind its pooling: "
+            "look at the effects of its heads as units instead (in_components)."
         )
 
 

@@ -1,14 +1,16 @@
+from .adapters import register_architecture as register_architecture
 from .adapters import token_grid as token_grid
 from .baselines import AnyBaseline as AnyBaseline
 from .baselines import Baseline as Baseline
 from .baselines import Counterfactual as Counterfactual
 from .baselines import as_baseline as as_baseline
 from .baselines import mean_baseline as mean_baseline
+from .chain import Chain as Chain
+from .chain import linked_stages as linked_stages
 from .checkpoints import read_checkpoint as read_checkpoint
 from .classifier import Classifier as Classifier
-from .classifier import load_classifier as load_classifier
+from .classifier_nets import load_classifier as load_classifier
 from .clip import Clip as Clip
-from .clip import load_clip as load_clip
 from .components import in_components as in_components
 from .encoder import Encoder as Encoder
 from .feature_basis import in_feature_basis as in_feature_basis
@@ -19,6 +21,8 @@ from .folder_work import FolderWork as FolderWork
 from .image_pass import activations as activations
 from .image_pass import image_batches as image_batches
 from .image_pass import read_images as read_images
+from .linear_probe import linear_probe as linear_probe
+from .loading import load_clip as load_clip
 from .metrics import Metric as Metric
 from .metrics import MetricOfClass as MetricOfClass
 from .metrics import class_logit as class_logit

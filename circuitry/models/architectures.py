@@ -46,7 +46,10 @@ def _unknown_model(name: str) -> str:
     near = difflib.get_close_matches(name.replace("/", "-"), [*open_clip.list_models(), *shipped], n=3)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if name.count("/") == 1:
-        hints.append(f"A model of the Hugging Face hub is written hf-hub:{name}.")
+        hints.append(
+            f"A model of the Hugging Face hub is written hf-hub:{name} in open_clip's layout, and {name} without other "
+            "weights in transformers'."
+        )
     return (
         f"There is no model {name!r}: give a name from open_clip.list_models(), one shipped here "
         f"({', '.join(shipped)}), or the path of a model-config JSON{'; ' if near else '.'}"

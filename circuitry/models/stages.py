@@ -41,13 +41,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class PlacedBlock:
-    """A transformer block whose trunk tells it where its tokens lie: rotary embeddings, or a bias of its scores."""
+    """A transformer block whose trunk gives it more than the stream: rotary embeddings, a bias, or no mask."""
 
     module: nn.Module
     argument: str
     """What the block calls that."""
-    places: Callable[[], Tensor | None]
-    """Returns it; asked anew in every run, as it may be learned and moves with the trunk."""
+    places: Callable[[], Any]
+    """Returns it, or none; asked anew in every run, as it may be learned and moves with the trunk."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the block."""

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from scipy import stats
-from sklearn.linear_model import RidgeClassifierCV
 from sklearn.model_selection import (
     GroupKFold,
     LeaveOneGroupOut,
@@ -29,15 +28,11 @@ from sklearn.model_selection import (
     StratifiedKFold,
     cross_val_score,
 )
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from circuitry.comparison.statistics import mean_interval
+from circuitry.models.ridge import ridge_probe
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, at_least, checked
-
-PENALTIES = tuple(10.0**k for k in range(-1, 6))
-"""Candidates for the ridge penalty, for standardised features and sums (not means) over images."""
 
 TARGETS = ("class", "domain", "class across domains")
 """Labels that `probe_sites` predicts."""
@@ -232,9 +227,8 @@ def _checked(features: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, n
 
 def _balanced_accuracies(x: np.ndarray, y: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return, for each pair of training and test images, the balanced accuracy on the test images."""
-    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES, class_weight="balanced"))
     with warnings.catch_warnings():
         # A guessed class may be absent from the group; the mean is over the group's classes.
         warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
-        found = cross_val_score(probe, x, y, scoring="balanced_accuracy", cv=parts, error_score="raise")
+        found = cross_val_score(ridge_probe(), x, y, scoring="balanced_accuracy", cv=parts, error_score="raise")
     return np.asarray(found)

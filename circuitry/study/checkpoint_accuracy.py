@@ -20,7 +20,8 @@ from circuitry.data.domains import DomainFolder
 from circuitry.data.imagenet_classes import class_key, imagenet_index
 from circuitry.data.images import Decoding, image_listing
 from circuitry.data.names import chosen_names
-from circuitry.models.clip import Clip, load_clip
+from circuitry.models.clip import Clip
+from circuitry.models.loading import load_clip
 from circuitry.models.prompts import templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

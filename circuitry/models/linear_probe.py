@@ -1,0 +1,75 @@
+"""A linear probe on a tower as a classifier: for models that read no text and have no classifier of their own.
+
+1. The embeddings of given images are standardised, and a ridge classifier is fitted on them (`ridge`).
+2. The standardisation is folded into its rows and biases, so that these act on embeddings themselves.
+3. The rows then replace class texts, as those of a `Classifier` do.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from circuitry.data.domains import ImageRecord
+from circuitry.models.classifier import Classifier
+from circuitry.models.clip import Clip
+from circuitry.models.image_pass import activations
+from circuitry.models.modes import own_modes
+from circuitry.models.ridge import ridge_probe
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+from circuitry.runs.provenance import weights_digest
+
+
+@own_modes()
+@checked
+def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool = False) -> Classifier:
+    """Return a model whose class texts are the rows of a linear probe on its embeddings.
+
+    Take other images than those that will be explained: the probe has seen these.
+
+    Args:
+        clip: The model; its texts, if it has some, are not used.
+        records: Images of at least two classes.
+        progress: Show a bar over images.
+
+    Raises:
+        InputError: for images of fewer than two classes, or embeddings that are not finite.
+
+    Example:
+        >>> dino = load_clip("facebook/dinov2-base")
+        >>> clip = linear_probe(dino, DomainFolder(root, split="train").records)
+        >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
+    """
+    last = clip.encoder.sites[-1]
+    embeddings, names = [], list[str]()
+    bar = "embeddings" if progress else None
+    for there, found in activations(clip.encoder, clip.preprocess, records, [last], progress=bar):
+        embeddings.append(found[last].double().cpu().numpy())
+        names += [record.class_name for record in there]
+    classes = sorted(set(names))
+    if len(classes) < 2:
+        raise InputError(
+            f"A linear probe tells at least two classes apart, but the images are of {', '.join(classes) or 'none'}."
+        )
+    probe = ridge_probe().fit(np.concatenate(embeddings), names)
+    scaler, ridge = probe[0], probe[1]
+    rows = np.atleast_2d(ridge.coef_) / scaler.scale_
+    bias = ridge.intercept_ - rows @ scaler.mean_
+    if len(classes) == 2:  # scikit-learn keeps the second class's alone
+        rows, bias = np.concatenate([-rows, rows]), np.concatenate([-bias, bias])
+    weights = {
+        name: torch.from_numpy(values).to(clip.encoder.device, clip.encoder.dtype)
+        for name, values in (("rows", rows), ("bias", bias))
+    }
+    return Classifier(
+        clip.name,
+        clip.model,
+        clip.encoder,
+        clip.preprocess,
+        clip.tokenizer,
+        saes=clip.saes,
+        configuration={**clip.configuration, "probe": weights_digest(weights)},
+        classes={name: (i,) for i, name in enumerate(classes)},
+        **weights,
+    )
