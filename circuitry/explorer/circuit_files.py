@@ -1,0 +1,88 @@
+"""Circuits as the page reads them: a script for each class, with its circuits in all domains. No torch.
+
+A *series* is one circuit that the page can draw: of a domain, found on all images or on one part of them, in one of
+several folders. Its arrays have the kept units of all sites one after another, strongest first within a site, so that a
+smaller cut is the first units of every site. The edges into each unit follow each other by falling score.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from circuitry.circuits.consensus import Consensus, find_consensus
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph_folder import GraphFolder
+
+TWINS = 2
+"""Parts of the images whose circuits are shown beside each other."""
+
+
+class Series(NamedTuple):
+    """One circuit as the page reads it."""
+
+    header: dict[str, object]
+    arrays: dict[str, np.ndarray]
+    graph: AttributionGraph
+
+
+def class_series(
+    graphs: GraphFolder, variants: Mapping[str, GraphFolder], class_name: str, edges_per_node: int, twins: bool
+) -> Iterator[Series]:
+    """Yield the series of a class: of each domain, of its first parts, and the same of the variants without parts.
+
+    Args:
+        graphs: The circuits.
+        variants: Circuits that were found in another way, by what to call it.
+        class_name: The class.
+        edges_per_node: Most edges into a unit.
+        twins: Whether circuits of parts are among them.
+    """
+    for name, folder in {"": graphs, **variants}.items():
+        for domain in folder.domains:
+            if (class_name, domain) not in folder:
+                continue
+            circuit = folder[class_name, domain].circuit(edges_per_node)
+            parts = {} if name else folder.parts(class_name, domain)
+            held = None
+            if len(parts) > 1:
+                held = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
+            yield _series(circuit, name, domain, None, held)
+            for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
+                yield _series(parts[part].circuit(edges_per_node), name, domain, part, None)
+
+
+def _series(circuit: Circuit, variant: str, domain: str, part: int | None, held: Consensus | None) -> Series:
+    graph = circuit.source
+    sites = graph.inner_sites
+    kept = [graph.kept_units[site] for site in sites]
+    first = dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False))
+    n = sum(map(len, kept))
+    places = circuit.edge_places
+    up = _joined(first[above] + columns for (above, _), (_, columns) in places.items()).astype(np.int64)
+    down = _joined(first[below] + rows for (_, below), (rows, _) in places.items()).astype(np.int64)
+    scores = _joined(graph.edge_scores[pair][place] for pair, place in places.items())
+    order = np.lexsort((-scores, down))
+    small = np.uint16 if n < 1 << 16 else np.uint32
+    arrays = {
+        "units": np.concatenate(kept).astype(np.uint32 if max(u.max(initial=0) for u in kept) >= 1 << 16 else np.uint16),
+        "counts": np.array([len(units) for units in kept], np.uint32),
+        "scores": np.concatenate([graph.node_scores[site][units] for site, units in zip(sites, kept, strict=True)]),
+        "into": np.bincount(down, minlength=n).astype(np.uint8),
+        "from": up[order].astype(small),
+        "weights": scores[order],
+    }
+    if held is not None:
+        arrays["unitStability"] = _bytes(np.concatenate([held.units[site] for site in sites]))
+        arrays["edgeStability"] = _bytes(_joined(held.edges[pair] for pair in places)[order])
+    header = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images, "arrays": list(arrays)}
+    return Series(header, arrays, graph)
+
+
+def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _bytes(shares: np.ndarray) -> np.ndarray:
+    """Return shares as bytes; 255 is all."""
+    return np.round(shares * 255).astype(np.uint8)
