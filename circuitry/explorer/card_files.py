@@ -1,7 +1,7 @@
 """Cards of units as the page reads them: a script for each site, held-out images by class, and thumbnails. No torch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ NO_PICTURE = np.uint32(0xFFFFFFFF)
 _HEAT = 15
 
 
+@runtime_checkable
 class CardSource(Protocol):
     """What the explorer reads of a `CardFolder`."""
 
@@ -186,7 +187,7 @@ def _top_arrays(kind: str, cards: Sequence[Any], pictures: _Pictures, most: int)
             numbers[i, j, :n] = [pictures.number(name) for name in top.ids[:n]]
             values[i, j, :n] = top.values[:n]
             if grid is not None and top.heat is not None:
-                heat[i, j, :n] = top.heat[:n].reshape(n, -1) // (255 // _HEAT)
+                heat[i, j, :n] = top.heat[:n].reshape(n, heat.shape[-1]) // (255 // _HEAT)
     if heat.shape[-1] % 2:
         heat = np.concatenate([heat, np.zeros((*shape, 1), np.uint8)], -1)
     found = {"pictures": numbers, "values": values, "heat": (heat[..., ::2] << 4) | heat[..., 1::2]}

@@ -12,7 +12,7 @@ import numpy as np
 
 from circuitry.circuits.consensus import Consensus, find_consensus
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.graph_folder import EDGES, GraphFolder
 
 TWINS = 2
 """Parts of the images whose circuits are shown beside each other."""
@@ -45,7 +45,7 @@ def class_series(
             circuit = folder[class_name, domain].circuit(edges_per_node)
             parts = {} if name else folder.parts(class_name, domain)
             held = None
-            if len(parts) > 1:
+            if len(parts) > 1 and folder.file(class_name, domain, EDGES).is_file():
                 held = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
             yield _series(circuit, name, domain, None, held)
             for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():

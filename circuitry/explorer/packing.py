@@ -20,12 +20,12 @@ _ALIGNED = 8
 _LEVEL = 6
 
 
-def pack_script(key: str, study: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
+def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
     """Return a script that hands a header and arrays to the page.
 
     Args:
         key: What it is, e.g. ``class/3``; it names the file, too.
-        study: Digest of the export that the file belongs to.
+        export: Digest of the export that the file belongs to.
         header: Values that JSON can hold; not-a-number becomes null.
         arrays: Arrays by name.
     """
@@ -36,7 +36,7 @@ def pack_script(key: str, study: str, header: Mapping[str, object], arrays: Mapp
         listed.append([name, stored.dtype.str[1:], list(stored.shape), factor])
         parts.append(content + bytes(-len(content) % _ALIGNED))
     packed = base64.b64encode(zlib.compress(b"".join(parts), _LEVEL)).decode("ascii") if parts else ""
-    about = {"format": EXPLORER_FORMAT, "study": study, "arrays": listed, **header}
+    about = {"format": EXPLORER_FORMAT, "export": export, "arrays": listed, **header}
     return f"circuitry.load({script_json(key)},{script_json(about)},{script_json(packed)});\n"
 
 
