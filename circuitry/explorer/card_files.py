@@ -7,6 +7,7 @@ import numpy as np
 
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.explorer.unit_files import UnitTally
+from circuitry.explorer.view_files import ModelView, Script, answer_arrays
 from circuitry.runs.errors import InputError
 
 LISTS = ("activation", "effect")
@@ -31,8 +32,6 @@ class CardSource(Protocol):
     def activations(self, domain: str) -> tuple[Sequence[str], np.ndarray]: ...
 
 
-Script = Callable[[str, Mapping[str, object], Mapping[str, np.ndarray]], None]
-"""Writes a script, by key, header and arrays."""
 File = Callable[[str, bytes, str], None]
 """Writes a file, by name, content and kind."""
 
@@ -65,7 +64,13 @@ class _Pictures:
 
 
 def pack_cards(
-    script: Script, file: File, cards: CardSource, tally: UnitTally, images_per_list: int, held_out_images: int
+    script: Script,
+    file: File,
+    cards: CardSource,
+    tally: UnitTally,
+    view: ModelView | None,
+    images_per_list: int,
+    held_out_images: int,
 ) -> dict[str, object]:
     """Write the cards, held-out images and thumbnails; return what the index says of them.
 
@@ -73,6 +78,7 @@ def pack_cards(
         script, file: How to write.
         cards: Cards of all units.
         tally: The units of the circuits.
+        view: Answers of the model, if any; images with one are shown first.
         images_per_list: Top images of a unit in a domain.
         held_out_images: Images of a class in a domain that its circuit was not found on.
     """
@@ -88,7 +94,7 @@ def pack_cards(
         script(f"cards/{place}", _card_header(found), _card_arrays(found, pictures, images_per_list))
         rows = [[card.unit, card.name.name, bool(card.name.weak), bool(card.name.style)] for card in found if card.name]
         names[str(place)] = rows
-    held = _held_out(cards, held_out_images)
+    held = _held_out(cards, held_out_images, {} if view is None else view.answers)
     columns = {unit: column for column, unit in enumerate(cards.units())}
     loudest, rows_of = _read_activations(cards, sorted({name for some in held.values() for name in some}))
     shown = []
@@ -98,7 +104,14 @@ def pack_cards(
         if not chosen or not units:
             continue
         shown.append(place)
-        script(f"images/{place}", *_fired(chosen, units, columns, loudest, rows_of, pictures, tally))
+        some = [name for name in chosen if name in rows_of]
+        arrays = _fired(some, units, columns, loudest, rows_of)
+        arrays |= answer_arrays(view, [cards.images[name].relative for name in some])
+        arrays["pictures"] = np.array([pictures.number(name) for name in some], np.uint32)
+        sites = list(tally.sizes)
+        arrays["sites"] = np.array([sites.index(site) for site, _ in units], np.uint16)
+        arrays["units"] = np.array([unit for _, unit in units], np.uint32)
+        script(f"images/{place}", {}, arrays)
     script("pictures", {"pictures": list(pictures.rows())}, {})
     for name in pictures.numbers:
         file(f"thumbnails/{name}.webp", cards.thumbnail(name), "thumbnails")
@@ -195,14 +208,15 @@ def _top_arrays(kind: str, cards: Sequence[Any], pictures: _Pictures, most: int)
     return {f"{kind}/{name}": array for name, array in found.items()}
 
 
-def _held_out(cards: CardSource, most: int) -> dict[str, list[str]]:
-    """Return by class images of each domain that no circuit was found on, or of the others where there are none."""
-    by_key: dict[tuple[str, str], list[tuple[bool, str]]] = {}
+def _held_out(cards: CardSource, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return by class images of each domain, first those with an answer, then those that no circuit was found on."""
+    by_key: dict[tuple[str, str], list[tuple[bool, bool, str]]] = {}
     for name, image in cards.images.items():
-        by_key.setdefault((image.class_name, image.domain), []).append((bool(image.found_on), name))
+        rank = (image.relative not in answered, bool(image.found_on), name)
+        by_key.setdefault((image.class_name, image.domain), []).append(rank)
     found: dict[str, list[str]] = {}
     for (class_name, _), images in by_key.items():
-        found.setdefault(class_name, []).extend(name for _, name in sorted(images)[:most])
+        found.setdefault(class_name, []).extend(name for *_, name in sorted(images)[:most])
     return found
 
 
@@ -218,24 +232,14 @@ def _read_activations(cards: CardSource, chosen: Sequence[str]) -> tuple[np.ndar
 
 
 def _fired(
-    chosen: Sequence[str],
+    images: Sequence[str],
     units: Sequence[tuple[str, int]],
     columns: Mapping[tuple[str, int], int],
     loudest: np.ndarray,
     rows: Mapping[str, np.ndarray],
-    pictures: _Pictures,
-    tally: UnitTally,
-) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+) -> dict[str, np.ndarray]:
     """Return how strongly units fire in some images; 255 is a unit's largest activation in any image."""
-    some = [name for name in chosen if name in rows]
     take = np.array([columns[unit] for unit in units])
     scale = np.where(loudest[take] > 0, loudest[take], 1)
-    fire = [np.clip(rows[name][take] / scale, 0, 1) * 255 for name in some]
-    sites = list(tally.sizes)
-    arrays = {
-        "pictures": np.array([pictures.number(name) for name in some], np.uint32),
-        "sites": np.array([sites.index(site) for site, _ in units], np.uint16),
-        "units": np.array([unit for _, unit in units], np.uint32),
-        "fire": np.round(np.array(fire).reshape(len(some), len(take))).astype(np.uint8),
-    }
-    return {}, arrays
+    fire = [np.clip(rows[name][take] / scale, 0, 1) * 255 for name in images]
+    return {"fire": np.round(np.array(fire).reshape(len(images), len(take))).astype(np.uint8)}

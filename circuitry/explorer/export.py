@@ -6,6 +6,7 @@
     data/site/<n>.js       what each unit of a site does in all circuits
     data/cards/<n>.js      cards of the units of a site
     data/images/<n>.js     held-out images of a class
+    data/direct/<n>.js     what components add to the embedding of a class's images; data/words.js: vectors of words
     thumbnails/<id>.webp
 
 The page reads a file when it needs it. Names are in the data alone; files are called by numbers.
@@ -28,6 +29,7 @@ from circuitry.explorer.overview import describe_comparison, describe_curves
 from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
 from circuitry.explorer.template import render_page
 from circuitry.explorer.unit_files import UnitTally
+from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
@@ -103,6 +105,7 @@ def export_explorer(
     curves: Sequence[FaithfulnessCurve] = (),
     cards: CardSource | None = None,
     variants: Mapping[str, GraphFolder] | None = None,
+    model: ModelView | None = None,
     settings: ExplorerSettings = ExplorerSettings(),
 ) -> Exported:
     """Write the explorer of a folder of circuits.
@@ -114,6 +117,7 @@ def export_explorer(
         curves: Faithfulness curves of the circuits: what the cuts that the page makes were measured to do.
         cards: Cards of the units, of the same circuits.
         variants: Circuits that were found in another way, by what to call it, e.g. ``own-style texts``.
+        model: Predictions and direct effects on words, from `view_model`.
         settings: How much of it.
 
     Raises:
@@ -130,8 +134,8 @@ def export_explorer(
         check_cards(cards, graphs)
     target = Path(out)
     _check_free(target)
-    made_of = [graphs.manifest["config_hash"], list(graphs), len(curves), sorted(comparisons or {})]
-    export = digest([*made_of, None if cards is None else cards.manifest["config"], repr(settings), versions()])
+    made_of: list[object] = [graphs.manifest["config_hash"], list(graphs), len(curves), sorted(comparisons or {})]
+    export = digest([*made_of, None if cards is None else cards.manifest["config"], repr(settings), model is None, versions()])
     folder = _Folder(target, export)
     (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
     write_json(target / NAME, {"format": EXPLORER_FORMAT, "study": graphs.manifest["config_hash"], "export": export})
@@ -143,7 +147,9 @@ def export_explorer(
     header["curves"] = describe_curves(curves, list(tally.sizes))
     if cards is not None:
         most = settings.images_per_list, settings.held_out_images
-        header |= pack_cards(folder.script, folder.file, cards, tally, *most)
+        header |= pack_cards(folder.script, folder.file, cards, tally, model, *most)
+    if model is not None:
+        header |= pack_view(folder.script, model, graphs.classes)
     counts = {f"counts/{place}": tally.counts(site) for place, site in enumerate(tally.sizes)}
     folder.script("index", header, counts)
     for old in [*target.glob("data/**/*.js"), *target.glob("thumbnails/*.webp")]:

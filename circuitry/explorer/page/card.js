@@ -29,10 +29,12 @@ export function Card({ index, state, set, shown, picture, names, colourOf, pin, 
     <textarea id="note" ref=${note} rows="2" aria-label="note" placeholder="a note on this unit" value=${state.notes[name] ?? ""} onInput=${event => write("notes", event.target.value, "note")}></textarea>
     ${node
       ? html`<p>${node.scores.map((score, c) => html`<span class="score" style=${{ "--line": colourOf(shown[c]?.domain) }}>${shown[c]?.label}: <b>${number(score)}</b>${node.stability[c] === null ? "" : `, stable ${percent(node.stability[c])}`}</span> `)}</p>
-          <${Neighbours} index=${index} node=${node} set=${set} names=${names} picture=${picture} shown=${shown} labels=${state.labels} />`
+`
       : html`<p class="hint">This unit is not in the cut that is drawn.</p>`}
+    ${index.cards && html`<${Seen} index=${index} site=${site} unit=${unit} colourOf=${colourOf} />`}
+    ${node && html`<${Neighbours} index=${index} node=${node} set=${set} names=${names} picture=${picture} shown=${shown} labels=${state.labels} />`}
     <${Everywhere} index=${index} site=${site} unit=${unit} state=${state} set=${set} />
-    <${Seen} index=${index} site=${site} unit=${unit} colourOf=${colourOf} />
+    ${!index.cards && html`<div class="missing"><h3>What it responds to</h3><p class="hint">There are no cards yet. Make them, and export again:</p><pre>python experiments/unit_cards.py --circuits ${index.graphs} --out …</pre></div>`}
   </section>`;
 }
 
@@ -41,7 +43,7 @@ function Neighbours({ index, node, set, names, picture, shown, labels }) {
     const sorted = [...edges].sort((a, b) => Math.max(...b.weights) - Math.max(...a.weights)).slice(0, 8);
     return html`<div><h3>${title} (${edges.length})</h3><ol>${sorted.map(edge => {
       const end = other(edge), name = unitName(index, end.site, end.unit);
-      return html`<li><button type="button" onClick=${() => set({ selected: name })}>${name}</button> ${labels[name] ?? names.get(name)?.name ?? ""} <span class="n">${edge.weights.map(weight => number(weight)).join(" / ")}</span> <span class="faint">${picture.count > 1 ? placeName(edge.mask, picture.full, shown) : ""}</span></li>`;
+      return html`<li><button type="button" onClick=${() => set({ selected: name })}>${name}</button> <span class="n">${edge.weights.map(weight => number(weight)).join(" / ")}</span> <span class="faint">${picture.count > 1 ? placeName(edge.mask, picture.full, shown) : ""}</span><span class="called">${labels[name] ?? names.get(name)?.name ?? ""}</span></li>`;
     })}</ol></div>`;
   };
   return html`<div class="neighbours">${list("strongest in", node.in, edge => edge.from)}${list("strongest out", node.out, edge => edge.to)}</div>`;
@@ -82,12 +84,9 @@ function Everywhere({ index, site, unit, state, set }) {
 // Images, heat maps, histogram and exact effects: what only cards have.
 function Seen({ index, site, unit, colourOf }) {
   const [by, setBy] = useState("activation");
-  const there = (index.cards ?? []).includes(site);
+  const there = index.cards.includes(site);
   const { value, error } = usePromise(() => (there ? Promise.all([load(`cards/${site}`), load("pictures")]) : null), [site, there]);
-  if (!there) {
-    return html`<div class="missing"><h3>What it responds to</h3><p class="hint">${index.cards ? "This site has no cards." : "There are no cards yet. Make them, and export again:"}</p>
-      ${!index.cards && html`<pre>python experiments/unit_cards.py --circuits ${index.graphs} --out …</pre>`}</div>`;
-  }
+  if (!there) return html`<p class="hint">This site has no cards.</p>`;
   if (error) return html`<p class="error">${error.message}</p>`;
   if (!value) return html`<p class="hint">The card is being loaded.</p>`;
   const [cards, { pictures }] = value;
@@ -118,8 +117,8 @@ function Name({ cards, row, words }) {
   const name = cards.names[row];
   const clarity = slice(cards.arrays.clarity, row);
   return html`<div>${name && html`<h3>Name</h3>
-    <p>“${name.name}”: correlation <b>${number(name.correlation, 2)}</b>, AUPRC ${number(name.auprc, 2)} on images that it was not fitted on. Chance ${number(name.chance, 2)}${name.weak ? html`: <b>weak</b>` : ""}.
-      ${name.runnerUp && html`Runner-up “${name.runnerUp}” ${number(name.runnerUpCorrelation, 2)}.`} ${Object.entries(name.references).map(([kind, [label, value]]) => html`${kind} “${label}” ${number(value, 2)}. `)}</p>
+    <p>“${name.name}”: correlation <b>${number(name.correlation, 2)}</b>, AUPRC ${number(name.auprc, 2)} on images that it was not fitted on. Chance ${number(name.chance, 2)}${name.weak ? html`: <b>weak</b>` : ""}.${" "}
+      ${name.runnerUp && html`Runner-up “${name.runnerUp}” ${number(name.runnerUpCorrelation, 2)}. `}${Object.entries(name.references).map(([kind, [label, value]]) => html`${kind} “${label}” ${number(value, 2)}. `)}</p>
     <p class="faint">${Object.entries(name.byDomain).map(([domain, [correlation]]) => `${domain} ${number(correlation, 2)}`).join(", ")}</p>`}
     ${words && html`<p class="hint">${words}</p>`}
     <p class="faint">Clarity ${cards.domains.map((domain, d) => `${domain} ${number(clarity[d], 2)}`).join(", ")}</p></div>`;
@@ -155,7 +154,7 @@ function Heat({ heat, high, wide }) {
     const image = context.createImageData(wide, high);
     for (let i = 0; i < high * wide; i++) {
       const strength = i % 2 ? heat[i >> 1] & 15 : heat[i >> 1] >> 4;
-      image.data.set([255, 120, 0, strength * 11], i * 4);
+      image.data.set([255, 120, 0, strength * 10], i * 4);
     }
     context.putImageData(image, 0, 0);
   }, [heat]);

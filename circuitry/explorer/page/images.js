@@ -25,7 +25,7 @@ export function Images({ index, state, set, setFire, colourOf }) {
         <${Thumbnail} id=${id} text=${`${path}${found ? ", the circuit was found on it" : ", held out"}`} /></button>`)}
       ${!rows.some(one => one.picture[3] === domain) && html`<p class="hint">none</p>`}</div></div>`)}
       ${chosen && html`<${Answers} file=${file} row=${chosen.row} index=${index} className=${state.className} />`}</div>
-    <p class="hint">${chosen ? "Units that fire on it are filled; the stronger, the larger." : "Click an image to see which units fire on it."}</p>
+    <p class="hint">${chosen ? "Units that fire on it are ringed; the stronger, the thicker." : "Click an image to see which units fire on it."}</p>
   </section>`;
 }
 
@@ -34,7 +34,7 @@ function fired(file, row) {
   const found = new Map();
   for (let i = 0; i < units.length; i++) {
     const strength = fire[row * units.length + i] / 255;
-    if (strength > 0.15) found.set(keyOf(sites[i], units[i]), strength);
+    if (strength > 0.2) found.set(keyOf(sites[i], units[i]), strength);
   }
   return found;
 }

@@ -60,7 +60,7 @@ export function paintLit(pen, picture, layout, theme, { lit, selected, pinned, f
     if (fire) {
       for (const point of panel.points.values()) {
         const strength = fire.get(point.node.key);
-        if (strength) pen.circle(point.x, point.y, point.radius + 1 + 4 * strength, theme.fire, 0.25 + 0.75 * strength);
+        if (strength) pen.ring(point.x, point.y, point.radius + 1.5 + 2 * strength, theme.fire, 0.6 + 3.4 * strength);
       }
     }
     for (const key of found) ring(pen, panel, key, theme.found, 3.5, 1.5);
@@ -115,14 +115,6 @@ export function canvasPen(context) {
         context.stroke();
       }
     },
-    circle(x, y, r, colour, alpha) {
-      context.globalAlpha = alpha;
-      context.fillStyle = colour;
-      context.beginPath();
-      context.arc(x, y, r, 0, 7);
-      context.fill();
-      context.globalAlpha = 1;
-    },
     ring(x, y, r, colour, width) {
       context.strokeStyle = colour;
       context.lineWidth = width;
@@ -164,9 +156,6 @@ export function svgPen(parts) {
       } else {
         parts.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="${colour}"/>`);
       }
-    },
-    circle(x, y, r, colour, alpha) {
-      parts.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="${colour}" fill-opacity="${short(alpha)}"/>`);
     },
     ring(x, y, r, colour, width) {
       parts.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="none" stroke="${colour}" stroke-width="${width}"/>`);

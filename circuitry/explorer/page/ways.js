@@ -2,6 +2,7 @@
 import { fixed, html, number, useMemo } from "circuitry/view.js";
 import { overlap } from "circuitry/cut.js";
 import { CurveChart } from "circuitry/charts.js";
+import { Words } from "circuitry/words.js";
 
 export function Ways({ index, state, set, cutsOf, colourOf }) {
   const comparison = index.comparisons.find(one => one.measure === state.measure);
@@ -12,6 +13,7 @@ export function Ways({ index, state, set, cutsOf, colourOf }) {
           <${Depth} comparison=${comparison} index=${index} state=${state} set=${set} colourOf=${colourOf} />`
       : html`<p class="hint">No comparison was exported. Run compare_circuits.py or the quickstart, then export again.</p>`}
     <${Twins} state=${state} set=${set} cutsOf=${cutsOf} />
+    <${Words} index=${index} state=${state} set=${set} />
   </section>`;
 }
 
