@@ -27,9 +27,10 @@ from typing import TypeVar
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
+from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
-from circuitry.circuits.nodes import keep_units, node_effects
+from circuitry.circuits.nodes import node_effects
 from circuitry.interventions import patch_effects, score_units
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
@@ -160,7 +161,7 @@ def timed(
         started = time.perf_counter()
         nodes = node_effects(task, settings.node_rule)
         node_seconds = time.perf_counter() - started
-        kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
+        kept = strongest_units(nodes.scores, settings.node_fraction)
         started = time.perf_counter()
         edges = edge_effects(task, kept, settings.resolved_edge_rule)
         edge_seconds = time.perf_counter() - started

@@ -16,8 +16,8 @@ from pathlib import Path
 from circuitry.runs import claim, run_script
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
+from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
-from circuitry.circuits.nodes import keep_units
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
@@ -77,7 +77,7 @@ def write_graphs(folder: Path, config: Config) -> None:
             shared = {site: rng.normal(size=n) for site, n in UNITS.items()}
         for part in (WHOLE, *range(config.parts)):
             scores = {site: shared[site] + rng.normal(size=n) for site, n in UNITS.items()}
-            kept = {site: keep_units(values, 0.1) for site, values in scores.items()}
+            kept = strongest_units(scores, 0.1)
             edges = {(u, d): rng.normal(size=(len(kept[d]), len(kept[u]))) for u, d in pairwise(inner)}
             graph = AttributionGraph(tuple(UNITS), scores, kept, edges, {}, 50, name, domain)
             graph.save(graph_file(folder, name, domain, part))

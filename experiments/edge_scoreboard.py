@@ -35,7 +35,7 @@ from pathlib import Path
 
 from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
-from circuitry.circuits import EDGE_METHODS, Edges, score_edges
+from circuitry.circuits import EDGE_METHODS, LEARNED, Edges, score_edges
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.interventions import (
@@ -58,7 +58,7 @@ import pandas as pd
 from scipy.special import expit
 
 FORMAT = "circuitry edge scoreboard 1"
-METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")
+METHODS = ("gradient", "path", "atp-star", "relp", "exact", LEARNED)
 TARGETS = (0.5, 0.8)
 """The smallest size that reaches this selectivity is sought."""
 
@@ -152,7 +152,8 @@ def load(folder: JobFolder) -> dict[tuple[str, ...], Judged]:
         for i, method in enumerate(METHODS):
             curve, graph, cost = files[3 * i : 3 * i + 3]
             read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
-            found[job[0], method, "mean", "logit"] = Judged(*read, **json.loads(cost.read_text()))
+            budget = LEARNED if method == LEARNED else "global"
+            found[job[0], method, budget, "mean", "logit"] = Judged(*read, **json.loads(cost.read_text()))
     return found
 
 
@@ -176,7 +177,7 @@ def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Seq
     scorer = method if method in EDGE_METHODS else "gradient"
     graph = score_edges(task, method=scorer, rule=rule, ports=True)
     edges = without_ports(graph.edges)
-    if method == "learned":
+    if method == LEARNED:
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
         found = learn_masks(task, config.sizes, masks, edges=edges)
         surely = {pair: expit(scores) for pair, scores in found.scores.scores.items()}

@@ -1,9 +1,9 @@
 """Which method finds circuits that recover the answer, how small, and at what cost?
 
-Every method proposes circuits of the same sizes from the same images; each circuit is then measured on images that it
-was not found on, with everything else ablated, beside its complement and random units of the same sizes. A method is
-refuted as a way to circuits that tell a class from others if its circuits of every size reach no more selectivity than
-random units, however faithful they are.
+Every method proposes circuits of the same sizes from the same images, by each budget (how a size is shared out over the
+sites); each circuit is then measured on images that it was not found on, with everything else ablated, beside its
+complement and random units, as many at every site. A method is refuted as a way to circuits that tell a class from
+others if its circuits of every size reach no more selectivity than random units, however faithful they are.
 
 The protocol, fixed before selectivity on unseen images was looked at:
 
@@ -11,7 +11,8 @@ The protocol, fixed before selectivity on unseen images was looked at:
 2. Images of a class are ranked by the seed; circuits are found on the first half (rounded up), at most ``n_images``,
    and measured on the others, at most ``n_images``. The domain's images of other classes are ranked likewise, and every
    second one is for finding, the others for measuring, at most ``n_others`` each.
-3. One grid of sizes for all methods. Masks are trained once, from the largest size to the smallest. The size that
+3. One grid of sizes for all methods: shares of the units that are counted, by default those that compute; readouts and
+   sites that repeat another stay whole. Masks are trained once, from the largest size to the smallest. The size that
    reaches a target is the smallest from which on all sizes of the grid reach it; 1, the whole model, where none does or
    the model has no selectivity on those images.
 4. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
@@ -26,28 +27,30 @@ The protocol, fixed before selectivity on unseen images was looked at:
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
-from circuitry.circuits import AttributionGraph
+from circuitry.circuits import BUDGETS, LEARNED, AttributionGraph, shares_of
+from circuitry.circuits.budgets import Budget
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.interventions import (
-    LEARNED,
     METHODS,
     MIB_FRACTIONS,
     AblationSettings,
     FaithfulnessCurve,
     MaskSettings,
+    counted_sites,
     judge_circuit,
     measure_circuits,
     propose_circuits,
     take_kept_units,
+    take_top_units,
 )
 from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
@@ -68,7 +71,7 @@ from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class,
 import pandas as pd
 import torch
 
-FORMAT = "circuitry scoreboard 1"
+FORMAT = "circuitry scoreboard 2"
 BASELINES = ("zero", "mean", "counterfactual")
 TARGETS = (0.5, 0.8)
 """The smallest size that reaches this selectivity is sought."""
@@ -94,6 +97,9 @@ class Config(WorkSettings, QuickstartModel):
     """Images of other classes, likewise."""
     methods: tuple[str, ...] = METHODS
     """site-path, input-path, gradient, patching, learned; see `find_circuit`."""
+    budgets: tuple[str, ...] = (*BUDGETS, LEARNED)
+    """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
+    site as the mask keeps)."""
     baselines: tuple[str, ...] = ("zero", "mean")
     """What replaces other units: zero, mean (over the images that circuits are found on), counterfactual (images
     of other classes)."""
@@ -106,8 +112,10 @@ class Config(WorkSettings, QuickstartModel):
     """Steps of training masks, for all sizes together."""
     batch_size: int = 16
     """Images of a step."""
+    body: bool = True
+    """Count only units that compute: readouts and sites that repeat another stay whole; see `counted_sites`."""
     sites: tuple[str, ...] | None = None
-    """Sites of the circuits (default: all); others are left alone."""
+    """Sites of the circuits, in place of --body; others stay whole."""
     autocast: str | None = None
     """Lower precision while masks are trained; see `MaskSettings`."""
     random_draws: int = 2
@@ -121,10 +129,25 @@ class Config(WorkSettings, QuickstartModel):
     """Seed of choices, masks and random units."""
 
     def __post_init__(self) -> None:
-        asked = {"methods": METHODS, "baselines": BASELINES, "metrics": tuple(METRICS)}
+        asked = {"methods": METHODS, "budgets": (*BUDGETS, LEARNED), "baselines": BASELINES, "metrics": tuple(METRICS)}
         for what, known in asked.items():
             if not (given := getattr(self, what)) or set(given) - set(known):
                 raise InputError(f"The {what} of a scoreboard are some of {', '.join(known)}, but {given} was given.")
+        if LEARNED in self.budgets and LEARNED not in self.methods:
+            raise InputError(
+                "The budget 'learned' takes the counts of masks: add the method 'learned', or leave it out."
+            )
+
+
+Contestant = tuple[str, str]
+"""A method and its budget."""
+
+
+class Found(NamedTuple):
+    """Circuits of all sizes, and what they cost."""
+
+    graphs: list[AttributionGraph]
+    cost: dict[str, float]
 
 
 class Contest:
@@ -144,11 +167,23 @@ class Contest:
 
     @property
     def jobs(self) -> list[Job]:
-        """Class, method, baseline and metric of each job."""
+        """Class, baseline and metric of each job, which has all methods and budgets."""
         config = self.config
-        return [
-            (c, m, b, k) for c in self.classes for m in config.methods for b in config.baselines for k in config.metrics
-        ]
+        return [(c, b, k) for c in self.classes for b in config.baselines for k in config.metrics]
+
+    @property
+    def contestants(self) -> list[Contestant]:
+        """Each method with each budget; masks have their own counts."""
+        config = self.config
+        return [(m, b) for m in config.methods for b in ((LEARNED,) if m == LEARNED else config.budgets)]
+
+    @cached_property
+    def sites(self) -> tuple[str, ...] | None:
+        """The sites whose units count; the others stay whole."""
+        if self.config.sites is not None or not self.config.body:
+            return self.config.sites
+        images = self.read(self.classes[0])[0].own
+        return counted_sites(Task(self.clip.encoder, images, METRICS["logit"](self.weights, 0)))
 
     def records(self, class_name: str) -> tuple[ClassRecords, ClassRecords]:
         """Return images of the class and of others to find circuits on, and then to measure on."""
@@ -180,63 +215,85 @@ class Contest:
             METRICS[metric](self.weights, self.images.label(class_name)),
             baseline=baseline,
             others=images.others,
-            sites=self.config.sites,
+            sites=self.sites,
             work=replace(work, progress=False),
         )
 
-    def find(
-        self, job: Job, images: ClassImages, baseline: AnyBaseline, work: Work, seed: int
-    ) -> list[AttributionGraph]:
-        """Return the circuits of a job, by size."""
-        class_name, method, _, metric = job
-        config = self.config
+    def find(self, task: Task, seed: int, methods: Sequence[str]) -> dict[Contestant, Found]:
+        """Return circuits of every size by each of some methods and budgets; units are scored once for all budgets."""
+        config, found = self.config, dict[Contestant, Found]()
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=seed, autocast=config.autocast)
-        task = self.task(class_name, metric, images, baseline, work)
-        graphs = propose_circuits(task, config.sizes, method=method, masks=masks)
-        return [replace(graph, class_name=class_name, domain=config.domain) for graph in graphs]
+        shares: Sequence[Budget] = []
+        for method in sorted(methods, key=lambda name: name != LEARNED):
+            started = time.process_time()
+            with OperationCounter() as counter:
+                graphs = propose_circuits(task, config.sizes, method=method, masks=masks)
+            cost = {"seconds": time.process_time() - started, "operations": counter.total}
+            if method == LEARNED:
+                found[method, LEARNED] = Found(graphs, cost)
+                n_units = {site: len(scores) for site, scores in graphs[0].node_scores.items()}
+                shares = [shares_of(take_kept_units(graph), n_units) for graph in graphs]
+                continue
+            for budget in config.budgets:
+                budgets = shares if budget == LEARNED else [budget] * len(graphs)
+                found[method, budget] = Found(
+                    [
+                        replace(graphs[0], kept_units=take_top_units(graphs[0], size, budget=one))
+                        for size, one in zip(config.sizes, budgets, strict=True)
+                    ],
+                    cost,
+                )
+        return found
 
     def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
         """Find circuits, measure and test them; write curve, scores, cost, tests and stability."""
-        class_name, method, baseline, metric = job
+        class_name, baseline, metric = job
         config, (found_on, measured_on) = self.config, images
         for_finding, for_measuring = self.baselines(baseline, found_on, measured_on)
-        started = time.process_time()
-        with OperationCounter() as counter:
-            graphs = self.find(job, found_on, for_finding, work, config.seed)
-        cost = {"seconds": time.process_time() - started, "operations": counter.total}
+        found = self.find(self.task(class_name, metric, found_on, for_finding, work), config.seed, config.methods)
         unseen = self.task(class_name, metric, measured_on, for_measuring, work)
         settings = AblationSettings(random_draws=config.random_draws, seed=config.seed)
-        curve = measure_circuits(unseen, graphs[0], [take_kept_units(graph) for graph in graphs], settings)
-        stem = folder / class_name / f"{method}.{baseline}.{metric}"
-        paths = [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
-        curve.save(paths[0])
-        graphs[0].save(paths[1])
-        facts: dict[str, Any] = dict(cost)
-        if class_name in self.classes[: config.stable]:
-            tested = graphs[config.sizes.index(min(config.sizes, key=lambda size: abs(size - config.tested_size)))]
-            facts["tests"] = judge_circuit(unseen, tested, minimality=False).to_dict("records")
-            facts["stability"] = self.stability(job, images, graphs, work)
-        with whole_file(paths[2]) as temporary:
-            temporary.write_text(json.dumps(facts))
+        stable = class_name in self.classes[: config.stable]
+        stability = self.stability(job, images, found, work) if stable else {}
+        paths = list[Path]()
+        for contestant in self.contestants:
+            graphs, cost = found[contestant]
+            named = replace(graphs[0], class_name=class_name, domain=config.domain)
+            facts: dict[str, Any] = {**cost, "stability": stability.get(contestant, [])}
+            if stable:
+                tested = config.sizes.index(min(config.sizes, key=lambda size: abs(size - config.tested_size)))
+                facts["tests"] = judge_circuit(unseen, graphs[tested], minimality=False).to_dict("records")
+            mine = files_of(folder, (class_name, *contestant, baseline, metric))
+            measure_circuits(unseen, named, [take_kept_units(graph) for graph in graphs], settings).save(mine[0])
+            named.save(mine[1])
+            with whole_file(mine[2]) as temporary:
+                temporary.write_text(json.dumps(facts))
+            paths += mine
         return paths
 
     def stability(
-        self, job: Job, images: tuple[ClassImages, ClassImages], graphs: Sequence[AttributionGraph], work: Work
-    ) -> list[dict[str, Any]]:
+        self, job: Job, images: tuple[ClassImages, ClassImages], found: Mapping[Contestant, Found], work: Work
+    ) -> dict[Contestant, list[dict[str, Any]]]:
         """Return how alike circuits are by size: of two halves of the images, and of masks from another seed."""
+        class_name, baseline, metric = job
         config, (found_on, measured_on) = self.config, images
-        halves = found_on.half(0), found_on.half(1)
-        ends = self.baselines(job[2], found_on, measured_on)[0]
-        by_half = [self.baselines(job[2], half, half)[0] if job[2] == "counterfactual" else ends for half in halves]
-        again = [self.find(job, half, end, work, config.seed) for half, end in zip(halves, by_half, strict=True)]
-        pairs = {"other images": again}
-        if job[1] == LEARNED:
-            pairs["other seed"] = [[*graphs], self.find(job, found_on, ends, work, config.seed + 1)]
-        rows = []
+        ends = self.baselines(baseline, found_on, measured_on)[0]
+        again = []
+        for half in (found_on.half(0), found_on.half(1)):
+            end = self.baselines(baseline, half, half)[0] if baseline == "counterfactual" else ends
+            again.append(self.find(self.task(class_name, metric, half, end, work), config.seed, config.methods))
+        pairs: dict[str, Sequence[Mapping[Contestant, Found]]] = {"other images": again}
+        if LEARNED in config.methods:
+            task = self.task(class_name, metric, found_on, ends, work)
+            pairs["other seed"] = (found, self.find(task, config.seed + 1, [LEARNED]))
+        rows: dict[Contestant, list[dict[str, Any]]] = {}
         for kind, (first, second) in pairs.items():
-            for size, a, b in zip(config.sizes, first, second, strict=True):
-                overlap, chance = unit_overlap(a, b)
-                rows.append({"kind": kind, "size": size, "value": overlap, "chance": chance})
+            for contestant in second:
+                twins = zip(config.sizes, first[contestant].graphs, second[contestant].graphs, strict=True)
+                for size, a, b in twins:
+                    overlap, chance = unit_overlap(a, b)
+                    row = {"kind": kind, "size": size, "value": overlap, "chance": chance}
+                    rows.setdefault(contestant, []).append(row)
         return rows
 
     def listings(self) -> dict[str, dict[str, str]]:
@@ -248,19 +305,31 @@ class Contest:
         """Return what shapes a number."""
         config = self.config
         names = (
-            *("domain", "n_images", "n_others", "methods", "baselines", "metrics", "sizes", "steps", "batch_size"),
-            *("units", "sites", "random_draws", "stable", "tested_size", "seed", "autocast"),
+            *(
+                "domain",
+                "n_images",
+                "n_others",
+                "methods",
+                "budgets",
+                "baselines",
+                "metrics",
+                "sizes",
+                "steps",
+                "batch_size",
+            ),
+            *("units", "random_draws", "stable", "tested_size", "seed", "autocast"),
         )
         asked = {name: getattr(config, name) for name in names}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
-        return {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes, **plain}
+        made = {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes}
+        return {**made, "sites": list(self.sites or self.clip.encoder.sites), **plain}
 
 
 def main(config: Config) -> None:
     """Hold the contest, and write the report."""
     if config.share_out(partial(hold, config), config.out / "logs"):
         contest = Contest(config)
-        tables = read_tables(folder_of(contest), config.sizes)
+        tables = read_tables(folder_of(contest), contest.contestants, config.sizes)
         report = Report(
             f"Which circuits of {contest.clip.name} recover the answer?",
             f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
@@ -269,6 +338,13 @@ def main(config: Config) -> None:
         report.section("Are the circuits better than random ones?")
         report.table(tables["tests"], "Sufficiency and necessity against 40 random circuits as large at every site.")
         print(write_results(report, tables, config.out, config.results, contest.provenance() | versions()))
+
+
+def files_of(folder: Path, name: Sequence[str]) -> list[Path]:
+    """Return the files of a class, method, budget, baseline and metric: curve, scores, and cost with tests."""
+    class_name, *rest = name
+    stem = folder / class_name / ".".join(rest)
+    return [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
 
 
 def folder_of(contest: Contest) -> JobFolder:
@@ -288,13 +364,17 @@ def hold(config: Config, work: Work) -> None:
     )
 
 
-def read_tables(folder: JobFolder, sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
+def read_tables(
+    folder: JobFolder, contestants: Sequence[Contestant], sizes: Sequence[float]
+) -> dict[str, pd.DataFrame]:
     """Return the tables of what all jobs left, and how well methods find what was planted."""
-    judged = {}
-    for job in folder.jobs:
-        curve, graph, facts = folder.files(job)
-        read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
-        judged[job] = Judged(*read, **json.loads(facts.read_text()))
+    judged = dict[tuple[str, ...], Judged]()
+    for class_name, baseline, metric in folder.jobs:
+        for contestant in contestants:
+            name = class_name, *contestant, baseline, metric
+            curve, graph, facts = files_of(folder.path, name)
+            read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
+            judged[name] = Judged(*read, **json.loads(facts.read_text()))
     planted = [score_methods(planted_convolution()), score_methods(planted_attention())]
     tables = {**scoreboard_tables(judged, sizes, TARGETS), "tests": tests_of(judged)}
     return {**tables, "planted": pd.concat(planted, ignore_index=True)}

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
-from circuitry.circuits import AttributionGraph, compare_domains
+from circuitry.circuits import LEARNED, AttributionGraph, compare_domains
 from circuitry.comparison import Comparison
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.data.parts import Key
 from circuitry.interventions import (
-    LEARNED,
     METHODS,
     ClassScorer,
     MaskSettings,

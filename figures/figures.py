@@ -32,7 +32,7 @@ from circuitry.study.generalization import CLASSIFIER
 from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
 from circuitry.study.run_selections import class_interpolations, domain_interpolations, main_settings, side_by_side
 from circuitry.study.sections.relations import LABEL_FREE, SHARED
-from circuitry.study.sections.scoreboards import size_curves
+from circuitry.study.sections.scoreboards import size_curves, with_settings
 from circuitry.study.sections.separations import PANELS, panel_references
 
 HERE = Path(__file__).resolve().parent
@@ -137,12 +137,13 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
 @figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
     curves = table(tables, "curves").query(f"{MEAN_MARGIN} and measure == 'selectivity'")
-    return size_curves(curves, "selectivity", title)
+    return size_curves(with_settings(curves), "selectivity", title)
 
 
 @figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
-    parts = [table(tables, f"{name}/summary").query(MEAN_MARGIN).assign(setting=MODELS[name]) for name in MODELS]
+    named = {name: with_settings(table(tables, f"{name}/summary").query(MEAN_MARGIN)) for name in MODELS}
+    parts = [part.assign(setting=MODELS[name]) for name, part in named.items()]
     return cost_against_quality(pd.concat(parts, ignore_index=True))
 
 

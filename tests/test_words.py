@@ -40,7 +40,7 @@ AVOIDED = {
 
 def public_names() -> dict[str, list[str]]:
     """Return the modules of the package by public name that is defined at their top."""
-    found = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):

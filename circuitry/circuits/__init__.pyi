@@ -3,6 +3,10 @@ from .across_domains import compare_domains as compare_domains
 from .attribution import AttributionParts as AttributionParts
 from .attribution import attribute as attribute
 from .attribution import attribute_parts as attribute_parts
+from .budgets import BUDGETS as BUDGETS
+from .budgets import LEARNED as LEARNED
+from .budgets import shares_of as shares_of
+from .budgets import strongest_units as strongest_units
 from .circuit_settings import EDGE_METHODS as EDGE_METHODS
 from .circuit_settings import AttributionSettings as AttributionSettings
 from .circuit_settings import ExtractionSettings as ExtractionSettings

@@ -1,7 +1,8 @@
 """Attribution: from an encoder, images and a metric to an `AttributionGraph`.
 
 1. `nodes`: integrated gradients of the metric at every site score every unit;
-2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
+2. the units with the largest absolute score are kept, by a budget (`budgets`); in a feature basis
+   these are latents, never error units;
 3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
    and neurons (`in_components`) effects on the metric score those between any two sites, through the residual stream.
 
@@ -18,10 +19,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_between, edges_made_with
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
+from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.baselines import AnyBaseline, check_count
 from circuitry.models.encoder import Encoder
@@ -45,12 +47,13 @@ def attribute(
     *,
     edge_rule: QuadratureRule | None = None,
     edges: str | None = None,
+    budget: str = SAME_SHARE,
     memory_gib: float = 1.0,
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
-    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. The share of units, the
-    rules and the methods of edges are explained at `AttributionSettings`, which has the same defaults.
+    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. The share of units, its
+    budget, the rules and the methods of edges are explained at `AttributionSettings`, which has the same defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -76,7 +79,7 @@ def attribute(
         >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
-    settings = AttributionSettings(node_fraction, rule, edge_rule, edges)
+    settings = AttributionSettings(node_fraction, budget, rule, edge_rule, edges)
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
@@ -164,8 +167,7 @@ def _nodes(task: Task, settings: AttributionSettings) -> NodeEffects:
 
 
 def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
-    scores = nodes_of(encoder, nodes.scores)
-    return {site: keep_units(of_site, settings.node_fraction) for site, of_site in scores.items()}
+    return strongest_units(nodes_of(encoder, nodes.scores), settings.node_fraction, settings.budget)
 
 
 def _graph(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from circuitry.circuits.budgets import BUDGETS, SAME_SHARE, check_budget
 from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column, part_numbers
 from circuitry.models.folder_work import FolderSettings
@@ -42,7 +43,10 @@ class AttributionSettings(StudySettings):
     STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE}
 
     node_fraction: float = 0.1
-    """Share of the units of each site that is kept, in (0, 1]."""
+    """Share of the units that is kept, in (0, 1]."""
+    budget: str = SAME_SHARE
+    """How the share is shared out over the sites: same-share, of every site, or global, by the scores of all sites
+    together."""
     rule: Rule = None
     """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
     graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
@@ -64,6 +68,12 @@ class AttributionSettings(StudySettings):
         for name, rule in (("rule", self.rule), ("edge_rule", self.edge_rule)):
             if rule is not None:
                 check_kinds(**{name: (rule, QuadratureRule)})
+        if not isinstance(self.budget, str):
+            raise InputError(
+                f"An attribution has one of the budgets {', '.join(BUDGETS)}, but {self.budget!r} was given: keep "
+                "units by a table with strongest_units."
+            )
+        check_budget(self.budget)
         if self.edges is not None and self.edges not in EDGE_METHODS:
             raise InputError(f"Edges are scored by one of {', '.join(EDGE_METHODS)}, but {self.edges!r} was given.")
         if self.autocast not in (None, "bfloat16", "float16"):
@@ -83,6 +93,7 @@ class AttributionSettings(StudySettings):
         """Return what changes the scores, in plain values; `Task.made_with` has the rest."""
         return {
             "node_fraction": self.node_fraction,
+            "budget": self.budget,
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
             "edge_method": self.edges,

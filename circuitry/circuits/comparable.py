@@ -18,6 +18,7 @@ COMPARED_SETTINGS = {
     "hooked_sites": "the list of sites with hooks",
     "metric": "the metric",
     "node_fraction": "the share of kept units",
+    "budget": "the budget",
     "node_rule": "the quadrature rule of nodes",
     "edge_rule": "the quadrature rule of edges",
     "edges": "the kind of edges",

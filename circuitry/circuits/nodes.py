@@ -12,7 +12,6 @@ A positive effect means that the unit helps: ablating it lowers the metric. The 
 metric(clean) - metric(baseline at the site); both numbers are returned.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -114,18 +112,6 @@ def nodes_of(encoder: Encoder, scores: Mapping[str, np.ndarray]) -> dict[str, np
     """Return the scores of the units that may be nodes: in a feature basis the latents, never the error units."""
     ends = {site: units.start for site, units in encoder.error_units.items()}
     return {site: found[: ends.get(site)] for site, found in scores.items()}
-
-
-def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.ndarray, " kept"]:
-    """Return the ceil(fraction * units) units with the largest absolute score, largest first.
-
-    Raises:
-        InputError: for a fraction outside (0, 1].
-    """
-    if not 0 < fraction <= 1:
-        raise InputError(f"The fraction of units to keep lies in (0, 1], but {fraction} was given.")
-    k = math.ceil(round(fraction * len(scores), 9))  # 0.07 * 100 is 7.000000000000001
-    return np.argsort(-np.abs(scores), kind="stable")[:k].astype(np.int64)
 
 
 def clean_run(

@@ -14,12 +14,12 @@ from dataclasses import replace
 import pandas as pd
 
 from circuitry.circuits.across_domains import compare_domains
+from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.circuit_settings import STUDY_RULE, ExtractionSettings
 from circuitry.circuits.class_pass import FEWEST_KEPT, ReadingSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
-from circuitry.circuits.nodes import keep_units
 from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
@@ -151,7 +151,7 @@ def free_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.D
 
 def with_fraction(graph: AttributionGraph, fraction: float) -> AttributionGraph:
     """Return a graph that keeps another share of its units, without edges: their scores are of the former units."""
-    kept = {site: keep_units(scores, fraction) for site, scores in graph.node_scores.items()}
+    kept = strongest_units(graph.node_scores, fraction, graph.settings.get("budget", SAME_SHARE))
     settings = graph.settings | {"node_fraction": fraction}
     return replace(graph, kept_units=kept, edge_scores={}, settings=settings)
 

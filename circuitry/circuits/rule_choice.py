@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import SQUARED, STUDY_RULE, AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, edge_rule, edges_between
-from circuitry.circuits.nodes import keep_units, node_effects, nodes_of
+from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
@@ -107,7 +108,7 @@ class RuleErrors:
         return self._score_edges(self.reference)
 
     def _keep(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {site: keep_units(found, self.settings.node_fraction) for site, found in scores.items()}
+        return strongest_units(scores, self.settings.node_fraction, self.settings.budget)
 
     def _score_nodes(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
         with self.task.running(gradients=True):

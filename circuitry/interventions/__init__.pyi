@@ -5,6 +5,8 @@ from .circuit_checks import CausalChecks as CausalChecks
 from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units
+from .counted_sites import counted_sites as counted_sites
+from .counted_sites import site_roles as site_roles
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -37,6 +39,6 @@ from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity
 from .transfer_tables import transfer_matrix as transfer_matrix
 from .transfer_tables import transfer_over_depth as transfer_over_depth
-from .unit_scores import LEARNED as LEARNED
+from .unit_scores import FISHER as FISHER
 from .unit_scores import METHODS as METHODS
 from .unit_scores import score_units as score_units

@@ -6,6 +6,7 @@ distance. Its mean over images is the diagonal of the Fisher information, as in 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,28 @@ def answer_changes(
         direction = torch.randn(found.shape, generator=generator).to(found)
         total += torch.autograd.grad(found, [at], [direction])[0].square()
     return total / len(images)
+
+
+def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
+    """Return the squared change of the answers by each gate while all are open.
+
+    Images of the class and of other classes count alike, however many there are of each.
+
+    Args:
+        runs: Images under gates, as `Gated` holds them.
+        answers: What is kept of the embeddings.
+        n_images: Images of the class, and of others, at most (default: all).
+    """
+    generator = torch.Generator().manual_seed(0)  # every call begins alike
+    whole = torch.ones(runs.n_gates, device=runs.embeddings.device)
+    sides = [range(runs.n_own), range(runs.n_own, len(runs))]
+
+    def answers_under(gates: Tensor, places: Tensor) -> Tensor:
+        return answers(runs.run(gates, places))
+
+    return torch.stack(
+        [answer_changes(answers_under, whole, side[:n_images], generator) for side in sides if side]
+    ).mean(0)
 
 
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from circuitry.circuits.budgets import SAME_SHARE, check_budget
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
@@ -33,11 +34,14 @@ class CheckSettings(FolderSettings):
     found with)."""
     seen: bool = False
     """Check on the images that the circuits were found on, instead of others."""
+    budget: str = SAME_SHARE
+    """How the size of a circuit is shared out over the sites: same-share or global; see `AblationSettings`."""
     keep_error: bool = False
     """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_budget(self.budget)
         if self.n_others < 0:
             raise InputError(f"Images of other classes are zero or more, but n_others={self.n_others} was given.")
         if not isinstance(self.baseline, str) and as_baseline(self.baseline).n_images is not None:

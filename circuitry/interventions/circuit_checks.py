@@ -115,8 +115,8 @@ class CausalChecks(FolderWork):
     @property
     def provenance(self) -> dict[str, Any]:
         """What made the numbers: model, circuits, settings, versions."""
-        settings = self.settings
-        asked = {name: getattr(settings, name) for name in ("n_images", "n_others", "seen", "keep_error", "seed")}
+        settings, names = self.settings, ("n_images", "n_others", "seen", "budget", "keep_error", "seed")
+        asked = {name: getattr(settings, name) for name in names}
         return {"model": self.clip.name, "circuits": self.graphs.settings, **self.asked, **asked, **versions()}
 
     def extract_faithfulness(
@@ -146,9 +146,11 @@ class CausalChecks(FolderWork):
             InputError: for a folder made with other settings or images, with the difference; when no image at all can
                 be read; and what `faithfulness_curve` raises.
         """
-        asked = {"rankings": list(rankings), "fractions": list(fractions), "random_draws": random_draws}
+        sizes = {"budget": self.settings.budget, "fractions": list(fractions)}
+        asked = {"rankings": list(rankings), **sizes, "random_draws": random_draws}
         folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.keys, **asked, one_site=one_site)
         settings = AblationSettings(
+            budget=self.settings.budget,
             keep_error=self.settings.keep_error,
             fractions=fractions,
             random_draws=random_draws,

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from circuitry.circuits.budgets import SAME_SHARE, Budget, strongest_units
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import keep_units
 from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
@@ -72,26 +72,30 @@ def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None)
 
 
 def take_top_units(
-    graph: AttributionGraph, fraction: float, ranking: str = "absolute", sites: Sequence[str] | None = None
+    graph: AttributionGraph,
+    fraction: float,
+    ranking: str = "absolute",
+    sites: Sequence[str] | None = None,
+    budget: Budget = SAME_SHARE,
 ) -> dict[str, np.ndarray]:
-    """Return the ceil(fraction * units) first units of every site.
+    """Return the first units of the sites, as many as a budget gives each.
 
     Args:
         graph: The attribution that ranks the units.
         fraction: Share to keep, in (0, 1].
         ranking: One of `RANKINGS`.
         sites: Sites of the circuit (default: all but `input`).
+        budget: How the share is shared out over the sites, see `circuitry.circuits.budgets`.
 
     Raises:
-        InputError: for a fraction outside (0, 1], another ranking, or sites that the graph lacks.
+        InputError: for a fraction outside (0, 1], another ranking or budget, or sites that the graph lacks.
     """
     check_ranking(ranking)
-    found = {}
-    for site in choose_sites(graph, sites):
-        scores = graph.node_scores[site]
-        by_benefit = scores - scores.min()  # none is negative, so that the largest are those that help most
-        found[site] = keep_units(by_benefit if ranking == "signed" else scores, fraction)
-    return found
+    scores = {site: graph.node_scores[site] for site in choose_sites(graph, sites)}
+    if ranking == "signed":  # none is negative then, so that the largest are those that help most
+        least = min(of_site.min() for of_site in scores.values())
+        scores = {site: of_site - least for site, of_site in scores.items()}
+    return strongest_units(scores, fraction, budget)
 
 
 def check_ranking(ranking: str) -> None:

@@ -40,7 +40,7 @@ class FaithfulnessCurve:
     """
 
     fractions: tuple[float, ...]
-    """Share of the units kept at every site, ascending."""
+    """Share of the units kept, ascending."""
     ranking: str
     """Which units come first, see `circuit_sets.RANKINGS`."""
     n_units: tuple[int, ...]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import check_ranking, circuit_sites, take_top_units
@@ -46,8 +47,11 @@ class AblationSettings:
 
     ranking: str = "absolute"
     """Which units come first, see `circuit_sets.RANKINGS`."""
+    budget: Budget | None = None
+    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: the same share
+    of every site; a mask its own counts)."""
     fractions: Sequence[float] = MIB_FRACTIONS
-    """Sizes of the circuits of a curve as shares of the units of every site, ascending in (0, 1]."""
+    """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
     keep_error: bool = False
     """Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are ablated.
     Marks et al. 2024 (arXiv 2403.19647) report both."""
@@ -64,6 +68,8 @@ class AblationSettings:
                 f"{self.random_draws} were given."
             )
         check_ranking(self.ranking)
+        if self.budget not in (None, LEARNED):
+            check_budget(self.budget)
 
 
 def faithfulness_curve(
@@ -89,8 +95,11 @@ def faithfulness_curve(
     """
     check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     sites = circuit_sites(task, graph)
-    circuits = [take_top_units(graph, fraction, settings.ranking, sites) for fraction in settings.fractions]
-    return replace(measure_circuits(task, graph, circuits, settings), fractions=tuple(map(float, settings.fractions)))
+    budget = settings.budget or SAME_SHARE
+    circuits = [take_top_units(graph, share, settings.ranking, sites, budget) for share in settings.fractions]
+    curve = measure_circuits(task, graph, circuits, settings)
+    fractions = tuple(map(float, settings.fractions))
+    return replace(curve, fractions=fractions, settings=curve.settings | {"budget": budget_name(budget)})
 
 
 def measure_circuits(

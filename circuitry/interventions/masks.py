@@ -34,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.edges import Edges
-from circuitry.interventions.answers import Answers, answer_changes, default_answers, normal_ranks
+from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
 from circuitry.interventions.gated import Gated
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
@@ -157,18 +157,7 @@ class _Learning:
                 f"A step draws images of the class and of others, but batch_size={settings.batch_size} leaves none for "
                 f"one of them: take at least {len(self.sides)}."
             )
-        self.first = START_WEIGHT * normal_ranks(self._importance())
-
-    def _importance(self) -> Tensor:
-        """Return the squared change of the answers by each gate, images of the class and others alike in weight."""
-        generator = torch.Generator().manual_seed(0)  # seeds begin alike
-
-        def answers_under(gates: Tensor, places: Tensor) -> Tensor:
-            return self.answers(self.runs.run(gates, places))
-
-        whole = torch.ones(self.runs.n_gates, device=self.device)
-        sides = [side[:IMPORTANCE_IMAGES].tolist() for side in self.sides]
-        return torch.stack([answer_changes(answers_under, whole, side, generator) for side in sides]).mean(0)
+        self.first = START_WEIGHT * normal_ranks(gate_importance(runs, answers, IMPORTANCE_IMAGES))
 
     def learn(self, sizes: Sequence[float], bar: "tqdm[Any]") -> LearnedMasks:
         """Return the masks of all sizes."""

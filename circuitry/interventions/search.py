@@ -9,9 +9,11 @@ smallest size that reaches it is searched, each method by the same bisection of 
 | ``input-path`` | gradients along a path of the image (`image_path`) | points |
 | ``gradient`` | gradient x (baseline - activation), attribution patching | one |
 | ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
+| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
 | ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
 
-The first four rank units one by one, and keep the same share of every site; the last shares a circuit out over sites.
+All but the last rank units one by one; ``AblationSettings.budget`` shares a circuit out over the sites (`budgets`). A
+mask has counts of its own, which the budget ``learned`` gives the other methods.
 
 Which to take, by ``experiments/scoreboard.py`` (tables: ``experiments/results/scoreboard``): masks, the default, where
 a circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
@@ -25,9 +27,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from scipy.special import expit
 
+from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, shares_of
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
@@ -36,7 +38,7 @@ from circuitry.interventions.faithfulness import AblationSettings, measure_circu
 from circuitry.interventions.found_circuit import FoundCircuit
 from circuitry.interventions.gated import with_others
 from circuitry.interventions.masks import MaskSettings, learn_masks
-from circuitry.interventions.unit_scores import LEARNED, METHODS, score_units
+from circuitry.interventions.unit_scores import FISHER, METHODS, score_units
 from circuitry.models.metrics import metric_name
 from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
@@ -48,6 +50,9 @@ MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""
+
+SCORED_BY = {FISHER: "squared change of the answers", LEARNED: "gate of the mask"}
+"""What the scores of a method are, where they are no effects on the metric."""
 
 Proposer = Callable[[Sequence[float]], list[AttributionGraph]]
 """Makes the circuits of some sizes."""
@@ -133,13 +138,22 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
     if method not in METHODS:
         raise InputError(f"Circuits are found by one of {', '.join(METHODS)}, but {method!r} was given.")
     if method == LEARNED:
+        if settings.budget not in (None, LEARNED):
+            raise InputError(
+                f"A learned mask has its own counts, but the budget {budget_name(settings.budget)!r} was given: leave "
+                "it out, or rank the units by another method."
+            )
         return lambda sizes: _learned(task, sizes, masks, settings)
-    everything, n_own = with_others(task)
-    own = everything.of_some(torch.cat(list(everything.images)), slice(n_own))
-    graph = _graph(task, score_units(own, method), method, f"effect on the {metric_name(task.metric)}", settings)
+    scored_by = SCORED_BY.get(method, f"effect on the {metric_name(task.metric)}")
+    graph = _graph(task, score_units(task, method), method, scored_by, settings)
 
     def rank(sizes: Sequence[float]) -> list[AttributionGraph]:
-        return [replace(graph, kept_units=take_top_units(graph, size, settings.ranking)) for size in sizes]
+        budgets: Sequence[Budget] = [settings.budget or SAME_SHARE] * len(sizes)
+        if settings.budget == LEARNED:
+            n_units = {site: len(scores) for site, scores in graph.node_scores.items()}
+            budgets = [shares_of(take_kept_units(one), n_units) for one in _learned(task, sizes, masks, settings)]
+        taken = zip(sizes, budgets, strict=True)
+        return [replace(graph, kept_units=take_top_units(graph, n, settings.ranking, None, b)) for n, b in taken]
 
     return rank
 
@@ -151,7 +165,7 @@ def _learned(
     found = learn_masks(task, sizes, masks, keep_error=settings.keep_error)
     gates = {site: np.nan_to_num(expit(scores.astype(float))) for site, scores in found.scores.items()}
     effects = NodeEffects(gates, {}, with_others(task)[1])
-    graph = _graph(task, effects, LEARNED, "gate of the mask", settings)
+    graph = _graph(task, effects, LEARNED, SCORED_BY[LEARNED], settings)
     graph = replace(graph, settings=graph.settings | {"lost": found.lost, "steps": found.steps, "seed": masks.seed})
     units = [{site: np.flatnonzero(chosen) for site, chosen in kept.items()} for kept in found.kept]
     return [replace(graph, kept_units={s: u[np.argsort(-gates[s][u])] for s, u in kept.items()}) for kept in units]
@@ -162,6 +176,7 @@ def _graph(
 ) -> AttributionGraph:
     """Return scores of all units as a graph that keeps none yet."""
     made_with = {"method": method, "scored_by": scored_by, "ranking": settings.ranking, **task.made_with}
+    made_with["budget"] = budget_name(settings.budget or (LEARNED if method == LEARNED else SAME_SHARE))
     made_with |= {"edges": IN_STREAM} if in_stream(task.encoder) else {}
     errors = {s: effects.scores[s][u.start :] for s, u in task.encoder.error_units.items() if s in effects.scores}
     nodes, sites = nodes_of(task.encoder, effects.scores), tuple(site for site in task.sites if site != INPUT)

@@ -1,17 +1,24 @@
 """Scores of single units, by each method that ranks units one by one."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+import torch
+
+from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.circuit_settings import DEFAULT_RULE
 from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.nodes import NodeEffects, node_effects
 from circuitry.circuits.quadrature import left_rule, midpoint_rule
+from circuitry.interventions.answers import default_answers, gate_importance
+from circuitry.interventions.gated import Gated, with_others
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 
-LEARNED = "learned"
-METHODS = ("site-path", "input-path", "gradient", "patching", LEARNED)
+PATCHING, FISHER = "patching", "fisher"
+METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
 """Methods that find the units of a circuit; all but the last rank units one by one. See `search`."""
 
 
@@ -19,14 +26,53 @@ def score_units(task: Task, method: str) -> NodeEffects:
     """Return the scores of all units at the task's sites but the image, error units too.
 
     Args:
-        task: Encoder, images, metric, baseline and sites.
+        task: Encoder, images, metric, baseline and sites; for ``fisher`` with images of other classes, which the other
+            methods leave out.
         method: One of `METHODS` but ``learned``.
+
+    Returns:
+        Effects of the units, positive where they help; of ``fisher`` squared changes of the answers, none negative and
+        0 for error units.
     """
-    task = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
-    if method == "patching":
-        found = patch_effects(task)
-        return NodeEffects(found.scores, {}, found.n_images)
+    inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
+    if method == FISHER:
+        return _squared_changes(inner)
+    everything, n_own = with_others(inner)
+    return _EFFECTS[method](everything.of_some(torch.cat(list(everything.images)), slice(n_own)))
+
+
+def _squared_changes(task: Task) -> NodeEffects:
     with task.running(gradients=True):
-        if method == "site-path":
-            return node_effects(task, DEFAULT_RULE)
-        return image_path_effects(task, midpoint_rule(2) if method == "input-path" else left_rule(1))
+        runs = Gated(task)
+        found = gate_importance(runs, default_answers(task.metric)).cpu().numpy()
+    scores = {site: np.nan_to_num(of_site) for site, of_site in runs.scored(found.astype(float)).items()}
+    return NodeEffects(scores, {}, runs.n_own)
+
+
+def _exact(task: Task) -> NodeEffects:
+    found = patch_effects(task)
+    return NodeEffects(found.scores, {}, found.n_images)
+
+
+def _along_sites(task: Task) -> NodeEffects:
+    with task.running(gradients=True):
+        return node_effects(task, DEFAULT_RULE)
+
+
+def _along_image(points: int) -> Callable[[Task], NodeEffects]:
+    rule = left_rule(1) if points == 1 else midpoint_rule(points)
+
+    def effects(task: Task) -> NodeEffects:
+        with task.running(gradients=True):
+            return image_path_effects(task, rule)
+
+    return effects
+
+
+_EFFECTS: dict[str, Callable[[Task], NodeEffects]] = {
+    "site-path": _along_sites,
+    "input-path": _along_image(2),
+    "gradient": _along_image(1),
+    PATCHING: _exact,
+}
+"""Methods that score units by effects on the metric."""

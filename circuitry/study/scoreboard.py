@@ -17,14 +17,15 @@ from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS
+from circuitry.interventions.unit_scores import PATCHING
 from circuitry.runs.errors import InputError
 
-JOB = ("class", "method", "baseline", "metric")
+JOB = ("class", "method", "budget", "baseline", "metric")
 """Columns that identify a search."""
 
 
 class Judged(NamedTuple):
-    """One search: the circuits of one class by one method, with one baseline and metric."""
+    """One search: the circuits of one class by one method and budget, with one baseline and metric."""
 
     curve: FaithfulnessCurve
     """One circuit for each size of the grid, measured on images not used to find it."""
@@ -44,7 +45,7 @@ def scoreboard_tables(
     """Return the tables of a scoreboard.
 
     Args:
-        judged: Searches by class, method, baseline and metric; the method ``patching`` is the reference of ranks.
+        judged: Searches by `JOB`; the method ``patching`` is the reference of ranks.
         sizes: The grid.
         targets: Selectivities for `smallest_sizes`.
 
@@ -54,13 +55,13 @@ def scoreboard_tables(
         means over classes with Student's intervals; ``by_class``: the summary by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
+    exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == PATCHING}
     for job, one in judged.items():
         names = dict(zip(JOB, job, strict=True))
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
         known = areas_of(one.curve, sizes)
-        exact = judged.get((job[0], "patching", *job[2:]))
-        if exact is not None:
-            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact.graph.node_scores)
+        if (same := (job[0], *job[3:])) in exact:
+            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact[same])
         known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
         for row in one.stability:
             what = f"{row['kind']}, overlap at {row['size']:g}"
@@ -74,7 +75,7 @@ def scoreboard_tables(
 
 
 def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
-    """Return the rows of `judge_circuit` of all searches that have some, with class, method, baseline and metric."""
+    """Return the rows of `judge_circuit` of all searches that have some, with the columns `JOB`."""
     named = {job: dict(zip(JOB, job, strict=True)) for job in judged}
     return pd.DataFrame([{**named[job], **row} for job, one in judged.items() for row in one.tests])
 

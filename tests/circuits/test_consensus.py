@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from circuitry import AttributionGraph, InputError
+from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.consensus import find_consensus
-from circuitry.circuits.nodes import keep_units
 from tests.circuits.test_measures import chain, random_graph
 
 PAIRS = (("a", "b"), ("b", "c"))
@@ -24,7 +24,7 @@ def with_edges(seed: int) -> tuple[AttributionGraph, list[AttributionGraph], dic
         replace(base, node_scores={s: v[p] for s, v in noisy.items()}, n_images=int(count)) for p, count in enumerate(n)
     ]
     scores = {site: n @ values / 9 for site, values in noisy.items()}
-    kept = {site: keep_units(values, 0.4) for site, values in scores.items()}
+    kept = strongest_units(scores, 0.4)
     edges = {pair: rng.normal(size=(3, 4, 4)) for pair in PAIRS}
     whole_edges = {pair: np.tensordot(n / 9, values, 1) for pair, values in edges.items()}
     return replace(base, node_scores=scores, kept_units=kept, edge_scores=whole_edges, n_images=9), parts, edges
@@ -41,7 +41,7 @@ def test_stability_is_the_share_of_all_draws_by_enumeration() -> None:
         total = sum(n[p] for p in draw)
         for site, rows in held_units.items():
             scores = np.sum([n[p] * parts[p].node_scores[site] for p in draw], 0) / total
-            strongest = set(keep_units(scores, 0.4).tolist())
+            strongest = set(strongest_units({site: scores}, 0.4)[site].tolist())
             units = whole.kept_units[site].tolist()
             rows.append([u in strongest and scores[u] * whole.node_scores[site][u] > 0 for u in units])
         for pair, rows in held_edges.items():

@@ -23,8 +23,8 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import Completeness, Measure, chance_overlap, depth_bias, similarity
+from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.measures import MEASURES, mean_chance_overlap, permuted_units, similarity_matrices
-from circuitry.circuits.nodes import keep_units
 from circuitry.circuits.similarity_matrix import circuit_arrays
 from tests.circuits.test_graph import small_graph
 
@@ -37,7 +37,7 @@ def random_graph(
     """A layered graph with random scores."""
     rng = np.random.default_rng(seed)
     scores = {site: rng.normal(size=units) for site in SITES}
-    kept = {site: keep_units(v, fraction) for site, v in scores.items()}
+    kept = strongest_units(scores, fraction)
     edges = {pair: rng.normal(size=(len(kept[pair[1]]), len(kept[pair[0]]))) for pair in (("a", "b"), ("b", "c"))}
     return AttributionGraph(
         SITES, scores, kept, edges, {site: Completeness(0.0, 0.0) for site in SITES}, 4, class_name, domain

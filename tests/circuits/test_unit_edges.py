@@ -170,7 +170,7 @@ def test_images_in_parts_give_the_same_edges() -> None:
 def test_edges_of_all_images_are_means_of_the_parts() -> None:
     encoder, images = opened()
     task = Task(encoder, images, metric, baseline=images.flip(0), work=QUIET)
-    found = attribute_parts(task, AttributionSettings(1.0, left_rule(2)), np.array([0, 1, 1]))
+    found = attribute_parts(task, AttributionSettings(node_fraction=1.0, rule=left_rule(2)), np.array([0, 1, 1]))
     whole = attribute(encoder, images, metric, 1.0, left_rule(2), images.flip(0), progress=False)
     pair = ("trunk.norm_pre", "trunk.blocks.1.attn")
     order = [found.whole.kept_units[site].argsort() for site in reversed(pair)]

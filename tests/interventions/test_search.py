@@ -19,6 +19,7 @@ from circuitry.interventions import (
 )
 from circuitry.models import Stage
 from circuitry.study import planted_convolution
+from tests.support.assert_same import assert_same
 from tests.support.feature_bases import make_sae
 from tests.support.work import QUIET
 
@@ -129,9 +130,47 @@ def test_rankings_are_the_exact_ones_where_the_tail_is_linear() -> None:
     encoder, images = additive(3), torch.rand(6, 3, 1, 1)
     task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], work=QUIET)
     exact = patch_effects(task).scores["units"]
-    for method in METHODS[:-1]:
+    for method in sorted({*METHODS} - {"learned", "fisher"}):
         found = find_circuit(task, method=method, size=0.5)
         assert stats.spearmanr(found.graph.node_scores["units"], exact).statistic == pytest.approx(1)
+
+
+def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> None:
+    encoder, own, others = additive(3), torch.rand(6, 3, 1, 1), torch.rand(2, 3, 1, 1)
+    task = Task(encoder, own, lambda e: e[:, 0], others=others, sites=["units"], work=QUIET)
+    found = find_circuit(task, method="fisher", size=0.5)
+    # Each unit's activation is what its gate changes; every image's answer has a random factor.
+    changes = encoder(torch.cat([own, others]), stop="units").numpy().astype(float)
+    factors = torch.randn(8, 1, generator=torch.Generator().manual_seed(0)).numpy()
+    squares = (factors * changes) ** 2
+    expected = (squares[:6].mean(0) + squares[6:].mean(0)) / 2
+    assert_same(found.graph.node_scores["units"], expected, at_least=1e-3)
+    assert found.graph.settings["scored_by"] == "squared change of the answers"
+
+
+def test_a_budget_shares_out_the_size_of_every_method() -> None:
+    planted = planted_convolution()
+    task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
+    masks = MaskSettings(steps=6)
+    (mask,) = propose_circuits(task, [0.5], masks=masks)
+    counts = [len(units) for units in mask.kept_units.values()]
+    for method in ("gradient", "fisher"):
+        by_budget = {
+            budget: find_circuit(
+                task, method=method, size=0.5, masks=masks, settings=AblationSettings(budget=budget, random_draws=1)
+            )
+            for budget in ("same-share", "global", "learned")
+        }
+        kept = {budget: [len(units) for units in found.units.values()] for budget, found in by_budget.items()}
+        scores = by_budget["global"].graph.node_scores
+        n_units = [len(of_site) for of_site in scores.values()]
+        assert kept["same-share"] == [-(-n // 2) for n in n_units]
+        first = np.argsort(-np.abs(np.concatenate([*scores.values()])), kind="stable")[: sum(n_units) // 2]
+        assert kept["global"] == np.histogram(first, np.cumsum([0, *n_units]))[0].tolist()
+        assert kept["learned"] == counts
+        assert {budget: found.graph.settings["budget"] for budget, found in by_budget.items()} == {b: b for b in kept}
+    with pytest.raises(InputError, match="global"):
+        find_circuit(task, size=0.5, settings=AblationSettings(budget="global"))
 
 
 @pytest.mark.parametrize("method", ["gradient", "patching", "learned"])

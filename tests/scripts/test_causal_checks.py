@@ -1,5 +1,6 @@
 """Circuits are tested, judged and carried over by scripts, and a browser draws the reports."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,11 +41,16 @@ def test_methods_are_judged_and_drawn(
     module.main(config)
     assert_drawn(out / "report.html", figures=5)
     summary = pd.read_csv(out / "results" / "toy" / "summary.csv")
+    contestants = [("gradient", "same-share"), ("gradient", "global"), ("gradient", "learned")]
+    contestants += [("patching", budget) for _, budget in contestants] + [("learned", "learned")]
+    assert set(zip(summary["method"], summary["budget"], strict=True)) == set(contestants)
     agreement = summary.query("what == 'rank correlation'").set_index(["method", "baseline"])["value"]
-    assert agreement["patching"].tolist() == pytest.approx([1, 1])
-    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 6
+    assert agreement["patching"].tolist() == pytest.approx([1] * 6)
+    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 14
     tests = pd.read_csv(out / "results" / "toy" / "tests.csv")
-    assert tests.groupby(["method", "baseline"])["test"].nunique().tolist() == [4] * 6
+    assert tests.groupby(["method", "budget", "baseline"])["test"].nunique().tolist() == [4] * 14
+    provenance = json.loads((out / "results" / "toy" / "provenance.json").read_text())
+    assert not {"input", "attnpool"} & {*provenance["sites"]}  # what is read out, and the image, are not counted
     assert tests.query("test == 'sufficiency'")["value"].between(0, 1).all()
     assert {"other images", "other seed"} == {what.split(",")[0] for what in summary["what"] if "overlap" in what}
     (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")

@@ -88,8 +88,10 @@ def test_means_over_classes_have_students_interval() -> None:
 def test_tables_of_a_scoreboard() -> None:
     sizes = (0.2, 0.8)
     found: dict[tuple[str, ...], Judged] = {
-        ("cat", "patching", "zero", "logit"): Judged(curve_of([0.0, 0.9]), graph_of([1, 2, 3, 5], [3]), 2.0, 4 * 10**9),
-        ("cat", "gradient", "zero", "logit"): Judged(
+        ("cat", "patching", "same-share", "zero", "logit"): Judged(
+            curve_of([0.0, 0.9]), graph_of([1, 2, 3, 5], [3]), 2.0, 4 * 10**9
+        ),
+        ("cat", "gradient", "global", "zero", "logit"): Judged(
             curve_of([0.6, 0.9]),
             graph_of([1, 2, 5, 3], [2]),
             1.0,

@@ -55,8 +55,14 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def with_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with a column ``setting``: baseline and metric in words."""
-    return table.assign(setting=table["baseline"] + " baseline, " + table["metric"])
+    """Return a table with a column ``setting``, baseline and metric in words, and the budget in the name of a method.
+
+    A method's own budget, and the only one of a table, is not named.
+    """
+    named = table.assign(setting=table["baseline"] + " baseline, " + table["metric"])
+    several = table.loc[table["budget"] != table["method"], "budget"].nunique() > 1
+    alone = (table["budget"] == table["method"]) | (not several)
+    return named.assign(method=named["method"].where(alone, named["method"] + ", " + named["budget"]))
 
 
 def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:

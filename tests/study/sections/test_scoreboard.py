@@ -6,15 +6,19 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.reports import Report
-from circuitry.study.sections.scoreboards import add_scoreboard
+from circuitry.study.sections.scoreboards import add_scoreboard, with_settings
 from tests.study.charts.test_scoreboard import SUMMARY
 
 
 def scoreboard() -> dict[str, pd.DataFrame]:
     named = SUMMARY.assign(baseline=SUMMARY["setting"].str.split(", ").str[0], metric="margin", n_classes=3)
+    named["budget"] = named["method"].where(named["method"] == "learned", "same-share")
     overlap = named[named["what"] == "size for 0.8, kept"].assign(what="other seed, overlap at 0.4", value=0.625)
     curve = pd.DataFrame({"circuit": ["kept", "random"], "size": 0.4, "value": [0.75, 0.0], "low": 0.0, "high": 1.0})
-    curves = [curve.assign(method="learned", baseline="mean", metric="margin", measure=m) for m in ("selectivity", "x")]
+    curves = [
+        curve.assign(method="learned", budget="learned", baseline="mean", metric="margin", measure=m)
+        for m in ("selectivity", "x")
+    ]
     planted = pd.DataFrame({"network": ["n"], "kind": ["node"], "site": ["s"], "method": ["learned"], "auroc": [0.875]})
     return {
         "summary": pd.concat([named, overlap], ignore_index=True),
@@ -30,3 +34,10 @@ def test_the_page_holds_the_numbers_of_the_tables(tmp_path: Path) -> None:
     for number in ("0.400 [0.300, 0.500]", "0.625", "0.875", "zero baseline, margin", "selectivity, mean baseline"):
         assert number in page
     assert len(report.plotly_figures) == 2  # cost, and the one curve that there is
+
+
+def test_budgets_are_named_where_there_are_several() -> None:
+    rows = [("gradient", "same-share"), ("gradient", "global"), ("learned", "learned")]
+    table = pd.DataFrame(rows, columns=["method", "budget"]).assign(baseline="mean", metric="logit")
+    assert with_settings(table)["method"].tolist() == ["gradient, same-share", "gradient, global", "learned"]
+    assert with_settings(table.iloc[1:])["method"].tolist() == ["gradient", "learned"]

@@ -1,0 +1,106 @@
+"""Which sites count in the size of a circuit: those whose units compute, and do not only hand on or read out.
+
+A circuit that drops the readout channels of other classes is small without having found anything. Two kinds of sites
+are told by runs of the encoder, whatever its architecture:
+
+- *readouts*: their units act on the embedding one by one, up to one factor for an image (a norm). Cut them into four
+  parts, and scale each part by a random factor: 16 such embeddings of an image differ within five directions, those of
+  the four parts and of what is carried past them. Anything that mixes units before a nonlinearity spans more.
+- *repeats*: every unit depends on one unit of the site before alone, such as a pooled channel. Zeroing half of the
+  units there leaves the other half here as they are.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from circuitry.models.encoder import Encoder
+from circuitry.models.sites import INPUT
+from circuitry.models.task import Task
+from circuitry.runs.given import check_kinds
+
+COUNTED, READOUT, REPEAT, IMAGE = "counted", "readout", "repeat", "image"
+"""Roles of sites."""
+N_PARTS = 4
+"""Parts of a site's units that are scaled together."""
+N_RUNS = 16
+"""Runs with other factors."""
+TOLERANCE = 1e-3
+"""Share of the change that may be left by rounding where a site is a readout, or repeats another."""
+N_IMAGES = 2
+"""Images that roles are told by."""
+
+
+def site_roles(task: Task) -> dict[str, str]:
+    """Return the role of each of the encoder's sites: ``counted``, ``readout``, ``repeat`` or ``image``.
+
+    A site that is a readout and repeats another is a readout. Roles are those of the encoder; two of the task's images
+    tell them, and its metric plays no part.
+
+    Example:
+        >>> site_roles(task)["global_pool"]
+        'readout'
+    """
+    check_kinds(task=(task, Task))
+    encoder, roles = task.encoder, {INPUT: IMAGE}
+    with task.running():
+        images = next(task.batches(N_IMAGES)).images
+        clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
+        for before, site in pairwise(encoder.sites):
+            if _reads_out(encoder, site, clean[site]):
+                roles[site] = READOUT
+            elif before != INPUT and _repeats(encoder, before, site, clean):
+                roles[site] = REPEAT
+            else:
+                roles[site] = COUNTED
+    return roles
+
+
+def counted_sites(task: Task) -> tuple[str, ...]:
+    """Return the sites of a task that count in a circuit's size; the others stay whole.
+
+    Example:
+        >>> body = dataclasses.replace(task, sites=counted_sites(task))
+        >>> find_circuit(body, size=0.4)
+    """
+    roles = site_roles(task)
+    return tuple(site for site in task.sites if roles[site] == COUNTED)
+
+
+def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
+    """Whether units act on the embedding one by one, up to a factor for each image."""
+    generator = torch.Generator().manual_seed(0)
+    n_units = _n_units(encoder, site, clean)
+    parts, part = min(N_PARTS, n_units), torch.randperm(n_units, generator=generator) % N_PARTS
+    runs = [torch.rand(parts, generator=generator)[part] for _ in range(N_RUNS)]
+    found = torch.stack([encoder(_scaled(encoder, site, clean, gates), site) for gates in runs], 1).double()
+    values = torch.linalg.svdvals(found - found.mean(1, keepdim=True)).square()
+    return bool((values[:, parts + 1 :].sum(1) <= TOLERANCE**2 * values.sum(1)).all())
+
+
+def _repeats(encoder: Encoder, before: str, site: str, clean: dict[str, Tensor]) -> bool:
+    """Whether each unit depends on the unit of the same number at the site before alone."""
+    ours = encoder.units_of(site, clean[site]).movedim(encoder.unit_dim(site), 0)
+    n_units = _n_units(encoder, before, clean[before])
+    if len(ours) != n_units:
+        return False
+    half = torch.randperm(n_units, generator=torch.Generator().manual_seed(0)) < n_units // 2
+    for kept in (half, ~half):
+        ablated = encoder(_scaled(encoder, before, clean[before], kept), before, site)
+        change = (encoder.units_of(site, ablated).movedim(encoder.unit_dim(site), 0) - ours).flatten(1).norm(dim=1)
+        if not change[kept].max() <= TOLERANCE * change[~kept].max():
+            return False
+    return True
+
+
+def _n_units(encoder: Encoder, site: str, clean: Tensor) -> int:
+    return encoder.units_of(site, clean).shape[encoder.unit_dim(site)]
+
+
+def _scaled(encoder: Encoder, site: str, clean: Tensor, gates: Tensor) -> Tensor:
+    """Return an activation with its units scaled; what is carried past them stays."""
+    dim = encoder.unit_dim(site)
+    factors = torch.ones(clean.shape[dim])
+    factors[: len(gates)] = gates.float()
+    return (clean.movedim(dim, -1) * factors.to(clean)).movedim(-1, dim)
