@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from circuitry.runs import InputError, Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
+from circuitry.runs import Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import Clip, DomainFolder
+from circuitry.cards import read_vocabulary
 from circuitry.data import image_listing
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
@@ -37,7 +38,7 @@ from circuitry.representations import (
 )
 from circuitry.representations.features import Ranking
 from circuitry.study import QuickstartModel, StudyRun
-from circuitry.study.mixtures import read_captions
+from circuitry.study.mixtures import caption_words
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.training import SaeTraining, train_sae_on_images
 
@@ -166,13 +167,10 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
 def words(config: Config, images: DomainFolder) -> tuple[str, ...]:
     """Return the vocabulary."""
     if config.vocabulary is not None:
-        if not config.vocabulary.is_file():
-            raise InputError(f"There is no vocabulary {config.vocabulary}: give a text file with one word a line.")
-        return tuple(line.strip() for line in config.vocabulary.read_text("utf-8").splitlines() if line.strip())
+        return read_vocabulary(config.vocabulary)
     if not (config.data / "captions.tsv").is_file():
         return default_vocabulary(images.all_classes)
-    in_captions = {word.strip(".,") for caption in read_captions(config.data).values() for word in caption.split()}
-    return (*images.all_classes, *sorted(in_captions))
+    return (*images.all_classes, *caption_words(config.data))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ ROOMS = (
         "representations",
         "circuits",
         "interventions",
+        "cards",
         "reports",
         "study",
     ),

@@ -12,10 +12,10 @@ A positive effect means that the unit helps: ablating it lowers the metric. The 
 metric(clean) - metric(baseline at the site); both numbers are returned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from circuitry.circuits.graph import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.metrics import Metric, checked_metric, metric_name
-from circuitry.models.task import Task
+from circuitry.models.task import Batch, Task
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
@@ -58,6 +58,57 @@ class NodeEffects:
         )
 
 
+class ImageEffects(NamedTuple):
+    """Node scores of some images, image by image."""
+
+    batch: Batch
+    clean: dict[str, Tensor]
+    """Activations by site."""
+    ends: dict[str, Tensor]
+    """The baseline's activations by site."""
+    effects: dict[str, Tensor]
+    """Effect [batch, units] by site; their mean over images are the node scores."""
+    metric_sum: float
+    """The clean metric, summed over the images."""
+
+
+def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
+    """Yield every unit's effect on the metric in each image, batch by batch.
+
+    Args:
+        task: With gradients running.
+        rule: Points and weights of the path integral; ``left_rule(1)`` is gradient times activation, whose gradients
+            at all sites are those of one run.
+
+    Raises:
+        InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
+            finite, or a baseline that does not fit.
+
+    Example:
+        >>> with task.running(gradients=True):
+        ...     for found in image_effects(task, left_rule(1)):
+        ...         found.effects["layer4.0"]    # [batch, units]
+    """
+    encoder, metric, sites = task.encoder, task.metric, task.sites
+    rows = rows_that_fit(encoder, task.work.memory_gib)
+    with tqdm(desc="nodes", unit="site", disable=not task.work.progress, leave=False) as bar:
+        for batch in task.batches():
+            clean, first, value = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
+            ends, effects = batch.ends(clean), dict[str, Tensor]()
+            for site in sites:
+                a, b = clean[site], ends[site]
+                gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.pop(site, None))
+                effects[site] = per_unit(encoder.units_of(site, (a - b) * gradient), encoder.unit_dim(site))
+                if not bool(effects[site].isfinite().all()):
+                    raise InputError(
+                        f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "
+                        "or infinite on the path to the baseline, although the metric itself is finite: look at its "
+                        "derivative there."
+                    )
+                bar.update()
+            yield ImageEffects(batch, clean, ends, effects, value)
+
+
 def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site.
 
@@ -67,38 +118,24 @@ def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) 
         autocast: Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``.
 
     Raises:
-        InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
-            finite, or a baseline that does not fit.
+        InputError: as `image_effects`.
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
-    rows = rows_that_fit(encoder, task.work.memory_gib)
     dtype = autocast and getattr(torch, autocast)
     precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     sums = {site: np.zeros(0) for site in sites}
     clean_sum, count = 0.0, 0
     ends_differ = {site: task.baseline.n_images is not None or site in encoder.carried for site in sites}
     baseline_sums = dict.fromkeys(sites, 0.0)
-    with precision, tqdm(desc="nodes", unit="site", disable=not task.work.progress, leave=False) as bar:
-        for batch in task.batches():
-            clean, first, value = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
-            ends = batch.ends(clean)
+    with precision:
+        for batch, _, ends, effects, value in image_effects(task, rule):
             for site in sites:
-                a, b = clean[site], ends[site]
                 if ends_differ[site]:
-                    baseline_sums[site] += _metric_sum(encoder, metric, b, site)
+                    baseline_sums[site] += _metric_sum(encoder, metric, ends[site], site)
                 elif not batch.start:  # the same for all images, so once will do
-                    baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
-                gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.get(site))
-                units = encoder.units_of(site, (a - b) * gradient)
-                effect = per_unit(units, encoder.unit_dim(site)).sum(0).cpu().double().numpy()
-                if not np.isfinite(effect).all():
-                    raise InputError(
-                        f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "
-                        "or infinite on the path to the baseline, although the metric itself is finite: look at its "
-                        "derivative there."
-                    )
+                    baseline_sums[site] = _metric_sum(encoder, metric, ends[site][:1], site)
+                effect = effects[site].sum(0).cpu().double().numpy()
                 sums[site] = effect + (sums[site] if sums[site].size else 0)
-                bar.update()
             clean_sum, count = clean_sum + value, count + len(batch.images)
     scores = {site: total / count for site, total in sums.items()}
     at_baseline = {site: total / (count if ends_differ[site] else 1) for site, total in baseline_sums.items()}

@@ -1,5 +1,6 @@
 from .base_sets import caption_table as caption_table
 from .captioning import sketch_captions as sketch_captions
+from .mixture_files import caption_words as caption_words
 from .mixture_files import check_one_study as check_one_study
 from .mixture_files import generated_captions as generated_captions
 from .mixture_files import mixture_summary as mixture_summary

@@ -39,6 +39,15 @@ def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
     return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
 
 
+def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
+
+    Raises:
+        InputError: as `read_captions`.
+    """
+    return tuple(sorted({word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}))
+
+
 def generated_captions(seed: int = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
     """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class.
 

@@ -1,0 +1,188 @@
+"""What is known about the units of a site, joined from the graphs, the images and the exact effects. No torch."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from circuitry.cards.seen_images import SeenImages
+from circuitry.cards.unit_card import ACTIVATION, EFFECT
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.data.parts import Key
+
+KINDS = ("zero", "mean", "other-domains")
+"""What replaces a unit in exact effects."""
+
+
+class CircuitScores:
+    """The units that any circuit of a folder keeps, with their scores in all of them.
+
+    Example:
+        >>> CircuitScores(graphs, list(graphs)).units["layer4.0"]
+    """
+
+    def __init__(self, graphs: GraphFolder, keys: Sequence[Key]) -> None:
+        self.keys = tuple(keys)
+        self.classes = tuple(dict.fromkeys(class_name for class_name, _ in keys))
+        self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
+        self.kept: dict[Key, dict[str, np.ndarray]] = {}
+        """Kept units by circuit and site, the largest absolute score first."""
+        self._scores: dict[Key, dict[str, np.ndarray]] = {}
+        for key in keys:
+            graph = graphs[key]
+            self.kept[key] = {site: graph.kept_units[site] for site in graph.inner_sites}
+            self._scores[key] = graph.node_scores
+
+    @cached_property
+    def units(self) -> dict[str, np.ndarray]:
+        """The units with a card by site, in ascending order."""
+        sites = next(iter(self.kept.values()))
+        return {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites with cards, in order."""
+        return tuple(self.units)
+
+    def columns(self, site: str) -> slice:
+        """Return the place of a site's units among all units."""
+        before = sum(len(self.units[earlier]) for earlier in self.sites[: self.sites.index(site)])
+        return slice(before, before + len(self.units[site]))
+
+    def by_key(self, site: str, of: Mapping[Key, np.ndarray], fill: Any) -> np.ndarray:
+        """Return values [units] of circuits as an array [units, classes, domains]."""
+        found = np.full((len(self.units[site]), len(self.classes), len(self.domains)), fill)
+        for key, values in of.items():
+            found[:, self.classes.index(key[0]), self.domains.index(key[1])] = values
+        return found
+
+    def effects(self, site: str) -> Float[np.ndarray, "units classes domains"]:
+        """Return the scores of a site's units in all circuits."""
+        units = self.units[site]
+        return self.by_key(site, {key: scores[site][units] for key, scores in self._scores.items()}, np.nan)
+
+    def is_kept(self, site: str) -> np.ndarray:
+        """Return which circuits hold the units of a site [units, classes, domains]."""
+        units = self.units[site]
+        return self.by_key(site, {key: np.isin(units, kept[site]) for key, kept in self.kept.items()}, False)
+
+
+def site_arrays(
+    scores: CircuitScores,
+    site: str,
+    seen: Sequence[SeenImages],
+    exact: Mapping[Key, Mapping[str, np.ndarray]],
+    bins: int,
+) -> dict[str, np.ndarray]:
+    """Return what the cards of a site are made of, arrays by name with a row for each unit.
+
+    Args:
+        scores: The circuits.
+        site: The site.
+        seen: The images of every domain.
+        exact: The file of exact effects of every circuit.
+        bins: Bins of the histograms.
+    """
+    units = scores.units[site]
+    by_domain = [one.activations[:, scores.columns(site)] for one in seen]
+    highest = np.max([_largest(values, np.max) for values in by_domain], axis=0)
+    lowest = np.min([_largest(values, np.min) for values in by_domain], axis=0)
+    edges, counts = histograms(by_domain, lowest, highest, bins)
+    arrays = {
+        "heat_scale": highest.clip(0),
+        "bin_edges": edges,
+        "counts": counts.astype(np.int32),
+        "effects": scores.effects(site),
+        "kept": scores.is_kept(site),
+        "clarity": np.stack([_clarities(one, site) for one in seen], 1),
+    }
+    first = np.cumsum([0, *(len(one.images) for one in seen)])
+    for by in (ACTIVATION, EFFECT):
+        places = [one.arrays[f"{by}/places/{site}"] for one in seen]
+        moved = [np.where(some >= 0, some + start, -1) for some, start in zip(places, first, strict=False)]
+        arrays[f"{by}/places"] = np.stack(moved, 1).astype(np.int32)
+        arrays[f"{by}/values"] = np.stack([one.arrays[f"{by}/values/{site}"] for one in seen], 1)
+        heat = [one.arrays.get(f"{by}/heat/{site}") for one in seen]
+        shapes = {some.shape for some in heat if some is not None}
+        if shapes:
+            (shape,) = shapes
+            joined = np.stack([np.zeros(shape, np.float32) if some is None else some for some in heat], 1)
+            arrays[f"{by}/heat"] = as_heat(joined, arrays["heat_scale"])
+    for kind in KINDS:
+        of = {key: _placed(found, kind, site, units) for key, found in exact.items() if f"{kind}/{site}" in found}
+        arrays[f"exact/{kind}"] = scores.by_key(site, of, np.nan)
+    return arrays
+
+
+def site_activations(scores: CircuitScores, site: str, seen: Sequence[SeenImages]) -> Float[np.ndarray, "images units"]:
+    """Return the activations of a site's units in the images of all domains."""
+    return np.concatenate([one.activations[:, scores.columns(site)] for one in seen])
+
+
+def histograms(
+    by_domain: Sequence[np.ndarray],
+    lowest: Float[np.ndarray, " units"],
+    highest: Float[np.ndarray, " units"],
+    bins: int,
+) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
+    """Return edges of bins for each unit, and how many images of each domain fall in [units, domains, bins].
+
+    ``by_domain`` are activations [images, units] of each domain.
+    The axis of a unit goes from its lowest activation, or zero where that is above, to its highest.
+    """
+    start = np.minimum(lowest, 0)
+    stop = np.where(highest > start, highest, start + 1)
+    edges = np.linspace(start, stop, bins + 1, axis=1).astype(np.float32)
+    counts = [
+        [np.histogram(values[:, unit], bins, (start[unit], stop[unit]))[0] for values in by_domain]
+        for unit in range(len(start))
+    ]
+    return edges, np.array(counts, np.int64).reshape(len(start), len(by_domain), bins)
+
+
+def clarity(embeddings: Float[np.ndarray, "images d"]) -> float:
+    """Return the mean cosine between the embeddings of different images; NaN for fewer than two.
+
+    Near 1 the images mean the same to the model (SemanticLens, Dreyer et al. 2025).
+
+    Example:
+        >>> clarity(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]]))
+        0.3333333333333333
+    """
+    n = len(embeddings)
+    if n < 2:
+        return float("nan")
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return float((np.square(unit.sum(0)).sum() - n) / (n * (n - 1)))
+
+
+def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]) -> np.ndarray:
+    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less.
+
+    Example:
+        >>> as_heat(np.array([[-1.0, 1.0, 2.0]]), np.array([2.0]))
+        array([[  0, 128, 255]], dtype=uint8)
+    """
+    each = scale.reshape(-1, *[1] * (maps.ndim - 1))
+    share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
+    found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)
+    return found
+
+
+def _largest(values: np.ndarray, of: Any) -> np.ndarray:
+    return of(values, axis=0) if len(values) else np.zeros(values.shape[1], np.float32)
+
+
+def _clarities(seen: SeenImages, site: str) -> np.ndarray:
+    places = seen.arrays[f"{ACTIVATION}/places/{site}"]
+    embeddings = seen.arrays["embeddings"].astype(float)
+    return np.array([clarity(embeddings[some[some >= 0]]) for some in places])
+
+
+def _placed(found: Mapping[str, np.ndarray], kind: str, site: str, units: np.ndarray) -> np.ndarray:
+    """Return the exact effects of a circuit among all units of the site; NaN where they were not measured."""
+    values = np.full(len(units), np.nan)
+    values[np.searchsorted(units, found[f"units/{site}"])] = found[f"{kind}/{site}"]
+    return values

@@ -1,0 +1,210 @@
+"""The folder that `unit_cards` leaves: what it holds, and how cards are read from it. No torch.
+
+images/<domain>.json         the images of a domain
+images/<domain>.npy          activation [images, units] of every unit
+images/<domain>.safetensors  top images and embeddings of the domain
+exact/<class>/<domain>.safetensors    exact effects
+sites/<site>.safetensors     what the cards of a site are made of
+sites/<site>.json            names of its units
+words.json                   whether the model's words work
+thumbnails/<id>.webp
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages, UnitCard, UnitName, WordCheck
+from circuitry.runs.arrays import read_arrays
+from circuitry.runs.errors import InputError
+from circuitry.runs.jobs import Job
+from circuitry.runs.manifest import NAME, read_manifest
+
+CARDS_FORMAT = "circuitry unit cards 1"
+"""Name and version of the folder and of the files in it."""
+COMMAND = "python experiments/unit_cards.py"
+"""What makes the folder."""
+IMAGES, EXACT, WORDS, SITE = "images", "exact", "words", "site"
+"""Kinds of jobs, the first part of their names; they are done in this order."""
+
+
+def card_file(folder: Path, job: Job) -> Path:
+    """Return the file that a job of `unit_cards` leaves last."""
+    kind, *names = job
+    if kind == WORDS:
+        return folder / "words.json"
+    if kind == SITE:
+        return folder / "sites" / f"{names[0]}.safetensors"
+    return folder / kind / Path(*names[:-1]) / f"{names[-1]}.safetensors"
+
+
+def thumbnail_file(folder: Path, image_id: str) -> Path:
+    """Return the file of an image's thumbnail."""
+    return folder / "thumbnails" / f"{image_id}.webp"
+
+
+def read_beside(path: Path) -> Any:
+    """Return what a JSON file of the folder holds; raise `InputError` for a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): run {COMMAND} again, which repairs it.") from error
+
+
+def names_as_json(names: Sequence[UnitName | None]) -> list[dict[str, Any] | None]:
+    """Return names as they are written; `CardFolder` reads them."""
+    return [None if name is None else vars(name) for name in names]
+
+
+class ActivationTable(NamedTuple):
+    """How active every unit is in the images of a domain."""
+
+    ids: tuple[str, ...]
+    """The images."""
+    values: Float[np.ndarray, "images units"]
+    """Activations, read from disk when used; columns in the order of `CardFolder.units`."""
+
+
+class CardFolder:
+    """The cards of all units of the circuits of a folder.
+
+    Args:
+        path: The folder that was given to `unit_cards`.
+
+    Raises:
+        InputError: for no such folder, one of something else or of another version, or one that is not finished.
+
+    Example:
+        >>> cards = CardFolder("runs/quickstart/cards")
+        >>> card = cards.card("layer4.0", 12)
+        >>> cards.thumbnail(card.top["activation"]["sketch"].ids[0])
+    """
+
+    HOW_TO_GET: ClassVar = "make one with unit_cards(...), and open it with CardFolder(path)"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not (self.path / NAME).is_file():
+            raise InputError(f"There are no unit cards at {self.path}: make them with {COMMAND}.")
+        self.manifest = read_manifest(self.path, CARDS_FORMAT)
+        jobs = [tuple(map(str, job)) for job in self.manifest["jobs"]]
+        missing = [job for job in jobs if not card_file(self.path, job).is_file()]
+        if missing:
+            raise InputError(
+                f"The unit cards at {self.path} are not finished, {len(missing)} of {len(jobs)} jobs are left, first "
+                f"{' '.join(missing[0])}: run {COMMAND} again, which goes on where it stopped."
+            )
+        keys = [job[1:] for job in jobs if job[0] == EXACT]
+        self.sites = tuple(job[1] for job in jobs if job[0] == SITE)
+        """Sites with cards, in the encoder's order."""
+        self.classes = tuple(dict.fromkeys(class_name for class_name, _ in keys))
+        """The axis "classes" of all arrays."""
+        self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
+        """The axis "domains" of all arrays."""
+        self._read: dict[str, _Site] = {}
+
+    def units(self) -> list[tuple[str, int]]:
+        """Return (site, unit) of every card, site by site."""
+        return [(site, unit) for site in self.sites for unit in self._units[site]]
+
+    @cached_property
+    def _units(self) -> dict[str, list[int]]:
+        return {site: list(map(int, units)) for site, units in self.manifest["config"]["units"].items()}
+
+    @cached_property
+    def images(self) -> dict[str, CardImage]:
+        """The images that cards show, by id."""
+        listed = (
+            CardImage(*row) for domain in self.domains for row in read_beside(self.path / "images" / f"{domain}.json")
+        )
+        return {image.id: image for image in listed}
+
+    @cached_property
+    def words(self) -> WordCheck:
+        """Whether the model's words work on these images."""
+        return WordCheck(**read_beside(self.path / "words.json"))
+
+    def thumbnail(self, image_id: str) -> bytes:
+        """Return an image as the model sees it, 96 x 96 pixels as WebP.
+
+        Raises:
+            KeyError: for an unknown image.
+        """
+        if image_id not in self.images:
+            raise KeyError(f"no image {image_id!r} in {self.path}")
+        return thumbnail_file(self.path, image_id).read_bytes()
+
+    def activations(self, domain: str) -> ActivationTable:
+        """Return how active every unit is in the images of a domain."""
+        ids = tuple(row[0] for row in read_beside(self.path / "images" / f"{domain}.json"))
+        return ActivationTable(ids, np.load(self.path / "images" / f"{domain}.npy", mmap_mode="r"))
+
+    def card(self, site: str, unit: int) -> UnitCard:
+        """Return the card of a unit.
+
+        Raises:
+            KeyError: for a unit that is in no circuit.
+            InputError: for a damaged file.
+        """
+        if unit not in self._units.get(site, ()):
+            raise KeyError(f"no card of {site}/{unit} in {self.path}: the unit is in none of the circuits")
+        if site not in self._read:
+            header, arrays = read_arrays(card_file(self.path, (SITE, site)), CARDS_FORMAT, "file of unit cards")
+            names = read_beside(self.path / "sites" / f"{site}.json")
+            self._read[site] = _Site(header, arrays, names, list(self.images))
+        return self._read[site].card(self._units[site].index(unit), unit, self.classes, self.domains)
+
+    def __repr__(self) -> str:
+        units = sum(map(len, self._units.values()))
+        return f"CardFolder({str(self.path)!r}: {units} units at {len(self.sites)} sites, {len(self.domains)} domains)"
+
+
+class _Site(NamedTuple):
+    """The file of a site."""
+
+    header: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    names: Sequence[Mapping[str, Any] | None]
+    ids: Sequence[str]
+
+    def card(self, row: int, unit: int, classes: tuple[str, ...], domains: tuple[str, ...]) -> UnitCard:
+        of = {name: array[row] for name, array in self.arrays.items()}
+        exact = {name.removeprefix("exact/"): of[name] for name in of if name.startswith("exact/")}
+        found = self.names[row]
+        return UnitCard(
+            site=str(self.header["site"]),
+            unit=unit,
+            kind=str(self.header["kind"]),
+            classes=classes,
+            domains=domains,
+            top={by: {d: self._top(of, by, i) for i, d in enumerate(domains)} for by in (ACTIVATION, EFFECT)},
+            heat_scale=float(of["heat_scale"]),
+            bin_edges=of["bin_edges"],
+            counts=of["counts"].astype(np.int64),
+            effects=of["effects"],
+            kept=of["kept"].astype(bool),
+            exact=exact,
+            attributed_like=str(self.header["baseline"]),
+            clarity=of["clarity"],
+            name=None if found is None else _name(found),
+        )
+
+    def _top(self, of: Mapping[str, np.ndarray], by: str, domain: int) -> TopImages:
+        places = of[f"{by}/places"][domain]
+        n, heat = int((places >= 0).sum()), of.get(f"{by}/heat")
+        return TopImages(
+            tuple(self.ids[place] for place in places[:n]),
+            of[f"{by}/values"][domain, :n],
+            None if heat is None else heat[domain, :n],
+        )
+
+
+def _name(found: Mapping[str, Any]) -> UnitName:
+    pairs = {key: {name: tuple(pair) for name, pair in found[key].items()} for key in ("by_domain", "references")}
+    return UnitName(**{**found, **pairs, "words": tuple(found["words"]), "weights": tuple(found["weights"])})

@@ -1,0 +1,254 @@
+"""The cards of all units of a folder of circuits, as a folder of jobs.
+
+1. A job for each domain passes its images through the model once: activations of all units in all images, top images by
+   activation and by effect, embeddings, thumbnails.
+2. A job for each circuit measures exact effects of its strongest units, on images that it was found on.
+3. One job tests whether the model's words work.
+4. A job for each site joins all of this, and names the units.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from circuitry.cards.card_arrays import CircuitScores, site_activations, site_arrays
+from circuitry.cards.card_folder import (
+    CARDS_FORMAT,
+    EXACT,
+    IMAGES,
+    SITE,
+    WORDS,
+    CardFolder,
+    card_file,
+    names_as_json,
+)
+from circuitry.cards.card_settings import CardSettings
+from circuitry.cards.domain_images import write_domain
+from circuitry.cards.seen_images import SeenImages
+from circuitry.cards.top_images import GRADIENT
+from circuitry.cards.unit_maps import unit_kind
+from circuitry.cards.unit_names import FEWEST, WordedImages, name_units
+from circuitry.cards.vocabulary import words_of_domains
+from circuitry.cards.word_check import check_words, vocabulary_of, word_probabilities
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.parts import Key, item_of, part_numbers
+from circuitry.interventions.check_images import CheckSettings
+from circuitry.interventions.circuit_checks import CausalChecks
+from circuitry.interventions.patching import patch_effects
+from circuitry.models.clip import Clip
+from circuitry.models.image_pass import read_images
+from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.task import Task
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.manifest import write_json
+from circuitry.runs.provenance import digest
+from circuitry.runs.workers import Work
+
+log = logging.getLogger(__name__)
+
+
+def unit_cards(
+    clip: Clip,
+    images: DomainFolder,
+    graphs: GraphFolder,
+    out: str | os.PathLike[str],
+    *,
+    work: Work = Work(),
+    **settings: Any,
+) -> CardFolder:
+    """Make a card for every unit of the circuits of a folder; finished parts that are sound are kept.
+
+    Args:
+        clip: The model that the circuits were found in, in the same units.
+        images: Its images; their classes and domains choose the circuits.
+        graphs: The circuits.
+        out: Folder of the cards.
+        work: Which process this is, memory, progress, and what to do with images that cannot be read.
+        settings: Fields of `CardSettings`.
+
+    Raises:
+        InputError: for circuits of another model, a folder made with another configuration or other images (with the
+            difference), and a baseline of the circuits that was not given by name.
+
+    Example:
+        >>> cards = unit_cards(clip, images, GraphFolder("runs/x/circuits"), "runs/x/cards", n_images=20)
+        >>> cards.card("layer4.0", 12).name
+    """
+    making = CardJobs(clip, images, graphs, Path(out), CardSettings(**settings))
+    making.run(work)
+    return CardFolder(out)
+
+
+class CardJobs:
+    """The jobs of `unit_cards`, before and while they are done.
+
+    Example:
+        >>> making = CardJobs(clip, images, graphs, Path("runs/x/cards"))
+        >>> len(making.folder.jobs), len(making.folder.unfinished())
+        >>> making.run()
+    """
+
+    def __init__(
+        self, clip: Clip, images: DomainFolder, graphs: GraphFolder, out: Path, settings: CardSettings | None = None
+    ) -> None:
+        """Check what is asked; see `unit_cards`."""
+        self.settings = settings or CardSettings()
+        baseline = graphs.manifest["config"]["baseline"]
+        self.checks = CausalChecks(clip, images, graphs, CheckSettings(seen=True, n_others=0, baseline=baseline))
+        self.clip, self.out, self.baseline = clip, out, str(baseline)
+        self.scores = CircuitScores(graphs, self.checks.chosen.keys)
+        self.words = vocabulary_of(clip, [*images.all_classes, *self.scores.domains], self.settings.vocabulary)
+
+    @cached_property
+    def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
+        """The images by (class, domain), first those that a circuit was found on; also of classes without circuits."""
+        images, n, seed = self.checks.images, self.settings.n_images, self.checks.chosen.seed_found
+        keys = [(class_name, domain) for domain in self.scores.domains for class_name in images.classes]
+        return {key: records for key in keys if (records := images.select(*key, n, seed))}
+
+    @cached_property
+    def folder(self) -> JobFolder:
+        """The folder of the cards, claimed for this configuration."""
+        scores = self.scores
+        jobs: list[Job] = [(IMAGES, domain) for domain in scores.domains]
+        jobs += [(EXACT, *key) for key in scores.keys]
+        jobs += [(WORDS,), *((SITE, site) for site in scores.sites)]
+        asked = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
+        items = asked.pop("items")
+        listed = {record.relative: item_of(record, items) for some in self.selection.values() for record in some}
+        return self.checks.claim(
+            self.out,
+            CARDS_FORMAT,
+            jobs,
+            self.selection,
+            {"items": listed} if items is not None else None,
+            **asked | {"vocabulary": digest(list(self.words))},
+            circuits=self.checks.graphs.manifest["config_hash"],
+            units={site: units.tolist() for site, units in scores.units.items()},
+        )
+
+    def run(self, work: Work = Work()) -> None:
+        """Do what is unfinished, together with other processes that do the same."""
+        steps = {IMAGES: self._images, EXACT: self._exact, WORDS: self._words, SITE: self._site}
+        for kind, do in steps.items():
+            jobs = [job for job in self.folder.jobs if job[0] == kind]
+            self.folder.run(
+                partial(do, work),
+                rank=work.rank,
+                only=jobs,
+                progress=work.bar(f"cards: {kind}"),
+                unit="job",
+            )
+
+    def _images(self, work: Work, job: Job, _: object) -> list[Path]:
+        """Pass the images of a domain through the model."""
+        domain = job[1]
+        rule = self.settings.effect_rule or GRADIENT
+        found_on = {record for key in self.scores.keys for record in self.checks.chosen.found_on(key)}
+        shown = self._shown(domain, work)
+        place = card_file(self.out, job)
+        return write_domain(self.clip, shown, self.scores.units, place, found_on, self.settings.top, rule)
+
+    def _shown(self, domain: str, work: Work) -> Iterator[tuple[list[ImageRecord], Task]]:
+        for key, records in self.selection.items():
+            if key[1] == domain:
+                there, images = read_images(self.clip, records, strict=work.strict)
+                if there:
+                    yield there, self.checks.task(key, images, work=work)
+
+    def _exact(self, work: Work, job: Job, _: object) -> list[Path]:
+        """Measure the exact effects of a circuit's strongest units."""
+        key = job[1], job[2]
+        records = self.selection[key][: self.settings.exact_images]
+        images = self.checks.read(records, strict=work.strict)
+        most = self.settings.exact_units
+        units = {site: kept[:most] for site, kept in self.scores.kept[key].items()} if most else {}
+        arrays = {f"units/{site}": chosen for site, chosen in units.items()}
+        for kind, baseline in self._replacements(key).items() if len(images) and units else ():
+            metric, other = self.checks.metric_of(*key), baseline.of(*key, len(images))
+            task = Task(self.clip.encoder, images, metric, baseline=other, work=replace(work, progress=False))
+            for site, found in patch_effects(task, units=units).scores.items():
+                arrays[f"{kind}/{site}"] = found[units[site]]
+        path = card_file(self.out, job)
+        write_arrays(path, CARDS_FORMAT, {"n_images": len(images)}, arrays)
+        return [path]
+
+    @cached_property
+    def _mean(self) -> NamedBaseline:
+        return self.checks.baseline_called("mean-position")
+
+    def _replacements(self, key: Key) -> dict[str, NamedBaseline]:
+        """Return the baselines of a circuit's exact effects; a class of one domain has no others."""
+        found = {"zero": self.checks.baseline_called("zero"), "mean": self._mean}
+        if any(other[0] == key[0] and other != key for other in self.scores.keys):
+            found["other-domains"] = self.checks.baseline_called("other-domains")
+        return found
+
+    @cached_property
+    def _seen(self) -> list[SeenImages]:
+        """What the jobs of the domains left."""
+        return [SeenImages.read(card_file(self.out, (IMAGES, domain))) for domain in self.scores.domains]
+
+    def _words(self, work: Work, job: Job, _: object) -> list[Path]:
+        """Classify the images by the names of their classes."""
+        right = {}
+        for domain, seen in zip(self.scores.domains, self._seen, strict=True):
+            weights = self.checks.weights(domain)
+            if not seen.images:
+                continue
+            answers = (torch.from_numpy(seen.arrays["embeddings"]).to(weights) @ weights.T).argmax(1).cpu().numpy()
+            labels = [self.checks.images.label(image.class_name) for image in seen.images]
+            right[domain] = answers == np.array(labels, int)
+        path = card_file(self.out, job)
+        write_json(path, vars(check_words(self.clip.name, right, len(self.checks.images.all_classes))))
+        return [path]
+
+    def _site(self, work: Work, job: Job, _: object) -> list[Path]:
+        """Join what is known about the units of a site, and name them."""
+        site = job[1]
+        path = card_file(self.out, job)
+        exact = {
+            key: read_arrays(card_file(self.out, (EXACT, *key)), CARDS_FORMAT, "file")[1] for key in self.scores.keys
+        }
+        arrays = site_arrays(self.scores, site, self._seen, exact, self.settings.bins)
+        header = {"site": site, "kind": unit_kind(self.clip.encoder, site), "baseline": self.baseline}
+        activations, worded = site_activations(self.scores, site, self._seen), self._worded
+        names = [None] * activations.shape[1] if worded is None else name_units(activations, worded)
+        write_json(path.with_suffix(".json"), names_as_json(names))
+        write_arrays(path, CARDS_FORMAT, header, arrays)
+        return [path.with_suffix(".json"), path]
+
+    @cached_property
+    def _worded(self) -> WordedImages | None:
+        """The images with the probabilities of words; None where there are too few to test names."""
+        images = [image for seen in self._seen for image in seen.images]
+        if not images:
+            return None
+        embeddings = torch.from_numpy(np.concatenate([seen.arrays["embeddings"] for seen in self._seen if seen.images]))
+        halves = part_numbers(self.selection, 2, self.settings.items)
+        half = {
+            record.relative: bool(part)
+            for key, parts in halves.items()
+            for record, part in zip(self.selection[key], parts.tolist(), strict=True)
+        }
+        tested = np.array([half[image.relative] for image in images])
+        if min(tested.sum(), (~tested).sum()) < FEWEST:
+            log.warning("%d images are too few to test names of units on", len(images))
+            return None
+        return WordedImages(
+            self.words,
+            word_probabilities(self.clip, self.words, embeddings),
+            [image.class_name for image in images],
+            [image.domain for image in images],
+            tested,
+            words_of_domains(self.scores.domains),
+        )

@@ -1,0 +1,168 @@
+"""The images in which a unit is strongest: one pass, in memory that does not grow with the images.
+
+By activation: the images that activate the unit most. By effect: the images in which it contributes most to the metric,
+such as the logit of the image's own class (relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with node
+scores in place of relevance). A unit may be most active in images where it does nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuitry.cards.card_arrays import as_heat
+from circuitry.cards.unit_card import ACTIVATION, EFFECT, TopImages
+from circuitry.cards.unit_maps import map_grid, unit_maps
+from circuitry.circuits.nodes import image_effects
+from circuitry.circuits.quadrature import QuadratureRule, left_rule
+from circuitry.models.task import Task
+from circuitry.runs.errors import InputError
+
+GRADIENT = left_rule(1)
+"""Gradient times activation: the effects at all sites from one run."""
+TOP = 9
+"""Images of a unit in a domain."""
+
+Units = Mapping[str, np.ndarray]
+"""Numbers of units by site."""
+Shown = Iterable[tuple[Sequence[str], Task]]
+"""Names of images, and the task with these images."""
+
+
+class Watched(NamedTuple):
+    """What some units do in a batch of images."""
+
+    ids: Sequence[str]
+    images: Tensor
+    """Images [batch, 3, H, W]."""
+    embeddings: Tensor
+    """Embeddings [batch, D]."""
+    activation: dict[str, Tensor]
+    """Activation [batch, units] by site: the largest over positions."""
+    maps: dict[str, Tensor | None]
+    """Maps [batch, units, height, width] by site; see `map_grid`."""
+    effects: dict[str, Tensor]
+    """Effect on the task's metric [batch, units] by site."""
+
+
+def watch_units(shown: Shown, units: Units, rule: QuadratureRule = GRADIENT) -> Iterator[Watched]:
+    """Yield what some units do in many images, batch by batch.
+
+    Raises:
+        InputError: as `image_effects`.
+    """
+    for ids, given in shown:
+        encoder = given.encoder
+        sites = tuple(sorted({*units, encoder.sites[-1]}, key=encoder.position))
+        task = replace(given, sites=sites)
+        chosen = {site: torch.as_tensor(numbers, device=encoder.device) for site, numbers in units.items()}
+        with task.running(gradients=True):
+            for found in image_effects(task, rule):
+                maps = {site: unit_maps(encoder, site, found.clean[site], some) for site, some in chosen.items()}
+                grids = {site: map_grid(encoder, site, one) for site, one in maps.items()}
+                start = found.batch.start
+                yield Watched(
+                    ids[start : start + len(found.batch.images)],
+                    found.batch.images,
+                    found.clean[encoder.sites[-1]].float().cpu(),
+                    {site: one.amax(-1).float().cpu() for site, one in maps.items()},
+                    {site: None if one is None else one.float().cpu() for site, one in grids.items()},
+                    {site: found.effects[site].index_select(1, some).float().cpu() for site, some in chosen.items()},
+                )
+
+
+class TopOfSite(NamedTuple):
+    """The strongest images of a site's units, strongest first; ties in the order of the images."""
+
+    places: Tensor
+    """Numbers of the images [units, k]; -1 where there are no more with a value above zero."""
+    values: Tensor
+    """What they are chosen by [units, k]."""
+    heat: Tensor | None
+    """Their maps [units, k, height, width]."""
+
+    def joined(self, places: Tensor, values: Tensor, maps: Tensor | None) -> "TopOfSite":
+        """Return the strongest of these and of a further batch: numbers [batch], values and maps [batch, units]."""
+        n = self.values.shape[1]
+        both = torch.cat([self.values, values.T.clamp_min(0)], 1)
+        best = both.sort(dim=1, descending=True, stable=True).indices[:, :n]
+        kept = both.gather(1, best)
+        where = torch.cat([self.places, places.expand(len(both), -1)], 1).gather(1, best)
+        heat = self.heat
+        if maps is not None:
+            before = maps.new_zeros(len(both), n, *maps.shape[2:]) if heat is None else heat
+            heat = torch.cat([before, maps.transpose(0, 1)], 1)[torch.arange(len(both))[:, None], best]
+        return TopOfSite(where.masked_fill(kept <= 0, -1), kept, heat)
+
+
+class TopLists:
+    """The top images of units by activation and by effect, while images go by.
+
+    Example:
+        >>> lists = TopLists(units, k=9)
+        >>> for watched in watch_units(shown, units):
+        ...     lists.add(watched)
+    """
+
+    def __init__(self, units: Units, k: int = TOP) -> None:
+        if k < 1:
+            raise InputError(f"At least one image of a unit is kept, but k={k} was given.")
+        self.ids: list[str] = []
+        self.tops = {
+            by: {
+                site: TopOfSite(torch.full((len(some), k), -1), torch.zeros(len(some), k), None)
+                for site, some in units.items()
+            }
+            for by in (ACTIVATION, EFFECT)
+        }
+
+    def add(self, watched: Watched) -> None:
+        """Take a batch into account."""
+        places = torch.arange(len(self.ids), len(self.ids) + len(watched.ids))
+        self.ids += watched.ids
+        for by, values in ((ACTIVATION, watched.activation), (EFFECT, watched.effects)):
+            for site, top in self.tops[by].items():
+                self.tops[by][site] = top.joined(places, values[site], watched.maps[site])
+
+
+def top_images(
+    shown: Shown, units: Units, k: int = TOP, *, rule: QuadratureRule = GRADIENT
+) -> dict[str, dict[tuple[str, int], TopImages]]:
+    """Return the images in which units are most active, and those in which they contribute most to the metric.
+
+    Args:
+        shown: Names of images with a task each, such as one task for each class.
+        units: Numbers of units by site.
+        k: Images of a unit.
+        rule: How effects are scored; gradient times activation takes one run.
+
+    Returns:
+        By ``activation`` and ``effect``, then by (site, unit).
+
+    Raises:
+        InputError: for no images, no ``k``, unknown sites, and as `image_effects`.
+
+    Example:
+        >>> tops = top_images([(paths, Task(clip.encoder, photos, metric))], {"layer4.0": np.arange(8)}, k=9)
+        >>> tops["effect"]["layer4.0", 3].ids
+    """
+    lists = TopLists(units, k)
+    for watched in watch_units(shown, units, rule):
+        lists.add(watched)
+    found: dict[str, dict[tuple[str, int], TopImages]] = {}
+    for by, tops in lists.tops.items():
+        found[by] = {}
+        for site, top in tops.items():
+            scale = lists.tops[ACTIVATION][site].values[:, 0].numpy()
+            heat = None if top.heat is None else as_heat(top.heat.numpy(), scale)
+            for row, unit in enumerate(units[site]):
+                some = [int(place) for place in top.places[row] if place >= 0]
+                found[by][site, int(unit)] = TopImages(
+                    tuple(lists.ids[place] for place in some),
+                    top.values[row, : len(some)].numpy(),
+                    None if heat is None else heat[row, : len(some)],
+                )
+    return found

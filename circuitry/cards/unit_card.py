@@ -1,0 +1,147 @@
+"""What is known about one unit, in plain values. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+ACTIVATION, EFFECT = "activation", "effect"
+"""By what the top images of a unit are chosen: its activation, or its effect on the image's own class."""
+
+
+class CardImage(NamedTuple):
+    """An image that cards show."""
+
+    id: str
+    """16 hexadecimal digits: a digest of its path below the root."""
+    relative: str
+    """``domain/class/file``."""
+    domain: str
+    class_name: str
+    found_on: bool
+    """Whether the class's circuit in the domain was found on it."""
+
+
+@dataclass(frozen=True, eq=False)
+class TopImages:
+    """The images of a domain in which a unit is strongest."""
+
+    ids: tuple[str, ...]
+    """Strongest first; only images with a value above zero."""
+    values: Float[np.ndarray, " images"]
+    """What they are chosen by."""
+    heat: UInt8[np.ndarray, "images height width"] | None
+    """The unit's *activation* over each image, 255 for its largest in any image, 0 for zero or less; None for units
+    without a place in the image."""
+
+
+@dataclass(frozen=True)
+class UnitName:
+    """A name, and how well it predicts the unit's activation on images that it was not fitted on."""
+
+    words: tuple[str, ...]
+    """One to three, heaviest first."""
+    weights: tuple[float, ...]
+    """What each word's probability counts, in standard deviations of the activation for one of the probability."""
+    correlation: float
+    """Pearson correlation with the activation, over the images of all domains."""
+    auprc: float
+    """Area under the precision-recall curve for the images with the 5 % largest activations."""
+    by_domain: dict[str, tuple[float, float]]
+    """Correlation and AUPRC in each domain; NaN where the activation does not vary."""
+    runner_up: str | None
+    """The best other candidate."""
+    runner_up_correlation: float
+    chance: float
+    """The 95 % quantile of the correlation with permuted activations."""
+    style: bool
+    """Whether the heaviest word names a domain."""
+    references: dict[str, tuple[str, float]]
+    """``class``, ``domain``: the label that fits best, ``random word``: a word at random, each with its correlation on
+    the same images."""
+
+    @property
+    def name(self) -> str:
+        """The words in one line."""
+        return " + ".join(self.words)
+
+    @property
+    def weak(self) -> bool:
+        """Whether the name is no better than permuted activations, or than a random word."""
+        return not self.correlation > max(self.chance, self.references["random word"][1])
+
+
+@dataclass(frozen=True)
+class WordCheck:
+    """Whether a model's words work on some images: zero-shot classification by the names of their classes."""
+
+    model: str
+    accuracy: float
+    by_domain: dict[str, float]
+    chance: float
+    """One over the number of classes."""
+    n_images: int
+    works: bool
+    """Whether the accuracy is above chance, by the 95 % interval of a binomial."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        verdict = "work" if self.works else "do not work"
+        names = "names of units can be tested" if self.works else "do not believe names of units"
+        return (
+            f"The words of {self.model} {verdict} on these images: {self.accuracy:.0%} of {self.n_images} are "
+            f"classified right, {self.chance:.0%} by chance; {names}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class UnitCard:
+    """One unit: the images that activate it in every domain, its effects, and its name.
+
+    Example:
+        >>> card = CardFolder("runs/quickstart/cards").card("layer4.0", 12)
+        >>> card.top["activation"]["sketch"].ids
+        >>> card.exact["zero"] - card.effects     # [classes, domains]
+    """
+
+    site: str
+    unit: int
+    kind: str
+    """channel, feature (of tokens or of the embedding), head, neuron or latent."""
+    classes: tuple[str, ...]
+    """The axis "classes"."""
+    domains: tuple[str, ...]
+    """The axis "domains"."""
+    top: dict[str, dict[str, TopImages]]
+    """The top images by `ACTIVATION` and by `EFFECT`, then by domain."""
+    heat_scale: float
+    """The activation that heat 255 means: the unit's largest in any image."""
+    bin_edges: Float[np.ndarray, " edges"]
+    """Edges of the histograms' bins, the same for all domains."""
+    counts: Int[np.ndarray, "domains bins"]
+    """Images by their activation."""
+    effects: Float[np.ndarray, "classes domains"]
+    """The attributed effect on the class's metric, the node score of the graph; NaN where there is no graph."""
+    kept: Bool[np.ndarray, "classes domains"]
+    """Whether the circuit holds the unit."""
+    exact: Mapping[str, Float[np.ndarray, "classes domains"]]
+    """The exact effect on the class's metric by what replaces the unit: ``zero``, ``mean`` (over the images of all
+    classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
+    attributed_like: str
+    """The baseline of `effects`."""
+    clarity: Float[np.ndarray, " domains"]
+    """Mean cosine between the embeddings of the top images by activation; NaN for fewer than two."""
+    name: UnitName | None
+
+    @property
+    def title(self) -> str:
+        """Site and unit, as nodes of circuits are called."""
+        return f"{self.site}/{self.unit}"
+
+    @property
+    def sign_differs(self) -> dict[str, Bool[np.ndarray, "classes domains"]]:
+        """Where exact and attributed effect have opposite signs, by what replaces the unit."""
+        return {kind: exact * self.effects < 0 for kind, exact in self.exact.items()}

@@ -1,0 +1,38 @@
+"""The words that units are named by: of a run, of ImageNet, of our own, or of a file. No torch."""
+
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable
+from circuitry.data.file_check import read_text
+from circuitry.runs.errors import InputError
+
+
+def unit_words() -> tuple[str, ...]:
+    """Return our own words: colours, textures, materials, shapes, parts, scenes, lines, media and lettering."""
+    return _lines((files(__package__) / "words.txt").read_text(encoding="utf-8"))
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read words and phrases from a text file, one a line; empty lines and those that begin with # are left out.
+
+    Raises:
+        InputError: for a missing file, another encoding than UTF-8, or no words.
+    """
+    words = _lines(read_text(Path(path)))
+    if not words:
+        raise InputError(f"Expected a word or phrase on each line of the vocabulary {path}, but there is none.")
+    return words
+
+
+def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
+    """Return the words that name some domains: their own names, and the style words of DomainNet's."""
+    own = [word for domain in domains for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS]
+    return frozenset(map(readable, [*domains, *own]))
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))

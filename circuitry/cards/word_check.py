@@ -1,0 +1,78 @@
+"""What a model's words say about images: the probability of each word, and whether the words work at all."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from open_clip import IMAGENET_CLASSNAMES
+from scipy.stats import binomtest
+from torch import Tensor
+
+from circuitry.cards.unit_card import WordCheck
+from circuitry.cards.vocabulary import unit_words
+from circuitry.data.captions import readable
+from circuitry.models.classifier import Classifier
+from circuitry.models.clip import Clip
+from circuitry.representations.strongest_features import default_vocabulary
+from circuitry.runs.errors import InputError
+
+CONFIDENCE = 0.95
+"""Of the interval of the accuracy whose lower end must lie above chance."""
+
+
+def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the words that a model names units by.
+
+    Args:
+        clip: A model with a text encoder, or a classifier, whose words are the names of its outputs.
+        names: Names of classes and domains, which come first.
+        given: Other words (default: styles, ImageNet's classes and `unit_words`).
+
+    Raises:
+        InputError: for other words of a classifier.
+    """
+    if not isinstance(clip, Classifier):
+        words = (*default_vocabulary(names), *unit_words()) if given is None else (*names, *given)
+        return tuple(dict.fromkeys(map(readable, words)))
+    if given is not None:
+        raise InputError(f"{clip.name} is a classifier, which reads no text: leave out the vocabulary.")
+    return tuple(IMAGENET_CLASSNAMES) if len(clip.rows) == len(IMAGENET_CLASSNAMES) else tuple(clip.classes)
+
+
+@torch.no_grad()
+def word_probabilities(
+    clip: Clip, words: Sequence[str], embeddings: Float[Tensor, "images d"]
+) -> Float[np.ndarray, "images words"]:
+    """Return the probability of each word in each image: the softmax of the model's own logits over the vocabulary.
+
+    Example:
+        >>> words = vocabulary_of(clip, images.classes)
+        >>> probabilities = word_probabilities(clip, words, clip.encoder(photos))
+    """
+    embeddings = embeddings.to(clip.encoder.device, clip.encoder.dtype)
+    if not isinstance(clip, Classifier):
+        scale = clip.model.logit_scale.exp()  # type: ignore[operator]
+        logits = scale * F.normalize(embeddings, dim=-1) @ clip.text_weights(words, ["{}"]).T
+        return logits.float().softmax(-1).cpu().numpy()
+    probabilities = clip.logits(embeddings).float().softmax(-1)
+    if len(words) == probabilities.shape[1]:
+        return probabilities.cpu().numpy()
+    return torch.stack([probabilities[:, list(clip.classes[word])].sum(1) for word in words], 1).cpu().numpy()
+
+
+def check_words(model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int) -> WordCheck:
+    """Return whether a model's words work: its zero-shot accuracy against chance.
+
+    Args:
+        model: Its name.
+        right: Whether each image is classified right, by domain.
+        n_classes: Number of classes.
+    """
+    every = np.concatenate([np.zeros(0, bool), *right.values()])
+    chance, n = 1 / n_classes, len(every)
+    low = binomtest(int(every.sum()), n).proportion_ci(CONFIDENCE).low if n else 0.0
+    by_domain = {domain: float(some.mean()) if len(some) else float("nan") for domain, some in right.items()}
+    accuracy = float(every.mean()) if n else float("nan")
+    return WordCheck(model, accuracy, by_domain, chance, n, bool(low > chance))

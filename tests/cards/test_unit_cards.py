@@ -1,0 +1,257 @@
+"""Cards of a folder of circuits against hooks on the model's own modules; the folder resumes, and refuses."""
+
+import io
+import json
+import shutil
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from circuitry import CardFolder, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule, unit_cards
+from circuitry.cards import CardJobs, CardSettings
+from circuitry.cards.card_arrays import clarity
+from circuitry.runs import Rank, Work
+from tests.support.assert_same import assert_same
+from tests.support.extraction import TEMPLATES, contents
+from tests.support.work import QUIET
+
+CLASSES, DOMAINS, N = ("axe", "cat", "fish"), ("real", "sketch"), 8
+SITES = ("layer3.0", "layer4.0", "attnpool")
+FEW: dict[str, Any] = {"top": 3, "bins": 5, "exact_images": 2, "exact_units": 2, "vocabulary": ["red", "blue", "fur"]}
+
+
+@pytest.fixture(scope="module")
+def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images of every class in every domain, circuits of two classes found on three of them, and their cards."""
+    root, rng = tmp_path_factory.mktemp("cards"), np.random.default_rng(0)
+    for class_name in CLASSES:
+        for domain in DOMAINS:
+            place = root / "images" / domain / class_name
+            place.mkdir(parents=True)
+            for i in range(N):
+                pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                Image.fromarray(pixels // (2 if domain == "sketch" else 1)).save(place / f"{i}.png")
+    rules = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
+    images = DomainFolder(root / "images")
+    extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, node_fraction=0.05, **rules)
+    made(clip, root, root / "cards")
+    return root
+
+
+def made(clip: Clip, root: Path, out: Path, **changes: Any) -> CardFolder:
+    images, graphs = DomainFolder(root / "images"), GraphFolder(root / "graphs")
+    return unit_cards(clip, images, graphs, out, **({"work": QUIET} | FEW | changes))
+
+
+def pixels(clip: Clip, folder: Path, class_name: str, domain: str, n: int = N) -> Tensor:
+    records = DomainFolder(folder / "images").select(class_name, domain, n, 0)
+    return torch.stack([clip.preprocess(Image.open(record.path)) for record in records])
+
+
+def run(clip: Clip, images: Tensor, site: str, put: Tensor | None = None, unit: int = 0) -> tuple[Tensor, Tensor]:
+    """The activation of a module and the embeddings, by PyTorch's hooks, perhaps with a unit replaced."""
+    found: list[Tensor] = []
+
+    def hook(module: object, inputs: object, output: Tensor) -> Tensor:
+        if put is not None:
+            output = output.clone()
+            output[:, unit] = put[unit]
+        found.append(output)
+        return output
+
+    tower: Any = clip.encoder.tower
+    handle = tower.get_submodule(site).register_forward_hook(hook)
+    with torch.no_grad():
+        embeddings = tower(images)
+    handle.remove()
+    return found[0], embeddings
+
+
+def test_exact_effects_are_those_of_hooks(clip: Clip, folder: Path) -> None:
+    cards, graphs, measured = CardFolder(folder / "cards"), GraphFolder(folder / "graphs"), 0
+    weights = clip.text_weights(CLASSES, TEMPLATES)
+    of = {(c, d): pixels(clip, folder, c, d, 3) for c in CLASSES for d in DOMAINS}
+    for site in ("layer3.0", "layer4.0"):
+        activation = {key: run(clip, images, site)[0] for key, images in of.items()}
+        mean = torch.cat(list(activation.values())).mean(0)
+        for class_name, domain in graphs:
+            other = DOMAINS[1 - DOMAINS.index(domain)]
+            puts = {"zero": 0 * mean, "mean": mean, "other-domains": activation[class_name, other].mean(0)}
+            images, row = of[class_name, domain][:2], (cards.classes.index(class_name), cards.domains.index(domain))
+            weight, graph = weights[CLASSES.index(class_name)], graphs[class_name, domain]
+            clean = F.normalize(run(clip, images, site)[1]) @ weight
+            for unit in graph.kept_units[site][:2].tolist():
+                card = cards.card(site, unit)
+                assert card.kept[row]
+                assert card.effects[row] == graph.node_scores[site][unit]
+                for kind, put in puts.items():
+                    exact = (clean - F.normalize(run(clip, images, site, put, unit)[1]) @ weight).mean().item()
+                    assert card.exact[kind][row] == pytest.approx(exact, rel=1e-3, abs=1e-6)
+                    assert card.sign_differs[kind][row] == (exact * card.effects[row] < 0)
+                    measured += abs(exact) > 1e-4
+            for unit in graph.kept_units[site][2:].tolist():
+                assert np.isnan(cards.card(site, unit).exact["zero"][row])
+    assert measured > 10
+
+
+def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> None:
+    cards, site = CardFolder(folder / "cards"), "layer4.0"
+    graphs = GraphFolder(folder / "graphs")
+    unit = int(graphs["cat", "sketch"].kept_units[site][0])
+    card = cards.card(site, unit)
+    seen = {d: torch.cat([pixels(clip, folder, c, d) for c in CLASSES]) for d in DOMAINS}
+    strength = {d: run(clip, images, site)[0][:, unit].amax((1, 2)).numpy() for d, images in seen.items()}
+    assert (card.title, card.kind, card.attributed_like) == (f"{site}/{unit}", "channel", "zero")
+    assert card.heat_scale == pytest.approx(max(values.max() for values in strength.values()), rel=1e-4)
+    assert [card.bin_edges[0], card.bin_edges[-1]] == pytest.approx([0, card.heat_scale])
+    relatives = [f"{d}/{c}/" for d in DOMAINS for c in CLASSES]
+    for row, domain in enumerate(DOMAINS):
+        order = np.argsort(-strength[domain])[:3]
+        top = card.top["activation"][domain]
+        records = [r for c in CLASSES for r in DomainFolder(folder / "images").select(c, domain, N, 0)]
+        assert [cards.images[name].relative for name in top.ids] == [records[i].relative for i in order]
+        assert_same(top.values, strength[domain][order], at_least=1e-3, rtol=1e-4)
+        assert card.counts[row].sum() == len(strength[domain])
+        assert_same(card.counts[row], np.histogram(strength[domain], card.bin_edges)[0], at_least=2)
+        ids, table = cards.activations(domain)
+        assert [cards.images[name].relative for name in ids] == [record.relative for record in records]
+        assert_same(table[:, cards.units().index((site, unit))], strength[domain], at_least=1e-3, rtol=1e-4)
+        embeddings = run(clip, seen[domain][order.tolist()], site)[1].numpy()
+        cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in combinations(embeddings, 2)]
+        assert card.clarity[row] == pytest.approx(np.mean(cosines), rel=1e-3)
+    assert all(any(image.relative.startswith(start) for image in cards.images.values()) for start in relatives)
+    found_on = {image.relative for image in cards.images.values() if image.found_on}
+    assert found_on == {name for key in graphs for name in graphs.image_names(*key)}
+
+
+def test_thumbnails_are_what_the_model_sees(clip: Clip, folder: Path) -> None:
+    cards = CardFolder(folder / "cards")
+    image = next(image for image in cards.images.values() if image.class_name == "cat")
+    with Image.open(io.BytesIO(cards.thumbnail(image.id))) as small:
+        assert (small.size, small.format) == ((96, 96), "WEBP")
+        shown = np.asarray(small.convert("RGB")).astype(float)
+    with Image.open(folder / "images" / image.relative) as original:
+        large = np.asarray(original.resize((96, 96), Image.Resampling.BOX)).astype(float)
+    assert abs(shown.mean() - large.mean()) < 3
+    with pytest.raises(KeyError, match="nothing"):
+        cards.thumbnail("nothing")
+
+
+def test_names_and_the_words_of_a_random_model(folder: Path) -> None:
+    cards = CardFolder(folder / "cards")
+    assert cards.words.n_images == len(CLASSES) * len(DOMAINS) * N
+    assert cards.words.chance == pytest.approx(1 / 3)
+    assert not cards.words.works
+    assert all(word in cards.words.sentence for word in ("do not work", "48", "33%"))
+    names = [card.name for card in (cards.card(*unit) for unit in cards.units()) if card.name is not None]
+    assert len(names) > 10
+    vocabulary = {*CLASSES, *DOMAINS, *FEW["vocabulary"]}
+    assert all(set(name.words) <= vocabulary for name in names)
+    assert all(set(name.by_domain) == set(DOMAINS) for name in names)
+
+
+def test_a_stopped_run_goes_on_and_workers_share(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    stopped = Path(shutil.copytree(folder / "cards", tmp_path / "stopped"))
+    (stopped / "sites" / "layer4.0.safetensors").unlink()
+    (stopped / "exact" / "cat" / "real.safetensors").write_bytes(b"torn")
+    (stopped / "images" / "sketch.npy").unlink()
+    with pytest.raises(InputError, match="1 of 10 jobs"):
+        CardFolder(stopped)
+    made(clip, folder, stopped, work=Work(Rank(1, 2), progress=False))
+    assert contents(stopped) == contents(folder / "cards")
+
+
+def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    small = made(clip, folder, tmp_path / "small", exact_units=0, work=Work(memory_gib=0.02, progress=False))
+    for site, unit in small.units():
+        one, other = small.card(site, unit), CardFolder(folder / "cards").card(site, unit)
+        for by, tops in one.top.items():
+            for domain, top in tops.items():
+                assert top.ids == other.top[by][domain].ids
+                np.testing.assert_allclose(top.values, other.top[by][domain].values, rtol=1e-3)
+        np.testing.assert_array_equal(one.counts, other.counts)
+
+
+def other_version(cards: Path) -> None:
+    about = json.loads((cards / "manifest.json").read_text())
+    (cards / "manifest.json").write_text(json.dumps(about | {"format": "circuitry unit cards 0"}))
+
+
+def damaged(cards: Path) -> None:
+    (cards / "sites" / "layer3.0.safetensors").write_bytes(b"torn")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (shutil.rmtree, ["cards", "experiments/unit_cards.py"]),
+        (other_version, ["unit cards 0", "unit cards 1"]),
+        (lambda cards: (cards / "words.json").unlink(), ["1 of 10", "words", "experiments/unit_cards.py"]),
+        (damaged, ["layer3.0.safetensors"]),
+        (lambda cards: (cards / "words.json").write_text("{"), ["words.json", "experiments/unit_cards.py"]),
+    ],
+)
+def test_folders_that_cannot_be_read(change: Any, named: list[str], folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder / "cards", tmp_path / "cards"))
+    change(copy)
+
+    def read() -> None:
+        cards = CardFolder(copy)
+        assert cards.words
+        cards.card(*cards.units()[0])
+
+    with pytest.raises(InputError) as refused:
+        read()
+    assert all(word in str(refused.value) for word in named)
+
+
+def test_cards_need_no_images(folder: Path, tmp_path: Path) -> None:
+    moved = CardFolder(shutil.copytree(folder / "cards", tmp_path / "elsewhere"))
+    card = moved.card(*moved.units()[0])
+    assert moved.thumbnail(next(iter(moved.images)))
+    assert card.domains == DOMAINS
+    with pytest.raises(KeyError, match="100000"):
+        moved.card("layer4.0", 100000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"top": 0}, ["top", "0"]),
+        ({"n_images": 0}, ["n_images", "0"]),
+        ({"exact_units": -1}, ["exact_units", "-1"]),
+        ({"vocabulary": "red"}, ["vocabulary", "red"]),
+    ],
+)
+def test_settings_out_of_range(asked: dict[str, Any], named: list[str]) -> None:
+    with pytest.raises(InputError) as refused:
+        CardSettings(**asked)
+    assert all(word in str(refused.value) for word in named)
+
+
+def test_other_settings_and_an_unreadable_image(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="top: 3 -> 4"):
+        made(clip, folder, folder / "cards", top=4)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("cards")))
+    (copy / "images" / "sketch" / "fish" / "0.png").write_bytes(b"no image")
+    making = CardJobs(
+        clip, DomainFolder(copy / "images"), GraphFolder(copy / "graphs"), copy / "cards", CardSettings(**FEW)
+    )
+    with pytest.warns(UserWarning, match="0.png"):
+        making.run(QUIET)
+    cards = CardFolder(copy / "cards")
+    assert len(cards.images) == len(CLASSES) * len(DOMAINS) * N - 1
+    assert len(cards.activations("sketch").values) == len(CLASSES) * N - 1
+
+
+def test_clarity_is_one_of_equal_images_and_unknown_of_one() -> None:
+    assert clarity(np.array([[1.0, 2.0], [2.0, 4.0]])) == pytest.approx(1)
+    assert clarity(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])) == pytest.approx(1 / 3)
+    assert np.isnan(clarity(np.ones((1, 2))))
