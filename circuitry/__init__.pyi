@@ -2,6 +2,7 @@ from . import cards as cards
 from . import circuits as circuits
 from . import comparison as comparison
 from . import data as data
+from . import explorer as explorer
 from . import interventions as interventions
 from . import models as models
 from . import reports as reports
@@ -25,6 +26,7 @@ from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
 from .circuits.stream_graph import score_edges as score_edges
 from .comparison.comparison import Comparison as Comparison
+from .explorer.export import export_explorer as export_explorer
 from .data.domains import DomainFolder as DomainFolder
 from .interventions.circuit_checks import CausalChecks as CausalChecks
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve

@@ -1,42 +1,25 @@
 """Cards of units as the page reads them: a script for each site, held-out images by class, and thumbnails. No torch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from circuitry.cards.card_folder import CardFolder
+from circuitry.cards.unit_card import ACTIVATION, EFFECT, UnitCard, UnitName
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, Script, answer_arrays
 from circuitry.runs.errors import InputError
 
-LISTS = ("activation", "effect")
-"""By what top images are chosen."""
 NO_PICTURE = np.uint32(0xFFFFFFFF)
 _HEAT = 15
-
-
-@runtime_checkable
-class CardSource(Protocol):
-    """What the explorer reads of a `CardFolder`."""
-
-    @property
-    def manifest(self) -> Mapping[str, Any]: ...
-    @property
-    def images(self) -> Mapping[str, Any]: ...
-    @property
-    def words(self) -> Any: ...
-    def units(self) -> Sequence[tuple[str, int]]: ...
-    def card(self, site: str, unit: int) -> Any: ...
-    def thumbnail(self, image_id: str) -> bytes: ...
-    def activations(self, domain: str) -> tuple[Sequence[str], np.ndarray]: ...
 
 
 File = Callable[[str, bytes, str], None]
 """Writes a file, by name, content and kind."""
 
 
-def check_cards(cards: CardSource, graphs: GraphFolder) -> None:
+def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
     """Raise an `InputError` for cards of other circuits."""
     of, ours = cards.manifest["config"].get("circuits"), graphs.manifest["config_hash"]
     if of != ours:
@@ -49,7 +32,7 @@ def check_cards(cards: CardSource, graphs: GraphFolder) -> None:
 class _Pictures:
     """The images that the page shows, numbered as they are asked for."""
 
-    def __init__(self, cards: CardSource) -> None:
+    def __init__(self, cards: CardFolder) -> None:
         self._images = cards.images
         self.numbers: dict[str, int] = {}
 
@@ -66,7 +49,7 @@ class _Pictures:
 def pack_cards(
     script: Script,
     file: File,
-    cards: CardSource,
+    cards: CardFolder,
     tally: UnitTally,
     view: ModelView | None,
     images_per_list: int,
@@ -119,11 +102,11 @@ def pack_cards(
         "cards": [place for place, site in enumerate(tally.sizes) if site in by_site],
         "images": shown,
         "names": names,
-        "words": None if cards.words is None else cards.words.sentence,
+        "words": cards.words.sentence,
     }
 
 
-def _card_header(cards: Sequence[Any]) -> dict[str, object]:
+def _card_header(cards: Sequence[UnitCard]) -> dict[str, object]:
     first = cards[0]
     return {
         "kind": first.kind,
@@ -136,7 +119,7 @@ def _card_header(cards: Sequence[Any]) -> dict[str, object]:
     }
 
 
-def _name(name: Any) -> dict[str, object] | None:
+def _name(name: UnitName | None) -> dict[str, object] | None:
     if name is None:
         return None
     return {
@@ -153,7 +136,7 @@ def _name(name: Any) -> dict[str, object] | None:
     }
 
 
-def _card_arrays(cards: Sequence[Any], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
+def _card_arrays(cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
     """Return the cards of a site as arrays [units, ...]; exact effects are those of the measured cells alone."""
     first = cards[0]
     arrays = {
@@ -164,7 +147,7 @@ def _card_arrays(cards: Sequence[Any], pictures: _Pictures, most: int) -> dict[s
         "heatScale": np.array([card.heat_scale for card in cards], np.float32),
         "kept": np.packbits(np.stack([card.kept.ravel() for card in cards]), axis=1),
     }
-    for kind in LISTS:
+    for kind in (ACTIVATION, EFFECT):
         arrays |= _top_arrays(kind, cards, pictures, most)
     cells = [np.flatnonzero(_measured(card)) for card in cards]
     arrays["exactCells"] = np.concatenate(cells).astype(np.uint32)
@@ -178,14 +161,14 @@ def _card_arrays(cards: Sequence[Any], pictures: _Pictures, most: int) -> dict[s
     return arrays
 
 
-def _measured(card: Any) -> np.ndarray:
+def _measured(card: UnitCard) -> np.ndarray:
     measured = np.zeros(card.effects.size, bool)
     for effects in card.exact.values():
         measured |= ~np.isnan(effects.ravel())
     return measured
 
 
-def _top_arrays(kind: str, cards: Sequence[Any], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
+def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
     """Return picture numbers and values [units, domains, images], and heat in 4 bits, two positions in a byte."""
     domains = cards[0].domains
     shape = len(cards), len(domains), most
@@ -208,7 +191,7 @@ def _top_arrays(kind: str, cards: Sequence[Any], pictures: _Pictures, most: int)
     return {f"{kind}/{name}": array for name, array in found.items()}
 
 
-def _held_out(cards: CardSource, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
+def _held_out(cards: CardFolder, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
     """Return by class images of each domain, first those with an answer, then those that no circuit was found on."""
     by_key: dict[tuple[str, str], list[tuple[bool, bool, str]]] = {}
     for name, image in cards.images.items():
@@ -220,7 +203,7 @@ def _held_out(cards: CardSource, most: int, answered: Mapping[str, object]) -> d
     return found
 
 
-def _read_activations(cards: CardSource, chosen: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _read_activations(cards: CardFolder, chosen: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return each unit's largest activation in any image, and all activations of some images."""
     loudest, rows, wanted = np.zeros(len(cards.units()), np.float32), dict[str, np.ndarray](), set(chosen)
     for domain in dict.fromkeys(image.domain for image in cards.images.values()):

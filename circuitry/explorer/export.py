@@ -21,9 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
-from circuitry.explorer.card_files import CardSource, check_cards, pack_cards
+from circuitry.cards.card_folder import CardFolder
+from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import class_series
 from circuitry.explorer.overview import describe_comparison, describe_curves
 from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
@@ -103,7 +105,7 @@ def export_explorer(
     *,
     comparisons: Mapping[str, Comparison] | None = None,
     curves: Sequence[FaithfulnessCurve] = (),
-    cards: CardSource | None = None,
+    cards: CardFolder | None = None,
     variants: Mapping[str, GraphFolder] | None = None,
     model: ModelView | None = None,
     settings: ExplorerSettings = ExplorerSettings(),
@@ -144,7 +146,7 @@ def export_explorer(
         folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
     header = _describe(graphs, tally, settings, variants or {})
     header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
-    header["curves"] = describe_curves(curves, list(tally.sizes))
+    header["curves"] = describe_curves(curves, list(tally.sizes), str(header["budget"]))
     if cards is not None:
         most = settings.images_per_list, settings.held_out_images
         header |= pack_cards(folder.script, folder.file, cards, tally, model, *most)
@@ -208,7 +210,7 @@ def _describe(
         "domains": list(graphs.domains),
         "sites": [{"name": site, "units": size} for site, size in tally.sizes.items()],
         "circuits": [[places[0][name], places[1][domain]] for name, domain in graphs],
-        "wiring": first.edges.wiring,
+        "budget": first.settings.get("budget", SAME_SHARE),
         "nodeFraction": first.settings.get("node_fraction", _largest_share(tally.sizes, first.kept_units)),
         "edgesPerNode": settings.edges_per_node,
         "variants": list(variants),

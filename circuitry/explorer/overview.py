@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -60,15 +61,16 @@ def read_curves(folder: str | os.PathLike[str]) -> list[FaithfulnessCurve]:
     return [FaithfulnessCurve.load(path) for path in paths]
 
 
-def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str]) -> dict[str, object]:
-    """Return by ``class/domain`` what was measured of cuts at all of some sites, units ranked by absolute score.
+def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], budget: str) -> dict[str, object]:
+    """Return by ``class/domain`` what was measured of cuts at some sites by a budget, units ranked by absolute score.
 
     Those are the cuts that the page makes. Each measure has rows [value, low, high] by fraction, of the circuit
     (``kept``), of all but it (``complement``) and of random circuits.
     """
     found: dict[str, object] = {}
     for curve in curves:
-        if curve.ranking != "absolute" or list(curve.settings["sites"]) != list(sites):
+        made_with = list(curve.settings["sites"]), curve.settings.get("budget", SAME_SHARE)
+        if curve.ranking != "absolute" or made_with != (list(sites), budget):
             continue
         measured = {measure: _by_circuit(curve.table(measure)) for measure in CURVE_MEASURES}
         found[f"{curve.class_name}/{curve.domain}"] = {

@@ -5,16 +5,16 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from circuitry import GraphFolder
+from circuitry import CardFolder, GraphFolder
+from circuitry.cards import CardImage, TopImages, UnitCard, UnitName, WordCheck
+from circuitry.cards.card_folder import ActivationTable
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.runs import claim
@@ -66,62 +66,74 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     return FaithfulnessCurve(**(known | changes))
 
 
-@dataclass
-class MadeCards:
-    """Cards of the units of some circuits, as `CardFolder` has them."""
+class MadeCards(CardFolder):
+    """Cards of the units of some circuits, without a folder."""
 
-    graphs: GraphFolder
-    manifest: Mapping[str, Any] = field(init=False)
-    words: Any = field(default_factory=lambda: SimpleNamespace(sentence="The words work on these images."))
-
-    def __post_init__(self) -> None:
-        self.manifest = {"config": {"circuits": self.graphs.manifest["config_hash"]}}
-        keys = [(c, d, k) for c, d in self.graphs for k in range(3)]
-        self.images = {
-            f"{i:016x}": SimpleNamespace(relative=f"{d}/{c}/{k}.png", class_name=c, domain=d, found_on=k == 0)
-            for i, (c, d, k) in enumerate(keys)
-        }
-        held = {(s, int(u)) for key in self.graphs for s in INNER for u in self.graphs[key].kept_units[s]}
-        self._units = sorted(held)
-
-    def units(self) -> list[tuple[str, int]]:
-        return self._units
+    def __init__(self, graphs: GraphFolder) -> None:
+        self.graphs, self.domains = graphs, graphs.domains
+        self.manifest = {"config": {"circuits": graphs.manifest["config_hash"]}}
+        keys = [(c, d, k) for c, d in graphs for k in range(3)]
+        found = (CardImage(f"{i:016x}", f"{d}/{c}/{k}.png", d, c, k == 0) for i, (c, d, k) in enumerate(keys))
+        self.images = {image.id: image for image in found}
+        self.words = WordCheck("tiny", 0.5, {}, 0.25, 8, True)
+        held = {(s, int(u)) for key in graphs for s in INNER for u in graphs[key].kept_units[s]}
+        self._units = {site: sorted(unit for s, unit in held if s == site) for site in INNER}
+        self.sites = INNER
 
     def thumbnail(self, image_id: str) -> bytes:
         content = io.BytesIO()
         Image.new("RGB", (96, 96), (int(image_id, 16) * 9 % 256, 120, 90)).save(content, "WEBP")
         return content.getvalue()
 
-    def activations(self, domain: str) -> tuple[tuple[str, ...], np.ndarray]:
+    def activations(self, domain: str) -> ActivationTable:
         ids = tuple(name for name, image in self.images.items() if image.domain == domain)
-        return ids, np.add.outer(np.arange(1, len(ids) + 1), np.arange(len(self._units))).astype(np.float32)
+        values = np.add.outer(np.arange(1, len(ids) + 1), np.arange(len(self.units())))
+        return ActivationTable(ids, values.astype(np.float32))
 
-    def card(self, site: str, unit: int) -> Any:
+    def card(self, site: str, unit: int) -> UnitCard:
         classes, domains = self.graphs.classes, self.graphs.domains
-        shape = len(classes), len(domains)
-        effects, kept = np.full(shape, np.nan), np.zeros(shape, bool)
-        for i, j in np.ndindex(shape):
+        effects = np.full((len(classes), len(domains)), np.nan)
+        kept = np.zeros(effects.shape, bool)
+        for i, j in np.ndindex(*effects.shape):
             if (key := (classes[i], domains[j])) in self.graphs:
                 graph = self.graphs[key]
                 effects[i, j], kept[i, j] = graph.node_scores[site][unit], unit in graph.kept_units[site]
-        ids = {d: self.activations(d)[0][:2] for d in domains}
         heat = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
-        top = {d: SimpleNamespace(ids=ids[d], values=np.array([2.0, 1.0], np.float32), heat=heat) for d in domains}
-        return SimpleNamespace(
-            **{"site": site, "unit": unit, "kind": "channel", "title": f"{site}/{unit}", "top": {"activation": top, "effect": top}},
-            **{"classes": classes, "domains": domains, "heat_scale": 2.0, "bin_edges": np.linspace(0, 2, 5)},
-            **{"counts": np.full((len(domains), 4), 3), "effects": effects, "kept": kept, "attributed_like": "zero"},
-            **{"exact": {"zero": np.where(kept, -effects, np.nan), "mean": np.where(kept, effects, np.nan)}},
-            **{"clarity": np.full(len(domains), 0.5), "name": self._name(site, unit)},
+        images = {d: self.activations(d).ids[:2] for d in domains}
+        top = {d: TopImages(ids, np.array([2.0, 1.0], np.float32), heat) for d, ids in images.items()}
+        return UnitCard(
+            site=site,
+            unit=unit,
+            kind="channel",
+            classes=classes,
+            domains=domains,
+            top={"activation": top, "effect": top},
+            heat_scale=2.0,
+            bin_edges=np.linspace(0, 2, 5),
+            counts=np.full((len(domains), 4), 3),
+            effects=effects,
+            kept=kept,
+            exact={"zero": np.where(kept, -effects, np.nan), "mean": np.where(kept, effects, np.nan)},
+            attributed_like="zero",
+            clarity=np.full(len(domains), 0.5),
+            name=self._name(unit),
         )
 
-    def _name(self, site: str, unit: int) -> Any:
+    def _name(self, unit: int) -> UnitName | None:
         if unit % 2:
             return None
-        return SimpleNamespace(
-            **{"name": f"<b>stripes</b> {unit}", "correlation": 0.4, "auprc": 0.3, "runner_up": "dots", "weak": unit % 4 == 0},
-            **{"runner_up_correlation": 0.2, "chance": 0.1, "style": False, "references": {"class": ("cat", 0.1)}},
+        random = 0.5 if unit % 4 else 0.1
+        return UnitName(
+            words=("<b>stripes</b>", str(unit)),
+            weights=(1.0, 0.5),
+            correlation=0.4,
+            auprc=0.3,
             by_domain={domain: (0.4, float("nan")) for domain in self.graphs.domains},
+            runner_up="dots",
+            runner_up_correlation=0.2,
+            chance=0.1,
+            style=False,
+            references={"class": ("cat", 0.1), "random word": ("spoon", random)},
         )
 
 

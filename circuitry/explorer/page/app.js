@@ -51,7 +51,7 @@ function App({ index, store, first }) {
   const [fire, setFire] = useState(null), [litGroup, setLitGroup] = useState([]);
   const share = useRef(null);
   const names = useMemo(() => readNames(index), [index]);
-  const sizes = useMemo(() => index.sites.map(site => site.units), [index]);
+  const sizes = useMemo(() => ({ sizes: index.sites.map(site => site.units), budget: index.budget }), [index]);
   const { value: loaded, error } = useClass(index, state.className);
   const lastSeries = useRef([]);
   if (loaded) lastSeries.current = loaded;

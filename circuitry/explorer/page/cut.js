@@ -26,14 +26,23 @@ export function readSeries(header, arrays, place) {
   return series;
 }
 
-// How many units of a site a share keeps: as the curves of faithfulness count them.
-export const unitsKept = (share, size) => Math.ceil(Number((share * size).toFixed(9)));
+// How many units a share keeps: as the curves of faithfulness count them.
+const unitsKept = (share, size) => Math.ceil(Number((share * size).toFixed(9)));
+
+// How many units of each site a share keeps: the same share of every site, or the strongest of all sites together.
+function mostBySite(series, sizes, budget, share) {
+  if (budget !== "global") return sizes.map(size => unitsKept(share, size));
+  const order = [...series.scores.keys()].sort((a, b) => Math.abs(series.scores[b]) - Math.abs(series.scores[a]));
+  const counts = sizes.map(() => 0);
+  for (const i of order.slice(0, unitsKept(share, sizes.reduce((a, b) => a + b, 0)))) counts[series.site[i]]++;
+  return counts;
+}
 
 // Cut a series: which of its units are kept, and which of its edges, as places in its arrays.
-export function cutSeries(series, sizes, { share, edges, score, stability }) {
+export function cutSeries(series, { sizes, budget }, { share, edges, score, stability }) {
   const n = series.units.length;
   const kept = new Uint8Array(n);
-  const most = sizes.map(size => unitsKept(share, size));
+  const most = mostBySite(series, sizes, budget, share);
   const least = score * series.largest;
   const stable = Math.round(stability * 255);
   for (let i = 0; i < n; i++) {
