@@ -26,7 +26,6 @@ from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
 from .circuits.stream_graph import score_edges as score_edges
 from .comparison.comparison import Comparison as Comparison
-from .explorer.export import export_explorer as export_explorer
 from .data.domains import DomainFolder as DomainFolder
 from .interventions.circuit_checks import CausalChecks as CausalChecks
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve

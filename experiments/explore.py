@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from circuitry.runs import InputError, WorkSettings, run_script
-from circuitry import CardFolder, CausalChecks, Comparison, GraphFolder, export_explorer
-from circuitry.explorer import ExplorerSettings, ModelView, read_curves, view_model
+from circuitry import CardFolder, CausalChecks, Comparison, GraphFolder
+from circuitry.explorer import ExplorerSettings, ModelView, export_explorer, read_curves, view_model
 from circuitry.interventions import CheckSettings
 from circuitry.study import QuickstartModel
 from circuitry.study.quickstart_model import QUICKSTART

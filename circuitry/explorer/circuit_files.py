@@ -65,7 +65,9 @@ def _series(circuit: Circuit, variant: str, domain: str, part: int | None, held:
     order = np.lexsort((-scores, down))
     small = np.uint16 if n < 1 << 16 else np.uint32
     arrays = {
-        "units": np.concatenate(kept).astype(np.uint32 if max(u.max(initial=0) for u in kept) >= 1 << 16 else np.uint16),
+        "units": np.concatenate(kept).astype(
+            np.uint32 if max(u.max(initial=0) for u in kept) >= 1 << 16 else np.uint16
+        ),
         "counts": np.array([len(units) for units in kept], np.uint32),
         "scores": np.concatenate([graph.node_scores[site][units] for site, units in zip(sites, kept, strict=True)]),
         "into": np.bincount(down, minlength=n).astype(np.uint8),

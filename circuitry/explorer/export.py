@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
-from circuitry.cards.card_folder import CardFolder
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import class_series
 from circuitry.explorer.overview import describe_comparison, describe_curves
@@ -137,7 +137,9 @@ def export_explorer(
     target = Path(out)
     _check_free(target)
     made_of: list[object] = [graphs.manifest["config_hash"], list(graphs), len(curves), sorted(comparisons or {})]
-    export = digest([*made_of, None if cards is None else cards.manifest["config"], repr(settings), model is None, versions()])
+    export = digest(
+        [*made_of, None if cards is None else cards.manifest["config"], repr(settings), model is None, versions()]
+    )
     folder = _Folder(target, export)
     (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
     write_json(target / NAME, {"format": EXPLORER_FORMAT, "study": graphs.manifest["config_hash"], "export": export})

@@ -8,7 +8,6 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import Key
-from circuitry.explorer.view_files import Answers, ClassVectors, ModelView
+from circuitry.explorer.view_files import ImageAnswers, ClassVectors, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.gated import kept_embeddings
@@ -65,7 +64,7 @@ def view_model(
         >>> export_explorer(graphs, "runs/x/explorer", cards=cards, model=view)
     """
     class_names = checks.images.all_classes
-    answers: dict[str, Answers] = {}
+    answers: dict[str, ImageAnswers] = {}
     found: dict[Key, _Vectors] = {}
     reason = ""
     for key in tqdm(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
@@ -86,7 +85,7 @@ def view_model(
 
 def _answers(
     checks: CausalChecks, key: Key, records: Sequence[ImageRecord], images: Tensor, work: Work
-) -> Mapping[str, Answers]:
+) -> Mapping[str, ImageAnswers]:
     graph, weights = checks.graphs[key], checks.weights(key[1])
     kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
     runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
@@ -96,7 +95,7 @@ def _answers(
     shares = (factor * F.normalize(embeddings, dim=-1) @ weights.T).softmax(-1)
     best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
     values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
-    return {record.relative: Answers(classes[:, i], values[:, i]) for i, record in enumerate(records)}
+    return {record.relative: ImageAnswers(classes[:, i], values[:, i]) for i, record in enumerate(records)}
 
 
 def _vectors(checks: CausalChecks, images: Tensor, work: Work) -> _Vectors:

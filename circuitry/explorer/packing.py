@@ -3,7 +3,7 @@
 A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is one: arrays lie
 one after another, each at a multiple of eight bytes, are compressed by zlib, and written in base64.
 
-Floats become half floats times a factor by array, which keeps three digits; whole numbers and booleans stay as they are.
+Floats become half floats times a factor by array, which keeps three digits; whole numbers and booleans stay.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Answers of the model, and vectors of components and words, as the page reads them. No torch."""
+"""ImageAnswers of the model, and vectors of components and words, as the page reads them. No torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ RUNS = ("the whole model", "only the circuit", "all but the circuit")
 """The runs of an answer, in order."""
 
 
-class Answers(NamedTuple):
+class ImageAnswers(NamedTuple):
     """What the model says to one image: the likeliest classes, and their shares."""
 
     classes: Int[np.ndarray, "runs shown"]
@@ -33,7 +33,7 @@ class ModelView:
 
     class_names: tuple[str, ...]
     """Among which the model answers."""
-    answers: Mapping[str, Answers]
+    answers: Mapping[str, ImageAnswers]
     """By path of the image below the root of the data."""
     words: tuple[str, ...]
     texts: Float[np.ndarray, "words d"]

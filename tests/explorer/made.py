@@ -59,9 +59,17 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
         "random": np.stack([np.stack([0.01 * k * full, 0.02 * k * full, full]) for k in (1, 2)]),
     }
     known: dict[str, Any] = {
-        **{"fractions": (0.1, 0.2, 1.0), "ranking": "absolute", "n_units": (9, 18, 90)},
-        **{"full": full, "empty": empty, "own": own, "group": np.zeros(8, np.int64)},
-        **{"class_name": class_name, "domain": domain, "settings": settings, **arrays},
+        "fractions": (0.1, 0.2, 1.0),
+        "ranking": "absolute",
+        "n_units": (9, 18, 90),
+        "full": full,
+        "empty": empty,
+        "own": own,
+        "group": np.zeros(8, np.int64),
+        "class_name": class_name,
+        "domain": domain,
+        "settings": settings,
+        **arrays,
     }
     return FaithfulnessCurve(**(known | changes))
 

@@ -231,7 +231,9 @@ def test_twins_are_compared_on_two_parts(reader: Reader, graphs: GraphFolder) ->
     parts = graphs.parts("cat", "real")
     units = [{(s, u) for s in INNER for u in parts[p].kept_units[s].tolist()} for p in (0, 1)]
     table = reader.table()
-    assert {name for name, cells in table.items() if cells[1] == "shared"} == {f"{s}/{u}" for s, u in units[0] & units[1]}
+    assert {name for name, cells in table.items() if cells[1] == "shared"} == {
+        f"{s}/{u}" for s, u in units[0] & units[1]
+    }
     jaccard = len(units[0] & units[1]) / len(units[0] | units[1])
     shown = reader.tab.inner_text(".twins tbody tr:first-child td:nth-child(2)")
     assert float(shown) == pytest.approx(jaccard, abs=0.0051)
@@ -321,11 +323,8 @@ def test_names_with_markup_are_text(reader: Reader) -> None:
     for kind in ("svg", "graphml"):
         ET.fromstring(reader.export(kind))
     assert "'=cmd" not in reader.export("units.csv")
-    reader.tab.evaluate("document.body.append(Object.assign(document.createElement('div'), {id: 'inline'}))")
-    blocked = reader.tab.evaluate(
-        "(() => { const d = document.getElementById('inline'); d.setAttribute('onclick', 'globalThis.ran = 1'); d.click(); "
-        "return globalThis.ran === undefined; })()"
-    )
+    code = "d.setAttribute('onclick', 'globalThis.ran = 1'); d.click(); return globalThis.ran === undefined;"
+    blocked = reader.tab.evaluate(f"(() => {{ const d = document.createElement('div'); {code} }})()")
     assert blocked
     reader.complaints.clear()  # the browser says that it blocked the script
 
@@ -335,12 +334,17 @@ def test_names_with_markup_are_text(reader: Reader) -> None:
     [
         (lambda folder: (folder / "data" / "index.js").unlink(), ["index.js", "missing"]),
         (lambda folder: (folder / "data" / "index.js").write_text("circuitry.lo"), ["index.js", "damaged"]),
-        (lambda folder: rewrite(folder / "data" / "index.js", "explorer 1", "explorer 0"), ["explorer 0", "explorer 1"]),
+        (
+            lambda folder: rewrite(folder / "data" / "index.js", "explorer 1", "explorer 0"),
+            ["explorer 0", "explorer 1"],
+        ),
         (lambda folder: (folder / "data" / "class" / "0.js").unlink(), ["class/0.js", "missing"]),
         (lambda folder: rewrite(folder / "data" / "class" / "0.js", '"export":"', '"export":"0'), ["another export"]),
     ],
 )
-def test_damaged_folders_say_what_to_do(browser: Any, graphs: GraphFolder, tmp_path: Path, damage: Any, words: list[str]) -> None:
+def test_damaged_folders_say_what_to_do(
+    browser: Any, graphs: GraphFolder, tmp_path: Path, damage: Any, words: list[str]
+) -> None:
     export_explorer(graphs, tmp_path)
     damage(tmp_path)
     tab = browser.new_page()
@@ -354,7 +358,9 @@ def rewrite(path: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new, 1))
 
 
-def test_without_cards_and_curves_the_page_says_how_to_make_them(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
+def test_without_cards_and_curves_the_page_says_how_to_make_them(
+    browser: Any, graphs: GraphFolder, tmp_path: Path
+) -> None:
     export_explorer(graphs, tmp_path)
     shutil.rmtree(tmp_path / "thumbnails", ignore_errors=True)
     reader = Reader(browser, tmp_path).open(**CAT, selected="a/1")

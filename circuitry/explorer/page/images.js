@@ -47,6 +47,6 @@ function Answers({ file, row, index, className }) {
   return html`<table class="answers"><caption>predicted</caption><tbody>${titles.slice(0, runs).map((title, run) => html`<tr><th scope="row">${title}</th>
     ${Array.from({ length: top }, (_, k) => {
       const at = (row * runs + run) * top + k, name = index.predicted[answers[at]];
-      return html`<td class=${name === className ? "right" : ""}>${name} ${percent(shares[at])}</td>`;
+      return html`<td class=${name === className ? "hit" : ""}>${name} ${percent(shares[at])}</td>`;
     })}</tr>`)}</tbody></table>`;
 }

@@ -43,6 +43,6 @@ function Effects({ direct, text, word, domains, className }) {
   const rows = directEffects(direct, text).map(row => ({ name: row.name, effects: at.map(k => row.effects[k]) }));
   rows.sort((a, b) => Math.max(...b.effects.map(Math.abs)) - Math.max(...a.effects.map(Math.abs)));
   return html`<table id="direct"><thead><tr><th scope="col">adds to “${word}”</th>${chosen.map(domain => html`<th scope="col">${domain}</th>`)}</tr></thead>
-    <tbody>${rows.slice(0, SHOWN).map(row => html`<tr><th scope="row">${row.name}</th>${row.effects.map(effect => html`<td class="n">${number(effect, 2)}</td>`)}</tr>`)}</tbody></table>
+    <tbody>${rows.slice(0, SHOWN).map(row => html`<tr><th scope="row" title=${row.name}>${row.name}</th>${row.effects.map(effect => html`<td class="n">${number(effect, 2)}</td>`)}</tr>`)}</tbody></table>
     <p class="hint">Cosine logit that each component adds directly, mean over images of ${className}; of the ${direct.components.length} strongest components of the class.</p>`;
 }
