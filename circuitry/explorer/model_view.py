@@ -20,7 +20,7 @@ from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import Key
-from circuitry.explorer.view_files import ImageAnswers, ClassVectors, ModelView
+from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.gated import kept_embeddings
