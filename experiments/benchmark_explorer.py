@@ -34,7 +34,8 @@ from PIL import Image
 CIRCUITS = Path("runs/benchmark-similarity/60-classes-2-parts")
 BROWSERS = ("/usr/bin/chromium", "/usr/bin/google-chrome")
 SWITCHES = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
-TOP, BINS, GRID = 4, 20, 7
+TOP, BINS, GRID = 3, 20, 7
+HELD_OUT = 3
 DRAWN = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
 """Fulfilled when the next frame was painted."""
 
@@ -167,7 +168,11 @@ def main(config: Config) -> None:
     started = time.perf_counter()
     cards = RandomCards(graphs, config)
     exported = export_explorer(
-        graphs, config.out, curves=curves, cards=cards, settings=ExplorerSettings(images_per_list=TOP)
+        graphs,
+        config.out,
+        curves=curves,
+        cards=cards,
+        settings=ExplorerSettings(images_per_list=TOP, held_out_images=HELD_OUT),
     )
     seconds = time.perf_counter() - started
     sizes = pd.DataFrame([{"kind": kind, "MiB": size / 2**20} for kind, size in exported.n_bytes.items()])

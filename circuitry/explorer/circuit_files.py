@@ -2,7 +2,8 @@
 
 A *series* is one circuit that the page can draw: of a domain, found on all images or on one part of them, in one of
 several folders. Its arrays have the kept units of all sites one after another, strongest first within a site, so that a
-smaller cut is the first units of every site. The edges into each unit follow each other by falling score.
+smaller cut is the first units of every site. The edges into each unit follow each other by falling score; of circuits
+of parts their scores have one digit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 from circuitry.circuits.consensus import Consensus, find_consensus
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import EDGES, GraphFolder
+from circuitry.explorer.packing import one_digit
 
 TWINS = 2
 """Parts of the images whose circuits are shown beside each other."""
@@ -72,7 +74,7 @@ def _series(circuit: Circuit, variant: str, domain: str, part: int | None, held:
         "scores": np.concatenate([graph.node_scores[site][units] for site, units in zip(sites, kept, strict=True)]),
         "into": np.bincount(down, minlength=n).astype(np.uint8),
         "from": up[order].astype(small),
-        "weights": scores[order],
+        "weights": scores[order] if part is None else one_digit(scores[order]),
     }
     if held is not None:
         arrays["unitStability"] = _bytes(np.concatenate([held.units[site] for site in sites]))

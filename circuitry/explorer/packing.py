@@ -1,9 +1,10 @@
 """Data as scripts: a call of `circuitry.load` with a JSON header and arrays in base64. No torch.
 
-A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is one: arrays lie
-one after another, each at a multiple of eight bytes, are compressed by zlib, and written in base64.
+A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is one. Arrays lie
+one after another, of each the first bytes of all numbers, then the second ones, since equal bytes compress well; zlib
+compresses them, and base64 makes them text.
 
-Floats become half floats times a factor by array, which keeps three digits; whole numbers and booleans stay.
+Floats become half floats times a power of two by array, which keeps three digits; whole numbers and booleans stay.
 """
 
 import base64
@@ -12,12 +13,13 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
 
 EXPLORER_FORMAT = "circuitry explorer 1"
 """Name and version of the data; the page refuses another one."""
 
-_ALIGNED = 8
 _LEVEL = 6
+_EIGHTHS = 8
 
 
 def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
@@ -32,12 +34,19 @@ def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Map
     listed, parts = [], []
     for name, array in arrays.items():
         stored, factor = _stored(np.ascontiguousarray(array))
-        content = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+        content = np.frombuffer(stored.astype(stored.dtype.newbyteorder("<")).tobytes(), np.uint8)
         listed.append([name, stored.dtype.str[1:], list(stored.shape), factor])
-        parts.append(content + bytes(-len(content) % _ALIGNED))
+        parts.append(content.reshape(-1, stored.itemsize).T.tobytes())
     packed = base64.b64encode(zlib.compress(b"".join(parts), _LEVEL)).decode("ascii") if parts else ""
     about = {"format": EXPLORER_FORMAT, "export": export, "arrays": listed, **header}
     return f"circuitry.load({script_json(key)},{script_json(about)},{script_json(packed)});\n"
+
+
+def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
+    """Return numbers to about one digit, as eighths of a power of two, which take half the space."""
+    shares, powers = np.frexp(values)
+    rounded: np.ndarray = np.ldexp(np.round(shares * _EIGHTHS) / _EIGHTHS, powers)
+    return rounded
 
 
 def script_json(value: object) -> str:
@@ -53,7 +62,7 @@ def _stored(array: np.ndarray) -> tuple[np.ndarray, float | None]:
     if array.dtype.kind in "ui":
         return array, None
     known = np.abs(array[np.isfinite(array)])
-    factor = float(known.max()) if known.size and known.max() > 0 else 1.0
+    factor = float(2.0 ** np.ceil(np.log2(known.max()))) if known.size and known.max() > 0 else 1.0
     return (array / factor).astype(np.float16), factor
 
 

@@ -7,7 +7,9 @@ import numpy as np
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.data.parts import Key
 
-_MOST = 127
+_MOST = 31
+"""Steps of an effect to each side of zero."""
+_NOTHING = -128
 
 
 class UnitTally:
@@ -58,13 +60,13 @@ class UnitTally:
     def site_arrays(self, site: str) -> dict[str, np.ndarray]:
         """Return the units that are in a circuit, their effects on all classes and domains, and the circuits.
 
-        ``effects`` are bytes from -127 to 127 times ``scale`` by unit, -128 where there is no circuit; ``members`` are
-        bits, the first circuit in the highest bit of the first byte.
+        ``effects`` are whole numbers from -31 to 31, and 31 is the unit's ``scale``; -128 where there is no circuit.
+        ``members`` are bits, the first circuit in the highest bit of the first byte.
         """
         units = np.flatnonzero(self._kept[site].any(1))
         scores = self._scores[site][units]
         scale = np.nanmax(np.abs(scores), 1, initial=0.0)
         safe = np.where(scale > 0, scale, 1.0)
-        effects = np.round(np.nan_to_num(scores / safe[:, None] * _MOST, nan=-_MOST - 1)).astype(np.int8)
+        effects = np.round(np.nan_to_num(scores / safe[:, None] * _MOST, nan=_NOTHING)).astype(np.int8)
         members = np.packbits(self._kept[site][units], axis=1)
         return {"units": units.astype(np.uint32), "effects": effects, "scale": scale, "members": members}

@@ -152,7 +152,9 @@ def unpack(script: str) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     key, header, packed = json.loads(f"[{found[1]}]")
     content, arrays, offset = zlib.decompress(base64.b64decode(packed)) if packed else b"", {}, 0
     for name, kind, shape, factor in header.pop("arrays"):
-        array = np.frombuffer(content, np.dtype(f"<{kind}"), int(np.prod(shape)), offset).reshape(shape)
-        offset += -(-array.nbytes // 8) * 8
+        size, length = int(kind[1:]), int(np.prod(shape))
+        mixed = np.frombuffer(content, np.uint8, size * length, offset).reshape(size, length)
+        array = np.frombuffer(mixed.T.tobytes(), np.dtype(f"<{kind}")).reshape(shape)
+        offset += size * length
         arrays[name] = array if factor is None else array.astype(np.float64) * factor
     return key, header, arrays

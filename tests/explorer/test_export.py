@@ -55,7 +55,7 @@ def test_series_hold_the_circuit(graphs: GraphFolder, exported: Path, part: int 
         start += into
     assert set(edges) == set(circuit.edges)
     weights = np.array([circuit.edges[edge]["weight"] for edge in edges])
-    assert_same(np.array(list(edges.values())), weights, 0.1, rtol=THREE_DIGITS)
+    assert_same(np.array(list(edges.values())), weights, 0.1, rtol=THREE_DIGITS if part is None else 0.07)
 
 
 def test_series_hold_the_stability_of_the_circuit(graphs: GraphFolder, exported: Path) -> None:
@@ -73,8 +73,8 @@ def test_sites_hold_effects_and_members(graphs: GraphFolder, exported: Path) -> 
     for row, unit in enumerate(arrays["units"]):
         assert bits[row].tolist() == [unit in graphs[key].kept_units[INNER[1]] for key in keys]
         scores = np.array([graphs[key].node_scores[INNER[1]][unit] for key in keys])
-        close = arrays["effects"][row] / 127 * arrays["scale"][row]
-        assert_same(close, scores, 0.01, atol=np.abs(scores).max() / 100)
+        close = arrays["effects"][row] / 31 * arrays["scale"][row]
+        assert_same(close, scores, 0.01, atol=np.abs(scores).max() / 60)
     index, counts = read(exported, "index")
     assert counts["counts/1"][arrays["units"]].tolist() == bits.sum(1).tolist()
     assert counts["counts/1"].sum() == bits.sum()

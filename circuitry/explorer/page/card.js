@@ -6,6 +6,8 @@ import { Histograms } from "circuitry/charts.js";
 import { circuitsWith, splitName, unitName } from "circuitry/names.js";
 import { placeName } from "circuitry/table.js";
 
+const STEPS = 31;
+
 export function Card({ index, state, set, shown, picture, names, colourOf, pin, focusNote }) {
   const name = state.selected;
   if (!name) return html`<section class="card" aria-label="Unit"><h2>Unit</h2><p class="hint">Click a unit, or press <kbd>]</kbd> and <kbd>j</kbd>.</p></section>`;
@@ -60,7 +62,7 @@ function Everywhere({ index, site, unit, state, set }) {
   const n = index.circuits.length, bytes = members.shape[1];
   const cells = new Map(index.circuits.map(([c, d], k) => {
     const raw = effects[row * n + k];
-    return [`${c}/${d}`, { effect: raw === -128 ? null : (raw / 127) * scale[row], share: raw / 127, member: (members[row * bytes + (k >> 3)] >> (7 - (k & 7))) & 1 }];
+    return [`${c}/${d}`, { effect: raw === -128 ? null : (raw / STEPS) * scale[row], share: raw / STEPS, member: (members[row * bytes + (k >> 3)] >> (7 - (k & 7))) & 1 }];
   }));
   const strongest = index.circuits.map(([c, d]) => ({ c, d, ...cells.get(`${c}/${d}`) })).filter(one => one.effect !== null).sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect)).slice(0, 3);
   const high = index.classes.length > 20 ? 7 : 12;

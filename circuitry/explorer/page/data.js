@@ -63,12 +63,12 @@ async function unpack({ about, packed }) {
   const { arrays: listed, ...found } = about;
   found.arrays = {};
   if (!packed) return found;
-  const buffer = await inflate(bytesOf(packed));
+  const content = new Uint8Array(await inflate(bytesOf(packed)));
   let offset = 0;
   for (const [name, type, shape, factor] of listed) {
     const length = shape.reduce((a, b) => a * b, 1);
-    const array = view(type, buffer, offset, length);
-    offset += Math.ceil((length * Number(type.slice(1))) / 8) * 8;
+    const array = joined(type, content.subarray(offset, offset + length * TYPES[type].BYTES_PER_ELEMENT), length);
+    offset += array.byteLength;
     found.arrays[name] = Object.assign(factor === null ? array : widened(array, factor), { shape });
   }
   return found;
@@ -89,8 +89,13 @@ async function inflate(bytes) {
 
 const TYPES = { u1: Uint8Array, i1: Int8Array, u2: Uint16Array, u4: Uint32Array, f2: Uint16Array };
 
-function view(type, buffer, offset, length) {
-  return new TYPES[type](buffer, offset, length);
+// Numbers from their first bytes, then their second ones, and so on.
+function joined(type, bytes, length) {
+  const size = TYPES[type].BYTES_PER_ELEMENT;
+  if (size === 1) return new TYPES[type](bytes.slice().buffer);
+  const found = new Uint8Array(bytes.length);
+  for (let k = 0; k < size; k++) for (let i = 0, at = k * length; i < length; i++, at++) found[i * size + k] = bytes[at];
+  return new TYPES[type](found.buffer);
 }
 
 let halves = null;
