@@ -12,7 +12,7 @@ from circuitry.explorer.view_files import ModelView, Script, answer_arrays
 from circuitry.runs.errors import InputError
 
 NO_PICTURE = np.uint32(0xFFFFFFFF)
-_HEAT = 15
+_STEPS = 15
 
 
 File = Callable[[str, bytes, str], None]
@@ -183,7 +183,7 @@ def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Pictures, most:
             numbers[i, j, :n] = [pictures.number(name) for name in top.ids[:n]]
             values[i, j, :n] = top.values[:n]
             if grid is not None and top.heat is not None:
-                heat[i, j, :n] = top.heat[:n].reshape(n, heat.shape[-1]) // (255 // _HEAT)
+                heat[i, j, :n] = top.heat[:n].reshape(n, heat.shape[-1]) // (255 // _STEPS)
     if heat.shape[-1] % 2:
         heat = np.concatenate([heat, np.zeros((*shape, 1), np.uint8)], -1)
     found = {"pictures": numbers, "values": values, "heat": (heat[..., ::2] << 4) | heat[..., 1::2]}
@@ -221,8 +221,8 @@ def _fired(
     loudest: np.ndarray,
     rows: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Return how strongly units fire in some images; 255 is a unit's largest activation in any image."""
+    """Return how strongly units fire in some images, in 15 steps of a unit's largest activation in any image."""
     take = np.array([columns[unit] for unit in units])
     scale = np.where(loudest[take] > 0, loudest[take], 1)
-    fire = [np.clip(rows[name][take] / scale, 0, 1) * 255 for name in images]
+    fire = [np.clip(rows[name][take] / scale, 0, 1) * _STEPS for name in images]
     return {"fire": np.round(np.array(fire).reshape(len(images), len(take))).astype(np.uint8)}

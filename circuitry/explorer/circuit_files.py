@@ -23,7 +23,7 @@ TWINS = 2
 class Series(NamedTuple):
     """One circuit as the page reads it."""
 
-    header: dict[str, object]
+    header: Mapping[str, object]
     arrays: dict[str, np.ndarray]
     graph: AttributionGraph
 
@@ -79,8 +79,8 @@ def _series(circuit: Circuit, variant: str, domain: str, part: int | None, held:
     if held is not None:
         arrays["unitStability"] = _bytes(np.concatenate([held.units[site] for site in sites]))
         arrays["edgeStability"] = _bytes(_joined(held.edges[pair] for pair in places)[order])
-    header = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images, "arrays": list(arrays)}
-    return Series(header, arrays, graph)
+    made = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images, "arrays": list(arrays)}
+    return Series(made, arrays, graph)
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:

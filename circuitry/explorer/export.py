@@ -93,8 +93,8 @@ class _Folder:
 
     def file(self, name: str, content: bytes, kind: str) -> None:
         path = self.path / name
-        with whole_file(path) as temporary:
-            temporary.write_bytes(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)  # what is torn is replaced: the page itself is written last
         self.written.add(path)
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
@@ -159,7 +159,10 @@ def export_explorer(
     for old in [*target.glob("data/**/*.js"), *target.glob("thumbnails/*.webp")]:
         if old not in folder.written:
             old.unlink()
-    folder.file(INDEX_PAGE, render_page(str(header["title"])).encode(), "page")
+    page = render_page(str(header["title"])).encode()
+    with whole_file(target / INDEX_PAGE) as temporary:
+        temporary.write_bytes(page)
+    folder.sizes["page"] = len(page)
     if sum(folder.sizes.values()) > MOST_BYTES:
         log.warning(
             "The explorer has more than %d MiB: fewer images in each list, or twins=False, make it smaller.",
@@ -187,7 +190,7 @@ def _write_classes(
     """Write the circuits of every class, each read once, and return what units do over all of them."""
     tally = UnitTally(list(graphs))
     for place, class_name in enumerate(graphs.classes):
-        headers, arrays = [], dict[str, np.ndarray]()
+        headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
         for series in class_series(graphs, variants, class_name, settings.edges_per_node, settings.twins):
             arrays |= {f"{len(headers)}/{name}": array for name, array in series.arrays.items()}
             headers.append(series.header)

@@ -55,7 +55,8 @@ class UnitTally:
 
     def counts(self, site: str) -> np.ndarray:
         """Return in how many circuits each unit of a site is."""
-        return self._kept[site].sum(1).astype(np.uint16)
+        counts: np.ndarray = self._kept[site].sum(1).astype(np.uint16)
+        return counts
 
     def site_arrays(self, site: str) -> dict[str, np.ndarray]:
         """Return the units that are in a circuit, their effects on all classes and domains, and the circuits.

@@ -55,7 +55,7 @@ def test_series_hold_the_circuit(graphs: GraphFolder, exported: Path, part: int 
         start += into
     assert set(edges) == set(circuit.edges)
     weights = np.array([circuit.edges[edge]["weight"] for edge in edges])
-    assert_same(np.array(list(edges.values())), weights, 0.1, rtol=THREE_DIGITS if part is None else 0.07)
+    assert_same(np.array(list(edges.values())), weights, 0.1, rtol=THREE_DIGITS if part is None else 1 / 8)
 
 
 def test_series_hold_the_stability_of_the_circuit(graphs: GraphFolder, exported: Path) -> None:
@@ -137,7 +137,7 @@ def test_held_out_images_say_how_strongly_units_fire(graphs: GraphFolder, export
     place = cards.units().index((INNER[arrays["sites"][0]], int(arrays["units"][0])))
     loudest = max(cards.activations(domain)[1][:, place].max() for domain in DOMAINS)
     ids, values = cards.activations(DOMAINS[0])
-    assert arrays["fire"][0, 0] == round(255 * values[ids.index(names[0][0]), place] / loudest)
+    assert arrays["fire"][0, 0] == round(15 * values[ids.index(names[0][0]), place] / loudest)
 
 
 def test_a_variant_is_another_series(graphs: GraphFolder, tmp_path: Path) -> None:

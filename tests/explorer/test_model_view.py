@@ -1,6 +1,7 @@
 """What the model tells the explorer equals runs by hooks, and the exact decompositions of the logit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -32,7 +33,12 @@ def found_in(clip: Clip, root: Path) -> CausalChecks:
         for i in range(4):
             Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
     images = DomainFolder(root / "images")
-    given = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": clip.encoder.sites[-2:], "texts": ["a {}."]}
+    given: dict[str, Any] = {
+        "rule": left_rule(1),
+        "edge_rule": left_rule(1),
+        "sites": clip.encoder.sites[-2:],
+        "texts": ["a {}."],
+    }
     extract(clip, images, root / "graphs", n_images=2, work=QUIET, **given)
     return CausalChecks(clip, images, GraphFolder(root / "graphs"), CheckSettings(n_images=2, n_others=1))
 
@@ -72,7 +78,7 @@ def test_answers_are_those_of_runs_by_hooks(checks: CausalChecks, view: ModelVie
         clip.encoder(images),
         *(clip.encoder.run_with_hooks(images, fwd_hooks=keep(side)) for side in (True, False)),
     ]
-    weights, scale = clip.text_weights(["axe", "cat"], ["a {}."]), clip.model.logit_scale.exp()  # type: ignore[operator, union-attr]
+    weights, scale = clip.text_weights(["axe", "cat"], ["a {}."]), clip.model.logit_scale.exp()  # type: ignore[operator]
     for run, embedding in enumerate(runs):
         shares = (scale * torch.nn.functional.normalize(embedding, dim=-1) @ weights.T).softmax(-1).detach()
         for path, share in zip(paths, shares, strict=True):

@@ -24,7 +24,12 @@ const SAVE_MS = 150;
 function useClass(index, className) {
   return usePromise(async () => {
     const { series, arrays } = await load(`class/${index.classes.indexOf(className)}`);
-    return series.map((header, place) => readSeries(header, arrays, place));
+    const read = new Map();  // when it is needed: of a class's series, few are on the screen
+    const at = place => {
+      if (!read.has(place)) read.set(place, readSeries(series[place], arrays, place));
+      return read.get(place);
+    };
+    return series.map((header, place) => ({ ...header, read: () => at(place) }));
   }, [className]);
 }
 
@@ -33,12 +38,12 @@ function shownOf(state, series) {
   if (state.twins) {
     return state.twins.flatMap(([domain, part]) => {
       const one = series.find(other => other.variant === "" && other.domain === domain && other.part === part);
-      return one ? [{ ...one, label: `${domain}, part ${part + 1}` }] : [];
+      return one ? [{ ...one.read(), label: `${domain}, part ${part + 1}` }] : [];
     });
   }
   return state.domains.flatMap(domain => {
     const one = series.find(other => other.variant === state.variant && other.domain === domain && other.part === null);
-    return one ? [{ ...one, label: domain }] : [];
+    return one ? [{ ...one.read(), label: domain }] : [];
   });
 }
 
@@ -81,7 +86,7 @@ function App({ index, store, first }) {
   };
   const cutsOf = useMemo(() => ({
     parts: domain => series.filter(one => one.variant === "" && one.domain === domain && one.part !== null).map(one => one.part),
-    cut: (domain, part) => { const one = series.find(other => other.variant === "" && other.domain === domain && other.part === part); return one && cutSeries(one, sizes, { ...state, stability: 0 }); },
+    cut: (domain, part) => { const one = series.find(other => other.variant === "" && other.domain === domain && other.part === part); return one && cutSeries(one.read(), sizes, { ...state, stability: 0 }); },
   }), [series, state.share, state.edges, state.score]);
 
   const act = {

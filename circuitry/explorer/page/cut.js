@@ -128,17 +128,25 @@ export function placeOf(mask, full) {
 
 // Shares of units and of edges that two cuts have in common, of all that either has.
 export function overlap(a, b) {
-  const jaccard = (one, other) => {
-    let both = 0;
-    for (const item of one) both += other.has(item);
-    const either = one.size + other.size - both;
-    return either ? both / either : null;
+  const places = new Map();
+  const placeOf = key => places.get(key) ?? places.set(key, places.size).size - 1;
+  const most = a.series.key.length + b.series.key.length;
+  const units = ({ series, kept }) => {
+    const found = new Set();
+    for (let i = 0; i < kept.length; i++) if (kept[i]) found.add(placeOf(series.key[i]));
+    return found;
   };
-  const units = ({ series, kept }) => new Set([...series.key].filter((_, i) => kept[i]));
   const edges = ({ series, chosen }) => {
     const found = new Set();
-    for (let k = 0; k < chosen.length; k += 2) found.add(`${series.key[series.from[chosen[k]]]}>${series.key[chosen[k + 1]]}`);
+    for (let k = 0; k < chosen.length; k += 2) found.add(placeOf(series.key[series.from[chosen[k]]]) * most + placeOf(series.key[chosen[k + 1]]));
     return found;
   };
   return { units: jaccard(units(a), units(b)), edges: jaccard(edges(a), edges(b)) };
+}
+
+function jaccard(one, other) {
+  let both = 0;
+  for (const item of one) both += other.has(item);
+  const either = one.size + other.size - both;
+  return either ? both / either : null;
 }

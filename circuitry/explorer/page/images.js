@@ -4,6 +4,8 @@ import { load } from "circuitry/data.js";
 import { keyOf } from "circuitry/cut.js";
 import { Thumbnail } from "circuitry/card.js";
 
+const STEPS = 15;
+
 export function Images({ index, state, set, setFire, colourOf }) {
   const place = index.classes.indexOf(state.className);
   const there = (index.images ?? []).includes(place);
@@ -33,7 +35,7 @@ function fired(file, row) {
   const { sites, units, fire } = file.arrays;
   const found = new Map();
   for (let i = 0; i < units.length; i++) {
-    const strength = fire[row * units.length + i] / 255;
+    const strength = fire[row * units.length + i] / STEPS;
     if (strength > 0.2) found.set(keyOf(sites[i], units[i]), strength);
   }
   return found;

@@ -1,8 +1,10 @@
 // The ways in: the matrix of domains, similarity over depth, and twins.
-import { fixed, html, number, useMemo } from "circuitry/view.js";
+import { fixed, html, number, useEffect, useMemo, useState } from "circuitry/view.js";
 import { overlap } from "circuitry/cut.js";
 import { CurveChart } from "circuitry/charts.js";
 import { Words } from "circuitry/words.js";
+
+const REST_MS = 150;
 
 export function Ways({ index, state, set, cutsOf, colourOf }) {
   const comparison = index.comparisons.find(one => one.measure === state.measure);
@@ -89,9 +91,17 @@ function Depth({ comparison, index, state, set, colourOf }) {
     <p class="hint">${comparison.depthIs}, by site. A click searches the site's units.</p></div>`;
 }
 
-function Twins({ state, set, cutsOf }) {
-  const { parts, cut } = cutsOf;
-  const [a, b] = state.domains;
+// The overlap of pairs of parts, counted when the reader rests, since it takes longer than the drawing.
+function useTwins(state, cutsOf) {
+  const [rows, setRows] = useState([]);
+  useEffect(() => {
+    const timer = setTimeout(() => setRows(twinsOf(state.domains, cutsOf)), REST_MS);
+    return () => clearTimeout(timer);
+  }, [state.domains, cutsOf]);
+  return rows;
+}
+
+function twinsOf([a, b], { parts, cut }) {
   const rows = [];
   const add = (label, one, other) => {
     const cuts = [cut(...one), cut(...other)];
@@ -105,6 +115,11 @@ function Twins({ state, set, cutsOf }) {
     const ours = parts(a), theirs = parts(b);
     if (ours.length && theirs.length > 1) add(`${a} with ${b}`, [a, ours[0]], [b, theirs[1]]);
   }
+  return rows;
+}
+
+function Twins({ state, set, cutsOf }) {
+  const rows = useTwins(state, cutsOf);
   if (!rows.length) return html`<div><h3>Twins</h3><p class="hint">There are no circuits of parts of the images: extract with at least two parts.</p></div>`;
   return html`<div class="twins"><h3>Twins</h3>
     <table><thead><tr><th scope="col">on two parts</th><th scope="col">units</th><th scope="col">edges</th></tr></thead>
