@@ -134,16 +134,21 @@ def _into_stage(
     others = by_neuron * _repeated(stream.neuron_groups(index)[-1], by_neuron)
     read = passed_back(block.mlp_in, block.norm_mlp(middle), others[None])
     if stream.neurons[index]:
-        read = torch.cat([_into_neurons(stream, index, by_neuron), read])
+        read = torch.cat([_into_neurons(stream, index, by_neuron, block.norm_mlp(middle)), read])
     return passed_back(block.norm_mlp, middle, read)
 
 
 def _into_neurons(
-    stream: ResidualStream, index: int, by_neuron: Tensor
+    stream: ResidualStream, index: int, by_neuron: Tensor, at: Tensor
 ) -> Float[Tensor, "neurons batch position d_model"]:
-    """Return the gradient by what each neuron that is apart reads, behind the norm: its rows of the weights."""
+    """Return the gradient by what each neuron that is apart reads, behind the norm: its rows of the weights.
+
+    Where these depend on what is read, they are those ``at`` it.
+    """
     block = stream.blocks[index]
     groups = stream.neuron_groups(index)[:-1].to(by_neuron.device)
+    if not block.affine:
+        return passed_back(block.mlp_in, at, groups.to(by_neuron)[:, None, None] * by_neuron)
     nothing = by_neuron.new_zeros(1, block.width)
     read: Tensor | float = 0.0
     for part in range(by_neuron.shape[-1] // block.n_neurons):  # two of a gated neuron

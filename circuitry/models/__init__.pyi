@@ -13,6 +13,7 @@ from .components import in_components as in_components
 from .encoder import Encoder as Encoder
 from .feature_basis import in_feature_basis as in_feature_basis
 from .feature_basis import parse_saes as parse_saes
+from .feature_basis import site_named as site_named
 from .folder_work import FolderSettings as FolderSettings
 from .folder_work import FolderWork as FolderWork
 from .image_pass import activations as activations
@@ -29,7 +30,10 @@ from .prompts import default_templates as default_templates
 from .prompts import style_templates as style_templates
 from .residual import ResidualStream as ResidualStream
 from .sae import SparseAutoencoder as SparseAutoencoder
-from .sae import load_sae as load_sae
+from .sae import Transcoder as Transcoder
+from .sae_files import SaeFile as SaeFile
+from .sae_readers import load_sae as load_sae
+from .sae_readers import register_sae_reader as register_sae_reader
 from .stages import Stage as Stage
 from .stream_parts import Component as Component
 from .task import Task as Task

@@ -71,6 +71,12 @@ class Block:
     """Activations of the neurons -> what the MLP adds to the residual stream."""
     linear: bool
     """Whether heads and neurons add to the residual stream one by one: not so where a norm lies in between."""
+    affine: bool = True
+    """Whether ``mlp_in`` is affine: not so where neurons are latents and error of a dictionary; see `latent_basis`."""
+    error_units: range = range(0)
+    """Where neurons are latents of a dictionary: those behind the latents."""
+    basis: str | None = None
+    """Where neurons are latents of a dictionary: its digest."""
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:

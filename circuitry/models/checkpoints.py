@@ -1,8 +1,9 @@
 """Read checkpoint files as state dicts, tensors only so that no code in them runs; check that they are of a model."""
 
+import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from circuitry.runs.errors import InputError
 
@@ -27,12 +29,35 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         InputError: for a missing or unreadable file, one that needs more than tensors, or no tensors in it.
     """
     file = Path(path)
+    content = read_content(file)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    state = state if isinstance(state, Mapping) else {}
+    tensors = {_PREFIX.sub("", key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(
+            f"{file} holds no state dict: expected names and tensors, or an open_clip training checkpoint."
+        )
+    return tensors
+
+
+def read_content(file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: int = 0) -> Any:
+    """Return what a file holds, without running code in it.
+
+    Args:
+        file: Of torch.save or safetensors.
+        stand_ins: Harmless classes by the full names of others, in whose place they are made.
+        start: Where in the file it begins.
+
+    Raises:
+        InputError: for a missing or unreadable file, or one that needs more than tensors, plain values and these
+            classes.
+    """
     if not file.is_file():
         raise InputError(
             f"Expected a checkpoint at {file}, but there is {'a folder' if file.is_dir() else 'no such file'}."
         )
     try:
-        content: Any = _read(file)
+        return _read(file, stand_ins, start)
     except InputError:
         raise
     except UnpicklingError as error:
@@ -42,14 +67,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # readers of broken files raise almost anything
         raise InputError(f"{file} is not a readable checkpoint ({str(error) or type(error).__name__}).") from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    state = state if isinstance(state, Mapping) else {}
-    tensors = {_PREFIX.sub("", key): value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise InputError(
-            f"{file} holds no state dict: expected names and tensors, or an open_clip training checkpoint."
-        )
-    return tensors
 
 
 def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
@@ -66,20 +83,26 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name
             raise InputError(f"{source} holds NaN or infinite values in {key}: take an earlier checkpoint.")
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
     if file.suffix == ".safetensors":
         return load_file(file)
     with open(file, "rb") as opened:
-        start = opened.read(64)
-    if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of PyTorch before 1.6
-        raise InputError(f"{file} is not a checkpoint but {_what(start)}: download or save it again.")
-    return torch.load(file, map_location="cpu", weights_only=True)
+        opened.seek(start)
+        content = io.BytesIO(opened.read()) if start else opened
+        first = content.read(64)
+        if not first.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of PyTorch before 1.6
+            raise InputError(f"{file} is not a checkpoint but {_what(first)}: download or save it again.")
+        content.seek(0)
+        with safe_globals(list(stand_ins)):
+            return torch.load(content, map_location="cpu", weights_only=True)
 
 
 def _what(start: bytes) -> str:
     """Name the kind of a file that torch.save did not write."""
     if not start:
         return "an empty file"
+    if start.startswith(b"\x1f\x8b"):
+        return "a compressed archive, whose pickle could run code"
     if start.lstrip().startswith(b"<"):
         return "a web page (HTML or XML)"
     if start.startswith(b"version https://git-lfs"):

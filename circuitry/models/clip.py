@@ -24,7 +24,8 @@ from circuitry.models.architectures import check_tag, register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
-from circuitry.models.feature_basis import in_feature_basis, sae_digest
+from circuitry.models.feature_basis import in_feature_basis
+from circuitry.models.latent_basis import sae_digest
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.arrays import cached_arrays

@@ -46,8 +46,13 @@ BLOCK_POINTS = (
 log = logging.getLogger(__name__)
 
 
-def in_components(encoder: Encoder) -> Encoder:
+def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> Encoder:
     """Return an encoder on the same tower whose units inside the blocks are attention heads and MLP neurons.
+
+    Args:
+        encoder: An encoder of a transformer.
+        mlps: Blocks by the site of their neurons, in place of the tower's, such as `in_feature_basis` makes of
+            transcoders.
 
     Raises:
         InputError: for a tower without transformer blocks, blocks of a kind that is not known, or a site of the
@@ -85,7 +90,7 @@ def in_components(encoder: Encoder) -> Encoder:
         number = names.index(stage.site)
         mine = {name: HookPoint() for name in BLOCK_POINTS}
         points |= {f"blocks.{number}.{name}": point for name, point in mine.items()}
-        block = take_apart(blocks[stage.site])
+        block = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(blocks[stage.site])
         stages += _stages_of(stage.site, block, mine, read)
         read = partial(_after_block, block, mine)
     return Encoder(encoder.tower, stages, encoder.image_size, points=points)
@@ -100,7 +105,15 @@ def _stages_of(
     after = range(block.n_neurons, block.n_neurons + block.width)
     return (
         Stage(f"{path}.attn", attend if read is None else in_order(read, attend), 2, carried=carried),
-        Stage(f"{path}.mlp", partial(_neurons, block, points), -1, carried=after),
+        Stage(
+            f"{path}.mlp",
+            partial(_neurons, block, points),
+            -1,
+            error_units=block.error_units,
+            carried=after,
+            basis=block.basis,
+            block=block,
+        ),
     )
 
 

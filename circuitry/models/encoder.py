@@ -146,6 +146,11 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
 
     @property
+    def points(self) -> dict[str, Any]:
+        """The hook points inside the stages by name; they are no sites."""
+        return dict(self._points)
+
+    @property
     def basis(self) -> dict[str, str]:
         """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""
         return {stage.site: stage.basis for stage in self.stages if stage.basis is not None}

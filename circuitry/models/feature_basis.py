@@ -14,25 +14,40 @@ x = b_dec; the mean of latents and error is the mean of x.
 
 Whether a circuit keeps the error is said explicitly (``keep_error``).
 
-An autoencoder of inputs scaled to length one is made linear by its input's length n = |x|: f = n encode(x), and
-x = f W_dec + n b_dec + e. The length is one more unit, the last of the error's; zero is then x = 0. Where the error is
-ablated the share of b_dec goes to the baseline, too: take a mean baseline to keep it about where it was.
+Some reconstructions take more from their input than latents; see `latent_basis`. That is made linear, too, by further
+units, the last of the error's:
+
+    inputs scaled to length one   the length n = |x|, with f = n encode(x):     x = f W_dec + n b_dec + e
+    layer-normed inputs           deviation s and mean m, with f = s encode(x): x = f W_dec + s b_dec + m + e
+    some tokens alone             t, one there and zero elsewhere:              x = f W_dec + t b_dec + e
+
+Zero is then x = 0, and where there are no latents the error is x. Where the error is ablated the share of b_dec goes to
+the baseline, too: take a mean baseline to keep it about where it was.
+
+An MLP is read in the basis of a transcoder, or of an autoencoder of its output, in place of its neurons
+(`in_components`): y = f W_dec + b_dec + W_skip u + e, with u what the MLP reads, y what it adds to the residual stream,
+and W_skip u as further units of the error's. Edges then run between its latents, heads, and other neurons and latents
+through the residual stream.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuitry.data.names import unknown_name
+from circuitry.models.adapters import residual_blocks, token_grid
+from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
+from circuitry.models.latent_basis import FeatureBasis, sae_digest
 from circuitry.models.narrowing import in_order, narrow_stage
-from circuitry.models.sae import SparseAutoencoder, load_sae
+from circuitry.models.sae import SparseAutoencoder, Transcoder
+from circuitry.models.sae_readers import load_sae
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage, Stage
+from circuitry.models.tokens import CLASS_TOKEN
 from circuitry.runs.errors import InputError
-from circuitry.runs.provenance import digest, weights_digest
 
 
 def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> Encoder:
@@ -40,15 +55,15 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
 
     Units 0 to F - 1 of such a site are the latents, the others the error: ``error_units[site]`` of the encoder.
     The tower's units are the channels of [B, C, H, W], encoded at each position, or the features of [B, L, C] and
-    [B, C].
+    [B, C]. Of an encoder in heads and neurons, neurons of an MLP may be replaced by latents of what it writes.
 
     Args:
         encoder: The encoder, on its device and in its precision, to which the autoencoders are moved.
-        saes: Autoencoders by site.
+        saes: Autoencoders and transcoders by site, or by TransformerLens' name of the place (`site_named`).
 
     Raises:
-        InputError: for an unknown site or `input`, a site that is in a feature basis already, or an autoencoder of
-            another site or width.
+        InputError: for an unknown site or `input`, a site that is in a feature basis already, an autoencoder of
+            another site or width, or one of tokens that the tower does not have.
 
     Example:
         >>> features = in_feature_basis(clip.encoder, {"layer3.0": sae})
@@ -56,76 +71,65 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
         >>> graph.node_scores["layer3.0"]                       # effect of every latent
         >>> graph.error_scores["layer3.0"].sum()                # effect of what the autoencoder misses
         >>> faithfulness_curve(Task(features, images, metric), graph, AblationSettings(keep_error=True))
+        >>> in_feature_basis(in_components(encoder), {"blocks.8.hook_mlp_out": transcoder})
     """
+    if not saes:
+        return encoder
     bases = _checked(encoder, saes)
+    mlps = {stage.site: stage.block for stage in encoder.stages if stage.block is not None}
+    if replaced := {site: bases.pop(site).of_block(mlps[site]) for site in mlps if site in bases}:
+        if other := [site for site in encoder.basis if site not in mlps]:
+            raise InputError(
+                f"MLPs are read in latents before other sites are, but {', '.join(other)} is in a feature basis "
+                "already: give all autoencoders at once."
+            )
+        encoder = in_components(Encoder.from_tower(encoder.tower), mlps | replaced)
     stages: list[Stage] = []
-    before: _Basis | None = None
+    before: FeatureBasis | None = None
     for stage, previous in zip(encoder.stages, encoder.sites, strict=False):
         after = bases.get(stage.site)
         stages.append(_between(stage, before, after, encoder.unit_dim(previous)))
         before = after
     if before is not None:
         stages.append(Stage(f"{encoder.sites[-1]}.decoded", before.from_features, before.unit_dim))
-    return Encoder(encoder.tower, stages, encoder.image_size)
+    return Encoder(encoder.tower, stages, encoder.image_size, points=encoder.points)
 
 
-@dataclass(frozen=True, eq=False)
-class _Basis:
-    """A change of basis at a site: from the tower's activation to latents and error, and back."""
+def site_named(encoder: Encoder, name: str) -> str:
+    """Return the site of an encoder that a name means.
 
-    sae: SparseAutoencoder
-    unit_dim: int
-    """Axis of the units."""
+    Args:
+        encoder: The encoder.
+        name: A site; ``embedding``; or TransformerLens' name of the output of a block (``blocks.8.hook_resid_post``) or
+            of its MLP (``blocks.8.hook_mlp_out``, a site of encoders in heads and neurons). Negative numbers count
+            from the last block.
 
-    @property
-    def error_units(self) -> range:
-        """The units behind the latents: error and, for inputs scaled to length one, length."""
-        first = self.sae.n_features
-        return range(first, first + self.sae.d + self.sae.normalised)
+    Raises:
+        InputError: for a name of no site; the message shows sites that come close.
 
-    def to_features(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return latents, error and, for inputs scaled to length one, length of the tower's activation."""
-        x = x.movedim(self.unit_dim, -1)
-        latents = self._encoded(x)
-        length = [x.norm(dim=-1, keepdim=True)] if self.sae.normalised else []
-        return torch.cat([latents, x - self._decoded(latents, *length), *length], -1).movedim(-1, self.unit_dim)
-
-    def from_features(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the tower's activation of latents, error and length."""
-        sizes = [self.sae.n_features, self.sae.d, *([1] if self.sae.normalised else [])]
-        latents, error, *length = torch.split(units.movedim(self.unit_dim, -1), sizes, -1)
-        return (self._decoded(latents, *length) + error).movedim(-1, self.unit_dim)
-
-    def directions(self, units: Int[Tensor, " some"]) -> Float[Tensor, "some d"]:
-        """Return what one more of each of these units adds to the tower's activation."""
-        sae = self.sae
-        rows = [sae.w_dec, torch.eye(sae.d).to(sae.w_dec), *([sae.b_dec[None]] if sae.normalised else [])]
-        return torch.cat(rows)[units]
-
-    def some_units(self, units: Int[Tensor, " some"]) -> Callable[[Tensor], Tensor]:
-        """Return what makes these units of the tower's activation, with as little of the autoencoder as they need.
-
-        Error needs all latents, and so do latents that compete with each other, as those of TopK do.
-        """
-        sae, axis = self.sae, self.unit_dim
-        if bool((units >= sae.n_features).any()):
-            return lambda x: self.to_features(x).index_select(axis, units)
-        if sae.k is not None:
-            return lambda x: self._encoded(x.movedim(axis, -1)).index_select(-1, units).movedim(-1, axis)
-        threshold = None if sae.threshold is None else sae.threshold[units]
-        w_enc, b_enc, w_dec = sae.w_enc[:, units], sae.b_enc[units], sae.w_dec[units]
-        small = replace(self, sae=replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold))
-        return lambda x: small._encoded(x.movedim(axis, -1)).movedim(-1, axis)
-
-    def _encoded(self, x: Tensor) -> Tensor:
-        latents = self.sae.encode(x)
-        return latents * x.norm(dim=-1, keepdim=True) if self.sae.normalised else latents
-
-    def _decoded(self, latents: Tensor, length: Tensor | None = None) -> Tensor:
-        return self.sae.decode(latents) if length is None else latents @ self.sae.w_dec + length * self.sae.b_dec
+    Example:
+        >>> site_named(load_clip("ViT-B-32", pretrained="openai").encoder, "blocks.-2.hook_resid_post")
+        'transformer.resblocks.10'
+    """
+    blocks = list(residual_blocks(encoder.tower))
+    named = {"embedding": encoder.sites[-1]}
+    for i, path in enumerate(blocks):
+        for number in (i, i - len(blocks)):
+            named |= {f"blocks.{number}.hook_resid_post": path, f"blocks.{number}.hook_mlp_out": f"{path}.mlp"}
+    site = named.get(name, name)
+    if site in encoder.sites:
+        return site
+    if name in named or site in named.values():
+        has, lacks = ("heads and neurons", "outputs") if encoder.carried else ("channels", "MLPs")
+        raise InputError(
+            f"{name!r} is {site!r} of this tower, but an encoder in {has} has no {lacks} of blocks as sites: give "
+            f"{'clip.encoder itself' if encoder.carried else 'clip.in_components()'} "
+            f"(--units {'channels' if encoder.carried else 'components'} of a script)."
+        )
+    raise unknown_name("site", name, encoder.sites)
 
 
-def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: int) -> Stage:
+def _between(stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int) -> Stage:
     """Return the stage that reads the basis of the site before it, and writes that of its own."""
     if before is None and after is None:
         return stage
@@ -154,7 +158,7 @@ def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: 
 
 
 def _narrow_in_basis(
-    run: NarrowStage, before: _Basis | None, after: _Basis | None, up: Tensor, down: Tensor
+    run: NarrowStage, before: FeatureBasis | None, after: FeatureBasis | None, up: Tensor, down: Tensor
 ) -> NarrowStage:
     """Return a narrowed stage for kept units of the bases.
 
@@ -174,7 +178,8 @@ def _narrow_in_basis(
     return narrow
 
 
-def _checked(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> dict[str, _Basis]:
+def _checked(encoder: Encoder, given: Mapping[str, SparseAutoencoder]) -> dict[str, FeatureBasis]:
+    saes = {site_named(encoder, name): sae for name, sae in given.items()}
     for site, sae in saes.items():
         if encoder.position(site) == 0:
             raise InputError(
@@ -182,7 +187,7 @@ def _checked(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> dict[st
             )
         if site in encoder.error_units:
             raise InputError(f"Site {site!r} is in a feature basis already: start from the encoder without it.")
-        if sae.site not in (None, site):
+        if sae.site is not None and site_named(encoder, sae.site) != site:
             raise InputError(
                 f"The sparse autoencoder given for site {site!r} is of {sae.site!r}: give one of {site!r}, or "
                 "dataclasses.replace(sae, site=None) where both names mean the same place."
@@ -190,22 +195,46 @@ def _checked(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> dict[st
     blank = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     with torch.no_grad(), encoder.frozen():
         _, cache = encoder.run_with_cache(blank, names_filter=list(saes))
-    for site, sae in saes.items():
-        units = cache[site].shape[encoder.unit_dim(site)]
-        if units != sae.d:
-            raise InputError(
-                f"Site {site!r} has {units} units, but its sparse autoencoder encodes vectors of width {sae.d}: "
-                "give one trained at this site of this model."
-            )
-    return {site: _Basis(sae.to(encoder.device, encoder.dtype), encoder.unit_dim(site)) for site, sae in saes.items()}
+    return {site: _basis(encoder, site, sae, cache[site]) for site, sae in saes.items()}
 
 
-def sae_digest(sae: SparseAutoencoder) -> str:
-    """Return a short digest of what an autoencoder computes: weights, activation, scaling."""
-    values = {f.name: getattr(sae, f.name) for f in fields(sae) if f.name not in ("site", "about")}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    plain = {name: value for name, value in values.items() if name not in tensors}
-    return digest([weights_digest(tensors), plain])
+def _basis(encoder: Encoder, site: str, sae: SparseAutoencoder, activation: Tensor) -> FeatureBasis:
+    """Return the basis of an autoencoder after checking that it fits the site."""
+    block = encoder.stages[encoder.position(site) - 1].block
+    units = activation.shape[encoder.unit_dim(site)] if block is None else block.width
+    if units != sae.d:
+        what = "units" if block is None else "dimensions of the stream that its MLP writes to"
+        raise InputError(
+            f"Site {site!r} has {units} {what}, but its sparse autoencoder encodes vectors of width {sae.d}: "
+            "give one trained at this site of this model."
+        )
+    if block is None and isinstance(sae, Transcoder):
+        raise InputError(
+            f"A transcoder is of an MLP, but {site!r} is no site of one: give clip.in_components() and the site of "
+            "neurons that it replaces."
+        )
+    moved = sae.to(encoder.device, encoder.dtype)
+    return FeatureBasis(moved, encoder.unit_dim(site), tokens_of(sae, encoder, activation))
+
+
+def tokens_of(sae: SparseAutoencoder, encoder: Encoder, activation: Tensor) -> Tensor | None:
+    """Return one at the tokens [token, 1] that an autoencoder is of, zero at the others; none where it is of all.
+
+    Raises:
+        InputError: for tokens that the tower, or this activation of it, does not have.
+    """
+    if sae.tokens == "all":
+        return None
+    grid = token_grid(encoder.tower)
+    first = [sae.tokens == "class" and name == CLASS_TOKEN for name in grid.first]
+    chosen = [*first, *[sae.tokens == "patches"] * (len(grid) - len(first))]
+    if not any(chosen) or activation.dim() != 3 or activation.shape[1] != len(grid):
+        raise InputError(
+            f"This sparse autoencoder is of {sae.tokens} tokens of {len(grid)}, but the activation is "
+            f"{list(activation.shape)} and the tower's first tokens are {', '.join(grid.first) or 'patches'}: give one "
+            "of this place."
+        )
+    return torch.tensor(chosen, device=activation.device).to(activation)[:, None]
 
 
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:

@@ -45,7 +45,9 @@ class ModelOptions:
     """What circuits are made of: channels (of a transformer's stream, its dimensions); components: of a transformer its
     attention heads and MLP neurons, with edges between any two of them."""
     sae: tuple[str, ...] = ()
-    """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors."""
+    """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors; of a
+    released one as blocks.9.hook_resid_post=org/name, and with --units components a transcoder's MLP as
+    blocks.9.hook_mlp_out=PATH."""
 
     @property
     def weights_file(self) -> Path | None:
@@ -61,8 +63,8 @@ class ModelOptions:
             clip = load_classifier(self.model, self.weights_file, classes=outputs, device=device)
         else:
             clip = load_clip(self.model, self.weights_file, self.pretrained, device)
-        clip = clip.in_basis(parse_saes(self.sae))
-        return clip.in_components() if self.units == "components" else clip
+        clip = clip.in_components() if self.units == "components" else clip
+        return clip.in_basis(parse_saes(self.sae))
 
     def images(self) -> DomainFolder:
         """Return the images."""

@@ -73,8 +73,8 @@ class ResidualStream(StreamParts):
             encoder, components = Encoder.from_tower(encoder.tower), encoder
         else:
             components = in_components(encoder)
-        blocks = _blocks_of(encoder)
-        if not adds_up(encoder):
+        blocks = _blocks_of(components)
+        if not adds_up(components):
             raise InputError(
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
                 "one by one: look at its sites instead (in_components)."
@@ -222,4 +222,5 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
-    return tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
+    in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
+    return in_neurons or tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())

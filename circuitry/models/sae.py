@@ -1,35 +1,35 @@
-"""A sparse autoencoder: activations as sparse, non-negative combinations of learned directions, the features.
+"""A sparse autoencoder: activations as sparse combinations of learned directions, the features.
 
-1. ``encode``: f = activation((x - b_dec) W_enc + b_enc), with b_dec subtracted and x scaled to length one only
-   where the autoencoder was trained so. The activation keeps what is positive (ReLU; Bricken et al. 2023,
+1. ``encode``: f = activation((x - b_dec) W_enc + b_enc), with b_dec subtracted and x normalised only where the
+   autoencoder was trained so. The activation keeps what is positive (ReLU; Bricken et al. 2023,
    transformer-circuits.pub/2023/monosemantic-features), what exceeds a threshold (JumpReLU; Rajamanoharan et al.
-   2024, arXiv 2407.14435), or the k largest (TopK; Gao et al. 2024, arXiv 2406.04093);
+   2024, arXiv 2407.14435), or the k largest (TopK; Gao et al. 2024, arXiv 2406.04093). A gated autoencoder is a
+   JumpReLU one (`gate_threshold`);
 2. ``decode``: x ~ f W_dec + b_dec; row i of W_dec is the direction of feature i;
-3. ``save``: one safetensors file, which `load_sae` reads, as it does folders in SAELens' layout. SAELens scales inputs
-   and features in several ways: linear ones are folded into the weights, the others are refused.
+3. ``beside`` and ``recompose``: the same in the scale of the input, as `feature_basis` needs it;
+4. ``save``: one safetensors file, which `load_sae` reads, as it does released ones of others.
 
-Training is in ``training.sae``.
+A `Transcoder` encodes what an MLP reads, and decodes to what the MLP writes. Training is in ``training.sae_training``.
 """
 
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.arrays import write_arrays
 from circuitry.runs.errors import InputError
 
-SAE_FORMAT = "circuitry-sae-1"
-Activation = Literal["relu", "jumprelu", "topk"]
+SAE_FORMAT = "circuitry-sae-2"
+Activation = Literal["relu", "jumprelu", "topk", "signed-topk"]
+Normalisation = Literal["length", "layer-norm"]
+Tokens = Literal["all", "class", "patches"]
+LAYER_NORM_EPSILON = 1e-5
+"""What ViT-Prisma and SAELens add to the standard deviation by which they divide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,42 +51,52 @@ class SparseAutoencoder:
     b_dec: Tensor
     """[d]."""
     activation: Activation = "relu"
+    """``signed-topk`` keeps the k largest as they are, ``topk`` those of them that are positive."""
     threshold: Tensor | None = None
     """[features], for jumprelu: pre-activations up to this are put to zero."""
     k: int | None = None
-    """For topk: how many features may be active."""
+    """For topk and signed-topk: how many features may be active."""
+    soft_cap: float | None = None
+    """Where features are capped: c tanh(f / c) replaces f."""
     subtract_decoder_bias: bool = True
     """Whether ``b_dec`` is subtracted before encoding."""
-    normalised: bool = False
-    """Whether inputs are scaled to length one before encoding; reconstructions are then of that scale."""
+    normalised: Normalisation | None = None
+    """How inputs are scaled before encoding: to length one, or to mean zero and (unbiased) standard deviation one;
+    reconstructions are then of that scale."""
+    tokens: Tokens = "all"
+    """Which tokens of a transformer it was trained on; elsewhere it has no features."""
     site: str | None = None
-    """Site of the encoder whose units are its input; None where that is not known."""
+    """Site of the encoder whose units are its input, or TransformerLens' name of the place; None where that is not
+    known."""
     about: dict[str, Any] = field(default_factory=dict)
     """Training settings and diagnostics, in values that JSON can hold."""
 
     def __post_init__(self) -> None:
         d, features = self.w_enc.shape
         expected = {"b_enc": (features,), "w_dec": (features, d), "b_dec": (d,), "threshold": (features,)}
-        for name, shape in expected.items():
-            tensor = getattr(self, name)
+        for name, shape in {**expected, "w_skip": (d, d)}.items():
+            tensor = getattr(self, name, None)
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise InputError(
                     f"With w_enc [{d}, {features}] a sparse autoencoder needs {name} {list(shape)}, but it is "
                     f"{list(tensor.shape)}: give weights of one autoencoder."
                 )
-        if self.activation not in get_args(Activation):
-            raise InputError(
-                f"Expected one of the activations {', '.join(get_args(Activation))}, but {self.activation!r} was given."
-            )
+        for name, value, kinds in (
+            ("activations", self.activation, Activation),
+            ("normalisations", self.normalised or "length", Normalisation),
+            ("tokens", self.tokens, Tokens),
+        ):
+            if value not in get_args(kinds):
+                raise InputError(f"Expected one of the {name} {', '.join(get_args(kinds))}, but {value!r} was given.")
         if (self.activation == "jumprelu") != (self.threshold is not None):
             raise InputError(
                 f"A threshold belongs to the activation jumprelu and to no other, but {self.activation} was given "
                 f"{'none' if self.threshold is None else 'one'}."
             )
-        if (self.activation == "topk") != (self.k is not None) or not 1 <= (self.k or 1) <= features:
+        if self.activation.endswith("topk") != (self.k is not None) or not 1 <= (self.k or 1) <= features:
             raise InputError(
-                f"The activation topk, and no other, needs a k from 1 to the number of features ({features}), but "
-                f"{self.activation} was given k={self.k}."
+                f"The activations topk and signed-topk, and no others, need a k from 1 to the number of features "
+                f"({features}), but {self.activation} was given k={self.k}."
             )
 
     @property
@@ -100,31 +110,89 @@ class SparseAutoencoder:
         return self.w_enc.shape[1]
 
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
-        """Return the features' activations, zero or positive; differentiable in ``x``.
+        """Return the features' activations, zero or positive except of signed-topk; differentiable in ``x``.
 
         Raises:
             InputError: for inputs of another width.
         """
+        return self.activate(self.before_activation(x))
+
+    def before_activation(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
+        """Return what the activation takes; raise `InputError` for inputs of another width."""
         if x.shape[-1] != self.d:
             raise InputError(
                 f"This sparse autoencoder{f' of site {self.site}' if self.site else ''} encodes vectors of width "
                 f"{self.d}, but was given a tensor {list(x.shape)}: give its site's activations, units last."
             )
-        if self.normalised:
-            x = F.normalize(x, dim=-1)
+        x = self.scaled(x)
         if self.subtract_decoder_bias:
             x = x - self.b_dec
-        before = x @ self.w_enc + self.b_enc
+        return x @ self.w_enc + self.b_enc
+
+    def activate(self, before: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+        """Return the features' activations of their pre-activations."""
         if self.k is not None:
             top = before.topk(self.k, dim=-1)
-            return torch.zeros_like(before).scatter(-1, top.indices, top.values.relu())
-        if self.threshold is not None:
-            return before.relu() * (before > self.threshold)
-        return before.relu()
+            values = top.values if self.activation == "signed-topk" else top.values.relu()
+            found = torch.zeros_like(before).scatter(-1, top.indices, values)
+        elif self.threshold is not None:
+            found = before.relu() * (before > self.threshold)
+        else:
+            found = before.relu()
+        return found if self.soft_cap is None else torch.tanh(found / self.soft_cap) * self.soft_cap
 
     def decode(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d"]:
-        """Return the reconstruction; of inputs scaled to length one where ``normalised``."""
+        """Return the reconstruction; of normalised inputs where ``normalised``."""
         return features @ self.w_dec + self.b_dec
+
+    def scaled(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Return inputs as they are encoded: normalised where ``normalised``."""
+        if self.normalised == "length":
+            return F.normalize(x, dim=-1)
+        if self.normalised == "layer-norm":
+            deviation, mean = _moments(x)
+            return (x - mean) / (deviation + LAYER_NORM_EPSILON)
+        return x
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether features times what stands first in ``beside`` are those of the input in its own scale."""
+        return self.normalised is not None or self.tokens != "all"
+
+    def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
+        """Return what a reconstruction in the input's own scale takes from the input besides the features.
+
+        That is the input's length; its standard deviation and its mean; where only some tokens have features, one;
+        else nothing.
+        """
+        if self.normalised == "length":
+            length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return length
+        if self.normalised == "layer-norm":
+            return torch.cat(_moments(x), -1)
+        return torch.ones_like(x[..., :1]) if self.has_scale else x[..., :0]
+
+    @property
+    def beside_rows(self) -> Float[Tensor, "beside d"]:
+        """What one of each of ``beside`` adds to the reconstruction."""
+        if self.normalised == "layer-norm":
+            return torch.stack([self.b_dec, torch.ones_like(self.b_dec)])
+        return self.b_dec[None] if self.has_scale else self.b_dec.new_zeros(0, self.d)
+
+    def in_scale(
+        self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
+    ) -> Float[Tensor, "*batch features"]:
+        """Return features in the scale of the input that they are of."""
+        return features * beside[..., :1] if self.has_scale else features
+
+    def recompose(
+        self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
+    ) -> Float[Tensor, "*batch d"]:
+        """Return the reconstruction in the input's own scale, of features in that scale; linear in both."""
+        found = features @ self.w_dec
+        if beside.shape[-1]:
+            found = found + beside @ self.beside_rows
+        return found if self.has_scale else found + self.b_dec
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SparseAutoencoder":
         """Return the same autoencoder on another device or in another floating-point type."""
@@ -137,109 +205,84 @@ class SparseAutoencoder:
         header = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
         # numpy has no bfloat16; float32 holds its values exactly.
         exact = {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in tensors.items()}
+        header["kind"] = type(self).__name__
         write_arrays(path, SAE_FORMAT, header, {name: tensor.numpy() for name, tensor in exact.items()})
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         return [(f.name, value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
 
 
-SAELENS_KEYS = {"W_enc": "w_enc", "b_enc": "b_enc", "W_dec": "w_dec", "b_dec": "b_dec"}
-"""SAELens' names of weights, and ours."""
+@dataclass(frozen=True, eq=False)
+class Transcoder(SparseAutoencoder):
+    """Encodes what an MLP reads, behind its norm, and decodes to what the MLP adds to the residual stream.
 
-
-def load_sae(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> SparseAutoencoder:
-    """Read a file that `SparseAutoencoder.save` wrote, or a folder in SAELens' layout.
-
-    Args:
-        path: A file of this package, or a folder with ``cfg.json`` and ``sae_weights.safetensors`` as SAELens'
-            ``save_model`` writes it (versions 2 to 6; architectures standard, jumprelu and topk). Its
-            ``site`` is SAELens' ``hook_name``: replace it where the encoder here names the place differently.
-        device: Where it lives.
-
-    Raises:
-        InputError: for a missing or damaged file, or a kind of autoencoder that this package cannot run.
+    Both have the same width; ``b_dec`` is of the output, so it is never subtracted, and ``normalised`` is of the
+    input, whose scale the output gets. (Dunefsky et al. 2024, arXiv 2406.11944; with a skip: Paulo et al. 2025, arXiv
+    2501.18823.)
 
     Example:
-        >>> load_sae("sae-blocks.9.hook_resid_post").activation
-        'topk'
+        >>> site = "transformer.resblocks.8.mlp"
+        >>> features = clip.in_components().in_basis({site: load_sae("transcoder", site=site)})
     """
-    place = Path(path)
-    if place.is_dir():
-        return _from_saelens(place).to(device)
-    header, arrays = read_arrays(place, SAE_FORMAT, "sparse autoencoder")
-    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return SparseAutoencoder(**header, **tensors).to(device)
+
+    w_skip: Tensor | None = None
+    """[d, d]: the output gets x W_skip^T of the input x as it is; None without a skip."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.subtract_decoder_bias:
+            raise InputError(
+                "The decoder's bias of a transcoder is one of its output, so subtract_decoder_bias must be False: fold "
+                "a bias of its input into b_enc."
+            )
+
+    def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
+        """Return what `SparseAutoencoder.beside` does, and behind it what the skip gives."""
+        found = super().beside(x)
+        if self.w_skip is None:
+            return found
+        return torch.cat([found, self.in_scale(x @ self.w_skip.T, found)], -1)
+
+    @property
+    def beside_rows(self) -> Float[Tensor, "beside d"]:
+        """What one of each of ``beside`` adds to the output."""
+        rows = super().beside_rows
+        return rows if self.w_skip is None else torch.cat([rows, torch.eye(self.d).to(rows)])
 
 
-def _from_saelens(folder: Path) -> SparseAutoencoder:
-    config = _saelens_config(folder)
-    try:
-        stored = {name: tensor.float() for name, tensor in load_file(folder / "sae_weights.safetensors").items()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder} holds no readable sae_weights.safetensors ({error}): download it again.") from error
-    refused = _unsupported(config, stored)
-    if refused:
+def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
+    """Return the threshold [features] that makes a JumpReLU autoencoder equal to a gated one.
+
+    With z the input and w the encoder's column a gated feature is relu(z w exp(r_mag) + b_mag) where z w + b_gate > 0.
+    That is where its pre-activation exceeds b_mag - exp(r_mag) b_gate; the weights of the JumpReLU one are
+    w exp(r_mag). (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3.)
+    """
+    return b_mag - r_mag.exp() * b_gate
+
+
+def of_shifted_inputs(sae: SparseAutoencoder, mean: Tensor, scale: float) -> SparseAutoencoder:
+    """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same.
+
+    Raises:
+        InputError: for a scale that is not positive, a mean of another width, an autoencoder that normalises its
+            inputs itself, or a transcoder.
+    """
+    if not scale > 0 or (mean.dim() and tuple(mean.shape) != (sae.d,)):
         raise InputError(
-            f"{folder} holds {refused}, which is not supported: standard, jumprelu and topk autoencoders on "
-            "activations as they are, or scaled to constant length, can be read."
+            f"Inputs (x - mean) / scale need a mean of width {sae.d} and a positive scale, but a mean "
+            f"{list(mean.shape)} and {scale} were given."
         )
-    if missing := [name for name in SAELENS_KEYS if name not in stored]:
-        raise InputError(f"{folder}/sae_weights.safetensors lacks {', '.join(missing)}: it is no autoencoder's.")
-    weights: dict[str, Any] = {ours: stored[theirs] for theirs, ours in SAELENS_KEYS.items()}
-    architecture = config["architecture"]
-    sae = SparseAutoencoder(
-        **weights,
-        activation="relu" if architecture == "standard" else architecture,
-        threshold=stored.get("threshold") if architecture == "jumprelu" else None,
-        k=config.get("k") if architecture == "topk" else None,
-        subtract_decoder_bias=config.get("apply_b_dec_to_input", True),
-        site=config.get("hook_name"),
-        about={"saelens": config},
-    )
-    if config.get("rescale_acts_by_decoder_norm"):  # features are compared as if the decoder's rows had length one
-        norms = sae.w_dec.norm(dim=1)
-        sae = replace(sae, w_enc=sae.w_enc * norms, b_enc=sae.b_enc * norms, w_dec=sae.w_dec / norms[:, None])
-    if config.get("normalize_activations") == "constant_norm_rescale":  # to length sqrt(d); here to length one
-        length = sae.d**0.5
-        sae = replace(
-            sae, normalised=True, w_enc=sae.w_enc * length, w_dec=sae.w_dec / length, b_dec=sae.b_dec / length
-        )
-    return sae
-
-
-def _saelens_config(folder: Path) -> dict[str, Any]:
-    """Return ``cfg.json`` in the names of SAELens 6, entries of its ``metadata`` beside the others."""
-    try:
-        config: dict[str, Any] = json.loads((folder / "cfg.json").read_text())
-    except (OSError, ValueError) as error:
+    if sae.normalised is not None or isinstance(sae, Transcoder):
         raise InputError(
-            f"{folder} is not a folder in SAELens' layout, with cfg.json and sae_weights.safetensors ({error}): give "
-            "such a folder, or a file that SparseAutoencoder.save wrote."
-        ) from error
-    nested = config.pop("metadata", None) or config.pop("meta", None) or {}
-    config = {**nested, **config}
-    config.setdefault("hook_name", config.get("hook_point"))
-    config.setdefault("architecture", "standard")
-    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
-    if activation == "topk":  # before version 6 an activation of the standard architecture
-        config["architecture"] = "topk"
-        config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
-    return config
+            f"A {type(sae).__name__} that is normalised by {sae.normalised} takes no mean and scale: leave them out."
+        )
+    mean, w_enc = mean.to(sae.w_enc).expand(sae.d), sae.w_enc / scale
+    # With b_dec subtracted its new value holds the mean; else the encoder's bias does.
+    b_enc = sae.b_enc if sae.subtract_decoder_bias else sae.b_enc - mean @ w_enc
+    return replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=sae.w_dec * scale, b_dec=sae.b_dec * scale + mean)
 
 
-def _unsupported(config: Mapping[str, Any], stored: Mapping[str, Tensor]) -> str:
-    """Return in words what makes an autoencoder one that cannot be run here; empty where nothing does."""
-    if config["architecture"] not in ("standard", "jumprelu", "topk"):
-        return f"an autoencoder of architecture {config['architecture']!r}"
-    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
-    if activation not in ("relu", "topk"):
-        return f"an autoencoder with the activation {activation!r}"
-    # Booleans are those of SAELens 2.
-    normalisation = config.get("normalize_activations") or "none"
-    if normalisation not in ("none", "constant_norm_rescale"):
-        name = "expected_average_only_in" if normalisation is True else normalisation
-        return f"an autoencoder whose inputs are normalised by {name!r}"
-    for name in ("scaling_factor", "finetuning_scaling_factor"):
-        if name in stored and not torch.allclose(stored[name], torch.ones_like(stored[name])):
-            return f"an autoencoder with a {name} for its features"
-    return ""
+def _moments(x: Float[Tensor, "*batch d"]) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
+    """Return the unbiased standard deviation and the mean of vectors; where it is zero it has a gradient of zero."""
+    mean = x.mean(-1, keepdim=True)
+    return torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5, mean

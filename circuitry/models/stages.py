@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,6 +32,8 @@ class Stage:
     scored or written; see `components`."""
     basis: str | None = None
     """Where the output is in a feature basis: digest of the autoencoder."""
+    block: Any = None
+    """Where the units are neurons: the `Block` that they are of."""
 
 
 @dataclass(frozen=True)

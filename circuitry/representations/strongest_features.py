@@ -17,8 +17,9 @@ from circuitry.data.captions import STYLE_WORDS, readable
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
-from circuitry.models.feature_basis import sae_digest
+from circuitry.models.feature_basis import site_named, tokens_of
 from circuitry.models.image_pass import activations
+from circuitry.models.latent_basis import sae_digest
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.representations.features import (
     FEATURES_FORMAT,
@@ -125,7 +126,11 @@ def _read_features(
     for there, found in activations(
         encoder, clip.preprocess, records, [site], strict=work.strict, progress=work.bar(bar)
     ):
-        numbers, values = _strongest(sae.encode(found[site].movedim(encoder.unit_dim(site), -1)))
+        features, acts = (
+            sae.encode(found[site].movedim(encoder.unit_dim(site), -1)),
+            tokens_of(sae, encoder, found[site]),
+        )
+        numbers, values = _strongest(features if acts is None else features * acts)
         rows += [(record.relative, record.domain, record.class_name) for record in there]
         strongest.append(numbers)
         activation.append(values)
@@ -152,8 +157,7 @@ def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
             "A sparse autoencoder needs its site, but this one has none: set it with dataclasses.replace(sae, "
             f"site=...), for embeddings {clip.encoder.sites[-1]!r}."
         )
-    clip.encoder.position(sae.site)
-    return sae.site
+    return site_named(clip.encoder, sae.site)
 
 
 def _strongest(features: Tensor) -> tuple[np.ndarray, np.ndarray]:

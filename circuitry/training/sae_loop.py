@@ -57,7 +57,7 @@ class Diagnostics(NamedTuple):
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.
 
-    Explained variance is that of the encoded samples, which have length one if ``sae.normalised``.
+    Explained variance is that of the encoded samples, scaled as ``sae.normalised`` says.
     """
     alive = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.w_enc.device)
     total = torch.zeros(sae.d, dtype=torch.float64)
@@ -65,7 +65,7 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | S
     pieces = [samples] if isinstance(samples, Tensor) else samples
     for batch in _in_turn(pieces):
         x = batch.to(sae.w_enc)
-        x = F.normalize(x, dim=-1) if sae.normalised else x
+        x = sae.scaled(x)
         features = sae.encode(x)
         alive |= (features > 0).any(0)
         n += len(x)
@@ -164,7 +164,7 @@ class SaeLoop:
     def trained(self) -> SparseAutoencoder:
         """Return the autoencoder as it is now, which scales its inputs itself where samples were scaled here."""
         weights = {name: weight.detach() for name, weight in self._weights.items()}
-        return SparseAutoencoder(**weights, normalised=self.normalise)
+        return SparseAutoencoder(**weights, normalised="length" if self.normalise else None)
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write the whole state atomically."""

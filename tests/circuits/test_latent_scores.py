@@ -23,6 +23,7 @@ from circuitry.models.tensor_batches import bytes_per_image
 from tests.support.feature_bases import (
     KINDS,
     attribute,
+    beside_by_hand,
     clean_by_hand,
     decode_by_hand,
     encode_by_hand,
@@ -76,10 +77,9 @@ def test_hand_worked_network() -> None:
 
 def on_the_path(sae: SparseAutoencoder, clean: tuple[Tensor, ...], t: float) -> tuple[Tensor, Tensor]:
     """Return latents that take a gradient, and the tower's activation with units last, a share t towards zero."""
-    latents, error, length = clean
+    latents, error, beside = clean
     moved = ((1 - t) * latents).requires_grad_()
-    scale = (1 - t) * length if sae.normalised else length
-    return moved, decode_by_hand(sae, moved, scale) + (1 - t) * error
+    return moved, decode_by_hand(sae, moved, (1 - t) * beside) + (1 - t) * error
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +114,7 @@ def test_edges_equal_brute_force(name: str, kind: str) -> None:
             target = plain(images, stop=down).movedim(plain.unit_dim(down), -1)
             target = encode_by_hand(saes[down], target) if down in saes else target
             if up in saes:
-                clean = clean_by_hand(plain, saes[up], images, up)
+                clean: tuple[Tensor, ...] = clean_by_hand(plain, saes[up], images, up)
             else:
                 clean = (plain(images, stop=up).movedim(plain.unit_dim(up), -1),)
         for row, unit in enumerate(graph.kept_units[down]):
@@ -148,10 +148,10 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
     def patch(x: Tensor, hook: object) -> Tensor:
         x = x.movedim(1, -1)
         latents = encode_by_hand(sae, x)
-        length = x.norm(dim=-1, keepdim=True) if sae.normalised else 1.0
-        error = x - decode_by_hand(sae, latents, length)
+        beside = beside_by_hand(sae, x)
+        error = x - decode_by_hand(sae, latents, beside)
         latents[..., unit] = other
-        return (decode_by_hand(sae, latents, length) + error).movedim(-1, 1)
+        return (decode_by_hand(sae, latents, beside) + error).movedim(-1, 1)
 
     def logits(y: Tensor) -> Tensor:
         return F.normalize(y, dim=-1) @ weights[1]
@@ -170,7 +170,7 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
     [("vit", left_rule(3)), ("vit", gauss_legendre_rule(3)), ("resnet", midpoint_rule(1))],
     ids=lambda value: getattr(value, "name", value),
 )
-@pytest.mark.parametrize("kind", ["topk", "normalised"])
+@pytest.mark.parametrize("kind", ["topk", "normalised", "layer-normed"])
 def test_latents_and_error_sum_to_the_effect_of_the_site(name: str, kind: str, rule: QuadratureRule) -> None:
     plain, saes, images, weights = setting(name, kind)
     features = in_feature_basis(plain, saes)
@@ -182,7 +182,7 @@ def test_latents_and_error_sum_to_the_effect_of_the_site(name: str, kind: str, r
     def at_zero(site: str) -> Tensor:
         shape = [1] * shapes[site].dim()
         shape[plain.unit_dim(site)] = -1
-        return (0.0 if kind == "normalised" else 1.0) * saes[site].b_dec.view(shape)
+        return (0.0 if kind != "topk" else 1.0) * saes[site].b_dec.view(shape)
 
     pairs: list[tuple[str | Baseline, str | Baseline]] = [
         ("zero", Baseline("decoded zero", {site: at_zero(site) for site in saes})),

@@ -26,7 +26,7 @@ from circuitry.interventions import (
     kept_embeddings,
     transfer_circuits,
 )
-from circuitry.models.feature_basis import sae_digest
+from circuitry.models.latent_basis import sae_digest
 from tests.support.feature_bases import attribute, clean_by_hand, decode_by_hand, setting
 from tests.support.work import QUIET
 
@@ -69,7 +69,7 @@ def test_circuits_with_and_without_error(name: str) -> None:
     features = in_feature_basis(plain, saes)
     site, sae = next(iter(saes.items()))
     kept = [1, 4, 6]
-    latents, error, _ = clean_by_hand(plain, sae, images, site)
+    latents, error, beside = clean_by_hand(plain, sae, images, site)
     alone = torch.zeros_like(latents)
     alone[..., kept] = latents[..., kept]
 
@@ -81,7 +81,8 @@ def test_circuits_with_and_without_error(name: str) -> None:
     circuit = {site: kept}
     task = Task(features, images, lambda e: e[:, 0], work=QUIET)
     found = kept_embeddings(task, [circuit, {site: [*kept, *features.error_units[site]]}, {}])
-    expected = [embedded(decode_by_hand(sae, alone)), embedded(decode_by_hand(sae, alone) + error), plain(images)]
+    decoded = decode_by_hand(sae, alone, beside)
+    expected = [embedded(decoded), embedded(decoded + error), plain(images)]
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 

@@ -16,9 +16,9 @@ from circuitry import (
     in_feature_basis,
 )
 from circuitry.models import Stage, parse_saes
-from circuitry.models.feature_basis import sae_digest
+from circuitry.models.latent_basis import sae_digest
 from circuitry.models.narrowing import narrow_stage
-from tests.support.feature_bases import KINDS, decode_by_hand, encode_by_hand, make_sae, setting
+from tests.support.feature_bases import KINDS, beside_by_hand, decode_by_hand, encode_by_hand, make_sae, setting
 from tests.support.towers import make_tower
 
 
@@ -45,11 +45,11 @@ def test_outputs_are_those_of_the_tower(name: str, kind: str, dtype: torch.dtype
                 x = x.movedim(plain.unit_dim(site), -1)
                 latents = encode_by_hand(sae, x)
                 assert (latents > 0).any()
-                length = x.norm(dim=-1, keepdim=True) if sae.normalised else torch.ones_like(x[..., :1])
-                error = x - decode_by_hand(sae, latents, length)
+                beside = beside_by_hand(sae, x)
+                error = x - decode_by_hand(sae, latents, beside)
                 assert error.norm() > 0.1 * x.norm()
-                parts = [latents, error, *([length] if sae.normalised else [])]
-                torch.testing.assert_close(units, torch.cat(parts, -1), rtol=tolerance, atol=10 * tolerance)
+                parts = torch.cat([latents, error, beside], -1)
+                torch.testing.assert_close(units, parts, rtol=tolerance, atol=10 * tolerance)
                 assert features.error_units[site] == range(sae.n_features, units.shape[-1])
             else:
                 torch.testing.assert_close(cache[site], x, rtol=tolerance, atol=tolerance)
@@ -96,6 +96,35 @@ def test_narrow_stages_equal_whole_ones(name: str, kind: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["relu", "normalised", "layer-normed"])
+@pytest.mark.parametrize(("tokens", "first", "end"), [("class", 0, 1), ("patches", 1, 17)])
+def test_of_some_tokens_alone(kind: str, tokens: Any, first: int, end: int) -> None:
+    """Elsewhere there are no latents, and the error is the activation."""
+    plain, saes, images, _ = setting("vit", kind)
+    up, down = plain.sites[-3:-1]
+    saes = {site: replace(make_sae(32, kind), tokens=tokens) for site in (up, down)}
+    features = in_feature_basis(plain, saes)
+    with torch.no_grad():
+        torch.testing.assert_close(features(images), plain(images), rtol=1e-11, atol=1e-11)
+        for site, sae in saes.items():
+            x, units = plain(images, stop=site), features(images, stop=site)
+            acts = torch.zeros(17, 1, dtype=torch.double)
+            acts[first:end] = 1
+            latents, beside = acts * encode_by_hand(sae, x), beside_by_hand(sae, x)
+            error = x - acts * decode_by_hand(sae, encode_by_hand(sae, x), beside)
+            beside = acts * (beside if sae.normalised else torch.ones_like(x[..., :1]))
+            torch.testing.assert_close(units, torch.cat([latents, error, beside], -1), rtol=1e-10, atol=1e-10)
+            assert torch.equal(error[:, acts[:, 0] == 0], x[:, acts[:, 0] == 0])
+    stage = features.stages[features.position(down) - 1]
+    assert stage.narrow is not None
+    x = features(images, stop=up)
+    alive = features(images, stop=down).abs().sum((0, 1)).topk(3).indices
+    for rows, columns in ((alive, alive), (torch.tensor([1, x.shape[-1] - 1]), torch.tensor([2, 70]))):
+        delta = torch.randn_like(x[..., rows])
+        found, whole = stage.narrow(rows, columns)(x, delta), narrow_stage(stage.run, rows, columns, -1, -1)(x, delta)
+        torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_fast_stages_stay_fast() -> None:
     plain = Encoder.from_tower(make_tower("resnet"))
     features = in_feature_basis(plain, {"layer4.0": make_sae(256), "attnpool": make_sae(16)})
@@ -119,9 +148,10 @@ def test_one_site_after_another() -> None:
     assert in_feature_basis(plain, {}).sites == plain.sites
 
 
-def test_a_blank_activation_has_finite_gradients() -> None:
+@pytest.mark.parametrize("kind", ["normalised", "layer-normed"])
+def test_a_blank_activation_has_finite_gradients(kind: str) -> None:
     encoder = Encoder(nn.Linear(1, 1), (Stage("x", lambda x: x.flatten(1), 1),), (1, 1))
-    features = in_feature_basis(encoder, {"x": make_sae(3, "normalised", dtype=torch.float)})
+    features = in_feature_basis(encoder, {"x": make_sae(3, kind, dtype=torch.float)})
     x = torch.zeros(1, 3, 1, 1, requires_grad=True)
     y = features(x)
     assert torch.equal(y, torch.zeros(1, 3))
@@ -138,7 +168,7 @@ def test_a_model_in_a_basis_has_its_own_digest(clip: Clip, tmp_path: Path, monke
         features.digest,
         clip.in_basis({"layer4.0": other}).digest,
         features.in_basis({"attnpool": make_sae(16, dtype=torch.float)}).digest,
-        clip.in_basis({"layer4.0": replace(one, normalised=True)}).digest,
+        clip.in_basis({"layer4.0": replace(one, normalised="length")}).digest,
     }
     assert len(digests) == 5
     assert clip.in_basis({"layer4.0": replace(one, about={"steps": 3}, site="layer4.0")}).digest == features.digest
@@ -156,7 +186,7 @@ def test_a_model_in_a_basis_has_its_own_digest(clip: Clip, tmp_path: Path, monke
 def test_bad_input_is_refused(resnet: Any, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(resnet)
     sae = make_sae(64, dtype=torch.float)
-    with pytest.raises(InputError, match=r"'layer9\.0'.*input, act1"):
+    with pytest.raises(InputError, match=r"'layer9\.0'.*layer1\.0"):
         in_feature_basis(encoder, {"layer9.0": sae})
     with pytest.raises(InputError, match="'input'"):
         in_feature_basis(encoder, {"input": make_sae(3)})

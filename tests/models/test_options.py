@@ -1,16 +1,20 @@
 """Options of command lines, and their values made from text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import open_clip
 import pytest
+import torch
 import tyro
 
 from circuitry import InputError, left_rule
 from circuitry.circuits import ExtractionSettings
-from circuitry.models import ModelOptions
+from circuitry.models import ModelOptions, Transcoder
+from circuitry.models.architectures import register_model
 from circuitry.study import QuickstartModel
 from circuitry.study.quickstart_model import QUICKSTART_CHECKPOINT
+from tests.support.feature_bases import make_sae
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,21 @@ def test_words_that_are_not_known_are_refused(words: tuple[str, str], capsys: py
     with pytest.raises((SystemExit, InputError)) as caught:
         read(*words)
     assert words[1] in capsys.readouterr().err + str(caught.value)
+
+
+def test_an_mlp_is_read_in_latents_beside_heads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "vit.pt")
+    options = ModelOptions(model="vit-tiny", checkpoint=tmp_path / "vit.pt", data=tmp_path, units="components")
+    width = options.clip().encoder.stages[-2].block.width
+    sae = make_sae(width, factor=1, dtype=torch.float)
+    weights = {name: getattr(sae, name) for name in ("w_enc", "b_enc", "w_dec", "b_dec")}
+    transcoder = Transcoder(**weights, subtract_decoder_bias=False)
+    transcoder.save(tmp_path / "a.safetensors")
+    clip = replace(options, sae=(f"blocks.-1.hook_mlp_out={tmp_path}/a.safetensors",)).clip()
+    ((site, units),) = clip.encoder.error_units.items()
+    assert (site, units) == (clip.encoder.sites[-2], range(width, 2 * width))
+    assert site in clip.encoder.carried
 
 
 def test_settings_by_the_study_have_its_rule() -> None:

@@ -1,4 +1,7 @@
-"""Sparse autoencoders against formulas in numpy, files of this package and in SAELens' layout, and the refusals."""
+"""Sparse autoencoders against formulas in numpy, files of this package and in SAELens' layout, and the refusals.
+
+Layouts of others are in `test_released_saes`.
+"""
 
 import json
 from collections.abc import Callable
@@ -22,7 +25,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "relu": {},
     "jumprelu": {"activation": "jumprelu", "threshold": torch.linspace(-0.2, 1.0, FEATURES, dtype=torch.float64)},
     "topk": {"activation": "topk", "k": 3},
+    "signed-topk": {"activation": "signed-topk", "k": 6},
+    "capped": {"soft_cap": 0.7},
 }
+NORMALISATIONS = (None, "length", "layer-norm")
 
 
 def small_sae(kind: str = "relu", **more: Any) -> SparseAutoencoder:
@@ -42,14 +48,18 @@ def by_numpy(sae: SparseAutoencoder, x: Tensor) -> tuple[np.ndarray, np.ndarray]
     w_enc, b_enc, w_dec, b_dec = (w.numpy() for w in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec))
     rows = []
     for v in x.numpy():
-        v = v / np.linalg.norm(v) if sae.normalised else v
+        v = v / np.linalg.norm(v) if sae.normalised == "length" else v
+        v = (v - v.mean()) / (v.std(ddof=1) + 1e-5) if sae.normalised == "layer-norm" else v
         before = (v - b_dec if sae.subtract_decoder_bias else v) @ w_enc + b_enc
         f = np.maximum(before, 0)
         if sae.activation == "jumprelu":
             assert sae.threshold is not None
             f[before <= sae.threshold.numpy()] = 0
-        if sae.activation == "topk":
+        if sae.activation in ("topk", "signed-topk"):
+            f = before if sae.activation == "signed-topk" else f
             f[np.argsort(before)[: len(before) - (sae.k or 0)]] = 0
+        if sae.soft_cap is not None:
+            f = sae.soft_cap * np.tanh(f / sae.soft_cap)
         rows.append(f)
     return np.array(rows), np.array(rows) @ w_dec + b_dec
 
@@ -58,9 +68,9 @@ def by_numpy(sae: SparseAutoencoder, x: Tensor) -> tuple[np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize("subtract", [True, False])
-@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("normalised", NORMALISATIONS)
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_encode_and_decode_are_the_formulas(kind: str, normalised: bool, subtract: bool) -> None:
+def test_encode_and_decode_are_the_formulas(kind: str, normalised: Any, subtract: bool) -> None:
     sae = small_sae(kind, normalised=normalised, subtract_decoder_bias=subtract)
     x = inputs(7)
     features, reconstruction = by_numpy(sae, x)
@@ -77,9 +87,9 @@ def test_any_number_of_batch_axes(kind: str) -> None:
         torch.testing.assert_close(sae.encode(x)[index], sae.encode(x[index]))
 
 
-@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("normalised", NORMALISATIONS)
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_encoding_is_differentiable(kind: str, normalised: bool) -> None:
+def test_encoding_is_differentiable(kind: str, normalised: Any) -> None:
     sae = small_sae(kind, normalised=normalised)
     assert torch.autograd.gradcheck(lambda x: sae.decode(sae.encode(x)), inputs(3).requires_grad_())
 
@@ -88,14 +98,17 @@ def test_encoding_is_differentiable(kind: str, normalised: bool) -> None:
 @given(st.integers(0, 10_000), st.floats(0.1, 100))
 def test_laws_of_the_features(seed: int, length: float) -> None:
     x = torch.randn(5, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    for kind in KINDS:
+    for kind in ("relu", "jumprelu", "topk"):
         features = small_sae(kind).encode(x)
         assert bool((features >= 0).all())
         relu = small_sae().encode(x)
         assert torch.equal(features, torch.where(features > 0, relu, 0))  # the others only put features to zero
     assert int((small_sae("topk").encode(x) > 0).sum(-1).max()) <= 3
-    scaled = small_sae(normalised=True)
+    assert bool((small_sae("capped").encode(x) <= 0.7).all())
+    scaled = small_sae(normalised="length")
     torch.testing.assert_close(scaled.encode(length * x), scaled.encode(x))
+    scaled = small_sae(normalised="layer-norm")
+    torch.testing.assert_close(scaled.encode(length * x + 3), scaled.encode(x), rtol=1e-3, atol=1e-3)
 
 
 def test_another_type_and_the_widths() -> None:
@@ -112,7 +125,7 @@ def test_another_type_and_the_widths() -> None:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_saved_and_loaded_it_is_the_same(kind: str, tmp_path: Path) -> None:
     about = {"training": {"l1": 0.1}}
-    sae = small_sae(kind, normalised=True, subtract_decoder_bias=False, site="attnpool", about=about)
+    sae = small_sae(kind, normalised="length", subtract_decoder_bias=False, site="attnpool", about=about)
     sae.save(tmp_path / "sae.safetensors")
     loaded = load_sae(tmp_path / "sae.safetensors")
     assert torch.equal(loaded.encode(inputs(4)), sae.encode(inputs(4)))
@@ -202,9 +215,9 @@ def test_a_standard_one_of_version_6(tmp_path: Path) -> None:
     weights = written(tmp_path, config)
     assert_encodes(tmp_path, lambda w, x: np.maximum(encoded(w, x), 0), weights)
     sae = load_sae(tmp_path)
-    assert (sae.activation, sae.site, sae.normalised) == ("relu", "blocks.9.hook_mlp_out", False)
+    assert (sae.activation, sae.site, sae.normalised) == ("relu", "blocks.9.hook_mlp_out", None)
     np.testing.assert_array_equal(sae.w_dec.numpy(), weights["W_dec"].astype(np.float32))
-    assert sae.about["saelens"]["model_name"] == "x"
+    assert (sae.about["reader"], sae.about["config"]["model_name"]) == ("SAELens", "x")
 
 
 def test_an_old_one_with_its_own_names(tmp_path: Path) -> None:
@@ -265,9 +278,14 @@ def test_inputs_scaled_to_constant_length_are_folded_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "more", "message"),
     [
-        ({"architecture": "gated"}, {}, "architecture 'gated', which is not supported"),
+        ({"architecture": "temporal"}, {}, "architecture 'temporal', which is not supported"),
         ({"activation_fn": "tanh-relu"}, {}, "the activation 'tanh-relu'"),
-        ({"normalize_activations": "layer_norm"}, {}, "normalised by 'layer_norm'"),
+        ({"normalize_activations": "covariance_whitening"}, {}, "normalised by 'covariance_whitening'"),
+        (
+            {"architecture": "transcoder", "normalize_activations": "layer_norm"},
+            {},
+            "transcoder .*'layer_norm'",
+        ),
         ({"normalize_activations": True}, {}, "normalised by 'expected_average_only_in'"),
         ({}, {"scaling_factor": np.full(FEATURES, 2, np.float32)}, "with a scaling_factor for its features"),
     ],
@@ -281,9 +299,9 @@ def test_other_kinds_are_refused(config: dict[str, Any], more: Weights, message:
 def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cfg.json"):
         load_sae(tmp_path)
-    (tmp_path / "cfg.json").write_text("{}")
-    with pytest.raises(InputError, match=r"sae_weights.safetensors"):
-        load_sae(tmp_path)
     save_file({"W_enc": np.zeros((2, 2), np.float32)}, tmp_path / "sae_weights.safetensors")
-    with pytest.raises(InputError, match="lacks b_enc, W_dec, b_dec"):
+    with pytest.raises(InputError, match=r"cfg.json"):
+        load_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text('{"architecture": "standard"}')
+    with pytest.raises(InputError, match="lacks W_dec, b_dec"):
         load_sae(tmp_path)

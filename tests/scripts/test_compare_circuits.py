@@ -12,7 +12,6 @@ import torch
 
 from circuitry import GraphFolder
 from circuitry.circuits import parse_rule
-from circuitry.models import SparseAutoencoder
 from circuitry.runs import InputError
 from tests.support.scripts import EXPERIMENTS, assert_drawn, needs_browser, script
 
@@ -162,11 +161,14 @@ def test_circuits_of_one_domain_are_reported_without_a_comparison(
     assert asked == ["margin", ["a {}."], "mean-unit"]
 
 
-def test_circuits_of_features(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quickstart: Path, tmp_path: Path) -> None:
     module = sys.modules["experiments_compare_circuits"]
     torch.manual_seed(0)
     w_enc, w_dec = torch.randn(384, 40) / 20, torch.randn(40, 384) / 6
-    SparseAutoencoder(w_enc, torch.zeros(40), w_dec, torch.zeros(384)).save(tmp_path / "sae")
+    weights = {"encoder.weight": w_enc.T, "encoder.bias": torch.zeros(40), "decoder.weight": w_dec.T}
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoder"}}')
+    torch.save(weights | {"bias": torch.zeros(384)}, tmp_path / "sae" / "ae.pt")  # dictionary_learning's layout
     config = module.Config(
         model="rn-tiny",
         data=quickstart / "run" / "toy",

@@ -60,7 +60,7 @@ def test_rows_stay_at_length_one_and_settings_are_stored() -> None:
     samples = planted(500)[1]
     sae = quick_sae(samples, replace(QUICK, seed=3), site="layer4")
     torch.testing.assert_close(sae.w_dec.norm(dim=1), torch.ones(64))
-    assert (sae.n_features, sae.site, sae.normalised, sae.activation) == (64, "layer4", False, "relu")
+    assert (sae.n_features, sae.site, sae.normalised, sae.activation) == (64, "layer4", None, "relu")
     assert not sae.w_enc.requires_grad
     assert sae.about["training"] == asdict(replace(QUICK, seed=3)) | {"normalise": False, "samples": 500}
     assert [row["step"] for row in sae.about["history"]] == [20, 40, 60]
@@ -72,7 +72,7 @@ def test_samples_are_scaled_to_length_one() -> None:
     samples = planted(500)[1] + 0.1
     scaled = quick_sae(7 * samples, QUICK, normalise=True)
     plain = quick_sae(F.normalize(samples, dim=-1), QUICK)
-    assert scaled.normalised
+    assert scaled.normalised == "length"
     torch.testing.assert_close(scaled.w_dec, plain.w_dec, atol=1e-4, rtol=0)
     torch.testing.assert_close(
         scaled.encode(3 * samples), plain.encode(F.normalize(samples, dim=-1)), atol=1e-3, rtol=0
@@ -341,7 +341,7 @@ def test_diagnostics_worked_out_on_paper(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_diagnostics_of_scaled_inputs() -> None:
     w_enc = torch.eye(2)
-    sae = SparseAutoencoder(w_enc, torch.zeros(2), torch.eye(2), torch.zeros(2), normalised=True)
+    sae = SparseAutoencoder(w_enc, torch.zeros(2), torch.eye(2), torch.zeros(2), normalised="length")
     assert diagnose_sae(sae, torch.tensor([[5.0, 0], [0, 3.0]])) == (0, 1.0, 1.0)
 
 
@@ -356,9 +356,9 @@ def test_training_on_a_folder_of_images(clip: Clip, tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     images = DomainFolder(tmp_path)
     sae = train_sae_on_images(clip, images, QUICK, work=QUIET)
-    assert (sae.site, sae.normalised, sae.d) == ("attnpool", True, 16)
+    assert (sae.site, sae.normalised, sae.d) == ("attnpool", "length", 16)
     assert sae.about["model_digest"] == clip.digest
     assert sae.about["training"]["samples"] == 6
     deep = train_sae_on_images(clip, images, QUICK, site="layer2.0", positions_per_image=3, work=QUIET)
-    assert (deep.site, deep.normalised) == ("layer2.0", False)
+    assert (deep.site, deep.normalised) == ("layer2.0", None)
     assert deep.about["training"]["samples"] == 18

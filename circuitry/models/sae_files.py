@@ -1,0 +1,203 @@
+"""Files of sparse autoencoders that others released: found on disk or on the hub, opened without running code in them.
+
+A weights file is one of torch.save or safetensors. What it is of says a JSON file beside it, its own first line, or an
+object inside it, whose class `StoredSettings` replaces.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import list_repo_files, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from circuitry.models.checkpoints import read_content
+from circuitry.runs.errors import InputError
+
+HUB = "hf-hub:"
+WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".pkl", ".gz")
+"""Endings of files that hold weights."""
+CONFIGS = ("cfg.json", "config.json")
+"""Names of JSON files that say what weights are of."""
+PREFERRED = ("sae_weights.safetensors", "ae.pt")
+"""Weights files that are taken where a folder has several."""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
+
+
+class StoredSettings:
+    """Replaces a class of settings whose object a weights file holds: it has the fields, and nothing else."""
+
+    def __init__(self, *arguments: object) -> None:
+        """Take what the class would take, and do nothing with it."""
+
+    def __new__(cls, *arguments: object) -> "StoredSettings":
+        """Make an object without fields; reading fills them in."""
+        return super().__new__(cls)
+
+
+STORED = tuple(
+    (StoredSettings, name)
+    for name in (
+        "vit_prisma.sae.config.VisionModelSAERunnerConfig",
+        "vit_prisma.configs.HookedViTConfig.HookedViTConfig",
+        *(
+            f"{folder}sae_training.config.{name}"
+            for folder in ("src.", "")
+            for name in ("ViTSAERunnerConfig", "Config")
+        ),
+        *(f"{module}.PosixPath" for module in ("pathlib", "pathlib._local")),
+    )
+)
+"""Classes whose objects released files hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class SaeFile:
+    """A weights file, and what says what it is of; everything is read when it is first asked for."""
+
+    path: Path
+    """The weights file."""
+    is_shifted: bool = False
+    """Whether the user says how the inputs were shifted and scaled."""
+
+    @classmethod
+    def find(cls, path: str | os.PathLike[str], *, is_shifted: bool = False) -> "SaeFile":
+        """Return the weights file of a path, a folder or a place on the hub.
+
+        Raises:
+            InputError: for a path that does not exist, a place on the hub that cannot be reached or that has none, and
+                a folder without weights or with several.
+        """
+        place = _local(path)
+        if place.is_dir():
+            place = place / _only([file.relative_to(place).as_posix() for file in place.rglob("*")], path)
+        if not place.is_file():
+            raise InputError(f"There is no sparse autoencoder at {path}: give the path of one, or make it.")
+        return cls(place, is_shifted)
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """The header of a safetensors file; empty for others."""
+        with open(self.path, "rb") as opened:
+            if opened.read(9)[8:] != b"{":
+                return {}
+        try:
+            with safe_open(self.path, "numpy") as file:
+                return file.metadata() or {}
+        except SafetensorError:
+            return {}
+
+    @cached_property
+    def first_line(self) -> bytes:
+        """The line of JSON that a file begins with; empty for others."""
+        with open(self.path, "rb") as opened:
+            line = opened.readline() if self.path.suffix != ".safetensors" else b""
+        return line if line.startswith(b"{") else b""
+
+    @cached_property
+    def content(self) -> Mapping[str, Any]:
+        """What the weights file holds.
+
+        Raises:
+            InputError: for a file that cannot be read, or that could run code.
+        """
+        found = read_content(self.path, STORED, len(self.first_line))
+        return found if isinstance(found, Mapping) else {}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What the weights are of, in values that JSON can hold; empty where nothing says it.
+
+        Raises:
+            InputError: for JSON that cannot be read.
+        """
+        texts = [self.path.with_name(name) for name in CONFIGS if self.path.with_name(name).is_file()]
+        try:
+            found = json.loads(self.first_line or (texts[0].read_text("utf-8") if texts else "{}"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"The settings of {self.path} cannot be read ({error}): download them again.") from error
+        stored = plain(next((self.content[name] for name in ("cfg", "config") if name in self.content), {}))
+        return {**(stored if isinstance(stored, dict) else {}), **(found if isinstance(found, dict) else {})}
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by name, in single precision."""
+        names = ("state_dict", "model_state_dict", "model")
+        state = next(
+            (self.content[name] for name in names if isinstance(self.content.get(name), Mapping)), self.content
+        )
+        return {name: value.detach().float() for name, value in state.items() if isinstance(value, Tensor)}
+
+    def take(self, *names: str) -> list[Tensor]:
+        """Return weights by name; raise `InputError` for those that are not there."""
+        if missing := [name for name in names if name not in self.tensors]:
+            raise InputError(f"{self.path} lacks {', '.join(missing)}: it is no whole autoencoder's.")
+        return [self.tensors[name] for name in names]
+
+    def refuse(self, reason: str) -> InputError:
+        """Return the error for an autoencoder that cannot be run here."""
+        return InputError(f"{self.path} holds {reason}.")
+
+
+def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
+    """Return the weights file among names of files, of those in fewest folders; refuse none or several."""
+    found = sorted(name for name in names if name.endswith(WEIGHTS) and not name.endswith("sparsity.safetensors"))
+    found = [name for name in found if name.rpartition("/")[2] in PREFERRED] or found
+    found = [name for name in found if name.count("/") == min(one.count("/") for one in found)]
+    if len(found) != 1:
+        shown = ", ".join([*found[:6], *["..."] * (len(found) > 6)]) or "none"
+        raise InputError(
+            f"{path} is a folder with {len(found)} weights files ({shown}), but one with its settings (config.json, "
+            "cfg.json) is needed: give the path of a weights file."
+        )
+    return found[0]
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    """Return where files lie on this machine, after fetching the weights and their settings from the hub."""
+    name = os.fspath(path)
+    if not name.startswith(HUB):
+        is_id = _HUB_ID.fullmatch(name) and not Path(*Path(name).parts[:1]).exists()
+        if Path(name).exists() or not is_id or Path(name).suffix in WEIGHTS:
+            return Path(name)
+    owner, repository, *inside = name.removeprefix(HUB).split("/")
+    below = "/".join(inside)
+    try:
+        folder = Path(_fetched(f"{owner}/{repository}", below, name))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise InputError(
+            f"{name} is neither a path on this machine nor could it be fetched from the hub "
+            f"({' '.join(str(error).split())[:200]}): give a path, or fetch it once with the network."
+        ) from error
+    return folder / below
+
+
+def _fetched(repository: str, below: str, name: str) -> str:
+    """Return the folder of a repository with one weights file below a path in it, or what was fetched before."""
+    try:
+        files = list_repo_files(repository)
+    except (OSError, HfHubHTTPError):
+        return snapshot_download(repository, local_files_only=True)
+    weights = _only([file for file in files if f"{file}/".startswith(f"{below}/" if below else "")], name)
+    beside = weights.rpartition("/")[0]
+    return snapshot_download(
+        repository, allow_patterns=[weights, *(f"{beside}/{config}".removeprefix("/") for config in CONFIGS)]
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return settings as values that JSON can hold; objects become their fields, or their text."""
+    if isinstance(value, StoredSettings):
+        return plain(vars(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

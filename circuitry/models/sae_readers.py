@@ -1,0 +1,138 @@
+"""Readers of sparse autoencoders and transcoders: each knows one layout, and the first that recognises a file reads it.
+
+A new layout is one function that makes a `SparseAutoencoder` of a `SaeFile`, registered by `register_sae_reader`.
+Layouts of others are in `prisma_layout`, `saelens_layout` and `released_layouts`.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuitry.models.prisma_layout import is_prisma, read_prisma
+from circuitry.models.released_layouts import LAYOUTS
+from circuitry.models.sae import SAE_FORMAT, SparseAutoencoder, Transcoder, of_shifted_inputs
+from circuitry.models.sae_files import SaeFile
+from circuitry.models.saelens_layout import is_saelens, read_saelens
+from circuitry.runs.arrays import read_arrays
+from circuitry.runs.errors import InputError
+
+OLD_SAE_FORMAT = "circuitry-sae-1"
+"""Where ``normalised`` was a boolean: to length one or not at all."""
+
+log = logging.getLogger(__name__)
+
+
+class SaeReader(NamedTuple):
+    """What reads one layout."""
+
+    name: str
+    recognises: Callable[[SaeFile], bool]
+    read: Callable[[SaeFile], SparseAutoencoder]
+
+
+def load_sae(
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    *,
+    site: str | None = None,
+    mean: Tensor | Sequence[float] | np.ndarray | None = None,
+    scale: float | None = None,
+) -> SparseAutoencoder:
+    """Read a sparse autoencoder or a transcoder, of this package or released by others; no code in it is run.
+
+    These are read: this package's files; ViT-Prisma; saev; clipscope; PatchSAE; dictionary_learning; MSAE; SAELens
+    (versions 2 to 6); and what `register_sae_reader` added. The name of the reader is logged, and is
+    ``about["reader"]``.
+
+    Args:
+        path: A weights file, whose settings may lie beside it (``config.json``, ``cfg.json``); a folder with one; or a
+            place on the hub (``org/name``, ``hf-hub:org/name/file``).
+        device: Where it lives.
+        site: Its site in the encoder here (default: what the file says; TransformerLens' names such as
+            ``blocks.9.hook_resid_post`` are known, see `in_feature_basis`).
+        mean: What was subtracted from its inputs in training, where that is not in the file: a vector [d].
+        scale: By what they were divided then.
+
+    Raises:
+        InputError: for a missing or damaged file, one that needs the network, a layout that no reader knows, or a kind
+            of autoencoder that cannot be run here.
+
+    Example:
+        >>> load_sae("sae-blocks.9.hook_resid_post").activation
+        'topk'
+        >>> load_sae("org/saev-vit-b-16", site="transformer.resblocks.10", mean=mean, scale=2.1).tokens
+        'patches'
+    """
+    is_shifted = mean is not None or scale is not None
+    file = SaeFile.find(path, is_shifted=is_shifted)
+    reader = next((one for one in _readers if one.recognises(file)), None)
+    if reader is None:
+        raise _unknown(file)
+    sae = reader.read(file)
+    if is_shifted:
+        sae = of_shifted_inputs(sae, torch.as_tensor(0.0 if mean is None else mean), 1.0 if scale is None else scale)
+    if reader.name != OWN:
+        sae = replace(sae, about={"reader": reader.name, **sae.about})
+    log.info("%s is read as a %s of %s: %d latents", file.path, type(sae).__name__, reader.name, sae.n_features)
+    return replace(sae, site=sae.site if site is None else site).to(device)
+
+
+def register_sae_reader(
+    name: str, recognises: Callable[[SaeFile], bool], read: Callable[[SaeFile], SparseAutoencoder]
+) -> None:
+    """Add a reader that is asked before all others; one of the same name is replaced.
+
+    Args:
+        name: Of the layout, for messages.
+        recognises: Whether a file has the layout, by its names and settings.
+        read: Makes the autoencoder.
+
+    Example:
+        >>> def read(file):
+        ...     w_enc, w_dec, b_enc, b_dec = file.take("enc", "dec", "b_enc", "b_dec")
+        ...     return SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, site=file.config["layer"])
+        >>> register_sae_reader("mine", lambda file: "enc" in file.tensors, read)
+    """
+    _readers[:] = [SaeReader(name, recognises, read), *(one for one in _readers if one.name != name)]
+
+
+def _is_own(file: SaeFile) -> bool:
+    return '"circuitry-sae-' in file.metadata.get("circuitry", "")
+
+
+def _read_own(file: SaeFile) -> SparseAutoencoder:
+    old = f'"{OLD_SAE_FORMAT}"' in file.metadata["circuitry"]
+    header, arrays = read_arrays(file.path, OLD_SAE_FORMAT if old else SAE_FORMAT, "sparse autoencoder")
+    if old:
+        header["normalised"] = "length" if header["normalised"] else None
+    kind = Transcoder if header.pop("kind", None) == Transcoder.__name__ else SparseAutoencoder
+    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return kind(**header, **tensors)
+
+
+def _unknown(file: SaeFile) -> InputError:
+    names = ", ".join(list(file.tensors)[:8]) or "no weights"
+    what = (
+        f"the settings {', '.join(list(file.config)[:8])} beside them"
+        if file.config
+        else "no settings (config.json, cfg.json) beside them, without which their activation is not known"
+    )
+    return InputError(
+        f"{file.path} holds {names}, with {what}, which none of the readers {', '.join(one.name for one in _readers)} "
+        "knows: give the whole folder that was released, or add a reader by register_sae_reader."
+    )
+
+
+OWN = "circuitry"
+_readers = [
+    SaeReader(OWN, _is_own, _read_own),
+    SaeReader("SAELens", is_saelens, read_saelens),
+    SaeReader("ViT-Prisma", is_prisma, read_prisma),
+    *(SaeReader(*layout) for layout in LAYOUTS),
+]

@@ -1,0 +1,313 @@
+"""Released sparse autoencoders and transcoders of every layout, against the formulas of those who released them."""
+
+import gzip
+import json
+import logging
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from circuitry import InputError
+from circuitry.models import SaeFile, SparseAutoencoder, Transcoder, load_sae, register_sae_reader, sae_readers
+from circuitry.runs.arrays import write_arrays
+from tests.support.assert_same import assert_same
+from tests.support.released_saes import (
+    BIASED,
+    FEATURES,
+    GATES,
+    LINEAR,
+    OF_MLP,
+    OLD_SAEV,
+    PRISMA,
+    SHAPES,
+    TRAINER,
+    TRANSCODER,
+    D,
+    Layout,
+    above,
+    batch_topk,
+    clipscope_formula,
+    dictionary,
+    largest,
+    msae,
+    patch_sae,
+    prisma,
+    relu,
+    saelens,
+    saelens_gated,
+    saelens_layer_normed,
+    saelens_skip,
+    saev,
+    saev_schema,
+    tensors,
+    write_clipscope,
+    written,
+)
+
+LAYOUTS: dict[str, Layout] = {
+    "prisma": prisma({}),
+    "prisma with the config as an object": prisma({"hook_point_layer": [1]}, as_object=True),
+    "prisma topk": prisma({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 6}, "d_sae": FEATURES}),
+    "prisma gated": prisma({"architecture": "gated"}),
+    "prisma layer norm, class token": prisma(
+        {"normalize_activations": "layer_norm", "cls_token_only": True}, tokens="class"
+    ),
+    "prisma constant norm, patches": prisma(
+        {"normalize_activations": "constant_norm_rescale", "use_patches_only": True}, tokens="patches"
+    ),
+    "prisma transcoder": prisma(TRANSCODER | {"transcoder_with_skip_connection": False}, **OF_MLP),
+    "prisma skip transcoder": prisma(TRANSCODER, **OF_MLP),
+    "prisma layer-normed transcoder": prisma(TRANSCODER | {"normalize_activations": "layer_norm"}, **OF_MLP),
+    "prisma constant-norm transcoder": prisma(
+        TRANSCODER | {"normalize_activations": "constant_norm_rescale"}, **OF_MLP
+    ),
+    "saelens gated": saelens(
+        {"architecture": "gated"}, {n: s for n, s in (SHAPES | GATES).items() if n != "b_enc"}, saelens_gated
+    ),
+    "saelens layer norm": saelens(
+        {"architecture": "standard", "normalize_activations": "layer_norm"}, SHAPES, saelens_layer_normed
+    ),
+    "saelens batch topk": saelens(
+        {"architecture": "batchtopk", "k": 5}, SHAPES | {"topk_threshold": ()}, batch_topk("topk_threshold")
+    ),
+    "saelens batch topk, as it saves it": saelens(
+        {"architecture": "jumprelu"}, SHAPES | {"threshold": (FEATURES,)}, batch_topk("threshold")
+    ),
+    "saelens skip transcoder": saelens(
+        {"architecture": "jumprelu_skip_transcoder", "d_out": D, "apply_b_dec_to_input": False},
+        SHAPES | {"threshold": (FEATURES,), "W_skip": (D, D)}, saelens_skip, **OF_MLP,
+    ),
+    "saev 5 relu": saev(saev_schema(5, "Relu", {}), lambda w, h: relu(h)),
+    "saev 4 topk": saev(saev_schema(4, "TopK", {"top_k": 20}), lambda w, h: largest(h, 20)),
+    "saev 3 batch topk": saev(
+        saev_schema(3, "BatchTopK", {"top_k": 5}),
+        lambda w, h: np.where(h > max(float(w["activation.threshold"]), 0), h, 0), threshold=True,
+    ),
+    "saev 2 relu": saev(saev_schema(2, "Relu", {}), lambda w, h: relu(h)),
+    "saev 1 topk": saev({"schema": 1, "cls": "TopK", "cfg": {"d_model": D, "top_k": 4}}, lambda w, h: largest(h, 4)),
+    "saev 1 nested": saev(
+        saev_schema(1, "TopK", {"top_k": 4}) | {"cls": "SparseAutoencoderConfig"}, lambda w, h: largest(h, 4)
+    ),
+    "saev without a schema": saev(OLD_SAEV, lambda w, h: relu(h)),
+    "clipscope": Layout(
+        {"pre_b": (D,), "enc": (D, FEATURES), "dec": (FEATURES, D)}, write_clipscope, clipscope_formula, "clipscope",
+        "blocks.1.hook_resid_post",
+    ),
+    "patchsae": patch_sae("src.sae_training.config.ViTSAERunnerConfig", "cfg"),
+    "hugo fry gated": patch_sae("sae_training.config.ViTSAERunnerConfig", "config", gated=True, class_token=True),
+    "dictionary standard": dictionary("AutoEncoder", BIASED | {"bias": (D,)}, lambda w, h: relu(h)),
+    "dictionary new": dictionary("AutoEncoderNew", BIASED | {"decoder.bias": (D,)}, lambda w, h: relu(h)),
+    "dictionary topk": dictionary("AutoEncoderTopK", LINEAR, lambda w, h: relu(largest(h, 5))),
+    "dictionary batch topk": dictionary("BatchTopKSAE", LINEAR | {"threshold": ()}, above),
+    "dictionary matryoshka": dictionary(
+        "MatroyshkaBatchTopKSAE", SHAPES | {"threshold": ()}, above, submodule_name="post_projection"
+    ),
+    "msae topk": msae("TopKReLU_6_UW", lambda w, h: relu(largest(h, 6)), 30.0),
+    "msae relu, tied": msae("ReLU", lambda w, h: relu(h), 0.0, tied=True),
+    "msae batch topk": msae("BatchTopKReLU_6", lambda w, h: relu(h), 2.0),
+    "msae jumprelu": msae(
+        "JumpReLU_32", lambda w, h: relu(h) * (h > np.exp(w["activation.log_threshold"])), 0.5,
+        more={"activation.log_threshold": (FEATURES,)},
+    ),
+}  # fmt: skip
+X = np.random.default_rng(0).normal(size=(40, D)) + 0.3
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_is_read_is_their_formula(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layout = LAYOUTS[name]
+    path, weights = written(layout, tmp_path)
+    features, reconstruction = layout.formula(weights, X)
+    assert 0 < (features != 0).sum() < features.size
+    with caplog.at_level(logging.INFO, "circuitry"):
+        sae = load_sae(path).to(dtype=torch.double)
+    assert layout.reader in caplog.text
+    assert (sae.about["reader"], sae.site, sae.tokens) == (layout.reader, layout.site, layout.tokens)
+    assert isinstance(sae, Transcoder) == ("transcoder" in name)
+    x = torch.from_numpy(X)
+    found, beside = sae.encode(x), sae.beside(x)
+    assert_same(found.numpy(), features, 2e-5)
+    assert_same(sae.recompose(sae.in_scale(found, beside), beside).numpy(), reconstruction, 2e-5)
+    sae.save(tmp_path / "again")
+    again = load_sae(tmp_path / "again")
+    assert type(again) is type(sae)
+    assert again.about == sae.about
+    assert torch.equal(again.encode(x), found)
+    assert torch.equal(again.beside(x), beside)
+
+
+def test_inputs_that_were_shifted_are_undone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layout, mean, scale = LAYOUTS["saev without a schema"], np.linspace(-1, 1, D), 3.0
+    path, weights = written(layout, tmp_path)
+    load_sae(path)
+    assert "mean=, scale=" in caplog.text
+    caplog.clear()
+    for name in ("saev without a schema", "saev 5 relu"):
+        path, weights = written(LAYOUTS[name], tmp_path)
+        sae = load_sae(path, site="here", mean=mean, scale=scale).to(dtype=torch.double)
+        assert not caplog.records
+        assert sae.site == "here"
+        features, reconstruction = LAYOUTS[name].formula(weights, (X - mean) / scale)
+        x = torch.from_numpy(X)
+        assert_same(sae.encode(x).numpy(), features, 2e-5)
+        assert_same(sae.decode(sae.encode(x)).numpy(), reconstruction * scale + mean, 2e-5)
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    arrays = {name.lower(): rng.normal(size=shape) for name, shape in SHAPES.items()}
+    header = {"activation": "topk", "k": 4, "subtract_decoder_bias": True, "site": "proj", "about": {"steps": 3}}
+    for normalised, expected in ((True, "length"), (False, None)):
+        write_arrays(tmp_path / "old", "circuitry-sae-1", header | {"normalised": normalised}, arrays)
+        sae = load_sae(tmp_path / "old")
+        assert (sae.normalised, sae.k, sae.site, sae.about, sae.tokens) == (expected, 4, "proj", {"steps": 3}, "all")
+
+
+def test_a_reader_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sae_readers, "_readers", list(sae_readers._readers))
+    save_file({"mine": torch.eye(D)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"mine.*SAELens.*saev.*register_sae_reader"):
+        load_sae(tmp_path / "a.safetensors")
+
+    def read(file: SaeFile) -> SparseAutoencoder:
+        (w,) = file.take("mine")
+        return SparseAutoencoder(w, torch.zeros(D), w, torch.zeros(D))
+
+    register_sae_reader("mine", lambda file: "mine" in file.tensors, read)
+    assert load_sae(tmp_path / "a.safetensors").about == {"reader": "mine"}
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+class Runs:
+    """A pickle that runs code when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    torch.save({"cfg": Runs(ran), "state_dict": {"W_enc": torch.eye(D)}}, tmp_path / "a.pt")
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(Runs(ran)))
+    (tmp_path / "c.pkl.gz").write_bytes(gzip.compress(pickle.dumps(Runs(ran))))
+    (tmp_path / "d.pt").write_bytes(b'{"schema": 5}\n' + pickle.dumps(Runs(ran)))
+    for name, word in (("a.pt", "run code"), ("b.pkl", "b.pkl"), ("c.pkl.gz", "run code"), ("d.pt", "d.pt")):
+        with pytest.raises(InputError, match=word):
+            load_sae(tmp_path / name)
+    assert not ran.exists()
+
+
+def with_config(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> Path:
+    torch.save(state, folder / "ae.pt")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+WEIGHTS = tensors({name: np.ones(shape, np.float32) for name, shape in SHAPES.items()})
+BATCH_TOPK = {"trainer": TRAINER | {"dict_class": "MatryoshkaBatchTopKSAE"}}
+
+
+@pytest.mark.parametrize(
+    ("state", "config", "words"),
+    [
+        (WEIGHTS, PRISMA | {"architecture": "jumprelu"}, "'jumprelu'.*no class"),
+        (WEIGHTS, PRISMA | {"activation_fn_str": "tanh-relu"}, "'tanh-relu'"),
+        (WEIGHTS, PRISMA | {"normalize_activations": "expected_average"}, "'expected_average'"),
+        (WEIGHTS, PRISMA | {"hook_point_head_index": 3}, r"head \(3\)"),
+        (WEIGHTS, PRISMA | {"is_transcoder": True, "layer_subtype": "hook_resid_pre"}, "'hook_resid_pre'"),
+        ({"W_enc": torch.eye(D)}, PRISMA, "lacks W_dec, b_enc, b_dec"),
+        (WEIGHTS | {"threshold": torch.tensor(-1.0)}, BATCH_TOPK, "threshold .*-1"),
+        (WEIGHTS, {"trainer": TRAINER | {"dict_class": "CrossCoder"}}, "'CrossCoder'"),
+        ({"encoder.final_block.0.weight": torch.eye(D)}, {}, "Overcomplete.*threshold"),
+        ({"W_enc": torch.eye(D)}, {"x": 1}, "W_enc.*settings x"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_refused(state: dict[str, Any], config: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        load_sae(with_config(tmp_path, state, config))
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"W_enc.*config\.json"):
+        load_sae(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"settings of .*weights\.pt"):
+        load_sae(tmp_path)
+    torch.save(WEIGHTS, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"2 weights files .*other\.pt, weights\.pt"):
+        load_sae(tmp_path)
+    (tmp_path / "config.json").unlink()
+    model = {"pre_bias": torch.zeros(D), "latent_bias": torch.zeros(FEATURES), "encoder": torch.zeros(D, FEATURES)}
+    for name, words in (("x.pth", "<activation>"), (f"{FEATURES}_{D}_ReLU_False_True_30.0_x.pth", "standardises")):
+        torch.save({"model": model, "scaling_factor": 1.0}, tmp_path / name)
+        with pytest.raises(InputError, match=words):
+            load_sae(tmp_path / name)
+    (tmp_path / "sae.pt").write_bytes(b'{"schema": 5, "cfg": {"activation": {"cls": "BatchTopK"}}}\n')
+    with open(tmp_path / "sae.pt", "ab") as file:
+        torch.save(WEIGHTS, file)
+    with pytest.raises(InputError, match="BatchTopK without its threshold"):
+        load_sae(tmp_path / "sae.pt")
+
+
+def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in ("org-xyz/some-sae", "hf-hub:org-xyz/some-sae/layer_3/sae.pt"):
+        with pytest.raises(InputError, match=f"{name} .*network"):
+            load_sae(name)
+    path, _ = written(LAYOUTS["prisma"], tmp_path)
+    asked: list[Any] = []
+
+    def download(repository: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, allow_patterns))
+        return str(path)
+
+    monkeypatch.setattr("circuitry.models.sae_files.snapshot_download", download)
+    files = ["README.md", "weights.pt", "config.json", "sparsity.safetensors"]
+    monkeypatch.setattr("circuitry.models.sae_files.list_repo_files", lambda repository: files)
+    assert load_sae("org-xyz/some-sae").about["reader"] == "ViT-Prisma"
+    assert load_sae("hf-hub:org-xyz/some-sae/weights.pt").n_features == FEATURES
+    assert asked == [("org-xyz/some-sae", ["weights.pt", "cfg.json", "config.json"])] * 2
+    files[1:] = ["layer_3/a/sae.pt", "layer_4/a/sae.pt", "layer_4/a/old/sae.pt"]
+    with pytest.raises(InputError, match=r"2 weights files .*layer_4/a/sae\.pt"):
+        load_sae("org-xyz/some-sae")
+    with pytest.raises(InputError, match="layer_4"):  # it was not in what was fetched
+        load_sae("org-xyz/some-sae/layer_4")
+    assert asked[-1] == ("org-xyz/some-sae", ["layer_4/a/sae.pt", "layer_4/a/cfg.json", "layer_4/a/config.json"])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [({"mean": [0.0] * (D + 1)}, "9"), ({"scale": -1.0}, "-1"), ({"scale": 0.0}, "positive")]
+)
+def test_a_shift_that_does_not_fit_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path, _ = written(LAYOUTS["saev 5 relu"], tmp_path)
+    with pytest.raises(InputError, match=words):
+        load_sae(path, **given)
+
+
+def test_a_shift_of_normalised_inputs_is_refused(tmp_path: Path) -> None:
+    path, _ = written(LAYOUTS["prisma layer norm, class token"], tmp_path)
+    with pytest.raises(InputError, match="layer-norm"):
+        load_sae(path, scale=2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"w_skip": torch.zeros(2, 3)}, r"w_skip \[8, 8\].*\[2, 3\]"), ({"subtract_decoder_bias": True}, "False")],
+)
+def test_transcoders_that_do_not_fit_are_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path, _ = written(LAYOUTS["prisma skip transcoder"], tmp_path)
+    with pytest.raises(InputError, match=words):
+        replace(load_sae(path), **change)
