@@ -106,7 +106,7 @@ class RandomCards(CardFolder):
         by_domain = dict.fromkeys(self.domains, (0.1, 0.1))
         references = {"class": ("axe", 0.1), "domain": ("real", 0.1), "random word": ("spoon", 0.1)}
         name = UnitName(
-            ("stripes", f"thing {unit}"), (1, 0.5), 0.4, 0.3, by_domain, "dots", 0.2, 0.1, False, references
+            ("stripes", f"thing {unit}"), (1.0, 0.5), 0.4, 0.3, by_domain, "dots", 0.2, 0.1, False, references
         )
         return UnitCard(
             site=site,

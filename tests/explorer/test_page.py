@@ -45,8 +45,12 @@ class Reader:
         self.requests: list[str] = []
         self.tab.on("console", self._hear)
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.tab.on("dialog", lambda dialog: (self.complaints.append("a dialog"), dialog.dismiss()))
+        self.tab.on("dialog", self._close)
         self.tab.on("request", lambda request: self.requests.append(request.url))
+
+    def _close(self, dialog: Any) -> None:
+        self.complaints.append("a script of a name ran")
+        dialog.dismiss()
 
     def _hear(self, said: Any) -> None:
         if said.type == "error":
