@@ -6,11 +6,13 @@ smaller cut is the first units of every site. The edges into each unit follow ea
 of parts their scores have one digit.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.consensus import Consensus, find_consensus
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import EDGES, GraphFolder
@@ -40,24 +42,39 @@ def class_series(
         edges_per_node: Most edges into a unit.
         twins: Whether circuits of parts are among them.
     """
+    first = graphs[next(iter(graphs))]
+    sites = first.inner_sites
     for name, folder in {"": graphs, **variants}.items():
         for domain in folder.domains:
             if (class_name, domain) not in folder:
                 continue
-            circuit = folder[class_name, domain].circuit(edges_per_node)
+            circuit = _as_large(folder[class_name, domain], first).circuit(edges_per_node)
             parts = {} if name else folder.parts(class_name, domain)
             held = None
             if len(parts) > 1 and folder.file(class_name, domain, EDGES).is_file():
                 held = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
-            yield _series(circuit, name, domain, None, held)
+            yield _series(circuit, sites, name, domain, None, held)
             for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
-                yield _series(parts[part].circuit(edges_per_node), name, domain, part, None)
+                yield _series(parts[part].circuit(edges_per_node), sites, name, domain, part, None)
 
 
-def _series(circuit: Circuit, variant: str, domain: str, part: int | None, held: Consensus | None) -> Series:
+def _as_large(graph: AttributionGraph, other: AttributionGraph) -> AttributionGraph:
+    """Return a graph with the share of units that another one keeps; without edges where it had another share.
+
+    Variants of a run store all node scores, but keep one unit.
+    """
+    share, budget = (other.settings.get(name, graph.settings.get(name)) for name in ("node_fraction", "budget"))
+    if graph.settings.get("node_fraction") == share:
+        return graph
+    return replace(graph, kept_units=strongest_units(graph.node_scores, share, budget or SAME_SHARE), edge_scores={})
+
+
+def _series(
+    circuit: Circuit, sites: Sequence[str], variant: str, domain: str, part: int | None, held: Consensus | None
+) -> Series:
     graph = circuit.source
-    sites = graph.inner_sites
-    kept = [graph.kept_units[site] for site in sites]
+    nothing = np.zeros(0, np.int64)
+    kept = [graph.kept_units.get(site, nothing) for site in sites]
     first = dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False))
     n = sum(map(len, kept))
     places = circuit.edge_places
@@ -71,7 +88,9 @@ def _series(circuit: Circuit, variant: str, domain: str, part: int | None, held:
             np.uint32 if max(u.max(initial=0) for u in kept) >= 1 << 16 else np.uint16
         ),
         "counts": np.array([len(units) for units in kept], np.uint32),
-        "scores": np.concatenate([graph.node_scores[site][units] for site, units in zip(sites, kept, strict=True)]),
+        "scores": _joined(
+            graph.node_scores[site][units] for site, units in zip(sites, kept, strict=True) if len(units)
+        ),
         "into": np.bincount(down, minlength=n).astype(np.uint8),
         "from": up[order].astype(small),
         "weights": scores[order] if part is None else one_digit(scores[order]),

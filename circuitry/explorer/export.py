@@ -216,15 +216,15 @@ def _describe(
         "sites": [{"name": site, "units": size} for site, size in tally.sizes.items()],
         "circuits": [[places[0][name], places[1][domain]] for name, domain in graphs],
         "budget": first.settings.get("budget", SAME_SHARE),
-        "nodeFraction": first.settings.get("node_fraction", _largest_share(tally.sizes, first.kept_units)),
+        "nodeFraction": first.settings.get("node_fraction", _share_kept(tally.sizes, first.kept_units)),
         "edgesPerNode": settings.edges_per_node,
         "variants": list(variants),
         "made": {name: _word(value) for name, value in graphs.settings.items()} | graphs.manifest["versions"],
     }
 
 
-def _largest_share(sizes: Mapping[str, int], kept: Mapping[str, np.ndarray]) -> float:
-    return max(len(kept[site]) / size for site, size in sizes.items())
+def _share_kept(sizes: Mapping[str, int], kept: Mapping[str, np.ndarray]) -> float:
+    return min(len(kept[site]) / size for site, size in sizes.items())  # sites keep at least their share
 
 
 def _word(value: object) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 
 from circuitry import GraphFolder, InputError, compare_domains
 from circuitry.circuits.consensus import find_consensus
+from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.explorer import ExplorerSettings, export_explorer, read_curves
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
+from circuitry.runs import claim
+from tests.circuits.test_measures import random_graph
 from tests.explorer.made import ATTACK, CLASSES, DOMAINS, INNER, UNITS, MadeCards, make_curve, unpack
 from tests.support.assert_same import assert_same
 
@@ -145,6 +149,26 @@ def test_a_variant_is_another_series(graphs: GraphFolder, tmp_path: Path) -> Non
     header, _ = read(tmp_path, "class/0")
     assert {one["variant"] for one in header["series"]} == {"", "own-style texts"}
     assert read(tmp_path, "index")[0]["variants"] == ["own-style texts"]
+
+
+def test_variants_of_a_run_keep_as_many_units_as_its_circuits(tmp_path: Path) -> None:
+    """A run stores of its variants all node scores of some sites, but a single unit."""
+
+    def saved(folder: str, sites: tuple[str, ...], share: float) -> GraphFolder:
+        made = random_graph(3, "cat", "real", units=UNITS, fraction=share)
+        scores = {site: made.node_scores[site] for site in sites}
+        kept = {site: made.kept_units[site] for site in sites}
+        graph = replace(made, sites=sites, node_scores=scores, kept_units=kept, edge_scores={}, completeness={})
+        graph = replace(graph, settings={"node_fraction": share})
+        graph.save(graph_file(tmp_path / folder, "cat", "real", WHOLE))
+        claim(tmp_path / folder, EXTRACTION_FORMAT, {"n_parts": 0, "model": "tiny"}, jobs=[("cat", "real")])
+        return GraphFolder(tmp_path / folder)
+
+    graphs, variant = saved("main", ("input", *INNER), 0.2), saved("variant", ("input", *INNER[1:]), 0.01)
+    export_explorer(graphs, tmp_path / "out", variants={"texts": variant})
+    _, arrays = read(tmp_path / "out", "class/0")
+    assert arrays["1/counts"].tolist() == [0, 6, 6]
+    assert arrays["1/units"].tolist() == arrays["0/units"][6:].tolist()
 
 
 # The folder
