@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
 from circuitry import DomainFolder, GraphFolder
@@ -38,8 +38,8 @@ from circuitry.reports.sections.circuits import (
     comparison_report,
 )
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
-from circuitry.study import accuracy_kinds
-from circuitry.study.domain_apart import apart_over_depth, means_without
+from circuitry.study import ShuffledImages, accuracy_kinds
+from circuitry.study.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
 from circuitry.training import zero_shot_accuracy
@@ -48,6 +48,7 @@ import pandas as pd
 
 TIMED = 2
 """Jobs that a dry run does."""
+Draw = Literal["by-name", "shuffled"]
 SMALL = 500
 """Rows of a table that is small enough to be committed."""
 
@@ -64,12 +65,16 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         "all_sites": True,
         "apart": "quickdraw",
         "draw_circuits": True,
+        "draw": "shuffled",
     }
 
     out: Path
     """Folder for graphs, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here."""
+    draw: Draw = "by-name"
+    """Choice of the images: by-name, by a hash of seed and path, whatever else there is; shuffled: as in the study, one
+    random stream through all lists, the held-out classes first."""
     edges_per_node: int = 3
     """Most edges into a unit of a circuit."""
     held_out: tuple[str, ...] = ()
@@ -94,6 +99,12 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
 
+    def images_of(self, split: str | None) -> DomainFolder:
+        """Return the images of another list."""
+        if self.draw == "by-name":
+            return super().images_of(split)
+        return ShuffledImages(self.data, split, first=self.held_out, domains=self.domains, classes=self.classes)
+
 
 def main(config: Config) -> None:
     """Extract, compare, write; print where the report is."""
@@ -110,9 +121,9 @@ def main(config: Config) -> None:
         raise InputError(f"No circuit was found: none of the {len(images)} images in {images.root} can be read.")
     accuracy = measured_accuracy(config, images) if config.accuracy else None
     if any(len({d for c, d in graphs if c == name}) > 1 for name in graphs.classes):
-        report, tables = compared(config, graphs, images, accuracy)
+        report, tables, comparisons = compared(config, graphs, images, accuracy)
     else:
-        report, tables = nothing_compared(graphs, images, accuracy), {}
+        report, tables, comparisons = nothing_compared(graphs, images, accuracy), {}, {}
     tables |= {} if accuracy is None else {"accuracy": accuracy}
     provenance = {
         "weights": config.weights_file or config.pretrained,
@@ -123,7 +134,7 @@ def main(config: Config) -> None:
     }
     looked_at = listings_of(images, config.n_images, config.seed)
     small = [name for name, table in tables.items() if len(table) <= SMALL]
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons))
 
 
 def spelt_as_in(images: DomainFolder, config: Config) -> Config:
@@ -189,8 +200,8 @@ def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
 
 def compared(
     config: Config, graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None
-) -> tuple[Report, dict[str, pd.DataFrame]]:
-    """Compare the circuits, print the domain-by-domain similarity, and return the report and its tables."""
+) -> tuple[Report, dict[str, pd.DataFrame], dict[str, Comparison]]:
+    """Compare the circuits, print the domain-by-domain similarity, and return report, tables and comparisons."""
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
     groups = {"held-out": config.held_out, "others": seen}
     reading = ReadingSettings(
@@ -217,13 +228,13 @@ def compared(
     report.summary(circuit_findings(comparisons, order.table))
     add_order_stability(report, order)
     stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
-    for name, one in comparisons.items():
-        one.save(config.out / "comparisons" / name)
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
     tables["order_stability"] = order.table
     if len(stability):
         add_circuit_stability(report, stability)
         tables["circuit_stability"] = stability
+    if config.held_out:
+        tables["similarity_by_group"] = group_means(comparisons)
     if config.apart is not None:
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))
         tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], config.apart)
@@ -234,7 +245,7 @@ def compared(
         )
         print(f"every circuit: {index}")
     print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
-    return report, tables
+    return report, tables, comparisons
 
 
 def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None) -> Report:

@@ -26,6 +26,7 @@ from circuitry.runs import InputError, StudySettings, run_script, versions
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison import PARTS, Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
+from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
@@ -62,6 +63,7 @@ class Config(StudySettings):
         "method": "umap",
         "test_domain": "quickdraw",
         "held_out": STUDY_HELD_OUT,
+        "decoding": "as-stored",
     }
 
     out: Path = Path("runs/embedding-separation")
@@ -92,6 +94,8 @@ class Config(StudySettings):
     """Map class prompts in every style together with the images; they shape the map, too."""
     method: str = "auto"
     """Map: umap, pca, or auto for UMAP where umap-learn is installed."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
     """Where the models run."""
     seed: int = 0
@@ -164,7 +168,7 @@ def own_models(config: Config) -> ComparedModels:
 
 def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool) -> Measured:
     """Embed the images and class prompts by one model, and measure."""
-    clip = load_clip(config.model, checkpoint=checkpoint, device=config.device)
+    clip = load_clip(config.model, checkpoint=checkpoint, device=config.device).with_decoding(config.decoding)
     cache = config.out / "embeddings"
     images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)

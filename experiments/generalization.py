@@ -5,6 +5,7 @@ figure that compare settings and models for each test domain, and effective robu
 first draws the images and trains missing models: photographs alone, two domains (cg-low), all domains (cg-high), all
 except the test domain (leave-out), and nothing held out (upper-high), for two test domains and seeds. The held-out
 classes of the toy rotate, so that each is held out once; classes that even the upper bound does not learn are left out.
+With --study all held-out classes count, as in the study, and the table without such classes stands beside.
 
 The study finds that diversity helps (cg-high above cg-low and leave-out above natural-only on held-out classes), that
 quickdraw is the exception, and that upper bounds are far away. Accuracies in the other order, beyond the spread of the
@@ -31,6 +32,7 @@ from typing import ClassVar, Literal
 
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import DomainFolder
+from circuitry.data.images import Decoding
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.study import (
@@ -68,6 +70,8 @@ class Config(StudySettings):
         "test_domains": ("clipart", "infograph", "painting", "quickdraw", "sketch"),
         "seeds": (0, 1, 2),
         "imagenet_names": "study",
+        "screen": False,
+        "decoding": "as-stored",
     }
 
     runs: Path | None = None
@@ -84,10 +88,15 @@ class Config(StudySettings):
     """Also write the small tables and their provenance here, where the figures read them."""
     templates: Literal["all templates", "style words", "own style"] = "all templates"
     """Class texts of the figures and the main tables; all are measured."""
+    screen: bool = True
+    """Leave held-out classes that even the upper bound does not learn out of figures and told_apart.csv, for all models
+    of the test domain. The other choice stands beside, in told_apart_all.csv or told_apart_screened.csv."""
     measure: str = MEASURE
     """Measure of the table over settings and of robustness: top-1, balanced top-5, macro F1, ...; all are stored."""
     epochs_shown: tuple[int, ...] | None = None
     """Checkpoints to classify with (default: all that were kept); 0 is the untrained model."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
     settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
@@ -143,7 +152,10 @@ def evaluated(config: Config, work: Work) -> pd.DataFrame:
     sets = [EvaluationSet.of(test_images(config))]
     if config.imagenet is not None:
         sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
-    tables = [extract_accuracies(runs, tests, epochs=config.epochs_shown, device=device, work=work) for tests in sets]
+    tables = [
+        extract_accuracies(runs, tests, epochs=config.epochs_shown, decoding=config.decoding, device=device, work=work)
+        for tests in sets
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -180,14 +192,29 @@ def toy_runs(config: Config, work: Work) -> list[StudyRun]:
     return list({(run.folder, run.held_out): run for run in runs}.values())
 
 
+def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
+    classifier = config.templates
+    screened = screened_classes(evaluated, classifier)
+    every, learned = accuracy_kinds(evaluated, classifier), accuracy_kinds(evaluated, classifier, screened)
+    beside = {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
+    return {
+        "evaluation": evaluated,
+        "told_apart": learned if config.screen else every,
+        **({} if screened.empty else beside),
+        "screened": screened,
+        "settings": settings_table(evaluated, classifier, config.measure),
+        "measures": measures_table(evaluated),
+        "robustness": effective_robustness(
+            evaluated, classifier, measure=config.measure, natural=config.natural_domain
+        ),
+    }
+
+
 def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
     """Write tables, figures and the report, and say where they are."""
-    classifier, natural = config.templates, config.natural_domain
-    screened = screened_classes(evaluated, classifier)
-    kinds = accuracy_kinds(evaluated, classifier, screened)
-    table = settings_table(evaluated, classifier, config.measure)
-    measures = measures_table(evaluated)
-    points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)
+    classifier, natural, tables = config.templates, config.natural_domain, tables_of(config, evaluated)
+    kinds = tables["told_apart"]
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",
         f"{evaluated['run'].nunique()} models were trained on mixtures of domains of one size (photographs alone: "
@@ -195,23 +222,16 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         "that domain (held-out), and of classes that they saw (other classes). A row averages only seeds.",
     )
     report.summary(findings(kinds[kinds["domain"] == kinds["test_domain"]]))
-    add_kinds(report, kinds, screened, marks)
-    add_settings(report, table, f"{config.measure}, {classifier}")
+    add_kinds(report, kinds, marks)
+    add_screened(report, tables, config.screen)
+    add_settings(report, tables["settings"], f"{config.measure}, {classifier}")
     report.section("Effective robustness")
     report.figure(
-        robustness_scatter(points, natural),
+        robustness_scatter(tables["robustness"], natural),
         f"Held-out classes: accuracy in the test domain against accuracy on {natural}, every checkpoint a point, both "
         "axes in logits. The line fits models trained on photographs alone; a model above it is more robust than its "
         "accuracy on photographs predicts. If those models do not exceed guessing, there is no line.",
     )
-    tables = {
-        "evaluation": evaluated,
-        "told_apart": kinds,
-        "screened": screened,
-        "settings": table,
-        "measures": measures,
-        "robustness": points,
-    }
     provenance = {
         "runs": sorted(set(evaluated["run"])),
         "classifier": classifier,
@@ -245,26 +265,31 @@ def findings(tested: pd.DataFrame) -> list[Finding]:
     return found
 
 
-def add_kinds(report: Report, kinds: pd.DataFrame, screened: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+def add_kinds(report: Report, kinds: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
     """Add the section on the kinds of accuracy."""
     report.section("Settings side by side")
     tested = kinds[kinds["domain"] == kinds["test_domain"]]
     add_told_apart(report, tested.drop(columns="domain"), "Accuracy in the test domain, mean over classes and seeds.")
     report.figure(settings_bars(kinds, marks=marks), in_words(tested))
+
+
+def add_screened(report: Report, tables: Mapping[str, pd.DataFrame], screen: bool) -> None:
+    """Say which classes the upper bound learns, and add the accuracies over the other choice of classes."""
+    screened = tables["screened"]
     if screened.empty:
         report.text(f"There are no models of the upper bound ({UPPER}): no class was screened.")
         return
     out = screened[~screened["kept"]]
+    classes = [f"{row['class']} in {row['test_domain']} ({row['upper']:.0%})" for _, row in out.iterrows()]
     report.text(
-        f"A held-out class counts if the upper bound ({UPPER}), which saw it in the test domain, comes at least "
-        f"{SHARE:.0%} of the way from guessing to perfect accuracy on it; other classes would be near zero in every "
-        f"setting. {len(out)} of {len(screened)} are left out: "
-        + (
-            ", ".join(f"{row['class']} in {row['test_domain']} ({row['upper']:.0%})" for _, row in out.iterrows())
-            or "none"
-        )
-        + "."
+        f"A class is screened out if the upper bound ({UPPER}), which saw it in the test domain, comes less than "
+        f"{SHARE:.0%} of the way from guessing to perfect accuracy on it; such a class is near zero in every setting. "
+        f"Above {'they are left out' if screen else 'all held-out classes count'}. {len(out)} of {len(screened)} are "
+        f"screened out: {', '.join(classes) or 'none'}."
     )
+    beside = tables["told_apart_all" if screen else "told_apart_screened"]
+    tested = beside[beside["domain"] == beside["test_domain"]].drop(columns="domain")
+    add_told_apart(report, tested, f"The same {'with all' if screen else 'without these'} classes.")
 
 
 def add_settings(report: Report, table: pd.DataFrame, what: str) -> None:

@@ -27,8 +27,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from circuitry.runs import InputError, StudySettings, run_script, whole_file
+from circuitry.runs import InputError, StudySettings, run_script
 from circuitry import DomainFolder
+from circuitry.comparison.table import write_named_table
 from circuitry.data import ImageRecord
 from circuitry.data.file_check import MissingFiles
 from circuitry.data.imagenet_classes import class_key, study_held_out
@@ -143,8 +144,7 @@ def main(config: Config) -> None:
     print(listed.drop(columns=["table", "validation_table"]).to_string(index=False, na_rep="-"))
     parts = mixture_summary([table for _, table, _ in made], material.held_out)
     for name, content in (("mixtures", listed), ("images", parts)):
-        with whole_file(config.out / f"{name}.csv") as temporary:
-            content.to_csv(temporary, index=False)
+        write_named_table(config.out / f"{name}.csv", content)
         print(config.out / f"{name}.csv")
     print(*write_figure(mixture_bars(parts), config.out / "mixtures"), sep="\n")
 
@@ -160,6 +160,7 @@ def table_of_mixtures(made: Sequence[tuple[MixtureSpec, Path, Path | None]]) -> 
                 "study_file": f"{name}.tsv" if (name := spec.study_name()) else None,
                 "images": described["images"],
                 "of_base": sum(described["base_images"].values()),
+                "without_caption": described["left_out"]["no_caption"],
                 "table": table.name,
                 "validation_table": validation.name if validation else None,
             }

@@ -238,8 +238,6 @@ def write_report(
     add_attribution_check(report, checked.attribution, sites, " in ".join(SHOWN))
     names = [f"{SHOWN[1]} {i + 1}" for i in range(len(checked.shown))]
     add_pixels(report, checked.shown, checked.maps, names, SHOWN[0])
-    for name, comparison in comparisons.items():
-        comparison.save(config.out / "comparisons" / name)
     tables = {name: table for comparison in comparisons.values() for name, table in comparison.tables().items()} | {
         "accuracy": accuracy,
         "order_stability": stability.table,
@@ -251,7 +249,7 @@ def write_report(
     provenance = {"model": clip.name, **graphs.settings, **graphs.manifest["versions"]}
     small = [name for name in SMALL_TABLES if name in tables]  # ceilings take two images of a class and style
     looked_at = listings_of(images, config.n_circuit, config.seed)
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons))
 
 
 def step(text: str) -> None:

@@ -15,13 +15,14 @@ domain that was left out, refute it. Comparisons are saved in OUT/comparisons fo
     torchrun --nproc-per-node 2 experiments/representations.py      # two processes share the domains
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
+from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
@@ -37,7 +38,7 @@ from circuitry.representations import (
     probe_sites,
     read_representations,
 )
-from circuitry.representations.grams import REPRESENTATIONS_FORMAT
+from circuitry.representations.grams import REPRESENTATIONS_FORMAT, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.representation_folder import Positions, check_enough_images
 from circuitry.representations.similarity import cka_ceilings
@@ -57,7 +58,13 @@ import pandas as pd
 class Config(QuickstartModel, WorkSettings, StudySettings):
     """Settings of the comparison; the defaults are the quickstart's model and images."""
 
-    STUDY: ClassVar = {"n_images": None, "seed": 42, "held_out": STUDY_HELD_OUT, "apart": "quickdraw"}
+    STUDY: ClassVar = {
+        "n_images": None,
+        "seed": 42,
+        "held_out": STUDY_HELD_OUT,
+        "apart": "quickdraw",
+        "common_classes": True,
+    }
 
     sites: tuple[str, ...] | None = None
     """Sites of the encoder; default: all."""
@@ -71,6 +78,8 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     """Classes of a separate group (OOD); CKA is also computed for them and for the others (ID)."""
     apart: str | None = None
     """A domain to set apart: its CKA with the others against the others' CKA."""
+    common_classes: bool = False
+    """Compare every two domains over the classes that all domains have; otherwise over those that both have."""
     permutations: int = 1000
     """Permutations of classes for CKA's null."""
     folds: int = 5
@@ -96,6 +105,8 @@ def main(config: Config) -> None:
     if not config.share_out(partial(represent, config), config.out / "jobs"):
         return
     found = read_representations(config.representations)
+    if config.common_classes:
+        groups = in_all_domains(groups, [one.grams for one in found])
     made = read_manifest(config.representations, REPRESENTATIONS_FORMAT)["config"]
     report = Report(
         f"Do domains share the representations of {made['model']}?",
@@ -105,6 +116,7 @@ def main(config: Config) -> None:
     )
     add_representation_guide(report)
     tables: dict[str, list[pd.DataFrame]] = {}
+    comparisons: dict[str, Comparison] = {}
     first: tuple[RepresentationSimilarity, pd.DataFrame] | None = None
     for group, classes in groups.items():
         similarity = compare_representations(
@@ -116,8 +128,8 @@ def main(config: Config) -> None:
         parts = compare_representation_parts(found, classes=classes)
         first = first or (similarity, parts.values)
         add_cka(report, similarity, parts.values, domain_marks(images.domains), group)
-        for comparison in similarity.comparisons(parts.values).values():
-            comparison.save(config.out / "comparisons" / f"{comparison.measure}-{group}")
+        for one in similarity.comparisons(parts.values).values():
+            comparisons[f"{one.measure}-{group}"] = one
         for name, table in {
             "cka": similarity.pairs,
             "cka_over_depth": similarity.domains,
@@ -143,7 +155,7 @@ def main(config: Config) -> None:
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
     small = [name for name in written if not name.startswith("cka_parts")]
     about, looked_at = provenance(config, made["model_digest"]), listings_of(images, config.n_images, config.seed)
-    print(write_results(report, written, config.out, config.results, about, small, looked_at))
+    print(write_results(report, written, config.out, config.results, about, small, looked_at, comparisons))
 
 
 def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -163,6 +175,12 @@ def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[s
                 "--held-out classes, or none."
             )
     return groups
+
+
+def in_all_domains(groups: Mapping[str, Sequence[str]], domains: Sequence[Grams]) -> dict[str, tuple[str, ...]]:
+    """Return the classes of each group that every domain has at every site."""
+    common = set.intersection(*(set(one.present(site)) for one in domains for site in one.by_site))
+    return {name: tuple(one for one in classes if one in common) for name, classes in groups.items()}
 
 
 def provenance(config: Config, model_digest: str) -> dict[str, object]:

@@ -13,6 +13,7 @@ classes (features shared by all classes). Comparisons are saved in OUT/compariso
     torchrun --nproc-per-node 6 experiments/shared_features.py --device cuda ...    # a domain for each process
 """
 
+import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from circuitry.study import QuickstartModel, StudyRun
 from circuitry.study.mixtures import caption_words
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.training import SaeTraining, train_sae_on_images
+from circuitry.training.run_folder import described
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""
@@ -50,7 +52,12 @@ SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", 
 class Config(QuickstartModel, WorkSettings, StudySettings):
     """Settings; the defaults are the quickstart's model and images."""
 
-    STUDY: ClassVar = {"seed": 42, "held_out": STUDY_HELD_OUT, "ranking": "study", "steps": 1_000_000}
+    STUDY: ClassVar = {
+        "seed": 42,
+        "held_out": STUDY_HELD_OUT,
+        "ranking": "study",
+        "training": SaeTraining.study(),
+    }
 
     train_split: str | None = "train"
     """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
@@ -58,9 +65,11 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     """Images per class and domain (default: all)."""
     autoencoder: Path | None = None
     """A trained autoencoder of the embedding, from experiments/train_sae.py (default: train one here on the images of
-    --train-split, and keep it in --out; the study also trained on a table of captions)."""
-    steps: int = 5000
-    """Steps of that training."""
+    --train-split and --table, and keep it in --out)."""
+    table: tuple[Path, ...] = ()
+    """Tables of more images for that training, as those of train_sae.py; the study's has CC12M."""
+    training: SaeTraining = SaeTraining()
+    """That training."""
     vocabulary: Path | None = None
     """Text file of words, one a line, that name features (default: the words of data/captions.tsv where that is, since
     a small model knows no others, else class names, styles and ImageNet's classes)."""
@@ -78,7 +87,7 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     seed: int = 0
-    """Seed of training, choices and bootstrap."""
+    """Seed of choices and bootstrap."""
 
 
 def main(config: Config) -> None:
@@ -115,11 +124,11 @@ def main(config: Config) -> None:
     names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts", "by_study")
     chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
-    comparison.save(config.out / "comparisons" / comparison.measure)
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
         comparison.save(config.results / "feature_sharing")  # sharing_over_settings.py compares models by it
-    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at))
+    saved = {comparison.measure: comparison}
+    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at, saved))
 
 
 def trained_on(config: Config) -> dict[str, object] | None:
@@ -148,19 +157,22 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     """Return the given autoencoder, or the one that one of the processes trains and keeps."""
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
-    training = SaeTraining(seed=config.seed, steps=config.steps)
+    if config.by_study and not config.table:
+        print("without CC12M, which the study also trained on: give a table of its images as --table")
     images = config.images_of(config.train_split)
-    made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(training)}
+    made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(config.training)}
+    made_with |= {"tables": [described(table) for table in config.table]}
     folder = JobFolder(
         config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
     )
-    path = config.out / "sae.safetensors"
+    path, unfinished = config.out / "sae.safetensors", config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
-        train_sae_on_images(clip, images, training).save(path)
+        train_sae_on_images(clip, images, config.training, tables=config.table, folder=unfinished).save(path)
         return [path]
 
     folder.run(train, rank=work.rank)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return load_sae(path, config.device)
 
 

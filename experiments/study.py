@@ -35,6 +35,8 @@ from circuitry.runs.presets import study_markdown
 from circuitry.runs.workers import job_options
 from circuitry.study.mixtures import study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet, named_base_sets
+from circuitry.study.mixtures.captioning import STUDY_SEED
+from circuitry.study.mixtures.trainer_table import NoCaption
 from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Cost, Plan, Step
 from circuitry.study.steps import study_steps
@@ -60,6 +62,8 @@ MINIATURE = Scale(
     sae_base=PHOTOS,
     epochs=2,
     supervised_epochs=2,
+    batch_size=32,
+    supervised_batch_size=64,
     device="cpu",
     options={
         "train_clip": (
@@ -100,6 +104,9 @@ class Config:
     """Folders of relative paths of base sets, NAME=FOLDER."""
     base_validation: tuple[str, ...] = ()
     """Validation images of base sets, NAME=SHARE or NAME=FILE."""
+    no_caption: NoCaption = "skip"
+    """What happens to images of base sets without a caption that the trainer reads as text: left out and counted in
+    mixtures.csv, or an error."""
     imagenet_sketch: Path | None = None
     """Folder of ImageNet-Sketch; without it its mixtures are left out."""
     imagenet: Path | None = None
@@ -207,7 +214,9 @@ def steps(config: Config) -> list[Step]:
         {name: base_size(base) for name, base in bases.items()},
         dict(absolute(text) for text in config.base_validation),
         main_base,
-        *(folder and folder.absolute() for folder in (config.imagenet_sketch, config.imagenet)),
+        config.imagenet_sketch and config.imagenet_sketch.absolute(),
+        config.imagenet and config.imagenet.absolute(),
+        config.no_caption,
     )
     model = str(clip_preset(scale.preset(trainings[0])).model)
     counted = circuit_operations(model)
@@ -238,8 +247,8 @@ def absolute(text: str) -> tuple[str, str]:
 
 
 def base_size(base: BaseSet) -> int:
-    """Return the number of images of a base set."""
-    return SHARD_IMAGES * len(base.shards) or sum(1 for _ in base.all_images())
+    """Return the number of training images of a base set."""
+    return SHARD_IMAGES * len(base.shards) or sum(1 for _ in base.part("train", STUDY_SEED))
 
 
 def print_plan(chosen: list[Step]) -> None:
@@ -279,9 +288,10 @@ def write_settings(page: Path = EXPERIMENTS / "study.md") -> None:
 
 def in_words(cost: Cost) -> str:
     """Describe a cost."""
+    steps = f", {cost.training_steps:,} training steps" if cost.training_steps else ""
     return (
         f"{cost.operations:.3g} operations, {cost.gpu_hours:,.1f} GPU hours on {cost.gpus} at a time, "
-        f"{cost.disk_gib:,.1f} GiB"
+        f"{cost.disk_gib:,.1f} GiB{steps}"
     )
 
 

@@ -25,6 +25,7 @@ from typing import ClassVar
 
 from circuitry.runs import InputError, StudySettings, run_array, run_script
 from circuitry import DomainFolder, load_clip
+from circuitry.comparison.table import write_named_table
 from circuitry.data import readable
 from circuitry.runs.workers import job_options
 from circuitry.study import record_run
@@ -128,9 +129,9 @@ def train_and_evaluate(config: Config) -> None:
     record_run(config.out / "clip", table, config.training)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
-        clip = load_clip(model, checkpoint=checkpoint)
+        clip = load_clip(model, checkpoint=checkpoint).with_decoding(config.training.decoding)
         accuracy = zero_shot_accuracy(clip, images)
-        accuracy.to_csv(config.out / "accuracy.csv", index=False)
+        write_named_table(config.out / "accuracy.csv", accuracy)
 
 
 def validation_table(config: Config) -> Path | None:

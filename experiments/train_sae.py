@@ -5,20 +5,21 @@ named; there every position is a sample. Prints dead features, active features p
 on the training images and on the test images. An autoencoder that explains little variance, or whose features
 are mostly dead or mostly active, says little about the model. Activations are kept on disk in pieces and streamed; a
 killed run goes on after the last thousand steps. With ``--study`` it is trained as the study did: on DomainNet's
-training images and CC12M's together, 200 times over.
+training images and CC12M's together, 200 times over. A table of CC12M's images is any mixture with it: images of
+DomainNet in it count once.
 
     python experiments/train_sae.py      # the quickstart's model
     python experiments/train_sae.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \
         --positions-per-image 8 --out runs/sae-layer3.5
     python experiments/train_sae.py --study --model RN50 --checkpoint epoch_32.pt --data DomainNet \
-        --table cc12m-train.tsv --device cuda --out runs/sae
+        --table mixtures/cc12m-cg-high-sketch.tsv --device cuda --out runs/sae
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script
+from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script, whole_file
 from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
 from circuitry.study import QuickstartModel
@@ -39,7 +40,8 @@ class Config(QuickstartModel, StudySettings):
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, where there are lists."""
     table: tuple[Path, ...] = ()
-    """Tables of more images to train on, with the column filepath: a base set's captions."""
+    """Tables of more images to train on, with the column filepath, such as a mixture with a base set. Relative paths
+    start from the table's folder; images that do not exist are refused."""
     site: str | None = None
     """Site of the encoder (default: the embedding, normalised)."""
     positions_per_image: int | None = None
@@ -53,11 +55,11 @@ class Config(QuickstartModel, StudySettings):
 def main(config: Config) -> None:
     """Train, measure, write, print."""
     if config.by_study and not config.table:
-        print("without CC12M, which the study also trained on: give its table of captions as --table")
+        print("without CC12M, which the study also trained on: give a table of its images as --table")
     for table in config.table:
         check_file(table, "a table of images", "give one with the column filepath")
     clip, images = config.clip(), config.images_of(config.train_split)
-    path = config.out / "sae.safetensors"
+    path, history = config.out / "sae.safetensors", config.out / "history.csv"
     made_with = {
         "model": clip.name,
         "model_digest": clip.digest,
@@ -74,8 +76,9 @@ def main(config: Config) -> None:
             site=config.site, positions_per_image=config.positions_per_image,
         )  # fmt: skip
         sae.save(path)
-        pd.DataFrame(sae.about["history"]).to_csv(config.out / "history.csv", index=False)
-        return [path]
+        with whole_file(history) as temporary:
+            pd.DataFrame(sae.about["history"]).to_csv(temporary, index=False)
+        return [path, history]
 
     folder.run(train)
     (config.out / "state.safetensors").unlink(missing_ok=True)

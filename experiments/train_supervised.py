@@ -22,7 +22,9 @@ from typing import ClassVar
 from circuitry.runs import InputError, StudySettings, run_script, this_rank, whole_file
 from circuitry import DomainFolder
 from circuitry.data import imagenet_partners
+from circuitry.data.decoding import with_decoding
 from circuitry.data.file_check import read_text
+from circuitry.data.images import Decoding
 from circuitry.study import record_run
 from circuitry.training import (
     LabelTable,
@@ -73,7 +75,8 @@ def main(config: Config) -> None:
         return
     record_run(run, table, config.training)
     if config.data is not None:
-        accuracy = accuracy_on(DomainFolder(config.data, split="test", domains=config.domains), checkpoint)
+        images = DomainFolder(config.data, split="test", domains=config.domains)
+        accuracy = accuracy_on(images, checkpoint, config.training.decoding)
         shown = accuracy.pivot(index="domain", columns="measure", values="value")
         print(shown.to_string(float_format=lambda v: f"{v:.3f}"))
     print(f"checkpoint: {checkpoint}")
@@ -110,11 +113,11 @@ def label_table(config: Config) -> LabelTable | LabelChoice:
     return merged_labels(imagenet, domainnet, partners)
 
 
-def accuracy_on(images: DomainFolder, checkpoint: Path) -> pd.DataFrame:
+def accuracy_on(images: DomainFolder, checkpoint: Path, decoding: Decoding) -> pd.DataFrame:
     """Return the accuracies by domain, every image taken for one of the classes of the folder."""
     model = load_supervised(checkpoint)
     heads = {"supervised": model.head_for(images.all_classes)}
-    return tidy_accuracy(predictions(model.encoder, heads, model.preprocess, images))
+    return tidy_accuracy(predictions(model.encoder, heads, with_decoding(model.preprocess, decoding), images))
 
 
 if __name__ == "__main__":

@@ -25,12 +25,23 @@ from circuitry.reports.page import write_figure
 from circuitry.runs import InputError, run_script
 from circuitry.study import charts as study_charts
 from circuitry.study.charts.cost_scatter import cost_against_quality
+from circuitry.study.charts.group_panels import apart_panels, group_panel, similarity_panels
 from circuitry.study.charts.measure_panels import measure_panels
 from circuitry.study.charts.relation_panels import relation_panels
 from circuitry.study.charts.setting_lines import interpolation_lines, setting_dots
 from circuitry.study.generalization import CLASSIFIER
 from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
-from circuitry.study.run_selections import class_interpolations, domain_interpolations, main_settings, side_by_side
+from circuitry.study.run_selections import (
+    CAPTION_PAIRS,
+    SKETCH_PAIRS,
+    class_interpolations,
+    domain_interpolations,
+    main_model,
+    main_settings,
+    renamed_settings,
+    side_by_side,
+    sketch_classes,
+)
 from circuitry.study.sections.relations import LABEL_FREE, SHARED
 from circuitry.study.sections.scoreboards import size_curves, with_settings
 from circuitry.study.sections.separations import PANELS, panel_references
@@ -212,7 +223,7 @@ def accuracy_by_setting(tables: Path, title: str) -> go.Figure:
 
 @figure("Does accuracy on photographs foretell accuracy on drawings?", "generalization")
 def effective_robustness(tables: Path, title: str) -> go.Figure:
-    return study_charts.robustness_scatter(table(tables, "robustness"), title=title)
+    return study_charts.robustness_scatter(main_model(table(tables, "robustness")), title=title)
 
 
 @figure("Do models generalize where domains share circuitry?", "shared_circuitry")
@@ -223,16 +234,35 @@ def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
 
 def models_side_by_side(tables: Path, title: str, *, column: str) -> go.Figure:
     """Draw accuracy in the test domain by setting, of models that differ in one column."""
-    return study_charts.settings_bars(side_by_side(table(tables, "told_apart"), column), title=title)
+    rows, marks = side_by_side(table(tables, "told_apart"), column), charts.domain_marks(DOMAINNET_ROUND)
+    return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
 for _name, _column, _title in (
     ("architectures", "model", "Do architectures differ?"),
     ("base_sets", "base", "Does more natural data help?"),
-    ("imagenet_sketch", "sketches", "Do sketches of other classes help?"),
     ("supervised_against_clip", "trained", "Does language help?"),
 ):
     FIGURES[_name] = RegisteredFigure(partial(models_side_by_side, column=_column), _title, None)
+
+
+@figure("Do sketches of other classes replace the domain?")
+def imagenet_sketch(tables: Path, title: str) -> go.Figure:
+    rows, marks = renamed_settings(table(tables, "told_apart"), SKETCH_PAIRS), charts.domain_marks(DOMAINNET_ROUND)
+    return study_charts.settings_bars(rows, title=title, marks=marks)
+
+
+@figure("How many sketch classes are needed beside ImageNet-Sketch?")
+def imagenet_sketch_classes(tables: Path, title: str) -> go.Figure:
+    points = sketch_classes(table(tables, "told_apart"))
+    drawn = interpolation_lines(points, axis="sketch classes of DomainNet trained on", title=title)
+    return drawn.update_xaxes(type="log", tickvals=sorted(set(points["x"])))
+
+
+@figure("Do captions that name no style help?")
+def aligned_captions(tables: Path, title: str) -> go.Figure:
+    rows, marks = renamed_settings(table(tables, "told_apart"), CAPTION_PAIRS), charts.domain_marks(DOMAINNET_ROUND)
+    return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
 @figure("How much of the held-out classes must be seen in the test domain?")
@@ -267,8 +297,22 @@ def sharing_by_setting(tables: Path, title: str) -> go.Figure:
 
 @figure("Where do the circuits of one style part from the others?")
 def units_apart(tables: Path, title: str) -> go.Figure:
-    apart = table(tables, "domain_apart_over_depth").query("group == 'all'")
-    return charts.overlap_over_depth(apart, list(apart["site"].unique()), title=title)
+    apart = table(tables, "domain_apart_over_depth")
+    apart = apart.assign(panel=apart["group"].map(group_panel))
+    return apart_panels(apart, measure="node overlap (Jaccard index)", title=title)
+
+
+@figure("Which styles share their circuits, of held-out and of seen classes?")
+def similarity_by_group(tables: Path, title: str) -> go.Figure:
+    groups = table(tables, "similarity_by_group")
+    return similarity_panels(groups[groups["measure"] != "node_overlap"], title=title)
+
+
+@figure("Where do the representations of one style part from the others, of held-out and of seen classes?")
+def cka_by_group(tables: Path, title: str) -> go.Figure:
+    apart = table(tables, "cka_apart").sort_values("kernel", kind="stable")
+    kernels = [group_panel(group, f"{kernel} kernel") for group, kernel in apart[["group", "kernel"]].to_numpy()]
+    return apart_panels(apart.assign(panel=kernels), measure="CKA", title=title)
 
 
 @dataclass(frozen=True)

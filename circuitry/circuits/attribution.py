@@ -52,8 +52,9 @@ def attribute(
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
-    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. The share of units, its
-    budget, the rules and the methods of edges are explained at `AttributionSettings`, which has the same defaults.
+    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``, the default type) change nothing. The share
+    of units, its budget, the rules and the methods of edges are explained at `AttributionSettings`, which has the same
+    defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -135,15 +136,15 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         kept = {part: _kept(encoder, of_part, settings) for part, of_part in nodes.items()}
         scored = {part: _union(whole, kept[part]) for part in members}
         edges = {p: edges_between(tasks[p], scored[p], settings) for p in members}
-    at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
-    by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
-    shares = np.array([len(chosen) / len(images) for chosen in members.values()])
-    of_all = {pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()}
-    graphs = {
-        part: _graph(task, settings, nodes[part], kept[part], _cut(edges[part], scored[part], kept[part]))
-        for part in members
-    }
-    return AttributionParts(_graph(task, settings, merged, whole, of_all), graphs, by_pair)
+        at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
+        by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
+        shares = np.array([len(chosen) / len(images) for chosen in members.values()])
+        of_all = {pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()}
+        graphs = {
+            part: _graph(task, settings, nodes[part], kept[part], _cut(edges[part], scored[part], kept[part]))
+            for part in members
+        }
+        return AttributionParts(_graph(task, settings, merged, whole, of_all), graphs, by_pair)
 
 
 _Kept = Mapping[str, np.ndarray]

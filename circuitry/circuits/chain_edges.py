@@ -19,7 +19,6 @@ At t = 0 the residual is zero and so is the gradient: that point is never comput
 positions, whatever the cut into batches; the study divides them by the number of images once more.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +38,7 @@ from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
+from circuitry.runs.turns import TurnLock
 
 CACHED_BYTES = 2**27
 """Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
@@ -168,7 +168,7 @@ def _jacobian_times_steps(
     return torch.cat(columns, 1)
 
 
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = TurnLock("the edges of an encoder")
 """PyTorch's choice of kernels and its levels of forward differentiation belong to the process, not to a thread."""
 
 

@@ -11,7 +11,7 @@ Heads are split further by the position that they read, through their attention 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,8 @@ def direct_effects(
         work: Memory.
 
     Raises:
-        InputError: for no images, a weight of another size, or a tower that pools by attention or has more than a
-            linear map behind its pooling.
+        InputError: for no images, a weight of another size, a tower that pools by attention or has more than a
+            linear map behind its pooling, or hooks in the blocks or behind them.
 
     Example:
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
@@ -66,11 +66,12 @@ def direct_effects(
     check_kinds(stream=(stream, ResidualStream))
     _check_linear(stream.encoder.tower)
     encoder, components = stream.encoder, stream.components
-    weight = _checked_weight(encoder, weight)
     patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
     wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
     parts = []
-    with components.frozen(), torch.no_grad():
+    with components.running():
+        _check_hooks(stream)
+        weight = _checked_weight(encoder, weight)
         for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
@@ -97,7 +98,8 @@ def direct_vectors(
     components, last = stream.components, stream.encoder.stages[-1].run
     end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
     parts = []
-    with components.frozen(), torch.no_grad():
+    with components.running():
+        _check_hooks(stream)
         for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
             _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
             with _held_norms(stream.encoder.tower):
@@ -132,21 +134,19 @@ def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
     """Within the block each norm keeps the scale of its first input, so that it is an affine map."""
-    norms = [module for module in tower.modules() if isinstance(module, NORMS)]
     scales: dict[nn.Module, Tensor] = {}
 
-    def held(norm: nn.Module, x: Tensor) -> Tensor:
+    def held(norm: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+        (x,) = inputs
         if norm not in scales:
             scales[norm] = scale_of(norm, x.detach())
         return normed_with(norm, x, scales[norm])
 
-    try:
-        for norm in norms:
-            norm.forward = lambda x, norm=norm: held(norm, x)  # type: ignore[method-assign]
+    with ExitStack() as hooks:
+        for norm in tower.modules():
+            if isinstance(norm, NORMS):
+                hooks.callback(norm.register_forward_hook(held).remove)
         yield
-    finally:
-        for norm in norms:
-            del norm.forward
 
 
 def _check_linear(tower: Any) -> None:
@@ -160,6 +160,13 @@ def _check_linear(tower: Any) -> None:
             f"{'has layers that are not linear behind its pooling' if not linear else 'pools by attention'}: look at "
             "the effects of its heads as units instead (in_components)."
         )
+
+
+def _check_hooks(stream: ResidualStream) -> None:
+    """Raise `InputError` where hooks act in the blocks or behind them, or on the encoder that is not run."""
+    why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
+    stream.components.check_unhooked(why, stream.sites[0])
+    stream.encoder.check_unhooked(why)
 
 
 def _checked_weight(encoder: Encoder, weight: Tensor) -> Tensor:

@@ -194,11 +194,11 @@ class Extraction(FolderWork):
         found = attribute_parts(self.task(key, images, sites=settings.sites, work=work), settings, np.array(numbers))
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
+        made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
         for part, graph in graphs:  # the whole comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)
             used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
-            made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
             made_with = graph.settings | self.asked | choice
             if self.named_baseline is not None:  # its name says it all, whatever another machine's rounding does
                 made_with.pop("baseline_digest")

@@ -84,7 +84,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """
         self._check((class_name, domain))
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
-        return {part: AttributionGraph.load(file) for part, file in files.items() if file.is_file()}
+        return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
 
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores [parts, kept downstream, kept upstream] of the whole's edges, as each part finds them.
@@ -98,7 +98,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     def __getitem__(self, key: Key) -> AttributionGraph:
         self._check(key)
-        return AttributionGraph.load(self.file(*key))
+        return _loaded(self.file(*key), *key)
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
@@ -127,6 +127,17 @@ def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> P
     """Return where an extraction keeps the graph of a part of a job's images, of all, or the edges on each part."""
     name = part if isinstance(part, str) else f"part-{part}"
     return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
+
+
+def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
+    """Return a graph of a folder; raise `InputError` for one that is of another class or domain than its place."""
+    graph = AttributionGraph.load(file)
+    if (graph.class_name, graph.domain) != (class_name, domain):
+        raise InputError(
+            f"{file} is in the place of {class_name} in {domain}, but holds a graph of {graph.class_name} in "
+            f"{graph.domain}: run what made the folder again, which makes it again."
+        )
+    return graph
 
 
 def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:

@@ -76,7 +76,7 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
         images: Tensor [B, 3, H, W] or an iterable of such batches.
 
     Raises:
-        InputError: for no images, or a tower without such pooling.
+        InputError: for no images, a tower without such pooling, or hooks at the embedding.
 
     Example:
         >>> pairs = pooling_pairs(clip.encoder, photos)
@@ -88,7 +88,8 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
             "Pairs of heads and units need a CLIP ResNet's attention pooling, but a "
             f"{type(encoder.tower).__name__} has none: use direct_effects."
         )
-    with encoder.frozen(), torch.no_grad():
+    with encoder.running():
+        encoder.check_unhooked("pairs add up to an embedding that nothing changes behind them", encoder.sites[-2])
         batches = ImageBatches(images, encoder, rows_that_fit(encoder, Work().memory_gib))
         parts = [_read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches]
         if not parts:

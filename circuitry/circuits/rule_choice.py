@@ -17,7 +17,8 @@ what is exact enough on a small tower is not on another.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.models.tower_digest import check_same_weights
 
 CANDIDATES = tuple(
     parse_rule(name)
@@ -66,6 +68,7 @@ class RuleErrors:
         self.task = replace(task, work=replace(task.work, progress=False))
         self.settings = settings or AttributionSettings()
         self.reference, self.n_images = reference, 0
+        self._model = task.encoder.digest
 
     def nodes(self, rule: QuadratureRule) -> dict[str, float]:
         """Return the relative error of a rule by site; sites without any effect are left out."""
@@ -111,13 +114,20 @@ class RuleErrors:
         return strongest_units(scores, self.settings.node_fraction, self.settings.budget)
 
     def _score_nodes(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
-        with self.task.running(gradients=True):
+        with self._running():
             found = node_effects(self.task, rule, self.settings.autocast)
         self.n_images = found.n_images
         return nodes_of(self.task.encoder, found.scores)
 
-    def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run the task with gradients, as long as the model is that of the reference."""
         with self.task.running(gradients=True):
+            check_same_weights(self._model, self.task.encoder.digest, "a reference of rules")
+            yield
+
+    def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
+        with self._running():
             found = edges_between(self.task, self._kept, self.settings, rule)
         return {f"{up}->{down}": scores for (up, down), scores in found.items()}
 

@@ -4,7 +4,6 @@ The first process writes ``rule.json`` before the first job; the others wait for
 this file was made with a given rule.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,11 +16,12 @@ from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule
 from circuitry.circuits.rule_report import RULE_CHOICE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock
-from circuitry.runs.manifest import NAME, write_json
+from circuitry.runs.manifest import NAME, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
 
 CHOICE = "rule.json"
+_REMOVE = "remove its folder and make it again"
 CIRCUITS, IMAGES = 4, 2
 """The least number of circuits to choose a rule by, and the images of each. There is a circuit in every domain: on a
 model of emoji in seven styles the errors in four domains were half of those in the other three."""
@@ -68,15 +68,15 @@ def ruled(
                     "Choosing the quadrature rule of %s once, on a few images of %d circuits; a given rule skips this.",
                     *(folder, len(few)),
                 )
-                write_json(path, cheapest_rule(few, settings.rule_error).as_dict())
+                write_sealed(path, cheapest_rule(few, settings.rule_error).as_dict())
     if not path.is_file():
         return settings, {}
+    choice = read_sealed(path, _REMOVE)
     try:
-        choice = json.loads(path.read_text(encoding="utf-8"))
         node_rule, edge_rule = (parse_rule(choice[kind]["rule"]) for kind in ("nodes", "edges"))
         asked = float(choice["asked"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove its folder and make it again.") from error
+        raise InputError(f"{path} is damaged ({error}): {_REMOVE}.") from error
     if asked != settings.rule_error:
         raise InputError(
             f"{folder} was made for a rule error of {asked:g}, but {settings.rule_error:g} was given: choose another "

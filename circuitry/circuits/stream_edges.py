@@ -102,11 +102,10 @@ def stream_of(task: Task) -> tuple[ResidualStream, Task]:
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:
         return stream, task
-    if hooked := ", ".join(task.encoder.hooked_sites):
-        raise InputError(
-            f"Edges are scored in heads and neurons, but hooks act at {hooked} of an encoder that is not in them: "
-            "give a task of in_components(encoder), and put the hooks there."
-        )
+    task.encoder.check_unhooked(
+        "edges are scored in heads and neurons, and this encoder is not in them: give a task of in_components(encoder) "
+        "with the hooks there"
+    )
     return stream, Task(stream.components, task.images, task.metric, baseline=task.baseline, work=task.work)
 
 

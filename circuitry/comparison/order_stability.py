@@ -62,7 +62,9 @@ def domain_order_stability(default: pd.DataFrame, variants: Mapping[Varied, pd.D
         here = matrix.loc[default.index, default.index]
         means = mean_with_others(here)
         rho, pairs = _spearman(mean_with_others(default), means), _spearman(_pairs(default), _pairs(here))
-        rows.append((varied, setting, rho, pairs, str(means.idxmin()), str(means.idxmax()), len(means)))
+        known = means.dropna()  # none where no circuit of the variant has what is measured
+        least, most = (str(known.idxmin()), str(known.idxmax())) if len(known) else (None, None)
+        rows.append((varied, setting, rho, pairs, least, most, len(means)))
     return pd.DataFrame(rows, columns=list(ORDERS))
 
 

@@ -1,7 +1,6 @@
 """How a `Comparison` is stored: a CSV file of each table, and a JSON header with their checksums."""
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.comparison.table import write_tables
+from circuitry.comparison.table import read_named_table, write_tables
 from circuitry.runs.errors import InputError
-from circuitry.runs.manifest import write_json
+from circuitry.runs.manifest import read_sealed, write_sealed
 
 _FORMAT = "circuitry comparison 2"
 _HEADER = "header.json"
@@ -24,7 +23,7 @@ def write_comparison(
 ) -> None:
     """Write the tables and then the header, so that a folder with a header is complete."""
     checksums = {path.stem: _checksum(path) for path in write_tables(tables, folder)}
-    write_json(Path(folder) / _HEADER, {"format": _FORMAT, "checksums": checksums, "header": dict(header)})
+    write_sealed(Path(folder) / _HEADER, {"format": _FORMAT, "checksums": checksums, "header": dict(header)})
 
 
 def read_comparison(
@@ -38,14 +37,13 @@ def read_comparison(
     path = Path(folder) / _HEADER
     if not path.is_file():
         raise InputError(f"There is no comparison in {folder} (no {_HEADER}): give the folder of one, or make it.")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        found, checksums, header = (about[key] for key in ("format", "checksums", "header"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}): make it again.") from error
-    if found != _FORMAT:
-        raise InputError(f"{path} has format {found!r}, but this version reads {_FORMAT!r}: compare and save again.")
-    return {name: _read(path.with_name(f"{name}.csv"), checksums.get(name)) for name in names}, header
+    about = read_sealed(path, "make it again")
+    if about.get("format") != _FORMAT:
+        raise InputError(
+            f"{path} has format {about.get('format')!r}, but this version reads {_FORMAT!r}: compare and save again."
+        )
+    checksums = about["checksums"]
+    return {name: _read(path.with_name(f"{name}.csv"), checksums.get(name)) for name in names}, about["header"]
 
 
 def _checksum(path: Path) -> str:
@@ -56,7 +54,7 @@ def _read(path: Path, checksum: str | None) -> pd.DataFrame:
     """Return a table with its names as text, None for no site, and all digits of its numbers."""
     if not path.is_file() or _checksum(path) != checksum:
         raise InputError(f"{path} is missing or damaged, its checksum does not fit: make it again.")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_named_table(path, dtype=str)
     numbers = {str(name): [_number(value) for value in table[name]] for name in table if name not in _TEXT}
     return table.assign(**numbers, site=table["site"].astype(object).replace("", None))
 

@@ -1,8 +1,10 @@
 """Tidy tables of similarities between domains: what they must hold, and how they are written."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -77,6 +79,40 @@ def write_tables(
     """
     paths = [Path(folder) / f"{name}.csv" for name in tables]
     for path, table in zip(paths, tables.values(), strict=True):
-        with whole_file(path) as temporary:
-            table.to_csv(temporary, index=False, float_format=float_format)
+        write_named_table(path, table, float_format)
     return paths
+
+
+def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write a table as a CSV file, whole or not at all.
+
+    A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
+    an apostrophe before it, which `read_named_table` takes away.
+    """
+    with whole_file(path) as temporary:
+        _renamed(table, _quoted).to_csv(temporary, index=False, float_format=float_format)
+
+
+def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
+    """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
+    return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def _quoted(name: object) -> object:
+    return f"'{name}" if isinstance(name, str) and _FORMULA.match(name) else name
+
+
+def _unquoted(name: object) -> object:
+    return name[1:] if isinstance(name, str) and name.startswith("'") and _FORMULA.match(name) else name
+
+
+def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:
+    """Return a table with its columns and all its text renamed."""
+    renamed = table.copy()
+    for name in table:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            renamed[name] = table[name].map(rename)
+    return renamed.rename(columns=rename)

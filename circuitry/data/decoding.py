@@ -8,6 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,41 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data.images import load_image, reason_of
+from circuitry.data.file_check import check_word
+from circuitry.data.images import Decoding, load_image, reason_of, upright
 from circuitry.runs.errors import InputError
 
 Preprocess = Callable[[Image.Image], Tensor]
-"""From an RGB picture to a float tensor [3,H,W]; open_clip's validation transform is one."""
+"""From a picture to a float tensor [3,H,W]; open_clip's validation transform is one. Files are decoded upright, except
+for an `AsStored`."""
+
+
+@dataclass(frozen=True)
+class AsStored:
+    """A preprocessing whose pictures are decoded as stored, as in the study; see `load_image`."""
+
+    transform: Preprocess
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        return self.transform(picture)
+
+
+@dataclass(frozen=True)
+class Upright:
+    """A transform of pictures that another library decodes as stored: they are turned upright first."""
+
+    transform: Preprocess
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        return self.transform(upright(picture))
+
+
+def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
+    """Return a preprocessing whose pictures are decoded in a way."""
+    check_word("decoding", decoding, Decoding)
+    plain = preprocess.transform if isinstance(preprocess, AsStored) else preprocess
+    return AsStored(plain) if decoding == "as-stored" else plain
+
 
 _THREADS = 2
 """Images that are decoded at a time."""
@@ -83,13 +114,14 @@ def _decoded_ahead(
     paths: Iterable[Path], preprocess: Preprocess, ahead: int
 ) -> Iterator[tuple[Path, Tensor | InputError]]:
     """Yield (path, tensor or the reason why not) in order, with at most ``ahead`` images decoded in advance."""
+    decoding: Decoding = "as-stored" if isinstance(preprocess, AsStored) else "upright"
 
     def decode(path: Any) -> Tensor | InputError:
         if not isinstance(path, str | os.PathLike):
             kind = type(path).__name__
             raise InputError(f"Expected paths of images, but {kind} was given; of an image record pass its .path.")
         try:
-            return preprocess(load_image(path))
+            return preprocess(load_image(path, decoding))
         except InputError as error:
             return error
         except Exception as error:  # MemoryError, too: one image is no reason to end a long run

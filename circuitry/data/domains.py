@@ -144,8 +144,12 @@ class DomainFolder:
         chosen_names("domain", (domain,), self.domains)
         if n is not None and n < 1:
             raise InputError(f"n must be at least 1, or None for all images, but {n} was given.")
+        return tuple(self.ranked(class_name, domain, seed)[:n])
+
+    def ranked(self, class_name: str, domain: str, seed: int) -> Sequence[ImageRecord]:
+        """Return all images of a class in a domain in the order in which `select` takes them; names are not checked."""
         group = self._groups.get((domain, class_name), [])
-        return tuple(sorted(group, key=lambda record: drawn_by_name(seed, record.relative))[:n])
+        return sorted(group, key=lambda record: drawn_by_name(seed, record.relative))
 
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""
@@ -251,7 +255,7 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
         parts = relative.split("/")
         if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
             raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}.")
-        if "\\" in relative or not _UPWARDS.isdisjoint(parts):
+        if "\\" in relative or "\0" in relative or not _UPWARDS.isdisjoint(parts):
             raise InputError(
                 f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
                 f"without '.' and '..', given {line!r}."

@@ -1,7 +1,9 @@
-"""From an image file to an upright 8-bit RGB picture, whatever the file holds. No torch.
+"""From an image file to an upright 8-bit RGB picture, whatever the file holds, or to the picture as stored. No torch.
 
-EXIF orientation is applied, transparency composited over white, 16-bit grey scaled (never clipped), CMYK and palettes
-are converted. A file that cannot be read is an `InputError` that names the file and the reason.
+Upright: EXIF orientation is applied, transparency composited over white, 16-bit grey scaled (never clipped), CMYK and
+palettes are converted. As stored: the picture as Pillow opens it, as in the study; open_clip's transform then resizes
+it in its own mode and converts it to RGB, which ignores orientation and transparency. A file that cannot be read is an
+`InputError` that names the file and the reason.
 """
 
 import hashlib
@@ -9,6 +11,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,12 +19,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.runs.errors import InputError
 
+Decoding = Literal["upright", "as-stored"]
+"""How a picture is made of a file."""
 MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 
 
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file as an upright 8-bit RGB picture; animations give their first frame.
+def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> Image.Image:
+    """Read an image file as an upright 8-bit RGB picture, or as stored; animations give their first frame.
 
     Raises:
         InputError: For no such file, one that is empty, truncated, not an image, of a kind without a defined 8-bit
@@ -36,7 +41,10 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         with Image.open(file) as image:
             if max(image.size) > MOST_STRETCHED * min(image.size):
                 raise ValueError(f"it has {image.width} x {image.height} pixels, too long and thin to be resized")
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if decoding == "upright":
+                return upright(image)
+            image.load()
+            return image.copy()
     except UnidentifiedImageError:
         raise InputError(f"Cannot read {file}: it is not an image in a known format.") from None
     except Exception as error:  # decoders of broken files raise almost anything (OSError, SyntaxError, struct.error)
@@ -48,7 +56,9 @@ def reason_of(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Return a picture upright, in 8-bit RGB over white; ValueError for pixels without a defined range."""
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers without a defined range; save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):

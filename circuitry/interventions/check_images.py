@@ -106,7 +106,11 @@ class CheckImages:
 
     def _ranked(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return all images of a class and domain, first those that its circuit was found on."""
-        return self.images.select(*key, None, self.seed_found)
+        ranked = self.images.select(*key, None, self.seed_found)
+        found_on = set(self.graphs.image_names(*key))
+        if found_on <= {record.relative for record in ranked[: self.n_found]}:
+            return ranked
+        return tuple(sorted(ranked, key=lambda record: record.relative not in found_on))  # found on another draw
 
     def _unseen(self, key: Key) -> tuple[ImageRecord, ...]:
         ranked = self._ranked(key)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
 from circuitry.interventions.check_images import CheckedImages, CheckImages, CheckSettings
@@ -29,7 +30,6 @@ from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
 from circuitry.runs.given import check_kinds
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import versions
@@ -222,8 +222,7 @@ class CausalChecks(FolderWork):
                 tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
                 tables[f"interchange/{class_name}.csv"] = interchange(tasks, graphs, scorer, seed=checked.seed)
             for name, table in tables.items():
-                with whole_file(folder.path / name) as temporary:
-                    table.to_csv(temporary, index=False)
+                write_named_table(folder.path / name, table)
             return [folder.path / name for name in tables]
 
         def read(job: Job) -> dict[Key, CheckedImages]:
@@ -275,7 +274,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     # A class may be called NA; only what is measured can be missing.
     columns = pd.read_csv(path, nrows=0).columns
     measured = {name: [""] for name in columns if name == "faithfulness" or name.startswith("other_")}
-    return pd.read_csv(path, keep_default_na=False, na_values=measured)
+    return read_named_table(path, na_values=measured)
 
 
 def _site_sets(graph: AttributionGraph) -> list[list[str]]:

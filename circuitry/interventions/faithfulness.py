@@ -10,7 +10,6 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
@@ -29,6 +28,7 @@ from circuitry.interventions.kept_sets import (
     take_everything,
 )
 from circuitry.models.metrics import checked_metric
+from circuitry.models.modes import own_modes
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds, check_lists
@@ -166,14 +166,14 @@ def measure_circuits(
     )
 
 
+@own_modes()
 def measure_metric(
     task: Task, circuits: Sequence[Kept]
 ) -> tuple[Float[np.ndarray, "circuits images"], Bool[np.ndarray, " images"]]:
     """Return the metric of every image, and of the others, under every circuit, and which images are of the class."""
     everything, n_own = with_others(task)
     embeddings = kept_embeddings(everything, circuits)
-    with torch.no_grad():
-        values = np.stack([checked_metric(task.metric, e).cpu().double().numpy() for e in embeddings])
+    values = np.stack([checked_metric(task.metric, e).cpu().double().numpy() for e in embeddings])
     return values, np.arange(values.shape[1]) < n_own
 
 

@@ -27,6 +27,7 @@ from circuitry.interventions.gated import kept_embeddings, with_others
 from circuitry.interventions.kept_sets import as_kept
 from circuitry.models.baselines import Counterfactual
 from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
+from circuitry.models.modes import own_modes
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
@@ -62,6 +63,7 @@ class ClassScorer:
         return self.weights if isinstance(self.weights, Tensor) else self.weights[domain]
 
 
+@own_modes()
 def transfer_circuits(
     tasks: Mapping[Key, Task],
     graphs: Mapping[Key, AttributionGraph],
@@ -119,6 +121,7 @@ def transfer_circuits(
     return pd.DataFrame(rows)
 
 
+@own_modes()
 def interchange(
     tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer, *, seed: int = 0
 ) -> pd.DataFrame:

@@ -13,10 +13,8 @@ whole run, so that its cut into batches changes nothing.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from circuitry.models.encoder import Encoder, check_finite
@@ -56,7 +54,7 @@ class Baseline:
         """How many images it has activations for, one by one; None where all images share one."""
         return _several(max((len(value) for value in self.values.values()), default=1))
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Digest of everything that shapes a number."""
         return weights_digest(self.values)
@@ -124,7 +122,7 @@ class Counterfactual:
         """How many images it has activations for, one by one; None where all images share one."""
         return _several(len(self.images))
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Digest of everything that shapes a number."""
         return weights_digest({"counterfactual images": self.images})
@@ -227,7 +225,7 @@ def mean_baseline(
     if per not in ("position", "unit"):
         raise InputError(f"A mean baseline is taken per 'position' or per 'unit', but {per!r} was given.")
     count, sums = 0, dict[str, Tensor]()
-    with torch.no_grad(), encoder.frozen():
+    with encoder.running():
         for batch in checked_batches(images):
             if not len(batch):
                 continue

@@ -75,8 +75,8 @@ class Block:
     """Whether ``mlp_in`` is affine: not so where neurons are latents and error of a dictionary; see `latent_basis`."""
     error_units: range = range(0)
     """Where neurons are latents of a dictionary: those behind the latents."""
-    basis: str | None = None
-    """Where neurons are latents of a dictionary: its digest."""
+    basis: Callable[[], str] | None = None
+    """Where neurons are latents of a dictionary: returns its digest."""
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.clip import Clip, checked_device
 from circuitry.models.encoder import Encoder
+from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
@@ -48,6 +49,12 @@ class Classifier(Clip):
     classes: Mapping[str, tuple[int, ...]]
     """The classifier's outputs that count as a class, by name."""
 
+    @property
+    def _built_by(self) -> Mapping[str, Any]:
+        last = weights_digest({"rows": self.rows, "bias": self.bias})
+        return {**self.configuration, "last_layer": last}
+
+    @own_modes()
     def text_weights(
         self, class_names: Sequence[str], templates: Sequence[Template] | None = None, **_: object
     ) -> Float[Tensor, "classes d"]:
@@ -75,6 +82,7 @@ class Classifier(Clip):
         return F.linear(embeddings, self.rows, self.bias)
 
 
+@own_modes()
 def load_classifier(
     name: str,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -124,14 +132,13 @@ def load_classifier(
     data = resolve_model_data_config(net)
     shown = {key: data[key] for key in ("mean", "std", "interpolation")} | {"size": data["input_size"][1:]}
     set_model_preprocess_cfg(net, shown)
-    made_by = {"timm": timm_name, "classes": outputs, "last_layer": weights_digest({"rows": rows, "bias": bias})}
     return Classifier(
         name,
         net,
         Encoder.from_tower(net),
         image_transform_v2(PreprocessCfg(**shown), is_train=False),
         _read_no_text,
-        configuration=made_by,
+        configuration={"timm": timm_name, "classes": outputs},
         rows=rows,
         bias=bias,
         classes=outputs,

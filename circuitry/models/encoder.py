@@ -11,12 +11,10 @@ Threads take turns: whatever runs an encoder or changes it for a while holds the
 Here and in `components` hook points are made; `adapters` turns architectures into stages.
 """
 
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -27,12 +25,12 @@ from transformer_lens.hook_points import HookPoint
 from circuitry.models.adapters import encoder_parts
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
-from circuitry.models.tower_digest import tower_digest, tower_version
+from circuitry.models.tower_digest import tower_digest
+from circuitry.models.tower_runs import TowerModules, TowerRuns
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_lists
 
-_LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
-"""A re-entrant lock by tower, so that encoders on the same tower, such as one in a feature basis, share it."""
+T = TypeVar("T")
 
 
 class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
@@ -43,7 +41,10 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
 
     Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites.
-    PyTorch's own hooks act on modules that a stage runs, not on modules of several stages (``layer4``, the tower).
+    PyTorch's own hooks on modules of the tower are refused: parts of the tower run without their containers.
+
+    Called by itself an encoder follows PyTorch's modes and the mode of training, as its tower does; whatever the
+    package computes with it sets its own (`running`).
 
     Threads may share an encoder: runs and ``with`` blocks of one wait for those of the others.
 
@@ -80,8 +81,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         self._points = dict(points or {})
         self.stages = tuple(stages)
         self.image_size = image_size
-        self._lock = _LOCKS.setdefault(tower, threading.RLock())
-        self._digest: tuple[object, str] = None, ""
+        self._runs, self._modules_run = TowerRuns.of(tower), TowerModules(tower)
         self.sites = (INPUT, *(stage.site for stage in stages))
         self._position = {site: i for i, site in enumerate(self.sites)}
         if len(self._position) != len(self.sites):
@@ -132,18 +132,20 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     @property
     def digest(self) -> str:
-        """Digest of what the tower computes; made anew only when its weights or settings change."""
-        with self._lock:
-            version = tower_version(self.tower)
-            if self._digest[0] != version:
-                self._digest = version, tower_digest(self.tower)
-            return self._digest[1]
+        """Digest of what the tower computes; outside of runs weights and settings are read anew each time."""
+        return self.once("digest", lambda: tower_digest(self.tower))
 
     @property
     def hooked_sites(self) -> tuple[str, ...]:
         """The sites where hooks act now, this thread's and permanent ones."""
-        with self._lock:
+        with self._runs.lock:
             return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
+
+    def check_unhooked(self, why: str, up_to: str | None = None) -> None:
+        """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
+        honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
+        if hooked := ", ".join(site for site in self.hooked_sites if site not in honoured):
+            raise InputError(f"Hooks act at {hooked}, but {why}.")
 
     @property
     def points(self) -> dict[str, Any]:
@@ -153,7 +155,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     @property
     def basis(self) -> dict[str, str]:
         """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""
-        return {stage.site: stage.basis for stage in self.stages if stage.basis is not None}
+        return {stage.site: stage.basis() for stage in self.stages if stage.basis is not None}
 
     @property
     def error_units(self) -> dict[str, range]:
@@ -192,7 +194,8 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         """Run from the activation ``x`` of site ``start``, whose hook runs too, to that of ``stop`` (default: last).
 
         Raises:
-            InputError: for unknown sites, a stop before the start, or images of another size.
+            InputError: for unknown sites, a stop before the start, images of another size, or a tower whose modules
+                were replaced or have hooks or another ``forward``.
         """
         first = self.position(start)
         last = len(self.stages) if stop is None else self.position(stop)
@@ -200,7 +203,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             raise InputError(f"A run goes from a site to a later one, but {stop!r} lies before {start!r}.")
         if first == 0:
             self._check_images(x)
-        with self._lock:
+        with self._as_made():
             x = self._hook_points[first](x)
             for index in range(first, last):
                 x = self._hook_points[index + 1](self.stages[index].run(x))
@@ -209,7 +212,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator["Encoder"]:
         """TransformerLens' ``hooks``: within the block they act in every run; other threads' runs wait."""
-        with self._lock, super().hooks(*args, **kwargs):
+        with self._runs.lock, super().hooks(*args, **kwargs):
             yield self
 
     def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -221,18 +224,18 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         names = kwargs.get("names_filter")
         for name in [names] if isinstance(names, str) else names if isinstance(names, Sequence) else []:
             self._check_hook(name)
-        with self.evaluating():
+        with self._runs.evaluating(self.tower):
             found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
         return found
 
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
-        """Return the activations of images at sites in an own run, in evaluation mode, without hooks and gradients."""
+        """Return the activations of images at sites in an own run, without hooks and gradients."""
         places = {self.position(site): site for site in sites}
         self._check_images(images)
         found, x = {}, images
-        with torch.no_grad(), self.frozen():
+        with self.running():
             for index in range(max(places, default=-1) + 1):
                 x = self.stages[index - 1].run(x) if index else x
                 if index in places:
@@ -249,7 +252,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     @contextmanager
     def fast(self) -> Iterator[None]:
         """Within the block runs take the stages' ``fast`` ways."""
-        with self._lock:
+        with self._runs.lock:
             stages = self.stages
             try:
                 self.stages = tuple(s if s.fast is None else replace(s, run=s.fast) for s in stages)
@@ -266,45 +269,28 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             self.position(name)
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Within the block the tower is in evaluation mode; then every module is in the mode it was in before."""
-        with self._lock:
-            was_training = [module for module in self.tower.modules() if module.training]
-            try:
-                if was_training:
-                    self.tower.eval()
-                yield
-            finally:
-                for module in was_training:
-                    module.training = True
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Within the block the tower is in evaluation mode and its weights take no gradients; then as before."""
-        with self.evaluating():
-            had_gradient = [p for p in self.tower.parameters() if p.requires_grad]
-            try:
-                for parameter in had_gradient:
-                    parameter.requires_grad_(False)
-                yield
-            finally:
-                for parameter in had_gradient:
-                    parameter.requires_grad_(True)
-
-    @contextmanager
-    def differentiable(self) -> Iterator[None]:
-        """Within the block gradients are taken, in the weights' precision, whatever PyTorch modes the caller has set.
+    def running(self, *, gradients: bool = False) -> Iterator[None]:
+        """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and
+        PyTorch's modes are the package's; then all is as before.
 
         Raises:
-            InputError: when the weights themselves were made in inference mode, where PyTorch follows no gradient.
+            InputError: for a tower whose modules were replaced or have hooks or another ``forward``, and with
+                ``gradients`` for weights that were made under ``torch.inference_mode()``.
         """
-        if any(parameter.is_inference() for parameter in self.tower.parameters()):
-            raise InputError(
-                "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
-                "the model outside of it."
-            )
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
+        with self._as_made(), self._runs.run(self.tower, gradients=gradients):
             yield
+
+    @contextmanager
+    def _as_made(self) -> Iterator[None]:
+        """Hold the tower within the block, after checking that its modules are those that the stages run."""
+        with self._runs.lock:
+            if not self._runs.running:
+                self._modules_run.check()
+            yield
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` makes of the weights: within a run once, as they stand still there, else anew."""
+        return self._runs.once(name, make)
 
 
 def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ through the residual stream.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -153,7 +154,7 @@ def _between(stage: Stage, before: FeatureBasis | None, after: FeatureBasis | No
         fast=None if stage.fast is None else in_basis(stage.fast),
         narrow=narrowed,
         error_units=stage.error_units if after is None else after.error_units,
-        basis=stage.basis if after is None else sae_digest(after.sae),
+        basis=stage.basis if after is None else partial(sae_digest, after.sae),
     )
 
 
@@ -193,7 +194,7 @@ def _checked(encoder: Encoder, given: Mapping[str, SparseAutoencoder]) -> dict[s
                 "dataclasses.replace(sae, site=None) where both names mean the same place."
             )
     blank = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
-    with torch.no_grad(), encoder.frozen():
+    with encoder.running():
         _, cache = encoder.run_with_cache(blank, names_filter=list(saes))
     return {site: _basis(encoder, site, sae, cache[site]) for site, sae in saes.items()}
 

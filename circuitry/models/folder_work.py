@@ -22,6 +22,7 @@ from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.options import option
 from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.models.task import Task
+from circuitry.models.tower_digest import check_same_weights
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 from circuitry.runs.jobs import Job, JobFolder
@@ -97,6 +98,8 @@ class FolderWork:
         self._metric = metric_of_class(settings.metric)
         self.templates = {domain: self._templates(domain) for domain in images.domains}
         self._weights: dict[tuple[str, ...], Tensor] = {}
+        self._means: dict[bool, Baseline | Counterfactual] = {}
+        self._model = clip.digest
         self._chosen = chosen or (settings.n_images, settings.seed)
         given, self.named_baseline = settings.baseline, None
         if isinstance(given, str) and given != "zero":
@@ -128,7 +131,11 @@ class FolderWork:
         if self.named_baseline is None:
             return as_baseline(self.settings.baseline)
         named = self._baselines.setdefault(strict, replace(self.named_baseline, strict=strict))
-        return named.of(*key, n_images)
+        if not named.name.startswith("mean-"):
+            return named.of(*key, n_images)
+        if strict not in self._means:
+            self._means[strict] = named.of(*key, n_images)
+        return self._means[strict]
 
     def task(
         self,
@@ -151,7 +158,12 @@ class FolderWork:
         )
 
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
-        """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""
+        """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`.
+
+        Raises:
+            InputError: when the model's weights have changed since the work was set up.
+        """
+        check_same_weights(self._model, self.clip.digest, type(self).__name__)
         return read_images(self.clip, records, strict=strict)[1]
 
     @property
@@ -198,8 +210,10 @@ class FolderWork:
             shaped_by: Further settings that shape a number, in plain values; they win over `made_with`.
 
         Raises:
-            InputError: for a folder that was made with another configuration or other images, with the difference.
+            InputError: for a folder that was made with another configuration or other images, with the difference,
+                and as `read`.
         """
+        check_same_weights(self._model, self.clip.digest, type(self).__name__)
         listed = {"images": _listing(record for some in records.values() for record in some), **(listings or {})}
         if self.named_baseline is not None:
             listed["baseline_images"] = _listing(self.named_baseline.records_of(list(records)))

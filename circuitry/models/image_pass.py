@@ -15,6 +15,7 @@ from circuitry.data.decoding import Preprocess, numbered_batches
 from circuitry.data.domains import ImageRecord
 from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
+from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 
 BATCH_SIZE = 64
@@ -42,7 +43,7 @@ def image_batches(
     """
     paths = [record.path for record in records]
     with tqdm(total=len(paths), unit="image", desc=progress, disable=progress is None) as bar:
-        for places, batch in numbered_batches(paths, preprocess, batch_size, strict=strict):
+        for places, batch in numbered_batches(paths, own_modes()(preprocess), batch_size, strict=strict):
             yield [records[place] for place in places], batch.to(encoder.device, encoder.dtype)
             bar.update(len(batch))
 
@@ -59,7 +60,7 @@ def activations(
 ) -> Iterator[tuple[list[ImageRecord], dict[str, Tensor]]]:
     """Yield (records, activations by site) for the images that can be read; see `image_batches`.
 
-    The tower runs in evaluation mode and is left as it was.
+    The tower is run as by `Encoder.running` and left as it was.
 
     Raises:
         InputError: for unknown sites, activations that are not finite, and what `image_batches` raises.
@@ -72,7 +73,7 @@ def activations(
     batches = image_batches(encoder, preprocess, records, batch_size=batch_size, strict=strict, progress=progress)
     for there, batch in batches:
         try:
-            with encoder.frozen():
+            with encoder.running():
                 found = clean_activations(encoder, batch, wanted)
         except InputError as error:
             raise InputError(f"{error} The first of these {len(there)} images is {there[0].path}.") from error

@@ -6,6 +6,7 @@ Units are, in order, the latents f, the error e, and what the reconstruction tak
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class FeatureBasis:
             activation=activated,
             mlp_out=self.from_features,
             error_units=self.error_units,
-            basis=sae_digest(sae),
+            basis=partial(sae_digest, sae),
         )
 
     def _encoded(self, x: Tensor) -> tuple[Tensor, Tensor]:

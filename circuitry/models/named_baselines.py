@@ -92,7 +92,11 @@ class NamedBaseline:
         if self.name == "zero":
             return ZERO
         if self.name.startswith("mean-"):
-            return self._mean
+            model = self.clip.encoder.digest
+            if model not in self._means:
+                batches = self._batches(self._everything)
+                self._means[model] = mean_baseline(self.clip.encoder, batches, self.name.removeprefix("mean-"))
+            return self._means[model]
         records = self.records(class_name, domain)
         if self.name == "other-domains":
             return replace(mean_baseline(self.clip.encoder, self._batches(records)), name=self.name)
@@ -105,8 +109,9 @@ class NamedBaseline:
         return Counterfactual(read[torch.arange(count) % len(read)])
 
     @cached_property
-    def _mean(self) -> Baseline:
-        return mean_baseline(self.clip.encoder, self._batches(self._everything), self.name.removeprefix("mean-"))
+    def _means(self) -> dict[str, Baseline]:
+        """Means over all images by the digest of the tower that they were taken in."""
+        return {}
 
     @cached_property
     def _everything(self) -> list[ImageRecord]:

@@ -4,14 +4,15 @@ A script's `Config` inherits from the classes of options that it needs, so that 
 meaning everywhere; see also `runs.WorkSettings`, `models.FolderSettings` and `circuits.AttributionSettings`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from circuitry.data.domains import DomainFolder
+from circuitry.data.images import Decoding
 from circuitry.models.classifier import EFFICIENTNET_LITE0, load_classifier, read_outputs
 from circuitry.models.clip import Clip, load_clip
 from circuitry.models.feature_basis import parse_saes
@@ -23,6 +24,8 @@ UnitKind = Literal["channels", "components"]
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """A model in a basis of units, and images."""
+
+    STUDY: ClassVar[Mapping[str, Any]] = {"decoding": "as-stored"}
 
     model: str
     """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, the path of a model-config JSON, or
@@ -39,6 +42,8 @@ class ModelOptions:
     """Classes to look at (default: all)."""
     domains: tuple[str, ...] | None = None
     """Domains to look at (default: all)."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
     units: UnitKind = "channels"
@@ -63,6 +68,7 @@ class ModelOptions:
             clip = load_classifier(self.model, self.weights_file, classes=outputs, device=device)
         else:
             clip = load_clip(self.model, self.weights_file, self.pretrained, device)
+        clip = clip.with_decoding(self.decoding)
         clip = clip.in_components() if self.units == "components" else clip
         return clip.in_basis(parse_saes(self.sae))
 

@@ -13,10 +13,9 @@ readers of their own; see `stream_parts`.
 baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -33,11 +32,14 @@ from circuitry.models.stream_parts import StreamParts
 from circuitry.runs.errors import InputError
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
+_Weights = TypeVar("_Weights")
 
 
 @dataclass(frozen=True, eq=False)
 class ResidualStream(StreamParts):
     """A transformer tower as writers and readers of its residual stream.
+
+    Weights are read off the tower when they are asked for, and kept to the end of a run (`Encoder.running`).
 
     Example:
         >>> stream = ResidualStream.of(clip.encoder)
@@ -101,30 +103,31 @@ class ResidualStream(StreamParts):
     def _first(self) -> int:
         return len(self.components.sites) - 2 - 2 * len(self.blocks)
 
-    @cached_property
+    @property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """The weights [port, head, d_head, d_model] and biases [port, head, d_head] of each block's heads."""
-        return tuple(self._read_weights(block) for block in self.blocks)
+        return self._once("read", lambda: tuple(map(self._read_weights, self.blocks)))
 
-    @cached_property
+    @property
     def write_weights(self) -> tuple[Float[Tensor, "head d_head d_model"], ...]:
         """The map of each block from z to what its heads add to the stream."""
-        found = []
-        for block in self.blocks:
-            ones = rearrange(self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads)
-            written = block.attention_out(ones) - block.attention_out(torch.zeros_like(ones[:1]))
-            found.append(rearrange(written.detach(), "(head d) 1 model -> head d model", head=block.n_heads))
-        return tuple(found)
+        return self._once("write", lambda: tuple(map(self._write_weights, self.blocks)))
 
-    @cached_property
+    @property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
         """The map of each block from its neurons to what its MLP adds to the stream."""
-        return tuple(self._of_neurons(i, range(block.n_neurons)) for i, block in enumerate(self.blocks))
+        everything = tuple(range(block.n_neurons) for block in self.blocks)
+        return self._once("neurons", lambda: tuple(map(self._of_neurons, range(len(self.blocks)), everything)))
 
-    @cached_property
+    @property
     def _apart_weights(self) -> tuple[Float[Tensor, "apart d_model"], ...]:
         """The same of the neurons that are apart."""
-        return tuple(self._of_neurons(i, apart) for i, apart in enumerate(self.neurons))
+        return self._once("apart", lambda: tuple(map(self._of_neurons, range(len(self.blocks)), self.neurons)))
+
+    def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
+        """Return weights that hold as long as the run that they are made in; outside of one they are made anew."""
+        with self.encoder.running():
+            return self.encoder.once((self, name), make)
 
     def _of_neurons(self, block: int, neurons: Sequence[int]) -> Float[Tensor, "neurons d_model"]:
         one, weight = self.blocks[block], next(self.encoder.tower.parameters())
@@ -142,6 +145,11 @@ class ResidualStream(StreamParts):
 
     def _eye(self, block: Block) -> Tensor:
         return torch.eye(block.width, dtype=self.encoder.dtype, device=self.encoder.device)
+
+    def _write_weights(self, block: Block) -> Tensor:
+        ones = rearrange(self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads)
+        written = block.attention_out(ones) - block.attention_out(torch.zeros_like(ones[:1]))
+        return rearrange(written.detach(), "(head d) 1 model -> head d model", head=block.n_heads)
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
         rows = torch.cat([torch.zeros_like(self._eye(block)[:1]), self._eye(block)])[:, None]
@@ -207,7 +215,7 @@ def in_stream(encoder: Encoder) -> bool:
 
 def _n_outputs(encoder: Encoder) -> int:
     blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-    with torch.no_grad():
+    with encoder.running():
         return int(encoder(blank).shape[-1])
 
 

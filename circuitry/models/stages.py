@@ -30,8 +30,8 @@ class Stage:
     carried: range = range(0)
     """What is carried past the site behind its units, such as the residual stream past the heads: no units, never
     scored or written; see `components`."""
-    basis: str | None = None
-    """Where the output is in a feature basis: digest of the autoencoder."""
+    basis: Callable[[], str] | None = None
+    """Where the output is in a feature basis: returns the digest of the autoencoder."""
     block: Any = None
     """Where the units are neurons: the `Block` that they are of."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from circuitry.models.blocks import Block
 from circuitry.models.gated_reading import Gates
+from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 
 Kind = Literal["embed", "head", "q", "k", "v", "neuron", "mlp", "embedding"]
@@ -76,6 +77,7 @@ class StreamParts:
         return _groups(self.neurons[block], self.blocks[block].n_neurons)
 
     @cached_property
+    @own_modes()
     def edges(self) -> Bool[Tensor, "readers writers"]:
         """Which edges exist: from every writer to every later reader."""
         behind = dict.fromkeys(("mlp", "neuron"), 0.5)  # the heads of their block

@@ -42,7 +42,13 @@ def run_gated(
         ends: Activations of the baseline at the sites of the stream, for every image or one for all.
         gates: By pair of places; see the module.
         at_once: Different streams that neurons, or units of the embedding, may read at once.
+
+    Raises:
+        InputError: for hooks in the blocks or behind them, on which it would not act.
     """
+    stream.components.check_unhooked(
+        "runs under gates on edges go through the weights of the blocks: put hooks before the blocks", stream.sites[0]
+    )
     run = _Run(stream, start, ends, gates, at_once)
     for index, block in enumerate(stream.blocks):
         heads, mlp = 2 * index + 1, 2 * index + 2

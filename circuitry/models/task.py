@@ -1,6 +1,6 @@
 """A task: what is asked of an encoder. Whatever scores, patches or ablates units starts from one.
 
-1. `Task.running` sets the modes of a run in one place: evaluation mode, frozen weights, the weights' own precision;
+1. `Task.running` is a run of its encoder (`Encoder.running`) that takes the stages' fast ways;
 2. `Task.batches` is the one loop over images: batches that fit memory, each with its part of the baseline;
 3. `Task.made_with` says what shaped the numbers; results are compared where it is the same.
 """
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
@@ -111,20 +110,14 @@ class Task:
 
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
-        """Within the block the encoder is this thread's own, frozen and fast, and the caller's modes do not reach it.
+        """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it.
 
         Raises:
-            InputError: with ``gradients``, for weights that were made under ``torch.inference_mode()``.
+            InputError: as `Encoder.running`.
         """
-        rows_that_fit(self.encoder, self.work.memory_gib)  # measured once, in the encoder's own modes
-        with self.encoder.frozen(), self.encoder.fast():
-            if gradients:
-                with self.encoder.differentiable():
-                    yield
-            else:
-                device = self.encoder.device.type
-                with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-                    yield
+        rows_that_fit(self.encoder, self.work.memory_gib)  # measured once, by the stages' ordinary ways
+        with self.encoder.running(gradients=gradients), self.encoder.fast():
+            yield
 
     def batches(self, rows: int | None = None) -> Iterator[Batch]:
         """Yield the images in batches of at most ``rows``, and of no more than fit the memory.

@@ -101,7 +101,8 @@ _measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dty
 
 def bytes_per_image(encoder: Encoder) -> int:
     """Return the memory that a second image adds to a run with gradients: what autograd keeps, and its gradients."""
-    return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
+    with encoder.running(gradients=True):
+        return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
 
 
 def _bytes_kept(encoder: Encoder, n_images: int) -> int:
@@ -115,7 +116,7 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
     images = torch.zeros(n_images, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     alive: list[Tensor] = []  # so that no address is used twice while counting
-    with encoder.frozen(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         alive.append(encoder(images.requires_grad_()))
     return sum(kept.values())
 
@@ -127,6 +128,5 @@ def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
     known = _measured.setdefault(encoder, {})
     setting = encoder.device, encoder.dtype
     if setting not in known:
-        with encoder.differentiable():  # it counts what autograd keeps, and the caller may have switched that off
-            known[setting] = bytes_per_image(encoder)
+        known[setting] = bytes_per_image(encoder)
     return max(1, int(memory_gib * 2**30) // max(1, known[setting]))

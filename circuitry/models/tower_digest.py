@@ -4,23 +4,28 @@ from typing import Any
 
 from torch import nn
 
+from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest, weights_digest
 
 _CHANGE_NO_NUMBER = {"training", "grad_checkpointing", "fused_attn", "inplace"}
 """Settings of modules that change how it is computed, not what."""
 
 
-def tower_version(tower: nn.Module) -> tuple[Any, ...]:
-    """Return a value that changes whenever `tower_digest` may, without reading weights; it misses ``.data`` changes."""
-    tensors = (*tower.named_parameters(), *tower.named_buffers())
-    counts = [(name, id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for name, t in tensors]
-    return repr(_modules(tower)), *counts
-
-
 def tower_digest(tower: nn.Module) -> str:
-    """Return a short digest of a tower: two that agree have the same modules, settings, weights and buffers."""
+    """Return a short digest of a tower: two that agree have the same modules, settings, weights and buffers.
+
+    It reads all of them: 0.25 seconds for RN50 and 0.55 for ViT-B/32, on one core of a busy machine.
+    """
     tensors = {**dict(tower.named_parameters()), **dict(tower.named_buffers())}
     return digest([_modules(tower), weights_digest(tensors)])
+
+
+def check_same_weights(then: str, now: str, what: str) -> None:
+    """Raise `InputError` where the digest of a model is another one than when ``what`` was made of it."""
+    if then != now:
+        raise InputError(
+            f"The model has changed since {what} was made of it (digest {then}, now {now}): make it again."
+        )
 
 
 def _modules(tower: nn.Module) -> list[Any]:

@@ -4,9 +4,11 @@ The file needs no network and no other file: plotly.js and images are in it.
 """
 
 import base64
+import errno
 import importlib.util
 import io
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from numbers import Integral, Real
@@ -21,6 +23,7 @@ import plotly.io
 import plotly.offline
 from PIL import Image
 
+from circuitry.comparison.comparison import Comparison
 from circuitry.reports.result_tables import write_with_provenance
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
@@ -35,6 +38,7 @@ FIGURE_CONFIG = {
 }
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True)
 NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
+_BROWSER_FAILED = "the browser that draws them failed ({}): see that there is room in {}, or set TMPDIR, and run again"
 WIDTH = 1000
 """Of a PNG figure that sets no width; it is drawn at twice the size."""
 
@@ -210,7 +214,7 @@ def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) 
     if importlib.util.find_spec("kaleido") is None:
         return StaticImages([], NEEDS_KALEIDO)
     import kaleido
-    from kaleido.errors import ChromeNotFoundError
+    from kaleido.errors import ChromeNotFoundError, KaleidoError
 
     paths = [Path(folder) / f"{name}.png" for name in figures]
     try:
@@ -228,10 +232,16 @@ def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) 
                 }
                 for path, figure in zip(paths, figures.values(), strict=True)
             ]
-            # Without mathjax=False kaleido's page asks the network for it.
-            kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"mathjax": False})
+            # Without mathjax=False kaleido's page asks the network for it; figures that it cancels print tracebacks.
+            failed = kaleido.write_fig_from_object_sync(jobs, cancel_on_error=False, kopts={"mathjax": False})
+            if failed:
+                raise failed[0]
     except ChromeNotFoundError:
         return StaticImages([], "they need Chrome or Chromium: install one, or run plotly_get_chrome")
+    except (OSError, RuntimeError, KaleidoError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; the browser's have no number
+            raise
+        return StaticImages([], _BROWSER_FAILED.format(type(error).__name__, tempfile.gettempdir()))
     return StaticImages(paths, None)
 
 
@@ -249,8 +259,13 @@ class Written(NamedTuple):
     report: Path
     tables: list[Path]
     figures: StaticImages
+    refused: str | None = None
+    """Why nothing was written."""
 
     def __str__(self) -> str:
+        if self.refused is not None:
+            earlier = f"; an earlier report: {self.report}" if self.report.is_file() else ""
+            return f"nothing is written, {self.refused}{earlier}"
         lines = [f"report: {self.report}"]
         if self.figures.paths:
             lines.append(f"PNG figures: {self.figures.paths[0].parent}")
@@ -267,8 +282,11 @@ def write_results(
     provenance: Mapping[str, object],
     small: Sequence[str] | None = None,
     listings: Mapping[str, Sequence[str]] | None = None,
+    comparisons: Mapping[str, Comparison] | None = None,
 ) -> Written:
     """Write report, tables and PNG figures into a folder, and small tables into another; return the paths.
+
+    A finished run may lie where nothing can be written: then nothing is, and the result says so.
 
     Args:
         report: The report, without its provenance.
@@ -278,9 +296,18 @@ def write_results(
         provenance: What made it; the script's command is added.
         small: Names of the tables that are small enough to be committed (default: all).
         listings: Names of what the report looked at, e.g. classes and images: one a line in ``<name>.txt``.
+        comparisons: Comparisons to save in ``comparisons``, by name.
     """
     provenance = {"command": command(), **provenance}
-    paths = write_with_provenance(tables, out / "tables", provenance, listings)
+    try:
+        for name, comparison in (comparisons or {}).items():
+            comparison.save(out / "comparisons" / name)
+        paths = write_with_provenance(tables, out / "tables", provenance, listings)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        refused = f"{out} can only be read: {error.strerror}"
+        return Written(out / "report.html", [], StaticImages([], refused), refused)
     if results is not None:
         chosen = {name: tables[name] for name in (tables if small is None else small)}
         paths += write_with_provenance(chosen, results, provenance, listings)

@@ -16,6 +16,7 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
+from circuitry.models.modes import own_modes
 from circuitry.models.prompts import style_templates
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.arrays import cached_arrays
@@ -26,6 +27,7 @@ from circuitry.runs.workers import Work
 _FORMAT = "circuitry embeddings 2"
 
 
+@own_modes()
 def embed_images(
     clip: Clip,
     images: DomainFolder,

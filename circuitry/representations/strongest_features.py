@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from circuitry.models.clip import Clip
 from circuitry.models.feature_basis import site_named, tokens_of
 from circuitry.models.image_pass import activations
 from circuitry.models.latent_basis import sae_digest
+from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.representations.features import (
     FEATURES_FORMAT,
@@ -114,7 +114,7 @@ def extract_features(
     return ImageFeatures.join(parts)
 
 
-@torch.no_grad()
+@own_modes()
 def _read_features(
     clip: Clip, sae: SparseAutoencoder, records: Sequence[ImageRecord], work: Work, bar: str
 ) -> ImageFeatures | None:
@@ -176,6 +176,7 @@ def default_vocabulary(class_names: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(readable, [*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])))
 
 
+@own_modes()
 def name_features(
     sae: SparseAutoencoder,
     clip: Clip,

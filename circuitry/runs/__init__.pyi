@@ -9,6 +9,7 @@ from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
 from .manifest import read_manifest as read_manifest
 from .presets import StudySettings as StudySettings
+from .processes import run_processes as run_processes
 from .provenance import digest as digest
 from .provenance import versions as versions
 from .workers import ALONE as ALONE
@@ -16,6 +17,5 @@ from .workers import Rank as Rank
 from .workers import Work as Work
 from .workers import WorkSettings as WorkSettings
 from .workers import run_array as run_array
-from .workers import run_processes as run_processes
 from .workers import short_waits as short_waits
 from .workers import this_rank as this_rank

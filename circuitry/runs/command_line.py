@@ -1,11 +1,13 @@
 """Command lines of the scripts: settings from a dataclass, errors of input in one sentence without a traceback.
 
-A script imports this module first, before torch: OpenMP reads the variables that this module sets when it is loaded.
+A script imports this module first, before torch: OpenMP reads the variables that this module sets when it is loaded,
+and timm does not find wandb, which nobody uses, and which leaves folders behind in a process that is killed.
 """
 
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,9 +17,11 @@ import tyro
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.presets import StudySettings, with_study_defaults
+from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.workers import short_waits
 
 os.environ.update(short_waits(os.environ))
+sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as the import system has it for "not there"
 
 Config = TypeVar("Config")
 
@@ -49,7 +53,7 @@ def run_script(
 
     ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so.
     Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
-    an interrupt ends it with status 130 and a word on how to go on.
+    an interrupt or SIGTERM ends it with status 130 or 143 and a word on how to go on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it
@@ -62,16 +66,18 @@ def run_script(
             print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in config_type.study_values().items())}")
     try:
         given = tyro.MISSING_NONPROP if default is None else default(config_type)
-        main(tyro.cli(config_type, description=description, default=given, args=arguments))
+        with interrupted_by_sigterm():
+            main(tyro.cli(config_type, description=description, default=given, args=arguments))
     except InputError as error:
         _end(str(error))
     except OSError as error:
         if error.errno not in SENTENCES:
             raise
         _end(SENTENCES[error.errno].format(error.filename or "the results"))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
         print("interrupted; the same command goes on from what is finished", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + number)
 
 
 def _end(sentence: str) -> None:

@@ -1,8 +1,9 @@
 """Files that are written whole or not at all, and locks that processes hold on the parts of a folder."""
 
+import fcntl
 import os
 import shutil
-import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ TORN = ".torn-"
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that becomes ``path`` on success and vanishes on failure.
 
-    The rename is atomic on one file system, so a reader sees the old file, the new one or none, never half.
+    The rename is atomic on one file system, so a reader sees the old file, the new one or none, never half. A file has
+    one temporary path: what a killed process left is written over by the next, and writers take turns.
 
     Example:
         >>> with whole_file("table.csv") as temporary:
@@ -26,23 +28,38 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{TORN}{target.stem[:40]}-", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}{target.suffix}"
+    with _held(target.with_name(name)) as temporary:
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Path]:
+    """Make or empty a file, under a lock that ends with the block or the process."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_file(path, file):
+                os.truncate(file, 0)
+                yield path
+                return
+        finally:  # of a file that the writer before renamed or removed, too: then this one makes another
+            os.close(file)
+
+
+def _is_file(path: Path, file: int) -> bool:
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -4,8 +4,9 @@
 2. A job is a tuple of names, such as (class, domain). It is done by the process that holds its lock; the system frees
    the lock of a process that ends, however it ends. Each worker does its own share first, then what others have left,
    then waits for theirs.
-3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a file for the job, in
-   the format of ``sha256sum --check``; a job counts as done while its files agree with it.
+3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a record of the job,
+   in the format of ``sha256sum --check``. Its first line seals it: the number of files, and a digest of configuration,
+   job and lines. A job counts as done while its record is whole and its own, and its files agree with it.
 4. What is missing or damaged is made again. When nothing is left to do, locks and torn files are removed.
 """
 
@@ -64,13 +65,14 @@ class JobFolder:
         listings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.path, self.jobs = Path(path), tuple(jobs)
-        claim(self.path, format_name, config, listings, jobs=[list(job) for job in self.jobs])
+        listed = [list(job) for job in self.jobs]
+        self._manifest = claim(self.path, format_name, config, listings, jobs=listed, records="sealed")
 
     def unfinished(self) -> list[Job]:
         """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
         left = []
         for job in self.jobs:
-            damage = self._damage(self._record(job))
+            damage = self._damage(job)
             if damage:
                 log.warning("%s is made again: %s", " in ".join(job), damage)
             if damage is not None:
@@ -79,11 +81,11 @@ class JobFolder:
 
     def is_done(self, job: Job) -> bool:
         """Return whether a job's files are there and agree with their checksums."""
-        return self._damage(self._record(job)) is None
+        return self._damage(job) is None
 
     def files(self, job: Job) -> list[Path]:
         """Return the files that a finished job left, in the order in which it wrote them."""
-        return [self.path / name for _, name in _entries(self._record(job))]
+        return [self.path / name for _, name in self._entries(job)]
 
     def run(
         self,
@@ -174,16 +176,17 @@ class JobFolder:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:
-        lines = [f"{_sha256(path)}  {path.relative_to(self.path).as_posix()}\n" for path in paths]
+        lines = [f"{_sha256(path)}  {path.relative_to(self.path).as_posix()}" for path in paths]
         with whole_file(self._record(job)) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
+            temporary.write_text("".join(f"{line}\n" for line in (self._seal(job, lines), *lines)), encoding="utf-8")
 
-    def _damage(self, record: Path) -> str | None:
-        """Return what is wrong with the files of a record: None for sound ones, nothing to tell for no record."""
+    def _damage(self, job: Job) -> str | None:
+        """Return what is wrong with the files of a job: None for sound ones, nothing to tell for no record."""
+        record = self._record(job)
         if not record.is_file():
             return ""
         try:
-            entries = _entries(record)
+            entries = self._entries(job)
         except ValueError as error:
             return f"{record} is damaged ({error})"
         for checksum, name in entries:
@@ -193,6 +196,19 @@ class JobFolder:
             if _sha256(path) != checksum:
                 return f"{path} is damaged, its checksum does not fit"
         return None
+
+    def _entries(self, job: Job) -> list[tuple[str, str]]:
+        """Return (checksum, file name) of a job's record; ValueError for one that is damaged, or of another job."""
+        first, *lines = self._record(job).read_text(encoding="utf-8").splitlines() or [""]
+        if "records" not in self._manifest and first and not first.startswith("#"):  # of an earlier version
+            lines = [first, *lines]
+        elif first != self._seal(job, lines):
+            raise ValueError(f"its first line, {first!r}, is not that of a whole record of this job")
+        return [(line[:64], line[66:]) for line in lines]
+
+    def _seal(self, job: Job, lines: Sequence[str]) -> str:
+        """Return the first line of a record, a comment to ``sha256sum``."""
+        return f"# {len(lines)} files {digest([self._manifest['config_hash'], list(job), list(lines)])}"
 
     def _record(self, job: Job) -> Path:
         return self.path / CHECKSUMS / f"{self._name(job)}.sha256"
@@ -224,14 +240,6 @@ def _in_a_thread(prepare: Callable[[Item], Any], item: Item) -> "Future[Any]":
     future = pool.submit(prepare, item)
     pool.shutdown(wait=False)
     return future
-
-
-def _entries(record: Path) -> list[tuple[str, str]]:
-    """Return (checksum, file name) of a record; ValueError for one that is damaged."""
-    lines = record.read_text(encoding="utf-8").splitlines()
-    if damaged := [line for line in lines if len(line) < 67 or line[64:66] != "  "]:
-        raise ValueError(f"line {damaged[0]!r}")
-    return [(line[:64], line[66:]) for line in lines]
 
 
 def _sha256(path: Path) -> str:

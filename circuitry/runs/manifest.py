@@ -1,9 +1,11 @@
 """A folder of results that says what made it: ``manifest.json``, claimed by the first run and checked by the next.
 
-So that long work goes on where it stopped, and results of two configurations never mix.
+So that long work goes on where it stopped, and results of two configurations never mix. JSON files hold a checksum of
+their content (`write_sealed`); long listings lie beside the manifest, which holds their digests.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from circuitry.runs.files import file_lock, whole_file
 from circuitry.runs.provenance import difference, digest, versions
 
 NAME = "manifest.json"
+_CHECKSUM = "checksum"
+_REMOVE = "remove its folder and make it again"
+
+log = logging.getLogger(__name__)
 
 
 def claim(
@@ -21,8 +27,10 @@ def claim(
     config: Mapping[str, Any],
     listings: Mapping[str, Mapping[str, str]] | None = None,
     **more: object,
-) -> None:
-    """Write the manifest of a new folder, or check that the one there has the same configuration.
+) -> dict[str, Any]:
+    """Write the manifest of a new folder, or check that the one there has the same configuration; return it.
+
+    A listing that is missing or damaged is written again.
 
     Args:
         folder: Folder of the results.
@@ -44,15 +52,19 @@ def claim(
                 for name, listing in lists.items():
                     write_json(folder / f"{name}.json", listing)
                 made = {"format": format_name, "config": ours, "config_hash": digest(ours), **more}
-                write_json(folder / NAME, made | {"versions": versions()})
-                return
-    theirs = read_manifest(folder, format_name)["config"]
+                write_sealed(folder / NAME, made | {"versions": versions()})
+    manifest = read_manifest(folder, format_name)
+    theirs = manifest["config"]
     if theirs == ours:
-        return
+        for name, listing in lists.items():
+            _mend(folder / f"{name}.json", listing)
+        return manifest
     differing = {name for name in lists if theirs.get(name) != ours[name]}
     both = [{key: value for key, value in one.items() if key not in differing} for one in (ours, theirs)]
     words = [difference(*both)] if both[0] != both[1] else []
-    words += [f"{name}: {_changed(lists[name], folder / f'{name}.json')}" for name in sorted(differing)]
+    words += [
+        f"{name}: {_changed(lists[name], folder / f'{name}.json', theirs.get(name))}" for name in sorted(differing)
+    ]
     raise InputError(
         f"{folder} was made with another configuration ({'; '.join(words)}): choose another folder, or remove this one."
     )
@@ -60,18 +72,46 @@ def claim(
 
 def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format."""
-    path = folder / NAME
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove its folder and make it again.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != format_name:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
+    manifest = read_sealed(folder / NAME, _REMOVE)
+    if manifest.get("format") != format_name:
         raise InputError(
-            f"{folder} has format {found!r}, but this version reads {format_name!r}: "
+            f"{folder / NAME} has format {manifest.get('format')!r}, but this version reads {format_name!r}: "
             "run what made it again, into another folder."
         )
+    if manifest.get("config_hash") != digest(manifest.get("config")):
+        raise InputError(f"{folder / NAME} is damaged (its configuration does not fit its hash): {_REMOVE}.")
     return manifest
+
+
+def read_listing(path: Path) -> dict[str, str]:
+    """Return a listing beside a manifest: item -> what identifies it; `InputError` for a missing or damaged one."""
+    config = read_sealed(path.with_name(NAME), _REMOVE).get("config", {})
+    listing = _listed(path, config.get(path.stem))
+    if listing is None:
+        raise InputError(f"{path} is missing or damaged: run what made its folder again, which writes it again.")
+    return listing
+
+
+def write_sealed(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON object with a checksum of it, whole or not at all."""
+    write_json(path, {**content, _CHECKSUM: digest(content)})
+
+
+def read_sealed(path: Path, advice: str) -> dict[str, Any]:
+    """Return the object that `write_sealed` wrote; one of an earlier version has no checksum.
+
+    Raises:
+        InputError: for a missing or damaged file; ``advice`` ends its sentence.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, found {type(content).__name__}")
+        if _CHECKSUM in content and content.pop(_CHECKSUM) != digest(content):
+            raise ValueError("its checksum does not fit")
+    except (FileNotFoundError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}): {advice}.") from error
+    return content
 
 
 def write_json(path: Path, content: object) -> None:
@@ -80,12 +120,27 @@ def write_json(path: Path, content: object) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _changed(ours: Mapping[str, str], path: Path) -> str:
-    """Say how a listing differs from the one in a file: what is new, gone or replaced."""
+def _listed(path: Path, expected: object) -> dict[str, str] | None:
+    """Return the listing in a file; None for one that is missing or has not the expected digest."""
     try:
-        theirs: Mapping[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"others (which ones is not known: {path} cannot be read)"
+        listing = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return listing if isinstance(listing, dict) and digest(listing) == expected else None
+
+
+def _mend(path: Path, listing: Mapping[str, str]) -> None:
+    """Write a listing again if its file is missing or damaged."""
+    if _listed(path, digest(listing)) is None:
+        log.warning("%s is written again: it is missing or damaged", path)
+        write_json(path, listing)
+
+
+def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
+    """Say how a listing differs from the one in a file: what is new, gone or replaced."""
+    theirs = _listed(path, expected)
+    if theirs is None:
+        return f"others (which ones is not known: {path} is missing or damaged)"
     kinds = {
         "new": [item for item in ours if item not in theirs],
         "gone": [item for item in theirs if item not in ours],

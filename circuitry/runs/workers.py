@@ -3,19 +3,17 @@
 The processes need not talk to each other: the `JobFolder` that they work on shares out the jobs.
 A training is an array of one job.
 
-Small jobs go fastest with one process a core and one thread each (`run_processes`). Where other programs use the cores,
-threads that spin while they wait for each other (PyTorch's default) slow everything down; `short_waits` lets them wait
-briefly. ``experiments/benchmark_threads.py`` measures both.
+Small jobs go fastest with one process a core and one thread each (`run_processes`). Where other programs use the
+cores, threads that spin while they wait for each other (PyTorch's default) slow everything down; `short_waits` lets
+them wait briefly. ``experiments/benchmark_threads.py`` measures both.
 """
 
 import importlib.util
-import multiprocessing
 import os
 import re
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,37 +65,6 @@ def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
     return {} if _SHORT_WAITS.keys() & environment.keys() else dict(_SHORT_WAITS)
 
 
-def run_processes(task: Callable[[int, int], object], workers: int) -> None:
-    """Run ``task(worker, workers)`` in processes of this machine, with one thread each, and wait for all of them.
-
-    One worker is this process, with the threads that it has.
-
-    Args:
-        task: Something that can be pickled. A script calls this under ``if __name__ == "__main__":``.
-        workers: How many processes.
-
-    Raises:
-        InputError: for no workers, and what ``task`` raises.
-    """
-    if workers < 1:
-        raise InputError(f"Expected at least one process, but {workers} were asked for.")
-    if workers == 1:
-        task(0, 1)
-        return
-    # Spawned, not forked: a child forked while torch runs threads never sees their locks released.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_take_one_thread) as pool:
-        shares = [pool.submit(task, worker, workers) for worker in range(workers)]
-    for share in shares:
-        share.result()
-
-
-def _take_one_thread() -> None:
-    import torch  # here, so that stored circuits can be studied without it
-
-    torch.set_num_threads(1)
-
-
 def run_array(
     task: Callable[[int, int], object],
     workers: int,
@@ -125,7 +92,12 @@ def run_array(
     executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
     for job in jobs:
-        failure = job.exception()
+        try:
+            failure = job.exception()
+        except KeyboardInterrupt:
+            for started in jobs if cluster == "local" else ():  # a cluster's jobs go on without this process
+                started.cancel(check=False)
+            raise
         if failure is not None:
             errors = re.findall(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE)
             words = errors[-1] if errors else type(failure).__name__

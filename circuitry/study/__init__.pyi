@@ -22,6 +22,7 @@ from .scoreboard import smallest_sizes as smallest_sizes
 from .scoreboard import tests_of as tests_of
 from .scoreboard import unit_overlap as unit_overlap
 from .separation_summary import separation_measures as separation_measures
+from .shuffled_images import ShuffledImages as ShuffledImages
 from .study_run import StudyRun as StudyRun
 from .study_run import find_runs as find_runs
 from .study_run import record_run as record_run

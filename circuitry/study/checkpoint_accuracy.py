@@ -14,14 +14,15 @@ from typing import Any
 import pandas as pd
 import torch
 
+from circuitry.comparison.table import read_named_table, write_named_table
+from circuitry.data.decoding import with_decoding
 from circuitry.data.domains import DomainFolder
 from circuitry.data.imagenet_classes import class_key, imagenet_index
-from circuitry.data.images import image_listing
+from circuitry.data.images import Decoding, image_listing
 from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip, load_clip
 from circuitry.models.prompts import templates_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
@@ -89,6 +90,7 @@ def extract_accuracies(
     tests: EvaluationSet,
     *,
     epochs: Sequence[int] | None = None,
+    decoding: Decoding = "upright",
     device: str | torch.device = "cpu",
     work: Work = Work(),
 ) -> pd.DataFrame:
@@ -101,6 +103,7 @@ def extract_accuracies(
         runs: CLIP and supervised models; see `find_runs`.
         tests: Images to classify, of all their domains.
         epochs: Checkpoints (default: all that were kept); 0 is the untrained model.
+        decoding: How image files are decoded; see `load_image`.
         device: Device of the models.
         work: Processes and progress.
 
@@ -119,7 +122,7 @@ def extract_accuracies(
     """
     if not runs:
         raise InputError("Accuracies need at least one run, but none was given: give some.")
-    evaluations = [_Evaluation(run, kept_checkpoints(run.folder, epochs), tests, device) for run in runs]
+    evaluations = [_Evaluation(run, kept_checkpoints(run.folder, epochs), tests, decoding, device) for run in runs]
     names = run_names(runs)
     for evaluation in work.rank.order(evaluations):  # in another order in each process, since each waits for its end
         evaluation.run_jobs(work)
@@ -158,9 +161,10 @@ class _Evaluation:
         run: StudyRun,
         chosen: Mapping[int, Path],
         tests: EvaluationSet,
+        decoding: Decoding,
         device: str | torch.device,
     ) -> None:
-        self.run, self.tests, self.device = run, tests, device
+        self.run, self.tests, self.decoding, self.device = run, tests, decoding, device
         self.templates = {} if run.supervised else template_sets()
         self.checkpoints: dict[Job, tuple[int, Path]] = {
             (f"epoch_{epoch}",): (epoch, path) for epoch, path in chosen.items()
@@ -177,6 +181,7 @@ class _Evaluation:
                 for name, texts in self.templates.items()
             },
             "top": TOP,
+            **({} if decoding == "upright" else {"decoding": decoding}),
         }
         path = run.folder / "evaluation" / digest([config, list(tests.listing)])
         self.folder = JobFolder(path, _FORMAT, config, list(self.checkpoints), {"images": tests.listing})
@@ -190,8 +195,7 @@ class _Evaluation:
             for domain, own in found.groupby("domain"):
                 paths.append(self.folder.path / f"{job[0]}-{domain}.safetensors")
                 write_predictions(paths[-1], own, list(self.tests.listing))
-            with whole_file(paths[0]) as temporary:
-                tidy_accuracy(found, self.held_out).to_csv(temporary, index=False)
+            write_named_table(paths[0], tidy_accuracy(found, self.held_out))
             return paths
 
         self.folder.run(do, rank=work.rank)
@@ -203,7 +207,7 @@ class _Evaluation:
         """Return the finished tables of all checkpoints, with the columns of the run."""
         run = self.run
         tables = [
-            pd.read_csv(self._path(job), keep_default_na=False, na_values={"chance": ""}).assign(epoch=epoch)
+            read_named_table(self._path(job), na_values={"chance": ""}).assign(epoch=epoch)
             for job, (epoch, _) in self.checkpoints.items()
         ]
         return pd.concat(tables, ignore_index=True).assign(
@@ -230,4 +234,5 @@ class _Evaluation:
         else:
             model = load_clip(self.run.model, checkpoint=checkpoint, device=self.device)
             heads = zero_shot_heads(model, self.tests.names, self.templates, self.tests.all_styles)
-        return predictions(model.encoder, heads, model.preprocess, images, self.held_out, work=work)
+        preprocess = with_decoding(model.preprocess, self.decoding)
+        return predictions(model.encoder, heads, preprocess, images, self.held_out, work=work)

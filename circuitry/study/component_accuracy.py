@@ -12,11 +12,13 @@ from torch import Tensor
 
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.models.baselines import mean_baseline
+from circuitry.models.modes import own_modes
 from circuitry.models.residual import ResidualStream
 from circuitry.models.task import Task
 from circuitry.runs.workers import Work
 
 
+@own_modes()
 def mean_ablation_accuracy(
     stream: ResidualStream,
     images: Float[Tensor, "batch 3 h w"],

@@ -4,6 +4,9 @@ The study compares circuits of quickdraw with those of the other domains, and th
 and each domain's mean similarity with the others, with and without quickdraw.
 """
 
+from collections.abc import Mapping
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 
@@ -11,9 +14,15 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.statistics import per_domain
 from circuitry.runs.errors import InputError
 
+ALL_PAIRS = "all"
+"""The name of all domains together."""
+
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     """Return each domain's mean similarity with the others, with and without one domain.
+
+    The domain ``all`` has the means over all ordered pairs. Without quickdraw the study leaves out the pairs whose
+    second domain it is: of six domains 25 ordered pairs stay, and five of them compare quickdraw with another domain.
 
     Returns:
         Columns group, domain, value, without (NaN without a third domain).
@@ -26,11 +35,27 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     for group in comparison.groups:
         matrix = comparison.matrix(group)
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
-        means = pd.DataFrame(
-            {"value": off.mean(axis=1), "without": off.drop(columns=apart, errors="ignore").mean(axis=1)}
-        )
+        both = {"value": off, "without": off.drop(columns=apart, errors="ignore")}
+        means = pd.DataFrame({name: kept.mean(axis=1) for name, kept in both.items()})
+        means.loc[ALL_PAIRS] = [np.nanmean(kept.to_numpy(dtype=float)) for kept in both.values()]
         rows.append(means.rename_axis(index="domain", columns=None).reset_index().assign(group=group))
     return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
+
+
+def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
+    """Return the mean similarity of every two domains over the classes of each group, by measure.
+
+    Returns:
+        Columns measure (the name of the comparison), group, domain_a, domain_b, value; each pair once.
+    """
+    tables = []
+    for measure, comparison in comparisons.items():
+        for group in comparison.groups:
+            matrix = comparison.matrix(group)
+            pairs = [(a, b, matrix.loc[a, b]) for a, b in combinations(matrix.index, 2)]
+            table = pd.DataFrame(pairs, columns=["domain_a", "domain_b", "value"])
+            tables.append(table.assign(measure=measure, group=group))
+    return pd.concat(tables, ignore_index=True)[["measure", "group", "domain_a", "domain_b", "value"]]
 
 
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:

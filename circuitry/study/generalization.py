@@ -179,20 +179,22 @@ def accuracy_kinds(
     """Return accuracy on held-out classes beside its possible causes: a row per domain and, for runs, per model.
 
     Each held-out class comes from the runs that held it out and has equal weight, so over rotated held-out sets every
-    class counts once. Values are means over seeds.
+    class counts once. Values are means over seeds. A class that is screened out in a test domain counts for no model
+    there, so that all rows of a test domain count the same classes.
 
     Args:
         accuracy: Table of `tidy_accuracy` or `extract_accuracies`.
         classifier: Classifier of CLIP models.
-        screened: Table of `screened_classes`; classes that are not kept are left out.
+        screened: Table of `screened_classes`; classes that some model does not keep are left out (default: all count).
 
     Returns:
         ``domain`` (for runs also ``test_domain``, `MODEL`, ``setting``); `MEASURE` of ``all``, ``seen`` and
         ``held_out`` classes and the ``harmonic_mean`` of the last two; for held-out classes ``alone`` (only they
         compete), ``own_style`` (class texts in the images' own style), ``centred`` (scores of each class centred within
         the domain) and ``predicted_held_out`` (share of their images predicted as any held-out class); ``chance``,
-        ``chance_alone``; ``sd`` of ``held_out`` over ``seeds``; ``n_classes`` held out, and the classes ``left_out``.
-        NaN marks own style of supervised models, and everything about held-out classes if there are none.
+        ``chance_alone``; ``sd`` of ``held_out`` over ``seeds``; the ``held_out_classes`` that count (joined by
+        ", ") and their number ``n_classes``. NaN marks own style of supervised models, and everything about held-out
+        classes if there are none.
 
     Example:
         >>> evaluated = extract_accuracies(runs, tests)
@@ -201,8 +203,8 @@ def accuracy_kinds(
     rows = last_checkpoints(by_test_domain(accuracy)) if "run" in accuracy else accuracy.assign(seed=0)
     by = [name for name in ("test_domain", *MODEL, "setting", "domain") if name in rows]
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
-    held, left_out = _screened(main[~main["part"].isin(CLASS_PARTS)], by, screened)
-    own, _ = _screened(rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(CLASS_PARTS)], by, screened)
+    held = _screened(main[~main["part"].isin(CLASS_PARTS)], screened)
+    own = _screened(rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(CLASS_PARTS)], screened)
 
     def mean(of: pd.DataFrame, measure: str, column: str = "value") -> "pd.Series[float]":
         return of[of["measure"] == measure].groupby([*by, "seed"], sort=False)[column].mean()
@@ -222,19 +224,40 @@ def accuracy_kinds(
     ).assign(harmonic_mean=lambda t: harmonic_mean(t["seen"], t["held_out"]))
     groups = table.groupby(by, sort=False)
     found = groups.mean().assign(sd=groups["held_out"].std(), seeds=groups.size())
-    found = found.assign(n_classes=held.groupby(by)["part"].nunique(), left_out=left_out)
-    return _sorted(found.fillna({"n_classes": 0, "left_out": ""}).astype({"n_classes": int}).reset_index(), by)
+    classes = held.groupby(by)["part"]
+    names = classes.agg(lambda parts: ", ".join(sorted(set(parts))))
+    found = found.assign(n_classes=classes.nunique(), held_out_classes=names)
+    return _sorted(found.fillna({"n_classes": 0, "held_out_classes": ""}).astype({"n_classes": int}).reset_index(), by)
 
 
-def _screened(
-    rows: pd.DataFrame, by: Sequence[str], screened: pd.DataFrame | None
-) -> tuple[pd.DataFrame, "pd.Series[str]"]:
-    """Return the rows of classes that are kept or were not screened, and the names of the others by group."""
+def _screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the rows of classes that every screened model of the test domain keeps, and of those not screened."""
     if screened is None or screened.empty:
-        return rows, pd.Series(dtype=str)
-    key = ["test_domain", *MODEL, "part"]
-    out = screened[~screened["kept"]].rename(columns={"class": "part"})[key]
-    marked = rows.merge(out.assign(out=True), how="left", on=key)
-    gone = marked["out"].eq(True)
-    names = marked[gone].groupby(list(by))["part"].agg(lambda names: ", ".join(sorted(set(names))))
-    return marked[~gone], names
+        return rows
+    out = screened.loc[~screened["kept"], ["test_domain", "class"]].drop_duplicates()
+    marked = rows.merge(out.assign(out=True), how="left", left_on=["test_domain", "part"], right_on=list(out))
+    return marked[marked["out"].isna()]
+
+
+def check_like_classes(table: pd.DataFrame) -> None:
+    """Refuse rows that a figure would compare although they count other held-out classes.
+
+    Args:
+        table: Columns ``test_domain``, `MODEL`, ``setting`` and ``held_out_classes``; rows without held-out classes
+            count none.
+
+    Raises:
+        InputError: With two settings or models of one test domain, and the classes that only one of them counts.
+    """
+    rows = table[table["held_out_classes"].fillna("") != ""]
+    first: dict[str, tuple[str, set[str]]] = {}
+    for key, group in rows.groupby(["test_domain", *MODEL, "setting"], sort=False):
+        domain, *model = map(str, key)
+        name = ", ".join(model)
+        classes = {one for names in group["held_out_classes"] for one in str(names).split(", ")}
+        other, theirs = first.setdefault(domain, (name, classes))
+        if unlike := sorted(classes ^ theirs):
+            raise InputError(
+                f"A figure compares rows that count the same held-out classes, but in {domain} the rows of ({other}) "
+                f"and ({name}) differ in {', '.join(unlike)}: draw them separately."
+            )

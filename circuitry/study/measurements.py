@@ -15,12 +15,13 @@ N_CIRCUIT_IMAGES = 50
 STUDY_FIGURES = {
     "generalization": (
         *("accuracy_by_setting", "domain_interpolation", "class_interpolation", "imagenet_sketch", "base_sets"),
+        *("imagenet_sketch_classes", "aligned_captions"),
         *("architectures", "supervised_against_clip", "top5_and_f1", "effective_robustness"),
     ),
     "sharing": ("sharing_by_setting",),
     "separation": ("embedding_map", "separation"),
-    "representations": ("cka_over_depth", "cka_apart"),
-    "circuits": ("units_apart", "domain_similarity"),
+    "representations": ("cka_over_depth", "cka_apart", "cka_by_group"),
+    "circuits": ("units_apart", "domain_similarity", "similarity_by_group"),
 }
 """Step -> the figures of figures.py that are drawn from its tables."""
 
@@ -59,11 +60,13 @@ def _measured(place: StudyPlace, one: StudyTraining) -> list[object]:
 
 def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
     """Yield the steps that train an autoencoder on a model's embeddings, and compare its features."""
-    base, settings, counted = place.material.bases[place.scale.sae_base], SaeTraining.study(), place.counted(one)
+    settings, counted = SaeTraining.study(), place.counted(one)
     sae, folder = place.out / "sae" / one.name, place.out / "features" / one.name
-    n_images = place.material.base_sizes[base.name] + sum(place.material.counts.values())
+    n_images = place.material.base_sizes[place.scale.sae_base] + sum(place.material.counts.values())
     passes = SAE_OPERATIONS * settings.expansion * counted.embedding**2 * settings.epochs
-    options = [*_measured(place, one), "--table", base.path, "--out", sae]
+    # The mixture has the base set's training images with full paths; those of DomainNet count once.
+    trained_on = place.tables(one.mixture) / f"{one.mixture.name}.tsv"
+    options = [*_measured(place, one), "--table", trained_on, "--out", sae]
     cost = place.cost((counted.image + passes) * n_images, 1, 4.0 * counted.embedding * n_images)
     weights = sae / "sae.safetensors"
     yield place.step(f"sae-{one.name}", "autoencoders", "train_sae", options, [weights], [one.name], cost)
@@ -98,7 +101,10 @@ def _representations(place: StudyPlace, one: StudyTraining) -> Step:
 def _circuits(place: StudyPlace, one: StudyTraining) -> Step:
     folder, n_cells = place.out / "circuits", len(place.material.counts)
     options = [*_measured(place, one), "--held-out", *place.material.held_out, "--out", folder]
-    outputs = [folder / "tables" / f"{name}.csv" for name in ("edge_jaccard_matrix", "domain_apart_over_depth")]
+    outputs = [
+        folder / "tables" / f"{name}.csv"
+        for name in ("edge_jaccard_matrix", "domain_apart_over_depth", "similarity_by_group")
+    ]
     operations = place.circuit_operations * n_cells * N_CIRCUIT_IMAGES
     cost = place.cost(operations, place.scale.gpus, float(GRAPH_BYTES * n_cells))
     return place.step("circuits", "circuits", "compare_circuits", options, outputs, [one.name], cost)
@@ -126,6 +132,6 @@ def figure_steps(place: StudyPlace, made: set[str]) -> Iterator[Step]:
         apart = source in ("sharing", "circuits")  # their scripts write no small tables of their own
         tables = place.out / source / "tables" if apart else place.out / "tables" / source
         for name in STUDY_FIGURES[source]:
-            if sketches or name != "imagenet_sketch":
+            if sketches or not name.startswith("imagenet_sketch"):
                 command = ("python", "figures/figures.py", name, "--results", f"{tables}", "--out", f"{out}")
                 yield Step(f"figure-{name}", "figures", command, (f"figures/{name}.html",), (source,))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from circuitry.study.mixtures.base_sets import BaseSet
 from circuitry.study.mixtures.study_set import MixtureSpec
+from circuitry.study.mixtures.trainer_table import NoCaption
 from circuitry.study.plan import Cost, Step
 from circuitry.study.training_cost import ModelOperations, count_model
 from circuitry.study.trainings import StudyTraining
-from circuitry.training.training_settings import CLIP_PRESETS, ClipTraining, clip_preset
+from circuitry.training.training_settings import CLIP_PRESETS, ClipTraining, SupervisedTraining, clip_preset
 
 GIB = 2**30
 _NO_COST = Cost()
@@ -29,6 +30,9 @@ class Scale:
     """Base set whose models get autoencoders."""
     epochs: int
     supervised_epochs: int
+    batch_size: int | None = None
+    """Images in a step of CLIP (default: the preset's)."""
+    supervised_batch_size: int = SupervisedTraining.batch_size
     gpus: int = 0
     """Most GPUs of a step; 0 for none."""
     device: str = "cuda"
@@ -56,11 +60,14 @@ class Material:
     """Test images."""
     bases: Mapping[str, BaseSet]
     base_sizes: Mapping[str, int]
+    """Base set -> its training images."""
     validation: Mapping[str, str]
     """Base set -> its validation images, as make_mixtures.py takes them."""
     main_base: str | None = None
     imagenet_sketch: Path | None = None
     imagenet: Path | None = None
+    no_caption: NoCaption = "skip"
+    """What happens to images without a caption that the trainer reads as text."""
 
     def size(self, mixture: MixtureSpec) -> int:
         """Return how many images a mixture has: its base set, photographs, and seen images of the test domain."""
@@ -113,6 +120,12 @@ class StudyPlace:
     def epochs(self, one: StudyTraining) -> int:
         """Return the epochs of a training."""
         return self.scale.supervised_epochs if one.supervised else self.scale.epochs
+
+    def training_steps(self, one: StudyTraining) -> int:
+        """Return the steps of a training: its whole batches, in all epochs."""
+        scale = self.scale
+        batch = scale.supervised_batch_size if one.supervised else scale.batch_size or scale.settings(one).batch_size
+        return self.epochs(one) * (self.material.size(one.mixture) // batch)
 
     def n_checkpoints(self, one: StudyTraining) -> int:
         """Return how many checkpoints a training keeps, including the untrained model."""

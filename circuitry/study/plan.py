@@ -9,12 +9,10 @@
 
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +25,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
+from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.workers import Requeued, cluster_executor
 
 _FORMAT = "circuitry plan 1"
@@ -45,6 +44,8 @@ class Cost:
     """GPUs at a time."""
     disk_gib: float = 0.0
     """Size of all files that it leaves, in GiB."""
+    training_steps: int = 0
+    """Steps of the optimizer of a training."""
 
     def __add__(self, other: "Cost") -> "Cost":
         """Return the cost of one after the other."""
@@ -53,6 +54,7 @@ class Cost:
             self.gpu_hours + other.gpu_hours,
             max(self.gpus, other.gpus),
             self.disk_gib + other.disk_gib,
+            self.training_steps + other.training_steps,
         )
 
 
@@ -159,7 +161,7 @@ class Plan:
                 stack.enter_context(file_lock(self.folder, "plan", wait=False))
             except Timeout:
                 raise InputError(f"Another process runs the plan in {self.folder}: wait for it.") from None
-            stack.enter_context(_step_ends_with_this_process())
+            stack.enter_context(interrupted_by_sigterm())
             self.run_steps(names)
 
     def run_steps(self, names: Collection[str]) -> None:
@@ -205,28 +207,22 @@ class Plan:
         log.parent.mkdir(parents=True, exist_ok=True)
         print(f"[{step.name}] {shlex.join(step.command)}", flush=True)
         command = [sys.executable if part == "python" else part for part in step.command]
-        with open(log, "a", encoding="utf-8") as file:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False, cwd=self.where)
-        if done.returncode:
+        with (
+            open(log, "a", encoding="utf-8") as file,
+            subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=self.where) as process,
+        ):
+            try:
+                process.wait()
+            except BaseException:  # it tidies up and ends with this process
+                process.terminate()
+                raise
+        if process.returncode:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise InputError(f"The step {step.name!r} failed ({''.join(last)}): see {log}, then run again.")
         paths = [self.folder / name for name in step.outputs]
         if missing := [path for path in paths if not path.is_file()]:
             raise InputError(f"The step {step.name!r} did not write {missing[0]}: see {log}.")
         return paths
-
-
-@contextmanager
-def _step_ends_with_this_process() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that `subprocess.run` kills the command that it waits for."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run_step(plan: Plan, name: str, worker: int, workers: int) -> None:

@@ -1,6 +1,7 @@
 """The steps of the study up to finished models: mixtures, trainings, evaluation; each calls one script."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from circuitry.study.measurements import figure_steps, measurement_steps
 from circuitry.study.place import GIB, StudyPlace
@@ -25,6 +26,7 @@ def mixture_steps(place: StudyPlace) -> Iterator[Step]:
     for name, mixture in reversed(firsts.items()):
         alone, folder = mixture.base != material.main_base, place.tables(mixture)
         options = ["--study", "--domainnet", material.domainnet, "--held-out", *material.held_out, "--out", folder]
+        options += ["--no-caption", material.no_caption]
         if mixture.base is not None:
             base = material.bases[mixture.base]
             options += ["--base", f"{base.name}={base.path}"]
@@ -57,6 +59,7 @@ def training_step(place: StudyPlace, one: StudyTraining) -> Step:
         each = counted.training_step + counted.image  # checkpointing makes activations a second time
     disk = float(of_weight * counted.parameters * place.n_checkpoints(one))
     cost = place.cost(each * place.epochs(one) * place.material.size(one.mixture), gpus, disk, place.half_rate)
+    cost = replace(cost, training_steps=place.training_steps(one))
     outputs = [folder / below / name for name in ("run.json", "manifest.json")]
     return place.step(one.name, "trainings", script, options, outputs, [place.making(one.mixture)], cost)
 

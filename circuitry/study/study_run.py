@@ -3,14 +3,13 @@
 It has everything by which models of a study differ, so that tables average only seeds.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.manifest import write_json
+from circuitry.runs.manifest import read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.mixture_files import read_description
 from circuitry.study.mixtures.selection import MixtureSettings
@@ -55,23 +54,23 @@ class StudyRun:
     def write(self) -> None:
         """Write ``run.json`` into its folder."""
         told = {name: value for name, value in asdict(self).items() if name != "folder"}
-        write_json(self.folder / _FILE, {"format": _FORMAT, **told})
+        write_sealed(self.folder / _FILE, {"format": _FORMAT, **told})
 
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
         """Read the run in a folder; InputError if there is none, or one of another version."""
         path = Path(folder) / _FILE
+        if not path.is_file():
+            raise InputError(f"A run has a {_FILE}, but {folder} has none: train a model there first.")
+        content = read_sealed(path, "train it again")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             found = content.pop("format", "unknown")
             if found != _FORMAT:
                 raise InputError(
                     f"{path} has format {found!r}, but this version reads {_FORMAT!r}: train the model again."
                 )
             return cls(Path(folder), **{**content, "held_out": tuple(content["held_out"])})
-        except FileNotFoundError:
-            raise InputError(f"A run has a {_FILE}, but {folder} has none: train a model there first.") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError) as error:
             raise InputError(f"{path} does not describe a run ({error}): train it again.") from None
 
 

@@ -2,12 +2,13 @@
 
 1. On the main base set (ImageNet-Captions) every architecture trains on photographs alone, and on CG low, CG high and
    leave-out of every test domain. The first architecture also trains on the upper bounds, the interpolations, aligned
-   captions (test domain quickdraw) and ImageNet-Sketch, and has a supervised model in the 15 settings of CLIP.
+   captions (test domain quickdraw) and ImageNet-Sketch, and has a supervised model on photographs alone, in the 15
+   settings and on the upper bounds.
 2. On CC3M and CC12M the first architecture trains with one seed on photographs alone, and on CG low, CG high and
    leave-out of the test domains sketch and clipart.
 
-The study's scripts do not fix architecture and seeds of interpolations, ImageNet-Sketch and upper bounds; here they are
-its first architecture and its three seeds.
+The study's scripts leave the architecture of upper bounds open, and architecture and seeds of interpolations and
+ImageNet-Sketch; here they are its first architecture and its three seeds.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from circuitry.study.mixtures.study_set import MixtureSpec
 
 DIVERSITY = ("cg-low", "cg-high", "leave-out")
 """The study's 15 settings: these three for each test domain."""
+SUPERVISED_SETTINGS = ("natural-only", *DIVERSITY, "upper-low", "upper-high")
+"""Settings of supervised models."""
 FURTHER_DOMAINS = ("sketch", "clipart")
 """Test domains on further base sets."""
 ALIGNED_DOMAIN = "quickdraw"
@@ -70,7 +73,7 @@ def study_trainings(
     Example:
         >>> mixtures = study_mixtures(["imagenet-captions", "cc12m"])
         >>> len(study_trainings(mixtures, "imagenet-captions", ("rn50", "vit-s-32", "swin-t"), (0, 1, 2)))
-        493
+        526
     """
     found = []
     for mixture in (one for one in mixtures if in_study(one, main)):
@@ -78,6 +81,6 @@ def study_trainings(
         everywhere = mixture.base == main and plain and setting in ("natural-only", *DIVERSITY)
         for model in models if everywhere else models[:1]:
             found += [StudyTraining(mixture, model, seed) for seed in (seeds if mixture.base == main else seeds[:1])]
-        if everywhere and setting != "natural-only":
+        if mixture.base == main and plain and setting in SUPERVISED_SETTINGS:
             found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
     return found

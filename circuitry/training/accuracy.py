@@ -5,7 +5,6 @@ So `tidy_accuracy` also has accuracy among the held-out classes alone, the share
 class, accuracy after centring, and the harmonic mean of seen and held-out classes (Xian et al. 2017, arXiv 1703.04394).
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sklearn.metrics import f1_score
 
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.manifest import read_listing
 
 _FORMAT = "circuitry predictions 1"
 TOP = (1, 5)
@@ -188,7 +188,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         >>> wrong.groupby(["class", "top_1"], observed=True).size()  # confusions
     """
     header, arrays = read_arrays(path, _FORMAT, "file of predictions")
-    listing = list(json.loads((Path(path).parent / "images.json").read_text(encoding="utf-8")))
+    listing = list(read_listing(Path(path).with_name("images.json")))
     classes = header["classes"]
     about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
     about["class"] = class_column(arrays["label"], classes)

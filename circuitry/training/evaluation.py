@@ -27,6 +27,7 @@ from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
+from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template, templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -99,6 +100,7 @@ def zero_shot_accuracy(
     return tidy_accuracy(found, held_out)
 
 
+@own_modes()
 def predictions(
     encoder: Encoder,
     heads: Mapping[str, Head | Mapping[str, Head]],
@@ -132,14 +134,13 @@ def predictions(
     records: list[ImageRecord] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in heads}
     last = encoder.sites[-1]
-    with torch.no_grad():
-        for there, found in activations(
-            encoder, preprocess, images.records, [last],
-            batch_size=_BATCH_SIZE, strict=work.strict, progress=work.bar("classifying"),
-        ):  # fmt: skip
-            records += there
-            for name, head in heads.items():
-                scores[name].append(_checked_scores(_scores(head, found[last], there), images, name))
+    for there, found in activations(
+        encoder, preprocess, images.records, [last],
+        batch_size=_BATCH_SIZE, strict=work.strict, progress=work.bar("classifying"),
+    ):  # fmt: skip
+        records += there
+        for name, head in heads.items():
+            scores[name].append(_checked_scores(_scores(head, found[last], there), images, name))
     if not records:
         raise InputError(f"None of the {len(images.records)} images is readable: give others.")
     labels = torch.tensor([images.label(record.class_name) for record in records], dtype=torch.long)

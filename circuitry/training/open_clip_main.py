@@ -1,11 +1,12 @@
-"""Run open_clip's trainer in this process, with three additions to the arguments of ``open_clip_train.main``.
+"""Run open_clip's trainer in this process, with four additions to the arguments of ``open_clip_train.main``.
 
 - ``--model`` also takes a JSON file;
 - ``--end-with-stdin``: end when the standard input is closed, as happens when the parent process dies;
-- ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``.
+- ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``;
+- ``--upright``: turn pictures upright and put them over white before they are transformed, as `load_image` does.
 
 For several devices: ``torchrun --nproc-per-node 8 circuitry/training/open_clip_main.py --model my-model.json
---train-data ...``. It imports nothing of this package, so it also runs as a plain file.
+--train-data ...``. It also runs as a plain file.
 """
 
 import os
@@ -15,13 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+if "wandb" not in " ".join(sys.argv):  # timm imports it, and it leaves folders behind in a process that is killed
+    sys.modules["wandb"] = None  # type: ignore[assignment]
+
 import open_clip
 import open_clip_train.main as trainer
 import torch
 from torch import nn
 
+from circuitry.data.decoding import Upright
+
 END_WITH_STDIN = "--end-with-stdin"
 KEEP_UNTRAINED = "--keep-untrained"
+UPRIGHT = "--upright"
 
 
 class OnAnyDevice(nn.parallel.DistributedDataParallel):
@@ -69,6 +76,17 @@ def keep_untrained() -> None:
     trainer.train_one_epoch = train
 
 
+def decode_upright() -> None:
+    """Let the trainer's transforms turn pictures upright first."""
+    create = trainer.create_model_and_transforms
+
+    def created(*given: Any, **named: Any) -> tuple[nn.Module, Any, Any]:
+        model, training, validation = create(*given, **named)
+        return model, Upright(training), Upright(validation)
+
+    trainer.create_model_and_transforms = created
+
+
 if __name__ == "__main__":
     given = sys.argv[1:]
     if END_WITH_STDIN in given:
@@ -77,5 +95,8 @@ if __name__ == "__main__":
     if KEEP_UNTRAINED in given:
         given.remove(KEEP_UNTRAINED)
         keep_untrained()
+    if UPRIGHT in given:
+        given.remove(UPRIGHT)
+        decode_upright()
     torch.nn.parallel.DistributedDataParallel = OnAnyDevice  # type: ignore[assignment,misc]
     sys.exit(trainer.main(with_registered_model(given)) or 0)

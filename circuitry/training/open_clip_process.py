@@ -41,6 +41,7 @@ def _command(arguments: Mapping[str, Any], settings: ClipTraining, nodes: int) -
     given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
     given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
     given += ["--keep-untrained"] if settings.keep_checkpoints else []
+    given += ["--upright"] if settings.decoding == "upright" else []
     last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)", *settings.extra]
     return [*_start(settings.processes, nodes), "--end-with-stdin", "--save-most-recent", *given, *last]
 

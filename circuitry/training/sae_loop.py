@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
@@ -53,7 +54,11 @@ class Diagnostics(NamedTuple):
     """1 - sum of squared errors / sum of squared distances from the mean; 1 is perfect."""
 
 
-@torch.no_grad()
+HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
+"""Entries of a check in the history."""
+
+
+@own_modes()
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.
 
@@ -192,7 +197,8 @@ class SaeLoop:
         self._active = tensors["active"].to(self.device)
         self._generator.set_state(tensors["generator"])
         self._batches.restore(tensors)
-        self.step, self.history = header["step"], header["history"]
+        self.step = header["step"]
+        self.history = [{name: entry[name] for name in HISTORY} for entry in header["history"]]  # a file sorts names
 
     def _next_batch(self) -> Tensor:
         return _prepared(next(self._batches), self.normalise).to(self.device)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from circuitry.data.domains import DomainFolder
 from circuitry.models.clip import Clip
+from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
@@ -47,7 +48,8 @@ def train_sae_on_images(
         clip: The model.
         images: The images.
         settings: Of the training.
-        tables: More images: tables with the column ``filepath``, such as a base set's captions.
+        tables: More images: tables with the column ``filepath``, such as a mixture with a base set; see
+            `ImageFiles.of`.
         folder: Folder of activations and of the training's state, from which a killed training resumes (default:
             memory, or a temporary folder). It may be removed afterwards.
         site: Site (default: the embedding, normalised as CLIP compares it).
@@ -83,6 +85,7 @@ def train_sae_on_images(
     return replace(sae, about=sae.about | model | on)
 
 
+@own_modes(gradients=True)
 def train_sae(
     samples: Float[Tensor, "samples d"] | Sequence[Tensor],
     settings: SaeTraining = SaeTraining(),

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import ImageRecord
-from circuitry.data.file_check import check_file
+from circuitry.data.file_check import FileCheck, check_file
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
+from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
@@ -34,6 +35,7 @@ from circuitry.training.training_table import read_chunks
 _FORMAT = "circuitry samples 1"
 
 
+@own_modes()
 def sample_activations(
     encoder: Encoder,
     preprocess: Preprocess,
@@ -91,12 +93,27 @@ class ImageFiles:
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> "ImageFiles":
-        """Return the files of image records, and then those of tables with the column ``filepath``."""
+        """Return the files of image records, and then those of tables with the column ``filepath``.
+
+        Relative paths start from the folder of their table. Images that are among the records count once.
+
+        Raises:
+            InputError: For a table that is missing or lacks the column, and files that do not exist.
+        """
+        known = {os.fsencode(record.path) for record in records}
         parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
         for table in tables:
             check_file(table, "a table of images", "give one with the column filepath")
+            folder, there = table.absolute().parent, FileCheck("skip")
             for lines in read_chunks(table, ("filepath",)):
-                parts += [np.array([os.fsencode(file) for file in lines["filepath"].dropna()])]
+                paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
+                new = [os.fsencode(path) for path in paths if there.keeps(path)]
+                parts += [np.array(files)] if (files := [file for file in new if file not in known]) else []
+            if there.missing.count:
+                raise InputError(
+                    f"The table {table} names {there.missing.count} files that do not exist, such as {there.missing}: "
+                    "relative paths start from its folder; correct the paths, or remove these lines."
+                )
         return cls(np.concatenate([np.zeros(0, dtype="S1"), *parts]))
 
     def __len__(self) -> int:

@@ -98,7 +98,8 @@ def train_supervised(
         elif rank == 0:
             _write_checkpoint(out, loop, labels)
         while loop.epochs_done < settings.epochs:
-            loop.run_epoch(SeededImages(files, targets, transform, settings.seed, loop.epochs_done), work)
+            images = SeededImages(files, targets, transform, settings.seed, loop.epochs_done, settings.decoding)
+            loop.run_epoch(images, work)
             if rank == 0:
                 _write_epoch(out, loop, labels)
                 loop.save(state)  # last: an epoch that is not in it is repeated, with the same result

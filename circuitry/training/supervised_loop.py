@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from circuitry.data.images import load_image
+from circuitry.data.images import Decoding, load_image
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.training.supervised_model import TowerClassifier, Transform, as_arrays, set_state
@@ -77,13 +77,14 @@ class SeededImages(Dataset[Any]):
     transform: Transform
     seed: int
     epoch: int
+    decoding: Decoding = "upright"
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
         try:
-            image = load_image(os.fsdecode(self.files[index]))
+            image = load_image(os.fsdecode(self.files[index]), self.decoding).convert("RGB")  # before it is resized
         except InputError as error:
             return error
         with torch.random.fork_rng(devices=[]):

@@ -23,6 +23,7 @@ from circuitry.data.captions import readable
 from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state
 from circuitry.models.encoder import Encoder
+from circuitry.models.modes import own_modes
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.training.labels import LabelTable
@@ -131,6 +132,7 @@ def write_classifier(path: Path, model: TowerClassifier, name: str, table: Label
     write_arrays(path, _FORMAT, header, as_arrays(model.state_dict()))
 
 
+@own_modes()
 def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SupervisedModel:
     """Load a checkpoint of `train_supervised`.
 

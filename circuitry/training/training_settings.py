@@ -26,8 +26,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, get_args
 
+from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.presets import StudySettings
@@ -63,6 +64,9 @@ class _ModelTraining(StudySettings):
     """Smallest share of an image's area that a random crop keeps."""
     keep_checkpoints: int = 0
     """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`. Images of shards
+    are decoded by webdataset."""
     skip_missing: bool = False
     """Leave out images whose files do not exist; otherwise the table is refused."""
     seed: int = 0
@@ -79,6 +83,7 @@ class _ModelTraining(StudySettings):
                 "lr": (self.lr > 0 and math.isfinite(self.lr), "positive and finite"),
                 "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
                 "crop_scale": (0 < self.crop_scale <= 1, "a share of an image's area, above 0 and up to 1"),
+                "decoding": (self.decoding in get_args(Decoding), " or ".join(get_args(Decoding))),
                 "keep_checkpoints": (self.keep_checkpoints >= 0, "a number of epochs, or 0 for none"),
                 "seed": (self.seed >= 0, "at least 0"),
                 "threads": (self.threads >= 1, "at least 1"),
@@ -95,7 +100,7 @@ class ClipTraining(_ModelTraining):
         >>> dataclasses.replace(settings, seed=1)
     """
 
-    STUDY: ClassVar = {"precision": "amp", "grad_checkpointing": True, "keep_checkpoints": 1}
+    STUDY: ClassVar = {"precision": "amp", "grad_checkpointing": True, "keep_checkpoints": 1, "decoding": "as-stored"}
     warmup: int
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
     weight_decay: float = 0.2
@@ -132,7 +137,7 @@ class ClipTraining(_ModelTraining):
 class SupervisedTraining(_ModelTraining):
     """Settings of `train_supervised`; the defaults of rates, batch and epochs are the study's."""
 
-    STUDY: ClassVar = {"precision": "amp", "keep_checkpoints": 5}
+    STUDY: ClassVar = {"precision": "amp", "keep_checkpoints": 5, "decoding": "as-stored"}
     epochs: int = 90
     batch_size: int = 256
     lr: float = 0.01

@@ -20,7 +20,7 @@ def test_scores_along_the_image_are_those_of_full_runs_by_hand(resnet: nn.Module
         fine = image_path_effects(task, midpoint_rule(200))
         one = image_path_effects(task, left_rule(1))
     total = torch.zeros(())
-    with encoder.frozen():
+    with encoder.running(gradients=True):
         clean = encoder(images, stop=site)
         for t, w in zip(rule.points, rule.weights, strict=True):
             x = encoder((1 - t) * images, stop=site).requires_grad_()

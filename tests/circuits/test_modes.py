@@ -109,7 +109,7 @@ def test_threads_take_turns() -> None:
         return torch.cat([a.flatten() for a in encoder.run_with_cache(images)[1].values()])
 
     def ablated() -> Tensor:
-        with encoder.frozen(), patched(encoder, [Patch("layer1.0", 0.0)]):
+        with encoder.running(), patched(encoder, [Patch("layer1.0", 0.0)]):
             embedding: Tensor = encoder(images)
         return embedding
 

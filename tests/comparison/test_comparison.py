@@ -1,5 +1,6 @@
 """A comparison's means, tables and files against numbers worked out on paper and against the plain functions."""
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from circuitry import Comparison, InputError
 from circuitry.comparison import class_groups, domain_matrix, domain_tests, part_tests, per_domain
-from circuitry.comparison.table import write_tables
+from circuitry.comparison.table import read_named_table, write_named_table, write_tables
 from tests.comparison.similarities import similarities
 from tests.support.parts import parts_of_halves
 
@@ -235,7 +236,12 @@ def test_a_stored_comparison_comes_back_whole(sites: tuple[str | None, ...], tmp
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.sampled_from(["NA", "nan", "", "None", "1", "1e3", 'a "b", c', "ä\nö", "True"]), st.floats(allow_nan=True))
+@given(
+    st.sampled_from(
+        ["NA", "nan", "", "None", "1", "1e3", 'a "b", c', "ä\nö", "True", "=1+1", "'=1", "'a", "-1", "''@x"]
+    ),
+    st.floats(allow_nan=True),
+)
 def test_names_and_numbers_are_not_changed(tmp_path_factory: pytest.TempPathFactory, name: str, value: float) -> None:
     folder = tmp_path_factory.mktemp("stored")
     table = values((None,)).assign(**{"class": name}, value=value, p=0.1)
@@ -246,15 +252,29 @@ def test_names_and_numbers_are_not_changed(tmp_path_factory: pytest.TempPathFact
     np.testing.assert_array_equal(found["value"].to_numpy(), table["value"].to_numpy())
 
 
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    names = ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\tx", "'=1", "axe", "'axe", "1-2"]
+    table = pd.DataFrame({"=class": names, "value": -1.5, "@x": pd.Categorical(names)})
+    write_named_table(tmp_path / "x.csv", table)
+    with open(tmp_path / "x.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert not [cell for row in rows for cell in (row[0], row[2]) if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert [row[1] for row in rows[1:]] == ["-1.5"] * len(names)
+    found = read_named_table(tmp_path / "x.csv")
+    assert list(found) == list(table)
+    assert found["=class"].tolist() == found["@x"].tolist() == names
+
+
 def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
     comparison().save(tmp_path)
     table, header = tmp_path / "values.csv", tmp_path / "header.json"
-    other = json.dumps(json.loads(header.read_text()) | {"format": "circuitry comparison 1"}).encode()
+    other = json.dumps({"format": "circuitry comparison 1"}).encode()
     for path, content, words in (
         (table, table.read_bytes().replace(b"axe", b"ace", 1), r"values\.csv .* checksum"),
         (table, None, r"values\.csv is missing"),
         (header, other, "'circuitry comparison 1', but .*'circuitry comparison 2'"),
         (header, b"{", r"header\.json is damaged"),
+        (header, header.read_bytes().replace(b"node_overlap", b"edge_overlap", 1), r"header\.json is damaged"),
         (header, None, "no comparison in"),
     ):
         kept = path.read_bytes()

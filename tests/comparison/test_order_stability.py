@@ -31,6 +31,12 @@ def test_the_default_agrees_with_itself() -> None:
     }
 
 
+def test_a_setting_that_measures_nothing_has_no_order() -> None:
+    unknown = matrix(*[float("nan")] * 6)
+    rows = domain_order_stability(DEFAULT, {("measure", "edge_jaccard"): unknown}).iloc[1]
+    assert rows[["rho", "rho_pairs", "least", "most"]].isna().all()
+
+
 def test_two_domains_that_change_places_cost_a_fifth() -> None:
     # Sums: clipart 1.2, quickdraw 0.9, real 0.6, sketch 1.5; ranks 3 2 1 4: rho = 1 - 6 * 2 / (4 * 15) = 0.8.
     # Ranks of pairs: 2 3.5 6 1 3.5 5 against 3 2 6 1 5 4: d = -1, 1.5, 0, 0, -1.5, 1.

@@ -199,6 +199,7 @@ MALFORMED = (
     *("/real/cello/c.png 0", "../real/cello/c.png 0"),
 )
 OUTSIDE = (
+    "real/cello/c\0.png 0",
     *("real/../../secret.png 0", "real/cello/../../../secret.png 0", "real/./c.png 0", "real/../c.png 0"),
     *(r"real/cello/..\..\secret.png 0", r"real/cello/\\host\c.png 0"),
 )

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from circuitry.data import ImageRecord, image_listing, load_image
-from circuitry.data.decoding import numbered_batches
+from circuitry.data.decoding import Upright, numbered_batches, with_decoding
 from circuitry.runs import InputError
 
 
@@ -249,3 +250,41 @@ def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
     assert found["photo/cat/1.png"] == found["photo/cat/3.png"] == f"3 {hashlib.sha256(b'abc').hexdigest()[:16]}"
     assert found["photo/cat/2.png"] != found["photo/cat/1.png"]
     assert found["photo/cat/4.png"] == "absent"
+
+
+# --- as stored -------------------------------------------------------------------------------------------------------
+
+
+def write_strange(folder: Path) -> dict[str, Path]:
+    """Files that the study's pipeline reads otherwise: turned, transparent, of one bit; and one that it does not."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    plain = Image.fromarray(noise)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    alpha = plain.convert("RGBA")
+    alpha.putalpha(Image.fromarray(noise[:, :, 0]))
+    files = {name: folder / f"{name}.png" for name in ("plain", "alpha", "bit", "palette")} | {
+        "turned": folder / "turned.jpg"
+    }
+    plain.save(files["plain"])
+    plain.save(files["turned"], exif=exif)
+    alpha.save(files["alpha"])
+    plain.convert("1").save(files["bit"])
+    plain.convert("P").save(files["palette"])
+    return files
+
+
+def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
+    transform = open_clip.image_transform(16, is_train=False)
+    files = write_strange(tmp_path)
+
+    def read(preprocess: Callable[[Image.Image], Tensor]) -> dict[str, Tensor]:
+        ((_, batch),) = numbered_batches(list(files.values()), preprocess, batch_size=8)
+        return dict(zip(files, batch, strict=True))
+
+    stored, upright = read(with_decoding(transform, "as-stored")), read(transform)
+    for name, path in files.items():
+        assert torch.equal(stored[name], transform(Image.open(path))), name  # the study's data set, line for line
+        assert torch.equal(stored[name], upright[name]) == (name == "plain"), name
+        assert torch.equal(upright[name], Upright(transform)(Image.open(path)))  # what trainings see
+    assert with_decoding(with_decoding(transform, "as-stored"), "upright") is transform

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,11 @@ def test_a_model_of_another_configuration_has_another_digest_and_other_text_weig
     assert torch.equal(theirs, twin.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "another"))
 
 
+def test_files_decoded_otherwise_are_another_digest(clip: Clip) -> None:
+    stored = clip.with_decoding("as-stored")
+    assert stored.digest != clip.digest == stored.with_decoding("upright").digest
+
+
 def test_other_preprocessing_is_another_digest(clip: Clip, tiny: Tiny) -> None:
     other = tiny.load()
     half = open_clip.get_model_preprocess_cfg(other.model) | {"mean": (0.5, 0.5, 0.5)}
@@ -155,6 +161,16 @@ def holding(content: bytes, path: Path) -> Path:
     return path
 
 
+def compressed(path: Path) -> Path:
+    """Pack a checkpoint as tightly as a ZIP archive can be, with ten megabytes of zeros."""
+    with zipfile.ZipFile(path) as archive:
+        held = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (*held.items(), ("x/data/zeros", bytes(10**7))):
+            archive.writestr(name, content)
+    return path
+
+
 State = dict[str, Tensor]
 NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "missing": (lambda _, folder: folder / "epoch_1.pt", "epoch_1.pt.*no such file"),
@@ -163,6 +179,10 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "cut short": (lambda state, folder: truncated(state, folder / "x.pt"), r"x\.pt"),
     "cut safetensors": (lambda state, folder: truncated(state, folder / "x.safetensors"), r"x\.safetensors"),
     "empty": (lambda _, folder: holding(b"", folder / "x.pt"), "an empty file"),
+    "exploding": (
+        lambda state, folder: compressed(saved(state, folder / "x.pt")),
+        r"x\.pt.*unpacks to 1\d,\d{3},\d{3}",
+    ),
     "page": (lambda _, folder: holding(b"\n<!DOCTYPE html><html>404</html>", folder / "x.pt"), "a web page"),
     "pointer": (lambda _, folder: holding(b"version https://git-lfs.github.com/spec", folder / "x.pt"), "Git LFS"),
     "text": (lambda _, folder: holding(b"eeny meeny", folder / "x.pt"), "b'eeny mee'"),

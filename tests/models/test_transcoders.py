@@ -83,7 +83,7 @@ class Setting:
         kept: list[Tensor] = []
         handle = mlp.register_forward_hook(lambda module, inputs, out: kept.extend([inputs[0], out]))
         with torch.no_grad():
-            self.plain(self.images)
+            self.tower(self.images)
         handle.remove()
         return kept[0], kept[1]
 
@@ -122,7 +122,7 @@ class Setting:
     def value(self, block: int, out: Tensor) -> Tensor:
         """The metric, summed over images, where an MLP writes this."""
         with self.writing(block, lambda _: out):
-            return self.metric(self.plain(self.images)).sum()
+            return self.metric(self.tower(self.images)).sum()
 
 
 def _whatever(out: Tensor, read: Tensor) -> Tensor:
@@ -288,7 +288,7 @@ def test_circuits_of_latents_keep_the_error_where_told() -> None:
     outs = [case.written(0, alone, 0 * beside), case.written(0, alone, beside) + error]
     for mine, out in zip(found, [*outs, case.seen(0)[1]], strict=True):
         with case.writing(0, partial(_whatever, out)), torch.no_grad():
-            torch.testing.assert_close(mine, case.plain(case.images), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(mine, case.tower(case.images), rtol=1e-9, atol=1e-9)
     baseline = mean_baseline(case.encoder, [torch.randn_like(case.images)])
     graph = circuitry.attribute(case.encoder, case.images, case.metric, baseline=baseline, progress=False)
     settings = AblationSettings(fractions=(0.2, 1.0), random_draws=1, keep_error=True)

@@ -1,10 +1,12 @@
 """One self-contained page; what it holds, and that a browser draws it."""
 
 import base64
+import errno
 import html
 import io
 import json
 import re
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -316,16 +318,45 @@ def test_static_images_without_a_browser(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(tmp_path.iterdir())
 
 
-def test_other_failures_of_static_images_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (OSError("Executor is closed"), None),  # choreographer's ChannelClosedError has no number
+        (RuntimeError("the browser crashed"), None),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+        (ValueError("a wrong figure"), ValueError),
+    ],
+)
+def test_a_browser_that_fails_costs_the_pictures_and_a_full_disk_is_told(
+    failure: Exception, raised: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kaleido = pytest.importorskip("kaleido")
-
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("the browser crashed")
-
-    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", fail)
-    with pytest.raises(RuntimeError, match="the browser crashed"):
-        write_static({"a": go.Figure()}, tmp_path)
+    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", lambda *_, **__: (failure,))
+    if raised is not None:
+        with pytest.raises(raised):
+            write_static({"a": go.Figure()}, tmp_path)
+    else:
+        found = write_static({"a": go.Figure()}, tmp_path)
+        assert found.paths == []
+        assert type(failure).__name__ in str(found.missing)
+        assert tempfile.gettempdir() in str(found.missing)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_on_a_disk_that_can_only_be_read_says_where_its_report_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {"a": pd.DataFrame({"x": [1]})}
+    done = write_results(Report("t"), tables, tmp_path, None, {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
+
+    monkeypatch.setattr("circuitry.reports.page.write_with_provenance", refuse)
+    again = write_results(Report("t"), tables, tmp_path, None, {})
+    assert again.tables == []
+    assert str(done.report) in str(again)
+    assert "Read-only" in str(again)
 
 
 def test_the_answer_stands_before_everything_else(tmp_path: Path) -> None:

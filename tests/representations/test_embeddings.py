@@ -117,7 +117,7 @@ def test_another_model_does_not_read_the_same_file(
     embed: Callable[..., Embeddings], clip: Clip, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed()
-    monkeypatch.setitem(clip.__dict__, "digest", "another")
+    monkeypatch.setattr(type(clip), "digest", "another")
     embed()
     assert encoded == [5, 5]
 

@@ -4,14 +4,17 @@ import ast
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from circuitry.runs import InputError, run_script, short_waits
+from circuitry.runs import InputError, file_lock, run_script, short_waits
 from circuitry.runs.command_line import SENTENCES
 from tests.support.scripts import EXPERIMENTS
 
@@ -61,6 +64,72 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
         run(main)
     assert ended.value.code == 130
     assert "the same command goes on from what is finished" in capsys.readouterr().err
+
+
+ENDED = """
+import os, signal, sys, time
+from functools import partial
+from pathlib import Path
+from dataclasses import dataclass
+from circuitry.runs import run_processes, run_script
+from circuitry.runs.files import file_lock
+from circuitry.runs.processes import spawned_processes
+
+@dataclass
+class Config:
+    'Settings.'
+    out: Path
+
+def work(out, number):
+    with file_lock(out, str(number)):
+        try:
+            (out / f"{number}.pid").write_text(str(os.getpid()))
+            time.sleep(60)
+        finally:
+            (out / f"{number}.tidied").touch()
+
+def main(config):
+    with spawned_processes(2) as pool:
+        for one in [pool.submit(work, config.out, number) for number in range(2)]:
+            one.result()
+
+if __name__ == "__main__":
+    run_script(Config, main, None)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
+def test_children_end_with_a_script(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ENDED)
+    command = [sys.executable, str(tmp_path / "script.py"), "--out", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as script:
+        pids = [wait_for(tmp_path / f"{i}.pid") for i in range(2)]
+        script.send_signal(number)
+        _, said = script.communicate(timeout=20)
+    wait_until(lambda: not any(is_alive(int(pid)) for pid in pids))
+    for i in range(2):
+        with file_lock(tmp_path, str(i), wait=False):
+            assert (tmp_path / f"{i}.tidied").exists() == (number == signal.SIGTERM)
+    if number == signal.SIGTERM:
+        assert script.returncode == 128 + number
+        assert said == "interrupted; the same command goes on from what is finished\n"
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_for(path: Path) -> str:
+    wait_until(lambda: path.is_file() and path.read_text())
+    return path.read_text()
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("number", sorted(SENTENCES))
@@ -131,9 +200,10 @@ def test_a_process_shows_warnings_and_the_sentence_and_no_more(tmp_path: Path) -
 
 
 WAITS = """
-import os, sys
+import importlib.util, os, sys
 from circuitry.runs import run_script
 assert "torch" not in sys.modules
+assert importlib.util.find_spec("wandb") is None
 print(os.environ["GOMP_SPINCOUNT"], os.environ.get("OMP_WAIT_POLICY"))
 """
 

@@ -68,6 +68,23 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert killed.returncode < 0
     assert path.read_text() == "old"
+    with whole_file(path) as temporary:
+        assert temporary.read_text() == ""
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+    def write(i: int) -> None:
+        with whole_file(tmp_path / "x") as temporary:
+            assert temporary.read_text() == ""
+            temporary.write_text(str(i))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(200)))
+    assert int((tmp_path / "x").read_text()) < 200
+    assert os.listdir(tmp_path) == ["x"]
 
 
 def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:

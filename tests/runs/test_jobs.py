@@ -1,9 +1,12 @@
 """Folders of jobs: claimed, shared out, resumed, checked, repaired, tidied."""
 
+import json
 import logging
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from circuitry import InputError
 from circuitry.runs import Job, JobFolder, Rank, file_lock, whole_file
+from circuitry.runs.manifest import read_listing
 
 JOBS: list[Job] = [("cat", "photo"), ("cat", "sketch"), ("dog", "photo"), ("dog-photo",)]
 FORMAT = "circuitry test 1"
@@ -58,7 +62,17 @@ def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--strict", *records], cwd=tmp_path, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("damage", ["flip", "empty", "remove", "record", "no record"])
+RECORDS: dict[str, Callable[[list[str]], list[str]]] = {
+    "no record of this kind": lambda lines: ["nonsense"],
+    "an empty record": lambda lines: [],
+    "a record without its last line": lambda lines: lines[:-1],
+    "a record without its first line": lambda lines: lines[1:],
+    "a record of half its files": lambda lines: lines[:2],
+    "a record of another job": lambda lines: [lines[0].replace("2", "1"), *lines[1:2]],
+}
+
+
+@pytest.mark.parametrize("damage", ["flip", "empty", "remove", "no record", *RECORDS])
 def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     Work(tmp_path).run()
     before = contents(tmp_path)
@@ -72,8 +86,8 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pyte
         path.write_bytes(b"")
     elif damage == "remove":
         path.unlink()
-    elif damage == "record":
-        record.write_text("nonsense\n")
+    elif damage in RECORDS:
+        record.write_text("".join(f"{line}\n" for line in RECORDS[damage](record.read_text().splitlines())))
     else:
         record.unlink()
     again = Work(tmp_path)
@@ -82,6 +96,46 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pyte
     assert again.done == [("dog", "photo")]
     assert contents(tmp_path) == before
     assert ("dog in photo is made again" in caplog.text) == (damage != "no record")
+
+
+def test_files_and_record_of_another_folder_are_made_again(tmp_path: Path) -> None:
+    Work(tmp_path / "ours").run()
+    before = contents(tmp_path / "ours")
+    Work(tmp_path / "theirs", {"seed": 1}).run(prepare=lambda job: "other")
+    for name in contents(tmp_path / "theirs").keys() - {"manifest.json"}:
+        shutil.copy(tmp_path / "theirs" / name, tmp_path / "ours" / name)
+    again = Work(tmp_path / "ours")
+    again.run()
+    assert again.done == JOBS
+    assert contents(tmp_path / "ours") == before
+
+
+def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    Work(tmp_path).run()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["records"], manifest["checksum"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for record in (tmp_path / "checksums").iterdir():
+        record.write_text("".join(record.read_text().splitlines(keepends=True)[1:]))
+    assert Work(tmp_path).run() == {}
+    next((tmp_path / "checksums").iterdir()).write_text("")
+    assert len(Work(tmp_path).run()) == 1
+
+
+def test_listings_are_mended_and_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    images = {"photo/cat/1.png": "10 abc", "photo/cat/2.png": "11 def"}
+    path = tmp_path / "images.json"
+    Work(tmp_path, listings={"images": images})
+    before = path.read_bytes()
+    for damaged in (b"", before[:20], before.replace(b"abc", b"abd"), b"[]", b"[" * 100_000):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"images\.json"):
+            read_listing(path)
+        with pytest.raises(InputError, match=r"images\.json"):
+            Work(tmp_path, listings={"images": {}})
+        Work(tmp_path, listings={"images": images})
+        assert path.read_bytes() == before
+    assert read_listing(path) == images
 
 
 def test_another_configuration_is_refused_with_names_and_values(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_processes_have_one_thread_each_and_one_worker_is_this_process(tmp_path:
     first, *others = [(tmp_path / name).read_text().split() for name in ("0 of 1", "0 of 2", "1 of 2")]
     assert first == [str(os.getpid()), "2"]
     assert [threads for _, threads in others] == ["1", "1"]
-    assert len({pid for pid, _ in (first, *others)}) == 3
+    assert first[0] not in {pid for pid, _ in others}  # on a busy machine one of the two processes may take both shares
 
 
 def test_what_a_process_raises_is_raised() -> None:

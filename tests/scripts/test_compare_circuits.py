@@ -1,6 +1,7 @@
 """Circuits are compared by one process and by several, and a browser draws the report."""
 
 import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from circuitry import GraphFolder
+from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
+from circuitry.interventions.check_images import CheckImages, CheckSettings
 from circuitry.runs import InputError
 from tests.support.scripts import EXPERIMENTS, assert_drawn, needs_browser, script
 
@@ -188,6 +190,39 @@ def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quicksta
     assert len(graph.node_scores["layer4.0"]) == 40
     made_with = graph.provenance["model_digest"]
     assert made_with != GraphFolder(compared / "circuits")["star", "real"].provenance["model_digest"]
+
+
+def test_circuits_of_the_study_are_found_on_its_draw(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module, data = sys.modules["experiments_compare_circuits"], quickstart / "run" / "toy"
+    assert module.Config.study(model="x", data=data, out=tmp_path).draw == "shuffled"
+    config = module.Config(
+        model="rn-tiny",
+        data=data,
+        out=tmp_path / "out",
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star",),
+        domains=("real",),
+        n_images=2,
+        seed=42,
+        rule=parse_rule("left-1"),
+        edge_rule=parse_rule("left-2"),
+        dry_run=True,
+        draw="shuffled",
+        held_out=("Fish",),
+    )
+    module.main(config)
+    graphs = GraphFolder(tmp_path / "out" / "circuits")
+    stream = random.Random(42)
+    for domain, name in (("real", "fish"), ("real", "car"), ("real", "key"), ("real", "star")):  # held-out ones first
+        shuffled = list(DomainFolder(data).ranked(name, domain, 0))
+        shuffled.sort(key=lambda record: record.relative)  # as the lists of the toy have them
+        stream.shuffle(shuffled)
+    names = [record.relative for record in shuffled]
+    assert list(graphs.image_names("star", "real")) == names[:2]
+    # Causal checks draw by name, and still take none of these as unseen.
+    checked = CheckImages(DomainFolder(data), graphs, CheckSettings(n_images=9, n_others=0))
+    assert {record.relative for record in checked.own(("star", "real"))} == set(names[2:])
+    assert {record.relative for record in checked.found_on(("star", "real"))} == set(names[:2])
 
 
 def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:

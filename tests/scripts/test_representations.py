@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,11 +12,14 @@ from circuitry import Comparison, DomainFolder
 from circuitry.comparison import compare_models
 from circuitry.comparison.models import OVER_MODELS
 from circuitry.models import load_sae
+from circuitry.representations import compare_representations
+from circuitry.representations.grams import Grams
 from circuitry.runs import InputError
 from circuitry.runs.presets import with_study_defaults
 from circuitry.study import StudyRun
 from circuitry.training import SaeTraining
 from tests.comparison.similarities import similarities
+from tests.support.assert_same import assert_same
 from tests.support.scripts import CLASSES, STYLES, assert_drawn, figure_of, needs_browser, script
 
 
@@ -44,7 +48,8 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
     )
     module.main(study)
     trained = load_sae(out / "study" / "sae.safetensors").about["training"]
-    assert trained["samples"] == 5 * len(CLASSES) * len(STYLES) + len(table.read_text().splitlines()) - 1
+    photographs = 5 * len(CLASSES)  # that are trained on without the table, too, and count once
+    assert trained["samples"] == photographs * len(STYLES) + len(table.read_text().splitlines()) - 1 - photographs
     assert len(list((out / "study" / "activations").glob("*.npy"))) == -(-trained["samples"] // 20)
 
 
@@ -52,8 +57,10 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
 def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
     module = script("shared_features")
     out = quickstart / "shared_features"
-    config = module.Config(**model_of_the_quickstart, steps=5, held_out=("Key",), out=out, results=out / "results")
+    short = {"training": SaeTraining(steps=5), "held_out": ("Key",)}
+    config = module.Config(**model_of_the_quickstart, **short, out=out, results=out / "results")
     module.main(config)
+    assert module.Config.study().training == SaeTraining.study()
     summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
     assert set(summary["group"]) == {"all", "held-out"}
     trained_on = module.trained_on(config)
@@ -157,6 +164,30 @@ def test_groups_of_classes_for_cka_are_those_held_out_and_the_others() -> None:
         module.class_groups_of(module.Config(held_out=("class_1",)), classes)
     with pytest.raises(InputError, match="no held-out class 'aircraft carrier' here"):
         module.class_groups_of(module.Config.study(), classes)
+
+
+def test_all_pairs_of_domains_are_compared_over_the_classes_that_all_have() -> None:
+    module, classes = script("representations"), tuple("abcdefg")
+    rng, rows = np.random.default_rng(0), {}
+    for domain in ("painting", "real", "sketch"):
+        rows[domain] = rng.normal(size=(len(classes), 5))
+    rows["painting"][2] = np.nan  # it has no image of c
+    grams = [Grams(domain, classes, {"site": own @ own.T}) for domain, own in rows.items()]
+    groups = module.in_all_domains({"all": classes, "held-out": ("a", "c")}, grams)
+    assert groups == {"all": tuple("abdefg"), "held-out": ("a",)}
+    found = compare_representations([one.only(groups["all"]) for one in grams], ("linear",), permutations=1).pairs
+    value = found.query("domain_a == 'real' and domain_b == 'sketch'")["value"].item()
+
+    def hsic(k: np.ndarray, m: np.ndarray) -> float:
+        n = len(k)
+        k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+        ones = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 * (k @ m).sum() / (n - 2)
+        return float(np.trace(k @ m) + ones) / (n * (n - 3))
+
+    kept = [0, 1, 3, 4, 5, 6]  # painting's classes, for the pair without painting, too
+    k, m = (rows[domain][kept] @ rows[domain][kept].T for domain in ("real", "sketch"))
+    assert_same(value, hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m)), at_least=0.01)
+    assert module.Config.study().common_classes
 
 
 def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_scripts_take_the_commands_of_the_plan(steps: list[Step], monkeypatch: p
     kinds = {(step.command[1], step.command[7:8]): step for step in steps if step.kind != "figures"}
     drawn = [step for step in steps if step.kind == "figures"]
     assert {step.command[2] for step in drawn} <= script("figures", FIGURES).FIGURES.keys()
-    assert len(drawn) == 15  # all except that of ImageNet-Sketch
+    assert len(drawn) == 18  # all except those of ImageNet-Sketch
     for step in [*kinds.values(), drawn[0]]:
         monkeypatch.setattr(sys, "argv", list(step.command[1:]))
         runpy.run_path(str(EXPERIMENTS.parent / step.command[1]), run_name="__main__")

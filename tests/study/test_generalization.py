@@ -157,7 +157,7 @@ def test_rotated_classes_count_once_each() -> None:
         "chance": 0.1,
     }
     assert found[list(expected)].to_dict() == pytest.approx(expected)
-    assert (found["n_classes"], found["seeds"], found["left_out"]) == (2, 1, "")
+    assert (found["n_classes"], found["seeds"], found["held_out_classes"]) == (2, 1, "cat, dog")
 
 
 def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: p
     assert screened["kept"].to_dict() == {"cat": True, "dog": False}
     found = accuracy_kinds(rotated(), screened=screened.reset_index()).set_index("setting").loc["cg-low"]
     assert (found["held_out"], found["own_style"]) == pytest.approx((0.4, 0.7))
-    assert (found["n_classes"], found["left_out"]) == (1, "dog")
+    assert (found["n_classes"], found["held_out_classes"]) == (1, "cat")
     monkeypatch.setattr(generalization, "SHARE", 0.35)
     strict = screened_classes(rotated()).set_index("class")
     assert strict["kept"].to_dict() == {"cat": False, "dog": False}  # right in 80 % of cats, but in 50 % of others, too

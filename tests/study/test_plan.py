@@ -76,7 +76,7 @@ def test_a_plan_that_is_killed_twice_ends_as_one_that_is_not(tmp_path: Path) -> 
 
 def test_a_plan_that_is_asked_to_end_takes_its_step_along(tmp_path: Path) -> None:
     asking = "pathlib.Path('pid').write_text(str(os.getpid())); os.kill(os.getppid(), 15); import time; time.sleep(60)"
-    assert run_in_a_process(tmp_path, asking) == 128 + signal.SIGTERM
+    assert run_in_a_process(tmp_path, asking) == -signal.SIGINT
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -1,6 +1,5 @@
 """Accuracies of classified images by hand and by scikit-learn; stored predictions give them again."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from circuitry.runs import InputError, write_arrays
+from circuitry.runs import InputError, claim, write_arrays
 from circuitry.training import accuracy, read_predictions, tidy_accuracy
 from circuitry.training.accuracy import (
     AMONG_PART,
@@ -143,7 +142,7 @@ def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:
     again = INK.assign(classifier="b", rank=INK["rank"] + 1)
     both = pd.concat([INK, again], ignore_index=True)
     listing = ["not read", *(f"{i}" for i in range(8))]
-    (tmp_path / "images.json").write_text(json.dumps(dict.fromkeys(listing, "digest")))
+    claim(tmp_path, "circuitry test 1", {}, {"images": dict.fromkeys(listing, "digest")})
     write_predictions(tmp_path / "epoch_1-ink.safetensors", both, listing)
     found = read_predictions(tmp_path / "epoch_1-ink.safetensors")
     pd.testing.assert_frame_equal(found, both[found.columns])

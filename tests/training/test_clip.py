@@ -64,6 +64,7 @@ def test_arguments_of_the_trainer(train: Path, settings: ClipTraining, calls: Pa
     (given,) = arguments(calls)
     expected = {
         "--save-most-recent",
+        "--upright",
         "--resume=latest",
         "--csv-separator=\t",
         "--dataset-type=csv",
@@ -86,6 +87,8 @@ def test_arguments_of_the_trainer(train: Path, settings: ClipTraining, calls: Pa
     assert given[-5:] == ["--model", str(out / "rn-smallest.json"), "--aug-cfg", "scale=(0.6,1.0)", "--siglip"]
     assert json.loads((out / "rn-smallest.json").read_text()) == CONFIG
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch_2.pt"]
+    train_clip(train, tmp_path / "runs" / "stored", replace(settings, decoding="as-stored"), WORK)
+    assert "--upright" not in arguments(calls)[1]
 
 
 def test_finished_runs_are_returned_and_unfinished_ones_resumed(

@@ -204,7 +204,9 @@ def in_pieces(data: Tensor) -> list[Tensor]:
 def assert_equal_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> None:
     for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert a.about["history"] == b.about["history"]
+    assert [list(entry.items()) for entry in a.about["history"]] == [
+        list(entry.items()) for entry in b.about["history"]
+    ]
     assert a.about["diagnostics"] == b.about["diagnostics"]
 
 
@@ -289,6 +291,24 @@ def test_memory_holds_one_piece_while_training() -> None:
     trained = quick_sae(pieces, settings)
     assert pieces.most <= 3  # of the last steps, the measured one, and the one that the tests' type checker holds
     assert_equal_weights(trained, quick_sae(torch.split(data, 100), settings))
+
+
+def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp_path: Path) -> None:
+    for name in ("real/cat/1.png", "real/cat/2.png", "base/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    records = DomainFolder(tmp_path, domains=("real",)).records
+    table = tmp_path / "mixture.tsv"
+    table.write_text(f"filepath\ttitle\nbase/3.png\ta\n{tmp_path}/real/cat/2.png\tb\n")
+    files = ImageFiles.of(records, [table])
+    names = [record.path.relative_to(tmp_path).as_posix() for record in files.records(range(len(files)))]
+    assert names == ["real/cat/1.png", "real/cat/2.png", "base/3.png"]
+
+
+def test_tables_of_images_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("filepath\n" + "".join(f"nowhere/{i}.png\n" for i in range(60)))
+    with pytest.raises(InputError, match=r"x.tsv.* 60 .*nowhere/0\.png"):
+        ImageFiles.of([], [tmp_path / "x.tsv"])
 
 
 def test_tables_that_are_not_there(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_how_the_study_trained() -> None:
             precision="amp",
             grad_checkpointing=True,
             keep_checkpoints=1,
+            decoding="as-stored",
         )
     assert clip_preset("rn-tiny", study=True).processes == 1
 

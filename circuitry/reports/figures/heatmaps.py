@@ -49,7 +49,7 @@ def similarity_heatmap(
         order = cluster_order(matrix)
         matrix = matrix.loc[order, order]
     figure, (place,) = style.small_multiples([""], columns=1, height=ROW * max(len(matrix), ROWS_AT_LEAST))
-    _add_matrix(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
+    add_cells(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
     note = f"; dotted: {diagonal}" if _has_diagonal(matrix) else ""
     return style.lay_out(figure, title=title, subtitle=measure + note)
 
@@ -88,18 +88,26 @@ def _has_diagonal(matrix: pd.DataFrame) -> bool:
     return bool(np.isfinite(np.diagonal(matrix.to_numpy(dtype=float))).any())
 
 
-def _add_matrix(
+def add_cells(
     figure: go.Figure,
     matrix: pd.DataFrame,
     measure: str,
     looks: Mapping[str, style.Mark],
     place: Mapping[str, int],
     width: int,
+    top: float | None = None,
 ) -> None:
-    """Draw the cells with their numbers into a panel of that width, with a colour bar at its right."""
+    """Draw the cells with their numbers into a panel of that width, with a colour bar at its right.
+
+    The darkest colour is ``top`` (default: the largest absolute number).
+    """
     domains, values = list(matrix.index), matrix.to_numpy(dtype=float)
-    top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    if top is None:
+        top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     signed = bool((values < 0).any())
+    panel = figure.get_subplot(**place)
+    low, high = panel.yaxis.domain
+    beside = {"y": (low + high) / 2, "len": high - low}
     heat = go.Heatmap(
         x=domains,
         y=domains,
@@ -107,7 +115,7 @@ def _add_matrix(
         zmin=-top if signed else 0.0,
         zmax=top,
         colorscale=SIGNED if signed else [(0.0, style.NEUTRAL), (1.0, style.POSITIVE)],
-        colorbar={"x": figure.get_subplot(**place).xaxis.domain[1], "thickness": 10, "outlinewidth": 0},
+        colorbar={"x": panel.xaxis.domain[1], **beside, "thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:.2f}",
         **_CELLS,
         hovertemplate=f"<b>%{{y}}, %{{x}}</b><br>{measure} %{{z:.3f}}<extra></extra>",
@@ -159,7 +167,7 @@ def transfer_beside_similarity(
     height = ROW * max(len(domains), ROWS_AT_LEAST)
     figure, places = style.small_multiples(titles, columns=2, height=height, horizontal_spacing=0.2)
     for (matrix, name, _), place in zip(both, places, strict=True):
-        _add_matrix(figure, matrix, name, style.marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
+        add_cells(figure, matrix, name, style.marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
     return style.lay_out(figure, title=title)
 
 

@@ -29,7 +29,8 @@ MEASURE_NAMES = {
 
 def measure_name(measure: str) -> str:
     """Return the name of a measure in figures and sentences."""
-    return MEASURE_NAMES.get(measure, measure.replace("_", " "))
+    of_depth = measure.replace("wl_kernel_depth_", "Weisfeiler-Lehman kernel, depth ")
+    return MEASURE_NAMES.get(measure, of_depth.replace("_", " "))
 
 
 def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value") -> pd.Series:

@@ -29,7 +29,7 @@ def add_order_stability(report: Report, stability: OrderStability) -> None:
     columns = {"default": stability.default}
     columns |= {f"{varied}: {setting}": one for (varied, setting), one in stability.extracted.items()}
     means = {name: one.summary().query("group == 'all'").set_index("domain") for name, one in columns.items()}
-    last = [f"{table['value'].idxmin()} ({name})" for name, table in means.items()]
+    last = [f"{table['value'].idxmin()} ({name})" for name, table in means.items() if table["value"].notna().any()]
     report.table(
         pd.DataFrame({name: with_intervals(of, ".2f") for name, of in means.items()})
         .rename_axis("domain")

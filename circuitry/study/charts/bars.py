@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
-from circuitry.study.generalization import MODEL, model_names
+from circuitry.study.generalization import MODEL, check_like_classes, model_names
 
 _PARTS = ("seen", "held-out")
 KINDS = {
@@ -64,10 +64,14 @@ def settings_bars(
     Args:
         table: From `accuracy_kinds`, of runs; whiskers are ``sd`` over seeds.
         title, marks: Heading, and the looks of the domains.
+
+    Raises:
+        InputError: For rows of a test domain that count other held-out classes than the others.
     """
     key = ("test_domain", *MODEL, "setting", "domain")
-    check_table(table, "settings", (*key, *_VALUES, "sd"), key)
+    check_table(table, "settings", (*key, *_VALUES, "sd", "held_out_classes"), key)
     tested = table[table["domain"] == table["test_domain"]].assign(name=lambda rows: model_names(rows))
+    check_like_classes(tested)
     settings = list(dict.fromkeys(tested["setting"]))
     looks = style.marks_for(tested["test_domain"], marks)
     figure, places = panels_of_models(tested, "test domain ", height=40 + 34 * len(settings), gap=100)

@@ -11,7 +11,7 @@ from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.study.charts.bars import panels_of_models
 from circuitry.study.effective_robustness import logit
-from circuitry.study.generalization import MODEL, model_names, setting_family
+from circuitry.study.generalization import MODEL, check_like_classes, model_names, setting_family
 
 LINE = {"color": style.GREY, "width": 1.5}
 SETTING_SYMBOLS = (
@@ -40,11 +40,13 @@ def robustness_scatter(
         natural: Name of the natural domain.
 
     Raises:
-        InputError: for more kinds of settings than symbols.
+        InputError: for more kinds of settings than symbols, and rows of a test domain that count other held-out classes
+            than the others.
     """
     key = ("test_domain", "held_out_classes", "run", "epoch")
     columns = (*key, *MODEL, "setting", "natural", "test", "line", "expected", "n_natural", "n_test")
     check_table(points, "robustness", columns, key)
+    check_like_classes(points)
     points = points.astype({"natural": float, "test": float, "expected": float})
     points = points.assign(
         at=logit(points["natural"], points["n_natural"]),

@@ -10,7 +10,10 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
+from circuitry.reports.figures.lines import apart
 
+LABEL_GAP = 4.5
+"""Percent between labels that stand above each other."""
 _COLUMNS = 3
 """Most panels beside each other."""
 _ACCURACIES = {"held_out": ("among all classes", "solid"), "alone": ("among held-out classes alone", "dot")}
@@ -24,7 +27,7 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
         points: From `selections.class_interpolation` or `selections.domain_interpolation`.
         axis: What ``x`` is.
         title: Heading.
-        joined: Whether the points of a line are joined and look alike; otherwise each is named beside its point.
+        joined: Whether the points of a line are joined and look alike; otherwise each has its ``label`` beside it.
     """
     key = ("panel", "line", "x")
     check_table(points, "interpolations", (*key, *_ACCURACIES, "chance", "chance_alone"), key)
@@ -37,20 +40,19 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
             rows = points[(points["panel"] == panel) & ((points["line"] == line) | (not joined))]
             for column, (name, dash) in _ACCURACIES.items():
                 mark, first = looks[line], column == "held_out"
-                named = {"text": rows["line"], "textposition": "middle right"} if first and not joined else {}
                 figure.add_scatter(
                     x=rows["x"],
                     y=100 * rows[column],
-                    mode="lines+markers" if joined else "markers+text" if named else "markers",
-                    textfont={"size": 10, "color": style.GREY},
+                    mode="lines+markers" if joined else "markers",
                     line={"color": mark.colour, "dash": dash, "width": 2},
                     marker=mark.marker(8 if first else 6, opacity=1 if first else 0.5),
                     customdata=rows[["line"]],
                     hovertemplate=f"<b>%{{customdata[0]}}</b>, {name}<br>%{{x:g}}: %{{y:.1f}} %<extra></extra>",
                     showlegend=False,
-                    **named,
                     **place,
                 )
+        if not joined:
+            _add_labels(figure, points[points["panel"] == panel], place)
         for column, dash in (("chance", "solid"), ("chance_alone", "dot")):
             for chance in points.loc[points["panel"] == panel, column].dropna().round(6).unique():
                 figure.add_hline(100 * chance, line={"color": style.GREY, "width": 1, "dash": dash}, **place)
@@ -65,12 +67,22 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
             marker = {"size": 8, "opacity": 1 if dash == "solid" else 0.5, "color": style.INK}
             style.add_key(figure, name, mode="markers", marker=marker)
     style.add_key(figure, "guessing", mode="lines", line={"color": style.GREY, "width": 1})
-    style.lay_out(figure, title=title, legend=True)
+    letters = None if joined else "letters: the first letters of the domains"
+    style.lay_out(figure, title=title, subtitle=letters, legend=True)
     room = {} if joined else {"range": [points["x"].min() - 0.3, points["x"].max() + 1]}  # for names beside points
     figure.update_xaxes(title_text=axis, **room)
     figure.update_yaxes(range=[-4, 104])
     figure.update_yaxes(title_text="accuracy on held-out classes (%)", col=1)
     return figure
+
+
+def _add_labels(figure: go.Figure, rows: pd.DataFrame, place: Mapping[str, int]) -> None:
+    """Write the labels of points right of them, moved up and down so that none covers another."""
+    looks = {"mode": "text", "textposition": "middle right", "textfont": {"size": 10, "color": style.GREY}}
+    for _, own in rows.sort_values("held_out").groupby("x"):
+        heights = apart((100 * own["held_out"]).tolist(), LABEL_GAP)
+        beside = own["x"] + 0.06
+        figure.add_scatter(x=beside, y=heights, text=own["label"], hoverinfo="skip", showlegend=False, **looks, **place)
 
 
 def setting_dots(table: pd.DataFrame, *, axis: str, title: str, span: Sequence[float] | None = None) -> go.Figure:

@@ -35,7 +35,8 @@ def add_domain_apart(
                 report.figure(figure, f"Means over the {group} classes.")
         report.table(
             means_without(comparison, apart),
-            f"{measure_name(name)}: each domain's mean with the others, and without {apart} among them.",
+            f"{measure_name(name)}: each domain's mean with the others, and without {apart} among them; all: "
+            f"the mean over all ordered pairs, and over those whose second domain is not {apart}.",
         )
 
 

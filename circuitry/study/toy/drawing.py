@@ -5,12 +5,11 @@ Class and seed give a vector drawing, style and seed render it, so one seed give
 seed for every image of every style.
 """
 
-import multiprocessing
 import os
 import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -25,6 +24,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
+from circuitry.runs.processes import spawned_processes
 from circuitry.runs.workers import ALONE, Rank
 from circuitry.study.toy.geometry import DrawnPart
 from circuitry.study.toy.shapes import posed_drawing, shapes
@@ -139,8 +139,7 @@ def write_toy(
     if n_workers == 1:
         _draw_share(root, settings, ALONE, "drawing" if progress else None)
         return root
-    # Spawned, not forked: a child forked while torch runs threads never sees their locks released.
-    with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with spawned_processes(n_workers) as pool:
         drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), None) for i in range(n_workers)]
         with tqdm(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
             while wait(drawn, timeout=0.5).not_done:
@@ -167,7 +166,9 @@ def _check_free(root: Path) -> None:
     for file in root.rglob("*"):
         path = file.relative_to(root)
         if file.is_file() and not any(part.startswith(".") for part in path.parts):
-            raise InputError(f"A toy data set needs an empty folder, but {root} has {path}: choose another.")
+            raise InputError(
+                f"A toy data set needs an empty folder, but {root} has {path} and no {NAME}: choose another."
+            )
 
 
 def _folder(root: Path, settings: DrawingSettings) -> JobFolder:

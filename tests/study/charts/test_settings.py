@@ -24,8 +24,11 @@ def test_interpolations_have_a_panel_for_each_test_domain() -> None:
     assert list(drawn[1].y) == pytest.approx([30, 40])
     assert [note.text for note in figure.layout.annotations] == ["clipart", "sketch"]
     assert len(figure.layout.shapes) == 2 * 2  # guessing, in each panel
-    apart = interpolation_lines(POINTS[POINTS["line"] == "CG low"], axis="domains", title="title", joined=False)
-    assert list(apart.data[0].text) == ["CG low"] * 2
+    near = POINTS[(POINTS["x"] == 1) & (POINTS["panel"] == "sketch")].assign(label=["c q", "p"])
+    figure = interpolation_lines(near, axis="x", title="t", joined=False)
+    labels = [trace for trace in figure.data if trace.mode == "text"]
+    assert [list(trace.text) for trace in labels] == [["c q", "p"]]
+    assert labels[0].y[1] - labels[0].y[0] >= 4.5  # apart, although the points are one
 
 
 def test_dots_of_a_setting_lie_beside_each_other() -> None:

@@ -56,6 +56,7 @@ def test_the_whole_set_of_one_test_domain(
     }
     listed = pd.read_csv(tmp_path / "mixtures.csv")
     assert listed["mixture"].tolist() == list(expected)
+    assert listed["without_caption"].eq(0).all()
     assert listed["study_file"][2] == "dn-captions-train-lso-cipqrs-nopaintingclasses.tsv"
     assert "cg-high-painting dn-captions-train-lso-cipqrs-nopaintingclasses.tsv" in " ".join(
         capsys.readouterr().out.split()

@@ -1,0 +1,71 @@
+"""PyTorch's modes while the package computes: its own, whatever the caller has set.
+
+A caller's autocast, inference mode, gradients, default type and default device would change numbers, or the caches that
+keep them. `own_modes` alone sets them, for a block of code or, as a decorator, for a function:
+
+- `Encoder.running`, and so `Task.running`, is where an image tower runs;
+- functions that compute with embeddings beside such runs, run a text tower or prepare images, are decorated.
+
+An encoder that is called by itself follows the caller's modes, as its tower does.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+
+class _DefaultType:
+    """PyTorch has one default type for all threads, so blocks that go on at once share it."""
+
+    lock = threading.Lock()
+    blocks = 0
+    outside = torch.float32
+    """The caller's, outside of all blocks."""
+
+
+@contextmanager
+def own_modes(*, gradients: bool = False) -> Iterator[None]:
+    """Within the block PyTorch's modes are the package's own: what it creates is of single precision on the CPU.
+
+    Args:
+        gradients: Whether gradients are taken.
+
+    Example:
+        >>> @own_modes()
+        ... def accuracy(embeddings: Tensor, weights: Tensor) -> float: ...
+    """
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.set_grad_enabled(gradients))
+        here = torch.accelerator.current_accelerator()
+        for device in ("cpu", *([] if here is None else [here.type])):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        modes.enter_context(_single_precision())
+        yield
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """Within the block the default type is float32; the last of several blocks at once restores the caller's."""
+    with _DefaultType.lock:
+        if not _DefaultType.blocks:
+            _DefaultType.outside = torch.get_default_dtype()
+        _DefaultType.blocks += 1
+        _set_type(torch.float32)
+    try:
+        yield
+    finally:
+        with _DefaultType.lock:
+            _DefaultType.blocks -= 1
+            if not _DefaultType.blocks:
+                _set_type(_DefaultType.outside)
+
+
+def _set_type(dtype: torch.dtype) -> None:
+    if torch.get_default_dtype() != dtype:
+        torch.set_default_dtype(dtype)

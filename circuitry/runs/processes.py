@@ -1,0 +1,103 @@
+"""Processes of this machine that work together and end together, however one of them is ended.
+
+A request to end (SIGTERM) interrupts a process as Ctrl-C does: it tidies up, its locks are free, and the processes that
+it started end, too. When it is killed, they notice, and end.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import wait as wait_for_any
+from types import FrameType
+from typing import NoReturn
+
+from circuitry.runs.errors import InputError
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM raises a KeyboardInterrupt with the number of the signal.
+
+    Only the main thread handles signals: in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+@contextmanager
+def spawned_processes(workers: int, prepare: Callable[[], object] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of processes, each prepared first; they end when the block raises, and when this process ends.
+
+    They are spawned, not forked: a child forked while torch runs threads never sees their locks released. So a script
+    calls this under ``if __name__ == "__main__":``.
+    """
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, prepare)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            raise
+
+
+def _begin(prepare: Callable[[], object] | None) -> None:
+    """Prepare this process of a pool; SIGTERM then interrupts its task, and it does not outlive its parent."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if prepare is not None:
+        prepare()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for_any([parent.sentinel])
+    os._exit(1)
+
+
+def run_processes(task: Callable[[int, int], object], workers: int) -> None:
+    """Run ``task(worker, workers)`` in processes of this machine, with one thread each, and wait for all of them.
+
+    One worker is this process, with the threads that it has.
+
+    Args:
+        task: Something that can be pickled. A script calls this under ``if __name__ == "__main__":``.
+        workers: How many processes.
+
+    Raises:
+        InputError: for no workers, and what ``task`` raises.
+    """
+    if workers < 1:
+        raise InputError(f"Expected at least one process, but {workers} were asked for.")
+    if workers == 1:
+        task(0, 1)
+        return
+    with spawned_processes(workers, _take_one_thread) as pool:
+        shares = [pool.submit(task, worker, workers) for worker in range(workers)]
+        wait(shares)
+    for share in shares:
+        share.result()
+
+
+def _take_one_thread() -> None:
+    import torch  # here, so that stored circuits can be studied without it
+
+    torch.set_num_threads(1)

@@ -1,0 +1,89 @@
+"""Models that are equally accurate look equal in every figure of accuracy, and screening changes none of them alone."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from circuitry.runs import InputError
+from circuitry.study import accuracy_kinds
+from circuitry.study.charts import settings_bars
+from circuitry.study.measurements import STUDY_FIGURES
+from circuitry.study.run_selections import side_by_side
+from circuitry.training.accuracy import FALSE_ALARMS, MEASURE
+from tests.support.made_up_runs import HELD_OUT, Asked, made_up_runs
+from tests.support.scripts import figure_of, script
+
+BY_CLASS = {"axe": 0.4, "banana": 0.3, "bed": 0.05}  # the upper bound does not learn beds
+WHOLE = {"all": 0.55, "seen": 0.6, "held-out": 0.25}
+
+
+def alike(asked: Asked) -> float:
+    """Return the same for all models."""
+    if asked.measure == FALSE_ALARMS:
+        return 0.0
+    if asked.part in HELD_OUT:
+        return BY_CLASS[asked.part] if asked.measure == MEASURE else 0.5
+    return WHOLE[asked.part] if asked.measure == MEASURE else 0.7
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> pd.DataFrame:
+    return made_up_runs(alike, ("quickdraw", "sketch"))
+
+
+@pytest.fixture(scope="module")
+def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What generalization.py --study writes of these models."""
+    module, out = script("generalization"), tmp_path_factory.mktemp("made_up")
+    for name, table in module.tables_of(module.Config.study(), evaluated).items():
+        table.to_csv(out / f"{name}.csv", index=False)
+    return out
+
+
+@pytest.mark.parametrize("name", STUDY_FIGURES["generalization"])
+def test_equal_accuracies_give_equal_bars(tables: Path, name: str) -> None:
+    drawn = figure_of(name, tables)
+    values: dict[str, set[float]] = {}
+
+    def add(what: str, numbers: Any) -> None:
+        if numbers is not None:
+            known = (float(one) for one in numbers if one is not None)
+            values.setdefault(what, set()).update(round(one, 6) for one in known if math.isfinite(one))
+
+    for trace in drawn.data:
+        if trace.type == "bar":
+            add(trace.name, trace.x)
+        elif trace.showlegend or trace.mode == "text":
+            continue
+        elif "interpolation" in name or name == "imagenet_sketch_classes":
+            add(f"opacity {trace.marker.opacity}", trace.y)
+        elif name == "top5_and_f1":
+            add(str(trace.hovertemplate), trace.x)
+        elif name == "effective_robustness" and trace.mode == "markers":
+            add("held-out", trace.y)
+    assert values
+    assert all(len(found) <= 1 for found in values.values()), values
+    if "held-out classes" in values:
+        assert values["held-out classes"] == {25.0}  # of all three classes, in every figure
+        assert values["seen classes"] == {60.0}
+
+
+def test_screened_classes_stand_beside_by_name_and_are_the_same_for_all_models(tables: Path) -> None:
+    main, beside = (pd.read_csv(tables / f"told_apart{name}.csv") for name in ("", "_screened"))
+    assert set(main["held_out_classes"]) == {"axe, banana, bed"}
+    assert set(beside["held_out_classes"]) == {"axe, banana"}
+    assert main["held_out"].round(9).unique().tolist() == [0.25]
+    assert beside["held_out"].round(9).unique().tolist() == [0.35]
+    assert beside["model"].nunique() == 3  # although only RN50 has upper bounds
+    assert set(pd.read_csv(tables / "screened.csv")["model"]) == {"rn50"}
+
+
+def test_rows_of_unlike_classes_are_not_drawn(evaluated: pd.DataFrame) -> None:
+    kinds = accuracy_kinds(evaluated)
+    unlike = (kinds["model"] == "vit-s-32") & (kinds["test_domain"] == "sketch")
+    kinds.loc[unlike, "held_out_classes"] = "axe, banana"
+    with pytest.raises(InputError, match=r"sketch.*vit-s-32.*bed"):
+        settings_bars(side_by_side(kinds, "model"))
