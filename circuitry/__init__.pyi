@@ -10,8 +10,6 @@ from . import representations as representations
 from . import runs as runs
 from . import study as study
 from . import training as training
-from .cards.card_folder import CardFolder as CardFolder
-from .cards.card_jobs import unit_cards as unit_cards
 from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains
 from .circuits.attribution import attribute as attribute

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from circuitry.runs import Work, WorkSettings, run_script
-from circuitry import CardFolder, GraphFolder, unit_cards
-from circuitry.cards import CardSettings, UnitCard, UnitName
+from circuitry import GraphFolder
+from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName, unit_cards
 from circuitry.study import QuickstartModel
 from circuitry.study.mixtures import caption_words
 
@@ -62,7 +62,11 @@ def summarise(cards: CardFolder) -> None:
     named = [(card, card.name) for card in found if card.name is not None]
     strong = [(card, name) for card, name in named if not name.weak]
     styles = sum(name.style for _, name in strong)
-    print(f"{len(found)} units, {len(named)} with a name, {len(strong)} better than chance, {styles} of a style.")
+    labels = sum(name.correlation > max(name.references[kind][1] for kind in ("class", "domain")) for _, name in strong)
+    print(
+        f"{len(found)} units, {len(named)} with a name, {len(strong)} better than chance, {labels} better than the "
+        f"best class or domain label, {styles} of a style."
+    )
     for card, name in sorted(strong, key=lambda one: -one[1].correlation)[:10]:
         print(in_words(card, name))
     print(f"cards: {cards.path}")

@@ -12,7 +12,7 @@ from circuitry.cards.unit_card import ACTIVATION, EFFECT
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
 
-KINDS = ("zero", "mean", "other-domains")
+REPLACED_BY = ("zero", "mean", "other-domains")
 """What replaces a unit in exact effects."""
 
 
@@ -110,7 +110,7 @@ def site_arrays(
             (shape,) = shapes
             joined = np.stack([np.zeros(shape, np.float32) if some is None else some for some in heat], 1)
             arrays[f"{by}/heat"] = as_heat(joined, arrays["heat_scale"])
-    for kind in KINDS:
+    for kind in REPLACED_BY:
         of = {key: _placed(found, kind, site, units) for key, found in exact.items() if f"{kind}/{site}" in found}
         arrays[f"exact/{kind}"] = scores.by_key(site, of, np.nan)
     return arrays

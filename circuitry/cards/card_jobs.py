@@ -222,7 +222,11 @@ class CardJobs:
         arrays = site_arrays(self.scores, site, self._seen, exact, self.settings.bins)
         header = {"site": site, "kind": unit_kind(self.clip.encoder, site), "baseline": self.baseline}
         activations, worded = site_activations(self.scores, site, self._seen), self._worded
-        names = [None] * activations.shape[1] if worded is None else name_units(activations, worded)
+        names = (
+            [None] * activations.shape[1]
+            if worded is None
+            else name_units(activations, worded, seed=self.settings.seed)
+        )
         write_json(path.with_suffix(".json"), names_as_json(names))
         write_arrays(path, CARDS_FORMAT, header, arrays)
         return [path.with_suffix(".json"), path]

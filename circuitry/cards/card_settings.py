@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from circuitry.cards.top_images import GRADIENT, TOP
+from circuitry.cards.top_images import GRADIENT, TOP_IMAGES
 from circuitry.cards.vocabulary import read_vocabulary
 from circuitry.circuits.circuit_settings import Rule
 from circuitry.data.parts import ItemKey, item_column
@@ -26,7 +26,7 @@ class CardSettings:
     n_images: int = 50
     """Images per class and domain that units are looked at on, first those that a circuit was found on; classes without
     circuits count, too."""
-    top: int = TOP
+    top: int = TOP_IMAGES
     """Top images of a unit in a domain."""
     bins: int = 30
     """Bins of the histograms."""
@@ -35,13 +35,15 @@ class CardSettings:
     exact_images: int = 4
     """Images of a class and domain on which exact effects are measured, of those that the circuit was found on."""
     exact_units: int = 10
-    """Units of a site and circuit whose exact effects are measured, the largest scores first; 0 for none."""
+    """UnitsBySite of a site and circuit whose exact effects are measured, the largest scores first; 0 for none."""
     vocabulary: Vocabulary = None
     """Words that name units (default: names of classes and domains, styles, ImageNet's classes, and about 470 words for
     colours, textures, materials, shapes, parts, lines, media and lettering)."""
     items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
     """A listing of the images and its column that names what an image shows; names are fitted on one half of the items
     and tested on the other (default: the name of the file)."""
+    seed: int = 0
+    """Seed of the permutations and of the random words that names are compared with."""
 
     def __post_init__(self) -> None:
         least = {"n_images": 1, "top": 1, "bins": 1, "exact_images": 1, "exact_units": 0}

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from circuitry.cards.card_folder import CARDS_FORMAT, thumbnail_file
-from circuitry.cards.top_images import TopLists, Units, Watched, watch_units
+from circuitry.cards.top_images import TopLists, UnitsBySite, Watched, watch_units
 from circuitry.cards.unit_card import CardImage
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.data.domains import ImageRecord
@@ -37,7 +37,7 @@ def image_id(record: ImageRecord) -> str:
 def write_domain(
     clip: Clip,
     shown: Iterator[tuple[list[ImageRecord], Task]],
-    units: Units,
+    units: UnitsBySite,
     path: Path,
     found_on: Collection[ImageRecord],
     top: int,

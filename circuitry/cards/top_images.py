@@ -23,10 +23,10 @@ from circuitry.runs.errors import InputError
 
 GRADIENT = left_rule(1)
 """Gradient times activation: the effects at all sites from one run."""
-TOP = 9
+TOP_IMAGES = 9
 """Images of a unit in a domain."""
 
-Units = Mapping[str, np.ndarray]
+UnitsBySite = Mapping[str, np.ndarray]
 """Numbers of units by site."""
 Shown = Iterable[tuple[Sequence[str], Task]]
 """Names of images, and the task with these images."""
@@ -48,7 +48,7 @@ class Watched(NamedTuple):
     """Effect on the task's metric [batch, units] by site."""
 
 
-def watch_units(shown: Shown, units: Units, rule: QuadratureRule = GRADIENT) -> Iterator[Watched]:
+def watch_units(shown: Shown, units: UnitsBySite, rule: QuadratureRule = GRADIENT) -> Iterator[Watched]:
     """Yield what some units do in many images, batch by batch.
 
     Raises:
@@ -107,7 +107,7 @@ class TopLists:
         ...     lists.add(watched)
     """
 
-    def __init__(self, units: Units, k: int = TOP) -> None:
+    def __init__(self, units: UnitsBySite, k: int = TOP_IMAGES) -> None:
         if k < 1:
             raise InputError(f"At least one image of a unit is kept, but k={k} was given.")
         self.ids: list[str] = []
@@ -129,7 +129,7 @@ class TopLists:
 
 
 def top_images(
-    shown: Shown, units: Units, k: int = TOP, *, rule: QuadratureRule = GRADIENT
+    shown: Shown, units: UnitsBySite, k: int = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
 ) -> dict[str, dict[tuple[str, int], TopImages]]:
     """Return the images in which units are most active, and those in which they contribute most to the metric.
 

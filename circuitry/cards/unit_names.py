@@ -27,7 +27,7 @@ from circuitry.runs.errors import InputError
 
 MOST_WORDS = 3
 """Words of a name."""
-CANDIDATES = 10
+MOST_CANDIDATES = 10
 """Words that a name is made of."""
 LEAST_GAIN = 0.01
 """Share of the activation's variance that a further word must explain."""
@@ -110,9 +110,8 @@ def name_units(
     permuted = [rng.permutation(len(halves[1].classes)) for _ in range(PERMUTATIONS)]
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
-        candidates = np.argsort(-scores[unit], kind="stable")[:CANDIDATES]
-        other = int(rng.integers(len(images.words)))
-        names.append(_named(unit, candidates, other, halves, permuted, images))
+        candidates = np.argsort(-scores[unit], kind="stable")[:MOST_CANDIDATES]
+        names.append(_named(unit, candidates, rng.permutation(len(images.words)), halves, permuted, images))
     return names
 
 
@@ -150,7 +149,7 @@ class _Half:
 def _named(
     unit: int,
     candidates: np.ndarray,
-    other: int,
+    drawn: np.ndarray,
     halves: Sequence[_Half],
     permuted: Sequence[np.ndarray],
     images: WordedImages,
@@ -166,8 +165,9 @@ def _named(
     standard = _standardised(predicted[:, None])[:, 0]
     alone = fitted_on.words(candidates).T @ goal
     rest = [int(i) for i in np.argsort(-alone, kind="stable") if i not in words]
-    correlate = tested_on.words(np.array([*candidates[rest[:1]], other])).T @ shown / len(shown)
     best = candidates[words]
+    other = int(next((word for word in drawn if word not in best), drawn[0]))
+    correlate = tested_on.words(np.array([*candidates[rest[:1]], other])).T @ shown / len(shown)
     return UnitName(
         words=tuple(images.words[i] for i in best),
         weights=tuple(map(float, weights)),

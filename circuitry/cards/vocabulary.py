@@ -28,9 +28,9 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
-    """Return the words that name some domains: their own names, and the style words of DomainNet's."""
+    """Return the words that name some domains: their names, and each style word of DomainNet's domains."""
     own = [word for domain in domains for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS]
-    return frozenset(map(readable, [*domains, *own]))
+    return frozenset(map(readable, [*domains, *own, *" ".join(own).split()]))
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -63,10 +63,10 @@ def _as_large(graph: AttributionGraph, other: AttributionGraph) -> AttributionGr
 
     Variants of a run store all node scores, but keep one unit.
     """
-    share, budget = (other.settings.get(name, graph.settings.get(name)) for name in ("node_fraction", "budget"))
-    if graph.settings.get("node_fraction") == share:
+    share, budget = other.settings.get("node_fraction"), other.settings.get("budget", SAME_SHARE)
+    if share is None or graph.settings.get("node_fraction") == share:
         return graph
-    return replace(graph, kept_units=strongest_units(graph.node_scores, share, budget or SAME_SHARE), edge_scores={})
+    return replace(graph, kept_units=strongest_units(graph.node_scores, share, budget), edge_scores={})
 
 
 def _series(

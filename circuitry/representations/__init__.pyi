@@ -5,7 +5,7 @@ from .feature_sharing import compare_features as compare_features
 from .features import ImageFeatures as ImageFeatures
 from .features import feature_frequency as feature_frequency
 from .features import feature_summary as feature_summary
-from .features import top_images as top_images
+from .features import images_of_feature as images_of_feature
 from .grams import read_representations as read_representations
 from .kernel_alignment import cka as cka
 from .probes import SiteProbes as SiteProbes

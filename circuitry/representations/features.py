@@ -182,7 +182,7 @@ def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[in
     return [int(feature) for feature in order["feature"][:n]]
 
 
-def top_images(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
+def images_of_feature(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
     """Return the images of a domain, as paths below the data's root, in which a feature is most active.
 
     Only images with the feature among their 20 strongest count.

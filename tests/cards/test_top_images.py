@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, Task, class_logit, in_components
+from circuitry import Encoder, InputError, Task, class_logit, in_components, in_feature_basis
 from circuitry.cards import top_images, unit_kind
 from circuitry.cards.top_images import TopLists, watch_units
 from tests.support.assert_same import assert_same
+from tests.support.feature_bases import encode_by_hand, make_sae
 from tests.support.oracles import brute_force_nodes, setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -134,6 +135,19 @@ def test_heads_have_the_length_of_z_and_maps_without_the_class_token() -> None:
     assert np.abs(top.heat[0].reshape(patches) - np.round(first)).max() <= 1
     kinds = [unit_kind(heads, name) for name in (site, "transformer.resblocks.0.mlp")]
     assert kinds == ["head", "neuron"]
+
+
+def test_latents_are_units(resnet: nn.Module) -> None:
+    encoder, images, weights = setting(resnet, 5)
+    channels = hooked(resnet, images, "layer3.0")
+    sae = make_sae(channels.shape[1], dtype=torch.float)
+    latents = in_feature_basis(encoder, {"layer3.0": sae})
+    task = Task(latents, images, class_logit(weights, 0), work=QUIET)
+    units = np.arange(sae.n_features)
+    found = top_images([(NAMES[:5], task)], {"layer3.0": units}, k=1)["activation"]
+    strength = encode_by_hand(sae, channels.movedim(1, -1)).flatten(1, 2).amax(1).numpy()
+    assert_same([found["layer3.0", int(unit)].values.sum() for unit in units], strength.max(0), at_least=1e-3)
+    assert unit_kind(latents, "layer3.0") == "latent"
 
 
 @pytest.mark.parametrize("tower", ["swin", "convnext", "timm-vit", "clip-efficientnet"])

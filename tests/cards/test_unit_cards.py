@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from circuitry import CardFolder, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule, unit_cards
-from circuitry.cards import CardJobs, CardSettings
+from circuitry import Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
+from circuitry.cards import CardFolder, CardJobs, CardSettings, unit_cards
 from circuitry.cards.card_arrays import clarity
 from circuitry.runs import Rank, Work
+from circuitry.runs.manifest import write_sealed
 from tests.support.assert_same import assert_same
 from tests.support.extraction import TEMPLATES, contents
 from tests.support.work import QUIET
@@ -38,7 +39,7 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(N):
                 pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
                 Image.fromarray(pixels // (2 if domain == "sketch" else 1)).save(place / f"{i}.png")
-    rules = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
+    rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
     images = DomainFolder(root / "images")
     extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, node_fraction=0.05, **rules)
     made(clip, root, root / "cards")
@@ -181,7 +182,7 @@ def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> Non
 
 def other_version(cards: Path) -> None:
     about = json.loads((cards / "manifest.json").read_text())
-    (cards / "manifest.json").write_text(json.dumps(about | {"format": "circuitry unit cards 0"}))
+    write_sealed(cards / "manifest.json", about | {"format": "circuitry unit cards 0"})
 
 
 def damaged(cards: Path) -> None:

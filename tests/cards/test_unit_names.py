@@ -1,6 +1,7 @@
 """Names against planted units and brute force, and the two checks that a score of names must pass."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -15,9 +16,9 @@ from tests.support.assert_same import assert_same
 
 WORDS = ("cat", "dog", "fish", "sketch", "stripes", "noise a", "noise b")
 N = 600
-CLASSES = np.array(WORDS[:3])[np.arange(N) % 3]
-DOMAINS = np.array(["real", "sketch"])[np.arange(N) // 3 % 2]
-TESTED = np.arange(N) // 6 % 2 == 1
+CLASSES: np.ndarray = np.array(WORDS[:3])[np.arange(N) % 3]
+DOMAINS: np.ndarray = np.array(["real", "sketch"])[np.arange(N) // 3 % 2]
+TESTED: np.ndarray = np.arange(N) // 6 % 2 == 1
 
 
 def worded(seed: int = 0) -> WordedImages:
@@ -78,22 +79,24 @@ def test_scores_equal_numpy_and_a_count_by_hand() -> None:
     activation = planted(images)[:, unit]
     name = names(planted(images), images)[unit]
     columns = [images.probabilities[:, WORDS.index(word)] for word in name.words]
-    predicted = sum(weight * column for weight, column in zip(name.weights, columns, strict=True))
+    predicted = np.array(columns).T @ name.weights
     assert name.correlation == pytest.approx(np.corrcoef(predicted[TESTED], activation[TESTED])[0, 1])
-    there = TESTED & (DOMAINS == "sketch")
+    there: np.ndarray = TESTED & (DOMAINS == "sketch")
     assert name.by_domain["sketch"][0] == pytest.approx(np.corrcoef(predicted[there], activation[there])[0, 1])
-    active = set(np.argsort(-activation[TESTED])[: round(0.05 * TESTED.sum())].tolist())
+    active = set(np.argsort(-activation[TESTED])[: round(0.05 * np.count_nonzero(TESTED))].tolist())
     hits, precisions = 0, []
     for rank, place in enumerate(np.argsort(-predicted[TESTED]).tolist(), start=1):
         if place in active:
             hits += 1
             precisions.append(hits / rank)
     assert name.auprc == pytest.approx(np.mean(precisions))
-    label = images.classes == np.array(name.references["class"][0])
+    label = np.array(images.classes) == name.references["class"][0]
     assert name.references["class"][1] == pytest.approx(np.corrcoef(label[TESTED], activation[TESTED])[0, 1])
     word = images.probabilities[TESTED, WORDS.index(name.references["random word"][0])]
     assert name.references["random word"][1] == pytest.approx(np.corrcoef(word, activation[TESTED])[0, 1])
-    assert name.chance == pytest.approx(1.645 / math.sqrt(TESTED.sum()), rel=0.35)  # of a permutation, nearly normal
+    assert name.chance == pytest.approx(
+        1.645 / math.sqrt(np.count_nonzero(TESTED)), rel=0.35
+    )  # of a permutation, nearly normal
 
 
 def test_information_is_that_of_the_formula() -> None:
@@ -117,8 +120,8 @@ def test_words_fit_as_well_as_any_of_as_many() -> None:
     assert chosen.tolist() == [1, 4]  # a negative weight is not given
     assert (weights > 0).all()
 
-    def error(some: tuple[int, ...]) -> float:
-        columns = words[:, some] - words[:, some].mean(0)
+    def error(some: Iterable[int]) -> float:
+        columns = words[:, list(some)] - words[:, list(some)].mean(0)
         solved = np.linalg.lstsq(columns, goal, rcond=None)[0]
         return float(((columns @ solved - goal) ** 2).sum()) if (solved > 0).all() else math.inf
 

@@ -82,8 +82,8 @@ def test_vocabularies(clip: Clip, tmp_path: Path) -> None:
     everything = vocabulary_of(clip, ["ice_cream"])
     assert everything[0] == "ice cream"
     assert {"tench", "striped", "doodle"} <= set(everything)
-    assert words_of_domains(["quickdraw", "real", "night_time"]) == {
-        *("quickdraw", "doodle", "real", "photo", "snapshot", "night time")
+    assert words_of_domains(["infograph", "real", "night_time"]) == {
+        *("infograph", "informational chart", "informational", "chart", "real", "photo", "snapshot", "night time")
     }
 
 

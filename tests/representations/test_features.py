@@ -19,7 +19,7 @@ from circuitry.representations import (
     compare_features,
     feature_frequency,
     feature_summary,
-    top_images,
+    images_of_feature,
 )
 from circuitry.representations.cells import cut_images
 from circuitry.representations.feature_sharing import chance_share, feature_share
@@ -272,9 +272,9 @@ def test_top_images_are_the_most_active() -> None:
             ("b", "real", [3], [0.7]),
         ]
     )
-    assert top_images(features, 1, "real", 2) == ["real/a/1.png", "real/b/2.png"]
-    assert top_images(features, 1, "real", 9) == ["real/a/1.png", "real/b/2.png", "real/a/0.png"]
-    assert top_images(features, 9, "real", 2) == []
+    assert images_of_feature(features, 1, "real", 2) == ["real/a/1.png", "real/b/2.png"]
+    assert images_of_feature(features, 1, "real", 9) == ["real/a/1.png", "real/b/2.png", "real/a/0.png"]
+    assert images_of_feature(features, 9, "real", 2) == []
 
 
 # Refusals

@@ -20,8 +20,8 @@ from circuitry.representations import (
     default_vocabulary,
     extract_features,
     image_features,
+    images_of_feature,
     name_features,
-    top_images,
 )
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table
 from tests.support.tiny_clip import Tiny
@@ -223,7 +223,7 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
     weak = "?" if names["weak"].tolist()[feature] else ""
     assert f"{names['name'].tolist()[feature]}{weak} ({feature})" in page
     assert f"{int(bool(weak))} of these 1 names" in page
-    assert top_images(found, feature, "real", 1)
+    assert images_of_feature(found, feature, "real", 1)
     absent = next(i for i in range(64) if i not in features.index) if len(features) < 64 else 64
     with pytest.raises(InputError, match=f"Feature {absent} "):
         add_features(Report("None"), found, table, images, [absent])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.data.captions import caption, image_rng
+from circuitry.data.captions import PATTERNS, caption, image_rng
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.file_check import MissingFiles, check_file
 from circuitry.data.imagenet_classes import class_key
@@ -42,10 +42,14 @@ def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
 def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
 
+    Articles and the words of the sentences round style and class are left out.
+
     Raises:
         InputError: as `read_captions`.
     """
-    return tuple(sorted({word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}))
+    found = {word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}
+    sentence = {word.strip(".,") for pattern in PATTERNS for word in pattern.split()}
+    return tuple(sorted(found - sentence - {"", "a", "an"}))
 
 
 def generated_captions(seed: int = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:

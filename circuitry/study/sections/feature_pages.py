@@ -18,9 +18,9 @@ from circuitry.representations.features import (
     ImageFeatures,
     feature_frequency,
     feature_summary,
+    images_of_feature,
     least_shared,
     most_shared,
-    top_images,
 )
 from circuitry.runs.errors import InputError
 
@@ -103,7 +103,9 @@ def _add_group(
         )
     labels = _labels(known, chosen)
     cells = {
-        (label, domain): [load_image(images.root / path) for path in top_images(features, feature, domain, PER_CELL)]
+        (label, domain): [
+            load_image(images.root / path) for path in images_of_feature(features, feature, domain, PER_CELL)
+        ]
         for feature, label in labels.items()
         for domain in features.domains
     }
