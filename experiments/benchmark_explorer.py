@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 from circuitry.runs import InputError, run_script
-from circuitry import CardFolder, GraphFolder
-from circuitry.cards import CardImage, TopImages, UnitCard, UnitName, WordCheck
+from circuitry import GraphFolder
+from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.cards.card_folder import ActivationTable
 from circuitry.explorer import ExplorerSettings, export_explorer
 from circuitry.interventions import FaithfulnessCurve

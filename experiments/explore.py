@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from circuitry.runs import InputError, WorkSettings, run_script
-from circuitry import CardFolder, CausalChecks, Comparison, GraphFolder
+from circuitry import CausalChecks, Comparison, GraphFolder
+from circuitry.cards import CardFolder
 from circuitry.explorer import ExplorerSettings, ModelView, export_explorer, read_curves, view_model
 from circuitry.interventions import CheckSettings
 from circuitry.study import QuickstartModel

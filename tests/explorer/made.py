@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from circuitry import CardFolder, GraphFolder
-from circuitry.cards import CardImage, TopImages, UnitCard, UnitName, WordCheck
+from circuitry import GraphFolder
+from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.cards.card_folder import ActivationTable
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
 from circuitry.interventions import FaithfulnessCurve
