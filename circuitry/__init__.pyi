@@ -2,6 +2,7 @@ from . import cards as cards
 from . import circuits as circuits
 from . import comparison as comparison
 from . import data as data
+from . import explorer as explorer
 from . import interventions as interventions
 from . import models as models
 from . import reports as reports

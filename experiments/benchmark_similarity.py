@@ -8,13 +8,12 @@ cores for 100 classes, or more than 1.5 GiB, is too slow.
     python experiments/benchmark_similarity.py      # 100 classes in 6 domains, 4 parts: 4.8 GiB on disk
 """
 
-import json
 import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from circuitry.runs import run_script, whole_file
+from circuitry.runs import claim, run_script
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
 from circuitry.circuits.budgets import strongest_units
@@ -82,10 +81,7 @@ def write_graphs(folder: Path, config: Config) -> None:
             edges = {(u, d): rng.normal(size=(len(kept[d]), len(kept[u]))) for u, d in pairwise(inner)}
             graph = AttributionGraph(tuple(UNITS), scores, kept, edges, {}, 50, name, domain)
             graph.save(graph_file(folder, name, domain, part))
-    with whole_file(folder / "manifest.json") as temporary:
-        temporary.write_text(
-            json.dumps({"format": EXTRACTION_FORMAT, "config": {"n_parts": config.parts}, "jobs": jobs})
-        )
+    claim(folder, EXTRACTION_FORMAT, {"n_parts": config.parts, "model": "random", "seed": config.seed}, jobs=jobs)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ ROOMS = (
         "interventions",
         "cards",
         "reports",
+        "explorer",
         "study",
     ),
 )

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import DomainFolder, InputError
+from circuitry import DomainFolder, InputError, compare_domains
 from circuitry.circuits import RuleChoice, midpoint_rule
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.circuits.rule_choice import MeasuredRule
 from circuitry.models import Encoder, ResidualStream
-from circuitry.runs.manifest import write_json
+from circuitry.runs import claim
 from tests.circuits.test_edge_oracles import LN3, ON_PAPER
 from tests.circuits.test_measures import random_graph
+from tests.explorer.made import make_curve, make_graphs, unpack
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import script
 from tests.support.stream_scores import edge_scores
@@ -63,7 +64,7 @@ def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys
             made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
             graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
             graph.save(graph_file(folder, name, domain, part))
-    write_json(folder / "manifest.json", {"format": EXTRACTION_FORMAT, "config": {"n_parts": 2}, "jobs": jobs})
+    claim(folder, EXTRACTION_FORMAT, {"n_parts": 2}, jobs=jobs)
     module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
     found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
     assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1
@@ -165,3 +166,36 @@ def test_ways_to_use_the_cores_are_timed_quiet_and_beside_busy_processes(monkeyp
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
     table = module.run(module.Config(models=("rn-tiny",), images=(2,), rounds=1, busy=1))
     assert table["seconds, quiet"].tolist() == table["seconds, 1 busy"].tolist() == [20, 20, 20, 21, 21 / 5]
+
+
+def test_the_explorer_of_made_up_cards_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("benchmark_explorer")
+    monkeypatch.setattr(module, "measure", lambda page, graphs, config: pd.DataFrame({"step": ["opening"]}))
+    graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
+    module.main(module.Config(circuits=graphs.path, out=tmp_path / "page", units=20, images=20))
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("sizes", "thumbnails", "steps", "export"))
+    assert (tmp_path / "page" / "data" / "cards" / "2.js").is_file()
+    with pytest.raises(InputError, match=r"benchmark_similarity\.py --classes 60"):
+        module.main(module.Config(circuits=tmp_path / "none"))
+
+
+def test_the_explorer_of_a_run_has_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("explore")
+    graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
+    make_graphs(tmp_path / "circuits-own-style", ("axe",), ("real", "sketch"))
+    make_curve("axe", "real").save(tmp_path / "faithfulness" / "axe" / "real.absolute.all.safetensors")
+    for name, comparison in compare_domains(graphs).items():
+        comparison.save(tmp_path / "comparisons" / name)
+    module.main(module.Config(run=tmp_path))
+    assert f"explorer: {tmp_path / 'explorer' / 'index.html'}" in capsys.readouterr().out
+    _, index, _ = unpack((tmp_path / "explorer" / "data" / "index.js").read_text())
+    assert list(index["curves"]) == ["axe/real"]
+    assert index["variants"] == ["own-style texts"]
+    assert {one["measure"] for one in index["comparisons"]} == {"node_overlap", "edge_jaccard", "wl_kernel"}
+    assert "cards" not in index
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        module.main(module.Config(run=tmp_path, comparisons=tmp_path / "empty"))

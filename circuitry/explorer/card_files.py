@@ -1,0 +1,228 @@
+"""Cards of units as the page reads them: a script for each site, held-out images by class, and thumbnails. No torch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from circuitry.cards.card_folder import CardFolder
+from circuitry.cards.unit_card import ACTIVATION, EFFECT, UnitCard, UnitName
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.explorer.unit_files import UnitTally
+from circuitry.explorer.view_files import ModelView, Script, answer_arrays
+from circuitry.runs.errors import InputError
+
+NO_PICTURE = np.uint32(0xFFFFFFFF)
+_STEPS = 15
+
+
+File = Callable[[str, bytes, str], None]
+"""Writes a file, by name, content and kind."""
+
+
+def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
+    """Raise an `InputError` for cards of other circuits."""
+    of, ours = cards.manifest["config"].get("circuits"), graphs.manifest["config_hash"]
+    if of != ours:
+        raise InputError(
+            f"The cards are of the circuits with digest {of}, but those in {graphs.path} have {ours}: make the cards "
+            f"of these with python experiments/unit_cards.py --circuits {graphs.path}."
+        )
+
+
+class _Pictures:
+    """The images that the page shows, numbered as they are asked for."""
+
+    def __init__(self, cards: CardFolder) -> None:
+        self._images = cards.images
+        self.numbers: dict[str, int] = {}
+
+    def number(self, image_id: str) -> int:
+        return self.numbers.setdefault(image_id, len(self.numbers))
+
+    def rows(self) -> Iterator[list[object]]:
+        """Yield id, path, class, domain, and whether a circuit was found on it."""
+        for name in self.numbers:
+            image = self._images[name]
+            yield [name, image.relative, image.class_name, image.domain, bool(image.found_on)]
+
+
+def pack_cards(
+    script: Script,
+    file: File,
+    cards: CardFolder,
+    tally: UnitTally,
+    view: ModelView | None,
+    images_per_list: int,
+    held_out_images: int,
+) -> dict[str, object]:
+    """Write the cards, held-out images and thumbnails; return what the index says of them.
+
+    Args:
+        script, file: How to write.
+        cards: Cards of all units.
+        tally: The units of the circuits.
+        view: Answers of the model, if any; images with one are shown first.
+        images_per_list: Top images of a unit in a domain.
+        held_out_images: Images of a class in a domain that its circuit was not found on.
+    """
+    pictures = _Pictures(cards)
+    by_site: dict[str, list[int]] = {}
+    for site, unit in cards.units():
+        by_site.setdefault(site, []).append(unit)
+    names: dict[str, list[list[object]]] = {}
+    for place, site in enumerate(tally.sizes):
+        if site not in by_site:
+            continue
+        found = [cards.card(site, unit) for unit in by_site[site]]
+        script(f"cards/{place}", _card_header(found), _card_arrays(found, pictures, images_per_list))
+        rows = [[card.unit, card.name.name, bool(card.name.weak), bool(card.name.style)] for card in found if card.name]
+        names[str(place)] = rows
+    held = _held_out(cards, held_out_images, {} if view is None else view.answers)
+    columns = {unit: column for column, unit in enumerate(cards.units())}
+    loudest, rows_of = _read_activations(cards, sorted({name for some in held.values() for name in some}))
+    shown = []
+    for place, class_name in enumerate(tally.classes):
+        chosen = held.get(class_name, [])
+        units = [unit for unit in tally.units_of(class_name) if unit in columns]
+        if not chosen or not units:
+            continue
+        shown.append(place)
+        some = [name for name in chosen if name in rows_of]
+        arrays = _fired(some, units, columns, loudest, rows_of)
+        arrays |= answer_arrays(view, [cards.images[name].relative for name in some])
+        arrays["pictures"] = np.array([pictures.number(name) for name in some], np.uint32)
+        sites = list(tally.sizes)
+        arrays["sites"] = np.array([sites.index(site) for site, _ in units], np.uint16)
+        arrays["units"] = np.array([unit for _, unit in units], np.uint32)
+        script(f"images/{place}", {}, arrays)
+    script("pictures", {"pictures": list(pictures.rows())}, {})
+    for name in pictures.numbers:
+        file(f"thumbnails/{name}.webp", cards.thumbnail(name), "thumbnails")
+    return {
+        "cards": [place for place, site in enumerate(tally.sizes) if site in by_site],
+        "images": shown,
+        "names": names,
+        "words": cards.words.sentence,
+    }
+
+
+def _card_header(cards: Sequence[UnitCard]) -> dict[str, object]:
+    first = cards[0]
+    return {
+        "kind": first.kind,
+        "classes": list(first.classes),
+        "domains": list(first.domains),
+        "attributedLike": first.attributed_like,
+        "exact": list(first.exact),
+        "names": [_name(card.name) for card in cards],
+        "titles": [card.title for card in cards],
+    }
+
+
+def _name(name: UnitName | None) -> dict[str, object] | None:
+    if name is None:
+        return None
+    return {
+        "name": name.name,
+        "correlation": float(name.correlation),
+        "auprc": float(name.auprc),
+        "byDomain": {domain: [float(c), float(a)] for domain, (c, a) in name.by_domain.items()},
+        "runnerUp": name.runner_up,
+        "runnerUpCorrelation": float(name.runner_up_correlation),
+        "chance": float(name.chance),
+        "weak": bool(name.weak),
+        "style": bool(name.style),
+        "references": {key: [label, float(value)] for key, (label, value) in name.references.items()},
+    }
+
+
+def _card_arrays(cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
+    """Return the cards of a site as arrays [units, ...]; exact effects are those of the measured cells alone."""
+    first = cards[0]
+    arrays = {
+        "units": np.array([card.unit for card in cards], np.uint32),
+        "edges": np.stack([card.bin_edges for card in cards]).astype(np.float32),
+        "histogram": np.minimum(np.stack([card.counts for card in cards]), 65535).astype(np.uint16),
+        "clarity": np.stack([card.clarity for card in cards]),
+        "heatScale": np.array([card.heat_scale for card in cards], np.float32),
+        "kept": np.packbits(np.stack([card.kept.ravel() for card in cards]), axis=1),
+    }
+    for kind in (ACTIVATION, EFFECT):
+        arrays |= _top_arrays(kind, cards, pictures, most)
+    cells = [np.flatnonzero(_measured(card)) for card in cards]
+    arrays["exactCells"] = np.concatenate(cells).astype(np.uint32)
+    arrays["exactCounts"] = np.array([len(some) for some in cells], np.uint32)
+    arrays["exactEffects"] = np.concatenate(
+        [
+            np.stack([card.effects.ravel()[some], *(card.exact[by].ravel()[some] for by in first.exact)], 1)
+            for card, some in zip(cards, cells, strict=True)
+        ]
+    )
+    return arrays
+
+
+def _measured(card: UnitCard) -> np.ndarray:
+    measured = np.zeros(card.effects.size, bool)
+    for effects in card.exact.values():
+        measured |= ~np.isnan(effects.ravel())
+    return measured
+
+
+def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
+    """Return picture numbers and values [units, domains, images], and heat in 4 bits, two positions in a byte."""
+    domains = cards[0].domains
+    shape = len(cards), len(domains), most
+    numbers, values = np.full(shape, NO_PICTURE), np.zeros(shape, np.float32)
+    heats = [card.top[kind][domain].heat for card in cards for domain in domains]
+    grid = next((heat.shape[1:] for heat in heats if heat is not None and len(heat)), None)
+    heat = np.zeros((*shape, 0 if grid is None else grid[0] * grid[1]), np.uint8)
+    for i, card in enumerate(cards):
+        for j, domain in enumerate(domains):
+            top = card.top[kind][domain]
+            n = min(most, len(top.ids))
+            numbers[i, j, :n] = [pictures.number(name) for name in top.ids[:n]]
+            values[i, j, :n] = top.values[:n]
+            if grid is not None and top.heat is not None:
+                heat[i, j, :n] = top.heat[:n].reshape(n, heat.shape[-1]) // (255 // _STEPS)
+    if heat.shape[-1] % 2:
+        heat = np.concatenate([heat, np.zeros((*shape, 1), np.uint8)], -1)
+    found = {"pictures": numbers, "values": values, "heat": (heat[..., ::2] << 4) | heat[..., 1::2]}
+    found["grid"] = np.array(grid or (0, 0), np.uint8)
+    return {f"{kind}/{name}": array for name, array in found.items()}
+
+
+def _held_out(cards: CardFolder, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return by class images of each domain, first those with an answer, then those that no circuit was found on."""
+    by_key: dict[tuple[str, str], list[tuple[bool, bool, str]]] = {}
+    for name, image in cards.images.items():
+        rank = (image.relative not in answered, bool(image.found_on), name)
+        by_key.setdefault((image.class_name, image.domain), []).append(rank)
+    found: dict[str, list[str]] = {}
+    for (class_name, _), images in by_key.items():
+        found.setdefault(class_name, []).extend(name for *_, name in sorted(images)[:most])
+    return found
+
+
+def _read_activations(cards: CardFolder, chosen: Sequence[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return each unit's largest activation in any image, and all activations of some images."""
+    loudest, rows, wanted = np.zeros(len(cards.units()), np.float32), dict[str, np.ndarray](), set(chosen)
+    for domain in dict.fromkeys(image.domain for image in cards.images.values()):
+        ids, values = cards.activations(domain)
+        if len(ids):
+            loudest = np.maximum(loudest, values.max(0))
+        rows |= {name: np.array(values[row]) for row, name in enumerate(ids) if name in wanted}
+    return loudest, rows
+
+
+def _fired(
+    images: Sequence[str],
+    units: Sequence[tuple[str, int]],
+    columns: Mapping[tuple[str, int], int],
+    loudest: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return how strongly units fire in some images, in 15 steps of a unit's largest activation in any image."""
+    take = np.array([columns[unit] for unit in units])
+    scale = np.where(loudest[take] > 0, loudest[take], 1)
+    fire = [np.clip(rows[name][take] / scale, 0, 1) * _STEPS for name in images]
+    return {"fire": np.round(np.array(fire).reshape(len(images), len(take))).astype(np.uint8)}

@@ -1,0 +1,231 @@
+"""Write the explorer of a folder of circuits: a page and its data, to open from disk or from any web host. No torch.
+
+    index.html             the page, with all of its code
+    data/index.js          classes, domains, sites; comparisons, measured cuts, names of units
+    data/class/<n>.js      the circuits of a class, in all domains and on parts of the images
+    data/site/<n>.js       what each unit of a site does in all circuits
+    data/cards/<n>.js      cards of the units of a site
+    data/images/<n>.js     held-out images of a class
+    data/direct/<n>.js     what components add to the embedding of a class's images; data/words.js: vectors of words
+    thumbnails/<id>.webp
+
+The page reads a file when it needs it. Names are in the data alone; files are called by numbers.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from circuitry.cards.card_folder import CardFolder
+from circuitry.circuits.budgets import SAME_SHARE
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.comparison.comparison import Comparison
+from circuitry.explorer.card_files import check_cards, pack_cards
+from circuitry.explorer.circuit_files import class_series
+from circuitry.explorer.overview import describe_comparison, describe_curves
+from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
+from circuitry.explorer.template import render_page
+from circuitry.explorer.unit_files import UnitTally
+from circuitry.explorer.view_files import ModelView, pack_view
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.manifest import NAME, write_json
+from circuitry.runs.provenance import digest, versions
+
+INDEX_PAGE = "index.html"
+MOST_BYTES = 64 << 20
+"""An export that is larger says so."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExplorerSettings:
+    """How much of the circuits the page gets."""
+
+    edges_per_node: int = 3
+    """Most edges into a unit that the page can show."""
+    twins: bool = True
+    """Circuits of two parts of the images, for the twin view; they treble the size of the circuits."""
+    images_per_list: int = 6
+    """Top images of a unit in each domain, by activation and by effect."""
+    held_out_images: int = 4
+    """Images of a class in a domain that its circuit was not found on."""
+
+    def __post_init__(self) -> None:
+        if min(self.edges_per_node, self.images_per_list) < 1 or self.held_out_images < 0:
+            raise InputError(
+                f"The explorer shows at least one edge and one image, but edges_per_node={self.edges_per_node}, "
+                f"images_per_list={self.images_per_list} and held_out_images={self.held_out_images} were given."
+            )
+
+
+class Exported(NamedTuple):
+    """What `export_explorer` wrote; as text, the lines that a script prints."""
+
+    page: Path
+    n_bytes: dict[str, int]
+    """Size by kind of file: the page, index, class, site, cards, images, thumbnails."""
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{kind} {size / 2**20:.1f}" for kind, size in self.n_bytes.items())
+        return f"explorer: {self.page}\nMiB: {sum(self.n_bytes.values()) / 2**20:.1f} ({sizes})"
+
+
+@dataclass
+class _Folder:
+    """The folder that is being filled; it knows which files are new."""
+
+    path: Path
+    export: str
+    sizes: dict[str, int] = field(default_factory=dict)
+    written: set[Path] = field(default_factory=set)
+
+    def script(self, key: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
+        content = pack_script(key, self.export, header, arrays).encode()
+        self.file(f"data/{key}.js", content, key.partition("/")[0])
+
+    def file(self, name: str, content: bytes, kind: str) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)  # what is torn is replaced: the page itself is written last
+        self.written.add(path)
+        self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
+
+
+def export_explorer(
+    graphs: GraphFolder,
+    out: str | PathLike[str],
+    *,
+    comparisons: Mapping[str, Comparison] | None = None,
+    curves: Sequence[FaithfulnessCurve] = (),
+    cards: CardFolder | None = None,
+    variants: Mapping[str, GraphFolder] | None = None,
+    model: ModelView | None = None,
+    settings: ExplorerSettings = ExplorerSettings(),
+) -> Exported:
+    """Write the explorer of a folder of circuits.
+
+    Args:
+        graphs: The circuits; an extraction that is unfinished is shown as far as it is.
+        out: Folder of the page; an earlier explorer there is replaced.
+        comparisons: Ways into the circuits, from `compare_domains`.
+        curves: Faithfulness curves of the circuits: what the cuts that the page makes were measured to do.
+        cards: Cards of the units, of the same circuits.
+        variants: Circuits that were found in another way, by what to call it, e.g. ``own-style texts``.
+        model: Predictions and direct effects on words, from `view_model`.
+        settings: How much of it.
+
+    Raises:
+        InputError: for a folder without circuits, cards of other circuits, a folder that holds something else, and
+            what reading the circuits raises.
+
+    Example:
+        >>> graphs = GraphFolder("runs/x/circuits")
+        >>> print(export_explorer(graphs, "runs/x/explorer", comparisons=compare_domains(graphs)))
+    """
+    if not graphs:
+        raise InputError(f"There is no circuit to explore in {graphs.path}: let the extraction find one.")
+    if cards is not None:
+        check_cards(cards, graphs)
+    target = Path(out)
+    _check_free(target)
+    made_of: list[object] = [graphs.manifest["config_hash"], list(graphs), len(curves), sorted(comparisons or {})]
+    export = digest(
+        [*made_of, None if cards is None else cards.manifest["config"], repr(settings), model is None, versions()]
+    )
+    folder = _Folder(target, export)
+    (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
+    write_json(target / NAME, {"format": EXPLORER_FORMAT, "study": graphs.manifest["config_hash"], "export": export})
+    tally = _write_classes(folder, graphs, variants or {}, settings)
+    for place, site in enumerate(tally.sizes):
+        folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
+    header = _describe(graphs, tally, settings, variants or {})
+    header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
+    header["curves"] = describe_curves(curves, list(tally.sizes), str(header["budget"]))
+    if cards is not None:
+        most = settings.images_per_list, settings.held_out_images
+        header |= pack_cards(folder.script, folder.file, cards, tally, model, *most)
+    if model is not None:
+        header |= pack_view(folder.script, model, graphs.classes)
+    counts = {f"counts/{place}": tally.counts(site) for place, site in enumerate(tally.sizes)}
+    folder.script("index", header, counts)
+    for old in [*target.glob("data/**/*.js"), *target.glob("thumbnails/*.webp")]:
+        if old not in folder.written:
+            old.unlink()
+    page = render_page(str(header["title"])).encode()
+    with whole_file(target / INDEX_PAGE) as temporary:
+        temporary.write_bytes(page)
+    folder.sizes["page"] = len(page)
+    if sum(folder.sizes.values()) > MOST_BYTES:
+        log.warning(
+            "The explorer has more than %d MiB: fewer images in each list, or twins=False, make it smaller.",
+            MOST_BYTES >> 20,
+        )
+    return Exported(target / INDEX_PAGE, folder.sizes)
+
+
+def _check_free(target: Path) -> None:
+    """Raise an `InputError` for a folder with something else in it."""
+    if target.is_dir() and any(target.iterdir()) and not (target / INDEX_PAGE).is_file() and not _ours(target):
+        raise InputError(f"{target} is not empty and no explorer: choose another folder.")
+    if (target / INDEX_PAGE).is_file() and not _ours(target):
+        raise InputError(f"{target} has an {INDEX_PAGE} that is no explorer's: choose another folder.")
+
+
+def _ours(target: Path) -> bool:
+    path = target / NAME
+    return path.is_file() and "circuitry explorer" in path.read_text(encoding="utf-8", errors="replace")
+
+
+def _write_classes(
+    folder: _Folder, graphs: GraphFolder, variants: Mapping[str, GraphFolder], settings: ExplorerSettings
+) -> UnitTally:
+    """Write the circuits of every class, each read once, and return what units do over all of them."""
+    tally = UnitTally(list(graphs))
+    for place, class_name in enumerate(graphs.classes):
+        headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
+        for series in class_series(graphs, variants, class_name, settings.edges_per_node, settings.twins):
+            arrays |= {f"{len(headers)}/{name}": array for name, array in series.arrays.items()}
+            headers.append(series.header)
+            if not series.header["variant"] and series.header["part"] is None:
+                tally.add((class_name, str(series.header["domain"])), series.graph)
+        folder.script(f"class/{place}", {"class": class_name, "series": headers}, arrays)
+    return tally
+
+
+def _describe(
+    graphs: GraphFolder, tally: UnitTally, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
+) -> dict[str, object]:
+    """Return what the page has to know before it reads a circuit."""
+    config, first = graphs.manifest["config"], graphs[next(iter(graphs))]
+    places = {name: i for i, name in enumerate(graphs.classes)}, {name: i for i, name in enumerate(graphs.domains)}
+    return {
+        "title": f"Circuits of {config['model']}",
+        "graphs": graphs.path.as_posix(),
+        "study": graphs.manifest["config_hash"],
+        "finished": [len(graphs), len(graphs.manifest["jobs"])],
+        "classes": list(graphs.classes),
+        "domains": list(graphs.domains),
+        "sites": [{"name": site, "units": size} for site, size in tally.sizes.items()],
+        "circuits": [[places[0][name], places[1][domain]] for name, domain in graphs],
+        "budget": first.settings.get("budget", SAME_SHARE),
+        "nodeFraction": first.settings.get("node_fraction", _share_kept(tally.sizes, first.kept_units)),
+        "edgesPerNode": settings.edges_per_node,
+        "variants": list(variants),
+        "made": {name: _word(value) for name, value in graphs.settings.items()} | graphs.manifest["versions"],
+    }
+
+
+def _share_kept(sizes: Mapping[str, int], kept: Mapping[str, np.ndarray]) -> float:
+    return min(len(kept[site]) / size for site, size in sizes.items())  # sites keep at least their share
+
+
+def _word(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

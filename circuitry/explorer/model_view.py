@@ -1,0 +1,138 @@
+"""What only the model can tell the explorer: its answers with and without a circuit, and direct effects on words.
+
+1. For held-out images of every class and domain: the predictions of the whole model, of the circuit alone (all kept
+   units, everything else at the baseline), and of all but the circuit.
+2. The logit of any text is linear in what each component adds to the embedding. So the page gets, by class and domain,
+   the mean of that vector for the strongest components (heads and MLPs of a transformer, pairs of the pooling of a CLIP
+   ResNet), and a vector for every word; a dot product is the direct effect.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from circuitry.circuits.direct_effects import direct_vectors
+from circuitry.circuits.pooling_pairs import pooling_pairs
+from circuitry.data.domains import ImageRecord
+from circuitry.data.parts import Key
+from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
+from circuitry.interventions.circuit_checks import CausalChecks
+from circuitry.interventions.circuit_sets import take_kept_units
+from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.kept_sets import as_kept, leave_out, take_everything
+from circuitry.models.image_pass import read_images
+from circuitry.models.residual import ResidualStream
+from circuitry.representations.strongest_features import default_vocabulary
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
+
+SHOWN_ANSWERS = 3
+"""Classes that an answer names."""
+STRONGEST_COMPONENTS = 32
+"""Components of a class whose vectors are kept."""
+WORD_TEMPLATES = ("a {}.",)
+"""Texts of words."""
+
+
+class _Vectors(NamedTuple):
+    names: tuple[str, ...]
+    vectors: np.ndarray
+    """Mean over images of what each component adds, by the length of the embedding [components, d]."""
+
+
+def view_model(
+    checks: CausalChecks, *, n_images: int = 4, vocabulary: Sequence[str] | None = None, work: Work = Work()
+) -> ModelView:
+    """Ask a model what the explorer shows of it.
+
+    Args:
+        checks: The model, its circuits, and images to check them on.
+        n_images: Images of each class and domain.
+        vocabulary: Words that direct effects are shown on (default: `default_vocabulary`).
+        work: Memory and progress bar.
+
+    Raises:
+        InputError: what reading images and running circuits raises.
+
+    Example:
+        >>> view = view_model(CausalChecks(clip, images, graphs))
+        >>> export_explorer(graphs, "runs/x/explorer", cards=cards, model=view)
+    """
+    class_names = checks.images.all_classes
+    answers: dict[str, ImageAnswers] = {}
+    found: dict[Key, _Vectors] = {}
+    reason = ""
+    for key in tqdm(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
+        records, images = read_images(checks.clip, checks.chosen.own(key)[:n_images], strict=work.strict)
+        if not len(images):
+            continue
+        answers |= _answers(checks, key, records, images, work)
+        if not reason:
+            try:
+                found[key] = _vectors(checks, images, work)
+            except InputError as error:  # of a tower that is not linear there
+                reason = str(error)
+    words = tuple(dict.fromkeys([*class_names, *(vocabulary or default_vocabulary(class_names))]))
+    texts = np.zeros((0, 0)) if reason else _texts(checks, words)
+    classes = {} if reason else _by_class(found, checks.graphs.domains, dict(zip(words, texts, strict=True)))
+    return ModelView(tuple(class_names), answers, () if reason else words, texts, classes, reason)
+
+
+def _answers(
+    checks: CausalChecks, key: Key, records: Sequence[ImageRecord], images: Tensor, work: Work
+) -> Mapping[str, ImageAnswers]:
+    graph, weights = checks.graphs[key], checks.weights(key[1])
+    kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
+    runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
+    embeddings = kept_embeddings(checks.task(key, images, work=work), runs)
+    scale = getattr(checks.clip.model, "logit_scale", None)
+    factor = 1.0 if scale is None else float(scale.exp())
+    shares = (factor * F.normalize(embeddings, dim=-1) @ weights.T).softmax(-1)
+    best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
+    values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
+    return {record.relative: ImageAnswers(classes[:, i], values[:, i]) for i, record in enumerate(records)}
+
+
+def _vectors(checks: CausalChecks, images: Tensor, work: Work) -> _Vectors:
+    encoder = checks.clip.encoder
+    try:
+        pairs = pooling_pairs(encoder, images)
+    except InputError:
+        stream = ResidualStream.of(encoder)
+        added = direct_vectors(stream, images, work)
+        with torch.no_grad():
+            lengths = torch.cat([encoder(one[None]) for one in images]).norm(dim=-1).cpu().double().numpy()
+        return _Vectors(tuple(map(str, stream.writers)), (added / lengths[:, None, None]).mean(0))
+    read = (pairs.read / np.linalg.norm(pairs.embeddings, axis=-1)[:, None, None]).mean(0)
+    heads, units = read.shape
+    names = tuple(f"head {head} x {encoder.sites[-2]}/{unit}" for head in range(heads) for unit in range(units))
+    return _Vectors(names, (read[..., None] * pairs.directions).reshape(heads * units, -1))
+
+
+def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
+    """Return a vector for each word; of a class the one that circuits were found with, in the first domain."""
+    n_classes = len(checks.images.all_classes)
+    own = checks.weights(checks.graphs.domains[0]).cpu().numpy()
+    if len(words) == n_classes:
+        return own
+    return np.concatenate([own, checks.clip.text_weights(words[n_classes:], WORD_TEMPLATES).cpu().numpy()])
+
+
+def _by_class(
+    found: Mapping[Key, _Vectors], domains: Sequence[str], texts: Mapping[str, np.ndarray]
+) -> dict[str, ClassVectors]:
+    """Return the strongest components of each class, by their largest effect on it in any domain."""
+    classes = {}
+    for class_name in dict.fromkeys(name for name, _ in found):
+        mine = {domain: found[class_name, domain] for domain in domains if (class_name, domain) in found}
+        names = next(iter(mine.values())).names
+        effects = np.stack([np.abs(one.vectors @ texts[class_name]) for one in mine.values()]).max(0)
+        chosen = np.argsort(-effects, kind="stable")[:STRONGEST_COMPONENTS]
+        vectors = np.stack([one.vectors[chosen] for one in mine.values()])
+        classes[class_name] = ClassVectors(tuple(names[i] for i in chosen), tuple(mine), vectors)
+    return classes

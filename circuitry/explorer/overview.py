@@ -1,0 +1,100 @@
+"""The ways into the circuits: comparisons and measured cuts, as the page reads them. No torch."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from circuitry.circuits.budgets import SAME_SHARE
+from circuitry.comparison.comparison import Comparison
+from circuitry.interventions.curve_reading import CURVE_MEASURES
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.runs.errors import InputError
+
+_PAIR = ["domain_a", "domain_b"]
+_RATIO = [*_PAIR, "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b"]
+
+
+def describe_comparison(comparison: Comparison) -> dict[str, object]:
+    """Return a comparison as plain values: matrix, ratios to the ceiling, by class, and over depth.
+
+    Rows are lists; see the page's ``ways.js`` for who reads them.
+    """
+    counted = comparison.values[~comparison.values["site"].isin(list(comparison.left_out))]
+    whole = counted.groupby(["class", *_PAIR], sort=False)["value"].mean().reset_index()
+    matrix = whole.groupby(_PAIR, sort=False)["value"].mean().reset_index()
+    found: dict[str, object] = {
+        "measure": comparison.measure,
+        "alike": comparison.alike,
+        "directions": comparison.directions,
+        "n": comparison.about.get("n"),
+        "nPerPart": comparison.about.get("n_per_part"),
+        "matrix": _rows(matrix, [*_PAIR, "value"]),
+        "byClass": {name: _rows(table, [*_PAIR, "value"]) for name, table in whole.groupby("class", sort=False)},
+        "ratios": _rows(comparison.ratios(), _RATIO) if comparison.has_ratios else [],
+        "depth": [],
+        "depthIs": "",
+        "ceiling": [],
+    }
+    if comparison.sites:
+        ratios = comparison.has_ratios
+        depth = comparison.ratios_over_depth() if ratios else comparison.over_depth()
+        found["depth"] = _rows(depth, ["domain", "site", "value", "low", "high"])
+        found["depthIs"] = "ratio to the ceiling" if ratios else "mean similarity with the other domains"
+        found["ceiling"] = _rows(comparison.ceiling_by_site(), ["site", "value"])
+    return found
+
+
+def read_curves(folder: str | os.PathLike[str]) -> list[FaithfulnessCurve]:
+    """Read the faithfulness curves that `CausalChecks.extract_faithfulness` left in a folder.
+
+    Raises:
+        InputError: for a folder without curves, and what `FaithfulnessCurve.load` raises.
+    """
+    paths = sorted(Path(folder).glob("*/*.safetensors"))
+    if not paths:
+        raise InputError(
+            f"There are no faithfulness curves in {folder}: give the folder that extract_faithfulness or "
+            "experiments/faithfulness.py filled."
+        )
+    return [FaithfulnessCurve.load(path) for path in paths]
+
+
+def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], budget: str) -> dict[str, object]:
+    """Return by ``class/domain`` what was measured of cuts at some sites by a budget, units ranked by absolute score.
+
+    Those are the cuts that the page makes. Each measure has rows [value, low, high] by fraction, of the circuit
+    (``kept``), of all but it (``complement``) and of random circuits.
+    """
+    found: dict[str, object] = {}
+    for curve in curves:
+        made_with = list(curve.settings["sites"]), curve.settings.get("budget", SAME_SHARE)
+        if curve.ranking != "absolute" or made_with != (list(sites), budget):
+            continue
+        measured = {measure: _by_circuit(curve.table(measure)) for measure in CURVE_MEASURES}
+        found[f"{curve.class_name}/{curve.domain}"] = {
+            "fractions": list(curve.fractions),
+            "nUnits": list(curve.n_units),
+            "images": int(curve.own.sum()),
+            "others": int((~curve.own).sum()),
+            "draws": len(curve.random),
+            "baseline": curve.settings["baseline"],
+            **measured,
+        }
+    return found
+
+
+def _by_circuit(table: pd.DataFrame) -> dict[str, object]:
+    rows = {str(name): _rows(some, ["value", "low", "high"]) for name, some in table.groupby("circuit", sort=False)}
+    return {**rows, "reason": table["reason"].iloc[0]}
+
+
+def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
+    """Return rows with numbers to four digits."""
+    kept: Mapping[str, list[object]] = {name: [_short(value) for value in table[name]] for name in columns}
+    return [list(row) for row in zip(*kept.values(), strict=True)]
+
+
+def _short(value: object) -> object:
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -1,0 +1,286 @@
+// The page: reads the index, keeps the state, and joins the panels.
+import { html, number, render, useEffect, useMemo, usePromise, useRef, useState } from "circuitry/view.js";
+import { DataError, load } from "circuitry/data.js";
+import { cutSeries, keyOf, overlay, readSeries } from "circuitry/cut.js";
+import { TABS, VIEWS, asFile, asHash, checkedState, createStore, fromFile, fromHash, initialState } from "circuitry/state.js";
+import { readNames, splitName, unitName } from "circuitry/names.js";
+import { trust } from "circuitry/measured.js";
+import { unitsOfSite } from "circuitry/layout.js";
+import { SHAPES } from "circuitry/paint.js";
+import { download, exported } from "circuitry/exports.js";
+import { Graph } from "circuitry/graph.js";
+import { Table, placeName } from "circuitry/table.js";
+import { Toolbar, Help } from "circuitry/toolbar.js";
+import { Controls } from "circuitry/controls.js";
+import { Ways } from "circuitry/ways.js";
+import { Card } from "circuitry/card.js";
+import { Shelf } from "circuitry/shelf.js";
+import { Images } from "circuitry/images.js";
+
+const GLYPHS = { triangle: "▲", wedge: "▼", square: "■", diamond: "◆", cross: "✚", bar: "▬" };
+const TAB_NAMES = { ways: "comparison", graph: "graph", unit: "unit", images: "images" };
+const SAVE_MS = 150;
+
+function useClass(index, className) {
+  return usePromise(async () => {
+    const { series, arrays } = await load(`class/${index.classes.indexOf(className)}`);
+    const read = new Map();  // when it is needed: of a class's series, few are on the screen
+    const at = place => {
+      if (!read.has(place)) read.set(place, readSeries(series[place], arrays, place));
+      return read.get(place);
+    };
+    return series.map((header, place) => ({ ...header, read: () => at(place) }));
+  }, [className]);
+}
+
+// The series that are on the screen, each with its label.
+function shownOf(state, series) {
+  if (state.twins) {
+    return state.twins.flatMap(([domain, part]) => {
+      const one = series.find(other => other.variant === "" && other.domain === domain && other.part === part);
+      return one ? [{ ...one.read(), label: `${domain}, part ${part + 1}` }] : [];
+    });
+  }
+  return state.domains.flatMap(domain => {
+    const one = series.find(other => other.variant === state.variant && other.domain === domain && other.part === null);
+    return one ? [{ ...one.read(), label: domain }] : [];
+  });
+}
+
+function App({ index, store, first }) {
+  const [state, setState] = useState(store.get());
+  useEffect(() => store.listen(setState), []);
+  const set = store.set;
+  const [message, setMessage] = useState(first);
+  const [naming, setNaming] = useState(false), [help, setHelp] = useState(false), [noting, setNoting] = useState(0);
+  const [fire, setFire] = useState(null), [litGroup, setLitGroup] = useState([]);
+  const share = useRef(null);
+  const names = useMemo(() => readNames(index), [index]);
+  const sizes = useMemo(() => ({ sizes: index.sites.map(site => site.units), budget: index.budget }), [index]);
+  const { value: loaded, error } = useClass(index, state.className);
+  const lastSeries = useRef([]);
+  if (loaded) lastSeries.current = loaded;
+  const series = loaded ?? lastSeries.current;
+  const shown = useMemo(() => shownOf(state, series), [series, state.domains, state.twins, state.variant]);
+  const picture = useMemo(() => overlay(shown.map(one => cutSeries(one, sizes, state)), state.shared && shown.length > 1), [shown, state.share, state.edges, state.score, state.stability, state.shared]);
+  const pin = name => set(now => ({ pins: now.pins.includes(name) ? now.pins.filter(other => other !== name) : [...now.pins, name] }));
+
+  const colours = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6"];
+  const placeOfDomain = domain => shown.findIndex(one => one.domain === domain);
+  const colourOf = domain => (placeOfDomain(domain) < 0 ? "var(--faint)" : `var(${colours[placeOfDomain(domain) % colours.length]})`);
+  const shape = domain => (placeOfDomain(domain) < 0 || shown.length < 2 ? "" : GLYPHS[SHAPES[placeOfDomain(domain) % SHAPES.length]]);
+  const bandNames = name => (name === "all" ? (shown.length > 1 ? "shared" : shown[0]?.label ?? "") : name === "some" ? "in several" : `${shown[name].label} only`);
+  const unitKey = name => { const { site, unit } = splitName(index, name); return keyOf(site, unit); };
+  const marks = useMemo(() => ({
+    selected: state.selected ? unitKey(state.selected) : null, pinned: state.pins.map(unitKey), lit: litGroup.map(unitKey), fire,
+    found: state.query.trim().length > 1 ? picture.nodes.filter(node => `${unitName(index, node.site, node.unit)} ${state.labels[unitName(index, node.site, node.unit)] ?? ""} ${names.get(unitName(index, node.site, node.unit))?.name ?? ""}`.toLowerCase().includes(state.query.trim().toLowerCase())).map(node => node.key) : [],
+  }), [state.selected, state.pins, state.query, state.labels, picture, litGroup, fire]);
+  const describe = node => {
+    const name = unitName(index, node.site, node.unit);
+    return [`${name} ${state.labels[name] ?? names.get(name)?.name ?? ""}`, placeName(node.mask, picture.full, shown), ...node.scores.map((score, c) => `${shown[c].label} ${number(score)}`)];
+  };
+  const select = (node, event) => {
+    const name = node && unitName(index, node.site, node.unit);
+    if (node && event.shiftKey) pin(name);
+    else set({ selected: name ?? null, ...(name ? { tab: state.tab === "graph" ? "graph" : "unit" } : {}) });
+  };
+  const cutsOf = useMemo(() => ({
+    parts: domain => series.filter(one => one.variant === "" && one.domain === domain && one.part !== null).map(one => one.part),
+    cut: (domain, part) => { const one = series.find(other => other.variant === "" && other.domain === domain && other.part === part); return one && cutSeries(one.read(), sizes, { ...state, stability: 0 }); },
+  }), [series, state.share, state.edges, state.score]);
+
+  const act = {
+    undo: () => store.undo() || setMessage("There is nothing to undo."),
+    redo: () => store.redo(),
+    help: () => setHelp(true),
+    saveState: () => download(`${index.title.replace(/[^\w.-]+/g, "_")}.explorer.json`, new Blob([asFile(store.get(), index)], { type: "application/json" })),
+    copyLink: async () => {
+      try {
+        await navigator.clipboard.writeText(location.href);
+        setMessage("The link is copied; it holds all that you chose and wrote.");
+      } catch {
+        setMessage("The link is in the address bar; it holds all that you chose and wrote.");
+      }
+    },
+    openFile: async file => {
+      if (!file) return;
+      try {
+        const { state: found, leftOut } = fromFile(await file.text(), index);
+        set({ ...initialState(index), ...found });
+        setMessage(leftOut.length ? `The state file was opened without ${leftOut.join(", ")}, which does not fit this study.` : "The state file was opened.");
+      } catch (problem) {
+        setMessage(problem.message);
+      }
+    },
+  };
+  const save = async kind => {
+    const here = share.current ?? {};
+    const seen = { index, state, shown, names, bandNames, picture, trust: trust(index, state, shown), layout: here.layout, theme: here.theme?.() };
+    const file = exported(kind, seen);
+    await download(file.name, file.content);
+  };
+
+  useKeys({ index, store, share, pin, act, setNaming, setNoting, setLitGroup, help, setHelp, picture });
+  useDrop(act.openFile);
+  useEffect(() => { globalThis.circuitry.state = () => store.get(); globalThis.circuitry.seen = () => ({ units: picture.nodes.length, edges: picture.edges.length, loaded: Boolean(loaded) }); });
+  useSaved(index, state, setMessage);
+
+  useEffect(() => {
+    const changed = () => {
+      const found = fromHash(location.hash);
+      if (found) store.set({ ...initialState(index), ...checkedState(found, index).state });
+      else setMessage("The address holds a damaged state; nothing was changed.");
+    };
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+
+  const missing = state.twins ? [] : state.domains.filter(domain => !shown.some(one => one.domain === domain));
+  const body = { index, state, set, shown, picture, colourOf, names, pin };
+  return html`<div data-loaded=${loaded ? state.className : null} class=${`page tab-${state.tab} ${state.view === "table" ? "as-table" : ""}`}>
+    <${Toolbar} ...${body} shape=${shape} present=${domain => series.some(one => one.domain === domain && one.part === null && one.variant === state.variant)} save=${save} act=${act} />
+    <nav class="tabs" aria-label="Areas">${TABS.map(tab => html`<button type="button" aria-pressed=${state.tab === tab} onClick=${() => set({ tab })}>${TAB_NAMES[tab]}</button>`)}</nav>
+    ${message && html`<p class="message" role="status">${message} <button type="button" aria-label="dismiss" onClick=${() => setMessage(null)}>×</button></p>`}
+    ${index.finished[0] < index.finished[1] && html`<p class="message">The extraction is not finished: ${index.finished[0]} of ${index.finished[1]} circuits are here.</p>`}
+    <aside class="left"><${Ways} ...${body} cutsOf=${cutsOf} /><${Shelf} ...${body} lightGroup=${group => { setLitGroup(litGroup === group.units ? [] : group.units); }} naming=${naming && (() => setNaming(false))} startNaming=${() => setNaming(true)} /></aside>
+    <main>
+      <${Controls} ...${body} />
+      ${error && html`<p class="error" role="alert">${error.message}</p>`}
+      ${missing.length > 0 && loaded && html`<p class="hint">No circuit of ${state.className} in ${missing.join(", ")}${state.variant ? ` was found with ${state.variant}` : ""}.</p>`}
+      ${state.twins && html`<p class="hint twin-note">Circuits of parts of the images: ${shown.map(one => `${one.label} (${one.images} images)`).join(" beside ")}. <button type="button" onClick=${() => set({ twins: null })}>back to all images</button></p>`}
+      ${state.view === "table" ? html`<${Table} ...${body} />` : html`<${Graph} ...${body} bandNames=${bandNames} marks=${marks} select=${select} describe=${describe} share=${share} />`}
+    </main>
+    <aside class="right"><${Card} ...${body} focusNote=${noting} /></aside>
+    <footer><${Images} ...${body} setFire=${setFire} /></footer>
+    ${help && html`<${Help} index=${index} close=${() => setHelp(false)} />`}
+  </div>`;
+}
+
+// Keys act unless the reader is writing.
+function useKeys(tools) {
+  const now = useRef(tools);
+  now.current = tools;
+  useEffect(() => {
+    const press = event => {
+      const writing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox" && event.target.type !== "range";
+      if (event.ctrlKey || event.metaKey || event.altKey || now.current.help) return;
+      if (event.key === "Escape" && writing) event.target.blur();
+      if (!writing && keyed(event.key, now.current)) event.preventDefault();
+    };
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  }, []);
+}
+
+function keyed(key, { index, store, share, pin, act, setNaming, setNoting, setLitGroup, setHelp, picture }) {
+  const state = store.get();
+  const keys = {
+    "/": () => document.getElementById("search").focus(),
+    "?": () => setHelp(true),
+    p: () => state.selected && pin(state.selected),
+    g: () => (state.pins.length ? setNaming(true) : null),
+    n: () => state.selected && setNoting(Date.now()),
+    v: () => store.set({ view: VIEWS[(VIEWS.indexOf(state.view) + 1) % VIEWS.length] }),
+    z: act.undo,
+    Z: act.redo,
+    Escape: () => { setNaming(false); setLitGroup([]); store.set({ selected: null }); },
+    j: () => step(1), k: () => step(-1), "]": () => jump(1), "[": () => jump(-1),
+  };
+  const inSite = site => (share.current ? unitsOfSite(share.current.layout, site) : picture.nodes.filter(node => node.site === site).map(node => node.key));
+  const choose = key => { const node = picture.byKey.get(key); store.set({ selected: unitName(index, node.site, node.unit) }, "step"); };
+  const here = state.selected ? splitName(index, state.selected) : null;
+  const step = by => {
+    if (!here) { jump(1); return; }
+    const units = inSite(here.site);
+    const at = units.indexOf(keyOf(here.site, here.unit));
+    if (units.length) choose(units[(at + by + units.length) % units.length]);
+  };
+  const jump = by => {
+    const sites = index.sites.map((_, site) => site).filter(site => !state.hidden.includes(index.sites[site].name) && inSite(site).length);
+    if (!sites.length) return;
+    const at = here ? sites.indexOf(here.site) : by > 0 ? -1 : 0;
+    choose(inSite(sites[(at + by + sites.length) % sites.length])[0]);
+  };
+  if (!keys[key]) return false;
+  keys[key]();
+  return true;
+}
+
+function useDrop(open) {
+  const now = useRef(open);
+  now.current = open;
+  useEffect(() => {
+    const over = event => event.preventDefault();
+    const drop = event => {
+      event.preventDefault();
+      now.current(event.dataTransfer?.files?.[0]);
+    };
+    document.addEventListener("dragover", over);
+    document.addEventListener("drop", drop);
+    return () => {
+      document.removeEventListener("dragover", over);
+      document.removeEventListener("drop", drop);
+    };
+  }, []);
+}
+
+const shelfOf = ({ pins, groups, notes, labels }) => JSON.stringify({ pins, groups, notes, labels });
+
+// Keep the state in the address, and what was written in the browser, too; say so when another tab writes.
+function useSaved(index, state, setMessage) {
+  const key = `circuitry explorer ${index.study}`;
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      history.replaceState(null, "", asHash(state, index));
+      try {
+        localStorage.setItem(key, shelfOf(state));
+      } catch { /* a browser may refuse to keep anything; the address holds all of it */ }
+    }, SAVE_MS);
+    return () => clearTimeout(timer);
+  }, [state]);
+  const mine = useRef(state);
+  mine.current = state;
+  useEffect(() => {
+    const other = event => {
+      if (event.key === key && event.newValue !== shelfOf(mine.current)) setMessage("Another tab changed the pins, groups or notes of this study. Each tab keeps its own in its address; the browser remembers the last one that wrote.");
+    };
+    addEventListener("storage", other);
+    return () => removeEventListener("storage", other);
+  }, []);
+}
+
+// What the browser remembers of the pins, groups and notes; the address wins over it.
+function remembered(index) {
+  try {
+    const found = JSON.parse(localStorage.getItem(`circuitry explorer ${index.study}`) ?? "{}");
+    return typeof found === "object" && found !== null ? found : {};
+  } catch {
+    return {};
+  }
+}
+
+function firstState(index) {
+  const hash = fromHash(location.hash);
+  const given = hash === null || !Object.keys(hash).length ? remembered(index) : hash;
+  const { state, leftOut } = checkedState(given, index);
+  const problem = hash === null ? "The address holds a damaged state; the page starts from the beginning." : leftOut.length ? `The state was opened without ${leftOut.join(", ")}, which does not fit this study.` : null;
+  return { state: { ...initialState(index), ...state }, problem };
+}
+
+async function start() {
+  const root = document.getElementById("app");
+  try {
+    const index = await load("index");
+    const { state, problem } = firstState(index);
+    root.replaceChildren();
+    render(html`<${App} index=${index} store=${createStore(state)} first=${problem} />`, root);
+  } catch (error) {
+    const notice = document.createElement("p");
+    notice.className = "notice error";
+    notice.textContent = error instanceof DataError ? error.message : `The page could not start: ${error.message}`;
+    root.replaceChildren(notice);
+    if (!(error instanceof DataError)) throw error;
+  }
+}
+
+start();

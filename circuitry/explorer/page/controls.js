@@ -1,0 +1,62 @@
+// The sliders of the cut, and what exactly this cut was measured to do.
+import { html, percent, useMemo } from "circuitry/view.js";
+import { CurveChart } from "circuitry/charts.js";
+import { VERDICTS, interval, measuredCut, stops } from "circuitry/measured.js";
+
+export function Controls({ index, state, set, shown, picture, colourOf }) {
+  const sizes = useMemo(() => stops(index), [index]);
+  const near = sizes.stops.reduce((best, stop, i) => (Math.abs(Math.log(stop / state.share)) < Math.abs(Math.log(sizes.stops[best] / state.share)) ? i : best), 0);
+  const several = shown.length > 1;
+  const stable = shown.some(one => one.unitStability);
+  const hide = name => set(now => ({ hidden: now.hidden.includes(name) ? now.hidden.filter(other => other !== name) : [...now.hidden, name] }));
+  return html`<section class="controls" aria-label="The cut">
+    <div class="sliders">
+      <label>units kept <output>${percent(state.share)}</output>
+        <input id="share" type="range" min="0" max=${sizes.stops.length - 1} value=${near} aria-valuetext=${percent(state.share)} onInput=${event => set({ share: sizes.stops[event.target.value] }, "share")} /></label>
+      <label>edges a unit <output>${state.edges}</output>
+        <input id="edges" type="range" min="0" max=${index.edgesPerNode} value=${state.edges} onInput=${event => set({ edges: Number(event.target.value) }, "edges")} /></label>
+      <label>least score <output>${state.score ? `${percent(state.score)} of largest` : "any"}</output>
+        <input id="score" type="range" min="0" max="100" value=${Math.round(Math.sqrt(state.score) * 100)} onInput=${event => set({ score: Number(((event.target.value / 100) ** 2).toFixed(4)) }, "score")} /></label>
+      <label>consensus <output>${stable ? (state.stability ? `${percent(state.stability)} stable` : "off") : "needs parts"}</output>
+        <input id="stability" type="range" min="0" max="100" step="5" disabled=${!stable} value=${Math.round(state.stability * 100)} onInput=${event => set({ stability: event.target.value / 100 }, "stability")} /></label>
+      <div class="stack"><label class="check"><input id="shared" type="checkbox" checked=${state.shared} disabled=${!several} onChange=${event => set({ shared: event.target.checked })} /> only shared</label>
+      <details class="sites"><summary>sites${state.hidden.length ? ` (${state.hidden.length} hidden)` : ""}</summary>
+        <div class="menu">${index.sites.map(site => html`<label class="check"><input type="checkbox" checked=${!state.hidden.includes(site.name)} onChange=${() => hide(site.name)} /> ${site.name}</label>`)}
+          ${state.hidden.length > 0 && html`<button type="button" onClick=${() => set({ hidden: [] })}>show all</button>`}</div></details></div>
+    </div>
+    <${ThisCut} index=${index} state=${state} shown=${shown} colourOf=${colourOf} picture=${picture} />
+  </section>`;
+}
+
+function ThisCut({ index, state, shown, colourOf, picture }) {
+  const count = html`<span class="count">${picture.nodes.length} units, ${picture.edges.length} edges</span>`;
+  if (state.variant) return html`<div class="thiscut"><p class="hint">${count}. What circuits found with ${state.variant} do was not measured.${picture.edges.length || !state.edges ? "" : " Their edges were not scored."}</p></div>`;
+  const rows = [...new Map(shown.map(one => [one.domain, one])).values()].map(one => ({ one, curve: index.curves[`${state.className}/${one.domain}`] }));
+  const measured = rows.filter(row => row.curve);
+  if (!measured.length) {
+    return html`<div class="thiscut"><p class="hint">${count}. What this cut does was not measured. Run <code>python experiments/faithfulness.py --circuits ${index.graphs}</code> and export again.</p></div>`;
+  }
+  const cuts = measured.map(({ one, curve }) => ({ one, curve, cut: measuredCut(curve, state) }));
+  const first = cuts[0].cut;
+  const exact = first.exact && shown.every(one => one.part === null);
+  const fractions = cuts[0].curve.fractions;
+  const pairs = rows => rows?.map(row => [row[1], row[2]]) ?? null;
+  const lines = cuts.flatMap(({ one, curve }) => [
+    { label: `random circuits, ${one.domain}`, kind: "random", points: curve.selectivity.random?.map(row => row[0]) ?? [], band: pairs(curve.selectivity.random), dash: "2 2" },
+    { label: one.domain, colour: colourOf(one.domain), points: curve.selectivity.kept.map(row => row[0]), band: pairs(curve.selectivity.kept), dash: one === cuts[0].one ? null : "5 3" },
+  ]).filter(line => line.points.length);
+  return html`<div class="thiscut" role="group" aria-label="What this cut was measured to do">
+    <div class="measured">
+      <h3 class=${exact ? "" : "other"}>${count} ${exact ? "This cut, measured:" : `Not measured (${shown.some(one => one.part !== null) ? "parts of the images" : first.other}); the nearest, ${percent(first.fraction)} of the units:`}</h3>
+      <table id="measured"><thead><tr><th></th><th scope="col">selectivity</th><th scope="col">random</th><th scope="col">faithfulness</th><th scope="col">random</th></tr></thead>
+        <tbody>${cuts.map(({ one, curve, cut }) => html`<tr title=${`${curve.images} images of ${one.domain} that the circuit was not found on, ${curve.others} of other classes; ablated to ${curve.baseline}; ${curve.draws} random circuits`}>
+          <th scope="row">${one.domain}</th>
+          <td><b>${interval(cut.selectivity.kept)}</b></td><td>${interval(cut.selectivity.random)}</td>
+          <td>${interval(cut.faithfulness.kept)}</td><td>${interval(cut.faithfulness.random)}</td></tr>
+          <tr><th></th><td colspan="4" class=${`verdict ${cut.selectivity.verdict}`}>selectivity is ${cut.selectivity.reason ? `unknown: ${cut.selectivity.reason}` : VERDICTS[cut.selectivity.verdict]}</td></tr>`)}</tbody></table>
+      ${state.hidden.length > 0 && html`<p class="hint">Hidden sites are not drawn, but they are in the cut.</p>`}
+    </div>
+    <${CurveChart} label="Selectivity by share of the units kept, with random circuits" lines=${lines} ticks=${fractions} xs=${fractions.map(Math.log)} mark=${Math.log(state.share)}
+      low=${-0.2} high=${1.1} tickText=${value => percent(value)} />
+  </div>`;
+}

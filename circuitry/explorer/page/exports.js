@@ -1,0 +1,149 @@
+// What is seen, as files: PNG, SVG, GraphML, CSV, circuit-tracer's JSON; each says how far it can be trusted.
+import { canvasPen, escaped, paint, svgPen } from "circuitry/paint.js";
+import { siteLabels } from "circuitry/graph.js";
+import { unitName } from "circuitry/names.js";
+import { placeName } from "circuitry/table.js";
+
+export const KINDS = [["png", "PNG picture"], ["svg", "SVG drawing"], ["units.csv", "CSV of units"], ["edges.csv", "CSV of edges"], ["graphml", "GraphML"], ["circuit-tracer.json", "circuit-tracer JSON"]];
+const LINE = 15;
+
+// Return a file's name and its content, a promise of a Blob.
+export function exported(kind, seen) {
+  const name = `${seen.state.className}-${seen.shown.map(one => one.label).join("-")}`.replace(/[^\w.-]+/g, "_");
+  const makers = { png: asPng, svg: asSvg, "units.csv": unitsCsv, "edges.csv": edgesCsv, graphml: asGraphml, "circuit-tracer.json": asTracer };
+  return { name: `${name}.${kind}`, content: Promise.resolve(makers[kind](visible(seen))) };
+}
+
+// Leave out what hidden sites hide.
+function visible(seen) {
+  const hidden = new Set(seen.state.hidden);
+  const here = node => !hidden.has(seen.index.sites[node.site].name);
+  return { ...seen, units: seen.picture.nodes.filter(here), links: seen.picture.edges.filter(edge => here(edge.from) && here(edge.to)) };
+}
+
+function drawn(seen, pen) {
+  const { layout, picture, theme, index, bandNames, lines } = seen;
+  paint(pen, picture, layout, theme, { labels: siteLabels(layout, index.sites, null), bandNames });
+  lines.forEach((line, i) => pen.text(8, layout.height + LINE * (i + 1), line, theme.faint));
+  return layout.height + LINE * (lines.length + 1);
+}
+
+// A sentence after another, cut to the width of the drawing.
+function fitted(seen) {
+  const most = Math.floor(seen.layout.width / 6.4);
+  const lines = [];
+  for (const sentence of seen.trust) {
+    let line = "";
+    for (const word of sentence.split(" ")) {
+      if (line && line.length + word.length >= most) { lines.push(line); line = ""; }
+      line += `${line ? " " : ""}${word}`;
+    }
+    lines.push(line);
+  }
+  return { ...seen, lines };
+}
+
+function asPng(seen) {
+  const whole = fitted(seen);
+  const canvas = document.createElement("canvas");
+  const high = whole.layout.height + LINE * (whole.lines.length + 1);
+  canvas.width = 2 * whole.layout.width;
+  canvas.height = 2 * high;
+  const context = canvas.getContext("2d");
+  context.scale(2, 2);
+  context.fillStyle = whole.theme.paper;
+  context.fillRect(0, 0, whole.layout.width, high);
+  drawn(whole, canvasPen(context));
+  return new Promise(resolve => canvas.toBlob(resolve, "image/png"));
+}
+
+function asSvg(seen) {
+  const whole = fitted(seen), parts = [];
+  const high = drawn(whole, svgPen(parts)), wide = whole.layout.width;
+  return new Blob([
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${wide} ${high}" width="${wide}" height="${high}" font-family="system-ui, sans-serif">`,
+    `<title>${escaped(seen.trust[0])}</title><desc>${escaped(seen.trust.join(" "))}</desc><rect width="100%" height="100%" fill="${whole.theme.paper}"/>`,
+    ...parts, "</svg>\n",
+  ], { type: "image/svg+xml" });
+}
+
+// A field that no spreadsheet takes for a formula.
+function field(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number") return String(value);
+  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csv(seen, head, rows) {
+  const lines = [...seen.trust.map(line => `# ${line.replace(/[\r\n]+/g, " ")}`), head.map(field).join(","), ...rows.map(row => row.map(field).join(","))];
+  return new Blob([lines.join("\n"), "\n"], { type: "text/csv" });
+}
+
+function unitsCsv(seen) {
+  const { index, state, shown, names, picture } = seen;
+  const rows = seen.units.map(node => {
+    const name = unitName(index, node.site, node.unit);
+    return [index.sites[node.site].name, node.unit, state.labels[name] ?? "", names.get(name)?.name ?? "", placeName(node.mask, picture.full, shown), ...node.scores, ...node.stability];
+  });
+  return csv(seen, ["site", "unit", "label", "name", "in", ...shown.map(one => `score ${one.label}`), ...shown.map(one => `stability ${one.label}`)], rows);
+}
+
+function edgesCsv(seen) {
+  const { index, shown, picture } = seen;
+  const rows = seen.links.map(edge => [index.sites[edge.from.site].name, edge.from.unit, index.sites[edge.to.site].name, edge.to.unit, placeName(edge.mask, picture.full, shown), ...edge.weights]);
+  return csv(seen, ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "in", ...shown.map(one => `score ${one.label}`)], rows);
+}
+
+function asGraphml(seen) {
+  const { index, shown, state, names, picture } = seen;
+  const keys = [["site", "node", "string"], ["unit", "node", "int"], ["label", "node", "string"], ["in", "node", "string"], ["edge_in", "edge", "string"], ["trust", "graph", "string"],
+    ...shown.flatMap((one, c) => [[`score_${c}`, "node", "double", `score ${one.label}`], [`weight_${c}`, "edge", "double", `score ${one.label}`]])];
+  const data = (key, value) => (value === null || value === "" ? "" : `<data key="${key}">${escaped(value)}</data>`);
+  const nodes = seen.units.map(node => {
+    const name = unitName(index, node.site, node.unit);
+    return `<node id="${escaped(name)}">${data("site", index.sites[node.site].name)}${data("unit", node.unit)}${data("label", state.labels[name] ?? names.get(name)?.name ?? "")}${data("in", placeName(node.mask, picture.full, shown))}${node.scores.map((score, c) => data(`score_${c}`, score)).join("")}</node>`;
+  });
+  const edges = seen.links.map(edge => `<edge source="${escaped(unitName(index, edge.from.site, edge.from.unit))}" target="${escaped(unitName(index, edge.to.site, edge.to.unit))}">${data("edge_in", placeName(edge.mask, picture.full, shown))}${edge.weights.map((weight, c) => data(`weight_${c}`, weight)).join("")}</edge>`);
+  return new Blob([
+    `<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n`,
+    keys.map(([id, of, type, title]) => `<key id="${id}" for="${of}" attr.name="${escaped(title ?? (id === "edge_in" ? "in" : id))}" attr.type="${type}"/>`).join("\n"),
+    `\n<graph edgedefault="directed">${data("trust", seen.trust.join(" "))}\n`, nodes.join("\n"), "\n", edges.join("\n"), "\n</graph>\n</graphml>\n",
+  ], { type: "application/xml" });
+}
+
+// The layout of circuit-tracer's files: sites are its layers, all at one position; the class is its logit.
+function asTracer(seen) {
+  const { index, shown, state, names, trust } = seen;
+  const idOf = node => `${node.site}_${node.unit}_0`;
+  const units = new Map(seen.units.map(node => [unitName(index, node.site, node.unit), node]));
+  const ids = list => list.filter(name => units.has(name)).map(name => idOf(units.get(name)));
+  const last = index.sites.length;
+  const mean = values => { const known = values.filter(value => value !== null); return known.reduce((a, b) => a + b, 0) / known.length; };
+  const nodes = [...units].map(([name, node]) => ({
+    node_id: idOf(node), feature: ((node.site + node.unit) * (node.site + node.unit + 1)) / 2 + node.unit, layer: String(node.site), ctx_idx: 0, feature_type: "cross layer transcoder", token_prob: 0,
+    is_target_logit: false, run_idx: 0, reverse_ctx_idx: 0, jsNodeId: `${idOf(node)}-0`, clerp: `${name}${state.labels[name] ? ` ${state.labels[name]}` : names.get(name) ? ` ${names.get(name).name}` : ""}`,
+    influence: mean(node.scores), activation: null,
+  }));
+  const logit = `${last}_0_0`;
+  nodes.push({ node_id: logit, feature: 0, layer: String(last), ctx_idx: 0, feature_type: "logit", token_prob: 0, is_target_logit: true, run_idx: 0, reverse_ctx_idx: 0, jsNodeId: `L_${logit}`, clerp: state.className, influence: null, activation: null });
+  const links = seen.links.map(edge => ({ source: idOf(edge.from), target: idOf(edge.to), weight: mean(edge.weights) }));
+  const final = Math.max(...seen.units.map(node => node.site));
+  for (const node of seen.units) if (node.site === final) links.push({ source: idOf(node), target: logit, weight: mean(node.scores) });
+  const file = {
+    metadata: { slug: index.study, scan: index.made.model, transcoder_list: [], prompt_tokens: [state.className], prompt: `${state.className} in ${shown.map(one => one.label).join(", ")}`, node_threshold: null, schema_version: 1, info: { description: trust.join(" "), generator: { name: "circuitry" } } },
+    qParams: { pinnedIds: ids(state.pins), supernodes: state.groups.map(group => [group.name, ...ids(group.units)]), linkType: "both", clickedId: "", sg_pos: "" },
+    nodes, links,
+  };
+  return new Blob([JSON.stringify(file)], { type: "application/json" });
+}
+
+// Hand a file to the reader.
+export async function download(name, content) {
+  const address = URL.createObjectURL(await content);
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}

@@ -1,0 +1,100 @@
+// Where everything stands: sites are columns, and what is shared or own is a band of rows. Pure functions.
+import { placeOf } from "circuitry/cut.js";
+
+const LEFT = 18, RIGHT = 18, TOP = 68, BOTTOM = 14, GAP = 20;
+const ROW = 11, LEAST_ROW = 4;
+
+// Lay an overlay out. Two cuts: the first one's own units on top, the shared in the middle, the second's below.
+// More: shared by all, by some, then each one's own. `rows` gives each cut a panel of its own.
+export function layOut(picture, { width, height, hidden, view, sites }) {
+  const columns = sites.map((_, place) => place).filter(place => !hidden.has(place));
+  const step = (width - LEFT - RIGHT) / Math.max(1, columns.length);
+  const xs = new Map(columns.map((site, i) => [site, LEFT + (i + 0.5) * step]));
+  const panels = view === "rows" && picture.count > 1
+    ? Array.from({ length: picture.count }, (_, c) => ({ cut: c, bands: picture.count > 2 ? ["all", "some", c] : ["all", c] }))
+    : [{ cut: null, bands: bandsOf(picture.count) }];
+  const space = (height - TOP - BOTTOM - GAP * (panels.length - 1)) / panels.length;
+  panels.forEach((panel, p) => fill(panel, picture, { top: TOP + p * (space + GAP), space, xs, step }));
+  return { width, height, xs, step, panels, top: TOP, columns };
+}
+
+function bandsOf(count) {
+  if (count === 1) return ["all"];
+  if (count === 2) return [0, "all", 1];
+  return ["all", "some", ...Array.from({ length: count }, (_, c) => c)];
+}
+
+function fill(panel, picture, { top, space, xs, step }) {
+  const bands = panel.bands.map(name => ({ name, bySite: new Map(), most: 0 }));
+  const named = new Map(bands.map(band => [band.name, band]));
+  for (const node of picture.nodes) {
+    if (!xs.has(node.site)) continue;
+    if (panel.cut !== null && !(node.mask & (1 << panel.cut))) continue;
+    const band = named.get(placeOf(node.mask, picture.full));
+    if (!band) continue;
+    if (!band.bySite.has(node.site)) band.bySite.set(node.site, []);
+    band.bySite.get(node.site).push(node);
+  }
+  for (const band of bands) {
+    for (const nodes of band.bySite.values()) {
+      nodes.sort((a, b) => b.size - a.size || a.unit - b.unit);
+      band.most = Math.max(band.most, nodes.length);
+    }
+  }
+  const filled = bands.filter(band => band.most);
+  const gaps = GAP * Math.max(0, filled.length - 1);
+  const weights = filled.map(band => Math.sqrt(band.most));
+  const total = weights.reduce((a, b) => a + b, 0) || 1;
+  panel.points = new Map();
+  panel.bands = [];
+  panel.top = top;
+  let y = top;
+  filled.forEach((band, b) => {
+    const high = ((space - gaps) * weights[b]) / total;
+    panel.bands.push({ name: band.name, top: y, bottom: y + high });
+    for (const [site, nodes] of band.bySite) place(panel.points, nodes, xs.get(site), step, y, high);
+    y += high + GAP;
+  });
+}
+
+// Place the units of a site in a band: a column where they fit, else several columns side by side.
+function place(points, nodes, x, step, top, high) {
+  const wide = Math.max(1, Math.floor((step * 0.62) / ROW));
+  let rows = Math.max(1, Math.floor(high / ROW));
+  if (Math.ceil(nodes.length / rows) > wide) rows = Math.max(rows, Math.min(Math.ceil(nodes.length / wide), Math.floor(high / LEAST_ROW)));
+  const columns = Math.ceil(nodes.length / rows);
+  rows = Math.ceil(nodes.length / columns);
+  const pitch = Math.min(22, high / rows), side = Math.min(ROW, (step * 0.7) / columns);
+  const radius = Math.max(1.4, Math.min(4.6, pitch * 0.42, side * 0.46));
+  const first = top + (high - pitch * rows) / 2;
+  nodes.forEach((node, i) => {
+    const column = Math.floor(i / rows), row = i % rows;
+    points.set(node.key, { node, x: x + (column - (columns - 1) / 2) * side, y: first + (row + 0.5) * pitch, radius });
+  });
+}
+
+// Units of one site in the order in which they are drawn, over all panels, each once.
+export function unitsOfSite(layout, site) {
+  const found = new Set();
+  for (const panel of layout.panels) {
+    const here = [...panel.points.values()].filter(point => point.node.site === site);
+    here.sort((a, b) => a.x - b.x || a.y - b.y);
+    const bands = panel.bands;
+    const bandOf = point => bands.findIndex(band => point.y <= band.bottom + 1);
+    here.sort((a, b) => bandOf(a) - bandOf(b) || a.x - b.x || a.y - b.y);
+    here.forEach(point => found.add(point.node.key));
+  }
+  return [...found];
+}
+
+// The nearest drawn unit within reach of a place.
+export function nearest(layout, x, y, reach = 14) {
+  let best = null, least = reach * reach;
+  for (const panel of layout.panels) {
+    for (const point of panel.points.values()) {
+      const d = (point.x - x) ** 2 + (point.y - y) ** 2;
+      if (d < least) [best, least] = [point, d];
+    }
+  }
+  return best;
+}

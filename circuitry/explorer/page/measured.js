@@ -1,0 +1,83 @@
+// What was measured of a cut: the stored curves of the causal checks, read at the cut that is on the screen. Pure.
+import { fixed, percent } from "circuitry/view.js";
+
+const SAME = 1e-9;
+const MATTERS = 0.01;
+
+// The sizes of cuts that the slider stops at: measured ones, and three between each two.
+export function stops(index) {
+  const measured = new Set();
+  for (const curve of Object.values(index.curves)) curve.fractions.forEach(f => f <= index.nodeFraction + SAME && measured.add(f));
+  const known = measured.size ? [...measured] : [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5].filter(f => f < index.nodeFraction);
+  const ends = [...new Set([...known, index.nodeFraction])].sort((a, b) => a - b);
+  const found = [];
+  ends.forEach((end, i) => {
+    const last = ends[i - 1];
+    if (last) for (const k of [0.25, 0.5, 0.75]) found.push(Number((last * (end / last) ** k).toPrecision(3)));
+    found.push(end);
+  });
+  return { stops: found, measured };
+}
+
+// Why the cut on the screen is none that was measured, or null.
+function difference(state) {
+  const reasons = [];
+  if (state.score > 0) reasons.push("a least score");
+  if (state.stability > 0) reasons.push("only stable units");
+  if (state.shared) reasons.push("only shared units");
+  return reasons.length ? reasons.join(", ") : null;
+}
+
+// The measured values of this cut, or of the nearest measured one, and whether it is this one exactly.
+export function measuredCut(curve, state) {
+  const distance = curve.fractions.map(f => Math.abs(Math.log(f / state.share)));
+  const place = distance.indexOf(Math.min(...distance));
+  const other = difference(state) ?? (distance[place] > 1e-6 ? "another share of the units" : null);
+  const read = measure => {
+    const found = curve[measure];
+    const at = name => found[name]?.[place] ?? null;
+    return { kept: at("kept"), random: at("random"), complement: at("complement"), reason: found.reason, verdict: verdict(at("kept"), at("random")) };
+  };
+  return { fraction: curve.fractions[place], exact: other === null, other, selectivity: read("selectivity"), faithfulness: read("faithfulness") };
+}
+
+function verdict(kept, random) {
+  if (!kept || !random || [kept[1], random[2]].some(value => value === null)) return "unknown";
+  if (kept[1] > random[2] + MATTERS) return "above";
+  return kept[2] < random[1] - MATTERS ? "below" : "same";
+}
+
+export const VERDICTS = {
+  above: "above that of random circuits",
+  below: "below that of random circuits",
+  same: "no better than that of random circuits",
+  unknown: "without an interval",
+};
+
+export const interval = row => (row ? `${fixed(row[0])}${row[1] === null ? "" : ` [${fixed(row[1])}, ${fixed(row[2])}]`}` : "–");
+
+// How far a picture can be trusted, in sentences; it goes into every export.
+export function trust(index, state, shown) {
+  const made = index.made;
+  const lines = [
+    `${index.title}: ${state.className} in ${shown.map(one => one.label).join(" and ")}${state.variant ? `, found with ${state.variant}` : ""}.`,
+    `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, metric ${made.metric}); positive ones help.`,
+    `The cut: ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"} by absolute score, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
+  ];
+  for (const one of shown) {
+    const curve = index.curves[`${state.className}/${one.domain}`];
+    if (!curve || state.variant) {
+      lines.push(`${one.label}: what this cut does was not measured.`);
+      continue;
+    }
+    const cut = measuredCut(curve, state);
+    const which = cut.exact && one.part === null ? "this cut" : `the nearest measured cut (${percent(cut.fraction)} of the units of the circuit of all images)`;
+    const s = cut.selectivity;
+    lines.push(
+      `${one.label}: on ${curve.images} images ${which} keeps ${interval(s.kept)} of the selectivity, random circuits ${interval(s.random)}: ${s.reason || VERDICTS[s.verdict]}.` +
+        (s.verdict === "above" ? "" : " Do not read it as a mechanism."),
+    );
+  }
+  lines.push(`Model ${made.model}, ${made.model_digest}; circuits ${index.study}.`);
+  return lines;
+}

@@ -1,0 +1,44 @@
+"""The page itself: one HTML file that holds all of its code. No torch.
+
+Modules are in an import map of data URLs, since a page that was opened from disk may not load modules from files. The
+content security policy lets nothing run but the scripts that bear the page's nonce, and what they load themselves.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+
+import jinja2
+
+PAGE = files("circuitry.explorer") / "page"
+VENDORED = {"preact": "preact.js", "preact/hooks": "preact-hooks.js", "htm": "htm.js"}
+"""Modules of others by the name that they are imported by; `vendor/SHA256SUMS` holds their checksums."""
+_TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.explorer", "page"), autoescape=True)
+
+
+def page_modules() -> dict[str, str]:
+    """Return the code of all modules by the name that they are imported by."""
+    vendored = {name: (PAGE / "vendor" / file).read_text(encoding="utf-8") for name, file in VENDORED.items()}
+    own = {
+        f"circuitry/{file.name}": file.read_text(encoding="utf-8")
+        for file in sorted(PAGE.iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".js")
+    }
+    return vendored | own
+
+
+def render_page(title: str) -> str:
+    """Return the page with all of its code."""
+    code = {name: _data_url(text) for name, text in page_modules().items()}
+    return _rendered(title, {"imports": code})
+
+
+def _rendered(title: str, import_map: Mapping[str, object]) -> str:
+    nonce = hashlib.sha256(repr((title, import_map)).encode()).hexdigest()[:32]
+    return _TEMPLATES.get_template("explorer.html.jinja").render(title=title, nonce=nonce, import_map=import_map)
+
+
+def _data_url(code: str) -> str:
+    lines = [line for line in code.splitlines() if not line.startswith("//# sourceMappingURL=")]
+    return "data:text/javascript;base64," + base64.b64encode("\n".join(lines).encode()).decode("ascii")

@@ -1,0 +1,71 @@
+"""ImageAnswers of the model, and vectors of components and words, as the page reads them. No torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+RUNS = ("the whole model", "only the circuit", "all but the circuit")
+"""The runs of an answer, in order."""
+
+
+class ImageAnswers(NamedTuple):
+    """What the model says to one image: the likeliest classes, and their shares."""
+
+    classes: Int[np.ndarray, "runs shown"]
+    """Rows of `RUNS`; numbers of classes, the likeliest first."""
+    shares: Float[np.ndarray, "runs shown"]
+
+
+class ClassVectors(NamedTuple):
+    """What the strongest components add to the embedding of images of a class."""
+
+    components: tuple[str, ...]
+    domains: tuple[str, ...]
+    vectors: Float[np.ndarray, "domains components d"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelView:
+    """What `view_model` found."""
+
+    class_names: tuple[str, ...]
+    """Among which the model answers."""
+    answers: Mapping[str, ImageAnswers]
+    """By path of the image below the root of the data."""
+    words: tuple[str, ...]
+    texts: Float[np.ndarray, "words d"]
+    """A vector of length 1 for each word."""
+    direct: Mapping[str, ClassVectors]
+    """By class; empty where the embedding is not linear in the components."""
+    reason: str = ""
+    """Why there are no direct effects."""
+
+
+Script = Callable[[str, Mapping[str, object], Mapping[str, np.ndarray]], None]
+"""Writes a script, by key, header and arrays."""
+
+
+def pack_view(script: Script, view: ModelView, classes: Sequence[str]) -> dict[str, object]:
+    """Write the vectors; return what the index says of them."""
+    there = [place for place, name in enumerate(classes) if name in view.direct]
+    for place in there:
+        one = view.direct[classes[place]]
+        header = {"components": list(one.components), "domains": list(one.domains)}
+        script(f"direct/{place}", header, {"vectors": one.vectors})
+    if there:
+        script("words", {"words": list(view.words)}, {"texts": view.texts})
+    return {"predicted": list(view.class_names), "direct": there, "directReason": view.reason}
+
+
+def answer_arrays(view: ModelView | None, paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the answers to some images [images, runs, shown]; nothing where one is missing."""
+    if view is None or not paths or not all(path in view.answers for path in paths):
+        return {}
+    found = [view.answers[path] for path in paths]
+    return {
+        "answers": np.stack([one.classes for one in found]).astype(np.uint16),
+        "shares": np.stack([one.shares for one in found]),
+    }

@@ -1,0 +1,273 @@
+"""What the explorer's files hold equals the circuits, comparisons, curves and cards that they were made of."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from circuitry import GraphFolder, InputError, compare_domains
+from circuitry.circuits.consensus import find_consensus
+from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
+from circuitry.explorer import ExplorerSettings, export_explorer, read_curves
+from circuitry.explorer.packing import pack_script
+from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
+from circuitry.runs import claim
+from tests.circuits.test_measures import random_graph
+from tests.explorer.made import ATTACK, CLASSES, DOMAINS, INNER, UNITS, MadeCards, make_curve, unpack
+from tests.support.assert_same import assert_same
+
+THREE_DIGITS = 1e-3
+
+
+def read(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    found, header, arrays = unpack((folder / "data" / f"{key}.js").read_text(encoding="ascii"))
+    assert found == key
+    return header, arrays
+
+
+def series_of(folder: Path, place: int, domain: str, part: int | None = None) -> dict[str, np.ndarray]:
+    header, arrays = read(folder, f"class/{place}")
+    at = next(i for i, one in enumerate(header["series"]) if (one["domain"], one["part"]) == (domain, part))
+    return {name: arrays[f"{at}/{name}"] for name in header["series"][at]["arrays"]}
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("part", [None, 0, 1])
+def test_series_hold_the_circuit(graphs: GraphFolder, exported: Path, part: int | None) -> None:
+    graph = graphs["cat", "sketch"] if part is None else graphs.parts("cat", "sketch")[part]
+    circuit = graph.circuit(3).graph
+    found = series_of(exported, 1, "sketch", part)
+    sites = np.repeat(INNER, found["counts"])
+    names = [f"{site}/{unit}" for site, unit in zip(sites, found["units"], strict=True)]
+    assert set(names) == set(circuit.nodes)
+    expected = np.array([circuit.nodes[name]["score"] for name in names])
+    assert_same(found["scores"], expected, 0.1, rtol=THREE_DIGITS)
+    edges = {}
+    start = 0
+    for name, into in zip(names, found["into"], strict=True):
+        for k in range(start, start + into):
+            edges[names[found["from"][k]], name] = found["weights"][k]
+        assert (np.diff(found["weights"][start : start + into]) <= 0).all()
+        start += into
+    assert set(edges) == set(circuit.edges)
+    weights = np.array([circuit.edges[edge]["weight"] for edge in edges])
+    assert_same(np.array(list(edges.values())), weights, 0.1, rtol=THREE_DIGITS if part is None else 1 / 8)
+
+
+def test_series_hold_the_stability_of_the_circuit(graphs: GraphFolder, exported: Path) -> None:
+    parts = list(graphs.parts("cat", "real").values())
+    expected = find_consensus(graphs["cat", "real"].circuit(3), parts, graphs.part_edges("cat", "real"))
+    found = series_of(exported, 1, "real")["unitStability"] / 255
+    assert_same(found, np.concatenate([expected.units[site] for site in INNER]), 0.1, atol=0.002)
+
+
+def test_sites_hold_effects_and_members(graphs: GraphFolder, exported: Path) -> None:
+    header, arrays = read(exported, "site/1")
+    keys = list(graphs)
+    assert header["site"] == INNER[1]
+    bits = np.unpackbits(arrays["members"], axis=1)[:, : len(keys)].astype(bool)
+    for row, unit in enumerate(arrays["units"]):
+        assert bits[row].tolist() == [unit in graphs[key].kept_units[INNER[1]] for key in keys]
+        scores = np.array([graphs[key].node_scores[INNER[1]][unit] for key in keys])
+        close = arrays["effects"][row] / 31 * arrays["scale"][row]
+        assert_same(close, scores, 0.01, atol=np.abs(scores).max() / 60)
+    index, counts = read(exported, "index")
+    assert counts["counts/1"][arrays["units"]].tolist() == bits.sum(1).tolist()
+    assert counts["counts/1"].sum() == bits.sum()
+    assert [site["units"] for site in index["sites"]] == [UNITS] * 3
+
+
+def test_the_index_holds_comparisons_and_measured_cuts(graphs: GraphFolder, exported: Path) -> None:
+    index, _ = read(exported, "index")
+    assert index["classes"] == list(CLASSES)
+    assert index["domains"] == list(DOMAINS)
+    comparison = compare_domains(graphs)["node_overlap"]
+    found = next(one for one in index["comparisons"] if one["measure"] == "node_overlap")
+    matrix, ratios = comparison.matrix(), comparison.ratios()
+    for a, b, value in found["matrix"]:
+        assert value == pytest.approx(matrix.loc[a, b], rel=1e-3)
+    values = np.array([row[2] for row in found["ratios"]], float)  # None, which JSON has for NaN, is NaN again
+    assert values == pytest.approx(ratios["value"].to_numpy(), rel=1e-3, nan_ok=True)
+    assert {row[1] for row in found["depth"]} == set(INNER)
+    curve = index["curves"][f"{ATTACK}/real"]
+    # By hand: of the lead 1 - 0 over the baseline, 10 % of the units keep 0, 20 % keep a half.
+    assert [row[0] for row in curve["selectivity"]["kept"]] == pytest.approx([0, 0.5, 1], abs=1e-3)
+    assert [row[0] for row in curve["faithfulness"]["random"]][:2] == pytest.approx([0.015, 0.03], abs=1e-3)
+
+
+def test_curves_of_other_cuts_are_left_out(graphs: GraphFolder, tmp_path: Path) -> None:
+    settings = {**make_curve("cat", "real").settings, "sites": ["a"]}
+    curves = [make_curve("cat", "real", settings=settings), make_curve("cat", "sketch", ranking="signed")]
+    for curve, name in zip(curves, ("a", "b"), strict=True):
+        curve.save(tmp_path / "curves" / "cat" / f"{name}.safetensors")
+    export_explorer(graphs, tmp_path / "out", curves=read_curves(tmp_path / "curves"))
+    assert read(tmp_path / "out", "index")[0]["curves"] == {}
+
+
+def test_cards_hold_images_heat_and_exact_effects(graphs: GraphFolder, exported: Path) -> None:
+    cards = MadeCards(graphs)
+    header, arrays = read(exported, "cards/0")
+    pictures = read(exported, "pictures")[0]["pictures"]
+    unit = int(arrays["units"][0])
+    card = cards.card(INNER[0], unit)
+    shown = [pictures[number][0] for number in arrays["activation/pictures"][0, 1]]
+    assert shown == list(card.top["activation"][DOMAINS[1]].ids)
+    # Four bits of 0, 30, 60, 90 in steps of 17, two in a byte.
+    assert arrays["activation/grid"].tolist() == [2, 2]
+    assert arrays["activation/heat"][0, 0, 0].tolist() == [(0 << 4) | 1, (3 << 4) | 5]
+    cells = arrays["exactCells"][: arrays["exactCounts"][0]]
+    assert cells.tolist() == np.flatnonzero(card.kept.ravel()).tolist()
+    exact = arrays["exactEffects"][: len(cells)]
+    assert_same(exact[:, 1], -card.effects.ravel()[cells], 0.1, rtol=THREE_DIGITS)
+    assert header["exact"] == ["zero", "mean"]
+    for name in {row[0] for row in pictures}:
+        assert (exported / "thumbnails" / f"{name}.webp").read_bytes() == cards.thumbnail(name)
+
+
+def test_held_out_images_say_how_strongly_units_fire(graphs: GraphFolder, exported: Path) -> None:
+    _, arrays = read(exported, "images/1")
+    pictures = read(exported, "pictures")[0]["pictures"]
+    names = [pictures[number] for number in arrays["pictures"]]
+    assert [name[2:5] for name in names] == [["cat", domain, False] for domain in DOMAINS]
+    cards = MadeCards(graphs)
+    place = cards.units().index((INNER[arrays["sites"][0]], int(arrays["units"][0])))
+    loudest = max(cards.activations(domain)[1][:, place].max() for domain in DOMAINS)
+    ids, values = cards.activations(DOMAINS[0])
+    assert arrays["fire"][0, 0] == round(15 * values[ids.index(names[0][0]), place] / loudest)
+
+
+def test_a_variant_is_another_series(graphs: GraphFolder, tmp_path: Path) -> None:
+    export_explorer(graphs, tmp_path, variants={"own-style texts": graphs})
+    header, _ = read(tmp_path, "class/0")
+    assert {one["variant"] for one in header["series"]} == {"", "own-style texts"}
+    assert read(tmp_path, "index")[0]["variants"] == ["own-style texts"]
+
+
+def test_variants_of_a_run_keep_as_many_units_as_its_circuits(tmp_path: Path) -> None:
+    """A run stores of its variants all node scores of some sites, but a single unit."""
+
+    def saved(folder: str, sites: tuple[str, ...], share: float) -> GraphFolder:
+        made = random_graph(3, "cat", "real", units=UNITS, fraction=share)
+        scores = {site: made.node_scores[site] for site in sites}
+        kept = {site: made.kept_units[site] for site in sites}
+        graph = replace(made, sites=sites, node_scores=scores, kept_units=kept, edge_scores={}, completeness={})
+        graph = replace(graph, settings={"node_fraction": share})
+        graph.save(graph_file(tmp_path / folder, "cat", "real", WHOLE))
+        claim(tmp_path / folder, EXTRACTION_FORMAT, {"n_parts": 0, "model": "tiny"}, jobs=[("cat", "real")])
+        return GraphFolder(tmp_path / folder)
+
+    graphs, variant = saved("main", ("input", *INNER), 0.2), saved("variant", ("input", *INNER[1:]), 0.01)
+    export_explorer(graphs, tmp_path / "out", variants={"texts": variant})
+    _, arrays = read(tmp_path / "out", "class/0")
+    assert arrays["1/counts"].tolist() == [0, 6, 6]
+    assert arrays["1/units"].tolist() == arrays["0/units"][6:].tolist()
+
+
+# The folder
+
+
+def test_an_export_replaces_an_earlier_one_and_leaves_nothing_of_it(graphs: GraphFolder, tmp_path: Path) -> None:
+    export_explorer(graphs, tmp_path, cards=MadeCards(graphs))
+    first = {path for path in tmp_path.rglob("*.*") if path.is_file()}
+    written = export_explorer(graphs, tmp_path, settings=ExplorerSettings(twins=False))
+    left = {path for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert {path.parent.name for path in first - left} == {"cards", "images", "thumbnails", "data"}
+    assert sum(written.n_bytes.values()) == sum(p.stat().st_size for p in left if p.name != "manifest.json")
+    assert str(written).startswith(f"explorer: {tmp_path / 'index.html'}\nMiB: ")
+
+
+def other_cards(graphs: GraphFolder) -> MadeCards:
+    cards = MadeCards(graphs)
+    cards.manifest = {"config": {"circuits": "of another run"}}
+    return cards
+
+
+def foreign_folder(out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("")
+
+
+def foreign_page(out: Path) -> None:
+    out.mkdir()
+    (out / "index.html").write_text("<p>My own page")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "given", "words"),
+    [
+        (foreign_folder, lambda graphs: {}, ("out", "empty")),
+        (foreign_page, lambda graphs: {}, ("out", "index.html")),
+        (None, lambda graphs: {"cards": other_cards(graphs)}, ("of another run", "unit_cards.py --circuits")),
+        (None, lambda graphs: {"settings": ExplorerSettings(edges_per_node=0)}, ("edges_per_node=0",)),
+    ],
+)
+def test_refusals(
+    graphs: GraphFolder,
+    tmp_path: Path,
+    prepare: Callable[[Path], None] | None,
+    given: Callable[[GraphFolder], dict[str, Any]],
+    words: tuple[str, ...],
+) -> None:
+    out = tmp_path / "out"
+    if prepare is not None:
+        prepare(out)
+    before = sorted(out.glob("*")) if out.is_dir() else []
+    with pytest.raises(InputError) as refused:
+        export_explorer(graphs, out, **given(graphs))
+    assert all(word in str(refused.value) for word in words)
+    assert (sorted(out.glob("*")) if out.is_dir() else []) == before
+
+
+def test_folders_without_circuits_or_curves_are_refused(graphs: GraphFolder, tmp_path: Path) -> None:
+    shutil.copytree(graphs.path, tmp_path / "circuits", ignore=shutil.ignore_patterns("graphs"))
+    with pytest.raises(InputError, match=r"circuits"):
+        export_explorer(GraphFolder(tmp_path / "circuits"), tmp_path / "out")
+    with pytest.raises(InputError, match=str(tmp_path)):
+        read_curves(tmp_path)
+
+
+# The code
+
+
+def test_vendored_files_are_as_they_were_published() -> None:
+    listed = (PAGE / "vendor" / "SHA256SUMS").read_text().splitlines()
+    sums = {name: checksum for checksum, name in (line.split() for line in listed)}
+    files = {file.name for file in (PAGE / "vendor").iterdir()} - {"SHA256SUMS"}
+    assert set(sums) == files >= {*VENDORED.values(), "preact.LICENSE", "htm.LICENSE"}
+    for name, checksum in sums.items():
+        assert hashlib.sha256((PAGE / "vendor" / name).read_bytes()).hexdigest() == checksum, name
+
+
+def test_modules_import_only_each_other() -> None:
+    modules = page_modules()
+    for name, code in modules.items():
+        for line in code.splitlines():
+            if name.startswith("circuitry/") and line.startswith("import "):
+                assert line.split('"')[-2] in modules, (name, line)
+
+
+def test_names_are_data_and_never_markup() -> None:
+    script = pack_script("a", "b", {"name": "</script><script>alert(1)\u2028"}, {})
+    assert script.isascii()
+    assert "<" not in script
+    assert json.loads(f"[{script[15:-3]}]")[1]["name"] == "</script><script>alert(1)\u2028"
+    page = render_page("</title><script>alert(1)</script>")
+    assert "<script>" not in page
+    nonce = page.split("'nonce-")[1].split("'")[0]
+    assert page.count(f'nonce="{nonce}"') == page.count("<script") + page.count("<style") == 3
+
+
+def test_code_from_this_package_never_sets_markup() -> None:
+    for name, code in page_modules().items():
+        if name.startswith("circuitry/"):
+            for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
+                assert word not in code, (name, word)
+            assert "dangerouslySet" not in code

@@ -1,0 +1,131 @@
+"""What the model tells the explorer equals runs by hooks, and the exact decompositions of the logit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
+from circuitry.circuits import direct_effects, pooling_pairs
+from circuitry.explorer import ModelView, export_explorer, view_model
+from circuitry.explorer.model_view import STRONGEST_COMPONENTS
+from circuitry.interventions import CheckSettings
+from circuitry.models import ResidualStream
+from circuitry.models.architectures import register_model
+from tests.explorer.made import unpack
+from tests.support.assert_same import assert_same
+from tests.support.tiny_clip import saved
+from tests.support.work import QUIET
+
+WORDS = ("stripes", "fur")
+
+
+def found_in(clip: Clip, root: Path) -> CausalChecks:
+    """Circuits of two classes in a domain, found on two images each, and checks on two others."""
+    rng = np.random.default_rng(0)
+    for name in ("axe", "cat"):
+        place = root / "images" / "real" / name
+        place.mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    images = DomainFolder(root / "images")
+    given: dict[str, Any] = {
+        "rule": left_rule(1),
+        "edge_rule": left_rule(1),
+        "sites": clip.encoder.sites[-2:],
+        "texts": ["a {}."],
+    }
+    extract(clip, images, root / "graphs", n_images=2, work=QUIET, **given)
+    return CausalChecks(clip, images, GraphFolder(root / "graphs"), CheckSettings(n_images=2, n_others=1))
+
+
+@pytest.fixture(scope="module")
+def checks(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> CausalChecks:
+    return found_in(clip, tmp_path_factory.mktemp("viewed"))
+
+
+@pytest.fixture(scope="module")
+def view(checks: CausalChecks) -> ModelView:
+    return view_model(checks, n_images=2, vocabulary=WORDS, work=QUIET)
+
+
+def images_of(checks: CausalChecks, class_name: str) -> tuple[list[str], torch.Tensor]:
+    records = checks.chosen.own((class_name, "real"))
+    return [record.relative for record in records], checks.read(records)
+
+
+def test_answers_are_those_of_runs_by_hooks(checks: CausalChecks, view: ModelView) -> None:
+    clip, graph = checks.clip, checks.graphs["cat", "real"]
+    paths, images = images_of(checks, "cat")
+
+    def keep(inside: bool) -> list[tuple[str, object]]:
+        def at(site: str) -> object:
+            def hook(activation: torch.Tensor, hook: object) -> torch.Tensor:
+                mask = torch.zeros(len(graph.node_scores[site]), dtype=torch.bool)
+                mask[torch.from_numpy(graph.kept_units[site])] = True
+                shape = [-1] + [1] * (activation.ndim - 2)
+                return torch.where((mask == inside).reshape(shape), activation, 0.0)
+
+            return hook
+
+        return [(site, at(site)) for site in graph.inner_sites]
+
+    runs = [
+        clip.encoder(images),
+        *(clip.encoder.run_with_hooks(images, fwd_hooks=keep(side)) for side in (True, False)),
+    ]
+    weights, scale = clip.text_weights(["axe", "cat"], ["a {}."]), clip.model.logit_scale.exp()  # type: ignore[operator]
+    for run, embedding in enumerate(runs):
+        shares = (scale * torch.nn.functional.normalize(embedding, dim=-1) @ weights.T).softmax(-1).detach()
+        for path, share in zip(paths, shares, strict=True):
+            order = share.argsort(descending=True)
+            assert_same(view.answers[path].shares[run], share[order], 0.1, rtol=1e-3)
+            assert view.answers[path].classes[run].tolist() == order.tolist()
+
+
+def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(checks: CausalChecks, view: ModelView) -> None:
+    assert view.reason == ""
+    assert view.words == ("axe", "cat", *WORDS)
+    _, images = images_of(checks, "cat")
+    pairs, direct = pooling_pairs(checks.clip.encoder, images), view.direct["cat"]
+    assert len(direct.components) == STRONGEST_COMPONENTS
+    for word, text in zip(view.words, view.texts, strict=True):
+        effects = pairs.effects(text).mean(0)
+        site = checks.clip.encoder.sites[-2]
+        named = [name.removeprefix("head ").split(f" x {site}/") for name in direct.components]
+        expected = [effects[int(head), int(unit)] for head, unit in named]
+        assert_same(direct.vectors[0] @ text, np.array(expected), 1e-6)
+        if word == "cat":
+            strongest = np.sort(np.abs(effects).ravel())[::-1][:STRONGEST_COMPONENTS]
+            assert_same(np.abs(expected), strongest, 1e-6)
+
+
+def test_direct_effects_of_a_transformer_add_up_to_the_logit(tmp_path: Path) -> None:
+    weights = saved(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
+    checks = found_in(load_clip("vit-tiny", checkpoint=weights), tmp_path)
+    view = view_model(checks, n_images=2, vocabulary=WORDS, work=QUIET)
+    _, images = images_of(checks, "axe")
+    stream = ResidualStream.of(checks.clip.encoder)
+    found = direct_effects(stream, images, torch.from_numpy(view.texts[2]).float())
+    by_writer = dict(zip(found.writers, found.effects.mean(0), strict=True))
+    direct = view.direct["axe"]
+    assert_same(
+        direct.vectors[0] @ view.texts[2], np.array([by_writer[name] for name in direct.components]), 1e-6, rtol=1e-3
+    )
+
+
+def test_the_files_hold_answers_and_vectors(checks: CausalChecks, view: ModelView, tmp_path: Path) -> None:
+    export_explorer(checks.graphs, tmp_path, model=view)
+    _, index, _ = unpack((tmp_path / "data" / "index.js").read_text())
+    assert index["predicted"] == ["axe", "cat"]
+    assert index["direct"] == [0, 1]
+    _, words, texts = unpack((tmp_path / "data" / "words.js").read_text())
+    assert words["words"] == ["axe", "cat", *WORDS]
+    assert_same(texts["texts"], view.texts, 0.01, rtol=1e-3)
+    _, header, arrays = unpack((tmp_path / "data" / "direct" / "1.js").read_text())
+    assert header["components"] == list(view.direct["cat"].components)
+    assert_same(arrays["vectors"], view.direct["cat"].vectors, 1e-6, rtol=1e-3)

@@ -1,0 +1,409 @@
+"""The page in a browser, from disk: what a reader does is seen in the table view and in the state."""
+
+import csv
+import io
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+from circuitry import GraphFolder
+from circuitry.explorer import export_explorer
+from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS, MadeCards
+from tests.support.browser import find_browser
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+
+SWITCHES = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
+CAT: dict[str, Any] = {"className": "cat", "domains": ["real", "sketch"]}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        switches = ["--headless", *(f"--{name}" for name in SWITCHES.split())]
+        browser = started.chromium.launch(executable_path=find_browser(), args=switches)
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """A reader of the page, who sees every complaint and every request."""
+
+    def __init__(self, browser: Any, folder: Path) -> None:
+        self.folder = folder
+        self.tab = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True).new_page()
+        self.tab.set_default_timeout(10_000)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.tab.on("console", self._hear)
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("dialog", self._close)
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+
+    def _close(self, dialog: Any) -> None:
+        self.complaints.append("a script of a name ran")
+        dialog.dismiss()
+
+    def _hear(self, said: Any) -> None:
+        if said.type == "error":
+            self.complaints.append(said.text)
+
+    def open(self, **state: Any) -> "Reader":
+        self.tab.goto("about:blank")
+        fragment = "#" + quote(json.dumps(state)) if state else ""
+        self.tab.goto((self.folder / "index.html").as_uri() + fragment)
+        return self.wait()
+
+    def wait(self) -> "Reader":
+        self.tab.wait_for_selector(".page[data-loaded]")  # the page's policy forbids to wait for a function
+        return self
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.tab.evaluate("circuitry.state()")
+        return found
+
+    def press(self, keys: str) -> None:
+        for key in keys.split():
+            self.tab.keyboard.press(key)
+
+    def table(self) -> dict[str, list[str]]:
+        """The table of units: cells by unit."""
+        self.tab.click("#view-table")
+        rows = self.tab.eval_on_selector_all(
+            "#units tbody tr", "rows => rows.map(r => [...r.querySelectorAll('th, td')].map(c => c.textContent.trim()))"
+        )
+        return {row[0]: row[1:] for row in rows}
+
+    def drop(self, content: str, name: str = "state.json") -> str:
+        if self.tab.locator(".message[role=status] button").count():
+            self.tab.click(".message[role=status] button")
+        self.tab.evaluate(
+            """([text, name]) => { const data = new DataTransfer(); data.items.add(new File([text], name));
+            document.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true})); }""",
+            [content, name],
+        )
+        return str(self.tab.inner_text(".message[role=status]"))
+
+    def click_export(self, kind: str) -> None:
+        if not self.tab.locator("#export[open]").count():
+            self.tab.click("#export > summary")
+        self.tab.click(f"#export [data-kind='{kind}']" if kind != "state" else "#save-state")
+
+    def export(self, kind: str) -> str:
+        """The text of an exported file, caught before the browser takes it: a download takes a second."""
+        self.tab.evaluate(CAUGHT)
+        self.click_export(kind)
+        return str(self.tab.evaluate("globalThis.caught"))
+
+
+CAUGHT = """globalThis.caught = new Promise(done => {
+    const { createObjectURL } = URL, { click } = HTMLAnchorElement.prototype;
+    URL.createObjectURL = blob => { blob.text().then(done); return "blob:caught"; };
+    HTMLAnchorElement.prototype.click = () => Object.assign(URL, { createObjectURL })
+        && Object.assign(HTMLAnchorElement.prototype, { click });
+}), 0"""
+
+
+@pytest.fixture(scope="module")
+def only_reader(browser: Any, exported: Path) -> Reader:
+    return Reader(browser, exported)
+
+
+@pytest.fixture
+def reader(only_reader: Reader, exported: Path) -> Iterator[Reader]:
+    reader = only_reader
+    yield reader
+    reader.tab.evaluate("localStorage.clear()")
+    complaints, reader.complaints = reader.complaints, []
+    assert complaints == []
+    elsewhere = [url for url in reader.requests if not url.startswith((exported.as_uri(), "data:", "blob:", "about:"))]
+    assert elsewhere == []
+
+
+def kept(graphs: GraphFolder, domain: str, share: float = 0.2, class_name: str = "cat") -> set[str]:
+    """The units of a cut, from the scores alone."""
+    scores = {site: np.abs(graphs[class_name, domain].node_scores[site]) for site in INNER}
+    most = int(np.ceil(round(share * UNITS, 9)))
+    return {f"{site}/{unit}" for site, values in scores.items() for unit in np.argsort(-values)[:most]}
+
+
+def test_a_cut_is_chosen_and_thresholded(reader: Reader, graphs: GraphFolder) -> None:
+    reader.open()
+    assert reader.state()["className"] == ATTACK
+    reader.tab.select_option("#class", "cat")
+    reader.tab.wait_for_selector(".page[data-loaded='cat']")
+    real, sketch = kept(graphs, "real"), kept(graphs, "sketch")
+    table = reader.table()
+    assert set(table) == real | sketch
+    assert {name for name, cells in table.items() if cells[1] == "shared"} == real & sketch
+    assert {name for name, cells in table.items() if cells[1] == "real only"} == real - sketch
+    for name in real & sketch:
+        site, unit = name.split("/")
+        assert float(table[name][2].replace("−", "-")) == pytest.approx(
+            graphs["cat", "real"].node_scores[site][int(unit)], rel=0.01
+        )
+    reader.tab.check("#shared")
+    assert set(reader.table()) == real & sketch
+    reader.tab.uncheck("#shared")
+    assert "This cut, measured" in reader.tab.inner_text(".thiscut")
+    assert ".50" in reader.tab.inner_text("#measured")
+    reader.tab.evaluate("const s = document.getElementById('share'); s.value = 0; s.dispatchEvent(new Event('input'))")
+    assert reader.state()["share"] == 0.1
+    assert set(reader.table()) == kept(graphs, "real", 0.1) | kept(graphs, "sketch", 0.1)
+    assert "no better than that of random circuits" in reader.tab.inner_text("#measured")
+    reader.tab.focus("#edges")
+    reader.press("ArrowLeft ArrowLeft ArrowLeft")
+    assert reader.tab.inner_text("#edges-table caption") == "0 edges"
+    reader.tab.focus("#score")
+    reader.press("End")
+    assert reader.state()["score"] == 1
+    assert len(reader.table()) == 2  # the strongest unit of each
+    assert "a least score" in reader.tab.inner_text(".thiscut")
+
+
+def test_hidden_sites_and_unstable_units_leave_the_table(reader: Reader, graphs: GraphFolder) -> None:
+    reader.open(**CAT)
+    everything = reader.table()
+    reader.tab.click(".sites summary")
+    reader.tab.click(f".sites label:has-text('{INNER[0]}')")
+    assert set(reader.table()) == {name for name in everything if not name.startswith(f"{INNER[0]}/")}
+    reader.open(**CAT, stability=0.1)
+    shares = {name: [s for s in cells[4].split(", ") if s != "–"] for name, cells in everything.items()}
+    stable = {name for name, found in shares.items() if any(float(s.removesuffix(" %")) > 10 for s in found)}
+    assert set(reader.table()) == stable
+    assert 0 < len(stable) < len(everything)
+
+
+def test_units_are_walked_pinned_grouped_noted_and_undone(reader: Reader) -> None:
+    reader.open(**CAT)
+    reader.press("] j p ] p")
+    pins = reader.state()["pins"]
+    assert [name.split("/")[0] for name in pins] == list(INNER[:2])
+    assert reader.state()["selected"] == pins[1]
+    reader.press("g")
+    reader.tab.fill("#group-name", "edge & <corner>")
+    reader.press("Enter")
+    assert reader.state()["groups"] == [{"name": "edge & <corner>", "units": pins}]
+    assert reader.state()["pins"] == []
+    assert "edge & <corner>" in reader.tab.inner_text("#groups")
+    reader.tab.fill("#note", "looks like <i>fins</i>")
+    reader.tab.fill("#label", "fin")
+    assert reader.state()["notes"] == {pins[1]: "looks like <i>fins</i>"}
+    assert "looks like <i>fins</i>" in reader.tab.inner_text("#notes")
+    assert reader.table()[pins[1]][0] == "fin"
+    reader.tab.wait_for_url("**fins**")
+    before = reader.state()
+    reader.tab.reload()
+    reader.wait()
+    assert reader.state() == before
+    reader.press("Escape p")
+    reader.tab.click(f"#units tr[data-unit='{pins[0]}'] input")
+    assert reader.state()["pins"] == [pins[0]]
+    reader.tab.click("#undo")
+    assert reader.state()["pins"] == []
+    reader.press("Shift+Z")
+    assert reader.state()["pins"] == [pins[0]]
+
+
+def test_units_are_found_by_number_label_and_name(reader: Reader, graphs: GraphFolder) -> None:
+    reader.open(**CAT, labels={"a/0": "my unit"})
+    reader.press("/")
+    counts = {site: sum(1 for s, _ in MadeCards(graphs).units() if s == site) for site in INNER}
+    reader.tab.fill("#search", f"{INNER[1]}/")
+    assert f"{counts[INNER[1]]} units" in reader.tab.inner_text(".results")
+    reader.tab.fill("#search", "<b>stripes</b>")
+    first = reader.tab.inner_text("#results li:first-child")
+    name = first.split()[0]
+    members = sum(int(name.split("/")[1]) in graphs[key].kept_units[name.split("/")[0]] for key in graphs)
+    assert f"in {members} of {len(graphs)} circuits" in first
+    reader.press("Enter")
+    assert reader.state()["selected"] == name
+
+
+def test_a_card_shows_effects_images_and_neighbours(reader: Reader, graphs: GraphFolder) -> None:
+    circuit = graphs["cat", "real"].circuit(3).graph
+    name = next(n for n in circuit if n.startswith(f"{INNER[1]}/") and circuit.in_degree(n) and circuit.out_degree(n))
+    reader.open(className="cat", domains=["real"], selected=name)
+    reader.tab.wait_for_selector(".top img")
+    card = reader.tab.inner_text(".card")
+    assert f"strongest in ({circuit.in_degree(name)})" in card
+    assert f"strongest out ({circuit.out_degree(name)})" in card
+    assert reader.tab.locator(".effects rect").count() == len(graphs)
+    assert reader.tab.locator(".top img").count() == 2 * len(DOMAINS)
+    assert reader.tab.locator(".top img").first.get_attribute("alt")
+    assert reader.tab.locator(".exact .differs").count() > 0
+    strongest = max(circuit.in_edges(name, data="weight"), key=lambda edge: edge[2])[0]
+    reader.tab.click(".neighbours button >> nth=0")
+    assert reader.state()["selected"] == strongest
+
+
+def test_twins_are_compared_on_two_parts(reader: Reader, graphs: GraphFolder) -> None:
+    reader.open(**CAT)
+    reader.tab.click(".twins button >> nth=0")
+    parts = graphs.parts("cat", "real")
+    units = [{(s, u) for s in INNER for u in parts[p].kept_units[s].tolist()} for p in (0, 1)]
+    table = reader.table()
+    assert {name for name, cells in table.items() if cells[1] == "shared"} == {
+        f"{s}/{u}" for s, u in units[0] & units[1]
+    }
+    jaccard = len(units[0] & units[1]) / len(units[0] | units[1])
+    shown = reader.tab.inner_text(".twins tbody tr:first-child td:nth-child(2)")
+    assert float(shown) == pytest.approx(jaccard, abs=0.0051)
+
+
+def test_the_ways_in_lead_to_a_pair_and_an_image_lights_units(reader: Reader) -> None:
+    reader.open(className="cat", domains=["real"], measure="node_overlap")
+    reader.tab.click(".matrix tbody tr:nth-child(1) td:nth-child(3) button")
+    assert reader.state()["domains"] == ["real", "sketch"]
+    reader.tab.click(".images button.pick >> nth=0")
+    assert reader.state()["image"] is not None
+    assert "Predictions were not exported" in reader.tab.inner_text(".images")
+
+
+def test_what_is_seen_is_exported_with_how_far_to_trust_it(reader: Reader, graphs: GraphFolder) -> None:
+    reader.open(**CAT, pins=[], groups=[{"name": "=g", "units": ["a/1"]}])
+    real, sketch = (graphs["cat", domain].circuit(3).graph for domain in ("real", "sketch"))
+    lines = reader.export("edges.csv").splitlines()
+    remarks = [line for line in lines if line.startswith("# ")]
+    assert "Do not read it as a mechanism" in " ".join(remarks) or "above that of random" in " ".join(remarks)
+    rows = list(csv.DictReader(io.StringIO("\n".join(lines[len(remarks) :]))))
+    found = {tuple(f"{row[f'{end}_site']}/{row[f'{end}_unit']}" for end in ("upstream", "downstream")) for row in rows}
+    assert found == set(real.edges) | set(sketch.edges)
+    graphml = ET.fromstring(reader.export("graphml"))
+    space = {"g": "http://graphml.graphdrawing.org/xmlns"}
+    assert {node.get("id") for node in graphml.iterfind(".//g:node", space)} == set(real) | set(sketch)
+    assert len(graphml.findall(".//g:edge", space)) == len(found)
+    tracer = json.loads(reader.export("circuit-tracer.json"))
+    assert set(tracer) == {"metadata", "qParams", "nodes", "links"}
+    ids = {node["node_id"] for node in tracer["nodes"]}
+    assert {link[end] for link in tracer["links"] for end in ("source", "target")} <= ids
+    assert "selectivity" in tracer["metadata"]["info"]["description"]
+    drawing = ET.fromstring(reader.export("svg"))
+    marks = [e for e in drawing.iter() if e.tag.endswith(("circle", "polygon"))]
+    assert len(marks) == len(set(real) | set(sketch))
+    assert reader.export("png")[1:4] == "PNG"
+
+
+def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
+    reader.open(**CAT, pins=["a/1"], notes={"a/1": "n"}, view="table")
+    with reader.tab.expect_download() as download:
+        reader.click_export("state")
+    saved, before = Path(download.value.path()).read_text(), reader.state()
+    reader.open()
+    assert "opened" in reader.drop(saved)
+    assert reader.state() == before
+    strange = json.loads(saved)
+    strange["state"] |= {"domains": ["nowhere"], "pins": ["a/999"], "onload": "alert(3)"}
+    message = reader.drop(json.dumps(strange))
+    assert all(word in message for word in ("domains", "pins", "onload"))
+    assert reader.state()["notes"] == {"a/1": "n"}
+    assert "onload" not in reader.state()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda saved: "{", ["JSON"]),
+        (lambda saved: "[]", ["format"]),
+        (lambda saved: json.dumps(saved | {"format": "circuitry explorer state 0"}), ["state 0", "state 1"]),
+        (lambda saved: json.dumps(saved | {"study": "abc", "title": "<b>other</b>"}), ["abc", "<b>other</b>"]),
+        (lambda saved: json.dumps(saved | {"state": 3}), ["damaged"]),
+    ],
+)
+def test_damaged_and_foreign_state_files_are_refused(reader: Reader, change: Any, words: list[str]) -> None:
+    reader.open(**CAT)
+    study = reader.tab.evaluate("circuitry.state().className") and json.loads(reader.export("state"))
+    before = reader.state()
+    message = reader.drop(change(study))
+    assert all(word in message for word in words), message
+    assert reader.state() == before
+
+
+def test_a_damaged_address_starts_from_the_beginning(reader: Reader) -> None:
+    reader.tab.goto("about:blank")
+    reader.tab.goto((reader.folder / "index.html").as_uri() + "#%7Bnonsense")
+    reader.wait()
+    assert "damaged" in reader.tab.inner_text(".message[role=status]")
+    assert reader.state()["className"] == ATTACK
+
+
+def test_names_with_markup_are_text(reader: Reader) -> None:
+    reader.open(className=ATTACK, domains=list(DOMAINS), notes={"a/1": ATTACK}, groups=[{"name": ATTACK, "units": []}])
+    reader.press("] ?")
+    assert "Each column is a site" in reader.tab.inner_text("dialog[open]")
+    assert reader.tab.locator("img[src='x']").count() == 0
+    assert DOMAINS[2] in reader.tab.inner_text("[aria-label=Domains]")
+    reader.press("Escape")
+    for kind in ("svg", "graphml"):
+        ET.fromstring(reader.export(kind))
+    assert "'=cmd" not in reader.export("units.csv")
+    code = "d.setAttribute('onclick', 'globalThis.ran = 1'); d.click(); return globalThis.ran === undefined;"
+    blocked = reader.tab.evaluate(f"(() => {{ const d = document.createElement('div'); {code} }})()")
+    assert blocked
+    reader.complaints.clear()  # the browser says that it blocked the script
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "data" / "index.js").unlink(), ["index.js", "missing"]),
+        (lambda folder: (folder / "data" / "index.js").write_text("circuitry.lo"), ["index.js", "damaged"]),
+        (
+            lambda folder: rewrite(folder / "data" / "index.js", "explorer 1", "explorer 0"),
+            ["explorer 0", "explorer 1"],
+        ),
+        (lambda folder: (folder / "data" / "class" / "0.js").unlink(), ["class/0.js", "missing"]),
+        (lambda folder: rewrite(folder / "data" / "class" / "0.js", '"export":"', '"export":"0'), ["another export"]),
+    ],
+)
+def test_damaged_folders_say_what_to_do(
+    browser: Any, graphs: GraphFolder, tmp_path: Path, damage: Any, words: list[str]
+) -> None:
+    export_explorer(graphs, tmp_path)
+    damage(tmp_path)
+    tab = browser.new_page()
+    tab.goto((tmp_path / "index.html").as_uri())
+    message = tab.wait_for_selector(".error").inner_text()
+    tab.close()
+    assert all(word in message for word in [*words, "xport"]), message
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def test_without_cards_and_curves_the_page_says_how_to_make_them(
+    browser: Any, graphs: GraphFolder, tmp_path: Path
+) -> None:
+    export_explorer(graphs, tmp_path)
+    reader = Reader(browser, tmp_path).open(**CAT, selected="a/1")
+    assert "unit_cards.py --circuits" in reader.tab.inner_text(".card")
+    assert "faithfulness.py --circuits" in reader.tab.inner_text(".thiscut")
+    assert "unit_cards.py" in reader.tab.inner_text(".images")
+    reader.tab.context.close()
+    assert reader.complaints == []
+
+
+def test_images_that_are_gone_are_said_to_be_missing(browser: Any, exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "copy", ignore=shutil.ignore_patterns("thumbnails"))
+    reader = Reader(browser, tmp_path / "copy").open(**CAT, selected="a/1")
+    reader.press("] j")
+    reader.tab.wait_for_selector(".card .gone")
+    assert reader.tab.inner_text(".card .gone >> nth=0") == "image is missing"
+    reader.tab.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280, 1920])
+def test_nothing_is_wider_than_the_screen(reader: Reader, width: int) -> None:
+    reader.tab.set_viewport_size({"width": width, "height": 800})
+    reader.open(**CAT)
+    assert reader.tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert reader.tab.is_visible("nav.tabs") == (width <= 800)
