@@ -68,7 +68,7 @@ def edges_by_position(
 
 @checked
 def moves_between_positions(
-    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT], *, rule: QuadratureRule = PLAIN
 ) -> Float[np.ndarray, "images edges to from"]:
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 

@@ -30,7 +30,7 @@ from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.stream_parts import StreamParts
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import Natural, checked
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
 _Weights = TypeVar("_Weights")
@@ -164,7 +164,7 @@ class ResidualStream(StreamParts):
         return weights.contiguous(), bias
 
     @checked
-    def read_by(self, stage: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
+    def read_by(self, stage: Natural, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units."""
         site = self.sites[1 + min(stage, 2 * len(self.blocks) - 1)]
         past = self.components.carried[site]

@@ -93,7 +93,9 @@ def compare_representations(
         >>> similarity.comparisons()["linear"].at("layer4.2").matrix()
     """
     if len(grams) < 2:
-        raise InputError(f"A comparison of representations needs two domains or more, but {len(grams)} was given.")
+        raise InputError(
+            f"A comparison needs the grams of two domains or more, but {len(grams)} was given: give those of others."
+        )
     known = [one.domain for one in grams]
     if apart is not None and (apart not in known or len(known) < 3):
         raise InputError(

@@ -212,7 +212,7 @@ def _check_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> No
         pairs = [(key, inner[0], f"key of {name}") for key in value]
         if isinstance(value, dict | MappingProxyType):
             pairs += [(value[key], inner[1], f"{name}[{key!r}]") for key in value]
-    elif isinstance(value, Collection) and getattr(value, "ndim", 1) == 1 and _is_list(kind) and inner:
+    elif _is_held(value) and _is_list(kind) and inner:
         hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
@@ -224,6 +224,13 @@ def _check_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> No
         except _MisfitError as misfit:
             misfit.inner = True
             raise
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a list has its values, and does not read each when it is asked for."""
+    if getattr(value, "ndim", 1) != 1 or not isinstance(value, Collection):
+        return False
+    return not isinstance(value, Sequence) or isinstance(value, list | tuple | range)
 
 
 _WORDS: dict[Any, str] = {
@@ -272,7 +279,7 @@ def _how(value: Any, hint: Any, name: str) -> str:
 def shown(value: object) -> str:
     """Return a text or a number as it is, of an array its type and shape, of anything else what it is."""
     if isinstance(value, str):
-        return f"the string {value if len(value) < 80 else value[:77] + '...'!r}"
+        return f"the string {value if len(value) < 160 else value[:77] + '...' + value[-77:]!r}"
     if isinstance(value, int | float | np.generic):
         return repr(value)
     if isinstance(shape := getattr(value, "shape", None), tuple):

@@ -373,7 +373,7 @@ def test_metric_and_baseline_messages(resnet: Any) -> None:
     encoder = Encoder.from_tower(resnet)
     with pytest.raises(InputError, match="at least one reference image"):
         mean_baseline(encoder, [])
-    with pytest.raises(InputError, match="'position' or per 'unit', but 'pixel'"):
+    with pytest.raises(InputError, match=r"'position'.*'unit'.*\bper\b.*'pixel'"):
         mean_baseline(encoder, [], per="pixel")
 
 

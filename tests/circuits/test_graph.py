@@ -146,7 +146,7 @@ def test_loading_another_format_names_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head", "edge_scores/conv->head"])
 def test_loading_names_the_array_that_is_missing(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"x lacks '{name}': the file is damaged"):
+    with pytest.raises(InputError, match=rf"/x\b.*'{name}'"):
         AttributionGraph.load(changed(tmp_path / "x", {name: None}))
 
 
@@ -157,7 +157,7 @@ def test_a_graph_without_edges_is_read_again(tmp_path: Path) -> None:
 
 def test_loading_edges_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = changed(tmp_path / "x", {"edge_scores/conv->head": np.zeros((2, 3))})
-    with pytest.raises(InputError, match=r"conv->head have shape \(2, 3\), but the kept units say \(3, 2\)"):
+    with pytest.raises(InputError, match=r"/x\b.*conv->head.*\[2, 3\].*\[3, 2\]"):
         AttributionGraph.load(path)
 
 

@@ -153,5 +153,5 @@ def test_items_are_read_from_a_listing(tmp_path: Path) -> None:
 
 
 def test_one_part_is_refused() -> None:
-    with pytest.raises(InputError, match=r"at least 2 parts, .* 1"):
+    with pytest.raises(InputError, match=r"n_parts.* 1 "):
         part_numbers(records_of({"a": range(3)}), 1)

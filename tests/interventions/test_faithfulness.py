@@ -324,7 +324,7 @@ def test_pooling_averages_before_dividing() -> None:
     assert table["n_images"].unique().tolist() == [2]
     with pytest.raises(InputError, match="their fractions agree, but there are"):
         pool_curves([whole, replace(whole, fractions=(0.4, 1.0))])
-    with pytest.raises(InputError, match="at least one curve"):
+    with pytest.raises(InputError, match="curves"):
         pool_curves([])
 
 

@@ -1,5 +1,6 @@
 """What a baseline may be, its name and digest; what is made of images is tested in tests/circuits."""
 
+import re
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def test_other_values_are_refused(value: object) -> None:
 
 @pytest.mark.parametrize("shape", [[3, 4, 4], [2, 1, 4, 4], [0, 3, 4, 4]])
 def test_counterfactual_images_are_images(shape: list[int]) -> None:
-    with pytest.raises(InputError, match=r"\[1, 3, height, width\]"):
+    with pytest.raises(InputError, match=rf"images.*{re.escape(str(shape))}"):
         as_baseline(torch.zeros(shape))
 
 

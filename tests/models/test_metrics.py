@@ -40,15 +40,11 @@ def test_what_all_classes_share_is_no_margin() -> None:
 @pytest.mark.parametrize(
     ("weights", "label", "words"),
     [
-        *(
-            (WEIGHTS, label, f"3 .*{shown}")
-            for label, shown in ((True, "True"), (-1, "-1"), (3, "3"), ("cat", "'cat'"))
-        ),
-        (WEIGHTS, True, "3 .*True"),
-        (WEIGHTS, -1, "3 .*-1"),
-        (WEIGHTS, 3, "3 .*3"),
-        (WEIGHTS, "cat", "3 .*'cat'"),
-        (WEIGHTS, 1.0, r"3 .*1\.0"),
+        (WEIGHTS, True, "label.*True"),
+        (WEIGHTS, -1, "label.*-1"),
+        (WEIGHTS, 3, "label.*3 .*3 "),
+        (WEIGHTS, "cat", "label.*'cat'"),
+        (WEIGHTS, 1.0, r"label.*1\.0"),
         (WEIGHTS.numpy(), 0, "ndarray"),
         (WEIGHTS[0], 0, r"\[2\]"),
     ],

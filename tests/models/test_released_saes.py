@@ -289,7 +289,8 @@ def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [({"mean": [0.0] * (D + 1)}, "9"), ({"scale": -1.0}, "-1"), ({"scale": 0.0}, "positive")]
+    ("given", "words"),
+    [({"mean": [0.0] * (D + 1)}, "9"), ({"scale": -1.0}, r"scale.*-1\.0"), ({"scale": 0.0}, r"scale.* 0\.0")],
 )
 def test_a_shift_that_does_not_fit_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
     path, _ = written(LAYOUTS["saev 5 relu"], tmp_path)
@@ -305,7 +306,7 @@ def test_a_shift_of_normalised_inputs_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"w_skip": torch.zeros(2, 3)}, r"w_skip \[8, 8\].*\[2, 3\]"), ({"subtract_decoder_bias": True}, "False")],
+    [({"w_skip": torch.zeros(2, 3)}, r"w_skip.*\[2, 3\]"), ({"subtract_decoder_bias": True}, "False")],
 )
 def test_transcoders_that_do_not_fit_are_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     path, _ = written(LAYOUTS["prisma skip transcoder"], tmp_path)

@@ -286,8 +286,8 @@ def ones(*classes: str) -> Grams:
 @pytest.mark.parametrize(
     ("given", "options", "words"),
     [
-        ([REAL], {}, "1 domains and 1000 perm"),
-        ([REAL, REAL], {"permutations": 0}, "2 domains and 0 perm"),
+        ([REAL], {}, "domains.* 1 "),
+        ([REAL, REAL], {"permutations": 0}, "permutations.* 0 "),
         (three(), {"apart": "ink"}, "'ink' .* clipart, real, sketch"),
         ([REAL, grams("sketch", rows(1), site="b")], {}, "real has a and sketch has b"),
         ([REAL, grams("sketch", rows(1))], {"kernels": ["cosine"]}, "linear, rbf, but 'cosine'"),

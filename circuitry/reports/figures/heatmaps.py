@@ -58,7 +58,7 @@ def similarity_heatmap(
 
 def check_matrix(matrix: pd.DataFrame) -> None:
     """Refuse a matrix that is not square over domains, or holds no numbers."""
-    if words := [name for name in matrix if not pd.api.types.is_numeric_dtype(matrix[name].infer_objects())]:
+    if words := [name for name, column in matrix.items() if not pd.api.types.is_numeric_dtype(column.infer_objects())]:
         raise InputError(f"The matrix needs numbers, but the column {words[0]} holds words: correct it.")
     rows, columns = list(matrix.index), list(matrix.columns)
     if not rows or rows != columns or not matrix.index.is_unique:

@@ -124,7 +124,7 @@ def test_where_the_order_matters_both_sides_are_named(tmp_path: Path) -> None:
     values = pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
     report = Report("t")
     directed = Comparison("transfer", values, directions=("circuit of", "images of"))
-    add_matrix(report, directed, domain_marks("pq"), title="x")
+    add_matrix(report, directed, domain_marks(["p", "q"]), title="x")
     (caption,) = captions(report, tmp_path)
     assert caption.index("circuit of p, images of q (0.40)") < caption.index("circuit of q, images of p (0.20)")
 
