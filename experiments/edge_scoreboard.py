@@ -50,6 +50,7 @@ from circuitry.models import ResidualStream, Task, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
+from circuitry.study.scoreboard import JOB
 from circuitry.study.sections.scoreboards import size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
 
@@ -196,10 +197,11 @@ def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> 
     """Return the tables of the scoreboard, with the rank correlation of scores and exact effects over all edges."""
     tables = scoreboard_tables(judged, sizes, TARGETS)
     rows = []
-    for name, method, baseline, metric in judged:
-        mine, exact = (scores_of(judged[name, one, baseline, metric].graph) for one in (method, "exact"))
-        rows.append((name, method, baseline, metric, "rank correlation", rank_agreement(mine, exact)))
-    ranks = pd.DataFrame(rows, columns=["class", "method", "baseline", "metric", "what", "value"])
+    exact = {job[0]: one.graph for job, one in judged.items() if job[1] == "exact"}
+    for job, one in judged.items():
+        agreement = rank_agreement(scores_of(one.graph), scores_of(exact[job[0]]))
+        rows.append((*job, "rank correlation", agreement))
+    ranks = pd.DataFrame(rows, columns=[*JOB, "what", "value"])
     by_class = pd.concat([tables["by_class"], ranks], ignore_index=True)
     return {**tables, "by_class": by_class, "summary": over_classes(by_class)}
 

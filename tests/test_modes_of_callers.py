@@ -71,7 +71,7 @@ from circuitry.interventions import (
     transfer_circuits,
     unit_pixels,
 )
-from circuitry.models import NamedBaseline, ResidualStream, activations, image_batches, read_images
+from circuitry.models import NamedBaseline, ResidualStream, activations, image_batches, linear_probe, read_images
 from circuitry.models.modes import own_modes
 from circuitry.representations import (
     embed_images,
@@ -221,6 +221,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     "predictions": lambda w: predictions(
         w.encoder, {"texts": lambda found: found @ w.weights[:2].T}, w.clip.preprocess, w.data, work=QUIET
     ),
+    "linear_probe": lambda w: linear_probe(w.clip, w.data.records).rows,
     "zero_shot_accuracy": lambda w: zero_shot_accuracy(w.clip, w.data, work=QUIET),
     "extract_samples": lambda w: list(
         extract_samples(

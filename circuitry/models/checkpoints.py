@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -103,7 +103,7 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
             return torch.load(content, map_location="cpu", weights_only=True)
 
 
-def _check_not_compressed(file: Path, content: IO[bytes]) -> None:
+def _check_not_compressed(file: Path, content: Any) -> None:
     """Refuse an archive that unpacks to more than its size."""
     with zipfile.ZipFile(content) as archive:
         held = sum(entry.file_size for entry in archive.infolist())

@@ -115,6 +115,8 @@ def site_named(encoder: Encoder, name: str) -> str:
         >>> site_named(load_clip("ViT-B-32", pretrained="openai").encoder, "blocks.-2.hook_resid_post")
         'transformer.resblocks.10'
     """
+    if name in encoder.sites:
+        return name
     blocks = list(residual_blocks(encoder.tower))
     named = {"embedding": encoder.sites[-1]}
     for i, path in enumerate(blocks):

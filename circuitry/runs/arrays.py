@@ -93,7 +93,7 @@ def cached_arrays(
     made = make()
     try:
         write_arrays(path, format_name, header, made)
-    except OSError as error:
+    except (InputError, OSError) as error:
         log.warning("%s are not kept for another time: %s", what, error)
     return made
 

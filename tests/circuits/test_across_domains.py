@@ -225,9 +225,8 @@ def test_a_comparison_needs_two_domains_of_a_class() -> None:
 
 def test_sites_that_repeat_or_keep_few_units_are_left_out_of_means() -> None:
     made = {key: random_graph(i, *key, units=20) for i, key in enumerate(three_domains())}
-    repeated = {key: replace(g, kept_units=g.kept_units | {"b": g.kept_units["a"][::-1]}) for key, g in made.items()}
-    few = {key: replace(g, kept_units=g.kept_units | {"c": g.kept_units["c"][:1]}) for key, g in repeated.items()}
-    by_site = {key: replace(g, edge_scores={}) for key, g in few.items()}  # the scores of edges no longer fit
+    kept = {key: {**g.kept_units, "b": g.kept_units["a"][::-1], "c": g.kept_units["c"][:1]} for key, g in made.items()}
+    by_site = {key: replace(g, kept_units=kept[key], edge_scores={}) for key, g in made.items()}
     found = compare_domains(by_site, measures=["node_overlap"])["node_overlap"]
     assert found.left_out == {"b": "repeats a", "c": "keeps 1 unit"}
     assert found.matrix().loc["clipart", "real"] == pytest.approx(
@@ -241,7 +240,8 @@ def test_sites_that_repeat_or_keep_few_units_are_left_out_of_means() -> None:
 
 def keeping(seed: int, **kept: list[int]) -> AttributionGraph:
     made = random_graph(seed, units=20)
-    return replace(made, kept_units=made.kept_units | {site: np.array(units) for site, units in kept.items()})
+    units = made.kept_units | {site: np.array(of_site) for site, of_site in kept.items()}
+    return replace(made, kept_units=units, edge_scores={})
 
 
 @pytest.mark.parametrize(

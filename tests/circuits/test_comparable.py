@@ -86,7 +86,7 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
     a, b = pair()
     assert_refused(a, replace(b, error_scores={"b": np.zeros(2)}), "b has 8 units", "8 units and 2 error units")
     for sites, words in ((("input", "a", "b", "d"), "c and d"), (("input", "a", "b"), "4 and 3 in number")):
-        assert_refused(a, replace(b, sites=sites), words)
+        assert_refused(a, replace(b, sites=sites, node_scores=b.node_scores | {"d": np.ones(8)}), words)
 
 
 # Other settings
@@ -97,6 +97,7 @@ OTHERS: dict[str, tuple[object, object]] = {
     "hooked_sites": ([], ["b"]),
     "metric": ("logit", "margin"),
     "node_fraction": (0.1, 0.5),
+    "budget": ("same-share", "global"),
     "node_rule": ("left-10", "gauss-radau-5"),
     "edge_rule": ("left-10", "gauss-radau-5"),
     "edges": ("neighbouring sites", IN_STREAM),
@@ -189,7 +190,8 @@ def test_damaged_graphs_are_not_loaded(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="axe in real at b are not all finite"):
         AttributionGraph.load(tmp_path / "x")
     graph = random_graph(0)
-    replace(graph, kept_units=graph.kept_units | {"b": np.array([0, 1, 2, 8])}).save(tmp_path / "y")
+    graph.kept_units["b"] = np.array([0, 1, 2, 8])
+    graph.save(tmp_path / "y")
     with pytest.raises(InputError, match=r"kept units of b .* 8 units"):
         AttributionGraph.load(tmp_path / "y")
 

@@ -1,5 +1,6 @@
 """Circuits are compared by one process and by several, and a browser draws the report."""
 
+import json
 import os
 import random
 import shutil
@@ -16,6 +17,8 @@ from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
 from circuitry.interventions.check_images import CheckImages, CheckSettings
 from circuitry.runs import InputError
+from circuitry.runs.manifest import write_sealed
+from circuitry.runs.provenance import digest
 from tests.support.scripts import EXPERIMENTS, assert_drawn, needs_browser, script
 
 
@@ -251,7 +254,9 @@ def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_pa
     for part in ("circuits", "comparisons", "tables"):
         shutil.copytree(compared / part, tmp_path / "other" / part)
     manifest = tmp_path / "other" / "circuits" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"rn-tiny"', '"another"'))
+    content = json.loads(manifest.read_text().replace('"rn-tiny"', '"another"'))
+    del content["checksum"]
+    write_sealed(manifest, content | {"config_hash": digest(content["config"])})
     module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
     tables = tmp_path / "out" / "tables"
     assert set(pd.read_csv(tables / "over_models.csv")["n_models"]) == {2}

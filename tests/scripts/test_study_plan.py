@@ -27,6 +27,7 @@ WITHOUT_COUNTERPART = {
     *("benchmark_attribution", "benchmark_mixtures", "benchmark_rules", "benchmark_similarity", "benchmark_training"),
     *("faithfulness", "quickstart", "simulate_trust", "benchmark_edges", "components", "transfer", "validate_measures"),
     *("scoreboard", "edge_scoreboard", "shared_circuitry", "shared_masks", "pooling_pairs"),
+    *("benchmark_explorer", "chaos", "circuits_over_models", "explore", "unit_cards"),
     *("benchmark_threads", "sharing_over_settings", "study"),  # whose defaults are the study's
 }
 """Scripts that need no preset of the study's."""

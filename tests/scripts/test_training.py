@@ -80,7 +80,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
         module.validation_table(replace(held, data=None))
     for wrong, message in (
         (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' here; perhaps"),
-        (["--precision", "fp9"], "one of fp32"),
+        (["--precision", "fp9"], "'fp32'"),
     ):
         monkeypatch.setattr(sys, "argv", ["train_clip.py", *call, *wrong])
         with pytest.raises(SystemExit, match="2"):

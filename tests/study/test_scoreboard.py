@@ -14,7 +14,7 @@ from circuitry.study.scoreboard import areas_of
 
 
 def graph_of(scores: list[float], kept: list[int]) -> AttributionGraph:
-    return AttributionGraph(("a",), {"a": np.array(scores)}, {"a": np.array(kept)}, {}, {}, 1)
+    return AttributionGraph(("a",), {"a": np.array(scores, dtype=float)}, {"a": np.array(kept)}, {}, {}, 1)
 
 
 def curve_of(kept: list[float]) -> FaithfulnessCurve:

@@ -242,7 +242,7 @@ def test_what_is_loaded_is_what_was_trained(train: Path, settings: SupervisedTra
     for label in range(3):
         torch.testing.assert_close(loaded.metric(label)(embeddings), logits[:, label])
     for label in (3, -1):
-        with pytest.raises(InputError, match=f" 3 .* {label} "):
+        with pytest.raises(InputError, match=f"{label} "):
             loaded.metric(label)
 
     rule = circuitry.midpoint_rule(2)

@@ -145,7 +145,9 @@ def circuit_pair(report: ReadBack) -> None:
 def depth_of_two(report: ReadBack) -> None:
     two = {"of p": (0.2, 0.4), "of the others": (0.3, 0.1)}
     rows = [(name, site, v, v - 0.1, v + 0.1) for name, of in two.items() for site, v in zip("xy", of, strict=True)]
-    apart.add_two_lines(report, pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"]), "xy", "overlap")
+    apart.add_two_lines(
+        report, pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"]), ["x", "y"], "overlap"
+    )
 
 
 def order_stability(report: ReadBack) -> None:
