@@ -11,7 +11,6 @@ thumbnails/<id>.webp
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from jaxtyping import Float
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import NAME, read_manifest
 
@@ -71,6 +71,7 @@ class ActivationTable(NamedTuple):
     """Activations, read from disk when used; columns in the order of `CardFolder.units`."""
 
 
+@checked
 class CardFolder:
     """The cards of all units of the circuits of a folder.
 
@@ -88,7 +89,7 @@ class CardFolder:
 
     HOW_TO_GET: ClassVar = "make one with unit_cards(...), and open it with CardFolder(path)"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not (self.path / NAME).is_file():
             raise InputError(f"There are no unit cards at {self.path}: make them with {COMMAND}.")
@@ -130,6 +131,7 @@ class CardFolder:
         """Whether the model's words work on these images."""
         return WordCheck(**read_beside(self.path / "words.json"))
 
+    @checked
     def thumbnail(self, image_id: str) -> bytes:
         """Return an image as the model sees it, 96 x 96 pixels as WebP.
 
@@ -140,11 +142,13 @@ class CardFolder:
             raise KeyError(f"no image {image_id!r} in {self.path}")
         return thumbnail_file(self.path, image_id).read_bytes()
 
+    @checked
     def activations(self, domain: str) -> ActivationTable:
         """Return how active every unit is in the images of a domain."""
         ids = tuple(row[0] for row in read_beside(self.path / "images" / f"{domain}.json"))
         return ActivationTable(ids, np.load(self.path / "images" / f"{domain}.npy", mmap_mode="r"))
 
+    @checked
     def card(self, site: str, unit: int) -> UnitCard:
         """Return the card of a unit.
 

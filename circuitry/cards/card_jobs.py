@@ -8,7 +8,6 @@
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -62,7 +61,7 @@ def unit_cards(
     clip: Clip,
     images: DomainFolder,
     graphs: GraphFolder,
-    out: str | os.PathLike[str],
+    out: str | Path,
     *,
     work: Work = Work(),
     **settings: Any,
@@ -90,6 +89,7 @@ def unit_cards(
     return CardFolder(out)
 
 
+@checked
 class CardJobs:
     """The jobs of `unit_cards`, before and while they are done.
 

@@ -15,7 +15,6 @@ The page reads a file when it needs it. Names are in the data alone; files are c
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +34,7 @@ from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import Count, Natural, checked
 from circuitry.runs.manifest import NAME, write_json
 from circuitry.runs.provenance import digest, versions
 
@@ -45,25 +45,19 @@ MOST_BYTES = 64 << 20
 log = logging.getLogger(__name__)
 
 
+@checked
 @dataclass(frozen=True)
 class ExplorerSettings:
     """How much of the circuits the page gets."""
 
-    edges_per_node: int = 3
+    edges_per_node: Count = 3
     """Most edges into a unit that the page can show."""
     twins: bool = True
     """Circuits of two parts of the images, for the twin view; they treble the size of the circuits."""
-    images_per_list: int = 6
+    images_per_list: Count = 6
     """Top images of a unit in each domain, by activation and by effect."""
-    held_out_images: int = 4
+    held_out_images: Natural = 4
     """Images of a class in a domain that its circuit was not found on."""
-
-    def __post_init__(self) -> None:
-        if min(self.edges_per_node, self.images_per_list) < 1 or self.held_out_images < 0:
-            raise InputError(
-                f"The explorer shows at least one edge and one image, but edges_per_node={self.edges_per_node}, "
-                f"images_per_list={self.images_per_list} and held_out_images={self.held_out_images} were given."
-            )
 
 
 class Exported(NamedTuple):
@@ -99,9 +93,10 @@ class _Folder:
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
 
+@checked
 def export_explorer(
     graphs: GraphFolder,
-    out: str | PathLike[str],
+    out: str | Path,
     *,
     comparisons: Mapping[str, Comparison] | None = None,
     curves: Sequence[FaithfulnessCurve] = (),

@@ -29,6 +29,7 @@ from circuitry.models.image_pass import read_images
 from circuitry.models.residual import ResidualStream
 from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, checked
 from circuitry.runs.workers import Work
 
 SHOWN_ANSWERS = 3
@@ -45,8 +46,9 @@ class _Vectors(NamedTuple):
     """Mean over images of what each component adds, by the length of the embedding [components, d]."""
 
 
+@checked
 def view_model(
-    checks: CausalChecks, *, n_images: int = 4, vocabulary: Sequence[str] | None = None, work: Work = Work()
+    checks: CausalChecks, *, n_images: Count = 4, vocabulary: Names | None = None, work: Work = Work()
 ) -> ModelView:
     """Ask a model what the explorer shows of it.
 

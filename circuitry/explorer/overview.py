@@ -1,6 +1,5 @@
 """The ways into the circuits: comparisons and measured cuts, as the page reads them. No torch."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 _PAIR = ["domain_a", "domain_b"]
 _RATIO = [*_PAIR, "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b"]
@@ -46,7 +46,8 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
     return found
 
 
-def read_curves(folder: str | os.PathLike[str]) -> list[FaithfulnessCurve]:
+@checked
+def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
     """Read the faithfulness curves that `CausalChecks.extract_faithfulness` left in a folder.
 
     Raises:

@@ -139,14 +139,21 @@ class ResidualStream(StreamParts):
         return (one.mlp_out(ones[:, None])[:, 0] - self.biases(block)[1]).detach()
 
     @checked
-    def biases(self, block: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
+    def biases(self, block: Natural) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
+        self._check_block(block)
         one = self.blocks[block]
         weight = next(self.encoder.tower.parameters())
         heads = weight.new_zeros(1, 1, one.n_heads, one.width // one.n_heads)
         return one.attention_out(heads)[0, 0].detach(), one.mlp_out(weight.new_zeros(1, 1, one.n_neurons))[
             0, 0
         ].detach()
+
+    def _check_block(self, block: int) -> None:
+        if block >= len(self.blocks):
+            raise InputError(
+                f"There are {len(self.blocks)} blocks, from 0, but {block} was given: give a lower number."
+            )
 
     def _eye(self, block: Block) -> Tensor:
         return torch.eye(block.width, dtype=self.encoder.dtype, device=self.encoder.device)
@@ -190,8 +197,11 @@ class ResidualStream(StreamParts):
         return torch.cat([parts, (x - parts.sum(0))[None]])
 
     @checked
-    def added(self, block: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
+    def added(
+        self, block: Natural, activations: Mapping[str, Tensor]
+    ) -> Float[Tensor, "writers batch position d_model"]:
         """Return what the heads and the MLP of a block add to the stream, without biases; it is linear."""
+        self._check_block(block)
         attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
         z, neurons = (self.components.units_of(site, _at(site, activations)) for site in (attn, mlp))
         heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
@@ -203,8 +213,14 @@ class ResidualStream(StreamParts):
         return torch.cat([*parts, others[None]])
 
     @checked
-    def attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
+    def attended(self, index: Natural, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
         """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""
+        self._check_block(index)
+        n_ports = 3 * self.blocks[index].n_heads
+        if len(streams) != n_ports:
+            raise InputError(
+                f"The heads of a block have {n_ports} ports, but streams has {len(streams)}: give one each."
+            )
         block, (weights, bias) = self.blocks[index], self.read_weights[index]
         read = block.norm_attention(streams)
         by_port = rearrange(read, "(port head) b p m -> port head b p m", port=3)
