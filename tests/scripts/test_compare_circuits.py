@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from circuitry import DomainFolder, GraphFolder
+from circuitry import Comparison, DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
 from circuitry.interventions.check_images import CheckImages, CheckSettings
 from circuitry.runs import InputError
@@ -257,12 +257,17 @@ def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_pa
     content = json.loads(manifest.read_text().replace('"rn-tiny"', '"another"'))
     del content["checksum"]
     write_sealed(manifest, content | {"config_hash": digest(content["config"])})
+    for measure in module.MEASURES:  # another network has other values
+        one = Comparison.load(compared / "comparisons" / measure)
+        shutil.rmtree(tmp_path / "other" / "comparisons" / measure)
+        half = replace(one, values=one.values.assign(value=one.values["value"] / 2))
+        half.save(tmp_path / "other" / "comparisons" / measure)
     module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
     tables = tmp_path / "out" / "tables"
     assert set(pd.read_csv(tables / "over_models.csv")["n_models"]) == {2}
     found = pd.read_csv(tables / "domains_by_model.csv")
     own = pd.read_csv(compared / "tables" / "edge_jaccard_summary.csv")
     mine = found[(found["model"] == "another") & (found["measure"] == "edge_jaccard")]
-    assert mine["value"].tolist() == pytest.approx(own["value"].tolist())
+    assert mine["value"].tolist() == pytest.approx((own["value"] / 2).tolist())
     with pytest.raises(InputError, match="1 --runs"):
         module.main(module.Config((compared,), tmp_path / "out"))
