@@ -7,10 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from circuitry.runs.given import checked
+
 ACTIVATION, EFFECT = "activation", "effect"
 """By what the top images of a unit are chosen: its activation, or its effect on the image's own class."""
 
 
+@checked
 class CardImage(NamedTuple):
     """An image that cards show."""
 
@@ -24,6 +27,7 @@ class CardImage(NamedTuple):
     """Whether the class's circuit in the domain was found on it."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class TopImages:
     """The images of a domain in which a unit is strongest."""
@@ -37,6 +41,7 @@ class TopImages:
     without a place in the image."""
 
 
+@checked
 @dataclass(frozen=True)
 class UnitName:
     """A name, and how well it predicts the unit's activation on images that it was not fitted on."""
@@ -73,6 +78,7 @@ class UnitName:
         return not self.correlation > max(self.chance, self.references["random word"][1])
 
 
+@checked
 @dataclass(frozen=True)
 class WordCheck:
     """Whether a model's words work on some images: zero-shot classification by the names of their classes."""
@@ -97,6 +103,7 @@ class WordCheck:
         )
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class UnitCard:
     """One unit: the images that activate it in every domain, its effects, and its name.

@@ -150,6 +150,7 @@ class DomainFolder:
         chosen_names("domain", (domain,), self.domains)
         return tuple(self.ranked(class_name, domain, seed)[:n])
 
+    @checked
     def ranked(self, class_name: str, domain: str, seed: int) -> Sequence[ImageRecord]:
         """Return all images of a class in a domain in the order in which `select` takes them; names are not checked."""
         group = self._groups.get((domain, class_name), [])

@@ -60,6 +60,7 @@ class ExplorerSettings:
     """Images of a class in a domain that its circuit was not found on."""
 
 
+@checked
 class Exported(NamedTuple):
     """What `export_explorer` wrote; as text, the lines that a script prints."""
 

@@ -152,6 +152,7 @@ class Clip:
             )
         return weights.to(self.encoder.device, self.encoder.dtype)
 
+    @checked
     def pair_logits(
         self, embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]
     ) -> Float[Tensor, "batch classes"]:

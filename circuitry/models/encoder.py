@@ -177,6 +177,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         with self._runs.lock:
             return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
 
+    @checked
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
         """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
         honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]

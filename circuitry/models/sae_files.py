@@ -59,6 +59,7 @@ STORED = tuple(
 """Classes whose objects released files hold."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SaeFile:
     """A weights file, and what says what it is of; everything is read when it is first asked for."""

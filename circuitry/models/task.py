@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
@@ -134,7 +135,7 @@ class Task:
         check_count(self.baseline, count)
 
     @checked
-    def of_some(self, images: Tensor, chosen: Tensor | slice) -> "Task":
+    def of_some(self, images: Tensor, chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Task":
         """Return the task for some of the images, with their part of the baseline.
 
         Args:

@@ -7,7 +7,7 @@ domains; `kernel_alignment` has the formulas. A value is of all classes at once:
 No torch.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 from typing import Annotated, NamedTuple
@@ -133,7 +133,7 @@ class RepresentationParts(NamedTuple):
 
 @checked
 def compare_representation_parts(
-    domains: Sequence[DomainRepresentation], classes: Collection[str] | None = None
+    domains: Sequence[DomainRepresentation], classes: Names | None = None
 ) -> RepresentationParts:
     """Compare each part of a domain's images with the other parts of every domain, at every site and by both kernels.
 
