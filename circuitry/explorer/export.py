@@ -204,7 +204,7 @@ def _describe(
     graphs: GraphFolder, tally: UnitTally, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
 ) -> dict[str, object]:
     """Return what the page has to know before it reads a circuit."""
-    config, first = graphs.manifest["config"], graphs[next(iter(graphs))]
+    first = graphs[next(iter(graphs))]
     places = {name: i for i, name in enumerate(graphs.classes)}, {name: i for i, name in enumerate(graphs.domains)}
     return {
         "title": _title(graphs),

@@ -39,7 +39,8 @@ def read_about(folder: Path) -> About:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
         if found["format"] != EXPLORER_FORMAT:
             raise InputError(
-                f"The explorer in {folder} has the format {found['format']!r}, but {EXPLORER_FORMAT!r} is read: {again}."
+                f"The explorer in {folder} has the format {found['format']!r}, but {EXPLORER_FORMAT!r} is read: "
+                f"{again}."
             )
         about = About(*(str(found[name]) for name in About._fields))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
 """The exact effect of units, measured while somebody looks at them: of one unit, or of a group together.
 
-The effect is the class's metric on images that its circuit was not found on, minus the metric with the units replaced in
-the same run at all their sites. For one unit this is `patch_effects`; for a group it is not the sum over its units.
+The effect is the class's metric on images that its circuit was not found on, minus the metric with the units replaced,
+in one run at all their sites. For one unit this is `patch_effects`; for a group it is not the sum over its units.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The explorer, served to one reader on this machine: notes are kept on disk, units are measured while one looks. No torch.
+"""The explorer, served to one reader on this machine: it keeps notes on disk, and measures units live. No torch.
 
 1. The server listens on 127.0.0.1 alone, and refuses requests for any other host: a page that points its own name here
    gets nothing.
@@ -91,9 +91,7 @@ def _listening(port: int) -> socket.socket:
         listening.bind((HOST, port))
     except (OSError, OverflowError) as error:
         listening.close()
-        raise InputError(
-            f"Port {port} cannot be listened on ({error}): give another one, or 0 for a free one."
-        ) from error
+        raise InputError(f"Port {port} cannot be used ({error}): give another one, or 0 for a free one.") from error
     return listening
 
 

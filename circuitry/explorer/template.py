@@ -7,7 +7,7 @@ page that is served is the same, and may ask its own server, too.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 
 import jinja2

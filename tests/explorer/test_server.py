@@ -1,4 +1,4 @@
-"""The server gives an explorer to who has the token, writes nothing but whole notes, and measures what hooks measure."""
+"""The server gives an explorer to who has the token, writes nothing but whole notes, and measures units."""
 
 import json
 import shutil
