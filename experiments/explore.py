@@ -30,6 +30,7 @@ from circuitry.explorer import (
     view_model,
 )
 from circuitry.interventions import CheckSettings
+from circuitry.reports import link_pages
 from circuitry.study import QuickstartModel
 from circuitry.study.quickstart_model import QUICKSTART
 
@@ -103,6 +104,7 @@ def export(config: Config, graphs: GraphFolder) -> Path:
         settings=ExplorerSettings(**{name: getattr(config, name) for name in names}),
     )
     print(exported)
+    link_pages(config.run)
     return exported.page
 
 

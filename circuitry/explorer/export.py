@@ -34,6 +34,7 @@ from circuitry.explorer.template import render_page
 from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import NAME
@@ -147,6 +148,7 @@ def export_explorer(
     for place, site in enumerate(tally.sizes):
         folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
     header = _describe(graphs, tally, settings, variants or {})
+    header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None
     header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
     header["curves"] = describe_curves(curves, list(tally.sizes), str(header["budget"]))
     if cards is not None:
