@@ -53,9 +53,9 @@ def link_pages(folder: Path) -> Path | None:
         others = [page for page in pages if page.address in PAGES[1:]]
         links = ", ".join(f'<a href="{page.address}">{page.kind}</a>' for page in others)
         shown = f"<p>Beside this report: {links}.</p>" if others else ""
-        before, *between, after = _read(report).split(BESIDE, 2)
-        if between:
-            _rewrite(report, BESIDE.join([before, shown, after]))
+        parts = _read(report).split(BESIDE, 2)
+        if len(parts) == 3:
+            _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
     index = folder / "index.html"
     if index.is_file() and OURS not in _read(index):
         return None
