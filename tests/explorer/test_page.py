@@ -92,12 +92,24 @@ class Reader:
         )
         return str(self.tab.inner_text(".message[role=status]"))
 
-    def export(self, kind: str) -> str:
+    def click_export(self, kind: str) -> None:
         if not self.tab.locator("#export[open]").count():
             self.tab.click("#export > summary")
-        with self.tab.expect_download() as download:
-            self.tab.click(f"#export [data-kind='{kind}']" if kind != "state" else "#save-state")
-        return Path(download.value.path()).read_bytes().decode("utf-8", "replace")
+        self.tab.click(f"#export [data-kind='{kind}']" if kind != "state" else "#save-state")
+
+    def export(self, kind: str) -> str:
+        """The text of an exported file, caught before the browser takes it: a download takes a second."""
+        self.tab.evaluate(CAUGHT)
+        self.click_export(kind)
+        return str(self.tab.evaluate("globalThis.caught"))
+
+
+CAUGHT = """globalThis.caught = new Promise(done => {
+    const { createObjectURL } = URL, { click } = HTMLAnchorElement.prototype;
+    URL.createObjectURL = blob => { blob.text().then(done); return "blob:caught"; };
+    HTMLAnchorElement.prototype.click = () => Object.assign(URL, { createObjectURL })
+        && Object.assign(HTMLAnchorElement.prototype, { click });
+}), 0"""
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +294,9 @@ def test_what_is_seen_is_exported_with_how_far_to_trust_it(reader: Reader, graph
 
 def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
     reader.open(**CAT, pins=["a/1"], notes={"a/1": "n"}, view="table")
-    saved, before = reader.export("state"), reader.state()
+    with reader.tab.expect_download() as download:
+        reader.click_export("state")
+    saved, before = Path(download.value.path()).read_text(), reader.state()
     reader.open()
     assert "opened" in reader.drop(saved)
     assert reader.state() == before
@@ -370,13 +384,21 @@ def test_without_cards_and_curves_the_page_says_how_to_make_them(
     browser: Any, graphs: GraphFolder, tmp_path: Path
 ) -> None:
     export_explorer(graphs, tmp_path)
-    shutil.rmtree(tmp_path / "thumbnails", ignore_errors=True)
     reader = Reader(browser, tmp_path).open(**CAT, selected="a/1")
     assert "unit_cards.py --circuits" in reader.tab.inner_text(".card")
     assert "faithfulness.py --circuits" in reader.tab.inner_text(".thiscut")
     assert "unit_cards.py" in reader.tab.inner_text(".images")
     reader.tab.context.close()
     assert reader.complaints == []
+
+
+def test_images_that_are_gone_are_said_to_be_missing(browser: Any, exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "copy", ignore=shutil.ignore_patterns("thumbnails"))
+    reader = Reader(browser, tmp_path / "copy").open(**CAT, selected="a/1")
+    reader.press("] j")
+    reader.tab.wait_for_selector(".card .gone")
+    assert reader.tab.inner_text(".card .gone >> nth=0") == "image is missing"
+    reader.tab.context.close()
 
 
 @pytest.mark.parametrize("width", [390, 800, 1280, 1920])

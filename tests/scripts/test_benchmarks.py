@@ -12,7 +12,7 @@ from circuitry.circuits import RuleChoice, midpoint_rule
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.circuits.rule_choice import MeasuredRule
 from circuitry.models import Encoder, ResidualStream
-from circuitry.runs.manifest import write_json
+from circuitry.runs import claim
 from tests.circuits.test_edge_oracles import LN3, ON_PAPER
 from tests.circuits.test_measures import random_graph
 from tests.explorer.made import make_curve, make_graphs, unpack
@@ -64,7 +64,7 @@ def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys
             made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
             graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
             graph.save(graph_file(folder, name, domain, part))
-    write_json(folder / "manifest.json", {"format": EXTRACTION_FORMAT, "config": {"n_parts": 2}, "jobs": jobs})
+    claim(folder, EXTRACTION_FORMAT, {"n_parts": 2}, jobs=jobs)
     module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
     found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
     assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1
