@@ -33,7 +33,7 @@ from starlette.staticfiles import StaticFiles
 
 from circuitry.explorer.exported import read_about
 from circuitry.explorer.template import render_page
-from circuitry.explorer.view_files import Measure
+from circuitry.explorer.view_files import MeasureUnits
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
@@ -42,7 +42,7 @@ STATE_FORMAT = "circuitry explorer state 1"
 """Format of the notes, the same as of the page's state files."""
 SHELF = frozenset({"pins", "groups", "notes", "labels"})
 """What notes hold."""
-MOST_BYTES = 4 << 20
+MOST_SENT = 4 << 20
 """Of a request."""
 HEADERS = {
     "Cache-Control": "no-cache",
@@ -57,7 +57,7 @@ HEADERS = {
 
 
 def serve_explorer(
-    folder: str | PathLike[str], *, measure: Measure | None = None, port: int = 0, open_page: bool = False
+    folder: str | PathLike[str], *, measure: MeasureUnits | None = None, port: int = 0, open_page: bool = False
 ) -> None:
     """Serve an explorer on this machine until the process is interrupted; print its address.
 
@@ -141,7 +141,7 @@ class Door:
         return answer
 
 
-def explorer_app(folder: str | PathLike[str], door: Door, measure: Measure | None = None) -> Starlette:
+def explorer_app(folder: str | PathLike[str], door: Door, measure: MeasureUnits | None = None) -> Starlette:
     """Return the application that serves an explorer, for any ASGI server.
 
     Args:
@@ -174,7 +174,7 @@ async def _body(request: Request) -> bytes:
     content = bytearray()
     async for part in request.stream():
         content += part
-        if len(content) > MOST_BYTES:
+        if len(content) > MOST_SENT:
             raise _TooLargeError
     return bytes(content)
 
@@ -199,7 +199,7 @@ class Notes:
         try:
             content = await _body(request)
         except _TooLargeError:
-            return PlainTextResponse(f"Notes have at most {MOST_BYTES >> 20} MiB.", 413)
+            return PlainTextResponse(f"Notes have at most {MOST_SENT >> 20} MiB.", 413)
         if (wrong := self._wrong(content)) is not None:
             return PlainTextResponse(wrong, 422)
         there = self.path.read_bytes() if self.path.is_file() else b""  # another tab may have written meanwhile
@@ -227,7 +227,7 @@ class Notes:
 class _Live:
     """Effects that are measured when they are asked for, one after another."""
 
-    def __init__(self, measure: Measure | None) -> None:
+    def __init__(self, measure: MeasureUnits | None) -> None:
         self._measure, self._one = measure, CapacityLimiter(1)
 
     async def answer(self, request: Request) -> Response:

@@ -25,7 +25,7 @@ class Effects(TypedDict):
     images: int
 
 
-Measure = Callable[[str, Sequence[str], Replacement], Mapping[str, Effects]]
+MeasureUnits = Callable[[str, Sequence[str], Replacement], Mapping[str, Effects]]
 """Measures some units: class, units and what replaces them to effects by domain; see `LiveModel.effects`."""
 
 
