@@ -182,7 +182,7 @@ class AttributionGraph:
 
     def _repr_html_(self) -> str:
         """Show the sites as a table in a notebook."""
-        return notebook_frame(repr(self), _sites_table(self))
+        return notebook_frame(repr(self), _sites_table(self), height=min(420, 100 + 22 * len(self.sites)))
 
     def circuit(self, edges_per_node: int = 3, *, any_sign: bool = False) -> "Circuit":
         """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.

@@ -26,10 +26,11 @@ def sketch_matrix(matrix: pd.DataFrame, *, alike: bool) -> str:
 
 def sketch_ratios(ratios: pd.DataFrame) -> str:
     """Return the ratios to the ceiling, with their intervals, as a table; the most different pair first."""
+    known = ratios.dropna(subset=["value"]).sort_values("value", kind="stable")
     rows = [
         f"<tr><th>{html.escape(f'{row.domain_a}, {row.domain_b}')}</th><td>{row.value:.2f}</td>"
         f"<td>{row.low:.2f} to {row.high:.2f}</td><td>{row.n_classes}</td></tr>"
-        for row in ratios.sort_values("value", kind="stable").itertuples()
+        for row in known.itertuples()
     ]
     caption = "Share of the ceiling, which two parts of the images of one domain reach"
     return (
