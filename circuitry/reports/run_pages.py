@@ -12,7 +12,7 @@ import jinja2
 from circuitry.runs.files import whole_file
 
 REPORT_PAGE = "report.html"
-PAGES = (REPORT_PAGE, "explorer/index.html", "drawn/index.html")
+PAGES = (REPORT_PAGE, "explorer/index.html", "cards/report.html", "drawn/index.html")
 """Where scripts leave pages, in the folder of a run; also in folders within it."""
 BESIDE = "<!-- beside -->"
 """Stands twice in a report; links to the pages beside it are written in between."""
@@ -31,7 +31,7 @@ class RunPage(NamedTuple):
     date: str
     """When it was written."""
     kind: str
-    """report, explorer, or drawn circuits."""
+    """report, explorer, units, or drawn circuits."""
 
 
 def list_pages(folder: Path) -> list[RunPage]:
@@ -67,7 +67,7 @@ def _described(folder: Path, path: Path) -> RunPage:
     with open(path, encoding="utf-8", errors="replace") as file:
         found = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
-    kind = {"explorer": "explorer", "drawn": "drawn circuits"}.get(path.parent.name, "report")
+    kind = {"explorer": "explorer", "cards": "units", "drawn": "drawn circuits"}.get(path.parent.name, "report")
     date = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
     return RunPage(html.unescape(found[1]).strip() if found else address, quote(address), date, kind)
 
