@@ -4,10 +4,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-import pandas as pd
-
 from circuitry.explorer import export_explorer
-from circuitry.reports import Report, link_pages, write_results
+from circuitry.reports import Report, link_pages
 from tests.explorer.made import make_graphs, unpack
 
 NAME = "<b>a & b</b>"
@@ -29,11 +27,12 @@ class Links(HTMLParser):
 
 def test_reports_explorers_and_the_index_link_to_each_other(tmp_path: Path) -> None:
     run = tmp_path / 'a "run" #1'
-    write_results(Report(NAME, "<!-- beside --> text"), {"t": pd.DataFrame({"a": [1]})}, run, None, {})
+    Report(NAME, "<!-- beside --> text").write(run / "report.html")
+    link_pages(run)
     assert Links(run / "index.html").links == ["report.html"]
     assert Links(run / "report.html").links == []
     export_explorer(make_graphs(run / "circuits"), run / "explorer")
-    write_results(Report("Faithfulness"), {}, run / "faith & fulness", None, {})
+    Report("Faithfulness").write(run / "faith & fulness" / "report.html")
     before = (run / "report.html").read_text()
     for _ in range(2):
         assert link_pages(run) == run / "index.html"
