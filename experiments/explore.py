@@ -2,11 +2,13 @@
 
 Reads what other scripts left in a folder: circuits, comparisons, faithfulness curves, unit cards. Writes a folder with
 one page, which opens from disk or from any web host and asks for nothing else. What is missing, the page says, with the
-command that makes it.
+command that makes it. Served on this machine, the page keeps notes on disk, and with the model it measures the exact
+effect of units and groups of units when it is asked to.
 
     python experiments/explore.py --open                             # of the quickstart
     python experiments/unit_cards.py && python experiments/explore.py --with-model --open
     python experiments/explore.py --run runs/domainnet
+    python experiments/explore.py --serve --with-model --open        # the page that is there, or a new one
 """
 
 import webbrowser
@@ -17,8 +19,18 @@ from pathlib import Path
 from circuitry.runs import InputError, WorkSettings, run_script
 from circuitry import CausalChecks, Comparison, GraphFolder
 from circuitry.cards import CardFolder
-from circuitry.explorer import ExplorerSettings, ModelView, export_explorer, read_curves, view_model
+from circuitry.explorer import (
+    ExplorerSettings,
+    LiveModel,
+    ModelView,
+    export_explorer,
+    exported_study,
+    read_curves,
+    serve_explorer,
+    view_model,
+)
 from circuitry.interventions import CheckSettings
+from circuitry.reports import link_pages
 from circuitry.study import QuickstartModel
 from circuitry.study.quickstart_model import QUICKSTART
 
@@ -50,16 +62,40 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     """Load the model for its answers to held-out images, and for direct effects on words."""
     open: bool = False
     """Open the page in the browser."""
+    serve: bool = False
+    """Serve the page on this machine: the one that is there, if it is of these circuits, else a new one. Notes are kept
+    in its folder; with the model, units are measured."""
+    port: int = 0
+    """Port of the server; 0 for a free one."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the page."""
+        return self.out or self.run / "explorer"
 
 
 def main(config: Config) -> None:
-    """Read what is there, write the page, and say where it is."""
+    """Write the page, or serve it, and say where it is."""
     graphs = GraphFolder(config.circuits or config.run / "circuits")
+    if not config.serve:
+        page = export(config, graphs)
+        if config.open:
+            webbrowser.open(page.resolve().as_uri())
+        return
+    if exported_study(config.folder) != graphs.manifest["config_hash"]:
+        export(config, graphs)
+    live = LiveModel(checks_of(config, graphs), work=config.work()) if config.with_model else None
+    measure = None if live is None else live.effects
+    serve_explorer(config.folder, measure=measure, port=config.port, open_page=config.open)
+
+
+def export(config: Config, graphs: GraphFolder) -> Path:
+    """Read what is there, and write the page."""
     found = {name: there(config.run / name, getattr(config, name)) for name in ("comparisons", "faithfulness", "cards")}
     names = [field.name for field in fields(ExplorerSettings)]
     exported = export_explorer(
         graphs,
-        config.out or config.run / "explorer",
+        config.folder,
         comparisons=read_comparisons(found["comparisons"]),
         curves=[] if found["faithfulness"] is None else read_curves(found["faithfulness"]),
         cards=None if found["cards"] is None else CardFolder(found["cards"]),
@@ -68,8 +104,8 @@ def main(config: Config) -> None:
         settings=ExplorerSettings(**{name: getattr(config, name) for name in names}),
     )
     print(exported)
-    if config.open:
-        webbrowser.open(exported.page.resolve().as_uri())
+    link_pages(config.run)
+    return exported.page
 
 
 def there(default: Path, given: Path | None) -> Path | None:
@@ -94,9 +130,12 @@ def variants_of(run: Path) -> dict[str, GraphFolder]:
 
 def ask_model(config: Config, graphs: GraphFolder) -> ModelView:
     """Return what only the model can tell."""
-    work = config.work()
-    checks = CausalChecks(config.clip(work.rank), config.images(), graphs, CheckSettings())
-    return view_model(checks, n_images=max(1, config.held_out_images), work=work)
+    return view_model(checks_of(config, graphs), n_images=max(1, config.held_out_images), work=config.work())
+
+
+def checks_of(config: Config, graphs: GraphFolder) -> CausalChecks:
+    """Return the model, with the circuits and the images."""
+    return CausalChecks(config.clip(config.work().rank), config.images(), graphs, CheckSettings())
 
 
 if __name__ == "__main__":

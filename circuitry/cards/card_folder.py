@@ -162,7 +162,7 @@ class CardFolder:
             header, arrays = read_arrays(card_file(self.path, (SITE, site)), CARDS_FORMAT, "file of unit cards")
             names = read_beside(self.path / "sites" / f"{site}.json")
             self._read[site] = _Site(header, arrays, names, list(self.images))
-        return self._read[site].card(self._units[site].index(unit), unit, self.classes, self.domains)
+        return self._read[site].card(self, self._units[site].index(unit), unit)
 
     def __repr__(self) -> str:
         units = sum(map(len, self._units.values()))
@@ -177,7 +177,8 @@ class _Site(NamedTuple):
     names: Sequence[Mapping[str, Any] | None]
     ids: Sequence[str]
 
-    def card(self, row: int, unit: int, classes: tuple[str, ...], domains: tuple[str, ...]) -> UnitCard:
+    def card(self, folder: CardFolder, row: int, unit: int) -> UnitCard:
+        classes, domains = folder.classes, folder.domains
         of = {name: array[row] for name, array in self.arrays.items()}
         exact = {name.removeprefix("exact/"): of[name] for name in of if name.startswith("exact/")}
         found = self.names[row]
@@ -197,6 +198,7 @@ class _Site(NamedTuple):
             attributed_like=str(self.header["baseline"]),
             clarity=of["clarity"],
             name=None if found is None else _name(found),
+            thumbnail=folder.thumbnail,
         )
 
     def _top(self, of: Mapping[str, np.ndarray], by: str, domain: int) -> TopImages:

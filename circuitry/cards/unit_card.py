@@ -1,12 +1,14 @@
 """What is known about one unit, in plain values. No torch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from circuitry.cards.card_sketch import sketch_effects, sketch_histograms, sketch_images
+from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import checked
 
 ACTIVATION, EFFECT = "activation", "effect"
@@ -142,6 +144,8 @@ class UnitCard:
     clarity: Float[np.ndarray, " domains"]
     """Mean cosine between the embeddings of the top images by activation; NaN for fewer than two."""
     name: UnitName | None
+    thumbnail: Callable[[str], bytes] | None = field(default=None, repr=False)
+    """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
 
     @property
     def title(self) -> str:
@@ -152,3 +156,15 @@ class UnitCard:
     def sign_differs(self) -> dict[str, Bool[np.ndarray, "classes domains"]]:
         """Where exact and attributed effect have opposite signs, by what replaces the unit."""
         return {kind: exact * self.effects < 0 for kind, exact in self.exact.items()}
+
+    def _repr_html_(self) -> str:
+        """Show images, histograms and effects in a notebook."""
+        named = "" if self.name is None else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
+        parts = [
+            sketch_histograms(self.domains, self.counts, self.bin_edges),
+            sketch_effects((self.classes, self.domains), self.effects, self.kept, self.exact, self.attributed_like),
+        ]
+        if self.thumbnail is not None:
+            images = {domain: top.ids for domain, top in self.top[ACTIVATION].items()}
+            parts.insert(0, sketch_images(images, self.thumbnail))
+        return notebook_frame(f"{self.kind} {self.title}{named}", "".join(parts), height=520)

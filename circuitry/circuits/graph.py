@@ -3,7 +3,6 @@
 No torch and no model: circuits are studied on any laptop.
 """
 
-import html
 import math
 import os
 from dataclasses import dataclass, field
@@ -15,12 +14,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from circuitry.circuits.circuit_sketch import sketch_circuit
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.rule_report import describe_errors
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import DISTINCT, Count, checked
 
 FORMAT = "circuitry attribution graph 4"
@@ -203,7 +204,7 @@ class AttributionGraph:
 
     def _repr_html_(self) -> str:
         """Show the sites as a table in a notebook."""
-        return _as_html(repr(self), self)
+        return notebook_frame(repr(self), _sites_table(self), height=min(420, 100 + 22 * len(self.sites)))
 
     @checked
     def circuit(self, edges_per_node: Count = 3, *, any_sign: bool = False) -> "Circuit":
@@ -290,8 +291,10 @@ class Circuit:
         )
 
     def _repr_html_(self) -> str:
-        """Show the sites as a table in a notebook."""
-        return _as_html(repr(self), self.source)
+        """Draw the circuit in a notebook, with its sites as a table."""
+        drawing = sketch_circuit(self.graph, self.source.inner_sites)
+        table = f"<details><summary>sites</summary>{_sites_table(self.source)}</details>"
+        return notebook_frame(repr(self), drawing + table)
 
 
 _MADE_BY = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
@@ -304,6 +307,6 @@ def _made(graph: AttributionGraph) -> str:
     return ", ".join([*facts, *describe_errors(graph.settings, graph.completeness)])
 
 
-def _as_html(title: str, graph: AttributionGraph) -> str:
-    table = graph.to_pandas("sites").to_html(index=False, float_format="{:.3g}".format)
-    return f"<p>{html.escape(title)}</p>{table}"
+def _sites_table(graph: AttributionGraph) -> str:
+    table: str = graph.to_pandas("sites").to_html(index=False, border=0, float_format="{:.3g}".format)
+    return table

@@ -10,7 +10,6 @@ Circuits, features, representations, embeddings and transfer all end in one.
 5. `Comparison.tables` for people, `Comparison.save` and `Comparison.load` for programs.
 """
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ import pandas as pd
 from circuitry.comparison.bootstrap import Draws, draw_resamples
 from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, pair_cells, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
+from circuitry.comparison.comparison_sketch import sketch_matrix, sketch_ratios
 from circuitry.comparison.domain_means import domain_spread, part_means
 from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
 from circuitry.comparison.part_array import PARTS, PartArray, ceilings_of, check_parts, part_kinds
@@ -30,6 +30,7 @@ from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.storage import read_comparison, write_comparison
 from circuitry.comparison.table import CHANCE, VALUES, both_directions, check_pairs, domain_matrix
 from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import Seed, checked
 
 _TABLES = {"values": VALUES, "parts": PARTS, "chance": CHANCE, "intervals": INTERVALS}
@@ -356,8 +357,9 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        """Show the matrix in a notebook."""
-        return f"<p>{html.escape(repr(self))}</p>{self.matrix().to_html(float_format='{:.3f}'.format, na_rep='–')}"
+        """Show the matrix in a notebook, and ratios to the ceiling where there are parts."""
+        ratios = sketch_ratios(self.ratios()) if self.has_ratios else ""
+        return notebook_frame(repr(self), sketch_matrix(self.matrix(), alike=self.alike) + ratios)
 
 
 def _as_table(matrix: pd.DataFrame) -> pd.DataFrame:

@@ -26,19 +26,20 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import class_series
+from circuitry.explorer.exported import INDEX_PAGE, About, write_about
 from circuitry.explorer.overview import describe_comparison, describe_curves
-from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
+from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import render_page
 from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Count, Natural, checked
-from circuitry.runs.manifest import NAME, write_json
+from circuitry.runs.manifest import NAME
 from circuitry.runs.provenance import digest, versions
 
-INDEX_PAGE = "index.html"
 MOST_BYTES = 64 << 20
 """An export that is larger says so."""
 
@@ -138,11 +139,12 @@ def export_explorer(
     )
     folder = _Folder(target, export)
     (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
-    write_json(target / NAME, {"format": EXPLORER_FORMAT, "study": graphs.manifest["config_hash"], "export": export})
+    write_about(target, About(graphs.manifest["config_hash"], _title(graphs), export))
     tally = _write_classes(folder, graphs, variants or {}, settings)
     for place, site in enumerate(tally.sizes):
         folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
     header = _describe(graphs, tally, settings, variants or {})
+    header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None
     header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
     header["curves"] = describe_curves(curves, list(tally.sizes), str(header["budget"]))
     if cards is not None:
@@ -200,10 +202,10 @@ def _describe(
     graphs: GraphFolder, tally: UnitTally, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
 ) -> dict[str, object]:
     """Return what the page has to know before it reads a circuit."""
-    config, first = graphs.manifest["config"], graphs[next(iter(graphs))]
+    first = graphs[next(iter(graphs))]
     places = {name: i for i, name in enumerate(graphs.classes)}, {name: i for i, name in enumerate(graphs.domains)}
     return {
-        "title": f"Circuits of {config['model']}",
+        "title": _title(graphs),
         "graphs": graphs.path.as_posix(),
         "study": graphs.manifest["config_hash"],
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
@@ -217,6 +219,10 @@ def _describe(
         "variants": list(variants),
         "made": {name: _word(value) for name, value in graphs.settings.items()} | graphs.manifest["versions"],
     }
+
+
+def _title(graphs: GraphFolder) -> str:
+    return f"Circuits of {graphs.manifest['config']['model']}"
 
 
 def _share_kept(sizes: Mapping[str, int], kept: Mapping[str, np.ndarray]) -> float:

@@ -1,12 +1,13 @@
 """The page itself: one HTML file that holds all of its code. No torch.
 
 Modules are in an import map of data URLs, since a page that was opened from disk may not load modules from files. The
-content security policy lets nothing run but the scripts that bear the page's nonce, and what they load themselves.
+content security policy lets nothing run but the scripts that bear the page's nonce, and what they load themselves. The
+page that is served is the same, and may ask its own server, too.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib.resources import files
 
 import jinja2
@@ -28,15 +29,18 @@ def page_modules() -> dict[str, str]:
     return vendored | own
 
 
-def render_page(title: str) -> str:
-    """Return the page with all of its code."""
+def render_page(title: str, served: Sequence[str] = ()) -> str:
+    """Return the page with all of its code.
+
+    Args:
+        title: Its title.
+        served: What its server does: keeps ``notes``, measures effects ``live``; nothing for a page from disk.
+    """
     code = {name: _data_url(text) for name, text in page_modules().items()}
-    return _rendered(title, {"imports": code})
-
-
-def _rendered(title: str, import_map: Mapping[str, object]) -> str:
+    import_map = {"imports": code}
     nonce = hashlib.sha256(repr((title, import_map)).encode()).hexdigest()[:32]
-    return _TEMPLATES.get_template("explorer.html.jinja").render(title=title, nonce=nonce, import_map=import_map)
+    template = _TEMPLATES.get_template("explorer.html.jinja")
+    return template.render(title=title, nonce=nonce, import_map=import_map, served=served)
 
 
 def _data_url(code: str) -> str:

@@ -1,14 +1,32 @@
-"""ImageAnswers of the model, and vectors of components and words, as the page reads them. No torch."""
+"""Answers and effects of the model, and vectors of components and words, as the page reads them. No torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int
 
 RUNS = ("the whole model", "only the circuit", "all but the circuit")
 """The runs of an answer, in order."""
+
+
+Replacement = Literal["zero", "mean", "other-domains"]
+"""What a unit is replaced by."""
+
+
+class Effects(TypedDict):
+    """The exact effect of some units on a class in a domain."""
+
+    effect: float
+    """What the metric loses without the units."""
+    metric: float
+    """Its mean over the images, with all units."""
+    images: int
+
+
+MeasureUnits = Callable[[str, Sequence[str], Replacement], Mapping[str, Effects]]
+"""Measures some units: class, units and what replaces them to effects by domain; see `LiveModel.effects`."""
 
 
 class ImageAnswers(NamedTuple):

@@ -16,7 +16,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
@@ -25,6 +24,7 @@ from PIL import Image
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.reports.result_tables import write_with_provenance
+from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import checked
@@ -37,7 +37,6 @@ FIGURE_CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 }
-TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True)
 NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
 _BROWSER_FAILED = "the browser that draws them failed ({}): see that there is room in {}, or set TMPDIR, and run again"
 WIDTH = 1000
@@ -182,6 +181,7 @@ class Report:
         page = TEMPLATES.get_template("page.html.jinja").render(
             title=self._title,
             introduction=self._introduction,
+            beside=BESIDE,
             findings=self._findings,
             links=[*links, *([("provenance", "Provenance")] if self._provenance else [])],
             blocks=self._blocks,
@@ -298,6 +298,8 @@ def write_results(
 ) -> Written:
     """Write report, tables and PNG figures into a folder, and small tables into another; return the paths.
 
+    The folder gets an index of its pages, and the report links to those beside it, see `link_pages`.
+
     A finished run may lie where nothing can be written: then nothing is, and the result says so.
 
     Args:
@@ -319,10 +321,12 @@ def write_results(
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         refused = f"{out} can only be read: {error.strerror}"
-        return Written(out / "report.html", [], StaticImages([], refused), refused)
+        return Written(out / REPORT_PAGE, [], StaticImages([], refused), refused)
     if results is not None:
         chosen = {name: tables[name] for name in (tables if small is None else small)}
         paths += write_with_provenance(chosen, results, provenance, listings)
     report.provenance(provenance)
     figures = write_static(report.plotly_figures, out / "figures")
-    return Written(report.write(out / "report.html"), paths, figures)
+    page = report.write(out / REPORT_PAGE)
+    link_pages(out)
+    return Written(page, paths, figures)

@@ -242,7 +242,7 @@ def test_a_circuit_prints_in_a_line() -> None:
 def test_notebooks_show_the_sites_as_a_table() -> None:
     for shown in (small_graph(class_name="<b>"), small_graph(class_name="<b>").circuit()):
         page = shown._repr_html_()
-        assert "&lt;b&gt;" in page
+        assert "&amp;lt;b&amp;gt;" in page
         assert "<b>" not in page
         assert page.count("<tr") == 1 + 3
 

@@ -348,6 +348,7 @@ def test_a_finished_run_on_a_disk_that_can_only_be_read_says_where_its_report_is
 ) -> None:
     tables = {"a": pd.DataFrame({"x": [1]})}
     done = write_results(Report("t"), tables, tmp_path, None, {})
+    assert (tmp_path / "index.html").is_file()
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))

@@ -182,7 +182,9 @@ def test_the_explorer_of_made_up_cards_is_exported(
         module.main(module.Config(circuits=tmp_path / "none"))
 
 
-def test_the_explorer_of_a_run_has_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_explorer_of_a_run_has_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = script("explore")
     graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
     make_graphs(tmp_path / "circuits-own-style", ("axe",), ("real", "sketch"))
@@ -196,6 +198,15 @@ def test_the_explorer_of_a_run_has_what_is_there(tmp_path: Path, capsys: pytest.
     assert index["variants"] == ["own-style texts"]
     assert {one["measure"] for one in index["comparisons"]} == {"node_overlap", "edge_jaccard", "wl_kernel"}
     assert "cards" not in index
+    served: list[object] = []
+    monkeypatch.setattr(module, "serve_explorer", lambda *given, **settings: served.append((*given, settings)))
+    (tmp_path / "explorer" / "data" / "index.js").write_text("kept")
+    module.main(module.Config(run=tmp_path, serve=True, port=8123))
+    assert served == [(tmp_path / "explorer", {"measure": None, "port": 8123, "open_page": False})]
+    assert (tmp_path / "explorer" / "data" / "index.js").read_text() == "kept"
+    (tmp_path / "explorer" / "index.html").unlink()
+    module.main(module.Config(run=tmp_path, serve=True))
+    assert (tmp_path / "explorer" / "index.html").is_file()
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
         module.main(module.Config(run=tmp_path, comparisons=tmp_path / "empty"))

@@ -2,7 +2,8 @@
 import { html, number, render, useEffect, useMemo, usePromise, useRef, useState } from "circuitry/view.js";
 import { DataError, load } from "circuitry/data.js";
 import { cutSeries, keyOf, overlay, readSeries } from "circuitry/cut.js";
-import { TABS, VIEWS, asFile, asHash, checkedState, createStore, fromFile, fromHash, initialState } from "circuitry/state.js";
+import { TABS, VIEWS, asFile, checkedState, createStore, fromFile, fromHash, initialState } from "circuitry/state.js";
+import { firstState, useSaved } from "circuitry/saved.js";
 import { readNames, splitName, unitName } from "circuitry/names.js";
 import { trust } from "circuitry/measured.js";
 import { unitsOfSite } from "circuitry/layout.js";
@@ -19,7 +20,6 @@ import { Images } from "circuitry/images.js";
 
 const GLYPHS = { triangle: "▲", wedge: "▼", square: "■", diamond: "◆", cross: "✚", bar: "▬" };
 const TAB_NAMES = { ways: "comparison", graph: "graph", unit: "unit", images: "images" };
-const SAVE_MS = 150;
 
 function useClass(index, className) {
   return usePromise(async () => {
@@ -123,7 +123,7 @@ function App({ index, store, first }) {
   useKeys({ index, store, share, pin, act, setNaming, setNoting, setLitGroup, help, setHelp, picture });
   useDrop(act.openFile);
   useEffect(() => { globalThis.circuitry.state = () => store.get(); globalThis.circuitry.seen = () => ({ units: picture.nodes.length, edges: picture.edges.length, loaded: Boolean(loaded) }); });
-  useSaved(index, state, setMessage);
+  useSaved({ index, state, set, setMessage });
 
   useEffect(() => {
     const changed = () => {
@@ -224,54 +224,11 @@ function useDrop(open) {
   }, []);
 }
 
-const shelfOf = ({ pins, groups, notes, labels }) => JSON.stringify({ pins, groups, notes, labels });
-
-// Keep the state in the address, and what was written in the browser, too; say so when another tab writes.
-function useSaved(index, state, setMessage) {
-  const key = `circuitry explorer ${index.study}`;
-  useEffect(() => {
-    const timer = setTimeout(() => {
-      history.replaceState(null, "", asHash(state, index));
-      try {
-        localStorage.setItem(key, shelfOf(state));
-      } catch { /* a browser may refuse to keep anything; the address holds all of it */ }
-    }, SAVE_MS);
-    return () => clearTimeout(timer);
-  }, [state]);
-  const mine = useRef(state);
-  mine.current = state;
-  useEffect(() => {
-    const other = event => {
-      if (event.key === key && event.newValue !== shelfOf(mine.current)) setMessage("Another tab changed the pins, groups or notes of this study. Each tab keeps its own in its address; the browser remembers the last one that wrote.");
-    };
-    addEventListener("storage", other);
-    return () => removeEventListener("storage", other);
-  }, []);
-}
-
-// What the browser remembers of the pins, groups and notes; the address wins over it.
-function remembered(index) {
-  try {
-    const found = JSON.parse(localStorage.getItem(`circuitry explorer ${index.study}`) ?? "{}");
-    return typeof found === "object" && found !== null ? found : {};
-  } catch {
-    return {};
-  }
-}
-
-function firstState(index) {
-  const hash = fromHash(location.hash);
-  const given = hash === null || !Object.keys(hash).length ? remembered(index) : hash;
-  const { state, leftOut } = checkedState(given, index);
-  const problem = hash === null ? "The address holds a damaged state; the page starts from the beginning." : leftOut.length ? `The state was opened without ${leftOut.join(", ")}, which does not fit this study.` : null;
-  return { state: { ...initialState(index), ...state }, problem };
-}
-
 async function start() {
   const root = document.getElementById("app");
   try {
     const index = await load("index");
-    const { state, problem } = firstState(index);
+    const { state, problem } = await firstState(index);
     root.replaceChildren();
     render(html`<${App} index=${index} store=${createStore(state)} first=${problem} />`, root);
   } catch (error) {

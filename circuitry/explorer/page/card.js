@@ -5,6 +5,7 @@ import { keyOf } from "circuitry/cut.js";
 import { Histograms } from "circuitry/charts.js";
 import { circuitsWith, splitName, unitName } from "circuitry/names.js";
 import { placeName } from "circuitry/table.js";
+import { Live } from "circuitry/live.js";
 
 const STEPS = 31;
 
@@ -33,6 +34,7 @@ export function Card({ index, state, set, shown, picture, names, colourOf, pin, 
       ? html`<p>${node.scores.map((score, c) => html`<span class="score" style=${{ "--line": colourOf(shown[c]?.domain) }}>${shown[c]?.label}: <b>${number(score)}</b>${node.stability[c] === null ? "" : `, stable ${percent(node.stability[c])}`}</span> `)}</p>
 `
       : html`<p class="hint">This unit is not in the cut that is drawn.</p>`}
+    <${Live} className=${state.className} units=${[name]} />
     ${index.cards && html`<${Seen} index=${index} site=${site} unit=${unit} colourOf=${colourOf} />`}
     ${node && html`<${Neighbours} index=${index} node=${node} set=${set} names=${names} picture=${picture} shown=${shown} labels=${state.labels} />`}
     <${Everywhere} index=${index} site=${site} unit=${unit} state=${state} set=${set} />

@@ -2,6 +2,7 @@
 import { html, number, useState } from "circuitry/view.js";
 import { keyOf } from "circuitry/cut.js";
 import { splitName } from "circuitry/names.js";
+import { Live } from "circuitry/live.js";
 
 export function Shelf({ index, state, set, picture, shown, pin, lightGroup, naming, startNaming }) {
   const notes = Object.entries(state.notes);
@@ -16,7 +17,8 @@ export function Shelf({ index, state, set, picture, shown, pin, lightGroup, nami
     ${state.groups.length > 0 && html`<h3>Groups (${state.groups.length})</h3>`}
     <ul id="groups">${state.groups.map((group, place) => html`<li key=${`${group.name}/${place}`}>
       <button type="button" onClick=${() => lightGroup(group)}>${group.name}</button> ${group.units.length} units, ${shown.map((one, c) => `${one.label}: ${sum(index, picture, group, c)}`).join("; ")}
-      <button type="button" class="small" aria-label=${`ungroup ${group.name}`} onClick=${() => set({ groups: state.groups.filter(other => other !== group) })}>×</button></li>`)}</ul>
+      <button type="button" class="small" aria-label=${`ungroup ${group.name}`} onClick=${() => set({ groups: state.groups.filter(other => other !== group) })}>×</button>
+      ${group.units.length > 0 && html`<${Live} className=${state.className} units=${group.units} />`}</li>`)}</ul>
     ${state.groups.length > 0 && html`<p class="hint">Sums of attributed scores. What a group does together is not their sum: it has to be measured with the model.</p>`}
     ${notes.length > 0 && html`<h3>Notes (${notes.length})</h3>`}
     <ul id="notes">${notes.map(([name, text]) => html`<li key=${name}><button type="button" onClick=${() => set({ selected: name, tab: "unit" })}>${name}</button> ${text}</li>`)}</ul>

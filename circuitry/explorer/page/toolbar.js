@@ -3,6 +3,7 @@ import { html, useEffect, useMemo, useRef, useState } from "circuitry/view.js";
 import { KINDS } from "circuitry/exports.js";
 import { searchUnits } from "circuitry/names.js";
 import { keyOf } from "circuitry/cut.js";
+import { isServed } from "circuitry/served.js";
 
 const MOST = 30;
 
@@ -13,6 +14,7 @@ export function Toolbar({ index, state, set, shape, colourOf, present, save, act
   });
   return html`<header class="toolbar">
     <h1 title=${index.title}>${index.title}</h1>
+    ${index.report && !isServed && html`<a id="report" href=${index.report}>report</a>`}
     <label>class <select id="class" value=${state.className} onChange=${event => set({ className: event.target.value, image: null })}>${index.classes.map(name => html`<option value=${name}>${name}</option>`)}</select></label>
     <div class="chips" role="group" aria-label="Domains">${index.domains.map(domain => html`<button type="button" class="chip" aria-pressed=${state.domains.includes(domain)} disabled=${!present(domain)}
       title=${present(domain) ? "" : "no circuit of this class"} style=${{ "--line": colourOf(domain) ?? "currentColor" }} onClick=${() => toggle(domain)}><span class="mark" aria-hidden="true">${shape(domain)}</span>${domain}</button>`)}</div>

@@ -1,0 +1,245 @@
+"""The explorer, served to one reader on this machine: it keeps notes on disk, and measures units live. No torch.
+
+1. The server listens on 127.0.0.1 alone, and refuses requests for any other host: a page that points its own name here
+   gets nothing.
+2. The address that is printed holds a token, which works once. It is exchanged for a cookie that this site alone sends;
+   whoever has neither gets nothing.
+3. Requests that another site makes are refused, also those of another port of this machine.
+4. Files come from the folder alone, and are read alone. What is written is one file, the notes of the study in it:
+   whole, and only by who has read what it holds.
+"""
+
+import hashlib
+import json
+import secrets
+import socket
+import webbrowser
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from circuitry.explorer.exported import read_about
+from circuitry.explorer.template import render_page
+from circuitry.explorer.view_files import MeasureUnits
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+
+HOST = "127.0.0.1"
+STATE_FORMAT = "circuitry explorer state 1"
+"""Format of the notes, the same as of the page's state files."""
+SHELF = frozenset({"pins", "groups", "notes", "labels"})
+"""What notes hold."""
+MOST_SENT = 4 << 20
+"""Of a request."""
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer; the page says itself what it may load."""
+
+
+def serve_explorer(
+    folder: str | PathLike[str], *, measure: MeasureUnits | None = None, port: int = 0, open_page: bool = False
+) -> None:
+    """Serve an explorer on this machine until the process is interrupted; print its address.
+
+    Args:
+        folder: The folder that `export_explorer` wrote.
+        measure: Measures units for the page, e.g. the method ``effects`` of a `LiveModel`.
+        port: Where to listen; 0 for a free one.
+        open_page: Open the page in the browser.
+
+    Raises:
+        InputError: for a folder without an explorer, and a port that is in use.
+
+    Example:
+        >>> serve_explorer("runs/x/explorer", measure=LiveModel(checks).effects, open_page=True)
+    """
+    door = Door()
+    app = explorer_app(folder, door, measure)
+    with _listening(port) as listening:
+        address = f"http://{HOST}:{listening.getsockname()[1]}/?token={door.token}"
+        print(f"explorer: {address}\nThe address works once. Ctrl-C ends the server.", flush=True)
+        if open_page:
+            webbrowser.open(address)
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+        uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _listening(port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise InputError(f"Port {port} cannot be used ({error}): give another one, or 0 for a free one.") from error
+    return listening
+
+
+@dataclass
+class Door:
+    """Who comes in: once with the token, then with the cookie."""
+
+    token: str = field(default_factory=secrets.token_urlsafe)
+    secret: str = field(default_factory=secrets.token_urlsafe)
+    """What the cookie holds."""
+    used: bool = False
+
+    @property
+    def cookie(self) -> str:
+        """Its name, another one for each server: browsers do not tell ports apart."""
+        return f"circuitry-{hashlib.sha256(self.secret.encode()).hexdigest()[:8]}"
+
+    def exchange(self, token: str) -> Response | None:
+        """Return the answer that sets the cookie, for the token when it is used first."""
+        if self.used or not secrets.compare_digest(token.encode(), self.token.encode()):
+            return None
+        self.used = True
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(self.cookie, self.secret, httponly=True, samesite="strict")
+        return answer
+
+    def refusal(self, request: Request) -> str | None:
+        """Return why a request is refused, if it is."""
+        if not secrets.compare_digest(request.cookies.get(self.cookie, "").encode(), self.secret.encode()):
+            return "Open the address that the server printed; it works once. Start the server again for another one."
+        headers = request.headers
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return "Another site made this request."
+        if request.method not in ("GET", "HEAD") and headers.get("origin") != f"http://{headers['host']}":
+            return "Only the page itself may change something."
+        return None
+
+    async def __call__(self, request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Answer a request, or refuse it."""
+        token = request.query_params.get("token") if request.url.path == "/" else None
+        answer = None if token is None else self.exchange(token)
+        if answer is None:
+            refused = self.refusal(request)
+            answer = await go_on(request) if refused is None else PlainTextResponse(refused, 403)
+        for name, value in HEADERS.items():
+            answer.headers[name] = value
+        return answer
+
+
+def explorer_app(folder: str | PathLike[str], door: Door, measure: MeasureUnits | None = None) -> Starlette:
+    """Return the application that serves an explorer, for any ASGI server.
+
+    Args:
+        folder: The folder that `export_explorer` wrote.
+        door: Who comes in.
+        measure: See `serve_explorer`.
+
+    Raises:
+        InputError: for a folder without an explorer.
+    """
+    path = Path(folder)
+    about = read_about(path)
+    notes = Notes(path / f"notes-{about.study}.json", about.study)
+    page = render_page(about.title, ["notes"] if measure is None else ["notes", "live"])
+    routes = [
+        Route("/", lambda request: HTMLResponse(page)),
+        Route("/notes", notes.answer, methods=["GET", "PUT"]),
+        Route("/effects", _Live(measure).answer, methods=["POST"]),
+        Mount("/", StaticFiles(directory=path)),
+    ]
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
+    return Starlette(routes=routes, middleware=[hosts, Middleware(BaseHTTPMiddleware, dispatch=door)])
+
+
+class _TooLargeError(Exception):
+    """Of a body."""
+
+
+async def _body(request: Request) -> bytes:
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > MOST_SENT:
+            raise _TooLargeError
+    return bytes(content)
+
+
+def _tag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The file of the pins, groups, labels and notes of a study."""
+
+    path: Path
+    study: str
+
+    async def answer(self, request: Request) -> Response:
+        """Answer with the file; or write it, whole, for who has read what it holds."""
+        there = self.path.read_bytes() if self.path.is_file() else b""
+        known = {"ETag": _tag(there)}
+        if request.method != "PUT":
+            return Response(there, headers=known, media_type="application/json")
+        try:
+            content = await _body(request)
+        except _TooLargeError:
+            return PlainTextResponse(f"Notes have at most {MOST_SENT >> 20} MiB.", 413)
+        if (wrong := self._wrong(content)) is not None:
+            return PlainTextResponse(wrong, 422)
+        there = self.path.read_bytes() if self.path.is_file() else b""  # another tab may have written meanwhile
+        if request.headers.get("if-match") != _tag(there):
+            return PlainTextResponse("Another tab has written since: read its notes first.", 412)
+        with whole_file(self.path) as temporary:
+            temporary.write_bytes(content)
+        return Response(status_code=204, headers={"ETag": _tag(content)})
+
+    def _wrong(self, content: bytes) -> str | None:
+        """Return what is wrong with notes, if anything."""
+        try:
+            found = json.loads(content)
+            state = found["state"]
+            right = found["format"] == STATE_FORMAT and found["study"] == self.study and set(state) <= SHELF
+        except (ValueError, KeyError, TypeError, RecursionError):
+            right = False
+        return (
+            None
+            if right
+            else f"Expected notes of the study {self.study} as a state file with {', '.join(sorted(SHELF))}."
+        )
+
+
+class _Live:
+    """Effects that are measured when they are asked for, one after another."""
+
+    def __init__(self, measure: MeasureUnits | None) -> None:
+        self._measure, self._one = measure, CapacityLimiter(1)
+
+    async def answer(self, request: Request) -> Response:
+        if self._measure is None:
+            return PlainTextResponse("The server has no model: start it with --with-model.", 404)
+        try:
+            asked: Any = json.loads(await _body(request))
+            given = str(asked["className"]), [str(name) for name in asked["units"]], asked["by"]
+        except (_TooLargeError, ValueError, KeyError, TypeError, RecursionError):
+            return PlainTextResponse("Expected JSON with className, units and by.", 422)
+        try:
+            found = await to_thread.run_sync(self._measure, *given, limiter=self._one)
+        except InputError as error:
+            return PlainTextResponse(str(error), 422)
+        return JSONResponse(found)

@@ -1,0 +1,82 @@
+"""The pages in the folder of a run: an index of them, and links between them."""
+
+import datetime
+import html
+import re
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import jinja2
+
+from circuitry.runs.files import whole_file
+
+REPORT_PAGE = "report.html"
+PAGES = (REPORT_PAGE, "explorer/index.html", "cards/report.html", "drawn/index.html")
+"""Where scripts leave pages, in the folder of a run; also in folders within it."""
+BESIDE = "<!-- beside -->"
+"""Stands twice in a report; links to the pages beside it are written in between."""
+TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True)
+OURS = "<!-- pages of a run -->"
+_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
+_HEAD = 1 << 14
+
+
+class RunPage(NamedTuple):
+    """A page in the folder of a run."""
+
+    title: str
+    address: str
+    """Relative to the folder, for links."""
+    date: str
+    """When it was written."""
+    kind: str
+    """report, explorer, units, or drawn circuits."""
+
+
+def list_pages(folder: Path) -> list[RunPage]:
+    """Return the pages in the folder of a run: its own first, then those of folders within it."""
+    paths = [path for name in PAGES if (path := folder / name).is_file()]
+    inner = {path for name in PAGES for path in folder.glob(f"*/{name}")} - set(paths)
+    return [_described(folder, path) for path in [*paths, *sorted(inner)]]
+
+
+def link_pages(folder: Path) -> Path | None:
+    """Write the index of the pages in the folder of a run, and have its report link to the others beside it.
+
+    Returns:
+        The index; None where the folder has another ``index.html``, which is left alone.
+    """
+    pages = list_pages(folder)
+    report = folder / REPORT_PAGE
+    if report.is_file():
+        others = [page for page in pages if page.address in PAGES[1:]]
+        links = ", ".join(f'<a href="{page.address}">{page.kind}</a>' for page in others)
+        shown = f"<p>Beside this report: {links}.</p>" if others else ""
+        parts = _read(report).split(BESIDE, 2)
+        if len(parts) == 3:
+            _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
+    index = folder / "index.html"
+    if index.is_file() and OURS not in _read(index):
+        return None
+    _rewrite(index, TEMPLATES.get_template("run_pages.html.jinja").render(pages=pages, name=folder.name, ours=OURS))
+    return index
+
+
+def _described(folder: Path, path: Path) -> RunPage:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        found = _TITLE.search(file.read(_HEAD))
+    address = path.relative_to(folder).as_posix()
+    kind = {"explorer": "explorer", "cards": "units", "drawn": "drawn circuits"}.get(path.parent.name, "report")
+    date = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+    return RunPage(html.unescape(found[1]).strip() if found else address, quote(address), date, kind)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _rewrite(path: Path, text: str) -> None:
+    if not path.is_file() or _read(path) != text:
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,59 @@
+"""The strongest units of a folder of cards: what they respond to, at a glance. No torch."""
+
+import io
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from circuitry.cards.card_folder import CardFolder
+from circuitry.cards.unit_card import ACTIVATION, UnitCard
+from circuitry.reports.contact_sheets import contact_sheet
+from circuitry.reports.page import Report
+
+SHOWN_UNITS, PER_CELL = 16, 3
+
+
+def unit_report(cards: CardFolder) -> Report:
+    """Return a report with the images of the strongest units in every domain, and their names.
+
+    Example:
+        >>> unit_report(CardFolder("runs/x/cards")).write("runs/x/cards/report.html")
+    """
+    report = Report("The strongest units of the circuits", cards.words.sentence)
+    strongest = _strongest(cards)
+    rows = [card.title for card in strongest]
+    cells = {
+        (card.title, domain): [Image.open(io.BytesIO(cards.thumbnail(name))) for name in top.ids[:PER_CELL]]
+        for card in strongest
+        for domain, top in card.top[ACTIVATION].items()
+    }
+    report.image(
+        contact_sheet(cells, rows, cards.domains, per_cell=PER_CELL),
+        "The units with the largest effect on a class in any domain, and the images of each domain that activate them "
+        "most.",
+        alt=f"Images that activate the units {', '.join(rows)} most, in {', '.join(cards.domains)}.",
+    )
+    report.table(
+        pd.DataFrame([_row(card) for card in strongest]),
+        "Their largest attributed effect, and their names, tested on images that they were not fitted on.",
+    )
+    return report
+
+
+def _strongest(cards: CardFolder) -> list[UnitCard]:
+    sizes = {unit: np.nanmax(np.abs(cards.card(*unit).effects), initial=0) for unit in cards.units()}
+    return [cards.card(*unit) for unit in sorted(sizes, key=lambda unit: -sizes[unit])[:SHOWN_UNITS]]
+
+
+def _row(card: UnitCard) -> dict[str, object]:
+    place = np.unravel_index(np.nanargmax(np.abs(card.effects)), card.effects.shape)
+    name = card.name
+    return {
+        "unit": card.title,
+        "effect": float(card.effects[place]),
+        "on": f"{card.classes[place[0]]} in {card.domains[place[1]]}",
+        "circuits": int(card.kept.sum()),
+        "name": None if name is None else f"{name.name}{' (weak)' if name.weak else ''}",
+        "correlation": None if name is None else name.correlation,
+    }

@@ -1,0 +1,74 @@
+"""Effects that are measured live equal patching of one unit, and runs by hooks of a group."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from circuitry import CausalChecks, Clip, InputError, Task, patch_effects
+from circuitry.explorer import LiveModel
+from tests.explorer.test_model_view import found_in, images_of
+from tests.support.assert_same import assert_same
+
+
+@pytest.fixture(scope="module")
+def checks(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> CausalChecks:
+    return found_in(clip, tmp_path_factory.mktemp("live"))
+
+
+@pytest.mark.parametrize(("by", "baseline"), [("zero", "zero"), ("mean", "mean-position")])
+def test_the_effect_of_one_unit_is_that_of_patching(checks: CausalChecks, by: Any, baseline: str) -> None:
+    _, images = images_of(checks, "cat")
+    site = checks.clip.encoder.sites[-2]
+    other = checks.baseline_called(baseline).of("cat", "real", len(images))
+    task = Task(checks.clip.encoder, images, checks.metric_of("cat", "real"), baseline=other)
+    expected = patch_effects(task, units={site: [0, 5]})
+    live = LiveModel(checks)
+    for unit in (0, 5):
+        found = live.effects("cat", [f"{site}/{unit}"], by)["real"]
+        assert_same(found["effect"], expected.scores[site][unit], 1e-6, atol=1e-7)
+        assert found["metric"] == pytest.approx(expected.clean_metric, abs=1e-6)
+        assert found["images"] == len(images)
+
+
+def test_a_group_is_replaced_in_one_run(checks: CausalChecks) -> None:
+    _, images = images_of(checks, "axe")
+    encoder, metric = checks.clip.encoder, checks.metric_of("axe", "real")
+    group = {encoder.sites[-2]: [1, 4, 9], encoder.sites[-1]: [0, 3]}
+
+    def put_to_zero(site: str) -> Any:
+        def hook(activation: torch.Tensor, hook: object) -> torch.Tensor:
+            changed = activation.clone()
+            changed[:, group[site]] = 0
+            return changed
+
+        return hook
+
+    cut = encoder.run_with_hooks(images, fwd_hooks=[(site, put_to_zero(site)) for site in group])
+    expected = float((metric(encoder(images)) - metric(cut)).mean())
+    names = [f"{site}/{unit}" for site, units in group.items() for unit in units]
+    found = LiveModel(checks).effects("axe", [*names, names[0]], "zero")["real"]
+    assert abs(expected) > 1e-4
+    assert_same(found["effect"], expected, 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("dog", ["{site}/0"], "zero"), ["dog"]),
+        (("cat", [], "zero"), ["none"]),
+        (("cat", ["{site}/100000"], "zero"), ["100000"]),
+        (("cat", ["{site}/-1"], "zero"), ["-1"]),
+        (("cat", ["{site}/²"], "zero"), ["²"]),
+        (("cat", ["nowhere/1"], "zero"), ["nowhere/1"]),
+        (("cat", ["{site}/0"], "one"), ["one", "other-domains"]),
+        (("cat", ["{site}/0"], "other-domains"), ["other domains"]),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_measured_is_refused(checks: CausalChecks, asked: Any, words: list[str]) -> None:
+    class_name, units, by = asked
+    site = checks.clip.encoder.sites[-2]
+    with pytest.raises(InputError) as refused:
+        LiveModel(checks).effects(class_name, [name.replace("{site}", site) for name in units], by)
+    assert all(word in str(refused.value) for word in words)

@@ -1,0 +1,122 @@
+"""The served page in a browser: notes reach the disk, two tabs are told apart, units are measured."""
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from circuitry.explorer.server import Door, explorer_app
+from circuitry.explorer.view_files import Effects, Replacement
+from tests.explorer.made import ATTACK
+from tests.explorer.test_page import browser  # noqa: F401  a fixture
+from tests.support.browser import find_browser
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+
+
+@dataclass
+class Served:
+    folder: Path
+    address: str
+    context: Any
+    complaints: list[str]
+
+    def _hear(self, said: Any) -> None:
+        if said.type == "error" and "412" not in said.text:  # the browser lists refused writings
+            self.complaints.append(said.text)
+
+    def tab(self, path: str = "/") -> Any:
+        tab = self.context.new_page()
+        tab.set_default_timeout(10_000)
+        tab.on("console", self._hear)
+        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        tab.goto(self.address + path)
+        tab.wait_for_selector(".page[data-loaded]")
+        return tab
+
+    def notes(self) -> dict[str, Any]:
+        (file,) = self.folder.glob("notes-*.json")
+        found: dict[str, Any] = json.loads(file.read_text())["state"]
+        return found
+
+
+def measured(class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+    return {f"<i>{class_name}": {"effect": -0.25 * len(units), "metric": 0.5, "images": 6}}
+
+
+@contextlib.contextmanager
+def running(folder: Path, door: Door) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        app = explorer_app(folder, door, measured)
+        settings = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@pytest.fixture
+def served(browser: Any, exported: Path, tmp_path: Path) -> Iterator[Served]:  # noqa: F811
+    folder, door = Path(shutil.copytree(exported, tmp_path / "explorer")), Door()
+    with running(folder, door) as address:
+        context = browser.new_context(viewport={"width": 1280, "height": 800})
+        served = Served(folder, address, context, [])
+        served.tab(f"/?token={door.token}").close()
+        yield served
+        context.close()
+    assert served.complaints == []
+
+
+def test_notes_reach_the_disk_and_the_second_tab_is_told(served: Served) -> None:
+    one, two = served.tab(), served.tab()
+    assert "token" not in one.url
+    one.keyboard.press("]")
+    unit = one.evaluate("circuitry.state().selected")
+    with one.expect_response(lambda found: found.request.method == "PUT"):
+        one.fill("#note", ATTACK)
+    assert served.notes() == {"notes": {unit: ATTACK}}
+    two.keyboard.press("]")
+    with two.expect_response(lambda found: found.status == 412):
+        two.keyboard.press("p")
+    two.wait_for_selector("#keep-mine")
+    assert served.notes() == {"notes": {unit: ATTACK}}
+    two.click("#take-theirs")
+    two.wait_for_selector("#notes li")
+    assert two.evaluate("circuitry.state().pins") == []
+    with two.expect_response(lambda found: found.request.method == "PUT"):
+        two.keyboard.press("p")
+    with one.expect_response(lambda found: found.status == 412):
+        one.fill("#note", "mine")
+    with one.expect_response(lambda found: found.status == 204):
+        one.click("#keep-mine")
+    assert served.notes() == {"notes": {unit: "mine"}}
+    assert served.tab().evaluate("circuitry.state().notes") == {unit: "mine"}
+
+
+def test_units_and_groups_are_measured(served: Served) -> None:
+    tab = served.tab()
+    tab.select_option("#class", "cat")
+    tab.keyboard.press("]")
+    tab.click(".card .measure")
+    assert tab.inner_text(".card .effects-of tbody tr").split() == ["<i>cat", "−0.25", "0.5", "6"]
+    tab.keyboard.press("j")
+    assert tab.locator(".card .effects-of").count() == 0
+    for key in ("p", "j", "p", "g"):
+        tab.keyboard.press(key)
+    tab.fill("#group-name", "both")
+    tab.keyboard.press("Enter")
+    tab.click("#groups .measure")
+    assert "−0.5" in tab.inner_text("#groups .effects-of tbody tr")

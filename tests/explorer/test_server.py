@@ -1,0 +1,261 @@
+"""The server gives an explorer to who has the token, writes nothing but whole notes, and measures units."""
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from circuitry import InputError
+from circuitry.explorer import exported_study, serve_explorer
+from circuitry.explorer.server import Door, explorer_app
+from circuitry.explorer.view_files import Effects, Replacement
+from circuitry.runs.manifest import NAME
+
+HOME = "http://127.0.0.1:8000"
+SAME = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    """An explorer, with a secret beside it."""
+    (tmp_path / "secret.txt").write_text("secret")
+    return Path(shutil.copytree(exported, tmp_path / "explorer"))
+
+
+def answer(class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+    if class_name != "cat":
+        raise InputError(f"There is no circuit of {class_name}.")
+    return {f"{units[0]} {by}": {"effect": 1.0, "metric": 2.0, "images": 3}}
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+def stranger(folder: Path, door: Door) -> TestClient:
+    return TestClient(explorer_app(folder, door, answer), base_url=HOME)
+
+
+@pytest.fixture
+def reader(stranger: TestClient, door: Door) -> TestClient:
+    """Who came in with the token."""
+    assert stranger.get(f"/?token={door.token}").status_code == 200
+    return stranger
+
+
+def notes_of(folder: Path, **shelf: Any) -> str:
+    study = exported_study(folder)
+    return json.dumps({"format": "circuitry explorer state 1", "study": study, "title": "t", "state": shelf})
+
+
+# Who comes in
+
+
+def test_the_token_works_once_and_becomes_a_strict_cookie(folder: Path, stranger: TestClient, door: Door) -> None:
+    first = stranger.get(f"/?token={door.token}", follow_redirects=False)
+    assert (first.status_code, first.headers["location"]) == (303, "/")
+    cookie = first.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert door.token.lower() not in cookie
+    assert stranger.get("/").status_code == 200
+    another = TestClient(stranger.app, base_url=HOME)
+    assert another.get(f"/?token={door.token}").status_code == 403
+    assert another.get("/", headers={"Cookie": f"{door.cookie}={door.token}"}).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/data/index.js", "/notes", "/?token=", "/?token=é", "/nothing"])
+def test_strangers_get_nothing(stranger: TestClient, path: str) -> None:
+    found = stranger.get(path)
+    assert found.status_code == 403
+    assert "circuitry" not in found.text
+    assert found.headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "expected"),
+    [
+        ("GET", {}, 200),
+        ("GET", {"Sec-Fetch-Site": "none"}, 200),
+        ("GET", {"Host": "localhost:8000"}, 200),
+        ("GET", {"Host": "evil.example"}, 400),
+        ("GET", {"Host": "127.0.0.1.evil.example:8000"}, 400),
+        ("GET", {"Sec-Fetch-Site": "same-site"}, 403),
+        ("GET", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("POST", {}, 403),
+        ("POST", {"Origin": "null"}, 403),
+        ("POST", {"Origin": "http://127.0.0.1:9999"}, 403),
+        ("POST", {**SAME, "Host": "evil.example"}, 400),
+        ("POST", SAME, 200),
+    ],
+)
+def test_requests_of_other_sites_are_refused(
+    reader: TestClient, method: str, headers: dict[str, str], expected: int
+) -> None:
+    body = json.dumps({"className": "cat", "units": ["a/1"], "by": "zero"}) if method == "POST" else None
+    path = "/effects" if method == "POST" else "/data/index.js"
+    assert reader.request(method, path, headers=headers, content=body).status_code == expected
+
+
+# What is served
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/data/..%2f..%2f..%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/link",
+        "//etc/passwd",
+    ],
+)
+def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, path: str) -> None:
+    (folder / "link").symlink_to(folder.parent / "secret.txt")
+    found = reader.get(path)
+    assert found.status_code == 404
+    assert "secret" not in found.text
+
+
+def test_the_page_is_the_same_and_may_ask_its_server(folder: Path, reader: TestClient, door: Door) -> None:
+    page, on_disk = reader.get("/").text, (folder / "index.html").read_text()
+    assert '<meta name="served" content="notes live">' in page
+    assert "connect-src 'self'" in page
+    assert "connect-src" not in on_disk
+    assert page.partition("importmap")[2] == on_disk.partition("importmap")[2]
+    found = reader.get("/data/index.js")
+    assert found.content == (folder / "data" / "index.js").read_bytes()
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert found.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in found.headers["content-security-policy"]
+    assert "server" not in found.headers
+    alone = TestClient(explorer_app(folder, door), base_url=HOME, cookies={door.cookie: door.secret})
+    assert '<meta name="served" content="notes">' in alone.get("/").text
+    assert alone.post("/effects", headers=SAME).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
+@pytest.mark.parametrize("path", ["/", "/index.html", "/data/index.js", "/new.txt", "/notes.json"])
+def test_files_are_read_alone(folder: Path, reader: TestClient, method: str, path: str) -> None:
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert reader.request(method, path, headers=SAME, content="x").status_code == 405
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+# Notes
+
+
+def put(reader: TestClient, content: str | bytes, tag: str | None) -> Any:
+    return reader.put("/notes", content=content, headers={**SAME, **({} if tag is None else {"If-Match": tag})})
+
+
+def test_notes_are_kept_and_the_second_of_two_writers_is_told(folder: Path, reader: TestClient) -> None:
+    empty = reader.get("/notes")
+    assert empty.content == b""
+    mine, theirs = notes_of(folder, pins=["a/1"]), notes_of(folder, notes={"a/1": "שלום <b>"})
+    written = put(reader, mine, empty.headers["etag"])
+    assert written.status_code == 204
+    assert put(reader, theirs, empty.headers["etag"]).status_code == 412
+    assert put(reader, theirs, None).status_code == 412
+    assert reader.get("/notes").text == mine
+    assert put(reader, theirs, written.headers["etag"]).status_code == 204
+    assert [file.read_text() for file in folder.glob("notes-*")] == [theirs]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda folder: "",
+        lambda folder: b"\xff",
+        lambda folder: "[]",
+        lambda folder: "[" * 100_000,
+        lambda folder: notes_of(folder, pins=[])[:-1],
+        lambda folder: notes_of(folder, className="cat"),
+        lambda folder: notes_of(folder).replace("state 1", "state 0"),
+        lambda folder: notes_of(folder).replace('"study": "', '"study": "0'),
+    ],
+)
+def test_other_notes_are_refused_whole(folder: Path, reader: TestClient, content: Callable[[Path], Any]) -> None:
+    tag = put(reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]).headers["etag"]
+    assert put(reader, content(folder), tag).status_code == 422
+    assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
+
+
+def test_notes_are_written_whole_or_not_at_all(
+    folder: Path, reader: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = put(reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]).headers["etag"]
+
+    def torn(path: Path, content: bytes) -> int:
+        with open(path, "wb") as file:
+            file.write(content[:5])
+        raise OSError("no space")
+
+    monkeypatch.setattr(Path, "write_bytes", torn)
+    with pytest.raises(OSError, match="no space"):
+        put(reader, notes_of(folder, pins=[]), tag)
+    assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
+    monkeypatch.undo()
+    assert put(reader, "x" * (5 << 20), tag).status_code == 413
+    assert len(list(folder.glob("*notes*"))) == 1
+
+
+# Effects
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        ({"className": "cat", "units": ["a/1", "b/2"], "by": "mean"}, 200, ["a/1 mean"]),
+        ({"className": "dog", "units": ["a/1"], "by": "mean"}, 422, ["dog"]),
+        ({"className": "cat", "by": "mean"}, 422, ["units"]),
+        ({"className": "cat", "units": 3, "by": "mean"}, 422, ["units"]),
+        ("cat", 422, ["className"]),
+    ],
+)
+def test_units_are_measured_by_the_model(reader: TestClient, asked: Any, status: int, words: list[str]) -> None:
+    found = reader.post("/effects", content=json.dumps(asked), headers=SAME)
+    assert found.status_code == status
+    assert all(word in found.text for word in words)
+
+
+# Starting
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / NAME).unlink(), ["no explorer"]),
+        (lambda folder: (folder / NAME).write_text("{"), ["no explorer"]),
+        (lambda folder: (folder / "index.html").unlink(), ["not complete"]),
+        (
+            lambda folder: (folder / NAME).write_text((folder / NAME).read_text().replace("explorer 1", "explorer 0")),
+            ["explorer 0", "explorer 1"],
+        ),
+    ],
+)
+def test_folders_without_a_whole_explorer_are_refused(
+    folder: Path, door: Door, damage: Callable[[Path], Any], words: list[str]
+) -> None:
+    damage(folder)
+    with pytest.raises(InputError) as refused:
+        explorer_app(folder, door)
+    assert all(word in str(refused.value) for word in [str(folder), "export", *words])
+    assert exported_study(folder) is None
+
+
+def test_a_port_in_use_is_one_sentence(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=str(port)):
+            serve_explorer(folder, port=port)
+    with pytest.raises(InputError, match="70000"):
+        serve_explorer(folder, port=70_000)
