@@ -10,7 +10,7 @@ import pytest
 from circuitry import InputError
 from tests.support.scripts import EXPERIMENTS, FIGURES, script
 
-WITHOUT_SEED = ("benchmark_threads", "sharing_over_settings")
+WITHOUT_SEED = ("benchmark_threads", "explore", "sharing_over_settings")
 """Scripts in which nothing is random, or only the weights of a model that is timed."""
 
 figures = script("figures", FIGURES)
