@@ -10,11 +10,7 @@ import pytest
 from circuitry import InputError
 from tests.support.scripts import EXPERIMENTS, FIGURES, script
 
-<<<<<<< HEAD
 WITHOUT_SEED = ("benchmark_threads", "circuits_over_models", "explore", "sharing_over_settings")
-=======
-WITHOUT_SEED = ("benchmark_threads", "explore", "sharing_over_settings")
->>>>>>> served
 """Scripts in which nothing is random, or only the weights of a model that is timed."""
 
 figures = script("figures", FIGURES)
