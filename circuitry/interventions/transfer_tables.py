@@ -102,10 +102,8 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
         InputError: when the matrices have different domains.
     """
     if set(matrix.index) != set(similarity.index):
-        raise InputError(
-            f"Transfer and similarity need the same domains, but are of {', '.join(sorted(matrix.index))} and of "
-            f"{', '.join(sorted(similarity.index))}."
-        )
+        first, second = (", ".join(sorted(map(str, table.index))) for table in (matrix, similarity))
+        raise InputError(f"Transfer and similarity need the same domains, but are of {first} and of {second}.")
     for name, table in (("matrix", matrix), ("similarity", similarity)):
         if sorted(map(str, table.columns)) != sorted(map(str, table.index)) or not all(
             map(pd.api.types.is_numeric_dtype, table.dtypes)

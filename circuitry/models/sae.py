@@ -192,7 +192,11 @@ class SparseAutoencoder:
     @checked
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SparseAutoencoder":
         """Return the same autoencoder on another device or in another floating-point type."""
-        moved: dict[str, Any] = {name: tensor.to(device=device, dtype=dtype) for name, tensor in self._tensors()}
+        try:
+            moved: dict[str, Any] = {name: tensor.to(device=device, dtype=dtype) for name, tensor in self._tensors()}
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"Device {str(device)!r} cannot be used here ({reason}): give cpu, or cuda.") from error
         return replace(self, **moved)
 
     @checked
