@@ -17,6 +17,7 @@ from circuitry.comparison.table import with_columns
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import naming_damage
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked
 from circuitry.runs.manifest import read_listing
 
