@@ -16,8 +16,7 @@ from sklearn.metrics import f1_score
 from circuitry.comparison.table import with_columns
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import naming_damage
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Names, checked
 from circuitry.runs.manifest import read_listing
 
