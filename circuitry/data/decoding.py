@@ -4,6 +4,7 @@ A file that cannot be read or preprocessed is left out with a warning; with ``st
 """
 
 import os
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -141,4 +142,5 @@ def _decoded_ahead(
             waiting.extend((following, pool.submit(decode, following)) for following in islice(remaining, 1))
             yield path, result
     finally:  # reached when the consumer stops early, too
-        pool.shutdown(wait=True, cancel_futures=True)
+        in_its_thread = threading.current_thread() in pool._threads  # where the garbage collector happened to run
+        pool.shutdown(wait=not in_its_thread, cancel_futures=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from circuitry.explorer.packing import EXPLORER_FORMAT
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, write_json
 
 INDEX_PAGE = "index.html"
@@ -28,6 +29,7 @@ def write_about(folder: Path, about: About) -> None:
     write_json(folder / NAME, {"format": EXPLORER_FORMAT, **about._asdict()})
 
 
+@checked
 def read_about(folder: Path) -> About:
     """Return what the explorer in a folder says of itself.
 
@@ -50,6 +52,7 @@ def read_about(folder: Path) -> About:
     return about
 
 
+@checked
 def exported_study(folder: str | PathLike[str]) -> str | None:
     """Return the digest of the circuits that the explorer in a folder shows; None where there is no whole explorer."""
     try:

@@ -36,6 +36,7 @@ from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import MeasureUnits
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import checked
 
 HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"
@@ -56,6 +57,7 @@ HEADERS = {
 """Of every answer; the page says itself what it may load."""
 
 
+@checked
 def serve_explorer(
     folder: str | PathLike[str], *, measure: MeasureUnits | None = None, port: int = 0, open_page: bool = False
 ) -> None:
@@ -141,6 +143,7 @@ class Door:
         return answer
 
 
+@checked
 def explorer_app(folder: str | PathLike[str], door: Door, measure: MeasureUnits | None = None) -> Starlette:
     """Return the application that serves an explorer, for any ASGI server.
 

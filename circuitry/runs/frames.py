@@ -6,6 +6,8 @@ a whole page, asks for nothing, and runs no script.
 
 import html
 
+from circuitry.runs.given import checked
+
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 STYLE = (
     "body{font:13px/1.45 system-ui,sans-serif;margin:8px;color:#222;background:#fff}"
@@ -17,6 +19,7 @@ STYLE = (
 )
 
 
+@checked
 def notebook_frame(title: str, body: str, *, height: int = 420) -> str:
     """Return a frame with a small page for a notebook.
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import circuitry
 from circuitry import AttributionGraph, GraphFolder, InputError, circuits, comparison, interventions, models, runs
 from circuitry.representations import silhouettes
+from tests.doors.odd_values import write_odd_files
 from tests.doors.walk import Walk
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -164,8 +166,8 @@ def test_permuted_classes_give_the_same_comparison(walk: Walk) -> None:
     pd.testing.assert_frame_equal(forth.sort_values(key, ignore_index=True), back.sort_values(key, ignore_index=True))
 
 
-def test_files_of_other_kinds_are_refused(walk: Walk) -> None:
-    for path in walk.files.values():
+def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    for path in write_odd_files(tmp_path / "odd").values():
         for load in (AttributionGraph.load, circuitry.Comparison.load, circuitry.load_clip, GraphFolder):
             with pytest.raises(InputError):
                 load(path)

@@ -31,8 +31,8 @@ from tests.doors.odd_values import anything, spoiled, write_odd_files
 
 SECONDS = 2
 """A call that computes longer is stopped: its arguments were taken."""
-UNCALLED = {"run_processes", "run_array", "run_script", "WorkSettings.share_out", "short_waits"}
-"""Starts of processes: with an odd task they would call it."""
+UNCALLED = {"run_processes", "run_array", "run_script", "WorkSettings.share_out", "short_waits", "serve_explorer"}
+"""Starts of processes and of a server: with an odd argument they would run it."""
 
 
 class Door(NamedTuple):

@@ -10,10 +10,12 @@ from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.unit_card import ACTIVATION, UnitCard
 from circuitry.reports.contact_sheets import contact_sheet
 from circuitry.reports.page import Report
+from circuitry.runs.given import checked
 
 SHOWN_UNITS, PER_CELL = 16, 3
 
 
+@checked
 def unit_report(cards: CardFolder) -> Report:
     """Return a report with the images of the strongest units in every domain, and their names.
 
