@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
                  "--n-others", "2", "--out", "{out}"),
     "representations": ("representations", *SUBJECT, "--parts", "2", "--n-images", "4", "--permutations", "20",
                         "--folds", "2", "--out", "{out}"),
-    "features": ("shared_features", *SUBJECT, "--steps", "300", "--parts", "2", "--out", "{out}"),
+    "features": ("shared_features", *SUBJECT, "--training.steps", "300", "--parts", "2", "--out", "{out}"),
     "autoencoder": ("train_sae", *SUBJECT, "--steps", "1500", "--resample-every", "100", "--batch-size", "16",
                     "--out", "{out}"),
     "supervised": ("train_supervised", "--model", "{ready}/tiny.json", "--data", "{ready}/toy", "--epochs", "3",
