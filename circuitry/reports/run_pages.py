@@ -70,7 +70,7 @@ def _described(folder: Path, path: Path) -> RunPage:
         found = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
     kind = {"explorer": "explorer", "cards": "units", "drawn": "drawn circuits"}.get(path.parent.name, "report")
-    date = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+    date = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d")
     return RunPage(html.unescape(found[1]).strip() if found else address, quote(address), date, kind)
 
 
