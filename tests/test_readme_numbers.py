@@ -4,62 +4,16 @@
 phrase or a table changes alone, the text lacks what the table makes. To change a phrase, change it here, too.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "experiments" / "results"
-DOCS = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "experiments/RESULTS.md"))
-
-EARLIER = {
-    "study/circuits",
-    "study/generalization",
-    "study/sharing",
-}
-"""Results of an earlier version, some of them without a command: README says so, or does not quote them."""
-
-RENAMED = {"experiments/transfer.py": "experiments/faithfulness.py"}
-"""Scripts that made a table, and their names now."""
+from tests.support.committed_tables import DOCS, interval, one, rows, span, table
 
 Numbers = Callable[[], Iterable[object]]
-
-
-@cache
-def table(name: str) -> pd.DataFrame:
-    """Return a committed table."""
-    return pd.read_csv(RESULTS / f"{name}.csv", keep_default_na=False, na_values=[""])
-
-
-def rows(name: str, **equal: object) -> pd.DataFrame:
-    """Return the rows of a table in which columns have these values."""
-    found = table(name)
-    for column, value in equal.items():
-        found = found[found[column].isin(value) if isinstance(value, list) else found[column] == value]
-    assert len(found) > 0, f"{name}.csv has no row with {equal}"
-    return found
-
-
-def one(name: str, column: str = "value", **equal: object) -> float:
-    """Return the value of the one such row."""
-    (value,) = rows(name, **equal)[column]
-    return float(value)
-
-
-def interval(name: str, **equal: object) -> list[float]:
-    """Return value, low and high of the one such row."""
-    return [one(name, column, **equal) for column in ("value", "low", "high")]
-
-
-def span(values: Iterable[float]) -> tuple[float, float]:
-    """Return the smallest and the largest."""
-    found = list(values)
-    return min(found), max(found)
 
 
 def alike(values: Iterable[float], digits: int = 2) -> float:
@@ -759,15 +713,3 @@ def in_one_line(text: str) -> str:
 def test_readme_says_what_the_tables_give(phrase: str, numbers: Numbers) -> None:
     said = re.sub(r"-(0\.0+)(?!\d)", r"\1", phrase.format(*numbers()))  # no minus zero
     assert said in in_one_line(DOCS), f"neither README nor RESULTS says: {said}"
-
-
-FOLDERS = sorted({path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")})
-
-
-@pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in EARLIER])
-def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
-    made_by = json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8"))
-    script = RENAMED.get(made_by["command"].split()[0], made_by["command"].split()[0])
-    assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), "results come from a clean commit"
-    assert "/work" not in made_by["command"], "paths in a command are relative"
-    assert f"python {script}" in DOCS + (ROOT / script).read_text(encoding="utf-8")
