@@ -232,24 +232,24 @@ def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
     return relation_panels(points, relations, SHARED | LABEL_FREE, "alone", title=title)
 
 
-def models_side_by_side(tables: Path, title: str, *, column: str) -> go.Figure:
-    """Draw accuracy in the test domain by setting, of models that differ in one column."""
-    rows, marks = side_by_side(table(tables, "told_apart"), column), charts.domain_marks(DOMAINNET_ROUND)
+def compared_settings(tables: Path, title: str, *, choose: Callable[[pd.DataFrame], pd.DataFrame]) -> go.Figure:
+    """Draw accuracy in the test domain by setting, of the rows that are compared."""
+    rows, marks = choose(table(tables, "told_apart")), charts.domain_marks(DOMAINNET_ROUND)
     return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
-for _name, _column, _title in (
-    ("architectures", "model", "Do architectures differ?"),
-    ("base_sets", "base", "Does more natural data help?"),
-    ("supervised_against_clip", "trained", "Does language help?"),
+for _name, _choose, _title in (
+    ("architectures", partial(side_by_side, column="model"), "Do architectures differ?"),
+    ("base_sets", partial(side_by_side, column="base"), "Does more natural data help?"),
+    ("supervised_against_clip", partial(side_by_side, column="trained"), "Does language help?"),
+    (
+        "imagenet_sketch",
+        partial(renamed_settings, names=SKETCH_PAIRS),
+        "Do sketches of other classes replace the domain?",
+    ),
+    ("aligned_captions", partial(renamed_settings, names=CAPTION_PAIRS), "Do captions that name no style help?"),
 ):
-    FIGURES[_name] = RegisteredFigure(partial(models_side_by_side, column=_column), _title, None)
-
-
-@figure("Do sketches of other classes replace the domain?")
-def imagenet_sketch(tables: Path, title: str) -> go.Figure:
-    rows, marks = renamed_settings(table(tables, "told_apart"), SKETCH_PAIRS), charts.domain_marks(DOMAINNET_ROUND)
-    return study_charts.settings_bars(rows, title=title, marks=marks)
+    FIGURES[_name] = RegisteredFigure(partial(compared_settings, choose=_choose), _title, None)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")
@@ -257,12 +257,6 @@ def imagenet_sketch_classes(tables: Path, title: str) -> go.Figure:
     points = sketch_classes(table(tables, "told_apart"))
     drawn = interpolation_lines(points, axis="sketch classes of DomainNet trained on", title=title)
     return drawn.update_xaxes(type="log", tickvals=sorted(set(points["x"])))
-
-
-@figure("Do captions that name no style help?")
-def aligned_captions(tables: Path, title: str) -> go.Figure:
-    rows, marks = renamed_settings(table(tables, "told_apart"), CAPTION_PAIRS), charts.domain_marks(DOMAINNET_ROUND)
-    return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
 @figure("How much of the held-out classes must be seen in the test domain?")

@@ -16,6 +16,7 @@ from circuitry import AttributionGraph, InputError
 from circuitry.circuits import Completeness
 from circuitry.circuits.graph import FORMAT
 from circuitry.runs import write_arrays
+from tests.support.torn_writes import tear_writes
 
 
 def small_graph(**changes: object) -> AttributionGraph:
@@ -165,12 +166,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     path = tmp_path / "graph.safetensors"
     small_graph().save(path)
 
-    def half(path: Path, content: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(content[:4])
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
+    tear_writes(monkeypatch)
     with pytest.raises(OSError, match="no space left"):
         small_graph(n_images=8).save(path)
     assert AttributionGraph.load(path).n_images == 7

@@ -15,6 +15,7 @@ from circuitry.explorer import exported_study, serve_explorer
 from circuitry.explorer.server import Door, explorer_app
 from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.runs.manifest import NAME
+from tests.support.torn_writes import tear_writes
 
 HOME = "http://127.0.0.1:8000"
 SAME = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
@@ -194,12 +195,7 @@ def test_notes_are_written_whole_or_not_at_all(
 ) -> None:
     tag = put(reader, notes_of(folder, pins=["a/1"]), reader.get("/notes").headers["etag"]).headers["etag"]
 
-    def torn(path: Path, content: bytes) -> int:
-        with open(path, "wb") as file:
-            file.write(content[:5])
-        raise OSError("no space")
-
-    monkeypatch.setattr(Path, "write_bytes", torn)
+    tear_writes(monkeypatch)
     with pytest.raises(OSError, match="no space"):
         put(reader, notes_of(folder, pins=[]), tag)
     assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
