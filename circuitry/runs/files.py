@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 LOCKS = ".locks"
@@ -30,6 +31,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         ...     table.to_csv(temporary)
     """
     target = Path(path)
+    if not target.name:
+        raise InputError(f"Expected the path of a file, but {str(path)!r} was given: add its name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}{target.suffix}"
     with _held(target.with_name(name)) as temporary:

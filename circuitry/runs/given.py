@@ -164,7 +164,9 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, inner[0])
     ):
         raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
-    _check_inner(value, kind, inner, name)
+    if kind is int and abs(value) >= 2**63:
+        raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one", inner=True)
+    value = _with_inner(value, kind, inner, name)
     return value.item() if kind in (int, float) and isinstance(value, np.generic) else value
 
 
@@ -205,25 +207,37 @@ def _is_list(kind: Any) -> bool:
     )
 
 
-def _check_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> None:
-    """Check what lies in a list or a dictionary; what is read when it is asked for stays unread."""
-    pairs: Iterable[tuple[Any, Any, str]] = ()
+def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any:
+    """Return a list or a dictionary with what lies in it as its annotation means it.
+
+    What is read when it is asked for stays unread.
+    """
     if isinstance(value, Mapping) and len(inner) == 2:
-        pairs = [(key, inner[0], f"key of {name}") for key in value]
-        if isinstance(value, dict | MappingProxyType):
-            pairs += [(value[key], inner[1], f"{name}[{key!r}]") for key in value]
-    elif _is_held(value) and _is_list(kind) and inner:
+        for key in value:
+            _fitting_one(key, inner[0], f"key of {name}")
+        if not isinstance(value, dict | MappingProxyType):
+            return value
+        found = {key: _fitting_one(value[key], inner[1], f"{name}[{key!r}]") for key in value}
+        return value if all(found[key] is value[key] for key in found) else found
+    if _is_held(value) and _is_list(kind) and inner:
         hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
-        pairs = [(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(zip(value, hints, strict=True))]
-    for item, hint, place in pairs:
-        try:
-            with jaxtyped("context"):  # sizes of one item are not those of the next
-                _fitting(item, hint, place)
-        except _MisfitError as misfit:
-            misfit.inner = True
-            raise
+        pairs = list(zip(value, hints, strict=True))
+        meant = [_fitting_one(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(pairs)]
+        if type(value) in (list, tuple) and any(new is not old for new, (old, _) in zip(meant, pairs, strict=True)):
+            return type(value)(meant)
+    return value
+
+
+def _fitting_one(item: Any, hint: Any, place: str) -> Any:
+    """Return one of several values as its annotation means it."""
+    try:
+        with jaxtyped("context"):  # sizes of one item are not those of the next
+            return _fitting(item, hint, place)
+    except _MisfitError as misfit:
+        misfit.inner = True
+        raise
 
 
 def _is_held(value: Any) -> bool:
