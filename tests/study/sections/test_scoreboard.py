@@ -36,8 +36,13 @@ def test_the_page_holds_the_numbers_of_the_tables(tmp_path: Path) -> None:
     assert len(report.plotly_figures) == 2  # cost, and the one curve that there is
 
 
-def test_budgets_are_named_where_there_are_several() -> None:
+def test_several_budgets_are_settings_of_their_own_and_masks_are_in_each() -> None:
     rows = [("gradient", "same-share"), ("gradient", "global"), ("learned", "learned")]
     table = pd.DataFrame(rows, columns=["method", "budget"]).assign(baseline="mean", metric="logit")
-    assert with_settings(table)["method"].tolist() == ["gradient, same-share", "gradient, global", "learned"]
-    assert with_settings(table.iloc[1:])["method"].tolist() == ["gradient", "learned"]
+    found = with_settings(table)
+    assert list(zip(found["setting"], found["method"], strict=True)) == [
+        (f"mean baseline, logit, budget {budget}", method)
+        for budget in ("same-share", "global")
+        for method in ("gradient", "learned")
+    ]
+    assert with_settings(table.iloc[1:])["setting"].tolist() == ["mean baseline, logit"] * 2
