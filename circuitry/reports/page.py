@@ -88,6 +88,10 @@ class Report:
         """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
+    def in_short(self) -> list[str]:
+        """Return the sentences of the summary as plain text, for a terminal; how certain they are is on the page."""
+        return [finding.claim for finding in self._findings]
+
     @checked
     def section(self, heading: str) -> None:
         """Start a section, which the table of contents lists."""

@@ -364,6 +364,7 @@ def test_the_answer_stands_before_everything_else(tmp_path: Path) -> None:
     report = Report("Is it shared?", "An introduction.")
     report.section("Details")
     report.summary([None, Finding("It is <shared>.", "By 0.5 [0.4, 0.6].", "Fewer classes.")])
+    assert report.in_short() == ["It is <shared>."]
     page = outside_scripts(written(report, tmp_path))
     places = [page.index(text) for text in ("It is &lt;shared&gt;.", "By 0.5", "change it: Fewer classes", "<h2 id=")]
     assert places == sorted(places)
