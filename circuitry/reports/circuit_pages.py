@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
-from circuitry.reports.page import FIGURE_CONFIG
+from circuitry.reports.figure_files import FIGURE_CONFIG
 from circuitry.runs.files import whole_file
 
 INDEX = "index.html"
