@@ -8,8 +8,8 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.reports.figures.circuit_graphs import circuit_drawing
 from circuitry.reports.figure_files import FIGURE_CONFIG
+from circuitry.reports.figures.circuit_graphs import circuit_drawing
 from circuitry.runs.files import whole_file
 
 INDEX = "index.html"

@@ -41,6 +41,10 @@ if (window.Plotly && innerWidth <= 640) figuresIn(document).forEach(figure => {
     "margin.t": (margin?.t ?? 60) + 18 * (lines.length - 1),
     height: (figure.layout.height ?? 450) + 18 * (lines.length - 1),
   };
+  if (figure.layout.xaxis2) { // panels side by side
+    change.width = 640;
+    figure.parentElement.style.overflowX = "auto";
+  }
   for (const axis of Object.keys(figure.layout).filter(name => name.startsWith("xaxis"))) {
     const {tickangle, ticktext} = figure.layout[axis];
     if (tickangle === 0 && ticktext) change[`${axis}.ticktext`] = ticktext.map(text => text.split("</span>")[0] + "</span>");

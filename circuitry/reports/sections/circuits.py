@@ -31,17 +31,25 @@ SHEET_ROWS = 20
 
 def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
     """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
-    report.section("How much of the circuit is shared, site by site?")
-    add_reading(report, comparisons["node_overlap"])
-    add_over_depth(report, comparisons["node_overlap"], marks)
     report.section("Which domains share their circuits?")
-    for comparison in comparisons.values():
-        title = f"Similarity of circuits: {measure_name(comparison.measure)}"
-        add_matrix(report, comparison, marks, title=title)
-        add_ratios(report, comparison, marks, title=title)
-        add_levels(report, comparison)
+    overlap = comparisons["node_overlap"]
+    add_reading(report, overlap)
+    _add_measure(report, overlap, marks)
     add_summary(report, list(comparisons.values()))
+    report.section("How much of the circuit is shared, site by site?")
+    add_over_depth(report, overlap, marks)
+    report.section("Do other measures say the same?", folded=True)
+    for comparison in comparisons.values():
+        if comparison is not overlap:
+            _add_measure(report, comparison, marks)
     add_tests(report, comparisons["edge_jaccard"])
+
+
+def _add_measure(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
+    title = f"Similarity of circuits: {measure_name(comparison.measure)}"
+    add_matrix(report, comparison, marks, title=title)
+    add_ratios(report, comparison, marks, title=title)
+    add_levels(report, comparison)
 
 
 def add_circuit_pair(
@@ -69,7 +77,7 @@ def circuit_findings(comparisons: Mapping[str, Comparison], orders: pd.DataFrame
 
 def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
     """Add the section on what was computed and how to read it; ``settings`` are those of a graph."""
-    report.section("How to read this")
+    report.section("How to read this", folded=True)
     report.text(
         "Every class has a circuit in every domain. Integrated gradients score each unit (channel) of each site: how "
         "much the class's metric changes from its activation to the baseline. The units with the largest absolute "

@@ -75,8 +75,10 @@ class ReadBack(Report):
         texts = [leaf for leaf in leaves(layout) if isinstance(leaf, str)]
         self.shown.append((caption, [*leaves(traces), *leaves(lines), *texts]))
 
-    def table(self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None) -> None:
-        super().table(table, caption, formats=formats)
+    def table(
+        self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None, folded: bool = False
+    ) -> None:
+        super().table(table, caption, formats=formats, folded=folded)
         self.shown.append((caption, [*leaves(table.reset_index().to_dict("list")), *map(str, table.columns)]))
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
