@@ -20,6 +20,7 @@ from pathlib import Path
 from circuitry.runs import InputError, run_script, versions
 from circuitry.comparison import Comparison, compare_models
 from circuitry.reports import Report, write_results
+from circuitry.study.sections.relations import models_agree
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,7 @@ def main(config: Config) -> None:
         "Which settings make domains share features?",
         f"Feature sharing of the test domain with the other domains in {len(runs)} models, {config.group} classes.",
     )
+    report.summary([models_agree(tests)] if len(tests) else [])
     report.section("Feature sharing by setting and test domain")
     report.table(
         table.fillna({"test_domain": "–"}),

@@ -45,6 +45,10 @@ if (window.Plotly && innerWidth <= 640) figuresIn(document).forEach(figure => {
     change.width = 640;
     figure.parentElement.style.overflowX = "auto";
   }
+  for (const axis of Object.keys(figure.layout).filter(name => /^[xy]axis/.test(name))) {
+    const name = figure.layout[axis].title?.text;
+    if (name) change[`${axis}.title.text`] = broken(name).join("<br>");
+  }
   for (const axis of Object.keys(figure.layout).filter(name => name.startsWith("xaxis"))) {
     const {tickangle, ticktext} = figure.layout[axis];
     if (tickangle === 0 && ticktext) change[`${axis}.ticktext`] = ticktext.map(text => text.split("</span>")[0] + "</span>");

@@ -10,7 +10,7 @@ from circuitry.circuits.rule_report import describe_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
-from circuitry.reports.figures.circuit_graphs import circuit_pair
+from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
@@ -25,6 +25,8 @@ from circuitry.reports.sections.compared import (
 )
 from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
 
+DRAWN = 4
+"""Most circuits that are drawn in the report of one domain."""
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
 
@@ -96,6 +98,56 @@ def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
     )
 
 
+def found_report(
+    title: str,
+    introduction: str,
+    graphs: Mapping[tuple[str, str], AttributionGraph],
+    images: DomainFolder,
+    *,
+    edges_per_node: int = 3,
+    any_sign: bool = False,
+    after_images: Callable[[Report, Mapping[str, Mark]], None] | None = None,
+) -> Report:
+    """Return a report that draws circuits one by one, for those of one domain; arguments as `comparison_report`."""
+    report = _begun(title, introduction, graphs, images, after_images)
+    for key in list(graphs)[:DRAWN]:
+        circuit = graphs[key].circuit(edges_per_node, any_sign=any_sign)
+        name = " in ".join(key)
+        report.section(f"The circuit of {name}")
+        report.figure(
+            circuit_drawing(circuit, circuit.source.inner_sites, title=name),
+            f"The kept units of {name} at every site, found on {circuit.source.n_images} images, and the strongest "
+            "edges into them.",
+        )
+        report.table(circuit.source.top(10), "The units with the largest scores; positive ones help.", folded=True)
+    if len(graphs) > DRAWN:
+        report.text(f"{len(graphs) - DRAWN} more circuits are not drawn here.")
+    return report
+
+
+def _begun(
+    title: str,
+    introduction: str,
+    graphs: Mapping[tuple[str, str], AttributionGraph],
+    images: DomainFolder,
+    after_images: Callable[[Report, Mapping[str, Mark]], None] | None,
+) -> Report:
+    """Return a report with how to read it, the images, and what is known of the model."""
+    domains, classes = sorted({domain for _, domain in graphs}), sorted({class_name for class_name, _ in graphs})
+    report = Report(title, introduction)
+    add_circuit_guide(report, next(iter(graphs.values())).settings)
+    report.section("The images")
+    shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
+    report.image(
+        contact_sheet(shown, classes[:SHEET_ROWS], domains),
+        f"Test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain.",
+        alt="Contact sheet of the images by class and domain",
+    )
+    if after_images is not None:
+        after_images(report, domain_marks(domains))
+    return report
+
+
 def comparison_report(
     title: str,
     introduction: str,
@@ -117,20 +169,8 @@ def comparison_report(
         pair: Class and two domains whose circuits are drawn.
         after_images: Adds what is known of the model, such as its accuracy, after the section with the images.
     """
-    domains = sorted({domain for _, domain in graphs})
-    classes = sorted({class_name for class_name, _ in graphs})
-    marks = domain_marks(domains)
-    report = Report(title, introduction)
-    add_circuit_guide(report, next(iter(graphs.values())).settings)
-    report.section("The images")
-    shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
-    report.image(
-        contact_sheet(shown, classes[:SHEET_ROWS], domains),
-        f"Test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain.",
-        alt="Contact sheet of the images by class and domain",
-    )
-    if after_images is not None:
-        after_images(report, marks)
+    marks = domain_marks({domain for _, domain in graphs})
+    report = _begun(title, introduction, graphs, images, after_images)
     add_similarity(report, comparisons, marks)
     overlap = comparisons["node_overlap"]
     cut = overlap.about["edges_per_node"], overlap.about["any_sign"]

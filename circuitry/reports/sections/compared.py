@@ -34,7 +34,7 @@ def measure_name(measure: str) -> str:
 
 
 def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value") -> pd.Series:
-    """Return ``value [low, high]`` of every row; only the value where the interval is not known.
+    """Return ``value [low, high]`` of every row; only the value where the interval is not known, a dash for neither.
 
     Example:
         >>> with_intervals(pd.DataFrame({"value": [0.5], "low": [0.25], "high": [0.75]})).tolist()
@@ -42,7 +42,8 @@ def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value"
     """
     rows = zip(table[column], table["low"], table["high"], strict=True)
     said = [
-        f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]") for value, low, high in rows
+        "–" if pd.isna(value) else f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]")
+        for value, low, high in rows
     ]
     return pd.Series(said, table.index, dtype=object)
 

@@ -23,6 +23,15 @@ NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
 """Ratios to the ceiling from which on, and below which, sharing is called yes and no."""
 
 
+def not_tested(why: str) -> Finding:
+    """Say that it cannot be told whether circuits work; ``why`` is a sentence."""
+    return Finding(
+        f"Do the circuits work? {UNKNOWN}: they were not tested. {why}",
+        "An attribution claims causes; it does not prove them.",
+        "Tests on images that the circuits were not found on, beside random units.",
+    )
+
+
 def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     """Say how much two domains share of what two samples of one domain share: from ratios and tests against ceilings.
 

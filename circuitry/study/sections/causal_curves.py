@@ -20,7 +20,8 @@ from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_de
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES, not_tested
+from circuitry.study.sections.accuracies import add_accuracy
 
 ENOUGH = 0.5
 """Share of what the whole model does from which on circuits are said to work."""
@@ -47,6 +48,23 @@ def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str
     )
 
 
+def works_findings(curves: Sequence[FaithfulnessCurve]) -> list[Finding | None]:
+    """Say whether circuits work, or that it cannot be told because they were not tested."""
+    if curves:
+        return faithfulness_findings(curves, [])
+    return [not_tested("That takes images of every class and domain that circuits were not found on.")]
+
+
+def add_answers(
+    accuracy: pd.DataFrame | None, curves: Sequence[FaithfulnessCurve], report: Report, marks: Mapping[str, Mark]
+) -> None:
+    """Add the sections on the model's accuracy and on whether circuits work, where they are known."""
+    if accuracy is not None:
+        add_accuracy(report, accuracy, marks)
+    if curves:
+        add_faithfulness(report, curves, marks)
+
+
 def faithfulness_findings(
     curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
 ) -> list[Finding | None]:
@@ -68,24 +86,30 @@ def faithfulness_findings(
     return found
 
 
-def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding | None:
-    """Say in how many domains circuits of one size do better than random units: from `curves_by_domain`.
-
-    None where the measure is not known.
-    """
+def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding:
+    """Say whether circuits of one size work, and in how many domains better than random units: `curves_by_domain`."""
     at = curves[(curves["fraction"] == size)].set_index(["domain", "circuit"])[["value", "low", "high"]]
     kept, random = (at.xs(name, level="circuit") for name in ("kept", "random"))
     if kept["value"].isna().all():
-        return None
+        return Finding(
+            f"{QUESTIONS[measure]} {UNKNOWN}: {curves['reason'].iloc[0]}.",
+            f"There is no {measure} to measure.",
+            f"A model that does better on these images; {ANOTHER_MODEL}.",
+        )
+    by_domain = " by domain" if len(kept) > 1 else ""
     apart = int((kept["low"] > random["high"]).sum())
     return Finding(
         f"{QUESTIONS[measure]} {_works(kept, apart)}: with {size:.0%} of the units kept {where}, they reach a "
-        f"{measure} of {kept['value'].min():z.2f} to {kept['value'].max():z.2f} by domain, random units "
-        f"{random['value'].min():z.2f} to {random['value'].max():z.2f}.",
+        f"{measure} of {_ends(kept)}{by_domain}, random units {_ends(random)}.",
         f"In {apart} of {len(kept)} domains the 95 % intervals over images do not overlap; 1 is the whole model."
         + f" {ABOVE_ONE}" * bool((kept["value"] > 1).any()),
         f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}.",
     )
+
+
+def _ends(table: pd.DataFrame) -> str:
+    low, high = table["value"].min(), table["value"].max()
+    return f"{low:z.2f}" if len(table) < 2 else f"{low:z.2f} to {high:z.2f}"
 
 
 def _works(kept: pd.DataFrame, apart: int) -> str:

@@ -9,7 +9,7 @@ from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.reports.sections.findings import UNKNOWN, YES
+from circuitry.reports.sections.findings import PARTLY, UNKNOWN, YES
 from circuitry.study.charts.relation_panels import ENOUGH, relation_panels
 from circuitry.study.over_models import FEWEST_MODELS
 
@@ -67,6 +67,17 @@ def relation_findings(
             )
         )
     return found
+
+
+def models_agree(tests: pd.DataFrame) -> Finding:
+    """Say whether one domain shares more than another in the same way over models: from `compare_models`."""
+    n, clear = len(tests), int((tests["p_holm"] < LEVEL).sum())
+    told = UNKNOWN if not clear else YES if clear == n else PARTLY
+    return Finding(
+        f"Do models agree which domains share more? {told}: {clear} of {n} differences have p < {LEVEL} (Holm).",
+        f"Each of {tests['n_models'].max()} models counts once; five models can give no p below 0.0625.",
+        "More models, of other architectures and seeds.",
+    )
 
 
 def _given_words(row: Mapping[Hashable, Any]) -> str:

@@ -8,8 +8,16 @@ import pytest
 from circuitry import Comparison
 from circuitry.comparison.order_stability import ORDERS
 from circuitry.reports.page import Finding
-from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES, class_or_domain, how_much_shared, which_differs
-from circuitry.study.sections.relations import relation_findings
+from circuitry.reports.sections.findings import (
+    NO,
+    PARTLY,
+    UNKNOWN,
+    YES,
+    class_or_domain,
+    how_much_shared,
+    which_differs,
+)
+from circuitry.study.sections.relations import models_agree, relation_findings
 from tests.comparison.similarities import similarities
 from tests.reports.sections.test_compared import edges, table
 
@@ -159,3 +167,8 @@ def test_relations_over_models() -> None:
     assert "not with 4 models" in few.certainty
     assert "unknown" in few.certainty
     assert "in domain" not in related([["overlap"]], given="")[0].certainty
+
+
+@pytest.mark.parametrize(("p_holm", "answer"), [([0.01, 0.02], YES), ([0.01, 0.2], PARTLY), ([0.1, 0.2], UNKNOWN)])
+def test_models_agree_by_their_tests(p_holm: list[float], answer: str) -> None:
+    assert f"? {answer}: " in models_agree(pd.DataFrame({"p_holm": p_holm, "n_models": 6})).claim

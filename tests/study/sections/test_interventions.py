@@ -15,8 +15,8 @@ from circuitry.interventions.pixels import map_agreement
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
-from circuitry.study.planted import mean_areas
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
+from circuitry.study.planted import mean_areas
 from circuitry.study.sections.causal_curves import add_faithfulness, add_selectivity_over_depth, kept_beats_random
 from circuitry.study.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
 from tests.support.scripts import script
@@ -151,7 +151,9 @@ def test_means_that_reports_show() -> None:
 
 def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, float]) -> pd.DataFrame:
     rows = [("real", name, 0.1, *values) for name, values in (("kept", kept), ("random", random))]
-    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"])
+    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"]).assign(
+        reason="no lead"
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,13 +171,13 @@ def test_circuits_work_where_they_are_large_and_beat_random_units(
     kept: tuple[float, float, float], random: tuple[float, float, float], answer: str, apart: int
 ) -> None:
     found = kept_beats_random(at_a_tenth(kept, random), "faithfulness", 0.1)
-    assert found is not None
-    assert all(number in found.claim for number in ("10%", f"{kept[0]:.2f} to", f"{random[0]:.2f} to"))
+    assert all(number in found.claim for number in ("10%", f"of {kept[0]:.2f}", f"units {random[0]:.2f}"))
     assert f"? {answer}: " in found.claim
     assert f"{apart} of 1 domains" in found.certainty
     assert ("Above 1" in found.certainty) == (kept[0] > 1)
     nan = (float("nan"),) * 3
-    assert kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1) is None
+    unknown = kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1)
+    assert f"{UNKNOWN}: no lead" in unknown.claim
 
 
 def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None:
