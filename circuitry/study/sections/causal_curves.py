@@ -48,7 +48,7 @@ def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str
     )
 
 
-def works_findings(curves: Sequence[FaithfulnessCurve]) -> list[Finding | None]:
+def works_findings(curves: Sequence[FaithfulnessCurve]) -> list[Finding]:
     """Say whether circuits work, or that it cannot be told because they were not tested."""
     if curves:
         return faithfulness_findings(curves, [])
@@ -65,9 +65,7 @@ def add_answers(
         add_faithfulness(report, curves, marks)
 
 
-def faithfulness_findings(
-    curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
-) -> list[Finding | None]:
+def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:
     """Say whether circuits work, beside random units: with all sites ablated, and at the most selective site.
 
     ``alone`` are curves of one site at a time, of one fraction.
@@ -89,7 +87,7 @@ def faithfulness_findings(
 def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding:
     """Say whether circuits of one size work, and in how many domains better than random units: `curves_by_domain`."""
     at = curves[(curves["fraction"] == size)].set_index(["domain", "circuit"])[["value", "low", "high"]]
-    kept, random = (at.xs(name, level="circuit") for name in ("kept", "random"))
+    kept, random = (pd.DataFrame(at.xs(name, level="circuit")) for name in ("kept", "random"))
     if kept["value"].isna().all():
         return Finding(
             f"{QUESTIONS[measure]} {UNKNOWN}: {curves['reason'].iloc[0]}.",
