@@ -50,6 +50,5 @@ def _index(keys: list[tuple[str, str]]) -> str:
         name: {domain: quote(f"{name}/{domain}.html") for domain in domains if (name, domain) in keys}
         for name in sorted({name for name, _ in keys})
     }
-    return TEMPLATES.get_template("drawn_pages.html.jinja").render(
-        rows=rows, domains=domains, report=f"../{REPORT_PAGE}"
-    )
+    template = TEMPLATES.get_template("drawn_pages.html.jinja")
+    return template.render(rows=rows, domains=domains, report=f"../{REPORT_PAGE}")
