@@ -1,6 +1,6 @@
 """Do domains differ in how much their circuits share, whatever network is looked at? The network is the unit.
 
-Reads the --out folders of experiments/compare_circuits.py, one for each network, with the same classes and domains. For
+Reads the --out folders of circuitry compare, one for each network, with the same classes and domains. For
 each measure and two domains it tests over networks whether the circuits of one are more similar to those of the other
 domains, and it lists how similar each two domains are in each network, as a share of the ceiling.
 
@@ -8,7 +8,7 @@ If drawings were photographs to a network, each pair would reach its ceiling, a 
 of their own, photo would share the least with the others in every network. One network that says the opposite refutes
 either. Three networks can give no p below 0.25, and say nothing of others when they are of one family.
 
-    for n in 0 1 2; do python experiments/compare_circuits.py --model efficientnet-lite$n --data RealStyles \
+    for n in 0 1 2; do circuitry compare --model efficientnet-lite$n --data RealStyles \
         --classes bear cup dog mailbox mushroom pig sheep tiger --domains photo clipart noto sketch \
         --n-images 2 --rule midpoint-4 --edge-rule midpoint-1 --robustness 0 --out runs/lite$n; done
     python experiments/circuits_over_models.py --runs runs/lite0 runs/lite1 runs/lite2
@@ -33,7 +33,7 @@ class Config:
     """Settings of the tables."""
 
     runs: tuple[Path, ...] = ()
-    """--out folders of compare_circuits.py, one for each network."""
+    """--out folders of circuitry compare, one for each network."""
     out: Path = Path("runs/circuits_over_models")
     """Folder for the tables and the page."""
     results: Path | None = None
