@@ -29,7 +29,7 @@ _READERS: dict[str, ReadTower] = {
 
 @checked
 def register_architecture(name: str, read: ReadTower) -> None:
-    """Make a kind of tower known: what wraps towers, takes them apart or names their tokens asks its reader first.
+    """Make a kind of tower known: what wraps towers asks its reader first; blocks and tokens are in its chain.
 
     Args:
         name: What messages call it; a reader of the same name is replaced.

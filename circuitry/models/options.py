@@ -41,7 +41,7 @@ class ModelOptions:
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
     probe: str | None = None
-    """List of images, such as train, for a linear probe; its rows replace class texts where a model reads none."""
+    """List of other images, such as train, for a linear probe: its rows replace class texts where there are none."""
     data: Path
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
