@@ -14,6 +14,7 @@ either. Three networks can give no p below 0.25, and say nothing of others when 
     python experiments/circuits_over_models.py --runs runs/lite0 runs/lite1 runs/lite2
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -44,7 +45,7 @@ def main(config: Config) -> None:
     """Gather, test, write, and print where the page is."""
     if len(config.runs) < 2:
         raise InputError(f"Networks are compared from two on, but {len(config.runs)} --runs were given.")
-    names = [str(GraphFolder(folder / "circuits").manifest["config"]["model"]) for folder in config.runs]
+    names = names_of(config.runs)
     tests, pairs, domains = [], [], []
     for measure in MEASURES:
         comparisons = {
@@ -77,6 +78,21 @@ TEXTS = {
     "accuracy": "Share of pictures that each network recognises among the classes of the data.",
 }
 """What each table is."""
+
+
+def names_of(runs: Sequence[Path]) -> list[str]:
+    """Return the names of the networks that runs are of, with the folder where two networks have one name.
+
+    Raises:
+        InputError: for two runs of one network.
+    """
+    configs = [GraphFolder(folder / "circuits").manifest["config"] for folder in runs]
+    for (one, mine), (other, theirs) in combinations(zip(runs, configs, strict=True), 2):
+        if mine["model_digest"] == theirs["model_digest"]:
+            raise InputError(f"Each network counts once, but {one} and {other} are of the same one: give one of them.")
+    models = [str(config["model"]) for config in configs]
+    pairs = zip(models, runs, strict=True)
+    return [f"{model} in {folder}" if models.count(model) > 1 else model for model, folder in pairs]
 
 
 def ratios(comparison: Comparison) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from circuitry.circuits import (
     text_span,
 )
 from circuitry.data import ImageRecord, readable
-from circuitry.models import ResidualStream, Task, image_batches, mean_baseline, token_grid
+from circuitry.models import ResidualStream, Task, image_batches, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import component_heatmap, position_heatmap
 from circuitry.runs import Work, versions
@@ -187,7 +187,7 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> R
         "chance: the names of the others are not to be trusted.",
     )
     report.section("Where an edge carries")
-    grid, lost, measure = token_grid(clip.encoder.tower), shown.moves.sum(0), "what the logit loses"
+    grid, lost, measure = clip.encoder.token_grid, shown.moves.sum(0), "what the logit loses"
     elsewhere = "".join(f"; {value:.4f} more at the {name}" for name, value in zip(grid.first, lost, strict=False))
     figure = position_heatmap(grid.patches(lost), shown.picture, title=f"Where {shown.edge} reads", measure=measure)
     report.figure(figure, f"What the logit loses without one edge, by the patch that is read{elsewhere}.")

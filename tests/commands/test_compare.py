@@ -255,9 +255,14 @@ def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_pa
     for part in ("circuits", "comparisons", "tables"):
         shutil.copytree(compared / part, tmp_path / "other" / part)
     manifest = tmp_path / "other" / "circuits" / "manifest.json"
-    content = json.loads(manifest.read_text().replace('"rn-tiny"', '"another"'))
-    del content["checksum"]
-    write_sealed(manifest, content | {"config_hash": digest(content["config"])})
+
+    def call(**config: str) -> None:
+        content = json.loads(manifest.read_text())
+        del content["checksum"]
+        config = content["config"] | config
+        write_sealed(manifest, content | {"config": config, "config_hash": digest(config)})
+
+    call(model="another", model_digest="another")
     for measure in module.MEASURES:  # another network has other values
         one = Comparison.load(compared / "comparisons" / measure)
         shutil.rmtree(tmp_path / "other" / "comparisons" / measure)
@@ -272,3 +277,10 @@ def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_pa
     assert mine["value"].tolist() == pytest.approx((own["value"] / 2).tolist())
     with pytest.raises(InputError, match="1 --runs"):
         module.main(module.Config((compared,), tmp_path / "out"))
+    call(model="rn-tiny")  # one architecture, two trainings
+    module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
+    names = {f"rn-tiny in {folder}" for folder in (compared, tmp_path / "other")}
+    assert set(pd.read_csv(tables / "domains_by_model.csv")["model"]) == names
+    for again in (compared, tmp_path / "other" / ".." / "other"):
+        with pytest.raises(InputError, match=f"{again}.*{again}"):
+            module.main(module.Config((again, again), tmp_path / "out"))
