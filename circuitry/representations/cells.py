@@ -123,8 +123,9 @@ def compare_parts(
         site: Site of the values.
 
     Returns:
-        The columns `PARTS`. A class in one domain has each two parts once, and each part with `WHOLE` (``part_b``) where
-        that is a cell; else there are both orders of two parts. The choice of other classes depends on the classes alone.
+        The columns `PARTS`. A class in one domain has each two parts once, and each part with `WHOLE` (``part_b``)
+        where that is a cell; else there are both orders of two parts. Which other classes there are depends on the
+        classes alone.
     """
     place = {cell: i for i, cell in enumerate(cells)}
     classes = sorted({name for name, _, _ in cells})

@@ -44,7 +44,7 @@ RULES = {
     "midpoint 10": midpoint_rule(10),
     "gradient x activation": left_rule(1),
 }
-"""Rules of scores. One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
+"""One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
 EXACT, CUTS = "exact patching", "edge cuts"
 LEARNED_MASKS = "learned masks"
 SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
