@@ -151,8 +151,8 @@ def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: Domai
     table, names = edges.table(), edge_names(edges)
     moving = table["downstream_site"].str.endswith((".k", ".v")) & (table["upstream_site"] != "embed")
     edge = names[int(table["score"].where(moving, 0).abs().to_numpy().argmax())]
-    lost = -moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]
-    return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", lost, clip.shown(own[:1])[0])
+    moves = moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]
+    return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", moves, clip.shown(own[:1])[0])
 
 
 def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:

@@ -96,7 +96,7 @@ class Config(WorkSettings, QuickstartModel):
     n_others: int = 18
     """Images of other classes, likewise."""
     methods: tuple[str, ...] = METHODS
-    """site-path, input-path, gradient, patching, learned; see `find_circuit`."""
+    """site-path, input-path, gradient, fisher, patching, learned; see `find_circuit`."""
     budgets: tuple[str, ...] = (*BUDGETS, LEARNED)
     """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
     site as the mask keeps)."""
