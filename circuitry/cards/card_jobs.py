@@ -113,9 +113,9 @@ class CardJobs:
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
         """The images by (class, domain), first those that a circuit was found on; also of classes without circuits."""
-        images, n, seed = self.checks.images, self.settings.n_images, self.checks.chosen.seed_found
-        keys = [(class_name, domain) for domain in self.scores.domains for class_name in images.classes]
-        return {key: records for key in keys if (records := images.select(*key, n, seed))}
+        chosen, n = self.checks.chosen, self.settings.n_images
+        keys = [(class_name, domain) for domain in self.scores.domains for class_name in chosen.images.classes]
+        return {key: records for key in keys if (records := chosen.ranked(key)[:n])}
 
     @cached_property
     def folder(self) -> JobFolder:

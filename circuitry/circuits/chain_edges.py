@@ -50,8 +50,8 @@ def edge_effects(
     """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
 
     Args:
-        task: With gradients running; its metric plays no part. Of its memory, products with the Jacobian take less on a
-            CPU, see `CACHED_BYTES`.
+        task: With gradients running; its metric plays no part. Products with the Jacobian take less than its memory on
+            a CPU, see `CACHED_BYTES`.
         kept_units: Units of the circuit by site.
         rule: Points and weights of the path integral.
 

@@ -15,12 +15,12 @@ import pandas as pd
 
 from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.budgets import SAME_SHARE, strongest_units
-from circuitry.circuits.circuit_settings import STUDY_RULE, ExtractionSettings
+from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE, ExtractionSettings
 from circuitry.circuits.class_pass import FEWEST_KEPT, ReadingSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
-from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
+from circuitry.circuits.quadrature import midpoint_rule, parse_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
 from circuitry.data.names import drawn_by_name
@@ -71,7 +71,7 @@ def extract_variants(
     baseline = "mean-position" if extraction.asked["baseline"] == "zero" else "zero"
     texts = "own-style" if settings.texts == "pooled" else "pooled"
     metric = "margin" if settings.metric == "logit" else "logit"
-    other_rule = midpoint_rule(10) if rule.name == STUDY_RULE.name else left_rule(10)
+    other_rule = DEFAULT_RULE if rule.name == STUDY_RULE.name else STUDY_RULE
     changed: dict[Varied, ExtractionSettings] = {
         ("baseline", baseline): replace(same, baseline=baseline),
         ("class texts", texts): replace(same, texts=texts),

@@ -55,7 +55,7 @@ class RuleErrors:
 
     Args:
         task: What the circuit is of; all images take part.
-        settings: Of these, the share of units, the rule of edges and the precision.
+        settings: Their share of units, rule of edges and precision are taken.
         reference: The rule that is taken for exact.
 
     Example:
@@ -204,7 +204,7 @@ class RuleChoice:
         return max(self.nodes.mean, self.edges.mean) <= self.asked
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what graphs and manifests keep of the choice, in plain values; see `rule_sentence`."""
+        """Return what graphs and manifests keep of the choice, in plain values; see `describe_rule`."""
         return {
             "asked": self.asked,
             "reference": self.reference,
@@ -237,7 +237,7 @@ def cheapest_rule(
         >>> attribute(clip.encoder, images, metric, rule=choice.nodes.rule, edge_rule=choice.edges.rule)
         >>> choice.nodes.errors    # by site
     """
-    settings = replace(circuits[0].settings, rule_error=error)  # which refuses an error that is not positive
+    settings = circuits[0].settings
     diverging = {site for circuit in circuits for site in circuit.task.encoder.sites if site not in circuit.asked_at}
     encoder = circuits[0].task.encoder
     fixed = settings.edge_rule is not None or edge_method(encoder, settings) != SQUARED

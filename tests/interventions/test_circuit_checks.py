@@ -24,6 +24,7 @@ from circuitry import (
     mean_baseline,
 )
 from circuitry.interventions import AblationSettings, CheckSettings, FaithfulnessCurve, faithfulness_curve
+from circuitry.interventions.check_images import CheckImages
 from circuitry.models import SparseAutoencoder, Task, class_margin, load_sae
 from tests.support.extraction import contents
 from tests.support.tiny_clip import Tiny, saved
@@ -85,6 +86,27 @@ def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder
     assert others is not None
     assert torch.equal(others, torch.stack([read(clip, folder, name, "real")[2] for name in ("fish", "axe")]))
     assert checks_of(clip, folder, n_others=0).images_of(key).others is None
+
+
+def test_images_of_another_draw_come_first_and_are_asked_for_once(
+    clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = copied(folder, tmp_path)
+    shutil.copytree(place / "images" / "real" / "fish", place / "images" / "real" / "zebra")
+    images, key, asked = DomainFolder(place / "images"), ("cat", "real"), list[tuple[str, str]]()
+    in_order = [record.relative for record in images.select(*key)]
+
+    def another_draw(self: GraphFolder, *of: str) -> tuple[str, ...]:
+        asked.append((of[0], of[1]))
+        return tuple(in_order[3:])
+
+    monkeypatch.setattr(GraphFolder, "image_names", another_draw)
+    chosen = CheckImages(images, GraphFolder(place / "graphs"), CheckSettings(n_images=9))
+    for _ in range(2):
+        assert [record.relative for record in chosen.found_on(key)] == in_order[3:]
+        assert [record.relative for record in chosen.own(key)] == in_order[:3]
+    assert asked == [key]
+    assert chosen.ranked(("zebra", "real")) == images.select("zebra", "real")  # no circuit is of zebras
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
