@@ -10,7 +10,7 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
 from circuitry.models.baselines import as_baseline
-from circuitry.models.folder_work import FolderSettings, MetricChoice, TextsChoice
+from circuitry.models.folder_work import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Natural, checked
 
@@ -34,6 +34,9 @@ class CheckSettings(FolderSettings):
     texts: TextsChoice = None
     """Texts of a class: pooled, own-style, or templates such as "a photo of a {}." (default: what the circuits were
     found with)."""
+    baseline: BaselineChoice = None
+    """What replaces ablated activations: a name as for finding circuits, or in Python a `Baseline` or counterfactual
+    images (default: what the circuits were found with)."""
     seen: bool = False
     """Check on the images that the circuits were found on, instead of others."""
     budget: str = SAME_SHARE
@@ -43,7 +46,8 @@ class CheckSettings(FolderSettings):
 
     def __post_init__(self) -> None:
         check_budget(self.budget)
-        if not isinstance(self.baseline, str) and as_baseline(self.baseline).n_images is not None:
+        given = self.baseline
+        if given is not None and not isinstance(given, str) and as_baseline(given).n_images is not None:
             raise InputError(
                 "Causal checks use one baseline for many images, but one with an activation for every image was given: "
                 "give the name 'counterfactual', or a baseline for all images."
