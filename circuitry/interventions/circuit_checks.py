@@ -26,10 +26,8 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
-from circuitry.models.baselines import ZERO
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
-from circuitry.models.named_baselines import BASELINE_NAMES
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Natural, checked
@@ -71,10 +69,7 @@ class CausalChecks(FolderWork):
                 f"with digest {clip.digest} was given: give the checkpoint that they were found in, in the same "
                 "feature basis, if any."
             )
-        metric = found["metric"] if settings.metric is None else settings.metric
-        texts = found["texts"] if settings.texts is None else settings.texts
-        baseline = _baseline_of(graphs) if settings.baseline is None else settings.baseline
-        asked = replace(settings, metric=metric, texts=texts, baseline=baseline)
+        asked = settings.as_found(found)
         super().__init__(clip, images, asked, chosen=(int(found["n_images"]), int(found["seed"])))
         self.graphs, self.chosen = graphs, CheckImages(images, graphs, settings)
 
@@ -277,18 +272,6 @@ class CausalChecks(FolderWork):
         for job in (job for job, paths in files.items() if not paths):
             log.warning("%s is left out: none of the images can be read", " in ".join(job))
         return [path for paths in files.values() for path in paths]
-
-
-def _baseline_of(graphs: GraphFolder) -> str:
-    """Return the name of the baseline that circuits were found with; raise `InputError` for one that was no name."""
-    config = graphs.manifest["config"]
-    name = str(config["baseline"])
-    if name not in BASELINE_NAMES or (name != ZERO.name and "baseline_digest" in config):
-        raise InputError(
-            f"The circuits in {graphs.path} were found with activations as baseline, {name!r}: give a baseline to "
-            f"check them with, such as these activations, or one of {', '.join(BASELINE_NAMES)}."
-        )
-    return name
 
 
 def _read_table(path: Path) -> pd.DataFrame:
