@@ -73,6 +73,7 @@ class CheckImages:
             InputError: when no circuit is of a selected class and domain.
         """
         self.images, self.graphs, self.settings = images, graphs, settings
+        self._ranks = dict[Key, tuple[ImageRecord, ...]]()  # the names of a circuit's images are read with its graph
         found = graphs.manifest["config"]
         self.n_found, self.seed_found = int(found["n_images"]), int(found["seed"])
         self.keys: list[Key] = [(c, d) for c, d in graphs if c in images.classes and d in images.domains]
@@ -86,7 +87,7 @@ class CheckImages:
 
     def found_on(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return the images of a class and domain on which its circuit was found."""
-        return self._ranked(key)[: self.n_found]
+        return self.ranked(key)[: self.n_found]
 
     def own(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return images of a class and domain on which its circuit was not found.
@@ -103,16 +104,18 @@ class CheckImages:
         following = [name for name in (*classes[place:], *classes[: place - 1]) if (name, domain) in self.graphs]
         return tuple(self._unseen((name, domain))[0] for name in following[: self.settings.n_others])
 
-    def _ranked(self, key: Key) -> tuple[ImageRecord, ...]:
-        """Return all images of a class and domain, first those that its circuit was found on."""
-        ranked = self.images.select(*key, None, self.seed_found)
-        found_on = set(self.graphs.image_names(*key))
-        if found_on <= {record.relative for record in ranked[: self.n_found]}:
-            return ranked
-        return tuple(sorted(ranked, key=lambda record: record.relative not in found_on))  # found on another draw
+    def ranked(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return all images of a class and domain, first those that its circuit was found on, if there is one."""
+        if key not in self._ranks:
+            ranked = self.images.select(*key, None, self.seed_found)
+            found_on = set(self.graphs.image_names(*key)) if key in self.graphs else set()
+            if not found_on <= {record.relative for record in ranked[: self.n_found]}:  # found on another draw
+                ranked = tuple(sorted(ranked, key=lambda record: record.relative not in found_on))
+            self._ranks[key] = ranked
+        return self._ranks[key]
 
     def _unseen(self, key: Key) -> tuple[ImageRecord, ...]:
-        ranked = self._ranked(key)
+        ranked = self.ranked(key)
         chosen = ranked if self.settings.seen else ranked[self.n_found :]
         if not chosen:
             raise InputError(
