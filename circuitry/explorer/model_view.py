@@ -105,7 +105,7 @@ def _answers(
     rows, weights = embeddings.flatten(0, 1), checks.weights(key[1])
     no_text = isinstance(checks.clip, Classifier)
     logits = F.normalize(rows, dim=-1) @ weights.T if no_text else checks.clip.pair_logits(rows, weights)
-    shares = logits.softmax(-1).unflatten(0, embeddings.shape[:2])
+    shares = logits.softmax(-1).reshape(*embeddings.shape[:2], -1)
     best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
     values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
     return {record.relative: ImageAnswers(classes[:, i], values[:, i]) for i, record in enumerate(records)}

@@ -227,7 +227,7 @@ def test_the_digest_is_of_everything_that_is_shown(what: str, graphs: GraphFolde
     answer, texts, near = a_view().answers["sketch/cat/1.png"], np.ones((1, 2)), {"words": ("fur",)}
     direct = {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))}
     words = {"texts": texts, "direct": direct}
-    changed = {
+    changed: tuple[dict[str, Any], ...] = {
         "variants": ({"variants": {"other": graphs}}, {"variants": {"texts": graphs}}),
         "curves": ({"curves": [make_curve("cat", "real")]}, {"curves": [make_curve("cat", "real", full=np.ones(8))]}),
         "comparisons": (

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,12 @@ def test_only_pages_of_the_run_are_linked(out: str, linked: bool, tmp_path: Path
 
 def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(clip: Clip, tmp_path: Path) -> None:
     images = DomainFolder(write_images(tmp_path))
-    rules = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": clip.encoder.sites[-2:], "texts": ["a {}."]}
+    rules: dict[str, Any] = {
+        "rule": left_rule(1),
+        "edge_rule": left_rule(1),
+        "sites": clip.encoder.sites[-2:],
+        "texts": ["a {}."],
+    }
     extract(clip, images, tmp_path / "graphs", n_images=2, work=QUIET, baseline="mean-unit", **rules)
     config = SimpleNamespace(clip=lambda rank: clip, images=lambda: images, work=lambda: QUIET)
     config.held_out_images, config.known_words = 2, ("fur",)
