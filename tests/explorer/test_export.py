@@ -227,7 +227,7 @@ def test_the_digest_is_of_everything_that_is_shown(what: str, graphs: GraphFolde
     answer, texts, near = a_view().answers["sketch/cat/1.png"], np.ones((1, 2)), {"words": ("fur",)}
     direct = {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))}
     words = {"texts": texts, "direct": direct}
-    changed: tuple[dict[str, Any], ...] = {
+    changed: dict[str, tuple[dict[str, Any], ...]] = {
         "variants": ({"variants": {"other": graphs}}, {"variants": {"texts": graphs}}),
         "curves": ({"curves": [make_curve("cat", "real")]}, {"curves": [make_curve("cat", "real", full=np.ones(8))]}),
         "comparisons": (
@@ -240,9 +240,9 @@ def test_the_digest_is_of_everything_that_is_shown(what: str, graphs: GraphFolde
         ),
         "words": ({"model": a_view(**words, **near)}, {"model": a_view(**words, words=("fin",))}),
         "vectors": ({"model": a_view(**words, **near)}, {"model": a_view(**words | {"texts": -texts}, **near)}),
-    }[what]
+    }
     exports = set()
-    for given in changed:
+    for given in changed[what]:
         export_explorer(graphs, tmp_path, **given)
         exports.add(read_about(tmp_path).export)
     assert len(exports) == 2
