@@ -1,6 +1,6 @@
 """Odd values are refused in a sentence: public names take nothing that they cannot use, and nothing silently."""
 
-import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import circuitry
 from circuitry import AttributionGraph, GraphFolder, InputError, circuits, comparison, interventions, models, runs
@@ -26,17 +24,6 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     return Walk(tmp_path_factory.mktemp("doors"))
-
-
-@pytest.mark.skipif("WALK" not in os.environ, reason="its draws still depend on what ran before: set WALK=1 to run it")
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_odd_values_get_a_sentence_or_a_value(data: st.DataObject, walk: Walk) -> None:
-    door = data.draw(st.sampled_from(walk.doors), "door")
-    parameter = data.draw(st.sampled_from(list(door.hints)), "parameter")
-    rng = data.draw(st.randoms(use_true_random=False))
-    outcome = walk.call(door, parameter, walk.draw(rng, door, parameter))
-    assert outcome.kind != "traceback", outcome
 
 
 SETTINGS: Any = [
@@ -173,3 +160,10 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         for load in (AttributionGraph.load, circuitry.Comparison.load, circuitry.load_clip, GraphFolder):
             with pytest.raises(InputError):
                 load(path)
+
+
+def test_odd_values_get_a_sentence_or_a_value(walk: Walk) -> None:
+    rng = random.Random(0)
+    for door, parameter in rng.sample(walk.places, 250):
+        outcome = walk.call(door, parameter, walk.draw(rng, door, parameter))
+        assert outcome.kind != "traceback", outcome
