@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from circuitry.runs import InputError, StudySettings, run_array, run_script
 from circuitry import DomainFolder, load_clip
@@ -78,15 +78,15 @@ class CommandLine(Config):
     """Defaults of the training's options: rn-tiny, vit-tiny, <rn50|vit-s-32|swin-t>-<imagenet-captions|cc3m|cc12m>."""
 
 
-def command_line(kind: type[CommandLine]) -> CommandLine:
-    """Return the defaults of the command line: those of the preset that it names, as the study used it or not.
+def preset_defaults(kind: type[CommandLine]) -> dict[str, Any]:
+    """Return the preset that the command line names and the training's defaults, as the study used it or not.
 
     ``kind`` is the class of the settings, whose default preset is the study's with ``--study``.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", default=kind.preset)
     preset = parser.parse_known_args(sys.argv[1:])[0].preset
-    return kind(out=tyro.MISSING, preset=preset, training=clip_preset(preset, study=kind.by_study))
+    return {"preset": preset, "training": clip_preset(preset, study=kind.by_study)}
 
 
 def main(config: Config) -> None:
@@ -162,4 +162,4 @@ def mixture_of_folder(config: Config, split: str) -> Path:
 
 
 if __name__ == "__main__":
-    run_script(CommandLine, main, __doc__, command_line)
+    run_script(CommandLine, main, __doc__, preset_defaults)

@@ -9,15 +9,15 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import tyro
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.path_refusals import sentence_of
-from circuitry.runs.presets import StudySettings, with_study_defaults
+from circuitry.runs.presets import StudySettings, with_defaults, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.workers import short_waits
 
@@ -34,9 +34,9 @@ def run_script(
     config_type: type[Config],
     main: Callable[[Config], None],
     description: str | None,
-    default: Callable[[type[Config]], Config] | None = None,
+    defaults: Callable[[type[Config]], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Read ``config_type`` from the command line, with its own defaults or those ``default`` makes, and run ``main``.
+    """Read ``config_type`` from the command line, with its own defaults or those of ``defaults``, and run ``main``.
 
     ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so.
     Errors that a user can mend (of input, and those of `sentence_of`) end the process with status 2 and their message;
@@ -51,11 +51,11 @@ def run_script(
             arguments.remove("--study")
             config_type = with_study_defaults(config_type)
             print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in config_type.study_values().items())}")
-    config_type = checked(config_type)
     try:
-        given = tyro.MISSING_NONPROP if default is None else default(config_type)
+        if defaults is not None:
+            config_type = with_defaults(config_type, defaults(config_type))
         with interrupted_by_sigterm():
-            main(tyro.cli(config_type, description=description, default=given, args=arguments))
+            main(tyro.cli(checked(config_type), description=description, args=arguments))
     except InputError as error:
         _end(str(error))
     except OSError as error:

@@ -89,7 +89,8 @@ class _MisfitError(Exception):
         self.wanted, self.name, self.given, self.how, self.inner = wanted, name, given, how, inner
 
 
-_DOOR = "checks_its_arguments"  # attribute of functions that are doors
+DOOR = "checks_its_arguments"
+"""Attribute of functions that check what they are given."""
 
 
 def checked(made: Made) -> Made:
@@ -110,7 +111,7 @@ def checked(made: Made) -> Made:
         name = "__new__" if issubclass(made, tuple) else "__init__"
         setattr(made, name, checked(getattr(made, name)))
         return made
-    if hasattr(made, _DOOR):
+    if hasattr(made, DOOR):
         return made
     signature = inspect.signature(made)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -137,7 +138,7 @@ def checked(made: Made) -> Made:
             refuse_path(error, given.values())
             raise
 
-    setattr(door, _DOOR, True)
+    setattr(door, DOOR, True)
     return door  # type: ignore[return-value]
 
 

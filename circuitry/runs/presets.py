@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from typing import Any, ClassVar, TypeVar
 
+from circuitry.runs.given import checked
+
+Made = TypeVar("Made")
 Settings = TypeVar("Settings", bound="StudySettings")
 
 
@@ -55,13 +58,16 @@ class StudySettings:
 
 def with_study_defaults(settings: type[Settings]) -> type[Settings]:
     """Return a class of settings whose defaults are the study's, for a command line with ``--study``."""
-    values = settings.study_values()
-    changed = [(f.name, f.type, field(default=values[f.name])) for f in fields(settings) if f.name in values]  # type: ignore[arg-type]
-    made = make_dataclass(
-        settings.__name__, changed, bases=(settings,), frozen=True, kw_only=True, namespace={"by_study": True}
-    )
+    return with_defaults(settings, settings.study_values(), by_study=True)
+
+
+def with_defaults(settings: type[Made], values: Mapping[str, Any], **attributes: Any) -> type[Made]:
+    """Return a dataclass of settings with other defaults, by field, and other attributes of the class."""
+    kind: Any = settings
+    changed = [(f.name, f.type, field(default=values[f.name])) for f in fields(kind) if f.name in values]
+    made = make_dataclass(kind.__name__, changed, bases=(kind,), frozen=True, kw_only=True, namespace=attributes)
     made.__module__, made.__doc__ = settings.__module__, settings.__doc__
-    return made
+    return checked(made)
 
 
 def study_markdown(settings: Mapping[str, type[StudySettings]]) -> str:

@@ -1,9 +1,11 @@
 """Odd values are refused in a sentence: public names take nothing that they cannot use, and nothing silently."""
 
+import importlib
+import inspect
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +17,10 @@ import torch
 import circuitry
 from circuitry import AttributionGraph, GraphFolder, InputError, circuits, comparison, interventions, models, runs
 from circuitry.representations import silhouettes
+from circuitry.runs.given import DOOR
 from tests.doors.odd_values import write_odd_files
 from tests.doors.walk import Walk
+from tests.test_imports import modules
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -160,6 +164,20 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         for load in (AttributionGraph.load, circuitry.Comparison.load, circuitry.load_clip, GraphFolder):
             with pytest.raises(InputError):
                 load(path)
+
+
+def test_dataclasses_that_inherit_from_a_checked_one_are_checked() -> None:
+    kinds = {
+        kind
+        for module in modules()
+        if not module.endswith("open_clip_main")  # a program
+        for kind in vars(importlib.import_module(f"circuitry.{module}")).values()
+        if isinstance(kind, type) and is_dataclass(kind)
+    }
+    doors = {kind for kind in kinds if hasattr(inspect.getattr_static(kind, "__init__"), DOOR)}
+    inheriting = {kind for kind in kinds if doors & set(kind.__mro__[1:])}
+    assert inheriting
+    assert {kind.__name__ for kind in inheriting - doors} == set()
 
 
 def test_odd_values_get_a_sentence_or_a_value(walk: Walk) -> None:
