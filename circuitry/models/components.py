@@ -75,10 +75,10 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
             f"Heads and neurons are those of transformer blocks, but a {type(encoder.tower).__name__} has none: take "
             "its channels, or a ViT."
         )
-    if encoder.basis:
+    if encoder.error_units:
         raise InputError(
-            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.basis)} is in a feature basis: "
-            "give the encoder without autoencoders."
+            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.error_units)} is in a feature "
+            "basis: give the encoder without autoencoders."
         )
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}
