@@ -234,6 +234,8 @@ def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
         pairs = list(zip(value, hints, strict=True))
+        if all(type(item) is hint and hint not in (int, str) for item, hint in pairs):
+            return value  # quickly, as there may be a million images
         meant = [_fitting_one(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(pairs)]
         if type(value) in (list, tuple) and any(new is not old for new, (old, _) in zip(meant, pairs, strict=True)):
             return type(value)(meant)
