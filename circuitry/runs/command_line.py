@@ -9,15 +9,15 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import tyro
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.path_refusals import sentence_of
-from circuitry.runs.presets import StudySettings, with_defaults, with_study_defaults
+from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.workers import short_waits
 
@@ -34,7 +34,7 @@ def run_script(
     config_type: type[Config],
     main: Callable[[Config], None],
     description: str | None,
-    defaults: Callable[[type[Config]], Mapping[str, Any]] | None = None,
+    defaults: Callable[[type[Config]], type[Config]] | None = None,
 ) -> None:
     """Read ``config_type`` from the command line, with its own defaults or those of ``defaults``, and run ``main``.
 
@@ -52,8 +52,7 @@ def run_script(
             config_type = with_study_defaults(config_type)
             print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in config_type.study_values().items())}")
     try:
-        if defaults is not None:
-            config_type = with_defaults(config_type, defaults(config_type))
+        config_type = config_type if defaults is None else defaults(config_type)
         with interrupted_by_sigterm():
             main(tyro.cli(checked(config_type), description=description, args=arguments))
     except InputError as error:

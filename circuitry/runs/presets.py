@@ -10,7 +10,6 @@ from typing import Any, ClassVar, TypeVar
 
 from circuitry.runs.given import checked
 
-Made = TypeVar("Made")
 Settings = TypeVar("Settings", bound="StudySettings")
 
 
@@ -58,14 +57,15 @@ class StudySettings:
 
 def with_study_defaults(settings: type[Settings]) -> type[Settings]:
     """Return a class of settings whose defaults are the study's, for a command line with ``--study``."""
-    return with_defaults(settings, settings.study_values(), by_study=True)
+    made = with_defaults(settings, settings.study_values())
+    made.by_study = True
+    return made
 
 
-def with_defaults(settings: type[Made], values: Mapping[str, Any], **attributes: Any) -> type[Made]:
-    """Return a dataclass of settings with other defaults, by field, and other attributes of the class."""
-    kind: Any = settings
-    changed = [(f.name, f.type, field(default=values[f.name])) for f in fields(kind) if f.name in values]
-    made = make_dataclass(kind.__name__, changed, bases=(kind,), frozen=True, kw_only=True, namespace=attributes)
+def with_defaults(settings: type[Settings], values: Mapping[str, Any]) -> type[Settings]:
+    """Return a class of settings that has these defaults."""
+    changed = [(f.name, f.type, field(default=values[f.name])) for f in fields(settings) if f.name in values]  # type: ignore[arg-type]
+    made = make_dataclass(settings.__name__, changed, bases=(settings,), frozen=True, kw_only=True)
     made.__module__, made.__doc__ = settings.__module__, settings.__doc__
     return checked(made)
 
