@@ -96,13 +96,11 @@ class FolderWork:
         self._metric = metric_of_class(settings.metric)
         self.templates = {domain: self._templates(domain) for domain in images.domains}
         self._weights: dict[tuple[str, ...], Tensor] = {}
-        self._means: dict[bool, Baseline | Counterfactual] = {}
         self._model = clip.digest
         self._chosen = chosen or (settings.n_images, settings.seed)
         given, self.named_baseline = settings.baseline, None
         if isinstance(given, str) and given != "zero":
             self.named_baseline = self.baseline_called(given)
-        self._baselines = {} if self.named_baseline is None else {False: self.named_baseline}
 
     def _templates(self, domain: str) -> tuple[str, ...]:
         if self.settings.texts is None:
@@ -134,12 +132,7 @@ class FolderWork:
         """Return what replaces ablated activations of a number of images of a class in a domain."""
         if self.named_baseline is None:
             return as_baseline(self.settings.baseline)
-        named = self._baselines.setdefault(strict, replace(self.named_baseline, strict=strict))
-        if not named.name.startswith("mean-"):
-            return named.of(*key, n_images)
-        if strict not in self._means:
-            self._means[strict] = named.of(*key, n_images)
-        return self._means[strict]
+        return self.named_baseline.of(*key, n_images, strict=strict)
 
     @checked
     def task(

@@ -49,9 +49,9 @@ def run_script(
     config_type: type[Config],
     main: Callable[[Config], None],
     description: str | None,
-    default: Callable[[type[Config]], Config] | None = None,
+    defaults: Callable[[type[Config]], type[Config]] | None = None,
 ) -> None:
-    """Read ``config_type`` from the command line, with its own defaults or those ``default`` makes, and run ``main``.
+    """Read ``config_type`` from the command line, with its own defaults or those of ``defaults``, and run ``main``.
 
     ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so.
     Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
@@ -67,9 +67,9 @@ def run_script(
             config_type = with_study_defaults(config_type)
             print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in config_type.study_values().items())}")
     try:
-        given = tyro.MISSING_NONPROP if default is None else default(config_type)
+        config_type = config_type if defaults is None else defaults(config_type)
         with interrupted_by_sigterm():
-            main(tyro.cli(config_type, description=description, default=given, args=arguments))
+            main(tyro.cli(config_type, description=description, args=arguments))
     except InputError as error:
         _end(str(error))
     except OSError as error:

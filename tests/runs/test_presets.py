@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from circuitry.runs import StudySettings, run_script
+from circuitry.runs.presets import with_defaults
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def test_the_switch_changes_defaults_and_says_so(capsys: pytest.CaptureFixture[s
 def test_defaults_that_are_made_know_of_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Config] = []
 
-    def made(kind: type[Config]) -> Config:
-        return kind(model="RN50", n_images=3 if kind.by_study else 4)
+    def made(kind: type[Config]) -> type[Config]:
+        return with_defaults(kind, {"model": "RN50", "n_images": 3 if kind.by_study else 4})
 
     for arguments in ([], ["--study"]):
         monkeypatch.setattr(sys, "argv", ["script", *arguments])

@@ -17,7 +17,7 @@ export function Images({ index, state, set, setFire, colourOf }) {
     setFire(chosen ? fired(file, chosen.row) : null);
   }, [file, state.image, there]);
   if (!there) {
-    return html`<section class="images" aria-label="Images"><h2>Images</h2><p class="hint">${index.images ? "There are no images of this class." : html`There are no images yet. Make cards with <code>python experiments/unit_cards.py --circuits ${index.graphs} --out …</code>, and export again.`}</p></section>`;
+    return html`<section class="images" aria-label="Images"><h2>Images</h2><p class="hint">${index.images ? "There are no images of this class." : html`There are no images yet. Make cards with <code>circuitry cards --circuits ${index.graphs} --out …</code>, and export again.`}</p></section>`;
   }
   if (error) return html`<section class="images"><p class="error">${error.message}</p></section>`;
   const domains = index.domains.filter(domain => state.domains.includes(domain));
@@ -43,7 +43,7 @@ function fired(file, row) {
 
 function Answers({ file, row, index, className }) {
   const { answers, shares } = file.arrays;
-  if (!answers) return html`<p class="hint">Predictions were not exported: give explore.py the model.</p>`;
+  if (!answers) return html`<p class="hint">Predictions were not exported: give circuitry explore the model.</p>`;
   const [, runs, top] = answers.shape;
   const titles = ["the whole model", "only the circuit", "all but the circuit"];
   return html`<table class="answers"><caption>predicted</caption><tbody>${titles.slice(0, runs).map((title, run) => html`<tr><th scope="row">${title}</th>
