@@ -10,7 +10,7 @@ import circuitry
 from tests.support.committed_tables import DOCS, RESULTS, ROOT
 
 MINIATURE = {"study/circuits", "study/generalization", "study/sharing"}
-"""Tables of the study's miniature, without a command: `experiments/study.md` says what they are for."""
+"""Tables of the study's miniature, without a command: `docs/study.md` says what they are for."""
 
 COMMAND_OF = {
     "compare_circuits": "compare",
@@ -43,5 +43,5 @@ def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
 
 def test_the_miniature_is_not_quoted() -> None:
     assert set(FOLDERS) >= MINIATURE
-    assert "results/study" in (ROOT / "experiments" / "study.md").read_text(encoding="utf-8")
+    assert "results/study" in (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     assert not [name for name in MINIATURE if f"results/{name}" in DOCS]

@@ -21,7 +21,7 @@ from tyro.conf import Positional
 
 from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
-from circuitry.reports.page import write_figure
+from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError
 from circuitry.study import charts as study_charts
 from circuitry.study.charts.cost_scatter import cost_against_quality
