@@ -50,7 +50,7 @@ from circuitry.circuits import (
     pooling_pairs,
     position_graph,
 )
-from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.interventions import (
     AblationSettings,
     CausalChecks,

@@ -71,8 +71,9 @@ def edge_effects(
             encoder.unit_dim(up),
         )
         for up, down in pairwise(inner)
+        if len(kept[up]) and len(kept[down])  # a global budget may keep no unit of a site
     }
-    sums = {pair: np.zeros((len(kept[pair[1]]), len(kept[pair[0]]))) for pair in narrow}
+    sums = {(up, down): np.zeros((len(kept[down]), len(kept[up]))) for up, down in pairwise(inner)}
     positions: dict[tuple[str, str], int] = {}
     count = 0
     with tqdm(desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
@@ -101,7 +102,7 @@ def edge_effects(
                     )
                 bar.update()
             count += len(batch.images)
-    return {pair: 2 * total / (count * positions[pair]) for pair, total in sums.items()}
+    return {pair: 2 * total / (count * positions.get(pair, 1)) for pair, total in sums.items()}
 
 
 def _pair_scores(

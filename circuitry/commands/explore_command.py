@@ -104,7 +104,8 @@ def export(config: Config, graphs: GraphFolder) -> Path:
         settings=ExplorerSettings(**{name: getattr(config, name) for name in names}),
     )
     print(exported)
-    link_pages(config.run)
+    if config.folder.resolve().parent == config.run.resolve():
+        link_pages(config.run)
     return exported.page
 
 
@@ -130,9 +131,11 @@ def variants_of(run: Path) -> dict[str, GraphFolder]:
 
 def ask_model(config: Config, graphs: GraphFolder) -> ModelView:
     """Return what only the model can tell."""
-    return view_model(checks_of(config, graphs), n_images=max(1, config.held_out_images), work=config.work())
+    n_images = max(1, config.held_out_images)
+    return view_model(checks_of(config, graphs), n_images=n_images, vocabulary=config.known_words, work=config.work())
 
 
 def checks_of(config: Config, graphs: GraphFolder) -> CausalChecks:
-    """Return the model, with the circuits and the images."""
-    return CausalChecks(config.clip(config.work().rank), config.images(), graphs, CheckSettings())
+    """Return the model, with the circuits, the images, and the baseline that circuits were found with."""
+    settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
+    return CausalChecks(config.clip(config.work().rank), config.images(), graphs, settings)

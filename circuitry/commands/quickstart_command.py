@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, Task, load_clip
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, load_clip
 from circuitry.circuits import Extraction, ExtractionSettings, compare_domains
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
@@ -207,8 +207,7 @@ def test_circuits(config: Config, checks: CausalChecks, work: Work) -> tuple[lis
 
 def check_all(config: Config, checks: CausalChecks, work: Work) -> Checked:
     """Return the tests of all circuits, and check the attribution of one."""
-    task = Task(checks.clip.encoder, checks.found_on(*SHOWN), checks.metric_of(*SHOWN), work=work)
-    check = check_attribution(task, checks.graphs[SHOWN])
+    check = check_attribution(checks.task_found_with(SHOWN, work), checks.graphs[SHOWN])
     return Checked(*test_circuits(config, checks, work), check, *checks.pixels(*SHOWN))
 
 

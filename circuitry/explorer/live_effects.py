@@ -81,7 +81,7 @@ class LiveModel:
     def _measured(self, key: Key, units: dict[str, list[int]], by: Replacement) -> Effects:
         checks, graph = self.checks, self.checks.graphs[key]
         if key not in self._images:
-            self._images[key] = checks.images_of(key, self.work).own
+            self._images[key] = checks.read(checks.chosen.own(key), strict=self.work.strict)
         images = self._images[key]
         if not len(images):
             raise InputError(f"No image of {key[0]!r} in {key[1]!r} can be read that its circuit was not found on.")

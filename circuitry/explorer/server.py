@@ -2,8 +2,9 @@
 
 1. The server listens on 127.0.0.1 alone, and refuses requests for any other host: a page that points its own name here
    gets nothing.
-2. The address that is printed holds a token, which works once. It is exchanged for a cookie that this site alone sends;
-   whoever has neither gets nothing.
+2. The address that is printed holds a token, which works once. It is exchanged for a cookie; whoever has neither gets
+   nothing. Pages of other sites cannot read or use the cookie, but the browser sends it to every port of 127.0.0.1: a
+   server of someone else on this machine sees it when the reader visits that server.
 3. Requests that another site makes are refused, also those of another port of this machine.
 4. Files come from the folder alone, and are read alone. What is written is one file, the notes of the study in it:
    whole, and only by who has read what it holds.
@@ -35,7 +36,7 @@ from circuitry.explorer.exported import read_about
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import MeasureUnits
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
+from circuitry.runs.files import file_lock, whole_file
 from circuitry.runs.given import checked
 
 HOST = "127.0.0.1"
@@ -54,7 +55,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer; the page says itself what it may load."""
+"""Of every answer but refusals of other hosts and failures; the page says itself what it may load."""
 
 
 @checked
@@ -195,22 +196,30 @@ class Notes:
 
     async def answer(self, request: Request) -> Response:
         """Answer with the file; or write it, whole, for who has read what it holds."""
-        there = self.path.read_bytes() if self.path.is_file() else b""
-        known = {"ETag": _tag(there)}
         if request.method != "PUT":
-            return Response(there, headers=known, media_type="application/json")
+            there = self._read()
+            return Response(there, headers={"ETag": _tag(there)}, media_type="application/json")
         try:
             content = await _body(request)
         except _TooLargeError:
             return PlainTextResponse(f"Notes have at most {MOST_SENT >> 20} MiB.", 413)
         if (wrong := self._wrong(content)) is not None:
             return PlainTextResponse(wrong, 422)
-        there = self.path.read_bytes() if self.path.is_file() else b""  # another tab may have written meanwhile
-        if request.headers.get("if-match") != _tag(there):
+        if not await to_thread.run_sync(self._replace, content, request.headers.get("if-match")):
             return PlainTextResponse("Another tab has written since: read its notes first.", 412)
-        with whole_file(self.path) as temporary:
-            temporary.write_bytes(content)
         return Response(status_code=204, headers={"ETag": _tag(content)})
+
+    def _read(self) -> bytes:
+        return self.path.read_bytes() if self.path.is_file() else b""
+
+    def _replace(self, content: bytes, tag: str | None) -> bool:
+        """Write notes in place of those with a tag; return False where others are there."""
+        with file_lock(self.path.parent, self.path.stem):  # another server of the folder may write, too
+            if tag != _tag(self._read()):
+                return False
+            with whole_file(self.path) as temporary:
+                temporary.write_bytes(content)
+        return True
 
     def _wrong(self, content: bytes) -> str | None:
         """Return what is wrong with notes, if anything."""

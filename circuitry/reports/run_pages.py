@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +60,9 @@ def link_pages(folder: Path) -> Path | None:
         shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
         parts = _read(report).split(BESIDE, 2)
         if len(parts) == 3:
+            written = report.stat()
             _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
+            os.utime(report, ns=(written.st_atime_ns, written.st_mtime_ns))  # a link is no new result
     index = folder / "index.html"
     if index.is_file() and OURS not in _read(index):
         return None

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and locks that processes hold on the parts of a folder."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -52,13 +53,22 @@ def _held(path: Path) -> Iterator[Path]:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             if _is_file(path, file):
                 os.truncate(file, 0)
                 yield path
                 return
         finally:  # of a file that the writer before renamed or removed, too: then this one makes another
             os.close(file)
+
+
+def _lock(file: int) -> None:
+    """Lock an open file; on a file system without locks, go on without."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
 
 
 def _is_file(path: Path, file: int) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import checked
+from circuitry.study.mixtures.mixture_files import caption_words
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
@@ -25,6 +26,11 @@ class QuickstartModel(ModelOptions):
     """Local checkpoint; the default is of the default model alone."""
     data: Path = QUICKSTART / "toy"
     """Folder of the images: <domain>/<class>/<file>."""
+
+    @property
+    def known_words(self) -> tuple[str, ...] | None:
+        """Words of the captions beside the images, if there are any: a small model knows no others."""
+        return caption_words(self.data) if (self.data / "captions.tsv").is_file() else None
 
     @property
     def weights_file(self) -> Path | None:

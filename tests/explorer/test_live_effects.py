@@ -1,11 +1,12 @@
 """Effects that are measured live equal patching of one unit, and runs by hooks of a group."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from circuitry import CausalChecks, Clip, InputError, Task, patch_effects
+from circuitry import CausalChecks, Clip, DomainFolder, InputError, Task, patch_effects
 from circuitry.explorer import LiveModel
 from tests.explorer.test_model_view import found_in, images_of
 from tests.support.assert_same import assert_same
@@ -50,6 +51,15 @@ def test_a_group_is_replaced_in_one_run(checks: CausalChecks) -> None:
     found = LiveModel(checks).effects("axe", [*names, names[0]], "zero")["real"]
     assert abs(expected) > 1e-4
     assert_same(found["effect"], expected, 1e-5, atol=1e-6)
+
+
+def test_other_classes_need_no_images(clip: Clip, tmp_path: Path) -> None:
+    """The circuit of the other class was found on all images that are left of it."""
+    checks = found_in(clip, tmp_path)
+    for record in checks.chosen.own(("axe", "real")):
+        record.path.unlink()
+    left = CausalChecks(clip, DomainFolder(tmp_path / "images"), checks.graphs, checks.settings)
+    assert LiveModel(left).effects("cat", [f"{clip.encoder.sites[-2]}/0"], "zero")["real"]["images"] == 2
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,19 @@ def test_notes_reach_the_disk_and_the_second_tab_is_told(served: Served) -> None
     assert served.tab().evaluate("circuitry.state().notes") == {unit: "mine"}
 
 
+def test_another_address_keeps_the_notes(served: Served) -> None:
+    tab = served.tab()
+    tab.keyboard.press("]")
+    unit = tab.evaluate("circuitry.state().selected")
+    with tab.expect_response(lambda found: found.request.method == "PUT"):
+        tab.fill("#note", "mine")
+    tab.evaluate("location.hash = encodeURIComponent(JSON.stringify({className: 'cat', pins: ['a/1']}))")
+    tab.wait_for_selector(".page[data-loaded='cat']")
+    tab.wait_for_timeout(600)  # longer than the page waits before it writes
+    assert tab.evaluate("circuitry.state().notes") == {unit: "mine"}
+    assert served.notes() == {"notes": {unit: "mine"}}
+
+
 def test_units_and_groups_are_measured(served: Served) -> None:
     tab = served.tab()
     tab.select_option("#class", "cat")

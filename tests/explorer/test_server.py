@@ -1,11 +1,14 @@
 """The server gives an explorer to who has the token, writes nothing but whole notes, and measures units."""
 
+import contextlib
 import json
 import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,6 +17,7 @@ from circuitry import InputError
 from circuitry.explorer import exported_study, serve_explorer
 from circuitry.explorer.server import Door, explorer_app
 from circuitry.explorer.view_files import Effects, Replacement
+from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import NAME
 from tests.support.torn_writes import tear_writes
 
@@ -111,17 +115,18 @@ def test_requests_of_other_sites_are_refused(
 @pytest.mark.parametrize(
     "path",
     [
-        "/../secret.txt",
         "/%2e%2e/secret.txt",
-        "/data/..%2f..%2f..%2fsecret.txt",
-        "/..%5csecret.txt",
+        "/..%2fsecret.txt",
+        "/data/..%2f..%2fsecret.txt",
+        "/data/%2e%2e/%2e%2e/secret.txt",
         "/link",
-        "//etc/passwd",
+        "{encoded}",
     ],
 )
 def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, path: str) -> None:
     (folder / "link").symlink_to(folder.parent / "secret.txt")
-    found = reader.get(path)
+    whole = quote(str(folder.parent / "secret.txt"), safe="")
+    found = reader.get(path.replace("{encoded}", f"/{whole}"))
     assert found.status_code == 404
     assert "secret" not in found.text
 
@@ -169,6 +174,30 @@ def test_notes_are_kept_and_the_second_of_two_writers_is_told(folder: Path, read
     assert reader.get("/notes").text == mine
     assert put(reader, theirs, written.headers["etag"]).status_code == 204
     assert [file.read_text() for file in folder.glob("notes-*")] == [theirs]
+
+
+def test_of_two_servers_of_a_folder_the_second_writer_is_told(
+    folder: Path, reader: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other server is asked to write while this one does."""
+    door = Door()
+    other = TestClient(explorer_app(folder, door), base_url=HOME, cookies={door.cookie: door.secret})
+    tag, said = reader.get("/notes").headers["etag"], list[int]()
+    second = threading.Thread(target=lambda: said.append(put(other, notes_of(folder, pins=["a/2"]), tag).status_code))
+
+    @contextlib.contextmanager
+    def slow(path: Path) -> Iterator[Path]:
+        if second.ident is None:
+            second.start()
+            second.join(0.5)
+        with whole_file(path) as temporary:
+            yield temporary
+
+    monkeypatch.setattr("circuitry.explorer.server.whole_file", slow)
+    assert put(reader, notes_of(folder, pins=["a/1"]), tag).status_code == 204
+    second.join(10)
+    assert said == [412]
+    assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,9 @@ function Answers({ file, row, index, className }) {
   const { answers, shares } = file.arrays;
   if (!answers) return html`<p class="hint">Predictions were not exported: give circuitry explore the model.</p>`;
   const [, runs, top] = answers.shape;
+  if (Number.isNaN(shares[row * runs * top])) return html`<p class="hint">The model was not asked about this image.</p>`;
   const titles = ["the whole model", "only the circuit", "all but the circuit"];
-  return html`<table class="answers"><caption>predicted</caption><tbody>${titles.slice(0, runs).map((title, run) => html`<tr><th scope="row">${title}</th>
+  return html`<table class="answers"><caption>predicted; what is left out is ablated to ${index.ablatedTo}</caption><tbody>${titles.slice(0, runs).map((title, run) => html`<tr><th scope="row">${title}</th>
     ${Array.from({ length: top }, (_, k) => {
       const at = (row * runs + run) * top + k, name = index.predicted[answers[at]];
       return html`<td class=${name === className ? "hit" : ""}>${name} ${percent(shares[at])}</td>`;
