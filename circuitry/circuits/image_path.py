@@ -16,7 +16,7 @@ from collections import defaultdict
 import numpy as np
 from tqdm import tqdm
 
-from circuitry.circuits.graph import Completeness
+from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.nodes import NodeEffects, clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.sites import INPUT

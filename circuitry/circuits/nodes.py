@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.graph import Completeness
+from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.metrics import Metric, checked_metric, metric_name

@@ -23,7 +23,7 @@ from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES, not_tested
 from circuitry.study.sections.accuracies import add_accuracy
 
-ENOUGH = 0.5
+WORKS_FROM = 0.5
 """Share of what the whole model does from which on circuits are said to work."""
 QUESTIONS = {
     "selectivity": "Do the circuits tell their class from other classes?",
@@ -112,9 +112,9 @@ def _ends(table: pd.DataFrame) -> str:
 
 def _works(kept: pd.DataFrame, apart: int) -> str:
     """Answer whether circuits work: in every domain enough, and better than random units, which they are in some."""
-    if (kept["high"] < (HARDLY_ANY if apart else ENOUGH)).all():
+    if (kept["high"] < (HARDLY_ANY if apart else WORKS_FROM)).all():
         return NO
-    if apart == len(kept) and (kept["value"] >= ENOUGH).all():
+    if apart == len(kept) and (kept["value"] >= WORKS_FROM).all():
         return YES
     return PARTLY if apart else UNKNOWN
 
