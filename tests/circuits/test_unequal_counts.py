@@ -64,7 +64,8 @@ def extraction(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Extracti
 
 def test_comparisons_and_their_chance(extraction: Extraction) -> None:
     graphs = GraphFolder(extraction.out)
-    assert len({tuple(map(len, graph.kept_units.values())) for graph in graphs.values()}) > 1
+    counts = [len(units) for graph in graphs.values() for units in graph.kept_units.values()]
+    assert min(counts) == 0 < max(counts)
     found = compare_domains(graphs, measures=["node_overlap", "edge_jaccard"])["node_overlap"]
     values = found.values.dropna()
     assert values["value"].between(0, 1).all()
