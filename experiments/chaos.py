@@ -19,7 +19,6 @@ import json
 import os
 import pkgutil
 import random
-import runpy
 import shutil
 import signal
 import sys
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from circuitry.runs import InputError, run_script
+from circuitry.commands import run_command
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.study import StudyRun
@@ -54,22 +54,22 @@ DRAWN = DrawingSettings(
 SUBJECT = ("--model", "{ready}/tiny.json", "--checkpoint", "{ready}/tiny.safetensors", "--data", "{ready}/toy")
 FEW = ("--classes", "fish", "key", "--domains", "real", "sketch")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "circuits": ("compare_circuits", *SUBJECT, *FEW, "--n-images", "2", "--rule", "left-2", "--parts", "2",
+    "circuits": ("compare", *SUBJECT, *FEW, "--n-images", "2", "--rule", "left-2", "--parts", "2",
                  "--robustness", "0", "--out", "{out}"),
-    "faithfulness": ("faithfulness", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
+    "faithfulness": ("check", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
                      "--n-others", "2", "--rule-circuits", "1", "--random-draws", "1", "--out", "{out}"),
-    "transfer": ("faithfulness", "--transfer", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
+    "transfer": ("check", "--transfer", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
                  "--n-others", "2", "--out", "{out}"),
-    "representations": ("representations", *SUBJECT, "--parts", "2", "--n-images", "4", "--permutations", "20",
+    "representations": ("represent", *SUBJECT, "--parts", "2", "--n-images", "4", "--permutations", "20",
                         "--folds", "2", "--out", "{out}"),
-    "features": ("shared_features", *SUBJECT, "--training.steps", "300", "--parts", "2", "--out", "{out}"),
-    "autoencoder": ("train_sae", *SUBJECT, "--steps", "1500", "--resample-every", "100", "--batch-size", "16",
+    "features": ("features", *SUBJECT, "--training.steps", "300", "--parts", "2", "--out", "{out}"),
+    "autoencoder": ("train-sae", *SUBJECT, "--steps", "1500", "--resample-every", "100", "--batch-size", "16",
                     "--out", "{out}"),
-    "supervised": ("train_supervised", "--model", "{ready}/tiny.json", "--data", "{ready}/toy", "--epochs", "3",
+    "supervised": ("train-supervised", "--model", "{ready}/tiny.json", "--data", "{ready}/toy", "--epochs", "3",
                    "--milestones", "2", "--batch-size", "12", "--device", "cpu", "--workers", "0", "--out", "{out}"),
     "evaluation": ("generalization", "--runs", "{out}/runs", "--data", "{ready}/toy", "--out", "{out}/tables"),
 }  # fmt: skip
-"""Script and arguments of each command."""
+"""Arguments of each command."""
 DAMAGES = ("emptied", "torn", "removed", "foreign", "bit", "bit at the end")
 GOOD = ("made again and equal", "refused by name", "left, right")
 
@@ -157,12 +157,11 @@ class Trials:
 
     def run(self, name: str, end: tuple[float, int] | None = None) -> Ended:
         """Run a command in a process of its own; end it after so many seconds by a signal, if it still runs."""
-        script, *arguments = COMMANDS[name]
-        given = [argument.format(ready=self.ready, out=self.work) for argument in arguments]
+        given = [argument.format(ready=self.ready, out=self.work) for argument in COMMANDS[name]]
         started = time.perf_counter()
         child = os.fork()  # not a new interpreter, whose imports take longer than the work; nothing here runs threads
         if not child:
-            self._become(Path(__file__).with_name(f"{script}.py"), given)
+            self._become(given)
         try:
             if end is not None:
                 seconds, number = end
@@ -175,16 +174,16 @@ class Trials:
         printed, said = (log.read_text(errors="replace") for log in self.logs)
         return Ended(status, printed, said, time.perf_counter() - started)
 
-    def _become(self, script: Path, arguments: list[str]) -> None:
-        """Turn this process into one that runs a script, and end it."""
+    def _become(self, arguments: list[str]) -> None:
+        """Turn this process into one that runs the command ``circuitry``, and end it."""
         status = 1
         try:
             for number, log in enumerate(self.logs, start=1):
                 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             tempfile.tempdir = str(self.temporary)
             sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
-            sys.argv = [str(script), *arguments]
-            runpy.run_path(str(script), run_name="__main__")
+            sys.argv = ["circuitry", *arguments]
+            run_command()
             status = 0
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1

@@ -51,7 +51,7 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
 from circuitry.study.scoreboard import JOB
-from circuitry.study.sections.scoreboards import size_curves
+from circuitry.study.sections.scoreboards import scoreboard_findings, size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
 
 import numpy as np
@@ -218,6 +218,7 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame]) -> Report:
     summary = tables["summary"]
     n_classes = int(summary["n_classes"].max())
     report = Report(f"Which edges of {clip.name} recover the answer?", f"Heads and MLPs, {n_classes} classes.")
+    report.summary(scoreboard_findings(summary))
     report.section("How selective and how faithful are sets of edges?")
     for measure in ("selectivity", "faithfulness"):
         curves = tables["curves"].query("measure == @measure")

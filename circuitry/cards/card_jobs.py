@@ -118,7 +118,7 @@ class CardJobs:
         """
         chosen = self.checks.chosen
         n = max(self.settings.n_images, chosen.n_found + self.checks.settings.n_images)
-        keys = [(class_name, domain) for domain in self.scores.domains for class_name in self.checks.images.classes]
+        keys = [(class_name, domain) for domain in self.scores.domains for class_name in chosen.images.classes]
         return {key: records for key in keys if (records := chosen.ranked(key)[:n])}
 
     @cached_property

@@ -42,8 +42,8 @@ from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
 from .rule_choice import RuleChoice as RuleChoice
-from .rule_choice import RuleErrors as RuleErrors
 from .rule_choice import cheapest_rule as cheapest_rule
+from .rule_errors import RuleErrors as RuleErrors
 from .rule_report import describe_rule as describe_rule
 from .stream_graph import edge_names as edge_names
 from .stream_graph import score_edges as score_edges

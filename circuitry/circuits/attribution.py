@@ -11,6 +11,7 @@ The setting of the study ("When and How Does CLIP Enable Domain and Compositiona
 are means over images: the study's node scores are minus these, its edge scores these over the number of images.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,14 +26,17 @@ from circuitry.circuits.edge_methods import edges_between, edges_made_with
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.baselines import AnyBaseline, check_count
+from circuitry.models.baselines import ZERO, AnyBaseline, check_count
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
+from circuitry.models.named_baselines import default_baseline
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Positive, Share, checked
 from circuitry.runs.workers import Work
+
+log = logging.getLogger(__name__)
 
 
 @checked
@@ -42,7 +46,7 @@ def attribute(
     metric: Metric,
     node_fraction: Share = 0.1,
     rule: QuadratureRule | None = None,
-    baseline: AnyBaseline = "zero",
+    baseline: AnyBaseline | None = None,
     sites: Names | None = None,
     batch_size: Count | None = None,
     progress: bool = True,
@@ -64,7 +68,8 @@ def attribute(
             changes nothing but rounding.
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
-            [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image.
+            [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: zero; give another one to
+            a tower with layer norms, whose integrals to zero no rule resolves: a line of the log says so).
         sites: Sites to score, in the encoder's order; edges run between consecutive ones (default: all).
         batch_size: Images at a time (default: as many as fit the memory, which also bounds a given number).
         progress: Show progress bars.
@@ -86,7 +91,12 @@ def attribute(
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
-    task = Task(encoder, images, metric, baseline=baseline, sites=sites, work=work)
+    if baseline is None and default_baseline(encoder) != ZERO.name:
+        log.warning(
+            "This tower has layer norms, so integrals to the baseline zero are not resolved: give a baseline such as "
+            "mean_baseline(encoder, reference_images) or counterfactual images, or 'zero' to keep the study's."
+        )
+    task = Task(encoder, images, metric, baseline=ZERO if baseline is None else baseline, sites=sites, work=work)
     with task.running(gradients=True):
         nodes = _nodes(task, settings)
         kept = _kept(encoder, nodes, settings)

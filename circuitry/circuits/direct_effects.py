@@ -67,14 +67,14 @@ def direct_effects(
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
         >>> pd.Series(found.effects.mean(0), found.writers).nlargest(5)
     """
-    _check_linear(stream)
+    width = _check_linear(stream)
     encoder, components = stream.encoder, stream.components
     patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
     wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
     parts = []
     with components.running():
         _check_hooks(stream)
-        weight = _checked_weight(encoder, weight)
+        weight = _checked_weight(encoder, weight, width)
         for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
@@ -152,11 +152,11 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
         yield
 
 
-def _check_linear(stream: ResidualStream) -> None:
-    """Raise `InputError` where the embedding is not linear in the last stream with the scales of norms held."""
+def _check_linear(stream: ResidualStream) -> int:
+    """Return the width of the embedding after checking that it is linear in the last stream, scales of norms held."""
     encoder, last = stream.encoder, stream.encoder.stages[-1]
     blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-    x = encoder(blank, stop=encoder.sites[-2]).detach()
+    x = encoder.read_unhooked(blank, encoder.sites[-2:-1])[encoder.sites[-2]]
     with encoder.running(), _held_norms(encoder.tower):
         last.run(x)  # which sets the scales
         step = 10 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
@@ -168,6 +168,7 @@ def _check_linear(stream: ResidualStream) -> None:
             f"{type(encoder.tower).__name__} pools by attention or has layers that are not linear behind its pooling: "
             "look at the effects of its heads as units instead (in_components)."
         )
+    return at_zero.shape[-1]
 
 
 def _check_hooks(stream: ResidualStream) -> None:
@@ -177,8 +178,7 @@ def _check_hooks(stream: ResidualStream) -> None:
     stream.encoder.check_unhooked(why)
 
 
-def _checked_weight(encoder: Encoder, weight: Tensor) -> Tensor:
-    size = encoder(torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)).shape[-1]
+def _checked_weight(encoder: Encoder, weight: Tensor, size: int) -> Tensor:
     if weight.shape != (size,):
         raise InputError(
             f"The text weight of a class has the {size} numbers of an embedding, but one of shape {list(weight.shape)} "

@@ -19,7 +19,7 @@ from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
-from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.circuits.rule_of_run import IMAGES, ruled, spread
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers

@@ -270,7 +270,10 @@ class Circuit:
 
     @cached_property
     def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row."""
+        """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row.
+
+        They are those of `edges`, found without a copy of all scores.
+        """
         return strongest_edges(self.source.edge_scores, self.edges_per_node, self.any_sign)
 
     @cached_property

@@ -111,7 +111,7 @@ def edge_matrix(stream: ResidualStream, task: Task, method: StreamMethod) -> Edg
 
     Args:
         stream: Some of its neurons may be components of their own.
-        task: Of ``stream.components``.
+        task: A task of ``stream.components``.
         method: How edges are scored.
 
     Raises:

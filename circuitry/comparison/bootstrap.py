@@ -20,7 +20,7 @@ are compared in pairs. With the paper's rules, intervals of 95 % cover 97 to 100
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -28,7 +28,7 @@ from jaxtyping import Float
 from circuitry.comparison.part_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
+from circuitry.runs.given import SOME, Count, Seed, checked
 
 RESAMPLES = 1000
 
@@ -53,7 +53,7 @@ class Draws(NamedTuple):
 
 @checked
 def draw_resamples(
-    families: Sequence[object], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
+    families: Annotated[Sequence[object], SOME], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
 ) -> Draws:
     """Draw classes and parts with replacement.
 

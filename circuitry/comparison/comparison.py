@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_
 from circuitry.comparison.part_array import PARTS, PartArray, ceilings_of, check_parts, part_kinds
 from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.storage import read_comparison, write_comparison
-from circuitry.comparison.table import CHANCE, VALUES, both_directions, check_pairs, domain_matrix
+from circuitry.comparison.table import CHANCE, VALUES, both_directions, check_pairs, domain_matrix, with_columns
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import Seed, checked
@@ -61,7 +61,7 @@ class Comparison:
     parts: pd.DataFrame = field(default_factory=lambda: _empty(PARTS))
     """Similarities of different parts of images: see `PARTS`; may be empty. Measures over classes have the class
     ``all``."""
-    chance: pd.DataFrame = field(default_factory=lambda: _empty(CHANCE))
+    chance: Annotated[pd.DataFrame, with_columns(*CHANCE)] = field(default_factory=lambda: _empty(CHANCE))
     """The level of ``chance_of``: site, value."""
     intervals: pd.DataFrame = field(default_factory=lambda: _empty(INTERVALS))
     """For measures with their own intervals, each domain with the others: domain, site, value, low, high, n_classes.

@@ -25,7 +25,7 @@ def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
     if of != ours:
         raise InputError(
             f"The cards are of the circuits with digest {of}, but those in {graphs.path} have {ours}: make the cards "
-            f"of these with python experiments/unit_cards.py --circuits {graphs.path}."
+            f"of these with circuitry cards --circuits {graphs.path}."
         )
 
 

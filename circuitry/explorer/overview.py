@@ -53,7 +53,7 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
     if not paths:
         raise InputError(
             f"There are no faithfulness curves in {folder}: give the folder that extract_faithfulness or "
-            "experiments/faithfulness.py filled."
+            "circuitry check filled."
         )
     return [FaithfulnessCurve.load(path) for path in paths]
 

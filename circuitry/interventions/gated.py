@@ -162,6 +162,8 @@ class Gated:
     @checked
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
+        if len(values) != self.n_gates:
+            raise InputError(f"There are {self.n_gates} gates, but {len(values)} values were given: give one for each.")
         found, parts = (
             dict[Any, np.ndarray](),
             np.split(values, np.cumsum([len(rows) for rows, _ in self._places])[:-1]),
@@ -175,7 +177,7 @@ class Gated:
         return replace(self._edges, scores={(u, d): v[np.ix_(units[d], units[u])] for (u, d), v in found.items()})
 
     @checked
-    def chosen(self, mask: Bool[np.ndarray, " gates"], values: Shaped[np.ndarray, " gates"]) -> Any:
+    def chosen(self, mask: Bool[np.ndarray, " gates"], values: Float[np.ndarray, " gates"]) -> Any:
         """Return the chosen units as masks by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))
         return found if self._edges is not None else {site: ~np.isnan(kept) for site, kept in found.items()}

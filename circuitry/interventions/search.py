@@ -15,7 +15,7 @@ smallest size that reaches it is searched, each method by the same bisection of 
 All but the last rank units one by one; ``AblationSettings.budget`` shares a circuit out over the sites (`budgets`). A
 mask has counts of its own, which the budget ``learned`` gives the other methods.
 
-Which to take, by ``experiments/scoreboard.py`` (tables: ``experiments/results/scoreboard``): masks, the default, where
+Which to take, by ``circuitry scoreboard`` (tables: ``experiments/results/scoreboard``): masks, the default, where
 a circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
 included; the gradient, where single units are to be ranked as exact patching would, at the least cost. `extract` keeps
 the site path, since it alone scores edges, and none of the other rankings gives circuits that work better. Masks are

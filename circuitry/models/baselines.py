@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitry.models.encoder import Encoder, check_finite
@@ -94,7 +94,7 @@ class Baseline:
         return value.to(like).expand_as(like)
 
     @checked
-    def select(self, images: slice | Tensor) -> "Baseline":
+    def select(self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Baseline":
         """Return the baseline of some of the images of a run, by their places."""
         return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
 
@@ -157,7 +157,7 @@ class Counterfactual:
         return found
 
     @checked
-    def select(self, images: slice | Tensor) -> "Counterfactual":
+    def select(self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Counterfactual":
         """Return the counterfactual images of some of the images of a run, by their places."""
         return Counterfactual(self.images[images]) if self.n_images else self
 
@@ -249,6 +249,7 @@ def mean_baseline(
             _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
             count += len(batch)
             for site, activation in cache.items():
+                activation = activation.cpu() if activation.device.type == "mps" else activation  # which has no float64
                 total = activation.double().sum(0, keepdim=True)
                 sums[site] = total if site not in sums else sums[site] + total
     if not count:
@@ -260,4 +261,4 @@ def mean_baseline(
             positions = [axis for axis in range(1, mean.dim()) if axis != unit]
             if positions:
                 means[site] = mean.mean(positions, keepdim=True).expand_as(mean)
-    return Baseline(f"mean-{per}", {site: mean.to(encoder.dtype) for site, mean in means.items()})
+    return Baseline(f"mean-{per}", {site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()})

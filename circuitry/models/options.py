@@ -11,13 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from circuitry.data.domains import DomainFolder
+from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import Decoding
 from circuitry.models.classifier import Classifier, read_outputs
 from circuitry.models.clip import Clip
 from circuitry.models.feature_basis import parse_saes
 from circuitry.models.linear_probe import linear_probe
 from circuitry.models.loading import load_clip
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, checked
 from circuitry.runs.workers import ALONE, Rank
 
@@ -40,8 +41,7 @@ class ModelOptions:
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
     probe: str | None = None
-    """Of a model that reads no texts: the list of images, such as train, that a linear probe is fitted on, whose rows
-    replace class texts."""
+    """List of other images, such as train, for a linear probe: its rows replace class texts where there are none."""
     data: Path
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
@@ -73,11 +73,21 @@ class ModelOptions:
         device = rank.device(self.device)
         clip = load_clip(self.model, self.weights_file, self.pretrained, device).with_decoding(self.decoding)
         if self.probe is not None:
-            clip = linear_probe(clip, self.images_of(self.probe).records)
+            clip = linear_probe(clip, self._seen_by_the_probe())
         elif isinstance(clip, Classifier) and ((table := self.data / "classes.tsv").is_file() or not clip.classes):
             clip = clip.with_classes(read_outputs(table))
         clip = clip.in_components() if self.units == "components" else clip
         return clip.in_basis(parse_saes(self.sae))
+
+    def _seen_by_the_probe(self) -> tuple[ImageRecord, ...]:
+        fitted, explained = self.images_of(self.probe).records, self.images().records
+        if shared := len(set(fitted) & set(explained)):
+            raise InputError(
+                f"A linear probe is fitted on other images than those that it explains, but --probe {self.probe} and "
+                f"--split {self.split} share {shared} images of {self.data}: give two lists <domain>_<list>.txt of "
+                "different images."
+            )
+        return fitted
 
     def images(self) -> DomainFolder:
         """Return the images."""

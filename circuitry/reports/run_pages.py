@@ -45,7 +45,7 @@ def list_pages(folder: Path) -> list[RunPage]:
 
 @checked
 def link_pages(folder: Path) -> Path | None:
-    """Write the index of the pages in the folder of a run, and have its report link to the others beside it.
+    """Write the index of the pages in the folder of a run, and have its report link to the others and to its tables.
 
     Returns:
         The index; None where the folder has another ``index.html``, which is left alone.
@@ -54,8 +54,10 @@ def link_pages(folder: Path) -> Path | None:
     report = folder / REPORT_PAGE
     if report.is_file():
         others = [page for page in pages if page.address in PAGES[1:]]
-        links = ", ".join(f'<a href="{page.address}">{page.kind}</a>' for page in others)
-        shown = f"<p>Beside this report: {links}.</p>" if others else ""
+        links = [f'<a href="{page.address}">{page.kind}</a>' for page in others]
+        if n_tables := len(list((folder / "tables").glob("*.csv"))):
+            links.append(f'<a href="tables/">{n_tables} tables</a>')
+        shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
         parts = _read(report).split(BESIDE, 2)
         if len(parts) == 3:
             written = report.stat()

@@ -23,7 +23,7 @@ from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, Seed, checked
+from circuitry.runs.given import SOME, Count, Names, Seed, checked
 
 
 @checked
@@ -133,7 +133,7 @@ class RepresentationParts(NamedTuple):
 
 @checked
 def compare_representation_parts(
-    domains: Sequence[DomainRepresentation], classes: Names | None = None
+    domains: Annotated[Sequence[DomainRepresentation], SOME], classes: Names | None = None
 ) -> RepresentationParts:
     """Compare each part of a domain's images with the other parts of every domain, at every site and by both kernels.
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and locks that processes hold on the parts of a folder."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 LOCKS = ".locks"
@@ -30,6 +32,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         ...     table.to_csv(temporary)
     """
     target = Path(path)
+    if not target.name:
+        raise InputError(f"Expected the path of a file, but {str(path)!r} was given: add its name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}{target.suffix}"
     with _held(target.with_name(name)) as temporary:
@@ -49,13 +53,22 @@ def _held(path: Path) -> Iterator[Path]:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             if _is_file(path, file):
                 os.truncate(file, 0)
                 yield path
                 return
         finally:  # of a file that the writer before renamed or removed, too: then this one makes another
             os.close(file)
+
+
+def _lock(file: int) -> None:
+    """Lock an open file; on a file system without locks, go on without."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
 
 
 def _is_file(path: Path, file: int) -> bool:

@@ -67,11 +67,12 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
         >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
     """
     part = _part(predictions, held_out)
-    if not isinstance(predictions["class"].dtype, pd.CategoricalDtype):
-        raise InputError(
-            f"The classes of predictions are categories, but {predictions['class'].dtype} was given: take what "
-            "zero_shot_accuracy or predictions returned."
-        )
+    for column in ("class", "top_1"):
+        if not isinstance(predictions[column].dtype, pd.CategoricalDtype):
+            raise InputError(
+                f"The classes of predictions are categories, but {column} holds {predictions[column].dtype}: take what "
+                "predictions(...) returned."
+            )
     named = predictions[part == "held-out"]
     parts = [predictions.assign(part="all")]
     parts += [predictions.assign(part=part), named.assign(part=named["class"].astype(str))] if held_out else []
@@ -201,8 +202,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
         >>> wrong.groupby(["class", "top_1"], observed=True).size()  # confusions
     """
     header, arrays = read_arrays(path, _FORMAT, "file of predictions")
+    listing = list(read_listing(Path(path).with_name("images.json")))
     with naming_damage(path):
-        listing = list(read_listing(Path(path).with_name("images.json")))
         classes = header["classes"]
         about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
         about["class"] = class_column(arrays["label"], classes)

@@ -231,11 +231,11 @@ def damaged(cards: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (shutil.rmtree, ["cards", "experiments/unit_cards.py"]),
+        (shutil.rmtree, ["cards", "circuitry cards"]),
         (other_version, ["unit cards 0", "unit cards 1"]),
-        (lambda cards: (cards / "words.json").unlink(), ["1 of 10", "words", "experiments/unit_cards.py"]),
+        (lambda cards: (cards / "words.json").unlink(), ["1 of 10", "words", "circuitry cards"]),
         (damaged, ["layer3.0.safetensors"]),
-        (lambda cards: (cards / "words.json").write_text("{"), ["words.json", "experiments/unit_cards.py"]),
+        (lambda cards: (cards / "words.json").write_text("{"), ["words.json", "circuitry cards"]),
     ],
 )
 def test_folders_that_cannot_be_read(change: Any, named: list[str], folder: Path, tmp_path: Path) -> None:

@@ -50,6 +50,18 @@ def test_an_effect_is_the_change_of_the_logit_with_the_scales_held() -> None:
             np.testing.assert_allclose(found.effects[:, index], (centred @ tower.proj @ weight / length).numpy())
 
 
+def test_a_tower_in_training_is_looked_at_in_evaluation() -> None:
+    encoder, images, weight = tower_and_images("timm-vit")
+    stream = ResidualStream.of(encoder)
+    expected = direct_effects(stream, images, weight)
+    encoder.tower.train()
+    dropped: Any = encoder.tower.get_submodule("trunk.pos_drop")
+    dropped.p = 0.5
+    state = torch.get_rng_state()
+    np.testing.assert_array_equal(direct_effects(stream, images, weight).effects, expected.effects)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was dropped
+
+
 def test_towers_that_are_not_linear_there_and_bad_weights_are_refused() -> None:
     encoder, images, weight = tower_and_images("vit-attentional-pooling")
     with pytest.raises(InputError, match="proj of this VisionTransformer"):

@@ -177,7 +177,11 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
 
 
 def test_hand_worked_circuit() -> None:
-    circuit = small_graph().circuit(edges_per_node=1, any_sign=True).graph
+    cut = small_graph().circuit(edges_per_node=1, any_sign=True)
+    circuit = cut.graph
+    assert cut.edge_places.keys() == cut.edges.places.keys()
+    for pair, places in cut.edge_places.items():
+        assert {*zip(*places, strict=True)} == {*zip(*cut.edges.places[pair], strict=True)}
     # head/1 takes the larger of (0.5, 0.25); head/2 of (-0.5, -0.25), by sign and not by size; head/0 has equals.
     assert {(a, b): d["weight"] for a, b, d in circuit.edges(data=True)} == {
         ("conv/1", "head/1"): 0.5,

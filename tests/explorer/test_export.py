@@ -295,7 +295,7 @@ def foreign_page(out: Path) -> None:
     [
         (foreign_folder, lambda graphs: {}, ("out", "empty")),
         (foreign_page, lambda graphs: {}, ("out", "index.html")),
-        (None, lambda graphs: {"cards": other_cards(graphs)}, ("of another run", "unit_cards.py --circuits")),
+        (None, lambda graphs: {"cards": other_cards(graphs)}, ("of another run", "circuitry cards --circuits")),
         (None, lambda graphs: {"settings": ExplorerSettings(edges_per_node=0)}, ("edges_per_node", " 0 ")),
     ],
 )

@@ -437,9 +437,9 @@ def test_without_cards_and_curves_the_page_says_how_to_make_them(
 ) -> None:
     export_explorer(graphs, tmp_path)
     reader = Reader(browser, tmp_path).open(**CAT, selected="a/1")
-    assert "unit_cards.py --circuits" in reader.tab.inner_text(".card")
-    assert "faithfulness.py --circuits" in reader.tab.inner_text(".thiscut")
-    assert "unit_cards.py" in reader.tab.inner_text(".images")
+    assert "circuitry cards --circuits" in reader.tab.inner_text(".card")
+    assert "circuitry check --circuits" in reader.tab.inner_text(".thiscut")
+    assert "circuitry cards" in reader.tab.inner_text(".images")
     reader.tab.context.close()
     assert reader.complaints == []
 

@@ -10,8 +10,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from circuitry import Encoder, InputError
 from circuitry.models import Baseline, Counterfactual, as_baseline, mean_baseline
 from circuitry.models.baselines import ZERO, check_count
+from circuitry.models.named_baselines import default_baseline
+from tests.support.towers import make_tower
 
 IMAGES = torch.randn(3, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("tower", "name"),
+    [("resnet", "zero"), ("efficientnet", "zero"), ("vit", "mean-position"), ("convnext", "mean-position")],
+)
+def test_the_default_is_chosen_by_the_norms_of_the_tower(tower: str, name: str) -> None:
+    assert default_baseline(Encoder.from_tower(make_tower(tower))) == name
 
 
 def test_every_way_to_give_a_baseline() -> None:

@@ -28,7 +28,7 @@ def read(*words: str) -> Config:
 
 def test_text_becomes_rules_texts_and_names(tmp_path: Path) -> None:
     config = read()
-    assert (config.rule, config.metric, config.texts, config.baseline) == (None, "logit", "pooled", "zero")
+    assert (config.rule, config.metric, config.texts, config.baseline) == (None, "logit", "pooled", None)
     config = read("--rule", "left-3", "--metric", "margin", "--texts", "own-style", "--baseline", "mean-unit")
     assert (config.rule, config.resolved_edge_rule, config.metric) == (left_rule(3), left_rule(3), "margin")
     assert (config.texts, config.baseline) == ("own-style", "mean-unit")

@@ -14,6 +14,7 @@ from circuitry.runs import notebook_frame
 from tests.circuits.test_measures import random_graph
 from tests.explorer.made import ATTACK, INNER, MadeCards, make_graphs
 
+IMAGE = "data:image/webp;base64,"
 HOSTILE = f"{ATTACK}</title></style>'><script>alert(1)</script>"
 
 
@@ -50,7 +51,7 @@ def shown_in(value: Any) -> Tags:
     for name, values in found.tags:
         assert name not in ("script", "link", "iframe", "object", "a", "form", "base")
         assert not [key for key in values if key.startswith("on") or key in ("href", "srcset")]
-        assert (values.get("src") or "data:").startswith("data:image/webp;base64,"[:5])
+        assert (values.get("src") or IMAGE).startswith(IMAGE)
     assert not re.search(r"url\(|@import|https?:", page)
     return found
 

@@ -1,0 +1,40 @@
+"""The names of the command ``circuitry``, in groups, with a line of help each. No torch."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """What the list of commands says of one."""
+
+    group: str
+    help: str
+    """One line."""
+
+
+COMMANDS: Mapping[str, Command] = {
+    "quickstart": Command("start here", "the whole study in miniature, on drawn images"),
+    "compare": Command("circuits", "are the circuits of my model shared between the domains of my images?"),
+    "check": Command("circuits", "do circuits recover the answer, and in other domains, too?"),
+    "scoreboard": Command("circuits", "which way to find circuits works best on my model?"),
+    "components": Command("circuits", "which heads and neurons of a transformer act, by their exact effects?"),
+    "cards": Command("look inside", "what does each unit of the circuits respond to?"),
+    "explore": Command("look inside", "a page to look into circuits, units and images"),
+    "represent": Command("representations", "do domains share representations, layer by layer?"),
+    "train-sae": Command("representations", "train a sparse autoencoder on activations"),
+    "features": Command("representations", "do domains share the features of an autoencoder?"),
+    "separation": Command("representations", "do domains lie apart in the embedding space?"),
+    "mixtures": Command("models", "write tables of training images: which domains see which classes"),
+    "train": Command("models", "train a CLIP"),
+    "train-supervised": Command("models", "train a classifier in place of a CLIP"),
+    "generalization": Command("the ICML study", "what must a model have seen to recognise new classes of a domain?"),
+    "features-over-settings": Command("the ICML study", "do models that saw more share more features?"),
+    "study": Command("the ICML study", "the whole study as one plan"),
+    "figures": Command("the ICML study", "draw figures by name, from tables"),
+}
+"""Name -> its group and its line of help; names of a group stand beside each other."""
+
+
+def module_of(name: str) -> str:
+    """Return the name of the module of a command."""
+    return f"circuitry.commands.{name.replace('-', '_')}_command"
