@@ -78,7 +78,7 @@ def extract(
         >>> graphs = extract(clip, DomainFolder("DomainNet"), "runs/rn50", n_images=50, texts="own-style")
         >>> compare(graphs, measure="node_overlap")
     """
-    rules = {name: as_rule(settings[name]) for name in ("rule", "edge_rule") if name in settings}
+    rules: dict[str, Any] = {name: as_rule(settings[name]) for name in ("rule", "edge_rule") if name in settings}
     asked = ExtractionSettings(n_images=n_images, seed=seed, **settings | rules)
     extraction = Extraction(clip, images, Path(out), asked, classes, domains)
     extraction.run(work)

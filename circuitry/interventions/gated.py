@@ -115,7 +115,7 @@ class Gated:
         sites, last, each = gated.sites, gated.sites[-1], task.baseline.n_images is not None
         starts, whole, ends = list[Tensor](), list[Tensor](), {site: list[Tensor]() for site in sites}
         with torch.no_grad():
-            for batch in replace(everything, images=torch.cat(list(everything.images))).batches():
+            for batch in replace(everything, images=torch.cat(list(checked_batches(everything.images)))).batches():
                 clean = batch.clean(sites)
                 if each or not batch.start:
                     for site, end in batch.ends(clean if each else {site: a[:1] for site, a in clean.items()}).items():
