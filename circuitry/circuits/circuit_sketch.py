@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import networkx as nx
 
 MOST_EDGES, MOST_UNITS = 1500, 2500
-"""The strongest edges and units are drawn, so many at most; the drawing says how many are left out."""
+"""The strongest edges and units are drawn, so many at most; the drawing says how many there are."""
 _COLUMN, _HIGH, _TOP = 76, 300, 26
 
 
