@@ -14,6 +14,7 @@ class Command(NamedTuple):
 
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command("start here", "the whole study in miniature, on drawn images"),
+    "find": Command("circuits", "which units recognise one class, and are they enough?"),
     "compare": Command("circuits", "are the circuits of my model shared between the domains of my images?"),
     "check": Command("circuits", "do circuits recover the answer, and in other domains, too?"),
     "scoreboard": Command("circuits", "which way to find circuits works best on my model?"),

@@ -30,6 +30,7 @@ from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.models import ModelOptions
+from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures import domain_marks
@@ -106,16 +107,16 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         return ShuffledImages(self.data, split, first=self.held_out, domains=self.domains, classes=self.classes)
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Extract, compare, write; print where the report is."""
     images = config.images()
     config = spelt_as_in(images, config)
     check_names(config, images)
     if config.dry_run:
         estimate(planned(config, config.work()), config.work())
-        return
+        return None
     if not config.share_out(partial(extract_share, config), config.out / "jobs"):
-        return
+        return None
     graphs = GraphFolder(config.out / "circuits")
     if not graphs:
         raise InputError(f"No circuit was found: none of the {len(images)} images in {images.root} can be read.")
@@ -134,7 +135,7 @@ def main(config: Config) -> None:
     }
     looked_at = listings_of(images, config.n_images, config.seed)
     small = [name for name, table in tables.items() if len(table) <= SMALL]
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons))
+    return write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons)
 
 
 def spelt_as_in(images: DomainFolder, config: Config) -> Config:

@@ -28,6 +28,7 @@ from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
@@ -97,13 +98,13 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
         return self.out / "domains"
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Represent, compare, probe, write; print where the report is."""
     images = config.images()
     check_enough_images(images, config.parts)
     groups = class_groups_of(config, images.classes)
     if not config.share_out(partial(represent, config), config.out / "jobs"):
-        return
+        return None
     found = read_representations(config.representations)
     if config.common_classes:
         groups = in_all_domains(groups, [one.grams for one in found])
@@ -155,7 +156,7 @@ def main(config: Config) -> None:
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
     small = [name for name in written if not name.startswith("cka_parts")]
     about, looked_at = provenance(config, made["model_digest"]), listings_of(images, config.n_images, config.seed)
-    print(write_results(report, written, config.out, config.results, about, small, looked_at, comparisons))
+    return write_results(report, written, config.out, config.results, about, small, looked_at, comparisons)
 
 
 def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

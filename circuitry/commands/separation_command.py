@@ -29,6 +29,7 @@ from circuitry.comparison import PARTS, Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
+from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
@@ -123,7 +124,7 @@ class Measured(NamedTuple):
     points: pd.DataFrame | None
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written:
     """Train where needed, measure, write, and print where the report is."""
     compared = toy_models(config) if not config.models else own_models(config)
     first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
@@ -131,7 +132,7 @@ def main(config: Config) -> None:
     for (name, seed), checkpoint in compared.checkpoints.items():
         print(f"[{name}, seed {seed}]", flush=True)
         found[name, seed] = measure(config, compared, checkpoint, with_map=seed == first_seeds[name])
-    write(config, compared, found)
+    return write(config, compared, found)
 
 
 def toy_models(config: Config) -> ComparedModels:
@@ -193,7 +194,7 @@ def map_tables(config: Config, compared: ComparedModels, images: Embeddings, tex
     return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
 
 
-def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> None:
+def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> Written:
     """Write tables, figures and the report, and say where they are."""
     measures = gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
@@ -247,7 +248,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     }
     small = [name for name in tables if name not in ("measures", "distances")]
     looked_at = listings_of(compared.images, config.n_images, config.seed)
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+    return write_results(report, tables, config.out, config.results, provenance, small, looked_at)
 
 
 def over_seeds(distances: list[Comparison]) -> Comparison:
