@@ -1,12 +1,12 @@
 """Which units of my model recognise a class, and are they enough?
 
-Finds one circuit: of a class in a domain of a data set, or of a plain folder with images of one class. Half of the images
-find it, the other half, unseen, test it: is the class recognised with the circuit alone, with as many random units, and
-without the circuit? Prints the answer, and writes a report with the circuit drawn.
+Finds one circuit: of a class in a domain of a data set, or of a plain folder with images of one class. Half of the
+images find it, the other half, unseen, test it: is the class recognised with the circuit alone, with as many random
+units, and without the circuit? Prints the answer, and writes a report with the circuit drawn.
 
     circuitry find --model ViT-B-32 --pretrained openai --data pictures/of/cats --class cat --classes cat dog car
     circuitry find --model rn-tiny --checkpoint epoch_16.pt --data DomainNet --class axe --domain real --selectivity 0.8
-    circuitry find --model vit-tiny --checkpoint epoch_40.pt --units components --data DomainNet --class axe --domain real
+    circuitry find --model ViT-B-32 --pretrained openai --units components --data DomainNet --class axe --domain real
 """
 
 from collections.abc import Sequence
@@ -144,9 +144,7 @@ class Subject:
         if name == "zero":
             return "zero"
         if self.images is None:
-            raise InputError(
-                f"The baseline {name} takes images of other classes, but {self.config.data} has one class."
-            )
+            raise InputError(f"The baseline {name} takes images of other classes: {self.config.data} has none.")
         named = NamedBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
         return named.of(self.class_name, self.domain, count)
 
@@ -160,7 +158,7 @@ class Subject:
         return Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written:
     """Find, test, write; print the answer."""
     if config.size is not None and config.selectivity is not None:
         raise InputError("A circuit has a size or a selectivity to reach: give one of --size and --selectivity.")
@@ -176,9 +174,8 @@ def main(config: Config) -> None:
     findings = circuit_verdicts(graph.title, found.size, curve, tested)
     tables = {"recovered": circuit_table(curve), "tests": tested, "units": found.table()}
     graph.save(config.out / "circuit")
-    written = write_report(config, subject, found, with_edges(found_on, graph), tables, findings)
-    print(tables["recovered"].to_string(index=False), *(one.claim for one in findings), found.note, sep="\n")
-    print(f"circuit: {config.out / 'circuit'}", written, sep="\n")
+    print(tables["recovered"].to_string(index=False))
+    return write_report(config, subject, found, with_edges(found_on, graph), tables, findings)
 
 
 def is_folder_of_images(folder: Path) -> bool:
@@ -215,7 +212,7 @@ def write_report(
     what = found.graph.title
     report = Report(
         f"Which units of {config.model} recognise {what}?",
-        f"{found!r}. It was found on {len(subject.own[0])} images and tested on {len(subject.own[1])} others.",
+        f"{found!r}\n\nIt was found on {len(subject.own[0])} images and tested on {len(subject.own[1])} others.",
     )
     report.summary(findings)
     report.section("What the circuit recovers")
