@@ -46,10 +46,10 @@ from circuitry.interventions import (
 from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import nearest_to_a_tenth, span
 from circuitry.interventions.transfer_tables import transfer_correlations
-from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
+from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
 from circuitry.study import QuickstartModel, planted_attention, planted_convolution, score_methods
 from circuitry.study.planted import RULES

@@ -30,11 +30,11 @@ from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.models import ModelOptions
-from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.reports.sections.circuits import (
     circuit_findings,
     comparison_report,

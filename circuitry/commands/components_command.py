@@ -35,9 +35,9 @@ from circuitry.circuits import (
 )
 from circuitry.data import ImageRecord, readable
 from circuitry.models import ResidualStream, Task, image_batches, mean_baseline
-from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import component_heatmap, position_heatmap
+from circuitry.reports.page import Written
 from circuitry.runs import Work, versions
 from circuitry.study import QuickstartModel, mean_ablation_accuracy
 from circuitry.study.charts import position_moves

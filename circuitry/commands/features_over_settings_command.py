@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison import Comparison, compare_models
-from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
+from circuitry.reports.page import Written
 from circuitry.runs import InputError, versions
 
 MODEL = ["model", "setting", "test_domain"]

@@ -36,9 +36,9 @@ from filelock import Timeout
 
 from circuitry import DomainFolder
 from circuitry.data.images import Decoding
-from circuitry.reports.page import Written
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
+from circuitry.reports.page import Written
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, versions
 from circuitry.study import (
     EvaluationSet,

@@ -39,10 +39,10 @@ from circuitry.interventions import (
     curves_by_domain,
 )
 from circuitry.models.options import UnitKind
-from circuitry.reports.page import Written
 from circuitry.reports import write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.stability import add_order_stability
 from circuitry.runs import Rank, Work, run_processes

@@ -28,10 +28,10 @@ from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.representations import (
     RepresentationSettings,
     RepresentationSimilarity,

@@ -56,8 +56,8 @@ from circuitry.interventions import (
 )
 from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
-from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
+from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, versions, whole_file
 from circuitry.study import (
     Judged,

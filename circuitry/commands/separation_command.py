@@ -29,10 +29,10 @@ from circuitry.comparison import PARTS, Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
-from circuitry.reports.page import Written
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.representations import Embeddings, compare_distances, embed_images, embed_texts, mean_distances
 from circuitry.representations.projection import PER_DOMAIN, map_table
 from circuitry.runs import InputError, StudySettings, versions

@@ -88,6 +88,11 @@ class Report:
         """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The sentences of the summary, without how certain they are."""
+        return tuple(finding.claim for finding in self._findings)
+
     @checked
     def section(self, heading: str) -> None:
         """Start a section, which the table of contents lists."""
@@ -265,19 +270,26 @@ def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
 
 
 class Written(NamedTuple):
-    """What `write_results` wrote; as text, the lines that a script prints."""
+    """What `write_results` wrote; as text, the lines that a command prints."""
 
     report: Path
     tables: list[Path]
     figures: StaticImages
     refused: str | None = None
     """Why nothing was written."""
+    claims: tuple[str, ...] = ()
+    """The answer in short, as the report begins."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the answer in short, and the paths, in plain values."""
+        pages = {"report": str(self.report), "tables": list(map(str, self.tables))}
+        return {"in_short": list(self.claims), **pages, "figures": list(map(str, self.figures.paths))}
 
     def __str__(self) -> str:
         if self.refused is not None:
             earlier = f"; an earlier report: {self.report}" if self.report.is_file() else ""
             return f"nothing is written, {self.refused}{earlier}"
-        lines = [f"report: {self.report}"]
+        lines = [*self.claims, f"report: {self.report}"]
         if self.figures.paths:
             lines.append(f"PNG figures: {self.figures.paths[0].parent}")
         elif self.figures.missing is not None:
@@ -329,4 +341,4 @@ def write_results(
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)
-    return Written(page, paths, figures)
+    return Written(page, paths, figures, claims=report.claims)

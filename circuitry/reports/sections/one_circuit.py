@@ -23,8 +23,6 @@ def circuit_table(curve: FaithfulnessCurve) -> pd.DataFrame:
     rows = []
     for measure in MEANING:
         table = curve.table(measure).set_index("circuit")
-        if table["reason"].iloc[0]:
-            continue
         cells = {name: _cell(table.loc[circuit]) for circuit, name in CIRCUITS.items()}
         rows.append({"measure": measure, **cells})
     return pd.DataFrame(rows, columns=["measure", *CIRCUITS.values()])
@@ -48,6 +46,9 @@ def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: 
     tests = tested.set_index("test")
     kept, random, rest = (table.loc[name] for name in CIRCUITS)
     n, others = int(curve.own.sum()), int((~curve.own).sum())
+    if reason := str(kept["reason"]):
+        claim = f"Is it enough, and is it needed? It cannot be told: {reason}."
+        return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
     beaten = tests.loc["sufficiency"]
     enough = Finding(
@@ -60,8 +61,8 @@ def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: 
     worse = tests.loc["necessity"]
     needed = Finding(
         f"Is it needed? {_needed(rest, worse, n)}: without these units the model keeps {_percent(rest)}.",
-        f"{certainty}; taking out as many random units does less harm in {worse['value']:.0%} of {worse['n']:.0f} draws "
-        f"(p = {worse['p']:.2g}).",
+        f"{certainty}; as many random units are missed less in {worse['value']:.0%} of {worse['n']:.0f} draws (p = "
+        f"{worse['p']:.2g}).",
         "Units outside of the circuit that replace it only when it is gone.",
     )
     return [enough, needed, _how_sure(n, others, measure)]
@@ -74,13 +75,12 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
         claim = "How sure is that? Whether the circuit is about this class is unknown: there were no images of others."
     else:
         claim = f"How sure is that? {n} unseen images of the class and {others} of others were tested."
-    return Finding(
-        claim, f"The measure is {measure}; intervals are 95 % bootstrap intervals over images.", "More images."
-    )
+    certainty = f"The measure is {measure}; intervals are 95 % bootstrap intervals over images."
+    return Finding(claim, certainty, "More images.")
 
 
 def _enough(kept: "pd.Series[float]", beaten: "pd.Series[float]", n: int) -> str:
-    if math.isnan(kept["value"]) or n < 2:
+    if n < 2:
         return "It cannot be told"
     if not beaten["holds"] or kept["value"] < NOTHING:
         return "No"
@@ -88,7 +88,7 @@ def _enough(kept: "pd.Series[float]", beaten: "pd.Series[float]", n: int) -> str
 
 
 def _needed(rest: "pd.Series[float]", worse: "pd.Series[float]", n: int) -> str:
-    if math.isnan(rest["value"]) or n < 2:
+    if n < 2:
         return "It cannot be told"
     if not worse["holds"]:
         return "No"
