@@ -30,7 +30,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.narrowing import narrowest
@@ -38,6 +37,7 @@ from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 from circuitry.runs.turns import TurnLock
 
 CACHED_BYTES = 2**27
@@ -75,7 +75,7 @@ def edge_effects(
     sums = {pair: np.zeros((len(kept[pair[1]]), len(kept[pair[0]]))) for pair in narrow}
     positions: dict[tuple[str, str], int] = {}
     count = 0
-    with tqdm(desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
+    with Bar(desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in narrow})

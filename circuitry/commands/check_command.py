@@ -19,7 +19,7 @@ circuits are kept at all sites at once, look at selectivity before faithfulness.
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
     circuitry explore --comparisons runs/transfer/comparisons    # transfer in the explorer
-    circuitry check --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+    circuitry check --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
         --circuits runs/domainnet/circuits --out runs/domainnet/faithfulness
     torchrun --nproc-per-node 8 -m circuitry check --device cuda ...    # the curves on eight GPUs
 """

@@ -5,7 +5,7 @@ they exist): finds the circuit of every class in every domain and of parts of th
 between domains, and writes tables and one HTML report. A second run with the same settings goes on where the
 first one stopped.
 
-    circuitry compare --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+    circuitry compare --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
         --classes axe lion pizza --n-images 50 --out runs/domainnet
     torchrun --nproc-per-node 8 -m circuitry compare --device cuda ...      # eight GPUs
     circuitry compare --cluster slurm --jobs 32 --device cuda ... # an array of SLURM jobs

@@ -10,7 +10,7 @@ domains as well as within them. A CKA near that of permuted classes at the last 
 domain that was left out, refute it. Comparisons are saved in OUT/comparisons for `compare_models`.
 
     circuitry represent      # the model and images of the quickstart
-    circuitry represent --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \
+    circuitry represent --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \\
         --out runs/domainnet/representations
     torchrun --nproc-per-node 2 -m circuitry represent      # two processes share the domains
 """

@@ -11,7 +11,7 @@ classes does not follow. The first is refuted by a domain that lies farther from
 second by a distance that does not shrink, the third by an accuracy that rises with it.
 
     circuitry separation
-    circuitry separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \
+    circuitry separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
         --model RN50 --data DomainNet --study --out runs/domainnet/separation
 
 The same name twice means two seeds of one kind of model.

@@ -8,28 +8,28 @@ from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.page import Finding
 
-WHOLE, NOTHING = 0.8, 0.2
+_WHOLE, _NOTHING = 0.8, 0.2
 """A circuit that reaches this share of the model's measure is enough; what stays below the second has next to none."""
-FEW = 6
+_FEW = 6
 """Images of the class below which a test says little."""
-MEANING = {
+_MEANING = {
     "selectivity": "what separates the class from other classes",
     "faithfulness": "what the model's answer gains over the baseline",
 }
 
 
+KINDS_OF_CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
+"""Circuits of a curve, and what the table calls them."""
+
+
 def circuit_table(curve: FaithfulnessCurve) -> pd.DataFrame:
     """Return what the circuit, random units and the rest recover, a row a measure, in percent with intervals."""
     rows = []
-    for measure in MEANING:
+    for measure in _MEANING:
         table = curve.table(measure).set_index("circuit")
-        cells = {name: _cell(table.loc[circuit]) for circuit, name in CIRCUITS.items()}
+        cells = {name: _cell(table.loc[circuit]) for circuit, name in KINDS_OF_CIRCUITS.items()}
         rows.append({"measure": measure, **cells})
-    return pd.DataFrame(rows, columns=["measure", *CIRCUITS.values()])
-
-
-CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
-"""Circuits of a curve, and what the table calls them."""
+    return pd.DataFrame(rows, columns=["measure", *KINDS_OF_CIRCUITS.values()])
 
 
 def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:
@@ -44,7 +44,7 @@ def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: 
     measure = "faithfulness" if curve.table("selectivity")["reason"].iloc[0] else "selectivity"
     table = curve.table(measure).set_index("circuit")
     tests = tested.set_index("test")
-    kept, random, rest = (table.loc[name] for name in CIRCUITS)
+    kept, random, rest = (table.loc[name] for name in KINDS_OF_CIRCUITS)
     n, others = int(curve.own.sum()), int((~curve.own).sum())
     if reason := str(kept["reason"]):
         claim = f"Is it enough, and is it needed? It cannot be told: {reason}."
@@ -53,7 +53,7 @@ def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: 
     beaten = tests.loc["sufficiency"]
     enough = Finding(
         f"Is it enough? {_enough(kept, beaten, n)}: {share:.1%} of the units, kept alone, recover {_percent(kept)} of "
-        f"{MEANING[measure]} ({what}); as many random units recover {_percent(random)}.",
+        f"{_MEANING[measure]} ({what}); as many random units recover {_percent(random)}.",
         f"{certainty}; the circuit beats {beaten['value']:.0%} of {beaten['n']:.0f} random circuits (p = "
         f"{beaten['p']:.2g}, about {THIS_MODEL}).",
         "Other images; another baseline; a larger share of the units.",
@@ -69,7 +69,7 @@ def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: 
 
 
 def _how_sure(n: int, others: int, measure: str) -> Finding:
-    if n < FEW:
+    if n < _FEW:
         claim = f"How sure is that? Not very: {n} unseen images of the class are few; give more."
     elif not others:
         claim = "How sure is that? Whether the circuit is about this class is unknown: there were no images of others."
@@ -82,9 +82,9 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
 def _enough(kept: "pd.Series[float]", beaten: "pd.Series[float]", n: int) -> str:
     if n < 2:
         return "It cannot be told"
-    if not beaten["holds"] or kept["value"] < NOTHING:
+    if not beaten["holds"] or kept["value"] < _NOTHING:
         return "No"
-    return "Yes" if kept["value"] >= WHOLE else "Partly"
+    return "Yes" if kept["value"] >= _WHOLE else "Partly"
 
 
 def _needed(rest: "pd.Series[float]", worse: "pd.Series[float]", n: int) -> str:
@@ -92,7 +92,7 @@ def _needed(rest: "pd.Series[float]", worse: "pd.Series[float]", n: int) -> str:
         return "It cannot be told"
     if not worse["holds"]:
         return "No"
-    return "Yes" if rest["value"] <= NOTHING else "Partly"
+    return "Yes" if rest["value"] <= _NOTHING else "Partly"
 
 
 def _percent(row: "pd.Series[float]") -> str:

@@ -21,9 +21,7 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL
-
-CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
-"""Circuits in the table of one size."""
+from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
 
 
 def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str) -> None:
@@ -110,7 +108,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         )
     size = nearest_to_a_tenth(first.fractions)
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
-    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(CIRCUITS)))
+    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(KINDS_OF_CIRCUITS)))
     wide.insert(1, "units kept", size)
     report.table(
         wide,
