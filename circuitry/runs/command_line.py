@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import tyro
 
@@ -75,6 +75,7 @@ GENERAL_HELP = """Every command also takes:
 Exit status: 0 done, 2 wrong input, 130 interrupted (Ctrl-C), 143 ended (SIGTERM)."""
 
 
+@runtime_checkable
 class Outcome(Protocol):
     """What a command may return: its text is printed at the end."""
 
