@@ -25,6 +25,7 @@ from circuitry.circuits.edge_methods import edges_between
 from circuitry.data.domains import IMAGE_SUFFIXES, ImageRecord
 from circuitry.data.names import chosen_names
 from circuitry.interventions import METHODS, AblationSettings, FoundCircuit, MaskSettings, measure_circuits
+from circuitry.interventions.search import Selectivity
 from circuitry.models import ModelOptions
 from circuitry.models.baselines import AnyBaseline, BaselineName
 from circuitry.models.folder_work import MetricChoice, TextsChoice
@@ -58,7 +59,7 @@ class Config(ModelOptions):
     """How units are chosen: learned together as a mask, or by a score of each; gradient is the cheapest."""
     size: Share | None = None
     """Share of the units to keep (default: 0.3); or"""
-    selectivity: float | None = None
+    selectivity: Selectivity | None = None
     """what the circuit is to reach, as small as it can: 0.8 for 80 % of what separates the class from others."""
     n_images: Count = 20
     """Images of the class to find the circuit on, and as many to test it on; of fewer, half."""
@@ -81,8 +82,9 @@ class Subject:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.alone = is_folder_of_images(config.data)
-        self.images = None if self.alone else config.images()
+        self.images = None if is_folder_of_images(config.data) else config.images()
+        if self.images is None and config.baseline not in (None, "zero"):
+            raise InputError(f"The baseline {config.baseline} takes images of other classes: {config.data} has none.")
         self.classes = self._classes()
         (self.class_name,) = chosen_names("class", (config.class_name,), self.classes)
         self.domain = self._domain()
@@ -140,11 +142,9 @@ class Subject:
 
     def baseline(self, count: int) -> AnyBaseline:
         """Return what replaces ablated activations of so many images."""
-        name = self.config.baseline or ("zero" if self.images is None else "mean-position")
-        if name == "zero":
+        name = self.config.baseline or "mean-position"
+        if name == "zero" or self.images is None:
             return "zero"
-        if self.images is None:
-            raise InputError(f"The baseline {name} takes images of other classes: {self.config.data} has none.")
         named = NamedBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
         return named.of(self.class_name, self.domain, count)
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-PAGES = Path(__file__).with_name("help")
+HELP_PAGES = Path(__file__).with_name("help")
 
 
 def help_page(name: str) -> str:
     """Return the help of a command, as `write_help` wrote it."""
-    return (PAGES / f"{name}.txt").read_text(encoding="utf-8")
+    return (HELP_PAGES / f"{name}.txt").read_text(encoding="utf-8")

@@ -17,12 +17,12 @@ from typing import Any
 
 from circuitry.commands.command_list import COMMANDS, module_of
 from circuitry.commands.dispatch import hand_over
-from circuitry.commands.help_pages import PAGES
+from circuitry.commands.help_pages import HELP_PAGES
 from circuitry.runs import StudySettings
 from circuitry.runs.command_line import GENERAL_HELP, STUDY_HELP
 from circuitry.runs.files import whole_file
 
-PLAIN = {"COLUMNS": "100", "NO_COLOR": "1"}
+_PLAIN = {"COLUMNS": "100", "NO_COLOR": "1"}
 """Variables of the environment that a page is made with."""
 _OPTION = re.compile(r"^  (?:-h, )?--(?:no-)?([a-z0-9.-]+)", re.MULTILINE)
 
@@ -42,9 +42,9 @@ def made_page(name: str) -> str:
 
 
 def _printed(name: str) -> str:
-    before, argv, shown = {key: os.environ.get(key) for key in PLAIN}, sys.argv, io.StringIO()
+    before, argv, shown = {key: os.environ.get(key) for key in _PLAIN}, sys.argv, io.StringIO()
     try:
-        os.environ |= PLAIN
+        os.environ |= _PLAIN
         with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
             hand_over(name, ["--help"])
     finally:
@@ -85,5 +85,5 @@ def _group(settings: Any, option: str) -> str:
 
 if __name__ == "__main__":
     for command_name in COMMANDS:
-        with whole_file(PAGES / f"{command_name}.txt") as temporary:
+        with whole_file(HELP_PAGES / f"{command_name}.txt") as temporary:
             temporary.write_text(made_page(command_name), encoding="utf-8")

@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import tyro
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import checked, fitting
 from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
@@ -114,7 +114,7 @@ def run_script(
                 print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in values)}")
         config_type = config_type if defaults is None else defaults(config_type)
         with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
-            config = tyro.cli(config_type, description=description, args=arguments)
+            config = _fitting(tyro.cli(config_type, description=description, args=arguments))
             outcome = main(config)
             write_settings(config, command())
         _tell(outcome, general)
@@ -153,6 +153,14 @@ def _general_options(config_type: type[Any], arguments: Sequence[str]) -> tuple[
         os.environ[QUIET] = "1"
         logging.getLogger().setLevel(logging.ERROR)
     return general, [*(words_of(general.config) if general.config is not None else ()), *left]
+
+
+def _fitting(config: Config) -> Config:
+    """Refuse values that do not fit the annotations of a class of settings, by the names of their options."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):  # type: ignore[arg-type]
+        fitting(getattr(config, field.name), hints[field.name], f"--{field.name.replace('_', '-')}")
+    return config
 
 
 def _tell(outcome: Outcome | None, general: General) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
         super().__init__(*arguments, **options)
 
     @staticmethod
-    def status_printer(file: TextIO) -> Callable[[str], None]:
+    def status_printer(file: Any) -> Callable[[str], None]:
         """Return what shows a state of the bar."""
         if _drawn(file):
             return tqdm.status_printer(file)
@@ -43,5 +43,6 @@ class Bar(tqdm):  # type: ignore[type-arg]
         return line
 
 
-def _drawn(file: TextIO) -> bool:
-    return "ipykernel" in sys.modules or file.isatty()
+def _drawn(file: Any) -> bool:
+    """Return whether a file is a terminal, or stands for a notebook."""
+    return "ipykernel" in sys.modules or bool(file.isatty())

@@ -39,7 +39,7 @@ LINES: list[tuple[str, list[str]]] = [
     ("figures accuracy --results {missing}", ["accuracy", "{missing}"]),
     # values
     (f"find {MODEL} --class fish --size 40", ["40"]),
-    (f"find {MODEL} --class fish --size 0", ["size"]),
+    (f"find {MODEL} --class fish --size 0", ["--size"]),
     (f"find {MODEL} --class fish --size 0.2 --selectivity 0.8", ["--size", "--selectivity"]),
     (f"find {MODEL} --class fish --selectivity 80", ["80", "0.8"]),
     (f"find {MODEL} --class fish --domain real --method magic", ["magic", "learned"]),
@@ -47,10 +47,10 @@ LINES: list[tuple[str, list[str]]] = [
     (f"find {MODEL} --class fish --steps 0", ["0"]),
     (f"find {MODEL} --class fish --domain real --device cuda", ["cuda"]),
     (f"find {MODEL} --class fish --domain real --device gpu", ["gpu"]),
-    (f"compare {MODEL} --out {{out}} --node-fraction 10", ["node_fraction", "10"]),
-    (f"compare {MODEL} --out {{out}} --n-images 0", ["n_images", "0"]),
-    (f"compare {MODEL} --out {{out}} --budget none", ["budget", "none"]),
-    (f"compare {MODEL} --out {{out}} --parts 1", ["parts", "1"]),
+    (f"compare {MODEL} --out {{out}} --node-fraction 10", ["--node-fraction", "10"]),
+    (f"compare {MODEL} --out {{out}} --n-images 0", ["--n-images", "0"]),
+    (f"compare {MODEL} --out {{out}} --budget none", ["--budget", "none"]),
+    (f"compare {MODEL} --out {{out}} --parts 1", ["--parts", "1"]),
     ("scoreboard --methods magic", ["magic", "learned"]),
     ("scoreboard --budgets local", ["local", "global"]),
     # classes and domains
