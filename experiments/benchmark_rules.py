@@ -31,7 +31,8 @@ from circuitry.circuits import (
     parse_rule,
 )
 from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.rule_choice import REFERENCE, cheapest_rule
+from circuitry.circuits.rule_choice import cheapest_rule
+from circuitry.circuits.rule_errors import REFERENCE
 from circuitry.circuits.rule_of_run import IMAGES, spread
 from circuitry.circuits.rule_report import RULE_CHOICE
 from circuitry.comparison import mean_interval

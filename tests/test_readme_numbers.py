@@ -143,6 +143,33 @@ def by_masks(model: str, metric: str = "margin") -> list[float]:
     return [100 * float(value) for value in found]
 
 
+IN_BODY = {
+    "learned masks": ("learned", "learned"),
+    "site path, global": ("site-path", "global"),
+    "Fisher, global": ("fisher", "global"),
+    "gradient, global": ("gradient", "global"),
+    "site path, same share": ("site-path", "same-share"),
+    "Fisher, same share": ("fisher", "same-share"),
+    "gradient, same share": ("gradient", "same-share"),
+}
+
+
+def in_body(method: str, budget: str) -> list[float]:
+    """Return the selectivity of circuits and, as many at every site, of random units, by size."""
+    named = {"measure": "selectivity", "method": method, "budget": budget}
+    by_size = [
+        rows("scoreboard/efficientnet_body/curves", circuit=circuit, **named, **STUDIED).sort_values("size")["value"]
+        for circuit in ("kept", "random")
+    ]
+    return [value for pair in zip(*by_size, strict=True) for value in pair]
+
+
+def body_size(model: str, method: str, budget: str) -> list[float]:
+    """Return the size for a selectivity of 0.8, with its interval, in percent."""
+    named = {"method": method, "budget": budget, "what": "size for 0.8, kept"}
+    return [100 * value for value in interval(f"scoreboard/{model}_body/summary", **named, **STUDIED)]
+
+
 def edges_for(methods: list[str], circuit: str) -> tuple[float, float]:
     return span(100 * sizes_for("components", methods, circuit, "logit")["value"])
 

@@ -25,7 +25,7 @@ def unit_kind(encoder: Encoder, site: str) -> str:
         >>> unit_kind(clip.encoder, "layer4.0")
         'channel'
     """
-    if site in encoder.basis:
+    if site in encoder.error_units:
         return "latent"
     if site in encoder.carried:
         return "head" if encoder.unit_dim(site) == 2 else "neuron"

@@ -134,7 +134,7 @@ def main(config: Config) -> Written | None:
 
 def trained_on(config: Config) -> dict[str, object] | None:
     """Return the model's training data, from the run of its checkpoint; None if unknown."""
-    checkpoint = config.weights_file
+    checkpoint = config.checkpoint
     if checkpoint is None:
         return None
     folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]

@@ -24,6 +24,7 @@ from circuitry.comparison import Comparison, compare_models
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, versions
+from circuitry.study.sections.relations import models_agree
 
 MODEL = ["model", "setting", "test_domain"]
 """Columns that identify a row of the table over seeds."""
@@ -55,6 +56,7 @@ def main(config: Config) -> Written:
         "Which settings make domains share features?",
         f"Feature sharing of the test domain with the other domains in {len(runs)} models, {config.group} classes.",
     )
+    report.summary([models_agree(tests)] if len(tests) else [])
     report.section("Feature sharing by setting and test domain")
     report.table(
         table.fillna({"test_domain": "–"}),

@@ -21,7 +21,7 @@ from tyro.conf import Positional
 
 from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
-from circuitry.reports.page import write_figure
+from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError
 from circuitry.study import charts as study_charts
 from circuitry.study.charts.cost_scatter import cost_against_quality
@@ -145,7 +145,7 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
 
 
-@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet")
+@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet_body")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
     curves = table(tables, "curves").query(f"{MEAN_MARGIN} and measure == 'selectivity'")
     return size_curves(with_settings(curves), "selectivity", title)

@@ -69,7 +69,7 @@ from circuitry.study import (
     tests_of,
     unit_overlap,
 )
-from circuitry.study.sections.scoreboards import add_scoreboard
+from circuitry.study.sections.scoreboards import add_scoreboard, scoreboard_findings
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 FORMAT = "circuitry scoreboard 2"
@@ -335,6 +335,7 @@ def main(config: Config) -> Written | None:
             f"Which circuits of {contest.clip.name} recover the answer?",
             f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
         )
+        report.summary(scoreboard_findings(tables["summary"]))
         add_scoreboard(report, tables)
         report.section("Are the circuits better than random ones?")
         report.table(tables["tests"], "Sufficiency and necessity against 40 random circuits as large at every site.")

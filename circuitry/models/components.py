@@ -74,10 +74,10 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
             f"Heads and neurons are those of transformer blocks, but of this {type(encoder.tower).__name__} none are "
             "known: take its channels, or name its blocks in the Chain of a reader (register_architecture)."
         )
-    if encoder.basis:
+    if encoder.error_units:
         raise InputError(
-            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.basis)} is in a feature basis: "
-            "give the encoder without autoencoders."
+            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.error_units)} is in a feature "
+            "basis: give the encoder without autoencoders."
         )
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}

@@ -80,7 +80,7 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
     bases = _checked(encoder, saes)
     mlps = {stage.site: stage.block for stage in encoder.stages if stage.block is not None}
     if replaced := {site: bases.pop(site).of_block(mlps[site]) for site in mlps if site in bases}:
-        if other := [site for site in encoder.basis if site not in mlps]:
+        if other := [site for site in encoder.error_units if site not in mlps]:
             raise InputError(
                 f"MLPs are read in latents before other sites are, but {', '.join(other)} is in a feature basis "
                 "already: give all autoencoders at once."

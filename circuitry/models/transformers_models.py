@@ -24,11 +24,13 @@ from circuitry.models.clip import Clip, checked_device
 from circuitry.models.encoder import Encoder
 from circuitry.models.transformers_towers import pooled_output, vision_kind
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 _UNUSED = ("pooler.", "mask_token")
 """Weights that no embedding depends on, which checkpoints may lack."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class TransformersClip(Clip):
     """A model of transformers with the interface of a CLIP model; see `load_clip`."""

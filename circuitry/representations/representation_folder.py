@@ -39,7 +39,7 @@ from circuitry.representations.grams import (
 from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.similarity import check_common
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, Count, Seed, checked
+from circuitry.runs.given import DISTINCT, SOME, Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.presets import StudySettings
 from circuitry.runs.progress import Bar
@@ -58,7 +58,7 @@ class RepresentationSettings(StudySettings):
 
     n_images: Count | None = 50
     """Most images per class and domain, chosen by ``seed``; None for all."""
-    sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
+    sites: Annotated[tuple[str, ...] | None, DISTINCT, SOME] = None
     """Sites to represent; default: all."""
     seed: Seed = 0
     """Seed of the choice of images."""

@@ -4,7 +4,6 @@ A script imports this module first, before torch: OpenMP reads the variables tha
 and timm does not find wandb, which nobody uses, and which leaves folders behind in a process that is killed.
 """
 
-import errno
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ import tyro
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked, fitting
+from circuitry.runs.path_refusals import sentence_of
 from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
@@ -35,22 +35,7 @@ sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as the import
 
 Config = TypeVar("Config")
 
-_FULL = "The disk of {} is full: free some space, and the same command goes on from what is finished."
-_NOT_ALLOWED = "{} may not be read or written by this user: change its permissions, or give another folder."
-_NO_FOLDER = "{} is needed as a folder, but there is a file on the way: remove it, or give another folder."
 STUDY_HELP = "With --study the defaults are the study's, wherever they differ; what is given besides still holds."
-SENTENCES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EROFS: "{} lies on a disk that can only be read: give a folder that can be written.",
-    errno.EACCES: _NOT_ALLOWED,
-    errno.EPERM: _NOT_ALLOWED,
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,
-    errno.EISDIR: "{} is a folder, but a file is needed there: remove it, or give another path.",
-    errno.ENAMETOOLONG: "The name {} is too long for this disk: shorten the names of classes, domains or folders.",
-}
-"""What to tell of an error of the operating system that a user can mend, with the path it is about."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +83,7 @@ def run_script(
 
     ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so;
     `General` has the options that every command takes. What ``main`` returns (`Outcome`) is printed at the end.
-    Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
+    Errors that a user can mend (of input, and those of `sentence_of`) end the process with status 2 and their message;
     an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -121,9 +106,9 @@ def run_script(
     except InputError as error:
         _end(str(error))
     except OSError as error:
-        if error.errno not in SENTENCES:
+        if (sentence := sentence_of(error)) is None:
             raise
-        _end(SENTENCES[error.errno].format(error.filename or "the results"))
+        _end(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         print(f"interrupted; this goes on from what is finished: {_again()}", file=sys.stderr)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from typing import Any, ClassVar, TypeVar
 
+from circuitry.runs.given import checked
+
 Settings = TypeVar("Settings", bound="StudySettings")
 
 
@@ -65,7 +67,7 @@ def with_defaults(settings: type[Settings], values: Mapping[str, Any]) -> type[S
     changed = [(f.name, f.type, field(default=values[f.name])) for f in fields(settings) if f.name in values]  # type: ignore[arg-type]
     made = make_dataclass(settings.__name__, changed, bases=(settings,), frozen=True, kw_only=True)
     made.__module__, made.__doc__ = settings.__module__, settings.__doc__
-    return made
+    return checked(made)
 
 
 def study_markdown(settings: Mapping[str, type[StudySettings]]) -> str:

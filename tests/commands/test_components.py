@@ -55,7 +55,7 @@ def test_effects_texts_and_ablations_are_written(study: Path) -> None:
 
 
 def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, found = script("components"), list[AttributionGraph]()
+    module, found = command_module("components"), list[AttributionGraph]()
     config = module.Config(checkpoint=study / "weights.pt", data=study / "images", n_images=1)
     clip, images = config.clip(), config.images()
 

@@ -19,9 +19,10 @@ from typing import Annotated
 import pytest
 import tyro
 
-from circuitry.reports.page import StaticImages, Written
+from circuitry.reports.figure_files import StaticImages
+from circuitry.reports.page import Written
 from circuitry.runs import InputError, file_lock, progress, run_script, short_waits
-from circuitry.runs.command_line import SENTENCES
+from circuitry.runs.path_refusals import SENTENCES
 from circuitry.training import TrainingWork
 from tests.support.scripts import EXPERIMENTS
 
@@ -73,6 +74,7 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     assert "goes on from what is finished: python script" in capsys.readouterr().err
 
 
+TASKS, WORKERS = {"busy": 2, "idle": 1, "more tasks than workers": 4}, 2
 ENDED = """
 import os, signal, sys, time
 from functools import partial
@@ -96,8 +98,8 @@ def work(out, number):
             (out / f"{number}.tidied").touch()
 
 def main(config):
-    with spawned_processes(2) as pool:
-        for one in [pool.submit(work, config.out, number) for number in range(2)]:
+    with spawned_processes(WORKERS) as pool:
+        for one in [pool.submit(work, config.out, number) for number in range(TASKS)]:
             one.result()
 
 if __name__ == "__main__":
@@ -105,16 +107,19 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("tasks", TASKS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
-def test_children_end_with_a_script(number: signal.Signals, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(ENDED)
+def test_children_end_with_a_script(number: signal.Signals, tasks: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ENDED.replace("WORKERS", str(WORKERS)).replace("TASKS", str(TASKS[tasks])))
     command = [sys.executable, str(tmp_path / "script.py"), "--out", str(tmp_path)]
+    begun = range(min(TASKS[tasks], WORKERS))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as script:
-        pids = [wait_for(tmp_path / f"{i}.pid") for i in range(2)]
+        pids = [wait_for(tmp_path / f"{i}.pid") for i in begun]
         script.send_signal(number)
         _, said = script.communicate(timeout=20)
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids))
-    for i in range(2):
+    assert {path.stem for path in tmp_path.glob("*.pid")} == set(map(str, begun))  # and no other task was begun
+    for i in begun:
         with file_lock(tmp_path, str(i), wait=False):
             assert (tmp_path / f"{i}.tidied").exists() == (number == signal.SIGTERM)
     if number == signal.SIGTERM:
@@ -163,7 +168,20 @@ def test_results_into_a_file_are_refused_in_a_sentence(tmp_path: Path, capsys: p
         assert str(path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "a bad disk"), ValueError("a bug")])
+def test_a_full_disk_is_a_sentence_without_a_path(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Config) -> None:
+        raise OSError(errno.ENOSPC, "")  # of writing into an open file
+
+    with pytest.raises(SystemExit):
+        run(main)
+    said = capsys.readouterr().err
+    assert "full" in said
+    assert "None" not in said
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "a bad disk"), ValueError("a bug"), OSError(errno.EACCES, "a bug without a path")]
+)
 def test_any_other_error_keeps_its_traceback(error: Exception) -> None:
     def main(config: Config) -> None:
         raise error
