@@ -7,6 +7,7 @@ import pandas as pd
 from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.page import Finding
+from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 
 _WHOLE, _NOTHING = 0.8, 0.2
 """A circuit that reaches this share of the model's measure is enough; what stays below the second has next to none."""
@@ -47,7 +48,7 @@ def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: 
     kept, random, rest = (table.loc[name] for name in KINDS_OF_CIRCUITS)
     n, others = int(curve.own.sum()), int((~curve.own).sum())
     if reason := str(kept["reason"]):
-        claim = f"Is it enough, and is it needed? It cannot be told: {reason}."
+        claim = f"Is it enough, and is it needed? {UNKNOWN}: {reason}."
         return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
     beaten = tests.loc["sufficiency"]
@@ -81,18 +82,18 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
 
 def _enough(kept: "pd.Series[float]", beaten: "pd.Series[float]", n: int) -> str:
     if n < 2:
-        return "It cannot be told"
+        return UNKNOWN
     if not beaten["holds"] or kept["value"] < _NOTHING:
-        return "No"
-    return "Yes" if kept["value"] >= _WHOLE else "Partly"
+        return NO
+    return YES if kept["value"] >= _WHOLE else PARTLY
 
 
 def _needed(rest: "pd.Series[float]", worse: "pd.Series[float]", n: int) -> str:
     if n < 2:
-        return "It cannot be told"
+        return UNKNOWN
     if not worse["holds"]:
-        return "No"
-    return "Yes" if rest["value"] <= _NOTHING else "Partly"
+        return NO
+    return YES if rest["value"] <= _NOTHING else PARTLY
 
 
 def _percent(row: "pd.Series[float]") -> str:
