@@ -23,6 +23,7 @@ from circuitry.runs import InputError, run_script, versions
 from circuitry import Comparison, GraphFolder
 from circuitry.comparison import compare_models
 from circuitry.reports import Report, write_results
+from circuitry.study.sections.relations import models_agree
 
 import pandas as pd
 
@@ -63,6 +64,7 @@ def main(config: Config) -> None:
         "accuracy": pd.concat([accuracy(folder, name) for folder, name in zip(config.runs, names, strict=True)]),
     }
     report = Report("Do circuits of domains agree over networks?", f"{', '.join(names)}; each network counts once.")
+    report.summary([models_agree(tables["over_models"])])
     for title, text in TEXTS.items():
         report.section(title.replace("_", " "))
         report.table(tables[title], text)

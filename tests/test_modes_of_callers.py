@@ -50,7 +50,7 @@ from circuitry.circuits import (
     pooling_pairs,
     position_graph,
 )
-from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.interventions import (
     AblationSettings,
     CausalChecks,
@@ -194,7 +194,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     "judge_circuit": lambda w: judge_circuit(replace(w.task, sites=("attnpool",)), w.graph, FEW, minimality=False),
     "learn_masks": lambda w: learn_masks(w.task, [0.3], MASKS),
     "patch_effects": lambda w: patch_effects(w.task, by="site"),
-    "patched": lambda w: w.patched(Patch("layer4.0", Counterfactual(w.others), units=[0, 2])),
+    "patched": lambda w: w.patched(Patch("layer4.0", Counterfactual(w.others[:1]), units=[0, 2])),
     "Counterfactual": lambda w: Counterfactual(w.others).run(w.encoder, LAST),
     "logit_pixels": lambda w: logit_pixels(w.task, w.circuit),
     "unit_pixels": lambda w: unit_pixels(w.task, "layer4.0", 1),

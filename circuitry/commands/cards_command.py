@@ -29,7 +29,6 @@ from circuitry.reports import link_pages
 from circuitry.reports.sections.units import unit_report
 from circuitry.runs import Work, WorkSettings
 from circuitry.study import QuickstartModel
-from circuitry.study.mixtures import caption_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,8 @@ def make(config: Config, work: Work) -> CardFolder:
     """Do one process's share of the cards."""
     clip = config.clip(work.rank)
     asked = {field.name: getattr(config, field.name) for field in fields(CardSettings)}
-    if config.vocabulary is None and (config.data / "captions.tsv").is_file():
-        asked["vocabulary"] = caption_words(config.data)  # a small model knows no others
+    if config.vocabulary is None:
+        asked["vocabulary"] = config.known_words
     return unit_cards(clip, config.images(), GraphFolder(config.circuits), config.out, work=work, **asked)
 
 

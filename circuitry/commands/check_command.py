@@ -18,25 +18,27 @@ circuits are kept at all sites at once, look at selectivity before faithfulness.
 
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
+    circuitry explore --comparisons runs/transfer/comparisons    # transfer in the explorer
     circuitry check --model RN50 --checkpoint epoch_32.pt --data DomainNet \
         --circuits runs/domainnet/circuits --out runs/domainnet/faithfulness
     torchrun --nproc-per-node 8 -m circuitry check --device cuda ...    # the curves on eight GPUs
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from circuitry import CausalChecks, GraphFolder, compare_domains
+from circuitry import CausalChecks, Comparison, GraphFolder, compare_domains
 from circuitry.interventions import (
     CheckSettings,
     FaithfulnessCurve,
     check_attribution,
     compare_rules,
+    compare_transfer,
     curves_by_domain,
     transfer_matrix,
     transfer_over_depth,
@@ -140,6 +142,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> None:
     for measure in ("faithfulness", "selectivity"):
         tables[f"{measure}_one_site"] = curves_by_domain(alone, measure)
     tables |= {"rules_against_patching": rules, "planted": planted, "attribution_against_patching": check.points}
+    tables["scores_across_sites"] = check.across_sites()
     marks, checked_on = domain_marks(checks.images.domains), checks.chosen.in_words
     report = Report(
         f"Do the circuits of {checks.clip.name} recover its answer?",
@@ -230,7 +233,18 @@ def write_transfer(config: Config, checks: CausalChecks) -> None:
     add_causal_guide(report, first.settings, checked_on)
     add_transfer(report, transfer, similarity, marks, choose_sites(first))
     add_interchange(report, exchanged, marks)
-    write(config, checks, report, tables, [name for name in tables if name != "transfer"])
+    small = [name for name in tables if name != "transfer"]
+    write(config, checks, report, tables, small, compared(transfer))
+
+
+def compared(transfer: pd.DataFrame) -> dict[str, Comparison]:
+    """Return transfer as comparisons, which explore.py shows; none where the model has no lead over the baseline."""
+    alone = transfer[transfer["sites"] != "all"]
+    transfer = alone if len(alone) else transfer
+    known = matrices(transfer).notna().any()
+    values = [value for value in ("faithfulness", "selectivity") if known.get(value, False)]
+    found = [compare_transfer(transfer, value) for value in values]
+    return {one.measure: one for one in found}
 
 
 def matrices(transfer: pd.DataFrame) -> pd.DataFrame:
@@ -254,7 +268,9 @@ def write(
     report: Report,
     tables: dict[str, pd.DataFrame],
     small: Sequence[str] | None = None,
+    comparisons: Mapping[str, Comparison] | None = None,
 ) -> None:
-    """Write the report and its tables, and say where they are."""
+    """Write the report, its tables and comparisons, and say where they are."""
     listings = listings_of_records(record for key in checks.chosen.keys for record in checks.chosen.own(key))
-    print(write_results(report, tables, config.folder, config.results, checks.provenance, small, listings))
+    provenance = checks.provenance
+    print(write_results(report, tables, config.folder, config.results, provenance, small, listings, comparisons))

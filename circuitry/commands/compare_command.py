@@ -29,6 +29,8 @@ from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, 
 from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
+from circuitry.interventions import FaithfulnessCurve, curves_by_domain
+from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.circuit_pages import write_circuit_pages
@@ -37,13 +39,15 @@ from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import (
     circuit_findings,
     comparison_report,
+    found_report,
 )
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
 from circuitry.runs import ALONE, InputError, Work, WorkSettings
 from circuitry.study import ShuffledImages, accuracy_kinds
+from circuitry.study.circuit_tests import curves_on_unseen
 from circuitry.study.domain_apart import apart_over_depth, group_means, means_without
-from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
+from circuitry.study.sections.causal_curves import add_answers, works_findings
 from circuitry.training import zero_shot_accuracy
 
 TIMED = 2
@@ -96,6 +100,8 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     robustness: int = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none."""
+    n_tested: int = 4
+    """Images per class and domain, other ones, that circuits are tested on, beside random units; 0 for none."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
 
@@ -120,13 +126,15 @@ def main(config: Config) -> None:
     if not graphs:
         raise InputError(f"No circuit was found: none of the {len(images)} images in {images.root} can be read.")
     accuracy = measured_accuracy(config, images) if config.accuracy else None
+    curves = tested(config, planned(config, config.work()), config.work())
     if any(len({d for c, d in graphs if c == name}) > 1 for name in graphs.classes):
-        report, tables, comparisons = compared(config, graphs, images, accuracy)
+        report, tables, comparisons = compared(config, graphs, images, accuracy, curves)
     else:
-        report, tables, comparisons = nothing_compared(graphs, images, accuracy), {}, {}
+        report, tables, comparisons = nothing_compared(config, graphs, images, accuracy, curves), {}, {}
     tables |= {} if accuracy is None else {"accuracy": accuracy}
+    tables |= {measure: curves_by_domain(curves, measure) for measure in CURVE_MEASURES} if curves else {}
     provenance = {
-        "weights": config.weights_file or config.pretrained,
+        "weights": config.checkpoint or config.pretrained,
         "data": config.data,
         "sae": list(config.sae),
         **graphs.settings,
@@ -177,6 +185,12 @@ def extract_share(config: Config, work: Work) -> None:
     plan.run(work)
     if len(plan.images.domains) > 1:
         extract_variants(plan, config.robustness, work)
+    tested(config, plan, work)
+
+
+def tested(config: Config, plan: Extraction, work: Work) -> list[FaithfulnessCurve]:
+    """Test the circuits on images that they were not found on."""
+    return curves_on_unseen(plan, config.n_tested, config.out / "faithfulness", work)
 
 
 def estimate(plan: Extraction, work: Work) -> None:
@@ -199,7 +213,11 @@ def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
 
 
 def compared(
-    config: Config, graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None
+    config: Config,
+    graphs: GraphFolder,
+    images: DomainFolder,
+    accuracy: pd.DataFrame | None,
+    curves: list[FaithfulnessCurve],
 ) -> tuple[Report, dict[str, pd.DataFrame], dict[str, Comparison]]:
     """Compare the circuits, print the domain-by-domain similarity, and return report, tables and comparisons."""
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
@@ -222,10 +240,10 @@ def compared(
         graphs,
         images,
         config.pair or least_similar(comparisons["edge_jaccard"]),
-        after_images=None if accuracy is None else lambda report, marks: add_accuracy(report, accuracy, marks),
+        after_images=partial(add_answers, accuracy, curves),
     )
     order = order_stability(graphs, extract_variants(planned(config, config.work()), config.robustness, config.work()))
-    report.summary(circuit_findings(comparisons, order.table))
+    report.summary([*works_findings(curves), *circuit_findings(comparisons, order.table)])
     add_order_stability(report, order)
     stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
@@ -239,17 +257,28 @@ def compared(
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))
         tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], config.apart)
         tables |= {f"{name}_without": means_without(one, config.apart) for name, one in comparisons.items()}
+    draw_circuits(config, graphs)
+    print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
+    return report, tables, comparisons
+
+
+def draw_circuits(config: Config, graphs: GraphFolder) -> None:
+    """Draw every circuit where that is asked for."""
     if config.draw_circuits:
         index = write_circuit_pages(
             graphs, config.out / "drawn", edges_per_node=config.edges_per_node, any_sign=config.any_sign
         )
         print(f"every circuit: {index}")
-    print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
-    return report, tables, comparisons
 
 
-def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None) -> Report:
-    """Return a report that says which circuits there are, and why none were compared."""
+def nothing_compared(
+    config: Config,
+    graphs: GraphFolder,
+    images: DomainFolder,
+    accuracy: pd.DataFrame | None,
+    curves: list[FaithfulnessCurve],
+) -> Report:
+    """Return a report of the circuits, which says why none were compared."""
     domains = sorted(graphs.domains)
     reason = (
         f"Nothing was compared: that takes a class with circuits in at least two domains, and each of the "
@@ -257,9 +286,17 @@ def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.Dat
         f"that have images in them. The {len(graphs)} circuits are in {graphs.path}: read them with GraphFolder."
     )
     print(reason)
-    report = Report(f"Circuits of {graphs.manifest['config']['model']}", reason)
-    if accuracy is not None:
-        add_accuracy(report, accuracy, domain_marks(images.domains))
+    report = found_report(
+        f"Circuits of {graphs.manifest['config']['model']}",
+        reason,
+        graphs,
+        images,
+        edges_per_node=config.edges_per_node,
+        any_sign=config.any_sign,
+        after_images=partial(add_answers, accuracy, curves),
+    )
+    report.summary(works_findings(curves))
+    draw_circuits(config, graphs)
     return report
 
 

@@ -9,7 +9,7 @@
 
 That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
 
-    circuitry components --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
+    circuitry components      # vit-tiny, on the images of the quickstart
     circuitry components --model ViT-B-32 --pretrained openai --data DomainNet --out runs/components
 """
 
@@ -33,10 +33,12 @@ from circuitry.circuits import (
     score_edges,
     text_span,
 )
+from circuitry.comparison.significance import LEVEL
 from circuitry.data import ImageRecord, readable
 from circuitry.models import ResidualStream, Task, image_batches, mean_baseline
-from circuitry.reports import Report, write_results
+from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import component_heatmap, position_heatmap
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.runs import Work, versions
 from circuitry.study import QuickstartModel, mean_ablation_accuracy
 from circuitry.study.charts import position_moves
@@ -51,8 +53,6 @@ class Config(QuickstartModel):
 
     model: str = "vit-tiny"
     """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
-    checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
     out: Path = Path("runs/components")
     """Folder of tables and report."""
     results: Path | None = None
@@ -151,8 +151,8 @@ def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: Domai
     table, names = edges.table(), edge_names(edges)
     moving = table["downstream_site"].str.endswith((".k", ".v")) & (table["upstream_site"] != "embed")
     edge = names[int(table["score"].where(moving, 0).abs().to_numpy().argmax())]
-    lost = -moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]
-    return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", lost, clip.shown(own[:1])[0])
+    moves = moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]
+    return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", moves, clip.shown(own[:1])[0])
 
 
 def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
@@ -164,6 +164,7 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> R
     """Put tables and figures on a page."""
     report = Report(f"Heads and MLPs of {clip.name}", "What each adds to the answer, and what the answer needs.")
     effects, accuracy = tables["direct_effects"], tables["mean_ablation"]
+    report.summary([which_matters(effects, accuracy), what_heads_write(tables["texts"])])
     report.section("Direct effects")
     figure = component_heatmap(effects, title="What does each component add to the answer directly?", measure=EFFECT)
     report.figure(
@@ -178,12 +179,11 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> R
     )
     report.figure(figure, f"Zero-shot accuracy; whole model {whole:.3f}. {agreement(effects, accuracy)}")
     report.section("Texts that span what heads write")
-    first = tables["texts"].query("rank == 1")
-    above = int((first["together"] > first["chance"]).sum())
+    above, n_heads = named_heads(tables["texts"])
     report.table(
         tables["texts"],
         "Greedy basis of texts, with the share of the variance over images; chance is what as many directions without "
-        f"meaning explain in 95 of 100 draws, most what any can. Of {len(first)} heads {above} have a first text above "
+        f"meaning explain in 95 of 100 draws, most what any can. Of {n_heads} heads {above} have a first text above "
         "chance: the names of the others are not to be trusted.",
     )
     report.section("Where an edge carries")
@@ -196,6 +196,37 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> R
     )
     report.figure(figure, "The same by the pair of positions that the head moves it between, the strongest ones.")
     return report
+
+
+def which_matters(effects: pd.DataFrame, accuracy: pd.DataFrame) -> Finding:
+    """Answer whether direct effects say which heads and MLPs the model needs."""
+    both = effects.merge(accuracy, on=["block", "component"])
+    known = both[ACCURACY].nunique() > 1
+    p = float(stats.spearmanr(both[EFFECT], -both[ACCURACY]).pvalue) if known else float("nan")
+    return Finding(
+        f"Do direct effects say which components the model needs? {PARTLY if p < LEVEL else UNKNOWN}. "
+        f"{agreement(effects, accuracy)}",
+        f"Over {len(both)} components, p {p:.2g}; without one component the others may take its place.",
+        f"Other images; {ANOTHER_MODEL}.",
+    )
+
+
+def what_heads_write(texts: pd.DataFrame) -> Finding:
+    """Answer whether texts name what heads write."""
+    above, n_heads = named_heads(texts)
+    told = NO if not above else YES if above == n_heads else PARTLY
+    return Finding(
+        f"Do texts name what heads write? {told}: the first text of {above} of {n_heads} heads explains more than "
+        "chance.",
+        "Chance: what as many directions without meaning explain in 95 of 100 draws.",
+        "Other texts; more images.",
+    )
+
+
+def named_heads(texts: pd.DataFrame) -> tuple[int, int]:
+    """Return how many heads have a first text above chance, and how many there are."""
+    first = texts.query("rank == 1")
+    return int((first["together"] > first["chance"]).sum()), len(first)
 
 
 def agreement(effects: pd.DataFrame, accuracy: pd.DataFrame) -> str:

@@ -23,6 +23,7 @@ import pandas as pd
 from circuitry.comparison import Comparison, compare_models
 from circuitry.reports import Report, write_results
 from circuitry.runs import InputError, versions
+from circuitry.study.sections.relations import models_agree
 
 MODEL = ["model", "setting", "test_domain"]
 """Columns that identify a row of the table over seeds."""
@@ -54,6 +55,7 @@ def main(config: Config) -> None:
         "Which settings make domains share features?",
         f"Feature sharing of the test domain with the other domains in {len(runs)} models, {config.group} classes.",
     )
+    report.summary([models_agree(tests)] if len(tests) else [])
     report.section("Feature sharing by setting and test domain")
     report.table(
         table.fillna({"test_domain": "–"}),

@@ -21,7 +21,7 @@ from tyro.conf import Positional
 
 from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
-from circuitry.reports.page import write_figure
+from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError
 from circuitry.study import charts as study_charts
 from circuitry.study.charts.cost_scatter import cost_against_quality
@@ -115,9 +115,9 @@ def emoji_ratios(tables: Path, title: str) -> go.Figure:
     return heatmap(tables, "edge_jaccard_ratio_matrix", title, "edge Jaccard index, ratio to the ceiling")
 
 
-@figure("Which measures tell circuits apart?", "measures")
+@figure("Which measures tell circuits apart? (dotted: guessing)", "measures")
 def measures(tables: Path, title: str) -> go.Figure:
-    return measure_panels(table(tables, "measures"))
+    return measure_panels(table(tables, "measures"), title=title)
 
 
 @figure("How much of a model does a circuit need?", "faithfulness")
@@ -141,20 +141,22 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     at_site = table(tables, "matrices").query("sites == @site")
     transfer = at_site.pivot(index="circuit of", columns="images of", values="selectivity")
     similarity = matrix(tables, "edge_jaccard_matrix")
-    return charts.transfer_beside_similarity(transfer, similarity, measure=f"selectivity at {site}", clustered=True)
+    measure = f"selectivity at {site}"
+    return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
 
 
-@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet")
+@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet_body")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
     curves = table(tables, "curves").query(f"{MEAN_MARGIN} and measure == 'selectivity'")
-    return size_curves(with_settings(curves), "selectivity", title)
+    budgets = curves["budget"].where(curves["budget"] != curves["method"], "own counts")
+    return size_curves(curves.assign(method=curves["method"] + ", " + budgets), "selectivity", title)
 
 
 @figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
     named = {name: with_settings(table(tables, f"{name}/summary").query(MEAN_MARGIN)) for name in MODELS}
     parts = [part.assign(setting=MODELS[name]) for name, part in named.items()]
-    return cost_against_quality(pd.concat(parts, ignore_index=True))
+    return cost_against_quality(pd.concat(parts, ignore_index=True), title=title)
 
 
 @figure("Which edges tell a class from others? Vision transformer, drawn images", "scoreboard/components")
@@ -214,12 +216,6 @@ def separation(tables: Path, title: str) -> go.Figure:
     return charts.separation_panels(summary, PANELS, table(tables, "by_seed"), references, title=title)
 
 
-@figure("What must a model have seen to recognise new classes of a style?", "generalization")
-def accuracy_by_setting(tables: Path, title: str) -> go.Figure:
-    rows, marks = main_settings(table(tables, "told_apart")), charts.domain_marks(DOMAINNET_ROUND)
-    return study_charts.settings_bars(rows, title=title, marks=marks)
-
-
 @figure("Does accuracy on photographs foretell accuracy on drawings?", "generalization")
 def effective_robustness(tables: Path, title: str) -> go.Figure:
     return study_charts.robustness_scatter(main_model(table(tables, "robustness")), title=title)
@@ -237,18 +233,21 @@ def compared_settings(tables: Path, title: str, *, choose: Callable[[pd.DataFram
     return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
-for _name, _choose, _title in (
-    ("architectures", partial(side_by_side, column="model"), "Do architectures differ?"),
-    ("base_sets", partial(side_by_side, column="base"), "Does more natural data help?"),
-    ("supervised_against_clip", partial(side_by_side, column="trained"), "Does language help?"),
+for _name, _choose, _title, _results in (
     (
-        "imagenet_sketch",
-        partial(renamed_settings, names=SKETCH_PAIRS),
-        "Do sketches of other classes replace the domain?",
+        *("accuracy_by_setting", main_settings),
+        *("What must a model have seen to recognise new classes of a style?", COMMITTED / "generalization"),
     ),
-    ("aligned_captions", partial(renamed_settings, names=CAPTION_PAIRS), "Do captions that name no style help?"),
+    ("architectures", partial(side_by_side, column="model"), "Do architectures differ?", None),
+    ("base_sets", partial(side_by_side, column="base"), "Does more natural data help?", None),
+    ("supervised_against_clip", partial(side_by_side, column="trained"), "Does language help?", None),
+    (
+        *("imagenet_sketch", partial(renamed_settings, names=SKETCH_PAIRS)),
+        *("Do sketches of other classes replace the domain?", None),
+    ),
+    ("aligned_captions", partial(renamed_settings, names=CAPTION_PAIRS), "Do captions that name no style help?", None),
 ):
-    FIGURES[_name] = RegisteredFigure(partial(compared_settings, choose=_choose), _title, None)
+    FIGURES[_name] = RegisteredFigure(partial(compared_settings, choose=_choose), _title, _results)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")

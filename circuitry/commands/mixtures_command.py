@@ -35,7 +35,7 @@ from circuitry.data import ImageRecord
 from circuitry.data.file_check import MissingFiles
 from circuitry.data.imagenet_classes import class_key, study_held_out
 from circuitry.data.names import chosen_names
-from circuitry.reports.page import write_figure
+from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError, StudySettings
 from circuitry.study.charts import mixture_bars
 from circuitry.study.mixtures import (

@@ -16,6 +16,7 @@ refuted here by a domain whose circuits are significantly less similar than quic
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, Task, load_clip
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, load_clip
 from circuitry.circuits import Extraction, ExtractionSettings, compare_domains
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
@@ -39,8 +40,9 @@ from circuitry.interventions import (
     curves_by_domain,
 )
 from circuitry.models.options import UnitKind
-from circuitry.reports import write_results
+from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
+from circuitry.reports.figures.style import Mark
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.stability import add_order_stability
@@ -50,7 +52,7 @@ from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixtu
 from circuitry.study.mixtures.selection import admitted
 from circuitry.study.quickstart_model import QUICKSTART
 from circuitry.study.sections.accuracies import add_accuracy
-from circuitry.study.sections.causal_curves import add_faithfulness
+from circuitry.study.sections.causal_curves import add_faithfulness, faithfulness_findings
 from circuitry.study.sections.score_checks import add_attribution_check, add_pixels
 from circuitry.study.sections.transfers import add_transfer
 from circuitry.study.toy import DrawingSettings, write_toy
@@ -205,8 +207,7 @@ def test_circuits(config: Config, checks: CausalChecks, work: Work) -> tuple[lis
 
 def check_all(config: Config, checks: CausalChecks, work: Work) -> Checked:
     """Return the tests of all circuits, and check the attribution of one."""
-    task = Task(checks.clip.encoder, checks.found_on(*SHOWN), checks.metric_of(*SHOWN), work=work)
-    check = check_attribution(task, checks.graphs[SHOWN])
+    check = check_attribution(checks.task_found_with(SHOWN, work), checks.graphs[SHOWN])
     return Checked(*test_circuits(config, checks, work), check, *checks.pixels(*SHOWN))
 
 
@@ -216,6 +217,11 @@ def write_report(
     """Compare the circuits, write tables, figures and the report, and say where they are."""
     clip, images, graphs = checks.clip, checks.images, checks.graphs
     seen = [name for name in images.classes if name not in config.held_out]
+
+    def add_answers(report: Report, marks: Mapping[str, Mark]) -> None:
+        add_accuracy(report, accuracy, marks, test_domain=config.test_domain)
+        add_faithfulness(report, checked.curves, marks)
+
     comparisons = compare_domains(graphs, {"held-out": config.held_out, "seen": seen})
     report = comparison_report(
         "Are the circuits of a small CLIP shared between styles?",
@@ -227,12 +233,11 @@ def write_report(
         graphs,
         images,
         (config.held_out[0], "real", config.test_domain),
-        after_images=lambda report, marks: add_accuracy(report, accuracy, marks, test_domain=config.test_domain),
+        after_images=add_answers,
     )
-    report.summary(circuit_findings(comparisons, stability.table))
+    report.summary([*faithfulness_findings(checked.curves, []), *circuit_findings(comparisons, stability.table)])
     add_order_stability(report, stability)
     marks = domain_marks(images.domains)
-    add_faithfulness(report, checked.curves, marks)
     sites = comparisons["node_overlap"].sites
     add_transfer(report, checked.transfer, comparisons["edge_jaccard"].matrix(), marks, sites)
     add_attribution_check(report, checked.attribution, sites, " in ".join(SHOWN))

@@ -68,7 +68,7 @@ from circuitry.study import (
     tests_of,
     unit_overlap,
 )
-from circuitry.study.sections.scoreboards import add_scoreboard
+from circuitry.study.sections.scoreboards import add_scoreboard, scoreboard_findings
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 FORMAT = "circuitry scoreboard 2"
@@ -96,7 +96,7 @@ class Config(WorkSettings, QuickstartModel):
     n_others: int = 18
     """Images of other classes, likewise."""
     methods: tuple[str, ...] = METHODS
-    """site-path, input-path, gradient, patching, learned; see `find_circuit`."""
+    """site-path, input-path, gradient, fisher, patching, learned; see `find_circuit`."""
     budgets: tuple[str, ...] = (*BUDGETS, LEARNED)
     """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
     site as the mask keeps)."""
@@ -334,6 +334,7 @@ def main(config: Config) -> None:
             f"Which circuits of {contest.clip.name} recover the answer?",
             f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
         )
+        report.summary(scoreboard_findings(tables["summary"]))
         add_scoreboard(report, tables)
         report.section("Are the circuits better than random ones?")
         report.table(tables["tests"], "Sufficiency and necessity against 40 random circuits as large at every site.")

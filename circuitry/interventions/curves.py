@@ -182,8 +182,6 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     Example:
         >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).table()
     """
-    if not curves:
-        raise InputError("Pooling needs at least one curve, but there were none.")
     for name in ("fractions", "ranking", "n_units", "settings"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
             raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")

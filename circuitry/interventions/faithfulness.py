@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
+from tqdm import tqdm
 
 from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
 from circuitry.circuits.edges import Edges
@@ -172,9 +173,14 @@ def measure_metric(
     return values, np.arange(values.shape[1]) < n_own
 
 
-def measure_each(task: Task, circuits: Iterable[Kept]) -> Float[np.ndarray, "circuits images"]:
-    """Return the metric of every image, and of the others, under each of any number of circuits."""
+def measure_each(
+    task: Task, circuits: Iterable[Kept], total: int, what: str = "circuits"
+) -> Float[np.ndarray, "circuits images"]:
+    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all."""
     left, parts = iter(circuits), list[np.ndarray]()
-    while some := list(islice(left, AT_ONCE)):
-        parts.append(measure_metric(task, some)[0])
+    quiet = replace(task, work=replace(task.work, progress=False))
+    with tqdm(total=total, desc=what, unit="circuit", disable=not task.work.progress) as bar:
+        while some := list(islice(left, AT_ONCE)):
+            parts.append(measure_metric(quiet, some)[0])
+            bar.update(len(some))
     return np.concatenate(parts)

@@ -11,7 +11,7 @@ A ranking of units one by one does not find such a set; this searches for it as 
 3. Scores start from how much the answers depend on each gate (`answers`). Where all start alike, the first units to
    go are those whose loss happens to raise the answers on these few images, which does not hold for unseen ones.
 4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
-   from the first step collapses: no gradient passes a site that is closed. Of several shares each is a stage of its
+   from the first step collapses: no gradient passes a site that is closed. Each of several shares is a stage of its
    own, which begins with the scores of the one before.
 5. Logistic noise on the scores drives gates apart, and lets closed units come back; it fades with the shrinking.
 6. Steps are in units of the root mean square of the gradients of all scores together. Adam takes that mean score by
@@ -43,7 +43,7 @@ from circuitry.runs.given import SOME, Count, Seed, Share, checked, one_of
 SHRINKING = 0.7
 """Share of a size's steps over which the size falls."""
 LEARNING_RATE = 0.3
-"""Of the scores, whose unit is that of the logistic noise."""
+"""Learning rate of the scores, which are in the unit of the logistic noise."""
 NOISE = 1.0
 """Scale of the logistic noise on the scores at the first step; it falls to 0 with the shrinking."""
 START_WEIGHT = 3.0

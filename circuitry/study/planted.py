@@ -44,12 +44,11 @@ RULES = {
     "midpoint 10": midpoint_rule(10),
     "gradient x activation": left_rule(1),
 }
+"""One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
 EXACT, CUTS = "exact patching", "edge cuts"
 LEARNED_MASKS = "learned masks"
 SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
 """Methods of `find_circuit`, of units; masks are also learned on edges."""
-PLANTED_METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
-"""Scored methods. One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
 
 MASK_SIZE = 0.2
 """Share of units that learned masks keep, near that of the planted ones; half of it for edges."""

@@ -153,7 +153,7 @@ def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
     assert found[["mean", "low", "high"]].tolist() == pytest.approx([0.4, 0.4 - 2.5412, 0.4 + 2.5412], abs=1e-3)
     assert found[["circuits", "worst at", "not converging", "image"]].tolist() == [2, "late", 10, 18]
     assert found["worst"] == pytest.approx(0.6)
-    rule = MeasuredRule(midpoint_rule(4), {"early": 0.3, "late": 0.5, "input": 9}, ("early", "late"))
+    rule = MeasuredRule(midpoint_rule(4), {"early": 0.3, "late": 0.5, "input": 9}, ("early", "late"), 0.01)
     table = table.assign(**{"node cost": 0.5, "edge cost": 0.25})
     promised = module.promise(RuleChoice(0.4, rule, rule, "midpoint-40", 1, 1), table).set_index("kind")
     columns = ["rule", "promised", "measured", "cost", "error of the study's rule"]

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from circuitry import DomainFolder
+from circuitry import Comparison, DomainFolder
+from circuitry.explorer.overview import describe_comparison
 from circuitry.interventions import MaskSettings
 from circuitry.runs import InputError
+from tests.interventions.test_transfer_tables import table as transfer_table
 from tests.support.scripts import assert_drawn, command_module, figure_of, needs_browser, script
 
 
@@ -79,6 +81,16 @@ def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quicksta
     assert_drawn(out / "report.html")
     assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
     assert not (out / "results" / "transfer.csv").exists()
+    seen = describe_comparison(Comparison.load(out / "comparisons" / "transfer_faithfulness"))
+    assert seen["directions"] == ("circuit of", "images of")
+    assert len(seen["matrix"]) == 4  # type: ignore[arg-type]
+
+
+def test_transfer_is_a_comparison_where_the_model_has_a_lead() -> None:
+    compared, table = command_module("check").compared, transfer_table().assign(accuracy=0.5)
+    assert {name: one.sites for name, one in compared(table).items()} == {"transfer_faithfulness": ("u",)}
+    assert compared(table.query("sites == 'all'"))["transfer_faithfulness"].sites == ()
+    assert compared(table.assign(full_metric=0.0)) == {}
 
 
 @needs_browser

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -10,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from circuitry.circuits import AttributionGraph, edge_names, score_edges
+from circuitry.models import ResidualStream
 from circuitry.models.architectures import register_model
 from tests.support.scripts import command_module, script
 from tests.support.towers import TEXT, VIT
@@ -49,6 +52,25 @@ def test_effects_texts_and_ablations_are_written(study: Path) -> None:
     assert tables["texts"][["chance", "most"]].notna().all(axis=None)
     page = (study / "out" / "report.html").read_text(encoding="utf-8")
     assert "It is the same without any component." in page
+
+
+def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, found = command_module("components"), list[AttributionGraph]()
+    config = module.Config(checkpoint=study / "weights.pt", data=study / "images", n_images=1)
+    clip, images = config.clip(), config.images()
+
+    def scored(*given: Any, **options: Any) -> AttributionGraph:
+        found.append(score_edges(*given, **options))
+        return found[-1]
+
+    monkeypatch.setattr(module, "score_edges", scored)
+    stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
+    shown = module.place_edge(config, clip, stream, images, weights)
+    names = [" to ".join(name) for name in edge_names(found[0].edges)]
+    scores = dict(zip(names, found[0].edges.table()["score"], strict=True))
+    score = scores[shown.edge.partition(",")[0]]
+    assert abs(score) > 1e-6
+    assert shown.moves.sum() == pytest.approx(score, rel=1e-3)
 
 
 def test_the_page_says_how_effects_and_losses_go_together() -> None:

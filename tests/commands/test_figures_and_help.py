@@ -1,10 +1,12 @@
 """Every figure is drawn, and every script says what it is for."""
 
+import json
 import logging
 import runpy
 import sys
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 
 from circuitry import InputError
@@ -29,9 +31,17 @@ OF_MADE_UP_TABLES = {"base_sets", "imagenet_sketch", "imagenet_sketch_classes", 
 def test_every_picture_is_drawn_from_committed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = {path.stem for path in FIGURES.glob("*.png")}
     assert {name for name in pictures if not name.startswith("explorer_")} == COMMITTED  # those are screenshots
-    monkeypatch.setattr(figures, "write_figure", lambda drawn, path: (drawn.write_html(path.with_suffix(".html")),))
+    headings = dict[str, str]()
+
+    def write(drawn: go.Figure, path: Path) -> tuple[Path]:
+        headings[path.name] = json.loads(drawn.to_json())["layout"]["title"]["text"]
+        return (path,)
+
+    monkeypatch.setattr(figures, "write_figure", write)
+    titled = {name: one._replace(title=f"Title of {name}") for name, one in figures.FIGURES.items()}
+    monkeypatch.setattr(figures, "FIGURES", titled)
     figures.main(figures.Config(out=tmp_path))
-    assert {path.stem for path in tmp_path.glob("*.html")} == COMMITTED
+    assert headings == {name: titled[name].title for name in COMMITTED}
 
 
 @pytest.mark.parametrize("name", sorted(figures.FIGURES.keys() - COMMITTED - OF_MADE_UP_TABLES))

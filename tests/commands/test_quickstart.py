@@ -11,7 +11,7 @@ import torch
 from circuitry import GraphFolder, InputError
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.models.architectures import register_model
-from circuitry.reports.page import StaticImages
+from circuitry.reports.figure_files import StaticImages
 from circuitry.training import ClipTraining
 from tests.commands.conftest import run_quickstart
 from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, command_module, needs_browser

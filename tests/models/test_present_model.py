@@ -36,7 +36,7 @@ from circuitry.circuits import (
     direct_vectors,
     pooling_pairs,
 )
-from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.interventions import kept_embeddings
 from circuitry.models import Counterfactual, NamedBaseline, ResidualStream
 from circuitry.representations import embed_images

@@ -10,8 +10,8 @@ import pytest
 
 from circuitry import DomainFolder, InputError
 from circuitry.reports import Report
+from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.page import StaticImages
 from circuitry.study.sections.separations import add_separation, panel_references, what_changes
 from circuitry.study.separation_summary import gather
 from tests.representations.test_embeddings import draw
