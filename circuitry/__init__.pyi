@@ -1,5 +1,6 @@
 from . import cards as cards
 from . import circuits as circuits
+from . import commands as commands
 from . import comparison as comparison
 from . import data as data
 from . import explorer as explorer

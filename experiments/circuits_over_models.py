@@ -1,6 +1,6 @@
 """Do domains differ in how much their circuits share, whatever network is looked at? The network is the unit.
 
-Reads the --out folders of experiments/compare_circuits.py, one for each network, with the same classes and domains. For
+Reads the --out folders of circuitry compare, one for each network, with the same classes and domains. For
 each measure and two domains it tests over networks whether the circuits of one are more similar to those of the other
 domains, and it lists how similar each two domains are in each network, as a share of the ceiling.
 
@@ -8,12 +8,13 @@ If drawings were photographs to a network, each pair would reach its ceiling, a 
 of their own, photo would share the least with the others in every network. One network that says the opposite refutes
 either. Three networks can give no p below 0.25, and say nothing of others when they are of one family.
 
-    for n in 0 1 2; do python experiments/compare_circuits.py --model efficientnet-lite$n --data RealStyles \
+    for n in 0 1 2; do circuitry compare --model efficientnet-lite$n --data RealStyles \
         --classes bear cup dog mailbox mushroom pig sheep tiger --domains photo clipart noto sketch \
         --n-images 2 --rule midpoint-4 --edge-rule midpoint-1 --robustness 0 --out runs/lite$n; done
     python experiments/circuits_over_models.py --runs runs/lite0 runs/lite1 runs/lite2
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +23,7 @@ from circuitry.runs import InputError, run_script, versions
 from circuitry import Comparison, GraphFolder
 from circuitry.comparison import compare_models
 from circuitry.reports import Report, write_results
+from circuitry.study.sections.relations import models_agree
 
 import pandas as pd
 
@@ -33,7 +35,7 @@ class Config:
     """Settings of the tables."""
 
     runs: tuple[Path, ...] = ()
-    """--out folders of compare_circuits.py, one for each network."""
+    """--out folders of circuitry compare, one for each network."""
     out: Path = Path("runs/circuits_over_models")
     """Folder for the tables and the page."""
     results: Path | None = None
@@ -44,7 +46,7 @@ def main(config: Config) -> None:
     """Gather, test, write, and print where the page is."""
     if len(config.runs) < 2:
         raise InputError(f"Networks are compared from two on, but {len(config.runs)} --runs were given.")
-    names = [str(GraphFolder(folder / "circuits").manifest["config"]["model"]) for folder in config.runs]
+    names = names_of(config.runs)
     tests, pairs, domains = [], [], []
     for measure in MEASURES:
         comparisons = {
@@ -62,6 +64,7 @@ def main(config: Config) -> None:
         "accuracy": pd.concat([accuracy(folder, name) for folder, name in zip(config.runs, names, strict=True)]),
     }
     report = Report("Do circuits of domains agree over networks?", f"{', '.join(names)}; each network counts once.")
+    report.summary([models_agree(tables["over_models"])])
     for title, text in TEXTS.items():
         report.section(title.replace("_", " "))
         report.table(tables[title], text)
@@ -77,6 +80,21 @@ TEXTS = {
     "accuracy": "Share of pictures that each network recognises among the classes of the data.",
 }
 """What each table is."""
+
+
+def names_of(runs: Sequence[Path]) -> list[str]:
+    """Return the names of the networks that runs are of, with the folder where two networks have one name.
+
+    Raises:
+        InputError: for two runs of one network.
+    """
+    configs = [GraphFolder(folder / "circuits").manifest["config"] for folder in runs]
+    for (one, mine), (other, theirs) in combinations(zip(runs, configs, strict=True), 2):
+        if mine["model_digest"] == theirs["model_digest"]:
+            raise InputError(f"Each network counts once, but {one} and {other} are of the same one: give one of them.")
+    models = [str(config["model"]) for config in configs]
+    pairs = zip(models, runs, strict=True)
+    return [f"{model} in {folder}" if models.count(model) > 1 else model for model, folder in pairs]
 
 
 def ratios(comparison: Comparison) -> pd.DataFrame:

@@ -24,7 +24,7 @@ The protocol, fixed before selectivity on unseen images was looked at:
 4. The size that reaches a target is the smallest from which on all sizes of the grid reach it; 1 where none does.
 5. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
 
-    python experiments/edge_scoreboard.py --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
+    python experiments/edge_scoreboard.py      # vit-tiny, on the images of the quickstart
 """
 
 import json
@@ -51,7 +51,7 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
 from circuitry.study.scoreboard import JOB
-from circuitry.study.sections.scoreboards import size_curves
+from circuitry.study.sections.scoreboards import scoreboard_findings, size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
 
 import numpy as np
@@ -70,8 +70,6 @@ class Config(QuickstartModel):
 
     model: str = "vit-tiny"
     """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
-    checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
     out: Path = Path("runs/edge-scoreboard")
     """Folder of tables and report."""
     results: Path | None = None
@@ -218,6 +216,7 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame]) -> Report:
     summary = tables["summary"]
     n_classes = int(summary["n_classes"].max())
     report = Report(f"Which edges of {clip.name} recover the answer?", f"Heads and MLPs, {n_classes} classes.")
+    report.summary(scoreboard_findings(summary))
     report.section("How selective and how faithful are sets of edges?")
     for measure in ("selectivity", "faithfulness"):
         curves = tables["curves"].query("measure == @measure")

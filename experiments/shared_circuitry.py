@@ -1,6 +1,6 @@
 """Does sharing explain generalization? The sharing of domains in many models, against their generalization.
 
-The input is a folder of runs (models trained on mixtures, each with a run.json, as of experiments/generalization.py).
+The input is a folder of runs (models trained on mixtures, each with a run.json, as of circuitry generalization).
 For each model and its test domain, the script measures the accuracy on classes that were held out of that domain, split
 as in the study of generalization, and the similarity of the test domain to the others: circuits (node overlap, its
 ratio to the ceiling), transfer of circuits, CKA of class means at the last site, features of a sparse autoencoder. Two
@@ -11,7 +11,7 @@ The study's main claim, that models generalize if domains share circuitry, predi
 also given accuracy on the other domains. A correlation that is not above zero refutes it, or one that vanishes without
 one model or given the accuracy on the other domains. A handful of models can show neither.
 
-    python experiments/shared_circuitry.py      # the toy's models, from experiments/generalization.py
+    python experiments/shared_circuitry.py      # the toy's models, from circuitry generalization
     python experiments/shared_circuitry.py --runs runs/study --data DomainNet --test-domains quickdraw sketch
     torchrun --nproc-per-node 8 experiments/shared_circuitry.py --device cuda ...
 """

@@ -35,9 +35,19 @@ from circuitry.interventions import (
     transfer_matrix,
 )
 from circuitry.models import Baseline, FolderSettings, FolderWork, Task, class_margin, mean_baseline
-from circuitry.reports import Report, write_results
+from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
+from circuitry.reports.sections.findings import (
+    ANOTHER_MODEL,
+    HARDLY_ANY,
+    NO,
+    PARTLY,
+    UNKNOWN,
+    YES,
+    how_much_shared,
+)
 from circuitry.study import QuickstartModel
+from circuitry.study.sections.causal_curves import WORKS_FROM
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 import numpy as np
@@ -166,9 +176,11 @@ def main(config: Config) -> None:
         f"{', '.join(sharing.classes)} in {', '.join(sharing.images.domains)}; {config.size:.0%} of the units.",
     )
     tables: dict[str, list[pd.DataFrame]] = {"levels": [], "ratios": [], "transfer": [], "interchange": []}
+    shared = []
     for method in config.methods:
         report.section(f"By {method}")
         found = overlaps(sharing, method)
+        shared.append(how_much_shared(found["other images"], f"circuits, found by {method},"))
         for ceiling, comparison in found.items():
             names = {"method": method, "ceiling": ceiling}
             tables["levels"].append(comparison.levels().assign(**names))
@@ -181,6 +193,7 @@ def main(config: Config) -> None:
         draw(report, found["other images"], transfer_matrix(moved, "selectivity"), sharing.images.domains)
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     joined["work"] = pd.concat([how_circuits_work(joined["transfer"]), how_exchanges_work(joined["interchange"])])
+    report.summary([*(whether_they_work(joined["work"], method) for method in config.methods), *shared])
     add_tables(report, joined)
     print(write_results(report, joined, config.out, config.results, sharing.made_with | sharing.shaped_by | versions()))
 
@@ -220,6 +233,19 @@ def how_circuits_work(transfer: pd.DataFrame) -> pd.DataFrame:
         for where, chosen in (("own domain", own), ("other domains", ~own)):
             rows.append((method, "selectivity with only the circuit", where, pd.Series(matrix[chosen]).mean()))
     return pd.DataFrame(rows, columns=["method", "what", "images of", "value"])
+
+
+def whether_they_work(work: pd.DataFrame, method: str) -> Finding:
+    """Answer whether a method's circuits tell their class from others: from `how_circuits_work`."""
+    table = work[(work["method"] == method) & work["what"].str.startswith("selectivity")]
+    own, others = table.set_index("images of")["value"].loc[["own domain", "other domains"]]
+    told = UNKNOWN if pd.isna(own) else YES if own >= WORKS_FROM else PARTLY if own >= HARDLY_ANY else NO
+    return Finding(
+        f"Do the circuits of {method} tell their class from others? {told}: selectivity {own:.2f} in their own domain, "
+        f"{others:.2f} in other domains; 1 is the whole model.",
+        "Means over circuits, without an interval, on images that they were not found on.",
+        f"Other images or sizes; {ANOTHER_MODEL}.",
+    )
 
 
 def keeps_a_site(graph: AttributionGraph) -> bool:

@@ -1,6 +1,6 @@
 """Which measures of similarity separate circuits that are known to differ?
 
-Takes the circuits of a finished `compare_circuits.py` (or `extract`), makes cases with a known answer, and scores every
+Takes the circuits of a finished `circuitry compare` (or `extract`), makes cases with a known answer, and scores every
 measure on them, after the benchmark ReSi (arXiv 2408.00531):
 
 - fresh images: two parts of the images of a class in a domain against parts of two classes, scored by the area under

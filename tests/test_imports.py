@@ -43,6 +43,7 @@ ROOMS = (
         "reports",
         "explorer",
         "study",
+        "commands",
     ),
 )
 """The rooms; one imports only from itself and from those before it."""
@@ -57,7 +58,9 @@ LIGHT_ROOMS = ("runs", "comparison", "reports")
 @cache
 def modules() -> dict[str, Path]:
     found = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
-    return {name.removesuffix(".__init__"): path for path, name in found.items() if name != "__init__"}
+    return {
+        name.removesuffix(".__init__"): path for path, name in found.items() if name not in ("__init__", "__main__")
+    }
 
 
 def room(module: str) -> str:

@@ -23,6 +23,7 @@ from circuitry import (
     Counterfactual,
     DomainFolder,
     Encoder,
+    Patch,
     Task,
     attribute,
     class_logit,
@@ -34,6 +35,7 @@ from circuitry import (
     left_rule,
     mean_baseline,
     patch_effects,
+    patched,
     score_edges,
 )
 from circuitry.circuits import (
@@ -48,7 +50,7 @@ from circuitry.circuits import (
     pooling_pairs,
     position_graph,
 )
-from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.interventions import (
     AblationSettings,
     CausalChecks,
@@ -159,6 +161,10 @@ class World:
     def on_sae(self) -> Any:
         return replace(self.sae, site="attnpool")
 
+    def patched(self, patch: Patch) -> Any:
+        with patched(self.encoder, patch):
+            return attribute(self.encoder, self.images, self.metric, rule=left_rule(1), sites=LAST, progress=False)
+
     def checks(self) -> CausalChecks:
         settings = CheckSettings(n_images=2, n_others=2, seen=True)
         return CausalChecks(self.clip, self.data, self.graphs, settings)
@@ -188,7 +194,8 @@ CASES: dict[str, Callable[[World], Any]] = {
     "judge_circuit": lambda w: judge_circuit(replace(w.task, sites=("attnpool",)), w.graph, FEW, minimality=False),
     "learn_masks": lambda w: learn_masks(w.task, [0.3], MASKS),
     "patch_effects": lambda w: patch_effects(w.task, by="site"),
-    "patched": lambda w: Counterfactual(w.others).run(w.encoder, LAST),
+    "patched": lambda w: w.patched(Patch("layer4.0", Counterfactual(w.others[:1]), units=[0, 2])),
+    "Counterfactual": lambda w: Counterfactual(w.others).run(w.encoder, LAST),
     "logit_pixels": lambda w: logit_pixels(w.task, w.circuit),
     "unit_pixels": lambda w: unit_pixels(w.task, "layer4.0", 1),
     "find_circuit": lambda w: find_circuit(replace(w.task, sites=LAST[1:]), size=0.3, masks=MASKS, settings=FEW),
@@ -295,6 +302,8 @@ def modes_now() -> Any:
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.get_default_device(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
     )
 
 

@@ -2,28 +2,46 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+import circuitry
 from tests.support.committed_tables import DOCS, RESULTS, ROOT
 
-EARLIER = {
-    "study/circuits",
-    "study/generalization",
-    "study/sharing",
+MINIATURE = {"study/circuits", "study/generalization", "study/sharing"}
+"""Tables of the study's miniature, without a command: `docs/study.md` says what they are for."""
+
+COMMAND_OF = {
+    "compare_circuits": "compare",
+    "embedding_separation": "separation",
+    "faithfulness": "check",
+    "representations": "represent",
+    "shared_features": "features",
+    "transfer": "check",
 }
-"""Results of an earlier version, some of them without a command: README says so, or does not quote them."""
+"""Earlier scripts that made a table, and their commands, where these have other names."""
 
-RENAMED = {"experiments/transfer.py": "experiments/faithfulness.py"}
-"""Scripts that made a table, and their names now."""
-
+PACKAGE = Path(circuitry.__file__).parent
 FOLDERS = sorted({path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")})
 
 
-@pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in EARLIER])
+@pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in MINIATURE])
 def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
     made_by = json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8"))
-    script = RENAMED.get(made_by["command"].split()[0], made_by["command"].split()[0])
+    first, *arguments = made_by["command"].split()
+    script = ROOT / first
+    name = arguments[0] if first == "circuitry" else COMMAND_OF.get(script.stem, script.stem)
+    words, home = f"circuitry {name}", PACKAGE / "commands" / f"{name}_command.py"
+    if script.is_file():
+        words, home = f"python {first}", script
     assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), "results come from a clean commit"
     assert "/work" not in made_by["command"], "paths in a command are relative"
-    assert f"python {script}" in DOCS + (ROOT / script).read_text(encoding="utf-8")
+    assert home.is_file()
+    assert words in DOCS, "README or RESULTS says how to measure it again"
+
+
+def test_the_miniature_is_not_quoted() -> None:
+    assert set(FOLDERS) >= MINIATURE
+    assert "results/study" in (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    assert not [name for name in MINIATURE if f"results/{name}" in DOCS]

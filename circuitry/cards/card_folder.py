@@ -28,7 +28,7 @@ from circuitry.runs.manifest import NAME, read_manifest
 
 CARDS_FORMAT = "circuitry unit cards 1"
 """Name and version of the folder and of the files in it."""
-COMMAND = "python experiments/unit_cards.py"
+COMMAND = "circuitry cards"
 """What makes the folder."""
 IMAGES, EXACT, WORDS, SITE = "images", "exact", "words", "site"
 """Kinds of jobs, the first part of their names; they are done in this order."""

@@ -112,10 +112,14 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images by (class, domain), first those that a circuit was found on; also of classes without circuits."""
-        images, n, seed = self.checks.images, self.settings.n_images, self.checks.chosen.seed_found
-        keys = [(class_name, domain) for domain in self.scores.domains for class_name in images.classes]
-        return {key: records for key in keys if (records := images.select(*key, n, seed))}
+        """The images by (class, domain), first those that a circuit was found on; also of classes without circuits.
+
+        Images that causal checks look at are among them, so that the explorer can show the model's answers.
+        """
+        chosen = self.checks.chosen
+        n = max(self.settings.n_images, chosen.n_found + self.checks.settings.n_images)
+        keys = [(class_name, domain) for domain in self.scores.domains for class_name in chosen.images.classes]
+        return {key: records for key in keys if (records := chosen.ranked(key)[:n])}
 
     @cached_property
     def folder(self) -> JobFolder:
@@ -155,7 +159,8 @@ class CardJobs:
         """Pass the images of a domain through the model."""
         domain = job[1]
         rule = self.settings.effect_rule or GRADIENT
-        found_on = {record for key in self.scores.keys for record in self.checks.chosen.found_on(key)}
+        keys = [key for key in self.scores.keys if key[1] == domain]
+        found_on = {record for key in keys for record in self.checks.chosen.found_on(key)}
         shown = self._shown(domain, work)
         place = card_file(self.out, job)
         return write_domain(self.clip, shown, self.scores.units, place, found_on, self.settings.top, rule)
@@ -200,6 +205,13 @@ class CardJobs:
         """What the jobs of the domains left."""
         return [SeenImages.read(card_file(self.out, (IMAGES, domain))) for domain in self.scores.domains]
 
+    @cached_property
+    def _exact_effects(self) -> dict[Key, dict[str, np.ndarray]]:
+        """What the jobs of the circuits left."""
+        return {
+            key: read_arrays(card_file(self.out, (EXACT, *key)), CARDS_FORMAT, "file")[1] for key in self.scores.keys
+        }
+
     def _words(self, work: Work, job: Job, _: object) -> list[Path]:
         """Classify the images by the names of their classes."""
         right = {}
@@ -218,10 +230,7 @@ class CardJobs:
         """Join what is known about the units of a site, and name them."""
         site = job[1]
         path = card_file(self.out, job)
-        exact = {
-            key: read_arrays(card_file(self.out, (EXACT, *key)), CARDS_FORMAT, "file")[1] for key in self.scores.keys
-        }
-        arrays = site_arrays(self.scores, site, self._seen, exact, self.settings.bins)
+        arrays = site_arrays(self.scores, site, self._seen, self._exact_effects, self.settings.bins)
         header = {"site": site, "kind": unit_kind(self.clip.encoder, site), "baseline": self.baseline}
         activations, worded = site_activations(self.scores, site, self._seen), self._worded
         names = (

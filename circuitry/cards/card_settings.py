@@ -24,8 +24,8 @@ class CardSettings:
     """
 
     n_images: Count = 50
-    """Images per class and domain that units are looked at on, first those that a circuit was found on; classes without
-    circuits count, too."""
+    """Images per class and domain that units are looked at on, first those that a circuit was found on; at least six
+    others, where there are as many. Classes without circuits count, too."""
     top: Count = TOP_IMAGES
     """Top images of a unit in a domain."""
     bins: Count = 30

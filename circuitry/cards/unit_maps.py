@@ -10,7 +10,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.adapters import residual_blocks, token_grid
 from circuitry.models.encoder import Encoder
 from circuitry.runs.given import checked
 
@@ -26,7 +25,7 @@ def unit_kind(encoder: Encoder, site: str) -> str:
         >>> unit_kind(clip.encoder, "layer4.0")
         'channel'
     """
-    if site in encoder.basis:
+    if site in encoder.error_units:
         return "latent"
     if site in encoder.carried:
         return "head" if encoder.unit_dim(site) == 2 else "neuron"
@@ -58,11 +57,10 @@ def map_grid(encoder: Encoder, site: str, maps: Float[Tensor, "batch units posit
     positions = maps.shape[-1]
     if positions == 1:
         return None
-    if residual_blocks(encoder.tower):
-        grid = token_grid(encoder.tower)
-        if positions == len(grid):
-            maps = maps[..., len(grid.first) :]
-            return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=grid.height))
+    grid = encoder.chain.grid
+    if grid is not None and positions == len(grid):
+        maps = maps[..., len(grid.first) :]
+        return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=grid.height))
     height, width = encoder.image_size
     rows = round((positions * height / width) ** 0.5)
     if rows * (positions // rows) != positions:

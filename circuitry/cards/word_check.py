@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from open_clip import IMAGENET_CLASSNAMES
 from scipy.stats import binomtest
@@ -56,8 +55,7 @@ def word_probabilities(
     """
     embeddings = embeddings.to(clip.encoder.device, clip.encoder.dtype)
     if not isinstance(clip, Classifier):
-        scale = clip.model.logit_scale.exp()  # type: ignore[operator]
-        logits = scale * F.normalize(embeddings, dim=-1) @ clip.text_weights(words, ["{}"]).T
+        logits = clip.pair_logits(embeddings, clip.text_weights(words, ["{}"]))
         return logits.float().softmax(-1).cpu().numpy()
     probabilities = clip.logits(embeddings).float().softmax(-1)
     if len(words) == probabilities.shape[1]:

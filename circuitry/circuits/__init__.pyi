@@ -11,6 +11,7 @@ from .circuit_settings import EDGE_METHODS as EDGE_METHODS
 from .circuit_settings import AttributionSettings as AttributionSettings
 from .circuit_settings import ExtractionSettings as ExtractionSettings
 from .class_pass import ReadingSettings as ReadingSettings
+from .completeness import Completeness as Completeness
 from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects
@@ -20,7 +21,6 @@ from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
-from .graph import Completeness as Completeness
 from .graph_folder import GraphFolder as GraphFolder
 from .image_path import image_path_effects as image_path_effects
 from .measures import Measure as Measure
@@ -42,8 +42,8 @@ from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
 from .rule_choice import RuleChoice as RuleChoice
-from .rule_choice import RuleErrors as RuleErrors
 from .rule_choice import cheapest_rule as cheapest_rule
+from .rule_errors import RuleErrors as RuleErrors
 from .rule_report import describe_rule as describe_rule
 from .stream_graph import edge_names as edge_names
 from .stream_graph import score_edges as score_edges

@@ -30,14 +30,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.narrowing import narrowest
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 from circuitry.runs.turns import TurnLock
 
 CACHED_BYTES = 2**27
@@ -50,8 +51,8 @@ def edge_effects(
     """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
 
     Args:
-        task: With gradients running; its metric plays no part. Of its memory, products with the Jacobian take less on a
-            CPU, see `CACHED_BYTES`.
+        task: With gradients running; its metric plays no part. Products with the Jacobian take less than its memory on
+            a CPU, see `CACHED_BYTES`.
         kept_units: Units of the circuit by site.
         rule: Points and weights of the path integral.
 
@@ -71,11 +72,13 @@ def edge_effects(
             encoder.unit_dim(up),
         )
         for up, down in pairwise(inner)
+        if len(kept[up]) and len(kept[down])  # a global budget may keep no unit of a site
     }
-    sums = {pair: np.zeros((len(kept[pair[1]]), len(kept[pair[0]]))) for pair in narrow}
+    sums = {(up, down): np.zeros((len(kept[down]), len(kept[up]))) for up, down in pairwise(inner)}
     positions: dict[tuple[str, str], int] = {}
     count = 0
-    with tqdm(desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
+    total = (count_batches(task.images, rows_that_fit(encoder, task.work.memory_gib)) or 0) * len(narrow) or None
+    with Bar(total=total, desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in narrow})
@@ -101,7 +104,7 @@ def edge_effects(
                     )
                 bar.update()
             count += len(batch.images)
-    return {pair: 2 * total / (count * positions[pair]) for pair, total in sums.items()}
+    return {pair: 2 * total / (count * positions.get(pair, 1)) for pair, total in sums.items()}
 
 
 def _pair_scores(

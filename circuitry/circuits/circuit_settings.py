@@ -91,6 +91,8 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
         InputError: for a value outside its range, which is named.
     """
 
+    STUDY: ClassVar[Mapping[str, Any]] = {"baseline": "zero"}
+
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
     parts: Annotated[int, at_least(2)] = DEFAULT_PARTS

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import networkx as nx
 
 MOST_EDGES, MOST_UNITS = 1500, 2500
-"""Of the strongest edges and units; what is left out is said."""
+"""The strongest edges and units are drawn, so many at most; the drawing says how many there are."""
 _COLUMN, _HIGH, _TOP = 76, 300, 26
 
 
@@ -18,7 +18,9 @@ def sketch_circuit(graph: nx.DiGraph, sites: Sequence[str]) -> str:
         sites: The columns, in order.
     """
     units = sorted(graph.nodes(data=True), key=lambda node: -abs(node[1]["score"]))[:MOST_UNITS]
-    edges = sorted(graph.edges(data="weight"), key=lambda edge: -abs(edge[2]))[:MOST_EDGES]
+    drawn = {name for name, _ in units}
+    between = (edge for edge in graph.edges(data="weight") if edge[0] in drawn and edge[1] in drawn)
+    edges = sorted(between, key=lambda edge: -abs(edge[2]))[:MOST_EDGES]
     by_site: dict[str, list[str]] = {site: [] for site in sites}
     for name, node in units:
         by_site[node["site"]].append(name)
@@ -33,10 +35,9 @@ def sketch_circuit(graph: nx.DiGraph, sites: Sequence[str]) -> str:
     parts = [f"<svg viewBox='0 0 {wide} {_TOP + _HIGH}' width='{wide}' role='img' aria-label='circuit'>"]
     parts.append("<g stroke='#7a8aa0' stroke-opacity='.45'>")
     for up, down, weight in edges:
-        if up in spots and down in spots:
-            (x0, y0), (x1, y1) = spots[up], spots[down]
-            thick = 0.3 + 1.7 * abs(weight) / heaviest
-            parts.append(f"<path d='M{x0:.0f} {y0:.1f}L{x1:.0f} {y1:.1f}' stroke-width='{thick:.1f}'/>")
+        (x0, y0), (x1, y1) = spots[up], spots[down]
+        thick = 0.3 + 1.7 * abs(weight) / heaviest
+        parts.append(f"<path d='M{x0:.0f} {y0:.1f}L{x1:.0f} {y1:.1f}' stroke-width='{thick:.1f}'/>")
     parts.append("</g>")
     for name, node in units:
         parts.append(_mark(*spots[name], name, node["score"], node["score"] / most))

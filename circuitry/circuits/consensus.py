@@ -3,8 +3,8 @@
 1. Parts of the images are drawn with replacement, as many as there are: every possible draw with its probability, or
    random draws of many parts.
 2. Scores of a draw are the mean over its parts, weighted by their images.
-3. A unit holds in a draw that keeps it with the sign of the whole. An edge holds in a draw where it is among the
-   strongest edges into its unit.
+3. A unit holds in a draw that keeps it, by the budget of the circuit, with the sign of the whole. An edge holds in a
+   draw where it is among the strongest edges into its unit.
 4. The *stability* of a unit or edge is the probability that it holds; the consensus circuit has the units and edges of
    a given stability, and the stability of the circuit is the mean over its units and edges.
 """
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.strongest import strongest_edges
@@ -101,10 +102,10 @@ def find_consensus(
     n = np.array([part.n_images for part in parts])
     total = (counts @ n)[:, None]
     source = circuit.source
-    units = {}
-    for site in source.inner_sites:
-        scores = (counts * n / total) @ np.stack([part.node_scores[site] for part in parts])
-        units[site] = probability @ _held_units(scores, source.node_scores[site], source.kept_units[site])
+    drawn = {
+        site: (counts * n / total) @ np.stack([part.node_scores[site] for part in parts]) for site in source.inner_sites
+    }
+    units = {site: probability @ held for site, held in _held_units(drawn, source).items()}
     places = circuit.edge_places
     found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
     for weights, share in zip(counts * n / total, probability, strict=True):
@@ -148,13 +149,25 @@ def _draws(n: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, 
 
 
 def _held_units(
-    scores: Float[np.ndarray, "draws units"], whole: Float[np.ndarray, " units"], kept: np.ndarray
-) -> Bool[np.ndarray, "draws kept"]:
-    order = np.argsort(-np.abs(scores), axis=1, kind="stable")[:, : len(kept)]
-    in_draw = np.zeros(scores.shape, bool)
-    np.put_along_axis(in_draw, order, True, axis=1)
-    held: np.ndarray = in_draw[:, kept] & (np.sign(scores[:, kept]) == np.sign(whole[kept]))
-    return held
+    drawn: Mapping[str, Float[np.ndarray, "draws units"]], source: AttributionGraph
+) -> dict[str, Bool[np.ndarray, "draws kept"]]:
+    """Return which kept units each draw keeps with their sign: with a global budget by the scores of all sites."""
+    by_rank = {site: np.argsort(-np.abs(scores), axis=1, kind="stable") for site, scores in drawn.items()}
+    kept = source.kept_units
+    in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}
+    for draw in range(len(next(iter(drawn.values()), ()))):
+        counts = {site: len(kept[site]) for site in drawn}
+        if source.settings.get("budget") == GLOBAL:
+            share = sum(counts.values()) / sum(scores.shape[1] for scores in drawn.values())
+            counts = {site: len(units) for site, units in _strongest_of(drawn, draw, share).items()}
+        for site, count in counts.items():
+            in_draw[site][draw, by_rank[site][draw, :count]] = True
+    same = {site: np.sign(scores) == np.sign(source.node_scores[site]) for site, scores in drawn.items()}
+    return {site: (in_draw[site] & same[site])[:, kept[site]] for site in drawn}
+
+
+def _strongest_of(drawn: Mapping[str, np.ndarray], draw: int, share: float) -> dict[str, np.ndarray]:
+    return strongest_units({site: scores[draw] for site, scores in drawn.items()}, share, GLOBAL) if share else {}
 
 
 def _mean(parts: Iterable[np.ndarray]) -> float:

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from circuitry.circuits.budgets import strongest_units
-from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.edge_methods import edges_between
+from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.models.task import Task
@@ -68,7 +68,7 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
     with task.running(gradients=True):
         with OperationCounter() as nodes_counter:
             nodes = node_effects(task, settings.node_rule, settings.autocast)
-        kept = strongest_units(nodes.scores, settings.node_fraction, settings.budget)
+        kept = strongest_units(nodes_of(encoder, nodes.scores), settings.node_fraction, settings.budget)
         with OperationCounter() as edges_counter:
-            edge_effects(task, kept, settings.resolved_edge_rule)
+            edges_between(task, kept, settings)
     return Operations(nodes_counter.total, edges_counter.total)

@@ -10,21 +10,26 @@ Heads are split further by the position that they read, through their attention 
 `pooling_pairs`.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuitry.circuits.effects_sketch import sketch_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.norms import NORMS, normed_with, scale_of
 from circuitry.models.residual import ResidualStream
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
-from circuitry.runs.errors import InputError
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
@@ -32,10 +37,18 @@ ROUNDINGS = 100
 """How often rounding may add up in the last step of a tower that is linear."""
 
 
+EFFECTS_FORMAT = "circuitry direct effects 1"
+"""Name and version of the file format."""
+
+
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DirectEffects:
-    """Direct effects of the components of a transformer on a class logit, image by image."""
+    """Direct effects of the components of a transformer on a class logit, image by image.
+
+    Example:
+        >>> found.to_pandas().head()    # the components with the largest mean effect
+    """
 
     writers: tuple[str, ...]
     effects: Float[np.ndarray, "images writers"]
@@ -45,6 +58,47 @@ class DirectEffects:
     """Of all biases."""
     logits: Float[np.ndarray, " images"]
     """The class logit, which effects and rest add up to."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return means over images: writer, effect, largest first, then ``rest``; they add up to the mean logit."""
+        table = pd.DataFrame({"writer": self.writers, "effect": self.effects.mean(0)})
+        order = np.argsort(-table["effect"].abs().to_numpy(), kind="stable")
+        rest = pd.DataFrame({"writer": ["rest"], "effect": [self.rest.mean()]})
+        return pd.concat([table.iloc[order], rest], ignore_index=True)
+
+    @checked
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the effects as safetensors with a JSON header, whole or not at all."""
+        write_arrays(
+            path, EFFECTS_FORMAT, {"writers": self.writers}, {name: getattr(self, name) for name in _EFFECT_ARRAYS}
+        )
+
+    @classmethod
+    @checked
+    def load(cls, path: str | os.PathLike[str]) -> "DirectEffects":
+        """Read effects that `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file, or another format.
+        """
+        header, tensors = read_arrays(path, EFFECTS_FORMAT, "file of direct effects")
+        with naming_damage(path):
+            return cls(tuple(header["writers"]), **{name: tensors[name] for name in _EFFECT_ARRAYS})
+
+    def __repr__(self) -> str:
+        first = self.to_pandas().iloc[0]
+        return (
+            f"DirectEffects of {len(self.writers)} components on a logit of {self.logits.mean():.3g} over "
+            f"{len(self.logits)} images; the largest: {first['effect']:.3g} of {first['writer']}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the mean effects by block in a notebook."""
+        means = dict(zip(self.writers, self.effects.mean(0).tolist(), strict=True))
+        return notebook_frame(repr(self), sketch_components(means))
+
+
+_EFFECT_ARRAYS = ("effects", "by_position", "rest", "logits")
 
 
 @checked
@@ -65,16 +119,16 @@ def direct_effects(
 
     Example:
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
-        >>> pd.Series(found.effects.mean(0), found.writers).nlargest(5)
+        >>> found.to_pandas().head()
     """
-    _check_linear(stream)
+    width = _check_linear(stream)
     encoder, components = stream.encoder, stream.components
     patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
     wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
     parts = []
     with components.running():
         _check_hooks(stream)
-        weight = _checked_weight(encoder, weight)
+        weight = _checked_weight(encoder, weight, width)
         for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
@@ -152,11 +206,11 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
         yield
 
 
-def _check_linear(stream: ResidualStream) -> None:
-    """Raise `InputError` where the embedding is not linear in the last stream with the scales of norms held."""
+def _check_linear(stream: ResidualStream) -> int:
+    """Return the width of the embedding after checking that it is linear in the last stream, scales of norms held."""
     encoder, last = stream.encoder, stream.encoder.stages[-1]
     blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-    x = encoder(blank, stop=encoder.sites[-2]).detach()
+    x = encoder.read_unhooked(blank, encoder.sites[-2:-1])[encoder.sites[-2]]
     with encoder.running(), _held_norms(encoder.tower):
         last.run(x)  # which sets the scales
         step = 10 * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
@@ -168,6 +222,7 @@ def _check_linear(stream: ResidualStream) -> None:
             f"{type(encoder.tower).__name__} pools by attention or has layers that are not linear behind its pooling: "
             "look at the effects of its heads as units instead (in_components)."
         )
+    return at_zero.shape[-1]
 
 
 def _check_hooks(stream: ResidualStream) -> None:
@@ -177,8 +232,7 @@ def _check_hooks(stream: ResidualStream) -> None:
     stream.encoder.check_unhooked(why)
 
 
-def _checked_weight(encoder: Encoder, weight: Tensor) -> Tensor:
-    size = encoder(torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)).shape[-1]
+def _checked_weight(encoder: Encoder, weight: Tensor, size: int) -> Tensor:
     if weight.shape != (size,):
         raise InputError(
             f"The text weight of a class has the {size} numbers of an embedding, but one of shape {list(weight.shape)} "

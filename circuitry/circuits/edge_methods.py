@@ -56,7 +56,7 @@ def edges_between(
     Args:
         task: With gradients running.
         kept_units: Units of the circuit by site.
-        settings: Of these, the method and the rule.
+        settings: Their method and rule are taken.
         rule: Another rule.
 
     Raises:

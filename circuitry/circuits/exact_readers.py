@@ -70,7 +70,8 @@ def _readers(
         found[2 * index] = _heads(stream, index, stream.read_by(2 * index, clean), gradients)
         if f"blocks.{index}.mlp.hook_post" in gradients[0]:
             found[2 * index + 1] = _neurons(stream, index, stream.read_by(2 * index + 1, clean), gradients)
-            found[last] = _embedding(stream, metric, stream.read_by(last, clean), len(gradients))
+    if len(found) > len(stream.blocks):
+        found[last] = _embedding(stream, metric, stream.read_by(last, clean), len(gradients))
     return found
 
 

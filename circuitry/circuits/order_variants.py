@@ -15,12 +15,12 @@ import pandas as pd
 
 from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.budgets import SAME_SHARE, strongest_units
-from circuitry.circuits.circuit_settings import STUDY_RULE, ExtractionSettings
+from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE, ExtractionSettings
 from circuitry.circuits.class_pass import FEWEST_KEPT, ReadingSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
-from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
+from circuitry.circuits.quadrature import midpoint_rule, parse_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
 from circuitry.data.names import drawn_by_name
@@ -63,15 +63,17 @@ def extract_variants(
     graphs = GraphFolder(extraction.out)
     if not graphs or not classes:
         return {}
-    kept = next(iter(graphs.values())).kept_units  # equally many units in every graph, so any finished one will do
-    sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST_KEPT) or settings.sites
+    sites = settings.sites  # a global budget compares the scores of all of them
+    if settings.budget == SAME_SHARE:
+        kept = next(iter(graphs.values())).kept_units  # equally many in every graph, so any finished one will do
+        sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST_KEPT) or sites
     rule = parse_rule(graphs.manifest["config"]["node_rule"])
-    one_unit = {"edge_rule": midpoint_rule(1), "node_fraction": _ONE_UNIT, "parts": _FEWEST_PARTS}
+    one_unit = {"edge_rule": midpoint_rule(1), "node_fraction": _ONE_UNIT, "budget": SAME_SHARE, "parts": _FEWEST_PARTS}
     same = replace(settings, rule=rule, sites=sites, **one_unit)  # type: ignore[arg-type]
     baseline = "mean-position" if extraction.asked["baseline"] == "zero" else "zero"
     texts = "own-style" if settings.texts == "pooled" else "pooled"
     metric = "margin" if settings.metric == "logit" else "logit"
-    other_rule = midpoint_rule(10) if rule.name == STUDY_RULE.name else left_rule(10)
+    other_rule = DEFAULT_RULE if rule.name == STUDY_RULE.name else STUDY_RULE
     changed: dict[Varied, ExtractionSettings] = {
         ("baseline", baseline): replace(same, baseline=baseline),
         ("class texts", texts): replace(same, texts=texts),
@@ -103,9 +105,10 @@ def order_stability(
     free = domain_order_stability(default.matrix(), free_variants(graphs, default))
     tables = [free.assign(n_classes=default.n_classes)]
     found, few = {}, default
-    fraction = graphs.manifest["config"]["node_fraction"]
+    config = graphs.manifest["config"]
+    share, budget = config["node_fraction"], config.get("budget", SAME_SHARE)
     for varied, others in (extracted or {}).items():
-        found[varied] = _overlap({k: with_fraction(g, fraction) for k, g in others.items()}, default.left_out)
+        found[varied] = _overlap({k: with_fraction(g, share, budget) for k, g in others.items()}, default.left_out)
     if found:
         classes = set(next(iter(found.values())).values["class"])
         few = replace(default, values=default.values[default.values["class"].isin(classes)], groups={})
@@ -149,10 +152,14 @@ def free_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.D
     return {varied: matrix for varied, matrix in found.items() if set(matrix.index) == set(default.domains)}
 
 
-def with_fraction(graph: AttributionGraph, fraction: float) -> AttributionGraph:
-    """Return a graph that keeps another share of its units, without edges: their scores are of the former units."""
-    kept = strongest_units(graph.node_scores, fraction, graph.settings.get("budget", SAME_SHARE))
-    settings = graph.settings | {"node_fraction": fraction}
+def with_fraction(graph: AttributionGraph, fraction: float, budget: str | None = None) -> AttributionGraph:
+    """Return a graph that keeps another share of its units, without edges: their scores are of the former units.
+
+    The budget stays unless another one is given.
+    """
+    budget = budget or graph.settings.get("budget", SAME_SHARE)
+    kept = strongest_units(graph.node_scores, fraction, budget)
+    settings = graph.settings | {"node_fraction": fraction, "budget": budget}
     return replace(graph, kept_units=kept, edge_scores={}, settings=settings)
 
 

@@ -61,12 +61,6 @@ class PoolingPairs:
         found: np.ndarray = self.read * (self.directions @ weight) / self._lengths[:, None, None]
         return found
 
-    @checked
-    def rest_effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, " images"]:
-        """Return the effect of the rest on the logit."""
-        found: np.ndarray = self.rest @ weight / self._lengths
-        return found
-
     @property
     def _lengths(self) -> np.ndarray:
         found: np.ndarray = np.linalg.norm(self.embeddings, axis=-1)

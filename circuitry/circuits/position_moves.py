@@ -51,7 +51,7 @@ def edges_by_position(
 
     Example:
         >>> found = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
-        >>> by_patch = token_grid(clip.encoder.tower).patches(found)
+        >>> by_patch = clip.encoder.token_grid.patches(found)
         >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
     """
     stream, task = stream_of(task)
@@ -82,7 +82,7 @@ def moves_between_positions(
 
     Example:
         >>> moves = moves_between_positions(task, [("embed", "blocks.3.attn.0.v")])
-        >>> grid = token_grid(clip.encoder.tower)
+        >>> grid = clip.encoder.token_grid
         >>> position_moves(moves[0, 0], pixels, grid, title="...", measure="effect on the logit")
     """
     stream, task = stream_of(task)

@@ -12,28 +12,26 @@ what is exact enough on a small tower is not on another.
    zero, and wherever the embedding is proportional to the activation, a cosine has no scale, so it changes at the very
    end of the path alone, its gradient grows as 1 / (1 - t), and the integral does not converge. Which units are kept
    there is the same by every rule;
-4. where the path is rough (piecewise linear networks, most of all at their first sites), errors of images are partly
+4. an error is promised only where two references agree, with as many points at other places (`SECOND_REFERENCE`
+   looks nearer to the ends of the path). Where they differ by more than half of the error that was asked for, the
+   distance to a reference says nothing about the distance to the integral. With baseline zero a layer norm does that:
+   scaling an activation changes little until its very end, where no reference looks;
+5. where the path is rough (piecewise linear networks, most of all at their first sites), errors of images are partly
    their own and cancel in the mean: a run over more images than it chose its rule by is left with less.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import torch
 
-from circuitry.circuits.budgets import strongest_units
-from circuitry.circuits.circuit_settings import SQUARED, STUDY_RULE, AttributionSettings
-from circuitry.circuits.edge_methods import edge_method, edge_rule, edges_between
-from circuitry.circuits.nodes import node_effects, nodes_of
-from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
-from circuitry.models.tower_digest import check_same_weights
+from circuitry.circuits.circuit_settings import SQUARED, STUDY_RULE
+from circuitry.circuits.edge_methods import edge_method, edge_rule
+from circuitry.circuits.quadrature import QuadratureRule, parse_rule
+from circuitry.circuits.rule_errors import SECOND_REFERENCE, RuleErrors
+from circuitry.circuits.rule_report import references_agree
 from circuitry.runs.given import SOME, Count, Positive, checked
 
 CANDIDATES = tuple(
@@ -44,102 +42,7 @@ CANDIDATES = tuple(
     )
 )
 """Rules to choose from, in the order of their cost."""
-REFERENCE = midpoint_rule(40)
-"""What is taken for exact: twice as many points as any candidate has."""
-
 log = logging.getLogger(__name__)
-
-
-class RuleErrors:
-    """The errors of rules on one circuit, site by site.
-
-    Args:
-        task: What the circuit is of; all images take part.
-        settings: Of these, the share of units, the rule of edges and the precision.
-        reference: The rule that is taken for exact.
-
-    Example:
-        >>> errors = RuleErrors(Task(encoder, images, class_logit(weights, 0)))
-        >>> errors.nodes(midpoint_rule(5))["layer3.0"]
-    """
-
-    @checked
-    def __init__(
-        self, task: Task, settings: AttributionSettings | None = None, reference: QuadratureRule = REFERENCE
-    ) -> None:
-        self.task = replace(task, work=replace(task.work, progress=False))
-        self.settings = settings or AttributionSettings()
-        self.reference, self.n_images = reference, 0
-        self._model = task.encoder.digest
-
-    @checked
-    def nodes(self, rule: QuadratureRule) -> dict[str, float]:
-        """Return the relative error of a rule by site; sites without any effect are left out."""
-        return self.compare_nodes(rule)[0]
-
-    @checked
-    def compare_nodes(self, rule: QuadratureRule) -> tuple[dict[str, float], dict[str, float]]:
-        """Return `nodes`, and by site the share of the kept units that the reference keeps too."""
-        scores, exact = self._score_nodes(rule), self._exact_nodes
-        kept = self._keep(scores)
-        alike = {site: float(np.isin(kept[site], units).mean()) for site, units in self._kept.items()}
-        return _relative_errors(scores, exact), alike
-
-    @checked
-    def edges(self, rule: QuadratureRule) -> dict[str, float]:
-        """Return the relative error of a rule by pair of sites, named ``upstream->downstream``."""
-        return _relative_errors(self._score_edges(rule), self._exact_edges)
-
-    @cached_property
-    def asked_at(self) -> tuple[str, ...]:
-        """Sites of nodes where the integral converges: not the image, nor where half of the path changes nothing."""
-        task, sites = self.task, [site for site in self.task.sites if site != INPUT]
-        with task.running():
-            batch = next(task.batches())
-            clean = batch.clean(sites)
-            ends = batch.ends(clean)
-            value = task.metric(task.encoder(batch.images))
-            halves = {s: task.metric(task.encoder(clean[s].lerp(ends[s], 0.5), start=s)) for s in sites}
-        rounding = 100 * torch.finfo(value.dtype).eps * float(value.abs().max())
-        return tuple(site for site in sites if float((halves[site] - value).abs().max()) > rounding)
-
-    @cached_property
-    def _exact_nodes(self) -> dict[str, np.ndarray]:
-        return self._score_nodes(self.reference)
-
-    @cached_property
-    def _kept(self) -> dict[str, np.ndarray]:
-        return self._keep(self._exact_nodes)
-
-    @cached_property
-    def _exact_edges(self) -> dict[str, np.ndarray]:
-        return self._score_edges(self.reference)
-
-    def _keep(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return strongest_units(scores, self.settings.node_fraction, self.settings.budget)
-
-    def _score_nodes(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
-        with self._running():
-            found = node_effects(self.task, rule, self.settings.autocast)
-        self.n_images = found.n_images
-        return nodes_of(self.task.encoder, found.scores)
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Run the task with gradients, as long as the model is that of the reference."""
-        with self.task.running(gradients=True):
-            check_same_weights(self._model, self.task.encoder.digest, "a reference of rules")
-            yield
-
-    def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
-        with self._running():
-            found = edges_between(self.task, self._kept, self.settings, rule)
-        return {f"{up}->{down}": scores for (up, down), scores in found.items()}
-
-
-def _relative_errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
-    norms = {place: np.linalg.norm(scores) for place, scores in exact.items()}
-    return {place: float(np.linalg.norm(found[place] - exact[place]) / norm) for place, norm in norms.items() if norm}
 
 
 class MeasuredRule(NamedTuple):
@@ -150,6 +53,8 @@ class MeasuredRule(NamedTuple):
     """Relative error by site, or by pair of sites; mean over the circuits that it was measured on."""
     asked_at: tuple[str, ...]
     """Where the error is asked for: at nodes without the sites whose integral does not converge, at all edges."""
+    references_differ: float
+    """How far the second reference lies from the reference, as the error of a rule."""
 
     @property
     def cost(self) -> float:
@@ -159,7 +64,7 @@ class MeasuredRule(NamedTuple):
     @property
     def mean(self) -> float:
         """Mean error over the places that it is asked for at; 0 where there are none."""
-        return float(np.mean([self.errors[place] for place in self.asked_at])) if self.asked_at else 0.0
+        return _mean_at(self.errors, self.asked_at)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -180,6 +85,7 @@ class MeasuredRule(NamedTuple):
             "error": _rounded(self.mean),
             "worst": self.worst,
             "errors": errors,
+            "references_differ": _rounded(self.references_differ),
         }
 
 
@@ -199,15 +105,21 @@ class RuleChoice:
     """Images in all circuits that it was measured on."""
 
     @property
+    def promises(self) -> bool:
+        """Whether the references agree, so that the errors are those of the integral."""
+        return references_agree(self.asked, max(self.nodes.references_differ, self.edges.references_differ))
+
+    @property
     def keeps(self) -> bool:
-        """Whether the error that is left is what was asked for, or less."""
-        return max(self.nodes.mean, self.edges.mean) <= self.asked
+        """Whether the error that is left is promised, and what was asked for or less."""
+        return self.promises and max(self.nodes.mean, self.edges.mean) <= self.asked
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what graphs and manifests keep of the choice, in plain values; see `rule_sentence`."""
+        """Return what graphs and manifests keep of the choice, in plain values; see `describe_rule`."""
         return {
             "asked": self.asked,
             "reference": self.reference,
+            "second_reference": SECOND_REFERENCE.name,
             "n_circuits": self.n_circuits,
             "n_images": self.n_images,
             "nodes": self.nodes.as_dict(),
@@ -237,7 +149,7 @@ def cheapest_rule(
         >>> attribute(clip.encoder, images, metric, rule=choice.nodes.rule, edge_rule=choice.edges.rule)
         >>> choice.nodes.errors    # by site
     """
-    settings = replace(circuits[0].settings, rule_error=error)  # which refuses an error that is not positive
+    settings = circuits[0].settings
     diverging = {site for circuit in circuits for site in circuit.task.encoder.sites if site not in circuit.asked_at}
     encoder = circuits[0].task.encoder
     fixed = settings.edge_rule is not None or edge_method(encoder, settings) != SQUARED
@@ -246,7 +158,14 @@ def cheapest_rule(
     edges = _first_that_keeps(error, edge_rules, [circuit.edges for circuit in circuits], set())
     for kind, found in (("scores", nodes), ("edges", edges)):
         above = {place: found.errors[place] for place in found.asked_at if found.errors[place] > error}
-        if above:
+        if not references_agree(error, found.references_differ):
+            log.warning(
+                "No error of the %s is promised: the references %s and %s differ by %.2g in the mean over sites, so "
+                "the integral is not resolved. Take another baseline than %s, such as mean-position.",
+                *(kind, circuits[0].reference.name, SECOND_REFERENCE.name, found.references_differ),
+                circuits[0].task.baseline.name,
+            )
+        elif above:
             log.warning(
                 "The error of the %s by %s is %.2g in the mean over sites%s, but above %.2g at %s.",
                 *(kind, found.rule.name, found.mean),
@@ -265,14 +184,26 @@ def _first_that_keeps(
     diverging: Set[str],
 ) -> MeasuredRule:
     """Return the first candidate that keeps the error, or the last one."""
+    second = _mean_errors(SECOND_REFERENCE, measures)
+    asked_at = tuple(place for place in second if place not in diverging)
     for rule in candidates:
-        by_circuit = [measure(rule) for measure in measures]
-        places = dict.fromkeys(place for errors in by_circuit for place in errors)
-        errors = {place: float(np.mean([e[place] for e in by_circuit if place in e])) for place in places}
-        found = MeasuredRule(rule, errors, tuple(place for place in places if place not in diverging))
-        if found.mean <= error:
+        errors = _mean_errors(rule, measures)
+        if _mean_at(errors, asked_at) <= error:
             break
-    return found
+    return MeasuredRule(rule, errors, asked_at, _mean_at(second, asked_at))
+
+
+def _mean_errors(
+    rule: QuadratureRule, measures: Sequence[Callable[[QuadratureRule], dict[str, float]]]
+) -> dict[str, float]:
+    """Return the error of a rule at each place, in the mean over circuits."""
+    by_circuit = [measure(rule) for measure in measures]
+    places = dict.fromkeys(place for errors in by_circuit for place in errors)
+    return {place: float(np.mean([errors[place] for errors in by_circuit if place in errors])) for place in places}
+
+
+def _mean_at(errors: Mapping[str, float], places: Sequence[str]) -> float:
+    return float(np.mean([errors[place] for place in places])) if places else 0.0
 
 
 def _rounded(value: float) -> float:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.quadrature import parse_rule
-from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule
+from circuitry.circuits.rule_choice import cheapest_rule
+from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.circuits.rule_report import RULE_CHOICE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock

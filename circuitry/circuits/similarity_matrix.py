@@ -39,7 +39,7 @@ class CircuitArrays(NamedTuple):
     tails: Int[np.ndarray, " edges"]
     heads: Int[np.ndarray, " edges"]
     n_units: int
-    """Of all sites together."""
+    """Units of all sites together."""
 
     @property
     def edges(self) -> Int[np.ndarray, " edges"]:
@@ -88,9 +88,7 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> _Matrix:
     The circuit shift score of arXiv 2604.08192, where all circuits score the same edges. Here a graph scores edges
     between its kept units only; its other edges count as 0.
     """
-    sites = list(graphs[0].inner_sites)
-    *first, n_units = np.cumsum([0, *(len(graphs[0].node_scores[site]) for site in sites)]).tolist()
-    starts = dict(zip(sites, first, strict=True))
+    starts, n_units = _numbering(graphs[0])
     scored = cache(lambda i, left_out: _scored_edges(graphs[i], starts, n_units, left_out))
     found = np.empty((len(graphs), len(graphs)))
     for i, j in combinations_with_replacement(range(len(graphs)), 2):
@@ -102,6 +100,12 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> _Matrix:
             row[np.searchsorted(edges, numbers)] = scores
         found[i, j] = found[j, i] = _vector_matrix(rows, "spearman")[0, 1] if len(edges) else np.nan
     return found
+
+
+def _numbering(graph: AttributionGraph) -> tuple[dict[str, int], int]:
+    """Return the number of each site's first unit, and how many units all sites have."""
+    *first, n_units = np.cumsum([0, *(len(graph.node_scores[site]) for site in graph.inner_sites)]).tolist()
+    return dict(zip(graph.inner_sites, first, strict=True)), n_units
 
 
 def _scored_edges(
@@ -171,8 +175,7 @@ def _vector_matrix(rows: Float[np.ndarray, "rows numbers"], kind: str) -> np.nda
 def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitArrays:
     """Return a circuit in numbers, without some sites: their nodes, and the edges that begin or end there."""
     source = circuit.source
-    *first, n_units = np.cumsum([0, *(len(source.node_scores[site]) for site in source.inner_sites)]).tolist()
-    starts = dict(zip(source.inner_sites, first, strict=True))
+    starts, n_units = _numbering(source)
     numbers = {site: start + source.kept_units[site] for site, start in starts.items() if site not in without}
     nodes, tails, heads = [*numbers.values()], [], []
     for (up, down), (rows, columns) in circuit.edge_places.items():

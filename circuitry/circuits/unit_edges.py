@@ -53,7 +53,8 @@ def _rows(stream: ResidualStream, kept: Mapping[str, Sequence[int]]) -> dict[str
     for i, (attn, mlp) in enumerate(zip(stream.sites[1::2], stream.sites[2::2], strict=True)):
         found[attn] = [[places[Component(port, i, head)] for port in PORTS] for head in kept.get(attn, ())]
         found[mlp] = [[places[Component("neuron", i, neuron)]] for neuron in kept.get(mlp, ())]
-    return {site: np.array(of_site, dtype=int).reshape(len(of_site), -1) for site, of_site in found.items() if of_site}
+    widths = {site: len(of_site[0]) if of_site else 1 for site, of_site in found.items()}  # a site may keep no unit
+    return {site: np.array(of_site, dtype=int).reshape(-1, widths[site]) for site, of_site in found.items()}
 
 
 def _columns(stream: ResidualStream, kept: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

@@ -16,8 +16,8 @@ def sketch_matrix(matrix: pd.DataFrame, *, alike: bool) -> str:
     for name, row in zip(matrix.index, values, strict=True):
         cells = []
         for value in row:
-            share = (value - low) / (high - low) if high > low and np.isfinite(value) else 0.0
-            shade = 0.5 * (share if alike else 1 - share)
+            share = (value - low) / (high - low) if high > low else 0.0 if alike else 1.0
+            shade = 0.5 * (share if alike else 1 - share) if np.isfinite(value) else 0.0
             text = "–" if np.isnan(value) else f"{value:.3f}"
             cells.append(f"<td style='background:rgba(31,95,168,{shade:.2f})'>{text}</td>")
         rows.append(f"<tr><th>{html.escape(str(name))}</th>{''.join(cells)}</tr>")

@@ -27,7 +27,7 @@ class OrderStability(NamedTuple):
     """Stability of the order of the domains, and the comparisons of circuits with other settings."""
 
     table: pd.DataFrame
-    """Of `domain_order_stability`, with n_classes."""
+    """The table of `domain_order_stability`, with n_classes."""
     default: Comparison
     """With the default settings, on the classes of ``extracted``."""
     extracted: dict[Varied, Comparison]

@@ -16,7 +16,7 @@ INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""
 
 _QUANTILE = (1 + 0.95) / 2
-"""Of Student's t, for intervals of 95 %."""
+"""Quantile of Student's t for intervals of 95 %."""
 
 
 class Spread(NamedTuple):

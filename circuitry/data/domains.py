@@ -28,10 +28,9 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
 
 
-@checked
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image of a data set."""
+    """One image of a data set. Its arguments are not checked, as there are millions of them."""
 
     HOW_TO_GET: ClassVar = "take them from DomainFolder(path).records"
 
@@ -163,22 +162,6 @@ class DomainFolder:
         }
         table = pd.DataFrame(numbers, index=pd.Index(self.domains, name="domain"), dtype="int64")
         return table.rename_axis(columns="class")
-
-
-def check_records(records: object) -> None:
-    """Refuse anything but a sequence of images, with an InputError that says how to get one."""
-    if isinstance(records, DomainFolder):
-        raise InputError("Expected a sequence of image records, but a DomainFolder was given: pass its .records.")
-    if isinstance(records, str | os.PathLike):
-        raise InputError(
-            f"Expected a sequence of image records, but the path {os.fspath(records)!r} was given: "
-            "DomainFolder(path).records holds the images of a folder."
-        )
-    if not isinstance(records, Sequence) or not all(isinstance(record, ImageRecord) for record in records):
-        raise InputError(
-            f"Expected a sequence of image records, as DomainFolder(path).records, but {type(records).__name__} "
-            "with other content was given."
-        )
 
 
 # --- lists --------------------------------------------------------------------------------------------------

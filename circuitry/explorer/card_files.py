@@ -25,7 +25,7 @@ def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
     if of != ours:
         raise InputError(
             f"The cards are of the circuits with digest {of}, but those in {graphs.path} have {ours}: make the cards "
-            f"of these with python experiments/unit_cards.py --circuits {graphs.path}."
+            f"of these with circuitry cards --circuits {graphs.path}."
         )
 
 
@@ -109,13 +109,11 @@ def pack_cards(
 def _card_header(cards: Sequence[UnitCard]) -> dict[str, object]:
     first = cards[0]
     return {
-        "kind": first.kind,
         "classes": list(first.classes),
         "domains": list(first.domains),
         "attributedLike": first.attributed_like,
         "exact": list(first.exact),
         "names": [_name(card.name) for card in cards],
-        "titles": [card.title for card in cards],
     }
 
 
@@ -144,8 +142,6 @@ def _card_arrays(cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> d
         "edges": np.stack([card.bin_edges for card in cards]).astype(np.float32),
         "histogram": np.minimum(np.stack([card.counts for card in cards]), 65535).astype(np.uint16),
         "clarity": np.stack([card.clarity for card in cards]),
-        "heatScale": np.array([card.heat_scale for card in cards], np.float32),
-        "kept": np.packbits(np.stack([card.kept.ravel() for card in cards]), axis=1),
     }
     for kind in (ACTIVATION, EFFECT):
         arrays |= _top_arrays(kind, cards, pictures, most)

@@ -31,18 +31,23 @@ class Series(NamedTuple):
 
 
 def class_series(
-    graphs: GraphFolder, variants: Mapping[str, GraphFolder], class_name: str, edges_per_node: int, twins: bool
+    graphs: GraphFolder,
+    variants: Mapping[str, GraphFolder],
+    first: AttributionGraph,
+    class_name: str,
+    edges_per_node: int,
+    twins: bool,
 ) -> Iterator[Series]:
     """Yield the series of a class: of each domain, of its first parts, and the same of the variants without parts.
 
     Args:
         graphs: The circuits.
         variants: Circuits that were found in another way, by what to call it.
+        first: A graph of the circuits, which says at which sites, and how large, series are.
         class_name: The class.
         edges_per_node: Most edges into a unit.
         twins: Whether circuits of parts are among them.
     """
-    first = graphs[next(iter(graphs))]
     sites = first.inner_sites
     for name, folder in {"": graphs, **variants}.items():
         for domain in folder.domains:
@@ -91,7 +96,7 @@ def _series(
         "scores": _joined(
             graph.node_scores[site][units] for site, units in zip(sites, kept, strict=True) if len(units)
         ),
-        "into": np.bincount(down, minlength=n).astype(np.uint8),
+        "into": np.bincount(down, minlength=n).astype(np.uint16),
         "from": up[order].astype(small),
         "weights": scores[order] if part is None else one_digit(scores[order]),
     }

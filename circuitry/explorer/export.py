@@ -22,6 +22,7 @@ import numpy as np
 
 from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.budgets import SAME_SHARE
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
@@ -133,20 +134,22 @@ def export_explorer(
         check_cards(cards, graphs)
     target = Path(out)
     _check_free(target)
-    made_of: list[object] = [graphs.manifest["config_hash"], list(graphs), len(curves), sorted(comparisons or {})]
-    export = digest(
-        [*made_of, None if cards is None else cards.manifest["config"], repr(settings), model is None, versions()]
-    )
+    first = graphs[next(iter(graphs))]
+    header = _describe(graphs, first, settings, variants or {})
+    header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None
+    header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
+    header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
+    circuits = {
+        name: [one.manifest["config_hash"], list(one)] for name, one in {"": graphs, **(variants or {})}.items()
+    }
+    of_units = None if cards is None else cards.manifest["config"], None if model is None else model.digest
+    export = digest([header, circuits, of_units, repr(settings), versions()])
     folder = _Folder(target, export)
     (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
     write_about(target, About(graphs.manifest["config_hash"], _title(graphs), export))
-    tally = _write_classes(folder, graphs, variants or {}, settings)
+    tally = _write_classes(folder, graphs, variants or {}, first, settings)
     for place, site in enumerate(tally.sizes):
         folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
-    header = _describe(graphs, tally, settings, variants or {})
-    header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None
-    header["comparisons"] = [describe_comparison(one) for one in (comparisons or {}).values()]
-    header["curves"] = describe_curves(curves, list(tally.sizes), str(header["budget"]))
     if cards is not None:
         most = settings.images_per_list, settings.held_out_images
         header |= pack_cards(folder.script, folder.file, cards, tally, model, *most)
@@ -183,13 +186,17 @@ def _ours(target: Path) -> bool:
 
 
 def _write_classes(
-    folder: _Folder, graphs: GraphFolder, variants: Mapping[str, GraphFolder], settings: ExplorerSettings
+    folder: _Folder,
+    graphs: GraphFolder,
+    variants: Mapping[str, GraphFolder],
+    first: AttributionGraph,
+    settings: ExplorerSettings,
 ) -> UnitTally:
     """Write the circuits of every class, each read once, and return what units do over all of them."""
     tally = UnitTally(list(graphs))
     for place, class_name in enumerate(graphs.classes):
         headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
-        for series in class_series(graphs, variants, class_name, settings.edges_per_node, settings.twins):
+        for series in class_series(graphs, variants, first, class_name, settings.edges_per_node, settings.twins):
             arrays |= {f"{len(headers)}/{name}": array for name, array in series.arrays.items()}
             headers.append(series.header)
             if not series.header["variant"] and series.header["part"] is None:
@@ -199,10 +206,10 @@ def _write_classes(
 
 
 def _describe(
-    graphs: GraphFolder, tally: UnitTally, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
+    graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
 ) -> dict[str, object]:
     """Return what the page has to know before it reads a circuit."""
-    first = graphs[next(iter(graphs))]
+    sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
     places = {name: i for i, name in enumerate(graphs.classes)}, {name: i for i, name in enumerate(graphs.domains)}
     return {
         "title": _title(graphs),
@@ -211,10 +218,10 @@ def _describe(
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),
         "domains": list(graphs.domains),
-        "sites": [{"name": site, "units": size} for site, size in tally.sizes.items()],
+        "sites": [{"name": site, "units": size} for site, size in sizes.items()],
         "circuits": [[places[0][name], places[1][domain]] for name, domain in graphs],
         "budget": first.settings.get("budget", SAME_SHARE),
-        "nodeFraction": first.settings.get("node_fraction", _share_kept(tally.sizes, first.kept_units)),
+        "nodeFraction": first.settings.get("node_fraction", _share_kept(sizes, first.kept_units)),
         "edgesPerNode": settings.edges_per_node,
         "variants": list(variants),
         "made": {name: _word(value) for name, value in graphs.settings.items()} | graphs.manifest["versions"],

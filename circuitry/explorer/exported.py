@@ -36,7 +36,7 @@ def read_about(folder: Path) -> About:
     Raises:
         InputError: for a folder without an explorer, an explorer of another version, and one that is not complete.
     """
-    again = "export it again with python experiments/explore.py"
+    again = "export it again with circuitry explore"
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
         if found["format"] != EXPLORER_FORMAT:

@@ -11,29 +11,23 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
-from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import Key
+from circuitry.explorer.image_answers import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
-from circuitry.interventions.circuit_sets import take_kept_units
-from circuitry.interventions.gated import kept_embeddings
-from circuitry.interventions.kept_sets import as_kept, leave_out, take_everything
+from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.models.residual import ResidualStream
 from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
-SHOWN_ANSWERS = 3
-"""Classes that an answer names."""
 STRONGEST_COMPONENTS = 32
 """Components of a class whose vectors are kept."""
 WORD_TEMPLATES = ("a {}.",)
@@ -55,7 +49,8 @@ def view_model(
     Args:
         checks: The model, its circuits, and images to check them on.
         n_images: Images of each class and domain.
-        vocabulary: Words that direct effects are shown on (default: `default_vocabulary`).
+        vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
+            classifier, which reads no text, has its classes alone.
         work: Memory and progress bar.
 
     Raises:
@@ -69,46 +64,34 @@ def view_model(
     answers: dict[str, ImageAnswers] = {}
     found: dict[Key, _Vectors] = {}
     reason = ""
-    for key in tqdm(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
+    for key in Bar(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
         records, images = read_images(checks.clip, checks.chosen.own(key)[:n_images], strict=work.strict)
         if not len(images):
             continue
-        answers |= _answers(checks, key, records, images, work)
+        embeddings = circuit_embeddings(checks, key, images, work)
+        found_of = image_answers(checks, key[1], embeddings)
+        answers |= {record.relative: answer for record, answer in zip(records, found_of, strict=True)}
         if not reason:
             try:
-                found[key] = _vectors(checks, images, work)
+                found[key] = _vectors(checks, images, embeddings[0], work)
             except InputError as error:  # of a tower that is not linear there
                 reason = str(error)
-    words = tuple(dict.fromkeys([*class_names, *(vocabulary or default_vocabulary(class_names))]))
+    others = () if isinstance(checks.clip, Classifier) else vocabulary or default_vocabulary(class_names)
+    words = tuple(dict.fromkeys([*class_names, *others]))
     texts = np.zeros((0, 0)) if reason else _texts(checks, words)
     classes = {} if reason else _by_class(found, checks.graphs.domains, dict(zip(words, texts, strict=True)))
-    return ModelView(tuple(class_names), answers, () if reason else words, texts, classes, reason)
+    baseline = str(checks.asked["baseline"])
+    return ModelView(tuple(class_names), answers, baseline, () if reason else words, texts, classes, reason)
 
 
-def _answers(
-    checks: CausalChecks, key: Key, records: Sequence[ImageRecord], images: Tensor, work: Work
-) -> Mapping[str, ImageAnswers]:
-    graph, weights = checks.graphs[key], checks.weights(key[1])
-    kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
-    runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
-    embeddings = kept_embeddings(checks.task(key, images, work=work), runs)
-    scale = getattr(checks.clip.model, "logit_scale", None)
-    factor = 1.0 if scale is None else float(scale.exp())
-    shares = (factor * F.normalize(embeddings, dim=-1) @ weights.T).softmax(-1)
-    best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
-    values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
-    return {record.relative: ImageAnswers(classes[:, i], values[:, i]) for i, record in enumerate(records)}
-
-
-def _vectors(checks: CausalChecks, images: Tensor, work: Work) -> _Vectors:
+def _vectors(checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Work) -> _Vectors:
     encoder = checks.clip.encoder
     try:
         pairs = pooling_pairs(encoder, images)
     except InputError:
         stream = ResidualStream.of(encoder)
         added = direct_vectors(stream, images, work)
-        with torch.no_grad():
-            lengths = torch.cat([encoder(one[None]) for one in images]).norm(dim=-1).cpu().double().numpy()
+        lengths = embeddings.norm(dim=-1).cpu().double().numpy()
         return _Vectors(tuple(map(str, stream.writers)), (added / lengths[:, None, None]).mean(0))
     read = (pairs.read / np.linalg.norm(pairs.embeddings, axis=-1)[:, None, None]).mean(0)
     heads, units = read.shape

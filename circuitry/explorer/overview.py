@@ -28,21 +28,17 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
         "measure": comparison.measure,
         "alike": comparison.alike,
         "directions": comparison.directions,
-        "n": comparison.about.get("n"),
-        "nPerPart": comparison.about.get("n_per_part"),
         "matrix": _rows(matrix, [*_PAIR, "value"]),
         "byClass": {name: _rows(table, [*_PAIR, "value"]) for name, table in whole.groupby("class", sort=False)},
         "ratios": _rows(comparison.ratios(), _RATIO) if comparison.has_ratios else [],
         "depth": [],
         "depthIs": "",
-        "ceiling": [],
     }
     if comparison.sites:
         ratios = comparison.has_ratios
         depth = comparison.ratios_over_depth() if ratios else comparison.over_depth()
         found["depth"] = _rows(depth, ["domain", "site", "value", "low", "high"])
         found["depthIs"] = "ratio to the ceiling" if ratios else "mean similarity with the other domains"
-        found["ceiling"] = _rows(comparison.ceiling_by_site(), ["site", "value"])
     return found
 
 
@@ -57,7 +53,7 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
     if not paths:
         raise InputError(
             f"There are no faithfulness curves in {folder}: give the folder that extract_faithfulness or "
-            "experiments/faithfulness.py filled."
+            "circuitry check filled."
         )
     return [FaithfulnessCurve.load(path) for path in paths]
 
@@ -66,7 +62,7 @@ def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], b
     """Return by ``class/domain`` what was measured of cuts at some sites by a budget, units ranked by absolute score.
 
     Those are the cuts that the page makes. Each measure has rows [value, low, high] by fraction, of the circuit
-    (``kept``), of all but it (``complement``) and of random circuits.
+    (``kept``) and of random circuits (``random``).
     """
     found: dict[str, object] = {}
     for curve in curves:
@@ -76,7 +72,6 @@ def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], b
         measured = {measure: _by_circuit(curve.table(measure)) for measure in CURVE_MEASURES}
         found[f"{curve.class_name}/{curve.domain}"] = {
             "fractions": list(curve.fractions),
-            "nUnits": list(curve.n_units),
             "images": int(curve.own.sum()),
             "others": int((~curve.own).sum()),
             "draws": len(curve.random),
@@ -87,7 +82,8 @@ def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], b
 
 
 def _by_circuit(table: pd.DataFrame) -> dict[str, object]:
-    rows = {str(name): _rows(some, ["value", "low", "high"]) for name, some in table.groupby("circuit", sort=False)}
+    by_circuit = {name: table[table["circuit"] == name] for name in ("kept", "random")}
+    rows = {name: _rows(some, ["value", "low", "high"]) for name, some in by_circuit.items() if len(some)}
     return {**rows, "reason": table["reason"].iloc[0]}
 
 

@@ -4,7 +4,8 @@ A page that was opened from disk may not fetch files, but it may run scripts. So
 one after another, of each the first bytes of all numbers, then the second ones, since equal bytes compress well; zlib
 compresses them, and base64 makes them text.
 
-Floats become half floats times a power of two by array, which keeps three digits; whole numbers and booleans stay.
+Floats become half floats times a power of two by array, which keeps three digits of numbers above 1/16,000 of the
+array's largest; whole numbers and booleans stay.
 """
 
 import base64

@@ -1,11 +1,14 @@
 """Answers and effects of the model, and vectors of components and words, as the page reads them. No torch."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from circuitry.runs.provenance import digest
 
 RUNS = ("the whole model", "only the circuit", "all but the circuit")
 """The runs of an answer, in order."""
@@ -25,8 +28,28 @@ class Effects(TypedDict):
     images: int
 
 
-MeasureUnits = Callable[[str, Sequence[str], Replacement], Mapping[str, Effects]]
-"""Measures some units: class, units and what replaces them to effects by domain; see `LiveModel.effects`."""
+class SeenImage(TypedDict):
+    """What a model makes of one image, seen by the circuit of a class."""
+
+    answers: list[list[tuple[str, float]]]
+    """For each of `RUNS` the likeliest classes, with their shares."""
+    baseline: str
+    """What replaces the units that a run leaves out."""
+    fire: dict[str, float]
+    """Units of the class's circuits that are active, by ``site/unit``: the share of their largest activation."""
+
+
+@runtime_checkable
+class LiveAnswers(Protocol):
+    """A model that answers the page while somebody looks at it; see `LiveModel`."""
+
+    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+        """Return the joint effect of units on a class in each domain."""
+        ...
+
+    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
+        """Return what the model makes of an image, given the content of its file."""
+        ...
 
 
 class ImageAnswers(NamedTuple):
@@ -53,6 +76,8 @@ class ModelView:
     """Among which the model answers."""
     answers: Mapping[str, ImageAnswers]
     """By path of the image below the root of the data."""
+    baseline: str
+    """What replaces the units that a run leaves out."""
     words: tuple[str, ...]
     texts: Float[np.ndarray, "words d"]
     """A vector of length 1 for each word."""
@@ -60,6 +85,17 @@ class ModelView:
     """By class; empty where the embedding is not linear in the components."""
     reason: str = ""
     """Why there are no direct effects."""
+
+    @property
+    def digest(self) -> str:
+        """Short digest of all of it."""
+        total = hashlib.sha256()
+        arrays = [self.texts, *(one.vectors for one in self.direct.values())]
+        for array in [*arrays, *(part for answer in self.answers.values() for part in answer)]:
+            total.update(np.ascontiguousarray(array).tobytes())
+        named = [self.class_names, list(self.answers), self.baseline, self.words, self.reason]
+        direct = [[name, one.components, one.domains] for name, one in self.direct.items()]
+        return digest([*named, direct, total.hexdigest()])
 
 
 Script = Callable[[str, Mapping[str, object], Mapping[str, np.ndarray]], None]
@@ -75,14 +111,17 @@ def pack_view(script: Script, view: ModelView, classes: Sequence[str]) -> dict[s
         script(f"direct/{place}", header, {"vectors": one.vectors})
     if there:
         script("words", {"words": list(view.words)}, {"texts": view.texts})
-    return {"predicted": list(view.class_names), "direct": there, "directReason": view.reason}
+    about = {"predicted": list(view.class_names), "ablatedTo": view.baseline}
+    return {**about, "direct": there, "directReason": view.reason}
 
 
 def answer_arrays(view: ModelView | None, paths: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the answers to some images [images, runs, shown]; nothing where one is missing."""
-    if view is None or not paths or not all(path in view.answers for path in paths):
+    """Return the answers to some images [images, runs, shown]; shares of images without one are NaN."""
+    if view is None or not view.answers or not paths:
         return {}
-    found = [view.answers[path] for path in paths]
+    shape = next(iter(view.answers.values())).classes.shape
+    none = ImageAnswers(np.zeros(shape, np.int64), np.full(shape, np.nan))
+    found = [view.answers.get(path, none) for path in paths]
     return {
         "answers": np.stack([one.classes for one in found]).astype(np.uint16),
         "shares": np.stack([one.shares for one in found]),

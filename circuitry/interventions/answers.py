@@ -22,8 +22,8 @@ Answers = Callable[[Tensor], Tensor]
 def default_answers(metric: Metric) -> Answers:
     """Return what a mask keeps for a metric: the metric, or for a `class_logit` this class and all logits.
 
-    Of a class that is its lead over the mean of all classes, and all cosine logits less their mean; the lead counts as
-    much as all of these together.
+    For a class these are its lead over the mean of all classes, and all cosine logits less their mean; the lead counts
+    as much as all of these together.
     """
     if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
         return lambda embedding: metric(embedding)[:, None]
@@ -51,7 +51,7 @@ def answer_changes(
         gates: Where the change is taken.
         images: Places of images, one gradient each: of the answers times a normal random vector, whose mean square is
             that of all answers.
-        generator: Of the random vectors.
+        generator: It draws the random vectors.
     """
     at, total = gates.detach().clone().requires_grad_(), torch.zeros_like(gates)
     for place in images:

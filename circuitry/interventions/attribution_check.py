@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.interventions.circuit_sets import check_made_with
 from circuitry.interventions.effects import AttributionCheck
@@ -56,12 +56,13 @@ def check_attribution(
     scores = graph.node_scores
     drawn = {site: rng.permutation(len(scores[site]))[:random] for site in graph.sites}
     chosen = {site: np.union1d(_largest(scores[site], top), units) for site, units in drawn.items()}
-    return _check(scores, patch_effects(task, units=chosen).scores, top, drawn)
+    exact = patch_effects(task, units=chosen).scores
+    return _check(scores, nodes_of(task.encoder, exact), top, drawn)
 
 
 @checked
 def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOME]) -> pd.DataFrame:
-    """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
+    """Return how node scores by several rules correlate with exact patching, which is run once, for all nodes.
 
     Args:
         task: See `patch_effects`.
@@ -75,13 +76,13 @@ def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOM
         >>> rules = {"left 10": left_rule(10), "gradient x activation": left_rule(1)}
         >>> compare_rules(Task(encoder, photos, metric), rules).groupby(["rule", "sample"])["spearman"].mean()
     """
-    exact = patch_effects(task)
+    exact = nodes_of(task.encoder, patch_effects(task).scores)
     quiet, tables = replace(task, work=replace(task.work, progress=False)), []
     for name, rule in rules.items():
         with quiet.running(gradients=True):
-            found = node_effects(quiet, rule)
-        everything = {site: np.arange(len(values)) for site, values in found.scores.items()}
-        tables.append(_check(found.scores, exact.scores, TOP, everything).table().assign(rule=name))
+            found = nodes_of(task.encoder, node_effects(quiet, rule).scores)
+        everything = {site: np.arange(len(values)) for site, values in found.items()}
+        tables.append(_check(found, exact, TOP, everything).table().assign(rule=name))
     together = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})
     return together[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
 

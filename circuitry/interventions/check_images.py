@@ -1,7 +1,8 @@
 """On which images circuits are checked, and by what."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -9,8 +10,9 @@ from circuitry.circuits.budgets import SAME_SHARE, check_budget
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
-from circuitry.models.baselines import as_baseline
-from circuitry.models.folder_work import FolderSettings, MetricChoice, TextsChoice
+from circuitry.models.baselines import ZERO, as_baseline
+from circuitry.models.folder_work import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
+from circuitry.models.named_baselines import BASELINE_NAMES
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Natural, checked
 
@@ -34,20 +36,46 @@ class CheckSettings(FolderSettings):
     texts: TextsChoice = None
     """Texts of a class: pooled, own-style, or templates such as "a photo of a {}." (default: what the circuits were
     found with)."""
+    baseline: BaselineChoice = None
+    """What replaces ablated activations: a name as for finding circuits, or in Python a `Baseline` or counterfactual
+    images (default: what the circuits were found with)."""
     seen: bool = False
     """Check on the images that the circuits were found on, instead of others."""
-    budget: str = SAME_SHARE
-    """How the size of a circuit is shared out over the sites: same-share or global; see `AblationSettings`."""
+    budget: str | None = None
+    """How the size of a circuit is shared out over the sites: same-share or global; see `AblationSettings` (default:
+    that of the circuits)."""
     keep_error: bool = False
     """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
 
     def __post_init__(self) -> None:
-        check_budget(self.budget)
-        if not isinstance(self.baseline, str) and as_baseline(self.baseline).n_images is not None:
+        if self.budget is not None:
+            check_budget(self.budget)
+        given = self.baseline
+        if given is not None and not isinstance(given, str) and as_baseline(given).n_images is not None:
             raise InputError(
                 "Causal checks use one baseline for many images, but one with an activation for every image was given: "
                 "give the name 'counterfactual', or a baseline for all images."
             )
+
+    @checked
+    def as_found(self, config: Mapping[str, Any]) -> "CheckSettings":
+        """Return these settings with metric, texts, baseline and budget of the circuits where none is given.
+
+        Args:
+            config: The configuration in the manifest of the circuits.
+
+        Raises:
+            InputError: where the circuits were found with activations as baseline, which have to be given again.
+        """
+        names = ("metric", "texts", "baseline", "budget")
+        found = {name: config.get(name, SAME_SHARE) for name in names if getattr(self, name) is None}
+        baseline = found.get("baseline", ZERO.name)
+        if baseline not in BASELINE_NAMES or (baseline != ZERO.name and "baseline_digest" in config):
+            raise InputError(
+                f"The circuits were found with activations as baseline, {baseline!r}: give a baseline to check them "
+                f"with, such as these activations, or one of {', '.join(BASELINE_NAMES)}."
+            )
+        return replace(self, **found)
 
 
 class CheckedImages(NamedTuple):
@@ -73,6 +101,7 @@ class CheckImages:
             InputError: when no circuit is of a selected class and domain.
         """
         self.images, self.graphs, self.settings = images, graphs, settings
+        self._ranks = dict[Key, tuple[ImageRecord, ...]]()  # the names of a circuit's images are read with its graph
         found = graphs.manifest["config"]
         self.n_found, self.seed_found = int(found["n_images"]), int(found["seed"])
         self.keys: list[Key] = [(c, d) for c, d in graphs if c in images.classes and d in images.domains]
@@ -86,7 +115,7 @@ class CheckImages:
 
     def found_on(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return the images of a class and domain on which its circuit was found."""
-        return self._ranked(key)[: self.n_found]
+        return self.ranked(key)[: self.n_found]
 
     def own(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return images of a class and domain on which its circuit was not found.
@@ -103,16 +132,18 @@ class CheckImages:
         following = [name for name in (*classes[place:], *classes[: place - 1]) if (name, domain) in self.graphs]
         return tuple(self._unseen((name, domain))[0] for name in following[: self.settings.n_others])
 
-    def _ranked(self, key: Key) -> tuple[ImageRecord, ...]:
-        """Return all images of a class and domain, first those that its circuit was found on."""
-        ranked = self.images.select(*key, None, self.seed_found)
-        found_on = set(self.graphs.image_names(*key))
-        if found_on <= {record.relative for record in ranked[: self.n_found]}:
-            return ranked
-        return tuple(sorted(ranked, key=lambda record: record.relative not in found_on))  # found on another draw
+    def ranked(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return all images of a class and domain, first those that its circuit was found on, if there is one."""
+        if key not in self._ranks:
+            ranked = self.images.select(*key, None, self.seed_found)
+            found_on = set(self.graphs.image_names(*key)) if key in self.graphs else set()
+            if not found_on <= {record.relative for record in ranked[: self.n_found]}:  # found on another draw
+                ranked = tuple(sorted(ranked, key=lambda record: record.relative not in found_on))
+            self._ranks[key] = ranked
+        return self._ranks[key]
 
     def _unseen(self, key: Key) -> tuple[ImageRecord, ...]:
-        ranked = self._ranked(key)
+        ranked = self.ranked(key)
         chosen = ranked if self.settings.seen else ranked[self.n_found :]
         if not chosen:
             raise InputError(

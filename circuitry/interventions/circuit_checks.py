@@ -69,9 +69,7 @@ class CausalChecks(FolderWork):
                 f"with digest {clip.digest} was given: give the checkpoint that they were found in, in the same "
                 "feature basis, if any."
             )
-        metric = found["metric"] if settings.metric is None else settings.metric
-        texts = found["texts"] if settings.texts is None else settings.texts
-        asked = replace(settings, metric=metric, texts=texts)
+        asked = settings.as_found(found)
         super().__init__(clip, images, asked, chosen=(int(found["n_images"]), int(found["seed"])))
         self.graphs, self.chosen = graphs, CheckImages(images, graphs, settings)
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 CURVE_MEASURES = ("faithfulness", "selectivity")
 CONFIDENCE, RESAMPLES = 0.95, 2000
-"""Of a bootstrap band."""
+"""Share of the resamples that a bootstrap band holds, and how many there are."""
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:

@@ -85,7 +85,7 @@ class GatedUnits:
         Args:
             start: Activations of the images at the first site.
             ends: Baselines by site, one for every image or one for all.
-            gates: Of real gates the embeddings have gradients.
+            gates: Gates of the units; the embeddings are differentiable in real gates.
         """
         n = len(next(iter(gates.values()), start[:1]))
         hooks = [(site, self._hook(gate, ends[site])) for site, gate in gates.items()]

@@ -11,7 +11,7 @@ A ranking of units one by one does not find such a set; this searches for it as 
 3. Scores start from how much the answers depend on each gate (`answers`). Where all start alike, the first units to
    go are those whose loss happens to raise the answers on these few images, which does not hold for unseen ones.
 4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
-   from the first step collapses: no gradient passes a site that is closed. Of several shares each is a stage of its
+   from the first step collapses: no gradient passes a site that is closed. Each of several shares is a stage of its
    own, which begins with the scores of the one before.
 5. Logistic noise on the scores drives gates apart, and lets closed units come back; it fades with the shrinking.
 6. Steps are in units of the root mean square of the gradients of all scores together. Adam takes that mean score by
@@ -31,7 +31,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.edges import Edges
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
@@ -39,11 +38,12 @@ from circuitry.interventions.gated import Gated
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Count, Seed, Share, checked, one_of
+from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
 """Share of a size's steps over which the size falls."""
 LEARNING_RATE = 0.3
-"""Of the scores, whose unit is that of the logistic noise."""
+"""Learning rate of the scores, which are in the unit of the logistic noise."""
 NOISE = 1.0
 """Scale of the logistic noise on the scores at the first step; it falls to 0 with the shrinking."""
 START_WEIGHT = 3.0
@@ -120,7 +120,7 @@ def learn_masks(
         raise InputError("Masks choose from at least one edge, but none was given: see Edges.between.")
     with (
         task.running(gradients=True),
-        tqdm(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
+        Bar(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
     ):
         return _Learning(Gated(task, edges, keep_error=keep_error), default_answers(task.metric), settings).learn(
             sizes, bar
@@ -149,7 +149,7 @@ class _Learning:
             )
         self.first = START_WEIGHT * normal_ranks(gate_importance(runs, answers, IMPORTANCE_IMAGES))
 
-    def learn(self, sizes: Sequence[float], bar: "tqdm[Any]") -> LearnedMasks:
+    def learn(self, sizes: Sequence[float], bar: Bar) -> LearnedMasks:
         """Return the masks of all sizes."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         scores = self.first.clone().requires_grad_()
@@ -175,7 +175,7 @@ class _Learning:
         sizes: tuple[float, float],
         descent: "_Descent",
         generator: torch.Generator,
-        bar: "tqdm[Any]",
+        bar: Bar,
         steps: int,
     ) -> None:
         """Train the scores while the size falls from the first to the second, and then stays."""

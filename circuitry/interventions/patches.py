@@ -77,7 +77,7 @@ class Places:
 
 PatchValue = int | float | Float[Tensor, "..."] | Baseline | Counterfactual | Callable[[Tensor], Tensor]
 """A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
-the site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
+the site's whole activation that returns one of the same shape. Only the patched part of each is written."""
 
 
 @checked

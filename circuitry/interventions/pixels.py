@@ -24,7 +24,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 
 POINTS = 32
-"""Of the Gauss-Legendre rule on the path."""
+"""Points of the Gauss-Legendre rule on the path."""
 
 
 @checked

@@ -17,9 +17,9 @@ OWN, OTHER = "own domain's circuit", "other domains' circuits"
 
 
 CircuitTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")]
-"""Of `transfer_circuits`."""
+"""What `transfer_circuits` returns."""
 TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")]
-"""Of `transfer_circuits`, with the ablated sites."""
+"""The same with the ablated sites."""
 
 
 @checked

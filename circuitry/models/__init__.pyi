@@ -1,5 +1,4 @@
 from .adapters import register_architecture as register_architecture
-from .adapters import token_grid as token_grid
 from .baselines import AnyBaseline as AnyBaseline
 from .baselines import Baseline as Baseline
 from .baselines import Counterfactual as Counterfactual

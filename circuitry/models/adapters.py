@@ -5,14 +5,13 @@ A new architecture is one function from a tower to its `Chain`, or to none where
 `transformers_towers`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from torch import nn
 
-from circuitry.models.chain import Chain, TransformerBlock
+from circuitry.models.chain import Chain
 from circuitry.models.open_clip_towers import read_open_clip
 from circuitry.models.timm_nets import read_timm
-from circuitry.models.tokens import TokenGrid
 from circuitry.models.torchvision_nets import read_torchvision
 from circuitry.models.transformers_towers import FAMILIES, read_transformers
 from circuitry.runs.errors import InputError
@@ -30,7 +29,7 @@ _READERS: dict[str, ReadTower] = {
 
 @checked
 def register_architecture(name: str, read: ReadTower) -> None:
-    """Make a kind of tower known: what wraps towers, takes them apart or names their tokens asks its reader first.
+    """Make a kind of tower known: what wraps towers asks its reader first; blocks and tokens are in its chain.
 
     Args:
         name: What messages call it; a reader of the same name is replaced.
@@ -63,24 +62,3 @@ def chain_of(tower: nn.Module) -> Chain:
         "tower of a CLIP model (model.visual), give the stages to Encoder.from_stages, or add a reader with "
         "register_architecture."
     )
-
-
-def residual_blocks(tower: nn.Module) -> Mapping[str, TransformerBlock]:
-    """Return the transformer blocks of a tower by the site that each ends at; none of a tower without them."""
-    return chain_of(tower).blocks
-
-
-@checked
-def token_grid(tower: nn.Module) -> TokenGrid:
-    """Return where the tokens of a transformer tower lie.
-
-    Raises:
-        InputError: for a tower without transformer blocks, whose positions are pixels of feature maps.
-    """
-    grid = chain_of(tower).grid
-    if grid is None:
-        raise InputError(
-            f"Tokens are those of transformers, but a {type(tower).__name__} has none: its positions are those of its "
-            "feature maps."
-        )
-    return grid

@@ -13,6 +13,11 @@ SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 """Model configurations that come with this package."""
 
 
+def known_models() -> list[str]:
+    """Return the names of models that open_clip or this package has."""
+    return [*open_clip.list_models(), *sorted(path.stem for path in SHIPPED_CONFIGS.glob("*.json"))]
+
+
 def register_model(name: str | os.PathLike[str]) -> str:
     """Make a model-config JSON or a shipped configuration known to open_clip; return the model's name there.
 
@@ -43,7 +48,7 @@ def register_model(name: str | os.PathLike[str]) -> str:
 
 def _unknown_model(name: str) -> str:
     shipped = sorted(p.stem for p in SHIPPED_CONFIGS.glob("*.json"))
-    near = difflib.get_close_matches(name.replace("/", "-"), [*open_clip.list_models(), *shipped], n=3)
+    near = difflib.get_close_matches(name.replace("/", "-"), known_models(), n=3)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if name.count("/") == 1:
         hints.append(

@@ -20,6 +20,7 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from circuitry.models.narrowing import in_order
+from circuitry.models.stages import nowhere
 from circuitry.models.transformers_towers import found_by_role, from_transformers
 from circuitry.runs.errors import InputError
 
@@ -34,7 +35,7 @@ TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
 
 @dataclass(frozen=True)
 class AttentionParts:
-    """Of an attention module: the fields of `Block` that are its own."""
+    """The fields of `Block` that an attention module gives."""
 
     n_heads: int
     project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -46,10 +47,6 @@ class AttentionParts:
 
 
 _AS_IT_IS = nn.Identity()
-
-
-def nowhere() -> None:
-    """Return the places of a block that knows of none."""
 
 
 def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
@@ -155,7 +152,7 @@ def _check_width(width: int, n_heads: int, d_head: int) -> None:
 
 
 def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
-    """Turn queries or keys as DINOv3 does, but those of class token and registers."""
+    """Turn queries or keys as DINOv3 does, except those of class token and registers."""
     rotary = places()
     if rotary is None:
         return x
@@ -166,7 +163,7 @@ def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
 
 
 def _turning(attn: Any, places: AddedByPlace) -> Callable[[Tensor], Tensor]:
-    """Return how queries and keys are turned by their position, but those of class token and registers."""
+    """Return how queries and keys are turned by their position, except those of class token and registers."""
 
     def turned(x: Heads) -> Heads:
         rotary = places()

@@ -249,6 +249,7 @@ def mean_baseline(
             _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
             count += len(batch)
             for site, activation in cache.items():
+                activation = activation.cpu() if activation.device.type == "mps" else activation  # which has no float64
                 total = activation.double().sum(0, keepdim=True)
                 sums[site] = total if site not in sums else sums[site] + total
     if not count:
@@ -260,4 +261,4 @@ def mean_baseline(
             positions = [axis for axis in range(1, mean.dim()) if axis != unit]
             if positions:
                 means[site] = mean.mean(positions, keepdim=True).expand_as(mean)
-    return Baseline(f"mean-{per}", {site: mean.to(encoder.dtype) for site, mean in means.items()})
+    return Baseline(f"mean-{per}", {site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()})

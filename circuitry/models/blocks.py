@@ -25,10 +25,10 @@ from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBloc
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from circuitry.models.attention_kinds import AttentionParts, attention_parts, nowhere
+from circuitry.models.attention_kinds import AttentionParts, attention_parts
 from circuitry.models.mlp_kinds import MlpParts, mlp_parts
 from circuitry.models.narrowing import in_order
-from circuitry.models.stages import PlacedBlock
+from circuitry.models.stages import PlacedBlock, nowhere
 from circuitry.models.transformers_towers import found_by_role
 from circuitry.runs.errors import InputError
 

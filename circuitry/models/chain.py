@@ -3,7 +3,7 @@
 A chain is a list of links. A link is
 
 1. a module by its path in the network; containers of modules that run one after the other are opened, so that each
-   block ends at a site of its own, and the down-sampling before the first block of a level belongs to that block;
+   block ends at a site of its own, and timm's down-sampling before the first block of a level belongs to that block;
 2. a tuple of modules and functions that run one after the other as one stage, named after the last module;
 3. a `Stage`.
 """
@@ -44,6 +44,16 @@ class Chain:
     """Where the tokens of a transformer lie."""
     embed: Callable[[Tensor], Tensor] | None = None
     """Images -> the tower's own output, where that is not just what calling it returns."""
+
+
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return the height and width that a library's setting of an image size means."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def class_token(x: Tensor) -> Tensor:
+    """Return the first token of each image."""
+    return x[:, 0]
 
 
 @checked
@@ -165,7 +175,7 @@ def _same(found: Tensor, own: Any) -> bool:
     """Say whether two outputs are equal up to `_TOLERANCE`; what is not finite is equal to what is not finite."""
     if not isinstance(own, Tensor) or own.shape != found.shape:
         return False
-    ours, theirs = (x.detach().double().nan_to_num(0.0, 0.0, 0.0) for x in (found, own))
+    ours, theirs = (x.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0) for x in (found, own))
     return bool((ours - theirs).abs().max() <= _TOLERANCE * theirs.abs().max())
 
 

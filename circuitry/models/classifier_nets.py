@@ -12,7 +12,7 @@ import torch
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL.Image import Image
-from timm.data import resolve_model_data_config
+from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision import models
 
@@ -70,6 +70,9 @@ def load_classifier(
         )
     where = checked_device(device)
     net, shown, preprocess = LIBRARIES[library](own_name, pretrained)
+    if name in EFFICIENTNETS:  # whose pictures are seen to their edges
+        shown = {key: value for key, value in shown.items() if not key.startswith("crop")}
+        preprocess = image_transform_v2(PreprocessCfg(**shown), is_train=False)
     if pretrained is None:
         state = _packaged_state(name, net) if checkpoint is None else read_checkpoint(checkpoint)
         check_state(net, state, f"{checkpoint or name}", own_name)
@@ -80,7 +83,7 @@ def load_classifier(
 
 
 def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of timm, the settings of its preprocessing, and this: resized by the shorter side and cut."""
+    """Return a network of timm, the settings of its preprocessing, and this: timm's own."""
     if name not in timm.list_models():
         raise InputError(f"timm has no network {name!r}: {_near(name, timm.list_models())}.")
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
@@ -89,14 +92,15 @@ def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable
     with _downloading(f"the weights {tag!r} of {name}"):
         net: Any = timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=tag is not None)
     data = resolve_model_data_config(net)
-    shown = {key: data[key] for key in ("mean", "std", "interpolation")} | {"size": data["input_size"][1:]}
-    return net, shown, image_transform_v2(PreprocessCfg(**shown), is_train=False)
+    shown = {key: data[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    return net, shown | {"size": data["input_size"][1:]}, create_transform(**data, is_training=False)
 
 
 def _torchvision_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of torchvision, the settings of its preprocessing, and this: that of its weights."""
-    if name not in models.list_models():
-        raise InputError(f"torchvision has no network {name!r}: {_near(name, models.list_models())}.")
+    names = models.list_models(module=models)  # without those that segment or detect
+    if name not in names:
+        raise InputError(f"torchvision has no classifier {name!r}: {_near(name, names)}.")
     kinds: Any = models.get_model_weights(name)
     tags = [one.name for one in kinds]
     if tag is not None and tag not in tags:

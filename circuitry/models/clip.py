@@ -35,6 +35,8 @@ from circuitry.runs.provenance import digest, weights_digest
 TEXT_FORMAT = "circuitry text weights 1"
 PROMPTS = 256
 """Prompts in one run of the text encoder."""
+_OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
+"""How the names of weights begin that no text meets, in open_clip and transformers."""
 
 
 @checked
@@ -54,7 +56,7 @@ class Clip:
     saes: Mapping[str, SparseAutoencoder] = field(default_factory=dict)
     """Autoencoders by site, where the encoder is in their basis."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
-    """The model's own configuration: what else than the weights shapes an embedding."""
+    """The model's own configuration: everything besides the weights that shapes an embedding."""
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
@@ -77,14 +79,14 @@ class Clip:
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
-        """What else than the weights of ``model`` shapes an embedding."""
+        """Everything besides the weights of ``model`` that shapes an embedding."""
         return self.configuration
 
     @property
     def _text_digest(self) -> str:
         """Short digest of the text encoder: its weights, and the configuration that it was built by."""
         state = self.model.state_dict()
-        text = {name: weight for name, weight in state.items() if not name.startswith("visual.")}
+        text = {name: weight for name, weight in state.items() if not name.startswith(_OF_IMAGES)}
         return digest([weights_digest(text), self.configuration])
 
     def with_decoding(self, decoding: Decoding) -> "Clip":

@@ -28,7 +28,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from circuitry.models.adapters import residual_blocks
 from circuitry.models.attention_kinds import mix_by_pattern
 from circuitry.models.blocks import Block, take_apart
 from circuitry.models.encoder import Encoder
@@ -69,16 +68,16 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         >>> embedding, cache = heads.run_with_cache(images)
         >>> cache["blocks.9.attn.hook_pattern"]                  # [batch, head, query, key]
     """
-    blocks = residual_blocks(encoder.tower)
+    blocks = encoder.chain.blocks
     if not blocks:
         raise InputError(
-            f"Heads and neurons are those of transformer blocks, but a {type(encoder.tower).__name__} has none: take "
-            "its channels, or a ViT."
+            f"Heads and neurons are those of transformer blocks, but of this {type(encoder.tower).__name__} none are "
+            "known: take its channels, or name its blocks in the Chain of a reader (register_architecture)."
         )
-    if encoder.basis:
+    if encoder.error_units:
         raise InputError(
-            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.basis)} is in a feature basis: "
-            "give the encoder without autoencoders."
+            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.error_units)} is in a feature "
+            "basis: give the encoder without autoencoders."
         )
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}
@@ -95,7 +94,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         block = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(blocks[stage.site])
         stages += _stages_of(stage.site, block, mine, read)
         read = partial(_after_block, block, mine)
-    return Encoder(encoder.tower, stages, encoder.image_size, points=points)
+    return Encoder(encoder.tower, stages, encoder.image_size, points=points, chain=encoder.chain)
 
 
 def _stages_of(

@@ -26,6 +26,7 @@ from circuitry.models.adapters import chain_of
 from circuitry.models.chain import Chain, Link, check_chain, linked_stages
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
+from circuitry.models.tokens import TokenGrid
 from circuitry.models.tower_digest import tower_digest
 from circuitry.models.tower_runs import TowerModules, TowerRuns
 from circuitry.runs.errors import InputError
@@ -66,6 +67,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         image_size: tuple[int, int],
         *,
         points: Mapping[str, Any] | None = None,
+        chain: Chain | None = None,
     ) -> None:
         """Make a chain of stages.
 
@@ -74,6 +76,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             stages: In order.
             image_size: Height and width of images.
             points: Further hook points inside the stages, by name; they are no sites.
+            chain: The tower's own chain, where these stages are a finer one (default: these stages).
 
         Raises:
             InputError: for two sites of one name.
@@ -82,6 +85,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         self.tower = tower
         self._points = dict(points or {})
         self.stages = tuple(stages)
+        self.chain = chain or Chain(self.stages, image_size)
         self.image_size = image_size
         self._runs, self._modules_run = TowerRuns.of(tower), TowerModules(tower)
         self.sites = (INPUT, *(stage.site for stage in stages))
@@ -124,10 +128,29 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     @classmethod
     def _checked(cls, tower: nn.Module, chain: Chain) -> "Encoder":
-        encoder = cls(tower, chain.stages, chain.image_size)
+        encoder = cls(tower, chain.stages, chain.image_size, chain=chain)
         with encoder.running():
             check_chain(tower, chain)
         return encoder
+
+    def in_channels(self) -> "Encoder":
+        """Return an encoder of the tower's own stages, without heads, neurons, latents and hooks."""
+        return Encoder(self.tower, self.chain.stages, self.chain.image_size, chain=self.chain)
+
+    @property
+    def token_grid(self) -> TokenGrid:
+        """Where the tokens of a transformer lie.
+
+        Raises:
+            InputError: for a tower whose tokens are not known, such as a CNN, whose positions are of feature maps.
+        """
+        if self.chain.grid is None:
+            raise InputError(
+                f"Tokens are those of transformers, but of this {type(self.tower).__name__} none are known: its "
+                "positions are those of feature maps, or name its grid in the Chain of a reader "
+                "(register_architecture)."
+            )
+        return self.chain.grid
 
     def setup(self) -> None:
         """Name the hook points after their sites; the tower's own modules are left as they are."""
@@ -310,6 +333,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         if name not in self._points:
             self.position(name)
 
+    @checked
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
         """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and

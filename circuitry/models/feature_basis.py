@@ -38,7 +38,6 @@ import torch
 from torch import Tensor
 
 from circuitry.data.names import unknown_name
-from circuitry.models.adapters import residual_blocks, token_grid
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.latent_basis import FeatureBasis, sae_digest
@@ -81,12 +80,12 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
     bases = _checked(encoder, saes)
     mlps = {stage.site: stage.block for stage in encoder.stages if stage.block is not None}
     if replaced := {site: bases.pop(site).of_block(mlps[site]) for site in mlps if site in bases}:
-        if other := [site for site in encoder.basis if site not in mlps]:
+        if other := [site for site in encoder.error_units if site not in mlps]:
             raise InputError(
                 f"MLPs are read in latents before other sites are, but {', '.join(other)} is in a feature basis "
                 "already: give all autoencoders at once."
             )
-        encoder = in_components(Encoder.from_tower(encoder.tower), mlps | replaced)
+        encoder = in_components(encoder.in_channels(), mlps | replaced)
     stages: list[Stage] = []
     before: FeatureBasis | None = None
     for stage, previous in zip(encoder.stages, encoder.sites, strict=False):
@@ -95,7 +94,7 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
         before = after
     if before is not None:
         stages.append(Stage(f"{encoder.sites[-1]}.decoded", before.from_features, before.unit_dim))
-    return Encoder(encoder.tower, stages, encoder.image_size, points=encoder.points)
+    return Encoder(encoder.tower, stages, encoder.image_size, points=encoder.points, chain=encoder.chain)
 
 
 @checked
@@ -117,7 +116,7 @@ def site_named(encoder: Encoder, name: str) -> str:
     """
     if name in encoder.sites:
         return name
-    blocks = list(residual_blocks(encoder.tower))
+    blocks = list(encoder.chain.blocks)
     named = {"embedding": encoder.sites[-1]}
     for i, path in enumerate(blocks):
         for number in (i, i - len(blocks)):
@@ -231,7 +230,7 @@ def tokens_of(sae: SparseAutoencoder, encoder: Encoder, activation: Tensor) -> T
     """
     if sae.tokens == "all":
         return None
-    grid = token_grid(encoder.tower)
+    grid = encoder.token_grid
     first = [sae.tokens == "class" and name == CLASS_TOKEN for name in grid.first]
     chosen = [*first, *[sae.tokens == "patches"] * (len(grid) - len(first))]
     if not any(chosen) or activation.dim() != 3 or activation.shape[1] != len(grid):

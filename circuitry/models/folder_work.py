@@ -19,7 +19,7 @@ from circuitry.models.baselines import AnyBaseline, Baseline, BaselineName, Coun
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.models.metrics import METRICS, Metric, MetricOfClass, metric_name, metric_of_class
-from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.named_baselines import NamedBaseline, default_baseline
 from circuitry.models.options import option
 from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.models.task import Task
@@ -37,7 +37,7 @@ def _texts(*words: str) -> str | tuple[str, ...]:
 
 MetricChoice = Annotated[str | MetricOfClass | None, option(str, "METRIC", choices=tuple(METRICS))]
 TextsChoice = Annotated[str | Sequence[Template] | None, option(_texts, "TEXT", "*")]
-BaselineChoice = Annotated[AnyBaseline, option(str, "BASELINE", choices=get_args(BaselineName))]
+BaselineChoice = Annotated[AnyBaseline | None, option(str, "BASELINE", choices=get_args(BaselineName))]
 
 
 @checked
@@ -59,10 +59,11 @@ class FolderSettings:
     texts: TextsChoice = "pooled"
     """Texts of a class: pooled (all default templates averaged), own-style (the prompts of the images' own domain), or
     templates such as "a photo of a {}."."""
-    baseline: BaselineChoice = "zero"
+    baseline: BaselineChoice = None
     """What replaces ablated activations: zero; mean-position, mean-unit (means over the images of all classes and
     domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes in the
-    domain). In Python also a `Baseline` or counterfactual images."""
+    domain); default: mean-position for towers with layer norms, where path integrals to zero do not exist, and zero for
+    others. In Python also a `Baseline` or counterfactual images."""
 
 
 class FolderWork:
@@ -92,17 +93,17 @@ class FolderWork:
         Raises:
             InputError: for a metric, texts or a baseline that are not known.
         """
+        if settings.baseline is None:
+            settings = replace(settings, baseline=default_baseline(clip.encoder))
         self.clip, self.images, self.settings = clip, images, settings
         self._metric = metric_of_class(settings.metric)
         self.templates = {domain: self._templates(domain) for domain in images.domains}
         self._weights: dict[tuple[str, ...], Tensor] = {}
-        self._means: dict[bool, Baseline | Counterfactual] = {}
         self._model = clip.digest
         self._chosen = chosen or (settings.n_images, settings.seed)
         given, self.named_baseline = settings.baseline, None
         if isinstance(given, str) and given != "zero":
             self.named_baseline = self.baseline_called(given)
-        self._baselines = {} if self.named_baseline is None else {False: self.named_baseline}
 
     def _templates(self, domain: str) -> tuple[str, ...]:
         if self.settings.texts is None:
@@ -134,12 +135,7 @@ class FolderWork:
         """Return what replaces ablated activations of a number of images of a class in a domain."""
         if self.named_baseline is None:
             return as_baseline(self.settings.baseline)
-        named = self._baselines.setdefault(strict, replace(self.named_baseline, strict=strict))
-        if not named.name.startswith("mean-"):
-            return named.of(*key, n_images)
-        if strict not in self._means:
-            self._means[strict] = named.of(*key, n_images)
-        return self._means[strict]
+        return self.named_baseline.of(*key, n_images, strict=strict)
 
     @checked
     def task(

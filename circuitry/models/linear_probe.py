@@ -18,7 +18,6 @@ from circuitry.models.modes import own_modes
 from circuitry.models.ridge import ridge_probe
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
-from circuitry.runs.provenance import weights_digest
 
 
 @own_modes()
@@ -45,7 +44,7 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool =
     embeddings, names = [], list[str]()
     bar = "embeddings" if progress else None
     for there, found in activations(clip.encoder, clip.preprocess, records, [last], progress=bar):
-        embeddings.append(found[last].double().cpu().numpy())
+        embeddings.append(found[last].detach().cpu().double().numpy())
         names += [record.class_name for record in there]
     classes = sorted(set(names))
     if len(classes) < 2:
@@ -62,6 +61,7 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool =
         name: torch.from_numpy(values).to(clip.encoder.device, clip.encoder.dtype)
         for name, values in (("rows", rows), ("bias", bias))
     }
+    outputs = {name: (i,) for i, name in enumerate(classes)}
     return Classifier(
         clip.name,
         clip.model,
@@ -69,7 +69,7 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool =
         clip.preprocess,
         clip.tokenizer,
         saes=clip.saes,
-        configuration={**clip.configuration, "probe": weights_digest(weights)},
-        classes={name: (i,) for i, name in enumerate(classes)},
+        configuration={**clip.configuration, "classes": outputs},
+        classes=outputs,
         **weights,
     )

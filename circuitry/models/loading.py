@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from circuitry.models.architectures import known_models
 from circuitry.models.classifier_nets import EFFICIENTNETS, LIBRARIES, load_classifier
 from circuitry.models.clip import Clip
 from circuitry.models.modes import own_modes
@@ -29,10 +30,11 @@ def load_clip(
     Args:
         name: One of
 
-            - open_clip's: a model name (``RN50``, ``ViT-B-32``, ``rn-tiny`` of this package), the path of a
-              model-config JSON, or a hub tag (``hf-hub:org/model``, which brings its own weights);
+            - open_clip's: a model name (``RN50``, ``ViT-B-32``), the path of a model-config JSON, or a hub tag
+              (``hf-hub:org/model``, which brings its own weights);
+            - ``rn-tiny`` or ``vit-tiny``: the quickstart's models, whose weights come with this package;
             - transformers': a hub id (``google/siglip-base-patch16-224``), a local folder as ``save_pretrained`` writes
-              it, or a model that was loaded from one: CLIP, SigLIP, DINOv2, DINOv3, ViT;
+              it, or a model in memory that was loaded from one, which is copied: CLIP, SigLIP, DINOv2, DINOv3, ViT;
             - a classifier's: see `load_classifier`.
         checkpoint: Local file: an open_clip training checkpoint, a state dict (.pt, .pth, .bin) or
             safetensors; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
@@ -46,6 +48,7 @@ def load_clip(
             weights wrap the tower of ``open_clip.create_model`` with `Encoder.from_tower`.
 
     Example:
+        >>> load_clip("rn-tiny")    # the quickstart's model, with its weights
         >>> clip = load_clip("RN50", checkpoint="epoch_32.pt")
         >>> clip.encoder.sites[-1]
         'attnpool'
@@ -61,11 +64,16 @@ def load_clip(
     text = os.fspath(name)
     if text in EFFICIENTNETS or text.partition(":")[0] in LIBRARIES:
         return load_classifier(text, checkpoint, pretrained, device=device)
-    if Path(text).is_dir() or (_is_hub_id(text) and checkpoint is None and pretrained is None):
+    if _is_model_folder(text) or (_is_hub_id(text) and checkpoint is None and pretrained is None):
         if checkpoint is not None or pretrained is not None:
             raise InputError(f"The folder {text} brings its own weights: give no checkpoint and no pretrained tag.")
         return load_transformers(Path(text) if Path(text).is_dir() else text, device)
     return load_open_clip(text, checkpoint, pretrained, device)
+
+
+def _is_model_folder(text: str) -> bool:
+    """Say whether a name means a folder; where it also names a model, the folder has a configuration."""
+    return Path(text).is_dir() and (text not in known_models() or (Path(text) / "config.json").is_file())
 
 
 def _is_hub_id(text: str) -> bool:

@@ -17,7 +17,7 @@ _NOTHING = nn.Identity()
 
 @dataclass(frozen=True)
 class MlpParts:
-    """Of an MLP: the fields of `Block` that are its own."""
+    """The fields of `Block` that an MLP gives."""
 
     into: Callable[[Tensor], Tensor]
     activation: Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ def mlp_parts(mlp: Any) -> MlpParts | None:
     if isinstance(mlp, TorchvisionMlp):
         layer_in, act, _, layer_out, _ = mlp
         return MlpParts(layer_in, act, _NOTHING, layer_out)
-    if isinstance(mlp, nn.Sequential):
+    if isinstance(mlp, nn.Sequential) and all(hasattr(mlp, name) for name in ("c_fc", "gelu", "c_proj")):
         steps: Any = mlp
         return MlpParts(steps.c_fc, steps.gelu, getattr(mlp, "ln", _NOTHING), steps.c_proj)
     if isinstance(mlp, Mlp):

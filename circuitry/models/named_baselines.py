@@ -8,7 +8,7 @@
   each gives its first image, then each its second, and so on.
 
 The last two differ by class and domain. `DomainFolder.select` chooses the images of a class in a domain by ``n_images``
-and ``seed``.
+and ``seed``. Where none is given, `default_baseline` takes zero or mean-position, by the tower.
 """
 
 import hashlib
@@ -24,12 +24,30 @@ from torch import Tensor
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.models.baselines import ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
 from circuitry.models.clip import Clip
+from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import image_batches
+from circuitry.models.norms import has_rescaling_norms
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
 
 BASELINE_NAMES = get_args(BaselineName)
 """All names of baselines."""
+
+
+@checked
+def default_baseline(encoder: Encoder) -> BaselineName:
+    """Return the name of a baseline under which path integrals exist in a tower.
+
+    With layer norms that is mean-position: scaling an activation towards zero changes little until the very end of the
+    path, where a norm's gradient has no bound, so no rule resolves the integral. In other towers it is zero, the
+    study's; there the integral of a cosine metric is unbounded at the embedding alone, and where the embedding is
+    proportional to the activation.
+
+    Example:
+        >>> default_baseline(clip.encoder)    # of a ViT, a Swin or a ConvNeXt
+        'mean-position'
+    """
+    return "mean-position" if has_rescaling_norms(encoder.tower) else "zero"
 
 
 @checked
@@ -54,8 +72,6 @@ class NamedBaseline:
     """Images per class and domain."""
     seed: Seed = 0
     """Seed of the choice of images."""
-    strict: bool = False
-    """Whether an image that cannot be read is an error instead of left out with a warning."""
 
     def __post_init__(self) -> None:
         if self.name not in BASELINE_NAMES:
@@ -88,8 +104,14 @@ class NamedBaseline:
         return tuple(found)
 
     @checked
-    def of(self, class_name: str, domain: str, count: int) -> Baseline | Counterfactual:
+    def of(self, class_name: str, domain: str, count: int, *, strict: bool = False) -> Baseline | Counterfactual:
         """Return the baseline for ``count`` images of a class in a domain.
+
+        Args:
+            class_name: The class.
+            domain: The domain.
+            count: How many images it is for.
+            strict: Whether an image that cannot be read is an error instead of left out with a warning.
 
         Raises:
             InputError: when there are no images to make it of, or none of them can be read.
@@ -97,15 +119,15 @@ class NamedBaseline:
         if self.name == "zero":
             return ZERO
         if self.name.startswith("mean-"):
-            model = self.clip.encoder.digest
-            if model not in self._means:
-                batches = self._batches(self._everything)
-                self._means[model] = mean_baseline(self.clip.encoder, batches, self.name.removeprefix("mean-"))
-            return self._means[model]
+            made_of = self.clip.encoder.digest, strict
+            if made_of not in self._means:
+                batches = self._batches(self._everything, strict)
+                self._means[made_of] = mean_baseline(self.clip.encoder, batches, self.name.removeprefix("mean-"))
+            return self._means[made_of]
         records = self.records(class_name, domain)
         if self.name == "other-domains":
-            return replace(mean_baseline(self.clip.encoder, self._batches(records)), name=self.name)
-        images = list(self._batches(records))
+            return replace(mean_baseline(self.clip.encoder, self._batches(records, strict)), name=self.name)
+        images = list(self._batches(records, strict))
         if not images:
             raise InputError(
                 f"No counterfactual image of {class_name} in {domain} can be read, first {records[0].path}."
@@ -114,8 +136,8 @@ class NamedBaseline:
         return Counterfactual(read[torch.arange(count) % len(read)])
 
     @cached_property
-    def _means(self) -> dict[str, Baseline]:
-        """Means over all images by the digest of the tower that they were taken in."""
+    def _means(self) -> dict[tuple[str, bool], Baseline]:
+        """Means over all images by the digest of the tower that they were taken in, and whether all had to be read."""
         return {}
 
     @cached_property
@@ -141,6 +163,6 @@ class NamedBaseline:
         pairs = [(c, d) for c in self.images.classes for d in self.images.domains]
         return {(c, d): self.images.select(c, d, None, self.seed) for c, d in pairs}
 
-    def _batches(self, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
+    def _batches(self, records: Sequence[ImageRecord], strict: bool) -> Iterator[Tensor]:
         encoder, preprocess = self.clip.encoder, self.clip.preprocess
-        return (batch for _, batch in image_batches(encoder, preprocess, records, strict=self.strict))
+        return (batch for _, batch in image_batches(encoder, preprocess, records, strict=strict))

@@ -1,13 +1,23 @@
-"""Norms over the last axis with their scale held constant: affine maps, as exact decompositions need them."""
+"""Norms: which towers have norms that divide by the scale of their input, and such norms with it held constant.
+
+With the scale held constant a norm over the last axis is an affine map, as exact decompositions need it.
+"""
 
 from typing import Any
 
 import torch
-from timm.layers import RmsNorm
+from timm.layers import RmsNorm, RmsNorm2d
 from torch import Tensor, nn
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
-"""Kinds of norms that are known."""
+"""Kinds of norms over the last axis that are known."""
+_RESCALING = (*NORMS, RmsNorm2d, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
+"""Kinds of norms that divide by the scale of their input; batch norms in evaluation mode divide by a constant."""
+
+
+def has_rescaling_norms(tower: nn.Module) -> bool:
+    """Return whether a tower has norms whose output hardly changes when their input is scaled towards zero."""
+    return any(isinstance(module, _RESCALING) for module in tower.modules())
 
 
 def scale_of(norm: Any, x: Tensor) -> Tensor:

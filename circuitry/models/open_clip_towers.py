@@ -13,7 +13,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from circuitry.models.chain import Chain
+from circuitry.models.chain import Chain, height_and_width
 from circuitry.models.narrowing import fast_attention_pool, in_order, narrow_attention_pool, narrow_bottleneck
 from circuitry.models.stages import Stage
 from circuitry.models.timm_nets import last_norm, trunk_blocks, trunk_grid, trunk_stages
@@ -23,20 +23,16 @@ from circuitry.models.tokens import CLASS_TOKEN, TokenGrid
 def read_open_clip(tower: nn.Module) -> Chain | None:
     """Return the chain of an image tower of open_clip; none of another tower."""
     if isinstance(tower, ModifiedResNet):
-        return Chain(tuple(_resnet_stages(tower)), _size(tower.image_size))
+        return Chain(tuple(_resnet_stages(tower)), height_and_width(tower.image_size))
     if isinstance(tower, VisionTransformer):
         blocks = {f"transformer.resblocks.{i}": block for i, block in enumerate(tower.transformer.resblocks)}
         grid = TokenGrid((CLASS_TOKEN,), *tower.grid_size)
-        return Chain(tuple(_vit_stages(tower)), _size(tower.image_size), blocks, grid)
+        return Chain(tuple(_vit_stages(tower)), height_and_width(tower.image_size), blocks, grid)
     if isinstance(tower, TimmModel):
         head = Stage("head", in_order(last_norm(tower.trunk), tower.trunk.forward_head, tower.head), 1)
-        stages = (*trunk_stages(tower.trunk, "trunk."), head)
-        return Chain(stages, _size(tower.image_size), trunk_blocks(tower.trunk, "trunk."), trunk_grid(tower.trunk))
+        stages, size = (*trunk_stages(tower.trunk, "trunk."), head), height_and_width(tower.image_size)
+        return Chain(stages, size, trunk_blocks(tower.trunk, "trunk."), trunk_grid(tower.trunk))
     return None
-
-
-def _size(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:

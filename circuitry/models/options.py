@@ -11,13 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from circuitry.data.domains import DomainFolder
+from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import Decoding
 from circuitry.models.classifier import Classifier, read_outputs
 from circuitry.models.clip import Clip
 from circuitry.models.feature_basis import parse_saes
 from circuitry.models.linear_probe import linear_probe
 from circuitry.models.loading import load_clip
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, checked
 from circuitry.runs.workers import ALONE, Rank
 
@@ -32,16 +33,16 @@ class ModelOptions:
     STUDY: ClassVar[Mapping[str, Any]] = {"decoding": "as-stored"}
 
     model: str
-    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model or the path of a model-config JSON; a hub
-    id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv of its outputs by class:
-    timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra real)."""
+    """open_clip model name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose weights
+    come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv
+    of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra
+    real)."""
     checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
+    """Local checkpoint; this or --pretrained, or neither for a model that brings its weights."""
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
     probe: str | None = None
-    """Of a model that reads no texts: the list of images, such as train, that a linear probe is fitted on, whose rows
-    replace class texts."""
+    """List of other images, such as train, for a linear probe: its rows replace class texts where there are none."""
     data: Path
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
@@ -62,22 +63,27 @@ class ModelOptions:
     released one as blocks.9.hook_resid_post=org/name, and with --units components a transcoder's MLP as
     blocks.9.hook_mlp_out=PATH."""
 
-    @property
-    def weights_file(self) -> Path | None:
-        """The checkpoint, if any."""
-        return self.checkpoint
-
     @checked
     def clip(self, rank: Rank = ALONE) -> Clip:
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
-        clip = load_clip(self.model, self.weights_file, self.pretrained, device).with_decoding(self.decoding)
+        clip = load_clip(self.model, self.checkpoint, self.pretrained, device).with_decoding(self.decoding)
         if self.probe is not None:
-            clip = linear_probe(clip, self.images_of(self.probe).records)
+            clip = linear_probe(clip, self._seen_by_the_probe())
         elif isinstance(clip, Classifier) and ((table := self.data / "classes.tsv").is_file() or not clip.classes):
             clip = clip.with_classes(read_outputs(table))
         clip = clip.in_components() if self.units == "components" else clip
         return clip.in_basis(parse_saes(self.sae))
+
+    def _seen_by_the_probe(self) -> tuple[ImageRecord, ...]:
+        fitted, explained = self.images_of(self.probe).records, self.images().records
+        if shared := len(set(fitted) & set(explained)):
+            raise InputError(
+                f"A linear probe is fitted on other images than those that it explains, but --probe {self.probe} and "
+                f"--split {self.split} share {shared} images of {self.data}: give two lists <domain>_<list>.txt of "
+                "different images."
+            )
+        return fitted
 
     def images(self) -> DomainFolder:
         """Return the images."""

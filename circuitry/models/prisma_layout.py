@@ -45,6 +45,7 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
         b_mag, r_mag, b_gate = file.take("b_mag", "r_mag", "b_gate")
         w_enc, b_enc = w_enc * r_mag.exp(), b_mag
         more |= {"activation": "jumprelu", "threshold": gate_threshold(b_mag, r_mag, b_gate)}
+    sae: SparseAutoencoder
     if not config.get("is_transcoder"):
         site = f"blocks.{layer}.{config.get('layer_subtype', 'hook_resid_post')}"
         sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, site=site, **more)
@@ -52,11 +53,8 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     site = f"blocks.{config.get('out_hook_point_layer', layer)}.{config.get('layer_out_subtype', 'hook_mlp_out')}"
     (b_out,), w_skip = file.take("b_dec_out"), file.tensors.get("W_skip")
     b_enc = b_enc - b_dec @ w_enc  # of the input as it is normalised
-    if normalisation == "length":  # to sqrt(d); here to one
-        length = len(w_enc) ** 0.5
-        w_enc, w_dec, b_out = w_enc * length, w_dec / length, b_out / length
-        w_skip = None if w_skip is None else w_skip / length
-    return Transcoder(w_enc, b_enc, w_dec, b_out, subtract_decoder_bias=False, site=site, w_skip=w_skip, **more)
+    sae = Transcoder(w_enc, b_enc, w_dec, b_out, subtract_decoder_bias=False, site=site, w_skip=w_skip, **more)
+    return of_constant_length(sae) if normalisation == "length" else sae
 
 
 def _unsupported(config: dict[str, Any]) -> str:

@@ -24,7 +24,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.data.names import chosen_names
-from circuitry.models.adapters import residual_blocks
 from circuitry.models.blocks import Block, take_apart
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
@@ -75,7 +74,7 @@ class ResidualStream(StreamParts):
             >>> stream = ResidualStream.of(clip.encoder, graph.kept_units)
         """
         if encoder.carried:
-            encoder, components = Encoder.from_tower(encoder.tower), encoder
+            encoder, components = encoder.in_channels(), encoder
         else:
             components = in_components(encoder)
         blocks = _blocks_of(components)
@@ -257,7 +256,7 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
-    return in_neurons or tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
+    return in_neurons or tuple(take_apart(block) for block in encoder.chain.blocks.values())
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:

@@ -267,13 +267,14 @@ def of_shifted_inputs(sae: SparseAutoencoder, mean: Tensor, scale: float) -> Spa
     """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same.
 
     Raises:
-        InputError: for a scale that is not positive, a mean of another width, an autoencoder that normalises its
-            inputs itself, or a transcoder.
+        InputError: for a scale or a mean that is not finite, a scale that is not positive, a mean of another width, an
+            autoencoder that normalises its inputs itself, or a transcoder.
     """
-    if not scale > 0 or (mean.dim() and tuple(mean.shape) != (sae.d,)):
+    if not 0 < scale < float("inf") or (mean.dim() and tuple(mean.shape) != (sae.d,)) or not mean.isfinite().all():
+        shown = list(mean.shape) if bool(mean.isfinite().all()) else "with NaN or infinity"
         raise InputError(
-            f"Inputs (x - mean) / scale need a mean of width {sae.d} and a positive scale, but a mean "
-            f"{list(mean.shape)} and {scale} were given."
+            f"Inputs (x - mean) / scale need a finite mean of width {sae.d} and a positive finite scale, but a mean "
+            f"{shown} and {scale} were given."
         )
     if sae.normalised is not None or isinstance(sae, Transcoder):
         raise InputError(

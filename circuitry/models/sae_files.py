@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import list_repo_files, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -174,7 +173,9 @@ def _local(path: str | os.PathLike[str]) -> Path:
     below = "/".join(inside)
     try:
         folder = Path(_fetched(f"{owner}/{repository}", below, name))
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of the hub's client, or of the library that it reaches the network by
         raise InputError(
             f"{name} is neither a path on this machine nor could it be fetched from the hub "
             f"({' '.join(str(error).split())[:200]}): give a path, or fetch it once with the network."
@@ -186,7 +187,7 @@ def _fetched(repository: str, below: str, name: str) -> str:
     """Return the folder of a repository with one weights file below a path in it, or what was fetched before."""
     try:
         files = list_repo_files(repository)
-    except (OSError, HfHubHTTPError):
+    except Exception:  # as above
         return snapshot_download(repository, local_files_only=True)
     weights = _only([file for file in files if f"{file}/".startswith(f"{below}/" if below else "")], name)
     beside = weights.rpartition("/")[0]

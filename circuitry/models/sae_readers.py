@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from circuitry.models.sae_files import SaeFile
 from circuitry.models.saelens_layout import is_saelens, read_saelens
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import checked
+from circuitry.runs.given import FINITE, Positive, checked
 
 OLD_SAE_FORMAT = "circuitry-sae-1"
 """Where ``normalised`` was a boolean: to length one or not at all."""
@@ -43,8 +43,8 @@ def load_sae(
     device: torch.device | str = "cpu",
     *,
     site: str | None = None,
-    mean: Tensor | Sequence[float] | np.ndarray | None = None,
-    scale: float | None = None,
+    mean: Annotated[Tensor | Sequence[float] | np.ndarray | None, FINITE] = None,
+    scale: Positive | None = None,
 ) -> SparseAutoencoder:
     """Read a sparse autoencoder or a transcoder, of this package or released by others; no code in it is run.
 
@@ -73,10 +73,11 @@ def load_sae(
     """
     is_shifted = mean is not None or scale is not None
     file = SaeFile.find(path, is_shifted=is_shifted)
-    reader = next((one for one in _readers if one.recognises(file)), None)
-    if reader is None:
-        raise _unknown(file)
-    sae = reader.read(file)
+    with naming_damage(file.path):
+        reader = next((one for one in _readers if one.recognises(file)), None)
+        if reader is None:
+            raise _unknown(file)
+        sae = reader.read(file)
     if is_shifted:
         sae = of_shifted_inputs(sae, torch.as_tensor(0.0 if mean is None else mean), 1.0 if scale is None else scale)
     if reader.name != OWN:
@@ -112,12 +113,11 @@ def _is_own(file: SaeFile) -> bool:
 def _read_own(file: SaeFile) -> SparseAutoencoder:
     old = f'"{OLD_SAE_FORMAT}"' in file.metadata["circuitry"]
     header, arrays = read_arrays(file.path, OLD_SAE_FORMAT if old else SAE_FORMAT, "sparse autoencoder")
-    with naming_damage(file.path):
-        if old:
-            header["normalised"] = "length" if header["normalised"] else None
-        kind = Transcoder if header.pop("kind", None) == Transcoder.__name__ else SparseAutoencoder
-        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return kind(**header, **tensors)
+    if old:
+        header["normalised"] = "length" if header["normalised"] else None
+    kind = Transcoder if header.pop("kind", None) == Transcoder.__name__ else SparseAutoencoder
+    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return kind(**header, **tensors)
 
 
 def _unknown(file: SaeFile) -> InputError:

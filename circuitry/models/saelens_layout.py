@@ -4,13 +4,15 @@ Inputs and features are scaled there in several ways: linear ones are folded int
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from circuitry.models.sae import SparseAutoencoder, Transcoder, gate_threshold
 from circuitry.models.sae_files import SaeFile
+
+Sae = TypeVar("Sae", bound=SparseAutoencoder)
 
 WEIGHTS_FILE = "sae_weights.safetensors"
 ACTIVATIONS = {
@@ -51,7 +53,7 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
         more["threshold"] = file.take(THRESHOLDS[kind])[0].expand(len(b_enc)) if kind in THRESHOLDS else None
     place = config.get("hook_name_out") if is_transcoder else config.get("hook_name")
     site = place or config.get("hook_name")
-    if is_transcoder:
+    if is_transcoder and site is not None:
         site = str(site).replace("ln2.hook_normalized", "hook_mlp_out").replace("hook_mlp_in", "hook_mlp_out")
     more |= {"activation": ACTIVATIONS[kind or "standard"], "k": config.get("k") if kind == "topk" else None}
     more |= {"site": site, "about": {"config": config}}
@@ -61,13 +63,14 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
     return _folded(SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, **more), config)
 
 
-def of_constant_length(sae: SparseAutoencoder) -> SparseAutoencoder:
+def of_constant_length(sae: Sae) -> Sae:
     """Return an autoencoder of inputs of length one, given one of inputs that were scaled to length sqrt(d)."""
     length = sae.d**0.5
-    # A bias that is subtracted, or of a reconstruction, is as much shorter as its inputs.
-    return replace(
-        sae, normalised="length", w_enc=sae.w_enc * length, w_dec=sae.w_dec / length, b_dec=sae.b_dec / length
-    )
+    # A bias that is subtracted, and what gives a reconstruction, is as much shorter as its inputs.
+    shorter = {"w_dec": sae.w_dec / length, "b_dec": sae.b_dec / length}
+    if isinstance(sae, Transcoder) and sae.w_skip is not None:
+        shorter["w_skip"] = sae.w_skip / length
+    return replace(sae, normalised="length", w_enc=sae.w_enc * length, **shorter)
 
 
 def _folded(sae: SparseAutoencoder, config: dict[str, Any]) -> SparseAutoencoder:

@@ -19,7 +19,7 @@ class Stage:
     """One link of the chain."""
 
     site: str
-    """Name of the site at its output: the module path in the open_clip tower."""
+    """Name of the site at its output: the module path in the tower."""
     run: Callable[[Tensor], Tensor]
     """Activation of the site before -> activation of this site."""
     unit_dim: int
@@ -37,6 +37,10 @@ class Stage:
     """Where the output is in a feature basis: returns the digest of the autoencoder."""
     block: Any = None
     """Where the units are neurons: the `Block` that they are of."""
+
+
+def nowhere() -> None:
+    """Return the places of a block that knows of none."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ CLASS_TOKEN = "class token"
 @checked
 @dataclass(frozen=True)
 class TokenGrid:
-    """The tokens of a tower, in order; see `token_grid`.
+    """The tokens of a tower, in order; see `Encoder.token_grid`.
 
     Example:
-        >>> grid = token_grid(clip.encoder.tower)
+        >>> grid = clip.encoder.token_grid
         >>> by_position = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
         >>> position_heatmap(grid.patches(by_position)[0, 0], pixels, title="...", measure="effect on the logit")
     """

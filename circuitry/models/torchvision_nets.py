@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from circuitry.models.chain import Chain, Link, TransformerBlock, linked_stages
+from circuitry.models.chain import Chain, Link, TransformerBlock, class_token, height_and_width, linked_stages
 from circuitry.models.narrowing import in_order
 from circuitry.models.stages import Stage
 from circuitry.models.tokens import CLASS_TOKEN, TokenGrid
@@ -40,7 +40,7 @@ def read_torchvision(net: nn.Module) -> Chain | None:
     for kind, links in NETS:
         if isinstance(net, kind):
             size = getattr(net, "preprocess_cfg", {}).get("size", (USUAL_SIZE, USUAL_SIZE))
-            return Chain(tuple(linked_stages(net, links)), (size[0], size[1]))
+            return Chain(tuple(linked_stages(net, links)), height_and_width(size))
     return None
 
 
@@ -57,7 +57,7 @@ def _vit_chain(net: Any) -> Chain:
     stages = (
         Stage("encoder.dropout", entered, -1),
         *(Stage(site, block, -1) for site, block in blocks.items()),
-        Stage("heads", in_order(net.encoder.ln, lambda x: x[:, 0], net.heads), 1),
+        Stage("heads", in_order(net.encoder.ln, class_token, net.heads), 1),
     )
     side = net.image_size // net.patch_size
     return Chain(stages, (net.image_size, net.image_size), blocks, TokenGrid((CLASS_TOKEN,), side, side))

@@ -7,8 +7,11 @@ from torch import nn
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest, weights_digest
 
-_CHANGE_NO_NUMBER = {"training", "grad_checkpointing", "fused_attn", "inplace"}
-"""Settings of modules that change how it is computed, not what."""
+_CHANGE_NO_NUMBER = {
+    *("training", "grad_checkpointing", "gradient_checkpointing", "fused_attn", "inplace"),
+    "name_or_path",
+}
+"""Settings of modules that change how it is computed, or say where it comes from: not what is computed."""
 
 
 def tower_digest(tower: nn.Module) -> str:

@@ -6,7 +6,8 @@ Images pass the model's own processor, class texts its own tokenizer and text mo
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,11 +24,13 @@ from circuitry.models.clip import Clip, checked_device
 from circuitry.models.encoder import Encoder
 from circuitry.models.transformers_towers import pooled_output, vision_kind
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 _UNUSED = ("pooler.", "mask_token")
 """Weights that no embedding depends on, which checkpoints may lack."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class TransformersClip(Clip):
     """A model of transformers with the interface of a CLIP model; see `load_clip`."""
@@ -41,7 +44,7 @@ class TransformersClip(Clip):
 def load_transformers(source: str | Path | nn.Module, device: str | torch.device) -> Clip:
     """Load a vision model of transformers; see `load_clip`.
 
-    A model in memory is put in evaluation mode; its processor and tokenizer come from where it was loaded.
+    A model in memory is copied; its processor and tokenizer come from where it was loaded.
     """
     where = checked_device(device)
     given = source if isinstance(source, nn.Module) else None
@@ -49,7 +52,7 @@ def load_transformers(source: str | Path | nn.Module, device: str | torch.device
     _check_place(place, given)
     config: Any = _from(place, "configuration", transformers.AutoConfig) if given is None else given.config
     vision_kind(config)
-    model: Any = _weights(place, config) if given is None else given
+    model: Any = _weights(place, config) if given is None else copy.deepcopy(given)
     processor: Any = _from(place, "image processor", transformers.AutoImageProcessor)
     preprocess = partial(_preprocessed, processor)
     shown = _shown(place, processor, preprocess)
@@ -59,14 +62,17 @@ def load_transformers(source: str | Path | nn.Module, device: str | torch.device
     settings = json.loads(config.to_json_string())
     made_by = {name: value for name, value in settings.items() if name not in ("transformers_version", "_name_or_path")}
     classifier = getattr(model, "classifier", None)
-    if given is not None and isinstance(classifier, nn.Linear):
-        model = copy.deepcopy(model)  # for it loses its last layer
     set_model_preprocess_cfg(model, shown)
     model.to(where).eval().requires_grad_(False)
     if isinstance(classifier, nn.Linear):
-        outputs = {name: (int(index),) for index, name in config.id2label.items()}
-        return as_classifier(place, model, preprocess, {"transformers": made_by}, outputs)
+        return as_classifier(place, model, preprocess, {"transformers": made_by}, _outputs(config.id2label))
     return TransformersClip(place, model, Encoder.from_tower(model), preprocess, tokenizer, configuration=made_by)
+
+
+def _outputs(labels: Mapping[int, str]) -> dict[str, tuple[int]]:
+    """Return the outputs of a classifier by label; labels that are equal, as ImageNet's two cranes, get the number."""
+    times = Counter(labels.values())
+    return {f"{label} ({i})" if times[label] > 1 else label: (i,) for i, label in labels.items()}
 
 
 def _check_place(place: str, given: nn.Module | None) -> None:
@@ -145,6 +151,6 @@ def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
 
 def _read_no_text(texts: Sequence[str]) -> Tensor:
     raise InputError(
-        "This model reads no text: fit a linear probe on images of the classes with linear_probe(clip, records) (of a "
-        "script --probe LIST), whose rows replace class texts."
+        "This model reads no text: fit a linear probe on images of the classes with linear_probe(clip, records) (in a "
+        "script: --probe LIST), whose rows replace class texts."
     )

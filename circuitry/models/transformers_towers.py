@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuitry.models.chain import Chain, TransformerBlock
+from circuitry.models.chain import Chain, TransformerBlock, class_token, height_and_width
 from circuitry.models.narrowing import in_order
-from circuitry.models.stages import PlacedBlock, Stage
+from circuitry.models.stages import PlacedBlock, Stage, nowhere
 from circuitry.models.tokens import CLASS_TOKEN, TokenGrid
 from circuitry.runs.errors import InputError
 
@@ -80,7 +80,7 @@ def read_transformers(tower: nn.Module) -> Chain | None:
     path, vision = _vision(model)
     config = getattr(model.config, "vision_config", None) or model.config
     size = getattr(tower, "preprocess_cfg", {}).get("size") or config.image_size
-    height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
+    height, width = height_and_width(size)
     blocks = _blocks(path, vision, kind, (height, width))
     entry = [name for name in ("embeddings", "pre_layrnorm") if hasattr(vision, name)]
     stages = (
@@ -120,15 +120,11 @@ def _vision(model: Any) -> tuple[str, Any]:
 def _blocks(path: str, vision: Any, kind: str, size: tuple[int, int]) -> dict[str, TransformerBlock]:
     name, modules = found_by_role(vision, "list of blocks", *_BLOCKS)
     argument = _BLOCK_ARGUMENTS.get(kind)
-    places: Callable[[], Any] = partial(_rotary, vision, size) if kind == "dinov3" else _nothing
+    places: Callable[[], Any] = partial(_rotary, vision, size) if kind == "dinov3" else nowhere
     return {
         f"{path}{name}.{i}": block if argument is None else PlacedBlock(block, argument, places)
         for i, block in enumerate(modules)
     }
-
-
-def _nothing() -> None:
-    return None
 
 
 def _rotary(vision: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -152,14 +148,10 @@ def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
     if kind == "clip":  # which norms the class token alone
         projection = getattr(model, "visual_projection", None)
         site = f"{path}{name}" if projection is None else "visual_projection"
-        return Stage(site, in_order(_class_token, norm, *([] if projection is None else [projection])), 1)
+        return Stage(site, in_order(class_token, norm, *([] if projection is None else [projection])), 1)
     if classifier is None:
-        return Stage(f"{path}{name}", in_order(norm, _class_token), 1)
-    return Stage("classifier", in_order(norm, class_and_mean if kind == "dinov2" else _class_token, classifier), 1)
-
-
-def _class_token(x: Tensor) -> Tensor:
-    return x[:, 0]
+        return Stage(f"{path}{name}", in_order(norm, class_token), 1)
+    return Stage("classifier", in_order(norm, class_and_mean if kind == "dinov2" else class_token, classifier), 1)
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -187,5 +179,5 @@ def _embed(model: Any, kind: str, images: Tensor) -> Tensor:
         if getattr(out, name, None) is not None:
             return getattr(out, name)  # type: ignore[no-any-return]
     if kind == "vit":
-        return _class_token(out.last_hidden_state)
+        return class_token(out.last_hidden_state)
     return _mean(out.last_hidden_state) if out.pooler_output is None else pooled_output(out)

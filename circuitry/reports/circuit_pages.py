@@ -1,6 +1,5 @@
 """Every circuit drawn: a folder with a page for each class and domain, and an index. No torch."""
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -8,8 +7,9 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.reports.figure_files import FIGURE_CONFIG
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
-from circuitry.reports.page import FIGURE_CONFIG
+from circuitry.reports.run_pages import REPORT_PAGE, TEMPLATES
 from circuitry.runs.files import whole_file
 
 INDEX = "index.html"
@@ -46,13 +46,9 @@ def write_circuit_pages(
 
 def _index(keys: list[tuple[str, str]]) -> str:
     domains = sorted({domain for _, domain in keys})
-    rows = []
-    for name in sorted({name for name, _ in keys}):
-        cells = [
-            f'<a href="{html.escape(quote(f"{name}/{domain}.html"))}">{html.escape(domain)}</a>'
-            if (name, domain) in keys
-            else ""
-            for domain in domains
-        ]
-        rows.append(f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return f'<!doctype html><meta charset="utf-8"><title>Circuits</title><table>{"".join(rows)}</table>\n'
+    rows = {
+        name: {domain: quote(f"{name}/{domain}.html") for domain in domains if (name, domain) in keys}
+        for name in sorted({name for name, _ in keys})
+    }
+    template = TEMPLATES.get_template("drawn_pages.html.jinja")
+    return template.render(rows=rows, domains=domains, report=f"../{REPORT_PAGE}")

@@ -5,12 +5,9 @@ The file needs no network and no other file: plotly.js and images are in it.
 
 import base64
 import errno
-import importlib.util
 import io
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -23,6 +20,7 @@ import plotly.offline
 from PIL import Image
 
 from circuitry.comparison.comparison import Comparison
+from circuitry.reports.figure_files import FIGURE_CONFIG, StaticImages, write_static
 from circuitry.reports.result_tables import write_with_provenance
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
 from circuitry.runs.errors import InputError
@@ -30,17 +28,8 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.given import checked
 from circuitry.runs.provenance import command
 
-FIGURE_CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "showSendToCloud": False,  # plotly.js 4 offers by default to upload the data of the figure
-    "plotlyServerURL": "",
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-}
-NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
-_BROWSER_FAILED = "the browser that draws them failed ({}): see that there is room in {}, or set TMPDIR, and run again"
-WIDTH = 1000
-"""Of a PNG figure that sets no width; it is drawn at twice the size."""
+OPEN_TABLES = 4
+"""Tables of a page that are open; those after them are folded."""
 
 
 @checked
@@ -88,10 +77,15 @@ class Report:
         """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
+    def in_short(self) -> list[str]:
+        """Return the sentences of the summary as plain text, for a terminal; how certain they are is on the page."""
+        return [finding.claim for finding in self._findings]
+
     @checked
-    def section(self, heading: str) -> None:
-        """Start a section, which the table of contents lists."""
-        self._blocks.append(("section", {"name": f"section-{self._next('section')}", "heading": heading}))
+    def section(self, heading: str, *, folded: bool = False) -> None:
+        """Start a section, which the table of contents lists; a folded one shows its heading until it is opened."""
+        name = f"section-{self._next('section')}"
+        self._blocks.append(("section", {"name": name, "heading": heading, "folded": folded}))
 
     @checked
     def text(self, text: str) -> None:
@@ -135,13 +129,18 @@ class Report:
         return 1 + sum(of == kind for of, _ in self._blocks)
 
     @checked
-    def table(self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None) -> None:
+    def table(
+        self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None, folded: bool = False
+    ) -> None:
         """Add a table with readable numbers; its index is shown unless it merely counts the rows.
+
+        The page folds it after `OPEN_TABLES` open ones.
 
         Args:
             table: At most a few dozen rows read well.
             caption: What the numbers are, with units.
             formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
+            folded: Whether to show the start of the caption alone until it is opened.
 
         Raises:
             InputError: for ``formats`` of a column that the table lacks.
@@ -154,9 +153,13 @@ class Report:
             )
         shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
         formats = {str(name): ",.0f" for name in shown if _counts(shown[name])} | formats
+        first, _, rest = caption.partition(". ")
         block = {
             "label": f"Table {self._next('table')}.",
+            "folded": folded or self._open_tables() >= OPEN_TABLES,
             "caption": caption,
+            "start": f"{first}." if rest else first,
+            "rest": rest,
             "columns": [
                 {"name": str(column).replace("_", " "), "numeric": pd.api.types.is_numeric_dtype(shown[column])}
                 for column in shown
@@ -167,6 +170,14 @@ class Report:
             ],
         }
         self._blocks.append(("table", block))
+
+    def _open_tables(self) -> int:
+        """Return how many tables stand open in open sections."""
+        n, hidden = 0, False
+        for kind, block in self._blocks:
+            hidden = block["folded"] if kind == "section" else hidden
+            n += kind == "table" and not (hidden or block["folded"])
+        return n
 
     @checked
     def provenance(self, facts: Mapping[str, object]) -> None:
@@ -184,13 +195,23 @@ class Report:
             beside=BESIDE,
             findings=self._findings,
             links=[*links, *([("provenance", "Provenance")] if self._provenance else [])],
-            blocks=self._blocks,
+            sections=self._by_section(),
             provenance=self._provenance,
             plotly_js=plotly.offline.get_plotlyjs() if self.plotly_figures else "",
         )
         with whole_file(target) as temporary:
             temporary.write_text(page, encoding="utf-8")
         return target
+
+    def _by_section(self) -> list[dict[str, Any]]:
+        """Return the sections with their blocks; what stands before the first one has no heading."""
+        sections: list[dict[str, Any]] = [{"heading": None, "folded": False, "blocks": []}]
+        for kind, block in self._blocks:
+            if kind == "section":
+                sections.append({**block, "blocks": []})
+            else:
+                sections[-1]["blocks"].append((kind, block))
+        return sections
 
 
 def _counts(column: "pd.Series[Any]") -> bool:
@@ -213,71 +234,27 @@ def _cell(value: object, spec: str | None = None) -> str:
     return f"{float(value):.2e}" if 0 < size < 0.001 or size >= 1e6 else f"{float(value):,.3f}"
 
 
-class StaticImages(NamedTuple):
-    """The PNG files that `write_static` wrote, or what is missing to write them."""
-
-    paths: list[Path]
-    missing: str | None
-
-
-def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) -> StaticImages:
-    """Write ``folder/<name>.png`` for every figure, or none where kaleido or a browser is missing."""
-    if importlib.util.find_spec("kaleido") is None:
-        return StaticImages([], NEEDS_KALEIDO)
-    import kaleido
-    from kaleido.errors import ChromeNotFoundError, KaleidoError
-
-    paths = [Path(folder) / f"{name}.png" for name in figures]
-    try:
-        with ExitStack() as stack:
-            jobs = [
-                {
-                    "fig": figure.to_dict(),
-                    "path": stack.enter_context(whole_file(path)),
-                    "opts": {
-                        "format": "png",
-                        "width": figure.layout.width or WIDTH,
-                        "height": figure.layout.height or 450,
-                        "scale": 2,
-                    },
-                }
-                for path, figure in zip(paths, figures.values(), strict=True)
-            ]
-            # Without mathjax=False kaleido's page asks the network for it; figures that it cancels print tracebacks.
-            failed = kaleido.write_fig_from_object_sync(jobs, cancel_on_error=False, kopts={"mathjax": False})
-            if failed:
-                raise failed[0]
-    except ChromeNotFoundError:
-        return StaticImages([], "they need Chrome or Chromium: install one, or run plotly_get_chrome")
-    except (OSError, RuntimeError, KaleidoError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; the browser's have no number
-            raise
-        return StaticImages([], _BROWSER_FAILED.format(type(error).__name__, tempfile.gettempdir()))
-    return StaticImages(paths, None)
-
-
-def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
-    """Write ``stem.html``, self-contained, and ``stem.png`` where `write_static` can; return the paths."""
-    page = Path(f"{stem}.html")
-    with whole_file(page) as temporary:
-        figure.write_html(temporary, include_plotlyjs=True, config=FIGURE_CONFIG)
-    return [page, *write_static({page.stem: figure}, page.parent).paths]
-
-
 class Written(NamedTuple):
-    """What `write_results` wrote; as text, the lines that a script prints."""
+    """What `write_results` wrote; as text, the lines that a command prints."""
 
     report: Path
     tables: list[Path]
     figures: StaticImages
     refused: str | None = None
     """Why nothing was written."""
+    claims: tuple[str, ...] = ()
+    """The answer in short, as the report begins."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the answer in short, and the paths, in plain values."""
+        pages = {"report": str(self.report), "tables": list(map(str, self.tables))}
+        return {"in_short": list(self.claims), **pages, "figures": list(map(str, self.figures.paths))}
 
     def __str__(self) -> str:
         if self.refused is not None:
             earlier = f"; an earlier report: {self.report}" if self.report.is_file() else ""
             return f"nothing is written, {self.refused}{earlier}"
-        lines = [f"report: {self.report}"]
+        lines = [*self.claims, f"report: {self.report}"]
         if self.figures.paths:
             lines.append(f"PNG figures: {self.figures.paths[0].parent}")
         elif self.figures.missing is not None:
@@ -329,4 +306,4 @@ def write_results(
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)
-    return Written(page, paths, figures)
+    return Written(page, paths, figures, claims=tuple(report.in_short()))

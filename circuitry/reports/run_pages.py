@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +45,7 @@ def list_pages(folder: Path) -> list[RunPage]:
 
 @checked
 def link_pages(folder: Path) -> Path | None:
-    """Write the index of the pages in the folder of a run, and have its report link to the others beside it.
+    """Write the index of the pages in the folder of a run, and have its report link to the others and to its tables.
 
     Returns:
         The index; None where the folder has another ``index.html``, which is left alone.
@@ -53,11 +54,15 @@ def link_pages(folder: Path) -> Path | None:
     report = folder / REPORT_PAGE
     if report.is_file():
         others = [page for page in pages if page.address in PAGES[1:]]
-        links = ", ".join(f'<a href="{page.address}">{page.kind}</a>' for page in others)
-        shown = f"<p>Beside this report: {links}.</p>" if others else ""
+        links = [f'<a href="{page.address}">{page.kind}</a>' for page in others]
+        if n_tables := len(list((folder / "tables").glob("*.csv"))):
+            links.append(f'<a href="tables/">{n_tables} tables</a>')
+        shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
         parts = _read(report).split(BESIDE, 2)
         if len(parts) == 3:
+            written = report.stat()
             _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
+            os.utime(report, ns=(written.st_atime_ns, written.st_mtime_ns))  # a link is no new result
     index = folder / "index.html"
     if index.is_file() and OURS not in _read(index):
         return None

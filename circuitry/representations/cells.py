@@ -32,6 +32,12 @@ Cell = tuple[str, str, int]
 _Rows = Int[np.ndarray, " rows"]
 
 
+def rows_of_cells(images: pd.DataFrame) -> dict[tuple[str, str], _Rows]:
+    """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
+    found: dict[Any, Any] = images.groupby(["class", "domain"]).indices
+    return dict(sorted(found.items()))
+
+
 def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell, _Rows]:
     """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order.
 
@@ -39,8 +45,7 @@ def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell,
         images: Columns relative (path below the root), domain, class.
         n_parts: See `part_numbers`.
     """
-    groups: dict[Any, Any] = images.groupby(["class", "domain"]).indices
-    paths, cells = images["relative"].tolist(), dict[Cell, np.ndarray]()
+    groups, paths, cells = rows_of_cells(images), images["relative"].tolist(), dict[Cell, np.ndarray]()
     records = {
         (name, domain): [ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows]
         for (name, domain), rows in groups.items()
@@ -118,8 +123,9 @@ def compare_parts(
         site: Site of the values.
 
     Returns:
-        The columns `PARTS`. Of a class in one domain each two parts once, and each part with `WHOLE` (``part_b``) where
-        that is a cell; else both orders of two parts. The choice of other classes depends on the classes alone.
+        The columns `PARTS`. A class in one domain has each two parts once, and each part with `WHOLE` (``part_b``)
+        where that is a cell; else there are both orders of two parts. Which other classes there are depends on the
+        classes alone.
     """
     place = {cell: i for i, cell in enumerate(cells)}
     classes = sorted({name for name, _, _ in cells})

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import stem_without_domain
+from circuitry.representations.cells import rows_of_cells
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
 
@@ -81,6 +81,4 @@ class Embeddings:
 
     def groups(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the row numbers of every (class, domain), in sorted order."""
-        table = pd.DataFrame({"class": self.class_name, "domain": self.domain})
-        found: dict[Any, Any] = table.groupby(["class", "domain"]).indices
-        return dict(sorted(found.items()))
+        return rows_of_cells(self.table())

@@ -12,12 +12,13 @@ even equal histograms share less than all. The study takes each top-k by ``torch
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from circuitry.representations.cells import rows_of_cells
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import SOME, Count, Natural, checked
@@ -75,8 +76,7 @@ class ImageFeatures:
 
     def cells(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
-        found: dict[Any, Any] = self.images.groupby(["class", "domain"]).indices
-        return dict(sorted(found.items()))
+        return rows_of_cells(self.images)
 
     @classmethod
     @checked

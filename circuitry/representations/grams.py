@@ -28,7 +28,7 @@ from circuitry.runs.given import checked
 from circuitry.runs.manifest import read_manifest
 
 REPRESENTATIONS_FORMAT = "circuitry representations 3"
-"""Of a folder of representations and its files."""
+"""Name and version of a folder of representations and of its files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +62,9 @@ class DomainRepresentation:
     """A domain's images at every site."""
 
     grams: Grams
-    """Of all images."""
+    """Those of all images."""
     parts: tuple[Grams, ...]
-    """Of each part of the images; an item is in the same part in every domain."""
+    """Those of each part of the images; an item is in the same part in every domain."""
     unit_means: Mapping[str, Float[np.ndarray, "_ _"]]
     """By site, each image's activation averaged over positions [images, units]."""
     image_classes: tuple[str, ...]

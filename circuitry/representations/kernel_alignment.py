@@ -56,13 +56,6 @@ def cka(
     return Alignment(u, v).value
 
 
-def hsic(k: Float[np.ndarray, "rows rows"], l: Float[np.ndarray, "rows rows"]) -> float:  # noqa: E741
-    """Return the unbiased HSIC of two kernel matrices of at least four rows, whose diagonals do not count."""
-    if len(k) < FEWEST_ROWS:
-        raise InputError(f"Unbiased HSIC needs at least {FEWEST_ROWS} rows, but {len(k)} were given.")
-    return _product(_u_centred(k), _u_centred(l))
-
-
 def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) -> Float[np.ndarray, "rows rows"]:
     """Return the kernel matrix of rows, with zeros on its diagonal and U-centred.
 

@@ -170,12 +170,12 @@ def probe_sites(
     """Predict class and domain from the features of every site.
 
     Intervals are of 95 %: for class and domain over folds, with Student's t and the variance of the mean raised by
-    1 / (folds - 1), since folds share images for training (Nadeau & Bengio 2003); for the class across domains by a
-    bootstrap over the domains that were left out.
+    1 / (folds - 1), since folds share images for training (Nadeau & Bengio 2003); for the class across domains with
+    Student's t over the domains that were left out.
 
     Args:
         features: By site, one row per image, e.g. unit means: each unit's activation averaged over positions.
-        classes, domains: Of every image.
+        classes, domains: Class and domain of every image.
         items, folds, seed: See `probe_accuracy`.
 
     Raises:

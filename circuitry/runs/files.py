@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and locks that processes hold on the parts of a folder."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +17,8 @@ from circuitry.runs.given import checked
 LOCKS = ".locks"
 TORN = ".torn-"
 """How the name of a file begins while it is written; a killed process leaves it behind."""
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system without locks says."""
 
 
 @checked
@@ -52,13 +55,22 @@ def _held(path: Path) -> Iterator[Path]:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             if _is_file(path, file):
                 os.truncate(file, 0)
                 yield path
                 return
         finally:  # of a file that the writer before renamed or removed, too: then this one makes another
             os.close(file)
+
+
+def _lock(file: int) -> None:
+    """Lock an open file; on a file system without locks, go on without: a file is whole there, too."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
 
 
 def _is_file(path: Path, file: int) -> bool:
@@ -75,6 +87,7 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
 
     Raises:
         filelock.Timeout: when another process holds it and ``wait`` is off.
+        InputError: for a folder on a file system without locks.
     """
     place = folder / LOCKS
     lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
@@ -86,6 +99,13 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
         except (FileNotFoundError, FileExistsError):  # another process removes the locks, before or within mkdir
             if place.is_file():
                 raise
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                raise
+            raise InputError(
+                f"{folder} lies on a disk without locks, so several processes would do the same work there: give a "
+                "folder on another disk."
+            ) from error
     try:
         yield
     finally:

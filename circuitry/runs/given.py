@@ -5,7 +5,6 @@
 3. numpy's numbers, text for a path and a list for a tuple are taken as what they mean.
 """
 
-import errno
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,7 +16,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import numpy as np
 from jaxtyping import jaxtyped
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, shown
+from circuitry.runs.path_refusals import refuse_path
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 
@@ -48,6 +48,8 @@ def _repeated(values: Sequence[Any]) -> str | None:
 
 def _infinite(array: Any) -> str | None:
     numbers = np.asarray(array.detach().cpu().double() if hasattr(array, "detach") else array)
+    if numbers.dtype.kind not in "biufc":
+        return shown(array)
     return None if np.isfinite(numbers).all() else "an array with NaN or infinity"
 
 
@@ -87,11 +89,15 @@ class _MisfitError(Exception):
         self.wanted, self.name, self.given, self.how, self.inner = wanted, name, given, how, inner
 
 
+DOOR = "checks_its_arguments"
+"""Attribute of functions that check what they are given."""
+
+
 def checked(made: Made) -> Made:
     """Return a function, or a class, that refuses arguments which do not fit its annotations.
 
-    Sizes of the same name in the shapes of several arguments have to agree. A path that the file system refuses, and a
-    folder in place of a file, are refused, too.
+    Sizes of the same name in the shapes of several arguments have to agree. Paths that the file system refuses are
+    refused, too. A dataclass that inherits from a checked one has its own ``__init__``, so it is to be checked itself.
 
     Raises:
         InputError: which names the argument, what was expected and what was given.
@@ -104,13 +110,15 @@ def checked(made: Made) -> Made:
         name = "__new__" if issubclass(made, tuple) else "__init__"
         setattr(made, name, checked(getattr(made, name)))
         return made
+    if hasattr(made, DOOR):
+        return made
     signature = inspect.signature(made)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     named = [parameter.name for parameter in signature.parameters.values() if parameter.kind not in several]
 
     @functools.cache
     def hints() -> dict[str, Any]:  # when first called: annotations may name what is defined later
-        return get_type_hints(made, include_extras=True)
+        return {name: hint for name, hint in get_type_hints(made, include_extras=True).items() if name in named}
 
     @functools.wraps(made)
     def door(*args: Any, **kwargs: Any) -> Any:
@@ -120,15 +128,14 @@ def checked(made: Made) -> Made:
             return made(*args, **kwargs)  # Python's own sentence
         given = bound.arguments
         with jaxtyped("context"):
-            given |= {
-                name: fitting(given[name], hints()[name], name) for name in named if name in given and name in hints()
-            }
+            given |= {name: fitting(given[name], hint, name) for name, hint in hints().items() if name in given}
         try:
             return made(*bound.args, **bound.kwargs)
         except OSError as error:
             refuse_path(error, given.values())
             raise
 
+    setattr(door, DOOR, True)
     return door  # type: ignore[return-value]
 
 
@@ -213,17 +220,19 @@ def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any
     What is read when it is asked for stays unread.
     """
     if isinstance(value, Mapping) and len(inner) == 2:
-        for key in value:
-            _fitting_one(key, inner[0], f"key of {name}")
+        keys = [_fitting_one(key, inner[0], f"key of {name}") for key in value]
         if not isinstance(value, dict | MappingProxyType):
             return value
-        found = {key: _fitting_one(value[key], inner[1], f"{name}[{key!r}]") for key in value}
-        return value if all(found[key] is value[key] for key in found) else found
+        items = [_fitting_one(value[key], inner[1], f"{name}[{key!r}]") for key in value]
+        same = all(new is old for new, old in zip([*keys, *items], [*value, *value.values()], strict=True))
+        return value if same else dict(zip(keys, items, strict=True))
     if _is_held(value) and _is_list(kind) and inner:
         hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
         pairs = list(zip(value, hints, strict=True))
+        if all(type(item) is hint and hint not in (int, str) for item, hint in pairs):
+            return value  # quickly, as there may be a million images
         meant = [_fitting_one(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(pairs)]
         if type(value) in (list, tuple) and any(new is not old for new, (old, _) in zip(meant, pairs, strict=True)):
             return type(value)(meant)
@@ -288,33 +297,3 @@ def _how(value: Any, hint: Any, name: str) -> str:
     if hasattr(hint, "dim_str"):
         return "give one of this type and shape"
     return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {_words(hint, name)}"
-
-
-def shown(value: object) -> str:
-    """Return a text or a number as it is, of an array its type and shape, of anything else what it is."""
-    if isinstance(value, str):
-        return f"the string {value if len(value) < 160 else value[:77] + '...' + value[-77:]!r}"
-    if isinstance(value, int | float | np.generic):
-        return repr(value)
-    if isinstance(shape := getattr(value, "shape", None), tuple):
-        return " ".join([type(value).__name__, *(str(getattr(value, "dtype", "")).split(".")[-1:]), str(list(shape))])
-    return type(value).__name__
-
-
-_REFUSED = {
-    errno.ENAMETOOLONG: "give a shorter name",
-    errno.EISDIR: "give a file",
-    errno.EBUSY: "give a file",
-    errno.ENOTDIR: "give a folder",
-    errno.EEXIST: "choose another path",
-}
-"""What file systems say of paths that cannot be, and what to do."""
-
-
-def refuse_path(error: OSError, given: Iterable[Any]) -> None:
-    """Raise an `InputError` for a path that a file system refuses, and for a missing one that was ``given``."""
-    how = _REFUSED.get(error.errno or 0)
-    if error.errno == errno.ENOENT and error.filename is not None:
-        how = "give the path of one" if str(error.filename) in map(str, given) else None
-    if how is not None:
-        raise InputError(f"{error.strerror}: {shown(str(error.filename))} was given: {how}.") from error

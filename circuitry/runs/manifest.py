@@ -106,13 +106,15 @@ def read_sealed(path: Path, advice: str) -> dict[str, Any]:
     Raises:
         InputError: for a missing or damaged file; ``advice`` ends its sentence.
     """
+    if not path.exists():
+        raise InputError(f"{path} is missing: {advice}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, found {type(content).__name__}")
         if _CHECKSUM in content and content.pop(_CHECKSUM) != digest(content):
             raise ValueError("its checksum does not fit")
-    except (FileNotFoundError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): {advice}.") from error
     return content
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from typing import Any, ClassVar, TypeVar
 
+from circuitry.runs.given import checked
+
 Settings = TypeVar("Settings", bound="StudySettings")
 
 
@@ -55,13 +57,17 @@ class StudySettings:
 
 def with_study_defaults(settings: type[Settings]) -> type[Settings]:
     """Return a class of settings whose defaults are the study's, for a command line with ``--study``."""
-    values = settings.study_values()
-    changed = [(f.name, f.type, field(default=values[f.name])) for f in fields(settings) if f.name in values]  # type: ignore[arg-type]
-    made = make_dataclass(
-        settings.__name__, changed, bases=(settings,), frozen=True, kw_only=True, namespace={"by_study": True}
-    )
-    made.__module__, made.__doc__ = settings.__module__, settings.__doc__
+    made = with_defaults(settings, settings.study_values())
+    made.by_study = True
     return made
+
+
+def with_defaults(settings: type[Settings], values: Mapping[str, Any]) -> type[Settings]:
+    """Return a class of settings that has these defaults."""
+    changed = [(f.name, f.type, field(default=values[f.name])) for f in fields(settings) if f.name in values]  # type: ignore[arg-type]
+    made = make_dataclass(settings.__name__, changed, bases=(settings,), frozen=True, kw_only=True)
+    made.__module__, made.__doc__ = settings.__module__, settings.__doc__
+    return checked(made)
 
 
 def study_markdown(settings: Mapping[str, type[StudySettings]]) -> str:

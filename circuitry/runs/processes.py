@@ -7,14 +7,15 @@ it started end, too. When it is killed, they notice, and end.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait as wait_for_any
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from circuitry.runs.given import Count, checked
 
@@ -36,6 +37,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the tidying
     raise KeyboardInterrupt(number)
 
 
@@ -48,19 +50,40 @@ def spawned_processes(workers: int, prepare: Callable[[], object] | None = None)
     """
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, prepare)) as pool:
+    with _Pool(workers, mp_context=context, initializer=partial(_begin, prepare)) as pool:
         try:
             yield pool
         except BaseException:
-            for process in multiprocessing.active_children():
-                if process not in others:
-                    process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            started = [process for process in multiprocessing.active_children() if process not in others]
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.join()
             raise
 
 
+class _Pool(ProcessPoolExecutor):
+    """A pool whose processes end at SIGTERM: at once without a task, else when the task has tidied up."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(_ending, fn, *args, **kwargs)
+
+
+def _ending(task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a task of a pool. Interrupted, it ends its process, which would otherwise take the next task."""
+    try:
+        with interrupted_by_sigterm():
+            return task(*args, **kwargs)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + signal.SIGTERM)
+
+
 def _begin(prepare: Callable[[], object] | None) -> None:
-    """Prepare this process of a pool; SIGTERM then interrupts its task, and it does not outlive its parent."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Prepare this process of a pool; it does not outlive its parent, which alone takes the user's Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare is not None:
         prepare()

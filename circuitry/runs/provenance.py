@@ -44,11 +44,11 @@ WHERE = ("out", "results")
 
 
 def command() -> str:
-    """Return the command line of this script without the folder of its results.
+    """Return this command line without the folder of its results.
 
     Example:
-        >>> command()    # of: python experiments/faithfulness.py --seed 3 --out runs/x
-        'experiments/faithfulness.py --seed 3'
+        >>> command()    # of: circuitry check --seed 3 --out runs/x
+        'circuitry check --seed 3'
     """
     script, *arguments = sys.argv
     kept: list[str] = []
@@ -59,8 +59,7 @@ def command() -> str:
             skipped = name in WHERE
         if not skipped:
             kept.append(argument)
-    path = Path(script)
-    return shlex.join(["/".join(path.parts[-2:]), *kept])
+    return " ".join(["/".join(Path(script).parts[-2:]), *map(shlex.quote, kept)])
 
 
 @checked

@@ -1,4 +1,4 @@
-"""The steps of the study that measure finished models, and its figures; each calls one script."""
+"""The steps of the study that measure finished models, and its figures; each calls one command."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ STUDY_FIGURES = {
     "representations": ("cka_over_depth", "cka_apart", "cka_by_group"),
     "circuits": ("units_apart", "domain_similarity", "similarity_by_group"),
 }
-"""Step -> the figures of figures.py that are drawn from its tables."""
+"""Step -> the figures (``circuitry figures``) that are drawn from its tables."""
 
 
 def measurement_steps(place: StudyPlace) -> Iterator[Step]:
@@ -43,7 +43,7 @@ def measurement_steps(place: StudyPlace) -> Iterator[Step]:
         folder, results = place.out / "sharing", [place.out / "features" / one.name / "results" for one in described]
         options, outputs = ["--results", *results, "--out", folder], [folder / "tables" / "sharing_over_settings.csv"]
         needs = [f"features-{one.name}" for one in described]
-        yield place.step("sharing", "autoencoders", "sharing_over_settings", options, outputs, needs)
+        yield place.step("sharing", "autoencoders", "features-over-settings", options, outputs, needs)
     aligned = _models(place, "aligned")
     if aligned:
         yield _separation(place, _models(place, "cg-high"), aligned)
@@ -69,12 +69,12 @@ def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
     options = [*_measured(place, one), "--table", trained_on, "--out", sae]
     cost = place.cost((counted.image + passes) * n_images, 1, 4.0 * counted.embedding * n_images)
     weights = sae / "sae.safetensors"
-    yield place.step(f"sae-{one.name}", "autoencoders", "train_sae", options, [weights], [one.name], cost)
+    yield place.step(f"sae-{one.name}", "autoencoders", "train-sae", options, [weights], [one.name], cost)
     options = [*_measured(place, one), "--held-out", *place.material.held_out, "--autoencoder", weights]
     options += ["--out", folder, "--results", folder / "results"]
     outputs, cost = [folder / "results" / "feature_sharing_summary.csv"], _classified(place, one)
     needs = [f"sae-{one.name}"]
-    yield place.step(f"features-{one.name}", "autoencoders", "shared_features", options, outputs, needs, cost)
+    yield place.step(f"features-{one.name}", "autoencoders", "features", options, outputs, needs, cost)
 
 
 def _separation(place: StudyPlace, standard: list[StudyTraining], aligned: list[StudyTraining]) -> Step:
@@ -87,7 +87,7 @@ def _separation(place: StudyPlace, standard: list[StudyTraining], aligned: list[
     options += ["--out", place.out / "separation", "--results", results]
     outputs, needs = [results / "map.csv", results / "summary.csv"], [one.name for one in models]
     cost = _classified(place, *models)
-    return place.step("separation", "representations", "embedding_separation", options, outputs, needs, cost)
+    return place.step("separation", "representations", "separation", options, outputs, needs, cost)
 
 
 def _representations(place: StudyPlace, one: StudyTraining) -> Step:
@@ -95,7 +95,7 @@ def _representations(place: StudyPlace, one: StudyTraining) -> Step:
     options = [*_measured(place, one), "--held-out", *place.material.held_out]
     options += ["--out", place.out / "representations", "--results", results]
     outputs, name = [results / "cka_over_depth.csv", results / "cka_apart.csv"], "representations"
-    return place.step(name, name, name, options, outputs, [one.name], _classified(place, one))
+    return place.step(name, name, "represent", options, outputs, [one.name], _classified(place, one))
 
 
 def _circuits(place: StudyPlace, one: StudyTraining) -> Step:
@@ -107,7 +107,7 @@ def _circuits(place: StudyPlace, one: StudyTraining) -> Step:
     ]
     operations = place.circuit_operations * n_cells * N_CIRCUIT_IMAGES
     cost = place.cost(operations, place.scale.gpus, float(GRAPH_BYTES * n_cells))
-    return place.step("circuits", "circuits", "compare_circuits", options, outputs, [one.name], cost)
+    return place.step("circuits", "circuits", "compare", options, outputs, [one.name], cost)
 
 
 def _classified(place: StudyPlace, *models: StudyTraining) -> Cost:
@@ -133,5 +133,5 @@ def figure_steps(place: StudyPlace, made: set[str]) -> Iterator[Step]:
         tables = place.out / source / "tables" if apart else place.out / "tables" / source
         for name in STUDY_FIGURES[source]:
             if sketches or not name.startswith("imagenet_sketch"):
-                command = ("python", "figures/figures.py", name, "--results", f"{tables}", "--out", f"{out}")
+                command = ("python", "-m", "circuitry", "figures", name, "--results", f"{tables}", "--out", f"{out}")
                 yield Step(f"figure-{name}", "figures", command, (f"figures/{name}.html",), (source,))

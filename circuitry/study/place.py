@@ -37,7 +37,7 @@ class Scale:
     """Most GPUs of a step; 0 for none."""
     device: str = "cuda"
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Script -> further options of its commands."""
+    """Command -> its further options."""
 
     def preset(self, one: StudyTraining) -> str:
         """Return the preset of a training; that of ImageNet-Captions without a base set."""
@@ -62,7 +62,7 @@ class Material:
     base_sizes: Mapping[str, int]
     """Base set -> its training images."""
     validation: Mapping[str, str]
-    """Base set -> its validation images, as make_mixtures.py takes them."""
+    """Base set -> its validation images, as circuitry mixtures takes them."""
     main_base: str | None = None
     imagenet_sketch: Path | None = None
     imagenet: Path | None = None
@@ -98,15 +98,15 @@ class StudyPlace:
     """Epochs between two checkpoints; None for the study's."""
 
     def step(
-        self, name: str, kind: str, script: str, options: Sequence[object], outputs: Sequence[Path],
+        self, name: str, kind: str, command: str, options: Sequence[object], outputs: Sequence[Path],
         needs: Sequence[str] = (), cost: Cost = _NO_COST,
     ) -> Step:  # fmt: skip
-        """Return the step that calls a script of experiments/ in the study's settings, once a GPU where it can."""
-        one_process = cost.gpus < 2 or script == "train_clip"  # which starts its own processes
+        """Return the step that calls a command in the study's settings, once a GPU where it can."""
+        one_process = cost.gpus < 2 or command == "train"  # which starts its own processes
         start = ("python",) if one_process else ("torchrun", "--nproc-per-node", f"{cost.gpus}")
-        given = [*options, *self.scale.options.get(script, ())]
+        given = [*options, *self.scale.options.get(command, ())]
         below = tuple(path.relative_to(self.out).as_posix() for path in outputs)
-        return Step(name, kind, (*start, f"experiments/{script}.py", *map(str, given)), below, tuple(needs), cost)
+        return Step(name, kind, (*start, "-m", "circuitry", command, *map(str, given)), below, tuple(needs), cost)
 
     def cost(self, operations: float, gpus: int, disk_bytes: float = 0.0, rate: float | None = None) -> Cost:
         """Return a cost, in single precision unless a rate is given, on at most so many GPUs."""

@@ -68,8 +68,8 @@ def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def summarise(measures: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Average over seeds, then over classes, with 95 % bootstrap intervals over classes.
+def summarise(measures: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds, then over classes, with Student's 95 % intervals over classes.
 
     How much models of different seeds differ is not in the intervals: look at the seeds one by one, `by_seed`.
 
@@ -89,11 +89,11 @@ def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
     return measures.groupby(["measure", "model", "domain", "seed"], sort=False)["value"].mean().reset_index()
 
 
-def differences(measures: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> pd.DataFrame:
+def differences(measures: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     """Return what changes from model a to model b, paired by class, after averaging over seeds.
 
     Returns:
-        Columns measure, domain, difference (b - a), low, high (95 % bootstrap over classes), n_classes.
+        Columns measure, domain, difference (b - a), low, high (Student's 95 % interval over classes), n_classes.
 
     Raises:
         InputError: for a model that the table lacks.

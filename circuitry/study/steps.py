@@ -1,4 +1,4 @@
-"""The steps of the study up to finished models: mixtures, trainings, evaluation; each calls one script."""
+"""The steps of the study up to finished models: mixtures, trainings, evaluation; each calls one command."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,7 +41,7 @@ def mixture_steps(place: StudyPlace) -> Iterator[Step]:
         made = {one.mixture for one in place.trainings if place.making(one.mixture) == name}
         disk = sum(material.size(one) for one in made) * ROW_BYTES / GIB
         done = folder / (f"{mixture.name}.json" if alone else "mixtures.csv")
-        yield place.step(name, "mixtures", "make_mixtures", options, [done], cost=Cost(disk_gib=disk))
+        yield place.step(name, "mixtures", "mixtures", options, [done], cost=Cost(disk_gib=disk))
 
 
 def training_step(place: StudyPlace, one: StudyTraining) -> Step:
@@ -52,16 +52,16 @@ def training_step(place: StudyPlace, one: StudyTraining) -> Step:
     options += ["--data", place.material.domainnet] if one.supervised else ["--preset", place.scale.preset(one)]
     options += [] if place.keep_checkpoints is None else ["--keep-checkpoints", place.keep_checkpoints]
     if one.supervised:
-        script, below, gpus, of_weight = "train_supervised", "supervised", 4, SUPERVISED_BYTES
+        command, below, gpus, of_weight = "train-supervised", "supervised", 4, SUPERVISED_BYTES
         each = 3 * counted.image
     else:
-        script, below, gpus, of_weight = "train_clip", "clip", place.scale.settings(one).processes, CLIP_BYTES
+        command, below, gpus, of_weight = "train", "clip", place.scale.settings(one).processes, CLIP_BYTES
         each = counted.training_step + counted.image  # checkpointing makes activations a second time
     disk = float(of_weight * counted.parameters * place.n_checkpoints(one))
     cost = place.cost(each * place.epochs(one) * place.material.size(one.mixture), gpus, disk, place.half_rate)
     cost = replace(cost, training_steps=place.training_steps(one))
     outputs = [folder / below / name for name in ("run.json", "manifest.json")]
-    return place.step(one.name, "trainings", script, options, outputs, [place.making(one.mixture)], cost)
+    return place.step(one.name, "trainings", command, options, outputs, [place.making(one.mixture)], cost)
 
 
 def evaluation_step(place: StudyPlace) -> Step:

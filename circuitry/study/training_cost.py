@@ -39,7 +39,7 @@ def count_model(name: str) -> ModelOperations:
     model = open_clip.create_model(register_model(name), pretrained_text=False, require_pretrained=False)
     images = torch.zeros(2, 3, *Encoder.from_tower(model.visual).image_size)  # two: batch norms need a variance
     texts = torch.zeros(2, model.context_length, dtype=torch.long)
-    # of fused attention PyTorch has no formula on every device, of its products it has
+    # PyTorch has a formula for matrix products, but not for fused attention on every device
     with sdpa_kernel(SDPBackend.MATH), OperationCounter() as counter:
         embedded = model.encode_image(images)
         image = counter.total

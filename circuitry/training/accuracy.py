@@ -202,8 +202,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
         >>> wrong.groupby(["class", "top_1"], observed=True).size()  # confusions
     """
     header, arrays = read_arrays(path, _FORMAT, "file of predictions")
+    listing = list(read_listing(Path(path).with_name("images.json")))
     with naming_damage(path):
-        listing = list(read_listing(Path(path).with_name("images.json")))
         classes = header["classes"]
         about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
         about["class"] = class_column(arrays["label"], classes)

@@ -71,16 +71,15 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | S
     n, active, error, square = 0, 0, 0.0, 0.0
     pieces = [samples] if isinstance(samples, Tensor) else samples
     for batch in _in_turn(pieces):
-        x = batch.to(sae.w_enc)
-        x = sae.scaled(x)
-        features = sae.encode(x)
-        alive |= (features > 0).any(0)
+        given = batch.to(sae.w_enc)
+        x, features = sae.scaled(given), sae.encode(given)
+        alive |= (features != 0).any(0)
         n += len(x)
-        active += int((features > 0).sum())
+        active += int((features != 0).sum())
         error += float((x - sae.decode(features)).cpu().double().pow(2).sum())  # on the CPU: MPS has no doubles
         square += float(x.cpu().double().pow(2).sum())
         total += x.cpu().double().sum(0)
-        del batch, x  # views that would keep this piece while the next is read
+        del batch, given, x  # views that would keep this piece while the next is read
     if not n:
         raise InputError("An autoencoder is diagnosed on at least one sample, but there were none.")
     variance = square - float(total @ total) / n

@@ -95,26 +95,26 @@ class ImageFiles:
     def of(cls, records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> "ImageFiles":
         """Return the files of image records, and then those of tables with the column ``filepath``.
 
-        Relative paths start from the folder of their table. Images that are among the records count once.
+        Relative paths start from the folder of their table. An image counts once, wherever it is named.
 
         Raises:
             InputError: For a table that is missing or lacks the column, and files that do not exist.
         """
-        known = {os.fsencode(record.path) for record in records}
         parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
         for table in tables:
             check_file(table, "a table of images", "give one with the column filepath")
             folder, there = table.absolute().parent, FileCheck("skip")
             for lines in read_chunks(table, ("filepath",)):
                 paths = [os.path.join(folder, file) for file in lines["filepath"].dropna()]
-                new = [os.fsencode(path) for path in paths if there.keeps(path)]
-                parts += [np.array(files)] if (files := [file for file in new if file not in known]) else []
+                found = [os.fsencode(path) for path in paths if there.keeps(path)]
+                parts += [np.array(found)] if found else []
             if there.missing.count:
                 raise InputError(
                     f"The table {table} names {there.missing.count} files that do not exist, such as {there.missing}: "
                     "relative paths start from its folder; correct the paths, or remove these lines."
                 )
-        return cls(np.concatenate([np.zeros(0, dtype="S1"), *parts]))
+        names = np.concatenate([np.zeros(0, dtype="S1"), *parts])
+        return cls(names[np.sort(np.unique(names, return_index=True)[1])])
 
     def __len__(self) -> int:
         return len(self.names)

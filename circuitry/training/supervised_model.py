@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from circuitry.data.captions import readable
 from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state
+from circuitry.models.clip import checked_device
 from circuitry.models.encoder import Encoder
 from circuitry.models.modes import own_modes
 from circuitry.runs.arrays import read_arrays, write_arrays
@@ -156,15 +157,20 @@ def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "
     """
     header, arrays = read_arrays(path, _FORMAT, "supervised model")
     with naming_damage(path):
-        with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
-            config = Path(folder) / f"{header['name']}.json"
-            config.write_text(json.dumps(header["config"]), encoding="utf-8")
-            name = register_model(config)
         table = LabelTable(tuple(header["classes"]), header["labels"])
+        name, settings = str(header["name"]), json.dumps(header["config"])
+    with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
+        config = Path(folder) / f"{name}.json"
+        config.write_text(settings, encoding="utf-8")
+        try:
+            register_model(config)
+        except InputError as error:
+            raise InputError(f"The model of {path} cannot be built here: {error}") from error
+    with naming_damage(path):
         model, _, preprocess = build_classifier(name, len(table.classes), crop_scale=1.0)
         set_state(model, arrays, str(path), name)
-        model.to(device).eval().requires_grad_(False)
-        return SupervisedModel(name, Encoder.from_tower(model.tower), model.head, table, preprocess)
+    model.to(checked_device(device)).eval().requires_grad_(False)
+    return SupervisedModel(name, Encoder.from_tower(model.tower), model.head, table, preprocess)
 
 
 def as_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from circuitry import Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
 from circuitry.cards import CardFolder, CardJobs, CardSettings, unit_cards
 from circuitry.cards.card_arrays import clarity
 from circuitry.runs import Rank, Work
+from circuitry.runs.arrays import read_arrays
 from circuitry.runs.manifest import read_sealed, write_sealed
 from tests.support.assert_same import assert_same
 from tests.support.extraction import TEMPLATES, contents
@@ -168,6 +170,44 @@ def test_a_stopped_run_goes_on_and_workers_share(clip: Clip, folder: Path, tmp_p
     assert contents(stopped) == contents(folder / "cards")
 
 
+def jobs_of(clip: Clip, root: Path, out: Path, **changes: Any) -> CardJobs:
+    images, graphs = DomainFolder(root / "images"), GraphFolder(root / "graphs")
+    return CardJobs(clip, images, graphs, out, CardSettings(**FEW | changes))
+
+
+def test_images_of_causal_checks_are_among_those_of_cards(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    graphs = GraphFolder(folder / "graphs")
+    chosen = CausalChecks(clip, DomainFolder(folder / "images"), graphs).chosen
+    selection = jobs_of(clip, folder, tmp_path, n_images=3).selection
+    assert all(chosen.own(key) and set(chosen.own(key)) <= set(selection[key]) for key in graphs)
+    assert set(selection) == {(c, d) for c in CLASSES for d in DOMAINS}
+
+
+def test_images_that_circuits_were_found_on_come_first_whatever_draw(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    graphs, making = GraphFolder(folder / "graphs"), jobs_of(clip, folder, tmp_path)
+    making.checks.chosen.seed_found = 7
+    drawn = making.checks.images.select("cat", "real", 3, 7)
+    found_on = set(graphs.image_names("cat", "real"))
+    assert {record.relative for record in drawn} != found_on
+    assert {record.relative for record in making.selection["cat", "real"][:3]} == found_on
+
+
+def test_exact_effects_are_read_once_for_all_sites(
+    clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, read = Path(shutil.copytree(folder / "cards", tmp_path / "stopped")), Counter[str]()
+    shutil.rmtree(stopped / "sites")
+
+    def counted(path: Path, *about: str) -> Any:
+        read[path.parent.name] += 1
+        return read_arrays(path, *about)
+
+    monkeypatch.setattr("circuitry.cards.card_jobs.read_arrays", counted)
+    jobs_of(clip, folder, stopped).run(QUIET)
+    assert read == {"axe": len(DOMAINS), "cat": len(DOMAINS)}
+    assert contents(stopped) == contents(folder / "cards")
+
+
 def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> None:
     small = made(clip, folder, tmp_path / "small", exact_units=0, work=Work(memory_gib=0.02, progress=False))
     for site, unit in small.units():
@@ -191,11 +231,11 @@ def damaged(cards: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (shutil.rmtree, ["cards", "experiments/unit_cards.py"]),
+        (shutil.rmtree, ["cards", "circuitry cards"]),
         (other_version, ["unit cards 0", "unit cards 1"]),
-        (lambda cards: (cards / "words.json").unlink(), ["1 of 10", "words", "experiments/unit_cards.py"]),
+        (lambda cards: (cards / "words.json").unlink(), ["1 of 10", "words", "circuitry cards"]),
         (damaged, ["layer3.0.safetensors"]),
-        (lambda cards: (cards / "words.json").write_text("{"), ["words.json", "experiments/unit_cards.py"]),
+        (lambda cards: (cards / "words.json").write_text("{"), ["words.json", "circuitry cards"]),
     ],
 )
 def test_folders_that_cannot_be_read(change: Any, named: list[str], folder: Path, tmp_path: Path) -> None:

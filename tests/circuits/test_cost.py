@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import Encoder, midpoint_rule
+from circuitry import Encoder, attribute, class_logit, midpoint_rule
 from circuitry.circuits import AttributionSettings, count_operations
-from circuitry.models import Stage
+from circuitry.circuits.cost import OperationCounter
+from circuitry.models import ResidualStream, Stage, in_feature_basis
+from tests.support.feature_bases import setting
+from tests.support.towers import make_tower
 
 
 def two_layers() -> Encoder:
@@ -28,3 +31,20 @@ def test_operations_by_hand(points: int) -> None:
     assert found.nodes == 80 + (80 + 20) + points * 2 * (80 + 20)
     # Edges from 2 of 5 hidden units to 1 of 2: a clean run, then the last stage forward and once backward.
     assert found.edges == 80 + points * (20 + 20)
+
+
+@pytest.mark.parametrize("units", ["latents", "components"])
+def test_an_attribution_takes_what_is_counted(units: str) -> None:
+    if units == "latents":
+        plain, saes, _, weights = setting("resnet", "relu")
+        encoder = in_feature_basis(plain, saes)
+    else:
+        encoder, weights = ResidualStream.of(Encoder.from_tower(make_tower("vit"))).components, torch.eye(16)
+    metric = class_logit(weights, 1)
+    settings = AttributionSettings(rule=midpoint_rule(2), node_fraction=0.2)
+    image = torch.randn(1, 3, *encoder.image_size, dtype=encoder.dtype)
+    found = count_operations(encoder, metric, settings)
+    with OperationCounter() as counter:
+        attribute(encoder, image, metric, settings.node_fraction, settings.rule, progress=False)
+    assert found.nodes + found.edges == counter.total
+    assert min(found) > 0

@@ -34,7 +34,8 @@ def test_pairs_add_up_to_the_embedding_and_the_logit_and_follow_the_units() -> N
         logits = F.normalize(embeddings, dim=-1) @ weight
     np.testing.assert_allclose(found.embeddings, embeddings.numpy(), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.read[:, head, unit, None] * found.directions[head, unit], out.numpy(), rtol=1e-8)
-    effects, rest = found.effects(weight.numpy()), found.rest_effects(weight.numpy())
+    effects = found.effects(weight.numpy())
+    rest = found.rest @ weight.numpy() / np.linalg.norm(found.embeddings, axis=1)
     np.testing.assert_allclose(effects[:, head, unit], (out @ weight / embeddings.norm(dim=-1)).numpy(), rtol=1e-8)
     np.testing.assert_allclose(effects.sum((1, 2)) + rest, logits.numpy(), rtol=1e-8)
 

@@ -101,6 +101,26 @@ def test_where_no_rule_keeps_the_error_the_last_one_is_taken_and_a_line_says_so(
     assert sentence in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("end", "promised"), [("zero", False), (torch.tensor([3.0, 1.0, 2.0]).reshape(1, 3, 1, 1), True)]
+)
+def test_no_error_is_promised_where_references_disagree(
+    end: str | Tensor, promised: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of x / |x| the effect of a unit on the way to zero grows as 1 / (1 - t): its integral has no bound."""
+    normed = Stage("sum", lambda x: x + nn.functional.normalize(x, dim=1), 1)
+    encoder = Encoder(nn.Linear(1, 1), (Stage("hidden", lambda x: x.flatten(1), 1), normed), (1, 1))
+    task = Task(encoder, image(), lambda out: out @ torch.tensor([1.0, 0.0, -1.0]), baseline=end, work=QUIET)
+    with caplog.at_level(logging.WARNING):
+        found = cheapest_rule([RuleErrors(task, AttributionSettings(node_fraction=1.0))], 0.2)
+    settings = {"node_rule": found.nodes.rule.name, "edge_rule": found.edges.rule.name, "rule_choice": found.as_dict()}
+    assert (found.promises, found.keeps) == (promised, promised)
+    assert (found.nodes.references_differ > 0.1) is not promised
+    for sentence in (caplog.text, describe_rule(settings)):
+        assert ("No error of the scores is promised" in sentence) is not promised
+    assert ("against midpoint-40" in describe_rule(settings)) is promised
+
+
 def test_an_error_that_is_not_positive_is_refused() -> None:
     with pytest.raises(InputError, match=r"positive number as error, but -1\.0 "):
         cheapest_rule([exactly()], -1.0)
@@ -136,9 +156,14 @@ def test_the_promise_holds_against_many_points() -> None:
     assert found.keeps
 
 
-def test_attribution_has_one_default() -> None:
+def test_attribution_has_one_default(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(make_tower("vit"))
-    graph = attribute(encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)
+    run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)
+    run(baseline="zero")
+    assert not caplog.text
+    graph = run()
+    assert "layer norms" in caplog.text
+    assert graph.settings["baseline"] == "zero"
     assert graph.settings["node_rule"] == AttributionSettings().node_rule.name == "midpoint-10"
     assert AttributionSettings.study().node_rule == left_rule(10)
 

@@ -27,7 +27,7 @@ class GoodValues:
     """Values of the parameters, made of a `World`."""
 
     def __init__(self, folder: Path) -> None:
-        self.world, self.folder = World(folder), folder
+        self.world, self.folder, self.scratch = World(folder), folder, folder / "scratch"
         self.instances = _instances(self.world)
         self.by_name = _by_name(self.world)
         self.by_place = by_place(self.world)
@@ -37,7 +37,7 @@ class GoodValues:
         if f"{door}.{name}" in self.by_place:
             return self.by_place[f"{door}.{name}"]
         if name in ("out", "folder", "path", "logs"):
-            return self.folder / f"{name} of {door}"
+            return self.scratch / f"{name} of {door}"
         for kind in _kinds(hint):
             if kind not in SIMPLE and (fits := [one for one in self.instances if type(one) is kind]):
                 return fits[0]

@@ -133,7 +133,6 @@ def by_place(w: World) -> dict[str, Any]:
         "FolderWork.baseline_called": {"name": "zero"},
         "NamedBaseline": {"name": "zero"},
         "FolderWork.claim": {"file_format": "x 1", "records": {("axe", "real"): [w.record]}},
-        "token_grid": {"tower": w.channels.tower},
         "TokenGrid": {"first": ("class",), "height": 2, "width": 2},
         "TokenGrid.patches": {"by_token": np.zeros((2, 5))},
         "Component": {"kind": "mlp"},

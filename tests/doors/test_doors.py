@@ -1,9 +1,11 @@
 """Odd values are refused in a sentence: public names take nothing that they cannot use, and nothing silently."""
 
-import os
+import importlib
+import inspect
+import random
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import circuitry
 from circuitry import AttributionGraph, GraphFolder, InputError, circuits, comparison, interventions, models, runs
 from circuitry.representations import silhouettes
+from circuitry.runs.given import DOOR
 from tests.doors.odd_values import write_odd_files
 from tests.doors.walk import Walk
+from tests.test_imports import modules
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -26,17 +28,6 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     return Walk(tmp_path_factory.mktemp("doors"))
-
-
-@pytest.mark.skipif("WALK" not in os.environ, reason="its draws still depend on what ran before: set WALK=1 to run it")
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_odd_values_get_a_sentence_or_a_value(data: st.DataObject, walk: Walk) -> None:
-    door = data.draw(st.sampled_from(walk.doors), "door")
-    parameter = data.draw(st.sampled_from(list(door.hints)), "parameter")
-    rng = data.draw(st.randoms(use_true_random=False))
-    outcome = walk.call(door, parameter, walk.draw(rng, door, parameter))
-    assert outcome.kind != "traceback", outcome
 
 
 SETTINGS: Any = [
@@ -173,3 +164,25 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         for load in (AttributionGraph.load, circuitry.Comparison.load, circuitry.load_clip, GraphFolder):
             with pytest.raises(InputError):
                 load(path)
+
+
+def test_dataclasses_that_inherit_from_a_checked_one_are_checked() -> None:
+    kinds = {
+        kind
+        for module in modules()
+        if not module.endswith("open_clip_main")  # a program
+        if not module.startswith("commands.")  # whose settings run_script checks
+        for kind in vars(importlib.import_module(f"circuitry.{module}")).values()
+        if isinstance(kind, type) and is_dataclass(kind)
+    }
+    doors = {kind for kind in kinds if hasattr(inspect.getattr_static(kind, "__init__"), DOOR)}
+    inheriting = {kind for kind in kinds if doors & set(kind.__mro__[1:])}
+    assert inheriting
+    assert {kind.__name__ for kind in inheriting - doors} == set()
+
+
+def test_odd_values_get_a_sentence_or_a_value(walk: Walk) -> None:
+    rng = random.Random(0)
+    for door, parameter in rng.sample(walk.places, 250):
+        outcome = walk.call(door, parameter, walk.draw(rng, door, parameter))
+        assert outcome.kind != "traceback", outcome

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,6 +34,10 @@ SECONDS = 2
 """A call that computes longer is stopped: its arguments were taken."""
 UNCALLED = {"run_processes", "run_array", "run_script", "WorkSettings.share_out", "short_waits", "serve_explorer"}
 """Starts of processes and of a server: with an odd argument they would run it."""
+
+
+class _TooLong(BaseException):
+    """A call computes too long. No Exception, and no OSError: what is called may handle those."""
 
 
 class Door(NamedTuple):
@@ -110,9 +115,15 @@ class Walk:
 
     def __init__(self, folder: Path) -> None:
         self.values = GoodValues(folder)
-        self.files = write_odd_files(folder / "odd")
-        self.anything = {**anything(self.values), **self.files}
+        self.files = self._start_anew()
+        self.anything = frozenset({**anything(self.values), **self.files})
         self.doors = [door for door in doors(self.values) if self._can_be_called(door)]
+        self.places = [(door, parameter) for door in self.doors for parameter in door.hints]
+
+    def _start_anew(self) -> dict[str, Any]:
+        """Make the folder that a call may write into, without what the call before left there."""
+        shutil.rmtree(self.values.scratch, ignore_errors=True)
+        return write_odd_files(self.values.scratch)
 
     def _can_be_called(self, door: Door) -> bool:
         try:
@@ -140,13 +151,14 @@ class Walk:
             good = self.values.of(door.name, parameter, door.hints[parameter])
         except StopIteration:
             good = None
-        return self.anything | spoiled(good)
+        return anything(self.values) | self.files | spoiled(good)
 
     def call(self, door: Door, parameter: str, odd: str | None) -> Outcome:
         """Call a door with one odd value."""
-        arguments = self.good(door) | ({} if odd is None else {parameter: self.odd(door, parameter)[odd]})
+        self._start_anew()
         try:
-            with _quietly(self.values.folder):
+            with _quietly(self.values.scratch):
+                arguments = self.good(door) | ({} if odd is None else {parameter: self.odd(door, parameter)[odd]})
                 found = door.call(**arguments)
                 if isinstance(found, types.GeneratorType):
                     next(found, None)
@@ -155,7 +167,7 @@ class Walk:
             kind = "value that fits" if fits else "value"
         except InputError as error:
             kind, words = "sentence", str(error)
-        except TimeoutError:
+        except _TooLong:
             kind, words = "slow", ""
         except Exception as error:
             kind = "traceback"
@@ -174,11 +186,11 @@ def _where(error: Exception) -> str:
 @contextlib.contextmanager
 def _quietly(folder: Path) -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise TimeoutError
+        raise _TooLong
 
     before, here = signal.signal(signal.SIGVTALRM, stop), os.getcwd()
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-    (folder / "here").mkdir(exist_ok=True)
+    (folder / "here").mkdir()
     os.chdir(folder / "here")
     try:
         with (
@@ -201,9 +213,8 @@ def main(calls: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         walk = Walk(Path(folder))
-        places = [(door, parameter) for door in walk.doors for parameter in door.hints]
         outcomes = []
-        for door, parameter in rng.choices(places, k=max(0, calls - len(places))) + places:
+        for door, parameter in rng.choices(walk.places, k=max(0, calls - len(walk.places))) + walk.places:
             outcomes.append(walk.call(door, parameter, walk.draw(rng, door, parameter)))
     for one in outcomes:
         if one.kind not in ("sentence", "value that fits"):

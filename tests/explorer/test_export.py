@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,15 @@ import pytest
 from circuitry import GraphFolder, InputError, compare_domains
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
-from circuitry.explorer import ExplorerSettings, export_explorer, read_curves
+from circuitry.explorer import (
+    ClassVectors,
+    ExplorerSettings,
+    ImageAnswers,
+    ModelView,
+    export_explorer,
+    read_curves,
+)
+from circuitry.explorer.exported import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
 from circuitry.runs import claim
@@ -171,7 +181,87 @@ def test_variants_of_a_run_keep_as_many_units_as_its_circuits(tmp_path: Path) ->
     assert arrays["1/units"].tolist() == arrays["0/units"][6:].tolist()
 
 
+def test_units_may_have_more_edges_than_a_byte_counts(tmp_path: Path) -> None:
+    graph = random_graph(3, "cat", "real", units=600, fraction=1.0)
+    graph.save(graph_file(tmp_path / "graphs", "cat", "real", WHOLE))
+    claim(tmp_path / "graphs", EXTRACTION_FORMAT, {"n_parts": 0, "model": "tiny"}, jobs=[("cat", "real")])
+    settings = ExplorerSettings(edges_per_node=600)
+    export_explorer(GraphFolder(tmp_path / "graphs"), tmp_path / "out", settings=settings)
+    found = series_of(tmp_path / "out", 0, "real")
+    circuit = graph.circuit(600).graph
+    assert max(degree for _, degree in circuit.in_degree()) > 255
+    assert found["into"].sum() == len(found["from"]) == circuit.number_of_edges()
+
+
+def test_numbers_have_three_digits_to_a_small_share_of_the_largest() -> None:
+    for largest in (0.51, 1.0):
+        values = largest * np.geomspace(1 / 16_000, 1, 5000)
+        _, _, arrays = unpack(pack_script("a", "b", {}, {"values": values}))
+        assert_same(arrays["values"], values, 0.1, rtol=THREE_DIGITS)
+
+
+def a_view(**changes: Any) -> ModelView:
+    """Answers to one image of cats, and words."""
+    answer = ImageAnswers(np.array([[1], [0], [1]]), np.array([[0.75], [0.5], [0.25]]))
+    known: dict[str, Any] = {"class_names": CLASSES, "answers": {"sketch/cat/1.png": answer}, "baseline": "mean-unit"}
+    return ModelView(**(known | {"words": (), "texts": np.zeros((0, 0)), "direct": {}, "reason": "no"} | changes))
+
+
+def test_answers_are_those_of_each_image(graphs: GraphFolder, tmp_path: Path) -> None:
+    export_explorer(graphs, tmp_path, cards=MadeCards(graphs), model=a_view())
+    assert read(tmp_path, "index")[0]["ablatedTo"] == "mean-unit"
+    _, arrays = read(tmp_path, "images/1")
+    pictures = read(tmp_path, "pictures")[0]["pictures"]
+    rows = {pictures[number][1]: row for row, number in enumerate(arrays["pictures"])}
+    assert arrays["shares"][rows["sketch/cat/1.png"], :, 0].tolist() == [0.75, 0.5, 0.25]
+    assert arrays["answers"][rows["sketch/cat/1.png"], :, 0].tolist() == [1, 0, 1]
+    assert np.isnan(arrays["shares"][rows["real/cat/1.png"]]).all()
+
+
 # The folder
+
+
+@pytest.mark.parametrize("what", ["variants", "curves", "comparisons", "answers", "words", "vectors"])
+def test_the_digest_is_of_everything_that_is_shown(what: str, graphs: GraphFolder, tmp_path: Path) -> None:
+    values = compare_domains(graphs)["node_overlap"]
+    answer, texts, near = a_view().answers["sketch/cat/1.png"], np.ones((1, 2)), {"words": ("fur",)}
+    direct = {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))}
+    words = {"texts": texts, "direct": direct}
+    changed: dict[str, tuple[dict[str, Any], ...]] = {
+        "variants": ({"variants": {"other": graphs}}, {"variants": {"texts": graphs}}),
+        "curves": ({"curves": [make_curve("cat", "real")]}, {"curves": [make_curve("cat", "real", full=np.ones(8))]}),
+        "comparisons": (
+            {"comparisons": {"a": values}},
+            {"comparisons": {"a": replace(values, values=values.values.assign(value=0.5))}},
+        ),
+        "answers": (
+            {"model": a_view()},
+            {"model": a_view(answers={"sketch/cat/1.png": answer._replace(shares=answer.shares / 2)})},
+        ),
+        "words": ({"model": a_view(**words, **near)}, {"model": a_view(**words, words=("fin",))}),
+        "vectors": ({"model": a_view(**words, **near)}, {"model": a_view(**words | {"texts": -texts}, **near)}),
+    }
+    exports = set()
+    for given in changed[what]:
+        export_explorer(graphs, tmp_path, **given)
+        exports.add(read_about(tmp_path).export)
+    assert len(exports) == 2
+
+
+def test_the_first_circuit_is_read_once_for_all_classes(
+    graphs: GraphFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_keys, get = Counter[Any](), GraphFolder.__getitem__
+
+    def counted(folder: GraphFolder, key: Any) -> Any:
+        if "circuitry" in Path(sys._getframe(1).f_code.co_filename).parts:  # checks of annotations read, too
+            read_keys[key] += 1
+        return get(folder, key)
+
+    monkeypatch.setattr(GraphFolder, "__getitem__", counted)
+    export_explorer(graphs, tmp_path)
+    first = next(iter(graphs))
+    assert read_keys == {key: 2 if key == first else 1 for key in graphs}
 
 
 def test_an_export_replaces_an_earlier_one_and_leaves_nothing_of_it(graphs: GraphFolder, tmp_path: Path) -> None:
@@ -205,7 +295,7 @@ def foreign_page(out: Path) -> None:
     [
         (foreign_folder, lambda graphs: {}, ("out", "empty")),
         (foreign_page, lambda graphs: {}, ("out", "index.html")),
-        (None, lambda graphs: {"cards": other_cards(graphs)}, ("of another run", "unit_cards.py --circuits")),
+        (None, lambda graphs: {"cards": other_cards(graphs)}, ("of another run", "circuitry cards --circuits")),
         (None, lambda graphs: {"settings": ExplorerSettings(edges_per_node=0)}, ("edges_per_node", " 0 ")),
     ],
 )

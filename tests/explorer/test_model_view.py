@@ -7,6 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
@@ -16,6 +17,7 @@ from circuitry.explorer.model_view import STRONGEST_COMPONENTS
 from circuitry.interventions import CheckSettings
 from circuitry.models import ResidualStream
 from circuitry.models.architectures import register_model
+from circuitry.models.classifier import Classifier
 from tests.explorer.made import unpack
 from tests.support.assert_same import assert_same
 from tests.support.tiny_clip import saved
@@ -24,15 +26,20 @@ from tests.support.work import QUIET
 WORDS = ("stripes", "fur")
 
 
-def found_in(clip: Clip, root: Path) -> CausalChecks:
-    """Circuits of two classes in a domain, found on two images each, and checks on two others."""
+def write_images(root: Path) -> Path:
+    """Write four images of two classes in a domain."""
     rng = np.random.default_rng(0)
     for name in ("axe", "cat"):
         place = root / "images" / "real" / name
         place.mkdir(parents=True)
         for i in range(4):
             Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
-    images = DomainFolder(root / "images")
+    return root / "images"
+
+
+def found_in(clip: Clip, root: Path) -> CausalChecks:
+    """Circuits of two classes in a domain, found on two images each, and checks on two others."""
+    images = DomainFolder(write_images(root))
     given: dict[str, Any] = {
         "rule": left_rule(1),
         "edge_rule": left_rule(1),
@@ -116,6 +123,20 @@ def test_direct_effects_of_a_transformer_add_up_to_the_logit(tmp_path: Path) -> 
     assert_same(
         direct.vectors[0] @ view.texts[2], np.array([by_writer[name] for name in direct.components]), 1e-6, rtol=1e-3
     )
+
+
+def test_the_words_of_a_classifier_are_its_classes(tmp_path: Path) -> None:
+    weights = saved(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
+    clip = load_clip("vit-tiny", checkpoint=weights)
+    known = {name: getattr(clip, name) for name in ("name", "model", "encoder", "preprocess", "tokenizer")}
+    rows = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    classes = {"axe": (0, 2), "cat": (1,)}
+    checks = found_in(Classifier(**known, rows=rows, bias=torch.zeros(3), classes=classes), tmp_path)
+    view = view_model(checks, n_images=1, vocabulary=WORDS, work=QUIET)
+    assert (view.words, view.reason, set(view.direct)) == (("axe", "cat"), "", {"axe", "cat"})
+    paths, images = images_of(checks, "cat")
+    cosines = F.normalize(clip.encoder(images[:1]), dim=-1) @ checks.weights("real").T
+    assert_same(view.answers[paths[0]].shares[0], cosines.softmax(-1).sort(descending=True).values[0], 0.1, rtol=1e-3)
 
 
 def test_the_files_hold_answers_and_vectors(checks: CausalChecks, view: ModelView, tmp_path: Path) -> None:

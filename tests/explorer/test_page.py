@@ -6,6 +6,7 @@ import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +14,10 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from circuitry import GraphFolder
-from circuitry.explorer import export_explorer
+from circuitry import GraphFolder, compare_domains
+from circuitry.explorer import ExplorerSettings, export_explorer
 from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS, MadeCards
+from tests.explorer.test_export import a_view
 from tests.support.browser import find_browser
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -199,7 +201,7 @@ def test_units_are_walked_pinned_grouped_noted_and_undone(reader: Reader) -> Non
     assert reader.state()["notes"] == {pins[1]: "looks like <i>fins</i>"}
     assert "looks like <i>fins</i>" in reader.tab.inner_text("#notes")
     assert reader.table()[pins[1]][0] == "fin"
-    reader.tab.wait_for_url("**fins**")
+    reader.tab.wait_for_url("**table**fins**")
     before = reader.state()
     reader.tab.reload()
     reader.wait()
@@ -292,6 +294,14 @@ def test_what_is_seen_is_exported_with_how_far_to_trust_it(reader: Reader, graph
     assert reader.export("png")[1:4] == "PNG"
 
 
+def test_exports_say_what_is_hidden(reader: Reader) -> None:
+    reader.open(**CAT, hidden=[INNER[0]])
+    remarks = [line for line in reader.export("units.csv").splitlines() if line.startswith("# ")]
+    assert any(INNER[0] in line and "hidden" in line for line in remarks)
+    reader.open(**CAT)
+    assert "hidden" not in reader.export("units.csv")
+
+
 def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
     reader.open(**CAT, pins=["a/1"], notes={"a/1": "n"}, view="table")
     with reader.tab.expect_download() as download:
@@ -336,7 +346,9 @@ def test_a_damaged_address_starts_from_the_beginning(reader: Reader) -> None:
 
 
 def test_names_with_markup_are_text(reader: Reader) -> None:
-    reader.open(className=ATTACK, domains=list(DOMAINS), notes={"a/1": ATTACK}, groups=[{"name": ATTACK, "units": []}])
+    everything = {f"{site}/{unit}": "=1+1" for site in INNER for unit in range(UNITS)}
+    groups = [{"name": ATTACK, "units": []}]
+    reader.open(className=ATTACK, domains=list(DOMAINS), notes={"a/1": ATTACK}, groups=groups, labels=everything)
     reader.press("] ?")
     assert "Each column is a site" in reader.tab.inner_text("dialog[open]")
     assert reader.tab.locator("img[src='x']").count() == 0
@@ -344,7 +356,8 @@ def test_names_with_markup_are_text(reader: Reader) -> None:
     reader.press("Escape")
     for kind in ("svg", "graphml"):
         ET.fromstring(reader.export(kind))
-    assert "'=cmd" not in reader.export("units.csv")
+    table = "".join(line for line in reader.export("units.csv").splitlines(True) if not line.startswith("# "))
+    assert {row["label"] for row in csv.DictReader(io.StringIO(table))} == {"'=1+1"}
     code = "d.setAttribute('onclick', 'globalThis.ran = 1'); d.click(); return globalThis.ran === undefined;"
     blocked = reader.tab.evaluate(f"(() => {{ const d = document.createElement('div'); {code} }})()")
     assert blocked
@@ -376,6 +389,45 @@ def test_damaged_folders_say_what_to_do(
     assert all(word in message for word in [*words, "xport"]), message
 
 
+def test_a_class_that_cannot_be_read_is_not_drawn_as_another(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
+    export_explorer(graphs, tmp_path)
+    (tmp_path / "data" / "class" / "1.js").unlink()
+    reader = Reader(browser, tmp_path).open(className=ATTACK)
+    assert reader.table()
+    reader.tab.select_option("#class", "cat")
+    reader.tab.wait_for_selector(".error")
+    assert reader.table() == {}
+    reader.click_export("units.csv")
+    assert "cat" in reader.tab.wait_for_selector(".message[role=status]").inner_text()
+    reader.tab.select_option("#class", ATTACK)
+    reader.wait()
+    assert reader.table()
+    reader.tab.context.close()
+
+
+def test_answers_are_shown_with_what_was_ablated(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
+    distances = replace(compare_domains(graphs)["node_overlap"], alike=False)
+    comparisons = {"node_overlap": distances}
+    settings = ExplorerSettings(held_out_images=1)
+    export_explorer(
+        graphs, tmp_path, cards=MadeCards(graphs), model=a_view(), comparisons=comparisons, settings=settings
+    )
+    reader = Reader(browser, tmp_path).open(**CAT, matrixOf="all")
+    reader.tab.click(".images .of:nth-child(2) button.pick")
+    table = reader.tab.wait_for_selector(".answers").inner_text()
+    assert "mean-unit" in table
+    assert "cat 75 %" in table
+    reader.tab.click(".images .of:nth-child(1) button.pick")
+    assert "not asked" in reader.tab.wait_for_selector(".images .strip > .hint").inner_text()
+    shades = reader.tab.eval_on_selector_all(
+        ".matrix .cell", "cells => cells.map(c => [c.textContent, c.style.getPropertyValue('--shade')])"
+    )
+    by_value = {float(text): float(shade) for text, shade in shades if text != "–"}
+    assert by_value[min(by_value)] == 1
+    assert by_value[max(by_value)] == 0
+    reader.tab.context.close()
+
+
 def rewrite(path: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new, 1))
 
@@ -385,9 +437,9 @@ def test_without_cards_and_curves_the_page_says_how_to_make_them(
 ) -> None:
     export_explorer(graphs, tmp_path)
     reader = Reader(browser, tmp_path).open(**CAT, selected="a/1")
-    assert "unit_cards.py --circuits" in reader.tab.inner_text(".card")
-    assert "faithfulness.py --circuits" in reader.tab.inner_text(".thiscut")
-    assert "unit_cards.py" in reader.tab.inner_text(".images")
+    assert "circuitry cards --circuits" in reader.tab.inner_text(".card")
+    assert "circuitry check --circuits" in reader.tab.inner_text(".thiscut")
+    assert "circuitry cards" in reader.tab.inner_text(".images")
     reader.tab.context.close()
     assert reader.complaints == []
 

@@ -1,11 +1,14 @@
 """The server gives an explorer to who has the token, writes nothing but whole notes, and measures units."""
 
+import contextlib
 import json
 import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
@@ -13,12 +16,14 @@ from starlette.testclient import TestClient
 from circuitry import InputError
 from circuitry.explorer import exported_study, serve_explorer
 from circuitry.explorer.server import Door, explorer_app
-from circuitry.explorer.view_files import Effects, Replacement
+from circuitry.explorer.view_files import Effects, Replacement, SeenImage
+from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import NAME
 from tests.support.torn_writes import tear_writes
 
 HOME = "http://127.0.0.1:8000"
 SAME = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
+PIXELS = b"\x89PNG\x00\xff"
 
 
 @pytest.fixture
@@ -28,10 +33,18 @@ def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "explorer"))
 
 
-def answer(class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
-    if class_name != "cat":
-        raise InputError(f"There is no circuit of {class_name}.")
-    return {f"{units[0]} {by}": {"effect": 1.0, "metric": 2.0, "images": 3}}
+class Answering:
+    """A model that was made up."""
+
+    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+        if class_name != "cat":
+            raise InputError(f"There is no circuit of {class_name}.")
+        return {f"{units[0]} {by}": {"effect": 1.0, "metric": 2.0, "images": 3}}
+
+    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
+        if content != PIXELS:
+            raise InputError("The image is damaged.")
+        return {"answers": [[(f"{class_name} in {domain}", 0.5)]], "baseline": "zero", "fire": {}}
 
 
 @pytest.fixture
@@ -41,7 +54,7 @@ def door() -> Door:
 
 @pytest.fixture
 def stranger(folder: Path, door: Door) -> TestClient:
-    return TestClient(explorer_app(folder, door, answer), base_url=HOME)
+    return TestClient(explorer_app(folder, door, Answering()), base_url=HOME)
 
 
 @pytest.fixture
@@ -111,17 +124,18 @@ def test_requests_of_other_sites_are_refused(
 @pytest.mark.parametrize(
     "path",
     [
-        "/../secret.txt",
         "/%2e%2e/secret.txt",
-        "/data/..%2f..%2f..%2fsecret.txt",
-        "/..%5csecret.txt",
+        "/..%2fsecret.txt",
+        "/data/..%2f..%2fsecret.txt",
+        "/data/%2e%2e/%2e%2e/secret.txt",
         "/link",
-        "//etc/passwd",
+        "{encoded}",
     ],
 )
 def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, path: str) -> None:
     (folder / "link").symlink_to(folder.parent / "secret.txt")
-    found = reader.get(path)
+    whole = quote(str(folder.parent / "secret.txt"), safe="")
+    found = reader.get(path.replace("{encoded}", f"/{whole}"))
     assert found.status_code == 404
     assert "secret" not in found.text
 
@@ -169,6 +183,30 @@ def test_notes_are_kept_and_the_second_of_two_writers_is_told(folder: Path, read
     assert reader.get("/notes").text == mine
     assert put(reader, theirs, written.headers["etag"]).status_code == 204
     assert [file.read_text() for file in folder.glob("notes-*")] == [theirs]
+
+
+def test_of_two_servers_of_a_folder_the_second_writer_is_told(
+    folder: Path, reader: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other server is asked to write while this one does."""
+    door = Door()
+    other = TestClient(explorer_app(folder, door), base_url=HOME, cookies={door.cookie: door.secret})
+    tag, said = reader.get("/notes").headers["etag"], list[int]()
+    second = threading.Thread(target=lambda: said.append(put(other, notes_of(folder, pins=["a/2"]), tag).status_code))
+
+    @contextlib.contextmanager
+    def slow(path: Path) -> Iterator[Path]:
+        if second.ident is None:
+            second.start()
+            second.join(0.5)
+        with whole_file(path) as temporary:
+            yield temporary
+
+    monkeypatch.setattr("circuitry.explorer.server.whole_file", slow)
+    assert put(reader, notes_of(folder, pins=["a/1"]), tag).status_code == 204
+    second.join(10)
+    assert said == [412]
+    assert reader.get("/notes").text == notes_of(folder, pins=["a/1"])
 
 
 @pytest.mark.parametrize(
@@ -221,6 +259,24 @@ def test_units_are_measured_by_the_model(reader: TestClient, asked: Any, status:
     found = reader.post("/effects", content=json.dumps(asked), headers=SAME)
     assert found.status_code == status
     assert all(word in found.text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "words"),
+    [
+        ("/image?className=cat&domain=real", PIXELS, 200, ["cat in real", "0.5"]),
+        ("/image?className=cat&domain=real", b"", 422, ["damaged"]),
+        ("/image?className=cat", PIXELS, 422, ["domain"]),
+        ("/image?className=cat&domain=real", bytes((32 << 20) + 1), 413, ["32"]),
+    ],
+)
+def test_images_are_looked_at_by_the_model(
+    reader: TestClient, path: str, content: bytes, status: int, words: list[str]
+) -> None:
+    found = reader.post(path, content=content, headers=SAME)
+    assert found.status_code == status
+    assert all(word in found.text for word in words)
+    assert reader.post(path, content=content).status_code == 403
 
 
 # Starting

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
 from circuitry.interventions import AttributionCheck, check_attribution, compare_rules
-from circuitry.models import Stage
+from circuitry.models import Stage, in_feature_basis
 from tests.interventions.test_patching import linear_encoder
+from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -31,6 +32,23 @@ def test_a_linear_network_correlates_perfectly() -> None:
     assert table.loc[("first", "random"), "n_units"] == 4
     top = check.points.query("site == 'first' and top")["unit"]
     assert set(top) == set(np.argsort(-np.abs(graph.node_scores["first"]))[:3])
+
+
+def test_hand_worked_scores_across_sites() -> None:
+    rows = [
+        ("input", 0, 9.0, 9.0, True),
+        ("early", 0, 4.0, 1.0, True),
+        ("early", 1, -4.0, -3.0, True),
+        ("early", 2, 9.0, 9.0, False),
+        ("late", 0, 1.0, 2.0, True),
+        ("late", 1, 0.0, 0.0, True),
+        ("late", 2, 1.0, -6.0, True),
+    ]
+    points = pd.DataFrame(rows, columns=["site", "unit", "attributed", "exact", "random"]).assign(top=True)
+    found = AttributionCheck(points).across_sites()
+    expected = {"site": ["early", "late"], "n_units": [2, 3], "exact_per_score": [0.5, 4.0]}
+    expected |= {"strongest_by_score": [1, 0], "strongest_by_exact": [0, 1]}  # one unit of five
+    assert found.to_dict("list") == expected
 
 
 def test_gradient_times_activation_misses_what_saturates() -> None:
@@ -107,3 +125,24 @@ def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module) -> None:
     assert all(torch.equal(buffer, before[name]) for name, buffer in resnet.named_buffers())
     assert resnet.training
     pd.testing.assert_frame_equal(found, expected)
+
+
+def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
+    plain, saes, images, weights = setting("resnet", "relu", n=2)
+    encoder, site = in_feature_basis(plain, saes), plain.sites[-1]
+    metric, n_latents = class_logit(weights, 1), saes[site].n_features
+    task = Task(encoder, images, metric, sites=[site], work=QUIET)
+    graph = attribute(encoder, images, metric, rule=left_rule(2), sites=[site], progress=False)
+    points = check_attribution(task, graph, top=n_latents, random=n_latents).points
+    assert points["unit"].tolist() == list(range(n_latents))
+    latent = int(np.argmax(np.abs(points["exact"])))
+    with torch.no_grad():
+        activation = encoder(images, stop=site)
+        without = activation.clone()
+        without[:, latent] = 0
+        lost = metric(encoder(activation, start=site)) - metric(encoder(without, start=site))
+    assert points["exact"][latent] == pytest.approx(float(lost.mean()))
+    table = compare_rules(task, {"left 2": left_rule(2)}).set_index("sample")
+    assert table.loc["all", "n_units"] == n_latents
+    expected = np.corrcoef(points["attributed"], points["exact"])[0, 1]
+    assert table.loc["all", "pearson"] == pytest.approx(expected)

@@ -24,6 +24,7 @@ from circuitry import (
     mean_baseline,
 )
 from circuitry.interventions import AblationSettings, CheckSettings, FaithfulnessCurve, faithfulness_curve
+from circuitry.interventions.check_images import CheckImages
 from circuitry.models import SparseAutoencoder, Task, class_margin, load_sae
 from tests.support.extraction import contents
 from tests.support.tiny_clip import Tiny, saved
@@ -85,6 +86,27 @@ def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder
     assert others is not None
     assert torch.equal(others, torch.stack([read(clip, folder, name, "real")[2] for name in ("fish", "axe")]))
     assert checks_of(clip, folder, n_others=0).images_of(key).others is None
+
+
+def test_images_of_another_draw_come_first_and_are_asked_for_once(
+    clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = copied(folder, tmp_path)
+    shutil.copytree(place / "images" / "real" / "fish", place / "images" / "real" / "zebra")
+    images, key, asked = DomainFolder(place / "images"), ("cat", "real"), list[tuple[str, str]]()
+    in_order = [record.relative for record in images.select(*key)]
+
+    def another_draw(self: GraphFolder, *of: str) -> tuple[str, ...]:
+        asked.append((of[0], of[1]))
+        return tuple(in_order[3:])
+
+    monkeypatch.setattr(GraphFolder, "image_names", another_draw)
+    chosen = CheckImages(images, GraphFolder(place / "graphs"), CheckSettings(n_images=9))
+    for _ in range(2):
+        assert [record.relative for record in chosen.found_on(key)] == in_order[3:]
+        assert [record.relative for record in chosen.own(key)] == in_order[:3]
+    assert asked == [key]
+    assert chosen.ranked(("zebra", "real")) == images.select("zebra", "real")  # no circuit is of zebras
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
@@ -196,13 +218,14 @@ def test_tables_of_classes_with_and_without_others(clip: Clip, folder: Path, tmp
     assert table["other_metric"].dtype == float
 
 
-def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, folder: Path, tmp_path: Path) -> None:
+def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Path, tmp_path: Path) -> None:
     images = DomainFolder(folder / "images", classes=("cat", "axe"))
-    asked: dict[str, Any] = {"n_images": 2, "metric": "margin", "texts": "own-style", "work": QUIET}
-    graphs = extract(clip, images, tmp_path / "graphs", **asked, **RULES)
+    asked: dict[str, Any] = {"n_images": 2, "metric": "margin", "texts": "own-style", "baseline": "mean-unit"}
+    graphs = extract(clip, images, tmp_path / "graphs", work=QUIET, **asked, **RULES)
     checks = CausalChecks(clip, images, graphs)
-    assert {"metric": "margin", "texts": "own-style"}.items() <= checks.provenance.items()
-    pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled"))
+    assert {"metric": "margin", "texts": "own-style", "baseline": "mean-unit"}.items() <= checks.provenance.items()
+    pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled", baseline="zero"))
+    assert pooled.provenance["baseline"] == "zero"
     embeddings = torch.randn(2, 16)
     for domain, style in (("real", "photo"), ("sketch", "sketch")):
         weights = clip.text_weights(CLASSES, [f"a {style} of a {{}}.", f"a {style} of the {{}}."])
@@ -210,7 +233,7 @@ def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, 
         expected = class_logit(clip.text_weights(CLASSES), 1)(embeddings)
         assert torch.equal(pooled.metric_of("cat", domain)(embeddings), expected)
     found_with = checks.task_found_with(("cat", "real"))
-    assert found_with.baseline.name == "zero"
+    assert found_with.baseline.name == "mean-unit"
     assert torch.equal(torch.as_tensor(found_with.images), checks.found_on("cat", "real"))
 
 
@@ -228,6 +251,14 @@ def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, 
 def test_settings_that_are_not_known(clip: Clip, folder: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         checks_of(clip, folder, **settings)
+
+
+def test_activations_that_circuits_were_found_with_are_given_again(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    images, grey = DomainFolder(folder / "images", classes=("cat", "axe")), torch.zeros(1, 3, 64, 64)
+    graphs = extract(clip, images, tmp_path / "graphs", n_images=2, baseline=grey, work=QUIET, **RULES)
+    with pytest.raises(InputError, match=r"'counterfactual'.*mean-position"):
+        CausalChecks(clip, images, graphs)
+    assert CausalChecks(clip, images, graphs, CheckSettings(baseline=grey)).asked["baseline"] == "counterfactual"
 
 
 def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path: Path) -> None:

@@ -10,8 +10,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from circuitry import Encoder, InputError
 from circuitry.models import Baseline, Counterfactual, as_baseline, mean_baseline
 from circuitry.models.baselines import ZERO, check_count
+from circuitry.models.named_baselines import default_baseline
+from tests.support.towers import make_tower
 
 IMAGES = torch.randn(3, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("tower", "name"),
+    [("resnet", "zero"), ("efficientnet", "zero"), ("vit", "mean-position"), ("convnext", "mean-position")],
+)
+def test_the_default_is_chosen_by_the_norms_of_the_tower(tower: str, name: str) -> None:
+    assert default_baseline(Encoder.from_tower(make_tower(tower))) == name
 
 
 def test_every_way_to_give_a_baseline() -> None:
@@ -79,12 +89,11 @@ def test_selection_keeps_what_is_for_all_images() -> None:
 def test_means_are_over_batches_of_images(resnet: Any) -> None:
     encoder, images = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64)
     expected = mean_baseline(encoder, [images])
-    for given in ([images[:0], images, images[:0]], iter([images]), images):
+    pairs: Any = DataLoader(TensorDataset(images, torch.zeros(3)), batch_size=3)
+    for given in ([images[:0], images, images[:0]], iter([images]), images, pairs):
         assert mean_baseline(encoder, given).digest == expected.digest
-    with pytest.raises(InputError, match="list"):
-        mean_baseline(encoder, DataLoader(TensorDataset(images, torch.zeros(3))))
-    with pytest.raises(InputError, match=r"\[3, 64, 64\]"):
-        mean_baseline(encoder, iter(images))
+    with pytest.raises(InputError, match=r"\[64, 64\]"):
+        mean_baseline(encoder, iter(images[0]))
     with pytest.raises(InputError, match="'mean-position' at site 'input'"):
         mean_baseline(encoder, [images / 0])
 

@@ -238,6 +238,10 @@ def test_towers_without_known_blocks_are_refused() -> None:
     words = "Heads and neurons are known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType"
     with pytest.raises(InputError, match=words):
         in_components(Encoder.from_tower(tower))
+    tower = make_tower("timm-vit")
+    tower.trunk.blocks[0].mlp = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16))
+    with pytest.raises(InputError, match="a Block with Attention and Sequential"):
+        in_components(Encoder.from_tower(tower))
     for attention, words in (
         (Attention(16, 2, gated=True), "Heads behind a gate on attention are not known: use this tower's residual"),
         (

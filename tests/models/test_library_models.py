@@ -1,6 +1,8 @@
 """Models of transformers, timm and torchvision by one call, against the models themselves."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,34 @@ def test_rows_of_a_classifier_replace_texts(saved: Path, name: str) -> None:
     assert_same(clip.with_classes({"cat": [3]}).text_weights(["cat"]), rows[3:4], at_least=0.1)
 
 
+def test_labels_that_are_equal_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    model, _ = library_tower("vit-classifier")
+    model.config.id2label = {0: "crane", 1: "fox", 2: "crane", 3: "dog", 4: "cat"}
+    clip = load_clip(save_model(model, tmp_path))
+    assert isinstance(clip, Classifier)
+    assert clip.classes == {"crane (0)": (0,), "fox": (1,), "crane (2)": (2,), "dog": (3,), "cat": (4,)}
+    with pytest.raises(InputError, match="'crane'"):
+        clip.text_weights(["crane"])
+
+
+def test_the_digest_of_texts_names_no_weights_that_see_images(saved: Path, tmp_path: Path) -> None:
+    clip = load_clip(saved / "clip")
+    model: Any = clip.model
+
+    def files_after(changed: Tensor) -> int:
+        changed.mul_(2)
+        clip.text_weights(["cat"], cache_dir=tmp_path)
+        return len(list(tmp_path.iterdir()))
+
+    weights = (model.vision_model.post_layernorm.weight, model.visual_projection.weight, model.text_projection.weight)
+    assert [files_after(weight) for weight in weights] == [1, 1, 2]
+
+
 def test_a_model_in_memory_is_not_changed(saved: Path) -> None:
-    model: Any = hf.ViTForImageClassification.from_pretrained(saved / "vit-classifier")
+    model: Any = hf.ViTForImageClassification.from_pretrained(saved / "vit-classifier").train()
     clip = load_clip(model)
+    assert model.training
+    assert all(weight.requires_grad for weight in model.parameters())
     assert clip.digest != load_clip(saved / "clip").digest
     assert isinstance(model.classifier, torch.nn.Linear)
     images = picture(clip)
@@ -98,6 +125,29 @@ def test_a_digest_names_the_weights_and_the_preprocessing(saved: Path, tmp_path:
     other = save_model(model, tmp_path / "other", hf.ViTImageProcessor(size={"height": 32, "width": 32}))
     digests = [load_clip(folder).digest for folder in (saved / "dinov2", same, other)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_digest_names_neither_the_place_of_a_model_nor_what_saves_memory(saved: Path, tmp_path: Path) -> None:
+    model: Any = hf.Dinov2Model.from_pretrained(saved / "dinov2")
+    moved: Any = hf.Dinov2Model.from_pretrained(save_model(model, tmp_path))
+    getattr(moved, "activation_checkpointing_enable", moved.gradient_checkpointing_enable)()  # by its newer name
+    assert model.name_or_path != moved.name_or_path
+    assert Encoder.from_tower(model).digest == Encoder.from_tower(moved).digest
+
+
+def test_a_folder_of_the_name_of_a_model_hides_it_with_a_configuration_alone(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "RN50"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"missing\.pt"):
+        load_clip("RN50", "missing.pt")
+    for name, words in (("./RN50", "config.json"), ("RN50", "pretrained")):
+        with pytest.raises(InputError, match=words):
+            load_clip(name)
+    shutil.copytree(saved / "dinov2", folder, dirs_exist_ok=True)
+    assert load_clip("RN50").encoder.digest == load_clip(saved / "dinov2").encoder.digest
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +179,30 @@ def test_a_linear_probe_stands_in_for_texts(saved: Path, pictures: Path, classes
     assert_same(probed.logits(embeddings), expected, at_least=0.1, rtol=1e-4)
     weights = probed.text_weights(list(classes))
     assert_same(weights, F.normalize(probed.rows, dim=-1), at_least=0.1)
+    assert probed.digest == probed.with_classes(probed.classes).digest
+    assert probed.digest != probed.with_classes({"cat": [1], "dog": [0]}).digest
     graph = attribute(probed.encoder, images[:1], class_logit(weights, 0), sites=["layernorm"], progress=False)
     assert graph.completeness["layernorm"].gap < 0.1
 
 
-def test_scripts_load_them_by_their_options(saved: Path, pictures: Path) -> None:
-    probed = ModelOptions(model=str(saved / "dinov2"), data=pictures, split=None).clip
+def test_scripts_load_them_by_their_options(saved: Path, pictures: Path, tmp_path: Path) -> None:
+    options = ModelOptions(model=str(saved / "dinov2"), data=pictures)
     with pytest.raises(InputError, match="linear_probe"):
-        probed().text_weights(["cat"])
-    options = ModelOptions(model=str(saved / "dinov2"), data=pictures, probe="test")
-    clip = options.clip()
+        options.clip().text_weights(["cat"])
+    with pytest.raises(InputError, match=r"--probe train.*12 images"):  # there are no lists
+        replace(options, probe="train").clip()
+    shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
+    for split, numbers in {"train": (0, 1), "more": (1, 2), "test": (2, 3)}.items():
+        lines = [f"photo/{name}/{j}.png {i}" for i, name in enumerate(("cat", "dog", "fox")) for j in numbers]
+        (tmp_path / f"photo_{split}.txt").write_text("\n".join(lines))
+    listed = replace(options, data=tmp_path)
+    for probe, count in (("more", 3), ("test", 6)):
+        with pytest.raises(InputError, match=f"--probe {probe}.*--split test.* {count} images"):
+            replace(listed, probe=probe).clip()
+    clip = replace(listed, probe="train").clip()
     assert isinstance(clip, Classifier)
+    expected = linear_probe(load_clip(saved / "dinov2"), DomainFolder(tmp_path, split="train").records)
+    assert torch.equal(clip.rows, expected.rows)
     assert sorted(clip.classes) == ["cat", "dog", "fox"]
 
 
@@ -156,6 +219,17 @@ def test_networks_of_timm_and_torchvision_load_from_a_file(name: str, tmp_path: 
         assert torch.equal(clip.logits(clip.encoder(images)), net(images))
     plain = clip.preprocess(Image.new("RGB", (256, 256), (10, 200, 30)))
     assert clip.shown(plain[None])[0, 9, 9].tolist() == [10, 200, 30]
+
+
+def test_pictures_are_cut_for_a_network_of_timm_as_timm_cuts_them(tmp_path: Path) -> None:
+    net: Any = timm.create_model("mobilenetv3_small_050")
+    torch.save(net.state_dict(), tmp_path / "x.pt")
+    clip = load_classifier("timm:mobilenetv3_small_050", tmp_path / "x.pt")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 450, 3), np.uint8))
+    small = picture.resize((384, 256), Image.Resampling.BICUBIC).crop((80, 16, 304, 240))  # 224 is 0.875 of 256
+    expected = (np.asarray(small) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    assert_same(clip.preprocess(picture), expected.transpose(2, 0, 1), at_least=1, rtol=1e-5)
+    assert np.array_equal(clip.shown(clip.preprocess(picture)[None])[0], np.asarray(small))
 
 
 def bert(folder: Path) -> Path:
@@ -235,6 +309,7 @@ def test_a_hub_that_cannot_be_reached_and_models_from_nowhere_are_told_in_a_sent
         ("timm:resnet50", "no-tag", "a1_in1k"),
         ("torchvision:resnet5", "DEFAULT", "resnet50"),
         ("torchvision:resnet50", "no-tag", "IMAGENET1K_V2"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "no-tag", "classifier 'fasterrcnn_resnet50_fpn'"),
         ("keras:resnet50", "x", "keras:resnet50"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -10,8 +11,19 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule, score_edges
+from circuitry.cards.unit_maps import map_grid
 from circuitry.circuits import direct_effects
-from circuitry.models import Chain, ResidualStream, linked_stages, register_architecture, token_grid
+from circuitry.models import (
+    Chain,
+    ResidualStream,
+    SparseAutoencoder,
+    adapters,
+    in_feature_basis,
+    linked_stages,
+    register_architecture,
+    site_named,
+)
+from circuitry.models.adapters import chain_of
 from tests.support.assert_same import assert_same
 from tests.support.library_towers import NETS, TRANSFORMERS, library_tower
 from tests.support.oracles import brute_force_nodes
@@ -192,14 +204,16 @@ def test_transformers_and_open_clip_have_the_same_edges_and_direct_effects(twins
 
 
 def test_tokens_are_named_as_they_lie() -> None:
-    grids = {name: token_grid(library_tower(name)[0]) for name in ("siglip", "dinov2-registers", "dinov3")}
+    names = ("siglip", "dinov2-registers", "dinov3")
+    encoders = {name: Encoder.from_tower(library_tower(name)[0]) for name in names}
+    grids = {name: encoder.token_grid for name, encoder in encoders.items()}
     assert {name: len(grid.first) for name, grid in grids.items()} == {
         "siglip": 0,
         "dinov2-registers": 4,
         "dinov3": 3,
     }
     for name, grid in grids.items():
-        encoder = Encoder.from_tower(library_tower(name)[0])
+        encoder = encoders[name]
         with torch.no_grad():
             stream = encoder(torch.randn(1, 3, 32, 32), stop=encoder.sites[1])
         assert stream.shape[1] == len(grid) == len(grid.first) + 16
@@ -224,6 +238,13 @@ class Forked(nn.Module):
 LAYERS = ["first", "second", "third"]
 
 
+@pytest.fixture
+def own_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers that are registered in a test are forgotten after it."""
+    monkeypatch.setattr(adapters, "_READERS", dict(adapters._READERS))
+
+
+@pytest.mark.usefixtures("own_readers")
 def test_a_chain_is_given_by_names_or_by_a_registered_reader() -> None:
     tower, images = Forked(False).eval(), torch.randn(1, 3, 8, 8)
 
@@ -239,6 +260,55 @@ def test_a_chain_is_given_by_names_or_by_a_registered_reader() -> None:
             assert torch.equal(encoder(images), tower(images))
     with pytest.raises(InputError, match=r"'fourth'.*first, second, third"):
         Encoder.from_stages(tower, ["fourth"], (8, 8))
+
+
+class Inside(nn.Module):
+    """A transformer within another module, which no adapter that comes with the package knows."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.trunk(x)
+        return found
+
+
+def test_a_tower_is_read_and_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever takes an encoder apart knows its blocks and tokens without asking for the reader again."""
+    trunk, _ = library_tower("timm-vit")
+    with monkeypatch.context() as patch:
+        patch.setattr(adapters, "_READERS", dict(adapters._READERS))
+        register_architecture("Inside", lambda net: chain_of(net.trunk) if isinstance(net, Inside) else None)
+        encoder = Encoder.from_tower(Inside(trunk))
+    plain = Encoder.from_tower(trunk)
+    monkeypatch.setattr("circuitry.models.encoder.check_chain", lambda *_: pytest.fail("checked again"))
+    images, weights = images_and_weight(encoder, torch.float32)
+    site = encoder.sites[-2]
+    assert encoder.token_grid == plain.token_grid
+    sae = SparseAutoencoder(torch.eye(32)[:, :4], torch.zeros(4), torch.eye(32)[:4], torch.zeros(32), tokens="patches")
+
+    def answers(one: Encoder) -> Any:
+        heads = in_components(one)
+        streams = [ResidualStream.of(given) for given in (one, heads)]
+        return {
+            "effects": np.stack([direct_effects(stream, images, weights[0]).effects for stream in streams]),
+            "latents": in_feature_basis(one, {site: sae}).read_unhooked(images, [site])[site],
+            "map": map_grid(one, site, torch.arange(1.0 + len(encoder.token_grid))[None, None, 1:]),
+            "site": one.position(site_named(one, "blocks.-1.hook_resid_post")),
+        }
+
+    assert_same(answers(encoder), answers(plain), at_least=1e-3, rtol=0)
+
+
+def test_a_tower_by_its_stages_has_sites_but_no_blocks() -> None:
+    encoder = Encoder.from_stages(Forked(False).eval(), LAYERS, (8, 8))
+    assert site_named(encoder, "embedding") == "third"
+    maps = torch.randn(1, 3, 64)
+    assert_same(map_grid(encoder, "first", maps), maps.reshape(1, 3, 8, 8), at_least=0.1)
+    for read in (in_components, ResidualStream.of, lambda one: one.token_grid):
+        with pytest.raises(InputError, match=r"Forked.*register_architecture"):
+            read(encoder)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from circuitry.circuits import (
     direct_vectors,
     pooling_pairs,
 )
-from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.interventions import kept_embeddings
 from circuitry.models import Counterfactual, NamedBaseline, ResidualStream
 from circuitry.representations import embed_images
@@ -140,12 +140,15 @@ def test_means_are_taken_anew_and_references_refused(tiny: Tiny, tmp_path: Path)
     named, metric = NamedBaseline("mean-unit", clip, data), class_logit(torch.eye(4, 16), 1)
     task = Task(clip.encoder, torch.randn(2, 3, 64, 64), metric, sites=["layer4.0"], work=QUIET)
     errors = RuleErrors(task, AttributionSettings(), left_rule(2))
-    work = Extraction(clip, data, tmp_path / "out", ExtractionSettings(n_images=1, texts=["{}"]))
-    before = named.of("axe", "ink", 1)
+    settings = ExtractionSettings(n_images=1, texts=["{}"], baseline="mean-unit")
+    work = Extraction(clip, data, tmp_path / "out", settings)
+    before, ours = named.of("axe", "ink", 1), work.baseline_of(("axe", "ink"), 1)
     assert named.of("cat", "photo", 1) is before
+    assert work.baseline_of(("cat", "photo"), 1) is ours
     digest = clip.digest
     CHANGES["data"](clip.encoder.tower)
     assert named.of("axe", "ink", 1).digest != before.digest
+    assert work.baseline_of(("axe", "ink"), 1).digest != ours.digest
     with pytest.raises(InputError, match="reference"):
         errors.nodes(left_rule(1))
     for again in (lambda: work.run(QUIET), lambda: work.read(data.records)):

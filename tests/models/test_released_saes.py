@@ -262,11 +262,65 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_sae(tmp_path / "sae.pt")
 
 
+MALFORMED: dict[str, tuple[str, Any]] = {
+    "prisma": ("hook_point_layer", []),
+    "prisma topk": ("activation_fn_kwargs", {"k": "six"}),
+    "saelens gated": ("architecture", 3),
+    "saelens layer norm": ("metadata", "none"),
+    "saelens skip transcoder": ("metadata", [1, 2]),
+}
+"""A setting of a layout, and a value that is none."""
+
+
+@pytest.mark.parametrize("layout", MALFORMED)
+def test_malformed_settings_are_refused_by_the_file(layout: str, tmp_path: Path) -> None:
+    path, _ = written(LAYOUTS[layout], tmp_path)
+    folder = path if path.is_dir() else path.parent
+    config = next(one for one in folder.rglob("*.json"))
+    name, value = MALFORMED[layout]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
+    with pytest.raises(InputError, match=str(folder)):
+        load_sae(path)
+
+
+def test_malformed_settings_in_a_weights_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sae.pt"
+    path.write_bytes(b'{"schema": 5, "cfg": {"activation": "TopK"}}\n')
+    with open(path, "ab") as file:
+        torch.save(WEIGHTS, file)
+    with pytest.raises(InputError, match=str(path)):
+        load_sae(path)
+
+
+def test_a_transcoder_without_names_of_places_has_no_site(tmp_path: Path) -> None:
+    path, _ = written(LAYOUTS["saelens skip transcoder"], tmp_path)
+    config = next(tmp_path.rglob("cfg.json"))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"metadata": {}}))
+    assert load_sae(path).site is None
+
+
+def test_a_reader_that_stumbles_is_told_of_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sae_readers, "_readers", list(sae_readers._readers))
+    register_sae_reader("mine", lambda file: True, lambda file: file.config["no such setting"])
+    path, _ = written(LAYOUTS["prisma"], tmp_path)
+    with pytest.raises(InputError, match=f"{path}.*no such setting"):
+        load_sae(path)
+
+
+def unreachable(*_: object, **__: object) -> Any:
+    """Fail as a library of the network does, whose errors are none of the operating system's."""
+    raise Exception("no route")
+
+
 def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for name in ("org-xyz/some-sae", "hf-hub:org-xyz/some-sae/layer_3/sae.pt"):
         with pytest.raises(InputError, match=f"{name} .*network"):
             load_sae(name)
+    monkeypatch.setattr("circuitry.models.sae_files.list_repo_files", unreachable)
+    monkeypatch.setattr("circuitry.models.sae_files.snapshot_download", unreachable)
+    with pytest.raises(InputError, match=r"org-xyz/some-sae .*no route.*network"):
+        load_sae("org-xyz/some-sae")
     path, _ = written(LAYOUTS["prisma"], tmp_path)
     asked: list[Any] = []
 
@@ -290,7 +344,13 @@ def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"mean": [0.0] * (D + 1)}, "9"), ({"scale": -1.0}, r"scale.*-1\.0"), ({"scale": 0.0}, r"scale.* 0\.0")],
+    [
+        ({"mean": [0.0] * (D + 1)}, "9"),
+        ({"mean": [0.0] * (D - 1) + [float("nan")]}, "mean.*NaN"),
+        ({"scale": -1.0}, r"scale.*-1\.0"),
+        ({"scale": 0.0}, r"scale.* 0\.0"),
+        ({"scale": float("inf")}, "scale.*inf"),
+    ],
 )
 def test_a_shift_that_does_not_fit_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
     path, _ = written(LAYOUTS["saev 5 relu"], tmp_path)

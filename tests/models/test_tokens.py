@@ -5,7 +5,7 @@ import pytest
 import timm.models as timm_models
 import torch
 
-from circuitry.models import Encoder, TokenGrid, token_grid
+from circuitry.models import Encoder, TokenGrid
 from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
 from tests.support.towers import make_tower, timm_vit
@@ -24,7 +24,7 @@ from tests.support.towers import make_tower, timm_vit
 )
 def test_a_patch_is_the_token_that_a_change_of_its_pixels_reaches_first(name: str, first: tuple[str, ...]) -> None:
     encoder = Encoder.from_tower(FURTHER[name]() if name in FURTHER else make_tower(name))
-    grid = token_grid(encoder.tower)
+    grid = encoder.token_grid
     assert grid.first == first
     images = torch.zeros(1, 3, *encoder.image_size)
     row, column = grid.height - 1, 0
@@ -46,10 +46,10 @@ def test_numbers_by_token_are_split() -> None:
 
 
 def test_other_numbers_and_other_towers_are_refused() -> None:
-    grid = token_grid(timm_vit(class_token=False, reg_tokens=1, global_pool="avg"))
+    grid = Encoder.from_tower(timm_vit(class_token=False, reg_tokens=1, global_pool="avg")).token_grid
     assert grid.first == ("register 1",)
     with pytest.raises(InputError, match=r"5 tokens \(1 and 2 x 2 patches\).*\[2, 4\]"):
         grid.patches(np.zeros((2, 4)))
     with pytest.raises(InputError, match="ModifiedResNet"):
-        token_grid(make_tower("resnet"))
-    assert token_grid(timm_vit(timm_models.Eva, class_token=False, global_pool="avg")).first == ()
+        len(Encoder.from_tower(make_tower("resnet")).token_grid)
+    assert Encoder.from_tower(timm_vit(timm_models.Eva, class_token=False, global_pool="avg")).token_grid.first == ()

@@ -14,7 +14,8 @@ def test_every_circuit_has_a_page_that_the_index_links(tmp_path: Path) -> None:
     }
     index = write_circuit_pages(graphs, tmp_path / "circuits")
     text = index.read_text(encoding="utf-8")
-    assert text.count("<a href=") == len(graphs)
+    assert text.count("<td><a href=") == len(graphs)
+    assert '<a href="../report.html">' in text
     assert 'href="alarm%20clock/sketch.html"' in text
     for name, domain in graphs:
         page = tmp_path / "circuits" / name / f"{domain}.html"

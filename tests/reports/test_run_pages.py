@@ -1,5 +1,6 @@
 """The pages of a run link to each other, and an index lists them."""
 
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -34,12 +35,15 @@ def test_reports_explorers_and_the_index_link_to_each_other(tmp_path: Path) -> N
     export_explorer(make_graphs(run / "circuits"), run / "explorer")
     Report("Faithfulness").write(run / "faith & fulness" / "report.html")
     before = (run / "report.html").read_text()
+    os.utime(run / "report.html", (0, 10**9))
     for _ in range(2):
         assert link_pages(run) == run / "index.html"
     shown = Links(run / "index.html")
     assert shown.links == ["report.html", "explorer/index.html", "faith & fulness/report.html"]
     assert NAME in shown.text
     assert Links(run / "report.html").links == ["explorer/index.html"]
+    assert (run / "report.html").stat().st_mtime == 10**9
+    assert "2001-09-09" in shown.text  # a link is no new result
     link = '<p>Beside this report: <a href="explorer/index.html">explorer</a>.</p>'
     assert (run / "report.html").read_text().replace(link, "") == before
     _, index, _ = unpack((run / "explorer" / "data" / "index.js").read_text())

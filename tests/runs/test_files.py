@@ -1,5 +1,7 @@
 """A file is there whole or not at all."""
 
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from circuitry.runs import file_lock, whole_file
+from circuitry.runs import InputError, file_lock, whole_file
 from circuitry.runs.files import LOCKS, TORN, remove_locks, remove_torn
 
 
@@ -73,6 +75,30 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_takes_files(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with whole_file(tmp_path / "x") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "x").read_text() == "new"
+    number = errno.EIO
+    with pytest.raises(OSError, match="no locks"), whole_file(tmp_path / "x"):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_shared_work_without_locks_is_refused(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match=f"{tmp_path} .*locks"), file_lock(tmp_path, "job"):
+        pass
 
 
 def test_writers_of_one_file_take_turns(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Arguments are checked against annotations, by functions that say what each one is."""
 
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ def taken(
     word: Literal["a", "b"] = "a",
     other: Annotated[str | None, one_of("c", "d")] = None,
     weights: Annotated[Float[torch.Tensor, "k d"], FINITE] | None = None,
+    vector: Annotated[np.ndarray | None, FINITE] = None,
     row: Float[torch.Tensor, " d"] | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
     sites: Annotated[tuple[str, ...], DISTINCT] = (),
@@ -63,6 +65,7 @@ def taken(
         ({"sites": "act1"}, r"list of sites.*\('act1',\)"),
         ({"path": 3}, "path as path.* 3 "),
         ({"images": [1]}, r"images\[0\].* 1 "),
+        ({"vector": np.array(["a"])}, r"finite.*vector.*\[1\]"),
         ({"names": ["x" * 300] * 2}, r"x\.\.\.x+' twice"),
     ],
 )
@@ -84,6 +87,23 @@ def test_what_is_meant_is_taken() -> None:
         "word": "a",
     }
     assert type(found["count"]) is int
+
+
+def test_keys_are_taken_as_they_are_meant() -> None:
+    @checked
+    def counted(numbers: Mapping[int, Sequence[int]]) -> Mapping[int, Sequence[int]]:
+        return numbers
+
+    given: Any = {np.int64(3): [np.int64(1)], 4: [2]}
+    found = counted(given)
+    assert found == {3: [1], 4: [2]}
+    assert [type(key) for key in found] == [int, int]
+    same = {3: [1]}
+    assert counted(same) is same
+
+
+def test_what_is_checked_twice_checks_once() -> None:
+    assert checked(taken) is taken
 
 
 def test_images_stay_unread() -> None:
@@ -123,6 +143,17 @@ def test_paths_that_cannot_be_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", tmp_path / "file" / "x", tmp_path / ("x" * 300)):
         with pytest.raises(InputError, match=path.name[:10]):
             read(path)
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EISDIR, errno.ENOTDIR])
+def test_errors_without_a_path_stay_what_they_are(number: int) -> None:
+    @checked
+    def fail(number: int) -> None:
+        raise OSError(number, "no path")
+
+    with pytest.raises(OSError, match="no path") as caught:
+        fail(number)
+    assert not isinstance(caught.value, InputError)
 
 
 def test_errors_within_stay_what_they_are(tmp_path: Path) -> None:

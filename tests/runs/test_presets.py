@@ -6,7 +6,9 @@ from typing import ClassVar
 
 import pytest
 
-from circuitry.runs import StudySettings, run_script
+from circuitry.runs import InputError, StudySettings, run_script
+from circuitry.runs.given import Count, checked
+from circuitry.runs.presets import with_defaults, with_study_defaults
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def test_the_switch_changes_defaults_and_says_so(capsys: pytest.CaptureFixture[s
 def test_defaults_that_are_made_know_of_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Config] = []
 
-    def made(kind: type[Config]) -> Config:
-        return kind(model="RN50", n_images=3 if kind.by_study else 4)
+    def made(kind: type[Config]) -> type[Config]:
+        return with_defaults(kind, {"model": "RN50", "n_images": 3 if kind.by_study else 4})
 
     for arguments in ([], ["--study"]):
         monkeypatch.setattr(sys, "argv", ["script", *arguments])
@@ -75,3 +77,41 @@ def test_scripts_say_in_their_help_that_there_is_the_switch(capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert "With --study the defaults are the study's" in shown
     assert "(default: 42)" in shown
+
+
+def test_settings_of_the_study_are_checked_as_all_others() -> None:
+    @checked
+    @dataclass(frozen=True)
+    class Training(StudySettings):
+        STUDY: ClassVar = {"seed": 42}
+        seed: int = 0
+        steps: Count = 5
+
+    for kind in (Training, with_study_defaults(Training)):
+        assert kind(steps=3).steps == 3
+        with pytest.raises(InputError, match=r"steps.*-5"):
+            kind(steps=-5)
+
+
+@pytest.mark.parametrize("switch", [(), ("--study",)])
+def test_command_lines_are_checked(
+    switch: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @checked
+    @dataclass(frozen=True)
+    class Training(StudySettings):
+        STUDY: ClassVar = {"seed": 42}
+        seed: int = 0
+        steps: Count = 5
+
+    @dataclass(frozen=True)
+    class Script(Training):
+        out: str = "x"
+
+    monkeypatch.setattr(sys, "argv", ["script", *switch, "--steps", "-5"])
+    with pytest.raises(SystemExit) as ended:
+        run_script(Script, print, None)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "steps" in said
+    assert "-5" in said

@@ -99,8 +99,9 @@ def test_the_commit_is_unknown_where_there_is_no_git(monkeypatch: pytest.MonkeyP
 def test_a_command_is_named_without_where_its_results_go(
     given: list[str], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["/somewhere/experiments/x.py", *given])
-    assert command() == named
+    for script in ("/somewhere/experiments/x.py", "circuitry x"):
+        monkeypatch.setattr("sys.argv", [script, *given])
+        assert command() == named.replace("experiments/x.py", script.removeprefix("/somewhere/"))
 
 
 def checkout(folder: Path, *files: str) -> list[Path]:

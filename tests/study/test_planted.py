@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from circuitry import InputError, Task, attribute, left_rule
 from circuitry.interventions import patch_effects
 from circuitry.study import PlantedCircuit, planted_attention, planted_convolution, score_methods
-from circuitry.study.planted import PLANTED_METHODS, edge_movements
+from circuitry.study.planted import edge_movements
 from tests.support.work import QUIET
 
 BUILDERS = (planted_convolution, planted_attention)
@@ -52,7 +52,8 @@ def test_the_saturated_unit_has_no_gradient() -> None:
 def test_methods_find_what_was_planted(build: Callable[[], PlantedCircuit]) -> None:
     table = scored(build)
     means = table.groupby(["method", "kind"])["auroc"].mean()
-    assert set(table["method"]) == set(PLANTED_METHODS)
+    rules = {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
+    assert set(table["method"]) == rules | {"exact patching", "input path", "learned masks", "edge cuts"}
     assert means["exact patching"].min() > 0.99
     for method, least in (("left 10", 0.95), ("midpoint 10", 0.95), ("Gauss-Radau 5", 0.9)):  # the last has 0.95
         assert means[method, "node"] > least

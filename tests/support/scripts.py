@@ -1,5 +1,6 @@
-"""Scripts as modules, and a browser that looks at what they draw."""
+"""Scripts and commands as modules, and a browser that looks at what they draw."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from circuitry.commands.command_list import module_of
 from circuitry.training import TrainingWork
 from tests.support.browser import drawn_marks, find_browser, load
 
@@ -20,9 +22,9 @@ STYLES = ("clipart", "quickdraw", "real")
 IN_PLACE = TrainingWork("cpu", workers=0, progress=False)
 
 
-def script(name: str, folder: Path = EXPERIMENTS) -> ModuleType:
+def script(name: str) -> ModuleType:
     """Load a script as a module, without running it."""
-    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,9 +33,14 @@ def script(name: str, folder: Path = EXPERIMENTS) -> ModuleType:
     return module
 
 
+def command_module(name: str) -> ModuleType:
+    """Return the module of a command."""
+    return importlib.import_module(module_of(name))
+
+
 def figure_of(name: str, tables: Path) -> Any:
     """Draw a figure of the registry from these tables."""
-    draw, title, _ = script("figures", FIGURES).FIGURES[name]
+    draw, title, _ = command_module("figures").FIGURES[name]
     return draw(tables, title)
 
 

@@ -149,6 +149,16 @@ def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(tidy_accuracy(found, HELD_OUT), tidy_accuracy(both, HELD_OUT))
 
 
+def test_a_damaged_listing_beside_predictions_is_named_itself(tmp_path: Path) -> None:
+    listing = [f"{i}" for i in range(8)]
+    claim(tmp_path, "circuitry test 1", {}, {"images": dict.fromkeys(listing, "digest")})
+    write_predictions(tmp_path / "epoch_1-ink.safetensors", INK, listing)
+    (tmp_path / "images.json").write_text("{")
+    with pytest.raises(InputError, match=r"images\.json") as caught:
+        read_predictions(tmp_path / "epoch_1-ink.safetensors")
+    assert "epoch_1-ink" not in str(caught.value)
+
+
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'dot'.*dog"):
         tidy_accuracy(INK, ["dot"])

@@ -299,8 +299,8 @@ def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp
         (tmp_path / name).touch()
     records = DomainFolder(tmp_path, domains=("real",)).records
     table = tmp_path / "mixture.tsv"
-    table.write_text(f"filepath\ttitle\nbase/3.png\ta\n{tmp_path}/real/cat/2.png\tb\n")
-    files = ImageFiles.of(records, [table])
+    table.write_text(f"filepath\ttitle\nbase/3.png\ta\n{tmp_path}/real/cat/2.png\tb\nbase/3.png\tc\n")
+    files = ImageFiles.of(records, [table, table])
     names = [record.path.relative_to(tmp_path).as_posix() for record in files.records(range(len(files)))]
     assert names == ["real/cat/1.png", "real/cat/2.png", "base/3.png"]
 
@@ -363,6 +363,17 @@ def test_diagnostics_of_scaled_inputs() -> None:
     w_enc = torch.eye(2)
     sae = SparseAutoencoder(w_enc, torch.zeros(2), torch.eye(2), torch.zeros(2), normalised="length")
     assert diagnose_sae(sae, torch.tensor([[5.0, 0], [0, 3.0]])) == (0, 1.0, 1.0)
+
+
+def test_diagnostics_scale_once_and_count_negative_features() -> None:
+    # Standard deviation 1e-5: (1, -1) / sqrt(2) after one scaling is halved by the epsilon, and by a second one again.
+    x = torch.tensor([[1.0, -1.0]]) * 1e-5 / 2**0.5
+    weights = torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2)
+    sae = SparseAutoencoder(*weights, activation="signed-topk", k=1, normalised="layer-norm")
+    found = diagnose_sae(sae, torch.cat([x, -x]))  # the positive half is described, the negative one is not
+    assert (found.dead, found.l0) == (0, 1.0)
+    assert found.explained_variance == pytest.approx(0.5)
+    assert diagnose_sae(replace(sae, k=2), torch.cat([x, -x])) == (0, 2.0, 1.0)
 
 
 # Images

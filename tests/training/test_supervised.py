@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -226,7 +227,9 @@ def test_crops_depend_on_epoch_and_image_alone(train: Path, settings: Supervised
 # --- loading --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_loaded_is_what_was_trained(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
+def test_what_is_loaded_is_what_was_trained(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = LabelTable(("none", "cold", "warm"), {"blue": 1, "green": 1, "red": 2})
     checkpoint = train_supervised(train, tmp_path / "run", replace(settings, epochs=1), table, WORK)
     loaded = load_supervised(checkpoint)
@@ -250,6 +253,15 @@ def test_what_is_loaded_is_what_was_trained(train: Path, settings: SupervisedTra
     graph = circuitry.attribute(loaded.encoder, images, loaded.metric(2), rule=rule, sites=sites, progress=False)
     assert set(graph.node_scores) == set(sites)
     assert all(np.isfinite(scores).all() for scores in graph.node_scores.values())
+
+    with pytest.raises(InputError, match="nowhere") as caught:
+        load_supervised(checkpoint, "nowhere")
+    assert "damaged" not in str(caught.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(open_clip, "get_model_config", lambda name: {"embed_dim": 3})
+        with pytest.raises(InputError, match=f"{checkpoint}.*rn-smallest") as caught:
+            load_supervised(checkpoint)
+    assert "damaged" not in str(caught.value)
 
     checkpoint.write_bytes(checkpoint.read_bytes()[:-8] + b"damaged.")
     for path in (checkpoint, tmp_path / "none.safetensors"):

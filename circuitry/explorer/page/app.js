@@ -3,7 +3,8 @@ import { html, number, render, useEffect, useMemo, usePromise, useRef, useState 
 import { DataError, load } from "circuitry/data.js";
 import { cutSeries, keyOf, overlay, readSeries } from "circuitry/cut.js";
 import { TABS, VIEWS, asFile, checkedState, createStore, fromFile, fromHash, initialState } from "circuitry/state.js";
-import { firstState, useSaved } from "circuitry/saved.js";
+import { firstState, shelfOf, useSaved } from "circuitry/saved.js";
+import { isLive, isServed } from "circuitry/served.js";
 import { readNames, splitName, unitName } from "circuitry/names.js";
 import { trust } from "circuitry/measured.js";
 import { unitsOfSite } from "circuitry/layout.js";
@@ -53,14 +54,14 @@ function App({ index, store, first }) {
   const set = store.set;
   const [message, setMessage] = useState(first);
   const [naming, setNaming] = useState(false), [help, setHelp] = useState(false), [noting, setNoting] = useState(0);
-  const [fire, setFire] = useState(null), [litGroup, setLitGroup] = useState([]);
+  const [fire, setFire] = useState(null), [litGroup, setLitGroup] = useState([]), [ownFile, setOwn] = useState(null);
   const share = useRef(null);
   const names = useMemo(() => readNames(index), [index]);
   const sizes = useMemo(() => ({ sizes: index.sites.map(site => site.units), budget: index.budget }), [index]);
   const { value: loaded, error } = useClass(index, state.className);
   const lastSeries = useRef([]);
   if (loaded) lastSeries.current = loaded;
-  const series = loaded ?? lastSeries.current;
+  const series = loaded ?? (error ? [] : lastSeries.current);
   const shown = useMemo(() => shownOf(state, series), [series, state.domains, state.twins, state.variant]);
   const picture = useMemo(() => overlay(shown.map(one => cutSeries(one, sizes, state)), state.shared && shown.length > 1), [shown, state.share, state.edges, state.score, state.stability, state.shared]);
   const pin = name => set(now => ({ pins: now.pins.includes(name) ? now.pins.filter(other => other !== name) : [...now.pins, name] }));
@@ -104,6 +105,10 @@ function App({ index, store, first }) {
     },
     openFile: async file => {
       if (!file) return;
+      if (file.type.startsWith("image/")) {
+        if (isLive) { setOwn(file); set({ image: null, tab: "images" }); } else setMessage("To look at an image of your own, serve the page with the model: circuitry explore --serve --with-model.");
+        return;
+      }
       try {
         const { state: found, leftOut } = fromFile(await file.text(), index);
         set({ ...initialState(index), ...found });
@@ -114,6 +119,10 @@ function App({ index, store, first }) {
     },
   };
   const save = async kind => {
+    if (!loaded) {
+      setMessage(`The circuits of ${state.className} are not loaded: nothing was exported.`);
+      return;
+    }
     const here = share.current ?? {};
     const seen = { index, state, shown, names, bandNames, picture, trust: trust(index, state, shown), layout: here.layout, theme: here.theme?.() };
     const file = exported(kind, seen);
@@ -128,7 +137,8 @@ function App({ index, store, first }) {
   useEffect(() => {
     const changed = () => {
       const found = fromHash(location.hash);
-      if (found) store.set({ ...initialState(index), ...checkedState(found, index).state });
+      const shelf = isServed ? shelfOf(store.get()) : {};  // notes on disk win over the address
+      if (found) store.set({ ...initialState(index), ...checkedState(found, index).state, ...shelf });
       else setMessage("The address holds a damaged state; nothing was changed.");
     };
     addEventListener("hashchange", changed);
@@ -151,7 +161,7 @@ function App({ index, store, first }) {
       ${state.view === "table" ? html`<${Table} ...${body} />` : html`<${Graph} ...${body} bandNames=${bandNames} marks=${marks} select=${select} describe=${describe} share=${share} />`}
     </main>
     <aside class="right"><${Card} ...${body} focusNote=${noting} /></aside>
-    <footer><${Images} ...${body} setFire=${setFire} /></footer>
+    <footer><${Images} ...${body} setFire=${setFire} ownFile=${ownFile} setOwn=${setOwn} /></footer>
     ${help && html`<${Help} index=${index} close=${() => setHelp(false)} />`}
   </div>`;
 }

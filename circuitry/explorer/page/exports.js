@@ -23,7 +23,7 @@ function visible(seen) {
 
 function drawn(seen, pen) {
   const { layout, picture, theme, index, bandNames, lines } = seen;
-  paint(pen, picture, layout, theme, { labels: siteLabels(layout, index.sites, null), bandNames });
+  paint(pen, picture, layout, theme, { labels: siteLabels(layout, index.sites), bandNames });
   lines.forEach((line, i) => pen.text(8, layout.height + LINE * (i + 1), line, theme.faint));
   return layout.height + LINE * (lines.length + 1);
 }

@@ -41,11 +41,11 @@ function prepared(canvas, { width, height }) {
   return canvasPen(context);
 }
 
-export function siteLabels(layout, sites, lit) {
-  return layout.columns.map(site => ({ x: layout.xs.get(site) - 4, text: sites[site].name, lit: site === lit }));
+export function siteLabels(layout, sites) {
+  return layout.columns.map(site => ({ x: layout.xs.get(site) - 4, text: sites[site].name }));
 }
 
-export function Graph({ picture, index, state, bandNames, marks, select, describe, share }) {
+export function Graph({ picture, index, state, shown, bandNames, marks, select, describe, share }) {
   const frame = useRef(), under = useRef(), over = useRef(), hovered = useRef(null);
   const size = useSize(frame);
   const dark = useDark();
@@ -59,7 +59,7 @@ export function Graph({ picture, index, state, bandNames, marks, select, describ
 
   useEffect(() => {
     if (!layout) return undefined;
-    const options = most => ({ most, labels: siteLabels(layout, index.sites, null), bandNames });
+    const options = most => ({ most, labels: siteLabels(layout, index.sites), bandNames });
     const draw = most => paint(prepared(under.current, size), picture, layout, readTheme(frame.current), options(most));
     const many = picture.edges.length > MOVING_EDGES;
     draw(many ? MOVING_EDGES : Infinity);
@@ -100,6 +100,6 @@ export function Graph({ picture, index, state, bandNames, marks, select, describ
       aria-label=${`${picture.nodes.length} units and ${picture.edges.length} edges, drawn; the table view lists them.`}></canvas>
     <canvas ref=${over} aria-hidden="true"></canvas>
     ${tip && html`<div class=${side} style=${{ left: `${tip.x}px`, top: `${tip.y}px` }}>${tip.text.map(line => html`<div>${line}</div>`)}</div>`}
-    ${!picture.nodes.length && html`<p class="empty">No unit is left: move the sliders back.</p>`}
+    ${!picture.nodes.length && shown.length > 0 && html`<p class="empty">No unit is left: move the sliders back.</p>`}
   </div>`;
 }

@@ -36,7 +36,7 @@ export function measuredCut(curve, state) {
   const read = measure => {
     const found = curve[measure];
     const at = name => found[name]?.[place] ?? null;
-    return { kept: at("kept"), random: at("random"), complement: at("complement"), reason: found.reason, verdict: verdict(at("kept"), at("random")) };
+    return { kept: at("kept"), random: at("random"), reason: found.reason, verdict: verdict(at("kept"), at("random")) };
   };
   return { fraction: curve.fractions[place], exact: other === null, other, selectivity: read("selectivity"), faithfulness: read("faithfulness") };
 }
@@ -64,6 +64,7 @@ export function trust(index, state, shown) {
     `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, metric ${made.metric}); positive ones help.`,
     `The cut: ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"} by absolute score, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
   ];
+  if (state.hidden.length) lines.push(`Units of ${state.hidden.join(", ")} are hidden here, but they are in the cut.`);
   for (const one of shown) {
     const curve = index.curves[`${state.className}/${one.domain}`];
     if (!curve || state.variant) {

@@ -22,7 +22,7 @@ const dashOf = (mask, full) => {
 // Draw the columns, bands, edges and units. `most` limits the edges to the strongest, while a slider moves.
 export function paint(pen, picture, layout, theme, { most = Infinity, labels, bandNames } = {}) {
   const { full } = picture;
-  labels.forEach(({ x, text, lit }) => pen.label(x, layout.top - 22, text, lit ? theme.lit : theme.text));
+  labels.forEach(({ x, text }) => pen.label(x, layout.top - 22, text, theme.text));
   let edges = picture.edges;
   if (edges.length > Math.min(most, MOST_WIDE)) edges = [...edges].sort((a, b) => a.share - b.share);
   const thick = edges.length - MOST_WIDE;

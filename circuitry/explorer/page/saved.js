@@ -5,7 +5,7 @@ import { isServed, readNotes, writeNotes } from "circuitry/served.js";
 
 const SAVE_MS = 150, WRITE_MS = 400;
 const SHELF = ["pins", "groups", "notes", "labels"];
-const shelfOf = state => Object.fromEntries(SHELF.map(name => [name, state[name]]));
+export const shelfOf = state => Object.fromEntries(SHELF.map(name => [name, state[name]]));
 const textOf = state => JSON.stringify(shelfOf(state));
 const keyOf = index => `circuitry explorer ${index.study}`;
 

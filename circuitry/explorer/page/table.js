@@ -14,7 +14,7 @@ export function placeName(mask, full, shown) {
 
 const spoken = tested => (tested ? `${tested.name}${tested.weak ? " (weak)" : ""}` : "");
 
-export function Table({ index, state, shown, picture, names, set, selected, pin }) {
+export function Table({ index, state, shown, picture, names, set, pin }) {
   const [rows, setRows] = useState(ROWS);
   const hidden = new Set(state.hidden);
   const units = picture.nodes.filter(node => !hidden.has(index.sites[node.site].name)).sort((a, b) => a.site - b.site || b.size - a.size);

@@ -13,7 +13,7 @@ export function Ways({ index, state, set, cutsOf, colourOf }) {
     ${comparison
       ? html`<${Matrix} comparison=${comparison} index=${index} state=${state} set=${set} />
           <${Depth} comparison=${comparison} index=${index} state=${state} set=${set} colourOf=${colourOf} />`
-      : html`<p class="hint">No comparison was exported. Run compare_circuits.py or the quickstart, then export again.</p>`}
+      : html`<p class="hint">No comparison was exported. Run circuitry compare or the quickstart, then export again.</p>`}
     <${Twins} state=${state} set=${set} cutsOf=${cutsOf} />
     <${Words} index=${index} state=${state} set=${set} />
   </section>`;
@@ -44,9 +44,11 @@ function Matrix({ comparison, index, state, set }) {
   const domains = index.domains;
   const values = [...cells.values()].filter(row => row[0] !== row[1]).map(row => row[2]).filter(value => value !== null);
   const least = Math.min(...values), most = Math.max(...values);
-  const shade = value => (value === null || most === least ? 0 : (value - least) / (most - least));
+  const share = value => (value - least) / (most - least);
+  const shade = value => (value === null || most === least ? 0 : comparison.alike ? share(value) : 1 - share(value));
   const say = row => kind === "ratio" && row[0] !== row[1]
     ? `${row[0]} and ${row[1]}: ratio ${number(row[2])} [${number(row[3])}, ${number(row[4])}] over ${row[5]} classes; similarity ${number(row[6])}, ceilings ${number(row[7])} and ${number(row[8])}`
+    : comparison.directions ? `${comparison.directions[0]} ${row[0]}, ${comparison.directions[1]} ${row[1]}: ${number(row[2])}`
     : `${row[0]} and ${row[1]}: ${number(row[2])}`;
   return html`<div class="matrix">
     <div class="line">
@@ -65,7 +67,7 @@ function Matrix({ comparison, index, state, set }) {
           if (!row) return html`<td class="none">·</td>`;
           const chosen = state.domains.length === 2 && state.domains.includes(a) && state.domains.includes(b) && a !== b;
           const own = a === b;
-          return html`<td><button type="button" title=${`${say(row)}${own ? ": two parts of one domain's images, the ceiling" : ""}`} aria-label=${say(row)} aria-pressed=${chosen}
+          return html`<td><button type="button" title=${`${say(row)}${own && !comparison.directions ? ": two parts of one domain's images, the ceiling" : ""}`} aria-label=${say(row)} aria-pressed=${chosen}
             class=${own ? "ceiling" : "cell"} style=${own ? {} : { "--shade": shade(row[2]).toFixed(3) }}
             onClick=${() => set(own ? { domains: [a], twins: null } : { domains: [a, b], twins: null })}>${fixed(row[2])}</button></td>`;
         })}</tr>`)}</tbody>

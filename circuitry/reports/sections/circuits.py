@@ -10,7 +10,7 @@ from circuitry.circuits.rule_report import describe_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
-from circuitry.reports.figures.circuit_graphs import circuit_pair
+from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
@@ -25,23 +25,33 @@ from circuitry.reports.sections.compared import (
 )
 from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
 
+CIRCUITS_DRAWN = 4
+"""Most circuits that are drawn in the report of one domain."""
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
 
 
 def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
     """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
-    report.section("How much of the circuit is shared, site by site?")
-    add_reading(report, comparisons["node_overlap"])
-    add_over_depth(report, comparisons["node_overlap"], marks)
     report.section("Which domains share their circuits?")
-    for comparison in comparisons.values():
-        title = f"Similarity of circuits: {measure_name(comparison.measure)}"
-        add_matrix(report, comparison, marks, title=title)
-        add_ratios(report, comparison, marks, title=title)
-        add_levels(report, comparison)
+    overlap = comparisons["node_overlap"]
+    add_reading(report, overlap)
+    _add_measure(report, overlap, marks)
     add_summary(report, list(comparisons.values()))
+    report.section("How much of the circuit is shared, site by site?")
+    add_over_depth(report, overlap, marks)
+    report.section("Do other measures say the same?", folded=True)
+    for comparison in comparisons.values():
+        if comparison is not overlap:
+            _add_measure(report, comparison, marks)
     add_tests(report, comparisons["edge_jaccard"])
+
+
+def _add_measure(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
+    title = f"Similarity of circuits: {measure_name(comparison.measure)}"
+    add_matrix(report, comparison, marks, title=title)
+    add_ratios(report, comparison, marks, title=title)
+    add_levels(report, comparison)
 
 
 def add_circuit_pair(
@@ -69,7 +79,7 @@ def circuit_findings(comparisons: Mapping[str, Comparison], orders: pd.DataFrame
 
 def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
     """Add the section on what was computed and how to read it; ``settings`` are those of a graph."""
-    report.section("How to read this")
+    report.section("How to read this", folded=True)
     report.text(
         "Every class has a circuit in every domain. Integrated gradients score each unit (channel) of each site: how "
         "much the class's metric changes from its activation to the baseline. The units with the largest absolute "
@@ -86,6 +96,56 @@ def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
         "An attribution claims causes; it does not prove them. Units are compared by their index, so two domains that "
         "use different units for one purpose count as different."
     )
+
+
+def found_report(
+    title: str,
+    introduction: str,
+    graphs: Mapping[tuple[str, str], AttributionGraph],
+    images: DomainFolder,
+    *,
+    edges_per_node: int = 3,
+    any_sign: bool = False,
+    after_images: Callable[[Report, Mapping[str, Mark]], None] | None = None,
+) -> Report:
+    """Return a report that draws circuits one by one, for those of one domain; arguments as `comparison_report`."""
+    report = _begun(title, introduction, graphs, images, after_images)
+    for key in list(graphs)[:CIRCUITS_DRAWN]:
+        circuit = graphs[key].circuit(edges_per_node, any_sign=any_sign)
+        name = " in ".join(key)
+        report.section(f"The circuit of {name}")
+        report.figure(
+            circuit_drawing(circuit, circuit.source.inner_sites, title=name),
+            f"The kept units of {name} at every site, found on {circuit.source.n_images} images, and the strongest "
+            "edges into them.",
+        )
+        report.table(circuit.source.top(10), "The units with the largest scores; positive ones help.", folded=True)
+    if len(graphs) > CIRCUITS_DRAWN:
+        report.text(f"{len(graphs) - CIRCUITS_DRAWN} more circuits are not drawn here.")
+    return report
+
+
+def _begun(
+    title: str,
+    introduction: str,
+    graphs: Mapping[tuple[str, str], AttributionGraph],
+    images: DomainFolder,
+    after_images: Callable[[Report, Mapping[str, Mark]], None] | None,
+) -> Report:
+    """Return a report with how to read it, the images, and what is known of the model."""
+    domains, classes = sorted({domain for _, domain in graphs}), sorted({class_name for class_name, _ in graphs})
+    report = Report(title, introduction)
+    add_circuit_guide(report, next(iter(graphs.values())).settings)
+    report.section("The images")
+    shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
+    report.image(
+        contact_sheet(shown, classes[:SHEET_ROWS], domains),
+        f"Test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain.",
+        alt="Contact sheet of the images by class and domain",
+    )
+    if after_images is not None:
+        after_images(report, domain_marks(domains))
+    return report
 
 
 def comparison_report(
@@ -109,20 +169,8 @@ def comparison_report(
         pair: Class and two domains whose circuits are drawn.
         after_images: Adds what is known of the model, such as its accuracy, after the section with the images.
     """
-    domains = sorted({domain for _, domain in graphs})
-    classes = sorted({class_name for class_name, _ in graphs})
-    marks = domain_marks(domains)
-    report = Report(title, introduction)
-    add_circuit_guide(report, next(iter(graphs.values())).settings)
-    report.section("The images")
-    shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
-    report.image(
-        contact_sheet(shown, classes[:SHEET_ROWS], domains),
-        f"Test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain.",
-        alt="Contact sheet of the images by class and domain",
-    )
-    if after_images is not None:
-        after_images(report, marks)
+    marks = domain_marks({domain for _, domain in graphs})
+    report = _begun(title, introduction, graphs, images, after_images)
     add_similarity(report, comparisons, marks)
     overlap = comparisons["node_overlap"]
     cut = overlap.about["edges_per_node"], overlap.about["any_sign"]

@@ -34,7 +34,7 @@ def measure_name(measure: str) -> str:
 
 
 def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value") -> pd.Series:
-    """Return ``value [low, high]`` of every row; only the value where the interval is not known.
+    """Return ``value [low, high]`` of every row; only the value where the interval is not known, a dash for neither.
 
     Example:
         >>> with_intervals(pd.DataFrame({"value": [0.5], "low": [0.25], "high": [0.75]})).tolist()
@@ -42,7 +42,8 @@ def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value"
     """
     rows = zip(table[column], table["low"], table["high"], strict=True)
     said = [
-        f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]") for value, low, high in rows
+        "–" if pd.isna(value) else f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]")
+        for value, low, high in rows
     ]
     return pd.Series(said, table.index, dtype=object)
 
@@ -195,6 +196,7 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
         f"corrected for the number of pairs): {int(below_ceiling(tests).sum())} of {len(tests)} pairs are below it "
         f"with p < {LEVEL}. {int((ratios['low'] > 1).sum())} of {len(ratios)} ratios have an interval above 1.",
         formats={"parts of both": ".3f", "p (Holm)": ".2g"},
+        folded=True,
     )
 
 
@@ -213,11 +215,17 @@ def add_levels(report: Report, comparison: Comparison) -> None:
         f"{_images(comparison, 'n_per_part')}, mean over sites. An effect is a difference of cells; its p comes from "
         "exchanging same and other, class by class.",
         formats={"p": ".2g"},
+        folded=True,
     )
 
 
 def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
-    """Add the table of each domain's mean with the others by every measure; the comparisons have the same groups."""
+    """Add the table of each domain's mean with the others by every measure; the comparisons have the same groups.
+
+    Nothing for two domains, whose means with each other are equal.
+    """
+    if len(comparisons[0].domains) < 3:
+        return
     columns = {}
     for comparison in comparisons:
         part = comparison.summary().set_index(["domain", "group"])
@@ -249,6 +257,7 @@ def add_tests(report: Report, comparison: Comparison) -> None:
         f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}."
         + (f" {impossible} cannot be significant with so few classes." if impossible else ""),
         formats={"p": ".3g", "p (Holm)": ".3g"},
+        folded=True,
     )
 
 

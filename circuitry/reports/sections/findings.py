@@ -1,6 +1,6 @@
-"""The answers at the top of a report: a few sentences with numbers, how certain they are, what would change them.
+"""The answers at the top of a report: a question, yes, no, partly or cannot be told, and then the numbers.
 
-Every number comes from a table. Where intervals or tests do not separate, the sentence says that the answer is open.
+Every number comes from a table. Where intervals or tests do not separate, the answer cannot be told.
 """
 
 from collections.abc import Hashable, Mapping
@@ -12,47 +12,75 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import below_ceiling
 from circuitry.comparison.order_stability import DEFAULT
 from circuitry.comparison.significance import LEVEL
+from circuitry.reports.figures.style import capitalised
 from circuitry.reports.page import Finding
 from circuitry.reports.sections.compared import measure_name, with_intervals
 
 HOLM = f"p < {LEVEL} (Holm)"
 ANOTHER_MODEL = "another training of the model"
+YES, PARTLY, NO, UNKNOWN = "Yes", "Partly", "No", "Cannot be told"
+NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
+"""Ratios to the ceiling from which on, and below which, sharing is called yes and no."""
 
 
-def how_much_shared(comparison: Comparison) -> Finding:
+def not_tested(why: str) -> Finding:
+    """Say that it cannot be told whether circuits work; ``why`` is a sentence."""
+    return Finding(
+        f"Do the circuits work? {UNKNOWN}: they were not tested. {why}",
+        "An attribution claims causes; it does not prove them.",
+        "Tests on images that the circuits were not found on, beside random units.",
+    )
+
+
+def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     """Say how much two domains share of what two samples of one domain share: from ratios and tests against ceilings.
 
-    Without parts of two domains: the mean value beside its reference levels.
+    Without parts of two domains: the mean value beside its reference levels. ``what`` is compared.
     """
-    name = measure_name(comparison.measure)
+    name, question = measure_name(comparison.measure), f"Do domains share their {what}?"
     if not comparison.has_ratios or comparison.ratios()["value"].isna().all():
         levels = comparison.levels()
         value, *rest = zip(levels["what"], levels["value"], strict=True)
         against = "; ".join(f"{what} {number:.3f}" for what, number in rest) or "nothing"
         return Finding(
-            f"Two domains have a mean {name} of {value[1]:.3f}. There is no ceiling above chance to compare it with.",
+            f"{question} {UNKNOWN}: two domains have a mean {name} of {value[1]:.3f}, and there is no ceiling above "
+            "chance to compare it with.",
             f"Mean over classes and pairs of domains, without an interval. For comparison: {against}.",
             f"More images, so that parts of them give a ceiling; {ANOTHER_MODEL}.",
         )
     ratios, tests = comparison.ratios().dropna(subset="value"), comparison.ceiling_tests()
     mean, (low, high) = comparison.mean_ratio()
     (whole,) = with_intervals(pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f")
-    reaches_one = "" if high < 1 else " Whether this is less than all is open."
     n, under, below = len(ratios), int((ratios["high"] < 1).sum()), int(below_ceiling(tests).sum())
-    over, spread = "", ""
+    over, spread, ends = "", "", ""
     if n > 1:
         ranked = ratios.sort_values("value", kind="stable")
-        said = ranked["domain_a"] + " and " + ranked["domain_b"] + " " + with_intervals(ranked, ".2f")
+        pairs, values = ranked["domain_a"] + " and " + ranked["domain_b"], with_intervals(ranked, ".2f")
         over = f", mean over {n} pairs of domains"
-        spread = f" {said.iloc[0]} to {said.iloc[-1]}; {under} of {n} intervals lie below 1."
+        ends = f" Most: {pairs.iloc[-1]} ({values.iloc[-1]}); least: {pairs.iloc[0]} ({values.iloc[0]})."
+        spread = f" {under} of {n} intervals lie below 1."
     impossible = " With so few classes none can be." if (tests["note"] != "").all() else ""
+    above = " A ratio above 1 is chance: two domains cannot share more than two samples of one." * bool(
+        (ratios["value"] > 1).any()
+    )
     return Finding(
-        f"Two domains share {whole} of what two samples of one domain share ({name}, ratio to the ceiling{over})."
-        f"{reaches_one}",
+        f"{question} {_shared(low, high)}: two domains share {whole} of what two samples of one domain share ({name}, "
+        f"ratio to the ceiling{over}).{ends}",
         f"95 % intervals over classes and images.{spread} Below their ceiling with {HOLM}: {below} of {n} pairs."
-        f"{impossible}",
+        f"{impossible}{above}",
         f"Ratios near 1 with other images or classes; {ANOTHER_MODEL}.",
     )
+
+
+def _shared(low: float, high: float) -> str:
+    """Answer by the interval of a ratio to the ceiling; unknown ends tell nothing."""
+    if low > NEARLY_ALL:
+        return YES
+    if high < HARDLY_ANY:
+        return NO
+    if low > 0:
+        return PARTLY if high < 1 else "At least partly"
+    return UNKNOWN
 
 
 def which_differs(comparison: Comparison, orders: pd.DataFrame | None = None) -> Finding | None:
@@ -74,10 +102,8 @@ def which_differs(comparison: Comparison, orders: pd.DataFrame | None = None) ->
     mine = tests[(tests["domain_a"] == first) | (tests["domain_b"] == first)]
     significant = int((mine["p_holm"] < LEVEL).sum())
     word, end = ("least similar to", "lowest") if alike else ("farthest from", "highest")
-    if len(mine) and significant == len(mine):
-        claim = f"{first} is {word} the other domains ({name} {said.iloc[0]})."
-    else:
-        claim = f"No domain is clearly {word} the others: {first} has the {end} mean {name} ({said.iloc[0]})."
+    told = YES if len(mine) and significant == len(mine) else UNKNOWN
+    claim = f"Is one domain {word} the others? {told}: {first} has the {end} mean {name} ({said.iloc[0]})."
     others = ", ".join(f"{domain} {value}" for domain, value in zip(ranked["domain"][1:], said[1:], strict=True))
     impossible = " With so few classes none can be." if len(mine) and (mine["note"] != "").all() else ""
     return Finding(
@@ -114,16 +140,22 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     if not {"class effect", "domain effect"} <= rows.keys():
         return None
     by_class, by_domain = rows["class effect"], rows["domain effect"]
+    clear = [name for name, row in (("the class", by_class), ("the domain", by_domain)) if _is_clear(row)]
+    told = "Both" if len(clear) == 2 else capitalised(clear[0]) if clear else UNKNOWN
     return Finding(
-        f"A common class {_effect(by_class)}, a common domain {_effect(by_domain)} "
-        f"({measure_name(comparison.measure)}).",
+        f"Is it the class or the domain? {told}: a common class {_effect(by_class)}, a common domain "
+        f"{_effect(by_domain)} ({measure_name(comparison.measure)}).",
         f"95 % intervals over {by_class['n_classes']} classes and the parts of their images. p {by_class['p']:.2g} for "
         f"the class and {by_domain['p']:.2g} for the domain, from exchanging same and other, class by class.",
         f"More classes, or less similar ones; {ANOTHER_MODEL}.",
     )
 
 
+def _is_clear(row: Mapping[Hashable, Any]) -> bool:
+    return not (pd.isna(row["low"]) or row["low"] <= 0 <= row["high"])
+
+
 def _effect(row: Mapping[Hashable, Any]) -> str:
-    if pd.isna(row["low"]) or row["low"] <= 0 <= row["high"]:
+    if not _is_clear(row):
         return f"has no clear effect ({row['said']})"
     return f"{'adds' if row['value'] > 0 else 'changes by'} {row['said']}"

@@ -15,7 +15,7 @@ def add_order_stability(report: Report, stability: OrderStability) -> None:
     """
     if (stability.table["n_domains"] < 3).all():
         return
-    report.section("Does the order of the domains depend on the settings?")
+    report.section("Does the order of the domains depend on the settings?", folded=True)
     report.table(
         stability.table.rename(columns={"rho_pairs": "rho of pairs", "n_domains": "domains", "n_classes": "classes"}),
         "Node overlap of each domain with the others, one setting changed at a time. rho: rank correlation of the "
@@ -41,7 +41,7 @@ def add_order_stability(report: Report, stability: OrderStability) -> None:
 
 def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
     """Add the section on the stability of circuits when their images are drawn again, from `circuit_stability`."""
-    report.section("Would other images give the same circuits?")
+    report.section("Would other images give the same circuits?", folded=True)
     report.table(
         mean_stability(stability),
         "Stability of circuits when the parts of their images are drawn again with replacement: the probability that a "

@@ -9,7 +9,8 @@ from PIL import Image
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.unit_card import ACTIVATION, UnitCard
 from circuitry.reports.contact_sheets import contact_sheet
-from circuitry.reports.page import Report
+from circuitry.reports.page import Finding, Report
+from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 from circuitry.runs.given import checked
 
 SHOWN_UNITS, PER_CELL = 16, 3
@@ -24,6 +25,7 @@ def unit_report(cards: CardFolder) -> Report:
     """
     report = Report("The strongest units of the circuits", cards.words.sentence)
     strongest = _strongest(cards)
+    report.summary([_whether_named(strongest)])
     rows = [card.title for card in strongest]
     cells = {
         (card.title, domain): [Image.open(io.BytesIO(cards.thumbnail(name))) for name in top.ids[:PER_CELL]]
@@ -46,6 +48,18 @@ def unit_report(cards: CardFolder) -> Report:
 def _strongest(cards: CardFolder) -> list[UnitCard]:
     sizes = {unit: np.nanmax(np.abs(cards.card(*unit).effects), initial=0) for unit in cards.units()}
     return [cards.card(*unit) for unit in sorted(sizes, key=lambda unit: -sizes[unit])[:SHOWN_UNITS]]
+
+
+def _whether_named(cards: list[UnitCard]) -> Finding:
+    """Answer whether the units have names."""
+    named = sum(card.name is not None and not card.name.weak for card in cards)
+    told = UNKNOWN if all(card.name is None for card in cards) else NO if not named else PARTLY
+    return Finding(
+        f"Do the strongest units have a name? {YES if named == len(cards) else told}: {named} of {len(cards)} have one "
+        "that holds on images that it was not fitted on.",
+        "A name is a text; it is weak where its correlation with the activation is.",
+        "Other texts; more images.",
+    )
 
 
 def _row(card: UnitCard) -> dict[str, object]:

@@ -12,13 +12,19 @@ QUALITY, _RANDOM, _COST = "size for 0.8, kept", "size for 0.8, random", "seconds
 """Rows of the summary that are drawn."""
 
 
-def cost_against_quality(summary: pd.DataFrame, *, marks: Mapping[str, style.Mark] | None = None) -> go.Figure:
+def cost_against_quality(
+    summary: pd.DataFrame,
+    *,
+    title: str = "Cost of a circuit and its smallest size",
+    marks: Mapping[str, style.Mark] | None = None,
+) -> go.Figure:
     """Draw the size of circuits over their cost, a panel per setting, a point with its interval per method.
 
     Random units are hollow grey points.
 
     Args:
         summary: Columns ``setting``, ``method``, ``what``, ``value``, ``low``, ``high``: the summary of a scoreboard.
+        title, marks: Heading, and the looks of the methods.
 
     Raises:
         InputError: for a table without size or cost.
@@ -52,7 +58,6 @@ def cost_against_quality(summary: pd.DataFrame, *, marks: Mapping[str, style.Mar
         if method in set(summary["method"]):
             style.add_key(figure, method, mode="markers", marker=mark.marker(11))
     style.add_key(figure, "random units", mode="markers", marker={"symbol": "circle-open", "color": style.GREY})
-    title = "Cost of a circuit and its smallest size"
     style.lay_out(figure, title=title, subtitle=style.interval_note(summary), legend=True)
     figure.update_xaxes(type="log", dtick=1, title_text=f"{_COST} (log)")
     figure.update_yaxes(range=[0, 1.05])

@@ -11,12 +11,13 @@ from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 
 
-def measure_panels(table: pd.DataFrame) -> go.Figure:
+def measure_panels(table: pd.DataFrame, *, title: str) -> go.Figure:
     """Draw the value of every measure in every case.
 
     Args:
         table: Columns ``measure``, ``case``, ``statistic``, ``value``, ``guessing`` (what guessing would reach) and
             ``n`` (pairs, or orders).
+        title: Heading.
     """
     check_table(table, "table", ("measure", "case", "statistic", "value", "guessing", "n"), key=("measure", "case"))
     cases = list(dict.fromkeys(table["case"]))
@@ -39,4 +40,4 @@ def measure_panels(table: pd.DataFrame) -> go.Figure:
         )
         figure.add_vline(x=rows["guessing"].iloc[0], line={"dash": "dot", "color": style.GREY}, row=1, col=column)
         figure.update_xaxes(title_text=rows["statistic"].iloc[0], range=[-0.05, 1.08], row=1, col=column)
-    return style.lay_out(figure, title="Which measures tell circuits apart? (dotted: guessing)", height=420)
+    return style.lay_out(figure, title=title, height=420)

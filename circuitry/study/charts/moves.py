@@ -26,7 +26,7 @@ def position_moves(
     Args:
         moves: [to, from] by token; an edge of an image from `moves_between_positions`.
         image: The image as bytes [height, width, 3], of any size.
-        grid: Where the tokens lie; `token_grid`.
+        grid: Where the tokens lie; `Encoder.token_grid`.
         measure: What the numbers are, with their unit.
 
     Raises:

@@ -27,7 +27,7 @@ def relation_panels(
 
     Args:
         points: Columns ``run``, ``setting``, ``test_domain``, ``in_domain``, the accuracy and the keys of ``names``.
-        relations: Of `relate_over_models`; the correlation is written over its panel.
+        relations: From `relate_over_models`; the correlation is written over its panel.
         names: The columns drawn from left to right and their names; columns without a number are left out.
         accuracy: Column of the accuracy.
 

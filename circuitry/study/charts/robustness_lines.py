@@ -38,7 +38,7 @@ def robustness_scatter(
     Where the line is undefined the panel says so.
 
     Args:
-        points: From `robustness.effective_robustness`.
+        points: From `effective_robustness`.
         natural: Name of the natural domain.
 
     Raises:

@@ -24,7 +24,7 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
     """Draw accuracy on held-out classes over how much was seen, a panel per test domain and model.
 
     Args:
-        points: From `selections.class_interpolation` or `selections.domain_interpolation`.
+        points: From `class_interpolations` or `domain_interpolations`.
         axis: What ``x`` is.
         title: Heading.
         joined: Whether the points of a line are joined and look alike; otherwise each has its ``label`` beside it.

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from circuitry.data.captions import PATTERNS, caption, image_rng
-from circuitry.data.domains import ImageRecord, check_records
+from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import MissingFiles, check_file
 from circuitry.data.imagenet_classes import class_key
 from circuitry.runs.errors import InputError
@@ -114,7 +114,6 @@ def write_mixture(
         >>> settings = MixtureSettings("cg-high", "sketch", ("axe", "lion"))
         >>> write_mixture(mixture(train, settings), read_captions(root), "runs/train.tsv", settings=settings)
     """
-    check_records(records)
     images = chain(base, with_captions(records, captions))
     table = write_table(images, path, missing_files=missing_files, no_caption=no_caption)
     counts: dict[str, dict[str, int]] = {}

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from circuitry.data.domains import ImageRecord, check_records
+from circuitry.data.domains import ImageRecord
 from circuitry.data.imagenet_classes import check_spelling, class_key
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
@@ -176,13 +176,13 @@ def mixture(train: Sequence[ImageRecord], settings: MixtureSettings, classes: Na
     return shrink(part, settings, settings.size or reference_size(train, settings), classes)
 
 
+@checked
 def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
     """Keep the images whose (domain, class) takes part in a setting, without subsampling, as validation lists need.
 
     Raises:
         InputError: For other objects than image records, and a domain or class that they lack or spell in two ways.
     """
-    check_records(samples)
     counts = count_combinations(samples)
     return first_of_each(samples, _taking_part(counts, _fitted(settings, counts)))
 

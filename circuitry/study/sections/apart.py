@@ -13,7 +13,7 @@ from circuitry.reports.sections.compared import measure_name
 from circuitry.study.domain_apart import apart_over_depth, means_without
 
 APART_MARKS = MARKS[6:8]
-"""Of one domain with the others, and of the others: marks that few sets of domains reach."""
+"""Marks of one domain with the others, and of the others among themselves: few sets of domains reach these."""
 
 
 def add_domain_apart(

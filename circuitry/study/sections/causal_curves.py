@@ -20,15 +20,22 @@ from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_de
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL
+from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES, not_tested
+from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
+from circuitry.study.sections.accuracies import add_accuracy
 
-CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
-"""Circuits in the table of one size."""
+WORKS_FROM = 0.5
+"""Share of what the whole model does from which on circuits are said to work."""
+QUESTIONS = {
+    "selectivity": "Do the circuits tell their class from other classes?",
+    "faithfulness": "Do the circuits recover the answer to their class?",
+}
+ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
 
 
 def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str) -> None:
     """Add the section on how to read causal checks; ``settings`` are a graph's, ``tested_on`` names the images."""
-    report.section("How to read this")
+    report.section("How to read this", folded=True)
     report.text(
         f"Circuits are tested on {tested_on}. {describe_rule(settings)}\n\n"
         "Faithfulness is the class's metric with only some units active, as a share of the whole model's lead over the "
@@ -40,17 +47,32 @@ def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str
     )
 
 
-def faithfulness_findings(
-    curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
-) -> list[Finding | None]:
-    """Say whether circuits do better than random units: with all sites ablated, and at the most selective site.
+def works_findings(curves: Sequence[FaithfulnessCurve]) -> list[Finding]:
+    """Say whether circuits work, or that it cannot be told because they were not tested."""
+    if curves:
+        return faithfulness_findings(curves, [])
+    return [not_tested("That takes images of every class and domain that circuits were not found on.")]
+
+
+def add_answers(
+    accuracy: pd.DataFrame | None, curves: Sequence[FaithfulnessCurve], report: Report, marks: Mapping[str, Mark]
+) -> None:
+    """Add the sections on the model's accuracy and on whether circuits work, where they are known."""
+    if accuracy is not None:
+        add_accuracy(report, accuracy, marks)
+    if curves:
+        add_faithfulness(report, curves, marks)
+
+
+def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:
+    """Say whether circuits work, beside random units: with all sites ablated, and at the most selective site.
 
     ``alone`` are curves of one site at a time, of one fraction.
     """
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     size = nearest_to_a_tenth(by_size[0].fractions)
     selective = not by_size[0].own.all()
-    measures = ("faithfulness", "selectivity") if selective else ("faithfulness",)
+    measures = ("selectivity", "faithfulness") if selective else ("faithfulness",)
     found = [kept_beats_random(curves_by_domain(by_size, measure), measure, size) for measure in measures]
     if alone and selective:
         table = curves_by_domain(alone, "selectivity")
@@ -61,42 +83,47 @@ def faithfulness_findings(
     return found
 
 
-def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding | None:
-    """Say in how many domains circuits of one size do better than random units: from `curves_by_domain`.
-
-    None where the measure is not known.
-    """
+def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding:
+    """Say whether circuits of one size work, and in how many domains better than random units: `curves_by_domain`."""
     at = curves[(curves["fraction"] == size)].set_index(["domain", "circuit"])[["value", "low", "high"]]
-    kept, random = (at.xs(name, level="circuit") for name in ("kept", "random"))
+    kept, random = (pd.DataFrame(at.xs(name, level="circuit")) for name in ("kept", "random"))
     if kept["value"].isna().all():
-        return None
+        return Finding(
+            f"{QUESTIONS[measure]} {UNKNOWN}: {curves['reason'].iloc[0]}.",
+            f"There is no {measure} to measure.",
+            f"A model that does better on these images; {ANOTHER_MODEL}.",
+        )
+    by_domain = " by domain" if len(kept) > 1 else ""
     apart = int((kept["low"] > random["high"]).sum())
-    start = "" if apart else "Circuits are not clearly better than random units. "
     return Finding(
-        f"{start}With {size:.0%} of the units kept {where}, circuits reach a {measure} of {kept['value'].min():.2f} to "
-        f"{kept['value'].max():.2f} by domain, random units {random['value'].min():.2f} to "
-        f"{random['value'].max():.2f}.",
-        f"In {apart} of {len(kept)} domains the 95 % intervals over images do not overlap; 1 is the whole model.",
+        f"{QUESTIONS[measure]} {_works(kept, apart)}: with {size:.0%} of the units kept {where}, they reach a "
+        f"{measure} of {_ends(kept)}{by_domain}, random units {_ends(random)}.",
+        f"In {apart} of {len(kept)} domains the 95 % intervals over images do not overlap; 1 is the whole model."
+        + f" {ABOVE_ONE}" * bool((kept["value"] > 1).any()),
         f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}.",
     )
 
 
+def _ends(table: pd.DataFrame) -> str:
+    low, high = table["value"].min(), table["value"].max()
+    return f"{low:z.2f}" if len(table) < 2 else f"{low:z.2f} to {high:z.2f}"
+
+
+def _works(kept: pd.DataFrame, apart: int) -> str:
+    """Answer whether circuits work: in every domain enough, and better than random units, which they are in some."""
+    if (kept["high"] < (HARDLY_ANY if apart else WORKS_FROM)).all():
+        return NO
+    if apart == len(kept) and (kept["value"] >= WORKS_FROM).all():
+        return YES
+    return PARTLY if apart else UNKNOWN
+
+
 def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:
     """Add the section on faithfulness and selectivity; curves with all sites ablated together."""
-    report.section("Are the circuits sufficient?")
+    report.section("Do the circuits work?")
     first = curves[0]
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
-    faithful = curves_by_domain(by_size)
-    _add_curves(
-        report,
-        faithful,
-        "faithfulness",
-        marks,
-        "Faithfulness over size. Only the circuit's units are active, at all sites at once; the others are at the "
-        f"{first.settings['baseline']} baseline. 0: nothing kept; 1: the whole model. Dotted: as many random units. "
-        f"{int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals over images.",
-    )
-    tables = {"faithfulness": faithful}
+    tables = {}
     if not first.own.all():
         tables["selectivity"] = curves_by_domain(by_size, "selectivity")
         _add_curves(
@@ -108,9 +135,19 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
             f"({int((~first.own).sum())} per class and domain). 0: the same answer for all images; 1: the lead in the "
             "whole model.",
         )
+    tables["faithfulness"] = curves_by_domain(by_size)
+    _add_curves(
+        report,
+        tables["faithfulness"],
+        "faithfulness",
+        marks,
+        "Faithfulness over size. Only the circuit's units are active, at all sites at once; the others are at the "
+        f"{first.settings['baseline']} baseline. 0: nothing kept; 1: the whole model. Dotted: as many random units. "
+        f"{int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals over images.",
+    )
     size = nearest_to_a_tenth(first.fractions)
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
-    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(CIRCUITS)))
+    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(KINDS_OF_CIRCUITS)))
     wide.insert(1, "units kept", size)
     report.table(
         wide,
@@ -124,20 +161,22 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         _wide(areas.assign(column=columns, low=areas["low"].where(kept))),
         "Areas under the curves (MIB), with 95 % bootstrap intervals over images, and those of random units. CMD, the "
         "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
+        folded=True,
     )
 
 
 def _add_curves(report: Report, curves: pd.DataFrame, measure: str, marks: Mapping[str, Mark], caption: str) -> None:
     """Draw the curves, or say why there are none."""
     if curves["value"].notna().any():
-        report.figure(faithfulness_curves(curves, measure=measure, marks=marks), caption)
+        above = f" {ABOVE_ONE}" if (curves["value"] > 1).any() else ""
+        report.figure(faithfulness_curves(curves, measure=measure, marks=marks), caption + above)
     else:
         report.text(f"There is no {measure}: {curves['reason'].iloc[0]}.")
 
 
 def _wide(table: pd.DataFrame) -> pd.DataFrame:
     """Return values with their intervals by domain, a column for each name in ``column``, in their order."""
-    wide = table.assign(cell=with_intervals(table, ".2f")).pivot(index="domain", columns="column", values="cell")
+    wide = table.assign(cell=with_intervals(table, "z.2f")).pivot(index="domain", columns="column", values="cell")
     return wide[list(dict.fromkeys(table["column"]))].rename_axis(columns=None).reset_index()
 
 

@@ -40,7 +40,7 @@ def feature_table(features: ImageFeatures, names: pd.DataFrame | None = None) ->
 
 def sharing_findings(comparison: Comparison) -> list[Finding | None]:
     """Answer whether domains share features: how much, which least, and whether the class or the domain counts."""
-    return [how_much_shared(comparison), which_differs(comparison), class_or_domain(comparison)]
+    return [how_much_shared(comparison, "features"), which_differs(comparison), class_or_domain(comparison)]
 
 
 def add_sharing(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:

@@ -9,6 +9,7 @@ from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
+from circuitry.reports.sections.findings import PARTLY, UNKNOWN, YES
 from circuitry.study.charts.relation_panels import ENOUGH, relation_panels
 from circuitry.study.over_models import FEWEST_MODELS
 
@@ -45,7 +46,7 @@ def relation_findings(
             why = f"it takes at least {FEWEST_MODELS}" if few else "one of the two does not vary over them"
             found.append(
                 Finding(
-                    f"It is open whether {listed} correlates with {target}.",
+                    f"Does {listed} correlate with {target}? {UNKNOWN}.",
                     f"{n} models have both numbers, but there is no correlation: {why}.",
                     "More models: other settings, test domains, seeds.",
                 )
@@ -54,11 +55,10 @@ def relation_findings(
         said = rows.assign(said=with_intervals(rows, "+.2f", "rho")).to_dict("records")
         best = max(said, key=lambda row: abs(row["rho"]))
         clear = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
-        start = f"{names[best['what']]} correlates" if clear else f"It is open whether {listed} correlates"
         found.append(
             Finding(
-                f"{start} with {target}: rank correlation {best['said']} for {names[best['what']]}, "
-                f"over {best['n_models']} models.",
+                f"Does {listed} correlate with {target}? {YES if clear else UNKNOWN}: rank correlation {best['said']} "
+                f"for {names[best['what']]}, over {best['n_models']} models.",
                 f"Jackknife over models; without one of them {best['least']:+.2f} to {best['most']:+.2f}. p "
                 f"{best['p']:.2g} from orders of the models, {best['p_holm']:.2g} corrected for all tests "
                 f"(Holm){'; ' + best['note'] if best['note'] else ''}. {_given_words(best)}",
@@ -67,6 +67,17 @@ def relation_findings(
             )
         )
     return found
+
+
+def models_agree(tests: pd.DataFrame) -> Finding:
+    """Say whether one domain shares more than another in the same way over models: from `compare_models`."""
+    n, clear = len(tests), int((tests["p_holm"] < LEVEL).sum())
+    told = UNKNOWN if not clear else YES if clear == n else PARTLY
+    return Finding(
+        f"Do models agree which domains share more? {told}: {clear} of {n} differences have p < {LEVEL} (Holm).",
+        f"Each of {tests['n_models'].max()} models counts once; five models can give no p below 0.0625.",
+        "More models, of other architectures and seeds.",
+    )
 
 
 def _given_words(row: Mapping[Hashable, Any]) -> str:
@@ -87,7 +98,7 @@ def add_relations(
 ) -> None:
     """Add how to read it, a figure for each accuracy, and the tables; arguments as `relation_panels`."""
     n = points["run"].nunique()
-    report.section("How to read this")
+    report.section("How to read this", folded=True)
     report.text(
         "Every point is a trained model in a test domain. Rank correlations are over models, with ranks within each "
         "test domain; their intervals are jackknife intervals over models. p is the share of orders of the models with "

@@ -20,7 +20,7 @@ def representation_findings(
     """Answer whether domains share a representation, by linear CKA at the last site and by probes."""
     first = next(iter(similarity.comparisons(parts).values()))
     last = first.at(first.sites[-1])
-    return [how_much_shared(last), which_differs(last), what_probes_decode(probes.sites)]
+    return [how_much_shared(last, "arrangement of the classes"), which_differs(last), what_probes_decode(probes.sites)]
 
 
 def what_probes_decode(sites: pd.DataFrame) -> Finding:
@@ -91,7 +91,7 @@ def add_probes(report: Report, probes: SiteProbes) -> None:
 
 def add_representation_guide(report: Report) -> None:
     """Add the section on what was computed and how to read it."""
-    report.section("How to read this")
+    report.section("How to read this", folded=True)
     report.text(
         "CKA asks whether two domains arrange the classes in the same way: whether classes that are close in one "
         "domain are close in the other, in whatever directions. It is 1 if the arrangements differ only by a rotation "

@@ -150,7 +150,7 @@ def add_separation(
 
 def add_separation_guide(report: Report) -> None:
     """Add the section on what was computed and how to read it, which comes first."""
-    report.section("How to read this")
+    report.section("How to read this", folded=True)
     report.text(
         "All embeddings are divided by their length. A distance is the mean over classes of the distance between the "
         "means of a class in two domains, so that different classes in the domains do not count. Euclidean: as in the "

@@ -21,7 +21,7 @@ from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.style import MARKS, Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends
-from circuitry.reports.sections.findings import ANOTHER_MODEL
+from circuitry.reports.sections.findings import ANOTHER_MODEL, PARTLY, UNKNOWN, YES
 
 GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
 """Marks that few sets of domains reach, so that no group looks like a domain."""
@@ -47,11 +47,10 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
     if lead is None:
         return None
     sites = lead.by_site
-    start = "Circuits of other domains do worse than a domain's own" if lead.n_apart else (
-        "It is open whether circuits of other domains do worse than a domain's own"
-    )  # fmt: skip
+    told = UNKNOWN if not lead.n_apart else PARTLY if lead.n_apart < len(sites) else YES
     return Finding(
-        f"{start}: {value} {lead.other:.2f} against {lead.own:.2f}, mean over {len(sites)} sites kept one at a time.",
+        f"Do circuits of other domains do worse than a domain's own? {told}: {value} {lead.other:.2f} against "
+        f"{lead.own:.2f}, mean over {len(sites)} sites kept one at a time.",
         f"At {lead.n_apart} of {len(sites)} sites the 95 % bootstrap intervals over classes do not overlap. The "
         f"difference is {sites.iloc[0]:+.2f} at {sites.index[0]} and {sites.iloc[-1]:+.2f} at {sites.index[-1]}.",
         f"More classes; another site; {ANOTHER_MODEL}.",
@@ -65,12 +64,9 @@ def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None
     if known.empty:
         return None
     best, significant = known.sort_values([p, rho], kind="stable").iloc[0], int((known[corrected] < LEVEL).sum())
-    start = "Shared structure correlates with transfer" if significant else (
-        "It is open whether shared structure predicts transfer"
-    )  # fmt: skip
     return Finding(
-        f"{start}: rank correlation of {value} {best[rho]:+.2f} at {best['sites']}, over {best['pairs']:.0f} pairs of "
-        "domains.",
+        f"Does shared structure predict transfer? {YES if significant else UNKNOWN}: rank correlation of {value} "
+        f"{best[rho]:+.2f} at {best['sites']}, over {best['pairs']:.0f} pairs of domains.",
         f"p {best[p]:.2g} from orders of the domains, {best[corrected]:.2g} corrected for all sites and measures "
         f"(Holm); {significant} of {len(known)} rows have p < {LEVEL} after correction. About {THIS_MODEL}.",
         f"More domains, because pairs share them; {ANOTHER_MODEL}.",

@@ -61,8 +61,9 @@ def test_the_whole_report_is_one_page_with_every_figure(known: bool, tmp_path: P
     )
     page = report.write(tmp_path / "report.html").read_text(encoding="utf-8")
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
-    assert len(headings) == 5 + known
+    assert len(headings) == 6 + known
     assert headings[-1].endswith("axe")
+    assert len(re.findall('<details class="section">', page)) == 2
     assert len(report.plotly_figures) == known + 1 + 2 * 3 + 1  # each measure of all images, and over its ceiling
     assert page.count("<img ") == 1
     assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)

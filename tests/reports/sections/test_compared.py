@@ -68,8 +68,10 @@ def edges(values: dict[str, list[float]] = EDGES) -> Comparison:
 
 def captions(report: Report, folder: Path) -> list[str]:
     page = report.write(folder / "report.html").read_text(encoding="utf-8")
-    found = re.findall(r"<(?:fig)?caption>(.*?)</(?:fig)?caption>", page, flags=re.DOTALL)
-    return [html.unescape(re.sub(r"<[^>]+>", "", caption)) for caption in found]
+    kinds = ("<figcaption>(.*?)</figcaption>", '<div class="table-of">(.*?)</p>', '<details class="table-of">(.*?)<div')
+    found = re.finditer("|".join(kinds), page, flags=re.DOTALL)
+    captions = [re.sub(r"<[^>]+>", " ", next(filter(None, one.groups()))) for one in found]
+    return [html.unescape(" ".join(caption.split())) for caption in captions]
 
 
 @pytest.mark.parametrize(

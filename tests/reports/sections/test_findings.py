@@ -8,8 +8,16 @@ import pytest
 from circuitry import Comparison
 from circuitry.comparison.order_stability import ORDERS
 from circuitry.reports.page import Finding
-from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
-from circuitry.study.sections.relations import relation_findings
+from circuitry.reports.sections.findings import (
+    NO,
+    PARTLY,
+    UNKNOWN,
+    YES,
+    class_or_domain,
+    how_much_shared,
+    which_differs,
+)
+from circuitry.study.sections.relations import models_agree, relation_findings
 from tests.comparison.similarities import similarities
 from tests.reports.sections.test_compared import edges, table
 
@@ -38,7 +46,7 @@ def test_one_pair_of_domains_has_no_mean_and_no_order() -> None:
     assert which_differs(two) is None
 
 
-def test_a_ratio_whose_interval_reaches_one_is_open() -> None:
+def test_copies_share_everything() -> None:
     # Domains of which one is a copy of the other: parts of both are as alike as parts of one.
     comparison = similarities()
     parts = comparison.parts
@@ -47,8 +55,20 @@ def test_a_ratio_whose_interval_reaches_one_is_open() -> None:
     copies = [same.assign(domain_a="d1", domain_b="d1"), both.assign(domain_b="d1")]
     values = comparison.values.query("domain_a == 'd0' and domain_b == 'd1'")
     claim = how_much_shared(replace(comparison, values=values, parts=pd.concat([same, *copies]), groups={})).claim
-    assert "open" in claim
+    assert f"? {YES}: " in claim
     assert "1.00" in claim
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [(0.95, 1.0, YES), (0.3, 0.9, PARTLY), (0.3, 1.1, "At least partly"), (-0.2, 0.05, NO), (-0.2, 0.6, UNKNOWN),
+     (float("nan"), float("nan"), UNKNOWN)],
+)  # fmt: skip
+def test_the_interval_of_a_ratio_gives_the_answer(
+    low: float, high: float, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Comparison, "mean_ratio", lambda self: (0.5, (low, high)))
+    assert f"? {answer}: " in how_much_shared(similarities()).claim
 
 
 def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
@@ -84,7 +104,7 @@ def test_which_domain_differs(comparison: Comparison, domain: str, value: str, c
     assert found is not None
     assert f"{domain} " in found.claim
     assert value in found.claim
-    assert found.claim.startswith(domain) == clear
+    assert (YES in found.claim, UNKNOWN in found.claim) == (clear, not clear)
     assert f"{count} differences from {domain}" in found.certainty
     assert ("so few classes" in found.certainty) != clear
 
@@ -106,6 +126,7 @@ def test_class_and_domain_effects() -> None:
     effects = comparison.class_by_domain().set_index("what")
     finding = class_or_domain(comparison)
     assert finding is not None
+    assert "? Both: " in finding.claim
     assert f"class adds {effects['value']['class effect']:.3f} [" in finding.claim
     assert "p 0.031 for the class" in finding.certainty  # of six classes, 2 / 2^6 at least
     assert class_or_domain(edges()) is None
@@ -139,10 +160,15 @@ def test_relations_over_models() -> None:
     assert "+0.90 [+0.60, +1.00] for node overlap, over 12 models" in found.claim
     for numbers in ("+0.80 to +0.95", "+0.50 (p 0.04)"):
         assert numbers in found.certainty
-    assert ("open" in found.claim, "open" in nothing.claim) == (False, True)
+    assert (UNKNOWN in found.claim, UNKNOWN in nothing.claim) == (False, True)
     assert "12 models" in nothing.certainty
     (few,) = related([["overlap"]], p_holm=0.4, n_models=4, note="not with 4 models", partial=float("nan"))
-    assert "open" in few.claim
+    assert UNKNOWN in few.claim
     assert "not with 4 models" in few.certainty
     assert "unknown" in few.certainty
     assert "in domain" not in related([["overlap"]], given="")[0].certainty
+
+
+@pytest.mark.parametrize(("p_holm", "answer"), [([0.01, 0.02], YES), ([0.01, 0.2], PARTLY), ([0.1, 0.2], UNKNOWN)])
+def test_models_agree_by_their_tests(p_holm: list[float], answer: str) -> None:
+    assert f"? {answer}: " in models_agree(pd.DataFrame({"p_holm": p_holm, "n_models": 6})).claim

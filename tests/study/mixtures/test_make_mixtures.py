@@ -20,13 +20,13 @@ from tests.study.mixtures.test_captioning import study_lists as study_lists
 from tests.study.mixtures.test_captioning import unpacked
 from tests.study.mixtures.test_files import naive_lists, naive_mixture
 from tests.study.mixtures.test_files import root as root
-from tests.support.scripts import script
+from tests.support.scripts import command_module
 
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
     """The script, drawing no pictures."""
-    loaded = script("make_mixtures")
+    loaded = command_module("mixtures")
     vars(loaded)["write_figure"] = lambda figure, stem: [Path(f"{stem}.html")] if figure.data else []
     return loaded
 
@@ -218,7 +218,7 @@ def test_sketch_classes_stay_in_part(module: ModuleType, root: Path, sketch_root
 
 
 def test_the_command_line_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, given = script("make_mixtures"), list[Any]()
+    module, given = command_module("mixtures"), list[Any]()
     monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--captions", "captions.tsv"])
     run_script(module.Config, given.append, None)
     monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--all"])

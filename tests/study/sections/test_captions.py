@@ -75,8 +75,10 @@ class ReadBack(Report):
         texts = [leaf for leaf in leaves(layout) if isinstance(leaf, str)]
         self.shown.append((caption, [*leaves(traces), *leaves(lines), *texts]))
 
-    def table(self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None) -> None:
-        super().table(table, caption, formats=formats)
+    def table(
+        self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None, folded: bool = False
+    ) -> None:
+        super().table(table, caption, formats=formats, folded=folded)
         self.shown.append((caption, [*leaves(table.reset_index().to_dict("list")), *map(str, table.columns)]))
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
@@ -240,6 +242,7 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_domain_apart": lambda r: apart.add_domain_apart(r, comparisons(), "sketch", MARKS),
     "add_two_lines": depth_of_two,
     "add_causal_guide": lambda r: causal_curves.add_causal_guide(r, SETTINGS, "unseen images"),
+    "add_answers": lambda r: causal_curves.add_answers(accuracy(), checks.curves_of(0.2), r, checks.MARKS),
     "add_faithfulness": lambda r: causal_curves.add_faithfulness(r, checks.curves_of(0.2), checks.MARKS),
     "add_selectivity_over_depth": selectivity_over_depth,
     "add_transfer": transfer,

@@ -15,10 +15,11 @@ from circuitry.interventions.pixels import map_agreement
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
+from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 from circuitry.study.planted import mean_areas
 from circuitry.study.sections.causal_curves import add_faithfulness, add_selectivity_over_depth, kept_beats_random
 from circuitry.study.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
-from tests.support.scripts import script
+from tests.support.scripts import command_module
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -76,7 +77,7 @@ def test_faithfulness_and_selectivity(on_others: float, selectivity: list[str], 
     for number in ("0.75 [0.75, 0.75]", *selectivity, "0.79 [0.79, 0.79]", "0.11 [0.11, 0.11]"):
         assert number in text
     assert len(report.plotly_figures) == 2
-    assert f"reach {best}" in script("faithfulness").listening_verdict(curves_of(on_others))
+    assert f"reach {best}" in command_module("check").listening_verdict(curves_of(on_others))
 
 
 def test_a_model_without_a_lead_has_no_selectivity(tmp_path: Path) -> None:
@@ -150,18 +151,33 @@ def test_means_that_reports_show() -> None:
 
 def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, float]) -> pd.DataFrame:
     rows = [("real", name, 0.1, *values) for name, values in (("kept", kept), ("random", random))]
-    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"])
+    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"]).assign(
+        reason="no lead"
+    )
 
 
-@pytest.mark.parametrize(("low", "clear"), [(0.7, True), (0.1, False)])
-def test_circuits_beat_random_units_where_intervals_do_not_overlap(low: float, clear: bool) -> None:
-    found = kept_beats_random(at_a_tenth((0.8, low, 0.9), (0.1, 0.0, 0.2)), "faithfulness", 0.1)
-    assert found is not None
-    assert all(number in found.claim for number in ("10%", "0.80 to 0.80", "0.10 to 0.10"))
-    assert ("not clearly" in found.claim) != clear
-    assert f"{int(clear)} of 1 domains" in found.certainty
+@pytest.mark.parametrize(
+    ("kept", "random", "answer", "apart"),
+    [
+        ((0.8, 0.7, 0.9), (0.1, 0.0, 0.2), YES, 1),
+        ((1.2, 1.1, 1.3), (0.1, 0.0, 0.2), YES, 1),
+        ((0.4, 0.3, 0.6), (0.1, 0.0, 0.2), PARTLY, 1),
+        ((0.8, 0.1, 0.9), (0.1, 0.0, 0.2), UNKNOWN, 0),
+        ((0.2, 0.1, 0.3), (0.1, 0.0, 0.2), NO, 0),
+        ((0.004, 0.003, 0.005), (0.001, 0.0, 0.002), NO, 1),
+    ],
+)
+def test_circuits_work_where_they_are_large_and_beat_random_units(
+    kept: tuple[float, float, float], random: tuple[float, float, float], answer: str, apart: int
+) -> None:
+    found = kept_beats_random(at_a_tenth(kept, random), "faithfulness", 0.1)
+    assert all(number in found.claim for number in ("10%", f"of {kept[0]:.2f}", f"units {random[0]:.2f}"))
+    assert f"? {answer}: " in found.claim
+    assert f"{apart} of 1 domains" in found.certainty
+    assert ("Above 1" in found.certainty) == (kept[0] > 1)
     nan = (float("nan"),) * 3
-    assert kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1) is None
+    unknown = kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1)
+    assert f"{UNKNOWN}: no lead" in unknown.claim
 
 
 def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None:
@@ -177,7 +193,7 @@ def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None
     assert "+0.40 at conv and +0.10 at head" in found.certainty
     head = own_circuits_lead(depth[depth["site"] == "head"], "selectivity")
     assert head is not None
-    assert "open" in head.claim
+    assert UNKNOWN in head.claim
     assert own_circuits_lead(depth.assign(value=float("nan")), "selectivity") is None
 
 
@@ -189,5 +205,5 @@ def test_structure_predicts_transfer_only_when_corrected_p_says_so() -> None:
     assert unclear is not None
     assert "selectivity +0.90 at conv, over 15 pairs" in found.claim
     assert "1 of 2 rows" in found.certainty
-    assert ("open" in found.claim, "open" in unclear.claim) == (False, True)
+    assert (UNKNOWN in found.claim, UNKNOWN in unclear.claim) == (False, True)
     assert structure_predicts(table.iloc[:0], "selectivity") is None

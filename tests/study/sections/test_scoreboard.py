@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.reports import Report
-from circuitry.study.sections.scoreboards import add_scoreboard, with_settings
+from circuitry.reports.sections.findings import UNKNOWN, YES
+from circuitry.study.sections.scoreboards import add_scoreboard, scoreboard_findings, with_settings
 from tests.study.charts.test_scoreboard import SUMMARY
 
 
@@ -34,6 +35,19 @@ def test_the_page_holds_the_numbers_of_the_tables(tmp_path: Path) -> None:
     for number in ("0.400 [0.300, 0.500]", "0.625", "0.875", "zero baseline, margin", "selectivity, mean baseline"):
         assert number in page
     assert len(report.plotly_figures) == 2  # cost, and the one curve that there is
+
+
+def test_the_answer_names_the_smallest_circuits_and_their_random_units() -> None:
+    table = scoreboard()["summary"].query("setting == 'zero, logit'")
+    small, first = scoreboard_findings(table)
+    # Of gradient and learned the sizes are 0.9 and 0.4, of random units 1.0 and 0.95, each plus or minus 0.1.
+    assert f"? {YES}: " in small.claim
+    assert "learned" in small.claim
+    assert small.claim.index("40% [30%, 50%]") < small.claim.index("95% [85%, 105%]")
+    assert f"? {YES}: learned needs 40% [30%, 50%] of the units, gradient 90%" in first.claim
+    unknown = table["what"].str.startswith("size")
+    (nothing,) = scoreboard_findings(table.assign(value=table["value"].mask(unknown)))
+    assert UNKNOWN in nothing.claim
 
 
 def test_several_budgets_are_settings_of_their_own_and_masks_are_in_each() -> None:

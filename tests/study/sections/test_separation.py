@@ -10,13 +10,13 @@ import pytest
 
 from circuitry import DomainFolder, InputError
 from circuitry.reports import Report
+from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.page import StaticImages
 from circuitry.study.sections.separations import add_separation, panel_references, what_changes
 from circuitry.study.separation_summary import gather
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
-from tests.support.scripts import assert_drawn, script
+from tests.support.scripts import assert_drawn, command_module
 from tests.support.tiny_clip import Tiny
 
 NAMES = tuple(f"{d}/{c}/{i}.png" for d in ("ink", "photo", "wash") for c in ("axe", "cat") for i in range(6))
@@ -72,7 +72,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     out = tmp_path_factory.mktemp("separation")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], "not wanted"))
-        module = script("embedding_separation")
+        module = command_module("separation")
         draw(out / "data", NAMES)
         tiny.load()
         weights = tiny.config.with_suffix(".safetensors")
@@ -138,7 +138,7 @@ def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkey
         toy_checkpoint=toy_checkpoint, toy_images=toy_images, STANDARD=SimpleNamespace(held_out=("axe",))
     )
     monkeypatch.setitem(sys.modules, study.__name__, study)
-    module = script("embedding_separation")
+    module = command_module("separation")
     subject = module.toy_models(module.Config(toy=tmp_path, seeds=(3, 4)))
     assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (3, 4)]
     assert list(subject.checkpoints) == [(f"{kind} captions", s) for kind in ("standard", "aligned") for s in (3, 4)]
@@ -146,7 +146,7 @@ def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkey
 
 
 def test_own_models_need_a_name_and_images(tmp_path: Path) -> None:
-    module = script("embedding_separation")
+    module = command_module("separation")
     with pytest.raises(InputError, match="need your own images, but --data was not given"):
         module.main(module.Config(models=("a=b.pt",)))
     with pytest.raises(InputError, match=r"Expected --models as name=checkpoint, but 'b\.pt' was given"):

@@ -1,0 +1,3 @@
+from .command_list import COMMANDS as COMMANDS
+from .command_list import Command as Command
+from .dispatch import run_command as run_command

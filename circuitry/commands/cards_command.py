@@ -1,0 +1,89 @@
+"""What does each unit of the circuits respond to, in every domain, and what does it do?
+
+For every unit (channel, head, neuron, latent) that any circuit of a folder keeps:
+
+1. the images of each domain that activate it most, with its activation as a heat map, and those in which it contributes
+   most to the image's class;
+2. histograms of its activation by domain; its effect by class and domain; the exact effect of putting it to zero, to
+   its mean, and to its value in other domains, beside the attributed one;
+3. a name of at most three words, fitted on one half of the images and tested on the other.
+
+A name is refuted by a correlation no better than that of permuted activations or of a random word: it is called weak.
+Where the model classifies the images no better than chance, its words name nothing, and the summary says so.
+
+    circuitry cards      # the circuits of the quickstart
+    circuitry cards --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
+        --circuits runs/domainnet/circuits --out runs/domainnet/cards
+    torchrun --nproc-per-node 6 -m circuitry cards --device cuda ...    # a domain for each process
+"""
+
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from circuitry import GraphFolder
+from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName, unit_cards
+from circuitry.reports import link_pages
+from circuitry.reports.sections.units import unit_report
+from circuitry.runs import Work, WorkSettings
+from circuitry.study import QuickstartModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(CardSettings, WorkSettings, QuickstartModel):
+    """Settings; the defaults are the quickstart's model, images and circuits."""
+
+    circuits: Path = Path("runs/quickstart/circuits")
+    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote."""
+    out: Path = Path("runs/quickstart/cards")
+    """Folder of the cards."""
+
+
+def main(config: Config) -> None:
+    """Make the cards, and say how many names are better than chance."""
+    if config.share_out(partial(make, config), config.out / "jobs"):
+        summarise(make(config, config.work()))
+        if config.out.parent == config.circuits.parent:  # the folder of a run
+            link_pages(config.out.parent)
+
+
+def make(config: Config, work: Work) -> CardFolder:
+    """Do one process's share of the cards."""
+    clip = config.clip(work.rank)
+    asked = {field.name: getattr(config, field.name) for field in fields(CardSettings)}
+    if config.vocabulary is None:
+        asked["vocabulary"] = config.known_words
+    return unit_cards(clip, config.images(), GraphFolder(config.circuits), config.out, work=work, **asked)
+
+
+def summarise(cards: CardFolder) -> None:
+    """Print how well the names do, and the best named units."""
+    found = [cards.card(*unit) for unit in cards.units()]
+    print(cards.words.sentence)
+    named = [(card, card.name) for card in found if card.name is not None]
+    strong = [(card, name) for card, name in named if not name.weak]
+    styles = sum(name.style for _, name in strong)
+    labels = sum(name.correlation > max(name.references[kind][1] for kind in ("class", "domain")) for _, name in strong)
+    print(
+        f"{len(found)} units, {len(named)} with a name, {len(strong)} better than chance, {labels} better than the "
+        f"best class or domain label, {styles} of a style."
+    )
+    for card, name in sorted(strong, key=lambda one: -one[1].correlation)[:10]:
+        print(in_words(card, name))
+    print(f"cards: {cards.path}")
+    print(f"report: {unit_report(cards).write(cards.path / 'report.html')}")
+
+
+def in_words(card: UnitCard, name: UnitName) -> str:
+    """Say what a unit responds to, where, and how sure that is."""
+    by_domain = ", ".join(f"{domain} {value:.2f}" for domain, (value, _) in name.by_domain.items())
+    differs = sum(int(there.sum()) for there in card.sign_differs.values())
+    measured = sum(int(np.isfinite(exact).sum()) for exact in card.exact.values())
+    references = ", ".join(f"{kind} {label} {value:.2f}" for kind, (label, value) in name.references.items())
+    return (
+        f"{card.title}: {name.name}, correlation {name.correlation:.2f} ({by_domain}; chance {name.chance:.2f}; "
+        f"runner-up {name.runner_up} {name.runner_up_correlation:.2f}; {references}); in {int(card.kept.sum())} "
+        f"circuits; the sign of {differs} of {measured} exact effects differs from the attributed one's."
+    )

@@ -1,0 +1,140 @@
+"""What is in these circuits? A page to look at classes, domains, units and images, from disk.
+
+Reads what other scripts left in a folder: circuits, comparisons, faithfulness curves, unit cards. Writes a folder with
+one page, which opens from disk or from any web host and asks for nothing else. What is missing, the page says, with the
+command that makes it. Served on this machine, the page keeps notes on disk. With the model it measures the exact effect
+of units and groups of units when it is asked to, and looks at images that the reader drops on it.
+
+    circuitry explore --open                             # of the quickstart
+    circuitry cards && circuitry explore --with-model --open
+    circuitry explore --run runs/domainnet
+    circuitry explore --serve --with-model --open        # the page that is there, or a new one
+"""
+
+import webbrowser
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from circuitry import CausalChecks, Comparison, GraphFolder
+from circuitry.cards import CardFolder
+from circuitry.explorer import (
+    ExplorerSettings,
+    LiveModel,
+    ModelView,
+    export_explorer,
+    exported_study,
+    read_curves,
+    serve_explorer,
+    view_model,
+)
+from circuitry.interventions import CheckSettings
+from circuitry.reports import link_pages
+from circuitry.runs import InputError, WorkSettings
+from circuitry.study import QuickstartModel
+from circuitry.study.quickstart_model import QUICKSTART
+
+VARIANTS = {
+    "own-style texts": "circuits-own-style",
+    "the metric margin": "circuits-margin",
+    "means as baseline": "circuits-mean-position",
+}
+"""What other circuits of a run were found with, and their folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExplorerSettings, WorkSettings, QuickstartModel):
+    """Settings; the defaults are the quickstart's folder."""
+
+    run: Path = QUICKSTART
+    """Folder that the quickstart or circuitry compare wrote."""
+    circuits: Path | None = None
+    """Folder of graphs (default: circuits in the run)."""
+    comparisons: Path | None = None
+    """Folder of comparisons (default: comparisons in the run)."""
+    faithfulness: Path | None = None
+    """Folder of faithfulness curves (default: faithfulness in the run)."""
+    cards: Path | None = None
+    """Folder of unit cards (default: cards in the run)."""
+    out: Path | None = None
+    """Folder of the page (default: explorer in the run)."""
+    with_model: bool = False
+    """Load the model for its answers to held-out images, and for direct effects on words."""
+    open: bool = False
+    """Open the page in the browser."""
+    serve: bool = False
+    """Serve the page on this machine: the one that is there, if it is of these circuits, else a new one. Notes are kept
+    in its folder; with the model, units are measured, and own images looked at."""
+    port: int = 0
+    """Port of the server; 0 for a free one."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the page."""
+        return self.out or self.run / "explorer"
+
+
+def main(config: Config) -> None:
+    """Write the page, or serve it, and say where it is."""
+    graphs = GraphFolder(config.circuits or config.run / "circuits")
+    if not config.serve:
+        page = export(config, graphs)
+        if config.open:
+            webbrowser.open(page.resolve().as_uri())
+        return
+    if exported_study(config.folder) != graphs.manifest["config_hash"]:
+        export(config, graphs)
+    live = LiveModel(checks_of(config, graphs), work=config.work()) if config.with_model else None
+    serve_explorer(config.folder, live=live, port=config.port, open_page=config.open)
+
+
+def export(config: Config, graphs: GraphFolder) -> Path:
+    """Read what is there, and write the page."""
+    found = {name: there(config.run / name, getattr(config, name)) for name in ("comparisons", "faithfulness", "cards")}
+    names = [field.name for field in fields(ExplorerSettings)]
+    exported = export_explorer(
+        graphs,
+        config.folder,
+        comparisons=read_comparisons(found["comparisons"]),
+        curves=[] if found["faithfulness"] is None else read_curves(found["faithfulness"]),
+        cards=None if found["cards"] is None else CardFolder(found["cards"]),
+        variants=variants_of(config.run),
+        model=ask_model(config, graphs) if config.with_model else None,
+        settings=ExplorerSettings(**{name: getattr(config, name) for name in names}),
+    )
+    print(exported)
+    if config.folder.resolve().parent == config.run.resolve():
+        link_pages(config.run)
+    return exported.page
+
+
+def there(default: Path, given: Path | None) -> Path | None:
+    """Return the folder that was given, or the default one where it exists."""
+    return given if given is not None else default if default.is_dir() else None
+
+
+def read_comparisons(folder: Path | None) -> Mapping[str, Comparison]:
+    """Return the comparisons in a folder by measure."""
+    if folder is None:
+        return {}
+    found = {path.name: Comparison.load(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    if not found:
+        raise InputError(f"There is no comparison in {folder}: give the folder of comparisons.")
+    return found
+
+
+def variants_of(run: Path) -> dict[str, GraphFolder]:
+    """Return the circuits of a run that were found in another way."""
+    return {title: GraphFolder(run / name) for title, name in VARIANTS.items() if (run / name).is_dir()}
+
+
+def ask_model(config: Config, graphs: GraphFolder) -> ModelView:
+    """Return what only the model can tell."""
+    n_images = max(1, config.held_out_images)
+    return view_model(checks_of(config, graphs), n_images=n_images, vocabulary=config.known_words, work=config.work())
+
+
+def checks_of(config: Config, graphs: GraphFolder) -> CausalChecks:
+    """Return the model, with the circuits, the images, and the baseline that circuits were found with."""
+    settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
+    return CausalChecks(config.clip(config.work().rank), config.images(), graphs, settings)

@@ -1,0 +1,94 @@
+"""Train a sparse autoencoder on one site of a CLIP image encoder, and measure it.
+
+Takes all images of the train lists of the chosen domains. The input is the normalised image embedding unless a site is
+named; there every position is a sample. Prints dead features, active features per sample (L0) and explained variance,
+on the training images and on the test images. An autoencoder that explains little variance, or whose features
+are mostly dead or mostly active, says little about the model. Activations are kept on disk in pieces and streamed; a
+killed run goes on after the last thousand steps. With ``--study`` it is trained as the study did: on DomainNet's
+training images and CC12M's together, 200 times over. A table of CC12M's images is any mixture with it: images of
+DomainNet in it count once.
+
+    circuitry train-sae      # the quickstart's model
+    circuitry train-sae --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \\
+        --positions-per-image 8 --out runs/sae-layer3.5
+    circuitry train-sae --study --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
+        --table mixtures/cc12m-cg-high-sketch.tsv --device cuda --out runs/sae
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+import tyro
+
+from circuitry.data.file_check import check_file
+from circuitry.models import load_sae
+from circuitry.runs import Job, JobFolder, StudySettings, digest, whole_file
+from circuitry.study import QuickstartModel
+from circuitry.training import SaeTraining, diagnose_sae, sample_activations, train_sae_on_images
+from circuitry.training.run_folder import described
+
+FORMAT = "circuitry trained autoencoder 1"
+
+
+@dataclass(frozen=True)
+class Config(QuickstartModel, StudySettings):
+    """Settings of a training run; the defaults are the quickstart's model and the study's numbers."""
+
+    STUDY: ClassVar = {"training": SaeTraining.study()}
+    train_split: str | None = "train"
+    """Which of DomainNet's lists to train on, where there are lists."""
+    table: tuple[Path, ...] = ()
+    """Tables of more images to train on, with the column filepath, such as a mixture with a base set. Relative paths
+    start from the table's folder; images that do not exist are refused."""
+    site: str | None = None
+    """Site of the encoder (default: the embedding, normalised)."""
+    positions_per_image: int | None = None
+    """Positions of each image that are samples, at random (default: all). It bounds memory."""
+    out: Path = Path("runs/sae")
+    """Folder for sae.safetensors and history.csv; activations in it may be removed afterwards."""
+    training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
+    """What to train with; the defaults are the study's."""
+
+
+def main(config: Config) -> None:
+    """Train, measure, write, print."""
+    if config.by_study and not config.table:
+        print("without CC12M, which the study also trained on: give a table of its images as --table")
+    for table in config.table:
+        check_file(table, "a table of images", "give one with the column filepath")
+    clip, images = config.clip(), config.images_of(config.train_split)
+    path, history = config.out / "sae.safetensors", config.out / "history.csv"
+    made_with = {
+        "model": clip.name,
+        "model_digest": clip.digest,
+        "site": config.site,
+        "positions_per_image": config.positions_per_image,
+        "images": digest([record.relative for record in images.records]),
+        "tables": [described(table) for table in config.table],
+    }
+    folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)])
+
+    def train(job: Job, nothing: object) -> list[Path]:
+        sae = train_sae_on_images(
+            clip, images, config.training, tables=config.table, folder=config.out,
+            site=config.site, positions_per_image=config.positions_per_image,
+        )  # fmt: skip
+        sae.save(path)
+        with whole_file(history) as temporary:
+            pd.DataFrame(sae.about["history"]).to_csv(temporary, index=False)
+        return [path, history]
+
+    folder.run(train)
+    (config.out / "state.safetensors").unlink(missing_ok=True)
+    sae = load_sae(path, config.device)
+    test = config.images()
+    samples = sample_activations(
+        clip.encoder, clip.preprocess, test.records, sae.site,
+        positions_per_image=config.positions_per_image, seed=config.training.seed,
+    )  # fmt: skip
+    rows = {"training images": sae.about["diagnostics"], "test images": diagnose_sae(sae, samples)._asdict()}
+    print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
+    print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3f}"))
+    print(f"sparse autoencoder: {path}")

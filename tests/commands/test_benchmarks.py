@@ -1,0 +1,212 @@
+"""Benchmarks and validations run, on next to nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry import DomainFolder, InputError, compare_domains
+from circuitry.circuits import RuleChoice, midpoint_rule
+from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
+from circuitry.circuits.rule_choice import MeasuredRule
+from circuitry.models import Encoder, ResidualStream
+from circuitry.runs import claim
+from tests.circuits.test_edge_oracles import LN3, ON_PAPER
+from tests.circuits.test_measures import random_graph
+from tests.explorer.made import make_curve, make_graphs, unpack
+from tests.support.micro_transformer import IMAGE, metric, micro_tower
+from tests.support.scripts import command_module, script
+from tests.support.stream_scores import edge_scores
+
+
+def test_the_benchmark_finds_equal_scores() -> None:
+    module = script("benchmark_attribution")
+    table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1, sweep_images=2))
+    assert table["model"].unique().tolist() == ["rn-tiny"]
+    others = ["nodes, gauss-radau-5", "edges, gauss-radau-4", "nodes, path of the image against study"]
+    assert table["scores"].tolist() == ["nodes", "edges", *others, "patching"]
+    assert (table["largest relative difference"].dropna() < 1e-4).all()
+    assert table["largest relative difference"].isna().sum() == 3
+
+
+def test_the_cost_of_the_study_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("benchmark_attribution")
+    monkeypatch.setattr(module, "matrix_product_rate", lambda: 1e9)
+    tables = module.scale_tables(module.Config(models=("rn-tiny",)))
+    assert tables["growth"]["images"].tolist() == [1, 2, 4, 1, 1, 1, 1, 1, 1]
+    assert tables["rates"]["GFLOP/s"].iloc[0] == 1
+    hours = tables["study"].set_index("rule").loc["left-10"]
+    assert hours["GPU hours"] * 3600 * hours["TFLOP/s of a GPU"] == pytest.approx(345 * 300 * hours["TFLOP an image"])
+
+
+def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("benchmark_similarity")
+    assert module.UNITS["layer1.0"] == 256
+    assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
+    module.main(module.Config(out=tmp_path, classes=1, parts=2, results=tmp_path / "results"))
+    printed, kept = capsys.readouterr().out, pd.read_csv(tmp_path / "results" / "similarity.csv")
+    # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
+    assert kept[["pairs", "measures"]].to_numpy().tolist() == [[15 + 15 * 2 + 6 * 3, 5]]
+    assert printed.startswith("similarity:\n pairs  measures  seconds  peak GiB\n")
+    about = json.loads((tmp_path / "results" / "provenance.json").read_text())
+    assert (about["classes"], about["parts"]) == (1, 2)
+    assert {"command", "torch", "commit"} <= set(about)
+
+
+def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module, folder = script("validate_measures"), tmp_path / "graphs"
+    jobs = [(name, domain) for name in ("axe", "cat", "fish") for domain in ("real", "sketch")]
+    for i, (name, domain) in enumerate(jobs):
+        parts: list[int | str] = [WHOLE, 0, 1]
+        for j, part in enumerate(parts):
+            made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
+            graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
+            graph.save(graph_file(folder, name, domain, part))
+    claim(folder, EXTRACTION_FORMAT, {"n_parts": 2}, jobs=jobs)
+    module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
+    found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
+    assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1
+    assert found["units permuted", "node_overlap"] < 0.2
+    assert found["units permuted", "depth_bias"] == 0.5  # permuted units weigh as much
+    assert "node_overlap" in capsys.readouterr().out
+
+
+def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> None:
+    module, graph = script("validate_measures"), random_graph(0, units=60)
+    half = module.permuted_share(graph, 0.5, np.random.default_rng(0))
+    for site, scores in graph.node_scores.items():
+        assert np.mean(half.node_scores[site] == scores) == 0.5
+        assert half.node_scores[site][half.kept_units[site]].tolist() == scores[graph.kept_units[site]].tolist()
+    same = module.with_noise(graph, 0.0, np.random.default_rng(0))
+    for pair, scores in graph.edge_scores.items():
+        assert np.array_equal(same.edge_scores[pair], scores)
+
+
+def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
+    module = script("benchmark_edges")
+    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    cuts = module.with_nodes(edge_scores(stream, IMAGE, metric, "cuts"))
+    readers = tuple(map(str, stream.readers))
+    for edge, (_, cut) in ON_PAPER.items():
+        assert cuts[stream.edge(*edge)] == pytest.approx(cut)
+    # Head 0 writes b at both tokens: without it streams are (4, 0) and (4, 1), n0 = 8, 7, the metric 12 + 11 + 2.
+    assert cuts[-1, 1] == pytest.approx(33 - 25)
+    # The embedding of nothing: the metric is 0.
+    assert cuts[-2, -1] == pytest.approx(33)
+    out_of = module.with_nodes(edge_scores(stream, IMAGE, metric))[-1, :2].tolist()
+    assert out_of == pytest.approx([8 + 9 * LN3 + 18 + 3 + 4, 16 - 8])
+    tables = []
+    for method, scores in (("plain", -cuts), ("5 points", 2 * cuts), ("RelP", 0 * cuts)):
+        rows = pd.DataFrame(module.correlations(readers, scores, cuts))
+        tables += [rows.assign(baseline="zero", method=method, circuit=name, seconds=1.0) for name in "ab"]
+    found = module.summarise(pd.concat(tables)).set_index(["edges", "method"])
+    assert found.loc[("all", "5 points"), ["spearman", "pearson", "strongest tenth found"]].tolist() == pytest.approx(
+        [1, 1, 1]
+    )
+    assert found.loc[("all", "plain"), ["spearman", "spearman of sizes"]].tolist() == pytest.approx([-1, 1])
+    assert found.loc["all", "nearer than plain"].to_dict() == {"plain": 0, "5 points": 2, "RelP": 2}
+    assert found.loc[("queries and keys", "RelP"), "n_edges"] == 4
+    assert found.loc[("values", "RelP"), "spearman"] == 0
+
+
+def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
+    module = script("benchmark_mixtures")
+    module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000, results=tmp_path))
+    (found,) = pd.read_csv(tmp_path / "mixture.csv").to_dict("records")
+    listed = sum(
+        len((tmp_path / "domainnet-8280" / f"{d}_train.txt").read_text().splitlines()) for d in module.DOMAINNET_ROUND
+    )
+    assert (found["images listed"], found["base lines"]) == (listed, 1000)
+    assert found["chosen"] < listed
+    base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
+    assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")
+
+
+def test_a_promise_is_measured_on_other_circuits_than_it_was_made_on(tmp_path: Path) -> None:
+    module = script("benchmark_rules")
+    for domain in ("real", "sketch"):
+        for name in ("axe", "cat"):
+            (tmp_path / domain / name).mkdir(parents=True)
+            (tmp_path / domain / name / "0.png").touch()
+    images = DomainFolder(tmp_path)
+    first, others = module.drawn_circuits(images, module.Config(data=tmp_path, circuits=2))
+    assert (len(first), len(others), len({*first, *others})) == (2, 2, 4)
+    assert len(module.drawn_circuits(images, module.Config(data=tmp_path, circuits=3))[1]) == 1  # four are all
+    with pytest.raises(InputError, match=r"Expected more than 4 classes in domains.* has images of 4: give more"):
+        module.drawn_circuits(images, module.Config(data=tmp_path, circuits=8))
+
+
+def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
+    module = script("benchmark_rules")
+    rows = [
+        (circuit, kind, rule, place, place in ("input", "embedding"), error * size)
+        for circuit, size in (("axe in real", 1), ("cat in sketch", 3))
+        for kind in ("nodes", "edges")
+        for rule, error in (("left-10", 0.1), ("midpoint-4", 0.2))
+        for place, error in (("input", 9), ("early", error), ("late", 3 * error), ("embedding", 5))
+    ]
+    table = module.summary(pd.DataFrame(rows, columns=["circuit", "kind", "rule", "place", "apart", "error"]))
+    found = table.set_index(["kind", "rule"]).loc[("nodes", "left-10")]
+    # Means over sites 0.2 and 0.6: their mean, and Student's interval of two, 12.706 * 0.2.
+    assert found[["mean", "low", "high"]].tolist() == pytest.approx([0.4, 0.4 - 2.5412, 0.4 + 2.5412], abs=1e-3)
+    assert found[["circuits", "worst at", "not converging", "image"]].tolist() == [2, "late", 10, 18]
+    assert found["worst"] == pytest.approx(0.6)
+    rule = MeasuredRule(midpoint_rule(4), {"early": 0.3, "late": 0.5, "input": 9}, ("early", "late"), 0.01)
+    table = table.assign(**{"node cost": 0.5, "edge cost": 0.25})
+    promised = module.promise(RuleChoice(0.4, rule, rule, "midpoint-40", 1, 1), table).set_index("kind")
+    columns = ["rule", "promised", "measured", "cost", "error of the study's rule"]
+    assert promised.loc["edges", columns].tolist() == ["midpoint-4", 0.4, pytest.approx(0.8), 0.25, pytest.approx(0.4)]
+
+
+def test_ways_to_use_the_cores_are_timed_quiet_and_beside_busy_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("benchmark_threads")
+    monkeypatch.setattr(module, "TIMED", "import os, sys; print(sys.argv[2] + os.environ.get('OMP_NUM_THREADS', '0'))")
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
+    table = module.run(module.Config(models=("rn-tiny",), images=(2,), rounds=1, busy=1))
+    assert table["seconds, quiet"].tolist() == table["seconds, 1 busy"].tolist() == [20, 20, 20, 21, 21 / 5]
+
+
+def test_the_explorer_of_made_up_cards_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("benchmark_explorer")
+    monkeypatch.setattr(module, "measure", lambda page, graphs, config: pd.DataFrame({"step": ["opening"]}))
+    graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
+    module.main(module.Config(circuits=graphs.path, out=tmp_path / "page", units=20, images=20))
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("sizes", "thumbnails", "steps", "export"))
+    assert (tmp_path / "page" / "data" / "cards" / "2.js").is_file()
+    with pytest.raises(InputError, match=r"benchmark_similarity\.py --classes 60"):
+        module.main(module.Config(circuits=tmp_path / "none"))
+
+
+def test_the_explorer_of_a_run_has_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = command_module("explore")
+    graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
+    make_graphs(tmp_path / "circuits-own-style", ("axe",), ("real", "sketch"))
+    make_curve("axe", "real").save(tmp_path / "faithfulness" / "axe" / "real.absolute.all.safetensors")
+    for name, comparison in compare_domains(graphs).items():
+        comparison.save(tmp_path / "comparisons" / name)
+    module.main(module.Config(run=tmp_path))
+    assert f"explorer: {tmp_path / 'explorer' / 'index.html'}" in capsys.readouterr().out
+    _, index, _ = unpack((tmp_path / "explorer" / "data" / "index.js").read_text())
+    assert list(index["curves"]) == ["axe/real"]
+    assert index["variants"] == ["own-style texts"]
+    assert {one["measure"] for one in index["comparisons"]} == {"node_overlap", "edge_jaccard", "wl_kernel"}
+    assert "cards" not in index
+    served: list[object] = []
+    monkeypatch.setattr(module, "serve_explorer", lambda *given, **settings: served.append((*given, settings)))
+    (tmp_path / "explorer" / "data" / "index.js").write_text("kept")
+    module.main(module.Config(run=tmp_path, serve=True, port=8123))
+    assert served == [(tmp_path / "explorer", {"measure": None, "port": 8123, "open_page": False})]
+    assert (tmp_path / "explorer" / "data" / "index.js").read_text() == "kept"
+    (tmp_path / "explorer" / "index.html").unlink()
+    module.main(module.Config(run=tmp_path, serve=True))
+    assert (tmp_path / "explorer" / "index.html").is_file()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        module.main(module.Config(run=tmp_path, comparisons=tmp_path / "empty"))

@@ -1,0 +1,115 @@
+"""Circuits are tested, judged and carried over by scripts, and a browser draws the reports."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from circuitry import Comparison, DomainFolder
+from circuitry.explorer.overview import describe_comparison
+from circuitry.interventions import MaskSettings
+from circuitry.runs import InputError
+from tests.interventions.test_transfer_tables import table as transfer_table
+from tests.support.scripts import assert_drawn, command_module, figure_of, needs_browser, script
+
+
+@needs_browser
+def test_faithfulness_is_checked_and_drawn(quickstart: Path, subject_of_the_quickstart: dict[str, object]) -> None:
+    module = command_module("check")
+    out = quickstart / "faithfulness"
+    module.main(
+        module.Config(**subject_of_the_quickstart, out=out, results=out / "results", random_draws=1, rule_circuits=1)
+    )
+    assert_drawn(out / "report.html")
+    committed = {path.name for path in (out / "results").iterdir()}
+    assert {"faithfulness_absolute.csv", "selectivity_one_site.csv", "rules_against_patching.csv"} <= committed
+    rules = pd.read_csv(out / "results" / "rules_against_patching.csv")
+    assert set(rules["rule"]) == {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
+
+
+@needs_browser
+def test_methods_are_judged_and_drawn(
+    quickstart: Path, subject_of_the_quickstart: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = command_module("scoreboard")
+    subject = {name: subject_of_the_quickstart[name] for name in ("checkpoint", "data")}
+    out = quickstart / "scoreboard"
+    given = {"n_classes": 2, "n_images": 1, "n_others": 4, "baselines": ("mean", "counterfactual")}
+    tiny = {"metrics": ("margin",), "sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
+    methods = ("gradient", "patching", "learned")
+    config = module.Config(**subject, **given, **tiny, methods=methods, out=out, results=out / "results" / "toy")
+    module.main(config)
+    assert_drawn(out / "report.html", figures=5)
+    summary = pd.read_csv(out / "results" / "toy" / "summary.csv")
+    contestants = [("gradient", "same-share"), ("gradient", "global"), ("gradient", "learned")]
+    contestants += [("patching", budget) for _, budget in contestants] + [("learned", "learned")]
+    assert set(zip(summary["method"], summary["budget"], strict=True)) == set(contestants)
+    agreement = summary.query("what == 'rank correlation'").set_index(["method", "baseline"])["value"]
+    assert agreement["patching"].tolist() == pytest.approx([1] * 6)
+    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 14
+    tests = pd.read_csv(out / "results" / "toy" / "tests.csv")
+    assert tests.groupby(["method", "budget", "baseline"])["test"].nunique().tolist() == [4] * 14
+    provenance = json.loads((out / "results" / "toy" / "provenance.json").read_text())
+    assert not {"input", "attnpool"} & {*provenance["sites"]}  # what is read out, and the image, are not counted
+    assert tests.query("test == 'sufficiency'")["value"].between(0, 1).all()
+    assert {"other images", "other seed"} == {what.split(",")[0] for what in summary["what"] if "overlap" in what}
+    (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")
+    assert not {*found_on, *others} & {*measured_on, *held_out}
+    assert not {r for r in (*others, *held_out) if r.class_name == "fish"}
+    for name in ("efficientnet", "emoji"):
+        (out / "results" / name).symlink_to(out / "results" / "toy")
+    for name, results in (("scoreboard_cost", out / "results"), ("scoreboard_selectivity", out / "results" / "toy")):
+        assert len(figure_of(name, results).data) >= 6
+    with pytest.raises(InputError, match=r"The methods of a scoreboard are some of site-path, .* was given"):
+        module.Config(methods=("magic",))
+    with pytest.raises(InputError, match="There is no domain 'oil' here"):
+        _ = module.Contest(replace(config, domain="oil")).classes
+    lonely = module.Contest(config)
+    lonely.images = DomainFolder(config.data, split=None, domains=("real",), classes=("car", "fish"))
+    monkeypatch.setattr(lonely.images, "select", lambda *_: lonely.images.records[:1])
+    with pytest.raises(InputError, match="fish has 1 in real"):
+        lonely.records("fish")
+
+
+@needs_browser
+def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quickstart: dict[str, object]) -> None:
+    module = command_module("check")
+    out = quickstart / "transfer"
+    module.main(module.Config(**subject_of_the_quickstart, transfer=True, out=out, results=out / "results"))
+    assert_drawn(out / "report.html")
+    assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
+    assert not (out / "results" / "transfer.csv").exists()
+    seen = describe_comparison(Comparison.load(out / "comparisons" / "transfer_faithfulness"))
+    assert seen["directions"] == ("circuit of", "images of")
+    assert len(seen["matrix"]) == 4  # type: ignore[arg-type]
+
+
+def test_transfer_is_a_comparison_where_the_model_has_a_lead() -> None:
+    compared, table = command_module("check").compared, transfer_table().assign(accuracy=0.5)
+    assert {name: one.sites for name, one in compared(table).items()} == {"transfer_faithfulness": ("u",)}
+    assert compared(table.query("sites == 'all'"))["transfer_faithfulness"].sites == ()
+    assert compared(table.assign(full_metric=0.0)) == {}
+
+
+@needs_browser
+def test_masks_and_rankings_are_compared_between_domains(
+    quickstart: Path, model_of_the_quickstart: dict[str, object]
+) -> None:
+    module = script("shared_masks")
+    out = quickstart / "shared_masks"
+    few = {"domains": ("clipart", "real"), "shared": ("fish", "star"), "n_images": 2, "n_others": 4}
+    masks = MaskSettings(steps=4, batch_size=2)
+    config = module.Config(
+        **model_of_the_quickstart, **few, masks=masks, methods=("gradient", "learned"), out=out, results=out / "results"
+    )
+    module.main(config)
+    assert_drawn(out / "report.html")
+    levels = pd.read_csv(out / "results" / "levels.csv").set_index(["method", "ceiling", "what"])["value"]
+    assert ("gradient", "other seed", "random units") not in levels.index
+    assert levels["learned", "other seed", "two parts of the same images"] <= 1
+    whole = pd.read_csv(out / "results" / "interchange.csv").query("whole_site")
+    assert whole["change"].tolist() == pytest.approx(whole["random_change"].tolist(), abs=1e-7)  # single precision
+    with pytest.raises(InputError, match=r"The methods are some of site-path, .*magic"):
+        module.Config(methods=("magic",))

@@ -1,0 +1,286 @@
+"""Circuits are compared by one process and by several, and a browser draws the report."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from circuitry import Comparison, DomainFolder, GraphFolder
+from circuitry.circuits import parse_rule
+from circuitry.interventions.check_images import CheckImages, CheckSettings
+from circuitry.runs import InputError
+from circuitry.runs.manifest import write_sealed
+from circuitry.runs.provenance import digest
+from tests.support.scripts import assert_drawn, command_module, needs_browser, script
+
+
+@pytest.fixture(scope="module")
+def compared(quickstart: Path) -> Path:
+    """The folder of a finished comparison of two classes in two styles."""
+    module = command_module("compare")
+    out = quickstart / "compared"
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=out,
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star", "fish"),
+        domains=("real", "clipart"),
+        n_images=2,
+        rule=parse_rule("left-2"),
+        edge_rule=parse_rule("midpoint-1"),
+    )
+    module.main(config)
+    return out
+
+
+@pytest.fixture(scope="module")
+def arguments(quickstart: Path) -> list[str]:
+    """Arguments of a small extraction, as on a command line."""
+    run = quickstart / "run"
+    return [
+        *("--model", "rn-tiny", "--checkpoint", str(run / "clip" / "checkpoints" / "epoch_1.pt")),
+        *("--data", str(run / "toy"), "--classes", "star", "fish", "--domains", "real", "clipart", "--n-images", "2"),
+        *("--rule", "left-2", "--edge-rule", "midpoint-1", "--no-accuracy"),
+    ]
+
+
+def on_one_thread(command: list[str], cache: Path) -> str:
+    """Run a command with the project's python and return what it printed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Return everything in a folder of results, without the dates of its pages and how the work was shared out."""
+    left_out = ("jobs", "index.html", "settings.toml")
+    files = [path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] not in left_out]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments: list[str], tmp_path: Path) -> None:
+    """The same command makes the same files, byte for byte: circuits, tables, provenance, report and figures."""
+    command = ["-m", "circuitry", "compare"]
+    ways = {
+        "one": command,
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
+        "array": [*command, "--cluster", "local", "--jobs", "2", "--job-options", "timeout_min=5"],
+    }
+    for name, command in ways.items():
+        where = ("--out", str(tmp_path / name), "--results", str(tmp_path / name / "results"))
+        printed = on_one_thread([*command, *arguments, *where], tmp_path / "cache")
+        assert printed.count("report: ") == 1
+    one, torchrun, array = (contents(tmp_path / name) for name in ways)
+    # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
+    assert sum(name.startswith("circuits/") for name in one) == 2 + 4 * (1 + 4)
+    assert {"report.html", "results/edge_jaccard.csv", "results/provenance.json"} <= set(one)
+    assert torchrun == one
+    named = {"report.html", "results/provenance.json", "tables/provenance.json"}
+    assert {name for name in one if array[name] != one[name]} == named  # which name the command, another one
+    assert set(array) == set(one)
+    logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
+    assert "Traceback" not in logs
+
+
+def test_a_dry_run_counts_and_estimates(
+    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = command_module("compare")
+    checkpoint = quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt"
+    settings = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2, "rule": parse_rule("left-1")}
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path,
+        checkpoint=checkpoint,
+        edge_rule=parse_rule("left-2"),
+        dry_run=True,
+        **settings,
+    )
+    module.main(config)
+    printed = capsys.readouterr().out
+    assert "3 jobs with 6 images, 0 jobs finished" in printed
+    assert "2 jobs done now at" in printed
+    assert "min on this worker" in printed
+    module.main(config)
+    assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_names_are_checked_before_the_extraction(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module = command_module("compare")
+    own = {
+        "model": "rn-tiny",
+        "data": quickstart / "run" / "toy",
+        "out": tmp_path / "out",
+        "checkpoint": tmp_path / "x",
+    }
+    for wrong, words in (
+        ({"held_out": ("fisch",)}, r"--held-out: .*fisch.* perhaps you meant fish"),
+        ({"pair": ("fihs", "real", "clipart")}, r"--pair: .*fihs.* perhaps you meant fish"),
+        ({"pair": ("fish", "real", "clip-art")}, r"--pair: .*clip-art.* perhaps you meant clipart"),
+        ({"pair": ("fish", "real", "real")}, r"two domains in which it has images, but real was given twice"),
+    ):
+        with pytest.raises(InputError, match=words):
+            module.main(module.Config(**own, **wrong))
+    assert not (tmp_path / "out").exists()
+
+
+def test_circuits_of_one_domain_are_reported_without_a_comparison(
+    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = command_module("compare")
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path,
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star",),
+        domains=("real",),
+        n_images=1,
+        rule=parse_rule("left-1"),
+        edge_rule=parse_rule("left-2"),
+        metric="margin",
+        texts=("a {}.",),
+        baseline="counterfactual",
+        sites=("layer3.0", "attnpool"),
+        progress=False,
+    )
+    with pytest.raises(InputError, match="'counterfactual' of star in real"):
+        module.main(config)
+    module.main(replace(config, baseline="mean-unit"))
+    assert "Nothing was compared: that takes a class with circuits in at least two domains" in capsys.readouterr().out
+    assert "Nothing was compared" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "tables" / "accuracy.csv").is_file()
+    ((key, graph),) = GraphFolder(tmp_path / "circuits").items()
+    assert (key, graph.sites) == (("star", "real"), ("layer3.0", "attnpool"))
+    asked = [graph.settings[name] for name in ("metric", "texts", "baseline")]
+    assert asked == ["margin", ["a {}."], "mean-unit"]
+
+
+def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module = command_module("compare")
+    torch.manual_seed(0)
+    w_enc, w_dec = torch.randn(384, 40) / 20, torch.randn(40, 384) / 6
+    weights = {"encoder.weight": w_enc.T, "encoder.bias": torch.zeros(40), "decoder.weight": w_dec.T}
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoder"}}')
+    torch.save(weights | {"bias": torch.zeros(384)}, tmp_path / "sae" / "ae.pt")  # dictionary_learning's layout
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path / "out",
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        sae=(f"layer4.0={tmp_path / 'sae'}",),
+        classes=("star",),
+        domains=("real",),
+        n_images=1,
+        rule=parse_rule("left-1"),
+        edge_rule=parse_rule("left-2"),
+        dry_run=True,
+    )
+    module.main(config)
+    (graph,) = GraphFolder(tmp_path / "out" / "circuits").values()
+    assert {site: len(scores) for site, scores in graph.error_scores.items()} == {"layer4.0": 384}
+    assert len(graph.node_scores["layer4.0"]) == 40
+    made_with = graph.provenance["model_digest"]
+    assert made_with != GraphFolder(compared / "circuits")["star", "real"].provenance["model_digest"]
+
+
+def test_circuits_of_the_study_are_found_on_its_draw(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module, data = command_module("compare"), quickstart / "run" / "toy"
+    assert module.Config.study(model="x", data=data, out=tmp_path).draw == "shuffled"
+    config = module.Config(
+        model="rn-tiny",
+        data=data,
+        out=tmp_path / "out",
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star",),
+        domains=("real",),
+        n_images=2,
+        seed=42,
+        rule=parse_rule("left-1"),
+        edge_rule=parse_rule("left-2"),
+        dry_run=True,
+        draw="shuffled",
+        held_out=("Fish",),
+    )
+    module.main(config)
+    graphs = GraphFolder(tmp_path / "out" / "circuits")
+    stream = random.Random(42)
+    for domain, name in (("real", "fish"), ("real", "car"), ("real", "key"), ("real", "star")):  # held-out ones first
+        shuffled = list(DomainFolder(data).ranked(name, domain, 0))
+        shuffled.sort(key=lambda record: record.relative)  # as the lists of the toy have them
+        stream.shuffle(shuffled)
+    names = [record.relative for record in shuffled]
+    assert list(graphs.image_names("star", "real")) == names[:2]
+    # Causal checks draw by name, and still take none of these as unseen.
+    checked = CheckImages(DomainFolder(data), graphs, CheckSettings(n_images=9, n_others=0))
+    assert {record.relative for record in checked.own(("star", "real"))} == set(names[2:])
+    assert {record.relative for record in checked.found_on(("star", "real"))} == set(names[:2])
+
+
+def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:
+    table = pd.read_csv(compared / "tables" / "edge_jaccard.csv")
+    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
+        ["fish", "clipart", "real"],
+        ["star", "clipart", "real"],
+    ]
+    assert "the circuit that recognises it was found" in (compared / "report.html").read_text(encoding="utf-8")
+
+
+@needs_browser
+def test_a_browser_draws_the_report_of_a_comparison(compared: Path) -> None:
+    assert_drawn(compared / "report.html", figures=10)
+
+
+def test_a_script_refuses_bad_input_in_a_sentence(tmp_path: Path) -> None:
+    module = command_module("compare")
+    with pytest.raises(InputError, match="none"):
+        module.main(module.Config(model="rn-tiny", data=tmp_path / "none", out=tmp_path, checkpoint=tmp_path / "x.pt"))
+
+
+def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_path: Path) -> None:
+    module = script("circuits_over_models")
+    for part in ("circuits", "comparisons", "tables"):
+        shutil.copytree(compared / part, tmp_path / "other" / part)
+    manifest = tmp_path / "other" / "circuits" / "manifest.json"
+
+    def call(**config: str) -> None:
+        content = json.loads(manifest.read_text())
+        del content["checksum"]
+        config = content["config"] | config
+        write_sealed(manifest, content | {"config": config, "config_hash": digest(config)})
+
+    call(model="another", model_digest="another")
+    for measure in module.MEASURES:  # another network has other values
+        one = Comparison.load(compared / "comparisons" / measure)
+        shutil.rmtree(tmp_path / "other" / "comparisons" / measure)
+        half = replace(one, values=one.values.assign(value=one.values["value"] / 2))
+        half.save(tmp_path / "other" / "comparisons" / measure)
+    module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
+    tables = tmp_path / "out" / "tables"
+    assert set(pd.read_csv(tables / "over_models.csv")["n_models"]) == {2}
+    found = pd.read_csv(tables / "domains_by_model.csv")
+    own = pd.read_csv(compared / "tables" / "edge_jaccard_summary.csv")
+    mine = found[(found["model"] == "another") & (found["measure"] == "edge_jaccard")]
+    assert mine["value"].tolist() == pytest.approx((own["value"] / 2).tolist())
+    with pytest.raises(InputError, match="1 --runs"):
+        module.main(module.Config((compared,), tmp_path / "out"))
+    call(model="rn-tiny")  # one architecture, two trainings
+    module.main(module.Config((compared, tmp_path / "other"), tmp_path / "out"))
+    names = {f"rn-tiny in {folder}" for folder in (compared, tmp_path / "other")}
+    assert set(pd.read_csv(tables / "domains_by_model.csv")["model"]) == names
+    for again in (compared, tmp_path / "other" / ".." / "other"):
+        with pytest.raises(InputError, match=f"{again}.*{again}"):
+            module.main(module.Config((again, again), tmp_path / "out"))

@@ -1,0 +1,112 @@
+"""The script on heads and MLPs, on a vision transformer with random weights and a few images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from circuitry.circuits import AttributionGraph, edge_names, score_edges
+from circuitry.models import ResidualStream
+from circuitry.models.architectures import register_model
+from tests.support.scripts import command_module, script
+from tests.support.towers import TEXT, VIT
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A folder with weights and with images of three classes in two domains."""
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
+    rng = np.random.default_rng(0)
+    for domain in ("photo", "sketch"):
+        for name in ("cat", "dog", "fish"):
+            folder = tmp_path / "images" / domain / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def test_effects_texts_and_ablations_are_written(study: Path) -> None:
+    module = command_module("components")
+    module.main(
+        module.Config(
+            checkpoint=study / "weights.pt",
+            data=study / "images",
+            out=study / "out",
+            results=study / "results",
+            n_images=1,
+        )
+    )
+    tables = {path.stem: pd.read_csv(path) for path in (study / "results").glob("*.csv")}
+    assert set(tables) == {"direct_effects", "mean_ablation", "texts"}
+    assert len(tables["direct_effects"]) == 4 * (3 + 1)
+    assert len(tables["mean_ablation"]) == 1 + 4 * (3 + 2)
+    assert set(tables["texts"]["rank"]) == {1, 2, 3}
+    assert tables["texts"][["chance", "most"]].notna().all(axis=None)
+    page = (study / "out" / "report.html").read_text(encoding="utf-8")
+    assert "It is the same without any component." in page
+
+
+def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, found = command_module("components"), list[AttributionGraph]()
+    config = module.Config(checkpoint=study / "weights.pt", data=study / "images", n_images=1)
+    clip, images = config.clip(), config.images()
+
+    def scored(*given: Any, **options: Any) -> AttributionGraph:
+        found.append(score_edges(*given, **options))
+        return found[-1]
+
+    monkeypatch.setattr(module, "score_edges", scored)
+    stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
+    shown = module.place_edge(config, clip, stream, images, weights)
+    names = [" to ".join(name) for name in edge_names(found[0].edges)]
+    scores = dict(zip(names, found[0].edges.table()["score"], strict=True))
+    score = scores[shown.edge.partition(",")[0]]
+    assert abs(score) > 1e-6
+    assert shown.moves.sum() == pytest.approx(score, rel=1e-3)
+
+
+def test_the_page_says_how_effects_and_losses_go_together() -> None:
+    module = command_module("components")
+    rows = [(0, "0", 0.1, 0.9), (0, "1", 0.3, 0.5), (0, "mlp", 0.2, 0.7)]
+    table = pd.DataFrame(rows, columns=["block", "component", module.EFFECT, module.ACCURACY])
+    assert module.agreement(table.drop(columns=module.ACCURACY), table.drop(columns=module.EFFECT)) == (
+        "Rank correlation of direct effect and loss +1.00; accuracy falls most without block 0 1, whose direct effect "
+        "is number 1 of 3."
+    )
+
+
+def test_methods_are_judged_by_their_edges(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a vision transformer of one block, whose edges are few."""
+    tables: dict[str, pd.DataFrame] = {}
+    module, config = script("edge_scoreboard"), study / "circuitry-test-vit.json"
+    vision = VIT["vision_cfg"] | {"layers": 1}  # type: ignore[operator]
+    config.write_text(json.dumps(VIT | {"vision_cfg": vision, "text_cfg": TEXT | {"context_length": 16}}))
+    torch.save(open_clip.create_model(register_model(config)).state_dict(), study / "weights.pt")
+    monkeypatch.setattr(module, "write_results", lambda report, found, *rest: tables.update(found))
+    module.main(
+        module.Config(
+            model=str(config),
+            checkpoint=study / "weights.pt",
+            data=study / "images",
+            n_images=2,
+            n_classes=1,
+            sizes=(0.3, 1.0),
+            steps=2,
+            random_draws=1,
+        )
+    )
+    assert set(tables) == {"curves", "summary", "by_class"}
+    whole = tables["curves"].query("circuit == 'kept' and size == 1 and measure == 'faithfulness'")
+    assert set(whole["method"]) == set(module.METHODS)
+    assert whole["value"].dropna().tolist() == pytest.approx([1.0] * len(whole["value"].dropna()))
+    ranks = tables["summary"].query("what == 'rank correlation'").set_index("method")["value"]
+    assert ranks["exact"] == pytest.approx(1)
+    assert 0 < ranks["gradient"] < 1

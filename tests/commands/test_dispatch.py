@@ -1,0 +1,45 @@
+"""The command lists its names, knows near ones, and hands over."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import circuitry
+from circuitry.commands import COMMANDS, run_command
+from circuitry.commands.command_list import module_of
+
+ROOM = Path(circuitry.__file__).parent / "commands"
+
+
+def test_every_module_of_a_command_is_listed() -> None:
+    modules = {f"circuitry.commands.{path.stem}" for path in ROOM.glob("*_command.py")}
+    assert modules == set(map(module_of, COMMANDS))
+
+
+def test_names_of_a_group_stand_beside_each_other() -> None:
+    groups = [one.group for one in COMMANDS.values()]
+    assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
+
+
+@pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])
+def test_the_list_has_every_command(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["circuitry", *given])
+    run_command()
+    shown = capsys.readouterr().out
+    for name, (group, line) in COMMANDS.items():
+        assert group in shown
+        assert f"  {name} " in shown
+        assert line in shown
+
+
+def test_a_wrong_name_shows_near_ones(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["circuitry", "compair"])
+    with pytest.raises(SystemExit, match="2"):
+        run_command()
+    said = capsys.readouterr().err
+    assert "'compair'" in said
+    assert "compare" in said
+    assert "represent" not in said

@@ -1,0 +1,44 @@
+"""The script of the explorer, on circuits without a model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circuitry import Clip, DomainFolder, GraphFolder, extract, left_rule
+from tests.explorer.made import make_graphs
+from tests.explorer.test_model_view import write_images
+from tests.support.scripts import command_module
+from tests.support.work import QUIET
+
+
+@pytest.mark.parametrize(("out", "linked"), [("run/explorer", True), ("elsewhere", False)])
+def test_only_pages_of_the_run_are_linked(out: str, linked: bool, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    make_graphs(tmp_path / "circuits")
+    module = command_module("explore")
+    module.main(module.Config(run=tmp_path / "run", circuits=tmp_path / "circuits", out=tmp_path / out, progress=False))
+    assert (tmp_path / out / "index.html").is_file()
+    assert (tmp_path / "run" / "index.html").is_file() == linked
+
+
+def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = DomainFolder(write_images(tmp_path))
+    rules: dict[str, Any] = {
+        "rule": left_rule(1),
+        "edge_rule": left_rule(1),
+        "sites": clip.encoder.sites[-2:],
+        "texts": ["a {}."],
+    }
+    extract(clip, images, tmp_path / "graphs", n_images=2, work=QUIET, baseline="mean-unit", **rules)
+    module = command_module("explore")
+    given = {"clip": lambda _, rank: clip, "images": lambda _: images, "work": lambda _: QUIET, "known_words": ("fur",)}
+    for name, value in given.items():
+        monkeypatch.setattr(module.Config, name, value, raising=False)
+    config = module.Config(held_out_images=2)
+    view = module.ask_model(config, GraphFolder(tmp_path / "graphs"))
+    assert view.baseline == "mean-unit"
+    assert view.words == ("axe", "cat", "fur")
+    assert len(view.answers) == 4

@@ -1,0 +1,93 @@
+"""The quickstart runs from end to end on very little, and the example of the README runs."""
+
+import csv
+from pathlib import Path
+
+import open_clip
+import pandas as pd
+import pytest
+import torch
+
+from circuitry import GraphFolder, InputError
+from circuitry.circuits.graph import IN_STREAM
+from circuitry.models.architectures import register_model
+from circuitry.reports.figure_files import StaticImages
+from circuitry.training import ClipTraining
+from tests.commands.conftest import run_quickstart
+from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, command_module, needs_browser
+
+
+def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> None:
+    run = quickstart / "run"
+    graphs = [path.name for path in (run / "circuits" / "graphs").rglob("*.all.safetensors")]
+    assert len(graphs) == len(CLASSES) * len(STYLES)
+    similarity = pd.read_csv(run / "tables" / "edge_jaccard.csv")
+    assert len(similarity) == len(CLASSES) * 3
+    assert similarity["value"].between(0, 1).all()
+    accuracy = pd.read_csv(run / "tables" / "accuracy.csv")
+    assert set(accuracy["domain"]) == set(STYLES)
+    assert accuracy[["seen", "held_out", "alone", "own_style", "centred"]].notna().all(axis=None)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "key were left out of its quickdraw images" in page
+    committed = {path.name for path in (quickstart / "results").iterdir()}
+    tables = {"accuracy.csv", "edge_jaccard_summary.csv", "edge_jaccard_class_by_domain.csv", "order_stability.csv"}
+    assert tables | {"provenance.json", "classes.txt", "images.txt"} <= committed
+    assert "In short" in page
+    assert page.index("How to read this") < page.index("Which domains share their circuits?")
+    orders = pd.read_csv(run / "tables" / "order_stability.csv")
+    assert {"baseline", "class texts", "metric", "rule"} <= set(orders["varied"])
+
+
+def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
+    with open(quickstart / "run" / "train.tsv", encoding="utf-8", newline="") as file:
+        paths = [Path(row["filepath"]) for row in csv.DictReader(file, delimiter="\t")]
+    trained_on = {(path.parts[-3], path.parts[-2]) for path in paths}
+    assert trained_on == {(s, c) for s in STYLES for c in CLASSES} - {("quickdraw", "key")}
+
+
+def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_training(table: Path, out: Path, settings: ClipTraining) -> Path:
+        assert settings.model == "vit-tiny"
+        torch.save(open_clip.create_model(register_model(settings.model)).state_dict(), tmp_path / "weights.pt")
+        return tmp_path / "weights.pt"
+
+    monkeypatch.setattr("circuitry.reports.page.write_static", lambda figures, folder: StaticImages([], None))
+    sizes = {"n_train": 1, "n_test": 2, "n_circuit": 1, "robustness": 0}
+    run_quickstart(tmp_path, ("fish", "key"), ("quickdraw", "real"), no_training, model="vit-tiny", **sizes)
+    graphs = GraphFolder(tmp_path / "run" / "circuits")
+    assert set(graphs) == {(c, d) for c in ("fish", "key") for d in ("quickdraw", "real")}
+    graph = graphs["fish", "real"]
+    assert graph.settings["edges"] == IN_STREAM
+    assert {site: len(units) for site, units in graph.node_scores.items() if "blocks.3" in site} == {
+        "transformer.resblocks.3.attn": 3,
+        "transformer.resblocks.3.mlp": 384,
+    }
+    assert (tmp_path / "results" / "edge_jaccard_class_by_domain.csv").is_file()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Which domains share their circuits?" in page
+
+
+@needs_browser
+def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
+    # A model after three steps may have no lead: the report then has sentences in place of figures.
+    page = (quickstart / "run" / "report.html").read_text(encoding="utf-8")
+    for heading in ("Are the circuits sufficient?", "circuit work in another?", "effect of removing a unit?"):
+        assert heading in page
+    assert_drawn(quickstart / "run" / "report.html", figures=page.count('class="plotly-graph-div"'))
+
+
+def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (EXPERIMENTS.parent / "README.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    assert len([line for line in example.splitlines() if line]) <= 10
+    exec(compile(example, "README.md", "exec"), {})
+    assert "'layer4.2'" in capsys.readouterr().out
+
+
+def test_a_class_that_is_not_drawn_is_refused_before_anything_is(tmp_path: Path) -> None:
+    module = command_module("quickstart")
+    with pytest.raises(InputError, match=r"'fisch'.*fish"):
+        module.main(module.Config(out=tmp_path / "out", held_out=("fisch",)))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,124 @@
+"""Models are trained by scripts, from folders and from tables."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from circuitry import DomainFolder
+from circuitry.runs import InputError, run_script
+from circuitry.study.toy import DrawingSettings, write_toy
+from circuitry.training import ClipTraining, SupervisedTraining, TrainingWork, clip_preset, load_supervised
+from circuitry.training.labels import found_labels
+from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module, script
+
+
+def run_in_place(task: Callable[[int, int], object], workers: int, logs: Path, **options: object) -> None:
+    assert (workers, options) == (1, {"cluster": "slurm", "options": {"gpus_per_node": 2}})
+    task(0, workers)
+
+
+def test_a_clip_is_trained_from_a_folder_and_from_a_table(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = command_module("train")
+    monkeypatch.setattr(module, "run_array", run_in_place)
+    small = replace(clip_preset("rn-tiny"), epochs=1, batch_size=16, warmup=0)
+    folder = module.Config(
+        out=tmp_path / "folder", data=quickstart / "run" / "toy", domains=("real",), cluster="slurm",
+        job_options=("gpus_per_node=2",), training=small, work=IN_PLACE,
+    )  # fmt: skip
+    module.main(folder)
+    printed = capsys.readouterr().out
+    assert "balanced top-1" in printed
+    assert f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}" in printed
+    given: list[tuple[Path, ClipTraining, Path | None]] = []
+
+    def note(table: Path, out: Path, settings: ClipTraining, work: TrainingWork, validation: Path | None) -> None:
+        given.append((table, settings, validation))
+
+    monkeypatch.setattr(module, "train_clip", note)
+    monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
+    asked: list[dict[str, str | int]] = []
+    monkeypatch.setattr(module, "run_array", lambda *given, cluster, options: asked.append(options))
+    on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(IN_PLACE, nodes=2))
+    module.main(on_two)
+    assert asked == [{"gpus_per_node": 2, "nodes": 2, "tasks_per_node": 1}]
+    with pytest.raises(InputError, match=r"--cluster slurm.*local"):
+        module.main(replace(on_two, cluster="local"))
+    numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
+    call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
+    monkeypatch.setattr(sys, "argv", ["circuitry train", *call])
+    run_script(module.Config, module.main, "", module.defaults)
+    expected = replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5)
+    assert given == [(tmp_path / "x.tsv", expected, None)]
+    validation = tmp_path / "x-validation.tsv"
+    for there in (False, True):
+        if there:
+            validation.touch()
+        monkeypatch.setattr(sys, "argv", ["circuitry train", "--study", *call, "--accumulation", "4"])
+        run_script(module.Config, module.main, "", module.defaults)
+        printed = capsys.readouterr().out
+        assert "precision='amp'" in printed
+        assert (f"since there is no {validation}" in printed) is not there
+        as_the_study = replace(clip_preset("rn50-cc3m", study=True), epochs=3, crop_scale=0.5, accumulation=4)
+        assert given[-1] == (tmp_path / "x.tsv", as_the_study, validation if there else None)
+    monkeypatch.setattr(sys, "argv", ["circuitry train", *call[:4], "--device", "cpu", "--study"])
+    run_script(module.Config, module.main, "", module.defaults)
+    assert given[-1][1] == clip_preset("rn50-imagenet-captions", study=True)
+    toy = quickstart / "run" / "toy"
+    held = module.Config(out=tmp_path / "held", data=toy, domains=("real",), validation_split="test")
+    table = pd.read_csv(module.validation_table(held), sep="\t")
+    assert table["filepath"].tolist() == [
+        str(r.path) for r in DomainFolder(toy, split="test", domains=("real",)).records
+    ]
+    with pytest.raises(InputError, match=r"--validation-split.*--data"):
+        module.validation_table(replace(held, data=None))
+    for wrong, message in (
+        (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' here; perhaps"),
+        (["--precision", "fp9"], "'fp32'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["circuitry train", *call, *wrong])
+        with pytest.raises(SystemExit, match="2"):
+            run_script(module.Config, module.main, "", module.defaults)
+        shown = capsys.readouterr()
+        assert message in shown.out + shown.err
+        assert "Traceback" not in shown.err
+    with pytest.raises(InputError, match=r"--data.*--table"):
+        module.main(module.Config(out=tmp_path))
+
+
+def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = command_module("train-supervised")
+    toy = quickstart / "run" / "toy"
+    small = SupervisedTraining(model="rn-tiny", epochs=1, batch_size=16, milestones=())
+    (tmp_path / "imagenet.txt").write_text("n1\nn2\n")
+    (tmp_path / "partners.json").write_text('{"fish": [1], "key": null}')
+    merged = {"imagenet_classes": tmp_path / "imagenet.txt", "partners": tmp_path / "partners.json"}
+    module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE, **merged))
+    printed = capsys.readouterr().out
+    assert "balanced top-1" in printed
+    model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
+    assert model.classes == ("n1", "n2", *CLASSES)
+    assert model.table.labels["n2"] == model.table.labels["fish"] == 3
+    unmerged = module.label_table(module.Config(out=tmp_path, data=toy))(["b", "a"])
+    assert unmerged.classes == ("a", "b")  # no folder of ImageNet's
+    assert module.label_table(module.Config(out=tmp_path, table=tmp_path / "x")) is found_labels
+    with pytest.raises(InputError, match="--data"):
+        module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
+    with pytest.raises(InputError, match=r"--data.*--table"):
+        module.main(module.Config(out=tmp_path))
+
+
+def test_training_is_timed_against_the_trainer_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("benchmark_training")
+    monkeypatch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=CLASSES, styles=STYLES))
+    monkeypatch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
+    table = module.run(module.Config(out=tmp_path, n_train=11, epochs=1, repeats=1, workers=0))
+    assert table["trainer"].tolist() == ["by hand", "train_clip"]
+    assert (table["images_per_second"] > 0).all()
+    assert not (tmp_path / "run").exists()
