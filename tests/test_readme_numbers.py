@@ -167,9 +167,9 @@ def by_budget(model: str, budget: str) -> tuple[float, float]:
     return span(100 * rows(f"scoreboard/{model}/summary", budget=budget, what=what, method=RANKED, **STUDIED)["value"])
 
 
-def selectivity(size: float, method: str | list[str]) -> pd.DataFrame:
+def selectivity(size: float, method: str | list[str], model: str = "efficientnet_body") -> pd.DataFrame:
     named = {"measure": "selectivity", "circuit": "kept", "method": method, **STUDIED}
-    return rows("scoreboard/efficientnet_body/curves", size=size, **named)
+    return rows(f"scoreboard/{model}/curves", size=size, **named)
 
 
 def sizes_by_class(method: str) -> list[float]:
@@ -636,14 +636,39 @@ CLAIMS: list[tuple[str, Numbers]] = [
     ),
     (
         "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings with "
-        "one cut over all sites, {:.0f} to {:.0f} % with the same share of every site. Masks lead up to two thirds of "
-        "the units (at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f})",
+        "one cut over all sites, {:.0f} to {:.0f} % with the same share of every site. Masks lead up to 75 % "
+        "(at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f})",
         lambda: (
             *by_masks("efficientnet_body"),
             *by_budget("efficientnet_body", "global"),
             *by_budget("efficientnet_body", "same-share"),
             *selectivity(0.4, "learned")[["value", "low", "high"]].iloc[0],
             selectivity(0.4, RANKED)["value"].max(),
+        ),
+    ),
+    (
+        "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "
+        "toy model with {:.0f} % and {:.0f} to {:.0f} %. With the same share of every site rankings need {:.0f} to "
+        "{:.0f} % and {:.0f} to {:.0f} %. Give masks many images of the class: with ten instead of six they need "
+        "{:.0f} %",
+        lambda: (
+            *by_masks("efficientnet_body"),
+            *by_budget("efficientnet_body", "global"),
+            by_masks("toy_body")[0],
+            *by_budget("toy_body", "global"),
+            *by_budget("efficientnet_body", "same-share"),
+            *by_budget("toy_body", "same-share"),
+            by_masks("toy_ten_images")[0],
+        ),
+    ),
+    (
+        "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %), by site paths with "
+        "one cut {:.0f} and {:.0f} %",
+        lambda: (
+            *by_masks("toy_two_images"),
+            *by_masks("toy_ten_images"),
+            float(selectivity(0.4, "learned", "toy_ten_images")["value"].iloc[0]),
+            *(alike(by_budget(model, "global"), 6) for model in ("toy_two_images", "toy_ten_images")),
         ),
     ),
     (
