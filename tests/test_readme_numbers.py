@@ -161,10 +161,10 @@ def in_body(method: str, budget: str) -> list[float]:
     return [value for pair in zip(*by_size, strict=True) for value in pair]
 
 
-def by_budget(model: str, budget: str) -> tuple[float, float]:
+def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "kept") -> tuple[float, float]:
     """Return the span over rankings of the size for a selectivity of 0.8, in percent."""
-    what = "size for 0.8, kept"
-    return span(100 * rows(f"scoreboard/{model}/summary", budget=budget, what=what, method=RANKED, **STUDIED)["value"])
+    found = sizes_for(model, RANKED, circuit, metric)
+    return span(100 * found.loc[found["budget"] == budget, "value"])
 
 
 def selectivity(size: float, method: str | list[str], model: str = "efficientnet_body") -> pd.DataFrame:
@@ -721,14 +721,23 @@ CLAIMS: list[tuple[str, Numbers]] = [
     ),
     (
         "takes {:.0f} % [{:.0f}, {:.0f}] of the edges between heads and MLPs by learned masks, {:.0f} to {:.0f} % "
-        "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges; of heads and neurons "
-        "{:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings",
+        "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges",
         lambda: (
             *by_masks("components", "logit"),
             *edges_for(["gradient", "path", "atp-star", "relp", "exact"], "kept"),
             edges_for(["gradient"], "random")[0],
-            *by_masks("vit", "logit"),
-            *span(100 * sizes_for("vit", ["gradient", "patching"], "kept", "logit")["value"]),
+        ),
+    ),
+    (
+        "it takes {:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings with one cut over all sites, "
+        "{:.0f} to {:.0f} % with the same share of every site, and of random units {:.0f} % with the masks' counts, "
+        "{:.0f} % with the same share",
+        lambda: (
+            *by_masks("vit_body", "logit"),
+            *by_budget("vit_body", "global", "logit"),
+            *by_budget("vit_body", "same-share", "logit"),
+            100 * sizes_for("vit_body", "learned", "random", "logit")["value"].iloc[0],
+            alike(by_budget("vit_body", "same-share", "logit", "random")),
         ),
     ),
     (
