@@ -13,6 +13,7 @@ Heads are split further by the position that they read, through their attention 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from circuitry.models.norms import NORMS, normed_with, scale_of
 from circuitry.models.residual import ResidualStream
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import DISTINCT, checked
 from circuitry.runs.workers import Work
 
 ROUNDINGS = 100
@@ -37,7 +38,7 @@ ROUNDINGS = 100
 class DirectEffects:
     """Direct effects of the components of a transformer on a class logit, image by image."""
 
-    writers: tuple[str, ...]
+    writers: Annotated[tuple[str, ...], DISTINCT]
     effects: Float[np.ndarray, "images writers"]
     by_position: Float[np.ndarray, "images heads positions"]
     """Of the heads alone, in order, by the position that each reads; sums over positions to their effects."""
