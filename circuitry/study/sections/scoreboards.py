@@ -106,8 +106,11 @@ def with_settings(table: pd.DataFrame) -> pd.DataFrame:
     budgets = named.loc[~own, "budget"].unique()
     if len(budgets) < 2:
         return named
-    parts = [(budget, named[own | (named["budget"] == budget)]) for budget in budgets]
-    return pd.concat([part.assign(setting=part["setting"] + f", budget {budget}") for budget, part in parts])
+    parts = [(budget, named.loc[own | (named["budget"] == budget)]) for budget in budgets]
+    several: pd.DataFrame = pd.concat(
+        [part.assign(setting=part["setting"] + f", budget {budget}") for budget, part in parts]
+    )
+    return several
 
 
 def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
