@@ -134,7 +134,7 @@ def main(config: Config) -> None:
     tables |= {} if accuracy is None else {"accuracy": accuracy}
     tables |= {measure: curves_by_domain(curves, measure) for measure in CURVE_MEASURES} if curves else {}
     provenance = {
-        "weights": config.weights_file or config.pretrained,
+        "weights": config.checkpoint or config.pretrained,
         "data": config.data,
         "sae": list(config.sae),
         **graphs.settings,

@@ -9,7 +9,7 @@
 
 That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
 
-    circuitry components --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
+    circuitry components      # vit-tiny, on the images of the quickstart
     circuitry components --model ViT-B-32 --pretrained openai --data DomainNet --out runs/components
 """
 
@@ -53,8 +53,6 @@ class Config(QuickstartModel):
 
     model: str = "vit-tiny"
     """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
-    checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
     out: Path = Path("runs/components")
     """Folder of tables and report."""
     results: Path | None = None

@@ -133,7 +133,7 @@ def main(config: Config) -> None:
 
 def trained_on(config: Config) -> dict[str, object] | None:
     """Return the model's training data, from the run of its checkpoint; None if unknown."""
-    checkpoint = config.weights_file
+    checkpoint = config.checkpoint
     if checkpoint is None:
         return None
     folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]
