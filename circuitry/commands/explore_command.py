@@ -2,8 +2,8 @@
 
 Reads what other scripts left in a folder: circuits, comparisons, faithfulness curves, unit cards. Writes a folder with
 one page, which opens from disk or from any web host and asks for nothing else. What is missing, the page says, with the
-command that makes it. Served on this machine, the page keeps notes on disk, and with the model it measures the exact
-effect of units and groups of units when it is asked to.
+command that makes it. Served on this machine, the page keeps notes on disk. With the model it measures the exact effect
+of units and groups of units when it is asked to, and looks at images that the reader drops on it.
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open
@@ -64,7 +64,7 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     """Open the page in the browser."""
     serve: bool = False
     """Serve the page on this machine: the one that is there, if it is of these circuits, else a new one. Notes are kept
-    in its folder; with the model, units are measured."""
+    in its folder; with the model, units are measured, and own images looked at."""
     port: int = 0
     """Port of the server; 0 for a free one."""
 
@@ -85,8 +85,7 @@ def main(config: Config) -> None:
     if exported_study(config.folder) != graphs.manifest["config_hash"]:
         export(config, graphs)
     live = LiveModel(checks_of(config, graphs), work=config.work()) if config.with_model else None
-    measure = None if live is None else live.effects
-    serve_explorer(config.folder, measure=measure, port=config.port, open_page=config.open)
+    serve_explorer(config.folder, live=live, port=config.port, open_page=config.open)
 
 
 def export(config: Config, graphs: GraphFolder) -> Path:

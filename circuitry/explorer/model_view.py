@@ -11,30 +11,23 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
-from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import Key
+from circuitry.explorer.image_answers import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
-from circuitry.interventions.circuit_sets import take_kept_units
-from circuitry.interventions.gated import kept_embeddings
-from circuitry.interventions.kept_sets import as_kept, leave_out, take_everything
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.models.residual import ResidualStream
 from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
-SHOWN_ANSWERS = 3
-"""Classes that an answer names."""
 STRONGEST_COMPONENTS = 32
 """Components of a class whose vectors are kept."""
 WORD_TEMPLATES = ("a {}.",)
@@ -71,12 +64,13 @@ def view_model(
     answers: dict[str, ImageAnswers] = {}
     found: dict[Key, _Vectors] = {}
     reason = ""
-    for key in tqdm(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
+    for key in Bar(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
         records, images = read_images(checks.clip, checks.chosen.own(key)[:n_images], strict=work.strict)
         if not len(images):
             continue
-        embeddings = _embeddings(checks, key, images, work)
-        answers |= _answers(checks, key, records, embeddings)
+        embeddings = circuit_embeddings(checks, key, images, work)
+        found_of = image_answers(checks, key[1], embeddings)
+        answers |= {record.relative: answer for record, answer in zip(records, found_of, strict=True)}
         if not reason:
             try:
                 found[key] = _vectors(checks, images, embeddings[0], work)
@@ -88,27 +82,6 @@ def view_model(
     classes = {} if reason else _by_class(found, checks.graphs.domains, dict(zip(words, texts, strict=True)))
     baseline = str(checks.asked["baseline"])
     return ModelView(tuple(class_names), answers, baseline, () if reason else words, texts, classes, reason)
-
-
-def _embeddings(checks: CausalChecks, key: Key, images: Tensor, work: Work) -> Tensor:
-    """Return the embeddings [runs, images, d] of the whole model, of the circuit alone, and of all but the circuit."""
-    graph = checks.graphs[key]
-    kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
-    runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
-    return kept_embeddings(checks.task(key, images, work=work), runs)
-
-
-@torch.no_grad()
-def _answers(
-    checks: CausalChecks, key: Key, records: Sequence[ImageRecord], embeddings: Tensor
-) -> Mapping[str, ImageAnswers]:
-    rows, weights = embeddings.flatten(0, 1), checks.weights(key[1])
-    no_text = isinstance(checks.clip, Classifier)
-    logits = F.normalize(rows, dim=-1) @ weights.T if no_text else checks.clip.pair_logits(rows, weights)
-    shares = logits.softmax(-1).reshape(*embeddings.shape[:2], -1)
-    best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
-    values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
-    return {record.relative: ImageAnswers(classes[:, i], values[:, i]) for i, record in enumerate(records)}
 
 
 def _vectors(checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Work) -> _Vectors:

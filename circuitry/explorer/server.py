@@ -1,4 +1,4 @@
-"""The explorer, served to one reader on this machine: it keeps notes on disk, and measures units live. No torch.
+"""The explorer, served to one reader on this machine: it keeps notes on disk, and asks the model. No torch.
 
 1. The server listens on 127.0.0.1 alone, and refuses requests for any other host: a page that points its own name here
    gets nothing.
@@ -34,7 +34,7 @@ from starlette.staticfiles import StaticFiles
 
 from circuitry.explorer.exported import read_about
 from circuitry.explorer.template import render_page
-from circuitry.explorer.view_files import MeasureUnits
+from circuitry.explorer.view_files import LiveAnswers
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
 from circuitry.runs.given import checked
@@ -44,8 +44,8 @@ STATE_FORMAT = "circuitry explorer state 1"
 """Format of the notes, the same as of the page's state files."""
 SHELF = frozenset({"pins", "groups", "notes", "labels"})
 """What notes hold."""
-MOST_SENT = 4 << 20
-"""Of a request."""
+MOST_SENT, MOST_IMAGE = 4 << 20, 32 << 20
+"""Of a request, and of one with an image."""
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -60,13 +60,13 @@ HEADERS = {
 
 @checked
 def serve_explorer(
-    folder: str | PathLike[str], *, measure: MeasureUnits | None = None, port: int = 0, open_page: bool = False
+    folder: str | PathLike[str], *, live: LiveAnswers | None = None, port: int = 0, open_page: bool = False
 ) -> None:
     """Serve an explorer on this machine until the process is interrupted; print its address.
 
     Args:
         folder: The folder that `export_explorer` wrote.
-        measure: Measures units for the page, e.g. the method ``effects`` of a `LiveModel`.
+        live: Measures units and looks at images for the page: a `LiveModel`.
         port: Where to listen; 0 for a free one.
         open_page: Open the page in the browser.
 
@@ -74,10 +74,10 @@ def serve_explorer(
         InputError: for a folder without an explorer, and a port that is in use.
 
     Example:
-        >>> serve_explorer("runs/x/explorer", measure=LiveModel(checks).effects, open_page=True)
+        >>> serve_explorer("runs/x/explorer", live=LiveModel(checks), open_page=True)
     """
     door = Door()
-    app = explorer_app(folder, door, measure)
+    app = explorer_app(folder, door, live)
     with _listening(port) as listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}/?token={door.token}"
         print(f"explorer: {address}\nThe address works once. Ctrl-C ends the server.", flush=True)
@@ -145,13 +145,13 @@ class Door:
 
 
 @checked
-def explorer_app(folder: str | PathLike[str], door: Door, measure: MeasureUnits | None = None) -> Starlette:
+def explorer_app(folder: str | PathLike[str], door: Door, live: LiveAnswers | None = None) -> Starlette:
     """Return the application that serves an explorer, for any ASGI server.
 
     Args:
         folder: The folder that `export_explorer` wrote.
         door: Who comes in.
-        measure: See `serve_explorer`.
+        live: See `serve_explorer`.
 
     Raises:
         InputError: for a folder without an explorer.
@@ -159,11 +159,12 @@ def explorer_app(folder: str | PathLike[str], door: Door, measure: MeasureUnits 
     path = Path(folder)
     about = read_about(path)
     notes = Notes(path / f"notes-{about.study}.json", about.study)
-    page = render_page(about.title, ["notes"] if measure is None else ["notes", "live"])
+    page = render_page(about.title, ["notes"] if live is None else ["notes", "live"])
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
         Route("/notes", notes.answer, methods=["GET", "PUT"]),
-        Route("/effects", _Live(measure).answer, methods=["POST"]),
+        Route("/effects", _no_model if live is None else _Live(live).effects, methods=["POST"]),
+        Route("/image", _no_model if live is None else _Live(live).look, methods=["POST"]),
         Mount("/", StaticFiles(directory=path)),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
@@ -174,11 +175,11 @@ class _TooLargeError(Exception):
     """Of a body."""
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int = MOST_SENT) -> bytes:
     content = bytearray()
     async for part in request.stream():
         content += part
-        if len(content) > MOST_SENT:
+        if len(content) > most:
             raise _TooLargeError
     return bytes(content)
 
@@ -236,22 +237,38 @@ class Notes:
         )
 
 
+def _no_model(request: Request) -> Response:
+    return PlainTextResponse("The server has no model: start it with --with-model.", 404)
+
+
 class _Live:
-    """Effects that are measured when they are asked for, one after another."""
+    """What the model answers when it is asked, one question after another."""
 
-    def __init__(self, measure: MeasureUnits | None) -> None:
-        self._measure, self._one = measure, CapacityLimiter(1)
+    one = CapacityLimiter(1)
 
-    async def answer(self, request: Request) -> Response:
-        if self._measure is None:
-            return PlainTextResponse("The server has no model: start it with --with-model.", 404)
+    def __init__(self, live: LiveAnswers) -> None:
+        self._live = live
+
+    async def effects(self, request: Request) -> Response:
         try:
             asked: Any = json.loads(await _body(request))
             given = str(asked["className"]), [str(name) for name in asked["units"]], asked["by"]
         except (_TooLargeError, ValueError, KeyError, TypeError, RecursionError):
             return PlainTextResponse("Expected JSON with className, units and by.", 422)
+        return await self._answer("effects", *given)
+
+    async def look(self, request: Request) -> Response:
         try:
-            found = await to_thread.run_sync(self._measure, *given, limiter=self._one)
+            content = await _body(request, MOST_IMAGE)
+            given = request.query_params["className"], request.query_params["domain"], content
+        except _TooLargeError:
+            return PlainTextResponse(f"An image has at most {MOST_IMAGE >> 20} MiB.", 413)
+        except KeyError:
+            return PlainTextResponse("Expected an image, with className and domain in the address.", 422)
+        return await self._answer("look", *given)
+
+    async def _answer(self, what: str, *given: Any) -> Response:
+        try:
+            return JSONResponse(await to_thread.run_sync(getattr(self._live, what), *given, limiter=self.one))
         except InputError as error:
             return PlainTextResponse(str(error), 422)
-        return JSONResponse(found)

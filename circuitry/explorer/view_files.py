@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,8 +28,28 @@ class Effects(TypedDict):
     images: int
 
 
-MeasureUnits = Callable[[str, Sequence[str], Replacement], Mapping[str, Effects]]
-"""Measures some units: class, units and what replaces them to effects by domain; see `LiveModel.effects`."""
+class SeenImage(TypedDict):
+    """What a model makes of one image, seen by the circuit of a class."""
+
+    answers: list[list[tuple[str, float]]]
+    """For each of `RUNS` the likeliest classes, with their shares."""
+    baseline: str
+    """What replaces the units that a run leaves out."""
+    fire: dict[str, float]
+    """Units of the class's circuits that are active, by ``site/unit``: the share of their largest activation."""
+
+
+@runtime_checkable
+class LiveAnswers(Protocol):
+    """A model that answers the page while somebody looks at it; see `LiveModel`."""
+
+    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+        """Return the joint effect of units on a class in each domain."""
+        ...
+
+    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
+        """Return what the model makes of an image, given the content of its file."""
+        ...
 
 
 class ImageAnswers(NamedTuple):

@@ -1,4 +1,4 @@
-"""The served page in a browser: notes reach the disk, two tabs are told apart, units are measured."""
+"""The served page in a browser: notes reach the disk, two tabs are told apart, the model is asked."""
 
 import contextlib
 import json
@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 import uvicorn
 
+from circuitry import InputError
 from circuitry.explorer.server import Door, explorer_app
-from circuitry.explorer.view_files import Effects, Replacement
+from circuitry.explorer.view_files import Effects, Replacement, SeenImage
 from tests.explorer.made import ATTACK
 from tests.explorer.test_page import browser  # noqa: F401  a fixture
 from tests.support.browser import find_browser
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+
+
+RUN_WITHOUT = ["all but the circuit", "axe 25 %"]
 
 
 @dataclass
@@ -31,7 +35,7 @@ class Served:
     complaints: list[str]
 
     def _hear(self, said: Any) -> None:
-        if said.type == "error" and "412" not in said.text:  # the browser lists refused writings
+        if said.type == "error" and not any(status in said.text for status in ("412", "422")):  # listed by the browser
             self.complaints.append(said.text)
 
     def tab(self, path: str = "/") -> Any:
@@ -49,14 +53,24 @@ class Served:
         return found
 
 
-def measured(class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
-    return {f"<i>{class_name}": {"effect": -0.25 * len(units), "metric": 0.5, "images": 6}}
+class Answering:
+    """A model that was made up; an image is what its file says."""
+
+    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+        return {f"<i>{class_name}": {"effect": -0.25 * len(units), "metric": 0.5, "images": 6}}
+
+    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
+        said = content.decode()
+        if said == "damaged":
+            raise InputError("The image is damaged.")
+        answers = [[(f"{said} as {class_name}", 0.75)], [(f"<i>{domain}", 0.5)], [("axe", 0.25)]]
+        return {"answers": answers, "baseline": "mean-unit", "fire": {"a/1": 0.5, "b/2": 0.9, "c/3": 0.1}}
 
 
 @contextlib.contextmanager
 def running(folder: Path, door: Door) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        app = explorer_app(folder, door, measured)
+        app = explorer_app(folder, door, Answering())
         settings = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -133,3 +147,38 @@ def test_units_and_groups_are_measured(served: Served) -> None:
     tab.keyboard.press("Enter")
     tab.click("#groups .measure")
     assert "−0.5" in tab.inner_text("#groups .effects-of tbody tr")
+
+
+def test_an_own_image_is_looked_at(served: Served) -> None:
+    def give(tab: Any, said: str) -> None:
+        file = {"name": "mine.png", "mimeType": "image/png", "buffer": said.encode()}
+        tab.set_input_files("#own-image", [file])
+
+    tab = served.tab()
+    tab.select_option("#class", "cat")
+    tab.wait_for_selector(".page[data-loaded='cat']")
+    give(tab, "mine")
+    rows = [row.split("\t") for row in tab.inner_text(".answers tbody").split("\n")]
+    assert rows == [["the whole model", "mine as cat 75 %"], ["only the circuit", "<i>real 50 %"], RUN_WITHOUT]
+    assert "mean-unit" in tab.inner_text(".answers caption")
+    assert tab.locator(".fired li button").all_inner_texts() == ["b/2", "a/1"]
+    tab.select_option("#own-domain", "sketch")
+    tab.locator(".answers", has_text="<i>sketch").wait_for()
+    tab.click(".fired li button >> nth=0")
+    assert tab.evaluate("circuitry.state().selected") == "b/2"
+    give(tab, "damaged")
+    assert "damaged" in tab.inner_text(".own .error")
+    assert tab.locator(".answers").count() == 0
+    drop = """() => {
+        const data = new DataTransfer();
+        data.items.add(new File(["dropped"], "other.png", {type: "image/png"}));
+        document.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
+    }"""
+    tab.evaluate(drop)
+    tab.locator(".answers", has_text="dropped as cat").wait_for()
+    tab.click(".images .of:nth-child(1) button.pick")
+    tab.wait_for_selector(".answers", state="detached")
+    tab.click(".own button.pick")
+    assert "dropped as cat" in tab.inner_text(".answers")
+    tab.click(".own button.small")
+    assert tab.locator(".answers, .fired").count() == 0

@@ -16,13 +16,14 @@ from starlette.testclient import TestClient
 from circuitry import InputError
 from circuitry.explorer import exported_study, serve_explorer
 from circuitry.explorer.server import Door, explorer_app
-from circuitry.explorer.view_files import Effects, Replacement
+from circuitry.explorer.view_files import Effects, Replacement, SeenImage
 from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import NAME
 from tests.support.torn_writes import tear_writes
 
 HOME = "http://127.0.0.1:8000"
 SAME = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
+PIXELS = b"\x89PNG\x00\xff"
 
 
 @pytest.fixture
@@ -32,10 +33,18 @@ def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "explorer"))
 
 
-def answer(class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
-    if class_name != "cat":
-        raise InputError(f"There is no circuit of {class_name}.")
-    return {f"{units[0]} {by}": {"effect": 1.0, "metric": 2.0, "images": 3}}
+class Answering:
+    """A model that was made up."""
+
+    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
+        if class_name != "cat":
+            raise InputError(f"There is no circuit of {class_name}.")
+        return {f"{units[0]} {by}": {"effect": 1.0, "metric": 2.0, "images": 3}}
+
+    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
+        if content != PIXELS:
+            raise InputError("The image is damaged.")
+        return {"answers": [[(f"{class_name} in {domain}", 0.5)]], "baseline": "zero", "fire": {}}
 
 
 @pytest.fixture
@@ -45,7 +54,7 @@ def door() -> Door:
 
 @pytest.fixture
 def stranger(folder: Path, door: Door) -> TestClient:
-    return TestClient(explorer_app(folder, door, answer), base_url=HOME)
+    return TestClient(explorer_app(folder, door, Answering()), base_url=HOME)
 
 
 @pytest.fixture
@@ -250,6 +259,24 @@ def test_units_are_measured_by_the_model(reader: TestClient, asked: Any, status:
     found = reader.post("/effects", content=json.dumps(asked), headers=SAME)
     assert found.status_code == status
     assert all(word in found.text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "words"),
+    [
+        ("/image?className=cat&domain=real", PIXELS, 200, ["cat in real", "0.5"]),
+        ("/image?className=cat&domain=real", b"", 422, ["damaged"]),
+        ("/image?className=cat", PIXELS, 422, ["domain"]),
+        ("/image?className=cat&domain=real", bytes((32 << 20) + 1), 413, ["32"]),
+    ],
+)
+def test_images_are_looked_at_by_the_model(
+    reader: TestClient, path: str, content: bytes, status: int, words: list[str]
+) -> None:
+    found = reader.post(path, content=content, headers=SAME)
+    assert found.status_code == status
+    assert all(word in found.text for word in words)
+    assert reader.post(path, content=content).status_code == 403
 
 
 # Starting

@@ -4,7 +4,7 @@ import { DataError, load } from "circuitry/data.js";
 import { cutSeries, keyOf, overlay, readSeries } from "circuitry/cut.js";
 import { TABS, VIEWS, asFile, checkedState, createStore, fromFile, fromHash, initialState } from "circuitry/state.js";
 import { firstState, shelfOf, useSaved } from "circuitry/saved.js";
-import { isServed } from "circuitry/served.js";
+import { isLive, isServed } from "circuitry/served.js";
 import { readNames, splitName, unitName } from "circuitry/names.js";
 import { trust } from "circuitry/measured.js";
 import { unitsOfSite } from "circuitry/layout.js";
@@ -54,7 +54,7 @@ function App({ index, store, first }) {
   const set = store.set;
   const [message, setMessage] = useState(first);
   const [naming, setNaming] = useState(false), [help, setHelp] = useState(false), [noting, setNoting] = useState(0);
-  const [fire, setFire] = useState(null), [litGroup, setLitGroup] = useState([]);
+  const [fire, setFire] = useState(null), [litGroup, setLitGroup] = useState([]), [ownFile, setOwn] = useState(null);
   const share = useRef(null);
   const names = useMemo(() => readNames(index), [index]);
   const sizes = useMemo(() => ({ sizes: index.sites.map(site => site.units), budget: index.budget }), [index]);
@@ -105,6 +105,10 @@ function App({ index, store, first }) {
     },
     openFile: async file => {
       if (!file) return;
+      if (file.type.startsWith("image/")) {
+        if (isLive) { setOwn(file); set({ image: null, tab: "images" }); } else setMessage("To look at an image of your own, serve the page with the model: circuitry explore --serve --with-model.");
+        return;
+      }
       try {
         const { state: found, leftOut } = fromFile(await file.text(), index);
         set({ ...initialState(index), ...found });
@@ -157,7 +161,7 @@ function App({ index, store, first }) {
       ${state.view === "table" ? html`<${Table} ...${body} />` : html`<${Graph} ...${body} bandNames=${bandNames} marks=${marks} select=${select} describe=${describe} share=${share} />`}
     </main>
     <aside class="right"><${Card} ...${body} focusNote=${noting} /></aside>
-    <footer><${Images} ...${body} setFire=${setFire} /></footer>
+    <footer><${Images} ...${body} setFire=${setFire} ownFile=${ownFile} setOwn=${setOwn} /></footer>
     ${help && html`<${Help} index=${index} close=${() => setHelp(false)} />`}
   </div>`;
 }

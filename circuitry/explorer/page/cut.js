@@ -2,6 +2,7 @@
 const SITE = 2 ** 24;
 
 export const keyOf = (site, unit) => site * SITE + unit;
+export const siteAndUnit = key => ({ site: Math.floor(key / SITE), unit: key % SITE });
 
 // Make a series ready for cutting: where its sites begin, the key of each unit, and where its edges begin.
 export function readSeries(header, arrays, place) {

@@ -1,55 +1,72 @@
-// Held-out images of the class: which units fire on one, and what the model says with and without the circuit.
-import { html, percent, useEffect, usePromise } from "circuitry/view.js";
+// Held-out images of the class, and one of the reader's: which units fire, and what the model says with and without the circuit.
+import { html, percent, useEffect, useMemo, usePromise } from "circuitry/view.js";
 import { load } from "circuitry/data.js";
-import { keyOf } from "circuitry/cut.js";
+import { keyOf, siteAndUnit } from "circuitry/cut.js";
+import { unitName } from "circuitry/names.js";
 import { Thumbnail } from "circuitry/card.js";
+import { OwnImage, useOwn } from "circuitry/own.js";
 
-const STEPS = 15;
+const STEPS = 15, LEAST = 0.2, NAMED = 8;
+const RUNS = ["the whole model", "only the circuit", "all but the circuit"];
 
-export function Images({ index, state, set, setFire, colourOf }) {
+export function Images({ index, state, set, setFire, colourOf, names, ownFile, setOwn }) {
   const place = index.classes.indexOf(state.className);
   const there = (index.images ?? []).includes(place);
   const { value, error } = usePromise(() => (there ? Promise.all([load(`images/${place}`), load("pictures")]) : null), [place, there]);
   const [file, { pictures } = {}] = value ?? [];
+  const own = useOwn(index, state, ownFile);
   const rows = file ? [...file.arrays.pictures].map((number, row) => ({ row, picture: pictures[number] })) : [];
   const chosen = rows.find(one => one.picture[0] === state.image);
-  useEffect(() => {
-    setFire(chosen ? fired(file, chosen.row) : null);
-  }, [file, state.image, there]);
-  if (!there) {
-    return html`<section class="images" aria-label="Images"><h2>Images</h2><p class="hint">${index.images ? "There are no images of this class." : html`There are no images yet. Make cards with <code>circuitry cards --circuits ${index.graphs} --out …</code>, and export again.`}</p></section>`;
-  }
-  if (error) return html`<section class="images"><p class="error">${error.message}</p></section>`;
+  const looked = state.image === null ? own : null;
+  const fire = useMemo(() => {
+    const found = chosen ? fired(file, chosen.row) : looked?.fire;
+    return found ? new Map([...found].filter(([, strength]) => strength > LEAST).sort((a, b) => b[1] - a[1])) : null;
+  }, [file, state.image, there, looked?.fire]);
+  useEffect(() => setFire(fire), [fire]);
   const domains = index.domains.filter(domain => state.domains.includes(domain));
   return html`<section class="images" aria-label="Images"><h2>Images of ${state.className}</h2>
-    <div class="strip">${domains.map(domain => html`<div class="of" style=${{ "--line": colourOf(domain) }}><h4>${domain}</h4><div class="thumbs">
+    ${error && html`<p class="error">${error.message}</p>`}
+    ${!there && html`<p class="hint">${index.images ? "There are no images of this class." : html`There are no images yet. Make cards with <code>circuitry cards --circuits ${index.graphs} --out …</code>, and export again.`}</p>`}
+    <div class="strip">${there && domains.map(domain => html`<div class="of" style=${{ "--line": colourOf(domain) }}><h4>${domain}</h4><div class="thumbs">
       ${rows.filter(one => one.picture[3] === domain).map(({ row, picture: [id, path, , , found] }) => html`<button type="button" class="pick" key=${id} aria-pressed=${state.image === id} onClick=${() => set({ image: state.image === id ? null : id })}>
         <${Thumbnail} id=${id} text=${`${path}${found ? ", the circuit was found on it" : ", held out"}`} /></button>`)}
       ${!rows.some(one => one.picture[3] === domain) && html`<p class="hint">none</p>`}</div></div>`)}
-      ${chosen && html`<${Answers} file=${file} row=${chosen.row} index=${index} className=${state.className} />`}</div>
-    <p class="hint">${chosen ? "Units that fire on it are ringed; the stronger, the thicker." : "Click an image to see which units fire on it."}</p>
+      <${OwnImage} own=${own} state=${state} set=${set} setOwn=${setOwn} />
+      ${chosen ? html`<${ExportedAnswers} file=${file} row=${chosen.row} index=${index} className=${state.className} />`
+        : looked?.found && html`<${Answers} answers=${looked.found.answers} ablatedTo=${looked.found.baseline} className=${state.className} />`}
+      ${fire && html`<${Fired} fire=${fire} index=${index} state=${state} set=${set} names=${names} />`}</div>
+    ${there && html`<p class="hint">${fire ? "Units that fire on it are ringed; the stronger, the thicker." : "Click an image to see which units fire on it."}</p>`}
   </section>`;
 }
 
+// How strongly each unit fires, by its key.
 function fired(file, row) {
   const { sites, units, fire } = file.arrays;
-  const found = new Map();
-  for (let i = 0; i < units.length; i++) {
-    const strength = fire[row * units.length + i] / STEPS;
-    if (strength > 0.2) found.set(keyOf(sites[i], units[i]), strength);
-  }
-  return found;
+  return new Map([...units].map((unit, i) => [keyOf(sites[i], unit), fire[row * units.length + i] / STEPS]));
 }
 
-function Answers({ file, row, index, className }) {
+function Fired({ fire, index, state, set, names }) {
+  const shown = [...fire].slice(0, NAMED).map(([key, strength]) => {
+    const { site, unit } = siteAndUnit(key);
+    return { name: unitName(index, site, unit), strength };
+  });
+  return html`<div class="fired"><h4>${fire.size} units of the class fire</h4><ol>${shown.map(({ name, strength }) => html`<li><button type="button" onClick=${() => set({ selected: name, tab: "unit" })}>${name}</button> ${percent(strength)} <span class="faint">${state.labels[name] ?? names.get(name)?.name ?? ""}</span></li>`)}</ol></div>`;
+}
+
+function ExportedAnswers({ file, row, index, className }) {
   const { answers, shares } = file.arrays;
   if (!answers) return html`<p class="hint">Predictions were not exported: give circuitry explore the model.</p>`;
   const [, runs, top] = answers.shape;
   if (Number.isNaN(shares[row * runs * top])) return html`<p class="hint">The model was not asked about this image.</p>`;
-  const titles = ["the whole model", "only the circuit", "all but the circuit"];
-  return html`<table class="answers"><caption>predicted; what is left out is ablated to ${index.ablatedTo}</caption><tbody>${titles.slice(0, runs).map((title, run) => html`<tr><th scope="row">${title}</th>
-    ${Array.from({ length: top }, (_, k) => {
-      const at = (row * runs + run) * top + k, name = index.predicted[answers[at]];
-      return html`<td class=${name === className ? "hit" : ""}>${name} ${percent(shares[at])}</td>`;
-    })}</tr>`)}</tbody></table>`;
+  const of = run => Array.from({ length: top }, (_, k) => {
+    const at = (row * runs + run) * top + k;
+    return [index.predicted[answers[at]], shares[at]];
+  });
+  return html`<${Answers} answers=${RUNS.map((_, run) => of(run))} ablatedTo=${index.ablatedTo} className=${className} />`;
+}
+
+// The likeliest classes of each run, with their shares.
+function Answers({ answers, ablatedTo, className }) {
+  return html`<table class="answers"><caption>predicted; what is left out is ablated to ${ablatedTo}</caption><tbody>${answers.map((likeliest, run) => html`<tr><th scope="row">${RUNS[run]}</th>
+    ${likeliest.map(([name, share]) => html`<td class=${name === className ? "hit" : ""}>${name} ${percent(share)}</td>`)}</tr>`)}</tbody></table>`;
 }

@@ -1,4 +1,4 @@
-// What the server of this page does, if it has one: keeps notes, and measures units. A page from disk has none.
+// What the server of this page does, if it has one: keeps notes, measures units, and looks at images. A page from disk has none.
 const does = (document.querySelector("meta[name=served]")?.content ?? "").split(" ").filter(Boolean);
 
 export const isServed = does.includes("notes");
@@ -29,9 +29,13 @@ export async function writeNotes(text, tag) {
   return answer.headers.get("ETag");
 }
 
-// The exact joint effect of units on a class, by domain.
-export async function measure(className, units, by) {
-  const answer = await ask("effects", { method: "POST", body: JSON.stringify({ className, units, by }) });
+async function found(answer) {
   if (!answer.ok) throw new ServerError(answer.status < 500 ? await answer.text() : "The model failed: see what the server printed.");
   return answer.json();
 }
+
+// The exact joint effect of units on a class, by domain.
+export const measure = async (className, units, by) => found(await ask("effects", { method: "POST", body: JSON.stringify({ className, units, by }) }));
+
+// What the model makes of an image, seen by a circuit.
+export const look = async (className, domain, file) => found(await ask(`image?${new URLSearchParams({ className, domain })}`, { method: "POST", body: file }));

@@ -1,8 +1,9 @@
-"""Effects that are measured live equal patching of one unit, and runs by hooks of a group."""
+"""What a model answers live equals patching of one unit, and runs by hooks: of a group, and of a circuit alone."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,6 +61,64 @@ def test_other_classes_need_no_images(clip: Clip, tmp_path: Path) -> None:
         record.path.unlink()
     left = CausalChecks(clip, DomainFolder(tmp_path / "images"), checks.graphs, checks.settings)
     assert LiveModel(left).effects("cat", [f"{clip.encoder.sites[-2]}/0"], "zero")["real"]["images"] == 2
+
+
+def test_an_own_image_is_seen_whole_and_by_the_circuit_alone(checks: CausalChecks) -> None:
+    clip, graph = checks.clip, checks.graphs["cat", "real"]
+    record = checks.chosen.found_on(("cat", "real"))[0]
+    image = checks.read([record])
+
+    def kept_alone(site: str, inside: bool) -> Any:
+        def hook(activation: torch.Tensor, hook: object) -> torch.Tensor:
+            keep = torch.zeros(activation.shape[1], dtype=torch.bool)
+            keep[graph.kept_units[site].tolist()] = True
+            return activation * (keep == inside).view(1, -1, *[1] * (activation.ndim - 2))
+
+        return hook
+
+    hooks = [[], *([(site, kept_alone(site, inside)) for site in graph.inner_sites] for inside in (True, False))]
+    embeddings = [clip.encoder.run_with_hooks(image, fwd_hooks=some) for some in hooks]
+    shares = torch.cat([clip.pair_logits(one, checks.weights("real")) for one in embeddings]).softmax(-1)
+    found = LiveModel(checks).look("cat", "real", record.path.read_bytes())
+    assert found["baseline"] == "zero"
+    for run, expected in zip(found["answers"], shares, strict=True):
+        assert [name for name, _ in run] == [("axe", "cat")[i] for i in expected.argsort(descending=True)]
+        assert_same(torch.tensor([share for _, share in run]), expected.sort(descending=True).values, 1e-3, rtol=1e-3)
+
+
+def test_units_fire_as_a_share_of_the_most_in_images_of_the_class(checks: CausalChecks) -> None:
+    clip, graph = checks.clip, checks.graphs["cat", "real"]
+    paths, own = images_of(checks, "cat")
+    found = LiveModel(checks).look("cat", "real", (checks.images.root / paths[0]).read_bytes())["fire"]
+    assert set(found) == {f"{site}/{unit}" for site in graph.inner_sites for unit in graph.kept_units[site]}
+    _, cache = clip.encoder.run_with_cache(own)
+    assert any(0 < share < 1 for share in found.values())
+    expected = {}
+    for name in found:
+        site, unit = name.rsplit("/", 1)
+        active = cache[site][:, int(unit)].reshape(len(own), -1).amax(-1)
+        expected[name] = float(active[0] / active.max()) if active[0] > 0 else 0.0
+    assert any(share == 0 for share in expected.values())
+    assert_same(np.array([found[name] for name in expected]), np.array(list(expected.values())), 0.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "domain", "content", "words"),
+    [
+        ("dog", "real", b"", ["dog"]),
+        ("cat", "sketch", None, ["cat", "sketch"]),
+        ("cat", "real", b"", ["empty"]),
+        ("cat", "real", b"<svg onload='alert(1)'/>", ["not an image"]),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused(
+    checks: CausalChecks, class_name: str, domain: str, content: bytes | None, words: list[str]
+) -> None:
+    record = checks.chosen.found_on(("cat", "real"))[0]
+    with pytest.raises(InputError) as refused:
+        LiveModel(checks).look(class_name, domain, record.path.read_bytes() if content is None else content)
+    assert all(word in str(refused.value) for word in words)
+    assert "/tmp" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
