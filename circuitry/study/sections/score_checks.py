@@ -30,8 +30,8 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
     report.table(
         check.across_sites(),
         "Can scores of different sites be compared, as a global budget does? Exact effect per score in the random "
-        f"sample (alike everywhere if so), and the strongest {STRONGEST:.0%} of its units of all sites, by score and by "
-        "exact effect, site by site.",
+        f"sample (alike everywhere if so), and the strongest {STRONGEST:.0%} of its units of all sites, by score and "
+        "by exact effect, site by site.",
     )
 
 
