@@ -103,7 +103,7 @@ function Seen({ index, site, unit, colourOf }) {
     <div class="line"><h3>Top images</h3><select id="top-by" aria-label="Which images" value=${kind} onChange=${event => setBy(event.target.value)}>
       ${kinds.map(([name, title]) => html`<option value=${name}>${title}</option>`)}</select></div>
     <${TopImages} cards=${cards} row=${row} by=${kind} pictures=${pictures} colourOf=${colourOf} />
-    ${kind === "matched" && html`<p class="hint">Each column is one thing, of the top images of the domains in turn; numbers are activations.</p>`}
+    ${kind === "matched" && html`<p class="hint">Each column is one thing, of the top images of the domains in turn; numbers are activations. “Not seen”: it is not among the images that cards were made of.</p>`}
     <h3>Activations</h3>
     <${Histograms} label="Images by activation, logarithmic counts" colourOf=${colourOf} rows=${histogramRows(cards, row)} edges=${slice(cards.arrays.edges, row)} />
     <${Exact} cards=${cards} row=${row} />
@@ -140,10 +140,10 @@ function TopImages({ cards, row, by, pictures, colourOf }) {
   return html`<div class="top">${cards.domains.map((domain, d) => html`<div class="of" style=${{ "--line": colourOf(domain) }}><h4>${domain}</h4>
     <div class="thumbs">${Array.from({ length: most }, (_, k) => {
       const at = d * most + k;
-      if (numbers[at] === NONE) return shown(k) ? html`<figure key=${k}><span class="thumb"><span class="gone">not here</span></span></figure>` : null;
+      if (numbers[at] === NONE) return shown(k) ? html`<figure key=${k}><span class="thumb"><span class="gone">not seen</span></span></figure>` : null;
       const [id, path, className, , found] = pictures[numbers[at]];
       return html`<figure key=${id}><${Thumbnail} id=${id} text=${`${className} in ${domain}, ${by === "effect" ? "effect" : "activation"} ${number(values[at], 2)}${found ? "" : ", held out"}: ${path}`} heat=${high ? heat.subarray(at * bytes, (at + 1) * bytes) : null} high=${high} wide=${wide} />
-        <figcaption>${className} ${number(values[at], 2)}</figcaption></figure>`;
+        <figcaption>${by === "matched" ? "" : className} ${number(values[at], 2)}</figcaption></figure>`;
     })}${by !== "matched" && numbers[d * most] === NONE && html`<p class="hint">none</p>`}</div></div>`)}</div>`;
 }
 
