@@ -71,6 +71,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Arguments of each command."""
 DAMAGES = ("emptied", "torn", "removed", "foreign", "bit", "bit at the end")
+INTERRUPTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}
+"""The status of a command that a signal ends, where it has begun."""
 GOOD = ("made again and equal", "refused by name", "left, right")
 
 
@@ -101,6 +103,15 @@ class Ended(NamedTuple):
     seconds: float
 
 
+class Damaged(NamedTuple):
+    """A file that was damaged."""
+
+    path: str
+    """Below the folder of the command."""
+    content: bytes | None
+    """What the damage left of it; None where it is gone."""
+
+
 class Reference(NamedTuple):
     """A command that ran undisturbed."""
 
@@ -122,6 +133,8 @@ def main(config: Config) -> None:
         raise InputError(f"There is no command {unknown[0]!r}: choose among {', '.join(COMMANDS)}.")
     if config.out.exists() and any(config.out.iterdir()):
         raise InputError(f"The trials need an empty folder, but {config.out} has files: remove them.")
+    torch.set_num_threads(1)  # a child forked while other threads run may wait for them for ever
+    tqdm.monitor_interval = 0
     trials = Trials(config)
     rows = list[tuple[str, ...]]()
     try:
@@ -151,7 +164,7 @@ class Trials:
         prepare(self.ready)
         if {"faithfulness", "transfer"} & set(config.commands):
             self._start_empty("circuits")
-            self.run("circuits")
+            self._run_to_its_end("circuits")
             shutil.copytree(self.work / "circuits", self.ready / "circuits")
         self.references = {name: self._undisturbed(name) for name in config.commands}
 
@@ -159,7 +172,7 @@ class Trials:
         """Run a command in a process of its own; end it after so many seconds by a signal, if it still runs."""
         given = [argument.format(ready=self.ready, out=self.work) for argument in COMMANDS[name]]
         started = time.perf_counter()
-        child = os.fork()  # not a new interpreter, whose imports take longer than the work; nothing here runs threads
+        child = os.fork()  # not a new interpreter, whose imports take longer than the work
         if not child:
             self._become(given)
         try:
@@ -177,6 +190,7 @@ class Trials:
     def _become(self, arguments: list[str]) -> None:
         """Turn this process into one that runs the command ``circuitry``, and end it."""
         status = 1
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a new process, until the command sets its own
         try:
             for number, log in enumerate(self.logs, start=1):
                 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -205,16 +219,24 @@ class Trials:
     def _undisturbed(self, name: str) -> Reference:
         kept = self.config.out / "finished" / name
         self._start_empty(name)
-        first = self.run(name)
-        if first.status:
-            raise InputError(f"The command {name} fails undisturbed: see {self.logs[1]}.")
+        first = self._run_to_its_end(name)
         shutil.copytree(self.work, kept)
         self._start_empty(name)
-        self.run(name)
-        varying = frozenset(self._differing(kept))
-        again = self.run(name)
+        self._run_to_its_end(name)
+        differing = self._differing(kept)
+        if set(differing.values()) - {"differs"}:
+            raise InputError(f"Two undisturbed runs of {name} leave other files: {', '.join(differing)}.")
+        varying = frozenset(differing)
+        again = self._run_to_its_end(name)
         print(f"{name}: {first.seconds:.1f} s; files that differ between two runs: {', '.join(varying) or 'none'}")
         return Reference(kept, again.printed, first.seconds, varying)
+
+    def _run_to_its_end(self, name: str) -> Ended:
+        """Run a command undisturbed."""
+        ended = self.run(name)
+        if ended.status:
+            raise InputError(f"The command {name} fails undisturbed: see {self.logs[1]}.")
+        return ended
 
     def kills(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Yield a row for every run that was ended and run again."""
@@ -225,9 +247,9 @@ class Trials:
             self._start_empty(name)
             ended = self.run(name, (self.random.uniform(0, reference.seconds), number))
             again = self.run(name)
-            outcome, detail = self._outcome(reference, again, None)
-            if "Traceback" in ended.said:
-                outcome, detail = "WRONG", f"a traceback at the signal: {ended.said[-300:]}"
+            outcome, detail = self._outcome(reference, again)
+            if "Traceback" in ended.said or ended.status not in (0, -number, INTERRUPTED[number]):
+                outcome, detail = "WRONG", f"status {ended.status} at the signal: {ended.said[-300:]}"
             yield name, number.name, "", outcome, detail
 
     def damages(self) -> Iterator[tuple[str, str, str, str, str]]:
@@ -238,25 +260,29 @@ class Trials:
             reference = self.references[name]
             self._start_empty("")
             shutil.copytree(reference.finished, self.work, dirs_exist_ok=True)
-            files = sorted(path for path in self.work.rglob("*") if path.is_file())
-            damaged = self.random.choice(files)
-            damage(damaged, kind, files, self.random)
+            files = sorted(path for path in self.work.rglob("*") if path.is_file() and path.stat().st_size)
+            chosen = self.random.choice(files)
+            damage(chosen, kind, files, self.random)
+            path = chosen.relative_to(self.work).as_posix()
+            damaged = Damaged(path, contents(self.work).get(path))
             outcome, detail = self._outcome(reference, self.run(name), damaged)
-            yield name, kind, damaged.relative_to(self.work).as_posix(), outcome, detail
+            yield name, kind, path, outcome, detail
 
-    def _outcome(self, reference: Reference, again: Ended, damaged: Path | None) -> tuple[str, str]:
+    def _outcome(self, reference: Reference, again: Ended, damaged: Damaged | None = None) -> tuple[str, str]:
         """Return in a word how a disturbance ended, and what is not as it should be."""
-        if damaged is not None and again.status == 2 and damaged.name in again.said:
+        if damaged is not None and again.status == 2 and Path(damaged.path).name in again.said:
             return "refused by name", again.said.strip().splitlines()[-1]
         if again.status:
             return "WRONG", f"status {again.status}: {again.said[-300:]}"
         found = self._differing(reference.finished)
-        differing = {path: how for path, how in found.items() if how != "differs" or path not in reference.varying}
+        left = damaged is not None and contents(self.work).get(damaged.path) == damaged.content
+        may_differ = reference.varying - ({damaged.path} if damaged is not None and left else set())
+        differing = {path: how for path, how in found.items() if how != "differs" or path not in may_differ}
         if leftovers := [path.name for path in self.temporary.iterdir()]:
             return "litter", f"temporary files: {', '.join(leftovers)}"
         if not differing:
             return "made again and equal", ""
-        if damaged is not None and list(differing) == [damaged.relative_to(self.work).as_posix()]:
+        if damaged is not None and list(differing) == [damaged.path]:
             same = again.printed == reference.again
             return ("left, right", "") if same else ("WRONG", f"prints {again.printed[-300:]}")
         kinds = set(differing.values())
@@ -291,8 +317,9 @@ def damage(path: Path, kind: str, files: list[Path], chance: random.Random) -> N
         path.unlink()
         return
     if kind == "foreign":
-        others = [file for file in files if file.suffix == path.suffix and file.read_bytes() != bytes(content)]
-        content = bytearray(chance.choice(others or files).read_bytes())
+        others = [file for file in files if file.read_bytes() != bytes(content)]
+        alike = [file for file in others if file.suffix == path.suffix]
+        content = bytearray(chance.choice(alike or others).read_bytes())
     elif kind == "torn":
         del content[len(content) // 2 :]
     elif kind == "emptied":

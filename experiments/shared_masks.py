@@ -47,7 +47,7 @@ from circuitry.reports.sections.findings import (
     how_much_shared,
 )
 from circuitry.study import QuickstartModel
-from circuitry.study.sections.causal_curves import ENOUGH
+from circuitry.study.sections.causal_curves import WORKS_FROM
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 import numpy as np
@@ -239,7 +239,7 @@ def whether_they_work(work: pd.DataFrame, method: str) -> Finding:
     """Answer whether a method's circuits tell their class from others: from `how_circuits_work`."""
     table = work[(work["method"] == method) & work["what"].str.startswith("selectivity")]
     own, others = table.set_index("images of")["value"].loc[["own domain", "other domains"]]
-    told = UNKNOWN if pd.isna(own) else YES if own >= ENOUGH else PARTLY if own >= HARDLY_ANY else NO
+    told = UNKNOWN if pd.isna(own) else YES if own >= WORKS_FROM else PARTLY if own >= HARDLY_ANY else NO
     return Finding(
         f"Do the circuits of {method} tell their class from others? {told}: selectivity {own:.2f} in their own domain, "
         f"{others:.2f} in other domains; 1 is the whole model.",

@@ -38,9 +38,10 @@ class CircuitScores:
 
     @cached_property
     def units(self) -> dict[str, np.ndarray]:
-        """The units with a card by site, in ascending order."""
+        """The units with a card by site, in ascending order; sites without any are left out."""
         sites = next(iter(self.kept.values()))
-        return {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
+        found = {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
+        return {site: units for site, units in found.items() if len(units)}
 
     @property
     def sites(self) -> tuple[str, ...]:

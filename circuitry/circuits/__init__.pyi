@@ -11,6 +11,7 @@ from .circuit_settings import EDGE_METHODS as EDGE_METHODS
 from .circuit_settings import AttributionSettings as AttributionSettings
 from .circuit_settings import ExtractionSettings as ExtractionSettings
 from .class_pass import ReadingSettings as ReadingSettings
+from .completeness import Completeness as Completeness
 from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects
@@ -20,7 +21,6 @@ from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
-from .graph import Completeness as Completeness
 from .graph_folder import GraphFolder as GraphFolder
 from .image_path import image_path_effects as image_path_effects
 from .measures import Measure as Measure

@@ -59,7 +59,7 @@ def compare(
 
     Raises:
         InputError: for an unknown measure or class, graphs without class or domain, two of the same, or graphs that
-            cannot be compared: of other sites, units, settings or models, or not finite.
+            cannot be compared: of other sites, units, settings or models, or not finite; no class in two domains.
 
     Example:
         >>> table = compare(graphs, measure="node_overlap", classes=held_out)
@@ -68,13 +68,15 @@ def compare(
     wanted = Measure(measure) if isinstance(measure, str) else measure
     settings = ReadingSettings(edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0)
     one_pass = ClassPass([wanted], settings)
-    by_key = graphs if isinstance(graphs, Mapping) else _keyed(graphs)
-    return one_pass.values(wanted, _compare(by_key, None, one_pass, classes))
+    table = one_pass.values(wanted, _compare(_by_names(graphs), None, one_pass, classes))
+    if table.empty:
+        raise InputError("Circuits are compared between domains, but no class has graphs in two: give others, too.")
+    return table
 
 
 @checked
 def compare_domains(
-    graphs: Mapping[Key, AttributionGraph],
+    graphs: Graphs,
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
     parts: PartsOf | None = None,
@@ -84,7 +86,7 @@ def compare_domains(
     """Compare the circuits of every class between all pairs of domains by several measures, in one pass.
 
     Args:
-        graphs: From `extract`.
+        graphs: From `extract`, or others with class and domain.
         groups: Further groups of classes, e.g. held-out ones; empty groups are left out.
         parts: Graphs of parts of the images, for ceilings (default: the parts of a `GraphFolder`).
         measures: See `compare`.
@@ -107,7 +109,7 @@ def compare_domains(
     if parts is None and isinstance(graphs, GraphFolder):
         parts = graphs.parts
     one_pass = ClassPass(wanted, settings)
-    classes = _compare(graphs, parts, one_pass)
+    classes = _compare(_by_names(graphs), parts, one_pass)
     about: dict[str, float] = {"edges_per_node": settings.edges_per_node, "any_sign": settings.any_sign}
     about |= {"n": float(np.mean(one_pass.n_images))} if one_pass.n_images else {}
     about |= {"n_per_part": float(np.mean(one_pass.n_per_part))} if one_pass.n_per_part else {}
@@ -161,14 +163,21 @@ def _compare(
     return wanted
 
 
-def _keyed(graphs: Iterable[AttributionGraph]) -> dict[tuple[str, str], AttributionGraph]:
+def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
+    """Return graphs by class and domain.
+
+    Raises:
+        InputError: for a graph without class or domain, and two of the same.
+    """
+    if isinstance(graphs, Mapping):
+        return graphs
     found: dict[tuple[str, str], AttributionGraph] = {}
     for graph in graphs:
         fitting(graph, AttributionGraph, "graph")
         if graph.class_name is None or graph.domain is None:
             raise InputError(
-                "Graphs to compare need a class and a domain, but one has none: set class_name and domain "
-                "(dataclasses.replace), or make the graphs with extract()."
+                "Graphs to compare need a class and a domain, but one has none: give class_name and domain to "
+                "attribute(), or make the graphs with extract()."
             )
         key = graph.class_name, graph.domain
         if key in found:

@@ -13,7 +13,7 @@ are means over images: the study's node scores are minus these, its edge scores 
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_between, edges_made_with
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of
-from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.models.baselines import ZERO, AnyBaseline, check_count
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
@@ -45,16 +45,18 @@ def attribute(
     images: Images,
     metric: Metric,
     node_fraction: Share = 0.1,
-    rule: QuadratureRule | None = None,
+    rule: AnyRule | None = None,
     baseline: AnyBaseline | None = None,
     sites: Names | None = None,
     batch_size: Count | None = None,
     progress: bool = True,
     *,
-    edge_rule: QuadratureRule | None = None,
+    edge_rule: AnyRule | None = None,
     edges: str | None = None,
     budget: str = SAME_SHARE,
     memory_gib: Positive = 1.0,
+    class_name: str | None = None,
+    domain: str | None = None,
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
@@ -67,6 +69,7 @@ def attribute(
         images: Tensor [B, 3, H, W] or an iterable of such batches, of one class in one domain. How it is cut
             changes nothing but rounding.
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
+        rule: Such as ``midpoint_rule(10)``, or its name, ``"midpoint-10"``; so is ``edge_rule``.
         baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
             [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: zero; give another one to
             a tower with layer norms, whose integrals to zero no rule resolves: a line of the log says so).
@@ -75,6 +78,7 @@ def attribute(
         progress: Show progress bars.
         edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
         memory_gib: Budget for activations and gradients, in GiB; weights and scores come on top.
+        class_name, domain: What the images show, and their style: names of the graph, by which graphs are compared.
 
     Raises:
         InputError: for settings out of range, unknown or unordered sites, images of another size or none, a metric of
@@ -87,7 +91,7 @@ def attribute(
         >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
-    settings = AttributionSettings(node_fraction, budget, rule, edge_rule, edges)
+    settings = AttributionSettings(node_fraction, budget, as_rule(rule), as_rule(edge_rule), edges)
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
@@ -100,7 +104,8 @@ def attribute(
     with task.running(gradients=True):
         nodes = _nodes(task, settings)
         kept = _kept(encoder, nodes, settings)
-        return _graph(task, settings, nodes, kept, edges_between(task, kept, settings))
+        graph = _graph(task, settings, nodes, kept, edges_between(task, kept, settings))
+    return replace(graph, class_name=class_name, domain=domain)
 
 
 @checked

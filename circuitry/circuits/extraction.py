@@ -19,6 +19,7 @@ from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
+from circuitry.circuits.quadrature import as_rule
 from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.circuits.rule_of_run import IMAGES, ruled, spread
 from circuitry.data.domains import DomainFolder, ImageRecord
@@ -77,6 +78,7 @@ def extract(
         >>> graphs = extract(clip, DomainFolder("DomainNet"), "runs/rn50", n_images=50, texts="own-style")
         >>> compare(graphs, measure="node_overlap")
     """
+    settings |= {name: as_rule(settings[name]) for name in ("rule", "edge_rule") if name in settings}
     asked = ExtractionSettings(n_images=n_images, seed=seed, **settings)
     extraction = Extraction(clip, images, Path(out), asked, classes, domains)
     extraction.run(work)

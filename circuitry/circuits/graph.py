@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from circuitry.circuits.circuit_sketch import sketch_circuit
+from circuitry.circuits.completeness import Completeness, find_doubtful
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.rule_report import describe_errors
 from circuitry.circuits.strongest import strongest_edges
@@ -22,7 +23,7 @@ from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.frames import notebook_frame
-from circuitry.runs.given import DISTINCT, Count, checked
+from circuitry.runs.given import DISTINCT, Count, checked, one_of
 
 FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
@@ -31,25 +32,6 @@ IN_STREAM = "any two sites, through the residual stream"
 """The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
 BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
-
-
-@checked
-class Completeness(NamedTuple):
-    """How well a site's scores add up.
-
-    At the embedding itself the cosine is constant on the path to zero and drops only at its very end, so with
-    baseline zero the gap of the last site is the whole logit.
-    """
-
-    effect_sum: float
-    """Sum of the effects of all units."""
-    metric_difference: float
-    """Mean clean metric minus the mean metric with the whole site at the baseline."""
-
-    @property
-    def gap(self) -> float:
-        """Error of the quadrature: it goes to 0 with many points, except at the embedding with a zero baseline."""
-        return self.effect_sum - self.metric_difference
 
 
 @checked
@@ -131,6 +113,11 @@ class AttributionGraph:
         """Sites whose scores are all zero: which of their units are kept is arbitrary."""
         return frozenset(site for site in self.inner_sites if not self.node_scores[site].any())
 
+    @cached_property
+    def doubtful_sites(self) -> dict[str, str]:
+        """Sites whose scores do not add up to the metric's change, or repeat another site's, with the reason."""
+        return find_doubtful(self.node_scores, self.completeness, self.inner_sites)
+
     @checked
     def n_units(self, site: str) -> int:
         """Return how many units the activation of a site has, nodes and error units."""
@@ -162,7 +149,7 @@ class AttributionGraph:
         Args:
             kind: ``nodes``: site, unit, score, kept, one row per unit. ``edges``: upstream_site, upstream_unit,
                 downstream_site, downstream_unit, score, one row per edge between kept units. ``sites``: site, units,
-                kept, effect_sum, metric_difference, gap, see `Completeness`.
+                kept, effect_sum, metric_difference, gap, gap_share, verdict, see `Completeness`.
 
         Raises:
             InputError: for another kind.
@@ -173,9 +160,21 @@ class AttributionGraph:
         return tables[kind]()
 
     @checked
-    def top(self, n: Count = 10) -> pd.DataFrame:
-        """Return the n units with the largest absolute score over all sites but the image: site, unit, score."""
-        table = self._nodes().query("site != @INPUT")
+    def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
+        """Return the n units with the largest absolute score: site, unit, score.
+
+        Args:
+            n: How many.
+            site: Where (default: at all sites but the image and `doubtful_sites`, unless all are doubtful).
+
+        Raises:
+            InputError: for a site that is not there.
+        """
+        if site is not None:
+            self.n_units(site)  # which refuses a name that it does not know
+        trusted = [one for one in self.inner_sites if one not in self.doubtful_sites] or self.inner_sites
+        table = self._nodes()
+        table = table[table["site"].isin(trusted if site is None else [site])]
         order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
 
@@ -192,8 +191,9 @@ class AttributionGraph:
         rows = []
         for site in self.sites:
             sums = self.completeness.get(site, unknown)
-            rows.append((site, len(self.node_scores[site]), len(self.kept_units.get(site, ())), *sums, sums.gap))
-        return pd.DataFrame(rows, columns=["site", "units", "kept", "effect_sum", "metric_difference", "gap"])
+            counts = len(self.node_scores[site]), len(self.kept_units.get(site, ()))
+            rows.append((site, *counts, *sums, sums.gap, sums.share, sums.verdict))
+        return pd.DataFrame(rows, columns=_BY_SITE)
 
     def __repr__(self) -> str:
         kept, units = (
@@ -248,6 +248,7 @@ class AttributionGraph:
         return graph
 
 
+_BY_SITE = ["site", "units", "kept", "effect_sum", "metric_difference", "gap", "gap_share", "verdict"]
 _HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance")
 
 
@@ -275,6 +276,15 @@ class Circuit:
         They are those of `edges`, found without a copy of all scores.
         """
         return strongest_edges(self.source.edge_scores, self.edges_per_node, self.any_sign)
+
+    @checked
+    def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes") -> pd.DataFrame:
+        """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
+        if kind == "edges":
+            return self.edges.table()
+        nodes = self.source.to_pandas()
+        kept = nodes[nodes["kept"] & nodes["site"].isin(self.source.inner_sites)]
+        return kept[["site", "unit", "score"]].reset_index(drop=True)
 
     @cached_property
     def graph(self) -> nx.DiGraph:

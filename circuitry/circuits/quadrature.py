@@ -119,6 +119,15 @@ def parse_rule(name: str) -> QuadratureRule:
     return _RULES[kind](int(points))
 
 
+AnyRule = QuadratureRule | str
+"""A rule or its name, which `parse_rule` reads."""
+
+
+def as_rule(rule: AnyRule | None) -> QuadratureRule | None:
+    """Return the rule that is meant; None stays None."""
+    return parse_rule(rule) if isinstance(rule, str) else rule
+
+
 def _checked(points: int) -> int:
     if not 1 <= points <= MOST_POINTS:
         raise InputError(f"A quadrature rule needs 1 to {MOST_POINTS} points, but {points} were asked for.")

@@ -69,6 +69,7 @@ def describe_errors(settings: Mapping[str, Any], completeness: Mapping[str, Any]
         promised = f"{choice['nodes']['error']:.2g} in the mean over sites"
         facts.append(f"error of the rule {promised if _promised(choice, choice['nodes']) else 'not known'}")
     if completeness:
-        site = max(completeness, key=lambda one: abs(completeness[one].gap))
-        facts.append(f"largest completeness gap {completeness[site].gap:.3g} at {site}")
+        site = max(completeness, key=lambda one: abs(completeness[one].share))
+        of = completeness[site]
+        facts.append(f"largest completeness gap {of.share:.0%} of the metric's change at {site}: {of.verdict}")
     return facts

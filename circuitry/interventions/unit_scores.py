@@ -16,6 +16,7 @@ from circuitry.interventions.gated import Gated, with_others
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.given import checked
 
 PATCHING, FISHER = "patching", "fisher"
@@ -40,7 +41,7 @@ def score_units(task: Task, method: str) -> NodeEffects:
     if method == FISHER:
         return _squared_changes(inner)
     everything, n_own = with_others(inner)
-    return _EFFECTS[method](everything.of_some(torch.cat(list(everything.images)), slice(n_own)))
+    return _EFFECTS[method](everything.of_some(torch.cat(list(checked_batches(everything.images))), slice(n_own)))
 
 
 def _squared_changes(task: Task) -> NodeEffects:

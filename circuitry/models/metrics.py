@@ -1,5 +1,6 @@
 """Metrics: embeddings -> one number per image. Any such callable will do; here is the study's."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -11,6 +12,10 @@ from torch import Tensor
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
+
+log = logging.getLogger(__name__)
+UNIT = 0.02
+"""How far the length of a text weight may be from 1, in any precision."""
 
 Metric = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> one number per image [B], each row by itself."""
@@ -92,6 +97,15 @@ def _check(weights: object, label: object) -> None:
         raise InputError(
             f"Text weights are finite, but row {row} of these has a value that is NaN or infinite: look at the text "
             "encoder, or give others."
+        )
+    lengths = weights.detach().float().norm(dim=1)
+    if len(longest := ((lengths - 1).abs() > UNIT).nonzero()):
+        row = int(longest[0])
+        log.warning(
+            "Row %d of the text weights has length %.3g, not 1, so the metric is no cosine: give "
+            "torch.nn.functional.normalize(weights, dim=-1), as clip.text_weights does.",
+            row,
+            float(lengths[row]),
         )
 
 

@@ -18,7 +18,7 @@ from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, Names, checked
+from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.workers import Work
 
 
@@ -119,7 +119,7 @@ class Task:
             yield
 
     @checked
-    def batches(self, rows: int | None = None) -> Iterator[Batch]:
+    def batches(self, rows: Count | None = None) -> Iterator[Batch]:
         """Yield the images in batches of at most ``rows``, and of no more than fit the memory.
 
         Raises:

@@ -1,21 +1,30 @@
 """Images as batches that can be gone through twice, however they come and however large they are."""
 
+import logging
+import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from functools import cache
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
 
-Images = Tensor | Iterable[Tensor]
-"""A tensor [B, 3, H, W] or an iterable of such batches."""
+Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
+"""A tensor [B, 3, H, W]; or an iterable or data set of such batches, of images [3, H, W], or of (images, labels)."""
+
+log = logging.getLogger(__name__)
+LARGEST = 20.0
+"""No normalised image has a larger value: with CLIP's, white is 2.1, and with a standard deviation of 0.05 it is 20."""
 
 
 class ImageBatches:
@@ -62,17 +71,32 @@ class ImageBatches:
 def checked_batches(images: object) -> Iterator[Tensor]:
     """Return the batches of images, which may be empty, each checked to be one when its turn comes.
 
+    Of (images, labels), as a `DataLoader` or a torchvision data set gives them, the images are taken.
+
     Raises:
-        InputError: for anything but floating-point tensors of four dimensions.
+        InputError: for anything but floating-point tensors of three or four dimensions, and for values of pixels.
     """
+    if isinstance(images, Dataset) and isinstance(images, Sized):
+        images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable):
         raise _no_images(images)
     return map(_checked, [images] if isinstance(images, Tensor) else images)
 
 
+def count_batches(images: object, rows: int) -> int | None:
+    """Return how many batches of at most ``rows`` images `ImageBatches` cuts, for a bar; None where reading tells."""
+    batches = [images] if isinstance(images, Tensor) else images
+    if not isinstance(batches, (list, tuple)) or not all(isinstance(one, Tensor) for one in batches):
+        return None
+    return sum(-(-(len(one) if one.dim() == 4 else 1) // rows) for one in batches)
+
+
 def _checked(batch: object) -> Tensor:
+    if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor):
+        batch = batch[0]
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
+    batch = batch[None] if batch.dim() == 3 else batch
     if batch.dim() != 4:
         raise InputError(
             f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
@@ -83,13 +107,30 @@ def _checked(batch: object) -> Tensor:
             f"Images are floating-point numbers, normalised as the model was trained, but {batch.dtype} was given: "
             "prepare them by clip.preprocess."
         )
+    if batch.numel():
+        low, high = map(float, torch.aminmax(batch.detach()))
+        if LARGEST < max(-low, high) < math.inf:
+            raise InputError(
+                f"Images are normalised as the model was trained, but these have values from {low:g} to {high:g}: "
+                "prepare them by clip.preprocess."
+            )
+        if 0 <= low < high <= 1:
+            _name_pixels()
     return batch
+
+
+@cache
+def _name_pixels() -> None:
+    log.warning(
+        "All values of these images lie between 0 and 1, as if they were not normalised: prepare them by "
+        "clip.preprocess, unless the model was trained on such images."
+    )
 
 
 def _no_images(given: object) -> InputError:
     return InputError(
         f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but {type(given).__name__} was "
-        "given: of (image, label) pairs take the images alone, and make other arrays tensors by torch.as_tensor."
+        "given: prepare pictures by clip.preprocess, and make other arrays tensors by torch.as_tensor."
     )
 
 

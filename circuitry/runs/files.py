@@ -17,6 +17,8 @@ from circuitry.runs.given import checked
 LOCKS = ".locks"
 TORN = ".torn-"
 """How the name of a file begins while it is written; a killed process leaves it behind."""
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system without locks says."""
 
 
 @checked
@@ -63,11 +65,11 @@ def _held(path: Path) -> Iterator[Path]:
 
 
 def _lock(file: int) -> None:
-    """Lock an open file; on a file system without locks, go on without."""
+    """Lock an open file; on a file system without locks, go on without: a file is whole there, too."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        if error.errno not in _WITHOUT_LOCKS:
             raise
 
 
@@ -85,6 +87,7 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
 
     Raises:
         filelock.Timeout: when another process holds it and ``wait`` is off.
+        InputError: for a folder on a file system without locks.
     """
     place = folder / LOCKS
     lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
@@ -96,6 +99,13 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
         except (FileNotFoundError, FileExistsError):  # another process removes the locks, before or within mkdir
             if place.is_file():
                 raise
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                raise
+            raise InputError(
+                f"{folder} lies on a disk without locks, so several processes would do the same work there: give a "
+                "folder on another disk."
+            ) from error
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.models.task import Task
-from circuitry.runs.given import Count, Seed, checked
+from circuitry.runs.given import Amount, Count, Seed, checked
 from circuitry.runs.workers import Work
 
 RULES = {
@@ -81,7 +81,7 @@ class PlantedCircuit:
 
 
 @checked
-def planted_convolution(noise: float = 0.02, seed: Seed = 0) -> PlantedCircuit:
+def planted_convolution(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     """Build a convolutional network: red -> above a threshold, green -> saturated; the metric is their weighted sum.
 
     Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a

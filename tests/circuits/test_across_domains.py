@@ -289,3 +289,12 @@ def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
         compare_domains(Lazy(), measures=["wl_kernel"])
     finally:
         gc.enable()
+
+
+def test_graphs_are_taken_as_a_list_and_one_domain_is_refused() -> None:
+    by_key = three_domains()
+    listed = compare_domains(list(by_key.values()))["node_overlap"].values
+    pd.testing.assert_frame_equal(listed, compare_domains(by_key)["node_overlap"].values)
+    alone = [graph for (_, domain), graph in by_key.items() if domain == "real"]
+    with pytest.raises(InputError, match="two"):
+        compare(alone)

@@ -63,8 +63,9 @@ def test_hand_worked_network() -> None:
     # One image: units x0 = (1, 0), x1 = (2, 1), x2 = (3, 1) over its two positions.
     image = torch.tensor([[[[1.0, 0]], [[2, 1]], [[3, 1]]]])
     graph = circuitry.attribute(
-        encoder, image, lambda e: e[:, 0] + 10 * e[:, 1], node_fraction=1.0, rule=midpoint_rule(2), progress=False
+        encoder, image, lambda e: e[:, 0] + 10 * e[:, 1], 1.0, "midpoint-2", progress=False, domain="paper"
     )
+    assert graph.domain == "paper"
     # doubled = (2,0), (4,2), (6,2). m = (6^2 + 2^2) + 10 * 8 = 120.
     # On the path s * doubled the gradient by u0 and u1 is 2 s (6, 2), by u2 it is 10. The midpoint rule is exact for
     # linear integrands: the mean of 2 s is 1. Effects: u0: 2*6 + 0*2 = 12; u1: 4*6 + 2*2 = 28; u2: 80.

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from circuitry import AttributionGraph, InputError
-from circuitry.circuits.budgets import strongest_units
+from circuitry.circuits.budgets import GLOBAL, SAME_SHARE, strongest_units
 from circuitry.circuits.consensus import find_consensus
 from tests.circuits.test_measures import chain, random_graph
 
 PAIRS = (("a", "b"), ("b", "c"))
 
 
-def with_edges(seed: int) -> tuple[AttributionGraph, list[AttributionGraph], dict[tuple[str, str], np.ndarray]]:
+def with_edges(
+    seed: int, budget: str = SAME_SHARE
+) -> tuple[AttributionGraph, list[AttributionGraph], dict[tuple[str, str], np.ndarray]]:
     """Three parts of 2, 3 and 4 images, their whole, and the scores of its edges on each part."""
     rng = np.random.default_rng(seed)
     base = random_graph(seed)
@@ -24,14 +26,18 @@ def with_edges(seed: int) -> tuple[AttributionGraph, list[AttributionGraph], dic
         replace(base, node_scores={s: v[p] for s, v in noisy.items()}, n_images=int(count)) for p, count in enumerate(n)
     ]
     scores = {site: n @ values / 9 for site, values in noisy.items()}
-    kept = strongest_units(scores, 0.4)
-    edges = {pair: rng.normal(size=(3, 4, 4)) for pair in PAIRS}
+    kept = strongest_units(scores, 0.4, budget)
+    edges = {(up, down): rng.normal(size=(3, len(kept[down]), len(kept[up]))) for up, down in PAIRS}
     whole_edges = {pair: np.tensordot(n / 9, values, 1) for pair, values in edges.items()}
-    return replace(base, node_scores=scores, kept_units=kept, edge_scores=whole_edges, n_images=9), parts, edges
+    settings = base.settings | {"budget": budget}
+    whole = replace(base, node_scores=scores, kept_units=kept, edge_scores=whole_edges, n_images=9, settings=settings)
+    return whole, parts, edges
 
 
-def test_stability_is_the_share_of_all_draws_by_enumeration() -> None:
-    whole, parts, edges = with_edges(5)
+@pytest.mark.parametrize("budget", [SAME_SHARE, GLOBAL])
+def test_stability_is_the_share_of_all_draws_by_enumeration(budget: str) -> None:
+    whole, parts, edges = with_edges(5, budget)
+    assert (len(set(map(len, whole.kept_units.values()))) > 1) is (budget == GLOBAL)
     circuit = whole.circuit(2)
     found = find_consensus(circuit, parts, edges)
     n = [2, 3, 4]
@@ -39,11 +45,11 @@ def test_stability_is_the_share_of_all_draws_by_enumeration() -> None:
     held_edges: dict[tuple[str, str], list[list[bool]]] = {pair: [] for pair in PAIRS}
     for draw in itertools.product(range(3), repeat=3):
         total = sum(n[p] for p in draw)
+        drawn = {s: np.sum([n[p] * parts[p].node_scores[s] for p in draw], 0) / total for s in held_units}
+        strongest = strongest_units(drawn, 0.4, budget)
         for site, rows in held_units.items():
-            scores = np.sum([n[p] * parts[p].node_scores[site] for p in draw], 0) / total
-            strongest = set(strongest_units({site: scores}, 0.4)[site].tolist())
-            units = whole.kept_units[site].tolist()
-            rows.append([u in strongest and scores[u] * whole.node_scores[site][u] > 0 for u in units])
+            scores, units = drawn[site], whole.kept_units[site].tolist()
+            rows.append([u in set(strongest[site]) and scores[u] * whole.node_scores[site][u] > 0 for u in units])
         for pair, rows in held_edges.items():
             scores = np.sum([n[p] * edges[pair][p] for p in draw], 0) / total
             cut = replace(whole, edge_scores=whole.edge_scores | {pair: scores}).circuit(2).edge_places[pair]

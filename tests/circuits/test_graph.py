@@ -1,6 +1,7 @@
 """Stored graphs, their tables, and circuits cut out of them."""
 
 import json
+import math
 import os
 import pickle
 from collections.abc import Mapping
@@ -49,6 +50,38 @@ def small_graph(**changes: object) -> AttributionGraph:
 
 def test_the_gap_is_what_the_effects_exceed_the_difference_by() -> None:
     assert Completeness(effect_sum=-0.5, metric_difference=-0.75).gap == 0.25
+
+
+@pytest.mark.parametrize(
+    ("sums", "share", "verdict"),
+    [
+        ((1.05, 1.0), 0.05, "adds up"),
+        ((-0.5, -0.75), 1 / 3, "roughly"),
+        ((-0.671, -0.135), -0.536 / 0.135, "does not add up"),
+        ((0.5, 0.0), math.inf, "does not add up"),
+        ((0.0, 0.0), 0.0, "adds up"),
+        ((math.nan, 1.0), math.nan, "unknown"),
+    ],
+)
+def test_a_gap_is_judged_by_the_change_of_the_metric(sums: tuple[float, float], share: float, verdict: str) -> None:
+    found = Completeness(*sums)
+    assert found.share == pytest.approx(share, nan_ok=True)
+    assert found.verdict == verdict
+
+
+def test_doubtful_sites_are_not_among_the_strongest() -> None:
+    graph = small_graph()
+    assert graph.doubtful_sites == {}
+    wrong = small_graph(completeness={**graph.completeness, "head": Completeness(4.0, 2.0)})
+    assert wrong.doubtful_sites == {"head": "scores miss the metric's change by 100%"}
+    assert set(wrong.top(9)["site"]) == {"conv"}
+    assert wrong.top(1, "head").to_numpy().tolist() == [["head", 1, 3.0]]
+    again = small_graph(node_scores={**graph.node_scores, "head": graph.node_scores["conv"]}, edge_scores={})
+    assert again.doubtful_sites == {"head": "repeats conv"}
+    everywhere = small_graph(completeness=dict.fromkeys(graph.sites, Completeness(4.0, 2.0)))
+    assert len(everywhere.top(99)) == 7
+    with pytest.raises(InputError, match=r"'layer9'.*conv"):
+        graph.top(3, "layer9")
 
 
 # Stored graphs
@@ -226,7 +259,7 @@ def test_a_graph_prints_in_a_line() -> None:
     settings = {"node_rule": "left-10", "baseline": "zero"}
     assert repr(small_graph(settings=settings)) == (
         "AttributionGraph of alarm clock in sketch: 2 sites, 5 of 7 units kept, 7 images, rule left-10, baseline zero, "
-        "largest completeness gap 0.25 at conv"
+        "largest completeness gap 33% of the metric's change at conv: roughly"
     )
     nameless = small_graph(class_name=None, domain=None, settings={}, completeness={})
     assert repr(nameless) == "AttributionGraph of a graph without a name: 2 sites, 5 of 7 units kept, 7 images"
@@ -235,7 +268,7 @@ def test_a_graph_prints_in_a_line() -> None:
 def test_a_circuit_prints_in_a_line() -> None:
     assert repr(small_graph().circuit(1)) == (
         "Circuit of alarm clock in sketch: 2 sites, 5 units, 2 edges (at most 1 into a unit), 7 images, baseline zero, "
-        "largest completeness gap 0.25 at conv"
+        "largest completeness gap 33% of the metric's change at conv: roughly"
     )
 
 
@@ -254,6 +287,14 @@ def test_the_strongest_units_in_a_table() -> None:
     assert len(small_graph().top(99)) == 7  # not those of the image
     with pytest.raises(InputError, match="1 as n, but 0"):
         small_graph().top(0)
+
+
+def test_a_circuit_as_tables() -> None:
+    circuit = small_graph().circuit(1)
+    assert circuit.to_pandas().to_numpy().tolist() == [
+        ["conv", 1, -2.0], ["conv", 3, 1.0], ["head", 0, -1.0], ["head", 1, 3.0], ["head", 2, 2.0]
+    ]  # fmt: skip
+    assert len(circuit.to_pandas("edges")) == circuit.graph.number_of_edges()
 
 
 def test_nodes_and_edges_as_tables() -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
 import circuitry
 from circuitry import Encoder, InputError, class_logit, left_rule
@@ -108,9 +107,8 @@ def test_wrong_types_get_a_sentence(vit: tuple[Encoder, Tensor, Tensor], uncheck
     ):
         with pytest.raises(InputError, match=words):
             make(first, images, last)
-    pairs = DataLoader(TensorDataset(images, torch.zeros(3)), batch_size=2)
     batches: Any = ImageBatches
-    for given, kind in ((pairs, "list"), (images.numpy(), "ndarray"), (iter([np.zeros(3)]), "ndarray"), (None, "None")):
+    for given, kind in ((images.numpy(), "ndarray"), (iter([np.zeros(3)]), "ndarray"), (None, "None")):
         with pytest.raises(InputError, match=f"an iterable of such batches, but {kind}.* was given"):
             list(batches(given, encoder, 2))
 
@@ -163,11 +161,13 @@ def test_a_rule_is_no_name_or_number(vit: tuple[Encoder, Tensor, Tensor], unchec
         for call in (
             lambda rule: AttributionSettings(rule=rule),
             lambda rule: AttributionSettings(edge_rule=rule),
-            lambda rule: circuitry.attribute(encoder, images, metric, rule=rule),
             lambda rule: score_edges(Task(encoder, images, metric), rule=rule),
         ):
             with pytest.raises(InputError, match=r"QuadratureRule as (edge_)?rule, but .* left_rule\(10\) and its"):
                 call(wrong)
+    for given, words in ((cast(Any, 10), "rule.*10"), ("left", "'left'.*left-10")):
+        with pytest.raises(InputError, match=words):
+            circuitry.attribute(encoder, images, metric, rule=given)
 
 
 def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:

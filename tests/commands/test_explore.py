@@ -1,7 +1,6 @@
 """The script of the explorer, on circuits without a model."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,9 @@ def test_only_pages_of_the_run_are_linked(out: str, linked: bool, tmp_path: Path
     assert (tmp_path / "run" / "index.html").is_file() == linked
 
 
-def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(clip: Clip, tmp_path: Path) -> None:
+def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = DomainFolder(write_images(tmp_path))
     rules: dict[str, Any] = {
         "rule": left_rule(1),
@@ -32,9 +33,12 @@ def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(clip:
         "texts": ["a {}."],
     }
     extract(clip, images, tmp_path / "graphs", n_images=2, work=QUIET, baseline="mean-unit", **rules)
-    config = SimpleNamespace(clip=lambda rank: clip, images=lambda: images, work=lambda: QUIET)
-    config.held_out_images, config.known_words = 2, ("fur",)
-    view = command_module("explore").ask_model(config, GraphFolder(tmp_path / "graphs"))
+    module = command_module("explore")
+    given = {"clip": lambda _, rank: clip, "images": lambda _: images, "work": lambda _: QUIET, "known_words": ("fur",)}
+    for name, value in given.items():
+        monkeypatch.setattr(module.Config, name, value, raising=False)
+    config = module.Config(held_out_images=2)
+    view = module.ask_model(config, GraphFolder(tmp_path / "graphs"))
     assert view.baseline == "mean-unit"
     assert view.words == ("axe", "cat", "fur")
     assert len(view.answers) == 4

@@ -60,6 +60,16 @@ def test_edges_and_images_of_other_classes() -> None:
     assert table.loc["minimality (edges)", "n"] == graph.circuit(1).graph.number_of_edges()
 
 
+def test_a_circuit_may_keep_no_unit_of_a_site() -> None:
+    graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.3, budget="global", progress=False)
+    empty = graph_of({site: [] if site == "conv1" else units for site, units in graph.kept_units.items()})
+    assert len({len(units) for units in graph.kept_units.values()}) > 1
+    assert judge_circuit(task_of(), graph)["value"].notna().all()
+    table = judge_circuit(task_of(), empty).set_index("test")
+    assert table.loc["circuit", "value"] == pytest.approx(0, abs=1e-5)  # conv1 is at its baseline
+    assert not table.loc["sufficiency", "holds"]
+
+
 OTHER = planted_convolution(seed=1)
 
 

@@ -33,7 +33,7 @@ def encoder() -> Encoder:
 
 def graph(units: list[int]) -> AttributionGraph:
     scores = {"input": np.zeros(3), "u": np.zeros(3), "embedding": np.zeros(2)}
-    kept = {"input": np.array([0]), "u": np.array(units), "embedding": np.array([0, 1])}
+    kept = {"input": np.array([0]), "u": np.array(units, int), "embedding": np.array([0, 1])}
     return AttributionGraph(tuple(scores), scores, kept, {}, {}, 1)
 
 
@@ -67,6 +67,19 @@ def tasks(
 def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
     keys = zip(table["circuit_domain"], table["image_domain"], strict=True)
     return dict(zip(keys, table[column], strict=True))
+
+
+def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
+    graphs = {("cat", "photo"): graph([0, 1, 2]), ("cat", "sketch"): graph([])}
+    table = transfer_circuits(tasks(), graphs, SCORER)
+    assert cells(table, "faithfulness") == {
+        ("photo", "photo"): 1,
+        ("sketch", "photo"): 0,
+        ("photo", "sketch"): 1,
+        ("sketch", "sketch"): 0,
+    }
+    moved = interchange(tasks(), graphs, SCORER)
+    assert cells(moved, "change")["sketch", "photo"] == pytest.approx(cells(moved, "random_change")["sketch", "photo"])
 
 
 def test_hand_worked_transfer() -> None:

@@ -141,3 +141,10 @@ def test_the_metric_of_one_class_is_none_of_every_class(unchecked: None) -> None
     ready: Any = class_logit(WEIGHTS, 0)
     with pytest.raises(InputError, match="class_logit or class_margin"):
         metric_of_class(ready)
+
+
+def test_weights_of_another_length_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    class_logit(WEIGHTS, 0)
+    assert not caplog.text
+    class_logit(100 * WEIGHTS, 0)
+    assert "length 100" in caplog.text

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from circuitry import Encoder, InputError
-from circuitry.models.tensor_batches import ImageBatches
+from circuitry.models.tensor_batches import ImageBatches, _name_pixels, checked_batches
 from tests.support.towers import make_tower
 
 
@@ -39,10 +41,31 @@ def test_passes_side_by_side_see_the_same() -> None:
 
 def test_what_is_no_batch_is_refused_when_its_turn_comes() -> None:
     batches = ImageBatches(
-        iter([torch.zeros(1, 3, 64, 64), torch.zeros(3, 64, 64)]), Encoder.from_tower(make_tower("resnet")), 4
+        iter([torch.zeros(1, 3, 64, 64), torch.zeros(64, 64)]), Encoder.from_tower(make_tower("resnet")), 4
     )
-    with pytest.raises(InputError, match=r"\[3, 64, 64\]"):
+    with pytest.raises(InputError, match=r"\[64, 64\]"):
         list(batches)
+
+
+@pytest.mark.parametrize("way", ["pairs", "single images", "a data set"])
+def test_images_come_as_people_have_them(way: str) -> None:
+    images = torch.randn(3, 3, 64, 64)
+    ways: dict[str, Any] = {
+        "pairs": DataLoader(TensorDataset(images, torch.zeros(3)), batch_size=2),
+        "single images": list(images),
+        "a data set": TensorDataset(images, torch.zeros(3)),
+    }
+    batches = ImageBatches(ways[way], Encoder.from_tower(make_tower("resnet")), rows=4)
+    assert torch.equal(torch.cat(list(batches)), images)
+
+
+def test_pixels_are_no_normalised_images(caplog: pytest.LogCaptureFixture) -> None:
+    pixels = torch.rand(1, 3, 64, 64)
+    _name_pixels.cache_clear()
+    list(checked_batches(pixels))
+    assert "clip.preprocess" in caplog.text
+    with pytest.raises(InputError, match=r"to 2\d\d.*clip\.preprocess"):
+        list(checked_batches(255 * pixels))
 
 
 def test_whole_numbers_are_no_images() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from circuitry.runs import file_lock, whole_file
+from circuitry.runs import InputError, file_lock, whole_file
 from circuitry.runs.files import LOCKS, TORN, remove_locks, remove_torn
 
 
@@ -88,6 +88,16 @@ def test_a_file_system_without_locks_takes_files(number: int, tmp_path: Path, mo
     assert (tmp_path / "x").read_text() == "new"
     number = errno.EIO
     with pytest.raises(OSError, match="no locks"), whole_file(tmp_path / "x"):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_shared_work_without_locks_is_refused(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match=f"{tmp_path} .*locks"), file_lock(tmp_path, "job"):
         pass
 
 

@@ -138,9 +138,13 @@ def _draw(
         marker = {"color": look.colour, "size": size, "line": {"color": "white", "width": 0.5}}
         points = [node for node in shown if node.kind == kind]
         _draw_nodes(figure, points, layout, name=label, legendgroup=kind, marker=marker)
+    sources = [one.source for one in circuits.values() if isinstance(one, Circuit)]
+    doubtful = {site: reason for source in sources for site, reason in source.doubtful_sites.items()}
     left_out = f"drawn: the {per_site} strongest units of every site, {len(shown):,} of {len(nodes):,} nodes"
-    style.lay_out(figure, title=title, subtitle=left_out if len(shown) < len(nodes) else None, height=760, legend=True)
-    _axes(figure, nodes, sites, layout, kinds)
+    remarks = [left_out] if len(shown) < len(nodes) else []
+    remarks += ["!: scores do not add up to the metric's change, or repeat the site before"] if doubtful else []
+    style.lay_out(figure, title=title, subtitle="; ".join(remarks) or None, height=760, legend=True)
+    _axes(figure, nodes, sites, layout, kinds, doubtful)
     return figure
 
 
@@ -256,14 +260,20 @@ def _draw_nodes(figure: go.Figure, nodes: list[_Node], layout: _Layout, **looks:
 
 
 def _axes(
-    figure: go.Figure, nodes: list[_Node], sites: Sequence[str], layout: _Layout, looks: Mapping[str, _Look]
+    figure: go.Figure,
+    nodes: list[_Node],
+    sites: Sequence[str],
+    layout: _Layout,
+    looks: Mapping[str, _Look],
+    doubtful: Mapping[str, str],
 ) -> None:
     lanes = layout.lanes
     counted = MIDDLE if MIDDLE in looks else ABOVE
     ticks = []
     for site in sites:
         kinds = [node.kind for node in nodes if node.site == site]
-        ticks.append(f"{site}<br>{style.faint(f'{kinds.count(counted)} / {len(kinds)}')}")
+        mark = "!" if site in doubtful else ""
+        ticks.append(f"{site}{mark}<br>{style.faint(f'{kinds.count(counted)} / {len(kinds)}')}")
     columns = {"tickvals": list(range(len(sites))), "range": [-0.4, len(sites) - 0.6]}
     # Labels lean to the left: plotly turns crowded ones to the right and hides the last, which leaves the picture.
     figure.update_xaxes(**columns, ticktext=ticks, showgrid=False, autotickangles=[0, -30, -60, -90])

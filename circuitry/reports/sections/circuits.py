@@ -25,7 +25,7 @@ from circuitry.reports.sections.compared import (
 )
 from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
 
-DRAWN = 4
+CIRCUITS_DRAWN = 4
 """Most circuits that are drawn in the report of one domain."""
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
@@ -110,7 +110,7 @@ def found_report(
 ) -> Report:
     """Return a report that draws circuits one by one, for those of one domain; arguments as `comparison_report`."""
     report = _begun(title, introduction, graphs, images, after_images)
-    for key in list(graphs)[:DRAWN]:
+    for key in list(graphs)[:CIRCUITS_DRAWN]:
         circuit = graphs[key].circuit(edges_per_node, any_sign=any_sign)
         name = " in ".join(key)
         report.section(f"The circuit of {name}")
@@ -120,8 +120,8 @@ def found_report(
             "edges into them.",
         )
         report.table(circuit.source.top(10), "The units with the largest scores; positive ones help.", folded=True)
-    if len(graphs) > DRAWN:
-        report.text(f"{len(graphs) - DRAWN} more circuits are not drawn here.")
+    if len(graphs) > CIRCUITS_DRAWN:
+        report.text(f"{len(graphs) - CIRCUITS_DRAWN} more circuits are not drawn here.")
     return report
 
 

@@ -21,17 +21,16 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES, not_tested
+from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
 from circuitry.study.sections.accuracies import add_accuracy
 
-ENOUGH = 0.5
+WORKS_FROM = 0.5
 """Share of what the whole model does from which on circuits are said to work."""
 QUESTIONS = {
     "selectivity": "Do the circuits tell their class from other classes?",
     "faithfulness": "Do the circuits recover the answer to their class?",
 }
 ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
-CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
-"""Circuits in the table of one size."""
 
 
 def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str) -> None:
@@ -112,9 +111,9 @@ def _ends(table: pd.DataFrame) -> str:
 
 def _works(kept: pd.DataFrame, apart: int) -> str:
     """Answer whether circuits work: in every domain enough, and better than random units, which they are in some."""
-    if (kept["high"] < (HARDLY_ANY if apart else ENOUGH)).all():
+    if (kept["high"] < (HARDLY_ANY if apart else WORKS_FROM)).all():
         return NO
-    if apart == len(kept) and (kept["value"] >= ENOUGH).all():
+    if apart == len(kept) and (kept["value"] >= WORKS_FROM).all():
         return YES
     return PARTLY if apart else UNKNOWN
 
@@ -148,7 +147,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     )
     size = nearest_to_a_tenth(first.fractions)
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
-    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(CIRCUITS)))
+    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(KINDS_OF_CIRCUITS)))
     wide.insert(1, "units kept", size)
     report.table(
         wide,

@@ -5,9 +5,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from circuitry.circuits import AttributionGraph, Circuit
+from circuitry.circuits import AttributionGraph, Circuit, Completeness
 from circuitry.reports.figures import circuit_drawing, circuit_graphs, circuit_pair
 from circuitry.runs import InputError
+from tests.circuits.test_graph import small_graph
 from tests.reports.figures.conftest import SITES
 
 
@@ -150,3 +151,11 @@ def test_circuits_are_drawn_as_their_graphs() -> None:
     assert circuit_drawing(one) == circuit_drawing(one.graph, ["act1", "layer1.0"])
     pairs = [circuit_pair(c, c, SITES, name_a="real", name_b="sketch", title="t") for c in (one, one.graph)]
     assert pairs[0] == pairs[1]
+
+
+def test_doubtful_sites_are_marked() -> None:
+    graph = small_graph(completeness={"head": Completeness(4.0, 2.0)})
+    drawn = circuit_drawing(graph.circuit())
+    ticks = {tick.split("<br>")[0] for tick in drawn.layout.xaxis.ticktext}
+    assert ticks == {"conv", "head!"}
+    assert "!" in drawn.layout.title.subtitle.text

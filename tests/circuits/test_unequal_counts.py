@@ -1,0 +1,96 @@
+"""Circuits of a global budget, whose sites keep unequal numbers of units, some of them none."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from circuitry import Clip, DomainFolder, Encoder, GraphFolder, attribute, compare_domains, extract, left_rule
+from circuitry.cards import unit_cards
+from circuitry.circuits import Extraction, ExtractionSettings
+from circuitry.circuits.order_variants import extract_variants, order_stability, with_fraction
+from circuitry.models import in_components
+from tests.support.assert_same import assert_same
+from tests.support.towers import make_tower
+from tests.support.work import QUIET
+
+RULE = left_rule(2)
+
+
+def total(embedding: torch.Tensor) -> torch.Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+@pytest.mark.parametrize(("tower", "components"), [("resnet", False), ("vit", True)])
+def test_edges_are_those_between_the_same_units_of_all(tower: str, components: bool) -> None:
+    encoder = Encoder.from_tower(make_tower(tower).double())
+    encoder = in_components(encoder) if components else encoder
+    images = torch.randn(1, 3, *encoder.image_size, dtype=torch.float64)
+    sites = encoder.sites[-4:]
+    shared: dict[str, Any] = {"rule": RULE, "sites": sites, "baseline": "zero", "progress": False}
+    every = attribute(encoder, images, total, 1.0, **shared)
+    n_units, order = sum(map(len, every.node_scores.values())), every.kept_units
+    cuts = [attribute(encoder, images, total, k / n_units, budget="global", **shared) for k in (2, 8)]
+    assert min(map(len, cuts[0].kept_units.values())) == 0
+    for cut in cuts:
+        assert set(cut.edge_scores) == set(every.edge_scores)
+        places = {site: np.argsort(order[site])[units] for site, units in cut.kept_units.items()}
+        expected = {pair: every.edge_scores[pair][np.ix_(places[pair[1]], places[pair[0]])] for pair in cut.edge_scores}
+        found, by_all = (np.concatenate([s.ravel() for s in scores.values()]) for scores in (cut.edge_scores, expected))
+        if len(found):
+            assert_same(found, by_all, at_least=1e-12)
+    assert len(found)
+
+
+@pytest.fixture(scope="module")
+def extraction(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Extraction:
+    """A finished extraction of two classes in two domains, with a global budget of few units."""
+    folder, rng = tmp_path_factory.mktemp("unequal"), np.random.default_rng(0)
+    for domain in ("real", "sketch"):
+        for name in ("axe", "cat"):
+            (folder / "images" / domain / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = rng.integers(0, 256, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "images" / domain / name / f"{i}.png")
+    sites = clip.encoder.sites[-4:-1]
+    settings = ExtractionSettings(node_fraction=0.02, budget="global", rule=RULE, sites=sites, n_images=2, parts=2)
+    found = Extraction(clip, DomainFolder(folder / "images"), folder / "run", settings)
+    found.run(QUIET)
+    return found
+
+
+def test_comparisons_and_their_chance(extraction: Extraction) -> None:
+    graphs = GraphFolder(extraction.out)
+    counts = [len(units) for graph in graphs.values() for units in graph.kept_units.values()]
+    assert min(counts) == 0 < max(counts)
+    found = compare_domains(graphs, measures=["node_overlap", "edge_jaccard"])["node_overlap"]
+    values = found.values.dropna()
+    assert values["value"].between(0, 1).all()
+    assert found.chance.dropna()["value"].between(0, 1).all()
+
+
+def test_variants_are_cut_by_the_budget_over_all_sites(extraction: Extraction, tmp_path: Path) -> None:
+    variants = extract_variants(extraction, 1, QUIET)["metric", "margin"]
+    (name,) = {name for name, _ in variants}
+    asked: dict[str, Any] = {"metric": "margin", "budget": "global", "node_fraction": 0.02, "rule": RULE, "parts": 2}
+    asked |= {"sites": extraction.settings.sites, "n_images": 2, "work": QUIET, "classes": [name]}
+    plain = extract(extraction.clip, extraction.images, tmp_path / "margin", **asked)
+    for key, graph in variants.items():
+        cut = with_fraction(graph, 0.02, "global")
+        assert {site: units.tolist() for site, units in cut.kept_units.items()} == {
+            site: units.tolist() for site, units in plain[key].kept_units.items()
+        }
+    table = order_stability(GraphFolder(extraction.out), {("metric", "margin"): variants}).table
+    assert "metric" in set(table["varied"])
+
+
+def test_cards_of_sites_where_no_circuit_keeps_a_unit(extraction: Extraction, tmp_path: Path) -> None:
+    graphs = GraphFolder(extraction.out)
+    few: dict[str, Any] = {"top": 2, "bins": 3, "exact_images": 1, "exact_units": 1, "vocabulary": ["red", "blue"]}
+    cards = unit_cards(extraction.clip, extraction.images, graphs, tmp_path / "cards", work=QUIET, **few)
+    kept = {(s, int(unit)) for graph in graphs.values() for s in graph.sites for unit in graph.kept_units[s]}
+    assert set(cards.units()) == kept
+    assert cards.card(*cards.units()[0]).title
