@@ -30,7 +30,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.narrowing import narrowest
@@ -39,6 +38,7 @@ from circuitry.models.stages import NarrowStage
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 from circuitry.runs.turns import TurnLock
 
 CACHED_BYTES = 2**27
@@ -78,7 +78,7 @@ def edge_effects(
     positions: dict[tuple[str, str], int] = {}
     count = 0
     total = (count_batches(task.images, rows_that_fit(encoder, task.work.memory_gib)) or 0) * len(narrow) or None
-    with tqdm(total=total, desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
+    with Bar(total=total, desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in narrow})

@@ -125,7 +125,7 @@ class FaithfulnessCurve:
         return self._tidy(found, columns, reading.reason)
 
     def areas(self) -> pd.DataFrame:
-        """Return CPR (area under faithfulness) and CMD (area of |1 - faithfulness|) of circuit and random units.
+        """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
 
         Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
         MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, ranking,

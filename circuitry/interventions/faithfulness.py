@@ -11,7 +11,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
-from tqdm import tqdm
 
 from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
 from circuitry.circuits.edges import Edges
@@ -33,6 +32,7 @@ from circuitry.models.modes import own_modes
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Natural, Seed, Share, checked, one_of
+from circuitry.runs.progress import Bar
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
@@ -179,7 +179,7 @@ def measure_each(
     """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all."""
     left, parts = iter(circuits), list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
-    with tqdm(total=total, desc=what, unit="circuit", disable=not task.work.progress) as bar:
+    with Bar(total=total, desc=what, unit="circuit", disable=not task.work.progress) as bar:
         while some := list(islice(left, AT_ONCE)):
             parts.append(measure_metric(quiet, some)[0])
             bar.update(len(some))

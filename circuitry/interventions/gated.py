@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.interventions.circuit_sets import KeptUnits
@@ -29,6 +28,7 @@ from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches, count_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE, checked
+from circuitry.runs.progress import Bar
 
 Kept = KeptUnits | Edges | EdgeMasks
 """What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
@@ -52,7 +52,7 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
     """
     gated, kept = _gated(task, circuits)
     found, n_batches = list[Tensor](), count_batches(task.images, gated.rows)
-    with task.running(), tqdm(desc="circuits", unit="circuit", disable=not task.work.progress) as bar:
+    with task.running(), Bar(desc="circuits", unit="circuit", disable=not task.work.progress) as bar:
         for batch in task.batches(gated.rows):
             clean = batch.clean([gated.start, *gated.sites])
             ends = batch.ends({site: clean[site] for site in gated.sites})

@@ -15,12 +15,13 @@ smallest size that reaches it is searched, each method by the same bisection of 
 All but the last rank units one by one; ``AblationSettings.budget`` shares a circuit out over the sites (`budgets`). A
 mask has counts of its own, which the budget ``learned`` gives the other methods.
 
-Which to take, by ``circuitry scoreboard`` (tables: ``experiments/results/scoreboard``): masks, the default, where
-a circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
-included; the gradient, where single units are to be ranked as exact patching would, at the least cost. `extract` keeps
-the site path, since it alone scores edges, and none of the other rankings gives circuits that work better. Masks are
-not the only circuit that works: two seeds are more alike than other images or domains, yet not the same, and a mask is
-to be read beside that ceiling (``experiments/shared_masks.py``).
+Which to take, by ``circuitry scoreboard`` (tables: ``experiments/results/scoreboard``): masks, the default, where a
+circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
+rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
+units are to be ranked as exact patching would, at the least cost. `extract` keeps the site path, since it alone scores
+edges, and no other ranking gives circuits that work clearly better. Masks are not the only circuit that works: two
+seeds are more alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
+(``experiments/shared_masks.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -45,10 +46,18 @@ from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Share, checked
+from circuitry.runs.given import SOME, Condition, Share, checked
 
 MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
+Selectivity = Annotated[
+    float,
+    Condition(
+        f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]",
+        lambda target: None if 0 < target <= MOST_SELECTIVE else str(target),
+        "write 0.8 for 80 %",
+    ),
+]
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""
 
@@ -65,7 +74,7 @@ def find_circuit(
     *,
     method: str = LEARNED,
     size: Share | None = None,
-    selectivity: float | None = None,
+    selectivity: Selectivity | None = None,
     masks: MaskSettings = MaskSettings(),
     settings: AblationSettings = AblationSettings(),
 ) -> FoundCircuit:
@@ -106,11 +115,7 @@ def find_circuit(
             "Selectivity compares images of the class with others, but the task has no others: make it with "
             "Task(..., others=), or give a size="
         )
-    if selectivity is None or not 0 < selectivity <= MOST_SELECTIVE:
-        raise InputError(
-            f"A selectivity is a share of the model's own, in (0, {MOST_SELECTIVE:g}], but {selectivity} was given: "
-            "write 0.8 for 80 %."
-        )
+    assert selectivity is not None  # there is no size
     return _bisect(task, selectivity, _proposer(task, method, masks, settings), settings)
 
 

@@ -13,7 +13,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, pairwise
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import Timeout
-from tqdm import tqdm
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks, remove_torn, whole_file
 from circuitry.runs.given import Natural, checked
 from circuitry.runs.manifest import claim
+from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import ALONE, Rank
 
@@ -101,7 +101,7 @@ class JobFolder:
         prepare: Callable[[Job], Any] = lambda job: (),
         rank: Rank = ALONE,
         most: Natural | None = None,
-        only: Collection[Job] | None = None,
+        only: Sequence[Job] | None = None,
         sizes: Mapping[Job, int] | None = None,
         progress: str | None = None,
         unit: str = "job",
@@ -135,7 +135,7 @@ class JobFolder:
         damaged = {job for job in todo if self._record(job).is_file()}
         order = rank.order(todo)
         size = sizes or dict.fromkeys(todo, 1)
-        with tqdm(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
+        with Bar(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
             for job, inputs in chain(self._claimed(order, prepare), self._waited_for(order, damaged, prepare)):
                 started = time.perf_counter()
                 if inputs is not None:
