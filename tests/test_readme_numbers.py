@@ -1,4 +1,4 @@
-"""Numbers in README and experiments/RESULTS.md are what their committed tables give, rounded as in the text.
+"""Numbers in README, documentation and experiments/RESULTS.md are what their committed tables give, rounded as there.
 
 `CLAIMS` holds phrases of the text with a place for each number, and how the numbers come from the tables. Where a
 phrase or a table changes alone, the text lacks what the table makes. To change a phrase, change it here, too.
@@ -13,7 +13,7 @@ import pytest
 
 from circuitry.comparison.statistics import mean_interval
 from circuitry.study import smallest_sizes
-from tests.support.committed_tables import DOCS, interval, one, rows, span, table
+from tests.support.committed_tables import DOCS, RESULTS_PAGE, ROOT, interval, one, rows, span, table
 
 Numbers = Callable[[], Iterable[object]]
 
@@ -870,7 +870,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
             *related("cka", "alone", "rho", "p_holm"),
         ),
     ),
-    ("on RN50 its edges are {:.0f} times as fast as the whole tower", lambda: [faster("edges")]),
+    (
+        "On RN50 its edges are {:.0f} times as fast as one run of the whole tower for each point and unit",
+        lambda: [faster("edges")],
+    ),
     (
         "scores all RN50 nodes {:.0f} times as fast as the study's site path ({:.2f} against {:.1f} s)",
         lambda: (
@@ -929,6 +932,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
 ]
 
 
+OF_THE_EXAMPLE = {"40"}
+"""Percentages of README's example, which its own test runs."""
+
+
 def in_one_line(text: str) -> str:
     """Return a text with single spaces, and hyphens for minus signs."""
     return re.sub(r"\s+", " ", text.replace("\N{MINUS SIGN}", "-"))
@@ -938,3 +945,11 @@ def in_one_line(text: str) -> str:
 def test_readme_says_what_the_tables_give(phrase: str, numbers: Numbers) -> None:
     said = re.sub(r"-(0\.0+)(?!\d)", r"\1", phrase.format(*numbers()))  # no minus zero
     assert said in in_one_line(DOCS), f"neither README nor RESULTS says: {said}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/limits.md"])
+def test_pages_quote_numbers_that_the_results_have(page: str) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    measured = set(re.findall(r"(?<![\d.])-?\d+\.\d\d+", prose)) | set(re.findall(r"(\d+)(?= %)", prose))
+    known = set(re.findall(r"-?\d+(?:\.\d+)?", RESULTS_PAGE)) | OF_THE_EXAMPLE
+    assert sorted(measured - known) == []
