@@ -647,6 +647,11 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
+        "takes {:.0f} % [{:.0f}, {:.0f}] of the units that compute by masks, {:.0f} to {:.0f} % by rankings with "
+        "one cut",
+        lambda: (*by_masks("efficientnet_body"), *by_budget("efficientnet_body", "global")),
+    ),
+    (
         "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "
         "toy model with {:.0f} % and {:.0f} to {:.0f} %. With the same share of every site rankings need {:.0f} to "
         "{:.0f} % and {:.0f} to {:.0f} %. Give masks many images of the class: with ten instead of six they need "
