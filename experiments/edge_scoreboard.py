@@ -24,7 +24,7 @@ The protocol, fixed before selectivity on unseen images was looked at:
 4. The size that reaches a target is the smallest from which on all sizes of the grid reach it; 1 where none does.
 5. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
 
-    python experiments/edge_scoreboard.py --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
+    python experiments/edge_scoreboard.py      # vit-tiny, on the images of the quickstart
 """
 
 import json
@@ -70,8 +70,6 @@ class Config(QuickstartModel):
 
     model: str = "vit-tiny"
     """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
-    checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
     out: Path = Path("runs/edge-scoreboard")
     """Folder of tables and report."""
     results: Path | None = None

@@ -127,13 +127,8 @@ def transfers(column: str) -> tuple[float, float]:
 
 
 RANKINGS = ["site-path", "input-path", "gradient", "patching"]
+RANKED = [*RANKINGS, "fisher"]
 STUDIED = {"baseline": "mean", "metric": "margin"}
-
-
-def at_sizes(method: str | list[str], circuit: str, model: str = "efficientnet") -> list[tuple[float, float]]:
-    """Return the span of selectivities over methods at every size in README's table."""
-    found = rows(f"scoreboard/{model}/curves", measure="selectivity", circuit=circuit, method=method, **STUDIED)
-    return [span(found.loc[found["size"].round(6) == size, "value"]) for size in (0.2, 0.4, 0.6, 0.75, 0.9)]
 
 
 def board(method: str | list[str], what: str, model: str = "efficientnet") -> pd.DataFrame:
@@ -176,10 +171,21 @@ def in_body(method: str, budget: str) -> list[float]:
     return [value for pair in zip(*by_size, strict=True) for value in pair]
 
 
-def body_size(model: str, method: str, budget: str) -> list[float]:
-    """Return the size for a selectivity of 0.8, with its interval, in percent."""
-    named = {"method": method, "budget": budget, "what": "size for 0.8, kept"}
-    return [100 * value for value in interval(f"scoreboard/{model}_body/summary", **named, **STUDIED)]
+def by_budget(model: str, budget: str) -> tuple[float, float]:
+    """Return the span over rankings of the size for a selectivity of 0.8, in percent."""
+    what = "size for 0.8, kept"
+    return span(100 * rows(f"scoreboard/{model}/summary", budget=budget, what=what, method=RANKED, **STUDIED)["value"])
+
+
+def selectivity(size: float, method: str | list[str]) -> pd.DataFrame:
+    named = {"measure": "selectivity", "circuit": "kept", "method": method, **STUDIED}
+    return rows("scoreboard/efficientnet_body/curves", size=size, **named)
+
+
+def sizes_by_class(method: str) -> list[float]:
+    """Return the size for a selectivity of 0.8 of every class, the smallest first, in percent."""
+    found = rows("scoreboard/efficientnet_body/by_class", method=method, what="size for 0.8, kept", **STUDIED)
+    return sorted(100 * found["value"])
 
 
 def edges_for(methods: list[str], circuit: str) -> tuple[float, float]:
@@ -205,14 +211,6 @@ def overlaps(method: str) -> list[float]:
 
 def judged(method: str) -> list[float]:
     return [float(board(method, what)["value"].iloc[0]) for what in ("rank correlation", "seconds")]
-
-
-def masks() -> list[float]:
-    """Return the selectivities of learned masks at every size in README's table, of the first two with intervals."""
-    found = rows("scoreboard/efficientnet/curves", measure="selectivity", circuit="kept", method="learned", **STUDIED)
-    columns = zip(*(found[name] for name in ("size", "value", "low", "high")), strict=True)
-    at_size = {round(size, 6): list(numbers) for size, *numbers in columns}
-    return [*at_size[0.2], *at_size[0.4], *(at_size[size][0] for size in (0.6, 0.75, 0.9))]
 
 
 def into_attention() -> tuple[float, float]:
@@ -629,32 +627,40 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "(rank correlation of selectivity {:.2f} to {:.2f}, Mantel p {:.2f} to {:.2f})",
         lambda: (*transfers("rho"), *transfers("p")),
     ),
-    (
-        "| learned masks | {:.2f} [{:.2f}, {:.2f}] | {:.2f} [{:.2f}, {:.2f}] | {:.2f} | {:.2f} | {:.2f} |",
-        masks,
+    *(
+        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 8) + " |", partial(in_body, *contestant))
+        for named, contestant in IN_BODY.items()
     ),
     (
-        "exact patching) | {:.2f} | {:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} |",
+        "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings with "
+        "one cut over all sites, {:.0f} to {:.0f} % with the same share of every site. Masks lead up to two thirds of "
+        "the units (at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f})",
         lambda: (
-            *map(alike, at_sizes(RANKINGS, "kept")[:2]),
-            *(v for each in at_sizes(RANKINGS, "kept")[2:] for v in each),
+            *by_masks("efficientnet_body"),
+            *by_budget("efficientnet_body", "global"),
+            *by_budget("efficientnet_body", "same-share"),
+            *selectivity(0.4, "learned")[["value", "low", "high"]].iloc[0],
+            selectivity(0.4, RANKED)["value"].max(),
         ),
     ),
     (
-        "| random units | {:.2f} | {:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} |",
+        "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %",
+        lambda: [sizes_by_class("learned")[place] for place in (0, 1, 7)],
+    ),
+    (
+        "it takes {:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings with one cut over all sites, "
+        "{:.0f} to {:.0f} % with the masks' counts and {:.0f} to {:.0f} % with the same share",
         lambda: (
-            *map(alike, at_sizes(RANKINGS, "random")[:2]),
-            *(v for each in at_sizes([*RANKINGS, "learned"], "random")[2:] for v in each),
+            *by_masks("toy_body"),
+            *(percent for budget in ("global", "learned", "same-share") for percent in by_budget("toy_body", budget)),
         ),
     ),
     (
-        "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings; "
-        "{:.0f} % and {:.0f} to {:.0f} % on the toy model, {:.0f} % [{:.0f}, {:.0f}] and {:.0f} to {:.0f} % on emoji",
+        "{:.0f} % [{:.0f}, {:.0f}] by masks and {:.0f} to {:.0f} % by rankings on EfficientNet-Lite0, {:.0f} % "
+        "[{:.0f}, {:.0f}] and {:.0f} to {:.0f} % on emoji",
         lambda: (
             *by_masks("efficientnet"),
             *size_for(RANKINGS),
-            by_masks("toy")[0],
-            *size_for(RANKINGS, "toy"),
             *by_masks("emoji"),
             *size_for(RANKINGS, "emoji"),
         ),

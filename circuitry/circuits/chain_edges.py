@@ -30,14 +30,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.narrowing import narrowest
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 from circuitry.runs.turns import TurnLock
 
 CACHED_BYTES = 2**27
@@ -76,7 +77,8 @@ def edge_effects(
     sums = {(up, down): np.zeros((len(kept[down]), len(kept[up]))) for up, down in pairwise(inner)}
     positions: dict[tuple[str, str], int] = {}
     count = 0
-    with tqdm(desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
+    total = (count_batches(task.images, rows_that_fit(encoder, task.work.memory_gib)) or 0) * len(narrow) or None
+    with Bar(total=total, desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in narrow})

@@ -78,8 +78,8 @@ def extract(
         >>> graphs = extract(clip, DomainFolder("DomainNet"), "runs/rn50", n_images=50, texts="own-style")
         >>> compare(graphs, measure="node_overlap")
     """
-    rules: dict[str, Any] = {name: as_rule(settings[name]) for name in ("rule", "edge_rule") if name in settings}
-    asked = ExtractionSettings(n_images=n_images, seed=seed, **settings | rules)
+    settings |= {name: as_rule(settings[name]) for name in ("rule", "edge_rule") if name in settings}
+    asked = ExtractionSettings(n_images=n_images, seed=seed, **settings)
     extraction = Extraction(clip, images, Path(out), asked, classes, domains)
     extraction.run(work)
     return GraphFolder(out)

@@ -14,14 +14,15 @@ so only there do effects sum to the metric's change; at other sites judge it by 
 from collections import defaultdict
 
 import numpy as np
-from tqdm import tqdm
 
 from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.nodes import NodeEffects, clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.given import checked
+from circuitry.runs.progress import Bar
 
 
 @checked
@@ -44,7 +45,9 @@ def image_path_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
     sites = task.sites
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(()))
     moved, count = 0.0, 0
-    for batch in tqdm(task.batches(), desc="image path", unit="batch", disable=not task.work.progress, leave=False):
+    hidden, rows = not task.work.progress, rows_that_fit(task.encoder, task.work.memory_gib)
+    n_batches = count_batches(task.images, rows)
+    for batch in Bar(task.batches(), "image path", n_batches, unit="batch", disable=hidden, leave=False):
         end = batch.ends({INPUT: batch.images})[INPUT]
         clean, first, value = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
         gradients = {site: a.new_zeros(()) for site, a in clean.items()}

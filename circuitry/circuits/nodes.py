@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.metrics import Metric, checked_metric, metric_name
 from circuitry.models.task import Batch, Task
-from circuitry.models.tensor_batches import rows_that_fit
+from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     rows = rows_that_fit(encoder, task.work.memory_gib)
-    with tqdm(desc="nodes", unit="site", disable=not task.work.progress, leave=False) as bar:
+    total = (count_batches(task.images, rows) or 0) * len(sites) or None
+    with Bar(total=total, desc="nodes", unit="site", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean, first, value = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
             ends, effects = batch.ends(clean), dict[str, Tensor]()

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.circuit_settings import EDGE_METHODS, SQUARED
 from circuitry.circuits.corrections import backward_passes, over_passes
@@ -40,7 +39,9 @@ from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_run import run_gated
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import count_batches
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
@@ -231,7 +232,8 @@ def clean_and_baseline(
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Yield the clean activations and those at the baseline, of as many images as fit; the task's gradients run."""
     at_once = images_at_once(stream, len(stream.readers), task.work.memory_gib, n_patterns)
-    with tqdm(desc="edges", unit="image", disable=not task.work.progress, leave=False) as bar:
+    total = count_batches(task.images, rows=1)
+    with Bar(total=total, desc="edges", unit="image", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches(at_once):
             with torch.no_grad():
                 clean = batch.clean(stream.sites)

@@ -19,7 +19,7 @@ circuits are kept at all sites at once, look at selectivity before faithfulness.
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
     circuitry explore --comparisons runs/transfer/comparisons    # transfer in the explorer
-    circuitry check --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+    circuitry check --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
         --circuits runs/domainnet/circuits --out runs/domainnet/faithfulness
     torchrun --nproc-per-node 8 -m circuitry check --device cuda ...    # the curves on eight GPUs
 """
@@ -49,6 +49,7 @@ from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
+from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
 from circuitry.study import QuickstartModel, planted_attention, planted_convolution, score_methods
 from circuitry.study.planted import RULES
@@ -101,11 +102,12 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
         return CausalChecks(self.clip(rank), self.images(), GraphFolder(self.circuits), self)
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Measure, write, and say where the report is."""
     if config.share_out(partial(measure_share, config), config.folder / "jobs"):
         write = write_transfer if config.transfer else write_faithfulness
-        write(config, config.checks())
+        return write(config, config.checks())
+    return None
 
 
 def measure_share(config: Config, work: Work) -> None:
@@ -123,7 +125,7 @@ def measure_curves(
     return extract(config.folder / "all-sites"), one_by_one(config.folder / "one-site")
 
 
-def write_faithfulness(config: Config, checks: CausalChecks) -> None:
+def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     """Compare the rules, and write the report with its tables."""
     work = config.work()
     curves, alone = measure_curves(config, checks, work)
@@ -157,7 +159,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> None:
     add_methods(report, rules, planted)
     images, maps = checks.pixels(*shown, work=work)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
-    write(config, checks, report, tables)
+    return write(config, checks, report, tables)
 
 
 def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:
@@ -208,7 +210,7 @@ def measure_transfer(config: Config, checks: CausalChecks, work: Work) -> dict[s
     return checks.extract_transfer(config.folder, one_site=config.one_site, work=work)
 
 
-def write_transfer(config: Config, checks: CausalChecks) -> None:
+def write_transfer(config: Config, checks: CausalChecks) -> Written:
     """Set transfer beside structural similarity, and write the report with its tables."""
     found = measure_transfer(config, checks, config.work())
     transfer, exchanged = found["transfer"], found["interchange"]
@@ -234,11 +236,11 @@ def write_transfer(config: Config, checks: CausalChecks) -> None:
     add_transfer(report, transfer, similarity, marks, choose_sites(first))
     add_interchange(report, exchanged, marks)
     small = [name for name in tables if name != "transfer"]
-    write(config, checks, report, tables, small, compared(transfer))
+    return write(config, checks, report, tables, small, compared(transfer))
 
 
 def compared(transfer: pd.DataFrame) -> dict[str, Comparison]:
-    """Return transfer as comparisons, which explore.py shows; none where the model has no lead over the baseline."""
+    """Return transfer as comparisons, which the explorer shows; none where the model has no lead over the baseline."""
     alone = transfer[transfer["sites"] != "all"]
     transfer = alone if len(alone) else transfer
     known = matrices(transfer).notna().any()
@@ -269,8 +271,8 @@ def write(
     tables: dict[str, pd.DataFrame],
     small: Sequence[str] | None = None,
     comparisons: Mapping[str, Comparison] | None = None,
-) -> None:
+) -> Written:
     """Write the report, its tables and comparisons, and say where they are."""
     listings = listings_of_records(record for key in checks.chosen.keys for record in checks.chosen.own(key))
     provenance = checks.provenance
-    print(write_results(report, tables, config.folder, config.results, provenance, small, listings, comparisons))
+    return write_results(report, tables, config.folder, config.results, provenance, small, listings, comparisons)

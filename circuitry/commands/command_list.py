@@ -1,5 +1,6 @@
 """The names of the command ``circuitry``, in groups, with a line of help each. No torch."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ class Command(NamedTuple):
 
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command("start here", "the whole study in miniature, on drawn images"),
+    "info": Command("start here", "versions, devices and caches, and what is missing"),
+    "find": Command("circuits", "which units recognise one class, and are they enough?"),
     "compare": Command("circuits", "are the circuits of my model shared between the domains of my images?"),
     "check": Command("circuits", "do circuits recover the answer, and in other domains, too?"),
     "scoreboard": Command("circuits", "which way to find circuits works best on my model?"),
@@ -27,6 +30,7 @@ COMMANDS: Mapping[str, Command] = {
     "mixtures": Command("models", "write tables of training images: which domains see which classes"),
     "train": Command("models", "train a CLIP"),
     "train-supervised": Command("models", "train a classifier in place of a CLIP"),
+    "evaluate": Command("models", "how accurate is a checkpoint, or every checkpoint of a run?"),
     "generalization": Command("the ICML study", "what must a model have seen to recognise new classes of a domain?"),
     "features-over-settings": Command("the ICML study", "do models that saw more share more features?"),
     "study": Command("the ICML study", "the whole study as one plan"),
@@ -38,3 +42,26 @@ COMMANDS: Mapping[str, Command] = {
 def module_of(name: str) -> str:
     """Return the name of the module of a command."""
     return f"circuitry.commands.{name.replace('-', '_')}_command"
+
+
+def completion_script(pages: Mapping[str, str]) -> str:
+    """Return a script for bash that completes the names of commands, and their options, by their help pages."""
+    cases = [f'    {name}) words="{" ".join(options_of(page))}" ;;' for name, page in pages.items()]
+    return "\n".join(
+        [
+            "_circuitry() {",
+            '  local words="" current="${COMP_WORDS[COMP_CWORD]}"',
+            f'  if [ "$COMP_CWORD" = 1 ]; then words="{" ".join(pages)} --help --version"',
+            '  elif [ "${current:0:1}" = - ]; then case "${COMP_WORDS[1]}" in',
+            *cases,
+            "  esac; fi",
+            '  COMPREPLY=($(compgen -W "$words" -- "$current"))',
+            "}",
+            "complete -o bashdefault -o default -F _circuitry circuitry clip-circuitry",
+        ]
+    )
+
+
+def options_of(page: str) -> list[str]:
+    """Return the options that a help page lists."""
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]", page)))

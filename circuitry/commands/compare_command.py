@@ -5,7 +5,7 @@ they exist): finds the circuit of every class in every domain and of parts of th
 between domains, and writes tables and one HTML report. A second run with the same settings goes on where the
 first one stopped.
 
-    circuitry compare --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+    circuitry compare --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
         --classes axe lion pizza --n-images 50 --out runs/domainnet
     torchrun --nproc-per-node 8 -m circuitry compare --device cuda ...      # eight GPUs
     circuitry compare --cluster slurm --jobs 32 --device cuda ... # an array of SLURM jobs
@@ -36,6 +36,7 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.reports.sections.circuits import (
     circuit_findings,
     comparison_report,
@@ -112,16 +113,16 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         return ShuffledImages(self.data, split, first=self.held_out, domains=self.domains, classes=self.classes)
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Extract, compare, write; print where the report is."""
     images = config.images()
     config = spelt_as_in(images, config)
     check_names(config, images)
     if config.dry_run:
         estimate(planned(config, config.work()), config.work())
-        return
+        return None
     if not config.share_out(partial(extract_share, config), config.out / "jobs"):
-        return
+        return None
     graphs = GraphFolder(config.out / "circuits")
     if not graphs:
         raise InputError(f"No circuit was found: none of the {len(images)} images in {images.root} can be read.")
@@ -134,7 +135,7 @@ def main(config: Config) -> None:
     tables |= {} if accuracy is None else {"accuracy": accuracy}
     tables |= {measure: curves_by_domain(curves, measure) for measure in CURVE_MEASURES} if curves else {}
     provenance = {
-        "weights": config.weights_file or config.pretrained,
+        "weights": config.checkpoint or config.pretrained,
         "data": config.data,
         "sae": list(config.sae),
         **graphs.settings,
@@ -142,7 +143,7 @@ def main(config: Config) -> None:
     }
     looked_at = listings_of(images, config.n_images, config.seed)
     small = [name for name, table in tables.items() if len(table) <= SMALL]
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons))
+    return write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons)
 
 
 def spelt_as_in(images: DomainFolder, config: Config) -> Config:

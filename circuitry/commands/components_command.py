@@ -9,7 +9,7 @@
 
 That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
 
-    circuitry components --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
+    circuitry components      # vit-tiny, on the images of the quickstart
     circuitry components --model ViT-B-32 --pretrained openai --data DomainNet --out runs/components
 """
 
@@ -38,6 +38,7 @@ from circuitry.data import ImageRecord, readable
 from circuitry.models import ResidualStream, Task, image_batches, mean_baseline
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import component_heatmap, position_heatmap
+from circuitry.reports.page import Written
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.runs import Work, versions
 from circuitry.study import QuickstartModel, mean_ablation_accuracy
@@ -53,8 +54,6 @@ class Config(QuickstartModel):
 
     model: str = "vit-tiny"
     """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
-    checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
     out: Path = Path("runs/components")
     """Folder of tables and report."""
     results: Path | None = None
@@ -82,7 +81,7 @@ class Shown(NamedTuple):
     picture: np.ndarray
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written:
     """Measure, write, and say where the report is."""
     clip, images = config.clip(), config.images()
     stream = ResidualStream.of(clip.encoder)
@@ -95,7 +94,7 @@ def main(config: Config) -> None:
     tables = {"direct_effects": effects, "mean_ablation": accuracy, "texts": texts}
     report = write_report(clip, tables, shown)
     provenance = {"model": clip.name, "model_digest": clip.digest, "seed": config.seed, **versions()}
-    print(write_results(report, tables, config.out, config.results, provenance))
+    return write_results(report, tables, config.out, config.results, provenance)
 
 
 def look(config: Config, clip: Clip, images: DomainFolder) -> Looked:

@@ -2,13 +2,18 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 import circuitry
-from circuitry.commands.command_list import COMMANDS, module_of
+from circuitry.commands.command_list import COMMANDS, completion_script, module_of
+from circuitry.commands.help_pages import help_page
 from circuitry.data.names import unknown_name
-from circuitry.runs.command_line import run_script
+from circuitry.runs.command_line import GENERAL_HELP, run_script
 
-USAGE = "usage: circuitry COMMAND [OPTIONS]    (circuitry COMMAND --help lists the options)"
+USAGE = """usage: circuitry COMMAND [OPTIONS]
+       circuitry COMMAND --help    lists the options
+       circuitry --completion      prints what completes commands and options in bash:
+                                   source <(circuitry --completion)"""
 
 
 def run_command() -> None:
@@ -21,13 +26,29 @@ def run_command() -> None:
         print(list_of_commands())
     elif name == "--version":
         print(f"circuitry {circuitry.__version__}")
+    elif name == "--completion":
+        print(completion_script({name: help_page(name) for name in COMMANDS}))
     elif name not in COMMANDS:
         print(f"error: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+    elif arguments in (["--help"], ["-h"]):
+        print(help_page(name), end="")
     else:
-        sys.argv = [f"circuitry {name}", *arguments]
+        if "--quiet" not in arguments:
+            print(f"circuitry {name}: loading the libraries of models takes some seconds", file=sys.stderr, flush=True)
+        hand_over(name, arguments)
+
+
+def hand_over(name: str, arguments: Sequence[str]) -> None:
+    """Import the module of a command, and run it with some arguments."""
+    sys.argv = [f"circuitry {name}", *arguments]
+    try:
         module = importlib.import_module(module_of(name))
-        run_script(module.Config, module.main, module.__doc__, getattr(module, "defaults", None))
+    except KeyboardInterrupt:
+        print("interrupted before any work began", file=sys.stderr)
+        sys.exit(130)
+    description = f"{module.__doc__}\n\n{GENERAL_HELP}"
+    run_script(module.Config, module.main, description, getattr(module, "defaults", None))
 
 
 def list_of_commands() -> str:

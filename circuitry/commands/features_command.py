@@ -29,6 +29,7 @@ from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.representations import (
     ImageFeatures,
     compare_features,
@@ -90,10 +91,10 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     """Seed of choices and bootstrap."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Train or load, compare, name, write; print where the page is."""
     if not config.share_out(partial(read_share, config), config.out / "jobs"):
-        return
+        return None
     images = config.images()
     held_out = chosen_names("held-out class", config.held_out, images.classes, class_key) if config.held_out else ()
     clip = config.clip()
@@ -128,12 +129,12 @@ def main(config: Config) -> None:
     if config.results is not None:
         comparison.save(config.results / "feature_sharing")  # circuitry features-over-settings compares models by it
     saved = {comparison.measure: comparison}
-    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at, saved))
+    return write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at, saved)
 
 
 def trained_on(config: Config) -> dict[str, object] | None:
     """Return the model's training data, from the run of its checkpoint; None if unknown."""
-    checkpoint = config.weights_file
+    checkpoint = config.checkpoint
     if checkpoint is None:
         return None
     folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]

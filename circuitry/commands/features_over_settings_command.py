@@ -22,6 +22,7 @@ import pandas as pd
 
 from circuitry.comparison import Comparison, compare_models
 from circuitry.reports import Report, write_results
+from circuitry.reports.page import Written
 from circuitry.runs import InputError, versions
 from circuitry.study.sections.relations import models_agree
 
@@ -45,7 +46,7 @@ class Config:
     """Folder for the tables and the page."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written:
     """Gather, average over seeds, write, and print where the page is."""
     if not config.results:
         raise InputError("Expected --results folders of circuitry features, but none was given: add --results FOLDER.")
@@ -71,7 +72,7 @@ def main(config: Config) -> None:
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     tables = {"sharing_over_settings": table, "sharing_of_runs": runs, "sharing_tests": tests}
     about = {"results": config.results, "group": config.group, **versions()}
-    print(write_results(report, tables, config.out, None, about))
+    return write_results(report, tables, config.out, None, about)
 
 
 def score(config: Config, entry: str) -> dict[str, object]:

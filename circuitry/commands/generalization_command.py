@@ -38,6 +38,7 @@ from circuitry import DomainFolder
 from circuitry.data.images import Decoding
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
+from circuitry.reports.page import Written
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, versions
 from circuitry.study import (
     EvaluationSet,
@@ -138,11 +139,11 @@ class Config(StudySettings):
         return [replace(common, held_out=fold) for fold in held_out_folds(classes, self.folds)]
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Train what is missing, evaluate, write, and print where the report is."""
     if not config.work.share_out(partial(evaluated, config), config.out / "jobs"):
-        return
-    write(config, evaluated(config, config.work.work()), domain_marks(everything(config).domains))
+        return None
+    return write(config, evaluated(config, config.work.work()), domain_marks(everything(config).domains))
 
 
 def evaluated(config: Config, work: Work) -> pd.DataFrame:
@@ -211,7 +212,7 @@ def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame
     }
 
 
-def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> Written:
     """Write tables, figures and the report, and say where they are."""
     classifier, natural, tables = config.templates, config.natural_domain, tables_of(config, evaluated)
     kinds = tables["told_apart"]
@@ -239,7 +240,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         **versions(),
     }
     small = tuple(name for name in tables if name != "evaluation")
-    print(write_results(report, tables, config.out, config.results, provenance, small))
+    return write_results(report, tables, config.out, config.results, provenance, small)
 
 
 def findings(tested: pd.DataFrame) -> list[Finding]:

@@ -44,6 +44,7 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.stability import add_order_stability
 from circuitry.runs import Rank, Work, run_processes
@@ -129,7 +130,7 @@ class Config:
     """Seed of drawings, training and choices."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written:
     """Run all steps and print where the report is."""
     chosen_names("class", config.held_out, TOY_CLASSES)
     chosen_names("domain", (config.test_domain,), STYLES)
@@ -147,8 +148,10 @@ def main(config: Config) -> None:
     graphs, variants = find_circuits(config, clip, images, done)
     checks = checks_of(config, clip, images, graphs)
     step("6/6 comparison and report")
-    write_report(config, checks, accuracy, check_all(config, checks, done), order_stability(graphs, variants))
+    checked = check_all(config, checks, done)
+    written = write_report(config, checks, accuracy, checked, order_stability(graphs, variants))
     print(f"{time.perf_counter() - started:.0f} s in all")
+    return written
 
 
 def train(config: Config, root: Path) -> Path:
@@ -213,7 +216,7 @@ def check_all(config: Config, checks: CausalChecks, work: Work) -> Checked:
 
 def write_report(
     config: Config, checks: CausalChecks, accuracy: pd.DataFrame, checked: Checked, stability: OrderStability
-) -> None:
+) -> Written:
     """Compare the circuits, write tables, figures and the report, and say where they are."""
     clip, images, graphs = checks.clip, checks.images, checks.graphs
     seen = [name for name in images.classes if name not in config.held_out]
@@ -254,7 +257,7 @@ def write_report(
     provenance = {"model": clip.name, **graphs.settings, **graphs.manifest["versions"]}
     small = [name for name in SMALL_TABLES if name in tables]  # ceilings take two images of a class and style
     looked_at = listings_of(images, config.n_circuit, config.seed)
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons))
+    return write_results(report, tables, config.out, config.results, provenance, small, looked_at, comparisons)
 
 
 def step(text: str) -> None:

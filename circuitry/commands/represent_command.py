@@ -10,7 +10,7 @@ domains as well as within them. A CKA near that of permuted classes at the last 
 domain that was left out, refute it. Comparisons are saved in OUT/comparisons for `compare_models`.
 
     circuitry represent      # the model and images of the quickstart
-    circuitry represent --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \
+    circuitry represent --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \\
         --out runs/domainnet/representations
     torchrun --nproc-per-node 2 -m circuitry represent      # two processes share the domains
 """
@@ -31,6 +31,7 @@ from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.representations import (
     RepresentationSettings,
     RepresentationSimilarity,
@@ -97,13 +98,13 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
         return self.out / "domains"
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Represent, compare, probe, write; print where the report is."""
     images = config.images()
     check_enough_images(images, config.parts)
     groups = class_groups_of(config, images.classes)
     if not config.share_out(partial(represent, config), config.out / "jobs"):
-        return
+        return None
     found = read_representations(config.representations)
     if config.common_classes:
         groups = in_all_domains(groups, [one.grams for one in found])
@@ -155,7 +156,7 @@ def main(config: Config) -> None:
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
     small = [name for name in written if not name.startswith("cka_parts")]
     about, looked_at = provenance(config, made["model_digest"]), listings_of(images, config.n_images, config.seed)
-    print(write_results(report, written, config.out, config.results, about, small, looked_at, comparisons))
+    return write_results(report, written, config.out, config.results, about, small, looked_at, comparisons)
 
 
 def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -57,6 +57,7 @@ from circuitry.interventions import (
 from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
+from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, versions, whole_file
 from circuitry.study import (
     Judged,
@@ -325,7 +326,7 @@ class Contest:
         return {**made, "sites": list(self.sites or self.clip.encoder.sites), **plain}
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written | None:
     """Hold the contest, and write the report."""
     if config.share_out(partial(hold, config), config.out / "logs"):
         contest = Contest(config)
@@ -338,7 +339,8 @@ def main(config: Config) -> None:
         add_scoreboard(report, tables)
         report.section("Are the circuits better than random ones?")
         report.table(tables["tests"], "Sufficiency and necessity against 40 random circuits as large at every site.")
-        print(write_results(report, tables, config.out, config.results, contest.provenance() | versions()))
+        return write_results(report, tables, config.out, config.results, contest.provenance() | versions())
+    return None
 
 
 def files_of(folder: Path, name: Sequence[str]) -> list[Path]:

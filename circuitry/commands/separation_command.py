@@ -11,7 +11,7 @@ classes does not follow. The first is refuted by a domain that lies farther from
 second by a distance that does not shrink, the third by an accuracy that rises with it.
 
     circuitry separation
-    circuitry separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \
+    circuitry separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
         --model RN50 --data DomainNet --study --out runs/domainnet/separation
 
 The same name twice means two seeds of one kind of model.
@@ -32,6 +32,7 @@ from circuitry.data.names import chosen_names
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
 from circuitry.representations import Embeddings, compare_distances, embed_images, embed_texts, mean_distances
 from circuitry.representations.projection import PER_DOMAIN, map_table
 from circuitry.runs import InputError, StudySettings, versions
@@ -123,7 +124,7 @@ class Measured(NamedTuple):
     points: pd.DataFrame | None
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Written:
     """Train where needed, measure, write, and print where the report is."""
     compared = toy_models(config) if not config.models else own_models(config)
     first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
@@ -131,7 +132,7 @@ def main(config: Config) -> None:
     for (name, seed), checkpoint in compared.checkpoints.items():
         print(f"[{name}, seed {seed}]", flush=True)
         found[name, seed] = measure(config, compared, checkpoint, with_map=seed == first_seeds[name])
-    write(config, compared, found)
+    return write(config, compared, found)
 
 
 def toy_models(config: Config) -> ComparedModels:
@@ -193,7 +194,7 @@ def map_tables(config: Config, compared: ComparedModels, images: Embeddings, tex
     return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
 
 
-def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> None:
+def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> Written:
     """Write tables, figures and the report, and say where they are."""
     measures = gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
@@ -247,7 +248,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     }
     small = [name for name in tables if name not in ("measures", "distances")]
     looked_at = listings_of(compared.images, config.n_images, config.seed)
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+    return write_results(report, tables, config.out, config.results, provenance, small, looked_at)
 
 
 def over_seeds(distances: list[Comparison]) -> Comparison:

@@ -9,9 +9,9 @@ training images and CC12M's together, 200 times over. A table of CC12M's images 
 DomainNet in it count once.
 
     circuitry train-sae      # the quickstart's model
-    circuitry train-sae --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \
+    circuitry train-sae --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \\
         --positions-per-image 8 --out runs/sae-layer3.5
-    circuitry train-sae --study --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+    circuitry train-sae --study --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
         --table mixtures/cc12m-cg-high-sketch.tsv --device cuda --out runs/sae
 """
 

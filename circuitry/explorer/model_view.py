@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
@@ -26,6 +25,7 @@ from circuitry.models.residual import ResidualStream
 from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
 STRONGEST_COMPONENTS = 32
@@ -64,7 +64,7 @@ def view_model(
     answers: dict[str, ImageAnswers] = {}
     found: dict[Key, _Vectors] = {}
     reason = ""
-    for key in tqdm(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
+    for key in Bar(checks.chosen.keys, desc="model", unit="circuit", disable=not work.progress):
         records, images = read_images(checks.clip, checks.chosen.own(key)[:n_images], strict=work.strict)
         if not len(images):
             continue

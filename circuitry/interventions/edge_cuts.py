@@ -38,7 +38,7 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
 
     places = [(pair, *place) for pair, found in edges.places.items() for place in np.transpose(found).tolist()]
     cuts = chain([whole], (without(*place) for place in places))
-    values = measure_each(replace(task, others=None), cuts).mean(1)
+    values = measure_each(replace(task, others=None), cuts, 1 + len(places), "cuts").mean(1)
     scores = {pair: np.full(found.shape, np.nan) for pair, found in edges.scores.items()}
     for (pair, row, column), value in zip(places, values[1:], strict=True):
         scores[pair][row, column] = values[0] - value

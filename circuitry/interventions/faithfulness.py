@@ -32,6 +32,7 @@ from circuitry.models.modes import own_modes
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Natural, Seed, Share, checked, one_of
+from circuitry.runs.progress import Bar
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
@@ -172,9 +173,14 @@ def measure_metric(
     return values, np.arange(values.shape[1]) < n_own
 
 
-def measure_each(task: Task, circuits: Iterable[Kept]) -> Float[np.ndarray, "circuits images"]:
-    """Return the metric of every image, and of the others, under each of any number of circuits."""
+def measure_each(
+    task: Task, circuits: Iterable[Kept], total: int, what: str = "circuits"
+) -> Float[np.ndarray, "circuits images"]:
+    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all."""
     left, parts = iter(circuits), list[np.ndarray]()
-    while some := list(islice(left, AT_ONCE)):
-        parts.append(measure_metric(task, some)[0])
+    quiet = replace(task, work=replace(task.work, progress=False))
+    with Bar(total=total, desc=what, unit="circuit", disable=not task.work.progress) as bar:
+        while some := list(islice(left, AT_ONCE)):
+            parts.append(measure_metric(quiet, some)[0])
+            bar.update(len(some))
     return np.concatenate(parts)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.interventions.circuit_sets import KeptUnits
@@ -26,9 +25,10 @@ from circuitry.models.gated_reading import lifted
 from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
-from circuitry.models.tensor_batches import checked_batches
+from circuitry.models.tensor_batches import checked_batches, count_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE, checked
+from circuitry.runs.progress import Bar
 
 Kept = KeptUnits | Edges | EdgeMasks
 """What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
@@ -51,16 +51,17 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
         >>> logit = metric(kept_embeddings(task, [graph.circuit(3).edges])[0]).mean()
     """
     gated, kept = _gated(task, circuits)
-    found = list[Tensor]()
-    with task.running(), tqdm(desc="circuits", unit="run", disable=not task.work.progress) as bar:
+    found, n_batches = list[Tensor](), count_batches(task.images, gated.rows)
+    with task.running(), Bar(desc="circuits", unit="circuit", disable=not task.work.progress) as bar:
         for batch in task.batches(gated.rows):
             clean = batch.clean([gated.start, *gated.sites])
             ends = batch.ends({site: clean[site] for site in gated.sites})
             stacks, which = gated.stacks(kept, clean, max(1, gated.rows // len(batch.images)))
             parts = list[Tensor]()
+            bar.total = (1 + max(which)) * n_batches if n_batches else None
             for gates in stacks:
                 parts.append(gated.run(clean[gated.start], ends, gates))
-                bar.update()
+                bar.update(len(parts[-1]))
             found.append(torch.cat(parts)[which])
     return torch.cat(found, 1)
 

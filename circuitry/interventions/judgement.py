@@ -13,6 +13,8 @@ selectivity where there are images of other classes, else faithfulness.
 A circuit of edges is put to the same tests, edge by edge, against random edges (`draw_random`).
 """
 
+import logging
+import time
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -39,6 +41,9 @@ SHARE = 0.9
 """The share q of random circuits that a circuit has to beat."""
 ALPHA = 0.05
 """Level of the tests."""
+LONG = 60
+"""Seconds from which on a test of each unit says how long it will take."""
+log = logging.getLogger(__name__)
 
 Row = tuple[str, str, float, float, float, int, float, bool]
 
@@ -59,7 +64,8 @@ def judge_circuit(
         graph: The circuit, such as `FoundCircuit.graph`.
         settings: Seed, and whether errors are kept.
         edges: Edges between its units, such as ``graph.circuit(3).edges``, which are tested likewise.
-        minimality: Whether to test each unit and each edge, a run for each.
+        minimality: Whether to test each unit and each edge, a run for each; a line of the log says how long that will
+            take where it is more than a minute.
 
     Returns:
         One row per test, those of edges named so: columns test, measure, value, n, p, holds. The value is the share of
@@ -101,10 +107,21 @@ def _rows(
     kept = map(keep, (circuit, *random[:DRAWS]))
     rests = (leave_out(keep(one), graph) for one in (circuit, *random[DRAWS:]))
     curve = measure_circuits(task, graph, [circuit], replace(settings, random_draws=0))
-    rows = [*_alone(curve, measure), *_against_random(measure_each(task, chain(kept, rests)), curve.own, measure)]
+    n, started = 2 * (1 + DRAWS), time.perf_counter()
+    beside = measure_each(task, chain(kept, rests), n, "random circuits")
+    seconds = (time.perf_counter() - started) / n
+    rows = [*_alone(curve, measure), *_against_random(beside, curve.own, measure)]
     rows = [(row[0] + kind, *row[1:]) for row in rows]
     if minimality:
-        changed = measure_each(task, map(keep, chain([circuit], without_each(circuit))))
+        parts = count_parts(circuit)
+        if seconds * parts > LONG:
+            log.warning(
+                "Testing each of %d %s takes about %.0f minutes: minimality=False leaves this out.",
+                parts,
+                "edges" if kind else "units",
+                seconds * parts / 60,
+            )
+        changed = measure_each(task, map(keep, chain([circuit], without_each(circuit))), 1 + parts, "one by one")
         rows.append(_minimality(kind or " (units)", measure, changed, curve.own))
     return rows
 

@@ -31,7 +31,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.edges import Edges
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
@@ -39,6 +38,7 @@ from circuitry.interventions.gated import Gated
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Count, Seed, Share, checked, one_of
+from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
 """Share of a size's steps over which the size falls."""
@@ -120,7 +120,7 @@ def learn_masks(
         raise InputError("Masks choose from at least one edge, but none was given: see Edges.between.")
     with (
         task.running(gradients=True),
-        tqdm(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
+        Bar(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
     ):
         return _Learning(Gated(task, edges, keep_error=keep_error), default_answers(task.metric), settings).learn(
             sizes, bar
@@ -149,7 +149,7 @@ class _Learning:
             )
         self.first = START_WEIGHT * normal_ranks(gate_importance(runs, answers, IMPORTANCE_IMAGES))
 
-    def learn(self, sizes: Sequence[float], bar: "tqdm[Any]") -> LearnedMasks:
+    def learn(self, sizes: Sequence[float], bar: Bar) -> LearnedMasks:
         """Return the masks of all sizes."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         scores = self.first.clone().requires_grad_()
@@ -175,7 +175,7 @@ class _Learning:
         sizes: tuple[float, float],
         descent: "_Descent",
         generator: torch.Generator,
-        bar: "tqdm[Any]",
+        bar: Bar,
         steps: int,
     ) -> None:
         """Train the scores while the size falls from the first to the second, and then stays."""

@@ -21,7 +21,6 @@ from typing import Annotated
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.interventions.circuit_sets import mark_kept
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
@@ -29,9 +28,10 @@ from circuitry.interventions.patches import Chosen
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
-from circuitry.models.tensor_batches import rows_that_fit
+from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked, one_of
+from circuitry.runs.progress import Bar
 
 
 @checked
@@ -73,7 +73,8 @@ def patch_effects(
     def run(activation: Tensor, site: str) -> Tensor:
         return checked_metric(task.metric, encoder(activation, start=site)).double()
 
-    with task.running(), tqdm(desc="patching", unit="site", disable=not task.work.progress) as bar:
+    total = (count_batches(task.images, rows) or 0) * len(sites) or None
+    with task.running(), Bar(total=total, desc="patching", unit="site", disable=not task.work.progress) as bar:
         for batch in task.batches():
             clean = batch.clean(sites)
             other = batch.ends(clean)

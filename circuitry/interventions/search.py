@@ -45,10 +45,18 @@ from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Share, checked
+from circuitry.runs.given import SOME, Condition, Share, checked
 
 MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
+Selectivity = Annotated[
+    float,
+    Condition(
+        f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]",
+        lambda target: None if 0 < target <= MOST_SELECTIVE else str(target),
+        "write 0.8 for 80 %",
+    ),
+]
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""
 
@@ -65,7 +73,7 @@ def find_circuit(
     *,
     method: str = LEARNED,
     size: Share | None = None,
-    selectivity: float | None = None,
+    selectivity: Selectivity | None = None,
     masks: MaskSettings = MaskSettings(),
     settings: AblationSettings = AblationSettings(),
 ) -> FoundCircuit:
@@ -106,11 +114,7 @@ def find_circuit(
             "Selectivity compares images of the class with others, but the task has no others: make it with "
             "Task(..., others=), or give a size="
         )
-    if selectivity is None or not 0 < selectivity <= MOST_SELECTIVE:
-        raise InputError(
-            f"A selectivity is a share of the model's own, in (0, {MOST_SELECTIVE:g}], but {selectivity} was given: "
-            "write 0.8 for 80 %."
-        )
+    assert selectivity is not None  # there is no size
     return _bisect(task, selectivity, _proposer(task, method, masks, settings), settings)
 
 

@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
@@ -33,6 +32,7 @@ from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
+from circuitry.runs.progress import Bar
 
 
 @checked
@@ -182,7 +182,7 @@ def _jobs(
     todo = [key for name in classes for key in tasks if key[0] == name]
     progress = any(task.work.progress for task in tasks.values())
     circuits: dict[str, AttributionGraph] = {}
-    for place, key in enumerate(tqdm(todo, desc="transfer", unit="job", disable=not progress)):
+    for place, key in enumerate(Bar(todo, desc="transfer", unit="job", disable=not progress)):
         if not place or key[0] != todo[place - 1][0]:
             circuits = {domain: graphs[name, domain] for name, domain in graphs if name == key[0]}
         task = tasks[key]

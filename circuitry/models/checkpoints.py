@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
+from circuitry.models.shipped_weights import unpacked
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -26,7 +27,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict of a checkpoint file without prefixes of wrappers.
 
     Args:
-        path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin) or safetensors.
+        path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin) or safetensors; also of the form in which
+            weights come with this package.
 
     Raises:
         InputError: for a missing or unreadable file, one that needs more than tensors, or no tensors in it.
@@ -40,7 +42,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise InputError(
             f"{file} holds no state dict: expected names and tensors, or an open_clip training checkpoint."
         )
-    return tensors
+    return unpacked(tensors)
 
 
 def read_content(file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: int = 0) -> Any:

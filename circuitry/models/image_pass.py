@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.data.decoding import Preprocess, numbered_batches
 from circuitry.data.domains import ImageRecord
@@ -18,6 +17,7 @@ from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.progress import Bar
 
 BATCH_SIZE = 64
 """Images in one run; it changes numbers by rounding only."""
@@ -44,7 +44,7 @@ def image_batches(
         progress: What a bar over images is called (default: no bar).
     """
     paths = [record.path for record in records]
-    with tqdm(total=len(paths), unit="image", desc=progress, disable=progress is None) as bar:
+    with Bar(total=len(paths), unit="image", desc=progress, disable=progress is None) as bar:
         for places, batch in numbered_batches(paths, own_modes()(preprocess), batch_size, strict=strict):
             yield [records[place] for place in places], batch.to(encoder.device, encoder.dtype)
             bar.update(len(batch))

@@ -30,8 +30,9 @@ def load_clip(
     Args:
         name: One of
 
-            - open_clip's: a model name (``RN50``, ``ViT-B-32``, ``rn-tiny`` of this package), the path of a
-              model-config JSON, or a hub tag (``hf-hub:org/model``, which brings its own weights);
+            - open_clip's: a model name (``RN50``, ``ViT-B-32``), the path of a model-config JSON, or a hub tag
+              (``hf-hub:org/model``, which brings its own weights);
+            - ``rn-tiny`` or ``vit-tiny``: the quickstart's models, whose weights come with this package;
             - transformers': a hub id (``google/siglip-base-patch16-224``), a local folder as ``save_pretrained`` writes
               it, or a model in memory that was loaded from one, which is copied: CLIP, SigLIP, DINOv2, DINOv3, ViT;
             - a classifier's: see `load_classifier`.
@@ -47,6 +48,7 @@ def load_clip(
             weights wrap the tower of ``open_clip.create_model`` with `Encoder.from_tower`.
 
     Example:
+        >>> load_clip("rn-tiny")    # the quickstart's model, with its weights
         >>> clip = load_clip("RN50", checkpoint="epoch_32.pt")
         >>> clip.encoder.sites[-1]
         'attnpool'

@@ -12,6 +12,7 @@ from circuitry.models.architectures import check_tag, register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.clip import Clip, checked_device
 from circuitry.models.encoder import Encoder
+from circuitry.models.shipped_weights import shipped_file, shipped_models
 from circuitry.runs.errors import InputError
 
 
@@ -24,6 +25,8 @@ def load_open_clip(
     """Load a CLIP model of open_clip; see `load_clip`."""
     from_hub = name.startswith("hf-hub:")
     model_name = name if from_hub else register_model(name)
+    if checkpoint is None and pretrained is None and name in shipped_models():
+        checkpoint = shipped_file(name)
     if not from_hub and (checkpoint is None) == (pretrained is None):
         raise InputError(
             f"The model {name!r} needs either a checkpoint file or a pretrained tag, but "

@@ -33,11 +33,12 @@ class ModelOptions:
     STUDY: ClassVar[Mapping[str, Any]] = {"decoding": "as-stored"}
 
     model: str
-    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model or the path of a model-config JSON; a hub
-    id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv of its outputs by class:
-    timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra real)."""
+    """open_clip model name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose weights
+    come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv
+    of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra
+    real)."""
     checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
+    """Local checkpoint; this or --pretrained, or neither for a model that brings its weights."""
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
     probe: str | None = None
@@ -62,16 +63,11 @@ class ModelOptions:
     released one as blocks.9.hook_resid_post=org/name, and with --units components a transcoder's MLP as
     blocks.9.hook_mlp_out=PATH."""
 
-    @property
-    def weights_file(self) -> Path | None:
-        """The checkpoint, if any."""
-        return self.checkpoint
-
     @checked
     def clip(self, rank: Rank = ALONE) -> Clip:
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
-        clip = load_clip(self.model, self.weights_file, self.pretrained, device).with_decoding(self.decoding)
+        clip = load_clip(self.model, self.checkpoint, self.pretrained, device).with_decoding(self.decoding)
         if self.probe is not None:
             clip = linear_probe(clip, self._seen_by_the_probe())
         elif isinstance(clip, Classifier) and ((table := self.data / "classes.tsv").is_file() or not clip.classes):

@@ -83,6 +83,14 @@ def checked_batches(images: object) -> Iterator[Tensor]:
     return map(_checked, [images] if isinstance(images, Tensor) else images)
 
 
+def count_batches(images: object, rows: int) -> int | None:
+    """Return how many batches of at most ``rows`` images `ImageBatches` cuts, for a bar; None where reading tells."""
+    batches = [images] if isinstance(images, Tensor) else images
+    if not isinstance(batches, (list, tuple)) or not all(isinstance(one, Tensor) for one in batches):
+        return None
+    return sum(-(-(len(one) if one.dim() == 4 else 1) // rows) for one in batches)
+
+
 def _checked(batch: object) -> Tensor:
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor):
         batch = batch[0]

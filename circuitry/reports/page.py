@@ -235,19 +235,26 @@ def _cell(value: object, spec: str | None = None) -> str:
 
 
 class Written(NamedTuple):
-    """What `write_results` wrote; as text, the lines that a script prints."""
+    """What `write_results` wrote; as text, the lines that a command prints."""
 
     report: Path
     tables: list[Path]
     figures: StaticImages
     refused: str | None = None
     """Why nothing was written."""
+    claims: tuple[str, ...] = ()
+    """The answer in short, as the report begins."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the answer in short, and the paths, in plain values."""
+        pages = {"report": str(self.report), "tables": list(map(str, self.tables))}
+        return {"in_short": list(self.claims), **pages, "figures": list(map(str, self.figures.paths))}
 
     def __str__(self) -> str:
         if self.refused is not None:
             earlier = f"; an earlier report: {self.report}" if self.report.is_file() else ""
             return f"nothing is written, {self.refused}{earlier}"
-        lines = [f"report: {self.report}"]
+        lines = [*self.claims, f"report: {self.report}"]
         if self.figures.paths:
             lines.append(f"PNG figures: {self.figures.paths[0].parent}")
         elif self.figures.missing is not None:
@@ -299,4 +306,4 @@ def write_results(
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)
-    return Written(page, paths, figures)
+    return Written(page, paths, figures, claims=tuple(report.in_short()))

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
@@ -43,6 +42,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, SOME, Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.presets import StudySettings
+from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
 Positions = Literal["averaged", "flattened"]
@@ -165,7 +165,7 @@ def _represented(
     """Run the images of a domain, by class and part."""
     bar, names = seen.work.bar(domain), tuple(selection)
     with RowFiles(folder, np.float32 if seen.positions == "flattened" else np.float64) as rows:
-        for name in tqdm(names, desc=bar, unit="class", disable=bar is None):
+        for name in Bar(names, desc=bar, unit="class", disable=bar is None):
             for part, records in enumerate(selection[name]):
                 seen.add(records, name, part, rows)
         if not seen.classes:

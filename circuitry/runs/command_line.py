@@ -4,21 +4,30 @@ A script imports this module first, before torch: OpenMP reads the variables tha
 and timm does not find wandb, which nobody uses, and which leaves folders behind in a process that is killed.
 """
 
+import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable
-from typing import TypeVar
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import tyro
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import checked, fitting
 from circuitry.runs.path_refusals import sentence_of
 from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
+from circuitry.runs.progress import QUIET
+from circuitry.runs.provenance import command
+from circuitry.runs.settings_file import words_of, write_settings
 from circuitry.runs.workers import short_waits
 
 os.environ.update(short_waits(os.environ))
@@ -29,32 +38,71 @@ Config = TypeVar("Config")
 STUDY_HELP = "With --study the defaults are the study's, wherever they differ; what is given besides still holds."
 
 
+@dataclass(frozen=True)
+class General:
+    """Options that every command takes beside its own."""
+
+    json: bool = False
+    """Print the answer in short and the paths as JSON, and nothing else, on the standard output."""
+    open: bool = False
+    """Open the report in the browser."""
+    quiet: bool = False
+    """Show no progress, and only errors of the libraries."""
+    config: Path | None = None
+    """Settings of an earlier run, the file settings.toml of its folder; options that are given besides still hold."""
+
+
+GENERAL_HELP = """Every command also takes:
+  --config FILE   the settings of an earlier run: settings.toml in its folder; what is given besides still holds
+  --json          print the answer in short and the paths as JSON
+  --open          open the report in the browser
+  --quiet         show no progress
+Exit status: 0 done, 2 wrong input, 130 interrupted (Ctrl-C), 143 ended (SIGTERM)."""
+
+
+@runtime_checkable
+class Outcome(Protocol):
+    """What a command may return: its text is printed at the end."""
+
+    @property
+    def report(self) -> Path:
+        """The page to open."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return the answer in short, and the paths, in plain values."""
+
+
 @checked
 def run_script(
     config_type: type[Config],
-    main: Callable[[Config], None],
+    main: Callable[[Config], Any],
     description: str | None,
     defaults: Callable[[type[Config]], type[Config]] | None = None,
 ) -> None:
     """Read ``config_type`` from the command line, with its own defaults or those of ``defaults``, and run ``main``.
 
-    ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so.
+    ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so;
+    `General` has the options that every command takes. What ``main`` returns (`Outcome`) is printed at the end.
     Errors that a user can mend (of input, and those of `sentence_of`) end the process with status 2 and their message;
-    an interrupt or SIGTERM ends it with status 130 or 143 and a word on how to go on.
+    an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it
-    arguments = sys.argv[1:]
-    if issubclass(config_type, StudySettings):
-        description = f"{description or ''}\n\n{STUDY_HELP}"
-        if "--study" in arguments:
-            arguments.remove("--study")
-            config_type = with_study_defaults(config_type)
-            print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in config_type.study_values().items())}")
     try:
+        general, arguments = _general_options(config_type, sys.argv[1:])
+        if issubclass(config_type, StudySettings):
+            description = f"{description or ''}\n\n{STUDY_HELP}"
+            if "--study" in arguments:
+                arguments.remove("--study")
+                config_type = with_study_defaults(config_type)
+                values = config_type.study_values().items()
+                print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in values)}")
         config_type = config_type if defaults is None else defaults(config_type)
-        with interrupted_by_sigterm():
-            main(tyro.cli(checked(config_type), description=description, args=arguments))
+        with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
+            config = _fitting(tyro.cli(config_type, description=description, args=arguments))
+            outcome = main(config)
+            write_settings(config, command())
+        _tell(outcome, general)
     except InputError as error:
         _end(str(error))
     except OSError as error:
@@ -63,8 +111,57 @@ def run_script(
         _end(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
-        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print(f"interrupted; this goes on from what is finished: {_again()}", file=sys.stderr)
         sys.exit(128 + number)
+
+
+def _general_options(config_type: type[Any], arguments: Sequence[str]) -> tuple[General, list[str]]:
+    """Take the general options out of a command line; the words of ``--config`` come before the others."""
+    own = {field.name for field in fields(config_type)}
+    found: dict[str, Any] = {}
+    left: list[str] = []
+    given = iter(arguments)
+    for argument in given:
+        option, sign, value = argument.partition("=")
+        name = option.removeprefix("--") if option.startswith("--") else ""
+        if name in own or name not in General.__dataclass_fields__ or (sign and name != "config"):
+            left.append(argument)
+        elif name == "config":
+            path = value if sign else next(given, "")
+            if not path:
+                raise InputError("--config takes a file of settings, but none was given: add one.")
+            found[name] = Path(path)
+        else:
+            found[name] = True
+    general = General(**found)
+    if general.quiet:
+        os.environ[QUIET] = "1"
+        logging.getLogger().setLevel(logging.ERROR)
+    return general, [*(words_of(general.config) if general.config is not None else ()), *left]
+
+
+def _fitting(config: Config) -> Config:
+    """Refuse values that do not fit the annotations of a class of settings, by the names of their options."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):  # type: ignore[arg-type]
+        fitting(getattr(config, field.name), hints[field.name], f"--{field.name.replace('_', '-')}")
+    return config
+
+
+def _tell(outcome: Outcome | None, general: General) -> None:
+    """Print how a command ended, and open its report where that was asked for."""
+    if general.json:
+        print(json.dumps({"command": command(), **({} if outcome is None else outcome.facts())}, ensure_ascii=False))
+    elif outcome is not None:
+        print(outcome)
+    if general.open and outcome is not None:
+        webbrowser.open(outcome.report.resolve().as_uri())
+
+
+def _again() -> str:
+    """Return this command line as it was typed."""
+    script, *arguments = sys.argv
+    return " ".join([script if " " in script else f"python {script}", *map(shlex.quote, arguments)])
 
 
 def _end(sentence: str) -> None:

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import Timeout
-from tqdm import tqdm
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks, remove_torn, whole_file
 from circuitry.runs.given import Natural, checked
 from circuitry.runs.manifest import claim
+from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import ALONE, Rank
 
@@ -135,7 +135,7 @@ class JobFolder:
         damaged = {job for job in todo if self._record(job).is_file()}
         order = rank.order(todo)
         size = sizes or dict.fromkeys(todo, 1)
-        with tqdm(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
+        with Bar(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
             for job, inputs in chain(self._claimed(order, prepare), self._waited_for(order, damaged, prepare)):
                 started = time.perf_counter()
                 if inputs is not None:

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 from circuitry.runs.workers import short_waits
 from circuitry.training.training_settings import ClipTraining, TrainingWork
 
@@ -65,7 +64,7 @@ def run_trainer(
     total = images_per_epoch * settings.epochs
     with (
         open(console, "a", encoding="utf-8", buffering=1) as log,  # line by line: a killed run leaves all it printed
-        tqdm(total=total, unit="image", desc="training CLIP", disable=not work.progress) as bar,
+        Bar(total=total, unit="image", desc="training CLIP", disable=not work.progress) as bar,
         subprocess.Popen(
             _command(arguments, settings, work.nodes),
             env=_environment(settings.threads),

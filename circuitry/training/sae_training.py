@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.data.domains import DomainFolder
 from circuitry.models.clip import Clip
 from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.given import Count, checked
+from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.devices import pinned_threads
@@ -129,7 +129,7 @@ def train_sae(
         about = asdict(settings) | {"normalise": normalise, "samples": loop.n_samples}
         if state is not None and state.is_file():
             loop.restore(state, about)
-        bar = tqdm(
+        bar = Bar(
             total=loop.steps,
             initial=loop.step,
             desc="sparse autoencoder",

@@ -24,11 +24,11 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
-from tqdm import tqdm
 
 from circuitry.data.images import Decoding, load_image
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import Bar
 from circuitry.training.supervised_model import TowerClassifier, Transform, as_arrays, set_state
 from circuitry.training.training_settings import SupervisedTraining, TrainingWork
 
@@ -167,7 +167,7 @@ class TrainingLoop:
         correct = torch.zeros((), device=accelerator.device, dtype=torch.long)
         hidden = not work.progress or not accelerator.is_main_process
         label = f"epoch {self.epochs_done + 1}/{settings.epochs}"
-        with tqdm(total=len(batches) * settings.batch_size, unit="image", desc=label, disable=hidden) as bar:
+        with Bar(total=len(batches) * settings.batch_size, unit="image", desc=label, disable=hidden) as bar:
             for batch in loader:
                 if isinstance(batch, InputError):
                     raise batch

@@ -62,8 +62,8 @@ def on_one_thread(command: list[str], cache: Path) -> str:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Return everything in a folder of results, without the dates of its pages and what an array of jobs keeps."""
-    left_out = ("jobs", "index.html")
+    """Return everything in a folder of results, without the dates of its pages and how the work was shared out."""
+    left_out = ("jobs", "index.html", "settings.toml")
     files = [path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] not in left_out]
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 

@@ -11,9 +11,19 @@ import pytest
 
 from circuitry import InputError
 from circuitry.commands import COMMANDS, run_command
+from circuitry.commands.help_pages import help_page
+from circuitry.commands.write_help import made_page
 from tests.support.scripts import EXPERIMENTS, FIGURES, command_module
 
-WITHOUT_SEED = ("benchmark_threads", "circuits_over_models", "explore", "features-over-settings", "figures")
+WITHOUT_SEED = (
+    "info",
+    "evaluate",
+    "benchmark_threads",
+    "circuits_over_models",
+    "explore",
+    "features-over-settings",
+    "figures",
+)
 """Scripts in which nothing is random, or only the weights of a model that is timed."""
 
 figures = command_module("figures")
@@ -71,3 +81,5 @@ def test_help_says_what_a_script_is_for(
     text = SCRIPTS[name].read_text() if name in SCRIPTS else str(command_module(name).__doc__)
     assert text.partition("\n")[0].lstrip('"')[:40] in shown
     assert ("--seed" in shown) == (name not in WITHOUT_SEED)
+    if name in COMMANDS:
+        assert help_page(name) == made_page(name), "python -m circuitry.commands.write_help"

@@ -201,7 +201,7 @@ def test_units_are_walked_pinned_grouped_noted_and_undone(reader: Reader) -> Non
     assert reader.state()["notes"] == {pins[1]: "looks like <i>fins</i>"}
     assert "looks like <i>fins</i>" in reader.tab.inner_text("#notes")
     assert reader.table()[pins[1]][0] == "fin"
-    reader.tab.wait_for_url("**fins**")
+    reader.tab.wait_for_url("**table**fins**")
     before = reader.state()
     reader.tab.reload()
     reader.wait()

@@ -8,12 +8,11 @@ import pytest
 import torch
 import tyro
 
-from circuitry import InputError, left_rule
+from circuitry import InputError, left_rule, load_clip
 from circuitry.circuits import ExtractionSettings
 from circuitry.models import ModelOptions, Transcoder
 from circuitry.models.architectures import register_model
 from circuitry.study import QuickstartModel
-from circuitry.study.quickstart_model import QUICKSTART_CHECKPOINT
 from tests.support.feature_bases import make_sae
 
 
@@ -64,11 +63,10 @@ def test_settings_by_the_study_have_its_rule() -> None:
     assert ExtractionSettings.study().as_dict()["node_rule"] == "left-10"
 
 
-def test_the_quickstarts_checkpoint_goes_with_its_model_alone() -> None:
-    assert QuickstartModel().weights_file == QUICKSTART_CHECKPOINT
-    assert QuickstartModel(model="RN50").weights_file is None
-    assert QuickstartModel(pretrained="openai").weights_file is None
-    assert QuickstartModel(model="RN50", checkpoint=Path("x.pt")).weights_file == Path("x.pt")
+def test_the_quickstarts_model_brings_its_weights_and_no_other_gets_them() -> None:
+    assert QuickstartModel().clip().digest == load_clip("rn-tiny").digest
+    with pytest.raises(InputError, match=r"'RN50' .*--checkpoint and --pretrained"):
+        QuickstartModel(model="RN50").clip()
 
 
 def test_weights_that_are_missing_or_not_known_are_refused() -> None:

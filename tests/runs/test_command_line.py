@@ -2,20 +2,28 @@
 
 import ast
 import errno
+import io
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
 
-from circuitry.runs import InputError, file_lock, run_script, short_waits
+from circuitry.reports.figure_files import StaticImages
+from circuitry.reports.page import Written
+from circuitry.runs import InputError, file_lock, progress, run_script, short_waits
 from circuitry.runs.path_refusals import SENTENCES
+from circuitry.training import TrainingWork
 from tests.support.scripts import EXPERIMENTS
 
 
@@ -63,7 +71,7 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as ended:
         run(main)
     assert ended.value.code == 130
-    assert "the same command goes on from what is finished" in capsys.readouterr().err
+    assert "goes on from what is finished: python script" in capsys.readouterr().err
 
 
 TASKS, WORKERS = {"busy": 2, "idle": 1, "more tasks than workers": 4}, 2
@@ -71,7 +79,7 @@ ENDED = """
 import os, signal, sys, time
 from functools import partial
 from pathlib import Path
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from circuitry.runs import run_processes, run_script
 from circuitry.runs.files import file_lock
 from circuitry.runs.processes import spawned_processes
@@ -116,7 +124,8 @@ def test_children_end_with_a_script(number: signal.Signals, tasks: str, tmp_path
             assert (tmp_path / f"{i}.tidied").exists() == (number == signal.SIGTERM)
     if number == signal.SIGTERM:
         assert script.returncode == 128 + number
-        assert said == "interrupted; the same command goes on from what is finished\n"
+        assert said.startswith("interrupted; this goes on from what is finished: python ")
+        assert said.count("\n") == 1
 
 
 def wait_until(true: Callable[[], object]) -> None:
@@ -192,7 +201,7 @@ def test_help_shows_what_it_is_for_and_every_setting(capsys: pytest.CaptureFixtu
 
 SCRIPT = """
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 
@@ -240,3 +249,89 @@ def test_scripts_import_it_before_anything_that_loads_torch(script: Path) -> Non
     first, node = next(pair for pair in names if pair[0].partition(".")[0] not in sys.stdlib_module_names)
     assert first == "circuitry.runs"
     assert "run_script" in {alias.name for alias in node.names}
+
+
+# Options of every command
+
+
+def test_the_answer_is_printed_at_the_end_or_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    written = Written(tmp_path / "report.html", [], StaticImages([], None), claims=("A third is shared.",))
+
+    def main(config: Config) -> Written:
+        print("work")
+        return written
+
+    run(main, "--open")
+    assert capsys.readouterr().out.splitlines() == ["work", "A third is shared.", f"report: {written.report}"]
+    assert opened == [written.report.as_uri()]
+    run(main, "--json", "--count", "2")
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["in_short"] == ["A third is shared."]
+    assert printed.err == "work\n"
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of settings."""
+
+    steps: int = 3
+    """How many."""
+
+
+@dataclass(frozen=True)
+class Rich:
+    """Settings of every kind."""
+
+    out: Path
+    """Where results go."""
+    seed: int = 0
+    """A number."""
+    names: tuple[str, ...] = ()
+    """Words."""
+    share: float | None = None
+    """A number or none."""
+    fast: bool = True
+    """A switch."""
+    word: Annotated[str, tyro.conf.arg(name="class")] = "cat"
+    """Another name on the command line."""
+    training: Training = Training()
+    """With a prefix."""
+    flat: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
+    """Without."""
+
+
+def test_settings_of_a_run_are_read_again_and_what_is_given_besides_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Rich] = []
+    given = [*("--seed", "4", "--names", "a b", 'say "c"', "--no-fast", "--class", "dog", "--training.steps", "9")]
+    for arguments in (
+        ["--out", f"{tmp_path}", *given, "--workers", "5"],
+        ["--config", f"{tmp_path / 'settings.toml'}", "--out", f"{tmp_path / 'other'}"],
+        ["--out", "x", "--seed", "5", f"--config={tmp_path / 'settings.toml'}", "--fast"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["script", *arguments])
+        run_script(Rich, seen.append, None)
+    first, again, changed = seen
+    assert first.names == ("a b", 'say "c"')
+    assert first.flat.workers == 5
+    assert again == replace(first, out=tmp_path / "other")
+    assert changed == replace(first, out=Path("x"), seed=5, fast=True)
+
+
+def test_progress_in_a_file_is_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0)
+    file = io.StringIO()
+    with progress.Bar(total=2, desc="circuits", unit="runs", file=file, miniters=1) as bar:
+        bar.update()
+        bar.update()
+    lines = file.getvalue().splitlines()
+    assert "circuits: 1 of 2 runs" in lines[-2]
+    assert "left" in lines[-2]
+    assert "\r" not in file.getvalue()
+    monkeypatch.setenv(progress.QUIET, "1")
+    assert progress.Bar(total=2, file=file).disable

@@ -22,6 +22,7 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES, not_tested
+from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
 from circuitry.study.sections.accuracies import add_accuracy
 
 WORKS_FROM = 0.5
@@ -31,8 +32,6 @@ QUESTIONS = {
     "faithfulness": "Do the circuits recover the answer to their class?",
 }
 ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
-CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
-"""Circuits in the table of one size."""
 
 
 def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str) -> None:
@@ -149,7 +148,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     )
     size = nearest_to_a_tenth(first.fractions)
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
-    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(CIRCUITS)))
+    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(KINDS_OF_CIRCUITS)))
     wide.insert(1, "units kept", size)
     report.table(
         wide,

@@ -17,7 +17,6 @@ from typing import Annotated
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from circuitry.data.captions import caption
 from circuitry.data.names import chosen_names
@@ -27,6 +26,7 @@ from circuitry.runs.given import DISTINCT, Count, Natural, Seed, checked
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import spawned_processes
+from circuitry.runs.progress import Bar
 from circuitry.runs.workers import ALONE, Rank
 from circuitry.study.toy.geometry import DrawnPart
 from circuitry.study.toy.shapes import posed_drawing, shapes
@@ -144,7 +144,7 @@ def write_toy(
         return root
     with spawned_processes(n_workers) as pool:
         drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), None) for i in range(n_workers)]
-        with tqdm(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
+        with Bar(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
             while wait(drawn, timeout=0.5).not_done:
                 bar.update(sum(1 for _ in (root / CHECKSUMS).glob("*.sha256")) - bar.n)
     for share in drawn:

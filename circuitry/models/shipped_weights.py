@@ -1,0 +1,71 @@
+"""Weights that come with this package, by the name of their model.
+
+A file of weights holds a state dict, except that the token embedding is packed: it has only the rows of the tokens that
+the model was shown or that prompts use. All other rows are zero when they are read, so an unknown word says nothing. A
+JSON beside the file says how the weights were made, and has their checksum.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.manifest import write_json
+
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
+"""Folder of the weights that come with this package."""
+_ROWS, _TOKENS, _SHAPE = "token_embedding.weight", "token_embedding.tokens", "token_embedding.shape"
+
+
+def shipped_models() -> list[str]:
+    """Return the names of the models whose weights come with this package."""
+    return sorted(path.stem for path in SHIPPED_WEIGHTS.glob("*.safetensors"))
+
+
+def shipped_file(name: str) -> Path:
+    """Return the file of the weights of a model.
+
+    Raises:
+        InputError: when it is not the file that its description names.
+    """
+    path = SHIPPED_WEIGHTS / f"{name}.safetensors"
+    if _checksum(path) != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]:
+        raise InputError(f"Expected the weights that came with this package in {path}, but it differs: install again.")
+    return path
+
+
+def write_packed(state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]) -> None:
+    """Write the weights of a model in the form in which they come with this package, and their description.
+
+    Args:
+        state: The state dict of an open_clip model.
+        tokens: Ids of the tokens whose embeddings are kept, each once.
+        path: The file, ``<model>.safetensors``; the description is written beside it.
+        made_by: How the weights were made, in plain values.
+    """
+    rows = state[_ROWS]
+    packed = {**state, _ROWS: rows[tokens], _TOKENS: tokens, _SHAPE: torch.tensor(rows.shape)}
+    with whole_file(path) as temporary:
+        save_file({key: value.contiguous() for key, value in packed.items()}, temporary)
+    write_json(path.with_suffix(".json"), {**made_by, "tokens": len(tokens), "sha256": _checksum(path)})
+
+
+def unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with its whole token embedding."""
+    if not {_ROWS, _TOKENS, _SHAPE} <= state.keys():
+        return state
+    rows, tokens, shape = (state[key] for key in (_ROWS, _TOKENS, _SHAPE))
+    whole = rows.new_zeros(shape.tolist()).index_copy(0, tokens, rows)
+    return {key: value for key, value in state.items() if key not in (_TOKENS, _SHAPE)} | {_ROWS: whole}
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

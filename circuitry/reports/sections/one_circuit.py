@@ -1,0 +1,105 @@
+"""The answer about one circuit: is it enough, is it needed, how sure is that, and what does it look like? No torch."""
+
+import math
+
+import pandas as pd
+
+from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.reports.page import Finding
+from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
+
+_WHOLE, _NOTHING = 0.8, 0.2
+"""A circuit that reaches this share of the model's measure is enough; what stays below the second has next to none."""
+_FEW = 6
+"""Images of the class below which a test says little."""
+_MEANING = {
+    "selectivity": "what separates the class from other classes",
+    "faithfulness": "what the model's answer gains over the baseline",
+}
+
+
+KINDS_OF_CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
+"""Circuits of a curve, and what the table calls them."""
+
+
+def circuit_table(curve: FaithfulnessCurve) -> pd.DataFrame:
+    """Return what the circuit, random units and the rest recover, a row a measure, in percent with intervals."""
+    rows = []
+    for measure in _MEANING:
+        table = curve.table(measure).set_index("circuit")
+        cells = {name: _cell(table.loc[circuit]) for circuit, name in KINDS_OF_CIRCUITS.items()}
+        rows.append({"measure": measure, **cells})
+    return pd.DataFrame(rows, columns=["measure", *KINDS_OF_CIRCUITS.values()])
+
+
+def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:
+    """Say whether a circuit is enough and needed, in plain words with the numbers after them.
+
+    Args:
+        what: Class and domain.
+        share: Share of the units that the circuit keeps.
+        curve: The circuit on unseen images.
+        tested: What `judge_circuit` returns on them.
+    """
+    measure = "faithfulness" if curve.table("selectivity")["reason"].iloc[0] else "selectivity"
+    table = curve.table(measure).set_index("circuit")
+    tests = tested.set_index("test")
+    kept, random, rest = (table.loc[name] for name in KINDS_OF_CIRCUITS)
+    n, others = int(curve.own.sum()), int((~curve.own).sum())
+    if reason := str(kept["reason"]):
+        claim = f"Is it enough, and is it needed? {UNKNOWN}: {reason}."
+        return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
+    certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
+    beaten = tests.loc["sufficiency"]
+    enough = Finding(
+        f"Is it enough? {_enough(kept, beaten, n)}: {share:.1%} of the units, kept alone, recover {_percent(kept)} of "
+        f"{_MEANING[measure]} ({what}); as many random units recover {_percent(random)}.",
+        f"{certainty}; the circuit beats {beaten['value']:.0%} of {beaten['n']:.0f} random circuits (p = "
+        f"{beaten['p']:.2g}, about {THIS_MODEL}).",
+        "Other images; another baseline; a larger share of the units.",
+    )
+    worse = tests.loc["necessity"]
+    needed = Finding(
+        f"Is it needed? {_needed(rest, worse, n)}: without these units the model keeps {_percent(rest)}.",
+        f"{certainty}; as many random units are missed less in {worse['value']:.0%} of {worse['n']:.0f} draws (p = "
+        f"{worse['p']:.2g}).",
+        "Units outside of the circuit that replace it only when it is gone.",
+    )
+    return [enough, needed, _how_sure(n, others, measure)]
+
+
+def _how_sure(n: int, others: int, measure: str) -> Finding:
+    if n < _FEW:
+        claim = f"How sure is that? Not very: {n} unseen images of the class are few; give more."
+    elif not others:
+        claim = "How sure is that? Whether the circuit is about this class is unknown: there were no images of others."
+    else:
+        claim = f"How sure is that? {n} unseen images of the class and {others} of others were tested."
+    certainty = f"The measure is {measure}; intervals are 95 % bootstrap intervals over images."
+    return Finding(claim, certainty, "More images.")
+
+
+def _enough(kept: "pd.Series[float]", beaten: "pd.Series[float]", n: int) -> str:
+    if n < 2:
+        return UNKNOWN
+    if not beaten["holds"] or kept["value"] < _NOTHING:
+        return NO
+    return YES if kept["value"] >= _WHOLE else PARTLY
+
+
+def _needed(rest: "pd.Series[float]", worse: "pd.Series[float]", n: int) -> str:
+    if n < 2:
+        return UNKNOWN
+    if not worse["holds"]:
+        return NO
+    return YES if rest["value"] <= _NOTHING else PARTLY
+
+
+def _percent(row: "pd.Series[float]") -> str:
+    return "an unknown share" if math.isnan(row["value"]) else f"{row['value']:.0%}"
+
+
+def _cell(row: "pd.Series[float]") -> str:
+    band = "" if math.isnan(row["low"]) else f" [{row['low']:.0%}, {row['high']:.0%}]"
+    return _percent(row) + band

@@ -1,0 +1,48 @@
+"""Progress: a bar on a terminal and in a notebook, elsewhere a plain line now and then. No torch."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+QUIET = "CIRCUITRY_QUIET"
+"""Variable of the environment that hides all progress, in the processes that a command starts, too."""
+SECONDS = 15
+"""Between two lines."""
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left"
+
+
+class Bar(tqdm):  # type: ignore[type-arg]
+    """tqdm's bar, as plain lines with the time left where it cannot be drawn over, as in a file.
+
+    Example:
+        >>> with Bar(total=3, desc="circuits", unit="run") as bar:
+        ...     bar.update()
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if QUIET in os.environ:
+            options["disable"] = True
+        elif not _drawn(options.get("file") or sys.stderr):
+            options |= {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS, "bar_format": _LINE}
+        super().__init__(*arguments, **options)
+
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        """Return what shows a state of the bar."""
+        if _drawn(file):
+            return tqdm.status_printer(file)
+
+        def line(text: str) -> None:
+            if text.strip():
+                file.write(f"{text}\n")
+                file.flush()
+
+        return line
+
+
+def _drawn(file: Any) -> bool:
+    """Return whether a file is a terminal, or stands for a notebook."""
+    return "ipykernel" in sys.modules or bool(file.isatty())

@@ -1,0 +1,56 @@
+"""Weights that come with the package: found by name, packed without loss, refused where they are damaged."""
+
+import shutil
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from circuitry import InputError, load_clip
+from circuitry.models import read_checkpoint
+from circuitry.models.architectures import register_model
+from circuitry.models.shipped_weights import SHIPPED_WEIGHTS, shipped_file, shipped_models, write_packed
+from circuitry.study.quickstart_model import QUICKSTART_MODEL
+from circuitry.study.toy import draw_image
+from circuitry.study.toy.drawing import TOY_CLASSES
+
+UNSEEN = 999_999
+"""Seed of drawings that no model was trained on."""
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_a_model_of_the_quickstart_recognises_new_drawings(name: str) -> None:
+    clip = load_clip(name)
+    drawn = torch.stack([clip.preprocess(draw_image(class_name, "real", UNSEEN)) for class_name in TOY_CLASSES])
+    logits = clip.encoder(drawn) @ clip.text_weights(TOY_CLASSES).T
+    right = (logits.argmax(1) == torch.arange(len(TOY_CLASSES))).float().mean()
+    assert right > 5 / len(TOY_CLASSES)  # guessing is right once
+
+
+def test_packed_weights_lack_only_words_that_are_not_known(tmp_path: Path) -> None:
+    model = open_clip.create_model(register_model(QUICKSTART_MODEL))
+    known = model.state_dict()
+    tokens = open_clip.get_tokenizer(QUICKSTART_MODEL)(["a photo of a fish"]).unique()
+    write_packed(known, tokens, tmp_path / "x.safetensors", {"model": "x"})
+    found = read_checkpoint(tmp_path / "x.safetensors")
+    embedding, whole = found.pop("token_embedding.weight"), known.pop("token_embedding.weight")
+    assert found.keys() == known.keys()
+    assert all(torch.equal(value, known[key]) for key, value in found.items())
+    assert embedding.shape == whole.shape
+    assert torch.equal(embedding[tokens], whole[tokens])
+    assert (embedding.abs().sum(1) > 0).sum() == len(tokens)
+    assert (tmp_path / "x.safetensors").stat().st_size < 5e6
+
+
+def test_weights_that_differ_from_their_description_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(SHIPPED_WEIGHTS, tmp_path / "weights")
+    monkeypatch.setattr("circuitry.models.shipped_weights.SHIPPED_WEIGHTS", folder)
+    assert shipped_file(QUICKSTART_MODEL) == folder / f"{QUICKSTART_MODEL}.safetensors"
+    with open(folder / f"{QUICKSTART_MODEL}.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    with pytest.raises(InputError, match=r"rn-tiny\.safetensors.*install"):
+        shipped_file(QUICKSTART_MODEL)
