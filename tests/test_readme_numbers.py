@@ -482,8 +482,19 @@ CLAIMS: list[tuple[str, Numbers]] = [
             ("rn-tiny, toy", "toy"),
             ("rn-tiny, emoji", "emoji"),
             ("EfficientNet-Lite0", "efficientnet"),
+            ("vit-tiny, toy, mean-position", "vit-mean-position"),
         )
         for kind in ("nodes", "edges")
+    ),
+    (
+        "(their distance is {:.3f} of the node scores), but not with zero ({:.2f})",
+        lambda: (
+            one(f"rules/vit-{name}/promise", "references differ", kind="nodes") for name in ("mean-position", "zero")
+        ),
+    ),
+    (
+        "by {:.2f} [{:.2f}, {:.2f}] for nodes and {:.2f} [{:.2f}, {:.2f}] for edges against 80 points",
+        lambda: (number for kind in ("nodes", "edges") for number in promised("vit-zero", kind)[3:6]),
     ),
     (
         "sites are worse ({} {:.2f} on the toy)",

@@ -17,6 +17,7 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 PATCHING, FISHER = "patching", "fisher"
@@ -36,10 +37,15 @@ def score_units(task: Task, method: str) -> NodeEffects:
     Returns:
         Effects of the units, positive where they help; of ``fisher`` squared changes of the answers, none negative and
         0 for error units.
+
+    Raises:
+        InputError: for another method.
     """
     inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
     if method == FISHER:
         return _squared_changes(inner)
+    if method not in _EFFECTS:
+        raise InputError(f"Units are scored by one of {', '.join((FISHER, *_EFFECTS))}, but {method!r} was given.")
     everything, n_own = with_others(inner)
     return _EFFECTS[method](everything.of_some(torch.cat(list(checked_batches(everything.images))), slice(n_own)))
 
