@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,8 +18,7 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import checked, one_of
 
 PATCHING, FISHER = "patching", "fisher"
 METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
@@ -26,7 +26,7 @@ METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
 
 
 @checked
-def score_units(task: Task, method: str) -> NodeEffects:
+def score_units(task: Task, method: Annotated[str, one_of(*METHODS[:-1])]) -> NodeEffects:
     """Return the scores of all units at the task's sites but the image, error units too.
 
     Args:
@@ -37,15 +37,10 @@ def score_units(task: Task, method: str) -> NodeEffects:
     Returns:
         Effects of the units, positive where they help; of ``fisher`` squared changes of the answers, none negative and
         0 for error units.
-
-    Raises:
-        InputError: for another method.
     """
     inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
     if method == FISHER:
         return _squared_changes(inner)
-    if method not in _EFFECTS:
-        raise InputError(f"Units are scored by one of {', '.join((FISHER, *_EFFECTS))}, but {method!r} was given.")
     everything, n_own = with_others(inner)
     return _EFFECTS[method](everything.of_some(torch.cat(list(checked_batches(everything.images))), slice(n_own)))
 
