@@ -101,7 +101,19 @@ def other_orders() -> tuple[float, float]:
     return span(found.loc[found["varied"] != "baseline", "rho"])
 
 
+# What two other classes in two styles share
+
+
+def of_other_classes(levels: str) -> float:
+    """Return what parts of other classes in other styles share, relative to parts of one class and style."""
+    found = table(levels).set_index("what")["value"]
+    return float(found["two classes in two domains"] / found["two parts of the same images"])
+
+
 # Causal checks
+
+
+ACROSS = "faithfulness/scores_across_sites"
 
 
 def kept(measure: str, circuit: str) -> list[float]:
@@ -516,8 +528,19 @@ CLAIMS: list[tuple[str, Numbers]] = [
             ("rn-tiny, toy", "toy"),
             ("rn-tiny, emoji", "emoji"),
             ("EfficientNet-Lite0", "efficientnet"),
+            ("vit-tiny, toy, mean-position", "vit-mean-position"),
         )
         for kind in ("nodes", "edges")
+    ),
+    (
+        "(their distance is {:.3f} of the node scores), but not with zero ({:.2f})",
+        lambda: (
+            one(f"rules/vit-{name}/promise", "references differ", kind="nodes") for name in ("mean-position", "zero")
+        ),
+    ),
+    (
+        "by {:.2f} [{:.2f}, {:.2f}] for nodes and {:.2f} [{:.2f}, {:.2f}] for edges against 80 points",
+        lambda: (number for kind in ("nodes", "edges") for number in promised("vit-zero", kind)[3:6]),
     ),
     (
         "sites are worse ({} {:.2f} on the toy)",
@@ -555,6 +578,37 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "right in {:.0f} to {:.0f} % of the images (36 classes, guessing {:.0f} %)",
         lambda: (*span(100 * table("emoji/accuracy")["all"]), 100 * alike(table("emoji/accuracy")["chance"], 6)),
+    ),
+    (
+        "two *other* classes in two styles share {:.2f} of the ceiling (class effect on the edge Jaccard index {:.3f} "
+        "[{:.3f}, {:.3f}])",
+        lambda: (
+            of_other_classes("emoji/edge_jaccard_levels"),
+            *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
+        ),
+    ),
+    (
+        "Two other classes in two styles share {:.2f} of it, so the least similar pairs",
+        lambda: [of_other_classes("quickstart/edge_jaccard_levels")],
+    ),
+    (
+        "where two other classes in two styles share {:.2f} of it. These are circuits",
+        lambda: [of_other_classes("vit/edge_jaccard_levels")],
+    ),
+    (
+        "(painting and real), where two other classes in two styles share {:.2f}.",
+        lambda: [of_other_classes("pooling_pairs/pair_sharing_levels")],
+    ),
+    (
+        "removing a unit is {:.2f} times its score at layer4.0 and {:.2f} times at act3",
+        lambda: (one(ACROSS, "exact_per_score", site=site) for site in ("layer4.0", "act3")),
+    ),
+    (
+        "Of the strongest 20 % by score {:.0f} are at the embedding, by exact effect {}.",
+        lambda: (
+            one(ACROSS, "strongest_by_score", site="attnpool"),
+            {0: "none"}[int(one(ACROSS, "strongest_by_exact", site="attnpool"))],
+        ),
     ),
     (
         "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part",
@@ -792,7 +846,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "painting and real reach {:.2f} [{:.2f}, {:.2f}] of it, all others {:.2f} to {:.2f}",
+        "Painting and real reach {:.2f} [{:.2f}, {:.2f}] of the ceiling, all others {:.2f} to {:.2f}",
         lambda: (*paired("painting", "real", "vit/edge_jaccard_ratios"), *others_than_painting_and_real()),
     ),
     (
