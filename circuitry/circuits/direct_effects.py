@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.frames import notebook_frame
-from circuitry.runs.given import checked
+from circuitry.runs.given import DISTINCT, checked
 from circuitry.runs.workers import Work
 
 ROUNDINGS = 100
@@ -50,7 +51,7 @@ class DirectEffects:
         >>> found.to_pandas().head()    # the components with the largest mean effect
     """
 
-    writers: tuple[str, ...]
+    writers: Annotated[tuple[str, ...], DISTINCT]
     effects: Float[np.ndarray, "images writers"]
     by_position: Float[np.ndarray, "images heads positions"]
     """Of the heads alone, in order, by the position that each reads; sums over positions to their effects."""

@@ -3,7 +3,7 @@
 Classifies all images by the class texts, without training on them, and prints accuracies by domain and a report.
 
     circuitry evaluate --model ViT-B-32 --pretrained openai --data DomainNet
-    circuitry evaluate --model rn-tiny --checkpoint runs/quickstart/clip --data runs/quickstart/toy    # all checkpoints
+    circuitry evaluate --model rn-tiny --checkpoint runs/quickstart-trained/clip --data runs/quickstart/toy    # all checkpoints
 """
 
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ def files(config: Config) -> Iterator[tuple[int | None, Path | None]]:
 def ends(accuracy: pd.DataFrame) -> Finding:
     """Say where the model is best and worst."""
     means, chance = accuracy.set_index("domain")["all"], accuracy["chance"].iloc[0]
-    best, worst = means.idxmax(), means.idxmin()
+    best, worst = str(means.idxmax()), str(means.idxmin())
     where = f"most in {best} ({means[best]:.1%}), least in {worst} ({means[worst]:.1%})" if len(means) > 1 else best
     claim = f"{means.mean():.1%} are recognised, mean over domains, {where}; guessing reaches {chance:.1%}."
     return Finding(claim, "Every class of a domain has equal weight.", "Other class texts; fewer classes.")

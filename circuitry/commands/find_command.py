@@ -171,8 +171,10 @@ def main(config: Config) -> Written:
     found = replace(found, graph=graph)
     curve = measure_circuits(unseen, graph, [found.units], AblationSettings(random_draws=5, seed=config.seed))
     tested = judge_circuit(unseen, graph, AblationSettings(seed=config.seed), minimality=False)
-    findings = circuit_verdicts(graph.title, found.size, curve, tested)
-    tables = {"recovered": circuit_table(curve), "tests": tested, "units": found.table()}
+    curves = pd.concat([curve.table(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
+    counts = int(curve.own.sum()), int((~curve.own).sum())
+    findings = circuit_verdicts(graph.title, found.size, curves, tested, counts)
+    tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}
     graph.save(config.out / "circuit")
     print(tables["recovered"].to_string(index=False))
     return write_report(config, subject, found, with_edges(found_on, graph), tables, findings)

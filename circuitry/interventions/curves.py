@@ -92,7 +92,7 @@ class FaithfulnessCurve:
         size = nearest_to_a_tenth(self.fractions)
         place = self.fractions.index(size)
         read = {measure: getattr(self, measure)[place] for measure in CURVE_MEASURES}
-        known = ", ".join(f"{measure} {value:.2f}" for measure, value in read.items() if not np.isnan(value))
+        known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
         n_sizes = len(self.fractions)
         return (
             f"FaithfulnessCurve of {name}: {n_sizes} size{'s' * (n_sizes > 1)}, {int(self.own.sum())} images; "
@@ -125,7 +125,7 @@ class FaithfulnessCurve:
         return self._tidy(found, columns, reading.reason)
 
     def areas(self) -> pd.DataFrame:
-        """Return CPR (area under faithfulness) and CMD (area of |1 - faithfulness|) of circuit and random units.
+        """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
 
         Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
         MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, ranking,

@@ -168,7 +168,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if not _is(value, kind) or (
-        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, inner[0])
+        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, get_origin(inner[0]) or inner[0])
     ):
         raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
     if kind is int and abs(value) >= 2**63:

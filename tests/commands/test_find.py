@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -51,19 +50,6 @@ def test_a_folder_of_pictures_is_enough(
     assert any("told" in claim or "others" in claim or "few" in claim for claim in written.claims)
 
 
-class Curve:
-    """What a circuit, random units and the rest reach, whatever the measure."""
-
-    own = np.array([True] * 8 + [False] * 4)
-
-    def __init__(self, kept: float, random: float, rest: float) -> None:
-        values = {"kept": kept, "random": random, "complement": rest}
-        self.rows = pd.DataFrame({"circuit": list(values), "value": list(values.values()), "reason": ""})
-
-    def table(self, measure: str) -> pd.DataFrame:
-        return self.rows
-
-
 @pytest.mark.parametrize(
     ("kept", "rest", "enough", "needed", "says"),
     [
@@ -77,7 +63,12 @@ class Curve:
 def test_verdicts_follow_the_tests(kept: float, rest: float, enough: bool, needed: bool, says: tuple[str, ...]) -> None:
     rows = [("sufficiency", 0.9, 40, 0.01, enough), ("necessity", 0.9, 40, 0.01, needed)]
     tested = pd.DataFrame(rows, columns=["test", "value", "n", "p", "holds"])
-    findings = circuit_verdicts.__wrapped__("fish in real", 0.3, Curve(kept, 0.2, rest), tested)
+    values = {"kept": kept, "random": 0.2, "complement": rest}
+    curves = pd.DataFrame(
+        [(measure, *one, "") for measure in ("selectivity", "faithfulness") for one in values.items()],
+        columns=["measure", "circuit", "value", "reason"],
+    )
+    findings = circuit_verdicts("fish in real", 0.3, curves, tested, (8, 4))
     claims = " ".join(one.claim for one in findings)
     for words in says:
         assert words in claims

@@ -1,11 +1,12 @@
-"""The answer about one circuit: is it enough, is it needed, how sure is that, and what does it look like? No torch."""
+"""The answer about one circuit: is it enough, is it needed, and how sure is that? No torch."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.page import Finding
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 
@@ -17,41 +18,41 @@ _MEANING = {
     "selectivity": "what separates the class from other classes",
     "faithfulness": "what the model's answer gains over the baseline",
 }
-
-
 KINDS_OF_CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
 """Circuits of a curve, and what the table calls them."""
+Row = Mapping[str, Any]
 
 
-def circuit_table(curve: FaithfulnessCurve) -> pd.DataFrame:
+def circuit_table(curves: pd.DataFrame) -> pd.DataFrame:
     """Return what the circuit, random units and the rest recover, a row a measure, in percent with intervals."""
-    rows = []
-    for measure in _MEANING:
-        table = curve.table(measure).set_index("circuit")
-        cells = {name: _cell(table.loc[circuit]) for circuit, name in KINDS_OF_CIRCUITS.items()}
-        rows.append({"measure": measure, **cells})
-    return pd.DataFrame(rows, columns=["measure", *KINDS_OF_CIRCUITS.values()])
+    rows = [
+        {"measure": measure}
+        | {name: _cell(_row(curves, measure, circuit)) for circuit, name in KINDS_OF_CIRCUITS.items()}
+        for measure in _MEANING
+    ]
+    return pd.DataFrame(rows)
 
 
-def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:
+def circuit_verdicts(
+    what: str, share: float, curves: pd.DataFrame, tested: pd.DataFrame, n_images: tuple[int, int]
+) -> list[Finding]:
     """Say whether a circuit is enough and needed, in plain words with the numbers after them.
 
     Args:
         what: Class and domain.
         share: Share of the units that the circuit keeps.
-        curve: The circuit on unseen images.
+        curves: What it recovers on unseen images, of both measures: tables of `FaithfulnessCurve`, one size.
         tested: What `judge_circuit` returns on them.
+        n_images: Unseen images of the class and of others.
     """
-    measure = "faithfulness" if curve.table("selectivity")["reason"].iloc[0] else "selectivity"
-    table = curve.table(measure).set_index("circuit")
-    tests = tested.set_index("test")
-    kept, random, rest = (table.loc[name] for name in KINDS_OF_CIRCUITS)
-    n, others = int(curve.own.sum()), int((~curve.own).sum())
-    if reason := str(kept["reason"]):
+    measure = "faithfulness" if _row(curves, "selectivity", "kept")["reason"] else "selectivity"
+    kept, random, rest = (_row(curves, measure, circuit) for circuit in KINDS_OF_CIRCUITS)
+    beaten, worse = (tested.set_index("test").loc[name].to_dict() for name in ("sufficiency", "necessity"))
+    n, others = n_images
+    if reason := kept["reason"]:
         claim = f"Is it enough, and is it needed? {UNKNOWN}: {reason}."
         return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
-    beaten = tests.loc["sufficiency"]
     enough = Finding(
         f"Is it enough? {_enough(kept, beaten, n)}: {share:.1%} of the units, kept alone, recover {_percent(kept)} of "
         f"{_MEANING[measure]} ({what}); as many random units recover {_percent(random)}.",
@@ -59,7 +60,6 @@ def circuit_verdicts(what: str, share: float, curve: FaithfulnessCurve, tested: 
         f"{beaten['p']:.2g}, about {THIS_MODEL}).",
         "Other images; another baseline; a larger share of the units.",
     )
-    worse = tests.loc["necessity"]
     needed = Finding(
         f"Is it needed? {_needed(rest, worse, n)}: without these units the model keeps {_percent(rest)}.",
         f"{certainty}; as many random units are missed less in {worse['value']:.0%} of {worse['n']:.0f} draws (p = "
@@ -80,7 +80,11 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
     return Finding(claim, certainty, "More images.")
 
 
-def _enough(kept: "pd.Series[float]", beaten: "pd.Series[float]", n: int) -> str:
+def _row(curves: pd.DataFrame, measure: str, circuit: str) -> Row:
+    return {str(key): value for key, value in curves.set_index(["measure", "circuit"]).loc[(measure, circuit)].items()}
+
+
+def _enough(kept: Row, beaten: Row, n: int) -> str:
     if n < 2:
         return UNKNOWN
     if not beaten["holds"] or kept["value"] < _NOTHING:
@@ -88,7 +92,7 @@ def _enough(kept: "pd.Series[float]", beaten: "pd.Series[float]", n: int) -> str
     return YES if kept["value"] >= _WHOLE else PARTLY
 
 
-def _needed(rest: "pd.Series[float]", worse: "pd.Series[float]", n: int) -> str:
+def _needed(rest: Row, worse: Row, n: int) -> str:
     if n < 2:
         return UNKNOWN
     if not worse["holds"]:
@@ -96,10 +100,10 @@ def _needed(rest: "pd.Series[float]", worse: "pd.Series[float]", n: int) -> str:
     return YES if rest["value"] <= _NOTHING else PARTLY
 
 
-def _percent(row: "pd.Series[float]") -> str:
+def _percent(row: Row) -> str:
     return "an unknown share" if math.isnan(row["value"]) else f"{row['value']:.0%}"
 
 
-def _cell(row: "pd.Series[float]") -> str:
+def _cell(row: Row) -> str:
     band = "" if math.isnan(row["low"]) else f" [{row['low']:.0%}, {row['high']:.0%}]"
-    return _percent(row) + band
+    return "unknown" if math.isnan(row["value"]) else _percent(row) + band
