@@ -45,6 +45,7 @@ html_title = "circuitry"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_show_sourcelink = False
+html_sidebars = {"*": [], "*/*": ["sidebar-nav-bs"]}  # pages by themselves have no section to navigate
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 1,
