@@ -11,6 +11,8 @@ measured error is larger than the promised one beyond the interval.
     python experiments/benchmark_rules.py --circuits 6 --n-images 2 --rules left-10 midpoint-4 midpoint-10 gauss-radau-5
     python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
         --n-images 1 --rules left-10 midpoint-10 --reference midpoint-100
+    python experiments/benchmark_rules.py --model vit-tiny --checkpoint runs/vit-10/clip/checkpoints/epoch_10.pt \\
+        --data runs/vit-10/toy --circuits 2 --n-images 1 --rules left-10 --reference midpoint-80 --baseline zero
     python experiments/benchmark_rules.py --checkpoint runs/emoji/clip/checkpoints/epoch_18.pt --data EmojiDomains \\
         --circuits 7 --n-images 2 --rules left-10 midpoint-10
 """
@@ -34,9 +36,11 @@ from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.rule_choice import cheapest_rule
 from circuitry.circuits.rule_errors import REFERENCE
 from circuitry.circuits.rule_of_run import IMAGES, spread
-from circuitry.circuits.rule_report import RULE_CHOICE
+from circuitry.circuits.rule_report import RULE_CHOICE, references_agree
 from circuitry.comparison import mean_interval
-from circuitry.models import Metric, metric_of_class, read_images
+from circuitry.models import Metric, NamedBaseline, metric_of_class, read_images
+from circuitry.models.baselines import BaselineName
+from circuitry.models.named_baselines import default_baseline
 from circuitry.models.sites import INPUT
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.study import QuickstartModel
@@ -50,6 +54,8 @@ STUDY = "left-10"
 class Config(QuickstartModel, KeepSettings):
     """Settings of the comparison of rules."""
 
+    baseline: BaselineName | None = None
+    """Where the paths end (default: as for finding circuits, by the tower)."""
     metric: Literal["logit", "margin"] = "logit"
     """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes."""
     circuits: int = 8
@@ -111,10 +117,13 @@ def circuits(
 ) -> Iterator[tuple[str, RuleErrors]]:
     """Yield (name, errors) of circuits."""
     weights = clip.text_weights(images.all_classes)
+    name = config.baseline or default_baseline(clip.encoder)
+    baseline = NamedBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))
-        yield f"{class_name} in {domain}", RuleErrors(Task(clip.encoder, batch, metric), reference=reference)
+        task = Task(clip.encoder, batch, metric, baseline=baseline.of(class_name, domain, len(batch)))
+        yield f"{class_name} in {domain}", RuleErrors(task, reference=reference)
 
 
 def measure(measured_on: Iterable[tuple[str, RuleErrors]], rules: dict[str, QuadratureRule]) -> pd.DataFrame:
@@ -150,15 +159,18 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
 
 
 def promise(choice: RuleChoice, table: pd.DataFrame) -> pd.DataFrame:
-    """Return what the choice promised beside what many points say on other circuits."""
+    """Return what the choice promised, NaN where it promised nothing, beside what many points say on other circuits."""
     rows = []
     for kind, found in (("nodes", choice.nodes), ("edges", choice.edges)):
         of_kind = table[table["kind"] == kind].set_index("rule")
         cost = of_kind["node cost" if kind == "nodes" else "edge cost"][found.rule.name]
         measured = [of_kind[column][found.rule.name] for column in ("mean", "low", "high")]
         by_study = of_kind["mean"][STUDY]
-        rows.append((kind, found.rule.name, choice.asked, found.mean, *measured, cost, by_study))
+        promised = found.mean if references_agree(choice.asked, found.references_differ) else float("nan")
+        costs = (cost, by_study, found.references_differ)
+        rows.append((kind, found.rule.name, choice.asked, promised, *measured, *costs))
     columns = ["kind", "rule", "asked", "promised", "measured", "low", "high", "cost", "error of the study's rule"]
+    columns.append("references differ")
     return pd.DataFrame(rows, columns=columns)
 
 

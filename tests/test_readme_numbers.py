@@ -1,4 +1,4 @@
-"""Numbers in README and experiments/RESULTS.md are what their committed tables give, rounded as in the text.
+"""Numbers in README, documentation and experiments/RESULTS.md are what their committed tables give, rounded as there.
 
 `CLAIMS` holds phrases of the text with a place for each number, and how the numbers come from the tables. Where a
 phrase or a table changes alone, the text lacks what the table makes. To change a phrase, change it here, too.
@@ -11,7 +11,9 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from tests.support.committed_tables import DOCS, interval, one, rows, span, table
+from circuitry.comparison.statistics import mean_interval
+from circuitry.study import smallest_sizes
+from tests.support.committed_tables import DOCS, RESULTS_PAGE, ROOT, interval, one, rows, span, table
 
 Numbers = Callable[[], Iterable[object]]
 
@@ -115,13 +117,8 @@ def transfers(column: str) -> tuple[float, float]:
 
 
 RANKINGS = ["site-path", "input-path", "gradient", "patching"]
+RANKED = [*RANKINGS, "fisher"]
 STUDIED = {"baseline": "mean", "metric": "margin"}
-
-
-def at_sizes(method: str | list[str], circuit: str, model: str = "efficientnet") -> list[tuple[float, float]]:
-    """Return the span of selectivities over methods at every size in README's table."""
-    found = rows(f"scoreboard/{model}/curves", measure="selectivity", circuit=circuit, method=method, **STUDIED)
-    return [span(found.loc[found["size"].round(6) == size, "value"]) for size in (0.2, 0.4, 0.6, 0.75, 0.9)]
 
 
 def board(method: str | list[str], what: str, model: str = "efficientnet") -> pd.DataFrame:
@@ -164,10 +161,65 @@ def in_body(method: str, budget: str) -> list[float]:
     return [value for pair in zip(*by_size, strict=True) for value in pair]
 
 
-def body_size(model: str, method: str, budget: str) -> list[float]:
-    """Return the size for a selectivity of 0.8, with its interval, in percent."""
-    named = {"method": method, "budget": budget, "what": "size for 0.8, kept"}
-    return [100 * value for value in interval(f"scoreboard/{model}_body/summary", **named, **STUDIED)]
+def by_budget(model: str, budget: str) -> tuple[float, float]:
+    """Return the span over rankings of the size for a selectivity of 0.8, in percent."""
+    what = "size for 0.8, kept"
+    return span(100 * rows(f"scoreboard/{model}/summary", budget=budget, what=what, method=RANKED, **STUDIED)["value"])
+
+
+def selectivity(size: float, method: str | list[str], model: str = "efficientnet_body") -> pd.DataFrame:
+    named = {"measure": "selectivity", "circuit": "kept", "method": method, **STUDIED}
+    return rows(f"scoreboard/{model}/curves", size=size, **named)
+
+
+def sizes_by_class(method: str) -> list[float]:
+    """Return the size for a selectivity of 0.8 of every class, the smallest first, in percent."""
+    found = rows("scoreboard/efficientnet_body/by_class", method=method, what="size for 0.8, kept", **STUDIED)
+    return sorted(100 * found["value"])
+
+
+TRIALS = (
+    "as they are, the stem whole",
+    "43 images of other classes",
+    "43 others, 7 views of each own image",
+    "own class over domains",
+    "a pair of classes",
+    "resample ablation",
+    "resample ablation in a quarter of the steps",
+    "dropout of whole sites",
+    "noise on the gates to the end",
+    "mean of the scores over steps",
+    "dropout of sites and mean of the scores",
+)
+"""Changes to learned masks on three classes."""
+
+
+def tried(trial: str | list[str], size: float, column: str = "value") -> pd.Series:
+    """Return the numbers of trials by trial and class."""
+    return rows("scoreboard/mask_trials/trials", trial=trial, size=size)[column]
+
+
+def in_trial(trial: str) -> list[float]:
+    """Return selectivity at 66 and 40 %, the size for 0.8 with its interval, in percent, and seconds."""
+    found = rows("scoreboard/mask_trials/trials", trial=trial)
+    sizes = smallest_sizes(found[["class", "size", "value"]].assign(circuit="kept"), [0.8])["value"].to_numpy()
+    percent = [100 * number for number in mean_interval(sizes)]
+    return [*(tried(trial, size).mean() for size in (0.66, 0.4)), *percent, found["seconds"].mean()]
+
+
+def of_one_class(size: float) -> pd.Series:
+    """Return the selectivities of the trials on one class."""
+    found = rows("scoreboard/mask_trials/trials", size=size)
+    return found.loc[found.groupby("trial")["class"].transform("nunique") == 1, "value"]
+
+
+def spread(of: str, size: float) -> float:
+    return float(tried(f"{of}, one factor a site restores the spread", size).mean())
+
+
+def fisher_cut_once(size: float) -> float:
+    found = selectivity(size, "fisher")
+    return float(found.loc[found["budget"] == "global", "value"].iloc[0])
 
 
 def edges_for(methods: list[str], circuit: str) -> tuple[float, float]:
@@ -193,14 +245,6 @@ def overlaps(method: str) -> list[float]:
 
 def judged(method: str) -> list[float]:
     return [float(board(method, what)["value"].iloc[0]) for what in ("rank correlation", "seconds")]
-
-
-def masks() -> list[float]:
-    """Return the selectivities of learned masks at every size in README's table, of the first two with intervals."""
-    found = rows("scoreboard/efficientnet/curves", measure="selectivity", circuit="kept", method="learned", **STUDIED)
-    columns = zip(*(found[name] for name in ("size", "value", "low", "high")), strict=True)
-    at_size = {round(size, 6): list(numbers) for size, *numbers in columns}
-    return [*at_size[0.2], *at_size[0.4], *(at_size[size][0] for size in (0.6, 0.75, 0.9))]
 
 
 def into_attention() -> tuple[float, float]:
@@ -586,34 +630,93 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "(rank correlation of selectivity {:.2f} to {:.2f}, Mantel p {:.2f} to {:.2f})",
         lambda: (*transfers("rho"), *transfers("p")),
     ),
-    (
-        "| learned masks | {:.2f} [{:.2f}, {:.2f}] | {:.2f} [{:.2f}, {:.2f}] | {:.2f} | {:.2f} | {:.2f} |",
-        masks,
+    *(
+        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 8) + " |", partial(in_body, *contestant))
+        for named, contestant in IN_BODY.items()
     ),
     (
-        "exact patching) | {:.2f} | {:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} |",
+        "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings with "
+        "one cut over all sites, {:.0f} to {:.0f} % with the same share of every site. Masks lead up to 75 % "
+        "(at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f})",
         lambda: (
-            *map(alike, at_sizes(RANKINGS, "kept")[:2]),
-            *(v for each in at_sizes(RANKINGS, "kept")[2:] for v in each),
+            *by_masks("efficientnet_body"),
+            *by_budget("efficientnet_body", "global"),
+            *by_budget("efficientnet_body", "same-share"),
+            *selectivity(0.4, "learned")[["value", "low", "high"]].iloc[0],
+            selectivity(0.4, RANKED)["value"].max(),
         ),
     ),
     (
-        "| random units | {:.2f} | {:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} |",
+        "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "
+        "toy model with {:.0f} % and {:.0f} to {:.0f} %. With the same share of every site rankings need {:.0f} to "
+        "{:.0f} % and {:.0f} to {:.0f} %. Give masks many images of the class: with ten instead of six they need "
+        "{:.0f} %",
         lambda: (
-            *map(alike, at_sizes(RANKINGS, "random")[:2]),
-            *(v for each in at_sizes([*RANKINGS, "learned"], "random")[2:] for v in each),
+            *by_masks("efficientnet_body"),
+            *by_budget("efficientnet_body", "global"),
+            by_masks("toy_body")[0],
+            *by_budget("toy_body", "global"),
+            *by_budget("efficientnet_body", "same-share"),
+            *by_budget("toy_body", "same-share"),
+            by_masks("toy_ten_images")[0],
         ),
     ),
     (
-        "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings; "
-        "{:.0f} % and {:.0f} to {:.0f} % on the toy model, {:.0f} % [{:.0f}, {:.0f}] and {:.0f} to {:.0f} % on emoji",
+        "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %), by site paths with "
+        "one cut {:.0f} and {:.0f} %",
+        lambda: (
+            *by_masks("toy_two_images"),
+            *by_masks("toy_ten_images"),
+            float(selectivity(0.4, "learned", "toy_ten_images")["value"].iloc[0]),
+            *(alike(by_budget(model, "global"), 6) for model in ("toy_two_images", "toy_ten_images")),
+        ),
+    ),
+    (
+        "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %",
+        lambda: [sizes_by_class("learned")[place] for place in (0, 1, 7)],
+    ),
+    (
+        "it takes {:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings with one cut over all sites, "
+        "{:.0f} to {:.0f} % with the masks' counts and {:.0f} to {:.0f} % with the same share",
+        lambda: (
+            *by_masks("toy_body"),
+            *(percent for budget in ("global", "learned", "same-share") for percent in by_budget("toy_body", budget)),
+        ),
+    ),
+    (
+        "{:.0f} % [{:.0f}, {:.0f}] by masks and {:.0f} to {:.0f} % by rankings on EfficientNet-Lite0, {:.0f} % "
+        "[{:.0f}, {:.0f}] and {:.0f} to {:.0f} % on emoji",
         lambda: (
             *by_masks("efficientnet"),
             *size_for(RANKINGS),
-            by_masks("toy")[0],
-            *size_for(RANKINGS, "toy"),
             *by_masks("emoji"),
             *size_for(RANKINGS, "emoji"),
+        ),
+    ),
+    *(
+        (f"| {trial} | {{:.2f}} | {{:.2f}} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{:.0f}} |", partial(in_trial, trial))
+        for trial in TRIALS
+    ),
+    (
+        "({:.2f} as they are) and {:.2f} to {:.2f} on unseen ones",
+        lambda: (
+            tried(TRIALS[0], 0.4, "found").mean(),
+            *span(tried(trial, 0.4).mean() for trial in TRIALS if trial != "resample ablation"),
+        ),
+    ),
+    (
+        "or of the embedding gave {:.2f} to {:.2f} at 40 %",
+        lambda: span(of_one_class(0.4)),
+    ),
+    (
+        "the smallest ended with gives {:.2f} at 66 % and {:.2f} at 40 % ({:.2f} and {:.2f} as they are); one factor "
+        "for each site that restores the spread of the kept units helps Fisher ({:.2f} to {:.2f} at 66 %, {:.2f} to "
+        "{:.2f} at 40 %) and harms masks ({:.2f} and {:.2f})",
+        lambda: (
+            *(tried("masks of all sizes cut from the last scores", size).mean() for size in (0.66, 0.4)),
+            *(float(selectivity(size, "learned")["value"].iloc[0]) for size in (0.66, 0.4)),
+            *(number for size in (0.66, 0.4) for number in (fisher_cut_once(size), spread("Fisher, global", size))),
+            *(spread("masks", size) for size in (0.66, 0.4)),
         ),
     ),
     (
@@ -758,7 +861,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
             *related("cka", "alone", "rho", "p_holm"),
         ),
     ),
-    ("on RN50 its edges are {:.0f} times as fast as the whole tower", lambda: [faster("edges")]),
+    (
+        "On RN50 its edges are {:.0f} times as fast as one run of the whole tower for each point and unit",
+        lambda: [faster("edges")],
+    ),
     (
         "scores all RN50 nodes {:.0f} times as fast as the study's site path ({:.2f} against {:.1f} s)",
         lambda: (
@@ -817,6 +923,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
 ]
 
 
+OF_THE_EXAMPLE = {"40"}
+"""Percentages of README's example, which its own test runs."""
+
+
 def in_one_line(text: str) -> str:
     """Return a text with single spaces, and hyphens for minus signs."""
     return re.sub(r"\s+", " ", text.replace("\N{MINUS SIGN}", "-"))
@@ -826,3 +936,11 @@ def in_one_line(text: str) -> str:
 def test_readme_says_what_the_tables_give(phrase: str, numbers: Numbers) -> None:
     said = re.sub(r"-(0\.0+)(?!\d)", r"\1", phrase.format(*numbers()))  # no minus zero
     assert said in in_one_line(DOCS), f"neither README nor RESULTS says: {said}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/limits.md"])
+def test_pages_quote_numbers_that_the_results_have(page: str) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    measured = set(re.findall(r"(?<![\d.])-?\d+\.\d\d+", prose)) | set(re.findall(r"(\d+)(?= %)", prose))
+    known = set(re.findall(r"-?\d+(?:\.\d+)?", RESULTS_PAGE)) | OF_THE_EXAMPLE
+    assert sorted(measured - known) == []

@@ -23,7 +23,7 @@ from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.frames import notebook_frame
-from circuitry.runs.given import DISTINCT, Count, checked
+from circuitry.runs.given import DISTINCT, Count, checked, one_of
 
 FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
@@ -276,6 +276,15 @@ class Circuit:
         They are those of `edges`, found without a copy of all scores.
         """
         return strongest_edges(self.source.edge_scores, self.edges_per_node, self.any_sign)
+
+    @checked
+    def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes") -> pd.DataFrame:
+        """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
+        if kind == "edges":
+            return self.edges.table()
+        nodes = self.source.to_pandas()
+        kept = nodes[nodes["kept"] & nodes["site"].isin(self.source.inner_sites)]
+        return kept[["site", "unit", "score"]].reset_index(drop=True)
 
     @cached_property
     def graph(self) -> nx.DiGraph:

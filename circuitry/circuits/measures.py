@@ -60,7 +60,7 @@ class Measure:
 
 @checked
 def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
-    """Return, per site, the Jaccard index |A & B| / |A | B| of the kept units; the image itself is left out.
+    """Return, per site, the Jaccard index ``|A & B| / |A | B|`` of the kept units; the image itself is left out.
 
     NaN at sites where one of the two has no effect.
 
@@ -77,7 +77,7 @@ def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
 
 @checked
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
-    """Return |E1 & E2| / |E1 | E2| over edges named by their two nodes; NaN when neither has an edge.
+    """Return ``|E1 & E2| / |E1 | E2|`` over edges named by their two nodes; NaN when neither has an edge.
 
     Edges of sites where one of the two has no effect are left out.
 

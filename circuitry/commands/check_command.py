@@ -144,6 +144,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     for measure in ("faithfulness", "selectivity"):
         tables[f"{measure}_one_site"] = curves_by_domain(alone, measure)
     tables |= {"rules_against_patching": rules, "planted": planted, "attribution_against_patching": check.points}
+    tables["scores_across_sites"] = check.across_sites()
     marks, checked_on = domain_marks(checks.images.domains), checks.chosen.in_words
     report = Report(
         f"Do the circuits of {checks.clip.name} recover its answer?",

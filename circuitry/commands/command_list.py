@@ -4,7 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from circuitry.runs.given import checked
 
+
+@checked
 class Command(NamedTuple):
     """What the list of commands says of one."""
 

@@ -148,7 +148,8 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
 @figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet_body")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
     curves = table(tables, "curves").query(f"{MEAN_MARGIN} and measure == 'selectivity'")
-    return size_curves(with_settings(curves), "selectivity", title)
+    budgets = curves["budget"].where(curves["budget"] != curves["method"], "own counts")
+    return size_curves(curves.assign(method=curves["method"] + ", " + budgets), "selectivity", title)
 
 
 @figure("Cost of a circuit and its smallest size", "scoreboard")

@@ -143,7 +143,7 @@ def dual_bootstrap(
 
     Args:
         values: Similarities by class and two parts; NaN for unknown ones and for a part with itself.
-        statistic: From means [draws, *cells] to results [draws, *results].
+        statistic: From means ``[draws, *cells]`` to results ``[draws, *results]``.
         draws: From `draw_resamples`, for the same classes and parts.
     """
     if values.size == 0 or (len(values), values.shape[-1]) != (draws.classes.shape[1], draws.parts.shape[1]):

@@ -25,15 +25,15 @@ from circuitry.comparison.class_table import class_by_domain
 from circuitry.comparison.comparison_sketch import sketch_matrix, sketch_ratios
 from circuitry.comparison.domain_means import domain_spread, part_means
 from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
-from circuitry.comparison.part_array import PARTS, PartArray, ceilings_of, check_parts, part_kinds
+from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
 from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.storage import read_comparison, write_comparison
-from circuitry.comparison.table import CHANCE, VALUES, both_directions, check_pairs, domain_matrix, with_columns
+from circuitry.comparison.table import CHANCE, ValueTable, both_directions, check_pairs, domain_matrix, with_columns
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import Seed, checked
 
-_TABLES = {"values": VALUES, "parts": PARTS, "chance": CHANCE, "intervals": INTERVALS}
+_TABLES = ("values", "parts", "chance", "intervals")
 
 
 def _empty(columns: tuple[str, ...]) -> pd.DataFrame:
@@ -55,15 +55,15 @@ class Comparison:
 
     measure: str
     """Name of the measure, as a word for files: ``edge_jaccard``."""
-    values: pd.DataFrame
+    values: ValueTable
     """Columns class, domain_a, domain_b, site (None for the whole), value. Each pair of domains once; with
     ``directions`` in both orders, and each domain with itself. A pair that lacks one of its two is absent."""
-    parts: pd.DataFrame = field(default_factory=lambda: _empty(PARTS))
+    parts: PartTable = field(default_factory=lambda: _empty(PARTS))
     """Similarities of different parts of images: see `PARTS`; may be empty. Measures over classes have the class
     ``all``."""
     chance: Annotated[pd.DataFrame, with_columns(*CHANCE)] = field(default_factory=lambda: _empty(CHANCE))
     """The level of ``chance_of``: site, value."""
-    intervals: pd.DataFrame = field(default_factory=lambda: _empty(INTERVALS))
+    intervals: Annotated[pd.DataFrame, with_columns(*INTERVALS)] = field(default_factory=lambda: _empty(INTERVALS))
     """For measures with their own intervals, each domain with the others: domain, site, value, low, high, n_classes.
     Else empty."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -84,12 +84,6 @@ class Comparison:
     """Family of each class that shares noise with others: families are drawn together. A missing class is its own."""
 
     def __post_init__(self) -> None:
-        for name, columns in _TABLES.items():
-            if missing := [column for column in columns if column not in getattr(self, name).columns]:
-                raise InputError(
-                    f"The {name} of a comparison need the columns {', '.join(columns)}, but {', '.join(missing)} "
-                    "is missing: add it."
-                )
         if self.values.empty:
             raise InputError(
                 f"A comparison of {self.measure} needs a class in at least two domains, but there is none: "

@@ -39,7 +39,7 @@ def check_attribution(
         task: The encoder, images, metric and baseline of the attribution; with other images the numbers also say how
             the two sets differ.
         graph: From `attribute`.
-        top: Units with the largest |score| of every site.
+        top: Units with the largest absolute score of every site.
         random: Random units of every site.
 
     Raises:
@@ -69,8 +69,8 @@ def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOM
         rules: Quadrature rules by the name to show.
 
     Returns:
-        Columns rule, site, sample (``all``, or ``top``: the 20 units with the largest |score| by the rule), n_units,
-        pearson, spearman; see `AttributionCheck.table`.
+        Columns rule, site, sample (``all``, or ``top``: the 20 units with the largest absolute score by the rule),
+        n_units, pearson, spearman; see `AttributionCheck.table`.
 
     Example:
         >>> rules = {"left 10": left_rule(10), "gradient x activation": left_rule(1)}

@@ -15,8 +15,10 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
+from circuitry.interventions.curve_sketch import sketch_curve
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import SOME, checked
 
 TENTH = 0.1
@@ -30,7 +32,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 2"
 
 
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
     """The metric of every image with circuits of growing size kept; the circuits are nested.
 
@@ -85,6 +87,24 @@ class FaithfulnessCurve:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
         return self._ratio("selectivity", "kept")
 
+    def __repr__(self) -> str:
+        name = " in ".join(filter(None, [self.class_name, self.domain])) or "a circuit without a name"
+        size = nearest_to_a_tenth(self.fractions)
+        place = self.fractions.index(size)
+        read = {measure: getattr(self, measure)[place] for measure in CURVE_MEASURES}
+        known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
+        n_sizes = len(self.fractions)
+        return (
+            f"FaithfulnessCurve of {name}: {n_sizes} size{'s' * (n_sizes > 1)}, {int(self.own.sum())} images; "
+            f"{known or 'nothing known'} with {size:.3g} of the units"
+        )
+
+    def _repr_html_(self) -> str:
+        """Draw the curves in a notebook."""
+        measures = [measure for measure in CURVE_MEASURES if measure == "faithfulness" or not self.own.all()]
+        sketches = "".join(sketch_curve(self.table(measure)) for measure in measures)
+        return notebook_frame(repr(self), sketches, height=560)
+
     @checked
     def table(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with 95 % bootstrap bands over images.
@@ -105,7 +125,7 @@ class FaithfulnessCurve:
         return self._tidy(found, columns, reading.reason)
 
     def areas(self) -> pd.DataFrame:
-        """Return CPR (area under faithfulness) and CMD (area of |1 - faithfulness|) of circuit and random units.
+        """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
 
         Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
         MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, ranking,

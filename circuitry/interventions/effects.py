@@ -1,5 +1,6 @@
 """Effects of single units, sites and positions, measured and predicted: results of patching. No torch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from circuitry.models.sites import INPUT
 from circuitry.runs.given import DISTINCT, Count, checked
 
 PATCHED_BY = ("unit", "site", "position")
@@ -48,6 +50,10 @@ class PatchEffects:
         return pd.concat(parts, ignore_index=True).dropna(subset="value", ignore_index=True)
 
 
+STRONGEST = 0.2
+"""Share of the units of all sites that `AttributionCheck.across_sites` counts site by site."""
+
+
 @checked
 @dataclass(frozen=True, eq=False)
 class AttributionCheck:
@@ -67,6 +73,25 @@ class AttributionCheck:
                 chosen = part[part[sample]]
                 rows.append((site, sample, len(chosen), *_correlations(chosen)))
         return pd.DataFrame(rows, columns=["site", "sample", "n_units", "pearson", "spearman"])
+
+    def across_sites(self) -> pd.DataFrame:
+        """Return whether scores of different sites can be compared, as a global budget does; in the random sample.
+
+        Returns:
+            Columns site, n_units, exact_per_score (sum of the absolute exact effects over that of the scores: alike at
+            all sites where scores can be compared), strongest_by_score and strongest_by_exact (its units among the
+            strongest `STRONGEST` of all sites, by either). The image, which is no node, is left out.
+        """
+        points = self.points[self.points["random"] & (self.points["site"] != INPUT)]
+        sizes = points[["attributed", "exact"]].abs().set_axis(["score", "exact"], axis=1).assign(site=points["site"])
+        n = math.ceil(STRONGEST * len(sizes))
+        by_site = sizes.groupby("site", sort=False)
+        sums = by_site[["score", "exact"]].sum()
+        found = pd.DataFrame({"n_units": by_site.size(), "exact_per_score": sums["exact"] / sums["score"]})
+        for by in ("score", "exact"):
+            among = sizes.nlargest(n, by)["site"].value_counts()
+            found[f"strongest_by_{by}"] = among.reindex(found.index, fill_value=0)
+        return found.reset_index()
 
 
 def _correlations(points: pd.DataFrame) -> tuple[float, float]:

@@ -1,14 +1,24 @@
 """What `find_circuit` returns: a circuit with the scores of all units, and the ablated runs that it was judged by."""
 
+import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from circuitry.circuits.circuit_sketch import sketch_circuit
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import take_kept_units
+from circuitry.interventions.curve_sketch import sketch_curve
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.runs.errors import naming_damage
+from circuitry.runs.files import whole_file
+from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import checked
+
+_GRAPH, _CURVE, _NOTE = "graph.safetensors", "curve.safetensors", "note.json"
 
 
 @checked
@@ -50,6 +60,32 @@ class FoundCircuit:
         tables = pd.concat([self.curve.table(measure) for measure in ("faithfulness", "selectivity")])
         n_units = sum(map(len, self.units.values()))
         return tables[tables["n_units"] == n_units].assign(method=self.method).reset_index(drop=True)
+
+    @checked
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write graph, curve and note into a folder."""
+        self.graph.save(Path(folder) / _GRAPH)
+        self.curve.save(Path(folder) / _CURVE)
+        with whole_file(Path(folder) / _NOTE) as temporary:
+            temporary.write_text(json.dumps({"note": self.note}), encoding="utf-8")
+
+    @classmethod
+    @checked
+    def load(cls, folder: str | os.PathLike[str]) -> "FoundCircuit":
+        """Read a circuit that `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file.
+        """
+        graph, curve = AttributionGraph.load(Path(folder) / _GRAPH), FaithfulnessCurve.load(Path(folder) / _CURVE)
+        with naming_damage(Path(folder) / _NOTE):
+            note = json.loads((Path(folder) / _NOTE).read_text(encoding="utf-8"))["note"]
+        return cls(graph, curve, note)
+
+    def _repr_html_(self) -> str:
+        """Draw the units and the curve in a notebook."""
+        units = sketch_circuit(self.graph.circuit().graph, self.graph.inner_sites)
+        return notebook_frame(repr(self), units + sketch_curve(self.curve.table()), height=640)
 
     def __repr__(self) -> str:
         kept, units = sum(map(len, self.units.values())), sum(map(len, self.graph.node_scores.values()))

@@ -15,12 +15,13 @@ smallest size that reaches it is searched, each method by the same bisection of 
 All but the last rank units one by one; ``AblationSettings.budget`` shares a circuit out over the sites (`budgets`). A
 mask has counts of its own, which the budget ``learned`` gives the other methods.
 
-Which to take, by ``circuitry scoreboard`` (tables: ``experiments/results/scoreboard``): masks, the default, where
-a circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
-included; the gradient, where single units are to be ranked as exact patching would, at the least cost. `extract` keeps
-the site path, since it alone scores edges, and none of the other rankings gives circuits that work better. Masks are
-not the only circuit that works: two seeds are more alike than other images or domains, yet not the same, and a mask is
-to be read beside that ceiling (``experiments/shared_masks.py``).
+Which to take, by ``circuitry scoreboard`` (tables: ``experiments/results/scoreboard``): masks, the default, where a
+circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
+rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
+units are to be ranked as exact patching would, at the least cost. `extract` keeps the site path, since it alone scores
+edges, and no other ranking gives circuits that work clearly better. Masks are not the only circuit that works: two
+seeds are more alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
+(``experiments/shared_masks.py``).
 """
 
 from collections.abc import Callable, Sequence

@@ -333,6 +333,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         if name not in self._points:
             self.position(name)
 
+    @checked
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
         """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and

@@ -190,7 +190,7 @@ def domain_probe(images: Embeddings, *, seed: Seed = 0) -> pd.DataFrame:
 
 @checked
 def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
-    """Return |mean of the images - mean of all texts|, for all images and for those of each domain.
+    """Return ``|mean of the images - mean of all texts|``, for all images and for those of each domain.
 
     Returns:
         Columns domain (`ALL` first), value: Euclidean, in 0..2.

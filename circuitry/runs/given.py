@@ -96,9 +96,8 @@ DOOR = "checks_its_arguments"
 def checked(made: Made) -> Made:
     """Return a function, or a class, that refuses arguments which do not fit its annotations.
 
-    Sizes of the same name in the shapes of several arguments have to agree. A path that the file system refuses, and a
-    folder in place of a file, are refused, too. A dataclass that inherits from a checked one has an ``__init__`` of its
-    own, so it is to be checked itself.
+    Sizes of the same name in the shapes of several arguments have to agree. Paths that the file system refuses are
+    refused, too. A dataclass that inherits from a checked one has its own ``__init__``, so it is to be checked itself.
 
     Raises:
         InputError: which names the argument, what was expected and what was given.
@@ -119,7 +118,7 @@ def checked(made: Made) -> Made:
 
     @functools.cache
     def hints() -> dict[str, Any]:  # when first called: annotations may name what is defined later
-        return get_type_hints(made, include_extras=True)
+        return {name: hint for name, hint in get_type_hints(made, include_extras=True).items() if name in named}
 
     @functools.wraps(made)
     def door(*args: Any, **kwargs: Any) -> Any:
@@ -129,9 +128,7 @@ def checked(made: Made) -> Made:
             return made(*args, **kwargs)  # Python's own sentence
         given = bound.arguments
         with jaxtyped("context"):
-            given |= {
-                name: fitting(given[name], hints()[name], name) for name in named if name in given and name in hints()
-            }
+            given |= {name: fitting(given[name], hint, name) for name, hint in hints().items() if name in given}
         try:
             return made(*bound.args, **bound.kwargs)
         except OSError as error:
@@ -171,7 +168,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if not _is(value, kind) or (
-        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, inner[0])
+        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, get_origin(inner[0]) or inner[0])
     ):
         raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
     if kind is int and abs(value) >= 2**63:

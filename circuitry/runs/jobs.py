@@ -13,7 +13,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, pairwise
@@ -101,7 +101,7 @@ class JobFolder:
         prepare: Callable[[Job], Any] = lambda job: (),
         rank: Rank = ALONE,
         most: Natural | None = None,
-        only: Collection[Job] | None = None,
+        only: Sequence[Job] | None = None,
         sizes: Mapping[Job, int] | None = None,
         progress: str | None = None,
         unit: str = "job",

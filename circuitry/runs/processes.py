@@ -29,16 +29,31 @@ def interrupted_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before, told = signal.signal(signal.SIGTERM, _interrupt), sys.unraisablehook
+    sys.unraisablehook = partial(_interrupt_again, told)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = told
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the tidying
     raise KeyboardInterrupt(number)
+
+
+def _interrupt_again(told: Callable[[Any], object], swallowed: Any) -> None:
+    """Interrupt once more where Python swallowed it: nothing can be raised out of a finalizer."""
+    if swallowed.exc_type is not KeyboardInterrupt:
+        told(swallowed)
+        return
+    number = (*getattr(swallowed.exc_value, "args", ()), signal.SIGINT)[0]
+    if number == signal.SIGTERM:
+        signal.signal(signal.SIGTERM, _interrupt)
+    again = threading.Timer(0.05, os.kill, (os.getpid(), number))  # when the finalizer has returned
+    again.daemon = True
+    again.start()
 
 
 @contextmanager

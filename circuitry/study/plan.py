@@ -166,7 +166,7 @@ class Plan:
 
     def run_steps(self, names: Collection[str]) -> None:
         """Do the chosen unfinished steps, while other processes may do others."""
-        self._jobs.run(self._do, only={(step.name,) for step in self.chosen(names)})
+        self._jobs.run(self._do, only=[(step.name,) for step in self.chosen(names)])
 
     def submit(self, names: Collection[str] = (), options: Mapping[str, str | int] | None = None) -> dict[str, str]:
         """Submit the chosen unfinished steps to SLURM, and return their job numbers by name.

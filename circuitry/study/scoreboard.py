@@ -141,7 +141,16 @@ def smallest_sizes(
 
 @checked
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
-    """Return Spearman's correlation of scores with exact effects, mean over sites where both vary."""
+    """Return Spearman's correlation of scores with exact effects, mean over sites where both vary.
+
+    Raises:
+        InputError: For a site without exact effects, or with those of other units.
+    """
+    if other := [site for site in scores if np.shape(scores[site]) != np.shape(exact.get(site))]:
+        raise InputError(
+            f"Scores are compared with exact effects of the same units, but there are none for the sites "
+            f"{', '.join(other)}: measure them."
+        )
     found = [
         float(stats.spearmanr(scores[site], exact[site]).statistic)
         for site in scores

@@ -1,5 +1,6 @@
 """Direct effects add up to the class logit, and are what a hook on the last stream finds."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuitry.circuits import direct_effects, direct_vectors
+from circuitry.circuits import DirectEffects, direct_effects, direct_vectors
 from circuitry.models import Encoder, ResidualStream
 from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
@@ -86,3 +87,20 @@ def test_vectors_give_the_effects_on_any_class(name: str) -> None:
         length = encoder(images).norm(dim=-1).numpy()
     expected = direct_effects(stream, images, weight).effects
     np.testing.assert_allclose(vectors @ weight.numpy() / length[:, None], expected, rtol=1e-8, atol=1e-12)
+
+
+def test_effects_are_stored_and_shown(tmp_path: Path) -> None:
+    encoder, images, weight = tower_and_images("vit")
+    found = direct_effects(ResidualStream.of(encoder), images, weight)
+    found.save(tmp_path / "effects.safetensors")
+    again = DirectEffects.load(tmp_path / "effects.safetensors")
+    assert again.writers == found.writers
+    for name in ("effects", "by_position", "rest", "logits"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+    table = found.to_pandas()
+    assert table["effect"].sum() == pytest.approx(found.logits.mean())
+    largest = np.abs(found.effects.mean(0)).argmax()
+    assert table["writer"].iloc[0] == found.writers[largest]
+    assert found.writers[largest] in repr(found)
+    page = found._repr_html_()
+    assert page.count("&lt;td") + page.count("<td") == len(found.writers)

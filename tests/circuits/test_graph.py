@@ -289,6 +289,14 @@ def test_the_strongest_units_in_a_table() -> None:
         small_graph().top(0)
 
 
+def test_a_circuit_as_tables() -> None:
+    circuit = small_graph().circuit(1)
+    assert circuit.to_pandas().to_numpy().tolist() == [
+        ["conv", 1, -2.0], ["conv", 3, 1.0], ["head", 0, -1.0], ["head", 1, 3.0], ["head", 2, 2.0]
+    ]  # fmt: skip
+    assert len(circuit.to_pandas("edges")) == circuit.graph.number_of_edges()
+
+
 def test_nodes_and_edges_as_tables() -> None:
     nodes = small_graph().to_pandas()
     assert nodes.query("site == 'conv'").to_numpy().tolist() == [

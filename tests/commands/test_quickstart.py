@@ -1,8 +1,10 @@
 """The quickstart runs from end to end on very little, and the example of the README runs."""
 
 import csv
+import re
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pandas as pd
 import pytest
@@ -81,9 +83,21 @@ def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
 def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     text = (EXPERIMENTS.parent / "README.md").read_text(encoding="utf-8")
     example = text.split("```python\n")[1].split("```")[0]
-    assert len([line for line in example.splitlines() if line]) <= 10
+    written = text.split("```text\n")[1].split("```")[0]
+    imports = ("import ", "from ")
+    assert len([line for line in example.splitlines() if line and not line.startswith(imports)]) <= 10
     exec(compile(example, "README.md", "exec"), {})
-    assert "'layer4.2'" in capsys.readouterr().out
+    (printed, shown) = (words_and_numbers(output) for output in (capsys.readouterr().out, written))
+    assert printed[0] == shown[0]
+    # Another processor rounds in another way, and a unit at the edge of the circuit may change.
+    np.testing.assert_allclose(printed[1], shown[1], atol=0.05)
+
+
+def words_and_numbers(output: str) -> tuple[list[str], list[float]]:
+    """Return the words of an output, and its numbers."""
+    pieces = output.split()
+    numbers = [piece for piece in pieces if re.fullmatch(r"-?\d+(\.\d+)?", piece)]
+    return [piece for piece in pieces if piece not in numbers], [float(number) for number in numbers]
 
 
 def test_a_class_that_is_not_drawn_is_refused_before_anything_is(tmp_path: Path) -> None:

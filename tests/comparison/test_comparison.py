@@ -305,7 +305,8 @@ def test_a_comparison_prints_in_a_line() -> None:
     ("use", "words"),
     [
         (lambda: Comparison("x", values().iloc[:0]), "x needs a class in at least two domains"),
-        (lambda: Comparison("x", values().drop(columns="site")), "values .* class, .*, but site is missing"),
+        (lambda: Comparison("x", values().drop(columns="site")), "class, .* values, .*without site"),
+        (lambda: replace(comparison(), parts=comparison().parts.assign(value="a")), "parts, .*words in value"),
         (lambda: comparison().matrix("seen"), "'seen' .* all, held-out"),
         (lambda: comparison().at("c"), "'c'; the sites are a, b"),
         (lambda: comparison().matrix(normalise=True), "node_overlap .* parts"),

@@ -34,6 +34,23 @@ def test_a_linear_network_correlates_perfectly() -> None:
     assert set(top) == set(np.argsort(-np.abs(graph.node_scores["first"]))[:3])
 
 
+def test_hand_worked_scores_across_sites() -> None:
+    rows = [
+        ("input", 0, 9.0, 9.0, True),
+        ("early", 0, 4.0, 1.0, True),
+        ("early", 1, -4.0, -3.0, True),
+        ("early", 2, 9.0, 9.0, False),
+        ("late", 0, 1.0, 2.0, True),
+        ("late", 1, 0.0, 0.0, True),
+        ("late", 2, 1.0, -6.0, True),
+    ]
+    points = pd.DataFrame(rows, columns=["site", "unit", "attributed", "exact", "random"]).assign(top=True)
+    found = AttributionCheck(points).across_sites()
+    expected = {"site": ["early", "late"], "n_units": [2, 3], "exact_per_score": [0.5, 4.0]}
+    expected |= {"strongest_by_score": [1, 0], "strongest_by_exact": [0, 1]}  # one unit of five
+    assert found.to_dict("list") == expected
+
+
 def test_gradient_times_activation_misses_what_saturates() -> None:
     # min(u, 1) at u = 3, 4, 5: the gradient is zero, the effect of removing a unit is -1.
     stages = (

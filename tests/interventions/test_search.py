@@ -1,8 +1,10 @@
 """One question by every method: sizes, scores, notes and refusals; learned masks on networks with a known answer."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -194,3 +196,20 @@ def test_images_come_in_batches_too() -> None:
     batches = found_in([images[:3], images[3:]], [others], size=0.5)  # type: ignore[arg-type]
     as_one = found_in(images, others, size=0.5)
     assert {s: u.tolist() for s, u in batches.units.items()} == {s: u.tolist() for s, u in as_one.units.items()}
+
+
+def test_a_found_circuit_is_stored_and_shown(tmp_path: Path) -> None:
+    found = found_in(SOME, method="gradient", size=0.5)
+    found.save(tmp_path / "found")
+    again = FoundCircuit.load(tmp_path / "found")
+    assert (repr(again), again.note) == (repr(found), found.note)
+    pd.testing.assert_frame_equal(again.table(), found.table())
+    page = found._repr_html_()
+    assert "faithfulness over units kept" in page
+    assert page.count("<svg") + page.count("&lt;svg") == 2
+    size = f"{found.curve.faithfulness[0]:.2f}"
+    assert f"faithfulness {size}" in repr(found.curve)
+    assert "faithfulness over units kept" in found.curve._repr_html_()
+    (tmp_path / "found" / "note.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"note\.json"):
+        FoundCircuit.load(tmp_path / "found")

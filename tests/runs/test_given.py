@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -100,6 +100,14 @@ def test_keys_are_taken_as_they_are_meant() -> None:
     assert [type(key) for key in found] == [int, int]
     same = {3: [1]}
     assert counted(same) is same
+
+
+def test_a_tensor_in_place_of_several_is_told_of() -> None:
+    @checked
+    def take(images: torch.Tensor | Iterable[Sequence[Any]]) -> None: ...
+
+    with pytest.raises(InputError, match=r"images.*ndarray float64 \[2, 3\]"):
+        take(cast(Any, np.zeros((2, 3))))
 
 
 def test_what_is_checked_twice_checks_once() -> None:

@@ -60,6 +60,12 @@ def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> 
     assert areas_of(curve, sizes) == pytest.approx({"CPR": 0.999, "CMD": 0.0})
 
 
+@pytest.mark.parametrize("exact", [{"other": np.zeros(4)}, {"u": np.zeros(3)}])
+def test_rank_agreement_is_of_the_same_units(exact: dict[str, np.ndarray]) -> None:
+    with pytest.raises(InputError, match="sites u"):
+        rank_agreement({"u": np.arange(4.0)}, exact)
+
+
 def test_rank_agreement_is_the_mean_over_sites_that_vary() -> None:
     rng = np.random.default_rng(0)
     scores = {"a": rng.normal(size=9), "b": rng.normal(size=5), "flat": np.zeros(4)}

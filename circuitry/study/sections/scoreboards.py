@@ -97,14 +97,20 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def with_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with a column ``setting``, baseline and metric in words, and the budget in the name of a method.
+    """Return a table with a column ``setting``: baseline, metric and, where there are several, budget in words.
 
-    A method's own budget, and the only one of a table, is not named.
+    Methods that have a budget of their own are in the settings of all budgets.
     """
     named = table.assign(setting=table["baseline"] + " baseline, " + table["metric"])
-    several = table.loc[table["budget"] != table["method"], "budget"].nunique() > 1
-    alone = (table["budget"] == table["method"]) | (not several)
-    return named.assign(method=named["method"].where(alone, named["method"] + ", " + named["budget"]))
+    own = named["budget"] == named["method"]
+    budgets = named.loc[~own, "budget"].unique()
+    if len(budgets) < 2:
+        return named
+    parts = [(budget, named.loc[own | (named["budget"] == budget)]) for budget in budgets]
+    several: pd.DataFrame = pd.concat(
+        [part.assign(setting=part["setting"] + f", budget {budget}") for budget, part in parts]
+    )
+    return several
 
 
 def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:

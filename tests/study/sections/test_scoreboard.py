@@ -50,8 +50,13 @@ def test_the_answer_names_the_smallest_circuits_and_their_random_units() -> None
     assert UNKNOWN in nothing.claim
 
 
-def test_budgets_are_named_where_there_are_several() -> None:
+def test_several_budgets_are_settings_of_their_own_and_masks_are_in_each() -> None:
     rows = [("gradient", "same-share"), ("gradient", "global"), ("learned", "learned")]
     table = pd.DataFrame(rows, columns=["method", "budget"]).assign(baseline="mean", metric="logit")
-    assert with_settings(table)["method"].tolist() == ["gradient, same-share", "gradient, global", "learned"]
-    assert with_settings(table.iloc[1:])["method"].tolist() == ["gradient", "learned"]
+    found = with_settings(table)
+    assert list(zip(found["setting"], found["method"], strict=True)) == [
+        (f"mean baseline, logit, budget {budget}", method)
+        for budget in ("same-share", "global")
+        for method in ("gradient", "learned")
+    ]
+    assert with_settings(table.iloc[1:])["setting"].tolist() == ["mean baseline, logit"] * 2
