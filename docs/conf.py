@@ -58,9 +58,7 @@ def link_to_room(app: Sphinx, env: BuildEnvironment, node: nodes.Element, shown:
     home = HOMES.get(name.partition(".")[0])
     if node.get("refdomain") != "py" or home is None:
         return None
-    found = env.domains.python_domain.resolve_any_xref(
-        env, node["refdoc"], app.builder, f"{home}.{name}", node, shown
-    )
+    found = env.domains.python_domain.resolve_any_xref(env, node["refdoc"], app.builder, f"{home}.{name}", node, shown)
     return found[0][1] if found else None
 
 

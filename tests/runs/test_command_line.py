@@ -74,6 +74,28 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     assert "goes on from what is finished: python script" in capsys.readouterr().err
 
 
+class Finalized:
+    """An object whose finalizer is interrupted."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_interrupt_that_a_finalizer_swallows_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Config) -> None:
+        Finalized()
+        time.sleep(20)
+
+    started = time.perf_counter()
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert time.perf_counter() - started < 15
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "goes on from what is finished" in said
+
+
 TASKS, WORKERS = {"busy": 2, "idle": 1, "more tasks than workers": 4}, 2
 ENDED = """
 import os, signal, sys, time
