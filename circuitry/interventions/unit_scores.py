@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
-from circuitry.runs.given import checked
+from circuitry.runs.given import checked, one_of
 
 PATCHING, FISHER = "patching", "fisher"
 METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
@@ -25,7 +26,7 @@ METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
 
 
 @checked
-def score_units(task: Task, method: str) -> NodeEffects:
+def score_units(task: Task, method: Annotated[str, one_of(*METHODS[:-1])]) -> NodeEffects:
     """Return the scores of all units at the task's sites but the image, error units too.
 
     Args:
