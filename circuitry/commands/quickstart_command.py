@@ -211,7 +211,7 @@ def train(config: Config, root: Path) -> Path:
     prompts = [template.replace("{}", in_a_sentence(name)) for template in default_templates() for name in TOY_CLASSES]
     weights = config.folder / f"{config.model}.safetensors"
     made_by = {"training": asdict(training), "mixture": asdict(settings), "images": asdict(config.drawing)}
-    tokens = torch.unique(clip.tokenizer([*captions.values(), *prompts]))
+    tokens = torch.tensor(sorted(set(clip.tokenizer([*captions.values(), *prompts]).flatten().tolist())))
     write_packed(clip.model.state_dict(), tokens, weights, {"command": command(), **made_by, "versions": versions()})
     return weights
 

@@ -15,17 +15,18 @@ from circuitry.study.quickstart_model import QUICKSTART_MODEL
 from circuitry.study.toy import draw_image
 from circuitry.study.toy.drawing import TOY_CLASSES
 
-UNSEEN = 999_999
-"""Seed of drawings that no model was trained on."""
+UNSEEN = 999_900
+"""First seed of drawings that no model was trained on."""
 
 
-@pytest.mark.parametrize("name", shipped_models())
-def test_a_model_of_the_quickstart_recognises_new_drawings(name: str) -> None:
-    clip = load_clip(name)
-    drawn = torch.stack([clip.preprocess(draw_image(class_name, "real", UNSEEN)) for class_name in TOY_CLASSES])
+@pytest.mark.parametrize("model", shipped_models())
+def test_a_model_of_the_quickstart_recognises_new_drawings(model: str) -> None:
+    clip = load_clip(model)
+    seeds = range(UNSEEN, UNSEEN + 4)
+    drawn = torch.stack([clip.preprocess(draw_image(name, "real", seed)) for name in TOY_CLASSES for seed in seeds])
     logits = clip.encoder(drawn) @ clip.text_weights(TOY_CLASSES).T
-    right = (logits.argmax(1) == torch.arange(len(TOY_CLASSES))).float().mean()
-    assert right > 5 / len(TOY_CLASSES)  # guessing is right once
+    right = logits.argmax(1).view(len(TOY_CLASSES), -1) == torch.arange(len(TOY_CLASSES))[:, None]
+    assert right.float().mean() > 4 / len(TOY_CLASSES)  # guessing is right in one of 16
 
 
 def test_packed_weights_lack_only_words_that_are_not_known(tmp_path: Path) -> None:
