@@ -206,12 +206,12 @@ def train(config: Config, root: Path) -> Path:
     table = write_mixture(admitted(drawn, settings), captions, config.folder / "train.tsv", settings=settings)
     training = replace(clip_preset(config.model), epochs=config.epochs or EPOCHS[config.model], seed=config.seed)
     checkpoint = train_clip(table, config.folder / "clip", training)
-    run = record_run(config.folder / "clip", table, training)
+    record_run(config.folder / "clip", table, training)
     clip = load_clip(config.model, checkpoint)
     prompts = [template.replace("{}", in_a_sentence(name)) for template in default_templates() for name in TOY_CLASSES]
     weights = config.folder / f"{config.model}.safetensors"
-    made_by = {"training": asdict(training), "run": asdict(run) if run else None, "images": asdict(config.drawing)}
-    tokens = clip.tokenizer([*captions.values(), *prompts]).unique()
+    made_by = {"training": asdict(training), "mixture": asdict(settings), "images": asdict(config.drawing)}
+    tokens = torch.unique(clip.tokenizer([*captions.values(), *prompts]))
     write_packed(clip.model.state_dict(), tokens, weights, {"command": command(), **made_by, "versions": versions()})
     return weights
 
@@ -330,9 +330,9 @@ def few(config: Config) -> str:
     if config.n_circuit >= FEW_IMAGES:
         return ""
     return (
-        f"Circuits were found on {config.n_circuit} images, and compared with others of {config.n_circuit // 4}: small "
-        "differences between styles, and their order, cannot be told from chance. One model was looked at, so nothing "
-        "here is about models in general. More images: --n-circuit 14 --robustness 4."
+        f"Circuits were found on {config.n_circuit} images a class and style: small differences between styles, and "
+        "their order, cannot be told from chance. One model was looked at, so nothing here is about models in general. "
+        "More images: --n-circuit 14 --robustness 4."
     )
 
 

@@ -50,7 +50,7 @@ class PatchEffects:
         return pd.concat(parts, ignore_index=True).dropna(subset="value", ignore_index=True)
 
 
-STRONGEST = 0.2
+STRONGEST_SHARE = 0.2
 """Share of the units of all sites that `AttributionCheck.across_sites` counts site by site."""
 
 
@@ -80,11 +80,11 @@ class AttributionCheck:
         Returns:
             Columns site, n_units, exact_per_score (sum of the absolute exact effects over that of the scores: alike at
             all sites where scores can be compared), strongest_by_score and strongest_by_exact (its units among the
-            strongest `STRONGEST` of all sites, by either). The image, which is no node, is left out.
+            strongest `STRONGEST_SHARE` of all sites, by either). The image, which is no node, is left out.
         """
         points = self.points[self.points["random"] & (self.points["site"] != INPUT)]
         sizes = points[["attributed", "exact"]].abs().set_axis(["score", "exact"], axis=1).assign(site=points["site"])
-        n = math.ceil(STRONGEST * len(sizes))
+        n = math.ceil(STRONGEST_SHARE * len(sizes))
         by_site = sizes.groupby("site", sort=False)
         sums = by_site[["score", "exact"]].sum()
         found = pd.DataFrame({"n_units": by_site.size(), "exact_per_score": sums["exact"] / sums["score"]})

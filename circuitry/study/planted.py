@@ -116,7 +116,7 @@ def planted_convolution(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
 
 
 @checked
-def planted_attention(noise: float = 0.02, seed: Seed = 0) -> PlantedCircuit:
+def planted_attention(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     """Build an attention block and an MLP: the class token reads red from the patch that is greenest.
 
     Sites embed (four patches and a class token; units 0 red, 1 green, 7 one at the class token), attention (unit 4:

@@ -146,7 +146,7 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
     Raises:
         InputError: For a site without exact effects, or with those of other units.
     """
-    if other := [site for site in scores if np.shape(scores[site]) != np.shape(exact.get(site))]:
+    if other := [site for site in scores if site not in exact or scores[site].shape != exact[site].shape]:
         raise InputError(
             f"Scores are compared with exact effects of the same units, but there are none for the sites "
             f"{', '.join(other)}: measure them."

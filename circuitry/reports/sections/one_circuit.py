@@ -20,7 +20,7 @@ _MEANING = {
 }
 KINDS_OF_CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
 """Circuits of a curve, and what the table calls them."""
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 
 def circuit_table(curves: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def circuit_verdicts(
     """
     measure = "faithfulness" if _row(curves, "selectivity", "kept")["reason"] else "selectivity"
     kept, random, rest = (_row(curves, measure, circuit) for circuit in KINDS_OF_CIRCUITS)
-    beaten, worse = (tested.set_index("test").loc[name].to_dict() for name in ("sufficiency", "necessity"))
+    beaten, worse = (_test(tested, name) for name in ("sufficiency", "necessity"))
     n, others = n_images
     if reason := kept["reason"]:
         claim = f"Is it enough, and is it needed? {UNKNOWN}: {reason}."
@@ -80,11 +80,17 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
     return Finding(claim, certainty, "More images.")
 
 
-def _row(curves: pd.DataFrame, measure: str, circuit: str) -> Row:
-    return {str(key): value for key, value in curves.set_index(["measure", "circuit"]).loc[(measure, circuit)].items()}
+def _row(curves: pd.DataFrame, measure: str, circuit: str) -> _Row:
+    (row,) = curves[(curves["measure"] == measure) & (curves["circuit"] == circuit)].to_dict("records")
+    return {str(name): value for name, value in row.items()}
 
 
-def _enough(kept: Row, beaten: Row, n: int) -> str:
+def _test(tested: pd.DataFrame, name: str) -> _Row:
+    (row,) = tested[tested["test"] == name].to_dict("records")
+    return {str(column): value for column, value in row.items()}
+
+
+def _enough(kept: _Row, beaten: _Row, n: int) -> str:
     if n < 2:
         return UNKNOWN
     if not beaten["holds"] or kept["value"] < _NOTHING:
@@ -92,7 +98,7 @@ def _enough(kept: Row, beaten: Row, n: int) -> str:
     return YES if kept["value"] >= _WHOLE else PARTLY
 
 
-def _needed(rest: Row, worse: Row, n: int) -> str:
+def _needed(rest: _Row, worse: _Row, n: int) -> str:
     if n < 2:
         return UNKNOWN
     if not worse["holds"]:
@@ -100,10 +106,10 @@ def _needed(rest: Row, worse: Row, n: int) -> str:
     return YES if rest["value"] <= _NOTHING else PARTLY
 
 
-def _percent(row: Row) -> str:
+def _percent(row: _Row) -> str:
     return "an unknown share" if math.isnan(row["value"]) else f"{row['value']:.0%}"
 
 
-def _cell(row: Row) -> str:
+def _cell(row: _Row) -> str:
     band = "" if math.isnan(row["low"]) else f" [{row['low']:.0%}, {row['high']:.0%}]"
     return "unknown" if math.isnan(row["value"]) else _percent(row) + band
