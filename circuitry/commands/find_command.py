@@ -26,6 +26,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.names import chosen_names
 from circuitry.interventions import METHODS, AblationSettings, FoundCircuit, MaskSettings, measure_circuits
+from circuitry.interventions.counted_sites import counted_sites
 from circuitry.interventions.search import Selectivity
 from circuitry.models import ModelOptions
 from circuitry.models.baselines import AnyBaseline, BaselineName
@@ -34,6 +35,7 @@ from circuitry.models.image_pass import read_images
 from circuitry.models.metrics import Metric, metric_of_class
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import templates_of
+from circuitry.models.sites import INPUT
 from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.figures import circuit_drawing
 from circuitry.reports.listings import listings_of_records
@@ -156,7 +158,8 @@ class Subject:
             raise InputError(f"No image of {self.class_name} in {self.domain} can be read: see the warnings above.")
         given = others if len(others) else None
         baseline = self.baseline(len(own) + len(others))
-        return Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
+        task = Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
+        return replace(task, sites=counted_sites(task))
 
 
 def main(config: Config) -> Written:
@@ -203,6 +206,14 @@ def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
     return replace(graph, kept_units=strongest, edge_scores=edges)
 
 
+def whole_sites(clip: Clip, found: FoundCircuit) -> str:
+    """Say which sites a circuit's size counts, and which stay whole."""
+    counted = found.graph.inner_sites
+    whole = [site for site in clip.encoder.sites if site not in (*counted, INPUT)]
+    said = f"Counted are the units of {', '.join(counted)}."
+    return f"{said} {', '.join(whole)} only read out or repeat another site: they stay whole." if whole else said
+
+
 def write_report(
     config: Config,
     subject: Subject,
@@ -215,7 +226,8 @@ def write_report(
     what = found.graph.title
     report = Report(
         f"Which units of {config.model} recognise {what}?",
-        f"{found!r}\n\nIt was found on {len(subject.own[0])} images and tested on {len(subject.own[1])} others.",
+        f"{found!r}\n\nIt was found on {len(subject.own[0])} images and tested on {len(subject.own[1])} others. "
+        f"{whole_sites(subject.clip, found)}",
     )
     report.summary(findings)
     report.section("What the circuit recovers")

@@ -12,7 +12,8 @@ smallest size that reaches it is searched, each method by the same bisection of 
 | ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
 | ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
 
-All but the last rank units one by one; ``AblationSettings.budget`` shares a circuit out over the sites (`budgets`). A
+All but the last rank units one by one; ``AblationSettings.budget`` shares a circuit out over the sites (`budgets`), by
+default in one cut over all sites, with which every ranking needs fewer units than with the same share of every site. A
 mask has counts of its own, which the budget ``learned`` gives the other methods.
 
 Which to take, by ``circuitry scoreboard`` (tables: ``experiments/results/scoreboard``): masks, the default, where a
@@ -31,7 +32,7 @@ from typing import Annotated
 import numpy as np
 from scipy.special import expit
 
-from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, shares_of
+from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
@@ -153,7 +154,7 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
     graph = _graph(task, score_units(task, method), method, scored_by, settings)
 
     def rank(sizes: Sequence[float]) -> list[AttributionGraph]:
-        budgets: Sequence[Budget] = [settings.budget or SAME_SHARE] * len(sizes)
+        budgets: Sequence[Budget] = [settings.budget or GLOBAL] * len(sizes)
         if settings.budget == LEARNED:
             n_units = {site: len(scores) for site, scores in graph.node_scores.items()}
             budgets = [shares_of(take_kept_units(one), n_units) for one in _learned(task, sizes, masks, settings)]
@@ -181,7 +182,7 @@ def _graph(
 ) -> AttributionGraph:
     """Return scores of all units as a graph that keeps none yet."""
     made_with = {"method": method, "scored_by": scored_by, "ranking": settings.ranking, **task.made_with}
-    made_with["budget"] = budget_name(settings.budget or (LEARNED if method == LEARNED else SAME_SHARE))
+    made_with["budget"] = budget_name(settings.budget or (LEARNED if method == LEARNED else GLOBAL))
     made_with |= {"edges": IN_STREAM} if in_stream(task.encoder) else {}
     errors = {s: effects.scores[s][u.start :] for s, u in task.encoder.error_units.items() if s in effects.scores}
     nodes, sites = nodes_of(task.encoder, effects.scores), tuple(site for site in task.sites if site != INPUT)
