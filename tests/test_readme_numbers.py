@@ -91,8 +91,8 @@ def stands_out(measure: str) -> set[str]:
     return set(counts.index[counts == 5])
 
 
-def ratios_but(a: str, b: str) -> tuple[float, float]:
-    found = table("quickstart/edge_jaccard_ratios")
+def ratios_but(a: str, b: str, run: str = "quickstart") -> tuple[float, float]:
+    found = table(f"{run}/edge_jaccard_ratios")
     return span(found.loc[(found["domain_a"] != a) | (found["domain_b"] != b), "value"])
 
 
@@ -653,6 +653,13 @@ CLAIMS: list[tuple[str, Numbers]] = [
         lambda: (
             *interval("quickstart/edge_jaccard_ratios", domain_a="painting", domain_b="real"),
             *ratios_but("painting", "real"),
+        ),
+    ),
+    (
+        "8 images a circuit painting and real share {:.2f} [{:.2f}, {:.2f}], all others {:.2f} to {:.2f}",
+        lambda: (
+            *interval("toy/edge_jaccard_ratios", domain_a="painting", domain_b="real"),
+            *ratios_but("painting", "real", "toy"),
         ),
     ),
     ("{} (nodes), and {} and infograph (edges) are lowest", lambda: (lowest("node_overlap"), lowest("edge_jaccard"))),

@@ -319,8 +319,9 @@ def write_report(
     looked_at = listings_of(images, config.n_circuit, config.seed)
     curves = checked.curves
     print(export_explorer(graphs, config.folder / "explorer", comparisons=comparisons, curves=curves))
-    matrix = comparisons["edge_jaccard"].matrix(normalise=True)
-    print(f"edges that two styles share, as a share of the ceiling:\n{matrix.to_string(float_format='{:.2f}'.format)}")
+    in_parts = config.n_circuit > 1
+    matrix = comparisons["edge_jaccard"].matrix(normalise=in_parts).to_string(float_format="{:.2f}".format)
+    print(f"edges that two styles share{', as a share of the ceiling' if in_parts else ''}:\n{matrix}")
     print(few(config))
     return write_results(report, tables, config.folder, config.results, provenance, small, looked_at, comparisons)
 

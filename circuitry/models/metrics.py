@@ -99,8 +99,9 @@ def _check(weights: object, label: object) -> None:
             "encoder, or give others."
         )
     lengths = weights.detach().float().norm(dim=1)
-    if len(longest := ((lengths - 1).abs() > UNIT).nonzero()):
-        row = int(longest[0])
+    apart = (lengths - 1).abs() > UNIT
+    if bool(apart.any()):
+        row = int(apart.int().argmax())
         log.warning(
             "Row %d of the text weights has length %.3g, not 1, so the metric is no cosine: give "
             "torch.nn.functional.normalize(weights, dim=-1), as clip.text_weights does.",

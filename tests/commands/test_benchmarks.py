@@ -202,7 +202,7 @@ def test_the_explorer_of_a_run_has_what_is_there(
     monkeypatch.setattr(module, "serve_explorer", lambda *given, **settings: served.append((*given, settings)))
     (tmp_path / "explorer" / "data" / "index.js").write_text("kept")
     module.main(module.Config(run=tmp_path, serve=True, port=8123))
-    assert served == [(tmp_path / "explorer", {"measure": None, "port": 8123, "open_page": False})]
+    assert served == [(tmp_path / "explorer", {"live": None, "port": 8123, "open_page": False})]
     assert (tmp_path / "explorer" / "data" / "index.js").read_text() == "kept"
     (tmp_path / "explorer" / "index.html").unlink()
     module.main(module.Config(run=tmp_path, serve=True))
