@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits import AttributionSettings, count_operations, left_rule
+from circuitry.circuits import AttributionSettings, ExtractionSettings, count_operations, left_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.commands.command_list import COMMANDS, module_of
 from circuitry.data import DomainFolder
@@ -265,7 +265,14 @@ def print_plan(chosen: list[Step]) -> None:
 def study_settings() -> dict[str, type[StudySettings]]:
     """Return all settings with values of the study: classes of the package, and of commands."""
     own: tuple[type[StudySettings], ...] = (
-        *(AttributionSettings, RepresentationSettings, ClipTraining, SupervisedTraining, SaeTraining),
+        *(
+            AttributionSettings,
+            ExtractionSettings,
+            RepresentationSettings,
+            ClipTraining,
+            SupervisedTraining,
+            SaeTraining,
+        ),
     )
     found = {f"`{kind.__name__}`": kind for kind in own}
     for name in sorted(COMMANDS):

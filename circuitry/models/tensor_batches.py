@@ -107,7 +107,7 @@ def _checked(batch: object) -> Tensor:
             f"Images are floating-point numbers, normalised as the model was trained, but {batch.dtype} was given: "
             "prepare them by clip.preprocess."
         )
-    if batch.numel():
+    if batch.numel() and not batch.is_meta:
         low, high = map(float, torch.aminmax(batch.detach()))
         if LARGEST < max(-low, high) < math.inf:
             raise InputError(

@@ -347,8 +347,8 @@ def test_bad_images_are_refused(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     with pytest.raises(InputError, match="one image"):
         attribute(encoder, [], weights)
-    with pytest.raises(InputError, match=r"iterable of such batches, but a tensor \[3, 64, 64\]"):
-        attribute(encoder, images[0], weights)
+    with pytest.raises(InputError, match=r"iterable of such batches, but a tensor \[64, 64\]"):
+        attribute(encoder, images[0, 0], weights)
     with pytest.raises(InputError, match=r"given \[3, 3, 32, 32\]"):
         attribute(encoder, images[..., :32, :32], weights)
 

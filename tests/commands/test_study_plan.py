@@ -24,6 +24,7 @@ from tests.support.scripts import FIGURES, command_module
 
 WITHOUT_COUNTERPART = {
     *("quickstart", "check", "scoreboard", "components", "cards", "explore", "figures"),
+    *("find", "evaluate", "info"),
     *("features-over-settings", "study"),  # whose defaults are the study's
 }
 """Commands that need no preset of the study's."""

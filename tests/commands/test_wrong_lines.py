@@ -68,7 +68,6 @@ LINES: list[tuple[str, list[str]]] = [
     ("find --model rn-tiny --checkpoint {missing} --data {flat} --class cat", ["{missing}"]),
     ("find --model rn-tiny --checkpoint {tiny} --data {missing} --class cat", ["{missing}"]),
     ("find --model rn-tiny --checkpoint {tiny} --data {one} --class cat", ["1", "cat", "2"]),
-    ("find --model rn-tiny --data {flat} --class cat", ["--checkpoint", "--pretrained"]),
     ("find --model no-such-model --checkpoint {tiny} --data {flat} --class cat", ["no-such-model"]),
     ("find --model rn-tiny --checkpoint {tiny} --data {flat} --class cat --baseline mean-position", ["mean-position"]),
     ("check --circuits {missing} --checkpoint {tiny} --data {data}", ["{missing}", "circuitry compare"]),
