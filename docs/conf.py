@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.writers.html5 import HTML5Translator
 
 import circuitry
 
@@ -27,20 +29,27 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 180
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # bars of progress and hints of libraries
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "groupwise"
 autodoc_preserve_defaults = True
 
+toc_object_entries_show_parents = "hide"
+suppress_warnings = ["ref.python"]  # names of axes in shapes, such as "images units", look like names
+html_math_renderer = "mathml"
+
 html_theme = "pydata_sphinx_theme"
 html_title = "circuitry"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_show_sourcelink = False
+html_sidebars = {"*": [], "*/*": ["sidebar-nav-bs"]}  # pages by themselves have no section to navigate
 html_theme_options = {
     "navigation_with_keys": False,
-    "show_toc_level": 2,
+    "show_toc_level": 1,
+    "header_links_before_dropdown": 3,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
@@ -62,7 +71,16 @@ def link_to_room(app: Sphinx, env: BuildEnvironment, node: nodes.Element, shown:
     return found[0][1] if found else None
 
 
+def write_formula(self: HTML5Translator, node: nodes.Element) -> None:
+    """Write a formula as MathML, which browsers draw without a script from elsewhere."""
+    block = isinstance(node, nodes.math_block)
+    formula = tex2mathml(node.astext(), as_block=block)
+    self.body.append(f"<p>{formula}</p>" if block else formula)
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
-    """Connect what mends docstrings and links."""
+    """Connect what mends docstrings, links and formulas."""
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
     app.connect("autodoc-process-docstring", say_no_type, priority=400)
     app.connect("missing-reference", link_to_room)

@@ -12,7 +12,7 @@ measured error is larger than the promised one beyond the interval.
     python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
         --n-images 1 --rules left-10 midpoint-10 --reference midpoint-100
     python experiments/benchmark_rules.py --model vit-tiny --checkpoint runs/vit-10/clip/checkpoints/epoch_10.pt \\
-        --data runs/vit-10/toy --circuits 2 --n-images 1 --rules left-10 --reference midpoint-80 --baseline zero
+        --data runs/vit-10/toy --circuits 6 --n-images 2 --rules left-10 --reference midpoint-80 --baseline zero
     python experiments/benchmark_rules.py --checkpoint runs/emoji/clip/checkpoints/epoch_18.pt --data EmojiDomains \\
         --circuits 7 --n-images 2 --rules left-10 midpoint-10
 """

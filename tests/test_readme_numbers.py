@@ -1,4 +1,4 @@
-"""Numbers in README and experiments/RESULTS.md are what their committed tables give, rounded as in the text.
+"""Numbers in README, documentation and experiments/RESULTS.md are what their committed tables give, rounded as there.
 
 `CLAIMS` holds phrases of the text with a place for each number, and how the numbers come from the tables. Where a
 phrase or a table changes alone, the text lacks what the table makes. To change a phrase, change it here, too.
@@ -13,7 +13,7 @@ import pytest
 
 from circuitry.comparison.statistics import mean_interval
 from circuitry.study import smallest_sizes
-from tests.support.committed_tables import DOCS, interval, one, rows, span, table
+from tests.support.committed_tables import DOCS, RESULTS_PAGE, ROOT, interval, one, rows, span, table
 
 Numbers = Callable[[], Iterable[object]]
 
@@ -101,7 +101,19 @@ def other_orders() -> tuple[float, float]:
     return span(found.loc[found["varied"] != "baseline", "rho"])
 
 
+# What two other classes in two styles share
+
+
+def of_other_classes(levels: str) -> float:
+    """Return what parts of other classes in other styles share, relative to parts of one class and style."""
+    found = table(levels).set_index("what")["value"]
+    return float(found["two classes in two domains"] / found["two parts of the same images"])
+
+
 # Causal checks
+
+
+ACROSS = "faithfulness/scores_across_sites"
 
 
 def kept(measure: str, circuit: str) -> list[float]:
@@ -161,10 +173,10 @@ def in_body(method: str, budget: str) -> list[float]:
     return [value for pair in zip(*by_size, strict=True) for value in pair]
 
 
-def by_budget(model: str, budget: str) -> tuple[float, float]:
+def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "kept") -> tuple[float, float]:
     """Return the span over rankings of the size for a selectivity of 0.8, in percent."""
-    what = "size for 0.8, kept"
-    return span(100 * rows(f"scoreboard/{model}/summary", budget=budget, what=what, method=RANKED, **STUDIED)["value"])
+    found = sizes_for(model, RANKED, circuit, metric)
+    return span(100 * found.loc[found["budget"] == budget, "value"])
 
 
 def selectivity(size: float, method: str | list[str], model: str = "efficientnet_body") -> pd.DataFrame:
@@ -516,8 +528,19 @@ CLAIMS: list[tuple[str, Numbers]] = [
             ("rn-tiny, toy", "toy"),
             ("rn-tiny, emoji", "emoji"),
             ("EfficientNet-Lite0", "efficientnet"),
+            ("vit-tiny, toy, mean-position", "vit-mean-position"),
         )
         for kind in ("nodes", "edges")
+    ),
+    (
+        "(their distance is {:.3f} of the node scores), but not with zero ({:.2f})",
+        lambda: (
+            one(f"rules/vit-{name}/promise", "references differ", kind="nodes") for name in ("mean-position", "zero")
+        ),
+    ),
+    (
+        "by {:.2f} [{:.2f}, {:.2f}] for nodes and {:.2f} [{:.2f}, {:.2f}] for edges against 80 points",
+        lambda: (number for kind in ("nodes", "edges") for number in promised("vit-zero", kind)[3:6]),
     ),
     (
         "sites are worse ({} {:.2f} on the toy)",
@@ -555,6 +578,37 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "right in {:.0f} to {:.0f} % of the images (36 classes, guessing {:.0f} %)",
         lambda: (*span(100 * table("emoji/accuracy")["all"]), 100 * alike(table("emoji/accuracy")["chance"], 6)),
+    ),
+    (
+        "two *other* classes in two styles share {:.2f} of the ceiling (class effect on the edge Jaccard index {:.3f} "
+        "[{:.3f}, {:.3f}])",
+        lambda: (
+            of_other_classes("emoji/edge_jaccard_levels"),
+            *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
+        ),
+    ),
+    (
+        "Two other classes in two styles share {:.2f} of it, so the least similar pairs",
+        lambda: [of_other_classes("quickstart/edge_jaccard_levels")],
+    ),
+    (
+        "where two other classes in two styles share {:.2f} of it. These are circuits",
+        lambda: [of_other_classes("vit/edge_jaccard_levels")],
+    ),
+    (
+        "(painting and real), where two other classes in two styles share {:.2f}.",
+        lambda: [of_other_classes("pooling_pairs/pair_sharing_levels")],
+    ),
+    (
+        "removing a unit is {:.2f} times its score at layer4.0 and {:.2f} times at act3",
+        lambda: (one(ACROSS, "exact_per_score", site=site) for site in ("layer4.0", "act3")),
+    ),
+    (
+        "Of the strongest 20 % by score {:.0f} are at the embedding, by exact effect {}.",
+        lambda: (
+            one(ACROSS, "strongest_by_score", site="attnpool"),
+            {0: "none"}[int(one(ACROSS, "strongest_by_exact", site="attnpool"))],
+        ),
     ),
     (
         "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part",
@@ -647,6 +701,11 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
+        "takes {:.0f} % [{:.0f}, {:.0f}] of the units that compute by masks, {:.0f} to {:.0f} % by rankings with "
+        "one cut",
+        lambda: (*by_masks("efficientnet_body"), *by_budget("efficientnet_body", "global")),
+    ),
+    (
         "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "
         "toy model with {:.0f} % and {:.0f} to {:.0f} %. With the same share of every site rankings need {:.0f} to "
         "{:.0f} % and {:.0f} to {:.0f} %. Give masks many images of the class: with ten instead of six they need "
@@ -721,14 +780,23 @@ CLAIMS: list[tuple[str, Numbers]] = [
     ),
     (
         "takes {:.0f} % [{:.0f}, {:.0f}] of the edges between heads and MLPs by learned masks, {:.0f} to {:.0f} % "
-        "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges; of heads and neurons "
-        "{:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings",
+        "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges",
         lambda: (
             *by_masks("components", "logit"),
             *edges_for(["gradient", "path", "atp-star", "relp", "exact"], "kept"),
             edges_for(["gradient"], "random")[0],
-            *by_masks("vit", "logit"),
-            *span(100 * sizes_for("vit", ["gradient", "patching"], "kept", "logit")["value"]),
+        ),
+    ),
+    (
+        "it takes {:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings with one cut over all sites, "
+        "{:.0f} to {:.0f} % with the same share of every site, and of random units {:.0f} % with the masks' counts, "
+        "{:.0f} % with the same share",
+        lambda: (
+            *by_masks("vit_body", "logit"),
+            *by_budget("vit_body", "global", "logit"),
+            *by_budget("vit_body", "same-share", "logit"),
+            100 * sizes_for("vit_body", "learned", "random", "logit")["value"].iloc[0],
+            alike(by_budget("vit_body", "same-share", "logit", "random")),
         ),
     ),
     (
@@ -778,7 +846,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "painting and real reach {:.2f} [{:.2f}, {:.2f}] of it, all others {:.2f} to {:.2f}",
+        "Painting and real reach {:.2f} [{:.2f}, {:.2f}] of the ceiling, all others {:.2f} to {:.2f}",
         lambda: (*paired("painting", "real", "vit/edge_jaccard_ratios"), *others_than_painting_and_real()),
     ),
     (
@@ -861,7 +929,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
             *related("cka", "alone", "rho", "p_holm"),
         ),
     ),
-    ("on RN50 its edges are {:.0f} times as fast as the whole tower", lambda: [faster("edges")]),
+    (
+        "On RN50 its edges are {:.0f} times as fast as one run of the whole tower for each point and unit",
+        lambda: [faster("edges")],
+    ),
     (
         "scores all RN50 nodes {:.0f} times as fast as the study's site path ({:.2f} against {:.1f} s)",
         lambda: (
@@ -920,6 +991,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
 ]
 
 
+OF_THE_EXAMPLE = {"40"}
+"""Percentages of README's example, which its own test runs."""
+
+
 def in_one_line(text: str) -> str:
     """Return a text with single spaces, and hyphens for minus signs."""
     return re.sub(r"\s+", " ", text.replace("\N{MINUS SIGN}", "-"))
@@ -929,3 +1004,11 @@ def in_one_line(text: str) -> str:
 def test_readme_says_what_the_tables_give(phrase: str, numbers: Numbers) -> None:
     said = re.sub(r"-(0\.0+)(?!\d)", r"\1", phrase.format(*numbers()))  # no minus zero
     assert said in in_one_line(DOCS), f"neither README nor RESULTS says: {said}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/limits.md"])
+def test_pages_quote_numbers_that_the_results_have(page: str) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    measured = set(re.findall(r"(?<![\d.])-?\d+\.\d\d+", prose)) | set(re.findall(r"(\d+)(?= %)", prose))
+    known = set(re.findall(r"-?\d+(?:\.\d+)?", RESULTS_PAGE)) | OF_THE_EXAMPLE
+    assert sorted(measured - known) == []

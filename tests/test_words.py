@@ -15,7 +15,8 @@ PACKAGE = Path(circuitry.__file__).parent
 TEXTS = [
     *sorted(PACKAGE.rglob("*.py")),
     *sorted((ROOT / "experiments").glob("*.[pm][yd]")),
-    *((ROOT / name) for name in ("README.md", "CONTRIBUTING.md", "docs/study.md")),
+    *((ROOT / name) for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 AVOIDED = {

@@ -163,7 +163,9 @@ class CardJobs:
         found_on = {record for key in keys for record in self.checks.chosen.found_on(key)}
         shown = self._shown(domain, work)
         place = card_file(self.out, job)
-        return write_domain(self.clip, shown, self.scores.units, place, found_on, self.settings.top, rule)
+        return write_domain(
+            self.clip, shown, self.scores.units, place, found_on, self.settings.top, rule, self.settings.items
+        )
 
     def _shown(self, domain: str, work: Work) -> Iterator[tuple[list[ImageRecord], Task]]:
         for key, records in self.selection.items():

@@ -19,6 +19,7 @@ from circuitry.cards.top_images import TopLists, UnitsBySite, Watched, watch_uni
 from circuitry.cards.unit_card import CardImage
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.data.domains import ImageRecord
+from circuitry.data.parts import ItemKey, item_of
 from circuitry.models.clip import Clip
 from circuitry.models.task import Task
 from circuitry.runs.arrays import write_arrays
@@ -42,6 +43,7 @@ def write_domain(
     found_on: Collection[ImageRecord],
     top: int,
     rule: QuadratureRule,
+    items: ItemKey | None = None,
 ) -> list[Path]:
     """Pass the images of a domain through the model, and return the files with what its units did.
 
@@ -53,6 +55,7 @@ def write_domain(
         found_on: Images that circuits were found on.
         top: Top images of a unit.
         rule: How effects are scored.
+        items: Item of an image.
     """
     lists, embeddings, thumbnails = TopLists(units, top), list[Tensor](), list[Path]()
     listed: list[CardImage] = []
@@ -60,7 +63,8 @@ def write_domain(
 
     def named() -> Iterator[tuple[list[str], Task]]:
         for records, task in shown:
-            some = [CardImage(image_id(r), r.relative, r.domain, r.class_name, r in found_on) for r in records]
+            known = [(image_id(r), r.relative, r.domain, r.class_name, r in found_on) for r in records]
+            some = [CardImage(*row, item_of(r, items)) for row, r in zip(known, records, strict=True)]
             listed.extend(some)
             yield [image.id for image in some], task
 

@@ -27,6 +27,8 @@ class CardImage(NamedTuple):
     class_name: str
     found_on: bool
     """Whether the class's circuit in the domain was found on it."""
+    item: str = ""
+    """What it shows, the same in all domains; empty for cards that were made before this was kept."""
 
 
 @checked

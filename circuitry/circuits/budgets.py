@@ -13,6 +13,7 @@ those of a learned mask. The image itself is no node: at ``input`` every budget 
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -79,6 +80,20 @@ def check_budget(budget: Budget) -> None:
             f"A budget is one of {', '.join(BUDGETS)}, or a table such as {{'layer3.0': 0.5}}, but {budget!r} was "
             f"given{learned if budget == LEARNED else ''}."
         )
+
+
+def describe_budget(settings: Mapping[str, Any]) -> str:
+    """Return a sentence on which units a circuit keeps, and of how many they are a share.
+
+    Args:
+        settings: ``AttributionGraph.settings``, or the configuration in the manifest of a run.
+    """
+    share, budget = settings.get("node_fraction"), settings.get("budget", SAME_SHARE)
+    if share is None:
+        return "Every site is counted except for the image."
+    of = {SAME_SHARE: "of the units of every site", GLOBAL: "of the units of all sites, cut once over all of them,"}
+    counted = of.get(budget, f"of the units, by the budget {budget},")
+    return f"A circuit keeps {share:.3g} {counted} except for the image."
 
 
 def budget_name(budget: Budget) -> str:

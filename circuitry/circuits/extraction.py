@@ -199,6 +199,7 @@ class Extraction(FolderWork):
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
         made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
+        made_by["versions"] = versions()
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
         for part, graph in graphs:  # the whole comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)
@@ -206,7 +207,7 @@ class Extraction(FolderWork):
             made_with = graph.settings | self.asked | choice
             if self.named_baseline is not None:  # its name says it all, whatever another machine's rounding does
                 made_with.pop("baseline_digest")
-            provenance = made_by | {"images": used, "versions": versions()}
+            provenance = made_by | {"images": used}
             replace(graph, class_name=class_name, domain=domain, settings=made_with, provenance=provenance).save(path)
             paths.append(path)
         return paths

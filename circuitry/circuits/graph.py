@@ -61,7 +61,7 @@ class AttributionGraph:
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, or any two in heads and neurons; see `edge_methods`."""
+    ones, or any two in heads and neurons; see `edge_methods`. They rank edges and do not measure cuts."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: Count

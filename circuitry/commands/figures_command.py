@@ -43,15 +43,16 @@ from circuitry.study.run_selections import (
     sketch_classes,
 )
 from circuitry.study.sections.relations import LABEL_FREE, SHARED
-from circuitry.study.sections.scoreboards import size_curves, with_settings
+from circuitry.study.sections.scoreboards import size_curves
 from circuitry.study.sections.separations import PANELS, panel_references
 
 COMMITTED = Path("experiments/results")
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
 PHOTOGRAPHS = "EfficientNet-Lite0, photographs"
-MODELS = {"efficientnet": PHOTOGRAPHS, "toy": "small CLIP, drawn set", "emoji": "small CLIP, emoji"}
+MODELS = {"efficientnet_body": PHOTOGRAPHS, "toy_body": "small CLIP, drawn set"}
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
+CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
 
 Draw = Callable[[Path, str], go.Figure]  # from a folder of tables and a title
 
@@ -154,8 +155,7 @@ def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
 
 @figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
-    named = {name: with_settings(table(tables, f"{name}/summary").query(MEAN_MARGIN)) for name in MODELS}
-    parts = [part.assign(setting=MODELS[name]) for name, part in named.items()]
+    parts = [table(tables, f"{name}/summary").query(CUT_ONCE).assign(setting=MODELS[name]) for name in MODELS]
     return cost_against_quality(pd.concat(parts, ignore_index=True), title=title)
 
 

@@ -22,7 +22,8 @@ import tyro
 from circuitry import AttributionGraph, Clip, Task, find_circuit, judge_circuit, midpoint_rule
 from circuitry.circuits import AttributionSettings
 from circuitry.circuits.edge_methods import edges_between
-from circuitry.data.domains import IMAGE_SUFFIXES, ImageRecord
+from circuitry.data.domains import ImageRecord
+from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.names import chosen_names
 from circuitry.interventions import METHODS, AblationSettings, FoundCircuit, MaskSettings, measure_circuits
 from circuitry.interventions.search import Selectivity

@@ -1,31 +1,19 @@
-"""Images sorted by domain and class: ``root/<domain>/<class>/<file>``, DomainNet's layout. No torch.
-
-Two sources say which images there are:
-
-- lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as DomainNet has them: used when
-  any exists. A domain is then a list of the split, and classes are ordered by their label;
-- else the folders: every image file in them, classes in sorted order.
+"""Images sorted by domain and class, wherever they come from (`image_sources`). No torch.
 
 The label of a class is its index among all classes of the data set, never among the selected ones.
 """
 
-import os
-import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 
-from circuitry.data.file_check import FileCheck, MissingFiles, read_text
+from circuitry.data.file_check import FileCheck, MissingFiles
+from circuitry.data.image_sources import Source, read_source
 from circuitry.data.names import chosen_names, drawn_by_name
-from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Seed, checked
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Suffixes (lower case) of the files taken for images when a folder is searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +28,17 @@ class ImageRecord:
     """``domain/class/file`` below the root, with forward slashes on every platform."""
     domain: str
     class_name: str
+    item: str | None = None
+    """What the image shows, in every domain, where a table names it; else its file name says it."""
 
 
 class DomainFolder:
-    """The images below ``root``, sorted by domain and class.
+    """Images sorted by domain and class.
 
     Args:
-        root: Folder with one folder per domain.
+        root: Where they are: a folder ``<domain>/<class>/<file>``, or ``<class>/<file>`` of one domain, which it names;
+            a folder ``<class>/<file>`` by domain; a table, or its file (.csv, .tsv), with columns path, class, domain
+            and perhaps item; torchvision's ``ImageFolder``.
         split: Which lists to read, such as "test"; without any lists, or with None, all image files of the
             folders.
         domains: Domains to keep, in this order (default: all).
@@ -65,11 +57,15 @@ class DomainFolder:
         >>> images = DomainFolder("DomainNet", split="test", domains=("real", "quickdraw"))
         >>> images.select("axe", "quickdraw", n=50, seed=0)[0].relative
         'quickdraw/axe/quickdraw_012_000231.png'
+        >>> DomainFolder({"photo": "photos", "sketch": "drawings/mine"})
     """
 
     HOW_TO_GET: ClassVar = "make one with DomainFolder(path)"
 
+    source: Source
+    """What was given to name them."""
     root: Path
+    """Folder that holds them."""
     split: str | None
     domains: tuple[str, ...]
     """Selected domains."""
@@ -85,39 +81,26 @@ class DomainFolder:
     @checked
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: Source,
         split: str | None = "test",
         *,
         domains: Names | None = None,
         classes: Names | None = None,
         missing_files: MissingFiles = "refuse",
     ) -> None:
-        self.root = Path(root).resolve()
-        self.split = split
-        if not self.root.is_dir():
-            why = "is a file" if self.root.exists() else "does not exist"
-            raise InputError(f"Expected a folder of domains, but {self.root} {why}.")
-        splits = () if split is None else listed_splits(self.root)
-        if not splits:
-            by_domain, self.all_classes = _from_folders(self.root)
-        elif split in splits:
-            by_domain, self.all_classes = _from_lists(self.root, split, splits)
-        else:
-            raise InputError(
-                f"There is no list <domain>_{split}.txt in {self.root}; there are lists for the splits "
-                f"{', '.join(splits)} (split=None takes all files of the folders)."
-            )
-        self.domains = chosen_names("domain", domains, tuple(by_domain))
+        self.source, source = root, read_source(root, split)
+        self.root, self.split, self.all_classes = source.root, split, source.classes
+        self.domains = chosen_names("domain", domains, tuple(source.by_domain))
         wanted = set(chosen_names("class", classes, self.all_classes))
         self.classes = tuple(name for name in self.all_classes if name in wanted)
-        check = FileCheck(missing_files if splits else "unchecked", self.root)  # folders list existing files
+        check = FileCheck(missing_files if source.listed else "unchecked", self.root)  # folders list existing files
         self.records = tuple(
-            ImageRecord(self.root / relative, relative, domain, class_name)
+            ImageRecord(self.root / source.files.get(relative, relative), relative, domain, class_name, item)
             for domain in self.domains
-            for relative, class_name in by_domain[domain]
-            if class_name in wanted and check.keeps(relative)
+            for relative, class_name, item in source.by_domain[domain]
+            if class_name in wanted and check.keeps(source.files.get(relative, relative))
         )
-        check.refuse(f"The lists in {self.root} name")
+        check.refuse(f"The lists of images in {self.root} name")
         self.missing = check.missing.count
         self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
         for record in self.records:
@@ -162,148 +145,3 @@ class DomainFolder:
         }
         table = pd.DataFrame(numbers, index=pd.Index(self.domains, name="domain"), dtype="int64")
         return table.rename_axis(columns="class")
-
-
-# --- lists --------------------------------------------------------------------------------------------------
-
-_Listed = list[tuple[str, str]]  # (path below the root, class name) of each image of a domain
-_UPWARDS = frozenset({".", ".."})
-
-
-def listed_splits(root: Path) -> tuple[str, ...]:
-    """Return the splits with lists ``<domain>_<split>.txt``; both names may hold underscores.
-
-    Domains are named by their folder, or by the first line of their list.
-    """
-    folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
-    found = set()
-    for path in root.glob("*_*.txt"):
-        domains = [name for name in (*folders, _first_domain(path)) if name and path.stem.startswith(f"{name}_")]
-        if domains:
-            found.add(path.stem.removeprefix(f"{max(domains, key=len)}_"))
-    return tuple(sorted(found))
-
-
-def _first_domain(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        domain, slash, _ = file.readline().partition("/")
-    return domain if slash else ""
-
-
-def _lists(root: Path, split: str) -> dict[str, Path]:
-    return dict(sorted((path.stem.removesuffix(f"_{split}"), path) for path in root.glob(f"*_{split}.txt")))
-
-
-def _from_lists(root: Path, split: str, splits: Sequence[str]) -> tuple[dict[str, _Listed], tuple[str, ...]]:
-    names: dict[int, str] = {}
-    labels: dict[str, int] = {}
-    by_domain: dict[str, _Listed] = {}
-    for domain, path in _lists(root, split).items():
-        by_domain[domain] = []
-        for relative, class_name, label in _read_list(path, domain):
-            if labels.setdefault(class_name, label) != label:
-                raise InputError(
-                    f"{path} gives class {class_name!r} the label {label}, elsewhere it has {labels[class_name]}; "
-                    f"a class must have one label."
-                )
-            if names.setdefault(label, class_name) != class_name:
-                raise InputError(
-                    f"{path} gives label {label} to class {class_name!r}, elsewhere it is {names[label]!r}; "
-                    f"a label must mean one class."
-                )
-            by_domain[domain].append((relative, class_name))
-    if not names:
-        raise InputError(f"The lists <domain>_{split}.txt in {root} name no images.")
-    if len(names) <= max(names):  # a class without a single image in this split must not shift the labels after it
-        for other in splits:
-            if other != split:
-                _fill_gaps(names, _lists(root, other))
-    return by_domain, tuple(names[label] for label in sorted(names))
-
-
-def _fill_gaps(names: dict[int, str], lists: Mapping[str, Path]) -> None:
-    known = set(names.values())
-    last = max(names)
-    for domain, path in lists.items():
-        for _, class_name, label in _read_list(path, domain):
-            if label < last and label not in names and class_name not in known:
-                names[label] = class_name
-                known.add(class_name)
-
-
-def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
-    """Return (path below the root, class, label) of every line; paths may hold spaces, the label is the last word."""
-    entries = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        relative, _, label = line.rstrip().rpartition(" ")
-        parts = relative.split("/")
-        if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
-            raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}.")
-        if "\\" in relative or "\0" in relative or not _UPWARDS.isdisjoint(parts):
-            raise InputError(
-                f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
-                f"without '.' and '..', given {line!r}."
-            )
-        entries.append((relative, sys.intern(parts[1]), int(label)))  # one string per class, not per image
-    return entries
-
-
-# --- folders ------------------------------------------------------------------------------------------------
-
-
-def _from_folders(root: Path) -> tuple[dict[str, _Listed], tuple[str, ...]]:
-    by_domain: dict[str, _Listed] = {}
-    classes: set[str] = set()
-    strange: list[str] = []
-    for domain in _subfolders(root, strange):
-        listed = []
-        for folder in _subfolders(domain, strange):
-            names = image_names(folder, strange)
-            if names:
-                classes.add(folder.name)
-                listed += [(f"{domain.name}/{folder.name}/{name}", folder.name) for name in names]
-        if listed:
-            by_domain[domain.name] = listed
-    warn_of_names(strange, root)
-    if not by_domain:
-        raise InputError(f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>.")
-    return by_domain, tuple(sorted(classes))
-
-
-def _subfolders(folder: Path, strange: list[str]) -> list[Path]:
-    return [folder / name for name in _in_utf8([entry.name for entry in os.scandir(folder) if entry.is_dir()], strange)]
-
-
-def image_names(folder: Path, strange: list[str]) -> list[str]:
-    """Return the names of the image files in a folder, sorted; names that are not UTF-8 go to ``strange``."""
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
-    return _in_utf8([name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES], strange)
-
-
-def warn_of_names(strange: Sequence[str], root: Path) -> None:
-    """Warn about files or folders below ``root`` that are left out because their names are not UTF-8."""
-    if strange:
-        warnings.warn(
-            f"Left out {len(strange)} files or folders whose names are not UTF-8, such as {strange[0]!r} in {root}; "
-            "rename them.",
-            stacklevel=3,
-        )
-
-
-def _in_utf8(names: Sequence[str], strange: list[str]) -> list[str]:
-    """Return the visible names, sorted; names that are not UTF-8, which tables refuse, go to ``strange``."""
-    good = []
-    for name in sorted(names):
-        if name.startswith("."):
-            continue
-        try:
-            name.encode()
-        except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
-            strange.append(name)
-        else:
-            good.append(name)
-    return good

@@ -53,7 +53,7 @@ def part_numbers(
     Args:
         records: Images by (class, domain).
         n_parts: Number of parts; with fewer images or items in a domain some stay empty.
-        key: Item of an image (default: `stem_without_domain`).
+        key: Item of an image (default: that of its table, else `stem_without_domain`).
 
     Returns:
         The part (0 to ``n_parts`` - 1) of each image, in the order given.
@@ -110,7 +110,7 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
 def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
     """Return the item of an image; InputError if a listing lacks it."""
     if key is None:
-        return stem_without_domain(record)
+        return record.item or stem_without_domain(record)
     if not isinstance(key, Mapping):
         return key(record)
     if not key.get(record.relative):

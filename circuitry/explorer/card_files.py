@@ -7,6 +7,7 @@ import numpy as np
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, UnitCard, UnitName
 from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.explorer.matched_images import MATCHED, MatchedImages
 from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, Script, answer_arrays
 from circuitry.runs.errors import InputError
@@ -69,12 +70,15 @@ def pack_cards(
     by_site: dict[str, list[int]] = {}
     for site, unit in cards.units():
         by_site.setdefault(site, []).append(unit)
-    names: dict[str, list[list[object]]] = {}
+    names, matched = dict[str, list[list[object]]](), MatchedImages(cards)
     for place, site in enumerate(tally.sizes):
         if site not in by_site:
             continue
         found = [cards.card(site, unit) for unit in by_site[site]]
-        script(f"cards/{place}", _card_header(found), _card_arrays(found, pictures, images_per_list))
+        arrays = _card_arrays(found, pictures, images_per_list) | _matched_arrays(
+            found, matched, pictures, images_per_list
+        )
+        script(f"cards/{place}", _card_header(found), arrays)
         rows = [[card.unit, card.name.name, bool(card.name.weak), bool(card.name.style)] for card in found if card.name]
         names[str(place)] = rows
     held = _held_out(cards, held_out_images, {} if view is None else view.answers)
@@ -185,6 +189,22 @@ def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Pictures, most:
     found = {"pictures": numbers, "values": values, "heat": (heat[..., ::2] << 4) | heat[..., 1::2]}
     found["grid"] = np.array(grid or (0, 0), np.uint8)
     return {f"{kind}/{name}": array for name, array in found.items()}
+
+
+def _matched_arrays(
+    cards: Sequence[UnitCard], matched: MatchedImages, pictures: _Pictures, most: int
+) -> dict[str, np.ndarray]:
+    """Return picture numbers and values [units, domains, things]; nothing where no thing is in several domains."""
+    things = [matched.of(card, most) for card in cards]
+    if not any(things):
+        return {}
+    shape, places = (len(cards), len(cards[0].domains), most), {domain: j for j, domain in enumerate(cards[0].domains)}
+    numbers, values = np.full(shape, NO_PICTURE), np.zeros(shape, np.float32)
+    for i, of_unit in enumerate(things):
+        for k, by_domain in enumerate(of_unit):
+            for domain, (name, value) in by_domain.items():
+                numbers[i, places[domain], k], values[i, places[domain], k] = pictures.number(name), value
+    return {f"{MATCHED}/pictures": numbers, f"{MATCHED}/values": values}
 
 
 def _held_out(cards: CardFolder, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:

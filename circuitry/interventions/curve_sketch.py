@@ -30,7 +30,8 @@ def sketch_curve(table: pd.DataFrame) -> str:
         return _TOP + _HIGH * (high - value) / (high - low)
 
     measure = html.escape(str(table["measure"].iloc[0]))
-    parts = [f"<svg viewBox='0 0 {_LEFT + _WIDE + 120} {_TOP + _HIGH + 34}' role='img' aria-label='{measure}'>"]
+    wide, tall = _LEFT + _WIDE + 120, _TOP + _HIGH + 34
+    parts = [f"<svg viewBox='0 0 {wide} {tall}' width='{wide}' role='img' aria-label='{measure}'>"]
     for value in (0.0, 1.0):
         y = down(value)
         parts.append(f"<path d='M{_LEFT} {y:.1f}h{_WIDE}' stroke='#ccc'/><text x='4' y='{y + 3:.1f}'>{value:g}</text>")

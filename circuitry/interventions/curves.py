@@ -92,7 +92,7 @@ class FaithfulnessCurve:
         size = nearest_to_a_tenth(self.fractions)
         place = self.fractions.index(size)
         read = {measure: getattr(self, measure)[place] for measure in CURVE_MEASURES}
-        known = ", ".join(f"{measure} {value:.2f}" for measure, value in read.items() if not np.isnan(value))
+        known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
         n_sizes = len(self.fractions)
         return (
             f"FaithfulnessCurve of {name}: {n_sizes} size{'s' * (n_sizes > 1)}, {int(self.own.sum())} images; "

@@ -6,11 +6,11 @@ held-out classes first, then the others as the domain's list names them. So the 
 a class that a domain lacks takes no random numbers. It is that of one process which finds all circuits in one run.
 """
 
-import os
 import random
 from collections.abc import Sequence
 
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.image_sources import Source
 from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 
@@ -35,7 +35,7 @@ class ShuffledImages(DomainFolder):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: Source,
         split: str | None = "test",
         *,
         first: Sequence[str] = (),
@@ -54,7 +54,7 @@ class ShuffledImages(DomainFolder):
         return self._shuffled[seed].get((domain, class_name), ())
 
     def _shuffle(self, seed: int) -> dict[tuple[str, str], tuple[ImageRecord, ...]]:
-        whole = DomainFolder(self.root, self.split, missing_files="unchecked")
+        whole = DomainFolder(self.source, self.split, missing_files="unchecked")
         lists: dict[str, dict[str, list[ImageRecord]]] = {domain: {} for domain in whole.domains}
         for record in whole.records:
             lists[record.domain].setdefault(record.class_name, []).append(record)

@@ -170,6 +170,11 @@ def test_a_stopped_run_goes_on_and_workers_share(clip: Clip, folder: Path, tmp_p
     assert contents(stopped) == contents(folder / "cards")
 
 
+def test_images_keep_what_they_show(folder: Path) -> None:
+    shown = CardFolder(folder / "cards").images.values()
+    assert {image.item for image in shown} == {Path(image.relative).stem for image in shown} != {""}
+
+
 def jobs_of(clip: Clip, root: Path, out: Path, **changes: Any) -> CardJobs:
     images, graphs = DomainFolder(root / "images"), GraphFolder(root / "graphs")
     return CardJobs(clip, images, graphs, out, CardSettings(**FEW | changes))

@@ -1,6 +1,5 @@
 """What several tests of scripts begin with: a finished quickstart, and a comparison of its circuits."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,32 +24,34 @@ def run_quickstart(
     out: Path,
     classes: tuple[str, ...],
     styles: tuple[str, ...],
-    train: Callable[[Path, Path, ClipTraining], Path] = short_training,
+    *,
+    train: bool = True,
     **config: object,
 ) -> None:
-    """Run the quickstart's script on some classes and styles, with a model trained for a few steps."""
+    """Run the quickstart on some classes and styles, with a model trained for a few steps unless ``train`` is false."""
     with pytest.MonkeyPatch.context() as patch:
         module = command_module("quickstart")
         patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
         patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
-        patch.setattr(module, "train_clip", train)
+        patch.setattr(module, "train_clip", short_training)
         patch.setattr(module, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
-        few = {"n_causal": 1, "n_causal_others": 2, "epochs": 1, "held_out": ("key",), "processes": 1}
-        module.main(module.Config(out=out / "run", results=out / "results", **few, **config))
+        few = {"n_causal": 1, "n_causal_others": 2, "processes": 1}
+        trained = {"train": True, "epochs": 1, "held_out": ("key",)} if train else {}
+        module.main(module.Config(out=out / "run", results=out / "results", **few, **trained, **config))
 
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished quickstart on four classes in three styles, with a model trained for three steps."""
     out = tmp_path_factory.mktemp("quickstart")
-    run_quickstart(out, CLASSES, STYLES, n_train=5, n_test=4, n_circuit=2)
+    run_quickstart(out, CLASSES, STYLES, n_train=5, n_test=4, n_circuit=2, robustness=4)
     return out
 
 
 @pytest.fixture(scope="session")
 def subject_of_the_quickstart(quickstart: Path) -> dict[str, object]:
     run = quickstart / "run"
-    checkpoint = run / "clip" / "checkpoints" / "epoch_1.pt"
+    checkpoint = run / "rn-tiny.safetensors"
     few = {"classes": ("fish", "star"), "domains": ("clipart", "real"), "n_images": 1, "n_others": 1}
     return {"checkpoint": checkpoint, "data": run / "toy", "circuits": run / "circuits", **few}
 
@@ -58,4 +59,4 @@ def subject_of_the_quickstart(quickstart: Path) -> dict[str, object]:
 @pytest.fixture(scope="session")
 def model_of_the_quickstart(quickstart: Path) -> dict[str, object]:
     run = quickstart / "run"
-    return {"checkpoint": run / "clip" / "checkpoints" / "epoch_1.pt", "data": run / "toy"}
+    return {"checkpoint": run / "rn-tiny.safetensors", "data": run / "toy"}

@@ -9,45 +9,50 @@ import pytest
 from circuitry import AttributionGraph
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
-from tests.support.scripts import assert_drawn, command_module, needs_browser
+from circuitry.study.toy import DrawingSettings, write_toy
+from tests.support.scripts import CLASSES, command_module
 
 FEW = {"method": "gradient", "n_images": 2, "n_others": 3, "size": 0.4}
 
 
-@needs_browser
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn images of four classes in two styles, for the model that comes with the package."""
+    few = DrawingSettings(1, 4, classes=CLASSES, styles=("clipart", "real"))
+    return write_toy(tmp_path_factory.mktemp("find") / "toy", few, workers=1, progress=False)
+
+
 def test_a_circuit_of_a_class_is_found_and_tested(
-    quickstart: Path, model_of_the_quickstart: dict[str, object], capsys: pytest.CaptureFixture[str]
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module, out = command_module("find"), quickstart / "find"
-    config = module.Config(model="rn-tiny", **model_of_the_quickstart, class_name="fish", domain="real", out=out, **FEW)
+    module = command_module("find")
+    config = module.Config(model="rn-tiny", data=toy, class_name="fish", domain="real", out=tmp_path, **FEW)
     written = module.main(config)
     assert "as many random units" in capsys.readouterr().out
-    assert any("fish" in claim or "told" in claim for claim in written.claims)
-    graph = AttributionGraph.load(out / "circuit")
+    assert written.claims
+    graph = AttributionGraph.load(tmp_path / "circuit")
     assert (graph.class_name, graph.domain, graph.n_images) == ("fish", "real", 2)
     kept = sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.kept_units)
     assert kept == pytest.approx(0.4, abs=0.05)
-    tests = pd.read_csv(out / "tables" / "tests.csv")
+    tests = pd.read_csv(tmp_path / "tables" / "tests.csv")
     assert {"circuit", "complement", "sufficiency", "necessity"} == set(tests["test"])
-    assert_drawn(out / "report.html", figures=1)
+    page = written.report.read_text(encoding="utf-8")
+    assert written.claims[0].split(":")[0] in page
+    assert "The circuit of fish in real" in page
     subject = module.Subject(config)
     found_on, unseen = subject.own
     assert not {*found_on, *subject.others[0]} & {*unseen, *subject.others[1]}
 
 
-def test_a_folder_of_pictures_is_enough(
-    quickstart: Path, model_of_the_quickstart: dict[str, object], tmp_path: Path
-) -> None:
+def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     module, data = command_module("find"), tmp_path / "pictures"
-    shutil.copytree(Path(str(model_of_the_quickstart["data"])) / "real" / "fish", data)
-    given = model_of_the_quickstart | {"data": data}
-    config = module.Config(model="rn-tiny", **given, class_name="fish", classes=("key",), out=tmp_path / "o", **FEW)
-    subject = module.Subject(config)
+    shutil.copytree(toy / "real" / "fish", data)
+    subject = module.Subject(module.Config(model="rn-tiny", data=data, class_name="fish", classes=("key",), **FEW))
     assert subject.classes == ("key", "fish")
     assert subject.domain == "pictures"
     assert [len(half) for half in subject.own] == [2, 2]
-    written = module.main(config)
-    assert any("told" in claim or "others" in claim or "few" in claim for claim in written.claims)
+    assert len(subject.task(1).images) == 2
+    assert subject.task(1).others is None
 
 
 @pytest.mark.parametrize(
@@ -74,18 +79,18 @@ def test_verdicts_follow_the_tests(kept: float, rest: float, enough: bool, neede
         assert words in claims
 
 
-def test_accuracies_of_all_checkpoints(
-    quickstart: Path, model_of_the_quickstart: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = command_module("evaluate")
-    given = model_of_the_quickstart | {"checkpoint": quickstart / "run" / "clip"}
-    config = module.Config(model="rn-tiny", **given, domains=("real", "clipart"), out=tmp_path / "o")
-    written = module.main(config)
+    written = module.main(module.Config(model="rn-tiny", data=toy, out=tmp_path / "o"))
     table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
     assert set(table["domain"]) == {"real", "clipart"}
-    assert set(table["epoch"]) == {1}
     assert "guessing reaches 25.0%" in written.claims[0]
-    assert "epoch" in capsys.readouterr().out
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    assert "clipart" in capsys.readouterr().out
+    run = tmp_path / "run" / "checkpoints"
+    run.mkdir(parents=True)
+    config = module.Config(model="rn-tiny", checkpoint=run.parent, data=toy)
     with pytest.raises(InputError, match="no checkpoint"):
-        list(module.files(module.Config(model="rn-tiny", checkpoint=tmp_path / "run", data=tmp_path)))
+        list(module.files(config))
+    for epoch in (1, 2):
+        (run / f"epoch_{epoch}.safetensors").touch()
+    assert list(module.files(config)) == [(1, run / "epoch_1.safetensors"), (2, run / "epoch_2.safetensors")]

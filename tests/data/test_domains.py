@@ -4,14 +4,16 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.data import DomainFolder
-from circuitry.data.domains import listed_splits
+from circuitry.data import DomainFolder, part_numbers
+from circuitry.data.image_sources import listed_splits
 from circuitry.runs import InputError
 from tests.conftest import shared
 
@@ -176,7 +178,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="<domain>/<class>/<file>"):
             DomainFolder(tmp_path)
-        touch(tmp_path, "owl/1.png")  # one level short
+        touch(tmp_path, "1.png")  # two levels short
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_folders_where_files_should_be(listed: Path) -> None:
     (listed / "real_test.txt").mkdir()
     with pytest.raises(InputError, match=r"Expected a text file, but .*real_test\.txt is a folder"):
         DomainFolder(listed)
-    with pytest.raises(InputError, match=r"Expected a folder of domains, but .*painting_test\.txt is a file"):
+    with pytest.raises(InputError, match=r"Expected a folder of domains, .*painting_test\.txt is a file"):
         DomainFolder(listed / "painting_test.txt")
 
 
@@ -279,3 +281,88 @@ def test_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> 
     assert listed_splits(tmp_path) == ("test",)
     with pytest.raises(InputError, match="name 1 files that do not exist, such as pencil_art/axe/1"):
         DomainFolder(tmp_path)
+
+
+# --- images as people have them --------------------------------------------------------------------------------------
+
+
+def relatives(images: DomainFolder) -> list[str]:
+    return [record.relative for record in images.records]
+
+
+def test_a_folder_of_classes_is_one_domain(tmp_path: Path) -> None:
+    touch(tmp_path, "photo/owl/1.webp", "photo/ant hill/1.png", "photo/notes.txt")
+    images = DomainFolder(tmp_path / "photo")
+    assert (images.domains, images.classes) == (("photo",), ("ant hill", "owl"))
+    assert images.records == DomainFolder(tmp_path).records
+    assert images.select("owl", "photo")[0].path == tmp_path / "photo" / "owl" / "1.webp"
+
+
+def test_each_domain_may_have_a_folder(folders: Path, tmp_path: Path) -> None:
+    touch(tmp_path, "mine/owl/9.png")
+    images = DomainFolder({"drawn": tmp_path / "mine", "photo": folders / "photo"})
+    assert relatives(images) == ["drawn/owl/9.png", "photo/ant hill/1.png", "photo/owl/1.webp"]
+    assert [record.path.is_file() for record in images.records] == [True] * 3
+
+
+@pytest.mark.parametrize("form", ["frame", "csv", "tsv"])
+def test_a_table_names_images_and_items(form: str, folders: Path) -> None:
+    rows = [
+        ("photo/owl/1.webp", "owl", "photo", "hedwig"),
+        ("sketch/owl/1.jpg", "owl", "drawn", "hedwig"),
+        (str(folders / "sketch/owl/2.PNG"), "owl", "photo", "other"),
+    ]
+    table = pd.DataFrame(rows, columns=["path", "class", "domain", "item"])
+    file = folders / f"images.{form}"
+    table.to_csv(file, sep="," if form == "csv" else "\t", index=False)
+    in_memory = table.assign(path=[str(folders / path) for path in table["path"]])
+    images = DomainFolder(in_memory if form == "frame" else file)
+    assert (images.domains, images.classes) == (("photo", "drawn"), ("owl",))
+    assert [record.path for record in images.records] == [folders / rows[i][0] for i in (0, 2, 1)]
+    if form != "frame":
+        assert relatives(images)[0] == "photo/owl/1.webp"
+        assert relatives(images)[2] == "drawn/owl/sketch_owl_1.jpg"
+    records = {("owl", domain): images.select("owl", domain) for domain in images.domains}
+    parts = part_numbers(records)
+    part_of = {
+        record.relative: part for key, some in records.items() for record, part in zip(some, parts[key], strict=True)
+    }
+    first, other, drawn = relatives(images)
+    assert part_of[first] == part_of[drawn] != part_of[other]
+
+
+def test_torchvisions_image_folder_is_one_domain(folders: Path) -> None:
+    listed = SimpleNamespace(
+        root=str(folders / "photo"),
+        classes=["owl", "ant hill"],
+        samples=[(str(folders / "photo/owl/1.webp"), 0), (str(folders / "photo/ant hill/1.png"), 1)],
+    )
+    images = DomainFolder(listed)
+    assert images.all_classes == ("owl", "ant hill")
+    assert relatives(images) == ["photo/owl/1.webp", "photo/ant hill/1.png"]
+    assert all(record.path.is_file() for record in images.records)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([("photo/owl/1.webp", "owl")], "domain .* add domain"),
+        ([("photo/owl/1.webp", "owl", "")], "[Rr]ow 1 .*empty"),
+        ([("photo/owl/1.webp", "owl", "a/b")], "[Rr]ow 1.* slashes.*a/b"),
+        ([("photo/owl/1.webp", "owl", "photo")] * 2, "photo/owl/1.webp .*twice"),
+        ([("photo/owl/7.webp", "owl", "photo")], "1 files that do not exist.*7.webp"),
+        ([], "no images"),
+    ],
+)
+def test_malformed_tables_are_refused(rows: list[tuple[str, ...]], words: str, folders: Path) -> None:
+    columns = ["path", "class", "domain"][: len(rows[0]) if rows else 3]
+    pd.DataFrame(rows, columns=columns).to_csv(folders / "images.csv", index=False)
+    with pytest.raises(InputError, match=words):
+        DomainFolder(folders / "images.csv")
+
+
+@pytest.mark.parametrize("folder", ["empty", "absent"])
+def test_a_domain_without_images_is_named(folder: str, folders: Path) -> None:
+    (folders / "empty").mkdir()
+    with pytest.raises(InputError, match=f"drawn.*{folder}"):
+        DomainFolder({"photo": folders / "photo", "drawn": folders / folder})

@@ -81,7 +81,7 @@ class MadeCards(CardFolder):
         self.graphs, self.domains = graphs, graphs.domains
         self.manifest = {"config": {"circuits": graphs.manifest["config_hash"]}}
         keys = [(c, d, k) for c, d in graphs for k in range(3)]
-        found = (CardImage(f"{i:016x}", f"{d}/{c}/{k}.png", d, c, k == 0) for i, (c, d, k) in enumerate(keys))
+        found = (CardImage(f"{i:016x}", f"{d}/{c}/{k}.png", d, c, k == 0, str(k)) for i, (c, d, k) in enumerate(keys))
         self.images = {image.id: image for image in found}
         self.words = WordCheck("tiny", 0.5, {}, 0.25, 8, True)
         held = {(s, int(u)) for key in graphs for s in INNER for u in graphs[key].kept_units[s]}

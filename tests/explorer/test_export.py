@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from circuitry import GraphFolder, InputError, compare_domains
+from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.explorer import (
@@ -140,6 +141,37 @@ def test_cards_hold_images_heat_and_exact_effects(graphs: GraphFolder, exported:
     assert header["exact"] == ["zero", "mean"]
     for name in {row[0] for row in pictures}:
         assert (exported / "thumbnails" / f"{name}.webp").read_bytes() == cards.thumbnail(name)
+
+
+class LastFirst(MadeCards):
+    """The last images of a domain excite units most; the very last shows a thing that is in no other domain."""
+
+    def __init__(self, graphs: GraphFolder) -> None:
+        super().__init__(graphs)
+        last = list(self.images)[-1]
+        self.images[last] = self.images[last]._replace(item="alone")
+
+    def card(self, site: str, unit: int) -> UnitCard:
+        ids = {domain: self.activations(domain).ids[::-1] for domain in DOMAINS}
+        top = {domain: TopImages(some, np.ones(len(some)), None) for domain, some in ids.items()}
+        return replace(super().card(site, unit), top={"activation": top, "effect": top})
+
+
+def test_the_same_thing_is_matched_in_every_domain(graphs: GraphFolder, tmp_path: Path) -> None:
+    cards = LastFirst(graphs)
+    export_explorer(graphs, tmp_path, cards=cards, settings=ExplorerSettings(images_per_list=4))
+    pictures, (_, arrays) = read(tmp_path, "pictures")[0]["pictures"], read(tmp_path, "cards/1")
+    numbers, values, none = arrays["matched/pictures"], arrays["matched/values"], 2**32 - 1
+    assert numbers.shape == (len(arrays["units"]), len(DOMAINS), 4)
+    _, cat, fish = CLASSES
+    for k, thing in enumerate([f"{cat}/2.png", f"{fish}/1.png", f"{cat}/1.png", f"{fish}/0.png"]):  # of each in turn
+        shown = [None if n == none else pictures[n][1] for n in numbers[3, :, k]]
+        assert shown == [f"{d}/{thing}" if thing.startswith(cat) or d != DOMAINS[2] else None for d in DOMAINS]
+    column = cards.units().index((INNER[1], int(arrays["units"][3])))
+    for j, domain in enumerate(DOMAINS):
+        table = cards.activations(domain)
+        active = [0.0 if n == none else table.values[table.ids.index(pictures[n][0]), column] for n in numbers[3, j]]
+        assert_same(values[3, j], np.array(active), 1, rtol=THREE_DIGITS)
 
 
 def test_held_out_images_say_how_strongly_units_fire(graphs: GraphFolder, exported: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from circuitry import GraphFolder, compare_domains
-from circuitry.explorer import ExplorerSettings, export_explorer
+from circuitry.explorer import ClassVectors, ExplorerSettings, export_explorer
 from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS, MadeCards
 from tests.explorer.test_export import a_view
 from tests.support.browser import find_browser
@@ -426,6 +426,37 @@ def test_answers_are_shown_with_what_was_ablated(browser: Any, graphs: GraphFold
     assert by_value[min(by_value)] == 1
     assert by_value[max(by_value)] == 0
     reader.tab.context.close()
+
+
+def test_a_pooling_pair_has_a_card_of_its_words(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
+    pairs, unit = ("head 0 x b/3", "head 1 x b/5"), "b/3"
+    vectors = np.array([[[0.5, 0.25], [0.125, 0.0]], [[-0.5, 0.125], [0.25, 0.0]]])  # [domains, pairs, d]
+    direct = {"cat": ClassVectors(pairs, DOMAINS[:2], vectors)}
+    texts = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    export_explorer(graphs, tmp_path, model=a_view(words=("cat", "fur", "fin"), texts=texts, direct=direct, reason=""))
+    reader = Reader(browser, tmp_path).open(**CAT)
+    reader.tab.click(f"#direct button:has-text('{pairs[0]}')")
+    rows = reader.tab.locator(".component tbody tr")
+    found = [[cell.split(", ") for cell in rows.nth(i).locator("td").all_inner_texts()] for i in range(2)]
+    assert found[0] == [["cat 0.5", "fur 0.25", "fin −0.5"], ["fin −0.5", "fur 0.25", "cat 0.5"]]
+    assert found[1] == [["fin 0.5", "fur 0.13", "cat −0.5"], ["cat −0.5", "fur 0.13", "fin 0.5"]]
+    reader.tab.click(".component > button")
+    assert reader.state()["selected"] == unit
+    reader.tab.select_option("#class", ATTACK)
+    reader.wait()
+    assert reader.tab.locator(".component, #direct").count() == 0
+    reader.tab.context.close()
+
+
+def test_the_same_thing_is_shown_in_every_domain(reader: Reader) -> None:
+    reader.open(**CAT)
+    reader.press("]")
+    reader.tab.select_option("#top-by", "matched")
+    shown = [
+        [text.rsplit("/", 1)[1] for text in of.locator("img").evaluate_all("all => all.map(one => one.alt)")]
+        for of in reader.tab.locator(".top .of").all()
+    ]
+    assert shown == [["0.png", "1.png"]] * len(DOMAINS)
 
 
 def rewrite(path: Path, old: str, new: str) -> None:

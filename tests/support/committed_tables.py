@@ -8,7 +8,10 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
-DOCS = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "experiments/RESULTS.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+"""README and the pages of the documentation."""
+RESULTS_PAGE = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
+DOCS = RESULTS_PAGE + "".join(path.read_text(encoding="utf-8") for path in PAGES if path.name != "study.md")
 
 
 @cache

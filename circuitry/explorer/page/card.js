@@ -7,7 +7,7 @@ import { circuitsWith, splitName, unitName } from "circuitry/names.js";
 import { placeName } from "circuitry/table.js";
 import { Live } from "circuitry/live.js";
 
-const STEPS = 31;
+const STEPS = 31, NONE = 0xffffffff;
 
 export function Card({ index, state, set, shown, picture, names, colourOf, pin, focusNote }) {
   const name = state.selected;
@@ -96,11 +96,14 @@ function Seen({ index, site, unit, colourOf }) {
   const [cards, { pictures }] = value;
   const row = cards.arrays.units.indexOf(unit);
   if (row < 0) return html`<p class="hint">This unit has no card: make the cards again for these circuits.</p>`;
+  const kinds = [["activation", "by activation"], ["effect", "by effect on the class"], ["matched", "the same thing in each domain"]].filter(([kind]) => cards.arrays[`${kind}/pictures`]);
+  const kind = kinds.some(([name]) => name === by) ? by : kinds[0][0];
   return html`<div>
     <${Name} cards=${cards} row=${row} words=${index.words} />
-    <div class="line"><h3>Top images</h3><label>by <select id="top-by" value=${by} onChange=${event => setBy(event.target.value)}>
-      <option value="activation">activation</option><option value="effect">effect on the class</option></select></label></div>
-    <${TopImages} cards=${cards} row=${row} by=${by} pictures=${pictures} colourOf=${colourOf} />
+    <div class="line"><h3>Top images</h3><select id="top-by" aria-label="Which images" value=${kind} onChange=${event => setBy(event.target.value)}>
+      ${kinds.map(([name, title]) => html`<option value=${name}>${title}</option>`)}</select></div>
+    <${TopImages} cards=${cards} row=${row} by=${kind} pictures=${pictures} colourOf=${colourOf} />
+    ${kind === "matched" && html`<p class="hint">Each column is one thing, of the top images of the domains in turn; numbers are activations. “Not seen”: it is not among the images that cards were made of.</p>`}
     <h3>Activations</h3>
     <${Histograms} label="Images by activation, logarithmic counts" colourOf=${colourOf} rows=${histogramRows(cards, row)} edges=${slice(cards.arrays.edges, row)} />
     <${Exact} cards=${cards} row=${row} />
@@ -130,17 +133,18 @@ function Name({ cards, row, words }) {
 
 function TopImages({ cards, row, by, pictures, colourOf }) {
   const take = name => cards.arrays[`${by}/${name}`];
-  const most = take("pictures").shape[2], [high, wide] = take("grid");
-  const numbers = slice(take("pictures"), row), values = slice(take("values"), row), heat = slice(take("heat"), row);
+  const most = take("pictures").shape[2], [high, wide] = take("grid") ?? [0, 0];
+  const numbers = slice(take("pictures"), row), values = slice(take("values"), row), heat = high && slice(take("heat"), row);
   const bytes = Math.ceil((high * wide) / 2);
+  const shown = k => by === "matched" && cards.domains.some((_, d) => numbers[d * most + k] !== NONE);  // of what is not in all domains, a place stays empty
   return html`<div class="top">${cards.domains.map((domain, d) => html`<div class="of" style=${{ "--line": colourOf(domain) }}><h4>${domain}</h4>
     <div class="thumbs">${Array.from({ length: most }, (_, k) => {
       const at = d * most + k;
-      if (numbers[at] === 0xffffffff) return null;
+      if (numbers[at] === NONE) return shown(k) ? html`<figure key=${k}><span class="thumb"><span class="gone">not seen</span></span></figure>` : null;
       const [id, path, className, , found] = pictures[numbers[at]];
-      return html`<figure key=${id}><${Thumbnail} id=${id} text=${`${className} in ${domain}, ${by} ${number(values[at], 2)}${found ? "" : ", held out"}: ${path}`} heat=${high ? heat.subarray(at * bytes, (at + 1) * bytes) : null} high=${high} wide=${wide} />
-        <figcaption>${className} ${number(values[at], 2)}</figcaption></figure>`;
-    })}${numbers[d * most] === 0xffffffff && html`<p class="hint">none</p>`}</div></div>`)}</div>`;
+      return html`<figure key=${id}><${Thumbnail} id=${id} text=${`${className} in ${domain}, ${by === "effect" ? "effect" : "activation"} ${number(values[at], 2)}${found ? "" : ", held out"}: ${path}`} heat=${high ? heat.subarray(at * bytes, (at + 1) * bytes) : null} high=${high} wide=${wide} />
+        <figcaption>${by === "matched" ? "" : className} ${number(values[at], 2)}</figcaption></figure>`;
+    })}${by !== "matched" && numbers[d * most] === NONE && html`<p class="hint">none</p>`}</div></div>`)}</div>`;
 }
 
 export function Thumbnail({ id, text, heat, high, wide }) {

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from circuitry.circuits.budgets import describe_budget
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.rule_report import describe_rule
 from circuitry.comparison.comparison import Comparison
@@ -83,10 +84,12 @@ def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
     report.text(
         "Every class has a circuit in every domain. Integrated gradients score each unit (channel) of each site: how "
         "much the class's metric changes from its activation to the baseline. The units with the largest absolute "
-        "scores are kept. Edges join kept units of neighbouring sites; an edge's score says how far the later unit "
-        "moves when the earlier one goes to the baseline, and each unit keeps its few strongest incoming edges. In a "
-        "transformer the units are attention heads and MLP neurons, and edges join those of any two sites; the score "
-        "is what the metric loses when the later unit alone misses what the earlier one wrote to the residual stream. "
+        f"scores are kept. {describe_budget(settings)} Edges join kept units of neighbouring sites; an edge's score "
+        "says how far the later unit moves when the earlier one goes to the baseline, and each unit keeps its few "
+        "strongest incoming edges. In a transformer the units are attention heads and MLP neurons, and edges join "
+        "those of any two sites; the score estimates what the metric loses when the later unit alone misses what the "
+        "earlier one wrote to the residual "
+        "stream. Scores of edges rank them and do not measure what a cut costs. "
         f"{describe_rule(settings)}\n\n"
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "An edge needs a score above zero, except with the study's settings. The Weisfeiler-Lehman kernel at depth 1 "

@@ -47,7 +47,7 @@ def circuit_verdicts(
     """
     measure = "faithfulness" if _row(curves, "selectivity", "kept")["reason"] else "selectivity"
     kept, random, rest = (_row(curves, measure, circuit) for circuit in KINDS_OF_CIRCUITS)
-    beaten, worse = (tested.set_index("test").loc[name].to_dict() for name in ("sufficiency", "necessity"))
+    beaten, worse = (_test(tested, name) for name in ("sufficiency", "necessity"))
     n, others = n_images
     if reason := kept["reason"]:
         claim = f"Is it enough, and is it needed? {UNKNOWN}: {reason}."
@@ -81,7 +81,13 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
 
 
 def _row(curves: pd.DataFrame, measure: str, circuit: str) -> Row:
-    return {str(key): value for key, value in curves.set_index(["measure", "circuit"]).loc[(measure, circuit)].items()}
+    (row,) = curves[(curves["measure"] == measure) & (curves["circuit"] == circuit)].to_dict("records")
+    return {str(name): value for name, value in row.items()}
+
+
+def _test(tested: pd.DataFrame, name: str) -> Row:
+    (row,) = tested[tested["test"] == name].to_dict("records")
+    return {str(column): value for column, value in row.items()}
 
 
 def _enough(kept: Row, beaten: Row, n: int) -> str:

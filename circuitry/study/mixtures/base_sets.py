@@ -10,8 +10,8 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from circuitry.data.domains import IMAGE_SUFFIXES
 from circuitry.data.file_check import check_file
+from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.study.mixtures.base_splits import Split, read_split, validation_part

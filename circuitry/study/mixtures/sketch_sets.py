@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from circuitry.data.domains import ImageRecord, image_names, warn_of_names
+from circuitry.data.domains import ImageRecord
+from circuitry.data.image_sources import image_names, warn_of_names
 from circuitry.data.imagenet_classes import imagenet_index, imagenet_partners
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

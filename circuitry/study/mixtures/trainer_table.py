@@ -20,8 +20,8 @@ from typing import Literal, NamedTuple, TextIO
 
 import numpy as np
 
-from circuitry.data.domains import IMAGE_SUFFIXES
 from circuitry.data.file_check import FileCheck, MissingFiles, Tally, check_file
+from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 

@@ -101,11 +101,9 @@ def _add_group(
         raise InputError(
             f"Feature {unknown[0]} is among the first 20 of no class in any domain; choose from the table of features."
         )
-    labels = _labels(known, chosen)
+    labels, files = _labels(known, chosen), {record.relative: record.path for record in images.records}
     cells = {
-        (label, domain): [
-            load_image(images.root / path) for path in images_of_feature(features, feature, domain, PER_CELL)
-        ]
+        (label, domain): [load_image(files[path]) for path in images_of_feature(features, feature, domain, PER_CELL)]
         for feature, label in labels.items()
         for domain in features.domains
     }

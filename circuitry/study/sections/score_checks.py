@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.interventions.attribution_check import mean_correlations
-from circuitry.interventions.effects import STRONGEST, AttributionCheck
+from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.pixels import map_agreement
 from circuitry.reports.figures.pictures import pixel_maps
 from circuitry.reports.figures.scatters import attribution_against_patching
@@ -30,8 +30,7 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
     report.table(
         check.across_sites(),
         "Can scores of different sites be compared, as a global budget does? Exact effect per score in the random "
-        f"sample (alike everywhere if so), and the strongest {STRONGEST:.0%} of its units of all sites, by score and "
-        "by exact effect, site by site.",
+        "sample (alike everywhere if so), and where the strongest fifth of its units is, by score and by exact effect.",
     )
 
 

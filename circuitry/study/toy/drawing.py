@@ -89,6 +89,8 @@ class DrawingSettings:
     size: int = 64
     """Pixels of a side."""
     seed: Seed = 0
+    first: Natural = 0
+    """Number of the first drawing of a class: 30 gives only the test images of a set with 30 training images."""
 
     def __post_init__(self) -> None:
         for kind, given, known in (("class", self.classes, TOY_CLASSES), ("style", self.styles, STYLES)):
@@ -97,7 +99,7 @@ class DrawingSettings:
         object.__setattr__(self, "classes", tuple(sorted(self.classes)))
         object.__setattr__(self, "styles", tuple(sorted(self.styles)))
         _check_numbers(self.seed, self.size)
-        if not 1 <= self.n_train + self.n_test <= SEEDS_PER_STYLE:
+        if not 1 <= self.n_train + self.n_test <= SEEDS_PER_STYLE - self.first:
             raise InputError(
                 f"Expected n_train and n_test of at least 0, together 1 to {SEEDS_PER_STYLE}, but "
                 f"n_train={self.n_train}, n_test={self.n_test} was given."
@@ -195,11 +197,15 @@ def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
     style, class_name = job
     (root / style / class_name).mkdir(parents=True, exist_ok=True)
     paths = []
-    for number in range(settings.n_train + settings.n_test):
+    for number in _numbers(settings):
         path, seed = _image(settings, style, class_name, number)
         draw_image(class_name, style, seed, settings.size).save(root / path)
         paths.append(root / path)
     return paths
+
+
+def _numbers(settings: DrawingSettings) -> range:
+    return range(settings.first, settings.first + settings.n_train + settings.n_test)
 
 
 def _image(settings: DrawingSettings, style: str, class_name: str, number: int) -> tuple[str, int]:
@@ -210,7 +216,7 @@ def _image(settings: DrawingSettings, style: str, class_name: str, number: int) 
 
 def _lists(settings: DrawingSettings) -> dict[str, str]:
     """Return DomainNet's lists, by file name: the first ``n_train`` images of a class train, the others test."""
-    numbers = range(settings.n_train + settings.n_test)
+    numbers = _numbers(settings)
     parts = {"train": numbers[: settings.n_train], "test": numbers[settings.n_train :]}
     return {
         f"{style}_{split}.txt": "".join(
@@ -224,7 +230,7 @@ def _lists(settings: DrawingSettings) -> dict[str, str]:
 
 def _captions(settings: DrawingSettings) -> str:
     lines = ["filepath\ttitle\n"]
-    numbers = range(settings.n_train + settings.n_test)
+    numbers = _numbers(settings)
     for style, class_name, number in product(settings.styles, settings.classes, numbers):
         path, seed = _image(settings, style, class_name, number)
         rng = random.Random(f"caption of {class_name} {seed}")

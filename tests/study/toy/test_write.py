@@ -148,6 +148,15 @@ def test_a_subset_has_the_same_images(tmp_path: Path) -> None:
     assert part["sketch/fish/sketch_000002.png"] == all_of_it["sketch/fish/sketch_000002.png"]
 
 
+def test_test_images_alone_are_those_of_the_whole_set(tmp_path: Path) -> None:
+    whole, alone = contents(write(tmp_path / "a")), contents(write(tmp_path / "b", n_train=0, first=2))
+    names = {name for name in alone if name.endswith(("png", "_test.txt"))}
+    assert len(names) == 4 + 2
+    assert all(alone[name] == whole[name] for name in names)
+    captions = {text.splitlines()[-1] for text in (alone["captions.tsv"], whole["captions.tsv"])}
+    assert len(captions) == 1
+
+
 @pytest.mark.parametrize("path", ["clipart/lion/clipart_001_000001.jpg", "clipart_train.txt", "notes.txt"])
 def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path: str) -> None:
     """DomainNet's own folder above all."""

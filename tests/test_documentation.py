@@ -1,0 +1,42 @@
+"""Pages of the documentation fit the package: rooms have pages, and examples call what exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import circuitry
+from tests.support.committed_tables import PAGES, ROOT
+from tests.test_docstrings import misfits
+
+ROOMS = sorted(path.parent.name for path in Path(circuitry.__file__).parent.glob("*/__init__.pyi"))
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the blocks of Python of a page, those of notebooks too."""
+    return re.findall(
+        r"^```(?:python|\{code-cell\})\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def test_every_room_has_a_page() -> None:
+    pages = [path.stem for path in (ROOT / "docs" / "api").glob("*.md") if path.stem != "index"]
+    assert sorted(pages) == ROOMS
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_examples_of_a_page_give_arguments_that_exist(page: Path) -> None:
+    assert [wrong for block in blocks(page) for wrong in misfits(block)] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_names_that_a_page_imports_are_public(page: Path) -> None:
+    for block in blocks(page):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("circuitry"):
+                assert str(node.module).count(".") <= 1 or node.module == "circuitry.study.toy", "import from rooms"
+
+
+def test_the_readme_fits_a_screen() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
