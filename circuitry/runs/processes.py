@@ -19,6 +19,9 @@ from typing import Any, NoReturn
 
 from circuitry.runs.given import Count, checked
 
+AGAIN = 0.1
+"""Seconds until a signal whose interrupt was lost is sent again."""
+
 
 @contextmanager
 def interrupted_by_sigterm() -> Iterator[None]:
@@ -29,13 +32,13 @@ def interrupted_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before, told = signal.signal(signal.SIGTERM, _interrupt), sys.unraisablehook
-    sys.unraisablehook = partial(_interrupt_again, told)
+    before, hook = signal.signal(signal.SIGTERM, _interrupt), sys.unraisablehook
+    sys.unraisablehook = partial(_interrupt_again, hook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
-        sys.unraisablehook = told
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
@@ -43,15 +46,15 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _interrupt_again(told: Callable[[Any], object], swallowed: Any) -> None:
-    """Interrupt once more where Python swallowed it: nothing can be raised out of a finalizer."""
-    if swallowed.exc_type is not KeyboardInterrupt:
-        told(swallowed)
+def _interrupt_again(hook: Callable[[Any], object], lost: Any) -> None:
+    """Send the signal again where Python drops its interrupt, as it drops all errors of finalizers."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        hook(lost)
         return
-    number = (*getattr(swallowed.exc_value, "args", ()), signal.SIGINT)[0]
+    number = lost.exc_value.args[0] if lost.exc_value.args else signal.SIGINT
     if number == signal.SIGTERM:
-        signal.signal(signal.SIGTERM, _interrupt)
-    again = threading.Timer(0.05, os.kill, (os.getpid(), number))  # when the finalizer has returned
+        signal.signal(number, _interrupt)
+    again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))  # when the finalizer is done
     again.daemon = True
     again.start()
 

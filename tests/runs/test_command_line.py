@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import weakref
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +23,6 @@ from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, file_lock, progress, run_script, short_waits
 from circuitry.runs.path_refusals import SENTENCES
-from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.training import TrainingWork
 from tests.support.scripts import EXPERIMENTS
 
@@ -76,26 +74,26 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     assert "goes on from what is finished: python script" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupt_within_a_finalizer_is_not_lost(number: signal.Signals) -> None:
-    class Thing:
-        pass
+class Finalized:
+    """An object whose finalizer is interrupted."""
 
-    def finalize(_: object) -> None:
-        os.kill(os.getpid(), number)
-        wait_until(lambda: False)  # Python raises the interrupt here, and swallows it
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
 
-    def drop_a_thing() -> None:
-        thing = Thing()
-        watched.append(weakref.ref(thing, finalize))
-        del thing
-        wait_until(lambda: False)
 
-    watched = list[weakref.ref[Thing]]()
-    before = sys.unraisablehook
-    with pytest.raises(KeyboardInterrupt), interrupted_by_sigterm():
-        drop_a_thing()
-    assert sys.unraisablehook is before
+def test_an_interrupt_that_a_finalizer_swallows_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Config) -> None:
+        Finalized()
+        time.sleep(20)
+
+    started = time.perf_counter()
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert time.perf_counter() - started < 15
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "goes on from what is finished" in said
 
 
 TASKS, WORKERS = {"busy": 2, "idle": 1, "more tasks than workers": 4}, 2
