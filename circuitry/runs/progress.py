@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ QUIET = "CIRCUITRY_QUIET"
 """Variable of the environment that hides all progress, in the processes that a command starts, too."""
 SECONDS = 15
 """Between two lines."""
-_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left"
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left{postfix}"
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
@@ -23,11 +24,22 @@ class Bar(tqdm):  # type: ignore[type-arg]
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._last_line = time.monotonic()
+        self._in_lines = not _drawn(options.get("file") or sys.stderr)
         if QUIET in os.environ:
             options["disable"] = True
-        elif not _drawn(options.get("file") or sys.stderr):
+        elif self._in_lines:
             options |= {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS, "bar_format": _LINE}
         super().__init__(*arguments, **options)
+
+    def refresh(self, *arguments: Any, **options: Any) -> None:
+        """Show the state; as lines not more often than now and then, whoever asks for it."""
+        if self._in_lines:
+            now = time.monotonic()
+            if now < self._last_line + SECONDS:
+                return
+            self._last_line = now
+        super().refresh(*arguments, **options)
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:

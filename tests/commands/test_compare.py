@@ -241,7 +241,7 @@ def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:
 
 @needs_browser
 def test_a_browser_draws_the_report_of_a_comparison(compared: Path) -> None:
-    assert_drawn(compared / "report.html", figures=10)
+    assert_drawn(compared / "report.html")
 
 
 def test_a_script_refuses_bad_input_in_a_sentence(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
     assert set(relations["note"]) == {"cannot be significant with 3 models"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "There are 3 models." in page
-    assert "It is open whether" in page
+    assert "Cannot be told" in page
     assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
     with pytest.raises(InputError, match="test domain"):
         module.main(replace(config, runs=tmp_path / "runs" / "natural-only-0", out=tmp_path / "none"))

@@ -58,7 +58,9 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     module = command_module("features")
     out = quickstart / "shared_features"
     short = {"training": SaeTraining(steps=5), "held_out": ("Key",)}
-    config = module.Config(**model_of_the_quickstart, **short, out=out, results=out / "results")
+    (checkpoint,) = (quickstart / "run" / "clip" / "checkpoints").glob("epoch_1.pt")
+    model = model_of_the_quickstart | {"checkpoint": checkpoint}
+    config = module.Config(**model, **short, out=out, results=out / "results")
     module.main(config)
     assert module.Config.study().training == SaeTraining.study()
     summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
@@ -76,9 +78,7 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     assert Comparison.load(out / "results" / "feature_sharing").groups["held-out"] == ("key",)
     words = quickstart / "words.txt"
     words.write_text("cat\n\n dog \n")
-    given = module.Config(
-        **model_of_the_quickstart, autoencoder=out / "sae.safetensors", vocabulary=words, out=out / "again"
-    )
+    given = module.Config(**model, autoencoder=out / "sae.safetensors", vocabulary=words, out=out / "again")
     module.main(given)
     assert set(pd.read_csv(out / "again" / "tables" / "features.csv")["name"]) <= {"cat", "dog"}
     assert not (out / "again" / "sae.safetensors").exists()

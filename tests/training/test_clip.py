@@ -157,12 +157,18 @@ def test_what_diverges_is_an_error_and_never_finished(
 
 
 def test_progress_bar(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Path,
+    settings: ClipTraining,
+    calls: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("circuitry.runs.progress.SECONDS", 0)
     train_clip(train, tmp_path / "run", settings, replace(WORK, progress=True))
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "16/16" in shown.err
+    assert "16 of 16" in shown.err
     assert "epoch 2/2, loss 1.2500" in shown.err
     assert "Train Epoch: 1 [8/9" in (tmp_path / "run" / "console.log").read_text()
 

@@ -1,9 +1,8 @@
 """The report by hand, and the script from end to end on a tiny model."""
 
 import html
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -133,12 +132,10 @@ def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkey
     def toy_images(out: Path) -> DomainFolder:
         return draw(out / "data")
 
-    study = ModuleType("circuitry.study.toy_study")
-    vars(study).update(
-        toy_checkpoint=toy_checkpoint, toy_images=toy_images, STANDARD=SimpleNamespace(held_out=("axe",))
-    )
-    monkeypatch.setitem(sys.modules, study.__name__, study)
     module = command_module("separation")
+    for name, made in (("toy_checkpoint", toy_checkpoint), ("toy_images", toy_images)):
+        monkeypatch.setattr(module, name, made)
+    monkeypatch.setattr(module, "STANDARD", SimpleNamespace(held_out=("axe",)))
     subject = module.toy_models(module.Config(toy=tmp_path, seeds=(3, 4)))
     assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (3, 4)]
     assert list(subject.checkpoints) == [(f"{kind} captions", s) for kind in ("standard", "aligned") for s in (3, 4)]
