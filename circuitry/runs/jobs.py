@@ -25,7 +25,7 @@ from filelock import Timeout
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks, remove_torn, whole_file
 from circuitry.runs.given import Natural, checked
-from circuitry.runs.manifest import claim
+from circuitry.runs.manifest import NAME, claim
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import ALONE, Rank
@@ -68,7 +68,10 @@ class JobFolder:
     ) -> None:
         self.path, self.jobs = Path(path), tuple(jobs)
         listed = [list(job) for job in self.jobs]
+        new = not (self.path / NAME).is_file()
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed, records="sealed")
+        if new:  # perhaps of a finished folder that lost its own: its lock would stay
+            self._tidy()
 
     def unfinished(self) -> list[Job]:
         """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""

@@ -55,6 +55,14 @@ def test_jobs_are_done_once_in_order_and_leave_no_litter(tmp_path: Path) -> None
     assert second.done == []
 
 
+def test_a_finished_folder_that_lost_its_manifest_keeps_no_lock(tmp_path: Path) -> None:
+    Work(tmp_path).run()
+    (tmp_path / "manifest.json").unlink()
+    Work(tmp_path)
+    assert (tmp_path / "manifest.json").is_file()
+    assert not list(tmp_path.rglob(".*"))
+
+
 def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
     Work(tmp_path).run()
     records = [str(path.relative_to(tmp_path)) for path in (tmp_path / "checksums").iterdir()]
