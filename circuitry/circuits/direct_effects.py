@@ -60,6 +60,13 @@ class DirectEffects:
     logits: Float[np.ndarray, " images"]
     """The class logit, which effects and rest add up to."""
 
+    def __post_init__(self) -> None:
+        if len(self.writers) != self.effects.shape[1]:
+            raise InputError(
+                f"Direct effects have a column for each writer, but {len(self.writers)} writers and "
+                f"{self.effects.shape[1]} columns were given: name each."
+            )
+
     def to_pandas(self) -> pd.DataFrame:
         """Return means over images: writer, effect, largest first, then ``rest``; they add up to the mean logit."""
         table = pd.DataFrame({"writer": self.writers, "effect": self.effects.mean(0)})

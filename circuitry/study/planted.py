@@ -258,7 +258,7 @@ def mean_areas(areas: pd.DataFrame) -> pd.DataFrame:
 
 def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:
     for parameter in tower.parameters():
-        parameter.copy_(noise * torch.randn(parameter.shape, generator=generator))
+        parameter.copy_(float(noise) * torch.randn(parameter.shape, generator=generator))
 
 
 def _add(weight: Tensor, entries: Mapping[tuple[int, int], float]) -> None:

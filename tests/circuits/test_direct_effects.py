@@ -104,3 +104,9 @@ def test_effects_are_stored_and_shown(tmp_path: Path) -> None:
     assert found.writers[largest] in repr(found)
     page = found._repr_html_()
     assert page.count("&lt;td") + page.count("<td") == len(found.writers)
+
+
+def test_effects_have_a_column_for_each_writer() -> None:
+    numbers = np.zeros((2, 3))
+    with pytest.raises(InputError, match="1 writers .*3 columns"):
+        DirectEffects(("a",), numbers, np.zeros((2, 1, 4)), np.zeros(2), np.zeros(2))
