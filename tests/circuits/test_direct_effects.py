@@ -108,5 +108,5 @@ def test_effects_are_stored_and_shown(tmp_path: Path) -> None:
 
 def test_effects_have_a_column_for_each_writer() -> None:
     numbers = np.zeros((2, 3))
-    with pytest.raises(InputError, match="1 writers .*3 columns"):
+    with pytest.raises(InputError, match=r"1 writers .*3 columns"):
         DirectEffects(("a",), numbers, np.zeros((2, 1, 4)), np.zeros(2), np.zeros(2))

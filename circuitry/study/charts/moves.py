@@ -1,5 +1,7 @@
 """Where a head moves information in an image, as arrows over it. No torch."""
 
+from typing import Annotated
+
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Num
@@ -7,7 +9,7 @@ from jaxtyping import Num
 from circuitry.models.tokens import TokenGrid
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import FINITE, checked
 
 WIDEST, THINNEST = 9.0, 1.5
 """Of arrows, in pixels."""
@@ -17,7 +19,7 @@ DRAWN = 12
 
 @checked
 def position_moves(
-    moves: Num[np.ndarray, "..."], image: np.ndarray, grid: TokenGrid, *, title: str, measure: str
+    moves: Annotated[Num[np.ndarray, "..."], FINITE], image: np.ndarray, grid: TokenGrid, *, title: str, measure: str
 ) -> go.Figure:
     """Draw the strongest moves between the tokens of an image as arrows over it, and moves that stay as rings.
 
