@@ -186,7 +186,8 @@ def main(config: Config) -> Written:
     checkpoint = train(config, root) if config.train else None
     clip, images = subject(config, checkpoint, root)
     step("3/6 zero-shot accuracy")
-    accuracy = accuracy_kinds(zero_shot_accuracy(clip, DomainFolder(root, split="test"), config.held_out))
+    tested = DomainFolder(root, split="test", domains=images.domains)
+    accuracy = accuracy_kinds(zero_shot_accuracy(clip, tested, config.held_out))
     workers = config.processes or min(torch.get_num_threads(), MOST_PROCESSES)
     run_processes(partial(find_and_test, config, checkpoint, root), workers)
     done = Work(progress=False)
