@@ -288,7 +288,7 @@ def write_report(
     comparisons = compare_domains(graphs, {"held-out": held_out, "seen": seen})
     report = comparison_report(
         "Are the circuits of a small CLIP shared between styles?",
-        f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(images.domains)} styles; "
+        f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
         f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For {len(images.classes)} "
         "classes the circuit that recognises it in each style was found by attribution. Circuits were compared between "
         "styles, and tested by taking everything else out of the model, on images that they were not found on. "

@@ -111,7 +111,7 @@ def run_script(
         _end(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
-        print(f"interrupted; this goes on from what is finished: {_again()}", file=sys.stderr)
+        print(f"interrupted; this goes on: {_again()}", file=sys.stderr)
         sys.exit(128 + number)
 
 

@@ -185,7 +185,7 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
 def accuracy_kinds(
     accuracy: AccuracyTable,
     classifier: str = CLASSIFIER,
-    screened: pd.DataFrame | None = None,
+    screened: Annotated[pd.DataFrame, with_columns("test_domain", "class", "kept")] | None = None,
 ) -> pd.DataFrame:
     """Return accuracy on held-out classes beside its possible causes: a row per domain and, for runs, per model.
 

@@ -1,13 +1,12 @@
 """The script of the explorer, on circuits without a model."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from circuitry import Clip, DomainFolder, GraphFolder, extract, left_rule
+from circuitry import Clip, GraphFolder
 from tests.explorer.made import make_graphs
-from tests.explorer.test_model_view import write_images
+from tests.explorer.test_model_view import found_in
 from tests.support.scripts import command_module
 from tests.support.work import QUIET
 
@@ -25,14 +24,7 @@ def test_only_pages_of_the_run_are_linked(out: str, linked: bool, tmp_path: Path
 def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(
     clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = DomainFolder(write_images(tmp_path))
-    rules: dict[str, Any] = {
-        "rule": left_rule(1),
-        "edge_rule": left_rule(1),
-        "sites": clip.encoder.sites[-2:],
-        "texts": ["a {}."],
-    }
-    extract(clip, images, tmp_path / "graphs", n_images=2, work=QUIET, baseline="mean-unit", **rules)
+    images = found_in(clip, tmp_path, baseline="mean-unit").images
     module = command_module("explore")
     given = {"clip": lambda _, rank: clip, "images": lambda _: images, "work": lambda _: QUIET, "known_words": ("fur",)}
     for name, value in given.items():

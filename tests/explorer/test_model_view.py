@@ -17,6 +17,7 @@ from circuitry.explorer.model_view import STRONGEST_COMPONENTS
 from circuitry.interventions import CheckSettings
 from circuitry.models import ResidualStream
 from circuitry.models.architectures import register_model
+from circuitry.models.baselines import BaselineName
 from circuitry.models.classifier import Classifier
 from tests.explorer.made import unpack
 from tests.support.assert_same import assert_same
@@ -37,7 +38,7 @@ def write_images(root: Path) -> Path:
     return root / "images"
 
 
-def found_in(clip: Clip, root: Path) -> CausalChecks:
+def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> CausalChecks:
     """Circuits of two classes in a domain, found on two images each, and checks on two others."""
     images = DomainFolder(write_images(root))
     given: dict[str, Any] = {
@@ -46,7 +47,7 @@ def found_in(clip: Clip, root: Path) -> CausalChecks:
         "sites": clip.encoder.sites[-2:],
         "texts": ["a {}."],
     }
-    extract(clip, images, root / "graphs", n_images=2, work=QUIET, **given)
+    extract(clip, images, root / "graphs", n_images=2, work=QUIET, baseline=baseline, **given)
     return CausalChecks(clip, images, GraphFolder(root / "graphs"), CheckSettings(n_images=2, n_others=1))
 
 

@@ -71,7 +71,7 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as ended:
         run(main)
     assert ended.value.code == 130
-    assert "goes on from what is finished: python script" in capsys.readouterr().err
+    assert "this goes on: python script" in capsys.readouterr().err
 
 
 class Finalized:
@@ -93,7 +93,7 @@ def test_an_interrupt_that_a_finalizer_swallows_comes_again(capsys: pytest.Captu
     assert time.perf_counter() - started < 15
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert "goes on from what is finished" in said
+    assert "this goes on: " in said
 
 
 TASKS, WORKERS = {"busy": 2, "idle": 1, "more tasks than workers": 4}, 2
@@ -146,7 +146,7 @@ def test_children_end_with_a_script(number: signal.Signals, tasks: str, tmp_path
             assert (tmp_path / f"{i}.tidied").exists() == (number == signal.SIGTERM)
     if number == signal.SIGTERM:
         assert script.returncode == 128 + number
-        assert said.startswith("interrupted; this goes on from what is finished: python ")
+        assert said.startswith("interrupted; this goes on: python ")
         assert said.count("\n") == 1
 
 

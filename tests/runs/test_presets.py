@@ -79,14 +79,17 @@ def test_scripts_say_in_their_help_that_there_is_the_switch(capsys: pytest.Captu
     assert "(default: 42)" in shown
 
 
-def test_settings_of_the_study_are_checked_as_all_others() -> None:
-    @checked
-    @dataclass(frozen=True)
-    class Training(StudySettings):
-        STUDY: ClassVar = {"seed": 42}
-        seed: int = 0
-        steps: Count = 5
+@checked
+@dataclass(frozen=True)
+class Training(StudySettings):
+    """Settings with a preset and a condition."""
 
+    STUDY: ClassVar = {"seed": 42}
+    seed: int = 0
+    steps: Count = 5
+
+
+def test_settings_of_the_study_are_checked_as_all_others() -> None:
     for kind in (Training, with_study_defaults(Training)):
         assert kind(steps=3).steps == 3
         with pytest.raises(InputError, match=r"steps.*-5"):
@@ -97,13 +100,6 @@ def test_settings_of_the_study_are_checked_as_all_others() -> None:
 def test_command_lines_are_checked(
     switch: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @checked
-    @dataclass(frozen=True)
-    class Training(StudySettings):
-        STUDY: ClassVar = {"seed": 42}
-        seed: int = 0
-        steps: Count = 5
-
     @dataclass(frozen=True)
     class Script(Training):
         out: str = "x"
