@@ -59,7 +59,7 @@ function Matrix({ comparison, index, state, set }) {
         ${there.map(([name, label]) => html`<option value=${name}>${label}</option>`)}
       </select>
     </div>
-    <div class="scroll"><table class="cells">
+    <div class="scroll"><table class="cells" style=${{ "--cell": `${Math.max(24, Math.min(33, Math.floor(205 / domains.length) - 2))}px` }}>
       <thead><tr><th></th>${domains.map(domain => html`<th scope="col" title=${domain}><span>${domain}</span></th>`)}</tr></thead>
       <tbody>${domains.map(a => html`<tr><th scope="row" title=${a}>${a}</th>
         ${domains.map(b => {
