@@ -1,6 +1,6 @@
 """Committed tables of results and the text that quotes them, for tests."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -44,3 +44,13 @@ def span(values: Iterable[float]) -> tuple[float, float]:
     """Return the smallest and the largest."""
     found = list(values)
     return min(found), max(found)
+
+
+Numbers = Callable[[], Iterable[object]]
+"""Where the numbers of a phrase come from."""
+
+
+def alike(values: Iterable[float], digits: int = 2) -> float:
+    """Return the one number that all values are at this rounding."""
+    (value,) = {round(float(value), digits) + 0.0 for value in values}
+    return value

@@ -1,0 +1,114 @@
+"""Claims about the quickstart, and what two other classes in two styles share."""
+
+import pandas as pd
+
+from tests.support.committed_tables import Numbers, interval, one, rows, span, table
+
+
+def quickdraw(*columns: str) -> list[float]:
+    return [100 * one("quickstart/accuracy", column, domain="quickdraw") for column in columns]
+
+
+def level(what: str) -> float:
+    return one("quickstart/edge_jaccard_levels", what=what)
+
+
+def by_domain(what: str) -> list[float]:
+    return interval("quickstart/edge_jaccard_class_by_domain", what=what)
+
+
+def lowest(measure: str) -> str:
+    found = rows(f"quickstart/{measure}_summary", group="all")
+    return str(found.sort_values("value")["domain"].iloc[0])
+
+
+def stands_out(measure: str) -> set[str]:
+    """Return the domains that differ from all others after correction."""
+    found = table(f"quickstart/{measure}_paired_tests")
+    apart = found[found["p_holm"] < 0.05]
+    counts = pd.concat([apart["domain_a"], apart["domain_b"]]).value_counts()
+    return set(counts.index[counts == 5])
+
+
+def ratios_but(a: str, b: str, run: str = "quickstart") -> tuple[float, float]:
+    found = table(f"{run}/edge_jaccard_ratios")
+    return span(found.loc[(found["domain_a"] != a) | (found["domain_b"] != b), "value"])
+
+
+def other_orders() -> tuple[float, float]:
+    found = table("quickstart/order_stability").iloc[1:]
+    return span(found.loc[found["varied"] != "baseline", "rho"])
+
+
+def of_other_classes(levels: str) -> float:
+    """Return what parts of other classes in other styles share, relative to parts of one class and style."""
+    found = table(levels).set_index("what")["value"]
+    return float(found["two classes in two domains"] / found["two parts of the same images"])
+
+
+CLAIMS: list[tuple[str, Numbers]] = [
+    (
+        "two *other* classes in two styles share {:.2f} of the ceiling (class effect on the edge Jaccard index {:.3f} "
+        "[{:.3f}, {:.3f}])",
+        lambda: (
+            of_other_classes("emoji/edge_jaccard_levels"),
+            *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
+        ),
+    ),
+    (
+        "Two other classes in two styles share {:.2f} of it, so the least similar pairs",
+        lambda: [of_other_classes("quickstart/edge_jaccard_levels")],
+    ),
+    (
+        "where two other classes in two styles share {:.2f} of it. These are circuits",
+        lambda: [of_other_classes("vit/edge_jaccard_levels")],
+    ),
+    (
+        "(painting and real), where two other classes in two styles share {:.2f}.",
+        lambda: [of_other_classes("pooling_pairs/pair_sharing_levels")],
+    ),
+    (
+        "the held-out classes are right in {:.0f} % of the images (guessing {:.0f} %), its other classes in {:.0f} %",
+        lambda: quickdraw("held_out", "chance", "seen"),
+    ),
+    (
+        "among the four alone it is {:.0f} % (guessing {:.0f} %), with own-style texts {:.0f} %, "
+        "and a held-out class is predicted for {:.0f} % of their images",
+        lambda: quickdraw("alone", "chance_alone", "own_style", "predicted_held_out"),
+    ),
+    (
+        "| same style | {:.3f} (the ceiling) | {:.3f} | |",
+        lambda: (by_domain("same class, same domain")[0], by_domain("other class, same domain")[0]),
+    ),
+    (
+        "| other style | {:.3f} [{:.3f}, {:.3f}] | {:.3f} | random units {:.3f} |",
+        lambda: (
+            *by_domain("same class, other domain"),
+            by_domain("other class, other domain")[0],
+            level("random units"),
+        ),
+    ),
+    (
+        "painting and real share {:.2f} [{:.2f}, {:.2f}] of their edges, all other pairs {:.2f} to {:.2f}",
+        lambda: (
+            *interval("quickstart/edge_jaccard_ratios", domain_a="painting", domain_b="real"),
+            *ratios_but("painting", "real"),
+        ),
+    ),
+    (
+        "8 images a circuit painting and real share {:.2f} [{:.2f}, {:.2f}], all others {:.2f} to {:.2f}",
+        lambda: (
+            *interval("toy/edge_jaccard_ratios", domain_a="painting", domain_b="real"),
+            *ratios_but("painting", "real", "toy"),
+        ),
+    ),
+    ("{} (nodes), and {} and infograph (edges) are lowest", lambda: (lowest("node_overlap"), lowest("edge_jaccard"))),
+    (
+        "only {} stands out from all five after correction",
+        lambda: stands_out("node_overlap") & stands_out("edge_jaccard"),
+    ),
+    (
+        "(rank correlation {:.2f} with the default; under all other changes {:.2f} to {:.0f})",
+        lambda: (one("quickstart/order_stability", "rho", varied="baseline"), *other_orders()),
+    ),
+]
