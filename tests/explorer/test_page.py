@@ -3,13 +3,10 @@
 import csv
 import io
 import json
-import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -17,117 +14,11 @@ import pytest
 from circuitry import GraphFolder, compare_domains
 from circuitry.explorer import ClassVectors, ExplorerSettings, export_explorer
 from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS, MadeCards
+from tests.explorer.reader import CAT, Reader
 from tests.explorer.test_export import a_view
 from tests.support.browser import find_browser
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
-
-SWITCHES = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
-CAT: dict[str, Any] = {"className": "cat", "domains": ["real", "sketch"]}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        switches = ["--headless", *(f"--{name}" for name in SWITCHES.split())]
-        browser = started.chromium.launch(executable_path=find_browser(), args=switches)
-        yield browser
-        browser.close()
-
-
-class Reader:
-    """A reader of the page, who sees every complaint and every request."""
-
-    def __init__(self, browser: Any, folder: Path) -> None:
-        self.folder = folder
-        self.tab = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True).new_page()
-        self.tab.set_default_timeout(10_000)
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.tab.on("console", self._hear)
-        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.tab.on("dialog", self._close)
-        self.tab.on("request", lambda request: self.requests.append(request.url))
-
-    def _close(self, dialog: Any) -> None:
-        self.complaints.append("a script of a name ran")
-        dialog.dismiss()
-
-    def _hear(self, said: Any) -> None:
-        if said.type == "error":
-            self.complaints.append(said.text)
-
-    def open(self, **state: Any) -> "Reader":
-        self.tab.goto("about:blank")
-        fragment = "#" + quote(json.dumps(state)) if state else ""
-        self.tab.goto((self.folder / "index.html").as_uri() + fragment)
-        return self.wait()
-
-    def wait(self) -> "Reader":
-        self.tab.wait_for_selector(".page[data-loaded]")  # the page's policy forbids to wait for a function
-        return self
-
-    def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.tab.evaluate("circuitry.state()")
-        return found
-
-    def press(self, keys: str) -> None:
-        for key in keys.split():
-            self.tab.keyboard.press(key)
-
-    def table(self) -> dict[str, list[str]]:
-        """The table of units: cells by unit."""
-        self.tab.click("#view-table")
-        rows = self.tab.eval_on_selector_all(
-            "#units tbody tr", "rows => rows.map(r => [...r.querySelectorAll('th, td')].map(c => c.textContent.trim()))"
-        )
-        return {row[0]: row[1:] for row in rows}
-
-    def drop(self, content: str, name: str = "state.json") -> str:
-        if self.tab.locator(".message[role=status] button").count():
-            self.tab.click(".message[role=status] button")
-        self.tab.evaluate(
-            """([text, name]) => { const data = new DataTransfer(); data.items.add(new File([text], name));
-            document.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true})); }""",
-            [content, name],
-        )
-        return str(self.tab.inner_text(".message[role=status]"))
-
-    def click_export(self, kind: str) -> None:
-        if not self.tab.locator("#export[open]").count():
-            self.tab.click("#export > summary")
-        self.tab.click(f"#export [data-kind='{kind}']" if kind != "state" else "#save-state")
-
-    def export(self, kind: str) -> str:
-        """The text of an exported file, caught before the browser takes it: a download takes a second."""
-        self.tab.evaluate(CAUGHT)
-        self.click_export(kind)
-        return str(self.tab.evaluate("globalThis.caught"))
-
-
-CAUGHT = """globalThis.caught = new Promise(done => {
-    const { createObjectURL } = URL, { click } = HTMLAnchorElement.prototype;
-    URL.createObjectURL = blob => { blob.text().then(done); return "blob:caught"; };
-    HTMLAnchorElement.prototype.click = () => Object.assign(URL, { createObjectURL })
-        && Object.assign(HTMLAnchorElement.prototype, { click });
-}), 0"""
-
-
-@pytest.fixture(scope="module")
-def only_reader(browser: Any, exported: Path) -> Reader:
-    return Reader(browser, exported)
-
-
-@pytest.fixture
-def reader(only_reader: Reader, exported: Path) -> Iterator[Reader]:
-    reader = only_reader
-    yield reader
-    reader.tab.evaluate("localStorage.clear()")
-    complaints, reader.complaints = reader.complaints, []
-    assert complaints == []
-    elsewhere = [url for url in reader.requests if not url.startswith((exported.as_uri(), "data:", "blob:", "about:"))]
-    assert elsewhere == []
 
 
 def kept(graphs: GraphFolder, domain: str, share: float = 0.2, class_name: str = "cat") -> set[str]:
@@ -318,93 +209,6 @@ def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
     assert "onload" not in reader.state()
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda saved: "{", ["JSON"]),
-        (lambda saved: "[]", ["format"]),
-        (lambda saved: json.dumps(saved | {"format": "circuitry explorer state 0"}), ["state 0", "state 1"]),
-        (lambda saved: json.dumps(saved | {"study": "abc", "title": "<b>other</b>"}), ["abc", "<b>other</b>"]),
-        (lambda saved: json.dumps(saved | {"state": 3}), ["damaged"]),
-    ],
-)
-def test_damaged_and_foreign_state_files_are_refused(reader: Reader, change: Any, words: list[str]) -> None:
-    reader.open(**CAT)
-    study = reader.tab.evaluate("circuitry.state().className") and json.loads(reader.export("state"))
-    before = reader.state()
-    message = reader.drop(change(study))
-    assert all(word in message for word in words), message
-    assert reader.state() == before
-
-
-def test_a_damaged_address_starts_from_the_beginning(reader: Reader) -> None:
-    reader.tab.goto("about:blank")
-    reader.tab.goto((reader.folder / "index.html").as_uri() + "#%7Bnonsense")
-    reader.wait()
-    assert "damaged" in reader.tab.inner_text(".message[role=status]")
-    assert reader.state()["className"] == ATTACK
-
-
-def test_names_with_markup_are_text(reader: Reader) -> None:
-    everything = {f"{site}/{unit}": "=1+1" for site in INNER for unit in range(UNITS)}
-    groups = [{"name": ATTACK, "units": []}]
-    reader.open(className=ATTACK, domains=list(DOMAINS), notes={"a/1": ATTACK}, groups=groups, labels=everything)
-    reader.press("] ?")
-    assert "Each column is a site" in reader.tab.inner_text("dialog[open]")
-    assert reader.tab.locator("img[src='x']").count() == 0
-    assert DOMAINS[2] in reader.tab.inner_text("[aria-label=Domains]")
-    reader.press("Escape")
-    for kind in ("svg", "graphml"):
-        ET.fromstring(reader.export(kind))
-    table = "".join(line for line in reader.export("units.csv").splitlines(True) if not line.startswith("# "))
-    assert {row["label"] for row in csv.DictReader(io.StringIO(table))} == {"'=1+1"}
-    code = "d.setAttribute('onclick', 'globalThis.ran = 1'); d.click(); return globalThis.ran === undefined;"
-    blocked = reader.tab.evaluate(f"(() => {{ const d = document.createElement('div'); {code} }})()")
-    assert blocked
-    reader.complaints.clear()  # the browser says that it blocked the script
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda folder: (folder / "data" / "index.js").unlink(), ["index.js", "missing"]),
-        (lambda folder: (folder / "data" / "index.js").write_text("circuitry.lo"), ["index.js", "damaged"]),
-        (
-            lambda folder: rewrite(folder / "data" / "index.js", "explorer 1", "explorer 0"),
-            ["explorer 0", "explorer 1"],
-        ),
-        (lambda folder: (folder / "data" / "class" / "0.js").unlink(), ["class/0.js", "missing"]),
-        (lambda folder: rewrite(folder / "data" / "class" / "0.js", '"export":"', '"export":"0'), ["another export"]),
-    ],
-)
-def test_damaged_folders_say_what_to_do(
-    browser: Any, graphs: GraphFolder, tmp_path: Path, damage: Any, words: list[str]
-) -> None:
-    export_explorer(graphs, tmp_path)
-    damage(tmp_path)
-    tab = browser.new_page()
-    tab.goto((tmp_path / "index.html").as_uri())
-    message = tab.wait_for_selector(".error").inner_text()
-    tab.close()
-    assert all(word in message for word in [*words, "xport"]), message
-
-
-def test_a_class_that_cannot_be_read_is_not_drawn_as_another(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
-    export_explorer(graphs, tmp_path)
-    (tmp_path / "data" / "class" / "1.js").unlink()
-    reader = Reader(browser, tmp_path).open(className=ATTACK)
-    assert reader.table()
-    reader.tab.select_option("#class", "cat")
-    reader.tab.wait_for_selector(".error")
-    assert reader.table() == {}
-    reader.click_export("units.csv")
-    assert "cat" in reader.tab.wait_for_selector(".message[role=status]").inner_text()
-    reader.tab.select_option("#class", ATTACK)
-    reader.wait()
-    assert reader.table()
-    reader.tab.context.close()
-
-
 def test_answers_are_shown_with_what_was_ablated(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
     distances = replace(compare_domains(graphs)["node_overlap"], alike=False)
     comparisons = {"node_overlap": distances}
@@ -457,31 +261,6 @@ def test_the_same_thing_is_shown_in_every_domain(reader: Reader) -> None:
         for of in reader.tab.locator(".top .of").all()
     ]
     assert shown == [["0.png", "1.png"]] * len(DOMAINS)
-
-
-def rewrite(path: Path, old: str, new: str) -> None:
-    path.write_text(path.read_text().replace(old, new, 1))
-
-
-def test_without_cards_and_curves_the_page_says_how_to_make_them(
-    browser: Any, graphs: GraphFolder, tmp_path: Path
-) -> None:
-    export_explorer(graphs, tmp_path)
-    reader = Reader(browser, tmp_path).open(**CAT, selected="a/1")
-    assert "circuitry cards --circuits" in reader.tab.inner_text(".card")
-    assert "circuitry check --circuits" in reader.tab.inner_text(".thiscut")
-    assert "circuitry cards" in reader.tab.inner_text(".images")
-    reader.tab.context.close()
-    assert reader.complaints == []
-
-
-def test_images_that_are_gone_are_said_to_be_missing(browser: Any, exported: Path, tmp_path: Path) -> None:
-    shutil.copytree(exported, tmp_path / "copy", ignore=shutil.ignore_patterns("thumbnails"))
-    reader = Reader(browser, tmp_path / "copy").open(**CAT, selected="a/1")
-    reader.press("] j")
-    reader.tab.wait_for_selector(".card .gone")
-    assert reader.tab.inner_text(".card .gone >> nth=0") == "image is missing"
-    reader.tab.context.close()
 
 
 @pytest.mark.parametrize("width", [390, 800, 1280, 1920])

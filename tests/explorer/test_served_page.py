@@ -17,7 +17,6 @@ from circuitry import InputError
 from circuitry.explorer.server import Door, explorer_app
 from circuitry.explorer.view_files import Effects, Replacement, SeenImage
 from tests.explorer.made import ATTACK
-from tests.explorer.test_page import browser  # noqa: F401  a fixture
 from tests.support.browser import find_browser
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -83,7 +82,7 @@ def running(folder: Path, door: Door) -> Iterator[str]:
 
 
 @pytest.fixture
-def served(browser: Any, exported: Path, tmp_path: Path) -> Iterator[Served]:  # noqa: F811
+def served(browser: Any, exported: Path, tmp_path: Path) -> Iterator[Served]:
     folder, door = Path(shutil.copytree(exported, tmp_path / "explorer")), Door()
     with running(folder, door) as address:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
