@@ -17,7 +17,10 @@ VALUES = ("class", "domain_a", "domain_b", "site", "value")
 """Columns of a table of values; others may follow."""
 BOTH_WAYS = ("class", "domain", "other", "site", "value")
 """Columns of a table with every pair in both orders."""
-NUMBERS = ("value", "low", "high", "part_a", "part_b", "attributed", "exact")
+NUMBERS = (
+    *("value", "low", "high", "part_a", "part_b", "attributed", "exact"),
+    *("rank", "rank_alone", "rank_centred"),
+)
 """Columns that hold numbers in any table."""
 CHANCE = ("site", "value")
 """Columns of a table of chance levels."""

@@ -12,7 +12,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Count, Seed, checked
 from circuitry.runs.manifest import read_sealed, write_sealed
 from circuitry.runs.provenance import versions
-from circuitry.study.mixtures.mixture_files import read_description
+from circuitry.study.mixtures.mixture_files import description_file, read_description
 from circuitry.study.mixtures.selection import MixtureSettings
 from circuitry.training.training_settings import ClipTraining, SupervisedTraining
 
@@ -92,7 +92,7 @@ def record_run(folder: Path, table: Path, training: ClipTraining | SupervisedTra
     """
     if (Path(folder) / _FILE).is_file():
         return StudyRun.read(folder)
-    if not Path(table).with_suffix(".json").is_file():
+    if not description_file(table).is_file():
         return None
     about = _about(read_description(table))
     if about is None:

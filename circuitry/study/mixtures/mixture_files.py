@@ -135,15 +135,22 @@ def write_mixture(
         "counts": counts,
         "versions": versions(),
     }
-    with whole_file(table.path.with_suffix(".json")) as temporary:
+    with whole_file(description_file(table.path)) as temporary:
         temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return table.path
+
+
+def description_file(table: Path) -> Path:
+    """Return the path of the JSON beside a table."""
+    if not table.name:
+        raise InputError(f"Expected the path of a table, but {str(table)!r} was given: add the name of its file.")
+    return table.with_suffix(".json")
 
 
 @checked
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the JSON beside a table; InputError if it is missing, damaged, or describes no mixture."""
-    path = Path(table).with_suffix(".json")
+    path = description_file(Path(table))
     check_file(path, "a mixture's description", "make it with write_mixture")
     try:
         described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
