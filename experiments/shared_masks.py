@@ -43,11 +43,11 @@ from circuitry.reports.sections.findings import (
     NO,
     PARTLY,
     UNKNOWN,
+    WORKS_FROM,
     YES,
     how_much_shared,
 )
 from circuitry.study import QuickstartModel
-from circuitry.study.sections.causal_curves import WORKS_FROM
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 import numpy as np

@@ -19,8 +19,8 @@ from circuitry.reports.sections.compared import measure_name, with_intervals
 HOLM = f"p < {LEVEL} (Holm)"
 ANOTHER_MODEL = "another training of the model"
 YES, PARTLY, NO, UNKNOWN = "Yes", "Partly", "No", "Cannot be told"
-NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
-"""Ratios to the ceiling from which on, and below which, sharing is called yes and no."""
+NEARLY_ALL, WORKS_FROM, HARDLY_ANY = 0.9, 0.8, 0.1
+"""Shares from which on all is called shared, circuits are said to work, and below which the answer is no."""
 
 
 def not_tested(why: str) -> Finding:

@@ -8,10 +8,8 @@ import pandas as pd
 
 from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.reports.page import Finding
-from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.findings import HARDLY_ANY, NO, PARTLY, UNKNOWN, WORKS_FROM, YES
 
-_WHOLE, _NOTHING = 0.8, 0.2
-"""A circuit that reaches this share of the model's measure is enough; what stays below the second has next to none."""
 _FEW = 6
 """Images of the class below which a test says little."""
 _MEANING = {
@@ -93,9 +91,9 @@ def _test(tested: pd.DataFrame, name: str) -> _Row:
 def _enough(kept: _Row, beaten: _Row, n: int) -> str:
     if n < 2:
         return UNKNOWN
-    if not beaten["holds"] or kept["value"] < _NOTHING:
+    if not beaten["holds"] or kept["value"] < HARDLY_ANY:
         return NO
-    return YES if kept["value"] >= _WHOLE else PARTLY
+    return YES if kept["value"] >= WORKS_FROM else PARTLY
 
 
 def _needed(rest: _Row, worse: _Row, n: int) -> str:
@@ -103,7 +101,7 @@ def _needed(rest: _Row, worse: _Row, n: int) -> str:
         return UNKNOWN
     if not worse["holds"]:
         return NO
-    return YES if rest["value"] <= _NOTHING else PARTLY
+    return YES if rest["value"] <= HARDLY_ANY else PARTLY
 
 
 def _percent(row: _Row) -> str:

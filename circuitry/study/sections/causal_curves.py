@@ -21,12 +21,19 @@ from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_de
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES, not_tested
+from circuitry.reports.sections.findings import (
+    ANOTHER_MODEL,
+    HARDLY_ANY,
+    NO,
+    PARTLY,
+    UNKNOWN,
+    WORKS_FROM,
+    YES,
+    not_tested,
+)
 from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
 from circuitry.study.sections.accuracies import add_accuracy
 
-WORKS_FROM = 0.5
-"""Share of what the whole model does from which on circuits are said to work."""
 QUESTIONS = {
     "selectivity": "Do the circuits tell their class from other classes?",
     "faithfulness": "Do the circuits recover the answer to their class?",
