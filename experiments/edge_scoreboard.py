@@ -193,13 +193,15 @@ def without_ports(edges: Edges) -> Edges:
 
 def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
     """Return the tables of the scoreboard, with the rank correlation of scores and exact effects over all edges."""
-    tables = scoreboard_tables(judged, sizes, TARGETS)
+    n_edges = len(scores_of(next(iter(judged.values())).graph)["edges"])
+    counted = f"{n_edges} edges between heads and MLPs"
+    tables = scoreboard_tables(judged, sizes, TARGETS, counted)
     rows = []
     exact = {job[0]: one.graph for job, one in judged.items() if job[1] == "exact"}
     for job, one in judged.items():
         agreement = rank_agreement(scores_of(one.graph), scores_of(exact[job[0]]))
-        rows.append((*job, "rank correlation", agreement))
-    ranks = pd.DataFrame(rows, columns=[*JOB, "what", "value"])
+        rows.append((*job, counted, "rank correlation", agreement))
+    ranks = pd.DataFrame(rows, columns=[*JOB, "counted", "what", "value"])
     by_class = pd.concat([tables["by_class"], ranks], ignore_index=True)
     return {**tables, "by_class": by_class, "summary": over_classes(by_class)}
 

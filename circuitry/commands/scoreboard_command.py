@@ -333,12 +333,15 @@ def main(config: Config) -> Written | None:
         tables = read_tables(folder_of(contest), contest.contestants, config.sizes)
         report = Report(
             f"Which circuits of {contest.clip.name} recover the answer?",
-            f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
+            f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}. Sizes are shares of "
+            f"{tables['curves']['counted'].iloc[0]}; all other sites stay whole.",
         )
         report.summary(scoreboard_findings(tables["summary"]))
         add_scoreboard(report, tables)
-        report.section("Are the circuits better than random ones?")
-        report.table(tables["tests"], "Sufficiency and necessity against 40 random circuits as large at every site.")
+        if "tests" in tables:
+            report.section("Are the circuits better than random ones?")
+            against = "Sufficiency and necessity against 40 random circuits as large at every site."
+            report.table(tables["tests"], against)
         return write_results(report, tables, config.out, config.results, contest.provenance() | versions())
     return None
 
@@ -378,6 +381,8 @@ def read_tables(
             curve, graph, facts = files_of(folder.path, name)
             read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
             judged[name] = Judged(*read, **json.loads(facts.read_text()))
+    units = {site: len(scores) for site, scores in next(iter(judged.values())).graph.node_scores.items()}
+    counted = f"{sum(units.values())} units at {len(units)} sites"
     planted = [score_methods(planted_convolution()), score_methods(planted_attention())]
-    tables = {**scoreboard_tables(judged, sizes, TARGETS), "tests": tests_of(judged)}
-    return {**tables, "planted": pd.concat(planted, ignore_index=True)}
+    tables = {**scoreboard_tables(judged, sizes, TARGETS, counted), "planted": pd.concat(planted, ignore_index=True)}
+    return tables if (tests := tests_of(judged)).empty else {**tables, "tests": tests}

@@ -53,6 +53,7 @@ def scoreboard_tables(
     judged: Annotated[Mapping[tuple[str, ...], Judged], SOME],
     sizes: Annotated[Sequence[Share], SOME],
     targets: Annotated[Sequence[float], SOME],
+    counted: str,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of a scoreboard.
 
@@ -60,6 +61,7 @@ def scoreboard_tables(
         judged: Searches by `JOB`; the method ``patching`` is the reference of ranks.
         sizes: The grid.
         targets: Selectivities for `smallest_sizes`.
+        counted: What sizes are shares of, e.g. "1840 units at 17 sites": a column of every table.
 
     Returns:
         ``curves``: both measures of circuit, complement and random units by size; ``summary``: smallest sizes, CPR and
@@ -69,7 +71,7 @@ def scoreboard_tables(
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
     exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == PATCHING}
     for job, one in judged.items():
-        names = _names_of(job)
+        names = {**_names_of(job), "counted": counted}
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
         known = areas_of(one.curve, sizes)
         if (same := (job[0], *job[3:])) in exact:
@@ -82,7 +84,7 @@ def scoreboard_tables(
     everything = pd.concat(curves, ignore_index=True)
     smallest = smallest_sizes(everything[everything["measure"] == "selectivity"], targets)
     named = [f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
-    by_class = pd.concat([smallest.assign(what=named)[[*JOB, "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
+    by_class = pd.concat([smallest.assign(what=named)[[*JOB, "counted", "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
 
 

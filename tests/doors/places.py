@@ -172,7 +172,7 @@ def by_place(w: World) -> dict[str, Any]:
         "clip_preset": {"name": "rn-tiny"},
         "train_clip": {"table": folder / "no.tsv", "settings": training.clip_preset("rn-tiny")},
         "train_supervised": {"table": folder / "no.tsv"},
-        "scoreboard_tables": {"sizes": [0.2]},
+        "scoreboard_tables": {"sizes": [0.2], "counted": "4 units at 1 site"},
         "contact_sheet": {"cells": {("axe", "real"): [w.record.path]}, "rows": ["axe"]},
         "write_results": {"results": None},
         "checkpoints": {"run_folder": folder},

@@ -105,7 +105,8 @@ def test_tables_of_a_scoreboard() -> None:
             [{"kind": "other images", "size": 0.2, "value": 0.5, "chance": 0.1}],
         ),
     }
-    tables = scoreboard_tables(found, sizes, [0.5])
+    tables = scoreboard_tables(found, sizes, [0.5], "4 units at 1 site")
+    assert {name: set(table["counted"]) for name, table in tables.items()} == dict.fromkeys(tables, {"4 units at 1 site"})
     known = tables["by_class"].set_index(["method", "what"])["value"]
     assert known["gradient", "size for 0.5, kept"] == 0.2
     assert known["patching", "size for 0.5, kept"] == 0.8
