@@ -50,7 +50,7 @@ COMMITTED = Path("experiments/results")
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
 PHOTOGRAPHS = "EfficientNet-Lite0, photographs"
-MODELS = {"efficientnet_body": PHOTOGRAPHS, "toy_body": "small CLIP, drawn set"}
+MODELS = {"efficientnet_lite0_body": PHOTOGRAPHS, "toy_body": "small CLIP, drawn set"}
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
 CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
 
@@ -146,7 +146,7 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
 
 
-@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet_body")
+@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet_lite0_body")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
     curves = table(tables, "curves").query(f"{MEAN_MARGIN} and measure == 'selectivity'")
     budgets = curves["budget"].where(curves["budget"] != curves["method"], "own counts")
@@ -159,7 +159,7 @@ def scoreboard_cost(tables: Path, title: str) -> go.Figure:
     return cost_against_quality(pd.concat(parts, ignore_index=True), title=title)
 
 
-@figure("Which edges tell a class from others? Vision transformer, drawn images", "scoreboard/components")
+@figure("Which edges tell a class from others? Vision transformer, drawn images", "scoreboard/toy_vit_edges")
 def scoreboard_edges(tables: Path, title: str) -> go.Figure:
     curves = table(tables, "curves").query("measure == 'selectivity' and method in ['gradient', 'exact', 'learned']")
     drawn = size_curves(curves, "selectivity", title)

@@ -84,7 +84,9 @@ def scoreboard_tables(
     everything = pd.concat(curves, ignore_index=True)
     smallest = smallest_sizes(everything[everything["measure"] == "selectivity"], targets)
     named = [f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
-    by_class = pd.concat([smallest.assign(what=named)[[*JOB, "counted", "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
+    by_class = pd.concat(
+        [smallest.assign(what=named)[[*JOB, "counted", "what", "value"]], pd.DataFrame(facts)], ignore_index=True
+    )
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
 
 

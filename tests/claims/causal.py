@@ -30,11 +30,11 @@ RANKED = [*RANKINGS, "fisher"]
 STUDIED = {"baseline": "mean", "metric": "margin"}
 
 
-def board(method: str | list[str], what: str, model: str = "efficientnet") -> pd.DataFrame:
+def board(method: str | list[str], what: str, model: str = "efficientnet_lite0_all_sites") -> pd.DataFrame:
     return rows(f"scoreboard/{model}/summary", method=method, what=what, **STUDIED)
 
 
-def size_for(method: str | list[str], model: str = "efficientnet") -> tuple[float, float]:
+def size_for(method: str | list[str], model: str = "efficientnet_lite0_all_sites") -> tuple[float, float]:
     return span(100 * board(method, "size for 0.8, kept", model)["value"])
 
 
@@ -64,7 +64,9 @@ def in_body(method: str, budget: str) -> list[float]:
     """Return the selectivity of circuits and, as many at every site, of random units, by size."""
     named = {"measure": "selectivity", "method": method, "budget": budget}
     by_size = [
-        rows("scoreboard/efficientnet_body/curves", circuit=circuit, **named, **STUDIED).sort_values("size")["value"]
+        rows("scoreboard/efficientnet_lite0_body/curves", circuit=circuit, **named, **STUDIED).sort_values("size")[
+            "value"
+        ]
         for circuit in ("kept", "random")
     ]
     return [value for pair in zip(*by_size, strict=True) for value in pair]
@@ -76,14 +78,14 @@ def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "k
     return span(100 * found.loc[found["budget"] == budget, "value"])
 
 
-def selectivity(size: float, method: str | list[str], model: str = "efficientnet_body") -> pd.DataFrame:
+def selectivity(size: float, method: str | list[str], model: str = "efficientnet_lite0_body") -> pd.DataFrame:
     named = {"measure": "selectivity", "circuit": "kept", "method": method, **STUDIED}
     return rows(f"scoreboard/{model}/curves", size=size, **named)
 
 
 def sizes_by_class(method: str) -> list[float]:
     """Return the size for a selectivity of 0.8 of every class, the smallest first, in percent."""
-    found = rows("scoreboard/efficientnet_body/by_class", method=method, what="size for 0.8, kept", **STUDIED)
+    found = rows("scoreboard/efficientnet_lite0_body/by_class", method=method, what="size for 0.8, kept", **STUDIED)
     return sorted(100 * found["value"])
 
 
@@ -133,7 +135,7 @@ def fisher_cut_once(size: float) -> float:
 
 
 def edges_for(methods: list[str], circuit: str) -> tuple[float, float]:
-    return span(100 * sizes_for("components", methods, circuit, "logit")["value"])
+    return span(100 * sizes_for("toy_vit_edges", methods, circuit, "logit")["value"])
 
 
 def selective(method: str, of: str) -> float:
@@ -159,12 +161,12 @@ def judged(method: str) -> list[float]:
 
 def into_attention() -> tuple[float, float]:
     methods = ["left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"]
-    found = rows("scoreboard/toy/planted", network="attention", kind="edge", site="attention", method=methods)
+    found = rows("scoreboard/toy_body/planted", network="attention", kind="edge", site="attention", method=methods)
     return span(found["auroc"])
 
 
 def cut() -> float:
-    return alike(rows("scoreboard/toy/planted", network="attention", kind="edge", method="edge cuts")["auroc"])
+    return alike(rows("scoreboard/toy_body/planted", network="attention", kind="edge", method="edge cuts")["auroc"])
 
 
 CLAIMS: list[tuple[str, Numbers]] = [
@@ -208,9 +210,9 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "one cut over all sites, {:.0f} to {:.0f} % with the same share of every site. Masks lead up to 75 % "
         "(at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f})",
         lambda: (
-            *by_masks("efficientnet_body"),
-            *by_budget("efficientnet_body", "global"),
-            *by_budget("efficientnet_body", "same-share"),
+            *by_masks("efficientnet_lite0_body"),
+            *by_budget("efficientnet_lite0_body", "global"),
+            *by_budget("efficientnet_lite0_body", "same-share"),
             *selectivity(0.4, "learned")[["value", "low", "high"]].iloc[0],
             selectivity(0.4, RANKED)["value"].max(),
         ),
@@ -218,7 +220,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "takes {:.0f} % [{:.0f}, {:.0f}] of the units that compute by masks, {:.0f} to {:.0f} % by rankings with "
         "one cut",
-        lambda: (*by_masks("efficientnet_body"), *by_budget("efficientnet_body", "global")),
+        lambda: (*by_masks("efficientnet_lite0_body"), *by_budget("efficientnet_lite0_body", "global")),
     ),
     (
         "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "
@@ -226,23 +228,23 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "{:.0f} % and {:.0f} to {:.0f} %. Give masks many images of the class: with ten instead of six they need "
         "{:.0f} %",
         lambda: (
-            *by_masks("efficientnet_body"),
-            *by_budget("efficientnet_body", "global"),
+            *by_masks("efficientnet_lite0_body"),
+            *by_budget("efficientnet_lite0_body", "global"),
             by_masks("toy_body")[0],
             *by_budget("toy_body", "global"),
-            *by_budget("efficientnet_body", "same-share"),
+            *by_budget("efficientnet_lite0_body", "same-share"),
             *by_budget("toy_body", "same-share"),
-            by_masks("toy_ten_images")[0],
+            by_masks("toy_body_ten_images")[0],
         ),
     ),
     (
         "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %), by site paths with "
         "one cut {:.0f} and {:.0f} %",
         lambda: (
-            *by_masks("toy_two_images"),
-            *by_masks("toy_ten_images"),
-            float(selectivity(0.4, "learned", "toy_ten_images")["value"].iloc[0]),
-            *(alike(by_budget(model, "global"), 6) for model in ("toy_two_images", "toy_ten_images")),
+            *by_masks("toy_body_two_images"),
+            *by_masks("toy_body_ten_images"),
+            float(selectivity(0.4, "learned", "toy_body_ten_images")["value"].iloc[0]),
+            *(alike(by_budget(model, "global"), 6) for model in ("toy_body_two_images", "toy_body_ten_images")),
         ),
     ),
     (
@@ -261,10 +263,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "{:.0f} % [{:.0f}, {:.0f}] by masks and {:.0f} to {:.0f} % by rankings on EfficientNet-Lite0, {:.0f} % "
         "[{:.0f}, {:.0f}] and {:.0f} to {:.0f} % on emoji",
         lambda: (
-            *by_masks("efficientnet"),
+            *by_masks("efficientnet_lite0_all_sites"),
             *size_for(RANKINGS),
-            *by_masks("emoji"),
-            *size_for(RANKINGS, "emoji"),
+            *by_masks("emoji_all_sites"),
+            *size_for(RANKINGS, "emoji_all_sites"),
         ),
     ),
     *(
@@ -297,7 +299,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "takes {:.0f} % [{:.0f}, {:.0f}] of the edges between heads and MLPs by learned masks, {:.0f} to {:.0f} % "
         "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges",
         lambda: (
-            *by_masks("components", "logit"),
+            *by_masks("toy_vit_edges", "logit"),
             *edges_for(["gradient", "path", "atp-star", "relp", "exact"], "kept"),
             edges_for(["gradient"], "random")[0],
         ),
@@ -307,11 +309,11 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "{:.0f} to {:.0f} % with the same share of every site, and of random units {:.0f} % with the masks' counts, "
         "{:.0f} % with the same share",
         lambda: (
-            *by_masks("vit_body", "logit"),
-            *by_budget("vit_body", "global", "logit"),
-            *by_budget("vit_body", "same-share", "logit"),
-            100 * sizes_for("vit_body", "learned", "random", "logit")["value"].iloc[0],
-            alike(by_budget("vit_body", "same-share", "logit", "random")),
+            *by_masks("toy_vit_body", "logit"),
+            *by_budget("toy_vit_body", "global", "logit"),
+            *by_budget("toy_vit_body", "same-share", "logit"),
+            100 * sizes_for("toy_vit_body", "learned", "random", "logit")["value"].iloc[0],
+            alike(by_budget("toy_vit_body", "same-share", "logit", "random")),
         ),
     ),
     (
