@@ -21,6 +21,7 @@ from tyro.conf import Positional
 
 from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
+from circuitry.reports.figures import style
 from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError
 from circuitry.study import charts as study_charts
@@ -43,14 +44,15 @@ from circuitry.study.run_selections import (
     sketch_classes,
 )
 from circuitry.study.sections.relations import LABEL_FREE, SHARED
-from circuitry.study.sections.scoreboards import size_curves
+from circuitry.study.sections.scoreboards import size_curves, size_panels
 from circuitry.study.sections.separations import PANELS, panel_references
 
 COMMITTED = Path("experiments/results")
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
-PHOTOGRAPHS = "EfficientNet-Lite0, photographs"
-MODELS = {"efficientnet_lite0_body": PHOTOGRAPHS, "toy_body": "small CLIP, drawn set"}
+PANELS = ("efficientnet_lite0_body", "efficientnet_lite1_stages_2_to_6", "efficientnet_lite2_stages_2_to_6")
+MODELS = dict(zip(PANELS, ("EfficientNet-Lite0", "EfficientNet-Lite1", "EfficientNet-Lite2"), strict=True))
+MODELS["toy_body"] = "small CLIP, drawn set"
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
 CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
 
@@ -146,11 +148,13 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
 
 
-@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet_lite0_body")
+@figure("Which circuits tell a class from others? Photographs", "scoreboard")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
-    curves = table(tables, "curves").query(f"{MEAN_MARGIN} and measure == 'selectivity'")
+    parts = [table(tables, f"{name}/curves").assign(panel=MODELS[name]) for name in PANELS]
+    curves = pd.concat(parts).query(f"{MEAN_MARGIN} and measure == 'selectivity' and method != 'site-path'")
+    curves["panel"] += "<br>" + curves["counted"].map(style.faint)
     budgets = curves["budget"].where(curves["budget"] != curves["method"], "own counts")
-    return size_curves(curves.assign(method=curves["method"] + ", " + budgets), "selectivity", title)
+    return size_panels(curves.assign(method=curves["method"] + ", " + budgets), "selectivity", title)
 
 
 @figure("Cost of a circuit and its smallest size", "scoreboard")

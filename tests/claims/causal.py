@@ -49,27 +49,36 @@ def by_masks(model: str, metric: str = "margin") -> list[float]:
     return [100 * float(value) for value in found]
 
 
-IN_BODY = {
+LITE0, LITE1, LITE2 = (
+    "efficientnet_lite0_body",
+    *(f"efficientnet_lite{n}_stages_2_to_6" for n in (1, 2)),
+)
+CONTESTANTS = {
     "learned masks": ("learned", "learned"),
     "site path, global": ("site-path", "global"),
     "Fisher, global": ("fisher", "global"),
     "gradient, global": ("gradient", "global"),
-    "site path, same share": ("site-path", "same-share"),
     "Fisher, same share": ("fisher", "same-share"),
     "gradient, same share": ("gradient", "same-share"),
 }
 
 
-def in_body(method: str, budget: str) -> list[float]:
+def by_size(model: str, method: str, budget: str) -> list[float]:
     """Return the selectivity of circuits and, as many at every site, of random units, by size."""
     named = {"measure": "selectivity", "method": method, "budget": budget}
-    by_size = [
-        rows("scoreboard/efficientnet_lite0_body/curves", circuit=circuit, **named, **STUDIED).sort_values("size")[
-            "value"
-        ]
+    both = [
+        rows(f"scoreboard/{model}/curves", circuit=circuit, **named, **STUDIED).sort_values("size")["value"]
         for circuit in ("kept", "random")
     ]
-    return [value for pair in zip(*by_size, strict=True) for value in pair]
+    return [value for pair in zip(*both, strict=True) for value in pair]
+
+
+def counted(model: str) -> str:
+    """Return what sizes are shares of, the same in all tables of a scoreboard."""
+    (words,) = {
+        words for name in ("curves", "summary", "by_class") for words in rows(f"scoreboard/{model}/{name}")["counted"]
+    }
+    return str(words)
 
 
 def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "kept") -> tuple[float, float]:
@@ -78,14 +87,29 @@ def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "k
     return span(100 * found.loc[found["budget"] == budget, "value"])
 
 
-def selectivity(size: float, method: str | list[str], model: str = "efficientnet_lite0_body") -> pd.DataFrame:
+SIZES = [
+    ("EfficientNet-Lite0", LITE0, "margin"),
+    ("EfficientNet-Lite1", LITE1, "margin"),
+    ("EfficientNet-Lite2", LITE2, "margin"),
+    ("small CLIP, drawn set", "toy_body", "margin"),
+    ("small ViT, drawn set, heads and neurons", "toy_vit_body", "logit"),
+]
+
+
+def sizes_row(model: str, metric: str) -> tuple[float, ...]:
+    """Return the size for a selectivity of 0.8 by masks, with its interval, and by rankings of either budget."""
+    budgets = ("global", "same-share")
+    return (*by_masks(model, metric), *(size for budget in budgets for size in by_budget(model, budget, metric)))
+
+
+def selectivity(size: float, method: str | list[str], model: str = LITE0) -> pd.DataFrame:
     named = {"measure": "selectivity", "circuit": "kept", "method": method, **STUDIED}
     return rows(f"scoreboard/{model}/curves", size=size, **named)
 
 
 def sizes_by_class(method: str) -> list[float]:
     """Return the size for a selectivity of 0.8 of every class, the smallest first, in percent."""
-    found = rows("scoreboard/efficientnet_lite0_body/by_class", method=method, what="size for 0.8, kept", **STUDIED)
+    found = rows(f"scoreboard/{LITE0}/by_class", method=method, what="size for 0.8, kept", **STUDIED)
     return sorted(100 * found["value"])
 
 
@@ -202,25 +226,41 @@ CLAIMS: list[tuple[str, Numbers]] = [
         lambda: (*transfers("rho"), *transfers("p")),
     ),
     *(
-        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 8) + " |", partial(in_body, *contestant))
-        for named, contestant in IN_BODY.items()
+        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 8) + " |", partial(by_size, LITE0, *contestant))
+        for named, contestant in CONTESTANTS.items()
+    ),
+    *(
+        (
+            f"| EfficientNet-Lite{n}, {named} | " + " | ".join(["{:.2f} ({:.2f})"] * n_sizes) + " |",
+            partial(by_size, model, *contestant),
+        )
+        for n, model, n_sizes in ((1, LITE1, 4), (2, LITE2, 3))
+        for named, contestant in CONTESTANTS.items()
+        if "site path" not in named
+    ),
+    *(
+        (
+            f"| {named} | {counted(model)} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{:.0f}} to {{:.0f}} | {{:.0f}} to "
+            "{:.0f} |",
+            partial(sizes_row, model, metric),
+        )
+        for named, model, metric in SIZES
     ),
     (
-        "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings with "
-        "one cut over all sites, {:.0f} to {:.0f} % with the same share of every site. Masks lead up to 75 % "
-        "(at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f})",
+        "at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f}",
         lambda: (
-            *by_masks("efficientnet_lite0_body"),
-            *by_budget("efficientnet_lite0_body", "global"),
-            *by_budget("efficientnet_lite0_body", "same-share"),
             *selectivity(0.4, "learned")[["value", "low", "high"]].iloc[0],
             selectivity(0.4, RANKED)["value"].max(),
         ),
     ),
     (
+        "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %",
+        lambda: [sizes_by_class("learned")[place] for place in (0, 1, 7)],
+    ),
+    (
         "takes {:.0f} % [{:.0f}, {:.0f}] of the units that compute by masks, {:.0f} to {:.0f} % by rankings with "
         "one cut",
-        lambda: (*by_masks("efficientnet_lite0_body"), *by_budget("efficientnet_lite0_body", "global")),
+        lambda: (*by_masks(LITE0), *by_budget(LITE0, "global")),
     ),
     (
         "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "
@@ -228,18 +268,18 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "{:.0f} % and {:.0f} to {:.0f} %. Give masks many images of the class: with ten instead of six they need "
         "{:.0f} %",
         lambda: (
-            *by_masks("efficientnet_lite0_body"),
-            *by_budget("efficientnet_lite0_body", "global"),
+            *by_masks(LITE0),
+            *by_budget(LITE0, "global"),
             by_masks("toy_body")[0],
             *by_budget("toy_body", "global"),
-            *by_budget("efficientnet_lite0_body", "same-share"),
+            *by_budget(LITE0, "same-share"),
             *by_budget("toy_body", "same-share"),
             by_masks("toy_body_ten_images")[0],
         ),
     ),
     (
-        "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %), by site paths with "
-        "one cut {:.0f} and {:.0f} %",
+        "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %); site paths with "
+        "one cut need {:.0f} and {:.0f} %",
         lambda: (
             *by_masks("toy_body_two_images"),
             *by_masks("toy_body_ten_images"),
@@ -248,26 +288,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %",
-        lambda: [sizes_by_class("learned")[place] for place in (0, 1, 7)],
-    ),
-    (
-        "it takes {:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings with one cut over all sites, "
-        "{:.0f} to {:.0f} % with the masks' counts and {:.0f} to {:.0f} % with the same share",
-        lambda: (
-            *by_masks("toy_body"),
-            *(percent for budget in ("global", "learned", "same-share") for percent in by_budget("toy_body", budget)),
-        ),
-    ),
-    (
-        "{:.0f} % [{:.0f}, {:.0f}] by masks and {:.0f} to {:.0f} % by rankings on EfficientNet-Lite0, {:.0f} % "
-        "[{:.0f}, {:.0f}] and {:.0f} to {:.0f} % on emoji",
-        lambda: (
-            *by_masks("efficientnet_lite0_all_sites"),
-            *size_for(RANKINGS),
-            *by_masks("emoji_all_sites"),
-            *size_for(RANKINGS, "emoji_all_sites"),
-        ),
+        "rankings with the masks' counts need {:.0f} to {:.0f} % on the toy model",
+        lambda: by_budget("toy_body", "learned"),
     ),
     *(
         (f"| {trial} | {{:.2f}} | {{:.2f}} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{:.0f}} |", partial(in_trial, trial))
@@ -305,13 +327,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "it takes {:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings with one cut over all sites, "
-        "{:.0f} to {:.0f} % with the same share of every site, and of random units {:.0f} % with the masks' counts, "
-        "{:.0f} % with the same share",
+        "random units with the masks' counts need {:.0f} % there, with the same share {:.0f} %",
         lambda: (
-            *by_masks("toy_vit_body", "logit"),
-            *by_budget("toy_vit_body", "global", "logit"),
-            *by_budget("toy_vit_body", "same-share", "logit"),
             100 * sizes_for("toy_vit_body", "learned", "random", "logit")["value"].iloc[0],
             alike(by_budget("toy_vit_body", "same-share", "logit", "random")),
         ),

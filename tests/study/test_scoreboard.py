@@ -106,9 +106,7 @@ def test_tables_of_a_scoreboard() -> None:
         ),
     }
     tables = scoreboard_tables(found, sizes, [0.5], "4 units at 1 site")
-    assert {name: set(table["counted"]) for name, table in tables.items()} == dict.fromkeys(
-        tables, {"4 units at 1 site"}
-    )
+    assert all(set(table["counted"]) == {"4 units at 1 site"} for table in tables.values())
     known = tables["by_class"].set_index(["method", "what"])["value"]
     assert known["gradient", "size for 0.5, kept"] == 0.2
     assert known["patching", "size for 0.5, kept"] == 0.8

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from circuitry.reports.figures import style
 from circuitry.reports.figures.lines import faithfulness_curves
-from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, UNKNOWN, YES
@@ -62,7 +62,7 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
     summary = with_settings(tables["summary"])
     report.section("What does a circuit cost, and how small can it be?")
     report.figure(
-        cost_against_quality(summary, marks=domain_marks(summary["method"])),
+        cost_against_quality(summary, marks=style.domain_marks(summary["method"])),
         "Processor seconds for one circuit, and the smallest share of units with selectivity 0.8 from that size on, on "
         "images that the circuit was not found on; 1 if no size on the grid reaches it. Hollow: as many random units "
         "at every site. Means over classes.",
@@ -119,6 +119,20 @@ def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     figure = faithfulness_curves(table, measure=measure, title=title)
     figure.update_xaxes(title_text="units kept (%)", type="linear", tickvals=None)
     return figure
+
+
+def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
+    """Draw `size_curves` in a panel for each ``panel``; all panels have the same methods."""
+    panels = list(dict.fromkeys(curves["panel"]))
+    figure, places = style.small_multiples(panels, columns=3, height=360, gap=100, shared_yaxes=True)
+    for panel, place in zip(panels, places, strict=True):
+        for trace in size_curves(curves[curves["panel"] == panel], measure, "").data:
+            figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and place == places[0]), **place)
+    style.lay_out(figure, title=title, subtitle=style.interval_note(curves), legend=True)
+    for level in (0, 1):
+        figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
+    figure.update_xaxes(title_text="units kept (%)")
+    return figure.update_yaxes(title_text=measure, col=1)
 
 
 def _flat(table: pd.DataFrame, between: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from circuitry.reports import Report
 from circuitry.reports.sections.findings import UNKNOWN, YES
-from circuitry.study.sections.scoreboards import add_scoreboard, scoreboard_findings, with_settings
+from circuitry.study.sections.scoreboards import add_scoreboard, scoreboard_findings, size_panels, with_settings
 from tests.study.charts.test_scoreboard import SUMMARY
 
 
@@ -60,3 +60,22 @@ def test_several_budgets_are_settings_of_their_own_and_masks_are_in_each() -> No
         for method in ("gradient", "learned")
     ]
     assert with_settings(table.iloc[1:])["setting"].tolist() == ["mean baseline, logit"] * 2
+
+
+def test_every_panel_has_the_lines_of_its_rows_and_the_legend_names_each_method_once() -> None:
+    curve = pd.DataFrame({"circuit": ["kept", "random"], "size": 0.4, "low": 0.0, "high": 1.0})
+    parts = [
+        curve.assign(panel=panel, method=method, value=[value, 0.0])
+        for panel, values in {"small": (0.25, 0.5), "large": (0.75, 1.0)}.items()
+        for method, value in zip(("fisher", "learned"), values, strict=True)
+    ]
+    figure = size_panels(pd.concat(parts), "selectivity", "Which?")
+    drawn = {(trace.name, trace.xaxis): float(trace.y[0]) for trace in figure.data if trace.x[0] is not None}
+    assert drawn == {
+        ("fisher", "x"): 0.25,
+        ("learned", "x"): 0.5,
+        ("fisher", "x2"): 0.75,
+        ("learned", "x2"): 1.0,
+        **{(f"{name}, random units", axis): 0.0 for name in ("fisher", "learned") for axis in ("x", "x2")},
+    }
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["fisher", "learned", "random units"]
