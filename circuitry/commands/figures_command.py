@@ -21,8 +21,8 @@ from tyro.conf import Positional
 
 from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
-from circuitry.reports.figures import style
 from circuitry.reports.figure_files import write_figure
+from circuitry.reports.figures import style
 from circuitry.runs import InputError
 from circuitry.study import charts as study_charts
 from circuitry.study.charts.cost_scatter import cost_against_quality
@@ -50,10 +50,14 @@ from circuitry.study.sections.separations import PANELS, panel_references
 COMMITTED = Path("experiments/results")
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
-PANELS = ("efficientnet_lite0_body", "efficientnet_lite1_stages_2_to_6", "efficientnet_lite2_stages_2_to_6")
-MODELS = dict(zip(PANELS, ("EfficientNet-Lite0", "EfficientNet-Lite1", "EfficientNet-Lite2"), strict=True))
-MODELS["toy_body"] = "small CLIP, drawn set"
+MODELS = {
+    "efficientnet_lite0_body": "EfficientNet-Lite0, photographs",
+    "efficientnet_lite1_stages_2_to_6": "EfficientNet-Lite1, photographs",
+    "toy_body": "small CLIP, drawn set",
+}
+"""Networks by folder of the scoreboard."""
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
+IN_PANELS = "(method == 'learned' or method in ['fisher', 'gradient'] and budget != 'learned')"
 CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
 
 Draw = Callable[[Path, str], go.Figure]  # from a folder of tables and a title
@@ -148,10 +152,10 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
 
 
-@figure("Which circuits tell a class from others? Photographs", "scoreboard")
+@figure("Which circuits tell a class from others?", "scoreboard")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
-    parts = [table(tables, f"{name}/curves").assign(panel=MODELS[name]) for name in PANELS]
-    curves = pd.concat(parts).query(f"{MEAN_MARGIN} and measure == 'selectivity' and method != 'site-path'")
+    parts = [table(tables, f"{name}/curves").assign(panel=panel) for name, panel in MODELS.items()]
+    curves = pd.concat(parts).query(f"{MEAN_MARGIN} and measure == 'selectivity' and {IN_PANELS}")
     curves["panel"] += "<br>" + curves["counted"].map(style.faint)
     budgets = curves["budget"].where(curves["budget"] != curves["method"], "own counts")
     return size_panels(curves.assign(method=curves["method"] + ", " + budgets), "selectivity", title)

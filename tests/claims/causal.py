@@ -23,19 +23,13 @@ def transfers(column: str) -> tuple[float, float]:
     return span(rows("transfer/correlations", sites=["layer1.0", "layer2.0", "layer3.0"])[f"selectivity: {column}"])
 
 
-RANKINGS = ["site-path", "input-path", "gradient", "patching"]
-
-RANKED = [*RANKINGS, "fisher"]
+RANKED = ["site-path", "input-path", "gradient", "patching", "fisher"]
 
 STUDIED = {"baseline": "mean", "metric": "margin"}
 
 
 def board(method: str | list[str], what: str, model: str = "efficientnet_lite0_all_sites") -> pd.DataFrame:
     return rows(f"scoreboard/{model}/summary", method=method, what=what, **STUDIED)
-
-
-def size_for(method: str | list[str], model: str = "efficientnet_lite0_all_sites") -> tuple[float, float]:
-    return span(100 * board(method, "size for 0.8, kept", model)["value"])
 
 
 def sizes_for(model: str, method: str | list[str], circuit: str, metric: str = "margin") -> pd.DataFrame:
@@ -49,10 +43,7 @@ def by_masks(model: str, metric: str = "margin") -> list[float]:
     return [100 * float(value) for value in found]
 
 
-LITE0, LITE1, LITE2 = (
-    "efficientnet_lite0_body",
-    *(f"efficientnet_lite{n}_stages_2_to_6" for n in (1, 2)),
-)
+LITE0, LITE1 = "efficientnet_lite0_body", "efficientnet_lite1_stages_2_to_6"
 CONTESTANTS = {
     "learned masks": ("learned", "learned"),
     "site path, global": ("site-path", "global"),
@@ -90,7 +81,6 @@ def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "k
 SIZES = [
     ("EfficientNet-Lite0", LITE0, "margin"),
     ("EfficientNet-Lite1", LITE1, "margin"),
-    ("EfficientNet-Lite2", LITE2, "margin"),
     ("small CLIP, drawn set", "toy_body", "margin"),
     ("small ViT, drawn set, heads and neurons", "toy_vit_body", "logit"),
 ]
@@ -230,11 +220,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         for named, contestant in CONTESTANTS.items()
     ),
     *(
-        (
-            f"| EfficientNet-Lite{n}, {named} | " + " | ".join(["{:.2f} ({:.2f})"] * n_sizes) + " |",
-            partial(by_size, model, *contestant),
-        )
-        for n, model, n_sizes in ((1, LITE1, 4), (2, LITE2, 3))
+        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 4) + " |", partial(by_size, LITE1, *contestant))
         for named, contestant in CONTESTANTS.items()
         if "site path" not in named
     ),
@@ -259,8 +245,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
     ),
     (
         "takes {:.0f} % [{:.0f}, {:.0f}] of the units that compute by masks, {:.0f} to {:.0f} % by rankings with "
-        "one cut",
-        lambda: (*by_masks(LITE0), *by_budget(LITE0, "global")),
+        "one cut over all sites; on Lite1 {:.0f} % [{:.0f}, {:.0f}] and at least {:.0f} %",
+        lambda: (*by_masks(LITE0), *by_budget(LITE0, "global"), *by_masks(LITE1), by_budget(LITE1, "global")[0]),
     ),
     (
         "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "
@@ -288,7 +274,18 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "rankings with the masks' counts need {:.0f} to {:.0f} % on the toy model",
+        "there masks need {:.0f} % [{:.0f}, {:.0f}], rankings {:.0f} to {:.0f} % with one cut and {:.0f} to {:.0f} % "
+        "with the same share; on emoji {:.0f} % [{:.0f}, {:.0f}], and {:.0f} to {:.0f} % with the same share",
+        lambda: (
+            *by_masks("efficientnet_lite0_all_sites"),
+            *by_budget("efficientnet_lite0_all_sites_global", "global"),
+            *by_budget("efficientnet_lite0_all_sites", "same-share"),
+            *by_masks("emoji_all_sites"),
+            *by_budget("emoji_all_sites", "same-share"),
+        ),
+    ),
+    (
+        "rankings with the masks' counts need {:.0f} to {:.0f} % on the small CLIP",
         lambda: by_budget("toy_body", "learned"),
     ),
     *(

@@ -35,7 +35,7 @@ def cost_against_quality(
     style.need_values(summary, "summary", "what", (QUALITY, _COST))
     looks = style.marks_for(summary["method"], marks)
     settings = list(dict.fromkeys(summary["setting"]))
-    figure, places = style.small_multiples(settings, columns=2, height=300, gap=80, shared_yaxes=True)
+    figure, places = style.small_multiples(settings, columns=3, height=300, gap=80, shared_yaxes=True)
     paid = summary[summary["what"] == _COST].set_index(["setting", "method"])["value"].rename("cost")
     for name in (_RANDOM, QUALITY):
         points = summary[summary["what"] == name].join(paid, on=["setting", "method"])

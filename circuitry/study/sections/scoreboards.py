@@ -131,7 +131,7 @@ def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     style.lay_out(figure, title=title, subtitle=style.interval_note(curves), legend=True)
     for level in (0, 1):
         figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
-    figure.update_xaxes(title_text="units kept (%)")
+    figure.update_xaxes(title_text="units kept (%)", matches="x")
     return figure.update_yaxes(title_text=measure, col=1)
 
 
