@@ -2,7 +2,7 @@
 
 A baseline is given as one of
 
-- the word ``"zero"``;
+- the word ``"zero"``, or, in a `Task` with others, ``"mean-position"`` or ``"mean-unit"``: the mean over its images;
 - a `Baseline`: activations by site, one for all images or one for every image, such as `mean_baseline` makes;
 - a `Counterfactual`: the same site's activation on other images, one for all or one for every image; or the tensor of
   these images.
@@ -170,8 +170,8 @@ ZERO = Baseline("zero", {})
 
 BaselineName = Literal["zero", "mean-position", "mean-unit", "other-domains", "counterfactual"]
 
-NAMES_OF_DATA = get_args(BaselineName)[1:]
-"""Names of baselines that are made of a data set; see `named_baselines`, which makes them."""
+MEANS = {f"mean-{per}": per for per in ("position", "unit")}
+"""What `mean_baseline` keeps apart, by the name of its baseline."""
 
 
 @checked
@@ -187,14 +187,20 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
         return Counterfactual(value)
     if isinstance(value, str) and value == ZERO.name:
         return ZERO
-    if isinstance(value, str) and value in NAMES_OF_DATA:
+    if isinstance(value, str) and value in MEANS:
+        raise InputError(
+            f"The baseline {value!r} is a mean over images of several classes, which are not known here: give "
+            f"mean_baseline(encoder, images, {MEANS[value]!r}), or a Task with others."
+        )
+    if isinstance(value, str) and value in get_args(BaselineName):
         raise InputError(
             f"The baseline {value!r} is made of a data set, which is not known here: give NamedBaseline({value!r}, "
             "clip, images).of(class_name, domain, n), or find the circuits with extract()."
         )
     raise InputError(
-        "A baseline is 'zero', counterfactual images [1 or as many as there are images, 3, height, width], or a "
-        f"Baseline such as mean_baseline(encoder, images), but {value!r} was given."
+        "A baseline is 'zero', 'mean-position' or 'mean-unit' of a Task with others, counterfactual images [1 or as "
+        "many as there are images, 3, height, width], or a Baseline such as mean_baseline(encoder, images), but "
+        f"{value!r} was given."
     )
 
 

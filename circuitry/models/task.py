@@ -8,12 +8,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
+from circuitry.models.baselines import (
+    MEANS,
+    AnyBaseline,
+    Baseline,
+    Counterfactual,
+    as_baseline,
+    check_count,
+    mean_baseline,
+)
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
@@ -61,7 +70,7 @@ class Task:
     baseline: Baseline | Counterfactual
     """What replaces an ablated activation; see `circuitry.models.baselines`."""
     others: Images | None
-    """Images of other classes, for selectivity and for learned masks."""
+    """Images of other classes, for selectivity, learned masks, and means by name."""
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites to score or to ablate, in the encoder's order."""
     work: Work
@@ -85,21 +94,31 @@ class Task:
             encoder: Its device and precision are used.
             images: A one-shot iterator is kept in temporary files, so that every pass sees the same images.
             metric: Such as `class_logit`.
-            baseline: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images [1, 3, H, W] for
-                all images or [B, 3, H, W] with one for every image.
+            baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
+                ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
+                3, H, W] for all images or [B, 3, H, W] with one for every image.
             others: Images of other classes.
             sites: Default: all.
             work: Memory and progress.
 
         Raises:
             InputError: for other things than these, unknown or unordered sites.
+
+        Example:
+            >>> seen = Task(encoder, cats, metric, baseline="mean-position", others=not_cats)
+            >>> unseen = Task(encoder, more_cats, metric, baseline=seen.baseline, others=more_not_cats)
         """
+        images, others = (_held(some, encoder, work) for some in (images, others))
+        if isinstance(baseline, str) and baseline in MEANS and others is not None:
+            rows = rows_that_fit(encoder, work.memory_gib)
+            together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))
+            baseline = mean_baseline(encoder, together, MEANS[baseline])
         held = {
             "encoder": encoder,
-            "images": _held(images, encoder, work),
+            "images": images,
             "metric": metric,
             "baseline": as_baseline(baseline),
-            "others": _held(others, encoder, work),
+            "others": others,
             "sites": checked_sites(encoder, sites),
             "work": work,
         }
