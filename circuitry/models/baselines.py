@@ -18,6 +18,7 @@ from typing import Annotated, Literal, get_args
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitry.models.doubles import in_double
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
 from circuitry.models.tensor_batches import Images, checked_batches
@@ -255,8 +256,7 @@ def mean_baseline(
             _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
             count += len(batch)
             for site, activation in cache.items():
-                activation = activation.cpu() if activation.device.type == "mps" else activation  # which has no float64
-                total = activation.double().sum(0, keepdim=True)
+                total = in_double(activation).sum(0, keepdim=True)
                 sums[site] = total if site not in sums else sums[site] + total
     if not count:
         raise InputError("A mean baseline needs at least one reference image, but there were none.")
