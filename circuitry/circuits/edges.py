@@ -31,7 +31,7 @@ class Edges:
 
     Example:
         >>> edges = graph.edges.strongest(into=3)      # the edges of a circuit
-        >>> edges.table().nlargest(5, "score")
+        >>> edges.to_pandas().nlargest(5, "score")
         >>> [one.count for one in (edges, edges.top(0.1), edges.random(np.random.default_rng(0)))]
     """
 
@@ -150,7 +150,7 @@ class Edges:
             found[up, down][self.units[down][rows], self.units[up][columns]] = True
         return found
 
-    def table(self) -> pd.DataFrame:
+    def to_pandas(self) -> pd.DataFrame:
         """Return a row for every edge: upstream_site, upstream_unit, downstream_site, downstream_unit, score."""
         names = ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "score"]
         parts = []

@@ -51,7 +51,7 @@ def score_edges(
     Example:
         >>> task = Task(clip.encoder, photos, class_logit(weights, 3))
         >>> graph = score_edges(task, method="exact-readers")
-        >>> graph.edges.top(0.01).table()
+        >>> graph.edges.top(0.01).to_pandas()
     """
     stream, task = stream_of(task)
     found = edge_matrix(stream, task, StreamMethod(method, rule, path))
@@ -84,14 +84,14 @@ def as_graph(found: EdgeMatrix, settings: dict[str, Any], ports: bool = False) -
 
 @checked
 def edge_names(edges: Edges) -> list[tuple[str, str]]:
-    """Return the names (writer, reader) of the edges of `score_edges`, row by row of `Edges.table`.
+    """Return the names (writer, reader) of the edges of `score_edges`, row by row of `Edges.to_pandas`.
 
     Example:
         >>> edges = score_edges(task, ports=True).edges
-        >>> names, scores = edge_names(edges), edges.table()["score"]
+        >>> names, scores = edge_names(edges), edges.to_pandas()["score"]
         >>> edges_by_position(task, [names[scores.argmax()]])
     """
-    table = edges.table()
+    table = edges.to_pandas()
     ends = [zip(table[f"{end}_site"], table[f"{end}_unit"], strict=True) for end in ("upstream", "downstream")]
     writers, readers = ([_name(site, unit) for site, unit in of_end] for of_end in ends)
     return list(zip(writers, readers, strict=True))

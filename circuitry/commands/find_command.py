@@ -175,7 +175,7 @@ def main(config: Config) -> Written:
     found = replace(found, graph=graph)
     curve = measure_circuits(unseen, graph, [found.units], AblationSettings(random_draws=5, seed=config.seed))
     tested = judge_circuit(unseen, graph, AblationSettings(seed=config.seed), minimality=False)
-    curves = pd.concat([curve.table(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
+    curves = pd.concat([curve.to_pandas(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
     counts = int(curve.own.sum()), int((~curve.own).sum())
     findings = circuit_verdicts(graph.title, found.size, curves, tested, counts)
     tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}

@@ -41,7 +41,7 @@ class PatchEffects:
     settings: dict[str, Any] = field(default_factory=dict)
     """What was computed: baseline."""
 
-    def table(self) -> pd.DataFrame:
+    def to_pandas(self) -> pd.DataFrame:
         """Return the effects as a tidy table: site, index (unit or position, row by row), value."""
         parts = [
             pd.DataFrame({"site": site, "index": np.arange(scores.size), "value": scores.reshape(-1)})
@@ -62,7 +62,7 @@ class AttributionCheck:
     points: pd.DataFrame
     """Columns site, unit, top, random (whether the unit is in that sample), attributed, exact."""
 
-    def table(self) -> pd.DataFrame:
+    def to_pandas(self) -> pd.DataFrame:
         """Return the correlations: columns site, sample (``top``, ``random``), n_units, pearson, spearman.
 
         NaN for fewer than three units, or where the attributed or the exact effects are all the same.

@@ -127,7 +127,7 @@ def _rows(
 
 
 def _alone(curve: FaithfulnessCurve, measure: str) -> list[Row]:
-    table = curve.table(measure).set_index("circuit")
+    table = curve.to_pandas(measure).set_index("circuit")
     found = list[Row]()
     for name, circuit in (("circuit", "kept"), ("complement", "complement")):
         value, low, high = map(float, table.loc[circuit, ["value", "low", "high"]].to_numpy())

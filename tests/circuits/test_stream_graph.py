@@ -72,7 +72,7 @@ def test_ports_apart_read_and_lead_into_their_head() -> None:
 
 def test_edges_have_the_names_of_writers_and_readers() -> None:
     edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
-    found = dict(zip(edge_names(edges), edges.table()["score"], strict=True))
+    found = dict(zip(edge_names(edges), edges.to_pandas()["score"], strict=True))
     expected = of_edges(SMALL)
     assert {edge: found[edge] for edge in expected} == expected
     assert set(found) - set(expected) == {(f"blocks.0.attn.0.{port}", "blocks.0.attn.0") for port in "qkv"}

@@ -52,7 +52,7 @@ def test_the_mode_refuses_doubles() -> None:
 
 
 def doubles_made_by_themselves(path: Path) -> list[str]:
-    """Return the calls of `.double()` on anything that is not on the CPU, and types that are not of tensors made there."""
+    """Return what `.double()` is called on, except on the CPU, and types, except of new tensors there."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     makers = [call.func.value for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "double"]

@@ -13,6 +13,7 @@ from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
 from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks
+from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
     add_levels,
@@ -22,7 +23,6 @@ from circuitry.reports.sections.compared import (
     add_reading,
     add_summary,
     add_tests,
-    measure_name,
 )
 from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
 

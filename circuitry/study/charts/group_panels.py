@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import ROW, WIDTH_OF_CELLS, add_cells
-from circuitry.reports.sections.compared import measure_name
+from circuitry.reports.measure_names import measure_name
 from circuitry.study.sections.apart import APART_MARKS
 
 GROUP_NAMES = {"all": "all classes", "held-out": "held-out classes (OOD)"}
