@@ -23,7 +23,7 @@ from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.kept_sets import leave_out, take_everything
 from circuitry.models.baselines import Baseline, Counterfactual
 from circuitry.models.doubles import in_double
-from circuitry.models.encoder import clean_activations
+from circuitry.models.site_activations import clean_activations
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

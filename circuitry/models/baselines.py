@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitry.models.doubles import in_double
-from circuitry.models.encoder import Encoder, check_finite
+from circuitry.models.encoder import Encoder
+from circuitry.models.site_activations import check_finite
 from circuitry.models.sites import INPUT
 from circuitry.models.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError

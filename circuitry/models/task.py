@@ -23,8 +23,9 @@ from circuitry.models.baselines import (
     check_count,
     mean_baseline,
 )
-from circuitry.models.encoder import Encoder, checked_sites, clean_activations
+from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.site_activations import checked_sites, clean_activations
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Count, Names, checked

@@ -18,8 +18,11 @@ from circuitry.models.doubles import in_double
 from circuitry.representations.representation_folder import unit_means
 
 
-class NoDoublesOnMps(TorchDispatchMode):
+class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses whatever Apple's devices refuse."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
