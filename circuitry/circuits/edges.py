@@ -25,7 +25,7 @@ Wiring = Literal["chain", "stream"]
 
 
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edges:
     """Edges between some units of an encoder.
 
@@ -42,6 +42,9 @@ class Edges:
     scores: Mapping[Pair, np.ndarray]
     """Scores [downstream, upstream] by pair of sites, NaN where there is no edge."""
     wiring: Wiring = "chain"
+
+    def __repr__(self) -> str:
+        return f"Edges ({self.wiring}): {self.count} between {sum(map(len, self.units.values()))} units"
 
     @classmethod
     @checked

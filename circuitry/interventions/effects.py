@@ -16,7 +16,7 @@ DIRECTIONS = ("noise", "denoise")
 
 
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatchEffects:
     """Exact effects on the metric of moving one thing from its clean activation to the baseline.
 
@@ -41,6 +41,10 @@ class PatchEffects:
     settings: dict[str, Any] = field(default_factory=dict)
     """What was computed: baseline."""
 
+    def __repr__(self) -> str:
+        what = f"PatchEffects by {self.by} ({self.direction}): {len(self.sites)} sites"
+        return f"{what}, {self.n_images} images, mean metric {self.clean_metric:.3g}"
+
     def to_pandas(self) -> pd.DataFrame:
         """Return the effects as a tidy table: site, index (unit or position, row by row), value."""
         parts = [
@@ -55,12 +59,15 @@ STRONGEST_SHARE = 0.2
 
 
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttributionCheck:
     """Attributed scores beside exact effects."""
 
     points: pd.DataFrame
     """Columns site, unit, top, random (whether the unit is in that sample), attributed, exact."""
+
+    def __repr__(self) -> str:
+        return f"AttributionCheck: {len(self.points)} units at {self.points['site'].nunique()} sites"
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the correlations: columns site, sample (``top``, ``random``), n_units, pearson, spearman.

@@ -12,7 +12,7 @@ whole run, so that its cut into batches changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from jaxtyping import Bool, Float, Int
@@ -39,7 +39,7 @@ class Baseline:
 
     name: str
     """For tables and provenance, such as ``mean-position``; graphs are compared where it is the same."""
-    values: Mapping[str, Float[Tensor, "..."]]
+    values: Mapping[str, Float[Tensor, "..."]] = field(repr=False)
     """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
     of 1 are broadcast."""
 
@@ -110,7 +110,7 @@ class Counterfactual:
         >>> attribute(encoder, photos, metric, baseline=Counterfactual(photos_without_the_dog))
     """
 
-    images: Float[Tensor, "images channels h w"]
+    images: Float[Tensor, "images channels h w"] = field(repr=False)
     """Images [1, 3, H, W] for all images of a run, or [B, 3, H, W] with one for every image, in their order."""
 
     def __post_init__(self) -> None:

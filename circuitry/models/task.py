@@ -50,7 +50,7 @@ class Batch(NamedTuple):
         return self.task.baseline.activations(self.task.encoder, clean, self.start)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Task:
     """An encoder, the images that it is shown, what is measured, and what replaces an ablated activation.
 
@@ -163,6 +163,12 @@ class Task:
             chosen: Places of the images.
         """
         return replace(self, images=images[chosen], baseline=self.baseline.select(chosen))
+
+    def __repr__(self) -> str:
+        own, others = (f"{len(x)} images" if isinstance(x, Tensor) else "images" for x in (self.images, self.others))
+        beside = "" if self.others is None else f", {others} of other classes"
+        asked = f"metric {metric_name(self.metric)}, baseline {self.baseline.name}, {len(self.sites)} sites"
+        return f"Task: {own} of a class{beside}; {asked}"
 
     @property
     def made_with(self) -> dict[str, Any]:

@@ -115,6 +115,9 @@ def test_a_mean_by_name_is_over_all_images_of_a_task(resnet: Any, per: str) -> N
         found = task.baseline.values["layer2.1"].numpy()
         assert_same(found, np.broadcast_to(expected, found.shape), at_least=0.1)
     assert Task(encoder, images, torch.sum, baseline=tasks[0].baseline).baseline is tasks[0].baseline
+    assert repr(tasks[0]).startswith("Task: 3 images of a class, 4 images of other classes; metric ")
+    assert f"baseline mean-{per}, " in repr(tasks[1])
+    assert repr(tasks[0].baseline) == f"Baseline(name='mean-{per}')"
 
 
 @pytest.mark.parametrize(
