@@ -100,7 +100,7 @@ def find_circuit(
 
     Example:
         >>> from circuitry.interventions import find_circuit
-        >>> task = Task(encoder, cats, class_logit(weights, 3), baseline=mean, others=not_cats)
+        >>> task = Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats)
         >>> found = find_circuit(task, size=0.4)
         >>> found.to_pandas()    # faithfulness and selectivity of circuit, complement and random units
     """
