@@ -124,12 +124,9 @@ class AttributionGraph:
 
     def check_finite(self) -> None:
         """Raise an `InputError` for scores that are NaN or infinite: units cannot be ranked by them."""
-        every = [
-            *(("node", site, scores) for site, scores in self.node_scores.items()),
-            *(("error", site, scores) for site, scores in self.error_scores.items()),
-            *(("edge", f"{up}->{down}", scores) for (up, down), scores in self.edge_scores.items()),
-        ]
-        for kind, where, scores in every:
+        edges = {f"{up}->{down}": scores for (up, down), scores in self.edge_scores.items()}
+        kinds = {"node": self.node_scores, "error": self.error_scores, "edge": edges}
+        for kind, where, scores in ((kind, *one) for kind, places in kinds.items() for one in places.items()):
             if not np.isfinite(scores).all():
                 raise InputError(
                     f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
@@ -233,7 +230,9 @@ class Circuit:
     HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
 
     source: AttributionGraph
+    """The graph that it is cut out of, with its kept units."""
     edges_per_node: Count
+    """The most edges into a unit."""
     any_sign: bool = False
     """Whether edges may have a score of zero or less."""
 

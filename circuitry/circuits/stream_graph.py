@@ -15,7 +15,7 @@ import numpy as np
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
-from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.stream_edges import GRADIENT, PLAIN, EdgeMatrix, StreamMethod, edge_matrix, stream_of
 from circuitry.models.task import Task
 from circuitry.runs.given import checked
@@ -26,7 +26,7 @@ def score_edges(
     task: Task,
     *,
     method: str = GRADIENT,
-    rule: QuadratureRule = PLAIN,
+    rule: AnyRule = PLAIN,
     path: str = "inputs",
     ports: bool = False,
 ) -> AttributionGraph:
@@ -38,7 +38,7 @@ def score_edges(
         method: ``gradient``, a name of `corrections`, or ``cuts``. With ``exact-softmax`` patterns change from those of
             the clean run; with ``gradient-dropping`` there is a backward pass for every block; ``cuts`` takes a run for
             every edge and no rule.
-        rule: Points of the path; `PLAIN` is attribution patching.
+        rule: Points of the path, or the rule's name; `PLAIN` is attribution patching.
         path: ``inputs``, the line of the stream before the first block, or ``activations``: for each stage (the heads
             of a block, its MLP, the embedding) the line of what it alone reads: a run for every stage and point, with
             the method ``gradient`` alone.
@@ -54,6 +54,7 @@ def score_edges(
         >>> graph.edges.top(0.01).to_pandas()
     """
     stream, task = stream_of(task)
+    rule = as_rule(rule)
     found = edge_matrix(stream, task, StreamMethod(method, rule, path))
     settings = task.made_with | {"edge_rule": rule.name, "path": path, "edge_method": method, "edges": IN_STREAM}
     return as_graph(found, settings, ports)

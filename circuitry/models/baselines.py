@@ -240,6 +240,10 @@ def mean_baseline(
         images: Reference images: a tensor [B, 3, H, W], or batches of them.
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
 
+    Returns:
+        A baseline with an activation [1, ...] at every site, for all images, named ``mean-position`` or ``mean-unit``.
+        Sums are made in double precision.
+
     Raises:
         InputError: when there are no images, or other things than batches of them, a mean is not finite, or ``per`` is
             something else.

@@ -70,8 +70,15 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLo
     All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
     The margin leaves this part out: it measures which class is recognised.
 
+    Args:
+        weights, label: As for `class_logit`.
+
     Raises:
         InputError: when there is no such row, or no other, or a weight is NaN or infinite.
+
+    Example:
+        >>> metric = class_margin(clip.text_weights(["cat", "dog", "car"]), label=0)
+        >>> metric(encoder(images))   # one number per image
     """
     _check(weights, label)
     if len(weights) < 2:

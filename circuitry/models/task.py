@@ -99,7 +99,7 @@ class Task:
                 ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
                 3, H, W] for all images or [B, 3, H, W] with one for every image.
             others: Images of other classes.
-            sites: Default: all.
+            sites: Sites to score or to ablate, in the encoder's order (default: all).
             work: Memory and progress.
 
         Raises:
