@@ -47,6 +47,9 @@ class ClassLogit:
 def class_logit(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
     """Return the metric of the study: how much the encoder takes an image for class ``label``.
 
+    It is the cosine of an embedding [D] with the class's text, ``normalize(embedding) @ weights[label]``, in [-1, 1]
+    and without CLIP's logit scale.
+
     Args:
         weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
             on the device of the embedding.
