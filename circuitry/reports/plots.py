@@ -61,7 +61,8 @@ def plot(result: Plotted) -> go.Figure:
 def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:
     measure = "faithfulness" if curve.own.all() else "selectivity"
     name = " in ".join(filter(None, [curve.class_name, curve.domain])) or "the circuit"
-    return faithfulness_curves(curve.to_pandas(measure).assign(domain=name), measure=measure)
+    figure = faithfulness_curves(curve.to_pandas(measure).assign(domain=name), measure=measure)
+    return figure.update_xaxes(title_text=f"{'edges' if curve.ranking == 'edges' else 'units'} kept (%)")
 
 
 def _by_layer(effects: DirectEffects) -> pd.DataFrame:

@@ -48,6 +48,7 @@ def test_circuits_are_drawn_with_their_units() -> None:
 def test_curves_are_drawn_by_what_is_known(own: tuple[bool, ...], measure: str) -> None:
     figure = plot(curve_over(*own))
     assert figure.layout.yaxis.title.text == measure
+    assert figure.layout.xaxis.title.text == "units kept (%)"
     assert list(figure.data[0].x) == [10, 50, 100]
     assert list(figure.data[0].y) == [0, 1, 1]
 
