@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
-from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule, parse_rule
+from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
 from circuitry.models.folder_work import FolderSettings
 from circuitry.models.options import option
@@ -24,7 +24,7 @@ EDGE_METHODS = (
 DEFAULT_RULE = midpoint_rule(10)
 """The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
 
-Rule = Annotated[QuadratureRule | None, option(parse_rule, "RULE")]
+Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
 
 @checked

@@ -27,7 +27,7 @@ from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
 from circuitry.runs.provenance import command
-from circuitry.runs.settings_file import words_of, write_settings
+from circuitry.runs.settings_file import option_name, words_of, write_settings
 from circuitry.runs.workers import short_waits
 
 os.environ.update(short_waits(os.environ))
@@ -35,7 +35,7 @@ sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as the import
 
 Config = TypeVar("Config")
 
-STUDY_HELP = "With --study the defaults are the study's, wherever they differ; what is given besides still holds."
+STUDY_HELP = "Take the study's settings as defaults, wherever they differ; what is given besides still holds."
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,6 @@ class General:
     """Show no progress, and only errors of the libraries."""
     config: Path | None = None
     """Settings of an earlier run, the file settings.toml of its folder; options that are given besides still hold."""
-
-
-GENERAL_HELP = """Every command also takes:
-  --config FILE   the settings of an earlier run: settings.toml in its folder; what is given besides still holds
-  --json          print the answer in short and the paths as JSON
-  --open          open the report in the browser
-  --quiet         show no progress
-Exit status: 0 done, 2 wrong input, 130 interrupted (Ctrl-C), 143 ended (SIGTERM)."""
 
 
 @runtime_checkable
@@ -91,7 +83,7 @@ def run_script(
     try:
         general, arguments = _general_options(config_type, sys.argv[1:])
         if issubclass(config_type, StudySettings):
-            description = f"{description or ''}\n\n{STUDY_HELP}"
+            description = f"{description or ''}\n\n--study: {STUDY_HELP}"
             if "--study" in arguments:
                 arguments.remove("--study")
                 config_type = with_study_defaults(config_type)
@@ -104,11 +96,11 @@ def run_script(
             write_settings(config, command())
         _tell(outcome, general)
     except InputError as error:
-        _end(str(error))
+        end_with(str(error))
     except OSError as error:
         if (sentence := sentence_of(error)) is None:
             raise
-        _end(sentence)
+        end_with(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         print(f"interrupted; this goes on: {_again()}", file=sys.stderr)
@@ -144,7 +136,8 @@ def _fitting(config: Config) -> Config:
     """Refuse values that do not fit the annotations of a class of settings, by the names of their options."""
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):  # type: ignore[arg-type]
-        fitting(getattr(config, field.name), hints[field.name], f"--{field.name.replace('_', '-')}")
+        hint = hints[field.name]
+        fitting(getattr(config, field.name), hint, f"--{option_name(field.name, hint)}")
     return config
 
 
@@ -164,6 +157,7 @@ def _again() -> str:
     return " ".join([script if " " in script else f"python {script}", *map(shlex.quote, arguments)])
 
 
-def _end(sentence: str) -> None:
+def end_with(sentence: str) -> None:
+    """End the process with status 2 and a sentence that says what to mend."""
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)
