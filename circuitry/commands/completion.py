@@ -4,15 +4,20 @@ from collections.abc import Mapping
 
 from circuitry.commands.command_list import COMMANDS
 from circuitry.commands.help_pages import HelpPage
-from circuitry.runs.given import checked
+from circuitry.runs.errors import InputError
 
 SHELLS = ("bash", "zsh", "fish")
 PROGRAMS = ("circuitry", "clip-circuitry")
 
 
-@checked
 def completion_script(pages: Mapping[str, HelpPage], shell: str) -> str:
-    """Return a script for one of `SHELLS`; zsh reads that for bash."""
+    """Return a script for one of `SHELLS`; zsh reads that for bash.
+
+    Raises:
+        InputError: for another shell.
+    """
+    if shell not in SHELLS:
+        raise InputError(f"Expected one of {', '.join(SHELLS)} after --completion, but {shell!r} was given.")
     if shell == "fish":
         return "\n".join(_fish(pages))
     start = ["autoload -U +X bashcompinit && bashcompinit"] if shell == "zsh" else []
@@ -37,10 +42,11 @@ def _fish(pages: Mapping[str, HelpPage]) -> list[str]:
     lines = []
     for program in PROGRAMS:
         for name, page in pages.items():
-            lines.append(f"complete -c {program} -n __fish_use_subcommand -f -a {name} -d {_quoted(COMMANDS[name].help)}")
+            lines.append(
+                f"complete -c {program} -n __fish_use_subcommand -f -a {name} -d {_quoted(COMMANDS[name].help)}"
+            )
             lines += [
-                f"complete -c {program} -n '__fish_seen_subcommand_from {name}' -l {flag[2:]}"
-                for flag in page.flags
+                f"complete -c {program} -n '__fish_seen_subcommand_from {name}' -l {flag[2:]}" for flag in page.flags
             ]
     return lines
 

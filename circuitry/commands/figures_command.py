@@ -2,7 +2,7 @@
 
     circuitry figures                      # every figure that has committed tables, in a checkout
     circuitry figures --list               # names and questions
-    circuitry figures accuracy --results runs/quickstart/tables --out runs/figures
+    circuitry figures accuracy --tables runs/quickstart/tables --out runs/figures
 
 An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
 them. Figures without committed tables are drawn by the plan of the study (circuitry study).
@@ -313,10 +313,10 @@ class Config:
 
     names: Positional[tuple[str, ...]] = ()
     """Figures (default: all that have committed tables)."""
-    results: Path | None = None
+    tables: Path | None = None
     """Folder of the tables of the named figures (default: the committed one of each)."""
     out: Path = Path("figures")
-    """Folder of the figures: an HTML file each and, with Chrome, a PNG file."""
+    """Folder of the results: an HTML file of each figure and, with Chrome, a PNG file."""
     list: bool = False
     """Only list the names."""
 
@@ -329,7 +329,7 @@ def main(config: Config) -> None:
     committed = [name for name, one in FIGURES.items() if one.results is not None]
     for name in chosen_names("figure", config.names or committed, tuple(FIGURES)):
         draw, title, results = FIGURES[name]
-        tables = config.results or results
+        tables = config.tables or results
         if tables is None or not tables.is_dir():
-            raise InputError(f"The figure {name} has no tables at {tables}: give the folder of its tables (--results).")
+            raise InputError(f"The figure {name} has no tables at {tables}: give the folder of its tables (--tables).")
         print(*write_figure(draw(tables, title), config.out / name), sep="\n")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -52,24 +52,26 @@ DRAWN = 12
 class Config(ModelOptions):
     """Settings of the search."""
 
+    NOT_BOTH: ClassVar = (("size", "selectivity"),)
+
     class_name: Annotated[str, tyro.conf.arg(name="class")]
     """The class."""
     domain: str | None = None
-    """Its domain (default: the only one)."""
+    """The domain (default: the only one)."""
     out: Path = Path("runs/find")
-    """Folder of the report, the tables and the circuit."""
-    method: Annotated[str, one_of(*METHODS), tyro.conf.arg(metavar="{" + ",".join(METHODS) + "}")] = "learned"
+    """Folder of the results: the report, the tables and the circuit."""
+    method: Annotated[str, one_of(*METHODS)] = "learned"
     """How units are chosen: learned together as a mask, or by a score of each; gradient is the cheapest."""
     size: Share | None = None
-    """Share of the units to keep (default: 0.3); or"""
+    """Share of the units to keep (default: 0.3, without --selectivity)."""
     selectivity: Selectivity | None = None
-    """what the circuit is to reach, as small as it can: 0.8 for 80 % of what separates the class from others."""
+    """What the circuit is to reach, as small as it can: 0.8 for 80 % of what separates the class from others."""
     n_images: Count = 20
-    """Images of the class to find the circuit on, and as many to test it on; of fewer, half."""
+    """Images of a class in a domain: as many to find the circuit on as to test it on; of fewer, half."""
     n_others: Natural = 20
-    """The same of images of other classes."""
+    """Images of other classes: to find on, and as many to test on."""
     metric: MetricChoice = "logit"
-    """What the class is recognised by: logit, its cosine logit; margin, its lead over the other classes."""
+    """What a class is recognised by: logit, its cosine logit; margin, its lead over the other classes."""
     texts: TextsChoice = "pooled"
     """Texts of a class: pooled, own-style, or templates such as "a photo of a {}."."""
     baseline: BaselineName | None = None
@@ -164,8 +166,6 @@ class Subject:
 
 def main(config: Config) -> Written:
     """Find, test, write; print the answer."""
-    if config.size is not None and config.selectivity is not None:
-        raise InputError("A circuit has a size or a selectivity to reach: give one of --size and --selectivity.")
     subject = Subject(config)
     found_on, unseen = subject.task(0), subject.task(1)
     size = None if config.selectivity is not None else config.size or 0.3

@@ -15,7 +15,7 @@ model's bias towards held-out classes, not about its features.
     circuitry generalization                                      # the toy: 42 models, over an hour
     torchrun --nproc-per-node 2 -m circuitry generalization                 # the same in two processes
     circuitry generalization --cluster slurm --jobs 20            # the same by an array of jobs
-    circuitry generalization --toy runs/miniature --n-toy-classes 4 --folds 2 --n-train 8 --n-test 8 \\
+    circuitry generalization --toy runs/miniature --n-toy-classes 4 --held-out-sets 2 --n-train 8 --n-test 8 \\
         --epochs 2 --seeds 0                                                  # a trial of minutes
     circuitry generalization --runs runs/study --data DomainNet   # your own runs
     circuitry generalization --study --runs runs/study --data DomainNet --imagenet ImageNet/val
@@ -40,6 +40,7 @@ from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, versions
+from circuitry.runs.given import Count
 from circuitry.study import (
     EvaluationSet,
     StudyRun,
@@ -61,6 +62,9 @@ from circuitry.training import TrainingWork
 from circuitry.training.accuracy import MEASURE
 from circuitry.training.devices import available_device
 
+ALL_CLASSES = len(STANDARD.classes)
+"""How many classes the toy has."""
+
 
 @dataclass(frozen=True)
 class Config(StudySettings):
@@ -75,19 +79,21 @@ class Config(StudySettings):
         "decoding": "as-stored",
     }
 
+    NEEDS: ClassVar = (("runs", "data"),)
+
     runs: Path | None = None
     """Folder of your own runs (default: those of the toy)."""
     data: Path | None = None
-    """Your own test images, <domain>/<class>/<file>, with DomainNet's lists or without; needed with --runs."""
+    """Folder of the images: your own test images, <domain>/<class>/<file>; needed with --runs."""
     imagenet: Path | None = None
-    """ImageNet's validation images, <wnid>/<file>, to be classified, too."""
+    """Folder of ImageNet's validation images, <wnid>/<file>, to be classified, too."""
     imagenet_names: ImagenetNames = "open_clip"
     """Names of ImageNet's classes: those of the installed open_clip, or of the study's version of it."""
     out: Path = Path("runs/generalization")
-    """Folder for tables and the report."""
+    """Folder of the results: tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    templates: Literal["all templates", "style words", "own style"] = "all templates"
+    classifier: Literal["all templates", "style words", "own style"] = "all templates"
     """Class texts of the figures and the main tables; all are measured."""
     screen: bool = True
     """Leave held-out classes that even the upper bound does not learn out of figures and told_apart.csv, for all models
@@ -103,23 +109,23 @@ class Config(StudySettings):
     settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
     """Settings of the toy's models."""
     test_domains: tuple[str, ...] = ("quickdraw", "sketch")
-    """Test domains."""
+    """Test domains: classes are held out of them."""
     seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the toy's models."""
-    folds: int = 4
+    """Seeds of the trainings."""
+    held_out_sets: Count = 4
     """Sets of held-out classes on the toy; together they are all of its classes."""
-    n_toy_classes: int = len(STANDARD.classes)
+    n_toy_classes: Count = ALL_CLASSES
     """How many classes the toy has, the first by name."""
-    n_train: int = STANDARD.n_train
-    """The toy's training images per class and style."""
-    n_test: int = STANDARD.n_test
-    """The toy's test images per class and style."""
-    epochs: int = STANDARD.training.epochs
-    """Passes over the images of the toy's models."""
+    n_train: Count = STANDARD.n_train
+    """Drawn training images per class and style."""
+    n_test: Count = STANDARD.n_test
+    """Test images per class and style."""
+    epochs: Count = STANDARD.training.epochs
+    """Passes over the images."""
     natural_domain: str = "real"
     """Domain of photographs."""
     device: str = "cpu"
-    """Where models are evaluated; under torchrun cuda is each process's own GPU."""
+    """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """How the work is shared out."""
 
@@ -136,7 +142,7 @@ class Config(StudySettings):
             keep_checkpoints=min(whole.keep_checkpoints, epochs),
         )
         common = replace(STANDARD, n_train=self.n_train, n_test=self.n_test, classes=classes, training=training)
-        return [replace(common, held_out=fold) for fold in held_out_folds(classes, self.folds)]
+        return [replace(common, held_out=fold) for fold in held_out_folds(classes, self.held_out_sets)]
 
 
 def main(config: Config) -> Written | None:
@@ -195,7 +201,7 @@ def toy_runs(config: Config, work: Work) -> list[StudyRun]:
 
 def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
-    classifier = config.templates
+    classifier = config.classifier
     screened = screened_classes(evaluated, classifier)
     every, learned = accuracy_kinds(evaluated, classifier), accuracy_kinds(evaluated, classifier, screened)
     beside = {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
@@ -214,7 +220,7 @@ def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame
 
 def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> Written:
     """Write tables, figures and the report, and say where they are."""
-    classifier, natural, tables = config.templates, config.natural_domain, tables_of(config, evaluated)
+    classifier, natural, tables = config.classifier, config.natural_domain, tables_of(config, evaluated)
     kinds = tables["told_apart"]
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",

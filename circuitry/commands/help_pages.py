@@ -82,12 +82,13 @@ class HelpPage(NamedTuple):
 def help_page(name: str) -> HelpPage:
     """Return the help of a command, as `write_help` wrote it."""
     found = json.loads((HELP_PAGES / f"{name}.json").read_text(encoding="utf-8"))
-    options = tuple(
-        Option(**{key: tuple(value) if isinstance(value, list) else value for key, value in option.items()})
-        for option in found.pop("options")
-    )
+    options = tuple(map(_option_of, found.pop("options")))
     pairs = {key: tuple(map(tuple, value)) for key, value in found.items() if isinstance(value, list)}
     return HelpPage(found["command"], found["about"], options, **pairs)
+
+
+def _option_of(stored: dict[str, Any]) -> Option:
+    return Option(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
 
 
 def page_json(page: HelpPage) -> str:

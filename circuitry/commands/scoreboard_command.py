@@ -21,7 +21,7 @@ The protocol, fixed before selectivity on unseen images was looked at:
 
     circuitry scoreboard      # the model and images of the quickstart
     circuitry scoreboard --units components --model vit-tiny --checkpoint runs/vit/epoch_40.pt ...
-    circuitry scoreboard --model efficientnet-lite0 --data RealStyles --domain photo --n-classes 8
+    circuitry scoreboard --model efficientnet-lite0 --data RealStyles --domain photo --n-judged 8
     torchrun --nproc-per-node 8 -m circuitry scoreboard --device cuda ...
 """
 
@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import pandas as pd
 import torch
@@ -59,6 +59,7 @@ from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, versions, whole_file
+from circuitry.runs.given import Count, Natural, Seed, Share, one_of
 from circuitry.study import (
     Judged,
     QuickstartModel,
@@ -82,58 +83,59 @@ TARGETS = (0.5, 0.8)
 class Config(WorkSettings, QuickstartModel):
     """Settings of the scoreboard; the defaults are the quickstart's model and images."""
 
+    NOT_BOTH: ClassVar = (("sites", "body"),)
+
     out: Path = Path("runs/scoreboard")
-    """Folder for circuits, curves, tables and the report."""
+    """Folder of the results: circuits, curves, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     domain: str = "real"
-    """The images' domain."""
+    """The domain."""
     judged: tuple[str, ...] = ()
     """Classes whose circuits are judged (default: by the protocol)."""
-    n_classes: int = 3
-    """How many."""
-    n_images: int = 6
-    """Images of the class, to find circuits on, and as many at most to measure on."""
-    n_others: int = 18
-    """Images of other classes, likewise."""
-    methods: tuple[str, ...] = METHODS
-    """site-path, input-path, gradient, fisher, patching, learned; see `find_circuit`."""
-    budgets: tuple[str, ...] = (*BUDGETS, LEARNED)
+    n_judged: Count = 3
+    """How many classes are judged, where --judged names none."""
+    n_images: Count = 6
+    """Images of a class in a domain: to find circuits on, and as many at most to measure on."""
+    n_others: Count = 18
+    """Images of other classes: likewise."""
+    methods: tuple[Annotated[str, one_of(*METHODS)], ...] = METHODS
+    """Ways to find circuits; see `find_circuit`."""
+    budgets: tuple[Annotated[str, one_of(*BUDGETS, LEARNED)], ...] = (*BUDGETS, LEARNED)
     """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
     site as the mask keeps)."""
-    baselines: tuple[str, ...] = ("zero", "mean")
+    baselines: tuple[Annotated[str, one_of(*BASELINES)], ...] = ("zero", "mean")
     """What replaces other units: zero, mean (over the images that circuits are found on), counterfactual (images
     of other classes)."""
-    metrics: tuple[str, ...] = ("logit", "margin")
+    metrics: tuple[Annotated[str, one_of(*METRICS)], ...] = ("logit", "margin")
     """The class's cosine logit, or its lead over the mean of the other classes."""
-    sizes: tuple[float, ...] = tuple(sorted({*MIB_FRACTIONS, 0.3, 0.4, 0.6, 0.75, 0.9}))
+    sizes: tuple[Share, ...] = tuple(sorted({*MIB_FRACTIONS, 0.3, 0.4, 0.6, 0.75, 0.9}))
     """Shares of the units that are kept: those of MIB, over which CPR and CMD are areas, and where circuits begin to
     work."""
-    steps: int = 360
-    """Steps of training masks, for all sizes together."""
-    batch_size: int = 16
+    steps: Count = 360
+    """Steps that masks are learned for: all sizes together."""
+    batch_size: Count = 16
     """Images of a step."""
     body: bool = True
     """Count only units that compute: readouts and sites that repeat another stay whole; see `counted_sites`."""
     sites: tuple[str, ...] | None = None
-    """Sites of the circuits, in place of --body; others stay whole."""
-    autocast: str | None = None
-    """Lower precision while masks are trained; see `MaskSettings`."""
-    random_draws: int = 2
+    """Sites: of the circuits, in place of --body; others stay whole."""
+    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
+    """Lower precision where PyTorch deems it safe: while masks are trained; see `MaskSettings`."""
+    random_draws: Natural = 2
     """Random circuits of every size."""
-    stable: int = 1
+    stable: Natural = 1
     """Number of classes whose circuits are tested against random ones, and found again: on either half of the images,
     and by masks from another seed."""
-    tested_size: float = 0.3
+    tested_size: Share = 0.3
     """Size of the tested circuits, the nearest on the grid."""
-    seed: int = 0
-    """Seed of choices, masks and random units."""
+    seed: Seed = 0
+    """Seed of all random choices: images, masks and random units."""
 
     def __post_init__(self) -> None:
-        asked = {"methods": METHODS, "budgets": (*BUDGETS, LEARNED), "baselines": BASELINES, "metrics": tuple(METRICS)}
-        for what, known in asked.items():
-            if not (given := getattr(self, what)) or set(given) - set(known):
-                raise InputError(f"The {what} of a scoreboard are some of {', '.join(known)}, but {given} was given.")
+        for what in ("methods", "budgets", "baselines", "metrics"):
+            if not getattr(self, what):
+                raise InputError(f"Expected at least one value after --{what}, but none was given: add one.")
         if LEARNED in self.budgets and LEARNED not in self.methods:
             raise InputError(
                 "The budget 'learned' takes the counts of masks: add the method 'learned', or leave it out."
@@ -164,7 +166,7 @@ class Contest:
         config, images = self.config, self.images
         counts = images.counts().loc[chosen_names("domain", (config.domain,), images.domains)[0]]
         ranked = sorted(counts.index, key=lambda name: (-counts[name], drawn_by_name(config.seed, name)))
-        return list(chosen_names("class", config.judged or ranked[: config.n_classes], images.classes))
+        return list(chosen_names("class", config.judged or ranked[: config.n_judged], images.classes))
 
     @property
     def jobs(self) -> list[Job]:

@@ -71,7 +71,7 @@ def _declared(settings: type[Any], path: str) -> tuple[type[Any], Any]:
 
 
 def _default(field: "Field[Any]") -> Any:
-    return field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _option(action: argparse.Action, owner: type[Any], hint: Any) -> Option:
@@ -81,14 +81,16 @@ def _option(action: argparse.Action, owner: type[Any], hint: Any) -> Option:
     takes = several[1] if several else takes
     condition = next(_conditions(hint), None)
     taken = condition.taken if condition is not None else ()
-    words = tuple(word for word in action.choices or () if word != "None")
+    words = tuple(re.findall(r"[^{},\[\]]+", takes.partition(" [")[0].rstrip("]"))) if action.choices else ()
     if words or (taken and isinstance(taken[0], str)):
         choices = "{" + ",".join(map(str, taken or words)) + "}"
         takes = re.sub(r"STR|\{.*?\}", lambda _: choices, takes, count=1)
     return Option(
         tuple(action.option_strings) or (action.dest,),
         _words_of(owner),
-        re.sub(r"\s*\((default:\s*(None|False)?|required)\)", "", str(action.help)),
+        re.sub(
+            r"\s*\((default:\s*(None|False)?|required)\)", "", " ".join(str(action.help).replace("%%", "%").split())
+        ),
         takes,
         len(several[1].split()) if several else None if action.nargs == "*" else int(action.nargs or 0),
         "{None" in str(action.metavar),

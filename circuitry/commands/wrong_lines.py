@@ -46,7 +46,7 @@ def _sorted_by_option(page: HelpPage, words: Sequence[str]) -> dict[str, list[st
     given: dict[str, list[str]] = {}
     current, room = values, None if values is None else values.words
     for word in words:
-        if word.startswith("--") and word != "--":
+        if word.startswith("--"):
             flag, sign, value = word.partition("=")
             option = flags.get(flag.replace("_", "-"))
             if option is None:
@@ -57,7 +57,7 @@ def _sorted_by_option(page: HelpPage, words: Sequence[str]) -> dict[str, list[st
                 raise InputError(f"The switch {flag} takes no value, but {value!r} was given: see {page.see}.")
         elif current is None or (room is not None and len(given.get(current.name, [])) >= room):
             raise InputError(f"Expected an option, but {word!r} was given{_after(current)}: see {page.see}.")
-        elif word != "--":
+        else:
             given.setdefault(current.name, []).append(word)
     return given
 
@@ -103,7 +103,9 @@ def _refuse_together(page: HelpPage, given: Mapping[str, object]) -> None:
     """Refuse options that do not go together."""
     for group in page.not_both:
         if len(both := [name for name in group if name in given]) > 1:
-            raise InputError(f"Expected one of {' and '.join(group)}, but {' and '.join(both)} were given: see {page.see}.")
+            raise InputError(
+                f"Expected one of {' and '.join(group)}, but {' and '.join(both)} were given: see {page.see}."
+            )
     for group in page.one_of:
         if not given.keys() & set(group):
             raise InputError(f"Expected {' or '.join(group)}, but neither was given: see {page.see}.")

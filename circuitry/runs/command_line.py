@@ -45,7 +45,7 @@ class General:
     json: bool = False
     """Print the answer in short and the paths as JSON, and nothing else, on the standard output."""
     open: bool = False
-    """Open the report in the browser."""
+    """Open the page in the browser."""
     quiet: bool = False
     """Show no progress, and only errors of the libraries."""
     config: Path | None = None

@@ -33,7 +33,7 @@ class Condition(NamedTuple):
     """From a value of the type to what is wrong with it, None for nothing."""
     how: str
     """What to do."""
-    taken: tuple[str, ...] | tuple[float, float] = ()
+    taken: tuple[str | int | float, ...] = ()
     """The words, or the smallest and the largest number, that are taken: where that is all that is asked for."""
 
 
@@ -59,7 +59,7 @@ def one_of(*choices: str) -> Condition:
     return Condition(wanted, lambda word: None if word in choices else shown(word), "choose one", choices)
 
 
-def between(wanted: str, least: float, most: float, example: str) -> Condition:
+def between(wanted: str, least: int | float, most: int | float, example: str) -> Condition:
     """Return the condition of being a number from ``least`` to ``most``, in words."""
     how = f"give one such as {example}"
     return Condition(wanted, lambda x: None if least <= x <= most else shown(x), how, (least, most))

@@ -120,7 +120,7 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
     models = [similarities(4, seed=seed) for seed in (1, 2, 3, 4)]  # all whose test domain is sketch
     pd.testing.assert_frame_equal(tests[list(OVER_MODELS)], compare_models(models), check_dtype=False)
     assert set(tests["test_domain"]) == {"sketch"}
-    for wrong, words in (((), "--results"), ((str(tmp_path),), str(tmp_path)), ((other,), f"name={other}")):
+    for wrong, words in (((), "--features"), ((str(tmp_path),), str(tmp_path)), ((other,), f"name={other}")):
         with pytest.raises(InputError, match=words):
             module.main(module.Config(results=wrong))
     with pytest.raises(InputError, match=r"'ink'.*'held-out'.*real, sketch"):

@@ -52,7 +52,7 @@ def steps(study: ModuleType, miniature: Any) -> list[Step]:
 def test_the_page_says_what_the_study_sets(study: ModuleType) -> None:
     page = PAGE.read_text(encoding="utf-8")
     committed = page.split(study.BEGIN + "\n")[1].split(study.END)[0]
-    assert committed == study_markdown(study.study_settings()), "circuitry study --settings docs/study.md"
+    assert committed == study_markdown(study.study_settings()), "circuitry study --settings-page docs/study.md"
     assert "| `circuitry train-sae` | training: resample_every | 1000 | 0 |" in committed
 
 
@@ -119,7 +119,7 @@ def test_a_study_that_cannot_be(study: ModuleType, tmp_path: Path, miniature: An
     table.write_text("filepath\ttitle\nnowhere.jpg\ta cat\n")
     given = {"out": tmp_path, "domainnet": miniature.out / "toy"}
     for config, words in (
-        ({"out": tmp_path}, "--domainnet"),
+        ({"out": tmp_path}, "--data"),
         ({"out": tmp_path, "miniature": True, "base": ("cc12m=x",)}, "miniature.*--base"),
         ({**given, "base": ("mine=x.tsv",)}, "cc3m.*'mine'"),
         ({**given, "base": (f"cc12m={table}",)}, "cc12m"),

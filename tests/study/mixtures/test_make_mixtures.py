@@ -219,9 +219,9 @@ def test_sketch_classes_stay_in_part(module: ModuleType, root: Path, sketch_root
 
 def test_the_command_line_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     module, given = command_module("mixtures"), list[Any]()
-    monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--captions", "captions.tsv"])
+    monkeypatch.setattr(sys, "argv", ["x", "--data", "d", "--study", "--captions", "captions.tsv"])
     run_script(module.Config, given.append, None)
-    monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--all"])
+    monkeypatch.setattr(sys, "argv", ["x", "--data", "d", "--study", "--all"])
     run_script(module.Config, given.append, None)
     assert [(c.captions, c.seed, c.validation_split) for c in given] == [
         (Path("captions.tsv"), 42, "test"),
@@ -242,7 +242,7 @@ def test_mixtures_equal_the_studys(module: ModuleType, study_lists: Path, tmp_pa
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     config = module.Config.study(
-        domainnet=study_lists, imagenet_sketch=tmp_path / "sketch", all=True, missing_files="unchecked",
+        data=study_lists, imagenet_sketch=tmp_path / "sketch", all=True, missing_files="unchecked",
         test_domain="sketch", out=tmp_path / "out",
     )  # fmt: skip
     module.main(config)
