@@ -92,7 +92,7 @@ def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.M
 
 
 def test_steps_do_what_they_say(study: ModuleType, miniature: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    one = replace(miniature, run=True, only=("mixtures-photos-cg-low-sketch",))
+    one = replace(miniature, do=True, only=("mixtures-photos-cg-low-sketch",))
     study.main(one)
     table = pd.read_csv(one.out / "mixtures" / "photos" / "photos-cg-low-sketch.tsv", sep="\t")
     assert len(table) == 16 + 16 + 12  # base set, photographs, sketches without the four classes
@@ -117,7 +117,7 @@ def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType) -> N
 def test_a_study_that_cannot_be(study: ModuleType, tmp_path: Path, miniature: Any) -> None:
     table = tmp_path / "cc12m.tsv"
     table.write_text("filepath\ttitle\nnowhere.jpg\ta cat\n")
-    given = {"out": tmp_path, "domainnet": miniature.out / "toy"}
+    given = {"out": tmp_path, "data": miniature.out / "toy"}
     for config, words in (
         ({"out": tmp_path}, "--data"),
         ({"out": tmp_path, "miniature": True, "base": ("cc12m=x",)}, "miniature.*--base"),
