@@ -52,8 +52,6 @@ from circuitry.study.sections.apart import add_domain_apart
 from circuitry.study.sections.causal_curves import add_answers, works_findings
 from circuitry.training import zero_shot_accuracy
 
-TIMED = 2
-"""Jobs that a dry run does."""
 Choice = Literal["by-name", "shuffled"]
 SMALL = 500
 """Rows of a table that is small enough to be committed."""
@@ -120,7 +118,8 @@ def main(config: Config) -> Written | None:
     config = spelt_as_in(images, config)
     check_names(config, images)
     if config.dry_run:
-        estimate(planned(config, config.work()), config.work())
+        for line in planned(config, config.work()).estimate(config.work()):
+            print(line, flush=True)
         return None
     if not config.share_out(partial(extract_share, config), config.out / "jobs"):
         return None
@@ -193,19 +192,6 @@ def extract_share(config: Config, work: Work) -> None:
 def tested(config: Config, plan: Extraction, work: Work) -> list[FaithfulnessCurve]:
     """Test the circuits on images that they were not found on."""
     return curves_on_unseen(plan, config.n_unseen, config.out / "faithfulness", work)
-
-
-def estimate(plan: Extraction, work: Work) -> None:
-    """Do the first jobs, which stay done, and say how long the others will take."""
-    sizes = {job: len(records) for job, records in plan.selection.items() if records}
-    todo = plan.folder.unfinished()
-    print(f"{len(sizes)} jobs with {sum(sizes.values())} images, {len(sizes) - len(todo)} jobs finished")
-    seconds = plan.run(work, most=min(TIMED, len(todo))) if todo else {}
-    if seconds:
-        rate = sum(seconds.values()) / sum(sizes[job[0], job[1]] for job in seconds)
-        left = rate * sum(sizes[job[0], job[1]] for job in todo if job not in seconds)
-        time = f"{left / 3600:.1f} h" if left > 3600 else f"{left / 60:.1f} min"
-        print(f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {time} on this worker")
 
 
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:

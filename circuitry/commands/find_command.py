@@ -111,8 +111,8 @@ def search(config: Config, subject: Subject) -> Search:
     def do(job: Job, _: object) -> Sequence[Path]:
         if job == STEPS[0]:
             masks = MaskSettings(steps=config.steps, seed=config.seed)
-            how = {"size": config.size_wanted, "selectivity": config.selectivity}
-            found = find_circuit(subject.found_on, method=config.method, masks=masks, **how)
+            size, target = config.size_wanted, config.selectivity
+            found = find_circuit(subject.found_on, method=config.method, size=size, selectivity=target, masks=masks)
             graph = replace(found.graph, class_name=subject.class_name, domain=subject.domain)
             return replace(found, graph=graph).save(circuit)
         found = FoundCircuit.load(circuit)

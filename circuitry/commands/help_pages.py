@@ -88,7 +88,8 @@ def help_page(name: str) -> HelpPage:
 
 
 def _option_of(stored: dict[str, Any]) -> Option:
-    return Option(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+    values: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+    return Option(**values)
 
 
 def page_json(page: HelpPage) -> str:
