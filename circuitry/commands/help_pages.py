@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HELP_PAGES = Path(__file__).with_name("help")
-WIDTH = 100
+_WIDTH = 100
 GENERAL = "Every command also takes"
 """Group of the options that every command has."""
 EXIT = "Exit status: 0 done, 2 wrong input, 130 interrupted (Ctrl-C), 143 ended (SIGTERM)."
@@ -46,9 +46,9 @@ class HelpPage(NamedTuple):
     about: str
     options: tuple[Option, ...]
     not_both: tuple[tuple[str, ...], ...] = ()
-    """Options of which at most one is given."""
+    """Options that exclude each other."""
     one_of: tuple[tuple[str, ...], ...] = ()
-    """Options of which at least one is given."""
+    """Options, at least one is needed."""
     needs: tuple[tuple[str, ...], ...] = ()
     """An option, and those that it needs."""
 
@@ -68,7 +68,7 @@ class HelpPage(NamedTuple):
         words = [option.takes for option in self.options if not option.name.startswith("--")]
         usage = textwrap.wrap(
             " ".join(["usage: circuitry", self.command, *words, *needed, "[OPTIONS]"]),
-            width=WIDTH,
+            width=_WIDTH,
             subsequent_indent=" " * 7,
         )
         groups = list(dict.fromkeys(option.group for option in self.options))
@@ -107,11 +107,11 @@ def _lines(option: Option) -> list[str]:
     """Return the lines of an option: what one types, and what it does."""
     call = textwrap.wrap(
         re.sub(r",(?=\S)", ", ", f"{', '.join(option.flags)} {option.takes}".strip()),
-        width=WIDTH - 2,
+        width=_WIDTH - 2,
         initial_indent="  ",
         subsequent_indent=" " * 6,
     )
-    told = textwrap.wrap(option.help, width=WIDTH - 26)
+    told = textwrap.wrap(option.help, width=_WIDTH - 26)
     if len(call) == 1 and len(call[0]) < 25 and told:
         return [f"{call[0]:25} {told[0]}", *(f"{'':26}{line}" for line in told[1:])]
     return [*call, *(f"{'':26}{line}" for line in told)]

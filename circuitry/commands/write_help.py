@@ -1,8 +1,8 @@
 """Write the help pages again after a change of options: ``python -m circuitry.commands.write_help``.
 
 A page has what tyro reads from a class of settings, in groups by the class that declares an option, and what the
-annotations ask for. A class of settings may also say which options do not go together (`NOT_BOTH`), of which one is
-needed (`ONE_OF`), and which need others (`NEEDS`).
+annotations ask for. A class of settings may also say which options exclude each other (`NOT_BOTH`), which need others
+(`NEEDS`), and that one of some is needed (`ONE_OF`).
 """
 
 import argparse

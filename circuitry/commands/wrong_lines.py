@@ -9,9 +9,9 @@ from circuitry.commands.help_pages import HelpPage, Option
 from circuitry.runs.errors import InputError
 from circuitry.runs.settings_file import words_of
 
-NUMBERS = {"INT": (int, "a whole number"), "FLOAT": (float, "a number")}
+_NUMBERS = {"INT": (int, "a whole number"), "FLOAT": (float, "a number")}
 """What the help calls numbers -> how they are read, and what they are."""
-NEAR = 2
+_NEAR = 2
 """Similar names that are shown at most."""
 
 
@@ -35,7 +35,7 @@ def refuse_wrong(page: HelpPage, words: Sequence[str]) -> None:
 
 def near_words(word: str, known: Sequence[str]) -> str:
     """Return what may have been meant, as the end of a clause."""
-    near = difflib.get_close_matches(word, known, n=NEAR)
+    near = difflib.get_close_matches(word, known, n=_NEAR)
     return f", perhaps you meant {' or '.join(near)}" if near else ""
 
 
@@ -86,8 +86,8 @@ def _misfit(option: Option, value: str) -> str | None:
         choices = [str(word) for word in option.taken]
         free = option.takes.rpartition("}")[2].startswith("|")  # such as {file,stream}|PATH
         return None if free or value in choices else f"one of {', '.join(choices)}{near_words(value, choices)}"
-    if kind in NUMBERS:
-        read, what = NUMBERS[kind]
+    if kind in _NUMBERS:
+        read, what = _NUMBERS[kind]
         try:
             number = read(value)
         except ValueError:

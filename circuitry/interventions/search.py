@@ -53,7 +53,12 @@ MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
 Selectivity = Annotated[
     float,
-    between(f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]", ABOVE_ZERO, MOST_SELECTIVE, "0.8"),
+    between(
+        f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]",
+        ABOVE_ZERO,
+        MOST_SELECTIVE,
+        "write 0.8 for 80 %",
+    ),
 ]
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""

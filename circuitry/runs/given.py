@@ -7,7 +7,6 @@
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,7 +20,7 @@ from circuitry.runs.errors import InputError, shown
 from circuitry.runs.path_refusals import refuse_path
 
 Made = TypeVar("Made", bound=Callable[..., Any])
-ABOVE_ZERO, _LARGEST = math.nextafter(0, 1), math.nextafter(math.inf, 0)
+ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)
 
 
 class Condition(NamedTuple):
@@ -59,15 +58,14 @@ def one_of(*choices: str) -> Condition:
     return Condition(wanted, lambda word: None if word in choices else shown(word), "choose one", choices)
 
 
-def between(wanted: str, least: int | float, most: int | float, example: str) -> Condition:
+def between(wanted: str, least: int | float, most: int | float, how: str) -> Condition:
     """Return the condition of being a number from ``least`` to ``most``, in words."""
-    how = f"give one such as {example}"
     return Condition(wanted, lambda x: None if least <= x <= most else shown(x), how, (least, most))
 
 
 def at_least(least: int) -> Condition:
     """Return the condition of being no smaller."""
-    return between(f"a whole number of at least {least}", least, _LARGEST, str(max(3, least)))
+    return between(f"a whole number of at least {least}", least, _LARGEST, f"give one such as {max(3, least)}")
 
 
 DISTINCT = Condition("distinct values", _repeated, "give each once")
@@ -75,14 +73,13 @@ SOME = Condition("at least one value", lambda values: None if len(values) else "
 FINITE = Condition("finite numbers", _infinite, "find out what made them")
 
 Names = Annotated[Sequence[str], DISTINCT]
-"""Distinct names."""
 Count = Annotated[int, at_least(1)]
 Natural = Annotated[int, at_least(0)]
-Seed = Annotated[int, between("a seed in 0 .. 2^32 - 1", 0, 2**32 - 1, "0")]
-Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "0.1")]
-Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "0.1")]
-Part = Annotated[float, between("a share in [0, 1]", 0, 1, "0.1")]
-Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "0.1")]
+Seed = Annotated[int, between("a seed in 0 .. 2^32 - 1", 0, 2**32 - 1, "give one such as 0")]
+Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one such as 0.1")]
+Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")]
+Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
+Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")]
 
 
 class _MisfitError(Exception):

@@ -35,7 +35,7 @@ from circuitry.study.quickstart_model import QuickstartModel
 from circuitry.study.scoreboard import unit_overlap
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
-BASELINES = ("zero", "mean", "counterfactual")
+CONTEST_BASELINES = ("zero", "mean", "counterfactual")
 
 
 @checked
@@ -60,7 +60,7 @@ class ContestSettings(QuickstartModel):
     budgets: tuple[Annotated[str, one_of(*BUDGETS, LEARNED)], ...] = (*BUDGETS, LEARNED)
     """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
     site as the mask keeps)."""
-    baselines: tuple[Annotated[str, one_of(*BASELINES)], ...] = ("zero", "mean")
+    baselines: tuple[Annotated[str, one_of(*CONTEST_BASELINES)], ...] = ("zero", "mean")
     """What replaces other units: zero, mean (over the images that circuits are found on), counterfactual (images
     of other classes)."""
     metrics: tuple[Annotated[str, one_of(*METRICS)], ...] = ("logit", "margin")
