@@ -3,9 +3,11 @@
 import json
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
+import circuitry
 from circuitry import InputError
 from circuitry.commands import COMMANDS
 from circuitry.commands.completion import SHELLS, completion_script
@@ -79,6 +81,27 @@ def test_stored_pages_are_those_of_the_commands() -> None:
         ["--size", "--selectivity"],
         ["--checkpoint", "--pretrained"],
     ]
+
+
+TEXTS = ("README.md", "CONTRIBUTING.md", "experiments/RESULTS.md", "docs", "docs/guides", "docs/notebooks")
+    "README.md",
+    "CONTRIBUTING.md",
+    "experiments/RESULTS.md",
+    *(f"docs/{p}" for p in ("", "guides/", "notebooks/")),
+)
+
+
+def test_texts_name_options_that_there_are() -> None:
+    root = Path(circuitry.__file__).parents[1]
+    texts = [page.about for page in PAGES.values()]
+    for place in TEXTS:
+        found = [root / place] if place.endswith(".md") else sorted((root / place).glob("*.md"))
+        texts += [path.read_text(encoding="utf-8") for path in found]
+    lines = re.findall(rf"circuitry ({'|'.join(COMMANDS)}) (--[^`#\n]*)", "\n".join(texts).replace("\\\n", " "))
+    assert len(lines) > 60
+    for name, words in lines:
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]", words):
+            assert flag in PAGES[name].flags, f"circuitry {name} {words}"
 
 
 @pytest.mark.parametrize("shell", SHELLS)
