@@ -31,7 +31,7 @@ def made_page(name: str) -> HelpPage:
     groups = sorted(dict.fromkeys(one.group for one in own), key=lambda group: _place(group, settings, own))
     options = [option for group in groups for option in own if option.group == group]
     if issubclass(settings, StudySettings):
-        options.append(Option(("--study",), GENERAL, STUDY_HELP))
+        options.append(Option(("--study",), "As the study did it", STUDY_HELP))
     taken = {option.name for option in own}
     general = [_option(action, General, Any) for action in _actions(General)]
     options += [one._replace(flags=one.flags[:1], group=GENERAL) for one in general if one.name not in taken]
@@ -40,10 +40,11 @@ def made_page(name: str) -> HelpPage:
 
 
 def _place(group: str, settings: type[Any], options: Sequence[Option]) -> int:
-    """Return where a group stands: the model first, then what the command itself declares, then the others."""
-    if any(one.group == group and one.name == "--model" for one in options):
+    """Return where a group stands: the model first, then what is required or the command's own, then the others."""
+    its = [one for one in options if one.group == group]
+    if any(one.name == "--model" for one in its):
         return 0
-    return 1 if group == _words_of(settings) else 2
+    return 1 if group == _words_of(settings) or any(one.required for one in its) else 2
 
 
 def _words_of(settings: type[Any]) -> str:

@@ -84,11 +84,6 @@ def test_stored_pages_are_those_of_the_commands() -> None:
 
 
 TEXTS = ("README.md", "CONTRIBUTING.md", "experiments/RESULTS.md", "docs", "docs/guides", "docs/notebooks")
-    "README.md",
-    "CONTRIBUTING.md",
-    "experiments/RESULTS.md",
-    *(f"docs/{p}" for p in ("", "guides/", "notebooks/")),
-)
 
 
 def test_texts_name_options_that_there_are() -> None:
