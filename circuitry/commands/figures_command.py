@@ -11,6 +11,7 @@ them. Figures without committed tables are drawn by the plan of the study (circu
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -20,6 +21,7 @@ from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
 from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError
+from circuitry.runs.given import one_of
 from circuitry.study import charts as study_charts
 from circuitry.study import study_figures  # noqa: F401  registers them
 from circuitry.study.charts.cost_scatter import cost_against_quality
@@ -177,7 +179,7 @@ def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
 class Config:
     """Which figures are drawn."""
 
-    names: Positional[tuple[str, ...]] = ()
+    names: Positional[tuple[Annotated[str, one_of(*FIGURES)], ...]] = ()
     """Figures (default: all that have committed tables)."""
     tables: Path | None = None
     """Folder of the tables of the named figures (default: the committed one of each)."""

@@ -65,7 +65,7 @@ class HelpPage(NamedTuple):
     def text(self) -> str:
         """Return the page as it is printed."""
         needed = [f"{option.name} {option.takes}" for option in self.options if option.required]
-        words = [option.takes for option in self.options if not option.name.startswith("--")]
+        words = [f"[{option.name.upper()} ...]" for option in self.options if not option.name.startswith("--")]
         usage = textwrap.wrap(
             " ".join(["usage: circuitry", self.command, *words, *needed, "[OPTIONS]"]),
             width=_WIDTH,

@@ -16,28 +16,25 @@ trained for two passes, in minutes: it tests the plan, and its results mean noth
     circuitry study --miniature --out runs/miniature --do
 """
 
-import importlib
 import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import open_clip
 import pandas as pd
 import torch
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits import AttributionSettings, ExtractionSettings, count_operations, left_rule
+from circuitry.circuits import AttributionSettings, count_operations, left_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
-from circuitry.commands.command_list import COMMANDS, module_of
+from circuitry.commands.settings_page import write_settings_page
 from circuitry.data import DomainFolder
 from circuitry.data.imagenet_classes import study_held_out
 from circuitry.models.architectures import register_model
-from circuitry.representations import RepresentationSettings
-from circuitry.runs import InputError, StudySettings, whole_file
+from circuitry.runs import InputError, whole_file
 from circuitry.runs.given import Count, Natural
-from circuitry.runs.presets import study_markdown
 from circuitry.runs.workers import job_options
 from circuitry.study.mixtures import study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet, named_base_sets
@@ -50,10 +47,9 @@ from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import study_trainings
-from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
+from circuitry.training import clip_preset
 
 MAIN, PHOTOS = "imagenet-captions", "photos"
-BEGIN, END = "<!-- settings -->", "<!-- end of settings -->"
 KNOWN_BASES = (MAIN, "cc3m", "cc12m")
 SHARD_IMAGES = 10_000
 """Images of a webdataset shard, by convention; they are not counted one by one."""
@@ -94,6 +90,9 @@ MINIATURE_MIXTURES = (
 @dataclass(frozen=True)
 class Config:
     """Settings of the study."""
+
+    NOT_BOTH: ClassVar = (("data", "miniature"), ("base", "miniature"))
+    ONE_OF: ClassVar = (("data", "miniature", "settings-page"),)
 
     out: Path = Path("runs/study")
     """Folder of the results: of all steps."""
@@ -144,7 +143,7 @@ class Config:
 def main(config: Config) -> None:
     """Make the plan, check disk and GPU hours, print it or do it."""
     if config.settings_page is not None:
-        write_settings(config.settings_page)
+        write_settings_page(config.settings_page)
         return
     if config.miniature:
         config = drawn(config)
@@ -260,35 +259,6 @@ def print_plan(chosen: list[Step]) -> None:
     for kind in [*kinds, None]:
         of_kind = [step for step in chosen if kind in (step.kind, None)]
         print(f"{kind or 'in all'} ({len(of_kind)}): {in_words(sum((step.cost for step in of_kind), Cost()))}")
-
-
-def study_settings() -> dict[str, type[StudySettings]]:
-    """Return all settings with values of the study: classes of the package, and of commands."""
-    own: tuple[type[StudySettings], ...] = (
-        *(
-            AttributionSettings,
-            ExtractionSettings,
-            RepresentationSettings,
-            ClipTraining,
-            SupervisedTraining,
-            SaeTraining,
-        ),
-    )
-    found = {f"`{kind.__name__}`": kind for kind in own}
-    for name in sorted(COMMANDS):
-        kind = importlib.import_module(module_of(name)).Config
-        if issubclass(kind, StudySettings) and kind.study_values():
-            found[f"`circuitry {name}`"] = kind
-    return found
-
-
-def write_settings(page: Path) -> None:
-    """Write the table of the study's values between its two marks in the page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    table = f"{before}{BEGIN}\n{study_markdown(study_settings())}{END}{after}"
-    with whole_file(page) as temporary:
-        temporary.write_text(table, encoding="utf-8")
 
 
 def in_words(cost: Cost) -> str:

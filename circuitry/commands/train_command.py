@@ -37,6 +37,7 @@ from circuitry.study import record_run
 from circuitry.study.mixtures import read_captions, write_mixture
 from circuitry.training import ClipTraining, TrainingWork, checkpoints, clip_preset, train_clip, zero_shot_accuracy
 from circuitry.training.devices import join_nodes, node_rank
+from circuitry.training.training_settings import CLIP_PRESETS
 
 PRESET = "rn-tiny"
 TRAINING = clip_preset(PRESET)
@@ -73,8 +74,8 @@ class Config(StudySettings):
     """Work by jobs of a cluster: slurm, or local for a process on this machine (needs submitit)."""
     job_options: tuple[str, ...] = ()
     """submitit's parameters of the jobs as name=value: slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
-    preset: str = PRESET
-    """Defaults of the training's options: rn-tiny, vit-tiny, <rn50|vit-s-32|swin-t>-<imagenet-captions|cc3m|cc12m>."""
+    preset: Annotated[str, one_of(*CLIP_PRESETS)] = PRESET
+    """Defaults of the training's options: of a tiny model, or of an architecture and base set of the study."""
 
 
 def defaults(kind: type[Config]) -> type[Config]:

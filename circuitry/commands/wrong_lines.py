@@ -13,6 +13,8 @@ _NUMBERS = {"INT": (int, "a whole number"), "FLOAT": (float, "a number")}
 """What the help calls numbers -> how they are read, and what they are."""
 _NEAR = 2
 """Similar names that are shown at most."""
+_MOST_SHOWN = 12
+"""Choices that a sentence lists; more are on the page."""
 
 
 def refuse_wrong(page: HelpPage, words: Sequence[str]) -> None:
@@ -73,19 +75,20 @@ def _refuse_values(page: HelpPage, option: Option, values: Sequence[str]) -> Non
             f"Expected {what} after {option.name} ({option.takes}), but "
             f"{' '.join(values) or 'none'} was given: see {page.see}."
         )
+    place = f"after {option.name}" if option.name.startswith("--") else f"as {option.name}"
     for value in values:
         wanted = None if value == "None" and option.none else _misfit(option, value)
         if wanted is not None:
-            raise InputError(f"Expected {wanted} after {option.name}, but {value!r} was given: see {page.see}.")
+            near = near_words(value, [word for word in option.taken if isinstance(word, str)])
+            raise InputError(f"Expected {wanted} {place}, but {value!r} was given{near}: see {page.see}.")
 
 
 def _misfit(option: Option, value: str) -> str | None:
     """Return what was expected in place of a value, None if it fits."""
     kind = option.takes.strip("[].").split(" ")[0]
     if option.taken and isinstance(option.taken[0], str):
-        choices = [str(word) for word in option.taken]
-        free = option.takes.rpartition("}")[2].startswith("|")  # such as {file,stream}|PATH
-        return None if free or value in choices else f"one of {', '.join(choices)}{near_words(value, choices)}"
+        known = f"one of {', '.join(option.taken)}" if len(option.taken) <= _MOST_SHOWN else "one of the known names"
+        return None if value in option.taken else known
     if kind in _NUMBERS:
         read, what = _NUMBERS[kind]
         try:

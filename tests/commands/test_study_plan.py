@@ -15,7 +15,7 @@ import torch
 from circuitry import Encoder, InputError, class_logit
 from circuitry.circuits import AttributionSettings, count_operations
 from circuitry.circuits.circuit_settings import STUDY_RULE
-from circuitry.commands import COMMANDS, dispatch, run_command
+from circuitry.commands import COMMANDS, dispatch, run_command, settings_page
 from circuitry.models.architectures import register_model
 from circuitry.runs import StudySettings, run_script
 from circuitry.runs.presets import study_markdown
@@ -51,13 +51,15 @@ def steps(study: ModuleType, miniature: Any) -> list[Step]:
 
 def test_the_page_says_what_the_study_sets(study: ModuleType) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    committed = page.split(study.BEGIN + "\n")[1].split(study.END)[0]
-    assert committed == study_markdown(study.study_settings()), "circuitry study --settings-page docs/study.md"
+    committed = page.split(settings_page.BEGIN + "\n")[1].split(settings_page.END)[0]
+    assert committed == study_markdown(settings_page.study_settings()), "circuitry study --settings-page docs/study.md"
     assert "| `circuitry train-sae` | training: resample_every | 1000 | 0 |" in committed
 
 
 def test_every_command_of_the_study_has_a_preset(study: ModuleType) -> None:
-    with_preset = {name.strip("`").removeprefix("circuitry ") for name in study.study_settings()} & COMMANDS.keys()
+    with_preset = {
+        name.strip("`").removeprefix("circuitry ") for name in settings_page.study_settings()
+    } & COMMANDS.keys()
     assert with_preset == COMMANDS.keys() - WITHOUT_COUNTERPART
 
 
@@ -69,7 +71,7 @@ def test_every_class_of_settings_with_a_preset_is_on_the_page(study: ModuleType)
         kind for kind in below(StudySettings)
         if kind.__module__.startswith("circuitry.") and vars(kind).get("STUDY") and not kind.__name__.startswith("_")
     } - {StudySettings}  # fmt: skip
-    shown = set(study.study_settings().values())
+    shown = set(settings_page.study_settings().values())
     assert own <= shown
 
 

@@ -87,6 +87,8 @@ BY_THE_PAGE: list[tuple[str, list[str]]] = [
     ("separation --map tsne", ["tsne", "umap"]),
     ("mixtures --data {data} --setting cg", ["'cg'", "cg-low"]),
     ("features-over-settings --features x --group seen", ["seen", "held-out"]),
+    ("train --out {out} --data {data} --preset rn50-cc3n", ["rn50-cc3n", "rn50-cc3m"]),
+    ("figures accuracie", ["accuracie", "accuracy"]),
     # what is needed, and what contradicts
     ("compare --model rn-tiny --data {data}", ["--out"]),
     ("find --data {data} --class fish", ["--model"]),
@@ -100,14 +102,14 @@ BY_THE_PAGE: list[tuple[str, list[str]]] = [
     (f"compare {MODEL} --pretrained openai --out {{out}}", ["--checkpoint", "--pretrained"]),
     ("scoreboard --sites layer4 --no-body", ["--sites", "--body"]),
     ("features --autoencoder {tiny} --more-tables {tiny}", ["--autoencoder", "--more-tables"]),
+    ("study --plan", ["--data", "--miniature"]),
+    ("study --miniature --base cc12m=x", ["--base", "--miniature"]),
     # a file of settings
     (f"find {MODEL} --class fish --domain real --config {{missing}}", ["--config", "{missing}"]),
     (f"find {MODEL} --class fish --domain real --config {{tiny}}", ["--config", "{tiny}"]),
     (f"find {MODEL} --class fish --domain real --config {{settings}}", ["--sice", "--size"]),
 ]
 BEFORE_THE_WORK: list[tuple[str, list[str]]] = [
-    ("train --out {out} --data {data} --preset rn51", ["rn51"]),
-    ("figures accuracie", ["accuracie", "accuracy"]),
     ("figures accuracy --tables {missing}", ["accuracy", "{missing}"]),
     (f"find {MODEL} --class fish --domain real --device cuda", ["cuda"]),
     (f"find {MODEL} --class fish --domain real --device gpu", ["gpu"]),
@@ -131,8 +133,6 @@ BEFORE_THE_WORK: list[tuple[str, list[str]]] = [
     ("check --circuits {missing} --checkpoint {tiny} --data {data}", ["{missing}", "circuitry compare"]),
     ("explore --run {missing}", ["{missing}"]),
     ("generalization --runs {missing} --data {data}", ["{missing}"]),
-    ("study --plan", ["--data", "--miniature"]),
-    ("study --miniature --base cc12m=x", ["--base"]),
 ]
 LINES = [*((line, words, True) for line, words in BY_THE_PAGE), *((*one, False) for one in BEFORE_THE_WORK)]
 
