@@ -4,6 +4,7 @@ A script imports this module first, before torch: OpenMP reads the variables tha
 and timm does not find wandb, which nobody uses, and which leaves folders behind in a process that is killed.
 """
 
+import io
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import sys
 import warnings
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
@@ -91,7 +92,7 @@ def run_script(
                 print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in values)}")
         config_type = config_type if defaults is None else defaults(config_type)
         with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
-            config = _fitting(tyro.cli(config_type, description=description, args=arguments))
+            config = _fitting(_parsed(config_type, description, arguments))
             outcome = main(config)
             write_settings(config, command())
         _tell(outcome, general)
@@ -130,6 +131,22 @@ def _general_options(config_type: type[Any], arguments: Sequence[str]) -> tuple[
         os.environ[QUIET] = "1"
         logging.getLogger().setLevel(logging.ERROR)
     return general, [*(words_of(general.config) if general.config is not None else ()), *left]
+
+
+def _parsed(config_type: type[Config], description: str | None, arguments: Sequence[str]) -> Config:
+    """Return the settings that tyro reads; an `InputError` of a class of settings stays one, without tyro's box."""
+    shown = io.StringIO()
+    try:
+        with redirect_stderr(shown):
+            return tyro.cli(config_type, description=description, args=arguments)
+    except SystemExit as ended:
+        error: BaseException | None = ended
+        while error is not None and not isinstance(error, InputError):
+            error = error.__context__
+        if error is not None:
+            raise error from None
+        print(shown.getvalue(), file=sys.stderr, end="")
+        raise
 
 
 def _fitting(config: Config) -> Config:
