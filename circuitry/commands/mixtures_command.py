@@ -37,7 +37,7 @@ from circuitry.data.imagenet_classes import class_key, study_held_out
 from circuitry.data.names import chosen_names
 from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError, StudySettings
-from circuitry.runs.given import Count, Seed, Share
+from circuitry.runs.given import Count, Part, Seed
 from circuitry.study.charts import mixture_bars
 from circuitry.study.mixtures import (
     MixtureSettings,
@@ -83,7 +83,7 @@ class Config(StudySettings):
     """Held-out classes: of the test domain (default: those of the study's 15 that the data has)."""
     natural_domain: str = "real"
     """Domain of photographs."""
-    held_out_share: Share | None = None
+    held_out_share: Part | None = None
     """Class interpolation: share of the held-out classes' images that the test domain keeps."""
     other_domains: tuple[str, ...] | None = None
     """Domain or class interpolation: domains beside the natural and the test domain."""

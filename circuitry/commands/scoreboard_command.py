@@ -38,6 +38,7 @@ from circuitry.interventions import FaithfulnessCurve
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.runs import JobFolder, Work, WorkSettings, versions
+from circuitry.runs.given import checked
 from circuitry.study import (
     Judged,
     planted_attention,
@@ -54,6 +55,7 @@ TARGETS = (0.5, 0.8)
 """The smallest size that reaches this selectivity is sought."""
 
 
+@checked
 @dataclass(frozen=True)
 class Config(ContestSettings, WorkSettings):
     """Where the scoreboard goes."""

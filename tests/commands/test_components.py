@@ -97,7 +97,7 @@ def test_methods_are_judged_by_their_edges(study: Path, monkeypatch: pytest.Monk
             checkpoint=study / "weights.pt",
             data=study / "images",
             n_images=2,
-            n_judged=1,
+            n_classes=1,
             sizes=(0.3, 1.0),
             steps=2,
             random_draws=1,

@@ -73,7 +73,7 @@ def test_mixtures_that_cannot_be_made_are_named(
     module: ModuleType, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = sum(path.startswith(("real/", "sketch/")) for path in naive_lists(root))
-    module.main(module.Config(root, tmp_path, test_domain="sketch", all=True, size=both + 1, captions="by-image"))
+    module.main(module.Config(root, tmp_path, test_domain="sketch", all=True, n_images=both + 1, captions="by-image"))
     assert f"left out upper-low-sketch: Subsampling to {both + 1} images needs as many, but there are {both}" in (
         capsys.readouterr().out
     )
@@ -323,7 +323,7 @@ def test_captions_of_a_table_with_aligned_ones(module: ModuleType, root: Path, t
         ({"all": True, "natural_domain": "ink", "captions": "by-image"}, "[Nn]one"),
         ({"test_domain": "sketch", "held_out": ("dog",)}, "'dog'.*aircraft_carrier"),
         ({"all": True, "held_out": ("aircraft",)}, "'aircraft'.*aircraft_carrier"),
-        ({"test_domain": "sketch", "size": 9000}, " 9000 "),
+        ({"test_domain": "sketch", "n_images": 9000}, " 9000 "),
     ],
 )
 def test_what_the_command_line_lacks(
