@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "transfer": ("check", "--transfer", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
                  "--n-others", "2", "--out", "{out}"),
     "representations": ("represent", *SUBJECT, "--parts", "2", "--n-images", "4", "--permutations", "20",
-                        "--held-out-sets", "2", "--out", "{out}"),
+                        "--folds", "2", "--out", "{out}"),
     "features": ("features", *SUBJECT, "--training.steps", "300", "--parts", "2", "--out", "{out}"),
     "autoencoder": ("train-sae", *SUBJECT, "--steps", "1500", "--resample-every", "100", "--batch-size", "16",
                     "--out", "{out}"),
