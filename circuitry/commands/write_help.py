@@ -5,7 +5,6 @@ annotations ask for. A class of settings may also say which options exclude each
 (`NEEDS`), and that one of some is needed (`ONE_OF`).
 """
 
-import argparse
 import importlib
 import re
 import warnings
@@ -52,7 +51,8 @@ def _words_of(settings: type[Any]) -> str:
     return re.split(r"[.:;]", str(settings.__doc__))[0]
 
 
-def _actions(settings: type[Any]) -> Iterator[argparse.Action]:
+def _actions(settings: type[Any]) -> Iterator[Any]:
+    """Yield what tyro makes of settings: its own copies of argparse's actions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         parser = tyro.extras.get_parser(settings)
@@ -75,7 +75,7 @@ def _default(field: "Field[Any]") -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _option(action: argparse.Action, owner: type[Any], hint: Any) -> Option:
+def _option(action: Any, owner: type[Any], hint: Any) -> Option:
     takes = str(action.metavar or "").replace("{None}|", "").replace("{None,", "{")
     several = re.fullmatch(r"\{((?:\w+ )+\w+)\}", takes)  # such as {STR STR STR}
     takes = re.sub(r"\{?\[(\S+) \[\S+ \.\.\.\]\]\}?", r"[\1 ...]", takes[1:-1] if takes.startswith("[[") else takes)
