@@ -120,6 +120,8 @@ _RULES = {
     "gauss-legendre": gauss_legendre_rule,
     "gauss-radau": gauss_radau_rule,
 }
+RULE_WORDS = "{" + ",".join(_RULES) + "}-N"
+"""How the rules are written, as help pages show it."""
 
 
 @checked

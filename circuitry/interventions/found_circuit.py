@@ -64,12 +64,14 @@ class FoundCircuit:
         return tables[tables["n_units"] == n_units].assign(method=self.method).reset_index(drop=True)
 
     @checked
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write graph, curve and note into a folder."""
-        self.graph.save(Path(folder) / _GRAPH)
-        self.curve.save(Path(folder) / _CURVE)
-        with whole_file(Path(folder) / _NOTE) as temporary:
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write graph, curve and note into a folder; return the files."""
+        graph, curve, note = (Path(folder) / name for name in (_GRAPH, _CURVE, _NOTE))
+        self.graph.save(graph)
+        self.curve.save(curve)
+        with whole_file(note) as temporary:
             temporary.write_text(json.dumps({"note": self.note}), encoding="utf-8")
+        return graph, curve, note
 
     @classmethod
     @checked

@@ -47,15 +47,16 @@ from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Condition, Share, checked
+from circuitry.runs.given import ABOVE_ZERO, SOME, Share, between, checked
 
 MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
 Selectivity = Annotated[
     float,
-    Condition(
+    between(
         f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]",
-        lambda target: None if 0 < target <= MOST_SELECTIVE else str(target),
+        ABOVE_ZERO,
+        MOST_SELECTIVE,
         "write 0.8 for 80 %",
     ),
 ]
