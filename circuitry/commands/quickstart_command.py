@@ -114,8 +114,8 @@ class Config:
     """Settings of the quickstart."""
 
     out: Path | None = None
-    """Folder of everything that is made; a second run reuses it (default: runs/quickstart, with -vit-tiny, -fast and
-    -trained after it where these are asked for)."""
+    """Folder of the results: all that is made; a second run reuses it (default: runs/quickstart, with -vit-tiny, -fast
+    and -trained after it where these are asked for)."""
     train: bool = False
     """Train the model, in place of the weights that come with the package: it takes two minutes more, and another
     processor gives other numbers."""
@@ -124,9 +124,9 @@ class Config:
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     test_domain: str = "quickdraw"
-    """Domain from which classes are held out in training."""
+    """Test domain: classes are held out of it in training."""
     held_out: tuple[str, ...] = TOY_CLASSES[1::4]
-    """Classes held out of the test domain."""
+    """Held-out classes: of the test domain."""
     n_train: int = 30
     """Drawn training images per class and style; all of the mixture is used, nothing is subsampled."""
     n_test: int = 20
@@ -136,21 +136,21 @@ class Config:
     n_causal: int = 4
     """Test images per class and style, other ones, that circuits are tested on."""
     n_causal_others: int = 4
-    """Images of other classes that a circuit should not take for its own."""
+    """Images of other classes: a circuit should not take them for its own."""
     model: Literal["rn-tiny", "vit-tiny"] = "rn-tiny"
     """The model: a ResNet or a transformer."""
     units: UnitKind | None = None
     """What circuits are made of (default: channels of the ResNet, attention heads and MLP neurons of the transformer,
     whose channels are the dimensions of its residual stream)."""
     epochs: int | None = None
-    """Passes over the training images (default: 16, of the transformer 40)."""
+    """Passes over the images (default: 16, of the transformer 40)."""
     robustness: int = VARIED_CLASSES // 2
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none."""
     processes: int | None = None
     """Processes that find and test the circuits, with one thread each (default: one a core, at most 8)."""
     seed: int = 0
-    """Seed of drawings, training and choices."""
+    """Seed of all random choices: drawings, training, images."""
 
     def __post_init__(self) -> None:
         chosen_names("class", self.held_out, TOY_CLASSES)

@@ -20,6 +20,7 @@ from circuitry.runs.errors import InputError, shown
 from circuitry.runs.path_refusals import refuse_path
 
 Made = TypeVar("Made", bound=Callable[..., Any])
+ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)
 
 
 class Condition(NamedTuple):
@@ -31,10 +32,8 @@ class Condition(NamedTuple):
     """From a value of the type to what is wrong with it, None for nothing."""
     how: str
     """What to do."""
-
-
-def _unless(holds: Callable[[Any], bool]) -> Callable[[Any], str | None]:
-    return lambda value: None if holds(value) else shown(value)
+    taken: tuple[str | int | float, ...] = ()
+    """The words, or the smallest and the largest number, that are taken: where that is all that is asked for."""
 
 
 def _repeated(values: Sequence[Any]) -> str | None:
@@ -55,16 +54,18 @@ def _infinite(array: Any) -> str | None:
 
 def one_of(*choices: str) -> Condition:
     """Return the condition of being one of some words."""
-    return Condition(f"one of {', '.join(map(repr, choices))}", _unless(lambda value: value in choices), "choose one")
+    wanted = f"one of {', '.join(map(repr, choices))}"
+    return Condition(wanted, lambda word: None if word in choices else shown(word), "choose one", choices)
 
 
-def _number(wanted: str, holds: Callable[[Any], bool], example: str) -> Condition:
-    return Condition(wanted, _unless(holds), f"give one such as {example}")
+def between(wanted: str, least: int | float, most: int | float, how: str) -> Condition:
+    """Return the condition of being a number from ``least`` to ``most``, in words."""
+    return Condition(wanted, lambda x: None if least <= x <= most else shown(x), how, (least, most))
 
 
 def at_least(least: int) -> Condition:
     """Return the condition of being no smaller."""
-    return _number(f"a whole number of at least {least}", lambda n: n >= least, str(max(3, least)))
+    return between(f"a whole number of at least {least}", least, _LARGEST, f"give one such as {max(3, least)}")
 
 
 DISTINCT = Condition("distinct values", _repeated, "give each once")
@@ -72,14 +73,13 @@ SOME = Condition("at least one value", lambda values: None if len(values) else "
 FINITE = Condition("finite numbers", _infinite, "find out what made them")
 
 Names = Annotated[Sequence[str], DISTINCT]
-"""Distinct names."""
 Count = Annotated[int, at_least(1)]
 Natural = Annotated[int, at_least(0)]
-Seed = Annotated[int, _number("a seed in 0 .. 2^32 - 1", lambda n: 0 <= n < 2**32, "0")]
-Share = Annotated[float, _number("a share in (0, 1]", lambda x: 0 < x <= 1, "0.1")]
-Amount = Annotated[float, _number("a finite number of at least 0", lambda x: 0 <= x < float("inf"), "0.1")]
-Part = Annotated[float, _number("a share in [0, 1]", lambda x: 0 <= x <= 1, "0.1")]
-Positive = Annotated[float, _number("a positive number", lambda x: 0 < x < float("inf"), "0.1")]
+Seed = Annotated[int, between("a seed in 0 .. 2^32 - 1", 0, 2**32 - 1, "give one such as 0")]
+Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one such as 0.1")]
+Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")]
+Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
+Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")]
 
 
 class _MisfitError(Exception):
