@@ -89,6 +89,25 @@ class _MisfitError(Exception):
         self.wanted, self.name, self.given, self.how, self.inner = wanted, name, given, how, inner
 
 
+class _MistypedError(_MisfitError):
+    """A value is not of the type that its annotation names; most are never told, as another alternative fits."""
+
+    def __init__(self, value: Any, hint: Any, name: str) -> None:
+        self.value, self.hint, self.name, self.inner = value, hint, name, False
+
+    @property
+    def wanted(self) -> str:  # type: ignore[override]
+        return _words(self.hint, self.name)
+
+    @property
+    def given(self) -> str:  # type: ignore[override]
+        return shown(self.value)
+
+    @property
+    def how(self) -> str:  # type: ignore[override]
+        return _how(self.value, self.hint, self.name)
+
+
 DOOR = "checks_its_arguments"
 """Attribute of functions that check what they are given."""
 
@@ -149,8 +168,23 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
         ) from None
 
 
+def _fits_plainly(value: Any, hint: Any) -> bool:
+    """Whether a value is just of the type that an annotation names, which most are."""
+    if type(value) is not hint:
+        return False
+    return "\0" not in value if hint is str else abs(value) < 2**63 if hint is int else True
+
+
+@functools.lru_cache(1024)
+def _opened(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the type that an annotation names, and what its brackets hold."""
+    return get_origin(hint) or hint, get_args(hint)
+
+
 def _fitting(value: Any, hint: Any, name: str) -> Any:
-    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if _fits_plainly(value, hint):
+        return value
+    kind, inner = _opened(hint)
     if kind is Annotated:
         value = _fitting(value, inner[0], name)
         for condition in inner[1:]:
@@ -170,7 +204,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if not _is(value, kind) or (
         _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, get_origin(inner[0]) or inner[0])
     ):
-        raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
+        raise _MistypedError(value, hint, name)
     if kind is int and abs(value) >= 2**63:
         raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one", inner=True)
     value = _with_inner(value, kind, inner, name)
@@ -220,10 +254,13 @@ def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any
     What is read when it is asked for stays unread.
     """
     if isinstance(value, Mapping) and len(inner) == 2:
-        keys = [_fitting_one(key, inner[0], f"key of {name}") for key in value]
+        keys = [key if _fits_plainly(key, inner[0]) else _fitting_one(key, inner[0], f"key of {name}") for key in value]
         if not isinstance(value, dict | MappingProxyType):
             return value
-        items = [_fitting_one(value[key], inner[1], f"{name}[{key!r}]") for key in value]
+        items = [
+            one if _fits_plainly(one, inner[1]) else _fitting_one(one, inner[1], f"{name}[{key!r}]")
+            for key, one in value.items()
+        ]
         same = all(new is old for new, old in zip([*keys, *items], [*value, *value.values()], strict=True))
         return value if same else dict(zip(keys, items, strict=True))
     if _is_held(value) and _is_list(kind) and inner:
@@ -231,7 +268,7 @@ def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
         pairs = list(zip(value, hints, strict=True))
-        if all(type(item) is hint and hint not in (int, str) for item, hint in pairs):
+        if all(_fits_plainly(item, hint) for item, hint in pairs):
             return value  # quickly, as there may be a million images
         meant = [_fitting_one(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(pairs)]
         if type(value) in (list, tuple) and any(new is not old for new, (old, _) in zip(meant, pairs, strict=True)):
