@@ -20,7 +20,6 @@ refuted here by a domain whose circuits are significantly less similar than quic
 
 import importlib
 import time
-from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +49,11 @@ def main(config: Config) -> "Written":
         root = write_toy(config.folder / "toy", config.drawing, workers=None if config.train else 1)
         say(f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}")
         checkpoint = pool.submit(do, "train", config, root).result() if config.train else None
-        shares = [
-            pool.submit(do, "find_and_test", config, checkpoint, root, worker, workers) for worker in range(workers)
-        ]
-        wait(shares)
+        given = config, checkpoint, root
+        shares = [pool.submit(do, "find_and_test", *given, worker, workers) for worker in range(workers)]
         accuracy, *_ = [share.result() for share in shares]
-        written: Written = pool.submit(do, "conclude", config, checkpoint, root, accuracy).result()
+        found = [pool.submit(do, step, *given) for step in ("explore", "check_all")]
+        written: Written = pool.submit(do, "conclude", *given, accuracy, *(one.result() for one in found)).result()
     print(f"{time.perf_counter() - started:.0f} s in all")
     return written
 

@@ -4,6 +4,7 @@ A request to end (SIGTERM) interrupts a process as Ctrl-C does: it tidies up, it
 it started end, too. When it is killed, they notice, and end.
 """
 
+import gc
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -130,6 +131,7 @@ def _ending(task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _begin(prepare: Callable[[], object] | None, to_stderr: bool) -> None:
     """Prepare this process of a pool; it does not outlive its parent, which alone takes the user's Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # what is loaded stays: looking for garbage in it takes long, and copies what a fork shares
     if to_stderr:  # as its parent, whose standard output is for a result alone
         sys.stdout = sys.stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()

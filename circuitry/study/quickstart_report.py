@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry.circuits.across_domains import COMPARED, compare_domains
+from circuitry.circuits.across_domains import COMPARED
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability
-from circuitry.explorer.export import export_explorer
+from circuitry.data.domains import DomainFolder
 from circuitry.interventions.attribution_check import AttributionCheck
-from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.listings import listings_of
@@ -39,37 +40,44 @@ SMALL_TABLES = (
 """Tables that are small enough to be committed."""
 FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
-SHOWN = ("fish", "real")
+CHECKED = ("fish", "real")
 """Class and style whose scores are set beside exact patching, and whose pixels are shown."""
 
 
 class Checked(NamedTuple):
     """What the causal checks found."""
 
-    curves: list[FaithfulnessCurve]
     transfer: pd.DataFrame
     attribution: AttributionCheck
     shown: np.ndarray
     maps: dict[str, np.ndarray]
+    stability: OrderStability
+
+
+class Explored(NamedTuple):
+    """What the explorer was written of."""
+
+    comparisons: dict[str, Comparison]
+    curves: list[FaithfulnessCurve]
+    page: str
+    """Where it is, and how large."""
 
 
 def write_report(
     config: QuickstartSettings,
-    checks: CausalChecks,
+    subject: tuple[str, GraphFolder, DomainFolder],
     accuracy: pd.DataFrame,
+    explored: Explored,
     checked: Checked,
-    stability: OrderStability,
 ) -> Written:
-    """Compare the circuits, write tables, figures and the report, and say where they are."""
-    clip, images, graphs = checks.clip, checks.images, checks.graphs
+    """Write tables, figures and the report of a model's circuits, and say where they are."""
+    (model, graphs, images), (comparisons, curves, page) = subject, explored
     held_out = [name for name in images.classes if name in config.held_out]
-    seen = [name for name in images.classes if name not in held_out]
 
     def add_answers(report: Report, marks: Mapping[str, Mark]) -> None:
         add_accuracy(report, accuracy, marks, test_domain=config.test_domain)
-        add_faithfulness(report, checked.curves, marks)
+        add_faithfulness(report, curves, marks)
 
-    comparisons = compare_domains(graphs, {"held-out": held_out, "seen": seen})
     report = comparison_report(
         "Are the circuits of a small CLIP shared between styles?",
         f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
@@ -83,27 +91,26 @@ def write_report(
         (held_out[0], "real", config.test_domain),
         after_images=add_answers,
     )
-    report.summary([*faithfulness_findings(checked.curves, []), *circuit_findings(comparisons, stability.table)])
-    add_order_stability(report, stability)
+    report.summary([*faithfulness_findings(curves, []), *circuit_findings(comparisons, checked.stability.table)])
+    add_order_stability(report, checked.stability)
     marks = domain_marks(images.domains)
     sites = comparisons["node_overlap"].sites
     add_transfer(report, checked.transfer, comparisons["edge_jaccard"].matrix(), marks, sites)
-    add_attribution_check(report, checked.attribution, sites, " in ".join(SHOWN))
-    names = [f"{SHOWN[1]} {i + 1}" for i in range(len(checked.shown))]
-    add_pixels(report, checked.shown, checked.maps, names, SHOWN[0])
+    add_attribution_check(report, checked.attribution, sites, " in ".join(CHECKED))
+    names = [f"{CHECKED[1]} {i + 1}" for i in range(len(checked.shown))]
+    add_pixels(report, checked.shown, checked.maps, names, CHECKED[0])
     tables = {name: table for comparison in comparisons.values() for name, table in comparison.tables().items()} | {
         "accuracy": accuracy,
-        "order_stability": stability.table,
-        "faithfulness": curves_by_domain(checked.curves),
-        "selectivity": curves_by_domain(checked.curves, "selectivity"),
+        "order_stability": checked.stability.table,
+        "faithfulness": curves_by_domain(curves),
+        "selectivity": curves_by_domain(curves, "selectivity"),
         "transfer": checked.transfer,
         "attribution_against_patching": checked.attribution.points,
     }
-    provenance = {"model": clip.name, **graphs.settings, **graphs.manifest["versions"]}
+    provenance = {"model": model, **graphs.settings, **graphs.manifest["versions"]}
     small = [name for name in SMALL_TABLES if name in tables]  # ceilings take two images of a class and style
     looked_at = listings_of(images, config.n_circuit, config.seed)
-    curves = checked.curves
-    print(export_explorer(graphs, config.folder / "explorer", comparisons=comparisons, curves=curves))
+    print(page)
     in_parts = config.n_circuit > 1
     matrix = comparisons["edge_jaccard"].matrix(normalise=in_parts).to_string(float_format="{:.2f}".format)
     print(f"edges that two styles share{', as a share of the ceiling' if in_parts else ''}:\n{matrix}")

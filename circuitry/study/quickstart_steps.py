@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph_folder import GraphFolder
@@ -15,6 +16,7 @@ from circuitry.circuits.quadrature import parse_rule
 from circuitry.comparison.order_stability import Varied
 from circuitry.data.domains import DomainFolder
 from circuitry.data.names import in_a_sentence
+from circuitry.explorer.export import export_explorer
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.check_images import CheckSettings
 from circuitry.interventions.circuit_checks import CausalChecks
@@ -29,7 +31,7 @@ from circuitry.runs.workers import Rank, Work
 from circuitry.study.generalization import accuracy_kinds
 from circuitry.study.mixtures.mixture_files import read_captions, write_mixture
 from circuitry.study.mixtures.selection import MixtureSettings, admitted
-from circuitry.study.quickstart_report import SHOWN, Checked, write_report
+from circuitry.study.quickstart_report import CHECKED, Checked, Explored, write_report
 from circuitry.study.quickstart_settings import QuickstartSettings
 from circuitry.study.study_run import record_run
 from circuitry.study.toy.drawing import TOY_CLASSES
@@ -38,10 +40,13 @@ from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
-RULES = {"rn-tiny": ("midpoint-5", "gauss-radau-3"), "vit-tiny": ("gauss-radau-3", "midpoint-3")}
+RULES_OF_SHIPPED = {"rn-tiny": ("midpoint-5", "gauss-radau-3"), "vit-tiny": ("gauss-radau-3", "midpoint-3")}
 """Rules of nodes and edges for the models that come with the package, as `cheapest_rule` finds them."""
 FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickdraw", "real")
 UNITS = {"rn-tiny": "channels", "vit-tiny": "components"}
+
+DONE = Work(progress=False)
+"""For what is read after the work."""
 
 
 def train(config: QuickstartSettings, root: Path) -> Path:
@@ -84,7 +89,9 @@ def find_and_test(
     graphs, _ = find_circuits(config, clip, images, work)
     if worker == 0:
         step("5/6 causal checks: do the circuits recover the answer?")
-    test_circuits(config, checks_of(config, clip, images, graphs), work)
+    checks = checks_of(config, clip, images, graphs)
+    curves_of(config, checks, work)
+    transfer_of(config, checks, work)
     return accuracy
 
 
@@ -94,7 +101,7 @@ def find_circuits(
     """Find the circuits, and some of them with other settings, too."""
     rules: dict[str, Any] = {}
     if not config.train:
-        rule, edge_rule = map(parse_rule, RULES[config.model])
+        rule, edge_rule = map(parse_rule, RULES_OF_SHIPPED[config.model])
         rules = {"rule": rule, "edge_rule": edge_rule}
     settings = ExtractionSettings(n_images=config.n_circuit, seed=config.seed, **rules)
     extraction = Extraction(clip, images, config.folder / "circuits", settings)
@@ -108,27 +115,53 @@ def checks_of(config: QuickstartSettings, clip: Clip, images: DomainFolder, grap
     return CausalChecks(clip, images, graphs, settings)
 
 
-def test_circuits(
-    config: QuickstartSettings, checks: CausalChecks, work: Work
-) -> tuple[list[FaithfulnessCurve], pd.DataFrame]:
-    """Test the circuits on images that they were not found on."""
-    curves = checks.extract_faithfulness(
-        config.folder / "faithfulness", rankings=("absolute",), random_draws=2, work=work
-    )
-    transfer = checks.extract_transfer(config.folder / "transfer", one_site=True, exchange=False, work=work)
-    return curves, transfer["transfer"]
+def curves_of(config: QuickstartSettings, checks: CausalChecks, work: Work) -> list[FaithfulnessCurve]:
+    """Test each circuit on images that it was not found on."""
+    out = config.folder / "faithfulness"
+    return checks.extract_faithfulness(out, rankings=("absolute",), random_draws=2, work=work)
 
 
-def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, accuracy: pd.DataFrame) -> Written:
-    """Compare the circuits that were found, and write the report."""
+def transfer_of(config: QuickstartSettings, checks: CausalChecks, work: Work) -> pd.DataFrame:
+    """Test the circuits in other domains, too, on images that they were not found on."""
+    return checks.extract_transfer(config.folder / "transfer", one_site=True, exchange=False, work=work)["transfer"]
+
+
+def check_all(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Checked:
+    """Return the tests of all circuits, those of one attribution, and of the order of the domains."""
+    clip, images = subject(config, checkpoint, root)
+    graphs, variants = find_circuits(config, clip, images, DONE)
+    checks = checks_of(config, clip, images, graphs)
+    check = check_attribution(checks.task_found_with(CHECKED, DONE), checks.graphs[CHECKED])
+    transfer = transfer_of(config, checks, DONE)
+    return Checked(transfer, check, *checks.pixels(*CHECKED), order_stability(graphs, variants))
+
+
+def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Explored:
+    """Compare the circuits, and write the explorer."""
     step("6/6 comparison, report and explorer")
     clip, images = subject(config, checkpoint, root)
-    done = Work(progress=False)
-    graphs, variants = find_circuits(config, clip, images, done)
-    checks = checks_of(config, clip, images, graphs)
-    check = check_attribution(checks.task_found_with(SHOWN, done), checks.graphs[SHOWN])
-    checked = Checked(*test_circuits(config, checks, done), check, *checks.pixels(*SHOWN))
-    return write_report(config, checks, accuracy, checked, order_stability(graphs, variants))
+    graphs, _ = find_circuits(config, clip, images, DONE)
+    curves = curves_of(config, checks_of(config, clip, images, graphs), DONE)
+    seen = [name for name in images.classes if name not in config.held_out]
+    held_out = [name for name in images.classes if name in config.held_out]
+    comparisons = compare_domains(graphs, {"held-out": held_out, "seen": seen})
+    page = export_explorer(graphs, config.folder / "explorer", comparisons=comparisons, curves=curves)
+    return Explored(comparisons, curves, str(page))
+
+
+def conclude(
+    config: QuickstartSettings,
+    checkpoint: Path | None,
+    root: Path,
+    accuracy: pd.DataFrame,
+    explored: Explored,
+    checked: Checked,
+) -> Written:
+    """Write the report."""
+    clip, images = subject(config, checkpoint, root)
+    return write_report(
+        config, (clip.name, GraphFolder(config.folder / "circuits"), images), accuracy, explored, checked
+    )
 
 
 def step(text: str) -> None:
