@@ -7,15 +7,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, NoneType, UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import jaxtyped
 
+from circuitry.runs.annotations import fits_plainly, how_to_give, is_list_type, is_of_type, type_in_words
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.path_refusals import refuse_path
 
@@ -97,7 +97,7 @@ class _MistypedError(_MisfitError):
 
     @property
     def wanted(self) -> str:  # type: ignore[override]
-        return _words(self.hint, self.name)
+        return type_in_words(self.hint, self.name)
 
     @property
     def given(self) -> str:  # type: ignore[override]
@@ -105,7 +105,7 @@ class _MistypedError(_MisfitError):
 
     @property
     def how(self) -> str:  # type: ignore[override]
-        return _how(self.value, self.hint, self.name)
+        return how_to_give(self.value, self.hint, self.name)
 
 
 DOOR = "checks_its_arguments"
@@ -168,23 +168,10 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
         ) from None
 
 
-def _fits_plainly(value: Any, hint: Any) -> bool:
-    """Whether a value is just of the type that an annotation names, which most are."""
-    if type(value) is not hint:
-        return False
-    return "\0" not in value if hint is str else abs(value) < 2**63 if hint is int else True
-
-
-@functools.lru_cache(1024)
-def _opened(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the type that an annotation names, and what its brackets hold."""
-    return get_origin(hint) or hint, get_args(hint)
-
-
 def _fitting(value: Any, hint: Any, name: str) -> Any:
-    if _fits_plainly(value, hint):
+    if fits_plainly(value, hint):
         return value
-    kind, inner = _opened(hint)
+    kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
         value = _fitting(value, inner[0], name)
         for condition in inner[1:]:
@@ -201,8 +188,11 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         raise _MisfitError("text without null characters", name, shown(str(value)), "remove them", inner=True)
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
-    if not _is(value, kind) or (
-        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, get_origin(inner[0]) or inner[0])
+    if not is_of_type(value, kind) or (
+        is_list_type(kind)
+        and getattr(value, "ndim", 1) > 1
+        and inner
+        and not is_of_type(value, get_origin(inner[0]) or inner[0])
     ):
         raise _MistypedError(value, hint, name)
     if kind is int and abs(value) >= 2**63:
@@ -225,50 +215,27 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how)
 
 
-def _is(value: Any, kind: Any) -> bool:
-    if kind in (Any, object) or isinstance(kind, TypeVar):
-        return True
-    if kind is Callable:
-        return callable(value)
-    if kind in (int, float):
-        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if _is_list(kind) and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) == 0):
-        return False
-    try:
-        return isinstance(value, kind)
-    except TypeError:  # a protocol that cannot be checked
-        return True
-
-
-def _is_list(kind: Any) -> bool:
-    return kind in (list, tuple) or (
-        getattr(kind, "__module__", "") == "collections.abc"
-        and issubclass(kind, Iterable)
-        and not issubclass(kind, Mapping)
-    )
-
-
 def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any:
     """Return a list or a dictionary with what lies in it as its annotation means it.
 
     What is read when it is asked for stays unread.
     """
     if isinstance(value, Mapping) and len(inner) == 2:
-        keys = [key if _fits_plainly(key, inner[0]) else _fitting_one(key, inner[0], f"key of {name}") for key in value]
+        keys = [key if fits_plainly(key, inner[0]) else _fitting_one(key, inner[0], f"key of {name}") for key in value]
         if not isinstance(value, dict | MappingProxyType):
             return value
         items = [
-            one if _fits_plainly(one, inner[1]) else _fitting_one(one, inner[1], f"{name}[{key!r}]")
+            one if fits_plainly(one, inner[1]) else _fitting_one(one, inner[1], f"{name}[{key!r}]")
             for key, one in value.items()
         ]
         same = all(new is old for new, old in zip([*keys, *items], [*value, *value.values()], strict=True))
         return value if same else dict(zip(keys, items, strict=True))
-    if _is_held(value) and _is_list(kind) and inner:
+    if _is_held(value) and is_list_type(kind) and inner:
         hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
         pairs = list(zip(value, hints, strict=True))
-        if all(_fits_plainly(item, hint) for item, hint in pairs):
+        if all(fits_plainly(item, hint) for item, hint in pairs):
             return value  # quickly, as there may be a million images
         meant = [_fitting_one(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(pairs)]
         if type(value) in (list, tuple) and any(new is not old for new, (old, _) in zip(meant, pairs, strict=True)):
@@ -291,46 +258,3 @@ def _is_held(value: Any) -> bool:
     if getattr(value, "ndim", 1) != 1 or not isinstance(value, Collection):
         return False
     return not isinstance(value, Sequence) or isinstance(value, list | tuple | range)
-
-
-_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    bool: "True or False",
-    Path: "a path",
-    NoneType: "None",
-    Callable: "a function",
-}
-_HOW_TO_GET = {
-    "int": "give a whole number such as 3",
-    "float": "give a number such as 0.1",
-    "Tensor": "make it one by torch.as_tensor",
-    "ndarray": "make it one by numpy.asarray",
-}
-"""How to get objects of others; classes of this package say it in their attribute ``HOW_TO_GET``."""
-
-
-def _words(hint: Any, name: str) -> str:
-    kind = get_origin(hint) or hint
-    if _is_list(kind):
-        return f"a list of {name}"
-    if hasattr(hint, "dim_str"):  # of jaxtyping
-        return f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
-    if kind in _WORDS:
-        return _WORDS[kind]
-    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
-
-
-def _how(value: Any, hint: Any, name: str) -> str:
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if _is_list(kind):
-        if how := inner and getattr(inner[0], "HOW_TO_GET", None):
-            return how if not _is(value, inner[0]) else f"write [{name}]"
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-            return f"write list({name})"
-        text = repr(value) if isinstance(value, str | int | float) else name
-        return f"write ({text},)" if kind is tuple else f"write [{text}]"
-    if hasattr(hint, "dim_str"):
-        return "give one of this type and shape"
-    return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {_words(hint, name)}"
