@@ -84,8 +84,7 @@ def part_edge_effects(
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
-    joints = {pair: _joint(encoder, pair, kept_units) for pair in pairwise(inner)}
-    joints = {pair: one for pair, one in joints.items() if one is not None}
+    joints = {pair: one for pair in pairwise(inner) if (one := _joint(encoder, pair, kept_units)) is not None}
     sums = {
         part: {(up, down): np.zeros((len(units[down]), len(units[up]))) for up, down in pairwise(inner)}
         for part, units in kept_units.items()
@@ -189,7 +188,7 @@ def _joint(encoder: Encoder, pair: Pair, kept_units: Mapping[int, _Kept]) -> _Jo
         )
     first, last = map(encoder.position, pair)
     dims = encoder.unit_dim(pair[0]), encoder.unit_dim(pair[1])
-    stage = narrowest(encoder.stages[first:last], *units, dims[0])
+    stage = narrowest(encoder.stages[first:last], units[0], units[1], dims[0])
     return _Joint(stage, (units[0], units[1]), dims, dict(zip(kept_units, zip(*places, strict=True), strict=True)))
 
 

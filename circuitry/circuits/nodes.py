@@ -181,10 +181,10 @@ class _PartSum(NamedTuple):
     n_images: int
 
 
-def _mean_effects(sums: Sequence[_PartSum], at_same: Mapping[str, float]) -> NodeEffects:
+def _mean_effects(sums: Sequence[_PartSum], at_same: dict[str, float]) -> NodeEffects:
     """Return the means over the images of a part; ``at_same`` is the metric at a baseline that all images share."""
     count = sum(one.n_images for one in sums)
-    scores = {site: sum(one.effects[site] for one in sums) / count for site in sums[0].effects}
+    scores = {site: sum((one.effects[site] for one in sums), np.zeros(())) / count for site in sums[0].effects}
     clean = sum(one.clean for one in sums) / count
     ends = {site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends} | at_same
     complete = {site: Completeness(float(found.sum()), clean - ends[site]) for site, found in scores.items()}

@@ -28,7 +28,7 @@ from circuitry.study.quickstart_settings import QuickstartSettings
 from circuitry.study.toy.drawing import write_toy
 
 if TYPE_CHECKING:
-    from circuitry.reports import Written
+    from circuitry.reports.page import Written
 
 Config = QuickstartSettings
 STEPS = "circuitry.study.quickstart_steps"

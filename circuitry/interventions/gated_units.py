@@ -110,7 +110,7 @@ class GatedUnits:
 
         def gated(activation: Tensor, hook: Any) -> Tensor:
             if len(parents) > len(activation) // n_images:
-                activation = activation.unflatten(0, (-1, n_images))[parents].flatten(0, 1)
+                activation = rearrange(activation, "(stack b) ... -> stack b ...", b=n_images)[parents].flatten(0, 1)
             return gate_units(self.encoder, hook.name, gates, end, activation)
 
         return gated

@@ -181,7 +181,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind in (Union, UnionType):
         return _fitting_any(value, inner, name)
     if kind is Literal:
-        return _fitting(value, Annotated[str, one_of(*inner)], name)
+        return value if type(value) is str and value in inner else _fitting(value, Annotated[str, one_of(*inner)], name)
     if kind is Path and isinstance(value, str):
         value = Path(value)
     if isinstance(value, str | Path) and "\0" in str(value):
