@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from circuitry.circuits.chain_edges import edge_effects, part_edge_effects
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
@@ -88,10 +89,10 @@ def part_edges(
     """
     if edge_method(task.encoder, settings) == SQUARED:
         return part_edge_effects(task, kept_units, edge_rule(task.encoder, settings), parts)
+    images = task.images
+    assert isinstance(images, Tensor)
     members = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in kept_units}
-    return {
-        part: edges_between(task.of_some(task.images, members[part]), kept_units[part], settings) for part in kept_units
-    }
+    return {part: edges_between(task.of_some(images, members[part]), kept_units[part], settings) for part in kept_units}
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from circuitry.runs.processes import one_thread_each, usable_cores
-from circuitry.study.quickstart_settings import QuickstartSettings
+from circuitry.study.quickstart_settings import QuickstartSettings, say
 from circuitry.study.toy.drawing import write_toy
 
 if TYPE_CHECKING:
@@ -61,8 +61,3 @@ def main(config: Config) -> "Written":
 def do(step: str, *arguments: Any) -> Any:
     """Do a step of `STEPS`, in the process that this is called in."""
     return getattr(importlib.import_module(STEPS), step)(*arguments)
-
-
-def say(text: str) -> None:
-    """Say what happens now."""
-    print(f"[{text}]", flush=True)

@@ -11,8 +11,8 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability
 from circuitry.data.domains import DomainFolder
-from circuitry.interventions.attribution_check import AttributionCheck
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
+from circuitry.interventions.effects import AttributionCheck
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Report, Written, write_results

@@ -80,3 +80,8 @@ class QuickstartSettings:
         """What is drawn: the images of the training only where there is one; the test images are the same."""
         first, n_train = (0, self.n_train) if self.train else (self.n_train, 0)
         return DrawingSettings(n_train, self.n_test, seed=self.seed, first=first)
+
+
+def say(text: str) -> None:
+    """Say what happens now."""
+    print(f"[{text}]", flush=True)

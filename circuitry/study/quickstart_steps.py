@@ -32,7 +32,7 @@ from circuitry.study.generalization import accuracy_kinds
 from circuitry.study.mixtures.mixture_files import read_captions, write_mixture
 from circuitry.study.mixtures.selection import MixtureSettings, admitted
 from circuitry.study.quickstart_report import CHECKED, Checked, Explored, write_report
-from circuitry.study.quickstart_settings import QuickstartSettings
+from circuitry.study.quickstart_settings import QuickstartSettings, say
 from circuitry.study.study_run import record_run
 from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.training.clip_training import train_clip
@@ -82,13 +82,13 @@ def find_and_test(
     clip, images = subject(config, checkpoint, root)
     work, accuracy = Work(Rank(worker, workers)), None
     if worker == 0:
-        step("3/6 zero-shot accuracy")
+        say("3/6 zero-shot accuracy")
         tested = DomainFolder(root, split="test", domains=images.domains)
         accuracy = accuracy_kinds(zero_shot_accuracy(clip, tested, config.held_out))
-        step("4/6 circuits of every class in every domain, and of parts of the images")
+        say("4/6 circuits of every class in every domain, and of parts of the images")
     graphs, _ = find_circuits(config, clip, images, work)
     if worker == 0:
-        step("5/6 causal checks: do the circuits recover the answer?")
+        say("5/6 causal checks: do the circuits recover the answer?")
     checks = checks_of(config, clip, images, graphs)
     curves_of(config, checks, work)
     transfer_of(config, checks, work)
@@ -138,7 +138,7 @@ def check_all(config: QuickstartSettings, checkpoint: Path | None, root: Path) -
 
 def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Explored:
     """Compare the circuits, and write the explorer."""
-    step("6/6 comparison, report and explorer")
+    say("6/6 comparison, report and explorer")
     clip, images = subject(config, checkpoint, root)
     graphs, _ = find_circuits(config, clip, images, DONE)
     curves = curves_of(config, checks_of(config, clip, images, graphs), DONE)
@@ -162,8 +162,3 @@ def conclude(
     return write_report(
         config, (clip.name, GraphFolder(config.folder / "circuits"), images), accuracy, explored, checked
     )
-
-
-def step(text: str) -> None:
-    """Say what happens now."""
-    print(f"[{text}]", flush=True)
