@@ -35,7 +35,7 @@ STEPS = "circuitry.study.quickstart_steps"
 """The module of the steps that run a model: it takes seconds to load, meanwhile images are drawn."""
 MOST_PROCESSES = 8
 """As many as have a dozen circuits each."""
-FAST = {"n_test": 6, "n_circuit": 4, "n_causal": 2, "n_causal_others": 4, "robustness": 0, "processes": 1}
+FAST = {"n_test": 6, "n_circuit": 4, "n_causal": 2, "n_causal_others": 4, "robustness": 0}
 """Settings of ``--fast``."""
 
 
