@@ -1,6 +1,7 @@
 """The steps of the quickstart that run a model, each a task for a process of its own."""
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ RULES_OF_SHIPPED = {"rn-tiny": ("midpoint-5", "gauss-radau-3"), "vit-tiny": ("ga
 FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickdraw", "real")
 UNITS = {"rn-tiny": "channels", "vit-tiny": "components"}
 
+CIRCUITS = "circuits"
+"""Folder of the circuits within that of the quickstart."""
 DONE = Work(progress=False)
 """For what is read after the work."""
 
@@ -66,6 +69,7 @@ def train(config: QuickstartSettings, root: Path) -> Path:
     return weights
 
 
+@cache  # a process that does several steps loads the model once
 def subject(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> tuple[Clip, DomainFolder]:
     """Return the model, in the units that circuits are made of, and the test images."""
     clip = load_clip(config.model, checkpoint)
@@ -104,7 +108,7 @@ def find_circuits(
         rule, edge_rule = map(parse_rule, RULES_OF_SHIPPED[config.model])
         rules = {"rule": rule, "edge_rule": edge_rule}
     settings = ExtractionSettings(n_images=config.n_circuit, seed=config.seed, **rules)
-    extraction = Extraction(clip, images, config.folder / "circuits", settings)
+    extraction = Extraction(clip, images, config.folder / CIRCUITS, settings)
     extraction.run(work)
     return GraphFolder(extraction.out), extract_variants(extraction, config.robustness, work)
 
@@ -140,7 +144,7 @@ def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> 
     """Compare the circuits, and write the explorer."""
     say("6/6 comparison, report and explorer")
     clip, images = subject(config, checkpoint, root)
-    graphs, _ = find_circuits(config, clip, images, DONE)
+    graphs = GraphFolder(config.folder / CIRCUITS)
     curves = curves_of(config, checks_of(config, clip, images, graphs), DONE)
     seen = [name for name in images.classes if name not in config.held_out]
     held_out = [name for name in images.classes if name in config.held_out]
@@ -159,6 +163,4 @@ def conclude(
 ) -> Written:
     """Write the report."""
     clip, images = subject(config, checkpoint, root)
-    return write_report(
-        config, (clip.name, GraphFolder(config.folder / "circuits"), images), accuracy, explored, checked
-    )
+    return write_report(config, (clip.name, GraphFolder(config.folder / CIRCUITS), images), accuracy, explored, checked)
