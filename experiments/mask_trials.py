@@ -16,7 +16,7 @@ unseen photographs than those of the first trial, class by class.
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -102,17 +102,12 @@ class Trials:
     """A model, its classes, and what every job does with them."""
 
     def __init__(self, config: Config) -> None:
-        board = Scoreboard(
-            model=config.model,
-            data=config.data,
-            domain=config.domain,
-            judged=config.judged,
-            n_classes=8,
-            n_images=2,
-            n_others=12,
-            seed=config.seed,
+        subject = {one.name: getattr(config, one.name) for one in fields(QuickstartModel)}
+        asked = {name: getattr(config, name) for name in ("domain", "judged", "seed")}
+        self.config, self.contest = (
+            config,
+            Contest(Scoreboard(**subject, **asked, n_classes=8, n_images=2, n_others=12)),
         )
-        self.config, self.contest = config, Contest(board)
         self.images = self.contest.images
         assert self.contest.sites is not None  # the scoreboard counts the body
         self.counted = self.contest.sites
