@@ -36,7 +36,6 @@ from circuitry.study.unseen_images import ClassImages
 
 import numpy as np
 import pandas as pd
-import torch
 
 FORMAT = "circuitry mask trials 1"
 Scores = dict[str, np.ndarray]
@@ -140,14 +139,12 @@ class Trials:
         trial, (found_on, unseen) = TRIALS[job[0]], images
         baseline = self.contest.baselines("mean", found_on, unseen)[0]
         learned_on = ClassImages(found_on.own, read_images(self.contest.clip, self.others(trial, job[1]))[1])
-        learning, *measuring = (
-            replace(self.contest.task(job[1], "margin", some, baseline, Work(progress=False)), sites=self.gated)
-            for some in (learned_on, unseen, found_on)
-        )
+        task = self.contest.task(job[1], "margin", learned_on, baseline, Work(progress=False))
+        task = replace(task, sites=self.gated)
         rows = []
-        for cut_from, scores, seconds in self.score(learning, trial):
+        for cut_from, scores, seconds in self.score(task, trial):
             circuits = [strongest_units(scores, self.of_gated(size), "global") for size in SIZES]
-            values = (selectivity(task, circuits) for task in measuring)
+            values = (selectivity(task, some, circuits) for some in (unseen, found_on))
             rows += [
                 {"trial": job[0] + cut_from, "class": job[1], "size": s, "value": v, "found": f, "seconds": seconds}
                 for s, v, f in zip(SIZES, *values, strict=True)
@@ -193,10 +190,11 @@ def half_of_stage(scores: Scores) -> Scores:
     return {site: (of_site + means[stage_of[site]]) / 2 for site, of_site in scores.items()}
 
 
-def selectivity(task: Task, circuits: Sequence[KeptUnits]) -> list[float]:
-    """Return the share of the model's difference between the class and others that each circuit recovers."""
-    both, n_own = replace(task, images=torch.cat([task.images, task.others]), others=None), len(task.images)
-    values = [task.metric(found).double() for found in [task.encoder(both.images), *kept_embeddings(both, circuits)]]
+def selectivity(task: Task, images: ClassImages, circuits: Sequence[KeptUnits]) -> list[float]:
+    """Return the share of the model's difference between the class and others that each circuit recovers on images."""
+    task, n_own = replace(task, images=images.together, others=None), len(images.own)
+    found = [task.encoder(images.together), *kept_embeddings(task, circuits)]
+    values = [task.metric(embeddings).double() for embeddings in found]
     whole, *kept = (float(of[:n_own].mean() - of[n_own:].mean()) for of in values)
     return [difference / whole for difference in kept]
 

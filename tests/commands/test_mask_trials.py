@@ -11,6 +11,7 @@ from circuitry.interventions import AblationSettings, measure_circuits, propose_
 from circuitry.runs import InputError
 from circuitry.study import QuickstartModel, planted_convolution
 from circuitry.study.toy import DrawingSettings, write_toy
+from circuitry.study.unseen_images import ClassImages
 from tests.support.assert_same import assert_same
 from tests.support.scripts import script
 from tests.support.work import QUIET
@@ -27,7 +28,11 @@ def test_selectivity_is_that_of_curves() -> None:
     graphs = propose_circuits(task, [0.3, 0.8], method="gradient")
     circuits = [graph.kept_units for graph in graphs]
     curve = measure_circuits(task, graphs[0], circuits, AblationSettings(random_draws=0))
-    assert_same(np.array(trials.selectivity(task, circuits)), curve.selectivity, at_least=0.1)
+    assert_same(
+        np.array(trials.selectivity(task, ClassImages(images[:6], images[6:]), circuits)),
+        curve.selectivity,
+        at_least=0.1,
+    )
 
 
 def test_half_of_a_score_is_the_mean_over_the_blocks_of_a_stage() -> None:
