@@ -184,7 +184,7 @@ class Trials:
 
 
 def half_of_stage(scores: Scores) -> Scores:
-    """Return scores half of which are the channel's mean over the blocks of a stage, which all add to it."""
+    """Return the mean of each score and the channel's mean over the blocks of its stage, which all add to it."""
     stage_of = {site: site.rpartition(".")[0] for site in scores}
     means = {s: np.mean([of for site, of in scores.items() if stage_of[site] == s], 0) for s in stage_of.values()}
     return {site: (of_site + means[stage_of[site]]) / 2 for site, of_site in scores.items()}
