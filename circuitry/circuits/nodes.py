@@ -24,8 +24,9 @@ from torch import Tensor
 
 from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.encoder import Encoder, check_finite
+from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, checked_metric, metric_name
+from circuitry.models.site_activations import check_finite
 from circuitry.models.task import Batch, Task
 from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError

@@ -149,7 +149,7 @@ def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: Domai
     baseline = mean_baseline(stream.components, torch.cat([own, read(clip, rest)]))
     task = Task(stream.components, own, metric, baseline=baseline, work=QUIET)
     edges = score_edges(task, ports=True).edges
-    table, names = edges.table(), edge_names(edges)
+    table, names = edges.to_pandas(), edge_names(edges)
     moving = table["downstream_site"].str.endswith((".k", ".v")) & (table["upstream_site"] != "embed")
     edge = names[int(table["score"].where(moving, 0).abs().to_numpy().argmax())]
     moves = moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]

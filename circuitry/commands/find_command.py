@@ -37,10 +37,9 @@ from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import templates_of
 from circuitry.models.sites import INPUT
 from circuitry.reports import Finding, Report, contact_sheet, write_results
-from circuitry.reports.figures import circuit_drawing
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
-from circuitry.reports.sections.one_circuit import circuit_table, circuit_verdicts
+from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
 from circuitry.runs import InputError, Work, versions
 from circuitry.runs.given import Count, Natural, Seed, Share, one_of
 
@@ -175,7 +174,7 @@ def main(config: Config) -> Written:
     found = replace(found, graph=graph)
     curve = measure_circuits(unseen, graph, [found.units], AblationSettings(random_draws=5, seed=config.seed))
     tested = judge_circuit(unseen, graph, AblationSettings(seed=config.seed), minimality=False)
-    curves = pd.concat([curve.table(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
+    curves = pd.concat([curve.to_pandas(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
     counts = int(curve.own.sum()), int((~curve.own).sum())
     findings = circuit_verdicts(graph.title, found.size, curves, tested, counts)
     tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}
@@ -232,12 +231,7 @@ def write_report(
     report.summary(findings)
     report.section("What the circuit recovers")
     report.table(tables["recovered"], "On unseen images: share of the whole model's measure, with 95 % intervals.")
-    report.section("What it looks like")
-    figure = circuit_drawing(drawn.circuit(), drawn.inner_sites, title=f"The circuit of {what}")
-    scored = found.graph.settings["scored_by"]
-    report.figure(
-        figure, f"At most {DRAWN} units of each site, scored by: {scored}; into each unit its 3 strongest edges."
-    )
+    add_circuit(report, drawn.circuit(), f"At most {DRAWN} units of each site; into each unit its 3 strongest edges.")
     cells = {
         (row, column): [record.path for record in records[:8]]
         for row, halves_of in (("class", subject.own), ("others", subject.others))

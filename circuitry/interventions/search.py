@@ -100,9 +100,9 @@ def find_circuit(
 
     Example:
         >>> from circuitry.interventions import find_circuit
-        >>> task = Task(encoder, cats, class_logit(weights, 3), baseline=mean, others=not_cats)
+        >>> task = Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats)
         >>> found = find_circuit(task, size=0.4)
-        >>> found.table()    # faithfulness and selectivity of circuit, complement and random units
+        >>> found.to_pandas()    # faithfulness and selectivity of circuit, complement and random units
     """
     if (size is None) == (selectivity is None):
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
@@ -220,4 +220,4 @@ def _curve(task: Task, graphs: Sequence[AttributionGraph], settings: AblationSet
 
 def _no_selectivity(curve: FaithfulnessCurve) -> str:
     """Return why a curve has no selectivity; empty where it has one."""
-    return str(curve.table("selectivity")["reason"].iloc[0])
+    return str(curve.to_pandas("selectivity")["reason"].iloc[0])

@@ -162,7 +162,11 @@ def job_options(texts: Sequence[str]) -> dict[str, str | int]:
 @checked
 @dataclass(frozen=True)
 class Work:
-    """How work is carried out; it changes no number except for rounding."""
+    """How work is carried out; it changes no number except for rounding.
+
+    Example:
+        >>> Task(encoder, images, metric, work=Work(memory_gib=4, progress=False))
+    """
 
     rank: Rank = ALONE
     """Which of the processes that work on the same folder this is."""
