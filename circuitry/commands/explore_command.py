@@ -33,7 +33,7 @@ from circuitry.reports import link_pages
 from circuitry.runs import InputError, WorkSettings
 from circuitry.runs.given import Natural
 from circuitry.study import QuickstartModel
-from circuitry.study.quickstart_model import QUICKSTART
+from circuitry.study.quickstart_settings import QUICKSTART
 
 VARIANTS = {
     "own-style texts": "circuits-own-style",

@@ -207,8 +207,10 @@ class Encoder(HookedSites):
     @checked
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
-    ) -> Float[Tensor, "batch ..."]:
+    ) -> Float[Tensor, "rows ..."]:
         """Run from the activation ``x`` of site ``start``, whose hook runs too, to that of ``stop`` (default: last).
+
+        Hooks may repeat images, so that more rows come out.
 
         Raises:
             InputError: for unknown sites, a stop before the start, images of another size, or a tower whose modules

@@ -6,10 +6,7 @@ from pathlib import Path
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import checked
 from circuitry.study.mixtures.mixture_files import caption_words
-
-QUICKSTART = Path("runs/quickstart")
-"""The quickstart's folder."""
-QUICKSTART_MODEL = "rn-tiny"
+from circuitry.study.quickstart_settings import QUICKSTART, QUICKSTART_MODEL
 
 
 @checked
