@@ -23,8 +23,6 @@ from typing import Any
 
 from circuitry.runs import InputError, Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry.circuits import strongest_units
-from circuitry.commands.scoreboard_command import Config as Scoreboard
-from circuitry.commands.scoreboard_command import Contest
 from circuitry.comparison import mean_interval
 from circuitry.data import ImageRecord, image_listing
 from circuitry.interventions import FISHER, MaskSettings, kept_embeddings, learn_masks, score_units
@@ -32,6 +30,7 @@ from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.models import Task, mean_baseline, read_images
 from circuitry.reports import Report, write_results
 from circuitry.study import QuickstartModel, smallest_sizes
+from circuitry.study.contest import Contest, ContestSettings
 from circuitry.study.unseen_images import ClassImages
 
 import numpy as np
@@ -103,10 +102,8 @@ class Trials:
     def __init__(self, config: Config) -> None:
         subject = {one.name: getattr(config, one.name) for one in fields(QuickstartModel)}
         asked = {name: getattr(config, name) for name in ("domain", "judged", "seed")}
-        self.config, self.contest = (
-            config,
-            Contest(Scoreboard(**subject, **asked, n_classes=8, n_images=2, n_others=12)),
-        )
+        self.config = config
+        self.contest = Contest(ContestSettings(**subject, **asked, n_judged=8, n_images=2, n_others=12))
         self.images = self.contest.images
         assert self.contest.sites is not None  # the scoreboard counts the body
         self.counted = self.contest.sites

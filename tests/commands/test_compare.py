@@ -199,7 +199,7 @@ def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quicksta
 
 def test_circuits_of_the_study_are_found_on_its_draw(compared: Path, quickstart: Path, tmp_path: Path) -> None:
     module, data = command_module("compare"), quickstart / "run" / "toy"
-    assert module.Config.study(model="x", data=data, out=tmp_path).draw == "shuffled"
+    assert module.Config.study(model="x", data=data, out=tmp_path).choice == "shuffled"
     config = module.Config(
         model="rn-tiny",
         data=data,
