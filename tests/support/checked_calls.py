@@ -2,8 +2,8 @@
 
 The option ``--jaxtyping-packages`` of pytest decorates every function of the package as it is imported. What jaxtyping
 decorates with binds the arguments of each call by name, checks them twice for the sake of its message, and compiles
-its check of a function within a function whenever the outer one runs: half of the time of all tests. `check_quickly`
-puts this in its place: beartype checks, and jaxtyping compares the sizes of one call where annotations have shapes.
+its check of a function within a function whenever the outer one runs: half of the time of all tests. Importing this
+module puts its own in that place: beartype checks, and jaxtyping compares sizes where annotations have shapes.
 """
 
 import functools
@@ -18,11 +18,6 @@ from beartype import beartype
 _jaxtyped: Any = jaxtyping.jaxtyped
 _called: set[CodeType] = set()
 """Functions within functions that were checked: each is once, however often the outer one makes it."""
-
-
-def check_quickly() -> None:
-    """Decorate quickly what is imported from now on."""
-    jaxtyping.jaxtyped = _decorated  # type: ignore[assignment]
 
 
 def _decorated(made: Any = None, *, typechecker: Any = None) -> Any:
@@ -74,3 +69,6 @@ def _once_checked(function: Callable[..., Any]) -> Callable[..., Any]:
         return _checked(function)(*args, **kwargs)
 
     return call
+
+
+jaxtyping.jaxtyped = _decorated  # type: ignore[assignment]
