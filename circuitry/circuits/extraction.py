@@ -155,9 +155,8 @@ class Extraction(FolderWork):
 
         Stop after the ``most`` jobs, to see how long they take.
         """
-        for key, records in self.selection.items():
-            if not records:
-                log.warning("%s in %s: no images, so no circuit", *key)
+        if empty := [f"{name} in {domain}" for (name, domain), records in self.selection.items() if not records]:
+            log.warning("no images, so no circuit (%d): %s", len(empty), ", ".join(empty))
         return self.folder.run(
             partial(self._attribute, work),
             prepare=partial(self._load, work),

@@ -33,6 +33,7 @@ from circuitry.circuits.quadrature import QuadratureRule, parse_rule
 from circuitry.circuits.rule_errors import SECOND_REFERENCE, RuleErrors
 from circuitry.circuits.rule_report import references_agree
 from circuitry.runs.given import SOME, Count, Positive, checked
+from circuitry.runs.progress import Bar
 
 CANDIDATES = tuple(
     parse_rule(name)
@@ -154,8 +155,10 @@ def cheapest_rule(
     encoder = circuits[0].task.encoder
     fixed = settings.edge_rule is not None or edge_method(encoder, settings) != SQUARED
     edge_rules = [edge_rule(encoder, settings)] if fixed else candidates
-    nodes = _first_that_keeps(error, candidates, [circuit.nodes for circuit in circuits], diverging)
-    edges = _first_that_keeps(error, edge_rules, [circuit.edges for circuit in circuits], set())
+    most = len(circuits) * sum(rule.n_runs for rule in (*[SECOND_REFERENCE] * 4, *candidates, *edge_rules))
+    with Bar(total=most, desc="rules, at most", unit="point", disable=not circuits[0].progress) as bar:
+        nodes = _first_that_keeps(error, candidates, [circuit.nodes for circuit in circuits], diverging, bar)
+        edges = _first_that_keeps(error, edge_rules, [circuit.edges for circuit in circuits], set(), bar)
     for kind, found in (("scores", nodes), ("edges", edges)):
         above = {place: found.errors[place] for place in found.asked_at if found.errors[place] > error}
         if not references_agree(error, found.references_differ):
@@ -182,22 +185,26 @@ def _first_that_keeps(
     candidates: Annotated[Sequence[QuadratureRule], SOME],
     measures: Sequence[Callable[[QuadratureRule], dict[str, float]]],
     diverging: Set[str],
+    bar: Bar,
 ) -> MeasuredRule:
     """Return the first candidate that keeps the error, or the last one."""
-    second = _mean_errors(SECOND_REFERENCE, measures)
+    second = _mean_errors(SECOND_REFERENCE, measures, bar)
     asked_at = tuple(place for place in second if place not in diverging)
     for rule in candidates:
-        errors = _mean_errors(rule, measures)
+        errors = _mean_errors(rule, measures, bar)
         if _mean_at(errors, asked_at) <= error:
             break
     return MeasuredRule(rule, errors, asked_at, _mean_at(second, asked_at))
 
 
 def _mean_errors(
-    rule: QuadratureRule, measures: Sequence[Callable[[QuadratureRule], dict[str, float]]]
+    rule: QuadratureRule, measures: Sequence[Callable[[QuadratureRule], dict[str, float]]], bar: Bar
 ) -> dict[str, float]:
     """Return the error of a rule at each place, in the mean over circuits."""
-    by_circuit = [measure(rule) for measure in measures]
+    by_circuit = list[dict[str, float]]()
+    for measure in measures:
+        by_circuit.append(measure(rule))
+        bar.update(2 * rule.n_runs if rule is SECOND_REFERENCE else rule.n_runs)  # the reference is run before it
     places = dict.fromkeys(place for errors in by_circuit for place in errors)
     return {place: float(np.mean([errors[place] for errors in by_circuit if place in errors])) for place in places}
 

@@ -41,6 +41,7 @@ class RuleErrors:
     def __init__(
         self, task: Task, settings: AttributionSettings | None = None, reference: QuadratureRule = REFERENCE
     ) -> None:
+        self.progress = task.work.progress
         self.task = replace(task, work=replace(task.work, progress=False))
         self.settings = settings or AttributionSettings()
         self.reference, self.n_images = reference, 0

@@ -140,7 +140,7 @@ def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog
     with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*1\.png"):
         run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
-    assert lines == ["fish in sketch: no images, so no circuit", "cat in sketch: 1 of 4 images cannot be read"]
+    assert lines == ["no images, so no circuit (1): fish in sketch", "cat in sketch: 1 of 4 images cannot be read"]
 
 
 def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
