@@ -159,14 +159,14 @@ def test_nodes_equal_captum(resnet: Any) -> None:
 
 def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=5)
-    whole = attribute(encoder, images, weights, rule=left_rule(2))
+    whole = attribute(encoder, images, weights, rule=midpoint_rule(3))
 
     def one_shot() -> Iterator[Tensor]:
         yield images[:1]
         yield images[1:]
 
     for cut, size in ((images, 2), (images, 1), ([images[:4], images[4:]], None), (one_shot(), 3)):
-        parts = attribute(encoder, cut, weights, rule=left_rule(2), batch_size=size)
+        parts = attribute(encoder, cut, weights, rule=midpoint_rule(3), batch_size=size)
         assert parts.n_images == 5
         assert worst(parts.node_scores, whole.node_scores) < 1e-4
         assert worst(parts.edge_scores, whole.edge_scores) < 1e-4
@@ -174,7 +174,7 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
 
 def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=4)
-    whole, small = (attribute(encoder, images, weights, rule=left_rule(2), memory_gib=gib) for gib in (1.0, 0.002))
+    whole, small = (attribute(encoder, images, weights, rule=midpoint_rule(3), memory_gib=gib) for gib in (1.0, 0.002))
     assert worst(small.node_scores, whole.node_scores) < 1e-4
     assert worst(small.edge_scores, whole.edge_scores) < 1e-4
 
