@@ -32,7 +32,7 @@ def test_types_shapes_and_what_is_returned_are_checked() -> None:
     assert stretched(row, row).shape == (3,)
     for wrong in ((row, np.zeros(2)), (row, np.zeros(3, int)), (row, row, "1"), (row, row, 2.0)):
         with pytest.raises(BeartypeCallHintViolation):
-            stretched(*wrong)  # type: ignore[arg-type]
+            stretched(*wrong)
 
 
 def test_a_function_within_a_function_is_checked_once() -> None:
@@ -42,8 +42,9 @@ def test_a_function_within_a_function_is_checked_once() -> None:
 
 
 def test_functions_of_the_package_are_checked(request: pytest.FixtureRequest) -> None:
+    wrong: Any = 3
     with pytest.raises(BeartypeCallHintViolation):
-        order_stability._pairs(3)
+        order_stability._pairs(wrong)
     request.getfixturevalue("unchecked")
     with pytest.raises(AttributeError):
-        order_stability._pairs(3)
+        order_stability._pairs(wrong)

@@ -78,11 +78,11 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
     }
     monkeypatch.setattr(sys, "argv", ["circuitry", *command, *where["one"]])
     run_command()
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "circuitry"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "circuitry"]
     in_jobs = ["--cluster", "local", "--jobs", "2", "--job-options", "timeout_min=5"]
     for printed in (
         capsys.readouterr().out,
-        printed_by([*torchrun, *command, *where["torchrun"]]),
+        printed_by([*launcher, *command, *where["torchrun"]]),
         printed_by(["-m", "circuitry", *command, *in_jobs, *where["array"]]),
     ):
         assert printed.count("report: ") == 1

@@ -28,7 +28,7 @@ def _decorated(made: Any = None, *, typechecker: Any = None) -> Any:
     if not isinstance(made, type):
         return _once_checked(made) if "<locals>" in made.__qualname__ else _checked(made)
     if is_dataclass(made) and made.__init__.__globals__ is not globals():  # and no door, which refuses in a sentence
-        made.__init__ = _checked(made.__init__)  # type: ignore[misc]
+        made.__init__ = _checked(made.__init__)  # type: ignore[method-assign]
     return made
 
 
