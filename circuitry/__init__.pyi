@@ -34,7 +34,6 @@ from .interventions.patches import patched as patched
 from .interventions.patching import patch_effects as patch_effects
 from .interventions.search import find_circuit as find_circuit
 from .models.baselines import Baseline as Baseline
-from .models.baselines import Counterfactual as Counterfactual
 from .models.baselines import mean_baseline as mean_baseline
 from .models.classifier_nets import load_classifier as load_classifier
 from .models.clip import Clip as Clip
@@ -45,6 +44,7 @@ from .models.loading import load_clip as load_clip
 from .models.metrics import class_logit as class_logit
 from .models.metrics import class_margin as class_margin
 from .models.task import Task as Task
+from .reports.plots import plot as plot
 from .runs.errors import InputError as InputError
 from .runs.workers import Work as Work
 

@@ -150,7 +150,7 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
             )
             for method in ("cuts", "gradient", "exact-readers")
         }
-        exact, *others = (graph.edges.table()["score"].to_numpy() for graph in graphs.values())
+        exact, *others = (graph.edges.to_pandas()["score"].to_numpy() for graph in graphs.values())
         rows = [
             (method, len(exact), stats.spearmanr(s, exact).statistic)
             for method, s in zip([*graphs][1:], others, strict=True)

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from circuitry import (
     Clip,
-    Counterfactual,
     DomainFolder,
     Encoder,
     Patch,
@@ -73,7 +72,15 @@ from circuitry.interventions import (
     transfer_circuits,
     unit_pixels,
 )
-from circuitry.models import NamedBaseline, ResidualStream, activations, image_batches, linear_probe, read_images
+from circuitry.models import (
+    Counterfactual,
+    NamedBaseline,
+    ResidualStream,
+    activations,
+    image_batches,
+    linear_probe,
+    read_images,
+)
 from circuitry.models.modes import own_modes
 from circuitry.representations import (
     embed_images,

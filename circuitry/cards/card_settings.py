@@ -11,7 +11,7 @@ from circuitry.data.parts import ItemKey, item_column
 from circuitry.models.options import option
 from circuitry.runs.given import DISTINCT, Count, Natural, Seed, checked
 
-Vocabulary = Annotated[Sequence[str] | None, DISTINCT, option(read_vocabulary, "FILE")]
+Vocabulary = Annotated[Sequence[str] | None, DISTINCT, option(read_vocabulary, "PATH")]
 
 
 @checked
@@ -24,8 +24,8 @@ class CardSettings:
     """
 
     n_images: Count = 50
-    """Images per class and domain that units are looked at on, first those that a circuit was found on; at least six
-    others, where there are as many. Classes without circuits count, too."""
+    """Images of a class in a domain: units are looked at on these, first those that a circuit was found on; at least
+    six others, where there are as many. Classes without circuits count, too."""
     top: Count = TOP_IMAGES
     """Top images of a unit in a domain."""
     bins: Count = 30
@@ -37,10 +37,9 @@ class CardSettings:
     exact_units: Natural = 10
     """Units of a site and circuit whose exact effects are measured, the largest scores first; 0 for none."""
     vocabulary: Vocabulary = None
-    """Words that name units (default: names of classes and domains, styles, ImageNet's classes, and about 470 words for
-    colours, textures, materials, shapes, parts, lines, media and lettering)."""
+    """Text file of words, one a line: they name units (default: names of classes and domains, styles, ImageNet's
+    classes, and about 470 words for colours, textures, materials, shapes, parts, lines, media and lettering)."""
     items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
-    """A listing of the images and its column that names what an image shows; names are fitted on one half of the items
-    and tested on the other (default: the name of the file)."""
+    """A listing of the images and its column that names what an image shows (default: the name of the file)."""
     seed: Seed = 0
-    """Seed of the permutations and of the random words that names are compared with."""
+    """Seed of all random choices: permutations, and random words that names are compared with."""

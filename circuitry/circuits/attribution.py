@@ -16,15 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.edge_methods import edges_between, edges_made_with
+from circuitry.circuits.edge_methods import edges_between, edges_made_with, part_edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of
+from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of, part_effects
 from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.models.baselines import ZERO, AnyBaseline, check_count
 from circuitry.models.encoder import Encoder
@@ -102,7 +101,7 @@ def attribute(
         )
     task = Task(encoder, images, metric, baseline=ZERO if baseline is None else baseline, sites=sites, work=work)
     with task.running(gradients=True):
-        nodes = _nodes(task, settings)
+        nodes = node_effects(task, settings.node_rule, settings.autocast)
         kept = _kept(encoder, nodes, settings)
         graph = _graph(task, settings, nodes, kept, edges_between(task, kept, settings))
     return replace(graph, class_name=class_name, domain=domain)
@@ -146,22 +145,20 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         given = len(images) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"Every image is in one part, but {given} images and {len(parts)} parts were given.")
     check_count(task.baseline, len(images))
-    members = {int(part): np.flatnonzero(parts == part) for part in np.unique(parts)} or {0: np.arange(0)}
-    tasks = {part: task.of_some(images, torch.from_numpy(chosen)) for part, chosen in members.items()}
     with task.running(gradients=True):
-        nodes = {part: _nodes(of_part, settings) for part, of_part in tasks.items()}
+        nodes = part_effects(task, settings.node_rule, settings.autocast, parts)
         merged = NodeEffects.merge(list(nodes.values()))
         whole = _kept(encoder, merged, settings)
         kept = {part: _kept(encoder, of_part, settings) for part, of_part in nodes.items()}
-        scored = {part: _union(whole, kept[part]) for part in members}
-        edges = {p: edges_between(tasks[p], scored[p], settings) for p in members}
-        at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
-        by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
-        shares = np.array([len(chosen) / len(images) for chosen in members.values()])
+        scored = {part: _union(whole, own) for part, own in kept.items()}
+        edges = part_edges(task, scored, settings, parts)
+        at_whole = {part: _cut(edges[part], scored[part], whole) for part in nodes}
+        by_pair = {pair: np.stack([at_whole[part][pair] for part in nodes]) for pair in edges[next(iter(nodes))]}
+        shares = np.array([of_part.n_images / len(images) for of_part in nodes.values()])
         of_all = {pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()}
         graphs = {
             part: _graph(task, settings, nodes[part], kept[part], _cut(edges[part], scored[part], kept[part]))
-            for part in members
+            for part in nodes
         }
         return AttributionParts(_graph(task, settings, merged, whole, of_all), graphs, by_pair)
 
@@ -180,10 +177,6 @@ def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
     place = {site: {unit: i for i, unit in enumerate(units.tolist())} for site, units in scored.items()}
     chosen = {site: [place[site][unit] for unit in units.tolist()] for site, units in kept.items()}
     return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}
-
-
-def _nodes(task: Task, settings: AttributionSettings) -> NodeEffects:
-    return node_effects(task, settings.node_rule, settings.autocast)
 
 
 def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import tyro
+
 from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
-from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule, parse_rule
+from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
 from circuitry.models.folder_work import FolderSettings
 from circuitry.models.options import option
@@ -24,7 +26,7 @@ EDGE_METHODS = (
 DEFAULT_RULE = midpoint_rule(10)
 """The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
 
-Rule = Annotated[QuadratureRule | None, option(parse_rule, "RULE")]
+Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
 
 @checked
@@ -42,23 +44,23 @@ class AttributionSettings(StudySettings):
 
     STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE}
 
-    node_fraction: Share = 0.1
-    """Share of the units that is kept, in (0, 1]."""
+    node_fraction: Annotated[Share, tyro.conf.arg(name="size")] = 0.1
+    """Share of the units to keep."""
     budget: Annotated[str, one_of(*BUDGETS)] = SAME_SHARE
-    """How the share is shared out over the sites: same-share, of every site, or global, by the scores of all sites
+    """How a size is shared out over the sites: same-share, of every site, or global, by the scores of all sites
     together."""
     rule: Rule = None
     """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
     graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
     edge_rule: Rule = None
     """Quadrature rule of edge scores (default: that of the nodes; through a residual stream one gradient)."""
-    edges: Annotated[str | None, one_of(*EDGE_METHODS)] = None
-    """Method that scores edges, one of `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
+    edges: Annotated[str | None, one_of(*EDGE_METHODS), tyro.conf.arg(name="edge-method")] = None
+    """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
     rule_error: Positive = 0.1
     """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
     autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
-    """Lower precision of node scores where PyTorch deems it safe: bfloat16 or float16 (default: that of the weights).
-    Edges keep theirs: squared distances of nearly equal activations would lose their digits."""
+    """Lower precision where PyTorch deems it safe, of node scores (default: that of the weights). Edges keep theirs:
+    squared distances of nearly equal activations would lose their digits."""
 
     @property
     def node_rule(self) -> QuadratureRule:
@@ -94,8 +96,8 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
     STUDY: ClassVar[Mapping[str, Any]] = {"baseline": "zero"}
 
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
+    """Sites: those to score, in the encoder's order; edges run between consecutive ones (default: all)."""
     parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
-    """Parts into which the images of each class and domain are cut, by item: what similarities are read against."""
+    """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
     items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
     """A listing of the images and its column that names what an image shows (default: the name of the file)."""

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
+from torch import Tensor
 
-from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.chain_edges import edge_effects, part_edge_effects
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.quadrature import QuadratureRule
@@ -69,6 +71,28 @@ def edges_between(
     if method == SQUARED:
         return edge_effects(task, kept_units, rule)
     return unit_edges(task, kept_units, method, rule)
+
+
+def part_edges(
+    task: Task,
+    kept_units: Mapping[int, Mapping[str, Int[np.ndarray, " kept"]]],
+    settings: AttributionSettings,
+    parts: Int[np.ndarray, " images"],
+) -> dict[int, dict[tuple[str, str], np.ndarray]]:
+    """Return the scores of the edges between the units of each part of the images; see `edges_between`.
+
+    Args:
+        task: Its images are a tensor.
+        kept_units: Units by site, of each part.
+        settings: Their method and rule are taken.
+        parts: The part of each image.
+    """
+    if edge_method(task.encoder, settings) == SQUARED:
+        return part_edge_effects(task, kept_units, edge_rule(task.encoder, settings), parts)
+    images = task.images
+    assert isinstance(images, Tensor)
+    members = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in kept_units}
+    return {part: edges_between(task.of_some(images, members[part]), kept_units[part], settings) for part in kept_units}
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:

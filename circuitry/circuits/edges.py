@@ -25,13 +25,13 @@ Wiring = Literal["chain", "stream"]
 
 
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edges:
     """Edges between some units of an encoder.
 
     Example:
         >>> edges = graph.edges.strongest(into=3)      # the edges of a circuit
-        >>> edges.table().nlargest(5, "score")
+        >>> edges.to_pandas().nlargest(5, "score")
         >>> [one.count for one in (edges, edges.top(0.1), edges.random(np.random.default_rng(0)))]
     """
 
@@ -42,6 +42,9 @@ class Edges:
     scores: Mapping[Pair, np.ndarray]
     """Scores [downstream, upstream] by pair of sites, NaN where there is no edge."""
     wiring: Wiring = "chain"
+
+    def __repr__(self) -> str:
+        return f"Edges ({self.wiring}): {self.count} between {sum(map(len, self.units.values()))} units"
 
     @classmethod
     @checked
@@ -150,7 +153,7 @@ class Edges:
             found[up, down][self.units[down][rows], self.units[up][columns]] = True
         return found
 
-    def table(self) -> pd.DataFrame:
+    def to_pandas(self) -> pd.DataFrame:
         """Return a row for every edge: upstream_site, upstream_unit, downstream_site, downstream_unit, score."""
         names = ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "score"]
         parts = []

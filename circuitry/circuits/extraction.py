@@ -35,6 +35,9 @@ from circuitry.runs.workers import Work
 Loaded = tuple[list[ImageRecord], Tensor]
 """The images of a job that can be read: their records, and their pixels [B, 3, H, W]."""
 
+TIMED = 2
+"""Jobs that an estimate does."""
+
 log = logging.getLogger(__name__)
 
 
@@ -166,6 +169,20 @@ class Extraction(FolderWork):
             progress=work.bar("circuits"),
             unit="image",
         )
+
+    @checked
+    def estimate(self, work: Work = Work()) -> Iterator[str]:
+        """Count the jobs, do the first ones, which stay done, and say how long the others will take, line by line."""
+        sizes = {job: len(records) for job, records in self.selection.items() if records}
+        todo = self.folder.unfinished()
+        yield f"{len(sizes)} jobs with {sum(sizes.values())} images, {len(sizes) - len(todo)} jobs finished"
+        seconds = self.run(work, most=min(TIMED, len(todo))) if todo else {}
+        if not seconds:
+            return
+        rate = sum(seconds.values()) / sum(sizes[job[0], job[1]] for job in seconds)
+        left = rate * sum(sizes[job[0], job[1]] for job in todo if job not in seconds)
+        time = f"{left / 3600:.1f} h" if left > 3600 else f"{left / 60:.1f} min"
+        yield f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {time} on this worker"
 
     @cached_property
     def _ruled(self) -> tuple[ExtractionSettings, dict[str, Any]]:

@@ -3,7 +3,6 @@
 No torch and no model: circuits are studied on any laptop.
 """
 
-import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,16 +16,14 @@ from jaxtyping import Float, Int
 from circuitry.circuits.circuit_sketch import sketch_circuit
 from circuitry.circuits.completeness import Completeness, find_doubtful
 from circuitry.circuits.edges import Edges
-from circuitry.circuits.rule_report import describe_errors
+from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
+from circuitry.circuits.graph_tables import nodes_table, sites_html, sites_table
+from circuitry.circuits.rule_report import describe_made
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
-from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import DISTINCT, Count, checked, one_of
-
-FORMAT = "circuitry attribution graph 4"
-"""Name and version of the file format."""
 
 IN_STREAM = "any two sites, through the residual stream"
 """The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
@@ -127,23 +124,17 @@ class AttributionGraph:
 
     def check_finite(self) -> None:
         """Raise an `InputError` for scores that are NaN or infinite: units cannot be ranked by them."""
-        for (kind, where), scores in self._scores().items():
+        edges = {f"{up}->{down}": scores for (up, down), scores in self.edge_scores.items()}
+        kinds = {"node": self.node_scores, "error": self.error_scores, "edge": edges}
+        for kind, where, scores in ((kind, *one) for kind, places in kinds.items() for one in places.items()):
             if not np.isfinite(scores).all():
                 raise InputError(
                     f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
                     "infinite values in the metric, the text weights, the baseline and the images."
                 )
 
-    def _scores(self) -> dict[tuple[str, str], np.ndarray]:
-        """Return all scores by kind and place."""
-        return (
-            {("node", site): scores for site, scores in self.node_scores.items()}
-            | {("error", site): scores for site, scores in self.error_scores.items()}
-            | {("edge", f"{up}->{down}"): scores for (up, down), scores in self.edge_scores.items()}
-        )
-
     @checked
-    def to_pandas(self, kind: str = "nodes") -> pd.DataFrame:
+    def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges", "sites")] = "nodes") -> pd.DataFrame:
         """Return the graph as a table.
 
         Args:
@@ -154,10 +145,11 @@ class AttributionGraph:
         Raises:
             InputError: for another kind.
         """
-        tables = {"nodes": self._nodes, "edges": self.edges.table, "sites": self._by_site}
-        if kind not in tables:
-            raise InputError(f"A graph has tables of {', '.join(tables)}, but {kind!r} was asked for.")
-        return tables[kind]()
+        if kind == "edges":
+            return self.edges.to_pandas()
+        if kind == "sites":
+            return sites_table(self.sites, self.node_scores, self.kept_units, self.completeness)
+        return nodes_table(self.node_scores, self.kept_units)
 
     @checked
     def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
@@ -173,38 +165,27 @@ class AttributionGraph:
         if site is not None:
             self.n_units(site)  # which refuses a name that it does not know
         trusted = [one for one in self.inner_sites if one not in self.doubtful_sites] or self.inner_sites
-        table = self._nodes()
+        table = self.to_pandas()
         table = table[table["site"].isin(trusted if site is None else [site])]
         order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
-
-    def _nodes(self) -> pd.DataFrame:
-        parts = []
-        for site, scores in self.node_scores.items():
-            units = np.arange(len(scores))
-            kept = np.isin(units, self.kept_units.get(site, ()))
-            parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
-        return pd.concat(parts, ignore_index=True)
-
-    def _by_site(self) -> pd.DataFrame:
-        unknown = Completeness(math.nan, math.nan)
-        rows = []
-        for site in self.sites:
-            sums = self.completeness.get(site, unknown)
-            counts = len(self.node_scores[site]), len(self.kept_units.get(site, ()))
-            rows.append((site, *counts, *sums, sums.gap, sums.share, sums.verdict))
-        return pd.DataFrame(rows, columns=_BY_SITE)
 
     def __repr__(self) -> str:
         kept, units = (
             sum(len(by.get(site, ())) for site in self.inner_sites) for by in (self.kept_units, self.node_scores)
         )
         sites = len(self.inner_sites)
-        return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {_made(self)}"
+        return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {self._made}"
+
+    @property
+    def _made(self) -> str:
+        return describe_made(self.settings, self.completeness, self.n_images)
 
     def _repr_html_(self) -> str:
         """Show the sites as a table in a notebook."""
-        return notebook_frame(repr(self), _sites_table(self), height=min(420, 100 + 22 * len(self.sites)))
+        return notebook_frame(
+            repr(self), sites_html(self.to_pandas("sites")), height=min(420, 100 + 22 * len(self.sites))
+        )
 
     @checked
     def circuit(self, edges_per_node: Count = 3, *, any_sign: bool = False) -> "Circuit":
@@ -218,10 +199,7 @@ class AttributionGraph:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
         self.check_finite()
-        tensors = {f"{kind}_scores/{where}": scores for (kind, where), scores in self._scores().items()}
-        tensors |= {f"kept_units/{site}": units for site, units in self.kept_units.items()}
-        header = {name: getattr(self, name) for name in _HEADER} | {"edges": list(self.edge_scores)}
-        write_arrays(path, FORMAT, header, tensors)
+        write_graph(path, vars(self))
 
     @classmethod
     @checked
@@ -232,35 +210,29 @@ class AttributionGraph:
             InputError: for a missing or damaged file, another format or version, wrong shapes, units that are not
                 there, or scores that are not finite.
         """
-        header, tensors = read_arrays(path, FORMAT, "attribution graph")
         with naming_damage(path):
-            sites = tuple(header["sites"])
-            graph = cls(
-                sites,
-                {site: tensors[f"node_scores/{site}"] for site in sites},
-                {site: tensors[f"kept_units/{site}"] for site in sites},
-                {(up, down): tensors[f"edge_scores/{up}->{down}"] for up, down in header["edges"]},
-                {site: Completeness(*value) for site, value in header["completeness"].items()},
-                **{name: header[name] for name in _HEADER[2:]},
-                error_scores={site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
-            )
+            graph = cls(**read_graph(path))
             graph.check_finite()
         return graph
-
-
-_BY_SITE = ["site", "units", "kept", "effect_sum", "metric_difference", "gap", "gap_share", "verdict"]
-_HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance")
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
-    """A circuit: the kept units of an attribution graph and the strongest edges between them."""
+    """A circuit: the kept units of an attribution graph and the strongest edges between them.
+
+    Example:
+        >>> circuit = graph.circuit(edges_per_node=3)
+        >>> circuit.to_pandas("edges")    # upstream and downstream site and unit, score
+        >>> circuit.graph                 # networkx.DiGraph with nodes site/unit
+    """
 
     HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
 
     source: AttributionGraph
+    """The graph that it is cut out of, with its kept units."""
     edges_per_node: Count
+    """The most edges into a unit."""
     any_sign: bool = False
     """Whether edges may have a score of zero or less."""
 
@@ -281,7 +253,7 @@ class Circuit:
     def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes") -> pd.DataFrame:
         """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
         if kind == "edges":
-            return self.edges.table()
+            return self.edges.to_pandas()
         nodes = self.source.to_pandas()
         kept = nodes[nodes["kept"] & nodes["site"].isin(self.source.inner_sites)]
         return kept[["site", "unit", "score"]].reset_index(drop=True)
@@ -294,32 +266,33 @@ class Circuit:
             node["score"] = float(self.source.node_scores[node["site"]][node["unit"]])
         return graph
 
+    @checked
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph, as `AttributionGraph.save`, with how the circuit was cut out of it."""
+        self.source.check_finite()
+        write_graph(path, vars(self.source), {"edges_per_node": self.edges_per_node, "any_sign": self.any_sign})
+
+    @classmethod
+    @checked
+    def load(cls, path: str | os.PathLike[str]) -> "Circuit":
+        """Read a circuit that `save` wrote.
+
+        Raises:
+            InputError: as `AttributionGraph.load`, and for the file of a graph alone.
+        """
+        return cls(AttributionGraph.load(path), **read_cut(path))
+
     def __repr__(self) -> str:
         source = self.source
         units = sum(len(source.kept_units.get(site, ())) for site in source.inner_sites)
         edges = sum(len(rows) for rows, _ in self.edge_places.values())
         return (
             f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "
-            f"{self.edges_per_node} into a unit), {_made(source)}"
+            f"{self.edges_per_node} into a unit), {source._made}"
         )
 
     def _repr_html_(self) -> str:
         """Draw the circuit in a notebook, with its sites as a table."""
         drawing = sketch_circuit(self.graph, self.source.inner_sites)
-        table = f"<details><summary>sites</summary>{_sites_table(self.source)}</details>"
+        table = f"<details><summary>sites</summary>{sites_html(self.source.to_pandas('sites'))}</details>"
         return notebook_frame(repr(self), drawing + table)
-
-
-_MADE_BY = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
-
-
-def _made(graph: AttributionGraph) -> str:
-    """Say how a graph was made and how well its scores add up."""
-    facts = [f"{graph.n_images} images"]
-    facts += [f"{word} {graph.settings[name]}" for name, word in _MADE_BY.items() if name in graph.settings]
-    return ", ".join([*facts, *describe_errors(graph.settings, graph.completeness)])
-
-
-def _sites_table(graph: AttributionGraph) -> str:
-    table: str = graph.to_pandas("sites").to_html(index=False, border=0, float_format="{:.3g}".format)
-    return table

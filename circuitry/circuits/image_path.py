@@ -49,14 +49,14 @@ def image_path_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
     n_batches = count_batches(task.images, rows)
     for batch in Bar(task.batches(), "image path", n_batches, unit="batch", disable=hidden, leave=False):
         end = batch.ends({INPUT: batch.images})[INPUT]
-        clean, first, value = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
+        clean, first, values = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
         gradients = {site: a.new_zeros(()) for site, a in clean.items()}
         for t, w in zip(rule.points, rule.weights, strict=True):
             x = batch.images + t * (end - batch.images)
             here = first if t == 0 else clean_run(task, x, sites, with_gradient=True)[1]
             gradients = {site: total + w * here[site] for site, total in gradients.items()}
         if INPUT in sites:
-            moved += value - clean_run(task, end, [INPUT], with_gradient=False)[2]
+            moved += float(values.sum() - clean_run(task, end, [INPUT], with_gradient=False)[2].sum())
         ends = batch.ends(clean)
         for site in sites:
             units = task.encoder.units_of(site, (clean[site] - ends[site]) * gradients[site])

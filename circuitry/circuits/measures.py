@@ -77,12 +77,16 @@ def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
 
 @checked
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
-    """Return ``|E1 & E2| / |E1 | E2|`` over edges named by their two nodes; NaN when neither has an edge.
+    """Return the Jaccard index ``|E1 & E2| / |E1 | E2|`` of the edges, named by their two nodes, in [0, 1].
 
-    Edges of sites where one of the two has no effect are left out.
+    Edges of sites where one of the two has no effect are left out; NaN when neither has an edge.
 
     Raises:
         InputError: as `node_overlap`, and for circuits with other numbers of edges per node.
+
+    Example:
+        >>> edge_jaccard(cat_in_photos.circuit(3), cat_in_sketches.circuit(3))
+        0.11
     """
     _check_circuits(a, b)
     return float(edge_jaccard_matrix([a, b])[0, 1])
@@ -90,12 +94,18 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
 
 @checked
 def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
-    """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1]; see `similarity_matrix`.
+    """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
 
-    Sites where one of the two has no effect are left out; NaN when nothing is left.
+    It counts units, and trees of edges of up to ``depth`` steps onward from a unit, that both have (Shervashidze et
+    al. 2011, JMLR 12; the steps are in `similarity_matrix`). Sites where one of the two has no effect are left out;
+    NaN when nothing is left.
 
     Raises:
         InputError: for a negative depth, and as `edge_jaccard`.
+
+    Example:
+        >>> wl_kernel(cat_in_photos.circuit(3), cat_in_sketches.circuit(3), depth=1)
+        0.34
     """
     _check_circuits(a, b)
     return float(wl_matrices([a, b], depth)[depth][0, 1])

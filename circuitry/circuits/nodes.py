@@ -12,6 +12,7 @@ A positive effect means that the unit helps: ablating it lowers the metric. The 
 metric(clean) - metric(baseline at the site); both numbers are returned.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.encoder import Encoder, check_finite
+from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, checked_metric, metric_name
+from circuitry.models.site_activations import check_finite
 from circuitry.models.task import Batch, Task
 from circuitry.models.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
@@ -68,8 +71,8 @@ class ImageEffects(NamedTuple):
     """The baseline's activations by site."""
     effects: dict[str, Tensor]
     """Effect [batch, units] by site; their mean over images are the node scores."""
-    metric_sum: float
-    """The clean metric, summed over the images."""
+    metric: Tensor
+    """The clean metric [batch], in double precision."""
 
 
 def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
@@ -94,7 +97,7 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
     total = (count_batches(task.images, rows) or 0) * len(sites) or None
     with Bar(total=total, desc="nodes", unit="site", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
-            clean, first, value = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
+            clean, first, values = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
             ends, effects = batch.ends(clean), dict[str, Tensor]()
             for site in sites:
                 a, b = clean[site], ends[site]
@@ -107,7 +110,7 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
                         "derivative there."
                     )
                 bar.update()
-            yield ImageEffects(batch, clean, ends, effects, value)
+            yield ImageEffects(batch, clean, ends, effects, values)
 
 
 def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) -> NodeEffects:
@@ -121,29 +124,72 @@ def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) 
     Raises:
         InputError: as `image_effects`.
     """
+    (found,) = part_effects(task, rule, autocast).values()
+    return found
+
+
+def part_effects(
+    task: Task, rule: QuadratureRule, autocast: str | None = None, parts: Int[np.ndarray, " images"] | None = None
+) -> dict[int, NodeEffects]:
+    """Return `node_effects` of each part of the images, from one pass over all of them.
+
+    Args:
+        task, rule, autocast: As of `node_effects`.
+        parts: The part of each image (default: all are in part 0).
+
+    Raises:
+        InputError: as `image_effects`.
+    """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     dtype = autocast and getattr(torch, autocast)
     precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
-    sums = {site: np.zeros(0) for site in sites}
-    clean_sum, count = 0.0, 0
-    ends_differ = {site: task.baseline.n_images is not None or site in encoder.carried for site in sites}
-    baseline_sums = dict.fromkeys(sites, 0.0)
+    same = [site for site in sites if task.baseline.n_images is None and site not in encoder.carried]
+    at_same = dict[str, float]()
+    sums = defaultdict[int, list[_PartSum]](list)
     with precision:
-        for batch, _, ends, effects, value in image_effects(task, rule):
-            for site in sites:
-                if ends_differ[site]:
-                    baseline_sums[site] += _metric_sum(encoder, metric, ends[site], site)
-                elif not batch.start:  # the same for all images, so once will do
-                    baseline_sums[site] = _metric_sum(encoder, metric, ends[site][:1], site)
-                effect = effects[site].sum(0).cpu().double().numpy()
-                sums[site] = effect + (sums[site] if sums[site].size else 0)
-            clean_sum, count = clean_sum + value, count + len(batch.images)
-    scores = {site: total / count for site, total in sums.items()}
-    at_baseline = {site: total / (count if ends_differ[site] else 1) for site, total in baseline_sums.items()}
-    completeness = {
-        site: Completeness(float(scores[site].sum()), clean_sum / count - at_baseline[site]) for site in sites
-    }
-    return NodeEffects(scores, completeness, count)
+        for batch, _, ends, effects, clean in image_effects(task, rule):
+            if not batch.start:  # the baseline is the same for all images there, so once will do
+                at_same = {site: float(_metric_at(encoder, metric, ends[site][:1], site)) for site in same}
+            at_ends = {site: _metric_at(encoder, metric, ends[site], site) for site in sites if site not in same}
+            for part, members in members_of(parts, batch).items():
+                sums[part].append(
+                    _PartSum(
+                        {site: effects[site][members].sum(0).cpu().double().numpy() for site in sites},
+                        float(clean[members].sum()),
+                        {site: float(values[members].sum()) for site, values in at_ends.items()},
+                        len(clean[members]),
+                    )
+                )
+    return {part: _mean_effects(sums[part], at_same) for part in sorted(sums)}
+
+
+def members_of(parts: Int[np.ndarray, " images"] | None, batch: Batch) -> dict[int, Any]:
+    """Return the places in a batch of the images of each part that has some; all of them are a slice."""
+    numbers = None if parts is None else parts[batch.start : batch.start + len(batch.images)]
+    if numbers is None or (numbers == numbers[0]).all():
+        return {0 if numbers is None else int(numbers[0]): slice(None)}
+    return {part: torch.from_numpy(np.flatnonzero(numbers == part)) for part in np.unique(numbers).tolist()}
+
+
+class _PartSum(NamedTuple):
+    """Sums over the images of a part in a batch."""
+
+    effects: dict[str, np.ndarray]
+    clean: float
+    """Of the clean metric."""
+    ends: dict[str, float]
+    """Of the metric at the baseline, by site where it differs between images."""
+    n_images: int
+
+
+def _mean_effects(sums: Sequence[_PartSum], at_same: dict[str, float]) -> NodeEffects:
+    """Return the means over the images of a part; ``at_same`` is the metric at a baseline that all images share."""
+    count = sum(one.n_images for one in sums)
+    scores = {site: sum((one.effects[site] for one in sums), np.zeros(())) / count for site in sums[0].effects}
+    clean = sum(one.clean for one in sums) / count
+    ends = {site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends} | at_same
+    complete = {site: Completeness(float(found.sum()), clean - ends[site]) for site, found in scores.items()}
+    return NodeEffects(scores, complete, count)
 
 
 def nodes_of(encoder: Encoder, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -154,8 +200,8 @@ def nodes_of(encoder: Encoder, scores: Mapping[str, np.ndarray]) -> dict[str, np
 
 def clean_run(
     task: Task, images: Tensor, sites: Sequence[str], *, with_gradient: bool
-) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
-    """Return activations, the metric's gradient at every site (if wanted) and the metric summed over images."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Return activations, the metric's gradient at every site (if wanted) and the metric [batch] in float64."""
     taps: dict[str, Tensor] = {}
 
     def tap(tensor: Tensor, hook: object) -> None:
@@ -170,7 +216,7 @@ def clean_run(
     if with_gradient:
         found = _gradients(value, list(taps.values()))
         gradients = dict(zip(taps, found, strict=True))
-    return {site: a.detach() for site, a in taps.items()}, gradients, float(value.detach().cpu().double().sum())
+    return {site: a.detach() for site, a in taps.items()}, gradients, value.detach().cpu().double()
 
 
 def _path_gradient(
@@ -208,9 +254,9 @@ def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(value.sum(), inputs)
 
 
-def _metric_sum(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> float:
+def _metric_at(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> Tensor:
     with torch.no_grad():
-        return float(checked_metric(metric, encoder(activation, start=site)).cpu().double().sum())
+        return checked_metric(metric, encoder(activation, start=site)).cpu().double()
 
 
 def per_unit(x: Tensor, unit_dim: int) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 
 from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
 from circuitry.circuits.position_moves import edges_by_position, moves_between_positions
-from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.stream_edges import PLAIN, stream_of
 from circuitry.circuits.stream_graph import order_of_site
 from circuitry.models.stream_parts import PORTS, Component
@@ -29,7 +29,7 @@ _Pair = tuple[str, str]
 
 @checked
 def position_graph(
-    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: AnyRule = PLAIN
 ) -> AttributionGraph:
     """Return some edges between components with all positions apart, as means over images.
 
@@ -49,6 +49,7 @@ def position_graph(
         >>> edges = [("embed", "blocks.3.attn.0.v"), ("blocks.3.attn.0", "embedding")]
         >>> position_graph(task, edges).circuit(3).graph
     """
+    rule = as_rule(rule)
     at = edges_by_position(task, edges, rule=rule)
     stream, task = stream_of(task)
     places = [stream.edge(*edge) for edge in edges]

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
 from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline, stream_of
 from circuitry.circuits.stream_gradients import Tap, reader_gradients, tapped_run
 from circuitry.models.metrics import Metric
@@ -35,7 +35,7 @@ Points = list[tuple[float, dict[str, Tap]]]
 
 @checked
 def edges_by_position(
-    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: AnyRule = PLAIN
 ) -> Float[np.ndarray, "images edges positions"]:
     """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
 
@@ -59,7 +59,7 @@ def edges_by_position(
     found, first = [], stream.sites[0]
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            gradients = reader_gradients(stream, task.metric, clean[first], other[first], rule).readers
+            gradients = reader_gradients(stream, task.metric, clean[first], other[first], as_rule(rule)).readers
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
             parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
             found.append(torch.stack(parts, 1).cpu().double().numpy())
@@ -68,7 +68,7 @@ def edges_by_position(
 
 @checked
 def moves_between_positions(
-    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT], *, rule: AnyRule = PLAIN
 ) -> Float[np.ndarray, "images edges to from"]:
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 
@@ -90,7 +90,7 @@ def moves_between_positions(
     found, first = [], stream.sites[0]
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            points = _taps_at_points(stream, task.metric, clean[first], other[first], rule)
+            points = _taps_at_points(stream, task.metric, clean[first], other[first], as_rule(rule))
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
             parts = [
                 sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))

@@ -73,3 +73,13 @@ def describe_errors(settings: Mapping[str, Any], completeness: Mapping[str, Any]
         of = completeness[site]
         facts.append(f"largest completeness gap {of.share:.0%} of the metric's change at {site}: {of.verdict}")
     return facts
+
+
+_MADE_BY = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
+
+
+def describe_made(settings: Mapping[str, Any], completeness: Mapping[str, Any], n_images: int) -> str:
+    """Return how a graph was made and how well its scores add up, in a few words each."""
+    facts = [f"{n_images} images"]
+    facts += [f"{word} {settings[name]}" for name, word in _MADE_BY.items() if name in settings]
+    return ", ".join([*facts, *describe_errors(settings, completeness)])

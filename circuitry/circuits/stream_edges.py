@@ -35,6 +35,7 @@ from circuitry.circuits.corrections import backward_passes, over_passes
 from circuitry.circuits.exact_readers import EXACT_POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
+from circuitry.models.doubles import in_double
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_run import run_gated
@@ -157,7 +158,7 @@ def cut_effects_in_stream(
         def measure(keep: Tensor, clean: Mapping[str, Tensor] = clean, other: Mapping[str, Tensor] = other) -> float:
             with torch.no_grad():
                 embedding = run_gated(stream, clean[stream.sites[0]], other, stream.gates_of(keep), at_once=1)
-                return float(checked_metric(task.metric, embedding).double().sum())
+                return float(in_double(checked_metric(task.metric, embedding)).sum())
 
         whole = measure(stream.edges)
         for i, (rows, columns) in enumerate(places):

@@ -15,7 +15,7 @@ import numpy as np
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
-from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.stream_edges import GRADIENT, PLAIN, EdgeMatrix, StreamMethod, edge_matrix, stream_of
 from circuitry.models.task import Task
 from circuitry.runs.given import checked
@@ -26,7 +26,7 @@ def score_edges(
     task: Task,
     *,
     method: str = GRADIENT,
-    rule: QuadratureRule = PLAIN,
+    rule: AnyRule = PLAIN,
     path: str = "inputs",
     ports: bool = False,
 ) -> AttributionGraph:
@@ -38,7 +38,7 @@ def score_edges(
         method: ``gradient``, a name of `corrections`, or ``cuts``. With ``exact-softmax`` patterns change from those of
             the clean run; with ``gradient-dropping`` there is a backward pass for every block; ``cuts`` takes a run for
             every edge and no rule.
-        rule: Points of the path; `PLAIN` is attribution patching.
+        rule: Points of the path, or the rule's name; `PLAIN` is attribution patching.
         path: ``inputs``, the line of the stream before the first block, or ``activations``: for each stage (the heads
             of a block, its MLP, the embedding) the line of what it alone reads: a run for every stage and point, with
             the method ``gradient`` alone.
@@ -51,9 +51,10 @@ def score_edges(
     Example:
         >>> task = Task(clip.encoder, photos, class_logit(weights, 3))
         >>> graph = score_edges(task, method="exact-readers")
-        >>> graph.edges.top(0.01).table()
+        >>> graph.edges.top(0.01).to_pandas()
     """
     stream, task = stream_of(task)
+    rule = as_rule(rule)
     found = edge_matrix(stream, task, StreamMethod(method, rule, path))
     settings = task.made_with | {"edge_rule": rule.name, "path": path, "edge_method": method, "edges": IN_STREAM}
     return as_graph(found, settings, ports)
@@ -84,14 +85,14 @@ def as_graph(found: EdgeMatrix, settings: dict[str, Any], ports: bool = False) -
 
 @checked
 def edge_names(edges: Edges) -> list[tuple[str, str]]:
-    """Return the names (writer, reader) of the edges of `score_edges`, row by row of `Edges.table`.
+    """Return the names (writer, reader) of the edges of `score_edges`, row by row of `Edges.to_pandas`.
 
     Example:
         >>> edges = score_edges(task, ports=True).edges
-        >>> names, scores = edge_names(edges), edges.table()["score"]
+        >>> names, scores = edge_names(edges), edges.to_pandas()["score"]
         >>> edges_by_position(task, [names[scores.argmax()]])
     """
-    table = edges.table()
+    table = edges.to_pandas()
     ends = [zip(table[f"{end}_site"], table[f"{end}_unit"], strict=True) for end in ("upstream", "downstream")]
     writers, readers = ([_name(site, unit) for site, unit in of_end] for of_end in ends)
     return list(zip(writers, readers, strict=True))

@@ -38,7 +38,7 @@ class Config(CardSettings, WorkSettings, QuickstartModel):
     circuits: Path = Path("runs/quickstart/circuits")
     """Folder of graphs that `extract`, the quickstart or circuitry compare wrote."""
     out: Path = Path("runs/quickstart/cards")
-    """Folder of the cards."""
+    """Folder of the results: the cards."""
 
 
 def main(config: Config) -> None:

@@ -51,6 +51,7 @@ from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
+from circuitry.runs.given import Count, Natural, Share
 from circuitry.study import QuickstartModel, planted_attention, planted_convolution, score_methods
 from circuitry.study.planted import RULES
 from circuitry.study.sections.causal_curves import (
@@ -75,14 +76,15 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     transfer: bool = False
     """Check circuits in other domains, instead of each in its own."""
     out: Path | None = None
-    """Folder for curves or tables, and the report (default: runs/faithfulness, with --transfer runs/transfer)."""
+    """Folder of the results: curves or tables, and the report (default: runs/faithfulness, with --transfer
+    runs/transfer)."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    random_draws: int = 5
+    random_draws: Natural = 5
     """Random circuits of every size."""
-    one_site_fraction: float = 0.1
-    """Share of the units kept where one site at a time is ablated."""
-    rule_circuits: int = 4
+    one_site_size: Share = 0.1
+    """Share of the units to keep where one site at a time is ablated."""
+    rule_circuits: Count = 4
     """How many circuits the rules are compared on: the first class in the first domain, the second in the second..."""
     one_site: bool = True
     """With --transfer: also keep circuits at one site at a time."""
@@ -121,7 +123,7 @@ def measure_curves(
 ) -> tuple[list[FaithfulnessCurve], list[FaithfulnessCurve]]:
     """Return the curves with all sites ablated at once, and with one site at a time; finished ones are read."""
     extract = partial(checks.extract_faithfulness, random_draws=config.random_draws, work=work)
-    one_by_one = partial(extract, rankings=("absolute",), fractions=(config.one_site_fraction,), one_site=True)
+    one_by_one = partial(extract, rankings=("absolute",), fractions=(config.one_site_size,), one_site=True)
     return extract(config.folder / "all-sites"), one_by_one(config.folder / "one-site")
 
 

@@ -1,6 +1,5 @@
 """The names of the command ``circuitry``, in groups, with a line of help each. No torch."""
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -45,26 +44,3 @@ COMMANDS: Mapping[str, Command] = {
 def module_of(name: str) -> str:
     """Return the name of the module of a command."""
     return f"circuitry.commands.{name.replace('-', '_')}_command"
-
-
-def completion_script(pages: Mapping[str, str]) -> str:
-    """Return a script for bash that completes the names of commands, and their options, by their help pages."""
-    cases = [f'    {name}) words="{" ".join(options_of(page))}" ;;' for name, page in pages.items()]
-    return "\n".join(
-        [
-            "_circuitry() {",
-            '  local words="" current="${COMP_WORDS[COMP_CWORD]}"',
-            f'  if [ "$COMP_CWORD" = 1 ]; then words="{" ".join(pages)} --help --version"',
-            '  elif [ "${current:0:1}" = - ]; then case "${COMP_WORDS[1]}" in',
-            *cases,
-            "  esac; fi",
-            '  COMPREPLY=($(compgen -W "$words" -- "$current"))',
-            "}",
-            "complete -o bashdefault -o default -F _circuitry circuitry clip-circuitry",
-        ]
-    )
-
-
-def options_of(page: str) -> list[str]:
-    """Return the options that a help page lists."""
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]", page)))

@@ -44,6 +44,7 @@ from circuitry.reports.sections.circuits import (
 )
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
 from circuitry.runs import ALONE, InputError, Work, WorkSettings
+from circuitry.runs.given import Count, Natural
 from circuitry.study import ShuffledImages, accuracy_kinds
 from circuitry.study.circuit_tests import curves_on_unseen
 from circuitry.study.domain_apart import apart_over_depth, group_means, means_without
@@ -51,9 +52,7 @@ from circuitry.study.sections.apart import add_domain_apart
 from circuitry.study.sections.causal_curves import add_answers, works_findings
 from circuitry.training import zero_shot_accuracy
 
-TIMED = 2
-"""Jobs that a dry run does."""
-Draw = Literal["by-name", "shuffled"]
+Choice = Literal["by-name", "shuffled"]
 SMALL = 500
 """Rows of a table that is small enough to be committed."""
 
@@ -70,23 +69,23 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         "all_sites": True,
         "apart": "quickdraw",
         "draw_circuits": True,
-        "draw": "shuffled",
+        "choice": "shuffled",
     }
 
     out: Path
-    """Folder for graphs, tables and the report."""
+    """Folder of the results: graphs, tables and the report."""
     results: Path | None = None
-    """Also write the small tables and their provenance here."""
-    draw: Draw = "by-name"
+    """Also write the small tables and their provenance here, where the figures read them."""
+    choice: Choice = "by-name"
     """Choice of the images: by-name, by a hash of seed and path, whatever else there is; shuffled: as in the study, one
     random stream through all lists, the held-out classes first."""
-    edges_per_node: int = 3
-    """Most edges into a unit of a circuit."""
+    edges_per_node: Count = 3
+    """Most edges into a unit."""
     held_out: tuple[str, ...] = ()
-    """Classes to report apart, e.g. those held out in training."""
+    """Held-out classes: reported apart, e.g. those held out in training."""
     pair: tuple[str, str, str] | None = None
     """Class and two domains whose circuits are drawn (default: the first class in its two least similar domains)."""
-    kernel_depths: tuple[int, ...] = (1,)
+    kernel_depths: tuple[Count, ...] = (1,)
     """Depths of the Weisfeiler-Lehman kernel."""
     any_sign: bool = False
     """Count edges with a score of zero or less."""
@@ -98,17 +97,17 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """Draw every circuit, on a page of its own."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    robustness: int = VARIED_CLASSES
+    robustness: Natural = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none."""
-    n_tested: int = 4
-    """Images per class and domain, other ones, that circuits are tested on, beside random units; 0 for none."""
+    n_unseen: Natural = 4
+    """Unseen images of a class in a domain: circuits are tested on them, beside random units; 0 for none."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
 
     def images_of(self, split: str | None) -> DomainFolder:
         """Return the images of another list."""
-        if self.draw == "by-name":
+        if self.choice == "by-name":
             return super().images_of(split)
         return ShuffledImages(self.data, split, first=self.held_out, domains=self.domains, classes=self.classes)
 
@@ -119,7 +118,8 @@ def main(config: Config) -> Written | None:
     config = spelt_as_in(images, config)
     check_names(config, images)
     if config.dry_run:
-        estimate(planned(config, config.work()), config.work())
+        for line in planned(config, config.work()).estimate(config.work()):
+            print(line, flush=True)
         return None
     if not config.share_out(partial(extract_share, config), config.out / "jobs"):
         return None
@@ -191,20 +191,7 @@ def extract_share(config: Config, work: Work) -> None:
 
 def tested(config: Config, plan: Extraction, work: Work) -> list[FaithfulnessCurve]:
     """Test the circuits on images that they were not found on."""
-    return curves_on_unseen(plan, config.n_tested, config.out / "faithfulness", work)
-
-
-def estimate(plan: Extraction, work: Work) -> None:
-    """Do the first jobs, which stay done, and say how long the others will take."""
-    sizes = {job: len(records) for job, records in plan.selection.items() if records}
-    todo = plan.folder.unfinished()
-    print(f"{len(sizes)} jobs with {sum(sizes.values())} images, {len(sizes) - len(todo)} jobs finished")
-    seconds = plan.run(work, most=min(TIMED, len(todo))) if todo else {}
-    if seconds:
-        rate = sum(seconds.values()) / sum(sizes[job[0], job[1]] for job in seconds)
-        left = rate * sum(sizes[job[0], job[1]] for job in todo if job not in seconds)
-        time = f"{left / 3600:.1f} h" if left > 3600 else f"{left / 60:.1f} min"
-        print(f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {time} on this worker")
+    return curves_on_unseen(plan, config.n_unseen, config.out / "faithfulness", work)
 
 
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:

@@ -41,6 +41,7 @@ from circuitry.reports.figures import component_heatmap, position_heatmap
 from circuitry.reports.page import Written
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.runs import Work, versions
+from circuitry.runs.given import Count, Seed
 from circuitry.study import QuickstartModel, mean_ablation_accuracy
 from circuitry.study.charts import position_moves
 
@@ -53,15 +54,16 @@ class Config(QuickstartModel):
     """Settings of the script."""
 
     model: str = "vit-tiny"
-    """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
+    """The model: a vision transformer, by open_clip name, a name shipped here, hf-hub:org/model, or a model-config
+    JSON."""
     out: Path = Path("runs/components")
-    """Folder of tables and report."""
+    """Folder of the results: tables and the report."""
     results: Path | None = None
-    """Also write the tables and their provenance here, where figures read them."""
-    n_images: int = 8
-    """Images per class and domain."""
-    seed: int = 0
-    """Seed of images."""
+    """Also write the small tables and their provenance here, where the figures read them."""
+    n_images: Count = 8
+    """Images of a class in a domain."""
+    seed: Seed = 0
+    """Seed of all random choices."""
 
 
 class Looked(NamedTuple):
@@ -149,7 +151,7 @@ def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: Domai
     baseline = mean_baseline(stream.components, torch.cat([own, read(clip, rest)]))
     task = Task(stream.components, own, metric, baseline=baseline, work=QUIET)
     edges = score_edges(task, ports=True).edges
-    table, names = edges.table(), edge_names(edges)
+    table, names = edges.to_pandas(), edge_names(edges)
     moving = table["downstream_site"].str.endswith((".k", ".v")) & (table["upstream_site"] != "embed")
     edge = names[int(table["score"].where(moving, 0).abs().to_numpy().argmax())]
     moves = moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]

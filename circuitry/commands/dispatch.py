@@ -1,42 +1,52 @@
-"""Hand a command line over to the command that it names; only that command's module is imported. No torch."""
+"""Hand a command line over to the command that it names; only that command's module is imported. No torch.
+
+A line that cannot be right is refused before, by the stored help page.
+"""
 
 import importlib
 import sys
 from collections.abc import Sequence
 
 import circuitry
-from circuitry.commands.command_list import COMMANDS, completion_script, module_of
+from circuitry.commands.command_list import COMMANDS, module_of
+from circuitry.commands.completion import completion_script
 from circuitry.commands.help_pages import help_page
-from circuitry.data.names import unknown_name
-from circuitry.runs.command_line import GENERAL_HELP, run_script
+from circuitry.commands.wrong_lines import near_words, refuse_wrong
+from circuitry.runs.command_line import end_with, run_script
+from circuitry.runs.errors import InputError
 
 USAGE = """usage: circuitry COMMAND [OPTIONS]
-       circuitry COMMAND --help    lists the options
-       circuitry --completion      prints what completes commands and options in bash:
-                                   source <(circuitry --completion)"""
+       circuitry COMMAND --help      lists the options
+       circuitry --completion SHELL  prints what completes commands and options in bash, zsh or fish:
+                                     source <(circuitry --completion bash)
+       circuitry --version"""
 
 
 def run_command() -> None:
     """Run the command that ``sys.argv`` names, or print the list of all.
 
-    A wrong name ends the process with status 2 and the names that are near.
+    A wrong line ends the process with status 2 and a sentence.
     """
     name, *arguments = sys.argv[1:] or ["--help"]
-    if name in ("--help", "-h"):
-        print(list_of_commands())
-    elif name == "--version":
-        print(f"circuitry {circuitry.__version__}")
-    elif name == "--completion":
-        print(completion_script({name: help_page(name) for name in COMMANDS}))
-    elif name not in COMMANDS:
-        print(f"error: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
-    elif arguments in (["--help"], ["-h"]):
-        print(help_page(name), end="")
-    else:
-        if "--quiet" not in arguments:
-            print(f"circuitry {name}: loading the libraries of models takes some seconds", file=sys.stderr, flush=True)
-        hand_over(name, arguments)
+    try:
+        if name in ("--help", "-h"):
+            print(list_of_commands())
+        elif name == "--version":
+            print(f"circuitry {circuitry.__version__}")
+        elif name == "--completion":
+            print(completion_script({name: help_page(name) for name in COMMANDS}, " ".join(arguments) or "bash"))
+        elif name not in COMMANDS:
+            raise InputError(f"There is no command {name!r}{near_words(name, list(COMMANDS))}: see circuitry --help.")
+        elif {"--help", "-h"} & {*arguments}:
+            print(help_page(name).text(), end="")
+        else:
+            refuse_wrong(help_page(name), arguments)
+            if "--quiet" not in arguments:
+                said = f"circuitry {name}: loading the libraries of models takes some seconds"
+                print(said, file=sys.stderr, flush=True)
+            hand_over(name, arguments)
+    except InputError as error:
+        end_with(str(error))
 
 
 def hand_over(name: str, arguments: Sequence[str]) -> None:
@@ -47,8 +57,7 @@ def hand_over(name: str, arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         print("interrupted before any work began", file=sys.stderr)
         sys.exit(130)
-    description = f"{module.__doc__}\n\n{GENERAL_HELP}"
-    run_script(module.Config, module.main, description, getattr(module, "defaults", None))
+    run_script(module.Config, module.main, module.__doc__, getattr(module, "defaults", None))
 
 
 def list_of_commands() -> str:

@@ -30,9 +30,9 @@ class Config(ModelOptions):
     """Settings of the evaluation."""
 
     out: Path = Path("runs/evaluate")
-    """Folder of the tables and the report."""
+    """Folder of the results: tables and the report."""
     held_out: tuple[str, ...] = ()
-    """Classes to report apart, e.g. those held out in training."""
+    """Held-out classes: reported apart, e.g. those held out in training."""
 
 
 def main(config: Config) -> Written:

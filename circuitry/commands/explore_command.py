@@ -31,8 +31,9 @@ from circuitry.explorer import (
 from circuitry.interventions import CheckSettings
 from circuitry.reports import link_pages
 from circuitry.runs import InputError, WorkSettings
+from circuitry.runs.given import Natural
 from circuitry.study import QuickstartModel
-from circuitry.study.quickstart_model import QUICKSTART
+from circuitry.study.quickstart_settings import QUICKSTART
 
 VARIANTS = {
     "own-style texts": "circuits-own-style",
@@ -49,7 +50,7 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     run: Path = QUICKSTART
     """Folder that the quickstart or circuitry compare wrote."""
     circuits: Path | None = None
-    """Folder of graphs (default: circuits in the run)."""
+    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote (default: circuits in the run)."""
     comparisons: Path | None = None
     """Folder of comparisons (default: comparisons in the run)."""
     faithfulness: Path | None = None
@@ -57,7 +58,7 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     cards: Path | None = None
     """Folder of unit cards (default: cards in the run)."""
     out: Path | None = None
-    """Folder of the page (default: explorer in the run)."""
+    """Folder of the results: the page (default: explorer in the run)."""
     with_model: bool = False
     """Load the model for its answers to held-out images, and for direct effects on words."""
     open: bool = False
@@ -65,7 +66,7 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     serve: bool = False
     """Serve the page on this machine: the one that is there, if it is of these circuits, else a new one. Notes are kept
     in its folder; with the model, units are measured, and own images looked at."""
-    port: int = 0
+    port: Natural = 0
     """Port of the server; 0 for a free one."""
 
     @property

@@ -17,7 +17,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from circuitry import Clip, DomainFolder
 from circuitry.cards import read_vocabulary
@@ -39,6 +39,7 @@ from circuitry.representations import (
 )
 from circuitry.representations.features import Ranking
 from circuitry.runs import Job, JobFolder, StudySettings, Work, WorkSettings, versions
+from circuitry.runs.given import Count, Seed, at_least
 from circuitry.study import QuickstartModel, StudyRun
 from circuitry.study.mixtures import caption_words
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
@@ -60,35 +61,37 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
         "training": SaeTraining.study(),
     }
 
+    NOT_BOTH: ClassVar = (("autoencoder", "more-tables"),)
+
     train_split: str | None = "train"
-    """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
-    n_images: int | None = None
-    """Images per class and domain (default: all)."""
+    """Which of DomainNet's lists to train on, where there are lists."""
+    n_images: Count | None = None
+    """Images of a class in a domain (default: all)."""
     autoencoder: Path | None = None
     """A trained autoencoder of the embedding, from circuitry train-sae (default: train one here on the images of
-    --train-split and --table, and keep it in --out)."""
-    table: tuple[Path, ...] = ()
-    """Tables of more images for that training, as those of circuitry train-sae; the study's has CC12M."""
+    --train-split and --more-tables, and keep it in --out)."""
+    more_tables: tuple[Path, ...] = ()
+    """Tables of more images to train on: as those of circuitry train-sae; the study's has CC12M."""
     training: SaeTraining = SaeTraining()
     """That training."""
     vocabulary: Path | None = None
-    """Text file of words, one a line, that name features (default: the words of data/captions.tsv where that is, since
+    """Text file of words, one a line: they name features (default: the words of data/captions.tsv where that is, since
     a small model knows no others, else class names, styles and ImageNet's classes)."""
-    features: tuple[int, ...] | None = None
+    features_shown: tuple[int, ...] | None = None
     """Features to show (default: the most and the least shared ones)."""
     held_out: tuple[str, ...] = ()
-    """Classes of a separate group, ``held-out``: the study scores only these."""
+    """Held-out classes: a group of their own; the study scores only these."""
     ranking: Ranking = "activation"
     """Order of features that equally many images name: the more active first, or as in the study the order of
     torch.topk, which fills tops with unnamed features."""
-    parts: int = DEFAULT_PARTS
-    """Parts of the images of a class in a domain, cut by item, whose sharing with each other is the ceiling."""
+    parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
+    """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
     out: Path = Path("runs/shared_features")
-    """Folder for the autoencoder, the features of images, tables and the page."""
+    """Folder of the results: the autoencoder, the features of images, tables and the page."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    seed: int = 0
-    """Seed of choices and bootstrap."""
+    seed: Seed = 0
+    """Seed of all random choices: images, bootstrap."""
 
 
 def main(config: Config) -> Written | None:
@@ -118,7 +121,7 @@ def main(config: Config) -> Written | None:
     )
     report.summary(sharing_findings(comparison))
     add_sharing(report, comparison, domain_marks(found.domains))
-    add_features(report, found, tables["features"], images, config.features)
+    add_features(report, found, tables["features"], images, config.features_shown)
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
@@ -158,18 +161,18 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     """Return the given autoencoder, or the one that one of the processes trains and keeps."""
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
-    if config.by_study and not config.table:
-        print("without CC12M, which the study also trained on: give a table of its images as --table")
+    if config.by_study and not config.more_tables:
+        print("without CC12M, which the study also trained on: give a table of its images as --more-tables")
     images = config.images_of(config.train_split)
     made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(config.training)}
-    made_with |= {"tables": [described(table) for table in config.table]}
+    made_with |= {"tables": [described(table) for table in config.more_tables]}
     folder = JobFolder(
         config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
     )
     path, unfinished = config.out / "sae.safetensors", config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
-        train_sae_on_images(clip, images, config.training, tables=config.table, folder=unfinished).save(path)
+        train_sae_on_images(clip, images, config.training, tables=config.more_tables, folder=unfinished).save(path)
         return [path]
 
     folder.run(train, rank=work.rank)

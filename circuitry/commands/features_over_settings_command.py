@@ -1,6 +1,6 @@
 """Does a model share more features between domains, the more diverse its training was? One table over many models.
 
-Reads the --results folders of circuitry features, one for each model, and compares the models: for each
+Reads --results folders of circuitry features, one for each model, and compares the models: for each
 setting and test domain, how many features the test domain shares with the other domains, on the held-out classes. With
 two or more models of a test domain it also tests each pair of domains over these models: the model is the unit, so the
 result is about the training and not about one checkpoint. Setting and test domain are those of the run that a
@@ -9,13 +9,14 @@ checkpoint belongs to; for other models they are given by name.
 The study claims that domains share few features where generalization fails. A setting refutes this if its test domain
 shares no less than the others do and generalization still fails.
 
-    circuitry features-over-settings --results results/cg-low-sketch-0 results/cg-high-sketch-0
-    circuitry features-over-settings --results openai=results/openai --test-domain quickdraw
+    circuitry features-over-settings --features results/cg-low-sketch-0 results/cg-high-sketch-0
+    circuitry features-over-settings --features openai=results/openai --test-domain quickdraw
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -36,21 +37,21 @@ COMPARISON = "feature_sharing"
 class Config:
     """Settings of the table."""
 
-    results: tuple[str, ...] = ()
-    """--results folders of circuitry features; name=folder for a model that is no run of a study."""
-    group: str = "held-out"
+    features: tuple[str, ...]
+    """Folders of features, --results of circuitry features: name=folder for a model that is no run of a study."""
+    group: Literal["held-out", "all"] = "held-out"
     """Classes that are scored: held-out, as in the study, or all."""
     test_domain: str | None = None
-    """Test domain of models that are no runs of a study."""
+    """Test domain: of models that are no runs of a study."""
     out: Path = Path("runs/sharing_over_settings")
-    """Folder for the tables and the page."""
+    """Folder of the results: tables and the page."""
 
 
 def main(config: Config) -> Written:
     """Gather, average over seeds, write, and print where the page is."""
-    if not config.results:
-        raise InputError("Expected --results folders of circuitry features, but none was given: add --results FOLDER.")
-    runs = pd.DataFrame([score(config, entry) for entry in config.results])
+    if not config.features:
+        raise InputError("Expected --results folders of circuitry features, but none was given: add --features FOLDER.")
+    runs = pd.DataFrame([score(config, entry) for entry in config.features])
     table, tests = over_seeds(runs), over_models(config, runs["test_domain"])
     report = Report(
         "Which settings make domains share features?",
@@ -71,7 +72,7 @@ def main(config: Config) -> Written:
         )
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     tables = {"sharing_over_settings": table, "sharing_of_runs": runs, "sharing_tests": tests}
-    about = {"results": config.results, "group": config.group, **versions()}
+    about = {"results": config.features, "group": config.group, **versions()}
     return write_results(report, tables, config.out, None, about)
 
 
@@ -120,7 +121,7 @@ def score(config: Config, entry: str) -> dict[str, object]:
 
 def over_models(config: Config, test_domains: "pd.Series[str]") -> pd.DataFrame:
     """Return the tests of `compare_models` for each test domain that has two or more models."""
-    folders = pd.Series([Path(entry.rpartition("=")[2]) for entry in config.results])
+    folders = pd.Series([Path(entry.rpartition("=")[2]) for entry in config.features])
     tests = [
         compare_models([Comparison.load(folder / COMPARISON) for folder in own], config.group).assign(
             test_domain=domain

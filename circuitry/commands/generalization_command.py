@@ -15,7 +15,7 @@ model's bias towards held-out classes, not about its features.
     circuitry generalization                                      # the toy: 42 models, over an hour
     torchrun --nproc-per-node 2 -m circuitry generalization                 # the same in two processes
     circuitry generalization --cluster slurm --jobs 20            # the same by an array of jobs
-    circuitry generalization --toy runs/miniature --n-toy-classes 4 --folds 2 --n-train 8 --n-test 8 \\
+    circuitry generalization --toy runs/miniature --n-toy-classes 4 --held-out-sets 2 --n-train 8 --n-test 8 \\
         --epochs 2 --seeds 0                                                  # a trial of minutes
     circuitry generalization --runs runs/study --data DomainNet   # your own runs
     circuitry generalization --study --runs runs/study --data DomainNet --imagenet ImageNet/val
@@ -36,10 +36,11 @@ from filelock import Timeout
 
 from circuitry import DomainFolder
 from circuitry.data.images import Decoding
-from circuitry.reports import Finding, Report, write_results
+from circuitry.reports import Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, versions
+from circuitry.runs.given import Count
 from circuitry.study import (
     EvaluationSet,
     StudyRun,
@@ -50,16 +51,24 @@ from circuitry.study import (
     screened_classes,
     settings_table,
 )
-from circuitry.study.charts import robustness_scatter, settings_bars
+from circuitry.study.charts import robustness_scatter
 from circuitry.study.checkpoint_accuracy import imagenet_validation
-from circuitry.study.generalization import MODEL, SHARE, UPPER, measures_table, model_names
+from circuitry.study.generalization import measures_table
 from circuitry.study.imagenet_prompts import ImagenetNames
 from circuitry.study.mixtures.selection import Setting
-from circuitry.study.sections.accuracies import add_told_apart
+from circuitry.study.sections.generalization_pages import (
+    add_kinds,
+    add_screened,
+    add_settings,
+    generalization_findings,
+)
 from circuitry.study.toy_study import STANDARD, ToySettings, held_out_folds, toy_images, toy_run
 from circuitry.training import TrainingWork
 from circuitry.training.accuracy import MEASURE
 from circuitry.training.devices import available_device
+
+ALL_CLASSES = len(STANDARD.classes)
+"""How many classes the toy has."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +84,21 @@ class Config(StudySettings):
         "decoding": "as-stored",
     }
 
+    NEEDS: ClassVar = (("runs", "data"),)
+
     runs: Path | None = None
     """Folder of your own runs (default: those of the toy)."""
     data: Path | None = None
-    """Your own test images, <domain>/<class>/<file>, with DomainNet's lists or without; needed with --runs."""
+    """Folder of the images: your own test images, <domain>/<class>/<file>; needed with --runs."""
     imagenet: Path | None = None
-    """ImageNet's validation images, <wnid>/<file>, to be classified, too."""
+    """Folder of ImageNet's validation images, <wnid>/<file>, to be classified, too."""
     imagenet_names: ImagenetNames = "open_clip"
     """Names of ImageNet's classes: those of the installed open_clip, or of the study's version of it."""
     out: Path = Path("runs/generalization")
-    """Folder for tables and the report."""
+    """Folder of the results: tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    templates: Literal["all templates", "style words", "own style"] = "all templates"
+    classifier: Literal["all templates", "style words", "own style"] = "all templates"
     """Class texts of the figures and the main tables; all are measured."""
     screen: bool = True
     """Leave held-out classes that even the upper bound does not learn out of figures and told_apart.csv, for all models
@@ -103,23 +114,23 @@ class Config(StudySettings):
     settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
     """Settings of the toy's models."""
     test_domains: tuple[str, ...] = ("quickdraw", "sketch")
-    """Test domains."""
+    """Test domains: classes are held out of them."""
     seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the toy's models."""
-    folds: int = 4
+    """Seeds of the trainings."""
+    held_out_sets: Count = 4
     """Sets of held-out classes on the toy; together they are all of its classes."""
-    n_toy_classes: int = len(STANDARD.classes)
+    n_toy_classes: Count = ALL_CLASSES
     """How many classes the toy has, the first by name."""
-    n_train: int = STANDARD.n_train
-    """The toy's training images per class and style."""
-    n_test: int = STANDARD.n_test
-    """The toy's test images per class and style."""
-    epochs: int = STANDARD.training.epochs
-    """Passes over the images of the toy's models."""
+    n_train: Count = STANDARD.n_train
+    """Drawn training images per class and style."""
+    n_test: Count = STANDARD.n_test
+    """Test images per class and style."""
+    epochs: Count = STANDARD.training.epochs
+    """Passes over the images."""
     natural_domain: str = "real"
     """Domain of photographs."""
     device: str = "cpu"
-    """Where models are evaluated; under torchrun cuda is each process's own GPU."""
+    """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """How the work is shared out."""
 
@@ -136,7 +147,7 @@ class Config(StudySettings):
             keep_checkpoints=min(whole.keep_checkpoints, epochs),
         )
         common = replace(STANDARD, n_train=self.n_train, n_test=self.n_test, classes=classes, training=training)
-        return [replace(common, held_out=fold) for fold in held_out_folds(classes, self.folds)]
+        return [replace(common, held_out=fold) for fold in held_out_folds(classes, self.held_out_sets)]
 
 
 def main(config: Config) -> Written | None:
@@ -195,7 +206,7 @@ def toy_runs(config: Config, work: Work) -> list[StudyRun]:
 
 def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
-    classifier = config.templates
+    classifier = config.classifier
     screened = screened_classes(evaluated, classifier)
     every, learned = accuracy_kinds(evaluated, classifier), accuracy_kinds(evaluated, classifier, screened)
     beside = {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
@@ -214,7 +225,7 @@ def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame
 
 def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> Written:
     """Write tables, figures and the report, and say where they are."""
-    classifier, natural, tables = config.templates, config.natural_domain, tables_of(config, evaluated)
+    classifier, natural, tables = config.classifier, config.natural_domain, tables_of(config, evaluated)
     kinds = tables["told_apart"]
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",
@@ -222,7 +233,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         "smaller) that differ in the held-out images. They classify test images of classes that they did not see in "
         "that domain (held-out), and of classes that they saw (other classes). A row averages only seeds.",
     )
-    report.summary(findings(kinds[kinds["domain"] == kinds["test_domain"]]))
+    report.summary(generalization_findings(kinds[kinds["domain"] == kinds["test_domain"]]))
     add_kinds(report, kinds, marks)
     add_screened(report, tables, config.screen)
     add_settings(report, tables["settings"], f"{config.measure}, {classifier}")
@@ -241,79 +252,3 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     }
     small = tuple(name for name in tables if name != "evaluation")
     return write_results(report, tables, config.out, config.results, provenance, small)
-
-
-def findings(tested: pd.DataFrame) -> list[Finding]:
-    """Answer the title for every test domain and model by the best setting below the upper bounds."""
-    found = []
-    for (domain, model), rows in tested.assign(model=model_names(tested)).groupby(["test_domain", "model"], sort=False):
-        short = rows[~rows["setting"].str.startswith("upper")].dropna(subset="held_out")
-        if short.empty:
-            continue
-        best = short.sort_values("held_out").iloc[-1]
-        bound = rows.loc[rows["setting"] == UPPER, "held_out"]
-        above = f"; the upper bound reaches {bound.iloc[0]:.1%}" if len(bound) else ""
-        spread = f"standard deviation {best['sd']:.1%} over {best['seeds']} seeds" if best["seeds"] > 1 else "one seed"
-        found.append(
-            Finding(
-                f"In {domain}{f' ({model})' if model else ''} held-out classes are recognised best with "
-                f"{best['setting']}: {best['held_out']:.1%} among all classes (guessing {best['chance']:.1%}), "
-                f"{best['alone']:.1%} among themselves (guessing {best['chance_alone']:.1%}){above}.",
-                f"{spread}, {best['n_classes']} held-out classes; no test over models.",
-                "Another order of the settings among held-out classes alone than among all, or with more seeds.",
-            )
-        )
-    return found
-
-
-def add_kinds(report: Report, kinds: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
-    """Add the section on the kinds of accuracy."""
-    report.section("Settings side by side")
-    tested = kinds[kinds["domain"] == kinds["test_domain"]]
-    add_told_apart(report, tested.drop(columns="domain"), "Accuracy in the test domain, mean over classes and seeds.")
-    report.figure(settings_bars(kinds, marks=marks), in_words(tested))
-
-
-def add_screened(report: Report, tables: Mapping[str, pd.DataFrame], screen: bool) -> None:
-    """Say which classes the upper bound learns, and add the accuracies over the other choice of classes."""
-    screened = tables["screened"]
-    if screened.empty:
-        report.text(f"There are no models of the upper bound ({UPPER}): no class was screened.")
-        return
-    out = screened[~screened["kept"]]
-    classes = [f"{row['class']} in {row['test_domain']} ({row['upper']:.0%})" for _, row in out.iterrows()]
-    report.text(
-        f"A class is screened out if the upper bound ({UPPER}), which saw it in the test domain, comes less than "
-        f"{SHARE:.0%} of the way from guessing to perfect accuracy on it; such a class is near zero in every setting. "
-        f"Above {'they are left out' if screen else 'all held-out classes count'}. {len(out)} of {len(screened)} are "
-        f"screened out: {', '.join(classes) or 'none'}."
-    )
-    beside = tables["told_apart_all" if screen else "told_apart_screened"]
-    tested = beside[beside["domain"] == beside["test_domain"]].drop(columns="domain")
-    add_told_apart(report, tested, f"The same {'with all' if screen else 'without these'} classes.")
-
-
-def add_settings(report: Report, table: pd.DataFrame, what: str) -> None:
-    """Add the tables over settings, each held-out set apart, and the held-out classes one by one."""
-    tested = table[table["domain"] == table["test_domain"]].drop(columns=["domain", "values"])
-    tested = tested.drop(columns=[name for name in MODEL if tested[name].nunique() == 1])
-    parts = tested["part"].isin(["all", "seen", "held-out"])
-    report.table(
-        tested[parts].reset_index(drop=True),
-        f"Accuracy in the test domain ({what}), mean and standard deviation over seeds, each held-out set apart.",
-    )
-    if not parts.all():
-        by = [name for name in ("test_domain", *MODEL, "setting") if name in tested]
-        classes = tested[~parts].pivot_table(index=by, columns="part", values="mean", sort=False)
-        report.table(classes.reset_index(), "The held-out classes one by one, mean over seeds.")
-
-
-def in_words(tested: pd.DataFrame) -> str:
-    """Say what the bars show: held-out classes, setting by setting."""
-    words = [f"Guessing would reach {tested['chance'].iloc[0]:.1%}."]
-    for (domain, model), rows in tested.assign(model=model_names(tested)).groupby(["test_domain", "model"], sort=False):
-        among = ", ".join(
-            f"{row.setting} {row.held_out:.1%} (alone {row.alone:.1%})" for row in rows.itertuples(index=False)
-        )
-        words.append(f"Held-out classes in {domain}{f' ({model})' if model else ''}: {among}.")
-    return " ".join(words)

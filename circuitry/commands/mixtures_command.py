@@ -7,7 +7,7 @@ trainer, with a JSON that describes it; then tables and a figure of the images o
 --all makes the whole set, with each base set: natural-only once, and for every test domain (all except the natural one)
 
 - cg-low, cg-high, leave-out, upper-low, upper-high, aligned;
-- class-interpolation of cg-low and of cg-high with the fractions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8;
+- class-interpolation of cg-low and of cg-high with the shares 0.05, 0.1, 0.2, 0.4, 0.6, 0.8;
 - domain-interpolation with nine choices of other domains each for the test domains sketch and clipart;
 - with --imagenet-sketch, for the test domain sketch: natural-only, leave-out and cg-high with ImageNet-Sketch in place
   of as many images, and cg-high with sketches of 50, 25, 30, 10, 5, 1 % of its sketch classes, and of one.
@@ -15,10 +15,10 @@ trainer, with a JSON that describes it; then tables and a figure of the images o
 With --study captions are exactly the study's: one random stream through all twelve lists, which must exist; images may
 be missing. Otherwise the caption of an image depends only on its path.
 
-    circuitry mixtures --domainnet DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
+    circuitry mixtures --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
         --base imagenet-captions=imagenet_captions.json --base-images imagenet-captions=ImageNet/train \\
         --base-validation imagenet-captions=split.json
-    circuitry mixtures --domainnet runs/quickstart-trained/toy --held-out fish key --all
+    circuitry mixtures --data runs/quickstart-trained/toy --held-out fish key --all
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,7 @@ from circuitry.data.imagenet_classes import class_key, study_held_out
 from circuitry.data.names import chosen_names
 from circuitry.reports.figure_files import write_figure
 from circuitry.runs import InputError, StudySettings
+from circuitry.runs.given import Count, Part, Seed
 from circuitry.study.charts import mixture_bars
 from circuitry.study.mixtures import (
     MixtureSettings,
@@ -68,30 +69,30 @@ class Config(StudySettings):
 
     STUDY: ClassVar = {"captions": "stream", "seed": STUDY_SEED, "validation_split": "test"}
 
-    domainnet: Path
-    """Folder of DomainNet, or of other data in its layout."""
+    data: Path
+    """Folder of the images: DomainNet, or other data in its layout."""
     out: Path = Path("runs/mixtures")
-    """Folder of the tables; all in it must be of one study."""
+    """Folder of the results: tables; all in it must be of one study."""
     setting: Setting = "cg-high"
     """What takes part."""
     test_domain: str | None = None
-    """Domain that generalization is tested on; default with --all: all but the natural one."""
+    """Test domain: classes are held out of it (default with --all: all domains except the natural one)."""
     all: bool = False
     """Make the whole set of the study, see above."""
     held_out: tuple[str, ...] | None = None
-    """Classes held out of the test domain (default: those of the study's 15 that the data has)."""
+    """Held-out classes: of the test domain (default: those of the study's 15 that the data has)."""
     natural_domain: str = "real"
     """Domain of photographs."""
-    fraction: float | None = None
+    held_out_share: Part | None = None
     """Class interpolation: share of the held-out classes' images that the test domain keeps."""
     other_domains: tuple[str, ...] | None = None
     """Domain or class interpolation: domains beside the natural and the test domain."""
-    size: int | None = None
+    n_images: Count | None = None
     """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
     split: str = "train"
-    """Which lists to read."""
+    """Which of DomainNet's lists to use."""
     validation_split: str | None = None
-    """Also write a validation table from these lists, filtered alike but not subsampled."""
+    """Which of DomainNet's lists to validate on: a validation table of them, filtered alike but not subsampled."""
     captions: CaptionSource | Path | None = None
     """A table of captions, or "file" for captions.tsv beside the lists; the study's random stream through all lists; or
     drawn for each image by its path (default: file, where there is captions.tsv, else by-image)."""
@@ -110,10 +111,10 @@ class Config(StudySettings):
     """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split or one name per line."""
     missing_files: MissingFiles = "refuse"
     """What happens to images whose file is missing; unchecked for lists of images that lie elsewhere."""
-    no_caption: NoCaption = "refuse"
-    """What happens to images without a caption that the trainer reads as text."""
-    seed: int = 0
-    """Seed of captions and of the base sets' validation images."""
+    missing_captions: NoCaption = "refuse"
+    """What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
+    seed: Seed = 0
+    """Seed of all random choices: captions, and the base sets' validation images."""
 
 
 def main(config: Config) -> None:
@@ -180,12 +181,12 @@ class Material:
         if config.missing_files != "unchecked":
             for base in self.bases.values():
                 base.check_images()
-        self.captioning = Captioning(config.domainnet, config.captions, config.seed, config.aligned_captions)
+        self.captioning = Captioning(config.data, config.captions, config.seed, config.aligned_captions)
         self.validated = [name for name, base in self.bases.items() if base.validation is not None]
         self._class_mixtures = cache(self._made_class_mixtures)
 
     def _folder(self, split: str) -> DomainFolder:
-        return DomainFolder(self.config.domainnet, split=split, missing_files=self.config.missing_files)
+        return DomainFolder(self.config.data, split=split, missing_files=self.config.missing_files)
 
     def specs(self) -> list[MixtureSpec]:
         """Return the mixtures that the command line asks for."""
@@ -199,7 +200,7 @@ class Material:
                 natural_domain=config.natural_domain,
                 test_domains=None if config.test_domain is None else [config.test_domain],
                 sketches=config.imagenet_sketch is not None,
-                size=config.size,
+                size=config.n_images,
             )
         if config.test_domain is None:
             raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
@@ -207,9 +208,9 @@ class Material:
             config.setting,
             config.test_domain,
             self.held_out,
-            config.size,
+            config.n_images,
             config.natural_domain,
-            config.fraction,
+            config.held_out_share,
             config.other_domains,
         )
         sketches = config.sketches or ("imagenet-sketch" if config.imagenet_sketch else None)
@@ -277,5 +278,5 @@ class Material:
             },
             # Members of shards are no files; the others were checked when they were listed.
             missing_files="unchecked" if base and base.shards else config.missing_files,
-            no_caption=config.no_caption,
+            no_caption=config.missing_captions,
         )

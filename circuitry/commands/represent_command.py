@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,7 @@ from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.representation_folder import Positions, check_enough_images
 from circuitry.representations.similarity import cka_ceilings
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, versions
+from circuitry.runs.given import Count, Seed, at_least
 from circuitry.study import QuickstartModel
 from circuitry.study.sections.representation_pages import (
     add_cka,
@@ -68,29 +69,30 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     }
 
     sites: tuple[str, ...] | None = None
-    """Sites of the encoder; default: all."""
-    n_images: int | None = 20
-    """Images per class and domain, at random by --seed; all where there are fewer, or with None."""
+    """Sites: of the encoder, in its order (default: all)."""
+    n_images: Count | None = 20
+    """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
     positions: Positions = "averaged"
     """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
-    parts: int = DEFAULT_PARTS
-    """Parts of the images of a class in a domain, cut by item, whose CKA with each other is the ceiling."""
+    parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
+    """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
     held_out: tuple[str, ...] = ()
-    """Classes of a separate group (OOD); CKA is also computed for them and for the others (ID)."""
+    """Held-out classes: a group of their own (OOD); CKA is also computed for them and for the others (ID)."""
     apart: str | None = None
-    """A domain to set apart: its CKA with the others against the others' CKA."""
+    """A domain to set against the others."""
     common_classes: bool = False
     """Compare every two domains over the classes that all domains have; otherwise over those that both have."""
-    permutations: int = 1000
+    permutations: Count = 1000
     """Permutations of classes for CKA's null."""
-    folds: int = 5
+    folds: Annotated[int, at_least(2)] = 5
     """Parts of the images for probes."""
     out: Path = Path("runs/representations")
-    """Folder for representations, tables and the report; temporary files, too (see `extract_representations`)."""
+    """Folder of the results: representations, tables, the report; temporary files, too (see
+    `extract_representations`)."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    seed: int = 0
-    """Seed of the choice of images, of permutations and folds."""
+    seed: Seed = 0
+    """Seed of all random choices: images, permutations and folds."""
 
     @property
     def representations(self) -> Path:

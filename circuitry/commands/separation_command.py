@@ -20,7 +20,7 @@ The same name twice means two seeds of one kind of model.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import pandas as pd
 
@@ -36,6 +36,7 @@ from circuitry.reports.page import Written
 from circuitry.representations import Embeddings, compare_distances, embed_images, embed_texts, mean_distances
 from circuitry.representations.projection import PER_DOMAIN, map_table
 from circuitry.runs import InputError, StudySettings, versions
+from circuitry.runs.given import Count, Seed, one_of
 from circuitry.study import separation_measures
 from circuitry.study.mixtures.selection import Setting
 from circuitry.study.sections.separations import (
@@ -62,46 +63,48 @@ class Config(StudySettings):
     STUDY: ClassVar = {
         "n_images": None,
         "seed": 42,
-        "method": "umap",
+        "map": "umap",
         "test_domain": "quickdraw",
         "held_out": STUDY_HELD_OUT,
         "decoding": "as-stored",
     }
 
+    NEEDS: ClassVar = (("models", "data"),)
+
     out: Path = Path("runs/embedding-separation")
-    """Folder for embeddings, tables and the report."""
+    """Folder of the results: embeddings, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
     seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the toy's models."""
+    """Seeds of the trainings."""
     models: tuple[str, ...] = ()
     """Your own models as name=checkpoint, instead of the toy's; the first name is compared with the last."""
     model: str = "rn-tiny"
-    """Architecture: open_clip model name, a name shipped here, or the path of a model-config JSON."""
+    """The model: its architecture, an open_clip name, a name shipped here, or the path of a model-config JSON."""
     data: Path | None = None
-    """Your own images, <domain>/<class>/<file>; needed with --models."""
+    """Folder of the images: <domain>/<class>/<file>, your own; needed with --models."""
     split: str | None = "test"
     """Which of DomainNet's lists to use, where there are lists."""
     test_domain: str | None = None
-    """Domain that classes were held out of in training, which one more map leaves out; quickdraw for the toy."""
+    """Test domain: classes were held out of it in training, and one more map leaves it out; quickdraw for the toy."""
     held_out: tuple[str, ...] | None = None
-    """Classes whose accuracy is measured separately (default: those of the toy, none with --models)."""
-    n_images: int | None = 50
-    """Images per class and domain, at random by --seed; all where there are fewer, or with None."""
-    per_domain: int | None = PER_DOMAIN
-    """Of these, images per domain on a map, at random by --seed."""
+    """Held-out classes: their accuracy is measured separately (default: those of the toy, none with --models)."""
+    n_images: Count | None = 50
+    """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
+    n_mapped: Count | None = PER_DOMAIN
+    """Images of a domain on a map, at random by --seed."""
     map_texts: bool = False
     """Map class prompts in every style together with the images; they shape the map, too."""
-    method: str = "auto"
-    """Map: umap, pca, or auto for UMAP where umap-learn is installed."""
+    map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
+    """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
     decoding: Decoding = "upright"
     """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
-    """Where the models run."""
-    seed: int = 0
-    """Seed of the choice of images, of folds and maps."""
+    """Where the model runs: cpu, cuda, mps."""
+    seed: Seed = 0
+    """Seed of all random choices: images, folds and maps."""
 
 
 class ComparedModels(NamedTuple):
@@ -188,7 +191,7 @@ def map_tables(config: Config, compared: ComparedModels, images: Embeddings, tex
     tables = []
     for without in dict.fromkeys((None, compared.test_domain)):
         table = map_table(
-            images, config.method, texts=texts, per_domain=config.per_domain, without=without, seed=config.seed
+            images, config.map, texts=texts, per_domain=config.n_mapped, without=without, seed=config.seed
         )
         tables.append(table.assign(without=without or ""))
     return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
@@ -240,7 +243,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "classes": n_classes,
         "held_out": compared.held_out,
         "n_images": config.n_images,
-        "per_domain": config.per_domain,
+        "per_domain": config.n_mapped,
         "map_texts": config.map_texts,
         "by_study": config.by_study,
         "seed": config.seed,

@@ -1,6 +1,6 @@
 """The whole study as one plan: mixtures, trainings, evaluation, autoencoders, representations, circuits, figures.
 
---plan lists every step with its command, counted operations, estimated GPU hours and disk. --run does the steps: here
+--plan lists every step with its command, counted operations, estimated GPU hours and disk. --do does the steps: here
 in order, or as SLURM jobs that wait for each other (--cluster slurm). After a kill the same command resumes. --only
 chooses kinds of steps, or steps by name.
 
@@ -8,35 +8,33 @@ The base set imagenet-captions gets all steps of the study (without a base set D
 the study's seven mixtures, and cc12m the autoencoders. --miniature runs the same plan on drawn images with tiny models,
 trained for two passes, in minutes: it tests the plan, and its results mean nothing.
 
-    circuitry study --domainnet DomainNet --imagenet-sketch ImageNet-Sketch/sketch \\
+    circuitry study --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch \\
         --base imagenet-captions=imagenet_captions.json cc3m=cc3m.tsv cc12m=cc12m.tsv \\
         --base-images imagenet-captions=ImageNet/train --base-validation imagenet-captions=split.json --plan
-    circuitry study ... --run --cluster slurm --job-options slurm_partition=gpu cpus_per_task=32
-    circuitry study ... --run --only figures
-    circuitry study --miniature --out runs/miniature --run
+    circuitry study ... --do --cluster slurm --job-options slurm_partition=gpu cpus_per_task=32
+    circuitry study ... --do --only figures
+    circuitry study --miniature --out runs/miniature --do
 """
 
-import importlib
 import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import open_clip
 import pandas as pd
 import torch
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits import AttributionSettings, ExtractionSettings, count_operations, left_rule
+from circuitry.circuits import AttributionSettings, count_operations, left_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
-from circuitry.commands.command_list import COMMANDS, module_of
+from circuitry.commands.settings_page import write_settings_page
 from circuitry.data import DomainFolder
 from circuitry.data.imagenet_classes import study_held_out
 from circuitry.models.architectures import register_model
-from circuitry.representations import RepresentationSettings
-from circuitry.runs import InputError, StudySettings, whole_file
-from circuitry.runs.presets import study_markdown
+from circuitry.runs import InputError, whole_file
+from circuitry.runs.given import Count, Natural
 from circuitry.runs.workers import job_options
 from circuitry.study.mixtures import study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet, named_base_sets
@@ -49,10 +47,9 @@ from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import study_trainings
-from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
+from circuitry.training import clip_preset
 
 MAIN, PHOTOS = "imagenet-captions", "photos"
-BEGIN, END = "<!-- settings -->", "<!-- end of settings -->"
 KNOWN_BASES = (MAIN, "cc3m", "cc12m")
 SHARD_IMAGES = 10_000
 """Images of a webdataset shard, by convention; they are not counted one by one."""
@@ -77,7 +74,7 @@ MINIATURE = Scale(
         "train-sae": ("--epochs", "2", "--batch-size", "128"),
         "generalization": ("--test-domains", "quickdraw", "sketch"),
         "compare": ("--n-images", "4", "--rule", "left-2"),
-        "separation": ("--method", "auto"),
+        "separation": ("--map", "auto"),
     },
 )
 """Tiny models, two passes; autoencoders of the models with further photographs."""
@@ -94,42 +91,44 @@ MINIATURE_MIXTURES = (
 class Config:
     """Settings of the study."""
 
+    NOT_BOTH: ClassVar = (("data", "miniature"), ("base", "miniature"))
+    ONE_OF: ClassVar = (("data", "miniature", "settings-page"),)
+
     out: Path = Path("runs/study")
-    """Folder of all results."""
-    domainnet: Path | None = None
-    """Folder of DomainNet with its twelve lists; the miniature needs none."""
+    """Folder of the results: of all steps."""
+    data: Path | None = None
+    """Folder of the images: DomainNet with its twelve lists; the miniature needs none."""
     base: tuple[str, ...] = ()
-    """Base sets, NAME=PATH: imagenet-captions, cc3m, cc12m; see circuitry mixtures, as for the next two."""
+    """Base sets of captioned photos, NAME=PATH: imagenet-captions, cc3m, cc12m; see circuitry mixtures."""
     base_images: tuple[str, ...] = ()
-    """Folders of relative paths of base sets, NAME=FOLDER."""
+    """Folders that paths of base sets start from, NAME=FOLDER."""
     base_validation: tuple[str, ...] = ()
-    """Validation images of base sets, NAME=SHARE or NAME=FILE."""
-    no_caption: NoCaption = "skip"
-    """What happens to images of base sets without a caption that the trainer reads as text: left out and counted in
-    mixtures.csv, or an error."""
+    """Images of base sets for validation: NAME=SHARE, or NAME=FILE."""
+    missing_captions: NoCaption = "skip"
+    """What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
     imagenet_sketch: Path | None = None
-    """Folder of ImageNet-Sketch; without it its mixtures are left out."""
+    """Folder of ImageNet-Sketch, <wnid>/<file>: without it its mixtures are left out."""
     imagenet: Path | None = None
-    """ImageNet's validation images, to classify as well."""
+    """Folder of ImageNet's validation images, <wnid>/<file>, to be classified, too."""
     miniature: bool = False
     """Drawn images and tiny models, on a CPU."""
-    n_train: int = 6
-    """Miniature: training images of each class in each style; as many for tests."""
+    n_train: Count = 6
+    """Drawn training images per class and style: of the miniature, which has as many for tests."""
     plan: bool = False
     """Only print the steps."""
-    run: bool = False
+    do: bool = False
     """Do the unfinished steps."""
     only: tuple[str, ...] = ()
     """Kinds of steps, or steps by name (default: all)."""
     cluster: Literal["slurm"] | None = None
-    """Submit the steps as jobs that wait for each other, instead of doing them here in order (needs submitit)."""
+    """Work by jobs of a cluster: steps as jobs that wait for each other, instead of here in order (needs submitit)."""
     job_options: tuple[str, ...] = ()
-    """submitit's parameters of every job as name=value, except GPUs, which are the step's."""
+    """submitit's parameters of the jobs as name=value: except for GPUs, which are the step's."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the trainings; the miniature has the first."""
-    keep_checkpoints: int | None = None
+    """Seeds of the trainings: the miniature has the first."""
+    keep_checkpoints: Natural | None = None
     """Keep a checkpoint after every so many epochs (default: every one of CLIP, as in the study)."""
-    settings: Path | None = None
+    settings_page: Path | None = None
     """Only write the table of the study's settings into this page, between its two marks."""
     disk: float | None = None
     """GiB that may be filled (default: the free space)."""
@@ -143,18 +142,18 @@ class Config:
 
 def main(config: Config) -> None:
     """Make the plan, check disk and GPU hours, print it or do it."""
-    if config.settings is not None:
-        write_settings(config.settings)
+    if config.settings_page is not None:
+        write_settings_page(config.settings_page)
         return
     if config.miniature:
         config = drawn(config)
     plan = Plan(config.out.absolute(), steps(config))
     chosen = plan.chosen(config.only)
-    if config.plan or not config.run:
+    if config.plan or not config.do:
         print_plan(chosen)
     plan.check_room(config.only, disk_gib=config.disk, hours=config.hours)
-    if not config.run:
-        print("add --run to do the steps, --only to choose some")
+    if not config.do:
+        print("add --do to do the steps, --only to choose some")
     elif config.cluster is not None:
         jobs = plan.submit(config.only, job_options(config.job_options))
         print("".join(f"{name}: job {number}\n" for name, number in jobs.items()) or "all steps are done")
@@ -165,8 +164,8 @@ def main(config: Config) -> None:
 
 def drawn(config: Config) -> Config:
     """Draw the miniature's images, and a table of more photographs as its base set."""
-    if config.base or config.domainnet is not None:
-        raise InputError("The miniature draws its images, but others were given: remove --domainnet and --base.")
+    if config.base or config.data is not None:
+        raise InputError("The miniature draws its images, but others were given: remove --data and --base.")
     settings = DrawingSettings(config.n_train, config.n_train)
     root = write_toy(config.out / "toy", settings, progress=False)
     photos = write_toy(config.out / PHOTOS, replace(settings, seed=1, styles=("real",)), progress=False)
@@ -175,14 +174,14 @@ def drawn(config: Config) -> Config:
     rows = [(record.path.absolute(), f"a photo of a {record.class_name}.") for record in images]
     with whole_file(table) as temporary:
         pd.DataFrame(rows, columns=["filepath", "title"]).to_csv(temporary, sep="\t", index=False, lineterminator="\n")
-    return replace(config, domainnet=root, base=(f"{PHOTOS}={table}",), seeds=config.seeds[:1])
+    return replace(config, data=root, base=(f"{PHOTOS}={table}",), seeds=config.seeds[:1])
 
 
 def steps(config: Config) -> list[Step]:
     """Return all steps of the study on this material."""
-    if config.domainnet is None:
-        raise InputError("The study needs DomainNet, but no folder was given: add --domainnet ROOT, or --miniature.")
-    domainnet = config.domainnet.absolute()
+    if config.data is None:
+        raise InputError("The study needs DomainNet, but no folder was given: add --data ROOT, or --miniature.")
+    domainnet = config.data.absolute()
     images = DomainFolder(domainnet, split="train", missing_files="unchecked")
     given = named_base_sets(config.base, config.base_images, config.base_validation)
     bases = {
@@ -216,7 +215,7 @@ def steps(config: Config) -> list[Step]:
         main_base,
         config.imagenet_sketch and config.imagenet_sketch.absolute(),
         config.imagenet and config.imagenet.absolute(),
-        config.no_caption,
+        config.missing_captions,
     )
     model = str(clip_preset(scale.preset(trainings[0])).model)
     counted = circuit_operations(model)
@@ -260,35 +259,6 @@ def print_plan(chosen: list[Step]) -> None:
     for kind in [*kinds, None]:
         of_kind = [step for step in chosen if kind in (step.kind, None)]
         print(f"{kind or 'in all'} ({len(of_kind)}): {in_words(sum((step.cost for step in of_kind), Cost()))}")
-
-
-def study_settings() -> dict[str, type[StudySettings]]:
-    """Return all settings with values of the study: classes of the package, and of commands."""
-    own: tuple[type[StudySettings], ...] = (
-        *(
-            AttributionSettings,
-            ExtractionSettings,
-            RepresentationSettings,
-            ClipTraining,
-            SupervisedTraining,
-            SaeTraining,
-        ),
-    )
-    found = {f"`{kind.__name__}`": kind for kind in own}
-    for name in sorted(COMMANDS):
-        kind = importlib.import_module(module_of(name)).Config
-        if issubclass(kind, StudySettings) and kind.study_values():
-            found[f"`circuitry {name}`"] = kind
-    return found
-
-
-def write_settings(page: Path) -> None:
-    """Write the table of the study's values between its two marks in the page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    table = f"{before}{BEGIN}\n{study_markdown(study_settings())}{END}{after}"
-    with whole_file(page) as temporary:
-        temporary.write_text(table, encoding="utf-8")
 
 
 def in_words(cost: Cost) -> str:

@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pandas as pd
 import tyro
@@ -30,12 +30,14 @@ from circuitry import DomainFolder, load_clip
 from circuitry.comparison.table import write_named_table
 from circuitry.data import readable
 from circuitry.runs import InputError, StudySettings, run_array
+from circuitry.runs.given import one_of
 from circuitry.runs.presets import with_defaults
-from circuitry.runs.workers import job_options
+from circuitry.runs.workers import CLUSTERS, job_options
 from circuitry.study import record_run
 from circuitry.study.mixtures import read_captions, write_mixture
 from circuitry.training import ClipTraining, TrainingWork, checkpoints, clip_preset, train_clip, zero_shot_accuracy
 from circuitry.training.devices import join_nodes, node_rank
+from circuitry.training.training_settings import CLIP_PRESETS
 
 PRESET = "rn-tiny"
 TRAINING = clip_preset(PRESET)
@@ -47,31 +49,33 @@ class Config(StudySettings):
 
     STUDY: ClassVar = {"preset": "rn50-imagenet-captions"}
 
+    ONE_OF: ClassVar = (("data", "table"),)
+
     out: Path
-    """Folder of the run."""
+    """Folder of the results: the run."""
     data: Path | None = None
-    """Folder of the images, with train and test lists and captions.tsv; with --table only its test lists are used."""
+    """Folder of the images: with train and test lists and captions.tsv; with --table only its test lists are used."""
     table: Path | None = None
-    """Table of training images with the columns filepath and title."""
+    """Table of training images: with the columns filepath and title."""
     validation: Path | None = None
     """Such a table of other images, to measure the loss on after each epoch (with --study: the one that lies beside
     --table and is named like it, with -validation)."""
     validation_split: str | None = None
-    """Lists of the folder to measure the loss on instead: test for root/<domain>_test.txt."""
+    """Which of DomainNet's lists to validate on: the loss is measured on them, as on --validation."""
     domains: tuple[str, ...] | None = None
-    """Domains of the folder (default: all)."""
+    """Domains to look at (default: all)."""
     name_class: bool = False
     """Add the class to every caption, "baby chick, animal bird": for captions that name something finer."""
     training: tyro.conf.OmitArgPrefixes[ClipTraining] = TRAINING
     """What to train, and with what; the defaults are the preset's."""
     work: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
     """How the training is carried out."""
-    cluster: str | None = None
-    """Run as a job: on slurm, or local for a process on this machine (needs submitit)."""
+    cluster: Annotated[str | None, one_of(*CLUSTERS)] = None
+    """Work by jobs of a cluster: slurm, or local for a process on this machine (needs submitit)."""
     job_options: tuple[str, ...] = ()
-    """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
-    preset: str = PRESET
-    """Defaults of the training's options: rn-tiny, vit-tiny, <rn50|vit-s-32|swin-t>-<imagenet-captions|cc3m|cc12m>."""
+    """submitit's parameters of the jobs as name=value: slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
+    preset: Annotated[str, one_of(*CLIP_PRESETS)] = PRESET
+    """Defaults of the training's options: of a tiny model, or of an architecture and base set of the study."""
 
 
 def defaults(kind: type[Config]) -> type[Config]:

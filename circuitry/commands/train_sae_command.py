@@ -12,7 +12,7 @@ DomainNet in it count once.
     circuitry train-sae --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \\
         --positions-per-image 8 --out runs/sae-layer3.5
     circuitry train-sae --study --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
-        --table mixtures/cc12m-cg-high-sketch.tsv --device cuda --out runs/sae
+        --more-tables mixtures/cc12m-cg-high-sketch.tsv --device cuda --out runs/sae
 """
 
 from dataclasses import asdict, dataclass
@@ -25,6 +25,7 @@ import tyro
 from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
 from circuitry.runs import Job, JobFolder, StudySettings, digest, whole_file
+from circuitry.runs.given import Count
 from circuitry.study import QuickstartModel
 from circuitry.training import SaeTraining, diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.run_folder import described
@@ -39,24 +40,24 @@ class Config(QuickstartModel, StudySettings):
     STUDY: ClassVar = {"training": SaeTraining.study()}
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, where there are lists."""
-    table: tuple[Path, ...] = ()
-    """Tables of more images to train on, with the column filepath, such as a mixture with a base set. Relative paths
+    more_tables: tuple[Path, ...] = ()
+    """Tables of more images to train on: with the column filepath, such as a mixture with a base set. Relative paths
     start from the table's folder; images that do not exist are refused."""
     site: str | None = None
     """Site of the encoder (default: the embedding, normalised)."""
-    positions_per_image: int | None = None
+    positions_per_image: Count | None = None
     """Positions of each image that are samples, at random (default: all). It bounds memory."""
     out: Path = Path("runs/sae")
-    """Folder for sae.safetensors and history.csv; activations in it may be removed afterwards."""
+    """Folder of the results: sae.safetensors and history.csv; activations in it may be removed afterwards."""
     training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
     """What to train with; the defaults are the study's."""
 
 
 def main(config: Config) -> None:
     """Train, measure, write, print."""
-    if config.by_study and not config.table:
-        print("without CC12M, which the study also trained on: give a table of its images as --table")
-    for table in config.table:
+    if config.by_study and not config.more_tables:
+        print("without CC12M, which the study also trained on: give a table of its images as --more-tables")
+    for table in config.more_tables:
         check_file(table, "a table of images", "give one with the column filepath")
     clip, images = config.clip(), config.images_of(config.train_split)
     path, history = config.out / "sae.safetensors", config.out / "history.csv"
@@ -66,13 +67,13 @@ def main(config: Config) -> None:
         "site": config.site,
         "positions_per_image": config.positions_per_image,
         "images": digest([record.relative for record in images.records]),
-        "tables": [described(table) for table in config.table],
+        "tables": [described(table) for table in config.more_tables],
     }
     folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)])
 
     def train(job: Job, nothing: object) -> list[Path]:
         sae = train_sae_on_images(
-            clip, images, config.training, tables=config.table, folder=config.out,
+            clip, images, config.training, tables=config.more_tables, folder=config.out,
             site=config.site, positions_per_image=config.positions_per_image,
         )  # fmt: skip
         sae.save(path)

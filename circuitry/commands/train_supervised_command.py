@@ -48,14 +48,16 @@ class Config(StudySettings):
     """Settings of a training run."""
 
     STUDY: ClassVar = {"training": SupervisedTraining.study(model="RN50")}
+    ONE_OF: ClassVar = (("data", "table"),)
+
     out: Path
-    """Folder of the run."""
+    """Folder of the results: the run."""
     data: Path | None = None
-    """Folder of the images, with train and test lists; with --table only its test lists and classes are used."""
+    """Folder of the images: with train and test lists; with --table only its test lists and classes are used."""
     table: Path | None = None
-    """Table of training images with the column filepath, and class unless folders are named so."""
+    """Table of training images: with the column filepath, and class unless folders are named so."""
     domains: tuple[str, ...] | None = None
-    """Domains of the folder (default: all)."""
+    """Domains to look at (default: all)."""
     imagenet_classes: Path | None = None
     """ImageNet's classes by index, one a line, where the table does not name them by WordNet id."""
     partners: Path | None = None

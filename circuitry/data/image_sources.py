@@ -11,7 +11,6 @@ Sources that say which images there are:
 """
 
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 
-from circuitry.data.file_check import check_file, read_text
+from circuitry.data.file_check import check_file
+from circuitry.data.image_lists import ListedImage, images_of_lists, listed_splits
 from circuitry.runs.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -40,15 +40,6 @@ class ListedImages(Protocol):
 
 Source = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | pd.DataFrame | ListedImages
 """What names images, see `DomainFolder`."""
-
-
-class ListedImage(NamedTuple):
-    """An image of a source."""
-
-    relative: str
-    """``domain/class/file``."""
-    class_name: str
-    item: str | None = None
 
 
 class ImageList(NamedTuple):
@@ -92,99 +83,12 @@ def read_source(source: Source, split: str | None) -> ImageList:
     if not splits:
         return _from_folders(root)
     if split in splits:
-        by_domain, classes = _from_lists(root, split, splits)
+        by_domain, classes = images_of_lists(root, split, splits)
         return ImageList(root, by_domain, classes, listed=True)
     raise InputError(
         f"There is no list <domain>_{split}.txt in {root}; there are lists for the splits "
         f"{', '.join(splits)} (split=None takes all files of the folders)."
     )
-
-
-# --- lists -----------------------------------------------------------------------------------------------------
-
-_UPWARDS = frozenset({".", ".."})
-
-
-def listed_splits(root: Path) -> tuple[str, ...]:
-    """Return the splits with lists ``<domain>_<split>.txt``; both names may hold underscores.
-
-    Domains are named by their folder, or by the first line of their list.
-    """
-    folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
-    found = set()
-    for path in root.glob("*_*.txt"):
-        domains = [name for name in (*folders, _first_domain(path)) if name and path.stem.startswith(f"{name}_")]
-        if domains:
-            found.add(path.stem.removeprefix(f"{max(domains, key=len)}_"))
-    return tuple(sorted(found))
-
-
-def _first_domain(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        domain, slash, _ = file.readline().partition("/")
-    return domain if slash else ""
-
-
-def _lists(root: Path, split: str) -> dict[str, Path]:
-    return dict(sorted((path.stem.removesuffix(f"_{split}"), path) for path in root.glob(f"*_{split}.txt")))
-
-
-def _from_lists(root: Path, split: str, splits: Sequence[str]) -> tuple[dict[str, list[ListedImage]], tuple[str, ...]]:
-    names: dict[int, str] = {}
-    labels: dict[str, int] = {}
-    by_domain: dict[str, list[ListedImage]] = {}
-    for domain, path in _lists(root, split).items():
-        by_domain[domain] = []
-        for relative, class_name, label in _read_list(path, domain):
-            if labels.setdefault(class_name, label) != label:
-                raise InputError(
-                    f"{path} gives class {class_name!r} the label {label}, elsewhere it has {labels[class_name]}; "
-                    f"a class must have one label."
-                )
-            if names.setdefault(label, class_name) != class_name:
-                raise InputError(
-                    f"{path} gives label {label} to class {class_name!r}, elsewhere it is {names[label]!r}; "
-                    f"a label must mean one class."
-                )
-            by_domain[domain].append(ListedImage(relative, class_name))
-    if not names:
-        raise InputError(f"The lists <domain>_{split}.txt in {root} name no images.")
-    if len(names) <= max(names):  # a class without a single image in this split must not shift the labels after it
-        for other in splits:
-            if other != split:
-                _fill_gaps(names, _lists(root, other))
-    return by_domain, tuple(names[label] for label in sorted(names))
-
-
-def _fill_gaps(names: dict[int, str], lists: Mapping[str, Path]) -> None:
-    known = set(names.values())
-    last = max(names)
-    for domain, path in lists.items():
-        for _, class_name, label in _read_list(path, domain):
-            if label < last and label not in names and class_name not in known:
-                names[label] = class_name
-                known.add(class_name)
-
-
-def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
-    """Return (path below the root, class, label) of every line; paths may hold spaces, the label is the last word."""
-    entries = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        relative, _, label = line.rstrip().rpartition(" ")
-        parts = relative.split("/")
-        if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
-            raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}.")
-        if "\\" in relative or "\0" in relative or not _UPWARDS.isdisjoint(parts):
-            raise InputError(
-                f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
-                f"without '.' and '..', given {line!r}."
-            )
-        entries.append((relative, sys.intern(parts[1]), int(label)))  # one string per class, not per image
-    return entries
 
 
 # --- folders ------------------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import tyro
 
 from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.budgets import SAME_SHARE
@@ -53,13 +54,13 @@ class ExplorerSettings:
     """How much of the circuits the page gets."""
 
     edges_per_node: Count = 3
-    """Most edges into a unit that the page can show."""
+    """Most edges into a unit."""
     twins: bool = True
     """Circuits of two parts of the images, for the twin view; they treble the size of the circuits."""
-    images_per_list: Count = 6
-    """Top images of a unit in each domain, by activation and by effect."""
-    held_out_images: Natural = 4
-    """Images of a class in a domain that its circuit was not found on."""
+    images_per_list: Annotated[Count, tyro.conf.arg(name="top")] = 6
+    """Top images of a unit in a domain: by activation and by effect."""
+    held_out_images: Annotated[Natural, tyro.conf.arg(name="n-unseen")] = 4
+    """Unseen images of a class in a domain: its circuit was not found on them."""
 
 
 @checked

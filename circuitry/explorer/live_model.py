@@ -22,7 +22,8 @@ from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.kept_sets import leave_out, take_everything
 from circuitry.models.baselines import Baseline, Counterfactual
-from circuitry.models.encoder import clean_activations
+from circuitry.models.doubles import in_double
+from circuitry.models.site_activations import clean_activations
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
@@ -97,7 +98,7 @@ class LiveModel:
         metric = checks.metric_of(*key)
         task = Task(checks.clip.encoder, images, metric, baseline=self._baselines[by, key], work=self.work)
         without, everything = leave_out(units, graph), take_everything(units, graph)
-        whole, cut = (float(metric(found).double().mean()) for found in kept_embeddings(task, [everything, without]))
+        whole, cut = (float(in_double(metric(found)).mean()) for found in kept_embeddings(task, [everything, without]))
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 
     def _own(self, key: Key) -> Tensor:

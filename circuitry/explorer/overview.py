@@ -69,7 +69,7 @@ def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], b
         made_with = list(curve.settings["sites"]), curve.settings.get("budget", SAME_SHARE)
         if curve.ranking != "absolute" or made_with != (list(sites), budget):
             continue
-        measured = {measure: _by_circuit(curve.table(measure)) for measure in CURVE_MEASURES}
+        measured = {measure: _by_circuit(curve.to_pandas(measure)) for measure in CURVE_MEASURES}
         found[f"{curve.class_name}/{curve.domain}"] = {
             "fractions": list(curve.fractions),
             "images": int(curve.own.sum()),

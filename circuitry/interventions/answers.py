@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.models.doubles import in_double
 from circuitry.models.metrics import ClassLogit, Metric, check_width
 
 Answers = Callable[[Tensor], Tensor]
@@ -85,6 +86,6 @@ def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) ->
 
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
     """Return the normal quantiles of the ranks of values, the first the lower among equals."""
-    ranks = torch.argsort(torch.argsort(values, stable=True)).double()
+    ranks = in_double(torch.argsort(torch.argsort(values, stable=True)))
     quantiles: Tensor = torch.special.ndtri((ranks + 0.5) / len(values))
-    return quantiles.float()
+    return quantiles.float().to(values.device)

@@ -47,7 +47,7 @@ def check_attribution(
 
     Example:
         >>> check = check_attribution(Task(encoder, photos, metric), graph)
-        >>> check.table().query("sample == 'random'")
+        >>> check.to_pandas().query("sample == 'random'")
     """
     if top + random == 0:
         raise InputError(f"A check needs some top or random units, but top={top} and random={random} were given.")
@@ -70,7 +70,7 @@ def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOM
 
     Returns:
         Columns rule, site, sample (``all``, or ``top``: the 20 units with the largest absolute score by the rule),
-        n_units, pearson, spearman; see `AttributionCheck.table`.
+        n_units, pearson, spearman; see `AttributionCheck.to_pandas`.
 
     Example:
         >>> rules = {"left 10": left_rule(10), "gradient x activation": left_rule(1)}
@@ -82,7 +82,7 @@ def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOM
         with quiet.running(gradients=True):
             found = nodes_of(task.encoder, node_effects(quiet, rule).scores)
         everything = {site: np.arange(len(values)) for site, values in found.items()}
-        tables.append(_check(found, exact, TOP, everything).table().assign(rule=name))
+        tables.append(_check(found, exact, TOP, everything).to_pandas().assign(rule=name))
     together = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})
     return together[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from torch import Tensor
 
-from circuitry.circuits.budgets import SAME_SHARE, check_budget
+from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
@@ -14,7 +14,7 @@ from circuitry.models.baselines import ZERO, as_baseline
 from circuitry.models.folder_work import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
 from circuitry.models.named_baselines import BASELINE_NAMES
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Natural, checked
+from circuitry.runs.given import Count, Natural, checked, one_of
 
 
 @checked
@@ -27,12 +27,13 @@ class CheckSettings(FolderSettings):
     """
 
     n_images: Count = 6
-    """Images per class and domain that circuits were not found on; fewer where there are fewer."""
+    """Images of a class in a domain: such as circuits were not found on, fewer where there are fewer."""
     n_others: Natural = 12
-    """Images of other classes per class and domain, one from each class that follows; 0 for none."""
+    """Images of other classes: per class and domain, one from each class that follows; 0 for none."""
     metric: MetricChoice = None
-    """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes (default: what the
-    circuits were found by). In Python also a function of text weights and label that returns a metric."""
+    """What a class is recognised by: logit, the study's cosine logit; margin, its lead over the mean logit of the other
+    classes (default: what the circuits were found by). In Python also a function of text weights and label that returns
+    a metric."""
     texts: TextsChoice = None
     """Texts of a class: pooled, own-style, or templates such as "a photo of a {}." (default: what the circuits were
     found with)."""
@@ -41,15 +42,13 @@ class CheckSettings(FolderSettings):
     images (default: what the circuits were found with)."""
     seen: bool = False
     """Check on the images that the circuits were found on, instead of others."""
-    budget: str | None = None
-    """How the size of a circuit is shared out over the sites: same-share or global; see `AblationSettings` (default:
-    that of the circuits)."""
+    budget: Annotated[str | None, one_of(*BUDGETS)] = None
+    """How a size is shared out over the sites: same-share or global; see `AblationSettings` (default: that of the
+    circuits)."""
     keep_error: bool = False
     """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
 
     def __post_init__(self) -> None:
-        if self.budget is not None:
-            check_budget(self.budget)
         given = self.baseline
         if given is not None and not isinstance(given, str) and as_baseline(given).n_images is not None:
             raise InputError(

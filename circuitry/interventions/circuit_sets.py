@@ -51,7 +51,7 @@ def check_made_with(task: Task, graph: AttributionGraph) -> None:
     ways = {
         "model_digest": "give the encoder that it was found in",
         "basis": "give the encoder in the same feature bases",
-        "baseline": "make the task with that baseline",
+        "baseline": "give the baseline of the task that it was found with, Task(..., baseline=task.baseline)",
     }
     given = task.made_with
     for name, way in ways.items():

@@ -15,6 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from circuitry.models.doubles import in_double
 from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
@@ -75,7 +76,7 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
     n_units = _n_units(encoder, site, clean)
     parts, part = min(N_PARTS, n_units), torch.randperm(n_units, generator=generator) % N_PARTS
     runs = [torch.rand(parts, generator=generator)[part] for _ in range(N_RUNS)]
-    found = torch.stack([encoder(_scaled(encoder, site, clean, gates), site) for gates in runs], 1).double()
+    found = in_double(torch.stack([encoder(_scaled(encoder, site, clean, gates), site) for gates in runs], 1))
     values = torch.linalg.svdvals(found - found.mean(1, keepdim=True)).square()
     return bool((values[:, parts + 1 :].sum(1) <= TOLERANCE**2 * values.sum(1)).all())
 

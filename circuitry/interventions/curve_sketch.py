@@ -15,7 +15,7 @@ _WIDE, _HIGH, _LEFT, _TOP = 420, 220, 40, 14
 
 
 def sketch_curve(table: pd.DataFrame) -> str:
-    """Return an SVG of one measure over the share of the units, from `FaithfulnessCurve.table`."""
+    """Return an SVG of one measure over the share of the units, from `FaithfulnessCurve.to_pandas`."""
     known = table.dropna(subset="value")
     if known.empty:
         return f"<p>{html.escape(str(table['reason'].iloc[0]))}</p>"

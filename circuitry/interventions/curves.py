@@ -102,11 +102,11 @@ class FaithfulnessCurve:
     def _repr_html_(self) -> str:
         """Draw the curves in a notebook."""
         measures = [measure for measure in CURVE_MEASURES if measure == "faithfulness" or not self.own.all()]
-        sketches = "".join(sketch_curve(self.table(measure)) for measure in measures)
+        sketches = "".join(sketch_curve(self.to_pandas(measure)) for measure in measures)
         return notebook_frame(repr(self), sketches, height=560)
 
     @checked
-    def table(self, measure: str = "faithfulness") -> pd.DataFrame:
+    def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with 95 % bootstrap bands over images.
 
         Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units,
@@ -200,7 +200,7 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
         InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.
 
     Example:
-        >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).table()
+        >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()
     """
     for name in ("fractions", "ranking", "n_units", "settings"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
@@ -225,14 +225,14 @@ def curves_by_domain(
 ) -> pd.DataFrame:
     """Return the tables of all domains, classes pooled; for curves of one ranking.
 
-    Columns of `FaithfulnessCurve.table`, with ``sites`` after the domain: ``all``, or the one that was ablated.
+    Columns of `FaithfulnessCurve.to_pandas`, with ``sites`` after the domain: ``all``, or the one that was ablated.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[FaithfulnessCurve]] = {}
     for curve in curves:
         groups.setdefault((str(curve.domain), tuple(curve.settings["sites"])), []).append(curve)
     parts = []
     for (_, sites), group in groups.items():
-        table = pool_curves(group).table(measure)
+        table = pool_curves(group).to_pandas(measure)
         table.insert(2, "sites", sites[0] if len(sites) == 1 else "all")
         parts.append(table)
     return pd.concat(parts, ignore_index=True)

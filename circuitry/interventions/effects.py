@@ -16,7 +16,7 @@ DIRECTIONS = ("noise", "denoise")
 
 
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatchEffects:
     """Exact effects on the metric of moving one thing from its clean activation to the baseline.
 
@@ -41,7 +41,11 @@ class PatchEffects:
     settings: dict[str, Any] = field(default_factory=dict)
     """What was computed: baseline."""
 
-    def table(self) -> pd.DataFrame:
+    def __repr__(self) -> str:
+        what = f"PatchEffects by {self.by} ({self.direction}): {len(self.sites)} sites"
+        return f"{what}, {self.n_images} images, mean metric {self.clean_metric:.3g}"
+
+    def to_pandas(self) -> pd.DataFrame:
         """Return the effects as a tidy table: site, index (unit or position, row by row), value."""
         parts = [
             pd.DataFrame({"site": site, "index": np.arange(scores.size), "value": scores.reshape(-1)})
@@ -55,14 +59,17 @@ STRONGEST_SHARE = 0.2
 
 
 @checked
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttributionCheck:
     """Attributed scores beside exact effects."""
 
     points: pd.DataFrame
     """Columns site, unit, top, random (whether the unit is in that sample), attributed, exact."""
 
-    def table(self) -> pd.DataFrame:
+    def __repr__(self) -> str:
+        return f"AttributionCheck: {len(self.points)} units at {self.points['site'].nunique()} sites"
+
+    def to_pandas(self) -> pd.DataFrame:
         """Return the correlations: columns site, sample (``top``, ``random``), n_units, pearson, spearman.
 
         NaN for fewer than three units, or where the attributed or the exact effects are all the same.

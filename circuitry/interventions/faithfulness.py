@@ -87,8 +87,8 @@ def faithfulness_curve(
 
     Example:
         >>> curve = faithfulness_curve(Task(encoder, photos, metric), graph, AblationSettings(ranking="signed"))
-        >>> curve.table()    # faithfulness and completeness with bands, and the random control
-        >>> curve.table("selectivity")    # of a task with others: does the circuit tell the class from other classes?
+        >>> curve.to_pandas()    # faithfulness and completeness with bands, and the random control
+        >>> curve.to_pandas("selectivity")    # of a task with others: does the circuit tell the class from them?
         >>> curve.areas()    # CPR and CMD
     """
     sites = circuit_sites(task, graph)
@@ -119,7 +119,7 @@ def measure_circuits(
 
     Example:
         >>> circuits = [graph.edges.top(share) for share in (0.05, 0.1, 0.2)]
-        >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), graph, circuits).table()
+        >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), graph, circuits).to_pandas()
     """
     if not circuits:
         raise InputError("A curve is measured of at least one circuit, but none was given.")

@@ -1,4 +1,7 @@
-"""What `find_circuit` returns: a circuit with the scores of all units, and the ablated runs that it was judged by."""
+"""What `find_circuit` returns: a circuit with the scores of all units, and the ablated runs that it was judged by.
+
+No torch.
+"""
 
 import json
 import os
@@ -10,7 +13,6 @@ import pandas as pd
 
 from circuitry.circuits.circuit_sketch import sketch_circuit
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.curve_sketch import sketch_curve
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.runs.errors import naming_damage
@@ -29,7 +31,7 @@ class FoundCircuit:
     Example:
         >>> found = find_circuit(Task(encoder, cats, metric, others=not_cats), selectivity=0.8)
         >>> found.size                               # share of the units
-        >>> found.curve.table("selectivity")         # every size that was tried
+        >>> found.curve.to_pandas("selectivity")         # every size that was tried
         >>> faithfulness_curve(unseen, found.graph)  # functions of a graph take it
     """
 
@@ -43,7 +45,7 @@ class FoundCircuit:
     @property
     def units(self) -> dict[str, np.ndarray]:
         """The kept units by site."""
-        return take_kept_units(self.graph)
+        return dict(self.graph.edges.units)
 
     @property
     def size(self) -> float:
@@ -55,19 +57,21 @@ class FoundCircuit:
         """One of `unit_scores.METHODS`."""
         return str(self.graph.settings.get("method", "unknown"))
 
-    def table(self) -> pd.DataFrame:
+    def to_pandas(self) -> pd.DataFrame:
         """Return what the curve says of this circuit, its complement and random units: faithfulness and selectivity."""
-        tables = pd.concat([self.curve.table(measure) for measure in ("faithfulness", "selectivity")])
+        tables = pd.concat([self.curve.to_pandas(measure) for measure in ("faithfulness", "selectivity")])
         n_units = sum(map(len, self.units.values()))
         return tables[tables["n_units"] == n_units].assign(method=self.method).reset_index(drop=True)
 
     @checked
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write graph, curve and note into a folder."""
-        self.graph.save(Path(folder) / _GRAPH)
-        self.curve.save(Path(folder) / _CURVE)
-        with whole_file(Path(folder) / _NOTE) as temporary:
+    def save(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write graph, curve and note into a folder; return the files."""
+        graph, curve, note = (Path(folder) / name for name in (_GRAPH, _CURVE, _NOTE))
+        self.graph.save(graph)
+        self.curve.save(curve)
+        with whole_file(note) as temporary:
             temporary.write_text(json.dumps({"note": self.note}), encoding="utf-8")
+        return graph, curve, note
 
     @classmethod
     @checked
@@ -85,7 +89,7 @@ class FoundCircuit:
     def _repr_html_(self) -> str:
         """Draw the units and the curve in a notebook."""
         units = sketch_circuit(self.graph.circuit().graph, self.graph.inner_sites)
-        return notebook_frame(repr(self), units + sketch_curve(self.curve.table()), height=640)
+        return notebook_frame(repr(self), units + sketch_curve(self.curve.to_pandas()), height=640)
 
     def __repr__(self) -> str:
         kept, units = sum(map(len, self.units.values())), sum(map(len, self.graph.node_scores.values()))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -80,24 +81,36 @@ class GatedUnits:
         return ({s: torch.stack([kept[s] for kept in some]).to(device) for s in self.sites} for some in chunks), which
 
     def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates) -> Float[Tensor, "stack b d"]:
-        """Return the embeddings under each row of gates.
+        """Return the embeddings under each row of gates; rows that begin alike are one run up to where they part.
 
         Args:
             start: Activations of the images at the first site.
             ends: Baselines by site, one for every image or one for all.
             gates: Gates of the units; the embeddings are differentiable in real gates.
         """
-        n = len(next(iter(gates.values()), start[:1]))
-        hooks = [(site, self._hook(gate, ends[site])) for site, gate in gates.items()]
+        n, hooks = len(next(iter(gates.values()), start[:1])), list[tuple[str, Callable[..., Tensor]]]()
+        runs = [0] * n
+        for site, of_site in gates.items():
+            before, rows = runs, of_site.cpu().numpy() if of_site.dtype == torch.bool else np.arange(n)
+            places = dict[tuple[int, bytes], int]()
+            runs = [places.setdefault((run, row.tobytes()), len(places)) for run, row in zip(before, rows, strict=True)]
+            first = [runs.index(place) for place in range(len(places))]
+            parents = torch.tensor([before[row] for row in first], device=start.device)
+            hooks.append((site, self._hook(of_site[first], ends[site], parents, len(start))))
         with self.encoder.hooks(fwd_hooks=hooks):
-            found: Tensor = self.encoder(repeat(start, "b ... -> (stack b) ...", stack=n), start=self.start)
-        embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", stack=n)
-        return embeddings
+            found: Tensor = self.encoder(start, start=self.start)
+        embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", b=len(start))
+        return embeddings[runs]
 
-    def _hook(self, gates: Tensor, end: Tensor) -> Callable[..., Tensor]:
-        """Return a hook: a function, since TransformerLens prints every hook, and tensors take long to print."""
+    def _hook(self, gates: Tensor, end: Tensor, parents: Tensor, n_images: int) -> Callable[..., Tensor]:
+        """Return a hook, by which the runs ``parents`` go on, each under its own gates.
+
+        It is a function, since TransformerLens prints every hook, and tensors take long to print.
+        """
 
         def gated(activation: Tensor, hook: Any) -> Tensor:
+            if len(parents) > len(activation) // n_images:
+                activation = rearrange(activation, "(stack b) ... -> stack b ...", b=n_images)[parents].flatten(0, 1)
             return gate_units(self.encoder, hook.name, gates, end, activation)
 
         return gated

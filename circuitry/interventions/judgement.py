@@ -60,7 +60,8 @@ def judge_circuit(
     """Test the kept units of a graph: sufficiency, necessity, minimality, and the complement alone.
 
     Args:
-        task: See `faithfulness_curve`; with the encoder and the baseline of the graph.
+        task: See `faithfulness_curve`; with the encoder of the graph and a baseline of the same name, such as that of
+            the task that it was found with.
         graph: The circuit, such as `FoundCircuit.graph`.
         settings: Seed, and whether errors are kept.
         edges: Edges between its units, such as ``graph.circuit(3).edges``, which are tested likewise.
@@ -76,8 +77,9 @@ def judge_circuit(
         InputError: for a circuit of another encoder or baseline, or without units or edges.
 
     Example:
-        >>> task = Task(encoder, unseen, metric, baseline=mean, others=others)
-        >>> judge_circuit(task, found.graph)
+        >>> found = find_circuit(task, size=0.4)
+        >>> unseen = Task(encoder, more_cats, metric, baseline=task.baseline, others=more_not_cats)
+        >>> judge_circuit(unseen, found.graph)
     """
     check_made_with(task, graph)
     tested: dict[str, UnitsOrEdges] = {"units": take_kept_units(graph, circuit_sites(task, graph))}
@@ -127,7 +129,7 @@ def _rows(
 
 
 def _alone(curve: FaithfulnessCurve, measure: str) -> list[Row]:
-    table = curve.table(measure).set_index("circuit")
+    table = curve.to_pandas(measure).set_index("circuit")
     found = list[Row]()
     for name, circuit in (("circuit", "kept"), ("complement", "complement")):
         value, low, high = map(float, table.loc[circuit, ["value", "low", "high"]].to_numpy())

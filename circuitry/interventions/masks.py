@@ -114,7 +114,7 @@ def learn_masks(
         >>> task = Task(encoder, cats, class_logit(weights, 3), others=not_cats)
         >>> learn_masks(task, [0.3, 0.1]).kept[0]["layer3.0"]
         >>> found = learn_masks(task, [0.3, 0.1], edges=graph.edges)
-        >>> measure_circuits(unseen, graph, found.kept[::-1]).table()
+        >>> measure_circuits(unseen, graph, found.kept[::-1]).to_pandas()
     """
     if edges is not None and not edges.count:
         raise InputError("Masks choose from at least one edge, but none was given: see Edges.between.")

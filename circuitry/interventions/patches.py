@@ -83,7 +83,10 @@ the site's whole activation that returns one of the same shape. Only the patched
 @checked
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """What is written where.
+    """What is written where, in the activation [B, ...] of a site.
+
+    Raises:
+        InputError: for units or positions that are no whole numbers or mask.
 
     Example:
         >>> Patch("layer4.0", 0.0, units=5)                           # zero ablation of one channel
@@ -95,6 +98,7 @@ class Patch:
 
     site: str
     value: PatchValue
+    """A number, an activation, a baseline, counterfactual images or a function; see `PatchValue`."""
     units: Chosen | None = None
     """Units to write: one, several, or a boolean mask over all of them (default: all); kept as a tuple."""
     positions: Chosen | None = None

@@ -25,6 +25,7 @@ from torch import Tensor
 from circuitry.interventions.circuit_sets import mark_kept
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.interventions.patches import Chosen
+from circuitry.models.doubles import in_double
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
@@ -71,7 +72,7 @@ def patch_effects(
     moved, clean_sum, count = dict.fromkeys(sites, 0.0), 0.0, 0
 
     def run(activation: Tensor, site: str) -> Tensor:
-        return checked_metric(task.metric, encoder(activation, start=site)).double()
+        return in_double(checked_metric(task.metric, encoder(activation, start=site)))
 
     total = (count_batches(task.images, rows) or 0) * len(sites) or None
     with task.running(), Bar(total=total, desc="patching", unit="site", disable=not task.work.progress) as bar:

@@ -47,15 +47,16 @@ from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Condition, Share, checked
+from circuitry.runs.given import ABOVE_ZERO, SOME, Share, between, checked
 
 MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
 Selectivity = Annotated[
     float,
-    Condition(
+    between(
         f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]",
-        lambda target: None if 0 < target <= MOST_SELECTIVE else str(target),
+        ABOVE_ZERO,
+        MOST_SELECTIVE,
         "write 0.8 for 80 %",
     ),
 ]
@@ -100,9 +101,9 @@ def find_circuit(
 
     Example:
         >>> from circuitry.interventions import find_circuit
-        >>> task = Task(encoder, cats, class_logit(weights, 3), baseline=mean, others=not_cats)
+        >>> task = Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats)
         >>> found = find_circuit(task, size=0.4)
-        >>> found.table()    # faithfulness and selectivity of circuit, complement and random units
+        >>> found.to_pandas()    # faithfulness and selectivity of circuit, complement and random units
     """
     if (size is None) == (selectivity is None):
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
@@ -220,4 +221,4 @@ def _curve(task: Task, graphs: Sequence[AttributionGraph], settings: AblationSet
 
 def _no_selectivity(curve: FaithfulnessCurve) -> str:
     """Return why a curve has no selectivity; empty where it has one."""
-    return str(curve.table("selectivity")["reason"].iloc[0])
+    return str(curve.to_pandas("selectivity")["reason"].iloc[0])

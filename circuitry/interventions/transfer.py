@@ -26,6 +26,7 @@ from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings, with_others
 from circuitry.interventions.kept_sets import as_kept
 from circuitry.models.baselines import Counterfactual
+from circuitry.models.doubles import in_double
 from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.models.modes import own_modes
 from circuitry.models.task import Task
@@ -67,7 +68,7 @@ class ClassScorer:
         # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
         logits = embeddings @ weights.T
         right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
-        return float(values.double().mean()), float(right.double().mean())
+        return float(in_double(values).mean()), float(in_double(right).mean())
 
     def _weights_of(self, domain: str) -> Tensor:
         return self.weights if isinstance(self.weights, Tensor) else self.weights[domain]

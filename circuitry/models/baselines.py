@@ -2,7 +2,7 @@
 
 A baseline is given as one of
 
-- the word ``"zero"``;
+- the word ``"zero"``, or, in a `Task` with others, ``"mean-position"`` or ``"mean-unit"``: the mean over its images;
 - a `Baseline`: activations by site, one for all images or one for every image, such as `mean_baseline` makes;
 - a `Counterfactual`: the same site's activation on other images, one for all or one for every image; or the tensor of
   these images.
@@ -12,13 +12,15 @@ whole run, so that its cut into batches changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitry.models.encoder import Encoder, check_finite
+from circuitry.models.doubles import in_double
+from circuitry.models.encoder import Encoder
+from circuitry.models.site_activations import check_finite
 from circuitry.models.sites import INPUT
 from circuitry.models.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError
@@ -37,7 +39,7 @@ class Baseline:
 
     name: str
     """For tables and provenance, such as ``mean-position``; graphs are compared where it is the same."""
-    values: Mapping[str, Float[Tensor, "..."]]
+    values: Mapping[str, Float[Tensor, "..."]] = field(repr=False)
     """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
     of 1 are broadcast."""
 
@@ -108,7 +110,7 @@ class Counterfactual:
         >>> attribute(encoder, photos, metric, baseline=Counterfactual(photos_without_the_dog))
     """
 
-    images: Float[Tensor, "images channels h w"]
+    images: Float[Tensor, "images channels h w"] = field(repr=False)
     """Images [1, 3, H, W] for all images of a run, or [B, 3, H, W] with one for every image, in their order."""
 
     def __post_init__(self) -> None:
@@ -170,8 +172,8 @@ ZERO = Baseline("zero", {})
 
 BaselineName = Literal["zero", "mean-position", "mean-unit", "other-domains", "counterfactual"]
 
-NAMES_OF_DATA = get_args(BaselineName)[1:]
-"""Names of baselines that are made of a data set; see `named_baselines`, which makes them."""
+MEANS = {f"mean-{per}": per for per in ("position", "unit")}
+"""What `mean_baseline` keeps apart, by the name of its baseline."""
 
 
 @checked
@@ -187,14 +189,20 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
         return Counterfactual(value)
     if isinstance(value, str) and value == ZERO.name:
         return ZERO
-    if isinstance(value, str) and value in NAMES_OF_DATA:
+    if isinstance(value, str) and value in MEANS:
+        raise InputError(
+            f"The baseline {value!r} is a mean over images of several classes, which are not known here: give "
+            f"mean_baseline(encoder, images, {MEANS[value]!r}), or a Task with others."
+        )
+    if isinstance(value, str) and value in get_args(BaselineName):
         raise InputError(
             f"The baseline {value!r} is made of a data set, which is not known here: give NamedBaseline({value!r}, "
             "clip, images).of(class_name, domain, n), or find the circuits with extract()."
         )
     raise InputError(
-        "A baseline is 'zero', counterfactual images [1 or as many as there are images, 3, height, width], or a "
-        f"Baseline such as mean_baseline(encoder, images), but {value!r} was given."
+        "A baseline is 'zero', 'mean-position' or 'mean-unit' of a Task with others, counterfactual images [1 or as "
+        "many as there are images, 3, height, width], or a Baseline such as mean_baseline(encoder, images), but "
+        f"{value!r} was given."
     )
 
 
@@ -232,6 +240,10 @@ def mean_baseline(
         images: Reference images: a tensor [B, 3, H, W], or batches of them.
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
 
+    Returns:
+        A baseline with an activation [1, ...] at every site, for all images, named ``mean-position`` or ``mean-unit``.
+        Sums are made in double precision.
+
     Raises:
         InputError: when there are no images, or other things than batches of them, a mean is not finite, or ``per`` is
             something else.
@@ -249,8 +261,7 @@ def mean_baseline(
             _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
             count += len(batch)
             for site, activation in cache.items():
-                activation = activation.cpu() if activation.device.type == "mps" else activation  # which has no float64
-                total = activation.double().sum(0, keepdim=True)
+                total = in_double(activation).sum(0, keepdim=True)
                 sums[site] = total if site not in sums else sums[site] + total
     if not count:
         raise InputError("A mean baseline needs at least one reference image, but there were none.")

@@ -42,7 +42,14 @@ _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip:
-    """A CLIP model ready for analysis: evaluation mode, no gradients for weights."""
+    """A CLIP model ready for analysis: evaluation mode, no gradients for weights.
+
+    Example:
+        >>> clip = load_clip("rn-tiny")
+        >>> weights = clip.text_weights(["cat", "dog"])    # [K, D], of unit length
+        >>> images = torch.stack([clip.preprocess(picture) for picture in pictures])    # [B, 3, H, W]
+        >>> clip.encoder(images) @ weights.T               # [B, K]
+    """
 
     HOW_TO_GET: ClassVar = "make one with load_clip(name, ...)"
 

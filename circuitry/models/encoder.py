@@ -3,7 +3,7 @@
     image -> [stage] -site-> [stage] -site-> ... -> embedding
 
 1. A `Stage` maps the activation of the site before it to the activation of its own site.
-2. Every site carries a TransformerLens HookPoint, so anything can be read or written there.
+2. Every site carries a TransformerLens HookPoint, so anything can be read or written there (`hooked_sites`).
 3. An `Encoder` runs from any site to any later one. Attribution, patching and causal checks are such runs.
 
 The stages run the tower's own modules: with idle hooks the output is bit-equal to the tower's.
@@ -19,23 +19,22 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
-from transformer_lens.hook_points import HookPoint
 
 from circuitry.models.adapters import chain_of
 from circuitry.models.chain import Chain, Link, check_chain, linked_stages
+from circuitry.models.hooked_sites import HookedSites
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.models.tokens import TokenGrid
 from circuitry.models.tower_digest import tower_digest
-from circuitry.models.tower_runs import TowerModules, TowerRuns
+from circuitry.models.tower_runs import TowerModules
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import checked
 
 T = TypeVar("T")
 
 
-class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
+class Encoder(HookedSites):
     """A CLIP image tower as a chain of stages with a hook at every site.
 
     ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
@@ -81,19 +80,11 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         Raises:
             InputError: for two sites of one name.
         """
-        super().__init__()
-        self.tower = tower
-        self._points = dict(points or {})
+        super().__init__(tower, (INPUT, *(stage.site for stage in stages)), points or {})
         self.stages = tuple(stages)
         self.chain = chain or Chain(self.stages, image_size)
         self.image_size = image_size
-        self._runs, self._modules_run = TowerRuns.of(tower), TowerModules(tower)
-        self.sites = (INPUT, *(stage.site for stage in stages))
-        self._position = {site: i for i, site in enumerate(self.sites)}
-        if len(self._position) != len(self.sites):
-            raise InputError(f"Site names must differ from each other, but are {', '.join(self.sites)}.")
-        self._hook_points: Any = nn.ModuleList(HookPoint() for _ in self.sites)
-        self.setup()
+        self._modules_run = TowerModules(tower)
 
     @classmethod
     @checked
@@ -152,17 +143,6 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             )
         return self.chain.grid
 
-    def setup(self) -> None:
-        """Name the hook points after their sites; the tower's own modules are left as they are."""
-        self.hook_dict = {}
-        for site, hook_point in zip(self.sites, self._hook_points, strict=True):
-            hook_point.name = site
-            self.hook_dict[site] = hook_point
-        for name, hook_point in self._points.items():
-            hook_point.name = name
-            self.hook_dict[name] = hook_point
-        self.mod_dict = dict(self.hook_dict)
-
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be copied or pickled: stages hold modules of this tower, so a copy would still run it."""
         raise InputError(
@@ -180,37 +160,10 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         """Floating-point type of the tower's weights."""
         return next(self.tower.parameters()).dtype
 
-    @checked
-    def position(self, site: str) -> int:
-        """Return the index of a site in the chain; raise `InputError` for one that is not there."""
-        if site not in self._position:
-            points = list(self._points)
-            inside = f"; hooks also act at {points[0]}, {points[1]} to {points[-1]}" if points else ""
-            raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}{inside}.")
-        return self._position[site]
-
     @property
     def digest(self) -> str:
         """Digest of what the tower computes; outside of runs weights and settings are read anew each time."""
         return self.once("digest", lambda: tower_digest(self.tower))
-
-    @property
-    def hooked_sites(self) -> tuple[str, ...]:
-        """The sites where hooks act now, this thread's and permanent ones."""
-        with self._runs.lock:
-            return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
-
-    @checked
-    def check_unhooked(self, why: str, up_to: str | None = None) -> None:
-        """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
-        honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
-        if hooked := ", ".join(site for site in self.hooked_sites if site not in honoured):
-            raise InputError(f"Hooks act at {hooked}, but {why}.")
-
-    @property
-    def points(self) -> dict[str, Any]:
-        """The hook points inside the stages by name; they are no sites."""
-        return dict(self._points)
 
     @property
     def basis(self) -> dict[str, str]:
@@ -254,8 +207,10 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     @checked
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
-    ) -> Float[Tensor, "batch ..."]:
+    ) -> Float[Tensor, "rows ..."]:
         """Run from the activation ``x`` of site ``start``, whose hook runs too, to that of ``stop`` (default: last).
+
+        Hooks may repeat images, so that more rows come out.
 
         Raises:
             InputError: for unknown sites, a stop before the start, images of another size, or a tower whose modules
@@ -272,25 +227,6 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             for index in range(first, last):
                 x = self._hook_points[index + 1](self.stages[index].run(x))
         return x
-
-    @contextmanager
-    def hooks(self, *args: Any, **kwargs: Any) -> Iterator["Encoder"]:
-        """TransformerLens' ``hooks``: within the block they act in every run; other threads' runs wait."""
-        with self._runs.lock, super().hooks(*args, **kwargs):
-            yield self
-
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it.
-
-        Raises:
-            InputError: for a name in ``names_filter`` that is not there, which TransformerLens leaves out.
-        """
-        names = kwargs.get("names_filter")
-        for name in [names] if isinstance(names, str) else names if isinstance(names, Sequence) else []:
-            self._check_hook(name)
-        with self._runs.evaluating(self.tower):
-            found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
-        return found
 
     @checked
     def read_unhooked(
@@ -325,14 +261,6 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             finally:
                 self.stages = stages
 
-    def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
-        self._check_hook(name)  # TransformerLens itself would say just KeyError
-        super()._enable_hook_with_name(name, hook, dir)
-
-    def _check_hook(self, name: str) -> None:
-        if name not in self._points:
-            self.position(name)
-
     @checked
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
@@ -357,37 +285,3 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
         """Return what ``make`` makes of the weights: within a run once, as they stand still there, else anew."""
         return self._runs.once(name, make)
-
-
-def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
-    """Return the activations of ``images`` at ``sites``, checked to be finite."""
-    wanted = set(sites)
-    with torch.no_grad():
-        last = max(sites, key=encoder.position, default=None)
-        _, cache = encoder.run_with_cache(images, stop=last, names_filter=lambda name: name in wanted)
-    check_finite(cache)
-    return dict(cache)
-
-
-def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
-    """Raise `InputError` for the first site with a value that is NaN or infinite; ``what`` begins the sentence."""
-    for site, activation in activations.items():
-        if not bool(activation.isfinite().all()):
-            raise InputError(
-                f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
-                "the weights of the stages up to it."
-            )
-
-
-@checked
-def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
-    """Return the sites to score (default: all) after checking that they exist and come in order."""
-    if sites is None:
-        return encoder.sites
-    order = [encoder.position(site) for site in sites]
-    if not order or order != sorted(set(order)):
-        raise InputError(
-            f"Sites are given once each, in the encoder's order, but {', '.join(sites) or 'none'} was given; "
-            f"the order is {', '.join(encoder.sites)}."
-        )
-    return tuple(sites)

@@ -50,7 +50,7 @@ class FolderSettings:
     """
 
     n_images: Count = 50
-    """Images per class and domain, at random by the seed; all where there are fewer."""
+    """Images of a class in a domain, at random by --seed; all where there are fewer."""
     seed: Seed = 0
     """Seed of all random choices."""
     metric: MetricChoice = "logit"

@@ -47,6 +47,9 @@ class ClassLogit:
 def class_logit(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
     """Return the metric of the study: how much the encoder takes an image for class ``label``.
 
+    It is the cosine of an embedding [D] with the class's text, ``normalize(embedding) @ weights[label]``, in [-1, 1]
+    and without CLIP's logit scale.
+
     Args:
         weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
             on the device of the embedding.
@@ -70,8 +73,15 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLo
     All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
     The margin leaves this part out: it measures which class is recognised.
 
+    Args:
+        weights, label: As for `class_logit`.
+
     Raises:
         InputError: when there is no such row, or no other, or a weight is NaN or infinite.
+
+    Example:
+        >>> metric = class_margin(clip.text_weights(["cat", "dog", "car"]), label=0)
+        >>> metric(encoder(images))   # one number per image
     """
     _check(weights, label)
     if len(weights) < 2:

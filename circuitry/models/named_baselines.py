@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.models.baselines import ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
+from circuitry.models.baselines import MEANS, ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
 from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import image_batches
@@ -80,7 +80,7 @@ class NamedBaseline:
     @checked
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
         """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
-        asked = keys[:1] if self.name.startswith("mean-") else keys
+        asked = keys[:1] if self.name in MEANS else keys
         return list(dict.fromkeys(record for key in asked for record in self.records(*key)))
 
     @checked
@@ -118,11 +118,11 @@ class NamedBaseline:
         """
         if self.name == "zero":
             return ZERO
-        if self.name.startswith("mean-"):
+        if self.name in MEANS:
             made_of = self.clip.encoder.digest, strict
             if made_of not in self._means:
                 batches = self._batches(self._everything, strict)
-                self._means[made_of] = mean_baseline(self.clip.encoder, batches, self.name.removeprefix("mean-"))
+                self._means[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name])
             return self._means[made_of]
         records = self.records(class_name, domain)
         if self.name == "other-domains":

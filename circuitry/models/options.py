@@ -31,18 +31,20 @@ class ModelOptions:
     """A model in a basis of units, and images."""
 
     STUDY: ClassVar[Mapping[str, Any]] = {"decoding": "as-stored"}
+    NOT_BOTH: ClassVar = (("checkpoint", "pretrained"),)
 
     model: str
-    """open_clip model name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose weights
-    come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv
-    of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra
-    real)."""
+    """The model: open_clip name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose
+    weights come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a
+    classes.tsv of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by
+    the extra real)."""
     checkpoint: Path | None = None
     """Local checkpoint; this or --pretrained, or neither for a model that brings its weights."""
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
     probe: str | None = None
-    """List of other images, such as train, for a linear probe: its rows replace class texts where there are none."""
+    """Which of DomainNet's lists a linear probe is fitted on, such as train; it replaces class texts where there are
+    none."""
     data: Path
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
@@ -110,7 +112,7 @@ def option(
         choices: Words that are known (default: any).
 
     Example:
-        >>> rule: Annotated[QuadratureRule | None, option(parse_rule, "RULE")] = None
+        >>> rule: Annotated[QuadratureRule | None, option(parse_rule, "{left,midpoint}-N")] = None
     """
     return PrimitiveConstructorSpec(
         nargs=nargs,

@@ -8,14 +8,24 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
-from circuitry.models.encoder import Encoder, checked_sites, clean_activations
+from circuitry.models.baselines import (
+    MEANS,
+    AnyBaseline,
+    Baseline,
+    Counterfactual,
+    as_baseline,
+    check_count,
+    mean_baseline,
+)
+from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.site_activations import checked_sites, clean_activations
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Count, Names, checked
@@ -40,7 +50,7 @@ class Batch(NamedTuple):
         return self.task.baseline.activations(self.task.encoder, clean, self.start)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Task:
     """An encoder, the images that it is shown, what is measured, and what replaces an ablated activation.
 
@@ -61,7 +71,7 @@ class Task:
     baseline: Baseline | Counterfactual
     """What replaces an ablated activation; see `circuitry.models.baselines`."""
     others: Images | None
-    """Images of other classes, for selectivity and for learned masks."""
+    """Images of other classes, for selectivity, learned masks, and means by name."""
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites to score or to ablate, in the encoder's order."""
     work: Work
@@ -85,21 +95,31 @@ class Task:
             encoder: Its device and precision are used.
             images: A one-shot iterator is kept in temporary files, so that every pass sees the same images.
             metric: Such as `class_logit`.
-            baseline: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images [1, 3, H, W] for
-                all images or [B, 3, H, W] with one for every image.
+            baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
+                ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
+                3, H, W] for all images or [B, 3, H, W] with one for every image.
             others: Images of other classes.
-            sites: Default: all.
+            sites: Sites to score or to ablate, in the encoder's order (default: all).
             work: Memory and progress.
 
         Raises:
             InputError: for other things than these, unknown or unordered sites.
+
+        Example:
+            >>> seen = Task(encoder, cats, metric, baseline="mean-position", others=not_cats)
+            >>> unseen = Task(encoder, more_cats, metric, baseline=seen.baseline, others=more_not_cats)
         """
+        images, others = (_held(some, encoder, work) for some in (images, others))
+        if isinstance(baseline, str) and baseline in MEANS and others is not None:
+            rows = rows_that_fit(encoder, work.memory_gib)
+            together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))
+            baseline = mean_baseline(encoder, together, MEANS[baseline])
         held = {
             "encoder": encoder,
-            "images": _held(images, encoder, work),
+            "images": images,
             "metric": metric,
             "baseline": as_baseline(baseline),
-            "others": _held(others, encoder, work),
+            "others": others,
             "sites": checked_sites(encoder, sites),
             "work": work,
         }
@@ -143,6 +163,12 @@ class Task:
             chosen: Places of the images.
         """
         return replace(self, images=images[chosen], baseline=self.baseline.select(chosen))
+
+    def __repr__(self) -> str:
+        own, others = (f"{len(x)} images" if isinstance(x, Tensor) else "images" for x in (self.images, self.others))
+        beside = "" if self.others is None else f", {others} of other classes"
+        asked = f"metric {metric_name(self.metric)}, baseline {self.baseline.name}, {len(self.sites)} sites"
+        return f"Task: {own} of a class{beside}; {asked}"
 
     @property
     def made_with(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from plotly.offline import get_plotlyjs
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.reports.figure_files import FIGURE_CONFIG
-from circuitry.reports.figures.circuit_graphs import circuit_drawing
+from circuitry.reports.plots import plot
 from circuitry.reports.run_pages import REPORT_PAGE, TEMPLATES
 from circuitry.runs.files import whole_file
 
@@ -32,8 +32,7 @@ def write_circuit_pages(
         edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
     """
     for name, domain in graphs:
-        circuit = graphs[name, domain].circuit(edges_per_node, any_sign=any_sign)
-        figure = circuit_drawing(circuit, circuit.source.inner_sites, title=f"{name} in {domain}")
+        figure = plot(graphs[name, domain].circuit(edges_per_node, any_sign=any_sign))
         page = folder / name / f"{domain}.html"
         with whole_file(page) as temporary:
             figure.write_html(temporary, include_plotlyjs="../plotly.min.js", config=FIGURE_CONFIG)

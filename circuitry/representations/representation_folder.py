@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,8 +24,9 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.parts import DEFAULT_PARTS, part_numbers, stem_without_domain
 from circuitry.models.clip import Clip
-from circuitry.models.encoder import checked_sites
+from circuitry.models.doubles import in_double
 from circuitry.models.image_pass import BATCH_SIZE, activations
+from circuitry.models.site_activations import checked_sites
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.representations.grams import (
     REPRESENTATIONS_FORMAT,
@@ -206,7 +206,7 @@ class _Images:
             for site, activation in found.items():
                 means = unit_means(activation, encoder.unit_dim(site))
                 features = means if self.positions == "averaged" else activation
-                total = features.sum(0, dtype=torch.float64).flatten()
+                total = in_double(features).sum(0).flatten()
                 sums[site] = sums[site] + total if site in sums else total
                 self.unit_means[site].append(means.float().cpu().numpy())
         if count:
@@ -227,4 +227,4 @@ class _Images:
 def unit_means(activation: Float[Tensor, "images ..."], unit_dim: int) -> Float[Tensor, "images units"]:
     """Return the average over positions in double precision, one number per image and unit."""
     units_first = activation.movedim(unit_dim, 1)
-    return units_first.flatten(2).mean(2, dtype=torch.float64) if units_first.dim() > 2 else units_first.double()
+    return in_double(units_first).flatten(2).mean(2) if units_first.dim() > 2 else in_double(units_first)

@@ -4,6 +4,7 @@ A script imports this module first, before torch: OpenMP reads the variables tha
 and timm does not find wandb, which nobody uses, and which leaves folders behind in a process that is killed.
 """
 
+import io
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import sys
 import warnings
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
@@ -27,7 +28,7 @@ from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
 from circuitry.runs.provenance import command
-from circuitry.runs.settings_file import words_of, write_settings
+from circuitry.runs.settings_file import option_name, words_of, write_settings
 from circuitry.runs.workers import short_waits
 
 os.environ.update(short_waits(os.environ))
@@ -35,7 +36,7 @@ sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as the import
 
 Config = TypeVar("Config")
 
-STUDY_HELP = "With --study the defaults are the study's, wherever they differ; what is given besides still holds."
+STUDY_HELP = "Take the study's settings as defaults, wherever they differ; what is given besides still holds."
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,11 @@ class General:
     json: bool = False
     """Print the answer in short and the paths as JSON, and nothing else, on the standard output."""
     open: bool = False
-    """Open the report in the browser."""
+    """Open the page in the browser."""
     quiet: bool = False
     """Show no progress, and only errors of the libraries."""
     config: Path | None = None
     """Settings of an earlier run, the file settings.toml of its folder; options that are given besides still hold."""
-
-
-GENERAL_HELP = """Every command also takes:
-  --config FILE   the settings of an earlier run: settings.toml in its folder; what is given besides still holds
-  --json          print the answer in short and the paths as JSON
-  --open          open the report in the browser
-  --quiet         show no progress
-Exit status: 0 done, 2 wrong input, 130 interrupted (Ctrl-C), 143 ended (SIGTERM)."""
 
 
 @runtime_checkable
@@ -91,7 +84,7 @@ def run_script(
     try:
         general, arguments = _general_options(config_type, sys.argv[1:])
         if issubclass(config_type, StudySettings):
-            description = f"{description or ''}\n\n{STUDY_HELP}"
+            description = f"{description or ''}\n\n--study: {STUDY_HELP}"
             if "--study" in arguments:
                 arguments.remove("--study")
                 config_type = with_study_defaults(config_type)
@@ -99,16 +92,16 @@ def run_script(
                 print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in values)}")
         config_type = config_type if defaults is None else defaults(config_type)
         with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
-            config = _fitting(tyro.cli(config_type, description=description, args=arguments))
+            config = _fitting(_parsed(config_type, description, arguments))
             outcome = main(config)
             write_settings(config, command())
         _tell(outcome, general)
     except InputError as error:
-        _end(str(error))
+        end_with(str(error))
     except OSError as error:
         if (sentence := sentence_of(error)) is None:
             raise
-        _end(sentence)
+        end_with(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         print(f"interrupted; this goes on: {_again()}", file=sys.stderr)
@@ -140,11 +133,28 @@ def _general_options(config_type: type[Any], arguments: Sequence[str]) -> tuple[
     return general, [*(words_of(general.config) if general.config is not None else ()), *left]
 
 
+def _parsed(config_type: type[Config], description: str | None, arguments: Sequence[str]) -> Config:
+    """Return the settings that tyro reads; an `InputError` of a class of settings stays one, without tyro's box."""
+    shown = io.StringIO()
+    try:
+        with redirect_stderr(shown):
+            return tyro.cli(config_type, description=description, args=arguments)
+    except SystemExit as ended:
+        error: BaseException | None = ended
+        while error is not None and not isinstance(error, InputError):
+            error = error.__context__
+        if error is not None:
+            raise error from None
+        print(shown.getvalue(), file=sys.stderr, end="")
+        raise
+
+
 def _fitting(config: Config) -> Config:
     """Refuse values that do not fit the annotations of a class of settings, by the names of their options."""
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):  # type: ignore[arg-type]
-        fitting(getattr(config, field.name), hints[field.name], f"--{field.name.replace('_', '-')}")
+        hint = hints[field.name]
+        fitting(getattr(config, field.name), hint, f"--{option_name(field.name, hint)}")
     return config
 
 
@@ -164,6 +174,7 @@ def _again() -> str:
     return " ".join([script if " " in script else f"python {script}", *map(shlex.quote, arguments)])
 
 
-def _end(sentence: str) -> None:
+def end_with(sentence: str) -> None:
+    """End the process with status 2 and a sentence that says what to mend."""
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)

@@ -7,19 +7,20 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, NoneType, UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import jaxtyped
 
+from circuitry.runs.annotations import fits_plainly, how_to_give, is_list_type, is_of_type, type_in_words
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.path_refusals import refuse_path
 
 Made = TypeVar("Made", bound=Callable[..., Any])
+ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)
 
 
 class Condition(NamedTuple):
@@ -31,10 +32,8 @@ class Condition(NamedTuple):
     """From a value of the type to what is wrong with it, None for nothing."""
     how: str
     """What to do."""
-
-
-def _unless(holds: Callable[[Any], bool]) -> Callable[[Any], str | None]:
-    return lambda value: None if holds(value) else shown(value)
+    taken: tuple[str | int | float, ...] = ()
+    """The words, or the smallest and the largest number, that are taken: where that is all that is asked for."""
 
 
 def _repeated(values: Sequence[Any]) -> str | None:
@@ -55,16 +54,18 @@ def _infinite(array: Any) -> str | None:
 
 def one_of(*choices: str) -> Condition:
     """Return the condition of being one of some words."""
-    return Condition(f"one of {', '.join(map(repr, choices))}", _unless(lambda value: value in choices), "choose one")
+    wanted = f"one of {', '.join(map(repr, choices))}"
+    return Condition(wanted, lambda word: None if word in choices else shown(word), "choose one", choices)
 
 
-def _number(wanted: str, holds: Callable[[Any], bool], example: str) -> Condition:
-    return Condition(wanted, _unless(holds), f"give one such as {example}")
+def between(wanted: str, least: int | float, most: int | float, how: str) -> Condition:
+    """Return the condition of being a number from ``least`` to ``most``, in words."""
+    return Condition(wanted, lambda x: None if least <= x <= most else shown(x), how, (least, most))
 
 
 def at_least(least: int) -> Condition:
     """Return the condition of being no smaller."""
-    return _number(f"a whole number of at least {least}", lambda n: n >= least, str(max(3, least)))
+    return between(f"a whole number of at least {least}", least, _LARGEST, f"give one such as {max(3, least)}")
 
 
 DISTINCT = Condition("distinct values", _repeated, "give each once")
@@ -72,14 +73,13 @@ SOME = Condition("at least one value", lambda values: None if len(values) else "
 FINITE = Condition("finite numbers", _infinite, "find out what made them")
 
 Names = Annotated[Sequence[str], DISTINCT]
-"""Distinct names."""
 Count = Annotated[int, at_least(1)]
 Natural = Annotated[int, at_least(0)]
-Seed = Annotated[int, _number("a seed in 0 .. 2^32 - 1", lambda n: 0 <= n < 2**32, "0")]
-Share = Annotated[float, _number("a share in (0, 1]", lambda x: 0 < x <= 1, "0.1")]
-Amount = Annotated[float, _number("a finite number of at least 0", lambda x: 0 <= x < float("inf"), "0.1")]
-Part = Annotated[float, _number("a share in [0, 1]", lambda x: 0 <= x <= 1, "0.1")]
-Positive = Annotated[float, _number("a positive number", lambda x: 0 < x < float("inf"), "0.1")]
+Seed = Annotated[int, between("a seed in 0 .. 2^32 - 1", 0, 2**32 - 1, "give one such as 0")]
+Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one such as 0.1")]
+Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")]
+Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
+Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")]
 
 
 class _MisfitError(Exception):
@@ -87,6 +87,25 @@ class _MisfitError(Exception):
 
     def __init__(self, wanted: str, name: str, given: str, how: str, inner: bool = False) -> None:
         self.wanted, self.name, self.given, self.how, self.inner = wanted, name, given, how, inner
+
+
+class _MistypedError(_MisfitError):
+    """A value is not of the type that its annotation names; most are never told, as another alternative fits."""
+
+    def __init__(self, value: Any, hint: Any, name: str) -> None:
+        self.value, self.hint, self.name, self.inner = value, hint, name, False
+
+    @property
+    def wanted(self) -> str:  # type: ignore[override]
+        return type_in_words(self.hint, self.name)
+
+    @property
+    def given(self) -> str:  # type: ignore[override]
+        return shown(self.value)
+
+    @property
+    def how(self) -> str:  # type: ignore[override]
+        return how_to_give(self.value, self.hint, self.name)
 
 
 DOOR = "checks_its_arguments"
@@ -150,6 +169,8 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
 
 
 def _fitting(value: Any, hint: Any, name: str) -> Any:
+    if fits_plainly(value, hint):
+        return value
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
         value = _fitting(value, inner[0], name)
@@ -160,17 +181,20 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind in (Union, UnionType):
         return _fitting_any(value, inner, name)
     if kind is Literal:
-        return _fitting(value, Annotated[str, one_of(*inner)], name)
+        return value if type(value) is str and value in inner else _fitting(value, Annotated[str, one_of(*inner)], name)
     if kind is Path and isinstance(value, str):
         value = Path(value)
     if isinstance(value, str | Path) and "\0" in str(value):
         raise _MisfitError("text without null characters", name, shown(str(value)), "remove them", inner=True)
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
-    if not _is(value, kind) or (
-        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, get_origin(inner[0]) or inner[0])
+    if not is_of_type(value, kind) or (
+        is_list_type(kind)
+        and getattr(value, "ndim", 1) > 1
+        and inner
+        and not is_of_type(value, get_origin(inner[0]) or inner[0])
     ):
-        raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
+        raise _MistypedError(value, hint, name)
     if kind is int and abs(value) >= 2**63:
         raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one", inner=True)
     value = _with_inner(value, kind, inner, name)
@@ -191,47 +215,27 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how)
 
 
-def _is(value: Any, kind: Any) -> bool:
-    if kind in (Any, object) or isinstance(kind, TypeVar):
-        return True
-    if kind is Callable:
-        return callable(value)
-    if kind in (int, float):
-        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if _is_list(kind) and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) == 0):
-        return False
-    try:
-        return isinstance(value, kind)
-    except TypeError:  # a protocol that cannot be checked
-        return True
-
-
-def _is_list(kind: Any) -> bool:
-    return kind in (list, tuple) or (
-        getattr(kind, "__module__", "") == "collections.abc"
-        and issubclass(kind, Iterable)
-        and not issubclass(kind, Mapping)
-    )
-
-
 def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any:
     """Return a list or a dictionary with what lies in it as its annotation means it.
 
     What is read when it is asked for stays unread.
     """
     if isinstance(value, Mapping) and len(inner) == 2:
-        keys = [_fitting_one(key, inner[0], f"key of {name}") for key in value]
+        keys = [key if fits_plainly(key, inner[0]) else _fitting_one(key, inner[0], f"key of {name}") for key in value]
         if not isinstance(value, dict | MappingProxyType):
             return value
-        items = [_fitting_one(value[key], inner[1], f"{name}[{key!r}]") for key in value]
+        items = [
+            one if fits_plainly(one, inner[1]) else _fitting_one(one, inner[1], f"{name}[{key!r}]")
+            for key, one in value.items()
+        ]
         same = all(new is old for new, old in zip([*keys, *items], [*value, *value.values()], strict=True))
         return value if same else dict(zip(keys, items, strict=True))
-    if _is_held(value) and _is_list(kind) and inner:
+    if _is_held(value) and is_list_type(kind) and inner:
         hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
         pairs = list(zip(value, hints, strict=True))
-        if all(type(item) is hint and hint not in (int, str) for item, hint in pairs):
+        if all(fits_plainly(item, hint) for item, hint in pairs):
             return value  # quickly, as there may be a million images
         meant = [_fitting_one(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(pairs)]
         if type(value) in (list, tuple) and any(new is not old for new, (old, _) in zip(meant, pairs, strict=True)):
@@ -254,46 +258,3 @@ def _is_held(value: Any) -> bool:
     if getattr(value, "ndim", 1) != 1 or not isinstance(value, Collection):
         return False
     return not isinstance(value, Sequence) or isinstance(value, list | tuple | range)
-
-
-_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    bool: "True or False",
-    Path: "a path",
-    NoneType: "None",
-    Callable: "a function",
-}
-_HOW_TO_GET = {
-    "int": "give a whole number such as 3",
-    "float": "give a number such as 0.1",
-    "Tensor": "make it one by torch.as_tensor",
-    "ndarray": "make it one by numpy.asarray",
-}
-"""How to get objects of others; classes of this package say it in their attribute ``HOW_TO_GET``."""
-
-
-def _words(hint: Any, name: str) -> str:
-    kind = get_origin(hint) or hint
-    if _is_list(kind):
-        return f"a list of {name}"
-    if hasattr(hint, "dim_str"):  # of jaxtyping
-        return f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
-    if kind in _WORDS:
-        return _WORDS[kind]
-    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
-
-
-def _how(value: Any, hint: Any, name: str) -> str:
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if _is_list(kind):
-        if how := inner and getattr(inner[0], "HOW_TO_GET", None):
-            return how if not _is(value, inner[0]) else f"write [{name}]"
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-            return f"write list({name})"
-        text = repr(value) if isinstance(value, str | int | float) else name
-        return f"write ({text},)" if kind is tuple else f"write [{text}]"
-    if hasattr(hint, "dim_str"):
-        return "give one of this type and shape"
-    return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {_words(hint, name)}"

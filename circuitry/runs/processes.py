@@ -4,13 +4,15 @@ A request to end (SIGTERM) interrupts a process as Ctrl-C does: it tidies up, it
 it started end, too. When it is killed, they notice, and end.
 """
 
+import gc
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait as wait_for_any
@@ -60,15 +62,23 @@ def _interrupt_again(hook: Callable[[Any], object], lost: Any) -> None:
 
 
 @contextmanager
-def spawned_processes(workers: int, prepare: Callable[[], object] | None = None) -> Iterator[ProcessPoolExecutor]:
+def spawned_processes(
+    workers: int, prepare: Callable[[], object] | None = None, *, preload: Sequence[str] = ()
+) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes, each prepared first; they end when the block raises, and when this process ends.
 
     They are spawned, not forked: a child forked while torch runs threads never sees their locks released. So a script
-    calls this under ``if __name__ == "__main__":``.
+    calls this under ``if __name__ == "__main__":``. With modules to preload, a server that runs no threads imports
+    these, beginning at once, and the processes are forked from it; on Windows each imports them.
     """
     others = multiprocessing.active_children()
-    context = multiprocessing.get_context("spawn")
-    with _Pool(workers, mp_context=context, initializer=partial(_begin, prepare)) as pool:
+    forked = bool(preload) and "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forked else "spawn")
+    if forked:
+        context.set_forkserver_preload(list(preload))
+        multiprocessing.forkserver.ensure_running()
+    begin = partial(_begin, prepare, sys.stdout is sys.stderr)
+    with _Pool(workers, mp_context=context, initializer=begin) as pool:
         try:
             yield pool
         except BaseException:
@@ -79,6 +89,25 @@ def spawned_processes(workers: int, prepare: Callable[[], object] | None = None)
             for process in started:
                 process.join()
             raise
+
+
+@contextmanager
+def one_thread_each(workers: int, *, preload: Sequence[str] = ()) -> Iterator[Executor]:
+    """Yield a pool of processes with one thread each; one worker is this process, with the threads that it has."""
+    if workers == 1:
+        yield _Here()
+        return
+    with spawned_processes(workers, _take_one_thread, preload=preload) as pool:
+        yield pool
+
+
+class _Here(Executor):
+    """This process, which does a task when it is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 class _Pool(ProcessPoolExecutor):
@@ -99,9 +128,12 @@ def _ending(task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         os._exit(128 + signal.SIGTERM)
 
 
-def _begin(prepare: Callable[[], object] | None) -> None:
+def _begin(prepare: Callable[[], object] | None, to_stderr: bool) -> None:
     """Prepare this process of a pool; it does not outlive its parent, which alone takes the user's Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # what is loaded stays: looking for garbage in it takes long, and copies what a fork shares
+    if to_stderr:  # as its parent, whose standard output is for a result alone
+        sys.stdout = sys.stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare is not None:
         prepare()
@@ -127,14 +159,19 @@ def run_processes(task: Callable[[int, int], object], workers: Count) -> None:
     Raises:
         InputError: for no workers, and what ``task`` raises.
     """
-    if workers == 1:
-        task(0, 1)
-        return
-    with spawned_processes(workers, _take_one_thread) as pool:
+    with one_thread_each(workers) as pool:
         shares = [pool.submit(task, worker, workers) for worker in range(workers)]
         wait(shares)
     for share in shares:
         share.result()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: as many as OpenMP is told to, else all that it may run on."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _take_one_thread() -> None:

@@ -74,6 +74,12 @@ def _words(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from map(str, value if isinstance(value, list) else [value])
 
 
+def option_name(field: str, hint: Any) -> str:
+    """Return the name of the option of a field of settings, without hyphens before it."""
+    named = [mark for mark in getattr(hint, "__metadata__", ()) if hasattr(mark, "metavar")]
+    return next((mark.name for mark in named if getattr(mark, "name", None)), field.replace("_", "-"))
+
+
 def _options(config: Any) -> Iterator[tuple[str, Any]]:
     """Yield the options of settings with values in plain types, or settings in a table of their own."""
     hints = get_type_hints(type(config), include_extras=True)
@@ -84,10 +90,9 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
         if is_dataclass(value) and tyro.conf.OmitArgPrefixes[int].__metadata__[0] in marks:  # type: ignore[attr-defined]
             yield from _options(value)
             continue
-        named = [mark.name for mark in marks if getattr(mark, "name", None) and hasattr(mark, "metavar")]
         plain = value if is_dataclass(value) else _plain(getattr(value, "name", value))
         if plain is not None:
-            yield (named[0] if named else field.name.replace("_", "-")), plain
+            yield option_name(field.name, hints[field.name]), plain
 
 
 def _plain(value: Any) -> Any:

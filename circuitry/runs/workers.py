@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Natural, Positive, checked
+from circuitry.runs.given import Count, Natural, Positive, checked, one_of
 
 T = TypeVar("T")
 
@@ -162,7 +162,11 @@ def job_options(texts: Sequence[str]) -> dict[str, str | int]:
 @checked
 @dataclass(frozen=True)
 class Work:
-    """How work is carried out; it changes no number except for rounding."""
+    """How work is carried out; it changes no number except for rounding.
+
+    Example:
+        >>> Task(encoder, images, metric, work=Work(memory_gib=4, progress=False))
+    """
 
     rank: Rank = ALONE
     """Which of the processes that work on the same folder this is."""
@@ -190,12 +194,12 @@ class WorkSettings:
     """Stop at an image that cannot be read, instead of leaving it out with a line."""
     progress: bool = True
     """Show progress bars."""
-    cluster: str | None = None
-    """Work by an array of jobs: slurm, or local for processes on this machine (needs submitit)."""
+    cluster: Annotated[str | None, one_of(*CLUSTERS)] = None
+    """Work by jobs of a cluster: an array on slurm, or local for processes on this machine (needs submitit)."""
     jobs: Count = 8
     """Size of the array."""
     job_options: tuple[str, ...] = ()
-    """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
+    """submitit's parameters of the jobs as name=value: slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
 
     @checked
     def work(self, rank: Rank = ALONE) -> Work:

@@ -41,7 +41,7 @@ def measurement_steps(place: StudyPlace) -> Iterator[Step]:
         yield from _autoencoder(place, one)
     if described:
         folder, results = place.out / "sharing", [place.out / "features" / one.name / "results" for one in described]
-        options, outputs = ["--results", *results, "--out", folder], [folder / "tables" / "sharing_over_settings.csv"]
+        options, outputs = ["--features", *results, "--out", folder], [folder / "tables" / "sharing_over_settings.csv"]
         needs = [f"features-{one.name}" for one in described]
         yield place.step("sharing", "autoencoders", "features-over-settings", options, outputs, needs)
     aligned = _models(place, "aligned")
@@ -66,7 +66,7 @@ def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
     passes = SAE_OPERATIONS * settings.expansion * counted.embedding**2 * settings.epochs
     # The mixture has the base set's training images with full paths; those of DomainNet count once.
     trained_on = place.tables(one.mixture) / f"{one.mixture.name}.tsv"
-    options = [*_measured(place, one), "--table", trained_on, "--out", sae]
+    options = [*_measured(place, one), "--more-tables", trained_on, "--out", sae]
     cost = place.cost((counted.image + passes) * n_images, 1, 4.0 * counted.embedding * n_images)
     weights = sae / "sae.safetensors"
     yield place.step(f"sae-{one.name}", "autoencoders", "train-sae", options, [weights], [one.name], cost)
@@ -133,5 +133,5 @@ def figure_steps(place: StudyPlace, made: set[str]) -> Iterator[Step]:
         tables = place.out / source / "tables" if apart else place.out / "tables" / source
         for name in STUDY_FIGURES[source]:
             if sketches or not name.startswith("imagenet_sketch"):
-                command = ("python", "-m", "circuitry", "figures", name, "--results", f"{tables}", "--out", f"{out}")
+                command = ("python", "-m", "circuitry", "figures", name, "--tables", f"{tables}", "--out", f"{out}")
                 yield Step(f"figure-{name}", "figures", command, (f"figures/{name}.html",), (source,))

@@ -31,6 +31,7 @@ from circuitry.interventions.masks import MaskSettings, learn_masks
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.search import propose_circuits
+from circuitry.models.doubles import in_double
 from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
@@ -245,7 +246,7 @@ def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
             for unit in range(a.shape[encoder.unit_dim(up)]):
                 with patched(encoder, Patch(up, task.baseline, units=unit)):
                     moved = encoder(a, start=up, stop=down).movedim(encoder.unit_dim(down), 0)
-                columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
+                columns.append(in_double((moved - units).flatten(1)).square().mean(1).cpu().numpy())
             found[up, down] = np.stack(columns, 1)
     return found
 

@@ -6,10 +6,7 @@ from pathlib import Path
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import checked
 from circuitry.study.mixtures.mixture_files import caption_words
-
-QUICKSTART = Path("runs/quickstart")
-"""The quickstart's folder."""
-QUICKSTART_MODEL = "rn-tiny"
+from circuitry.study.quickstart_settings import QUICKSTART, QUICKSTART_MODEL
 
 
 @checked
@@ -18,12 +15,7 @@ class QuickstartModel(ModelOptions):
     """A model and images; the defaults are the quickstart's."""
 
     model: str = QUICKSTART_MODEL
-    """open_clip model name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose weights
-    come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a classes.tsv
-    of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by the extra
-    real)."""
     data: Path = QUICKSTART / "toy"
-    """Folder of the images: <domain>/<class>/<file>."""
 
     @property
     def known_words(self) -> tuple[str, ...] | None:

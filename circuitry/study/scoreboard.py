@@ -97,7 +97,7 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
     """Return both measures of a curve by size: measure, circuit, size, n_units, value."""
     parts = []
     for measure in CURVE_MEASURES:
-        table = curve.table(measure)[["measure", "circuit", "n_units", "value"]]
+        table = curve.to_pandas(measure)[["measure", "circuit", "n_units", "value"]]
         parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
     return pd.concat(parts, ignore_index=True)
 

@@ -25,8 +25,8 @@ def mixture_steps(place: StudyPlace) -> Iterator[Step]:
     firsts = {place.making(one.mixture): one.mixture for one in reversed(place.trainings)}
     for name, mixture in reversed(firsts.items()):
         alone, folder = mixture.base != material.main_base, place.tables(mixture)
-        options = ["--study", "--domainnet", material.domainnet, "--held-out", *material.held_out, "--out", folder]
-        options += ["--no-caption", material.no_caption]
+        options = ["--study", "--data", material.domainnet, "--held-out", *material.held_out, "--out", folder]
+        options += ["--missing-captions", material.no_caption]
         if mixture.base is not None:
             base = material.bases[mixture.base]
             options += ["--base", f"{base.name}={base.path}"]

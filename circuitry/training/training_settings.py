@@ -43,13 +43,13 @@ class _ModelTraining(StudySettings):
     """Settings of any training on a table of images."""
 
     model: str | Path
-    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
+    """The model: open_clip name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
     epochs: Count
     """Passes over the images."""
     batch_size: Annotated[int, at_least(2)]
-    """Images per step, all processes together; images after the last whole batch are left out of the epoch."""
+    """Images of a step: all processes together; images after the last whole batch are left out of the epoch."""
     lr: Positive
-    """Highest learning rate."""
+    """Learning rate: the highest."""
     weight_decay: Amount
     """Weight decay of all weights except those of norms and biases."""
     crop_scale: Share = 0.9
@@ -62,9 +62,9 @@ class _ModelTraining(StudySettings):
     skip_missing: bool = False
     """Leave out images whose files do not exist; otherwise the table is refused."""
     seed: Seed = 0
-    """Seed of the weights, the order of the images and the crops."""
+    """Seed of all random choices: weights, order of the images, crops."""
     threads: Count = 1
-    """PyTorch's CPU threads in each process. Another number rounds sums differently and so gives other weights."""
+    """PyTorch's CPU threads: in each process; another number rounds sums differently and so gives other weights."""
 
 
 @checked
@@ -82,7 +82,7 @@ class ClipTraining(_ModelTraining):
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
     weight_decay: Amount = 0.2
     precision: Annotated[str, one_of(*CLIP_PRECISIONS)] = "fp32"
-    """Precision, as open_clip names it: fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
+    """Precision: as open_clip names it, fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     accumulation: Count = 1
@@ -114,8 +114,8 @@ class SupervisedTraining(_ModelTraining):
     """Epochs, counted from 0, at which the learning rate falls to a tenth."""
     weight_decay: Amount = 1e-4
     precision: Annotated[str, one_of(*SUPERVISED_PRECISIONS)] = "fp32"
-    """fp32; amp_bf16: forward passes in bfloat16 where PyTorch finds it safe; amp: in float16 with a scaled loss (on
-    the CPU: amp_bf16)."""
+    """Precision: fp32; amp_bf16, forward passes in bfloat16 where PyTorch finds it safe; amp, in float16 with a scaled
+    loss (on the CPU: amp_bf16)."""
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -145,26 +145,26 @@ class SaeTraining(StudySettings):
     l1: Amount = 1e-4
     """Weight of the sum of the features; the squared error is a mean over units."""
     lr: Positive = 1e-4
-    """Learning rate of Adam."""
+    """Learning rate: of Adam, constant."""
     batch_size: Count = 2048
-    """Samples per step, at most."""
+    """Samples of a step, at most."""
     steps: Count | None = 5000
     """Steps of the optimizer over shuffled passes; None for as many whole passes as epochs says."""
     epochs: Count = 200
-    """Passes over the samples, if steps is None."""
+    """Passes over the images: their samples, if steps is None."""
     drop_last: bool = True
     """Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch."""
     resample_every: Natural = 1000
     """Steps between two checks for dead features, which are then resampled; 0 for never."""
     initialisation: Annotated[str, one_of(*INITIALISATIONS)] = "transposed"
-    """transposed: the encoder starts as the decoder's transpose, the decoder's bias at the samples' mean; kaiming: the
-    encoder and its bias start at random, the decoder's bias at zero."""
+    """How weights start: transposed, the encoder starts as the decoder's transpose, the decoder's bias at the samples'
+    mean; kaiming, the encoder and its bias start at random, the decoder's bias at zero."""
     piece: Count = 302_080
     """Images whose samples are in memory at a time; more images are drawn into random pieces on disk."""
     seed: Seed = 0
-    """Seed of positions, pieces, weights, batches and resampling."""
+    """Seed of all random choices: positions, pieces, weights, batches, resampling."""
     threads: Count = 1
-    """PyTorch's CPU threads. Another number rounds sums differently and so gives other weights."""
+    """PyTorch's CPU threads: another number rounds sums differently and so gives other weights."""
 
 
 @checked
@@ -173,9 +173,10 @@ class TrainingWork:
     """Device, reading processes and progress of a training; they change numbers only by rounding."""
 
     device: str | None = None
-    """cpu, cuda, cuda:1 or mps (default: a GPU if there is one; several processes take one each)."""
+    """Where the model runs: cpu, cuda, cuda:1 or mps (default: a GPU if there is one; several take one
+    each)."""
     workers: Natural = 2
-    """Processes that read images, for each training process."""
+    """Processes that read images: for each training process."""
     progress: bool = True
     """Show progress bars."""
     nodes: Count = 1

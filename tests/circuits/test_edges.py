@@ -72,7 +72,7 @@ def test_random_edges_are_as_many_and_in_a_chain_join_the_same_sites() -> None:
 
 def test_table_masks_and_networkx_hold_the_same_edges() -> None:
     edges, every = drawn(), listed(drawn())
-    rows = edges.table().itertuples(index=False, name=None)
+    rows = edges.to_pandas().itertuples(index=False, name=None)
     assert {(up, int(u), down, int(d)): score for up, u, down, d, score in rows} == every
     masks = edges.masks({"a": 9, "b": 5, "c": 3})
     assert {(up, u, down, d) for (up, down), mask in masks.items() for d, u in np.argwhere(mask)} == set(every)

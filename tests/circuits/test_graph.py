@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from circuitry import AttributionGraph, InputError
+from circuitry import AttributionGraph, Circuit, InputError
 from circuitry.circuits import Completeness
-from circuitry.circuits.graph import FORMAT
+from circuitry.circuits.graph_files import FORMAT
 from circuitry.runs import write_arrays
 from tests.support.torn_writes import tear_writes
 
@@ -252,6 +252,18 @@ def test_a_circuit_without_edges_is_refused() -> None:
         small_graph().circuit(0)
 
 
+def test_a_stored_circuit_comes_back_whole(tmp_path: Path) -> None:
+    cut = small_graph().circuit(1, any_sign=True)
+    cut.save(tmp_path / "circuit")
+    loaded = Circuit.load(tmp_path / "circuit")
+    assert_equal(loaded.source, cut.source)
+    assert nx.utils.graphs_equal(loaded.graph, cut.graph)
+    assert_equal(AttributionGraph.load(tmp_path / "circuit"), cut.source)
+    small_graph().save(tmp_path / "graph")
+    with pytest.raises(InputError, match=r"graph and no circuit.*AttributionGraph.load\(path\).circuit"):
+        Circuit.load(tmp_path / "graph")
+
+
 # What people see
 
 
@@ -318,7 +330,7 @@ def test_nodes_and_edges_as_tables() -> None:
         for row in edges.itertuples()
     } == {(a, b): weight for a, b, weight in circuit.edges(data="weight")}
     assert small_graph(edge_scores={}).to_pandas("edges").empty
-    with pytest.raises(InputError, match="tables of nodes, edges, sites, but 'units' was asked for"):
+    with pytest.raises(InputError, match=r"'nodes', 'edges', 'sites' .*'units'"):
         small_graph().to_pandas("units")
 
 

@@ -14,7 +14,10 @@ from circuitry.circuits import (
     attribute,
     edge_jaccard,
     edge_names,
+    edges_by_position,
     left_rule,
+    midpoint_rule,
+    position_graph,
     score_edges,
 )
 from circuitry.circuits.graph import IN_STREAM
@@ -72,7 +75,7 @@ def test_ports_apart_read_and_lead_into_their_head() -> None:
 
 def test_edges_have_the_names_of_writers_and_readers() -> None:
     edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
-    found = dict(zip(edge_names(edges), edges.table()["score"], strict=True))
+    found = dict(zip(edge_names(edges), edges.to_pandas()["score"], strict=True))
     expected = of_edges(SMALL)
     assert {edge: found[edge] for edge in expected} == expected
     assert set(found) - set(expected) == {(f"blocks.0.attn.0.{port}", "blocks.0.attn.0") for port in "qkv"}
@@ -129,3 +132,16 @@ def test_hooks_that_would_not_act_are_refused() -> None:
     images = torch.randn(1, 3, *encoder.image_size)
     with patched(encoder, Patch("ln_pre", 0.0)), pytest.raises(InputError, match=r"ln_pre.*in_components"):
         score_edges(Task(encoder, images, metric, work=QUIET))
+
+
+def test_rules_are_given_by_name_too() -> None:
+    encoder = Encoder.from_tower(make_tower("timm-vit"))
+    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), metric, work=QUIET)
+    named, given = (score_edges(task, rule=rule) for rule in ("midpoint-2", midpoint_rule(2)))
+    assert named.settings == given.settings
+    first, second = (edges_by_position(task, [("embed", "embedding")], rule=rule) for rule in ("left-2", left_rule(2)))
+    np.testing.assert_array_equal(first, second)
+    graphs = [position_graph(task, [("embed", "embedding")], rule=rule) for rule in ("left-2", left_rule(2))]
+    assert graphs[0].settings == graphs[1].settings
+    for pair, scores in given.edge_scores.items():
+        np.testing.assert_array_equal(named.edge_scores[pair], scores)

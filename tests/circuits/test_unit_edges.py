@@ -226,7 +226,7 @@ def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest
     with torch.no_grad():
         cut = (metric(encoder.tower(images)) - metric(run_stream(stream, images, keep, settings["baseline"]))).mean()
     assert_same(exact.edge_scores[up, down][0, 0], cut, at_least=1e-4, rtol=1e-8)
-    cuts, *others = (one.edges.table()["score"] for one in found.values())
+    cuts, *others = (one.edges.to_pandas()["score"] for one in found.values())
     readers, plain = (float(stats.spearmanr(cuts, one).statistic) for one in others)
     assert readers > 0.8
     assert readers > plain - 0.02

@@ -4,8 +4,6 @@ from functools import partial
 
 import pandas as pd
 
-from circuitry.comparison.statistics import mean_interval
-from circuitry.study import smallest_sizes
 from tests.support.committed_tables import Numbers, alike, one, rows, span
 
 ACROSS = "faithfulness/scores_across_sites"
@@ -85,51 +83,6 @@ def sizes_by_class(method: str) -> list[float]:
     """Return the size for a selectivity of 0.8 of every class, the smallest first, in percent."""
     found = rows("scoreboard/efficientnet_body/by_class", method=method, what="size for 0.8, kept", **STUDIED)
     return sorted(100 * found["value"])
-
-
-TRIALS = (
-    "as they are, the stem whole",
-    "43 images of other classes",
-    "43 others, 7 views of each own image",
-    "own class over domains",
-    "a pair of classes",
-    "resample ablation",
-    "resample ablation in a quarter of the steps",
-    "dropout of whole sites",
-    "noise on the gates to the end",
-    "mean of the scores over steps",
-    "dropout of sites and mean of the scores",
-)
-
-"""Changes to learned masks on three classes."""
-
-
-def tried(trial: str | list[str], size: float, column: str = "value") -> pd.Series:
-    """Return the numbers of trials by trial and class."""
-    return rows("scoreboard/mask_trials/trials", trial=trial, size=size)[column]
-
-
-def in_trial(trial: str) -> list[float]:
-    """Return selectivity at 66 and 40 %, the size for 0.8 with its interval, in percent, and seconds."""
-    found = rows("scoreboard/mask_trials/trials", trial=trial)
-    sizes = smallest_sizes(found[["class", "size", "value"]].assign(circuit="kept"), [0.8])["value"].to_numpy()
-    percent = [100 * number for number in mean_interval(sizes)]
-    return [*(tried(trial, size).mean() for size in (0.66, 0.4)), *percent, found["seconds"].mean()]
-
-
-def of_one_class(size: float) -> pd.Series:
-    """Return the selectivities of the trials on one class."""
-    found = rows("scoreboard/mask_trials/trials", size=size)
-    return found.loc[found.groupby("trial")["class"].transform("nunique") == 1, "value"]
-
-
-def spread(of: str, size: float) -> float:
-    return float(tried(f"{of}, one factor a site restores the spread", size).mean())
-
-
-def fisher_cut_once(size: float) -> float:
-    found = selectivity(size, "fisher")
-    return float(found.loc[found["budget"] == "global", "value"].iloc[0])
 
 
 def edges_for(methods: list[str], circuit: str) -> tuple[float, float]:
@@ -265,32 +218,6 @@ CLAIMS: list[tuple[str, Numbers]] = [
             *size_for(RANKINGS),
             *by_masks("emoji"),
             *size_for(RANKINGS, "emoji"),
-        ),
-    ),
-    *(
-        (f"| {trial} | {{:.2f}} | {{:.2f}} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{:.0f}} |", partial(in_trial, trial))
-        for trial in TRIALS
-    ),
-    (
-        "({:.2f} as they are) and {:.2f} to {:.2f} on unseen ones",
-        lambda: (
-            tried(TRIALS[0], 0.4, "found").mean(),
-            *span(tried(trial, 0.4).mean() for trial in TRIALS if trial != "resample ablation"),
-        ),
-    ),
-    (
-        "or of the embedding gave {:.2f} to {:.2f} at 40 %",
-        lambda: span(of_one_class(0.4)),
-    ),
-    (
-        "the smallest ended with gives {:.2f} at 66 % and {:.2f} at 40 % ({:.2f} and {:.2f} as they are); one factor "
-        "for each site that restores the spread of the kept units helps Fisher ({:.2f} to {:.2f} at 66 %, {:.2f} to "
-        "{:.2f} at 40 %) and harms masks ({:.2f} and {:.2f})",
-        lambda: (
-            *(tried("masks of all sizes cut from the last scores", size).mean() for size in (0.66, 0.4)),
-            *(float(selectivity(size, "learned")["value"].iloc[0]) for size in (0.66, 0.4)),
-            *(number for size in (0.66, 0.4) for number in (fisher_cut_once(size), spread("Fisher, global", size))),
-            *(spread("masks", size) for size in (0.66, 0.4)),
         ),
     ),
     (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from circuitry.circuits import ExtractionSettings, midpoint_rule
+from circuitry.study import quickstart_settings, quickstart_steps
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, train_clip
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module
@@ -31,11 +32,11 @@ def run_quickstart(
     """Run the quickstart on some classes and styles, with a model trained for a few steps unless ``train`` is false."""
     with pytest.MonkeyPatch.context() as patch:
         module = command_module("quickstart")
-        patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
-        patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
-        patch.setattr(module, "train_clip", short_training)
-        patch.setattr(module, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
-        few = {"n_causal": 1, "n_causal_others": 2, "processes": 1}
+        patch.setattr(quickstart_settings, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
+        patch.setattr(module, "write_toy", partial(write_toy, progress=False))
+        patch.setattr(quickstart_steps, "train_clip", short_training)
+        patch.setattr(quickstart_steps, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
+        few = {"n_unseen": 1, "n_others": 2, "processes": 1}
         trained = {"train": True, "epochs": 1, "held_out": ("key",)} if train else {}
         module.main(module.Config(out=out / "run", results=out / "results", **few, **trained, **config))
 
@@ -44,7 +45,7 @@ def run_quickstart(
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished quickstart on four classes in three styles, with a model trained for three steps."""
     out = tmp_path_factory.mktemp("quickstart")
-    run_quickstart(out, CLASSES, STYLES, n_train=5, n_test=4, n_circuit=2, robustness=4)
+    run_quickstart(out, CLASSES, STYLES, n_train=5, n_test=4, n_images=2, robustness=4)
     return out
 
 

@@ -36,7 +36,7 @@ def test_methods_are_judged_and_drawn(
     module = command_module("scoreboard")
     subject = {name: subject_of_the_quickstart[name] for name in ("checkpoint", "data")}
     out = quickstart / "scoreboard"
-    given = {"n_classes": 2, "n_images": 1, "n_others": 4, "baselines": ("mean", "counterfactual")}
+    given = {"n_judged": 2, "n_images": 1, "n_others": 4, "baselines": ("mean", "counterfactual")}
     tiny = {"metrics": ("margin",), "sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
     methods = ("gradient", "patching", "learned")
     config = module.Config(**subject, **given, **tiny, methods=methods, out=out, results=out / "results" / "toy")
@@ -62,7 +62,7 @@ def test_methods_are_judged_and_drawn(
         (out / "results" / name).symlink_to(out / "results" / "toy")
     for name, results in (("scoreboard_cost", out / "results"), ("scoreboard_selectivity", out / "results" / "toy")):
         assert len(figure_of(name, results).data) >= 6
-    with pytest.raises(InputError, match=r"The methods of a scoreboard are some of site-path, .* was given"):
+    with pytest.raises(InputError, match=r"one of 'site-path'.*methods.*'magic' was given"):
         module.Config(methods=("magic",))
     with pytest.raises(InputError, match="There is no domain 'oil' here"):
         _ = module.Contest(replace(config, domain="oil")).classes

@@ -218,7 +218,7 @@ def test_circuits_of_the_study_are_found_on_its_draw(compared: Path, quickstart:
         rule=parse_rule("left-1"),
         edge_rule=parse_rule("left-2"),
         dry_run=True,
-        draw="shuffled",
+        choice="shuffled",
         held_out=("Fish",),
     )
     module.main(config)

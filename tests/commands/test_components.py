@@ -67,7 +67,7 @@ def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.M
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
     shown = module.place_edge(config, clip, stream, images, weights)
     names = [" to ".join(name) for name in edge_names(found[0].edges)]
-    scores = dict(zip(names, found[0].edges.table()["score"], strict=True))
+    scores = dict(zip(names, found[0].edges.to_pandas()["score"], strict=True))
     score = scores[shown.edge.partition(",")[0]]
     assert abs(score) > 1e-6
     assert shown.moves.sum() == pytest.approx(score, rel=1e-3)

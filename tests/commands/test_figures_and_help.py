@@ -61,7 +61,7 @@ def test_figures_of_the_study_are_drawn(name: str) -> None:
     drawn = draw(tables, title)
     assert len(drawn.data) > 0
     assert drawn.layout.title.text.startswith(title)
-    with pytest.raises(InputError, match=f"{name}.*--results"):
+    with pytest.raises(InputError, match=f"{name}.*--tables"):
         figures.main(figures.Config(names=(name,)))
 
 

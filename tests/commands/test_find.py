@@ -1,12 +1,14 @@
 """One circuit of one class is found, tested on unseen images and drawn; and accuracies of checkpoints."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from circuitry import AttributionGraph
+from circuitry.interventions import FoundCircuit
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
 from circuitry.study.toy import DrawingSettings, write_toy
@@ -22,19 +24,25 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy(tmp_path_factory.mktemp("find") / "toy", few, workers=1, progress=False)
 
 
-def test_a_circuit_of_a_class_is_found_and_tested(
-    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def config(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Settings of a search that is done, in their folder."""
+    module, out = command_module("find"), tmp_path_factory.mktemp("fish")
+    config = module.Config(model="rn-tiny", data=toy, class_name="fish", domain="real", out=out, **FEW)
+    module.main(config)
+    return config
+
+
+def test_a_circuit_of_a_class_is_found_and_tested(config: Any, capsys: pytest.CaptureFixture[str]) -> None:
     module = command_module("find")
-    config = module.Config(model="rn-tiny", data=toy, class_name="fish", domain="real", out=tmp_path, **FEW)
-    written = module.main(config)
+    written = module.main(config)  # everything is read
     assert "as many random units" in capsys.readouterr().out
     assert written.claims
-    graph = AttributionGraph.load(tmp_path / "circuit")
+    graph = FoundCircuit.load(config.out / "circuit").graph
     assert (graph.class_name, graph.domain, graph.n_images) == ("fish", "real", 2)
     kept = sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.kept_units)
     assert kept == pytest.approx(0.4, abs=0.05)
-    tests = pd.read_csv(tmp_path / "tables" / "tests.csv")
+    tests = pd.read_csv(config.out / "tables" / "tests.csv")
     assert {"circuit", "complement", "sufficiency", "necessity"} == set(tests["test"])
     page = written.report.read_text(encoding="utf-8")
     assert written.claims[0].split(":")[0] in page
@@ -44,6 +52,33 @@ def test_a_circuit_of_a_class_is_found_and_tested(
     assert not {*found_on, *subject.others[0]} & {*unseen, *subject.others[1]}
 
 
+def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = command_module("find")
+    again = replace(config, out=tmp_path / "again")
+    shutil.copytree(config.out, again.out)
+    for made in (again.out / "tests.csv", again.out / "edges.safetensors", again.out / "report.html"):
+        made.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "judge_circuit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            module.main(again)
+    assert not (again.out / "report.html").exists()
+    for name in ("find_circuit", "measure_circuits"):  # done, and not done again
+        monkeypatch.setattr(module, name, pytest.fail)
+    module.main(again)
+    for table in ("recovered", "tests", "curves"):
+        one, other = ((out / "tables" / f"{table}.csv").read_text() for out in (config.out, again.out))
+        assert one == other
+    with pytest.raises(InputError, match=r"size.*0\.4.*0\.5"):
+        module.main(replace(config, size=0.5))
+    assert replace(config, out=None).folder == Path("runs/find/fish-real")
+    assert replace(config, out=None, domain=None).folder == Path("runs/find/fish")
+
+
+def interrupt(*args: object, **given: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     module, data = command_module("find"), tmp_path / "pictures"
     shutil.copytree(toy / "real" / "fish", data)
@@ -51,8 +86,8 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     assert subject.classes == ("key", "fish")
     assert subject.domain == "pictures"
     assert [len(half) for half in subject.own] == [2, 2]
-    assert len(subject.task(1).images) == 2
-    assert subject.task(1).others is None
+    assert len(subject.unseen.images) == 2
+    assert subject.unseen.others is None
 
 
 @pytest.mark.parametrize(

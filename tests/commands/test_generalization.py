@@ -101,7 +101,7 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
         return StudyRun(Path(f"{setting}-{domain}"), "rn-tiny", str(setting), str(domain), settings.held_out)
 
     monkeypatch.setattr(module, "toy_run", train)
-    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch",), seeds=(0,), folds=2)
+    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch",), seeds=(0,), held_out_sets=2)
     runs = module.toy_runs(config, Work(Rank(1, 2)))
     assert len(asked) == 8  # each once in its own order, then each once more to be returned
     first, second = config.toy_settings()
@@ -115,7 +115,7 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
 def test_a_miniature_of_the_toy_trains_alike() -> None:
     module = command_module("generalization")
     assert [settings.training for settings in module.Config().toy_settings()] == [TOY_TRAINING] * 4
-    small = module.Config(n_toy_classes=4, folds=2, n_train=8, epochs=2).toy_settings()[0]
+    small = module.Config(n_toy_classes=4, held_out_sets=2, n_train=8, epochs=2).toy_settings()[0]
     assert (small.classes, small.held_out) == (TOY_CLASSES[:4], TOY_CLASSES[0:4:2])
     assert (small.training.batch_size, small.training.warmup, small.training.keep_checkpoints) == (32, 0, 2)
     study = module.Config.study()

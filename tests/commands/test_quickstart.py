@@ -47,7 +47,7 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("circuitry.reports.page.write_static", lambda figures, folder: StaticImages([], None))
-    sizes = {"n_test": 2, "n_circuit": 1, "robustness": 0}
+    sizes = {"n_test": 2, "n_images": 1, "robustness": 0}
     classes = ("butterfly", "car", "fish", "key", "star")
     run_quickstart(tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes)
     said = capsys.readouterr().out

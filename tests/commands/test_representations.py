@@ -106,7 +106,7 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
     low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
     high, other = results("high", "cg-high", 0, 0.4), results("other", None, 0, 0.2)
     folders = (*low, high, f"openai={other}")
-    module.main(module.Config(results=folders, group="all", test_domain="real", out=tmp_path / "out"))
+    module.main(module.Config(features=folders, group="all", test_domain="real", out=tmp_path / "out"))
     table = pd.read_csv(tmp_path / "out" / "tables" / "sharing_over_settings.csv").set_index("setting")
     assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
     assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
@@ -120,11 +120,11 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
     models = [similarities(4, seed=seed) for seed in (1, 2, 3, 4)]  # all whose test domain is sketch
     pd.testing.assert_frame_equal(tests[list(OVER_MODELS)], compare_models(models), check_dtype=False)
     assert set(tests["test_domain"]) == {"sketch"}
-    for wrong, words in (((), "--results"), ((str(tmp_path),), str(tmp_path)), ((other,), f"name={other}")):
+    for wrong, words in (((), "--features"), ((str(tmp_path),), str(tmp_path)), ((other,), f"name={other}")):
         with pytest.raises(InputError, match=words):
-            module.main(module.Config(results=wrong))
+            module.main(module.Config(features=wrong))
     with pytest.raises(InputError, match=r"'ink'.*'held-out'.*real, sketch"):
-        module.main(module.Config(results=(f"x={other}",), test_domain="ink"))
+        module.main(module.Config(features=(f"x={other}",), test_domain="ink"))
 
 
 @needs_browser

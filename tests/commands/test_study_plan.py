@@ -15,7 +15,7 @@ import torch
 from circuitry import Encoder, InputError, class_logit
 from circuitry.circuits import AttributionSettings, count_operations
 from circuitry.circuits.circuit_settings import STUDY_RULE
-from circuitry.commands import COMMANDS, dispatch, run_command
+from circuitry.commands import COMMANDS, dispatch, run_command, settings_page
 from circuitry.models.architectures import register_model
 from circuitry.runs import StudySettings, run_script
 from circuitry.runs.presets import study_markdown
@@ -51,13 +51,15 @@ def steps(study: ModuleType, miniature: Any) -> list[Step]:
 
 def test_the_page_says_what_the_study_sets(study: ModuleType) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    committed = page.split(study.BEGIN + "\n")[1].split(study.END)[0]
-    assert committed == study_markdown(study.study_settings()), "circuitry study --settings docs/study.md"
+    committed = page.split(settings_page.BEGIN + "\n")[1].split(settings_page.END)[0]
+    assert committed == study_markdown(settings_page.study_settings()), "circuitry study --settings-page docs/study.md"
     assert "| `circuitry train-sae` | training: resample_every | 1000 | 0 |" in committed
 
 
 def test_every_command_of_the_study_has_a_preset(study: ModuleType) -> None:
-    with_preset = {name.strip("`").removeprefix("circuitry ") for name in study.study_settings()} & COMMANDS.keys()
+    with_preset = {
+        name.strip("`").removeprefix("circuitry ") for name in settings_page.study_settings()
+    } & COMMANDS.keys()
     assert with_preset == COMMANDS.keys() - WITHOUT_COUNTERPART
 
 
@@ -69,7 +71,7 @@ def test_every_class_of_settings_with_a_preset_is_on_the_page(study: ModuleType)
         kind for kind in below(StudySettings)
         if kind.__module__.startswith("circuitry.") and vars(kind).get("STUDY") and not kind.__name__.startswith("_")
     } - {StudySettings}  # fmt: skip
-    shown = set(study.study_settings().values())
+    shown = set(settings_page.study_settings().values())
     assert own <= shown
 
 
@@ -92,7 +94,7 @@ def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.M
 
 
 def test_steps_do_what_they_say(study: ModuleType, miniature: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    one = replace(miniature, run=True, only=("mixtures-photos-cg-low-sketch",))
+    one = replace(miniature, do=True, only=("mixtures-photos-cg-low-sketch",))
     study.main(one)
     table = pd.read_csv(one.out / "mixtures" / "photos" / "photos-cg-low-sketch.tsv", sep="\t")
     assert len(table) == 16 + 16 + 12  # base set, photographs, sketches without the four classes
@@ -117,9 +119,9 @@ def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType) -> N
 def test_a_study_that_cannot_be(study: ModuleType, tmp_path: Path, miniature: Any) -> None:
     table = tmp_path / "cc12m.tsv"
     table.write_text("filepath\ttitle\nnowhere.jpg\ta cat\n")
-    given = {"out": tmp_path, "domainnet": miniature.out / "toy"}
+    given = {"out": tmp_path, "data": miniature.out / "toy"}
     for config, words in (
-        ({"out": tmp_path}, "--domainnet"),
+        ({"out": tmp_path}, "--data"),
         ({"out": tmp_path, "miniature": True, "base": ("cc12m=x",)}, "miniature.*--base"),
         ({**given, "base": ("mine=x.tsv",)}, "cc3m.*'mine'"),
         ({**given, "base": (f"cc12m={table}",)}, "cc12m"),

@@ -1,6 +1,7 @@
-"""What cannot work is said in a sentence before the work: sixty wrong command lines."""
+"""What cannot work is said in a sentence before the work: a hundred wrong command lines."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,48 +12,107 @@ from PIL import Image
 from circuitry.commands import run_command
 
 MODEL = "--model rn-tiny --checkpoint {tiny} --data {data}"
-LINES: list[tuple[str, list[str]]] = [
+OWN = "--model rn-tiny --data {data}"
+BY_THE_PAGE: list[tuple[str, list[str]]] = [
     # the command
     ("compair", ["'compair'", "compare"]),
     ("chek --transfer", ["'chek'", "check"]),
     ("faithfulness", ["'faithfulness'"]),
     ("--compare", ["'--compare'"]),
-    # options
-    (f"find {MODEL} --clas fish", ["--clas", "--class"]),
+    ("Find", ["'Find'", "find"]),
+    ("train_sae", ["'train_sae'", "train-sae"]),
+    ("--completion tcsh", ["'tcsh'", "zsh"]),
+    # an option that is not there
+    (f"find {MODEL} --clas fish", ["--clas", "--class", "circuitry find --help"]),
     (f"find {MODEL} --class fish --sise 0.2", ["--sise", "--size"]),
     (f"find {MODEL} --class fish --methods learned", ["--methods", "--method"]),
-    (f"find {MODEL} --class fish --units chanels", ["chanels", "channels"]),
-    (f"find {MODEL} --class fish --n-images few", ["few", "--n-images"]),
-    (f"find {MODEL} --class fish --seed 1.5", ["1.5", "--seed"]),
-    (f"find {MODEL} --class fish extra words", ["extra"]),
-    ("compare --model rn-tiny --data {data}", ["--out"]),
+    (f"find {MODEL} --class fish --study", ["--study"]),
+    (f"find {MODEL} --class fish --n-image 5", ["--n-image", "--n-images"]),
+    (f"find {MODEL} --class fish -n 5", ["'-n'"]),
     ("compare --modle rn-tiny", ["--modle", "--model"]),
     (f"compare {MODEL} --out {{out}} --domain real", ["--domain", "--domains"]),
-    (f"compare {MODEL} --out {{out}} --draw random", ["random", "by-name", "shuffled"]),
-    (f"compare {MODEL} --out {{out}} --metric cosine", ["cosine", "logit", "margin"]),
-    (f"compare {MODEL} --out {{out}} --rule simpson-4", ["simpson"]),
-    ("train --out {out} --preset rn51", ["rn51"]),
+    (f"compare {MODEL} --out {{out}} --node-fraction 0.1", ["--node-fraction"]),
+    ("compare --n-image 5", ["--n-image", "--n-images", "circuitry compare --help"]),
+    ("represent --sead 3", ["--sead", "--seed"]),
+    ("features --training.step 3", ["--training.step", "--training.steps"]),
+    ("explore --runs {missing}", ["--runs", "--run"]),
+    ("study --run", ["--run"]),
+    ("info --verbose", ["--verbose"]),
+    # a word that no option takes
+    (f"find {MODEL} --class fish extra words", ["extra", "--class"]),
+    ("compare {data}", ["{data}"]),
+    ("check --transfer yes", ["'yes'", "--transfer"]),
+    ("check --transfer=yes", ["'yes'", "--transfer"]),
+    (f"compare {OWN} --out {{out}} --pair fish real sketch star", ["'star'", "--pair"]),
+    # no value
+    (f"find {MODEL} --class", ["--class", "none"]),
+    (f"find {MODEL} --class --size 0.3", ["--class", "none"]),
+    (f"compare {OWN} --out {{out}} --pair fish real", ["3 values", "--pair", "fish real"]),
+    (f"compare {OWN} --out {{out}} --items listing.csv", ["2 values", "LISTING COLUMN"]),
+    (f"find {MODEL} --class fish --domain real --config", ["--config"]),
+    # no value of the type
+    (f"find {MODEL} --class fish --n-images few", ["few", "--n-images"]),
+    (f"find {MODEL} --class fish --n-images 0", ["'0'", "at least 1", "--n-images"]),
+    (f"find {MODEL} --class fish --n-others -3", ["'-3'", "--n-others"]),
+    (f"find {MODEL} --class fish --seed 1.5", ["1.5", "--seed"]),
+    (f"find {MODEL} --class fish --steps 0", ["'0'", "--steps"]),
+    (f"find {MODEL} --class fish --size 40", ["40", "(0, 1]"]),
+    (f"find {MODEL} --class fish --size 0", ["'0'", "--size"]),
+    (f"find {MODEL} --class fish --size nan", ["nan", "--size"]),
+    (f"find {MODEL} --class fish --selectivity 80", ["80", "(0, 1.5]"]),
+    (f"compare {OWN} --out {{out}} --size 10", ["--size", "10"]),
+    (f"compare {OWN} --out {{out}} --n-images 0", ["--n-images", "0"]),
+    (f"compare {OWN} --out {{out}} --parts 1", ["--parts", "1"]),
+    (f"compare {OWN} --out {{out}} --kernel-depths 1 two", ["--kernel-depths", "two"]),
+    ("scoreboard --sizes 0.1 2", ["--sizes", "'2'"]),
+    ("check --memory-gib 0", ["--memory-gib", "positive"]),
+    ("represent --folds 1", ["--folds", "at least 2"]),
+    ("train-sae --l1 -1", ["--l1", "-1"]),
+    ("generalization --seeds 0 x", ["--seeds", "'x'"]),
+    # none of the choices
+    (f"find {MODEL} --class fish --units chanels", ["chanels", "channels"]),
+    (f"find {MODEL} --class fish --domain real --method magic", ["magic", "learned"]),
+    (f"compare {OWN} --out {{out}} --choice random", ["random", "by-name", "shuffled"]),
+    (f"compare {OWN} --out {{out}} --metric cosine", ["cosine", "logit", "margin"]),
+    (f"compare {OWN} --out {{out}} --rule simpson-4", ["simpson", "midpoint"]),
+    (f"compare {OWN} --out {{out}} --budget none", ["--budget", "none"]),
+    (f"compare {OWN} --out {{out}} --cluster pbs", ["pbs", "slurm"]),
+    (f"compare {OWN} --out {{out}} --edge-method cutz", ["cutz", "cuts"]),
     ("train --out {out} --data {data} --precision fp9", ["fp9", "fp32"]),
     ("quickstart --model rn50", ["rn50", "rn-tiny", "vit-tiny"]),
-    ("mixtures", ["--domainnet"]),
+    ("scoreboard --methods magic", ["magic", "learned"]),
+    ("scoreboard --methods learned grad", ["'grad'", "gradient"]),
+    ("scoreboard --budgets local", ["local", "global"]),
+    ("scoreboard --baselines median", ["median", "mean"]),
+    ("separation --map tsne", ["tsne", "umap"]),
+    ("mixtures --data {data} --setting cg", ["'cg'", "cg-low"]),
+    ("features-over-settings --features x --group seen", ["seen", "held-out"]),
+    ("train --out {out} --data {data} --preset rn50-cc3n", ["rn50-cc3n", "rn50-cc3m"]),
     ("figures accuracie", ["accuracie", "accuracy"]),
-    ("figures accuracy --results {missing}", ["accuracy", "{missing}"]),
-    # values
-    (f"find {MODEL} --class fish --size 40", ["40"]),
-    (f"find {MODEL} --class fish --size 0", ["--size"]),
+    # what is needed, and what contradicts
+    ("compare --model rn-tiny --data {data}", ["--out"]),
+    ("find --data {data} --class fish", ["--model"]),
+    ("mixtures", ["--data"]),
+    ("features-over-settings", ["--features"]),
+    ("train --out {out}", ["--data", "--table"]),
+    ("train-supervised --out {out}", ["--data", "--table"]),
+    ("generalization --runs {missing}", ["--runs", "--data"]),
+    ("separation --models a=b", ["--models", "--data"]),
     (f"find {MODEL} --class fish --size 0.2 --selectivity 0.8", ["--size", "--selectivity"]),
-    (f"find {MODEL} --class fish --selectivity 80", ["80", "0.8"]),
-    (f"find {MODEL} --class fish --domain real --method magic", ["magic", "learned"]),
-    (f"find {MODEL} --class fish --n-images 0", ["0"]),
-    (f"find {MODEL} --class fish --steps 0", ["0"]),
+    (f"compare {MODEL} --pretrained openai --out {{out}}", ["--checkpoint", "--pretrained"]),
+    ("scoreboard --sites layer4 --no-body", ["--sites", "--body"]),
+    ("features --autoencoder {tiny} --more-tables {tiny}", ["--autoencoder", "--more-tables"]),
+    ("study --plan", ["--data", "--miniature"]),
+    ("study --miniature --base cc12m=x", ["--base", "--miniature"]),
+    # a file of settings
+    (f"find {MODEL} --class fish --domain real --config {{missing}}", ["--config", "{missing}"]),
+    (f"find {MODEL} --class fish --domain real --config {{tiny}}", ["--config", "{tiny}"]),
+    (f"find {MODEL} --class fish --domain real --config {{settings}}", ["--sice", "--size"]),
+]
+BEFORE_THE_WORK: list[tuple[str, list[str]]] = [
+    ("figures accuracy --tables {missing}", ["accuracy", "{missing}"]),
     (f"find {MODEL} --class fish --domain real --device cuda", ["cuda"]),
     (f"find {MODEL} --class fish --domain real --device gpu", ["gpu"]),
-    (f"compare {MODEL} --out {{out}} --node-fraction 10", ["--node-fraction", "10"]),
-    (f"compare {MODEL} --out {{out}} --n-images 0", ["--n-images", "0"]),
-    (f"compare {MODEL} --out {{out}} --budget none", ["--budget", "none"]),
-    (f"compare {MODEL} --out {{out}} --parts 1", ["--parts", "1"]),
-    ("scoreboard --methods magic", ["magic", "learned"]),
-    ("scoreboard --budgets local", ["local", "global"]),
     # classes and domains
     (f"find {MODEL} --class fisch --domain real", ["'fisch'", "fish"]),
     (f"find {MODEL} --class fish --domain reel", ["'reel'", "real"]),
@@ -73,14 +133,8 @@ LINES: list[tuple[str, list[str]]] = [
     ("check --circuits {missing} --checkpoint {tiny} --data {data}", ["{missing}", "circuitry compare"]),
     ("explore --run {missing}", ["{missing}"]),
     ("generalization --runs {missing} --data {data}", ["{missing}"]),
-    ("features-over-settings", ["--results"]),
-    ("train --out {out}", ["--data", "--table"]),
-    ("study --plan", ["--domainnet", "--miniature"]),
-    ("study --miniature --base cc12m=x", ["--base"]),
-    (f"find {MODEL} --class fish --domain real --config {{missing}}", ["--config", "{missing}"]),
-    (f"find {MODEL} --class fish --domain real --config {{tiny}}", ["--config", "{tiny}"]),
-    (f"find {MODEL} --class fish --domain real --config", ["--config"]),
 ]
+LINES = [*((line, words, True) for line, words in BY_THE_PAGE), *((*one, False) for one in BEFORE_THE_WORK)]
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +146,17 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(root / name)
     (root / "tiny.pt").write_bytes(b"no weights")
-    names = {"data": "data", "flat": "flat", "one": "one", "tiny": "tiny.pt", "out": "out", "missing": "missing"}
+    (root / "settings.toml").write_text("sice = 0.3\n")
+    names = {"tiny": "tiny.pt", "settings": "settings.toml"}
+    names |= {name: name for name in ("data", "flat", "one", "out", "missing")}
     return {key: root / name for key, name in names.items()}
 
 
-@pytest.mark.parametrize(("line", "words"), LINES, ids=[line for line, _ in LINES])
+@pytest.mark.parametrize(("line", "words", "by_the_page"), LINES, ids=[line for line, *_ in LINES])
 def test_a_wrong_line_is_refused_in_a_sentence_before_the_work(
     line: str,
     words: list[str],
+    by_the_page: bool,
     places: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -108,20 +165,44 @@ def test_a_wrong_line_is_refused_in_a_sentence_before_the_work(
     if torch.cuda.is_available() and "cuda" in line:
         pytest.skip("right where there is a GPU")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr(sys, "argv", ["circuitry", *(word.format(**places) for word in line.split())])
+    if by_the_page:
+        monkeypatch.setattr("circuitry.commands.dispatch.hand_over", pytest.fail)
     with pytest.raises(SystemExit) as ended:
         run_command()
     assert ended.value.code == 2
-    shown = " ".join("".join(capsys.readouterr()).split())
+    printed = capsys.readouterr()
+    shown = printed.err[printed.err.index("error: ") :].strip()
+    assert "\n" not in shown
+    assert shown.endswith(".")
+    assert not printed.out
     for word in words:
         assert word.format(**places) in shown
     assert "Traceback" not in shown
     assert not places["out"].exists()
 
 
-def test_there_are_sixty_of_them() -> None:
-    assert len({line for line, _ in LINES}) == len(LINES) >= 60
+def test_the_page_refuses_without_torch(places: dict[str, Path]) -> None:
+    """All lines in one process, which has no library of models in the end."""
+    lines = [[word.format(**places) for word in line.split()] for line, _ in BY_THE_PAGE]
+    code = """
+import json, sys
+from circuitry.commands import run_command
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["circuitry", *line]
+    try:
+        run_command()
+    except SystemExit as ended:
+        assert ended.code == 2
+print({"torch", "open_clip", "pandas", "scipy", "plotly"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+    assert len(done.stderr.splitlines()) == len(lines)
+
+
+def test_there_are_a_hundred_of_them() -> None:
+    assert len({line for line, *_ in LINES}) == len(LINES) >= 100
 
 
 def test_the_answer_is_json_where_it_is_asked_for(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.data import DomainFolder, part_numbers
-from circuitry.data.image_sources import listed_splits
+from circuitry.data.image_lists import listed_splits
 from circuitry.runs import InputError
 from tests.conftest import shared
 

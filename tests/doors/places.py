@@ -200,7 +200,7 @@ def by_place(w: World) -> dict[str, Any]:
         "position_heatmap": {"effects": np.zeros((2, 2)), "image": np.zeros((8, 8, 3), np.uint8)},
         "position_moves": {"moves": np.zeros((5, 5)), "image": np.zeros((8, 8, 3), np.uint8)},
         "write_mixture": {"captions": {r.relative: "a" for r in w.images.records}},
-        "FaithfulnessCurve.table": {"measure": "faithfulness"},
+        "FaithfulnessCurve.to_pandas": {"measure": "faithfulness"},
         "transfer_beside_similarity": {"transfer": w.matrix, "similarity": w.matrix},
     }
     return {f"{door}.{name}": value for door, values in pairs.items() for name, value in values.items()}

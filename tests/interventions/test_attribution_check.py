@@ -26,7 +26,7 @@ def test_a_linear_network_correlates_perfectly() -> None:
     graph = attribute(encoder, images, third, rule=left_rule(1), progress=False)
     check = check_attribution(Task(encoder, images, third, work=QUIET), graph, top=3, random=4)
     assert check.points["exact"].to_numpy() == pytest.approx(check.points["attributed"].to_numpy())
-    table = check.table().set_index(["site", "sample"])
+    table = check.to_pandas().set_index(["site", "sample"])
     assert table.loc[("first", "top"), "pearson"] == pytest.approx(1)
     assert table.loc[("second", "random"), "spearman"] == pytest.approx(1)
     assert table.loc[("first", "random"), "n_units"] == 4
@@ -75,7 +75,7 @@ def test_samples_are_seeded_and_more_points_agree_better() -> None:
     one, same = (check_attribution(task, graph, top=5, random=10) for _ in range(2))
     pd.testing.assert_frame_equal(one.points, same.points)
     assert one.points.groupby("site")[["top", "random"]].sum().to_numpy().tolist() == [[5, 10], [5, 10]]
-    assert one.table()["pearson"].min() > 0.5
+    assert one.to_pandas()["pearson"].min() > 0.5
     with pytest.raises(InputError, match=r"'mean-position'.*'zero'"):
         check_attribution(Task(encoder, images, metric, work=QUIET), graph)
     with pytest.raises(InputError, match="top=0 and random=0"):
@@ -87,7 +87,7 @@ def test_correlation_of_known_points() -> None:
         {"site": "a", "unit": range(4), "top": [True, True, False, False], "random": True}
         | {"attributed": [0.0, 1, 2, 3], "exact": [0.0, 1, 4, 9]}
     )
-    table = AttributionCheck(points).table()
+    table = AttributionCheck(points).to_pandas()
     assert table["n_units"].tolist() == [2, 4]
     assert np.isnan(table["pearson"][0])
     # x - 1.5 = -1.5 -0.5 0.5 1.5 (sum of squares 5), y - 3.5 = -3.5 -2.5 0.5 5.5 (49): 15 / sqrt(245).
@@ -109,7 +109,7 @@ def test_rules_are_compared_with_every_unit_patched() -> None:
     task = Task(tower, images, metric, sites=["layer4.0"], work=QUIET)
     found = compare_rules(task, {"left 2": left_rule(2)})
     graph = attribute(tower, images, metric, rule=left_rule(2), sites=["layer4.0"], progress=False)
-    check = check_attribution(task, graph, top=20, random=256).table()
+    check = check_attribution(task, graph, top=20, random=256).to_pandas()
     for column in ("n_units", "pearson", "spearman"):
         assert found[column].tolist() == pytest.approx(check[column].tolist()[::1])
 

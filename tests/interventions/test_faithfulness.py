@@ -56,7 +56,7 @@ def test_hand_worked_curve() -> None:
     assert curve.completeness.tolist() == [pytest.approx(2.5 / 6), pytest.approx(2.5 / 6), 0]
     assert curve.random.shape == (3, 3, 2)
     assert np.array_equal(curve.random[:, 2], np.broadcast_to(curve.full, (3, 2)))
-    table = curve.table()
+    table = curve.to_pandas()
     assert list(table.columns) == [
         *(
             "class",
@@ -167,29 +167,29 @@ def test_areas_of_known_curves() -> None:
 def test_bands_resample_images() -> None:
     rng = np.random.default_rng(0)
     noisy = rng.normal(0.5, 1, (10, 400))
-    table = curve_of(noisy).table()
+    table = curve_of(noisy).to_pandas()
     kept = table[table["circuit"] == "kept"]
     half_width = (kept["high"] - kept["low"]) / 2
     assert half_width.to_numpy() == pytest.approx(np.full(10, 1.96 / 20), rel=0.2)  # 1.96 sd / sqrt(n)
     assert ((kept["low"] < kept["value"]) & (kept["value"] < kept["high"])).all()
     # What all images share has no spread, whatever they differ in besides.
     shift = rng.normal(0, 5, 400)
-    shared = curve_of(np.full((10, 400), 0.25) + shift, 1 + shift, shift).table()
+    shared = curve_of(np.full((10, 400), 0.25) + shift, 1 + shift, shift).to_pandas()
     shared = shared[shared["circuit"] == "kept"]
     for column in ("value", "low", "high"):
         assert shared[column].to_numpy() == pytest.approx(0.25)
-    pd.testing.assert_frame_equal(curve_of(noisy).table(), curve_of(noisy).table())
-    assert curve_of(noisy[:, :1]).table()["low"].isna().all()
+    pd.testing.assert_frame_equal(curve_of(noisy).to_pandas(), curve_of(noisy).to_pandas())
+    assert curve_of(noisy[:, :1]).to_pandas()["low"].isna().all()
 
 
 def test_no_lead_is_nan_with_the_reason() -> None:
     curve = curve_of(np.ones((10, 3)), full=np.array([1.0, 0, 2]), empty=np.array([2.0, 1, 0]))
-    table = curve.table()
+    table = curve.to_pandas()
     assert table[["value", "low", "high"]].isna().all(axis=None)
     assert set(table["reason"]) == {"the model does no better than the baseline: 1 against 1"}
     assert curve.areas()["value"].isna().all()
     # A lead within the noise: a value, but no bounded interval.
-    close = curve_of(np.ones((10, 3)), full=np.array([1.0, 0, 2.1]), empty=np.array([2.0, 1, 0])).table()
+    close = curve_of(np.ones((10, 3)), full=np.array([1.0, 0, 2.1]), empty=np.array([2.0, 1, 0])).to_pandas()
     assert close["value"].notna().all()
     assert close["low"].isna().all()
     assert set(close["reason"]) == {""}
@@ -239,8 +239,10 @@ def test_hand_worked_selectivity() -> None:
     swapped = measured(settings, other, others=IMAGES)
     assert swapped.selectivity.tolist() == [pytest.approx((2 - 3.5) / (8 - 6)), 1]
     assert swapped.faithfulness.tolist() == [pytest.approx(2 / 8), 1]
-    assert curve.table("selectivity")["reason"].str.startswith("the model does no better than the baseline: -2").all()
-    assert set(swapped.table("selectivity")["measure"]) == {"selectivity"}
+    assert (
+        curve.to_pandas("selectivity")["reason"].str.startswith("the model does no better than the baseline: -2").all()
+    )
+    assert set(swapped.to_pandas("selectivity")["measure"]) == {"selectivity"}
 
 
 def test_a_deaf_circuit_is_faithful_but_not_selective() -> None:
@@ -254,14 +256,14 @@ def test_a_deaf_circuit_is_faithful_but_not_selective() -> None:
         MIB_FRACTIONS, "signed", (1,) * 10, full, np.zeros(n), deaf, 0 * deaf, np.zeros((0, 10, n)), own, group
     )
     assert curve.faithfulness == pytest.approx(np.full(10, 1), abs=0.05)
-    table = curve.table("selectivity")
+    table = curve.to_pandas("selectivity")
     for column in ("value", "low", "high"):
         assert table[column].to_numpy() == pytest.approx(np.zeros(20), abs=1e-9)
-    without = curve_of(deaf).table("selectivity")
+    without = curve_of(deaf).to_pandas("selectivity")
     assert without["value"].isna().all()
     assert set(without["reason"]) == {"no images of other classes"}
     with pytest.raises(InputError, match=r"faithfulness or selectivity.*'accuracy'"):
-        curve.table("accuracy")
+        curve.to_pandas("accuracy")
 
 
 def test_images_are_resampled_within_their_group() -> None:
@@ -270,7 +272,7 @@ def test_images_are_resampled_within_their_group() -> None:
     args = (np.ones((10, 1)) * values, np.zeros((10, 4)), np.zeros((0, 10, 4)), np.ones(4, bool))
     pooled = FaithfulnessCurve(
         MIB_FRACTIONS, "signed", (1,) * 10, values, np.zeros(4), *args, np.array([0, 0, 1, 1])
-    ).table()
+    ).to_pandas()
     assert pooled["low"].to_numpy() == pytest.approx(pooled["high"].to_numpy())
 
 
@@ -294,7 +296,7 @@ def test_a_group_of_a_single_image_has_no_band(own: list[int], group: list[int],
         np.array(group),
     )
     for measure in ("faithfulness", "selectivity")[: 1 if all(own) else 2]:
-        table = curve.table(measure)
+        table = curve.to_pandas(measure)
         assert table["value"].notna().all()
         assert table["low"].notna().all() == table["high"].notna().all() == (measure in measures)
         assert table["low"].isna().all() == (measure not in measures)
@@ -336,7 +338,7 @@ def test_curves_are_stored(tmp_path: Path) -> None:
         assert getattr(back, name) == getattr(curve, name)
     for name in ("full", "empty", "kept", "complement", "random", "own", "group"):
         assert np.array_equal(getattr(back, name), getattr(curve, name))
-    pd.testing.assert_frame_equal(back.table("selectivity"), curve.table("selectivity"))
+    pd.testing.assert_frame_equal(back.to_pandas("selectivity"), curve.to_pandas("selectivity"))
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="is not a readable faithfulness curve"):
         FaithfulnessCurve.load(tmp_path / "x.safetensors")

@@ -78,7 +78,7 @@ def test_hand_worked_pair(by: str, direction: str, mixed: object, image: object)
 def test_hand_worked_zero_baseline_and_table() -> None:
     effects = patch_effects(by_hand(), units={"mixed": [1]})
     assert effects.sites == ("mixed",)
-    assert effects.table().to_dict("records") == [{"site": "mixed", "index": 1, "value": 70}]
+    assert effects.to_pandas().to_dict("records") == [{"site": "mixed", "index": 1, "value": 70}]
     assert np.isnan(effects.scores["mixed"][0])
     # In a run of nothing but zeros u1 = (6, 1) alone gives 70, so removing it from there costs 70; u0 gives 16.
     back = patch_effects(by_hand(), direction="denoise")

@@ -60,7 +60,7 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet:
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.method == method
     assert found.graph.settings["scored_by"]
-    assert set(found.table()["circuit"]) == {"kept", "complement", "random"}
+    assert set(found.to_pandas()["circuit"]) == {"kept", "complement", "random"}
     assert found.graph.settings | task.made_with == found.graph.settings
     curve = faithfulness_curve(task, found.graph, AblationSettings(fractions=(0.5,), random_draws=1))
     assert curve.kept.shape == (1, 6)
@@ -79,7 +79,7 @@ def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
     assert "4 sizes" in missed.note
     assert "1.5" in missed.note
     assert missed.curve.selectivity.max() == pytest.approx(
-        missed.table().query("measure == 'selectivity'")["value"].iloc[0]
+        missed.to_pandas().query("measure == 'selectivity'")["value"].iloc[0]
     )
 
 
@@ -203,7 +203,7 @@ def test_a_found_circuit_is_stored_and_shown(tmp_path: Path) -> None:
     found.save(tmp_path / "found")
     again = FoundCircuit.load(tmp_path / "found")
     assert (repr(again), again.note) == (repr(found), found.note)
-    pd.testing.assert_frame_equal(again.table(), found.table())
+    pd.testing.assert_frame_equal(again.to_pandas(), found.to_pandas())
     page = found._repr_html_()
     assert "faithfulness over units kept" in page
     assert page.count("<svg") + page.count("&lt;svg") == 2

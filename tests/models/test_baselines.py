@@ -3,14 +3,16 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from circuitry import Encoder, InputError
+from circuitry import Encoder, InputError, Task, attribute
 from circuitry.models import Baseline, Counterfactual, as_baseline, mean_baseline
 from circuitry.models.baselines import ZERO, check_count
 from circuitry.models.named_baselines import default_baseline
+from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 
 IMAGES = torch.randn(3, 3, 4, 4)
@@ -96,6 +98,43 @@ def test_means_are_over_batches_of_images(resnet: Any) -> None:
         mean_baseline(encoder, iter(images[0]))
     with pytest.raises(InputError, match="'mean-position' at site 'input'"):
         mean_baseline(encoder, [images / 0])
+
+
+@pytest.mark.parametrize("per", ["position", "unit"])
+def test_a_mean_by_name_is_over_all_images_of_a_task(resnet: Any, per: str) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(7, 3, 64, 64)
+    ways: list[tuple[Any, Any]] = [(images[:3], images[3:]), ([images[:1], images[1:3]], iter(images[3:, None]))]
+    tasks = [Task(encoder, own, torch.sum, baseline=f"mean-{per}", others=others) for own, others in ways]
+    read: list[np.ndarray] = []
+    with torch.no_grad(), resnet.layer2.register_forward_hook(lambda *io: read.append(io[-1].numpy())):
+        resnet(images)
+    expected = read[0].mean(axis=0 if per == "position" else (0, 2, 3), dtype=float, keepdims=True)
+    for task in tasks:
+        assert isinstance(task.baseline, Baseline)
+        assert task.baseline.name == f"mean-{per}"
+        found = task.baseline.values["layer2.1"].numpy()
+        assert_same(found, np.broadcast_to(expected, found.shape), at_least=0.1)
+    assert Task(encoder, images, torch.sum, baseline=tasks[0].baseline).baseline is tasks[0].baseline
+    assert repr(tasks[0]).startswith("Task: 3 images of a class, 4 images of other classes; metric ")
+    assert f"baseline mean-{per}, " in repr(tasks[1])
+    assert repr(tasks[0].baseline) == f"Baseline(name='mean-{per}')"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mean-position", r"'mean-position'.*mean_baseline\(encoder, images, 'position'\).*others"),
+        ("mean-unit", r"'mean-unit'.*mean_baseline\(encoder, images, 'unit'\).*others"),
+        ("counterfactual", r"NamedBaseline\('counterfactual'.*extract"),
+        ("other-domains", r"NamedBaseline\('other-domains'.*extract"),
+    ],
+)
+def test_a_name_without_its_images_says_who_makes_it(resnet: Any, name: str, words: str) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64)
+    with pytest.raises(InputError, match=words):
+        Task(encoder, images, torch.sum, baseline=name)
+    with pytest.raises(InputError, match=words):
+        attribute(encoder, images, torch.sum, baseline=name)
 
 
 def test_counts() -> None:

@@ -11,7 +11,7 @@ from circuitry import InputError, load_clip
 from circuitry.models import read_checkpoint
 from circuitry.models.architectures import register_model
 from circuitry.models.shipped_weights import SHIPPED_WEIGHTS, shipped_file, shipped_models, write_packed
-from circuitry.study.quickstart_model import QUICKSTART_MODEL
+from circuitry.study.quickstart_settings import QUICKSTART_MODEL
 from circuitry.study.toy import draw_image
 from circuitry.study.toy.drawing import TOY_CLASSES
 

@@ -96,7 +96,14 @@ def test_an_interrupt_that_a_finalizer_swallows_comes_again(capsys: pytest.Captu
     assert "this goes on: " in said
 
 
-TASKS, WORKERS = {"busy": 2, "idle": 1, "more tasks than workers": 4}, 2
+WORKERS = 2
+TASKS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "busy": (2, ()),
+    "idle": (1, ()),
+    "more tasks than workers": (4, ()),
+    "forked from a server": (4, ("json",)),
+}
+"""Number of tasks, and modules to preload."""
 ENDED = """
 import os, signal, sys, time
 from functools import partial
@@ -120,7 +127,7 @@ def work(out, number):
             (out / f"{number}.tidied").touch()
 
 def main(config):
-    with spawned_processes(WORKERS) as pool:
+    with spawned_processes(WORKERS, preload=PRELOAD) as pool:
         for one in [pool.submit(work, config.out, number) for number in range(TASKS)]:
             one.result()
 
@@ -132,9 +139,11 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("tasks", TASKS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
 def test_children_end_with_a_script(number: signal.Signals, tasks: str, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(ENDED.replace("WORKERS", str(WORKERS)).replace("TASKS", str(TASKS[tasks])))
+    count, preload = TASKS[tasks]
+    script_text = ENDED.replace("WORKERS", str(WORKERS)).replace("TASKS", str(count)).replace("PRELOAD", repr(preload))
+    (tmp_path / "script.py").write_text(script_text)
     command = [sys.executable, str(tmp_path / "script.py"), "--out", str(tmp_path)]
-    begun = range(min(TASKS[tasks], WORKERS))
+    begun = range(min(count, WORKERS))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as script:
         pids = [wait_for(tmp_path / f"{i}.pid") for i in begun]
         script.send_signal(number)

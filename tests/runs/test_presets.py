@@ -75,7 +75,7 @@ def test_scripts_say_in_their_help_that_there_is_the_switch(capsys: pytest.Captu
     with pytest.raises(SystemExit):
         read("--study", "--help")
     shown = capsys.readouterr().out
-    assert "With --study the defaults are the study's" in shown
+    assert "--study: Take the study's settings as defaults" in shown
     assert "(default: 42)" in shown
 
 

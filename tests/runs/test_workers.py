@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 
 from circuitry import InputError
 from circuitry.runs import Rank, Work, WorkSettings, run_array, run_processes, short_waits, this_rank
+from circuitry.runs.processes import spawned_processes, usable_cores
 from circuitry.runs.workers import Requeued, job_options
 
 
@@ -45,6 +48,22 @@ def test_processes_have_one_thread_each_and_one_worker_is_this_process(tmp_path:
     assert first == [str(os.getpid()), "2"]
     assert [threads for _, threads in others] == ["1", "1"]
     assert first[0] not in {pid for pid, _ in others}  # on a busy machine one of the two processes may take both shares
+
+
+def test_a_server_loads_modules_for_all_processes_and_a_result_alone_is_on_the_standard_output() -> None:
+    name = "circuitry.study.toy.shapes"
+    with redirect_stdout(sys.stderr), spawned_processes(1, preload=[name]) as pool:
+        server = pool.submit(os.getppid).result()
+        assert pool.submit(eval, f"{name!r} in __import__('sys').modules").result()
+        assert pool.submit(eval, "__import__('sys').stdout is __import__('sys').stderr").result()
+    assert server != os.getpid()
+
+
+def test_cores_are_those_that_openmp_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert usable_cores() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
 def test_what_a_process_raises_is_raised() -> None:

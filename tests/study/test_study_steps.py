@@ -123,7 +123,7 @@ def test_steps_need_what_they_read() -> None:
     steps = planned()
     assert sum(step.kind == "mixtures" for step in steps.values()) == 1 + 7 + 7
     assert steps["mixtures-imagenet-captions-all"].command[-3:] == ("--all", "--imagenet-sketch", "/sk")
-    assert "--no-caption skip" in " ".join(steps["mixtures-cc3m-natural-only"].command)
+    assert "--missing-captions skip" in " ".join(steps["mixtures-cc3m-natural-only"].command)
     assert "cc3m=0.1" in steps["mixtures-cc3m-cg-low-sketch"].command
     assert steps["rn50-imagenet-captions-natural-only-s0"].needs == ("mixtures-imagenet-captions-all",)
     assert steps["rn50-cc3m-cg-low-sketch-s0"].needs == ("mixtures-cc3m-cg-low-sketch",)
@@ -131,7 +131,7 @@ def test_steps_need_what_they_read() -> None:
     autoencoders = [name for name in steps if name.startswith("sae-")]
     assert len(autoencoders) == 4  # as in the study: CG high and leave-out of sketch and of clipart
     table = steps["sae-rn50-cc12m-cg-high-sketch-s0"].command
-    assert table[table.index("--table") + 1] == "/out/mixtures/cc12m/cc12m-cg-high-sketch.tsv"
+    assert table[table.index("--more-tables") + 1] == "/out/mixtures/cc12m/cc12m-cg-high-sketch.tsv"
     assert steps["circuits"].needs == ("rn50-imagenet-captions-aligned-quickdraw-s0",)
     assert len(steps["separation"].needs) == 6  # three seeds with standard and with aligned captions
     assert steps["figure-imagenet_sketch"].needs == ("generalization",)

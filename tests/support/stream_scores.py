@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
 from circuitry.models import AnyBaseline, Metric, ResidualStream, Task, as_baseline
-from circuitry.models.encoder import clean_activations
 from circuitry.models.gated_reading import lifted
+from circuitry.models.site_activations import clean_activations
 from circuitry.models.stream_run import run_gated
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

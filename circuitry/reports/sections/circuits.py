@@ -11,8 +11,9 @@ from circuitry.circuits.rule_report import describe_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
-from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
+from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks
+from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
     add_levels,
@@ -22,9 +23,9 @@ from circuitry.reports.sections.compared import (
     add_reading,
     add_summary,
     add_tests,
-    measure_name,
 )
 from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
+from circuitry.reports.sections.one_circuit import add_circuit
 
 CIRCUITS_DRAWN = 4
 """Most circuits that are drawn in the report of one domain."""
@@ -115,14 +116,8 @@ def found_report(
     report = _begun(title, introduction, graphs, images, after_images)
     for key in list(graphs)[:CIRCUITS_DRAWN]:
         circuit = graphs[key].circuit(edges_per_node, any_sign=any_sign)
-        name = " in ".join(key)
-        report.section(f"The circuit of {name}")
-        report.figure(
-            circuit_drawing(circuit, circuit.source.inner_sites, title=name),
-            f"The kept units of {name} at every site, found on {circuit.source.n_images} images, and the strongest "
-            "edges into them.",
-        )
-        report.table(circuit.source.top(10), "The units with the largest scores; positive ones help.", folded=True)
+        found_on = f"found on {circuit.source.n_images} images"
+        add_circuit(report, circuit, f"The kept units at every site, {found_on}, and the strongest edges into them.")
     if len(graphs) > CIRCUITS_DRAWN:
         report.text(f"{len(graphs) - CIRCUITS_DRAWN} more circuits are not drawn here.")
     return report

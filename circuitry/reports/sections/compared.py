@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling
@@ -14,23 +15,8 @@ from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.style import GREY, Mark, capitalised
+from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Report
-
-MEASURE_NAMES = {
-    "edge_jaccard": "edge Jaccard index",
-    "wl_kernel": "Weisfeiler-Lehman kernel, depth 1",
-    "spearman": "Spearman's correlation of scores",
-    "cosine": "cosine of scores",
-    "cka_linear": "CKA, linear kernel",
-    "cka_rbf": "CKA, rbf kernel",
-}
-"""Names of measures in figures and sentences; other measures are named as their files, with spaces."""
-
-
-def measure_name(measure: str) -> str:
-    """Return the name of a measure in figures and sentences."""
-    of_depth = measure.replace("wl_kernel_depth_", "Weisfeiler-Lehman kernel, depth ")
-    return MEASURE_NAMES.get(measure, of_depth.replace("_", " "))
 
 
 def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value") -> pd.Series:
@@ -130,6 +116,17 @@ def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, M
         )
 
 
+def draw_matrix(comparison: Comparison, *, title: str, marks: Mapping[str, Mark] | None = None) -> go.Figure:
+    """Draw the heat map of all pairs of domains, of all images."""
+    return similarity_heatmap(
+        comparison.matrix(),
+        title=title,
+        measure=f"{measure_name(comparison.measure)}, all images{_images(comparison, 'n')}",
+        diagonal="a domain's own",
+        marks=marks,
+    )
+
+
 def add_matrix(
     report: Report,
     comparison: Comparison,
@@ -144,14 +141,7 @@ def add_matrix(
     ``top`` is the value of the strongest colour, for several maps of one scale (default: the largest value); ``more``
     ends the caption.
     """
-    matrix = comparison.matrix()
-    figure = similarity_heatmap(
-        matrix,
-        title=title,
-        measure=f"{measure_name(comparison.measure)}, all images{_images(comparison, 'n')}",
-        diagonal="a domain's own",
-        marks=marks,
-    )
+    matrix, figure = comparison.matrix(), draw_matrix(comparison, title=title, marks=marks)
     if top is not None:
         figure.update_traces(zmax=top)
     most, least = ("Most similar", "least similar") if comparison.alike else ("Farthest", "nearest")

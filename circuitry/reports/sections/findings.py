@@ -13,8 +13,9 @@ from circuitry.comparison.domain_tests import below_ceiling
 from circuitry.comparison.order_stability import DEFAULT
 from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.style import capitalised
+from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding
-from circuitry.reports.sections.compared import measure_name, with_intervals
+from circuitry.reports.sections.compared import with_intervals
 
 HOLM = f"p < {LEVEL} (Holm)"
 ANOTHER_MODEL = "another training of the model"

@@ -1,4 +1,4 @@
-"""The answer about one circuit: is it enough, is it needed, and how sure is that? No torch."""
+"""One circuit in a report: is it enough, is it needed, how sure is that, and what does it look like? No torch."""
 
 import math
 from collections.abc import Mapping
@@ -6,8 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from circuitry.circuits.graph import Circuit
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.reports.page import Finding
+from circuitry.reports.page import Finding, Report
+from circuitry.reports.plots import plot
+from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import HARDLY_ANY, NO, PARTLY, UNKNOWN, WORKS_FROM, YES
 
 _FEW = 6
@@ -23,12 +26,18 @@ _Row = Mapping[str, Any]
 
 def circuit_table(curves: pd.DataFrame) -> pd.DataFrame:
     """Return what the circuit, random units and the rest recover, a row a measure, in percent with intervals."""
-    rows = [
-        {"measure": measure}
-        | {name: _cell(_row(curves, measure, circuit)) for circuit, name in KINDS_OF_CIRCUITS.items()}
-        for measure in _MEANING
-    ]
-    return pd.DataFrame(rows)
+    named = curves.assign(circuit=curves["circuit"].map(KINDS_OF_CIRCUITS), cell=with_intervals(curves, "z.0%"))
+    wide = named.pivot(index="measure", columns="circuit", values="cell")
+    return wide.loc[list(_MEANING), list(KINDS_OF_CIRCUITS.values())].rename_axis(columns=None).reset_index()
+
+
+def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
+    """Add the section that draws one circuit, with its strongest units as a table."""
+    graph = circuit.source
+    report.section(f"The circuit of {graph.title}")
+    report.figure(plot(circuit), caption)
+    scored = graph.settings.get("scored_by", "effect on the metric, positive where the unit helps")
+    report.table(graph.top(10), f"The units with the largest scores: {scored}.", folded=True)
 
 
 def circuit_verdicts(
@@ -106,8 +115,3 @@ def _needed(rest: _Row, worse: _Row, n: int) -> str:
 
 def _percent(row: _Row) -> str:
     return "an unknown share" if math.isnan(row["value"]) else f"{row['value']:.0%}"
-
-
-def _cell(row: _Row) -> str:
-    band = "" if math.isnan(row["low"]) else f" [{row['low']:.0%}, {row['high']:.0%}]"
-    return "unknown" if math.isnan(row["value"]) else _percent(row) + band

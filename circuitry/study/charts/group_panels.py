@@ -3,37 +3,33 @@
 Drawing computes nothing.
 """
 
-from collections.abc import Mapping
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import ROW, WIDTH_OF_CELLS, add_cells
-from circuitry.reports.sections.compared import measure_name
+from circuitry.reports.measure_names import measure_name
 from circuitry.study.sections.apart import APART_MARKS
 
 GROUP_NAMES = {"all": "all classes", "held-out": "held-out classes (OOD)"}
 """Names of groups of classes; every other one has the classes that were not held out."""
 SEEN = "other classes (ID)"
+NATURAL = "real"
+"""The domain of photographs, which comes first."""
 
 
-def similarity_panels(
-    table: pd.DataFrame, *, title: str, natural: str = "real", marks: Mapping[str, style.Mark] | None = None
-) -> go.Figure:
+def similarity_panels(table: pd.DataFrame, *, title: str) -> go.Figure:
     """Draw the similarities of domains: a row of panels for each measure, a column for each group of classes.
 
     Args:
         table: From `group_means`.
         title: Heading.
-        natural: Domain of photographs, which comes first.
-        marks: Looks of the domains.
     """
     columns = ("measure", "group", "domain_a", "domain_b", "value")
     check_table(table, "groups", columns, columns[:-1])
-    domains = sorted({*table["domain_a"], *table["domain_b"]}, key=lambda name: (name != natural, name))
-    looks = style.marks_for(domains, marks)
+    domains = sorted({*table["domain_a"], *table["domain_b"]}, key=lambda name: (name != NATURAL, name))
+    looks = style.marks_for(domains, None)
     by_panel = table.groupby(["measure", "group"], sort=False)
     panels = [(str(measure), str(group), rows) for (measure, group), rows in by_panel]
     titles = [f"{measure_name(measure)}<br>{style.faint(_group_name(group))}" for measure, group, _ in panels]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from circuitry.data.captions import caption, image_rng, sketch_caption
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.file_check import Tally
-from circuitry.data.image_sources import listed_splits
+from circuitry.data.image_lists import listed_splits
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked

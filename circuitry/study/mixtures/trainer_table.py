@@ -104,7 +104,7 @@ def write_table(
             raise InputError(
                 f"{untitled.count} of {total} images have no caption that the trainer reads as text, such as "
                 f"{untitled}: add captions, or leave these images out (no_caption='skip', on the command line "
-                "--no-caption skip)."
+                "--missing-captions skip)."
             )
         if not hashes:
             raise InputError(f"A table needs images, but there are none for {target}: give some.")

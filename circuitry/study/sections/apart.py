@@ -8,8 +8,8 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.style import MARKS, Mark, capitalised
+from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Report
-from circuitry.reports.sections.compared import measure_name
 from circuitry.study.domain_apart import apart_over_depth, means_without
 
 APART_MARKS = MARKS[6:8]

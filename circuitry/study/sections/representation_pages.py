@@ -6,8 +6,9 @@ import pandas as pd
 
 from circuitry.reports.figures.lines import probes_over_depth
 from circuitry.reports.figures.style import Mark
+from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.compared import add_matrix, add_over_depth, measure_name, with_intervals
+from circuitry.reports.sections.compared import add_matrix, add_over_depth, with_intervals
 from circuitry.reports.sections.findings import how_much_shared, which_differs
 from circuitry.representations.probes import TARGETS, SiteProbes
 from circuitry.representations.similarity import RepresentationSimilarity

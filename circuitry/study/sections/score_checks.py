@@ -18,7 +18,7 @@ from circuitry.study.planted import mean_areas
 def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequence[str], what: str) -> None:
     """Add the section that sets attributed scores beside exact effects; ``what`` names the circuit."""
     report.section("Do scores equal the effect of removing a unit?")
-    table = check.table()
+    table = check.to_pandas()
     random = table[(table["sample"] == "random") & table["site"].isin(sites)].dropna(subset="spearman")
     rho = random.set_index("site")["spearman"]
     report.figure(

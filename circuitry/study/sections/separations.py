@@ -9,8 +9,9 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.reports.figures.scatters import embedding_maps, measure_against_measure, separation_panels
 from circuitry.reports.figures.style import Mark, capitalised
+from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.compared import add_matrix, add_summary, add_tests, measure_name, with_intervals
+from circuitry.reports.sections.compared import add_matrix, add_summary, add_tests, with_intervals
 from circuitry.reports.sections.findings import which_differs
 from circuitry.representations.cells import ALL
 from circuitry.representations.projection import COMPONENTS

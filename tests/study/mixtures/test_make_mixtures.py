@@ -73,7 +73,7 @@ def test_mixtures_that_cannot_be_made_are_named(
     module: ModuleType, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = sum(path.startswith(("real/", "sketch/")) for path in naive_lists(root))
-    module.main(module.Config(root, tmp_path, test_domain="sketch", all=True, size=both + 1, captions="by-image"))
+    module.main(module.Config(root, tmp_path, test_domain="sketch", all=True, n_images=both + 1, captions="by-image"))
     assert f"left out upper-low-sketch: Subsampling to {both + 1} images needs as many, but there are {both}" in (
         capsys.readouterr().out
     )
@@ -219,9 +219,9 @@ def test_sketch_classes_stay_in_part(module: ModuleType, root: Path, sketch_root
 
 def test_the_command_line_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     module, given = command_module("mixtures"), list[Any]()
-    monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--captions", "captions.tsv"])
+    monkeypatch.setattr(sys, "argv", ["x", "--data", "d", "--study", "--captions", "captions.tsv"])
     run_script(module.Config, given.append, None)
-    monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--all"])
+    monkeypatch.setattr(sys, "argv", ["x", "--data", "d", "--study", "--all"])
     run_script(module.Config, given.append, None)
     assert [(c.captions, c.seed, c.validation_split) for c in given] == [
         (Path("captions.tsv"), 42, "test"),
@@ -242,7 +242,7 @@ def test_mixtures_equal_the_studys(module: ModuleType, study_lists: Path, tmp_pa
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     config = module.Config.study(
-        domainnet=study_lists, imagenet_sketch=tmp_path / "sketch", all=True, missing_files="unchecked",
+        data=study_lists, imagenet_sketch=tmp_path / "sketch", all=True, missing_files="unchecked",
         test_domain="sketch", out=tmp_path / "out",
     )  # fmt: skip
     module.main(config)
@@ -323,7 +323,7 @@ def test_captions_of_a_table_with_aligned_ones(module: ModuleType, root: Path, t
         ({"all": True, "natural_domain": "ink", "captions": "by-image"}, "[Nn]one"),
         ({"test_domain": "sketch", "held_out": ("dog",)}, "'dog'.*aircraft_carrier"),
         ({"all": True, "held_out": ("aircraft",)}, "'aircraft'.*aircraft_carrier"),
-        ({"test_domain": "sketch", "size": 9000}, " 9000 "),
+        ({"test_domain": "sketch", "n_images": 9000}, " 9000 "),
     ],
 )
 def test_what_the_command_line_lacks(

@@ -1,0 +1,85 @@
+"""Direct effects of components as they are stored: what `direct_effects` measures, image by image. No torch."""
+
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from circuitry.circuits.effects_sketch import sketch_components
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.frames import notebook_frame
+from circuitry.runs.given import DISTINCT, checked
+
+EFFECTS_FORMAT = "circuitry direct effects 1"
+"""Name and version of the file format."""
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class DirectEffects:
+    """Direct effects of the components of a transformer on a class logit, image by image.
+
+    Example:
+        >>> found.to_pandas().head()    # the components with the largest mean effect
+    """
+
+    writers: Annotated[tuple[str, ...], DISTINCT]
+    effects: Float[np.ndarray, "images writers"]
+    by_position: Float[np.ndarray, "images heads positions"]
+    """Of the heads alone, in order, by the position that each reads; sums over positions to their effects."""
+    rest: Float[np.ndarray, " images"]
+    """Of all biases."""
+    logits: Float[np.ndarray, " images"]
+    """The class logit, which effects and rest add up to."""
+
+    def __post_init__(self) -> None:
+        if len(self.writers) != self.effects.shape[1]:
+            raise InputError(
+                f"Direct effects have a column for each writer, but {len(self.writers)} writers and "
+                f"{self.effects.shape[1]} columns were given: name each."
+            )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return means over images: writer, effect, largest first, then ``rest``; they add up to the mean logit."""
+        table = pd.DataFrame({"writer": self.writers, "effect": self.effects.mean(0)})
+        order = np.argsort(-table["effect"].abs().to_numpy(), kind="stable")
+        rest = pd.DataFrame({"writer": ["rest"], "effect": [self.rest.mean()]})
+        return pd.concat([table.iloc[order], rest], ignore_index=True)
+
+    @checked
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the effects as safetensors with a JSON header, whole or not at all."""
+        write_arrays(
+            path, EFFECTS_FORMAT, {"writers": self.writers}, {name: getattr(self, name) for name in _EFFECT_ARRAYS}
+        )
+
+    @classmethod
+    @checked
+    def load(cls, path: str | os.PathLike[str]) -> "DirectEffects":
+        """Read effects that `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file, or another format.
+        """
+        header, tensors = read_arrays(path, EFFECTS_FORMAT, "file of direct effects")
+        with naming_damage(path):
+            return cls(tuple(header["writers"]), **{name: tensors[name] for name in _EFFECT_ARRAYS})
+
+    def __repr__(self) -> str:
+        first = self.to_pandas().iloc[0]
+        return (
+            f"DirectEffects of {len(self.writers)} components on a logit of {self.logits.mean():.3g} over "
+            f"{len(self.logits)} images; the largest: {first['effect']:.3g} of {first['writer']}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the mean effects by block in a notebook."""
+        means = dict(zip(self.writers, self.effects.mean(0).tolist(), strict=True))
+        return notebook_frame(repr(self), sketch_components(means))
+
+
+_EFFECT_ARRAYS = ("effects", "by_position", "rest", "logits")

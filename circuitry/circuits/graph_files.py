@@ -1,0 +1,59 @@
+"""An attribution graph, and perhaps the circuit that was cut out of it, as a file. No torch."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from circuitry.circuits.completeness import Completeness
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError
+
+FORMAT = "circuitry attribution graph 4"
+"""Name and version of the file format."""
+_PLAIN = ("n_images", "class_name", "domain", "settings", "provenance")
+_CUT = "circuit"
+
+
+def write_graph(path: str | os.PathLike[str], graph: Mapping[str, Any], cut: Mapping[str, Any] | None = None) -> None:
+    """Write the fields of a graph as safetensors with a JSON header, whole or not at all.
+
+    Args:
+        path: The file.
+        graph: The fields of an `AttributionGraph`.
+        cut: How a circuit is cut out of it.
+    """
+    arrays: dict[str, np.ndarray] = {f"node_scores/{site}": one for site, one in graph["node_scores"].items()}
+    arrays |= {f"error_scores/{site}": one for site, one in graph["error_scores"].items()}
+    arrays |= {f"edge_scores/{up}->{down}": one for (up, down), one in graph["edge_scores"].items()}
+    arrays |= {f"kept_units/{site}": units for site, units in graph["kept_units"].items()}
+    header = {name: graph[name] for name in ("sites", "completeness", *_PLAIN)} | {"edges": list(graph["edge_scores"])}
+    write_arrays(path, FORMAT, header | ({} if cut is None else {_CUT: dict(cut)}), arrays)
+
+
+def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the fields of a graph that `write_graph` wrote; KeyError for one that is missing in a readable file."""
+    header, arrays = read_arrays(path, FORMAT, "attribution graph")
+    sites = tuple(header["sites"])
+    return {
+        "sites": sites,
+        "node_scores": {site: arrays[f"node_scores/{site}"] for site in sites},
+        "kept_units": {site: arrays[f"kept_units/{site}"] for site in sites},
+        "edge_scores": {(up, down): arrays[f"edge_scores/{up}->{down}"] for up, down in header["edges"]},
+        "completeness": {site: Completeness(*value) for site, value in header["completeness"].items()},
+        "error_scores": {site: arrays[name] for site in sites if (name := f"error_scores/{site}") in arrays},
+        **{name: header[name] for name in _PLAIN},
+    }
+
+
+def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return how a circuit is cut out of the graph in a file.
+
+    Raises:
+        InputError: for the file of a graph alone.
+    """
+    header, _ = read_arrays(path, FORMAT, "circuit")
+    if _CUT not in header:
+        raise InputError(f"{path} holds a graph and no circuit: cut one with AttributionGraph.load(path).circuit().")
+    return dict(header[_CUT])

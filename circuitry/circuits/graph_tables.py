@@ -1,0 +1,43 @@
+"""An attribution graph as tables: its units, and its sites. No torch."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from circuitry.circuits.completeness import Completeness
+
+_BY_SITE = ["site", "units", "kept", "effect_sum", "metric_difference", "gap", "gap_share", "verdict"]
+_UNKNOWN = Completeness(math.nan, math.nan)
+
+
+def nodes_table(node_scores: Mapping[str, np.ndarray], kept_units: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return site, unit, score, kept, a row per unit."""
+    parts = []
+    for site, scores in node_scores.items():
+        units = np.arange(len(scores))
+        kept = np.isin(units, kept_units.get(site, ()))
+        parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def sites_table(
+    sites: Sequence[str],
+    node_scores: Mapping[str, np.ndarray],
+    kept_units: Mapping[str, np.ndarray],
+    completeness: Mapping[str, Completeness],
+) -> pd.DataFrame:
+    """Return how many units each site has and keeps, and whether its scores add up to the metric's change."""
+    rows = []
+    for site in sites:
+        sums = completeness.get(site, _UNKNOWN)
+        counts = len(node_scores[site]), len(kept_units.get(site, ()))
+        rows.append((site, *counts, *sums, sums.gap, sums.share, sums.verdict))
+    return pd.DataFrame(rows, columns=_BY_SITE)
+
+
+def sites_html(table: pd.DataFrame) -> str:
+    """Return a table of sites for notebooks."""
+    shown: str = table.to_html(index=False, border=0, float_format="{:.3g}".format)
+    return shown

@@ -1,0 +1,153 @@
+"""The class that ``circuitry find`` is asked about: its images and those of others in halves, and the model's task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from circuitry import Clip, Task
+from circuitry.data.domains import ImageRecord
+from circuitry.data.image_sources import IMAGE_SUFFIXES
+from circuitry.data.names import chosen_names
+from circuitry.interventions.counted_sites import counted_sites
+from circuitry.models import ModelOptions
+from circuitry.models.baselines import AnyBaseline, BaselineName
+from circuitry.models.folder_work import MetricChoice, TextsChoice
+from circuitry.models.image_pass import read_images
+from circuitry.models.metrics import Metric, metric_of_class
+from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.prompts import templates_of
+from circuitry.runs import InputError, Work
+from circuitry.runs.given import Count, Natural, Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassOptions(ModelOptions):
+    """The class, and what is asked about it."""
+
+    class_name: Annotated[str, tyro.conf.arg(name="class")]
+    """The class."""
+    domain: str | None = None
+    """The domain (default: the only one)."""
+    n_images: Count = 20
+    """Images of a class in a domain: as many to find the circuit on as to test it on; of fewer, half."""
+    n_others: Natural = 20
+    """Images of other classes: to find on, and as many to test on."""
+    metric: MetricChoice = "logit"
+    """What a class is recognised by: logit, its cosine logit; margin, its lead over the other classes."""
+    texts: TextsChoice = "pooled"
+    """Texts of a class: pooled, own-style, or templates such as "a photo of a {}."."""
+    baseline: BaselineName | None = None
+    """What replaces ablated activations (default: mean-position; zero for a folder of one class)."""
+    seed: Seed = 0
+    """Seed of all random choices."""
+
+
+class Subject:
+    """The model, the images of the class and of others, and what is asked."""
+
+    def __init__(self, config: ClassOptions) -> None:
+        self.config = config
+        self.images = None if is_folder_of_images(config.data) else config.images()
+        if self.images is None and config.baseline not in (None, "zero"):
+            raise InputError(f"The baseline {config.baseline} takes images of other classes: {config.data} has none.")
+        self.classes = self._classes()
+        (self.class_name,) = chosen_names("class", (config.class_name,), self.classes)
+        self.domain = self._domain()
+        own, others = self._own(), self._others()
+        if len(own) < 2:
+            raise InputError(
+                f"A circuit is found on some images and tested on others, but there is {len(own)} of {self.class_name} "
+                f"in {self.domain}: give at least 2."
+            )
+        self.own, self.others = halves(own, config.n_images), halves(others, config.n_others)
+
+    def _classes(self) -> tuple[str, ...]:
+        if self.images is not None:
+            return self.images.all_classes
+        return tuple(dict.fromkeys((*(self.config.classes or ()), self.config.class_name)))
+
+    def _domain(self) -> str:
+        if self.images is None:
+            return self.config.domain or self.config.data.resolve().name
+        if self.config.domain is None and len(self.images.domains) > 1:
+            raise InputError(
+                f"A circuit is found in one domain, but {self.config.data} has {', '.join(self.images.domains)}: "
+                "choose one with --domain."
+            )
+        (domain,) = chosen_names("domain", (self.config.domain or self.images.domains[0],), self.images.domains)
+        return domain
+
+    def _own(self) -> list[ImageRecord]:
+        if self.images is not None:
+            return list(self.images.select(self.class_name, self.domain, None, self.config.seed))
+        paths = sorted(path for path in self.config.data.resolve().iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        return [ImageRecord(path, path.name, self.domain, self.class_name) for path in paths]
+
+    def _others(self) -> list[ImageRecord]:
+        """Return images of other classes in the domain, one of each class, then the second of each."""
+        if self.images is None:
+            return []
+        names = [name for name in self.images.classes if name != self.class_name]
+        ranked = [self.images.select(name, self.domain, None, self.config.seed) for name in names]
+        rounds = range(max(map(len, ranked), default=0))
+        return [of_class[i] for i in rounds for of_class in ranked if i < len(of_class)]
+
+    @cached_property
+    def clip(self) -> Clip:
+        """The model."""
+        return self.config.clip()
+
+    @cached_property
+    def metric(self) -> Metric:
+        """What the class is recognised by."""
+        if self.config.texts is None:
+            raise InputError("Expected texts of the classes, such as pooled, but none were given.")
+        weights = self.clip.text_weights(self.classes, templates_of(self.config.texts, self.domain))
+        return metric_of_class(self.config.metric or "logit")(weights, self.classes.index(self.class_name))
+
+    def baseline(self, count: int) -> AnyBaseline:
+        """Return what replaces ablated activations of so many images."""
+        name = self.config.baseline or "mean-position"
+        if name == "zero" or self.images is None:
+            return "zero"
+        named = NamedBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
+        return named.of(self.class_name, self.domain, count)
+
+    @property
+    def records(self) -> list[ImageRecord]:
+        """All images that are looked at."""
+        return [record for of_kind in (self.own, self.others) for half in of_kind for record in half]
+
+    @cached_property
+    def found_on(self) -> Task:
+        """The task on the images that find the circuit."""
+        return self._task(0)
+
+    @cached_property
+    def unseen(self) -> Task:
+        """The task on the unseen images."""
+        return self._task(1)
+
+    def _task(self, half: int) -> Task:
+        (_, own), (_, others) = (read_images(self.clip, records[half]) for records in (self.own, self.others))
+        if not len(own):
+            raise InputError(f"No image of {self.class_name} in {self.domain} can be read: see the warnings above.")
+        given = others if len(others) else None
+        baseline = self.baseline(len(own) + len(others))
+        task = Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
+        return replace(task, sites=counted_sites(task))
+
+
+def is_folder_of_images(folder: Path) -> bool:
+    """Return whether images lie in the folder itself."""
+    return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir() if path.is_file())
+
+
+def halves(records: Sequence[ImageRecord], most: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Return images to find a circuit on, and as many others to test it on."""
+    n = min(most, (len(records) + 1) // 2)
+    return list(records[:n]), list(records[n : 2 * n])

@@ -1,0 +1,75 @@
+"""One result as its figure. Figures for several results, and with more options, are in `circuitry.reports.figures`."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.circuits.component_effects import DirectEffects
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.comparison.comparison import Comparison
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.effects import AttributionCheck
+from circuitry.interventions.found_circuit import FoundCircuit
+from circuitry.reports.figures.circuit_graphs import circuit_drawing
+from circuitry.reports.figures.heatmaps import component_heatmap
+from circuitry.reports.figures.lines import faithfulness_curves
+from circuitry.reports.figures.scatters import attribution_against_patching
+from circuitry.reports.measure_names import measure_name
+from circuitry.reports.sections.compared import draw_matrix
+from circuitry.runs.given import checked
+
+Plotted = AttributionGraph | Circuit | FoundCircuit | FaithfulnessCurve | DirectEffects | Comparison | AttributionCheck
+"""What `plot` draws."""
+
+_EFFECT = "mean direct effect"
+
+
+@checked
+def plot(result: Plotted) -> go.Figure:
+    """Draw a result as an interactive figure of plotly's.
+
+    Args:
+        result: A `Circuit`, a `FoundCircuit` or an `AttributionGraph` becomes its units by site and strongest edges;
+            a `FaithfulnessCurve` its selectivity by size, or its faithfulness where there are no images of other
+            classes; `DirectEffects` a heatmap of heads and MLPs by layer; a `Comparison` the matrix of domains; an
+            `AttributionCheck` attributed scores against exact effects.
+
+    Returns:
+        A figure: ``.show()`` opens it, ``.write_html(path)`` and ``.write_image(path)`` save it.
+
+    Example:
+        >>> plot(found)          # the circuit
+        >>> plot(found.curve)    # how much it recovers
+    """
+    match result:
+        case Circuit():
+            return circuit_drawing(result, result.source.inner_sites, title=result.source.title)
+        case AttributionGraph():
+            return plot(result.circuit())
+        case FoundCircuit():
+            return plot(result.graph)
+        case FaithfulnessCurve():
+            return _plot_curve(result)
+        case DirectEffects():
+            return component_heatmap(_by_layer(result), title="Direct effects of heads and MLPs", measure=_EFFECT)
+        case Comparison():
+            return draw_matrix(result, title=f"Domains by {measure_name(result.measure)}")
+        case AttributionCheck():
+            sites = list(dict.fromkeys(result.points["site"]))
+            return attribution_against_patching(result.points, sites, result.to_pandas())
+
+
+def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:
+    measure = "faithfulness" if curve.own.all() else "selectivity"
+    name = " in ".join(filter(None, [curve.class_name, curve.domain])) or "the circuit"
+    figure = faithfulness_curves(curve.to_pandas(measure).assign(domain=name), measure=measure)
+    return figure.update_xaxes(title_text=f"{'edges' if curve.ranking == 'edges' else 'units'} kept (%)")
+
+
+def _by_layer(effects: DirectEffects) -> pd.DataFrame:
+    """Return the effects of heads and MLPs: block, component, effect."""
+    rows = []
+    for name, effect in zip(effects.writers, effects.effects.mean(0), strict=True):
+        if name.startswith("blocks."):
+            _, block, component = name.split(".", 2)
+            rows.append((int(block), component.removeprefix("attn."), effect))
+    return pd.DataFrame(rows, columns=["block", "component", _EFFECT])

@@ -1,0 +1,84 @@
+"""Whether a value is of the type that an annotation names, and how to say so. No torch."""
+
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin
+
+
+def fits_plainly(value: Any, hint: Any) -> bool:
+    """Return whether a value is just of the type that an annotation names, which most are."""
+    if type(value) is not hint:
+        return False
+    return "\0" not in value if hint is str else abs(value) < 2**63 if hint is int else True
+
+
+def is_of_type(value: Any, kind: Any) -> bool:
+    """Return whether a value is of a type, whatever the brackets of the annotation hold."""
+    if kind in (Any, object) or isinstance(kind, TypeVar):
+        return True
+    if kind is Callable:
+        return callable(value)
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if is_list_type(kind) and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) == 0):
+        return False
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a protocol that cannot be checked
+        return True
+
+
+def is_list_type(kind: Any) -> bool:
+    """Return whether values of a type are several values, in order or not, without keys."""
+    return kind in (list, tuple) or (
+        getattr(kind, "__module__", "") == "collections.abc"
+        and issubclass(kind, Iterable)
+        and not issubclass(kind, Mapping)
+    )
+
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "True or False",
+    Path: "a path",
+    NoneType: "None",
+    Callable: "a function",
+}
+_HOW_TO_GET = {
+    "int": "give a whole number such as 3",
+    "float": "give a number such as 0.1",
+    "Tensor": "make it one by torch.as_tensor",
+    "ndarray": "make it one by numpy.asarray",
+}
+"""How to get objects of others; classes of this package say it in their attribute ``HOW_TO_GET``."""
+
+
+def type_in_words(hint: Any, name: str) -> str:
+    """Return what an annotation asks for."""
+    kind = get_origin(hint) or hint
+    if is_list_type(kind):
+        return f"a list of {name}"
+    if hasattr(hint, "dim_str"):  # of jaxtyping
+        return f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
+    if kind in _WORDS:
+        return _WORDS[kind]
+    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
+
+
+def how_to_give(value: Any, hint: Any, name: str) -> str:
+    """Return what to do about a value that does not fit an annotation."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if is_list_type(kind):
+        if how := inner and getattr(inner[0], "HOW_TO_GET", None):
+            return how if not is_of_type(value, inner[0]) else f"write [{name}]"
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            return f"write list({name})"
+        text = repr(value) if isinstance(value, str | int | float) else name
+        return f"write ({text},)" if kind is tuple else f"write [{text}]"
+    if hasattr(hint, "dim_str"):
+        return "give one of this type and shape"
+    return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {type_in_words(hint, name)}"

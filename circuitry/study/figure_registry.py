@@ -1,0 +1,51 @@
+"""Figures by name: each is drawn from a folder of tables. No torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.reports import figures as charts
+
+COMMITTED = Path("experiments/results")
+"""Folder of the committed tables, in a checkout."""
+
+Draw = Callable[[Path, str], go.Figure]  # from a folder of tables and a title
+
+
+class RegisteredFigure(NamedTuple):
+    """A figure of the registry, with the folder of its committed tables (None: there are none)."""
+
+    draw: Draw
+    title: str
+    results: Path | None
+
+
+FIGURES: dict[str, RegisteredFigure] = {}
+
+
+def figure(title: str, results: str | None = None) -> Callable[[Draw], Draw]:
+    """Register the function below as the figure of its name."""
+
+    def register(draw: Draw) -> Draw:
+        FIGURES[draw.__name__] = RegisteredFigure(draw, title, None if results is None else COMMITTED / results)
+        return draw
+
+    return register
+
+
+def table(tables: Path, name: str, dtype: dict[str, type] | None = None) -> pd.DataFrame:
+    """Read a table."""
+    return pd.read_csv(tables / f"{name}.csv", dtype=dtype)
+
+
+def matrix(tables: Path, name: str) -> pd.DataFrame:
+    """Read a table of domains by domains."""
+    return table(tables, name).set_index("domain").rename_axis(index=None)
+
+
+def heatmap(tables: Path, name: str, title: str, measure: str) -> go.Figure:
+    """Draw a table of domains by domains, similar ones beside each other."""
+    return charts.similarity_heatmap(matrix(tables, name), title=title, measure=measure, clustered=True)

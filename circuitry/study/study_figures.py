@@ -1,0 +1,106 @@
+"""Figures of the study that are drawn by its plan; few have committed tables. No torch."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.reports import figures as charts
+from circuitry.study import charts as study_charts
+from circuitry.study.charts.group_panels import apart_panels, group_panel, similarity_panels
+from circuitry.study.charts.setting_lines import interpolation_lines, setting_dots
+from circuitry.study.figure_registry import COMMITTED, FIGURES, RegisteredFigure, figure, table
+from circuitry.study.generalization import CLASSIFIER
+from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.study.run_selections import (
+    CAPTION_PAIRS,
+    SKETCH_PAIRS,
+    class_interpolations,
+    domain_interpolations,
+    main_settings,
+    renamed_settings,
+    side_by_side,
+    sketch_classes,
+)
+
+
+def compared_settings(tables: Path, title: str, *, choose: Callable[[pd.DataFrame], pd.DataFrame]) -> go.Figure:
+    """Draw accuracy in the test domain by setting, of the rows that are compared."""
+    rows, marks = choose(table(tables, "told_apart")), charts.domain_marks(DOMAINNET_ROUND)
+    return study_charts.settings_bars(rows, title=title, marks=marks)
+
+
+for _name, _choose, _title, _results in (
+    (
+        *("accuracy_by_setting", main_settings),
+        *("What must a model have seen to recognise new classes of a style?", COMMITTED / "generalization"),
+    ),
+    ("architectures", partial(side_by_side, column="model"), "Do architectures differ?", None),
+    ("base_sets", partial(side_by_side, column="base"), "Does more natural data help?", None),
+    ("supervised_against_clip", partial(side_by_side, column="trained"), "Does language help?", None),
+    (
+        *("imagenet_sketch", partial(renamed_settings, names=SKETCH_PAIRS)),
+        *("Do sketches of other classes replace the domain?", None),
+    ),
+    ("aligned_captions", partial(renamed_settings, names=CAPTION_PAIRS), "Do captions that name no style help?", None),
+):
+    FIGURES[_name] = RegisteredFigure(partial(compared_settings, choose=_choose), _title, _results)
+
+
+@figure("How many sketch classes are needed beside ImageNet-Sketch?")
+def imagenet_sketch_classes(tables: Path, title: str) -> go.Figure:
+    points = sketch_classes(table(tables, "told_apart"))
+    drawn = interpolation_lines(points, axis="sketch classes of DomainNet trained on", title=title)
+    return drawn.update_xaxes(type="log", tickvals=sorted(set(points["x"])))
+
+
+@figure("How much of the held-out classes must be seen in the test domain?")
+def class_interpolation(tables: Path, title: str) -> go.Figure:
+    points = class_interpolations(table(tables, "told_apart"))
+    return interpolation_lines(points, axis="share of the held-out classes seen", title=title)
+
+
+@figure("Do further domains help, and which?")
+def domain_interpolation(tables: Path, title: str) -> go.Figure:
+    points = domain_interpolations(table(tables, "told_apart"))
+    return interpolation_lines(points, axis="further domains trained on", title=title, joined=False)
+
+
+@figure("Is it the measure?")
+def top5_and_f1(tables: Path, title: str) -> go.Figure:
+    rows = table(tables, "measures")
+    rows = main_settings(rows[(rows["part"] == "held-out") & (rows["classifier"] == CLASSIFIER)])
+    rows = rows.assign(panel=rows["test_domain"], series=rows["measure"], value=rows["mean"])
+    return setting_dots(rows, axis="held-out classes", title=title, span=(-0.03, 1.03))
+
+
+@figure("Do more diverse models share more features between domains?")
+def sharing_by_setting(tables: Path, title: str) -> go.Figure:
+    shared = table(tables, "sharing_over_settings")
+    series = {"the test domain": "score", "the other domains, mean": "others"}
+    rows = pd.concat([shared.assign(series=name, value=shared[column]) for name, column in series.items()])
+    return setting_dots(
+        rows.assign(panel=rows["test_domain"]), axis="features shared with the other domains", title=title
+    )
+
+
+@figure("Where do the circuits of one style part from the others?")
+def units_apart(tables: Path, title: str) -> go.Figure:
+    apart = table(tables, "domain_apart_over_depth")
+    apart = apart.assign(panel=apart["group"].map(group_panel))
+    return apart_panels(apart, measure="node overlap (Jaccard index)", title=title)
+
+
+@figure("Which styles share their circuits, of held-out and of seen classes?")
+def similarity_by_group(tables: Path, title: str) -> go.Figure:
+    groups = table(tables, "similarity_by_group")
+    return similarity_panels(groups[groups["measure"] != "node_overlap"], title=title)
+
+
+@figure("Where do the representations of one style part from the others, of held-out and of seen classes?")
+def cka_by_group(tables: Path, title: str) -> go.Figure:
+    apart = table(tables, "cka_apart").sort_values("kernel", kind="stable")
+    kernels = [group_panel(group, f"{kernel} kernel") for group, kernel in apart[["group", "kernel"]].to_numpy()]
+    return apart_panels(apart.assign(panel=kernels), measure="CKA", title=title)

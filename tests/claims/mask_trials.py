@@ -1,0 +1,134 @@
+"""Claims about trials of smaller masks."""
+
+from functools import partial
+
+import pandas as pd
+
+from circuitry.comparison.statistics import mean_interval
+from circuitry.study import smallest_sizes
+from tests.claims.causal import by_masks, selectivity
+from tests.support.committed_tables import Numbers, rows, span
+
+SKETCHES = (
+    "as they are, the stem whole",
+    "43 images of other classes",
+    "43 others, 7 views of each own image",
+    "own class over domains",
+    "a pair of classes",
+    "resample ablation",
+    "resample ablation in a quarter of the steps",
+    "dropout of whole sites",
+    "noise on the gates to the end",
+    "mean of the scores over steps",
+    "dropout of sites and mean of the scores",
+    "masks of all sizes cut from the last scores",
+    "all drawings of all classes",
+    "one mask for all classes",
+    "half of its ranks added to the own",
+    "mean of the masks of the seven other classes",
+    "that mean added to the own",
+    "dropout of 20 % of the gates",
+    "the lead at every position kept, too",
+    "one score for a channel in all blocks of a stage",
+)
+"""Changes to learned masks whose code was not kept."""
+
+FISHER_TRIAL = "Fisher, 43 other photographs"
+
+TRIALS = (
+    "43 other photographs",
+    "43 other photographs, half of a score its stage's",
+    FISHER_TRIAL,
+)
+"""Trials that a script runs, on eight classes."""
+
+OTHER_LABEL = ("bear", "lizard")
+"""Classes whose unseen photograph the model gives another label than those that masks are learned on."""
+
+
+def tried(trial: str | list[str], size: float, column: str = "value", table: str = "mask_sketches") -> pd.Series:
+    """Return the numbers of trials by trial and class."""
+    return rows(f"scoreboard/{table}/trials", trial=trial, size=size)[column]
+
+
+def in_trial(trial: str, table: str) -> list[float]:
+    """Return the number of classes, selectivity at 66 and 40 %, the size for 0.8 with its interval, and seconds."""
+    found = rows(f"scoreboard/{table}/trials", trial=trial)
+    sizes = smallest_sizes(found[["class", "size", "value"]].assign(circuit="kept"), [0.8])["value"].to_numpy()
+    percent = [100 * number for number in mean_interval(sizes)]
+    means = [tried(trial, size, table=table).mean() for size in (0.66, 0.4)]
+    return [len(sizes), *means, *percent, found["seconds"].mean()]
+
+
+def by_label() -> list[float]:
+    """Return the mean selectivity at 40 % of classes whose unseen photograph has another label, and of the rest."""
+    found = rows("scoreboard/mask_trials/trials", trial=TRIALS[0], size=0.4)
+    of_another = found["class"].isin(OTHER_LABEL)
+    return [float(found.loc[chosen, "value"].mean()) for chosen in (of_another, ~of_another)]
+
+
+def of_one_class(size: float) -> pd.Series:
+    """Return the selectivities of the trials on one class."""
+    found = rows("scoreboard/mask_sketches/trials", size=size)
+    return found.loc[found.groupby("trial")["class"].transform("nunique") == 1, "value"]
+
+
+def spread(of: str, size: float) -> float:
+    return float(tried(f"{of}, one factor a site restores the spread", size).mean())
+
+
+def fisher_cut_once(size: float) -> float:
+    found = selectivity(size, "fisher")
+    return float(found.loc[found["budget"] == "global", "value"].iloc[0])
+
+
+CLAIMS: list[tuple[str, Numbers]] = [
+    *(
+        (
+            f"| {trial} | {{:.0f}} | {{:.2f}} | {{:.2f}} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{:.0f}} |",
+            partial(in_trial, trial, table),
+        )
+        for table, trials in (("mask_trials", TRIALS), ("mask_sketches", SKETCHES))
+        for trial in trials
+    ),
+    (
+        "masks have {:.2f} there on the images that they are learned on and {:.2f} on unseen ones",
+        lambda: [tried(TRIALS[0], 0.4, column, "mask_trials").mean() for column in ("found", "value")],
+    ),
+    (
+        "give {:.2f} (the scoreboard's {:.2f}, Fisher from the same images {:.2f})",
+        lambda: (
+            in_trial(TRIALS[0], "mask_trials")[1],
+            float(selectivity(0.66, "learned")["value"].iloc[0]),
+            in_trial(FISHER_TRIAL, "mask_trials")[1],
+        ),
+    ),
+    (
+        "and {:.2f} where half of a score is the channel's mean over the blocks of its stage (a share chosen on these "
+        "classes); 0.8 takes {:.0f} and {:.0f} % in place of {:.0f} %",
+        lambda: (
+            in_trial(TRIALS[1], "mask_trials")[1],
+            *(in_trial(trial, "mask_trials")[3] for trial in TRIALS[:2]),
+            by_masks("efficientnet_body")[0],
+        ),
+    ),
+    (
+        "They have {:.2f} at 40 %, the six other classes {:.2f}",
+        by_label,
+    ),
+    (
+        "a mask of all classes has {:.2f} at 40 % and hardly more on its own images ({:.2f})",
+        lambda: [tried("one mask for all classes", 0.4, column).mean() for column in ("value", "found")],
+    ),
+    (
+        "or of the embedding gave {:.2f} to {:.2f} at 40 %",
+        lambda: span(of_one_class(0.4)),
+    ),
+    (
+        "helps Fisher ({:.2f} to {:.2f} at 66 %, {:.2f} to {:.2f} at 40 %) and harms masks ({:.2f} and {:.2f})",
+        lambda: (
+            *(number for size in (0.66, 0.4) for number in (fisher_cut_once(size), spread("Fisher, global", size))),
+            *(spread("masks", size) for size in (0.66, 0.4)),
+        ),
+    ),
+]

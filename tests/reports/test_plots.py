@@ -1,0 +1,82 @@
+"""`plot` draws every kind of result."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry import InputError, plot
+from circuitry.circuits import DirectEffects
+from circuitry.interventions import AttributionCheck, FaithfulnessCurve, FoundCircuit
+from tests.circuits.test_graph import small_graph
+from tests.comparison.test_comparison import comparison
+
+SIZES = (0.1, 0.5, 1.0)
+
+
+def curve_over(*own: bool) -> FaithfulnessCurve:
+    """A curve over images of the class, and of others, on which it keeps all of the metric, or nothing."""
+    n, of_class = len(own), np.array(own)
+    metric = np.where(of_class, 2.0, 0.0)
+    kept, none = np.stack([0 * metric, metric, metric]), np.zeros((0, 3, n))
+    return FaithfulnessCurve(
+        SIZES, "signed", (1, 5, 10), metric, 0 * metric, kept, 0 * kept, none, of_class, np.zeros(n, int)
+    )
+
+
+def effects() -> DirectEffects:
+    writers = ("embed", "blocks.0.attn.0", "blocks.0.attn.1", "blocks.0.mlp", "blocks.1.attn.0", "blocks.1.mlp")
+    numbers = np.array([[9.0, 1, 2, 3, 4, 5], [9.0, 3, 4, 5, 6, 7]])
+    return DirectEffects(writers, numbers, np.zeros((2, 3, 4)), np.zeros(2), numbers.sum(1))
+
+
+def drawn(result: Any, trace: int = -1) -> Any:
+    return plot(result).data[trace]
+
+
+def test_circuits_are_drawn_with_their_units() -> None:
+    graph = small_graph()
+    found = FoundCircuit(graph, curve_over(True, True, False))
+    for result in (graph, graph.circuit(), found):
+        figure = plot(result)
+        assert "alarm clock in sketch" in figure.layout.title.text
+        assert sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None) == 5
+
+
+@pytest.mark.parametrize(("own", "measure"), [((True, True), "faithfulness"), ((True, True, False), "selectivity")])
+def test_curves_are_drawn_by_what_is_known(own: tuple[bool, ...], measure: str) -> None:
+    figure = plot(curve_over(*own))
+    assert figure.layout.yaxis.title.text == measure
+    assert figure.layout.xaxis.title.text == "units kept (%)"
+    assert list(figure.data[0].x) == [10, 50, 100]
+    assert list(figure.data[0].y) == [0, 1, 1]
+
+
+def test_direct_effects_are_drawn_by_layer() -> None:
+    heat = drawn(effects())
+    assert list(heat.x) == ["layer 0", "layer 1"]
+    assert list(heat.y) == ["head 0", "head 1", "mlp"]
+    np.testing.assert_array_equal(heat.z, [[2, 5], [3, np.nan], [4, 6]])
+
+
+def test_comparisons_and_checks_are_drawn() -> None:
+    found = comparison()
+    np.testing.assert_array_equal(drawn(found).z, found.matrix())
+    points = pd.DataFrame(
+        {
+            "site": "conv",
+            "unit": [0, 1, 2],
+            "top": True,
+            "random": True,
+            "attributed": [1.0, 2, 3],
+            "exact": [1.0, 2, 4],
+        }
+    )
+    traces = plot(AttributionCheck(points)).data
+    assert any(list(trace.y) == [1, 2, 4] for trace in traces if trace.y is not None)
+
+
+def test_other_things_are_refused() -> None:
+    with pytest.raises(InputError, match=r"FoundCircuit.* 3 "):
+        plot(3)  # type: ignore[arg-type]
