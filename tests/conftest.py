@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import tests.support.checked_calls  # noqa: F401, before the package is imported
 from circuitry import Clip
 from circuitry.runs import short_waits
 from tests.support.tiny_clip import Tiny

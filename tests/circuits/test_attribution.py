@@ -159,14 +159,14 @@ def test_nodes_equal_captum(resnet: Any) -> None:
 
 def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=5)
-    whole = attribute(encoder, images, weights)
+    whole = attribute(encoder, images, weights, rule=midpoint_rule(3))
 
     def one_shot() -> Iterator[Tensor]:
         yield images[:1]
         yield images[1:]
 
     for cut, size in ((images, 2), (images, 1), ([images[:4], images[4:]], None), (one_shot(), 3)):
-        parts = attribute(encoder, cut, weights, batch_size=size)
+        parts = attribute(encoder, cut, weights, rule=midpoint_rule(3), batch_size=size)
         assert parts.n_images == 5
         assert worst(parts.node_scores, whole.node_scores) < 1e-4
         assert worst(parts.edge_scores, whole.edge_scores) < 1e-4
@@ -174,7 +174,7 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
 
 def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=4)
-    whole, small = (attribute(encoder, images, weights, memory_gib=gib) for gib in (1.0, 0.002))
+    whole, small = (attribute(encoder, images, weights, rule=midpoint_rule(3), memory_gib=gib) for gib in (1.0, 0.002))
     assert worst(small.node_scores, whole.node_scores) < 1e-4
     assert worst(small.edge_scores, whole.edge_scores) < 1e-4
 
@@ -191,13 +191,13 @@ def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPa
         return run(x)
 
     encoder.stages = (Stage(encoder.stages[0].site, spy, 1), *encoder.stages[1:])
-    attribute(encoder, images, weights, memory_gib=2.5 * bytes_per_image(encoder) / 2**30)
+    attribute(encoder, images, weights, rule=left_rule(1), memory_gib=2.5 * bytes_per_image(encoder) / 2**30)
     assert max(seen) == 2
 
 
 def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
-    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n)) for n in (2, 60))
+    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n), node_fraction=0.01) for n in (2, 60))
     assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
     for site in encoder.sites[:-1]:
         with torch.no_grad():
@@ -219,10 +219,10 @@ def test_mean_baseline(resnet: Any) -> None:
     torch.testing.assert_close(by_position.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
     expected = cache["layer2.0"].mean((0, 2, 3), keepdim=True).expand(1, -1, 8, 8)
     torch.testing.assert_close(by_unit.values["layer2.0"], expected)
-    graph = attribute(encoder, images, weights, baseline=by_position, rule=midpoint_rule(40))
+    graph = attribute(encoder, images, weights, baseline=by_position, rule=midpoint_rule(40), node_fraction=0.01)
     assert graph.settings["baseline"] == "mean-position"
     assert max(abs(c.gap) for c in graph.completeness.values()) < 0.02
-    assert worst(graph.node_scores, attribute(encoder, images, weights).node_scores) > 0.1
+    assert worst(graph.node_scores, attribute(encoder, images, weights, rule=left_rule(2)).node_scores) > 0.1
     # An image set that is its own mean has nothing to attribute.
     same = mean_baseline(encoder, [images[:1]])
     assert np.abs(attribute(encoder, images[:1], weights, baseline=same).node_scores["layer3.0"]).max() < 1e-6
@@ -273,7 +273,7 @@ def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     state = {name: value.clone() for name, value in resnet.state_dict().items()}
     resnet.train()
-    attribute(encoder, images, weights)
+    attribute(encoder, images, weights, rule=left_rule(1))
     assert resnet.training
     assert all(torch.equal(value, state[name]) for name, value in resnet.state_dict().items())
     assert resnet.layer2[1].downsample is None
@@ -281,9 +281,9 @@ def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
 
 def test_double_precision_is_kept(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
-    single = attribute(encoder, images, weights)
+    single = attribute(encoder, images, weights, rule=left_rule(2))
     resnet.double()
-    double = attribute(encoder, images, weights.double())
+    double = attribute(encoder, images, weights.double(), rule=left_rule(2))
     assert worst(single.node_scores, double.node_scores) < 1e-4
     assert worst(single.edge_scores, double.edge_scores) < 1e-4
 

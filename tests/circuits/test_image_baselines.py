@@ -80,7 +80,7 @@ def test_nodes_equal_captum(resnet: Any) -> None:
 def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     ends = random_activations(encoder, images)
-    graph = attribute(encoder, images, weights, Baseline("random", ends), rule=midpoint_rule(60))
+    graph = attribute(encoder, images, weights, Baseline("random", ends), rule=midpoint_rule(60), node_fraction=0.01)
     metric = class_logit(weights, 1)
     for site in encoder.sites:
         with torch.no_grad():
@@ -117,7 +117,7 @@ def test_parts_take_their_own_part_of_the_baseline(resnet: Any, kind: str) -> No
     baseline: AnyBaseline = others if kind == "images" else Baseline("random", values)
     task, settings = (
         Task(encoder, images, class_logit(weights, 1), baseline=baseline, work=QUIET),
-        AttributionSettings(),
+        AttributionSettings(rule=left_rule(2)),
     )
     found = attribute_parts(task, settings, np.arange(5) % 2)
     chosen = (slice(None), slice(0, None, 2), slice(1, None, 2))
@@ -132,7 +132,7 @@ def test_parts_take_their_own_part_of_the_baseline(resnet: Any, kind: str) -> No
 
 def test_images_that_are_their_own_counterfactual_have_no_effects(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
-    graph = attribute(encoder, images, weights, images)
+    graph = attribute(encoder, images, weights, images, rule=left_rule(2))
     assert all(abs(scores).max() == 0 for scores in graph.node_scores.values())
     assert all(abs(scores).max() == 0 for scores in graph.edge_scores.values())
 

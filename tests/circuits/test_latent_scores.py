@@ -86,7 +86,7 @@ def on_the_path(sae: SparseAutoencoder, clean: tuple[Tensor, ...], t: float) -> 
 @pytest.mark.parametrize("name", ["resnet", "vit", "timm-vit"])
 def test_latents_equal_brute_force(name: str, kind: str) -> None:
     plain, saes, images, weights = setting(name, kind)
-    graph = attribute(in_feature_basis(plain, saes), images, weights, rule=left_rule(3))
+    graph = attribute(in_feature_basis(plain, saes), images, weights, rule=left_rule(3), node_fraction=0.01)
     for site, sae in saes.items():
         clean = clean_by_hand(plain, sae, images, site)
         total = torch.zeros_like(clean[0])

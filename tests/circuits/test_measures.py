@@ -184,7 +184,7 @@ def test_other_measures_and_depths_are_refused() -> None:
 # Laws
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(pairs)
 def test_every_measure_is_symmetric_and_one_for_the_same(drawn: tuple[int, int, int, float, int]) -> None:
     seed_a, seed_b, units, fraction, k = drawn
@@ -302,7 +302,7 @@ def test_arrays_without_a_site_have_neither_its_nodes_nor_its_edges() -> None:
     assert (left.nodes.tolist(), left.tails.tolist(), left.n_units) == ([1, 3], [], 7)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.lists(seeds, min_size=3, max_size=5, unique=True), st.booleans())
 def test_matrices_hold_the_values_of_pairs(drawn: list[int], dead: bool) -> None:
     graphs = [random_graph(seed, units=6) for seed in drawn]

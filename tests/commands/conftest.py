@@ -12,7 +12,7 @@ from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, train_clip
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module
 
-GIVEN_RULE = midpoint_rule(10)
+GIVEN_RULE = midpoint_rule(2)
 """An extraction that is given no rule chooses one, which takes many runs."""
 
 

@@ -1,7 +1,6 @@
 """Circuits are compared by one process and by several, and a browser draws the report."""
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import torch
 
 from circuitry import Comparison, DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
+from circuitry.commands import run_command
 from circuitry.interventions.check_images import CheckImages, CheckSettings
 from circuitry.runs import InputError
 from circuitry.runs.manifest import write_sealed
@@ -53,10 +53,9 @@ def arguments(quickstart: Path) -> list[str]:
     ]
 
 
-def on_one_thread(command: list[str], cache: Path) -> str:
+def printed_by(command: list[str]) -> str:
     """Run a command with the project's python and return what it printed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,19 +67,26 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
-def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments: list[str], tmp_path: Path) -> None:
+def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The same command makes the same files, byte for byte: circuits, tables, provenance, report and figures."""
-    command = ["-m", "circuitry", "compare"]
-    ways = {
-        "one": command,
-        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
-        "array": [*command, "--cluster", "local", "--jobs", "2", "--job-options", "timeout_min=5"],
+    command = ["compare", *arguments]
+    where = {
+        name: ["--out", str(tmp_path / name), "--results", str(tmp_path / name / "results")]
+        for name in ("one", "torchrun", "array")
     }
-    for name, command in ways.items():
-        where = ("--out", str(tmp_path / name), "--results", str(tmp_path / name / "results"))
-        printed = on_one_thread([*command, *arguments, *where], tmp_path / "cache")
+    monkeypatch.setattr(sys, "argv", ["circuitry", *command, *where["one"]])
+    run_command()
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "circuitry"]
+    in_jobs = ["--cluster", "local", "--jobs", "2", "--job-options", "timeout_min=5"]
+    for printed in (
+        capsys.readouterr().out,
+        printed_by([*launcher, *command, *where["torchrun"]]),
+        printed_by(["-m", "circuitry", *command, *in_jobs, *where["array"]]),
+    ):
         assert printed.count("report: ") == 1
-    one, torchrun, array = (contents(tmp_path / name) for name in ways)
+    one, torchrun, array = (contents(tmp_path / name) for name in where)
     # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
     assert sum(name.startswith("circuits/") for name in one) == 2 + 4 * (1 + 4)
     assert {"report.html", "results/edge_jaccard.csv", "results/provenance.json"} <= set(one)

@@ -1,0 +1,74 @@
+"""Check the calls within the package against their annotations, at a fraction of what jaxtyping's own wrapper costs.
+
+The option ``--jaxtyping-packages`` of pytest decorates every function of the package as it is imported. What jaxtyping
+decorates with binds the arguments of each call by name, checks them twice for the sake of its message, and compiles
+its check of a function within a function whenever the outer one runs: half of the time of all tests. Importing this
+module puts its own in that place: beartype checks, and jaxtyping compares sizes where annotations have shapes.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from types import CodeType
+from typing import Any
+
+import jaxtyping
+from beartype import beartype
+
+_jaxtyped: Any = jaxtyping.jaxtyped
+_called: set[CodeType] = set()
+"""Functions within functions that were checked: each is once, however often the outer one makes it."""
+
+
+def _decorated(made: Any = None, *, typechecker: Any = None) -> Any:
+    if made is None:  # the call of the import hook, which decorates by what it returns
+        return _decorated
+    if made == "context":
+        return _jaxtyped(made)
+    if not isinstance(made, type):
+        return _once_checked(made) if "<locals>" in made.__qualname__ else _checked(made)
+    if is_dataclass(made) and made.__init__.__globals__ is not globals():  # and no door, which refuses in a sentence
+        made.__init__ = _checked(made.__init__)  # type: ignore[method-assign]
+    return made
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    annotations = function.__annotations__
+    function.__annotations__ = {name: _resolved(hint, function) for name, hint in annotations.items()}
+    checked = beartype(function)
+    function.__annotations__ = annotations
+    has_shapes = "jaxtyping." in str(function.__annotations__)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        if not has_shapes:
+            return checked(*args, **kwargs)
+        with _jaxtyped("context"):
+            return checked(*args, **kwargs)
+
+    return call
+
+
+def _resolved(hint: Any, function: Any) -> Any:
+    if not isinstance(hint, str):
+        return hint
+    try:
+        return eval(hint, function.__globals__)
+    except (NameError, TypeError):  # a class that is being made; what is imported, or takes arguments, for mypy alone
+        return Any
+
+
+def _once_checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable or function.__code__ in _called:
+            return function(*args, **kwargs)
+        _called.add(function.__code__)
+        return _checked(function)(*args, **kwargs)
+
+    return call
+
+
+jaxtyping.jaxtyped = _decorated  # type: ignore[assignment]
