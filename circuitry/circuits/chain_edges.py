@@ -122,12 +122,13 @@ class _Share(NamedTuple):
     up: Tensor
     """Places of the part's units among those of all parts."""
     down: Tensor
+    alone: bool
+    """Whether there is no other part, so that its units are all, in their order."""
 
     def of(self, x: Tensor, lead: int, places: Tensor) -> Tensor:
         """Return [lead..., images, units, ...] for these images and some units."""
         x = x[(slice(None),) * lead + (self.images,)]
-        everything = torch.equal(places, torch.arange(x.shape[lead + 1], device=places.device))
-        return x if everything else x.index_select(lead + 1, places)
+        return x if self.alone else x.index_select(lead + 1, places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +158,7 @@ class _Joint:
         at_once = max(1, budget // (4 * a.element_size() * max(a.numel(), after.numel())))
         step, target = end - a, after.index_select(down_dim, self.units[1])
         kept_step = step.index_select(up_dim, self.units[0])
-        shares = [_Share(images, *self.places[part]) for part, images in members.items()]
+        shares = [_Share(images, *self.places[part], len(self.places) == 1) for part, images in members.items()]
         by_inputs = max(len(one.up) for one in shares) < max(len(one.down) for one in shares)
         route = _jacobian_times_steps if by_inputs else _residuals_times_jacobian
         sums = [a.new_zeros(len(one.down), len(one.up), dtype=_at_least_single(a.dtype)) for one in shares]

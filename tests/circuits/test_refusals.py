@@ -154,20 +154,20 @@ def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor],
     assert len(graph.circuit(np.int64(2)).graph) == len(circuit.graph)
 
 
-def test_a_rule_is_no_name_or_number(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
+def test_settings_take_rules_and_calls_their_names(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
     encoder, images, weights = vit
     metric = class_logit(weights, 1)
     for wrong in (cast(Any, "left-10"), cast(Any, 10)):
+        for name in ("rule", "edge_rule"):
+            with pytest.raises(InputError, match=rf"QuadratureRule as {name}, but .* left_rule\(10\) and its"):
+                AttributionSettings(**{name: wrong})
+    for given, words in ((cast(Any, 10), "rule.*10"), ("left", "'left'.*left-10")):
         for call in (
-            lambda rule: AttributionSettings(rule=rule),
-            lambda rule: AttributionSettings(edge_rule=rule),
+            lambda rule: circuitry.attribute(encoder, images, metric, rule=rule),
             lambda rule: score_edges(Task(encoder, images, metric), rule=rule),
         ):
-            with pytest.raises(InputError, match=r"QuadratureRule as (edge_)?rule, but .* left_rule\(10\) and its"):
-                call(wrong)
-    for given, words in ((cast(Any, 10), "rule.*10"), ("left", "'left'.*left-10")):
-        with pytest.raises(InputError, match=words):
-            circuitry.attribute(encoder, images, metric, rule=given)
+            with pytest.raises(InputError, match=words):
+                call(given)
 
 
 def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:

@@ -41,7 +41,7 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     assert kinds[["held_out", "alone", "centred", "predicted_held_out", "harmonic_mean"]].notna().all(axis=None)
     assert kinds["own_style"].isna().equals(kinds["trained"] == "supervised")
     assert "no class was screened" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    chosen = {"templates": "style words", "measure": "macro F1", "epochs_shown": (1,)}
+    chosen = {"classifier": "style words", "measure": "macro F1", "epochs_shown": (1,)}
     module.main(module.Config(**own, data=quickstart / "run" / "toy", **chosen))
     assert "macro F1, style words" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for name in ("accuracy_by_setting", "effective_robustness"):

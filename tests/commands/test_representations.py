@@ -42,9 +42,12 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
     table = quickstart / "more.tsv"
     table.write_text("filepath\n" + "".join(f"{path}\n" for path in (quickstart / "run" / "toy").glob("real/*/*.png")))
     with pytest.raises(InputError, match=r"another configuration \(tables: .* is new\)"):
-        module.main(replace(config, table=(table,)))
+        module.main(replace(config, more_tables=(table,)))
     study = with_study_defaults(module.Config)(
-        **model_of_the_quickstart, out=out / "study", table=(table,), training=SaeTraining.study(steps=3, piece=20)
+        **model_of_the_quickstart,
+        out=out / "study",
+        more_tables=(table,),
+        training=SaeTraining.study(steps=3, piece=20),
     )
     module.main(study)
     trained = load_sae(out / "study" / "sae.safetensors").about["training"]

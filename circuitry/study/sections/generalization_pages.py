@@ -72,7 +72,7 @@ def add_settings(report: Report, table: pd.DataFrame, what: str) -> None:
     )
     if not parts.all():
         by = [name for name in ("test_domain", *MODEL, "setting") if name in tested]
-        classes = tested[~parts].pivot_table(index=by, columns="part", values="mean", sort=False)
+        classes = tested[~parts].set_index([*by, "part"])["mean"].unstack(sort=False)
         report.table(classes.reset_index(), "The held-out classes one by one, mean over seeds.")
 
 

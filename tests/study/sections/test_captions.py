@@ -26,14 +26,16 @@ from circuitry.comparison.significance import LEVEL
 from circuitry.interventions import AttributionCheck
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections import circuits, compared, stability
+from circuitry.reports.sections import circuits, compared, one_circuit, stability
 from circuitry.representations.features import WEAK_COSINE, WEAK_LEAD
+from circuitry.study import accuracy_kinds, screened_classes, settings_table
 from circuitry.study.over_models import relate_over_models
 from circuitry.study.sections import (
     accuracies,
     apart,
     causal_curves,
     feature_pages,
+    generalization_pages,
     relations,
     representation_pages,
     score_checks,
@@ -52,6 +54,7 @@ from tests.study.sections import test_representations as represented
 from tests.study.sections.test_accuracy import accuracy
 from tests.study.sections.test_scoreboard import scoreboard
 from tests.study.sections.test_separation import model
+from tests.study.test_generalization import evaluated, rotated
 from tests.study.test_over_models import points
 
 NUMBER = re.compile(r"(?<![\w.-])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?%?")
@@ -163,6 +166,12 @@ def circuit_stability(report: ReadBack) -> None:
     stability.add_circuit_stability(report, pd.DataFrame(rows, columns=list(STABILITY)))
 
 
+def screened(report: ReadBack) -> None:
+    found = screened_classes(rotated())
+    tables = {"screened": found, "told_apart_screened": accuracy_kinds(rotated(), screened=found)}
+    generalization_pages.add_screened(report, tables, screen=False)
+
+
 def cka(report: ReadBack) -> None:
     representation_pages.add_cka(report, represented.similarity(), represented.parts(), domain_marks(DOMAINS))
 
@@ -233,12 +242,16 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_summary": lambda r: compared.add_summary(r, [SHARED]),
     "add_tests": lambda r: compared.add_tests(r, SHARED),
     "add_similarity": lambda r: circuits.add_similarity(r, comparisons(), MARKS),
+    "add_circuit": lambda r: one_circuit.add_circuit(r, small_graph().circuit(1), "A circuit."),
     "add_circuit_pair": circuit_pair,
     "add_circuit_guide": lambda r: circuits.add_circuit_guide(r, SETTINGS),
     "add_order_stability": order_stability,
     "add_circuit_stability": circuit_stability,
     "add_accuracy": lambda r: accuracies.add_accuracy(r, accuracy(), MARKS, test_domain="sketch"),
     "add_told_apart": lambda r: accuracies.add_told_apart(r, accuracy(), "Accuracies."),
+    "add_kinds": lambda r: generalization_pages.add_kinds(r, accuracy_kinds(rotated()), domain_marks(["ink"])),
+    "add_screened": screened,
+    "add_settings": lambda r: generalization_pages.add_settings(r, settings_table(evaluated()), "top 1"),
     "add_domain_apart": lambda r: apart.add_domain_apart(r, comparisons(), "sketch", MARKS),
     "add_two_lines": depth_of_two,
     "add_causal_guide": lambda r: causal_curves.add_causal_guide(r, SETTINGS, "unseen images"),

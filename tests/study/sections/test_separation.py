@@ -84,7 +84,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
                 data=out / "data",
                 held_out=("cat",),
                 test_domain="ink",
-                method="pca",
+                map="pca",
                 map_texts=True,
             )
         )
