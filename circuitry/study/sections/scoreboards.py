@@ -20,33 +20,37 @@ _SHOWN = ("size for 0.5, kept", QUALITY, "size for 0.8, random", "CPR", "CMD", "
 def scoreboard_findings(summary: pd.DataFrame) -> list[Finding]:
     """Say whether the smallest circuits that tell their class from others are small, and whether one method finds them.
 
-    Takes the table ``summary`` of a scoreboard.
+    Each method takes part with its best budget. Takes the table ``summary`` of a scoreboard.
     """
-    table = with_settings(summary)
-    kept = table[table["what"] == QUALITY].dropna(subset="value").sort_values("value", kind="stable")
+    kept = summary[summary["what"] == QUALITY].dropna(subset="value").sort_values("value", kind="stable")
     question = "Are there small circuits that tell their class from others?"
     if kept.empty:
         return [Finding(f"{question} {UNKNOWN}: no selectivity is known.", "", "Images of other classes.")]
-    best = kept.iloc[0]
-    there = (table["setting"] == best["setting"]) & (table["method"] == best["method"])
-    random = table[there & (table["what"] == QUALITY.replace("kept", "random"))]
+    best, setting = kept.iloc[0], ["baseline", "metric"]
+    random = summary[summary["what"] == QUALITY.replace("kept", "random")]
+    random = random[(random[[*setting, "method", "budget"]] == best[[*setting, "method", "budget"]]).all(axis=1)]
     beside = f", as many random units at every site with {_share(random.iloc[0])}" if len(random) else ""
     told = NO if best["value"] >= 1 else YES if (random["low"] > best["high"]).any() else UNKNOWN
-    others = kept[(kept["setting"] == best["setting"]) & (kept["method"] != best["method"])]
+    alike = kept[(kept[setting] == best[setting]).all(axis=1)].drop_duplicates("method")
+    others = alike[alike["method"] != best["method"]]
     first = YES if len(others) and best["high"] < others["low"].min() else UNKNOWN
+    names = [
+        f"{method} ({budget})" if budget != method else method
+        for method, budget in zip(alike["method"], alike["budget"], strict=True)
+    ]
+    needs = ", ".join(f"{name} {_share(row)}" for name, (_, row) in zip(names, alike.iterrows(), strict=True))
+    measured = f"{best['baseline']} baseline, {best['metric']}"
     return [
         Finding(
-            f"{question} {told}: the circuits of {best['method']} ({best['setting']}) reach a selectivity of 0.8 with "
-            f"{_share(best)} of the units{beside}.",
+            f"{question} {told}: the circuits of {names[0]} reach a selectivity of 0.8 with {_share(best)} of the "
+            f"units{beside} ({measured}).",
             f"Means over {best['n_classes']} classes with Student's 95 % intervals, on images that the circuits were "
             "not found on. 100 %: no smaller circuit reaches it.",
             f"Other classes, sizes or baselines; {ANOTHER_MODEL}.",
         ),
         Finding(
-            f"Does one method find the smallest? {first}: {best['method']} needs {_share(best)} of the units"
-            + "".join(f", {row['method']} {_share(row)}" for _, row in others.iterrows())
-            + f" ({best['setting']}).",
-            "A method is first where its interval lies below those of all others.",
+            f"Does one method find the smallest? {first}: share of the units that each needs, {needs} ({measured}).",
+            "A method is first where its interval lies below those of all others; each has its best budget.",
             f"More classes; {ANOTHER_MODEL}.",
         ),
     ]

@@ -44,7 +44,10 @@ def test_the_answer_names_the_smallest_circuits_and_their_random_units() -> None
     assert f"? {YES}: " in small.claim
     assert "learned" in small.claim
     assert small.claim.index("40% [30%, 50%]") < small.claim.index("95% [85%, 105%]")
-    assert f"? {YES}: learned needs 40% [30%, 50%] of the units, gradient 90%" in first.claim
+    assert f"? {YES}: " in first.claim
+    assert "learned 40% [30%, 50%], gradient (same-share) 90%" in first.claim
+    fair = pd.concat([table, table[table["method"] == "gradient"].assign(budget="global", value=0.6)])
+    assert "gradient (global) 60%" in scoreboard_findings(fair)[1].claim  # each method has its best budget
     unknown = table["what"].str.startswith("size")
     (nothing,) = scoreboard_findings(table.assign(value=table["value"].mask(unknown)))
     assert UNKNOWN in nothing.claim
