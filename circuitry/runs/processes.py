@@ -75,7 +75,7 @@ def spawned_processes(
     forked = bool(preload) and "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forked else "spawn")
     if forked:
-        context.set_forkserver_preload(list(preload))
+        context.set_forkserver_preload(["circuitry.runs.without_collection", *preload])
         multiprocessing.forkserver.ensure_running()
     begin = partial(_begin, prepare, sys.stdout is sys.stderr)
     with _Pool(workers, mp_context=context, initializer=begin) as pool:
@@ -132,6 +132,7 @@ def _begin(prepare: Callable[[], object] | None, to_stderr: bool) -> None:
     """Prepare this process of a pool; it does not outlive its parent, which alone takes the user's Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # what is loaded stays: looking for garbage in it takes long, and copies what a fork shares
+    gc.enable()
     if to_stderr:  # as its parent, whose standard output is for a result alone
         sys.stdout = sys.stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()

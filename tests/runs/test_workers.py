@@ -1,5 +1,6 @@
 """Processes of this machine, ranks from torchrun's variables, and arrays of jobs that fail in words."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -56,6 +57,7 @@ def test_a_server_loads_modules_for_all_processes_and_a_result_alone_is_on_the_s
         server = pool.submit(os.getppid).result()
         assert pool.submit(eval, f"{name!r} in __import__('sys').modules").result()
         assert pool.submit(eval, "__import__('sys').stdout is __import__('sys').stderr").result()
+        assert pool.submit(gc.isenabled).result()
     assert server != os.getpid()
 
 
