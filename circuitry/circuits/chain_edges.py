@@ -148,12 +148,17 @@ class _Joint:
     ) -> dict[int, Tensor]:
         """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k.
 
+        A part without units at one of the sites has no edge, so no score.
+
         Args:
             a, end, after: Activations upstream and their ends, and the activations downstream.
             rule: Points and weights.
             members: Places of each part's images.
             budget: Bytes of a chunk of products.
         """
+        members = {part: images for part, images in members.items() if all(map(len, self.places[part]))}
+        if not members:
+            return {}
         up_dim, down_dim = self.dims[0] % a.dim(), self.dims[1] % after.dim()
         at_once = max(1, budget // (4 * a.element_size() * max(a.numel(), after.numel())))
         step, target = end - a, after.index_select(down_dim, self.units[1])

@@ -260,6 +260,21 @@ def test_parts_know_the_edges_of_the_whole() -> None:
             np.testing.assert_allclose(found.edges[pair][part], expected, rtol=1e-6, atol=1e-12)
 
 
+def test_a_part_without_units_at_a_site_has_no_edge_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a global budget may leave it, also where a batch has images of that part alone."""
+    encoder, images, weights = setting(make_tower("resnet").double(), n=4)
+    task = Task(encoder, images.double(), class_logit(weights.double(), 1), sites=("act1", "act2"), work=QUIET)
+    none, some = np.arange(0), np.arange(3)
+    kept = {0: {"act1": some, "act2": none}, 1: {"act1": none, "act2": some}, 2: {"act1": some, "act2": some}}
+    batches = task.batches
+    monkeypatch.setattr(Task, "batches", lambda _: batches(1))
+    with task.running(gradients=True):
+        found = chain_edges.part_edge_effects(task, kept, left_rule(3), np.array([0, 1, 2, 2]))
+    assert [scores["act1", "act2"].shape for scores in found.values()] == [(0, 3), (3, 0), (3, 3)]
+    expected = brute_force_edges(encoder, images[2:].double(), ("act1", "act2"), kept[2], 3)
+    np.testing.assert_allclose(found[2]["act1", "act2"], expected, rtol=1e-6, atol=1e-12)
+
+
 def test_a_single_image_is_a_part_that_equals_the_whole(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     found = in_parts(encoder, images[:1], weights, [3], rule=left_rule(2))
