@@ -90,18 +90,19 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
         if is_dataclass(value) and tyro.conf.OmitArgPrefixes[int].__metadata__[0] in marks:  # type: ignore[attr-defined]
             yield from _options(value)
             continue
-        plain = value if is_dataclass(value) else _plain(getattr(value, "name", value))
+        plain = value if is_dataclass(value) else _plain(value)
         if plain is not None:
             yield option_name(field.name, hints[field.name]), plain
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in TOML's types, None for another."""
+    """Return a value in TOML's types, a rule as its name, None for another."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
         each = [_plain(one) for one in value]
         return None if None in each or any(isinstance(one, list) for one in each) else each
+    value = getattr(value, "name", value)
     return value if isinstance(value, str | bool | int | float) else None
 
 

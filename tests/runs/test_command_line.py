@@ -325,6 +325,8 @@ class Rich:
     """Words."""
     share: float | None = None
     """A number or none."""
+    table: Path | None = None
+    """A path or none."""
     fast: bool = True
     """A switch."""
     word: Annotated[str, tyro.conf.arg(name="class")] = "cat"
@@ -340,6 +342,7 @@ def test_settings_of_a_run_are_read_again_and_what_is_given_besides_holds(
 ) -> None:
     seen: list[Rich] = []
     given = [*("--seed", "4", "--names", "a b", 'say "c"', "--no-fast", "--class", "dog", "--training.steps", "9")]
+    given += ["--table", "folder/of/tables.csv"]
     for arguments in (
         ["--out", f"{tmp_path}", *given, "--workers", "5"],
         ["--config", f"{tmp_path / 'settings.toml'}", "--out", f"{tmp_path / 'other'}"],
