@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from circuitry.commands.help_pages import HelpPage, Option
@@ -24,15 +24,15 @@ def refuse_wrong(page: HelpPage, words: Sequence[str]) -> None:
         InputError: for an option that is unknown, that lacks values or has wrong ones, that is required and not given,
             or that contradicts another; for words that no option takes.
     """
-    given = _sorted_by_option(page, words)
-    if config := given.get("--config"):
-        given = _sorted_by_option(page, words_of(Path(config[0]))) | given
+    typed = given = _sorted_by_option(page, words)
+    if config := typed.get("--config"):
+        given = _sorted_by_option(page, words_of(Path(config[0]))) | typed
     for option in page.options:
         if option.name in given:
             _refuse_values(page, option, given[option.name])
         elif option.required:
             raise InputError(f"Expected {option.name} {option.takes}, but it was not given: see {page.see}.")
-    _refuse_together(page, given)
+    _refuse_together(page, given, typed)
 
 
 def near_words(word: str, known: Sequence[str]) -> str:
@@ -102,10 +102,20 @@ def _misfit(option: Option, value: str) -> str | None:
     return None
 
 
-def _refuse_together(page: HelpPage, given: Mapping[str, object]) -> None:
-    """Refuse options that do not go together."""
+def _refuse_together(page: HelpPage, given: Mapping[str, Sequence[str]], typed: Container[str]) -> None:
+    """Refuse options that do not go together.
+
+    A file of settings has all switches and empty lists, also where they play no part: they don't contradict an option,
+    nor does one with the value None, which undoes what a file says.
+    """
+    switches = [option.name for option in page.options if option.words == 0]
+    held = [
+        name
+        for name, values in given.items()
+        if (values and list(values) != ["None"]) or (name in switches and name in typed)
+    ]
     for group in page.not_both:
-        if len(both := [name for name in group if name in given]) > 1:
+        if len(both := [name for name in group if name in held]) > 1:
             raise InputError(
                 f"Expected one of {' and '.join(group)}, but {' and '.join(both)} were given: see {page.see}."
             )
@@ -113,5 +123,5 @@ def _refuse_together(page: HelpPage, given: Mapping[str, object]) -> None:
         if not given.keys() & set(group):
             raise InputError(f"Expected {' or '.join(group)}, but neither was given: see {page.see}.")
     for name, *needed in page.needs:
-        if name in given and (missing := [other for other in needed if other not in given]):
+        if name in held and (missing := [other for other in needed if other not in held]):
             raise InputError(f"The option {name} needs {' and '.join(missing)}, which was not given: see {page.see}.")

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from circuitry.commands import run_command
+from circuitry.commands.help_pages import help_page
+from circuitry.commands.wrong_lines import refuse_wrong
 
 MODEL = "--model rn-tiny --checkpoint {tiny} --data {data}"
 OWN = "--model rn-tiny --data {data}"
@@ -188,6 +190,8 @@ def test_the_page_refuses_without_torch(places: dict[str, Path]) -> None:
     code = """
 import json, sys
 from circuitry.commands import run_command
+from circuitry.commands.help_pages import help_page
+from circuitry.commands.wrong_lines import refuse_wrong
 for line in json.loads(sys.argv[1]):
     sys.argv = ["circuitry", *line]
     try:
@@ -199,6 +203,24 @@ print({"torch", "open_clip", "pandas", "scipy", "plotly"} & sys.modules.keys())
     done = subprocess.run([sys.executable, "-c", code, json.dumps(lines)], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
     assert len(done.stderr.splitlines()) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ("size = 0.3\npretrained = 'openai'", "find --selectivity 0.8 --size None --pretrained None --checkpoint x"),
+        ("body = true\nsae = []", "scoreboard --sites layer4"),
+        ("sites = ['layer4']\nbody = true", "scoreboard --body"),
+        ("models = []\ntable = 'x.csv'", "separation"),
+        ("miniature = false\nbase = []\ndata = 'x'", "study --data y --out x"),
+        ("miniature = true", "study --out x"),
+    ],
+)
+def test_settings_of_a_run_and_what_undoes_them_are_right(settings: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(settings)
+    name, *words = line.split()
+    own = {"find": ["--model", "x", "--data", "x", "--class", "fish"]}.get(name, [])
+    refuse_wrong(help_page(name), [*own, *words, "--config", str(tmp_path / "settings.toml")])
 
 
 def test_there_are_a_hundred_of_them() -> None:
