@@ -210,8 +210,7 @@ print({"torch", "open_clip", "pandas", "scipy", "plotly"} & sys.modules.keys())
     [
         ("size = 0.3\npretrained = 'openai'", "find --selectivity 0.8 --size None --pretrained None --checkpoint x"),
         ("body = true\nsae = []", "scoreboard --sites layer4"),
-        ("sites = ['layer4']\nbody = true", "scoreboard --body"),
-        ("models = []\ntable = 'x.csv'", "separation"),
+        ("models = []", "separation"),
         ("miniature = false\nbase = []\ndata = 'x'", "study --data y --out x"),
         ("miniature = true", "study --out x"),
     ],
