@@ -126,7 +126,10 @@ def search(config: Config, subject: Subject) -> Search:
         with_edges(subject.found_on, found.graph).save(edges)
         return [edges]
 
-    looked_at = {"images": image_listing(subject.records)}
+    looked_at = {
+        "images": image_listing(subject.records),
+        "baseline_images": image_listing(subject.baseline_records),
+    }
     JobFolder(out, FORMAT, made_with(config, subject), STEPS, looked_at).run(do)
     tested = read_named_table(tests, na_values=[""])
     return Search(FoundCircuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested)

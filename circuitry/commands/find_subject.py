@@ -111,11 +111,19 @@ class Subject:
 
     def baseline(self, count: int) -> AnyBaseline:
         """Return what replaces ablated activations of so many images."""
+        return "zero" if self._named is None else self._named.of(self.class_name, self.domain, count)
+
+    @cached_property
+    def _named(self) -> NamedBaseline | None:
         name = self.config.baseline or "mean-position"
         if name == "zero" or self.images is None:
-            return "zero"
-        named = NamedBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
-        return named.of(self.class_name, self.domain, count)
+            return None
+        return NamedBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
+
+    @property
+    def baseline_records(self) -> tuple[ImageRecord, ...]:
+        """The images that the baseline is made of."""
+        return () if self._named is None else self._named.records(self.class_name, self.domain)
 
     @property
     def records(self) -> list[ImageRecord]:

@@ -71,6 +71,8 @@ def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch:
         assert one == other
     with pytest.raises(InputError, match=r"size.*0\.4.*0\.5"):
         module.main(replace(config, size=0.5))
+    with pytest.raises(InputError, match=r"clipart/.*\.png"):  # images that shape its baseline alone
+        module.main(replace(config, domains=("real",)))
     assert replace(config, out=None).folder == Path("runs/find/fish-real")
     assert replace(config, out=None, domain=None).folder == Path("runs/find/fish")
 
