@@ -75,7 +75,7 @@ def spawned_processes(
     forked = bool(preload) and "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forked else "spawn")
     if forked:
-        context.set_forkserver_preload(["circuitry.runs.without_collection", *preload])
+        context.set_forkserver_preload(["circuitry.runs.library_server", *preload])
         multiprocessing.forkserver.ensure_running()
     begin = partial(_begin, prepare, sys.stdout is sys.stderr)
     with _Pool(workers, mp_context=context, initializer=begin) as pool:
