@@ -137,7 +137,7 @@ def search(config: Config, subject: Subject) -> Search:
 
 def made_with(config: Config, subject: Subject) -> dict[str, object]:
     """Return everything except for the images that shapes a number."""
-    names = ("method", "selectivity", "n_images", "n_others", "metric", "texts", "baseline", "steps", "seed")
+    names = ("units", "method", "selectivity", "n_images", "n_others", "metric", "texts", "baseline", "steps", "seed")
     return {
         "model_digest": subject.clip.digest,
         "class": subject.class_name,

@@ -77,6 +77,14 @@ def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch:
     assert replace(config, out=None, domain=None).folder == Path("runs/find/fish")
 
 
+def test_a_search_for_other_units_is_another(config: Any) -> None:
+    module = command_module("find")
+    channels, components = (replace(config, model="vit-tiny", units=units) for units in ("channels", "components"))
+    made = [module.made_with(one, module.Subject(one)) for one in (channels, components)]
+    assert made[0]["model_digest"] == made[1]["model_digest"]  # that of the weights
+    assert made[0] != made[1]
+
+
 def interrupt(*args: object, **given: object) -> None:
     raise KeyboardInterrupt
 
