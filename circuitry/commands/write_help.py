@@ -79,7 +79,7 @@ def _option(action: Any, owner: type[Any], hint: Any) -> Option:
     takes = str(action.metavar or "").replace("{None}|", "").replace("{None,", "{")
     several = re.fullmatch(r"\{((?:\w+ )+\w+)\}", takes)  # such as {STR STR STR}
     takes = re.sub(r"\{?\[(\S+) \[\S+ \.\.\.\]\]\}?", r"[\1 ...]", takes[1:-1] if takes.startswith("[[") else takes)
-    takes = several[1] if several else takes
+    takes = several[1] if several else takes.replace("} [...]]", "} ...]")
     condition = next(_conditions(hint), None)
     taken = condition.taken if condition is not None else ()
     words = tuple(re.findall(r"[^{},\[\]]+", takes.partition(" [")[0].rstrip("]"))) if action.choices else ()
