@@ -112,6 +112,7 @@ class Extraction(FolderWork):
         """Check what is asked; see `extract`."""
         super().__init__(clip, images, settings or ExtractionSettings())
         self.out, self.classes, self.domains = out, classes, domains
+        self._progress = True
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
@@ -158,6 +159,7 @@ class Extraction(FolderWork):
 
         Stop after the ``most`` jobs, to see how long they take.
         """
+        self._progress = work.progress
         if empty := [f"{name} in {domain}" for (name, domain), records in self.selection.items() if not records]:
             log.warning("no images, so no circuit (%d): %s", len(empty), ", ".join(empty))
         return self.folder.run(
@@ -194,7 +196,8 @@ class Extraction(FolderWork):
         for key in spread([key for key, records in self.selection.items() if records]):
             images = self.read(self.selection[key][:IMAGES])
             if len(images):
-                yield RuleErrors(self.task(key, images, sites=self.settings.sites), self.settings)
+                task = self.task(key, images, sites=self.settings.sites)
+                yield RuleErrors(replace(task, work=replace(task.work, progress=self._progress)), self.settings)
 
     def _load(self, work: Work, job: Job) -> Loaded | None:
         records = self.selection[job[0], job[1]]

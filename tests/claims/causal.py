@@ -80,6 +80,7 @@ SIZES = [
     ("EfficientNet-Lite0", LITE0, "margin"),
     ("EfficientNet-Lite1", LITE1, "margin"),
     ("small CLIP, drawn set", "toy_body", "margin"),
+    ("small CLIP, emoji (noto)", "emoji_body", "margin"),
     ("small ViT, drawn set, heads and neurons", "toy_vit_body", "logit"),
 ]
 
