@@ -177,9 +177,11 @@ def write_report(
 ) -> Written:
     """Write the report, the tables and the circuit."""
     what = found.graph.title
+    kept, units = (sum(map(len, values.values())) for values in (found.units, found.graph.node_scores))
     report = Report(
         f"Which units of {config.model} recognise {what}?",
-        f"{found!r}\n\nIt was found on {len(subject.own[0])} images and tested on {len(subject.own[1])} others. "
+        f"The circuit keeps {kept} of {units} units (method: {found.method}). {found.note}\n\n"
+        f"It was found on {len(subject.own[0])} images and tested on {len(subject.own[1])} others. "
         f"{whole_sites(subject.clip, found)}",
     )
     report.summary(findings)

@@ -65,15 +65,14 @@ class ExplorerSettings:
 
 @checked
 class Exported(NamedTuple):
-    """What `export_explorer` wrote; as text, the lines that a script prints."""
+    """What `export_explorer` wrote; as text, the line that a command prints."""
 
     page: Path
     n_bytes: dict[str, int]
     """Size by kind of file: the page, index, class, site, cards, images, thumbnails."""
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{kind} {size / 2**20:.1f}" for kind, size in self.n_bytes.items())
-        return f"explorer: {self.page}\nMiB: {sum(self.n_bytes.values()) / 2**20:.1f} ({sizes})"
+        return f"explorer: {self.page} ({sum(self.n_bytes.values()) / 2**20:.1f} MiB)"
 
 
 @dataclass

@@ -128,9 +128,10 @@ def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
         indices = zip(table["class"], table["imagenet_index"], strict=True)
         return {name: tuple(map(int, listed.split(","))) for name, listed in indices}
     except (OSError, KeyError, ValueError, AttributeError) as error:
+        how = "it does not exist" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"Expected the outputs of a classifier in {path}, columns class and imagenet_index (404, or 294,295), but "
-            f"it cannot be read so ({type(error).__name__}: {error})."
+            f"Expected the outputs of a classifier by class in {path}, a table with tabs and the columns class and "
+            f"imagenet_index (404, or 294,295), but {how}."
         ) from error
 
 

@@ -12,7 +12,7 @@ QUIET = "CIRCUITRY_QUIET"
 """Variable of the environment that hides all progress, in the processes that a command starts, too."""
 SECONDS = 15
 """Between two lines."""
-_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left{postfix}"
+_LINE = "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
 
 
 class Bar(tqdm):  # type: ignore[type-arg]

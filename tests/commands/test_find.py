@@ -108,6 +108,7 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
         (0.9, 0.6, True, True, ("needed? Partly", "60%")),
         (0.9, 0.6, False, False, ("enough? No", "needed? No")),
         (0.05, 0.9, True, False, ("enough? No",)),
+        (0.9, -0.2, True, False, ("enough? Yes", "needed? No more than", "-20%")),
     ],
 )
 def test_verdicts_follow_the_tests(kept: float, rest: float, enough: bool, needed: bool, says: tuple[str, ...]) -> None:

@@ -303,7 +303,7 @@ def test_an_export_replaces_an_earlier_one_and_leaves_nothing_of_it(graphs: Grap
     left = {path for path in tmp_path.rglob("*.*") if path.is_file()}
     assert {path.parent.name for path in first - left} == {"cards", "images", "thumbnails", "data"}
     assert sum(written.n_bytes.values()) == sum(p.stat().st_size for p in left if p.name != "manifest.json")
-    assert str(written).startswith(f"explorer: {tmp_path / 'index.html'}\nMiB: ")
+    assert str(written).startswith(f"explorer: {tmp_path / 'index.html'} (")
 
 
 def other_cards(graphs: GraphFolder) -> MadeCards:

@@ -82,6 +82,8 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier
     (table := tmp_path / "classes.tsv").write_text("class\timagenet_index\ncat\t1;2\n")
     with pytest.raises(InputError, match="imagenet_index"):
         read_outputs(table)
+    with pytest.raises(InputError, match=r"none.*does not exist"):
+        read_outputs(tmp_path / "none" / "classes.tsv")
 
 
 @pytest.fixture(scope="module")

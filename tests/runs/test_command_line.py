@@ -378,11 +378,11 @@ def test_settings_of_a_run_are_read_again_and_what_is_given_besides_holds(
 def test_progress_in_a_file_is_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SECONDS", 0)
     file = io.StringIO()
-    with progress.Bar(total=2, desc="circuits", unit="runs", file=file, miniters=1) as bar:
+    with progress.Bar(total=2, desc="circuits", unit="run", file=file, miniters=1) as bar:
         bar.update()
         bar.update()
     lines = file.getvalue().splitlines()
-    (halfway,) = (line for line in lines if "circuits: 1 of 2 runs" in line)
+    (halfway,) = (line for line in lines if "circuits: run 1 of 2" in line)
     assert "left" in halfway
     assert "\r" not in file.getvalue()
     monkeypatch.setenv(progress.QUIET, "1")

@@ -108,9 +108,10 @@ def _enough(kept: _Row, beaten: _Row, n: int) -> str:
 def _needed(rest: _Row, worse: _Row, n: int) -> str:
     if n < 2:
         return UNKNOWN
+    lost = rest["value"] <= HARDLY_ANY
     if not worse["holds"]:
-        return NO
-    return YES if rest["value"] <= HARDLY_ANY else PARTLY
+        return "No more than as many random units" if lost else NO
+    return YES if lost else PARTLY
 
 
 def _percent(row: _Row) -> str:
