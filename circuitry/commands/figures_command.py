@@ -39,8 +39,8 @@ SMALL_SITES = {"act1": 1, "act2": 1}
 MODELS = {
     "efficientnet_lite0_body": "EfficientNet-Lite0, photographs",
     "efficientnet_lite1_stages_2_to_6": "EfficientNet-Lite1, photographs",
+    "efficientnet_lite2_stages_2_to_6": "EfficientNet-Lite2, photographs",
     "toy_body": "small CLIP, drawn set",
-    "emoji_body": "small CLIP, emoji",
 }
 """Networks by folder of the scoreboard."""
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"

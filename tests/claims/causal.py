@@ -42,6 +42,7 @@ def by_masks(model: str, metric: str = "margin") -> list[float]:
 
 
 LITE0, LITE1 = "efficientnet_lite0_body", "efficientnet_lite1_stages_2_to_6"
+LITE2 = "efficientnet_lite2_stages_2_to_6"
 CONTESTANTS = {
     "learned masks": ("learned", "learned"),
     "site path, global": ("site-path", "global"),
@@ -79,6 +80,7 @@ def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "k
 SIZES = [
     ("EfficientNet-Lite0", LITE0, "margin"),
     ("EfficientNet-Lite1", LITE1, "margin"),
+    ("EfficientNet-Lite2", LITE2, "margin"),
     ("small CLIP, drawn set", "toy_body", "margin"),
     ("small CLIP, emoji (noto)", "emoji_body", "margin"),
     ("small ViT, drawn set, heads and neurons", "toy_vit_body", "logit"),
@@ -91,7 +93,7 @@ def sizes_row(model: str, metric: str) -> tuple[float, ...]:
     return (*by_masks(model, metric), *(size for budget in budgets for size in by_budget(model, budget, metric)))
 
 
-def selectivity(size: float, method: str | list[str], model: str = LITE0) -> pd.DataFrame:
+def selectivity(size: float | list[float], method: str | list[str], model: str = LITE0) -> pd.DataFrame:
     named = {"measure": "selectivity", "circuit": "kept", "method": method, **STUDIED}
     return rows(f"scoreboard/{model}/curves", size=size, **named)
 
@@ -174,7 +176,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
         for named, contestant in CONTESTANTS.items()
     ),
     *(
-        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 4) + " |", partial(by_size, LITE1, *contestant))
+        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 4) + " |", partial(by_size, model, *contestant))
+        for model in (LITE1, LITE2)
         for named, contestant in CONTESTANTS.items()
         if "site path" not in named
     ),
@@ -194,13 +197,24 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
+        "masks of 20 to 40 % come to {:.2f} to {:.2f}",
+        lambda: span(selectivity([0.2, 0.3, 0.4], "learned", "emoji_body")["value"]),
+    ),
+    (
         "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %",
         lambda: [sizes_by_class("learned")[place] for place in (0, 1, 7)],
     ),
     (
         "takes {:.0f} % [{:.0f}, {:.0f}] of the units that compute by masks, {:.0f} to {:.0f} % by rankings with "
-        "one cut over all sites; on Lite1 {:.0f} % [{:.0f}, {:.0f}] and at least {:.0f} %",
-        lambda: (*by_masks(LITE0), *by_budget(LITE0, "global"), *by_masks(LITE1), by_budget(LITE1, "global")[0]),
+        "one cut over all sites; on Lite1 and Lite2 {:.0f} % [{:.0f}, {:.0f}] and {:.0f} % [{:.0f}, {:.0f}] by masks, "
+        "at least {:.0f} % by rankings",
+        lambda: (
+            *by_masks(LITE0),
+            *by_budget(LITE0, "global"),
+            *by_masks(LITE1),
+            *by_masks(LITE2),
+            min(by_budget(model, "global")[0] for model in (LITE1, LITE2)),
+        ),
     ),
     (
         "with {:.0f} % [{:.0f}, {:.0f}] of the units by masks and {:.0f} to {:.0f} % by rankings with one cut; on the "

@@ -128,7 +128,7 @@ def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
 def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw `size_curves` in a panel for each ``panel``; all panels have the same methods."""
     panels = list(dict.fromkeys(curves["panel"]))
-    figure, places = style.small_multiples(panels, columns=3, height=360, gap=100, shared_yaxes=True)
+    figure, places = style.small_multiples(panels, columns=2, height=360, gap=100, shared_yaxes=True)
     for panel, place in zip(panels, places, strict=True):
         for trace in size_curves(curves[curves["panel"] == panel], measure, "").data:
             figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and place == places[0]), **place)
