@@ -5,6 +5,8 @@ A line that cannot be right is refused before, by the stored help page.
 
 import gc
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -46,8 +48,12 @@ def run_command() -> None:
                 said = f"circuitry {name}: loading the libraries of models takes some seconds"
                 print(said, file=sys.stderr, flush=True)
             hand_over(name, arguments)
+        sys.stdout.flush()
     except InputError as error:
         end_with(str(error))
+    except BrokenPipeError:  # whoever reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def hand_over(name: str, arguments: Sequence[str]) -> None:

@@ -16,14 +16,12 @@ BEGIN, END = "<!-- settings -->", "<!-- end of settings -->"
 def study_settings() -> dict[str, type[StudySettings]]:
     """Return all settings with values of the study: classes of the package, and of commands."""
     own: tuple[type[StudySettings], ...] = (
-        *(
-            AttributionSettings,
-            ExtractionSettings,
-            RepresentationSettings,
-            ClipTraining,
-            SupervisedTraining,
-            SaeTraining,
-        ),
+        AttributionSettings,
+        ExtractionSettings,
+        RepresentationSettings,
+        ClipTraining,
+        SupervisedTraining,
+        SaeTraining,
     )
     found = {f"`{kind.__name__}`": kind for kind in own}
     for name in sorted(COMMANDS):

@@ -1,5 +1,7 @@
 """The command lists its names, knows near ones, and hands over."""
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,3 +45,13 @@ def test_a_wrong_name_shows_near_ones(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "'compair'" in said
     assert "compare" in said
     assert "represent" not in said
+
+
+def test_a_reader_that_has_had_enough_sees_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "circuitry", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # as `circuitry --help | head` does
+    assert process.communicate()[1] == ""
+    assert process.returncode == 128 + signal.SIGPIPE
