@@ -156,13 +156,17 @@ def beyond_masks(model: str, method: str, metric: str = "margin", level: float =
 
 def beyond(model: str, method: str, metric: str = "margin", level: float = 0.8) -> list[object]:
     """Return the same, and whether it is significant."""
-    found = beyond_masks(model, method, metric, level)
-    return [*found, significance(*found[1:])]
+    return [*beyond_masks(model, method, metric, level), verdict(model, method, metric, level)]
+
+
+def verdict(model: str, method: str, metric: str = "margin", level: float = 0.8) -> str:
+    """Return whether a ranking with one cut needs significantly more than masks."""
+    return significance(*beyond_masks(model, method, metric, level)[1:])
 
 
 def with_significance(model: str, of: str, metric: str = "margin") -> list[str]:
     """Return the rankings whose difference to masks is significant, or not significant."""
-    return [name for name in rankings(model, metric) if beyond(model, name, metric)[-1] == of]
+    return [name for name in rankings(model, metric) if verdict(model, name, metric) == of]
 
 
 def never_by_masks(model: str) -> int:
@@ -222,8 +226,11 @@ EDGE_NAMES = {"path": "path", "atp-star": "AtP\\*", "relp": "RelP", "gradient": 
 
 def edges_beyond(of: str) -> list[tuple[str, list[float]]]:
     """Return scores of edges whose difference to masks is significant, or not, with the difference."""
-    found = {name: beyond("toy_vit_edges", method, "logit") for method, name in EDGE_NAMES.items()}
-    return [(name, numbers[:3]) for name, numbers in found.items() if numbers[-1] == of]
+    return [
+        (name, beyond_masks("toy_vit_edges", method, "logit"))
+        for method, name in EDGE_NAMES.items()
+        if verdict("toy_vit_edges", method, "logit") == of
+    ]
 
 
 def edges_in_words(of: str) -> str:
@@ -404,7 +411,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         lambda: (
             *beyond_masks(LITE0, "fisher"),
             *beyond_masks(LITE0, "site-path"),
-            alike_words(beyond(LITE0, method)[-1] for method in ("fisher", "site-path")),
+            alike_words(verdict(LITE0, method) for method in ("fisher", "site-path")),
             min(rankings(LITE0), key=lambda m: in_classes(LITE0, m, "global", level=0.5).mean()).capitalize(),
             *beyond_masks(LITE0, "fisher", level=0.5),
         ),
@@ -423,7 +430,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "every size. Emoji: {} of the rankings needs significantly more.",
         lambda: (
             {5: "five"}[len(rankings("toy_body"))],
-            alike_words(beyond("toy_body", method)[-1] for method in rankings("toy_body")),
+            alike_words(verdict("toy_body", method) for method in rankings("toy_body")),
             *beyond_masks("toy_body", rankings("toy_body")[0]),
             listed(with_significance("toy_vit_body", "significant", "logit")),
             *beyond_masks("toy_vit_body", "gradient", "logit"),

@@ -394,12 +394,13 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "**We {} that models with more shared circuitry generalize better.** {} tiny models, one seed; rank "
         "correlation with the accuracy among held-out classes alone, as in the picture: node overlap {:.2f} [{:.2f}, "
-        "{:.2f}], CKA {:.2f} (p {:.2f}), {} of {} measures {}. Of four other accuracies each is {} with CKA ({:.2f} "
-        "to {:.2f}), and {} with transfer of circuits, *against* the claim: {:.2f} [{:.2f}, {:.2f}], p {:.3f}.",
+        "{:.2f}] ({:.2f} to {:.2f} without any one model), CKA {:.2f} (p {:.2f}), {} of {} measures {}. Of four other "
+        "accuracies each is {} with CKA ({:.2f} to {:.2f}), and {} with transfer of circuits, *against* the claim: "
+        "{:.2f} [{:.2f}, {:.2f}], p {:.3f}.",
         lambda: (
             {True: "did not find"}[bool((significant(None, *STRUCTURAL, "transfer")["rho"] < 0).all())],
             alike_integers(rows("shared_circuitry/relations", what="overlap")["n_models"]),
-            *related("overlap", "alone", "rho", "low", "high"),
+            *related("overlap", "alone", "rho", "low", "high", "least", "most"),
             *related("cka", "alone", "rho", "p_holm"),
             counted_in_words(len(significant("alone"))),
             counted_in_words(table("shared_circuitry/relations")["what"].nunique()),
@@ -412,14 +413,15 @@ CLAIMS: list[tuple[str, Numbers]] = [
     ),
     (
         "corrected for {} tests (seven measures, five accuracies). The figure shows accuracy among the held-out "
-        "classes alone: {} of the seven measures is significant with it (node overlap {:.2f} [{:.2f}, {:.2f}], CKA of "
-        "class means at the last site {:.2f}, p {:.2f}). Among all {} tests {} are significant. {} are CKA's with the "
-        "four other accuracies, {:.2f} to {:.2f}; with accuracy among all classes it is {:.2f} [{:.2f}, {:.2f}], p "
-        "{:.3f}, and {:.2f} given accuracy on the other styles. The fifth is {}",
+        "classes alone: {} of the seven measures is significant with it (node overlap {:.2f} [{:.2f}, {:.2f}], {:.2f} "
+        "to {:.2f} without any one model; CKA of class means at the last site {:.2f}, p {:.2f}). Among all {} tests "
+        "{} are significant. {} are CKA's with the four other accuracies, {:.2f} to {:.2f}; with accuracy among all "
+        "classes it is {:.2f} [{:.2f}, {:.2f}], p {:.3f}, and {:.2f} given accuracy on the other styles. The fifth is "
+        "{}",
         lambda: (
             len(table("shared_circuitry/relations")),
             counted_in_words(len(significant("alone"))),
-            *related("overlap", "alone", "rho", "low", "high"),
+            *related("overlap", "alone", "rho", "low", "high", "least", "most"),
             *related("cka", "alone", "rho", "p_holm"),
             len(table("shared_circuitry/relations")),
             len(significant()),
