@@ -35,6 +35,9 @@ def in_one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text.replace("\N{MINUS SIGN}", "-"))
 
 
+SAID = in_one_line(DOCS)
+
+
 def said_in(phrase: str, numbers: Iterable[object]) -> str:
     """Return a phrase with its numbers, without minus zero."""
     return re.sub(r"-(0\.0+)(?!\d)", r"\1", phrase.format(*numbers))
@@ -44,9 +47,9 @@ def not_computed(text: str) -> list[str]:
     """Return the comparative words of a text that no claim computes, each with what stands before it."""
     computed: set[int] = set()
     for phrase, numbers in CLAIMS:
-        values = list(numbers())
-        start = text.find(said_in(phrase, values))
-        if start >= 0:
+        if all(words in text for words in re.split(r"{[^}]*}", phrase)):
+            values = list(numbers())
+            start = text.index(said_in(phrase, values))
             marked = said_in(phrase, [f"\0{value}\0" if isinstance(value, str) else value for value in values])
             for i, piece in enumerate(marked.split("\0")):
                 computed |= set(range(start, start + len(piece))) if i % 2 else set()
@@ -62,7 +65,7 @@ def test_comparative_words_of_the_five_results_are_computed() -> None:
 @pytest.mark.parametrize(("phrase", "numbers"), CLAIMS, ids=[phrase for phrase, _ in CLAIMS])
 def test_readme_says_what_the_tables_give(phrase: str, numbers: Numbers) -> None:
     said = said_in(phrase, numbers())
-    assert said in in_one_line(DOCS), f"neither README nor RESULTS says: {said}"
+    assert said in SAID, f"neither README nor RESULTS says: {said}"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/limits.md"])

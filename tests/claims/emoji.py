@@ -105,7 +105,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of colours).",
+        "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of "
+        "colours).",
         lambda: (len(table("emoji/edge_jaccard_ratios")), *ordered(as_colours_do())[:2]),
     ),
     (
