@@ -47,9 +47,10 @@ def not_computed(text: str) -> list[str]:
     """Return the comparative words of a text that no claim computes, each with what stands before it."""
     computed: set[int] = set()
     for phrase, numbers in CLAIMS:
-        if all(words in text for words in re.split(r"{[^}]*}", phrase)):
-            values = list(numbers())
-            start = text.index(said_in(phrase, values))
+        if not all(words in text for words in re.split(r"{[^}]*}", phrase)):
+            continue
+        values = list(numbers())
+        if (start := text.find(said_in(phrase, values))) >= 0:
             marked = said_in(phrase, [f"\0{value}\0" if isinstance(value, str) else value for value in values])
             for i, piece in enumerate(marked.split("\0")):
                 computed |= set(range(start, start + len(piece))) if i % 2 else set()
