@@ -173,3 +173,13 @@ def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pyte
     for epoch in (1, 2):
         (run / f"epoch_{epoch}.safetensors").touch()
     assert list(module.files(config)) == [(1, run / "epoch_1.safetensors"), (2, run / "epoch_2.safetensors")]
+
+
+def test_one_image_is_evaluated(toy: Path, tmp_path: Path) -> None:
+    module, image = command_module("evaluate"), next((toy / "real" / "fish").iterdir())
+    (tmp_path / "data" / "real" / "fish").mkdir(parents=True)
+    shutil.copy(image, tmp_path / "data" / "real" / "fish")
+    written = module.main(module.Config(model="rn-tiny", data=tmp_path / "data", out=tmp_path / "o"))
+    table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
+    assert table[["domain", "all", "chance"]].to_numpy().tolist() == [["real", 1.0, 1.0]]
+    assert "guessing reaches 100.0%" in written.claims[0]
