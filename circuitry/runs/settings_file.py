@@ -85,7 +85,9 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value, marks = getattr(config, field.name), getattr(hints[field.name], "__metadata__", ())
-        by_word = any(hasattr(mark, "instance_from_str") for mark in marks)  # such as a rule, which has no word for None
+        by_word = any(
+            hasattr(mark, "instance_from_str") for mark in marks
+        )  # such as a rule, which has no word for None
         if field.name in WHERE or (value is None and by_word):
             continue
         if is_dataclass(value) and tyro.conf.OmitArgPrefixes[int].__metadata__[0] in marks:  # type: ignore[attr-defined]

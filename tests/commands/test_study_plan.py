@@ -114,9 +114,7 @@ def test_steps_do_what_they_say(
     assert "GiB" in caplog.text
 
 
-def test_operations_of_circuits_are_linear_in_the_points(
-    study: ModuleType, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(open_clip.create_model(register_model("rn-tiny")).visual.eval().requires_grad_(False))
     metric = class_logit(torch.eye(2, 64), 0)
     ten = count_operations(encoder, metric, AttributionSettings(rule=STUDY_RULE))
