@@ -8,7 +8,9 @@ from circuitry.runs.errors import InputError, shortened
 
 _FULL = "The disk of {} is full: free some space, and the same command goes on from what is finished."
 _NOT_ALLOWED = "{} may not be read or written by this user: change its permissions, or give another folder."
-_NO_FOLDER = "{} is needed as a folder, but there is a file, or a link to nothing, on the way: give another folder, or remove it."
+_NO_FOLDER = (
+    "{} is needed as a folder, but there is a file or a link to nothing on the way: remove it, or give another."
+)
 SENTENCES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,

@@ -1,6 +1,7 @@
 """The settings of a run as a TOML file: written beside the results, read by ``--config``. No torch.
 
-A line is an option as on the command line, ``n-images = 8``, with ``"None"`` for none; settings made of settings are tables, ``[training]``.
+A line is an option as on the command line, ``n-images = 8``, with ``"None"`` for none; settings made of settings are
+tables, ``[training]``.
 Where results go is left out: the file says what was done, not where.
 """
 

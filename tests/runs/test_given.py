@@ -178,7 +178,11 @@ def test_errors_within_stay_what_they_are(tmp_path: Path) -> None:
         read("x")
 
 
-PUBLIC = [place for name in circuitry.__all__ if not inspect.ismodule(place := getattr(circuitry, name))]
+PUBLIC = [
+    place
+    for name in dir(circuitry)
+    if not name.startswith("_") and not inspect.ismodule(place := getattr(circuitry, name))
+]
 
 
 @pytest.mark.parametrize("place", PUBLIC, ids=lambda place: place.__name__)
@@ -207,10 +211,11 @@ def test_a_signature_says_conditions_in_a_word() -> None:
         pairs: Mapping[str, tuple[Count, ...]] = MappingProxyType({}),
         call: Callable[[Path], None] | None = None,
         array: Float[np.ndarray, "images units"] | Literal["x"] = "x",
-        plain=3,  # type: ignore[no-untyped-def]  # noqa: ANN001
-    ) -> "Settings": ...
+        plain: Any = 3,
+    ) -> "InputError":
+        raise NotImplementedError
 
     assert str(inspect.signature(take)) == (
-        "(one: str, *, pairs: Mapping[str, tuple[Count, ...]] = mappingproxy({}), call: Callable[[Path], None] | None = "
-        "None, array: Float[ndarray, 'images units'] | Literal['x'] = 'x', plain=3) -> Settings"
+        "(one: str, *, pairs: Mapping[str, tuple[Count, ...]] = mappingproxy({}), call: Callable[[Path], None] | None "
+        "= None, array: Float[ndarray, 'images units'] | Literal['x'] = 'x', plain: Any = 3) -> InputError"
     )
