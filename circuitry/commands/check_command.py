@@ -2,8 +2,7 @@
 
 On images that the circuits were not found on: the metric with only a circuit's units active (all sites at once, and
 one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
-others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules; and on
-networks with a planted circuit, how well each method finds it.
+others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules.
 
 A circuit recovers the answer if faithfulness at a tenth of the units is near 1, far above random units, and so is
 selectivity. It is refuted by random units that do as well, or by a selectivity near 0: then the kept units answer their
@@ -52,7 +51,7 @@ from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
 from circuitry.runs.given import Count, Natural, Share
-from circuitry.study import QuickstartModel, planted_attention, planted_convolution, score_methods
+from circuitry.study import QuickstartModel
 from circuitry.study.planted import RULES
 from circuitry.study.sections.causal_curves import (
     add_causal_guide,
@@ -60,7 +59,7 @@ from circuitry.study.sections.causal_curves import (
     add_selectivity_over_depth,
     faithfulness_findings,
 )
-from circuitry.study.sections.score_checks import add_attribution_check, add_methods, add_pixels
+from circuitry.study.sections.score_checks import add_attribution_check, add_pixels, add_rules
 from circuitry.study.sections.transfers import add_interchange, add_transfer, transfer_findings
 
 DEAF_BELOW = 0.1
@@ -133,7 +132,6 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     curves, alone = measure_curves(config, checks, work)
     keys = rule_keys(checks, config.rule_circuits)
     rules = pd.concat([rules_of(checks, key, work) for key in keys], ignore_index=True)
-    planted = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())], ignore_index=True)
     shown = class_name, domain = keys[0]
     graph = checks.graphs[shown]
     sites = choose_sites(graph)
@@ -145,7 +143,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     }
     for measure in ("faithfulness", "selectivity"):
         tables[f"{measure}_one_site"] = curves_by_domain(alone, measure)
-    tables |= {"rules_against_patching": rules, "planted": planted, "attribution_against_patching": check.points}
+    tables |= {"rules_against_patching": rules, "attribution_against_patching": check.points}
     tables["scores_across_sites"] = check.across_sites()
     marks, checked_on = domain_marks(checks.images.domains), checks.chosen.in_words
     report = Report(
@@ -158,7 +156,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     report.text(listening_verdict(curves))
     add_selectivity_over_depth(report, alone, marks, sites)
     add_attribution_check(report, check, sites, f"{class_name} in {domain}")
-    add_methods(report, rules, planted)
+    add_rules(report, rules)
     images, maps = checks.pixels(*shown, work=work)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
     return write(config, checks, report, tables)

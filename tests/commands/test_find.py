@@ -1,6 +1,7 @@
 """One circuit of one class is found, tested on unseen images and drawn; and accuracies of checkpoints."""
 
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,38 @@ def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch:
     assert replace(config, out=None, domain=None).folder == Path("runs/find/fish")
 
 
+def test_a_second_search_of_a_folder_waits_for_the_first(
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, again = command_module("find"), replace(config, out=tmp_path / "again")
+    subject = module.Subject(again)
+    find, seconds = module.find_circuit, list[Future[Any]]()
+
+    def find_beside_another(*given: Any, **named: Any) -> FoundCircuit:
+        assert not seconds, "found twice"
+        seconds.append(pool.submit(module.search, again, subject))
+        wait(seconds, timeout=0.5)
+        return find(*given, **named)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(module, "find_circuit", find_beside_another)
+    with ThreadPoolExecutor(1) as pool:
+        first = module.search(again, subject)
+        second = seconds[0].result()
+    for site, scores in first.found.graph.node_scores.items():
+        assert scores.tolist() == second.found.graph.node_scores[site].tolist()
+    pd.testing.assert_frame_equal(first.tested, second.tested)
+
+
+@pytest.mark.parametrize("wrong", [{"texts": "photo"}, {"selectivity": 0.5, "size": None}])
+def test_a_refused_search_claims_no_folder(wrong: dict[str, Any], config: Any, toy: Path, tmp_path: Path) -> None:
+    module, data = command_module("find"), tmp_path / "pictures"
+    shutil.copytree(toy / "real" / "fish", data)
+    alone = replace(config, data=data, domain=None, classes=("key",), out=tmp_path / "out")
+    with pytest.raises(InputError, match="|".join([*map(str, wrong), "'photo'"])):
+        module.main(replace(alone, **wrong))
+    assert not alone.out.exists()
+
+
 def test_a_search_for_other_units_is_another(config: Any) -> None:
     module = command_module("find")
     channels, components = (replace(config, model="vit-tiny", units=units) for units in ("channels", "components"))
@@ -140,3 +173,13 @@ def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pyte
     for epoch in (1, 2):
         (run / f"epoch_{epoch}.safetensors").touch()
     assert list(module.files(config)) == [(1, run / "epoch_1.safetensors"), (2, run / "epoch_2.safetensors")]
+
+
+def test_one_image_is_evaluated(toy: Path, tmp_path: Path) -> None:
+    module, image = command_module("evaluate"), next((toy / "real" / "fish").iterdir())
+    (tmp_path / "data" / "real" / "fish").mkdir(parents=True)
+    shutil.copy(image, tmp_path / "data" / "real" / "fish")
+    written = module.main(module.Config(model="rn-tiny", data=tmp_path / "data", out=tmp_path / "o"))
+    table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
+    assert table[["domain", "all", "chance"]].to_numpy().tolist() == [["real", 1.0, 1.0]]
+    assert "guessing reaches 100.0%" in written.claims[0]

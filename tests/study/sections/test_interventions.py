@@ -16,7 +16,6 @@ from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accurac
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
-from circuitry.study.planted import mean_areas
 from circuitry.study.sections.causal_curves import add_faithfulness, add_selectivity_over_depth, kept_beats_random
 from circuitry.study.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
 from tests.support.scripts import command_module
@@ -144,8 +143,6 @@ def test_means_that_reports_show() -> None:
         {"rule": "left 10", "pearson of all units": 0.6, "pearson of top units": 0.25}
         | {"spearman of all units": 0.5, "spearman of top units": 0.125}
     )
-    planted = {"network": "n", "method": "x", "kind": "edge", "site": ["a", "b"], "auroc": [0.5, 1.0]}
-    assert mean_areas(pd.DataFrame(planted)).to_dict() == {"n: edges": {"x": 0.75}}
     assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
 
 
