@@ -129,7 +129,7 @@ def _differ(name: str, one: Any, title: str, other: Any, other_title: str) -> st
     """Return in words that a setting of one graph is another one's."""
     if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
         return f"{COMPARED_SETTINGS[name]} are others for {title} than for {other_title}"
-    if name == "classes":  # of which there may be hundreds
+    if name == "classes":  # there may be hundreds
         changed = difference({name: other}, {name: one})
         return f"{COMPARED_SETTINGS[name]} is another one for {other_title} than for {title} ({changed})"
     return f"{COMPARED_SETTINGS[name]} is {one!r} for {title} and {other!r} for {other_title}"

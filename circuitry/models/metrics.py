@@ -101,7 +101,7 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLo
 def _sketch(weights: Tensor) -> list[float]:
     """Return length, norm and some sums of weights: they hardly change with rounding, which would change a digest."""
     flat = in_double(weights.cpu()).flatten()
-    places = torch.arange(len(flat), dtype=flat.dtype)
+    places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
     sums = [float(flat @ torch.cos(step * places)) for step in range(4)]
     return [round(number, 6) for number in (float(len(weights)), float(flat.norm()), *sums)]
 
