@@ -34,11 +34,15 @@ from circuitry.models import Baseline, Stage, class_margin
 from tests.support.work import QUIET
 
 torch.manual_seed(0)
-TOWERS = [nn.Linear(3, 3), nn.Linear(3, 3)]
-ENCODERS = [
-    Encoder(tower, (Stage("u", lambda x, f=tower: f(x.flatten(1)).relu(), 1), Stage("embedding", torch.exp, 1)), (1, 1))
-    for tower in TOWERS
-]
+
+
+def encoder() -> Encoder:
+    tower = nn.Linear(3, 3)
+    stages = Stage("u", lambda x: tower(x.flatten(1)).relu(), 1), Stage("embedding", torch.exp, 1)
+    return Encoder(tower, stages, (1, 1))
+
+
+ENCODERS = [encoder(), encoder()]
 IMAGES = torch.rand(4, 3, 1, 1)
 WEIGHTS = nn.functional.normalize(torch.randn(3, 3), dim=1)
 SKETCHED = nn.functional.normalize(WEIGHTS + 0.3, dim=1)
@@ -46,8 +50,8 @@ SKETCHED = nn.functional.normalize(WEIGHTS + 0.3, dim=1)
 FEW = AblationSettings(fractions=(0.5,), random_draws=1)
 
 
-def task(encoder: int = 0, weights: Tensor = WEIGHTS, label: int = 0, make: Any = class_logit, **given: Any) -> Task:
-    return Task(ENCODERS[encoder], IMAGES, make(weights, label), work=QUIET, **given)
+def task(place: int = 0, weights: Tensor = WEIGHTS, label: int = 0, make: Any = class_logit, **given: Any) -> Task:
+    return Task(ENCODERS[place], IMAGES, make(weights, label), work=QUIET, **given)
 
 
 def graph(weights: Tensor = WEIGHTS, label: int = 0) -> AttributionGraph:
@@ -75,7 +79,7 @@ DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (task(encoder=1), "model_digest"),
+        (task(place=1), "model_digest"),
         (task(make=class_margin), "'logit'.*'margin'"),
         (task(weights=SKETCHED), "text weights"),
         (task(weights=SKETCHED, label=1), "text weights"),
