@@ -27,7 +27,7 @@ from scipy import stats
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.comparison.significance import holm
-from circuitry.interventions.circuit_sets import check_made_with, circuit_sites, take_kept_units
+from circuitry.interventions.circuit_sets import ANY_CLASS, check_made_with, circuit_sites, take_kept_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_each
 from circuitry.interventions.kept_sets import UnitsOrEdges, as_kept, count_parts, draw_random, leave_out, without_each
@@ -60,8 +60,8 @@ def judge_circuit(
     """Test the kept units of a graph: sufficiency, necessity, minimality, and the complement alone.
 
     Args:
-        task: See `faithfulness_curve`; with the encoder of the graph and a baseline of the same name, such as that of
-            the task that it was found with.
+        task: See `faithfulness_curve`; with a baseline of the same name as the graph's, such as that of the task that
+            it was found with.
         graph: The circuit, such as `FoundCircuit.graph`.
         settings: Seed, and whether errors are kept.
         edges: Edges between its units, such as ``graph.circuit(3).edges``, which are tested likewise.
@@ -74,14 +74,14 @@ def judge_circuit(
         (minimality, p the largest after Holm), and the measure itself (circuit, complement; with low and high, no p).
 
     Raises:
-        InputError: for a circuit of another encoder or baseline, or without units or edges.
+        InputError: for a circuit of another encoder, metric or baseline, or without units or edges.
 
     Example:
         >>> found = find_circuit(task, size=0.4)
         >>> unseen = Task(encoder, more_cats, metric, baseline=task.baseline, others=more_not_cats)
         >>> judge_circuit(unseen, found.graph)
     """
-    check_made_with(task, graph)
+    check_made_with(task, [graph], (*ANY_CLASS, "baseline"))
     tested: dict[str, UnitsOrEdges] = {"units": take_kept_units(graph, circuit_sites(task, graph))}
     if edges is not None:
         tested["edges"] = edges
