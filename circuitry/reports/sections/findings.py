@@ -12,6 +12,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import below_ceiling
 from circuitry.comparison.order_stability import DEFAULT
 from circuitry.comparison.significance import LEVEL
+from circuitry.interventions.curves import HARDLY_ANY
 from circuitry.reports.figures.style import capitalised
 from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding
@@ -20,8 +21,8 @@ from circuitry.reports.sections.compared import with_intervals
 HOLM = f"p < {LEVEL} (Holm)"
 ANOTHER_MODEL = "another training of the model"
 YES, PARTLY, NO, UNKNOWN = "Yes", "Partly", "No", "Cannot be told"
-NEARLY_ALL, WORKS_FROM, HARDLY_ANY = 0.9, 0.8, 0.1
-"""Shares from which on all is called shared, circuits are said to work, and below which the answer is no."""
+NEARLY_ALL, WORKS_FROM = 0.9, 0.8
+"""Shares from which on all is called shared, and circuits are said to work; below `HARDLY_ANY` the answer is no."""
 
 
 def not_tested(why: str) -> Finding:
