@@ -24,6 +24,8 @@ from circuitry.comparison.bootstrap import known_variance
 from circuitry.comparison.statistics import Spread
 
 CURVE_MEASURES = ("faithfulness", "selectivity")
+NO_OTHERS = "no images of other classes"
+"""Why there is no selectivity."""
 CONFIDENCE, RESAMPLES = 0.95, 2000
 """Share of the resamples that a bootstrap band holds, and how many there are."""
 
@@ -117,7 +119,7 @@ class CurveReading:
     def reason(self) -> str:
         """Why there is no value; empty where there is."""
         if self._lacks_others:
-            return "no images of other classes"
+            return NO_OTHERS
         images = self.weights.images
         if not np.isnan(self._lead(images)).any():
             return ""

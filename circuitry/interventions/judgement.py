@@ -8,10 +8,10 @@ one that gives every image the same answer.
   `HARDLY_ANY` and above what random circuits with as many units at every site reach (97.5 % of them).
 - complement: the measure of everything but the circuit. Holds if it lies below the circuit's interval.
 - sufficiency: the circuit against the random circuits. Null: the circuit beats at most a share q of them; with s wins
-  of n, p = P(Binomial(n, q) >= s). To beat random circuits that recover nothing is easy: it holds if p is below `ALPHA`
+  of n, p = P(Binomial(n, q) >= s). To beat random circuits that recover nothing is easy: it holds if p is below `LEVEL`
   and the row of the circuit holds. Neither says that the circuit recovers all; the value of its row says how much.
 - necessity: the same for what is left without the circuit, or without as many random units: it is to do worse. Holds if
-  p is below `ALPHA`.
+  p is below `LEVEL`.
 - minimality: each unit in turn is taken out of the circuit. Null: the metric's contrast does not fall; one-sided t-test
   over images (Welch's, between images of the class and others, for selectivity), Holm over units. Holds if it falls
   without each.
@@ -32,7 +32,7 @@ from scipy import stats
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.comparison.significance import holm
+from circuitry.comparison.significance import LEVEL, holm
 from circuitry.interventions.circuit_sets import check_made_with, circuit_sites, take_kept_units
 from circuitry.interventions.curves import HARDLY_ANY, FaithfulnessCurve
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_each
@@ -42,11 +42,9 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 DRAWS = 40
-"""Random circuits of each kind; to beat all 40 is significant against `SHARE` at `ALPHA`."""
+"""Random circuits of each kind; to beat all 40 is significant against `SHARE` at `LEVEL`."""
 SHARE = 0.9
 """The share q of random circuits that a circuit has to beat."""
-ALPHA = 0.05
-"""Level of the tests."""
 OF_RANDOM = (2.5, 97.5)
 """Percentiles of random circuits that are shown; a circuit is to lie above the second."""
 LONG = 60
@@ -156,8 +154,8 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     return [
         ("circuit", measure, *kept, n, NAN, enough, *of_random),
         ("complement", measure, *rest, n, NAN, bool(rest[0] < kept[1]), *without),
-        ("sufficiency", measure, *beaten, enough and beaten[-1] < ALPHA, *of_random),
-        ("necessity", measure, *worse, worse[-1] < ALPHA, *without),
+        ("sufficiency", measure, *beaten, enough and beaten[-1] < LEVEL, *of_random),
+        ("necessity", measure, *worse, worse[-1] < LEVEL, *without),
     ]
 
 
@@ -189,7 +187,7 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
             mean = inside.mean(1) - outside.mean(1)
     changed = np.abs(mean) > 1e-6 * np.abs(values).max()
     corrected = holm(pd.Series(np.where(changed & np.isfinite(p), p, 1.0))).to_numpy()
-    needed = corrected < ALPHA
+    needed = corrected < LEVEL
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
     p_value = float(corrected.max())
