@@ -148,7 +148,7 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     lead = NAN if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(contrasts, 2)
     beaten, worse = _win_test(circuits[1:] < circuits[0]), _win_test(rests[1:] > rests[0])
-    kept, rest = (table.loc[name, ["value", "low", "high"]].astype(float).tolist() for name in ("kept", "complement"))
+    kept, rest = table.loc[["kept", "complement"], ["value", "low", "high"]].to_numpy(dtype=float).tolist()
     of_random, without = (np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist() for some in (circuits, rests))
     enough, n = bool(kept[1] > max(HARDLY_ANY, of_random[1])), int(curve.own.sum())
     return [
