@@ -40,6 +40,7 @@ QUESTIONS = {
     "faithfulness": "Do the circuits recover the answer to their class?",
 }
 OVER = "over images, and over classes where there are several"
+ONE_BY_ONE = "These circuits are lists of units that matter one by one."
 ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
 
 
@@ -113,11 +114,12 @@ def kept_beats_random(
         )
     by_domain = " by domain" if len(kept) > 1 else ""
     told = _works(kept, random)
+    deaf = measure == "selectivity" and told == NO
     if not selective and told != NO:
         told = f"{UNKNOWN}, since a circuit that gives every image the same answer may reach this"
     return Finding(
         f"{QUESTIONS[measure]} {told}: with {size:.0%} of the units kept {where}, they reach a "
-        f"{measure} of {_ends(kept)}{by_domain}, random units {_ends(random)}.",
+        f"{measure} of {_ends(kept)}{by_domain}, random units {_ends(random)}." + f" {ONE_BY_ONE}" * deaf,
         f"In {_n_apart(kept, random)} of {len(kept)} domains the 95 % interval {_over(curves)} lies above that of "
         f"random units; 1 is the whole model." + f" {ABOVE_ONE}" * bool((kept["value"] > 1).any()),
         f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}.",

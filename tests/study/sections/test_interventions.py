@@ -198,6 +198,7 @@ def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str
     for finding, answer in zip(findings, answers, strict=True):
         assert f"? {answer}" in finding.claim
     assert "0.50 to 0.75 by domain, random units 0.00" in findings[1].claim  # the numbers are there
+    assert ("one by one" in findings[0].claim) == (answers[0] == NO)
     if on_others is None:
         assert "no images of other classes" in findings[0].claim
 
