@@ -43,7 +43,7 @@ from circuitry.interventions import (
     transfer_over_depth,
 )
 from circuitry.interventions.circuit_sets import choose_sites
-from circuitry.interventions.curves import nearest_to_a_tenth, span
+from circuitry.interventions.curves import HARDLY_ANY, nearest_to_a_tenth, span
 from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
@@ -61,9 +61,6 @@ from circuitry.study.sections.causal_curves import (
 )
 from circuitry.study.sections.score_checks import add_attribution_check, add_pixels, add_rules
 from circuitry.study.sections.transfers import add_interchange, add_transfer, transfer_findings
-
-DEAF_BELOW = 0.1
-"""Selectivity below which circuits are said to answer their class for every image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +167,12 @@ def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:
     if math.isnan(best):
         return ""
     words = f"With {size:.0%} of the units the most selective domain's circuits reach {best:z.2f}: "
-    if best < DEAF_BELOW:
+    if best < HARDLY_ANY:
         return words + (
-            f"below {DEAF_BELOW}, so the circuits answer their class for every image. Under this ablation the kept "
+            f"below {HARDLY_ANY}, so the circuits answer their class for every image. Under this ablation the kept "
             "units of later sites hardly depend on the image, and faithfulness alone would not show it."
         )
-    return words + f"{DEAF_BELOW} or more, so the circuits' answers still depend on the image."
+    return words + f"{HARDLY_ANY} or more, so the circuits' answers still depend on the image."
 
 
 def rule_keys(checks: CausalChecks, n: int) -> list[tuple[str, str]]:

@@ -41,7 +41,7 @@ from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, c
 from circuitry.runs import InputError, Job, JobFolder, versions
 from circuitry.runs.given import Count, Share, one_of
 
-FORMAT = "circuitry found circuit 1"
+FORMAT = "circuitry found circuit 2"
 STEPS = (("circuit",), ("unseen images",), ("tests",), ("edges",))
 """What is done one after the other; a finished one is read."""
 DRAWN = 12

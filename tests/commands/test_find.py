@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -133,29 +134,46 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     assert subject.unseen.others is None
 
 
-@pytest.mark.parametrize(
-    ("kept", "rest", "enough", "needed", "says"),
-    [
-        (0.9, 0.1, True, True, ("enough? Yes", "needed? Yes", "90%", "10%")),
-        (0.5, 0.1, True, True, ("enough? Partly",)),
-        (0.9, 0.6, True, True, ("needed? Partly", "60%")),
-        (0.9, 0.6, False, False, ("enough? No", "needed? No")),
-        (0.05, 0.9, True, False, ("enough? No",)),
-        (0.9, -0.2, True, False, ("enough? Yes", "needed? No more than", "-20%")),
-    ],
-)
-def test_verdicts_follow_the_tests(kept: float, rest: float, enough: bool, needed: bool, says: tuple[str, ...]) -> None:
-    rows = [("sufficiency", 0.9, 40, 0.01, enough), ("necessity", 0.9, 40, 0.01, needed)]
-    tested = pd.DataFrame(rows, columns=["test", "value", "n", "p", "holds"])
+def verdicts(kept: float, rest: float, tests: dict[str, float | bool], others: int = 4) -> str:
+    """Return what is said of a circuit; as many random units recover 20 %, and 5 % to 7 % is left without them."""
+    given = {"circuit": True, "beaten": 0.01, "missed": True, "without": 0.07} | tests
+    rows = [
+        ("circuit", kept, 8, np.nan, given["circuit"], 0.1, 0.3),
+        ("sufficiency", 1.0, 40, given["beaten"], given["circuit"], 0.1, 0.3),
+        ("necessity", 0.9, 40, 0.01, given["missed"], 0.05, given["without"]),
+    ]
+    tested = pd.DataFrame(rows, columns=["test", "value", "n", "p", "holds", "random_low", "random_high"])
     values = {"kept": kept, "random": 0.2, "complement": rest}
     curves = pd.DataFrame(
         [(measure, *one, "") for measure in ("selectivity", "faithfulness") for one in values.items()],
         columns=["measure", "circuit", "value", "reason"],
     )
-    findings = circuit_verdicts("fish in real", 0.3, curves, tested, (8, 4))
-    claims = " ".join(one.claim for one in findings)
+    return " ".join(one.claim for one in circuit_verdicts("fish in real", 0.3, curves, tested, (8, others)))
+
+
+@pytest.mark.parametrize(
+    ("kept", "rest", "tests", "says"),
+    [
+        (0.9, 0.1, {}, ("enough? Yes", "needed? Yes", "90%", "10%")),
+        (0.5, 0.1, {}, ("enough? Partly",)),
+        (0.9, 0.6, {}, ("needed? Partly", "60%")),
+        (0.9, 0.6, {"beaten": 0.4, "circuit": False, "missed": False}, ("enough? No", "needed? No:")),
+        (0.05, 0.9, {"circuit": False}, ("enough? No",)),
+        (0.5, 0.9, {"circuit": False}, ("enough? Cannot be told",)),  # its interval reaches down to random ones
+        (0.9, -0.2, {"missed": False}, ("needed? Cannot be told", "(keeps -20%)", "so does", "(keeps 5% to 7%)")),
+        (0.9, -0.2, {"missed": False, "without": 0.8}, ("needed? Cannot be told", "-20%", "5% to 80%")),
+    ],
+)
+def test_verdicts_follow_the_tests(kept: float, rest: float, tests: dict[str, Any], says: tuple[str, ...]) -> None:
+    said = verdicts(kept, rest, tests)
     for words in says:
-        assert words in claims
+        assert words in said
+
+
+def test_without_pictures_of_other_classes_nothing_is_enough() -> None:
+    said = verdicts(0.9, 0.1, {}, others=0)
+    for words in ("enough? Cannot be told", "other classes", "folders", "90%", "20%"):
+        assert words in said
 
 
 def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
