@@ -6,21 +6,27 @@ about: then it has none of the options that the command needs, which are not ask
 """
 
 import ast
+import io
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import redirect_stderr
+from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
+import tyro
 
 from circuitry import InputError
 from circuitry.commands.command_list import COMMANDS
 from circuitry.commands.help_pages import HelpPage, help_page
 from circuitry.commands.wrong_lines import refuse_wrong
 from tests.support.committed_tables import PAGES, ROOT
+from tests.support.scripts import EXPERIMENTS, script
 
 DOTS = ("...", "…")
+SCRIPT = re.compile(r"experiments/(\w+)\.py")
 VALUE = "1"
 """Stands for what a shell, a reader or a program puts in."""
 OF_DISPATCH = ("--help", "--version", "--completion")
@@ -57,7 +63,7 @@ def joined(block: str) -> list[str]:
 def shown_in_code(path: Path) -> Iterator[tuple[str, bool]]:
     """Yield the command lines of a module's texts; in an f-string each value is a word."""
     text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text if re.search(r"circuitry (?!import)", text) else "")
+    tree = ast.parse(text if re.search(r"circuitry (?!import)|python experiments", text) else "")
     within = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -79,7 +85,7 @@ def shown_in_a_page(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def commands_of(line: str) -> Iterator[list[str]]:
-    """Yield the words after ``circuitry`` of each command of a shell's line.
+    """Yield the words after ``circuitry`` of each command of a shell's line, and those of a script from its name on.
 
     Prompts, comments and what is no command of ours fall away; so does what a shell reads between commands. A
     variable is a word, and so is a name in capital letters, which stands for what one types.
@@ -101,6 +107,8 @@ def commands_of(line: str) -> Iterator[list[str]]:
             command.append(VALUE if re.fullmatch(r"[A-Z_]{2,}", word) and command else word)
         elif word in ("circuitry", "clip-circuitry"):
             command = []
+        elif SCRIPT.fullmatch(word):
+            command = [word]
 
 
 def wrong_in(line: str, complete: bool) -> list[str]:
@@ -109,6 +117,9 @@ def wrong_in(line: str, complete: bool) -> list[str]:
     for words in commands_of(line):
         name, *arguments = words
         if name in (*OF_DISPATCH, *DOTS, VALUE) or re.fullmatch("[A-Z]+", name) or "--help" in arguments:
+            continue
+        if of_script := SCRIPT.fullmatch(name):
+            found += wrong_for_script(of_script[1], [word for word in arguments if word not in DOTS])
             continue
         if name not in COMMANDS:
             found.append(f"{line!r}: no command {name!r}")
@@ -123,6 +134,22 @@ def wrong_in(line: str, complete: bool) -> list[str]:
         except InputError as error:
             found.append(f"{line!r}: {error}")
     return found
+
+
+def wrong_for_script(name: str, arguments: list[str]) -> list[str]:
+    """Return what a script's own settings say of its arguments."""
+    if not arguments:
+        return [] if (EXPERIMENTS / f"{name}.py").is_file() else [f"{name}: {name} is no script"]
+    try:
+        with redirect_stderr(io.StringIO()) as said:
+            tyro.cli(loaded(name).Config, args=arguments)
+    except (SystemExit, FileNotFoundError) as error:
+        return [f"{name} {shlex.join(arguments)}: {said.getvalue() or error}"]
+    return []
+
+
+loaded = cache(script)
+"""A script as a module, loaded once."""
 
 
 def takes_values(page: HelpPage, word: str) -> bool:
@@ -177,6 +204,9 @@ def test_suggestions_of_the_explorer_are_whole() -> None:
         ("See `circuitry find --data ROOT\n--class cat`.", ["--model"]),
         ("See `circuitry find --sise 0.3`.", ["--sise"]),
         ("```bash\ncircuitry compare --data ... --n-images N\n```\n", ["--model"]),
+        ("    python experiments/simulate_trust.py --drawz 3\n", ["--drawz"]),
+        ("    python experiments/no_such_script.py\n", ["no_such_script"]),
+        ("    python experiments/simulate_trust.py --draws 1000    # a minute\n", []),
         ("See `circuitry find --size 0.3`, `circuitry NAME --help`, `circuitry study ... --do`.", []),
         ("    for n in 0 1; do circuitry find --model m$n --data x --class cat --n-images $n; done\n", []),
     ],
