@@ -36,7 +36,7 @@ def with_the_run(page: HelpPage, words: Sequence[str]) -> list[str]:
                 f"Without {which} this reads {QUICKSTART}, which is not there: run circuitry quickstart first, or give "
                 f"{which}."
             )
-        print(f"circuitry {page.command} reads {QUICKSTART}; {which} names something else", file=sys.stderr, flush=True)
+        print(f"circuitry {page.command} reads {QUICKSTART}, unless {which} is given", file=sys.stderr, flush=True)
         return list(words)
     circuits = Path(given[named][0], "circuits" if named == "--run" else "")
     for folder in (circuits, circuits.parent):
@@ -45,7 +45,7 @@ def with_the_run(page: HelpPage, words: Sequence[str]) -> list[str]:
                 f"{folder} is of circuitry find, which circuitry {page.command} does not read yet: look at "
                 f"{folder / 'report.html'}, or give circuits of circuitry compare."
             )
-    if named == "--circuits" and "--run" in page.flags:
+    if "--run" in page.flags.keys() - given.keys():
         added += ["--run", str(circuits.parent)]
     asks_a_model = page.command != "explore" or "--with-model" in given
     if asks_a_model and (circuits / NAME).is_file() and not given.keys() & {*_SUBJECT}:
@@ -63,7 +63,9 @@ def _subject_of(run: Path) -> dict[str, list[str]]:
     found = _by_option(words_of(run / SETTINGS))
     if "--data" not in found and (run / DRAWN_IMAGES).is_dir():
         (model,) = found["--model"]
-        found = {"--units": [UNITS[model]]} | found | {"--data": [str(run / DRAWN_IMAGES)]}
+        found["--data"] = [str(run / DRAWN_IMAGES)]
+        if found.get("--units", ["None"]) == ["None"]:
+            found["--units"] = [UNITS[model]]
         if (weights := run / f"{model}.safetensors").is_file():
             found["--checkpoint"] = [str(weights)]
     return found

@@ -99,8 +99,16 @@ def test_what_a_line_says_holds(said: Said) -> None:
     assert said(f"check {own}")[0] == own.split()
 
 
-def test_the_run_of_a_quickstart_is_known_too(said: Said) -> None:
-    write("q/settings.toml", settings_text(QuickstartSettings(model="vit-tiny", train=True), "circuitry quickstart"))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        settings_text(QuickstartSettings(model="vit-tiny", train=True), "circuitry quickstart"),
+        'model = "vit-tiny"\nunits = "None"',
+        'model = "vit-tiny"\nunits = "components"',
+    ],
+)
+def test_the_run_of_a_quickstart_is_known_too(settings: str, said: Said) -> None:
+    write("q/settings.toml", settings)
     write("q/circuits/manifest.json")
     write("q/vit-tiny.safetensors")
     Path("q/toy").mkdir()
