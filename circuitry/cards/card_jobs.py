@@ -32,8 +32,9 @@ from circuitry.cards.card_settings import CardSettings
 from circuitry.cards.domain_images import write_domain
 from circuitry.cards.seen_images import SeenImages
 from circuitry.cards.top_images import GRADIENT
+from circuitry.cards.unit_card import FEWEST
 from circuitry.cards.unit_maps import unit_kind
-from circuitry.cards.unit_names import FEWEST, WordedImages, name_units
+from circuitry.cards.unit_names import WordedImages, name_units
 from circuitry.cards.vocabulary import words_of_domains
 from circuitry.cards.word_check import check_words, vocabulary_of, word_probabilities
 from circuitry.circuits.graph_folder import GraphFolder

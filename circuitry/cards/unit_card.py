@@ -13,6 +13,8 @@ from circuitry.runs.given import checked
 
 ACTIVATION, EFFECT = "activation", "effect"
 """By what the top images of a unit are chosen: its activation, or its effect on the image's own class."""
+FEWEST = 20
+"""Images of a half that names can be fitted on."""
 
 
 @checked
@@ -100,7 +102,8 @@ class WordCheck:
     def sentence(self) -> str:
         """The verdict in words."""
         verdict = "work" if self.works else "do not work"
-        names = "names of units can be tested" if self.works else "do not believe names of units"
+        enough = f"names of units can be tested where each half has {FEWEST} images"
+        names = enough if self.works else "do not believe names of units"
         return (
             f"The words of {self.model} {verdict} on these images: {self.accuracy:.0%} of {self.n_images} are "
             f"classified right, {self.chance:.0%} by chance; {names}."

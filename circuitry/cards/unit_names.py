@@ -22,7 +22,7 @@ from scipy.optimize import nnls
 from scipy.special import logsumexp
 from sklearn.metrics import average_precision_score
 
-from circuitry.cards.unit_card import UnitName
+from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -38,8 +38,6 @@ PERMUTATIONS = 200
 """Draws of permuted activations."""
 QUANTILE = 0.95
 """Quantile of their correlations below which a name is weak."""
-FEWEST = 20
-"""Images of a half that names can be fitted on."""
 
 _FIRST, _LAST = 0.998, 0.97
 """Weight of the first and past the last top image, as CLIP-Dissect has them."""

@@ -160,11 +160,11 @@ def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], pa
 
 def _no_folder(path: Path) -> str:
     if not path.is_dir():
-        return f"There is no folder of graphs at {path}: make one with extract()."
+        return f"There is no folder of graphs at {path}: make one with circuitry compare, or extract() in Python."
     below = sorted(child for child in path.iterdir() if (child / "graphs").is_dir() and (child / NAME).is_file())
     if below:
         return f"{path} has no {NAME}, but {below[0]} has: give that folder."
-    return f"{path} is no folder of graphs (it has no {NAME}): make one with extract()."
+    return f"{path} is no folder of graphs (it has no {NAME}): make one with circuitry compare, or extract()."
 
 
 def _shortened(value: Any) -> Any:

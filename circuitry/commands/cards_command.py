@@ -12,8 +12,7 @@ A name is refuted by a correlation no better than that of permuted activations o
 Where the model classifies the images no better than chance, its words name nothing, and the summary says so.
 
     circuitry cards      # the circuits of the quickstart
-    circuitry cards --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
-        --circuits runs/domainnet/circuits --out runs/domainnet/cards
+    circuitry cards --circuits runs/domainnet/circuits
     torchrun --nproc-per-node 6 -m circuitry cards --device cuda ...    # a domain for each process
 """
 
@@ -36,17 +35,23 @@ class Config(CardSettings, WorkSettings, QuickstartModel):
     """Settings; the defaults are the quickstart's model, images and circuits."""
 
     circuits: Path = Path("runs/quickstart/circuits")
-    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote."""
-    out: Path = Path("runs/quickstart/cards")
-    """Folder of the results: the cards."""
+    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote; model and images are those of that
+    run, unless a model or images are given."""
+    out: Path | None = None
+    """Folder of the results: the cards (default: cards beside the circuits)."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the cards go."""
+        return self.out or self.circuits.parent / "cards"
 
 
 def main(config: Config) -> None:
     """Make the cards, and say how many names are better than chance."""
-    if config.share_out(partial(make, config), config.out / "jobs"):
+    if config.share_out(partial(make, config), config.folder / "jobs"):
         summarise(make(config, config.work()))
-        if config.out.parent == config.circuits.parent:  # the folder of a run
-            link_pages(config.out.parent)
+        if config.folder.parent == config.circuits.parent:  # the folder of a run
+            link_pages(config.folder.parent)
 
 
 def make(config: Config, work: Work) -> CardFolder:
@@ -55,7 +60,7 @@ def make(config: Config, work: Work) -> CardFolder:
     asked = {field.name: getattr(config, field.name) for field in fields(CardSettings)}
     if config.vocabulary is None:
         asked["vocabulary"] = config.known_words
-    return unit_cards(clip, config.images(), GraphFolder(config.circuits), config.out, work=work, **asked)
+    return unit_cards(clip, config.images(), GraphFolder(config.circuits), config.folder, work=work, **asked)
 
 
 def summarise(cards: CardFolder) -> None:
@@ -84,6 +89,6 @@ def in_words(card: UnitCard, name: UnitName) -> str:
     references = ", ".join(f"{kind} {label} {value:.2f}" for kind, (label, value) in name.references.items())
     return (
         f"{card.title}: {name.name}, correlation {name.correlation:.2f} ({by_domain}; chance {name.chance:.2f}; "
-        f"runner-up {name.runner_up} {name.runner_up_correlation:.2f}; {references}); in {int(card.kept.sum())} "
-        f"circuits; the sign of {differs} of {measured} exact effects differs from the attributed one's."
+        f"runner-up {name.runner_up} {name.runner_up_correlation:.2f}; {references}); circuits: "
+        f"{int(card.kept.sum())}; the sign of {differs} of {measured} exact effects differs from the attributed one's."
     )

@@ -17,9 +17,8 @@ circuits are kept at all sites at once, look at selectivity before faithfulness.
 
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
-    circuitry explore --comparisons runs/transfer/comparisons    # transfer in the explorer
-    circuitry check --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
-        --circuits runs/domainnet/circuits --out runs/domainnet/faithfulness
+    circuitry explore --comparisons runs/quickstart/check-transfer/comparisons    # transfer in the explorer
+    circuitry check --circuits runs/domainnet/circuits
     torchrun --nproc-per-node 8 -m circuitry check --device cuda ...    # the curves on eight GPUs
 """
 
@@ -68,12 +67,13 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     """Settings of the check; the defaults are the quickstart's model, images and circuits."""
 
     circuits: Path = Path("runs/quickstart/circuits")
-    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote."""
+    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote; model and images are those of that
+    run, unless a model or images are given."""
     transfer: bool = False
     """Check circuits in other domains, instead of each in its own."""
     out: Path | None = None
-    """Folder of the results: curves or tables, and the report (default: runs/faithfulness, with --transfer
-    runs/transfer)."""
+    """Folder of the results: curves or tables, and the report (default: check beside the circuits, with
+    --transfer check-transfer)."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     random_draws: Natural = 5
@@ -88,14 +88,14 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     @property
     def folder(self) -> Path:
         """Where curves, tables and the report go."""
-        return self.out or Path("runs") / ("transfer" if self.transfer else "faithfulness")
+        return self.out or self.circuits.parent / ("check-transfer" if self.transfer else "check")
 
     def checks(self, rank: Rank = ALONE) -> CausalChecks:
         """Read model, images and circuits, for one of the processes that work on them."""
         if not self.circuits.is_dir():
             raise InputError(
                 f"There are no circuits at {self.circuits}: run circuitry quickstart or circuitry compare "
-                "first, and give their folder with --circuits."
+                "first, and give the folder circuits of their run with --circuits."
             )
         return CausalChecks(self.clip(rank), self.images(), GraphFolder(self.circuits), self)
 

@@ -72,7 +72,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         "choice": "shuffled",
     }
 
-    out: Path
+    out: Path = Path("runs/compare")
     """Folder of the results: graphs, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""

@@ -14,6 +14,7 @@ import circuitry
 from circuitry.commands.command_list import COMMANDS, module_of
 from circuitry.commands.completion import completion_script
 from circuitry.commands.help_pages import help_page
+from circuitry.commands.named_run import with_the_run
 from circuitry.commands.wrong_lines import near_words, refuse_wrong
 from circuitry.runs.command_line import end_with, run_script
 from circuitry.runs.errors import InputError
@@ -44,6 +45,7 @@ def run_command() -> None:
             print(help_page(name).text(), end="")
         else:
             refuse_wrong(help_page(name), arguments)
+            arguments = with_the_run(help_page(name), arguments)
             if "--quiet" not in arguments:
                 said = f"circuitry {name}: loading the libraries of models takes some seconds"
                 print(said, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ of units and groups of units when it is asked to, and looks at images that the r
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open
-    circuitry explore --run runs/domainnet
+    circuitry explore --run runs/domainnet --with-model
     circuitry explore --serve --with-model --open        # the page that is there, or a new one
 """
 
@@ -50,11 +50,12 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     run: Path = QUICKSTART
     """Folder that the quickstart or circuitry compare wrote."""
     circuits: Path | None = None
-    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote (default: circuits in the run)."""
+    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote; model and images are those of that
+    run, unless a model or images are given (default: circuits in the run)."""
     comparisons: Path | None = None
     """Folder of comparisons (default: comparisons in the run)."""
     faithfulness: Path | None = None
-    """Folder of faithfulness curves (default: faithfulness in the run)."""
+    """Folder of faithfulness curves (default: faithfulness and check in the run)."""
     cards: Path | None = None
     """Folder of unit cards (default: cards in the run)."""
     out: Path | None = None
@@ -91,13 +92,13 @@ def main(config: Config) -> None:
 
 def export(config: Config, graphs: GraphFolder) -> Path:
     """Read what is there, and write the page."""
-    found = {name: there(config.run / name, getattr(config, name)) for name in ("comparisons", "faithfulness", "cards")}
+    found = {name: there(config.run / name, getattr(config, name)) for name in ("comparisons", "cards")}
     names = [field.name for field in fields(ExplorerSettings)]
     exported = export_explorer(
         graphs,
         config.folder,
         comparisons=read_comparisons(found["comparisons"]),
-        curves=[] if found["faithfulness"] is None else read_curves(found["faithfulness"]),
+        curves=[curve for folder in folders_of_curves(config) for curve in read_curves(folder)],
         cards=None if found["cards"] is None else CardFolder(found["cards"]),
         variants=variants_of(config.run),
         model=ask_model(config, graphs) if config.with_model else None,
@@ -112,6 +113,13 @@ def export(config: Config, graphs: GraphFolder) -> Path:
 def there(default: Path, given: Path | None) -> Path | None:
     """Return the folder that was given, or the default one where it exists."""
     return given if given is not None else default if default.is_dir() else None
+
+
+def folders_of_curves(config: Config) -> list[Path]:
+    """Return the folder of curves that was given, or those of the run: first its own, then that of circuitry check."""
+    if config.faithfulness is not None:
+        return [config.faithfulness]
+    return [folder for name in ("faithfulness", "check/all-sites") if (folder := config.run / name).is_dir()]
 
 
 def read_comparisons(folder: Path | None) -> Mapping[str, Comparison]:

@@ -5,7 +5,7 @@ images find it, the other half, unseen, test it: is the class recognised with th
 units, and without the circuit? Prints the answer, and writes a report with the circuit drawn. A second run with the
 same settings goes on where the first one stopped.
 
-    circuitry find --model ViT-B-32 --pretrained openai --data pictures/of/cats --class cat --classes cat dog car
+    circuitry find --model ViT-B-32 --pretrained openai --data pictures --domain photo --class cat
     circuitry find --model rn-tiny --checkpoint epoch_16.pt --data DomainNet --class axe --domain real --selectivity 0.8
     circuitry find --model ViT-B-32 --pretrained openai --units components --data DomainNet --class axe --domain real
 """
@@ -189,7 +189,8 @@ def write_report(
     report = Report(
         f"Which units of {config.model} recognise {what}?",
         f"The circuit keeps {kept} of {units} units (method: {found.method}). {found.note}\n\n"
-        f"It was found on {len(subject.own[0])} images and tested on {len(subject.own[1])} others. "
+        f"Images of the class that it was found on: {len(subject.own[0])}; that it was tested on: "
+        f"{len(subject.own[1])}. "
         f"{whole_sites(subject.clip, found)}",
     )
     report.summary(findings)

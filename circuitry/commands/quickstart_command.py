@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from circuitry.runs.processes import one_thread_each, usable_cores
-from circuitry.study.quickstart_settings import QuickstartSettings, say
+from circuitry.study.quickstart_settings import DRAWN_IMAGES, QuickstartSettings, say
 from circuitry.study.toy.drawing import write_toy
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(config: Config) -> "Written":
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)
     with one_thread_each(workers, preload=[STEPS]) as pool:
         say("1/6 draw the toy data set")
-        root = write_toy(config.folder / "toy", config.drawing, workers=None if config.train else 1)
+        root = write_toy(config.folder / DRAWN_IMAGES, config.drawing, workers=None if config.train else 1)
         say(f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}")
         checkpoint = pool.submit(do, "train", config, root).result() if config.train else None
         given = config, checkpoint, root

@@ -147,7 +147,7 @@ def validation_table(config: Config) -> Path | None:
     beside = config.table.with_name(f"{config.table.stem}-validation{config.table.suffix}")
     if beside.is_file():
         return beside
-    print(f"no loss on validation images, since there is no {beside} (circuitry mixtures --validation-split)")
+    print(f"no loss on validation images, since there is no {beside}, which circuitry mixtures writes")
     return None
 
 

@@ -1,5 +1,6 @@
 """Cards of units as the page reads them: a script for each site, held-out images by class, and thumbnails. No torch."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
     if of != ours:
         raise InputError(
             f"The cards are of the circuits with digest {of}, but those in {graphs.path} have {ours}: make the cards "
-            f"of these with circuitry cards --circuits {graphs.path}."
+            f"of these with circuitry cards --circuits {shlex.quote(str(graphs.path))}."
         )
 
 

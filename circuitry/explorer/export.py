@@ -13,6 +13,7 @@ The page reads a file when it needs it. Names are in the data alone; files are c
 """
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,7 +215,7 @@ def _describe(
     places = {name: i for i, name in enumerate(graphs.classes)}, {name: i for i, name in enumerate(graphs.domains)}
     return {
         "title": _title(graphs),
-        "graphs": graphs.path.as_posix(),
+        "graphs": shlex.quote(graphs.path.as_posix()),
         "study": graphs.manifest["config_hash"],
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),

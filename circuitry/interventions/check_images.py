@@ -146,7 +146,7 @@ class CheckImages:
         chosen = ranked if self.settings.seen else ranked[self.n_found :]
         if not chosen:
             raise InputError(
-                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(ranked)} images: extract with "
-                "fewer images, or check on the same ones (seen=True, --seen)."
+                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(ranked)} images: find circuits "
+                "on fewer (--n-images of circuitry compare), or check on the same ones (--seen; in Python seen=True)."
             )
         return chosen

@@ -77,10 +77,10 @@ def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format."""
     manifest = read_sealed(folder / NAME, _REMOVE)
     if manifest.get("format") != format_name:
-        raise InputError(
-            f"{folder / NAME} has format {manifest.get('format')!r}, but this version reads {format_name!r}: "
-            "run what made it again, into another folder."
-        )
+        found = str(manifest.get("format"))
+        same_kind = found.rpartition(" ")[0] == format_name.rpartition(" ")[0]
+        todo = "run what made it again, into another folder" if same_kind else "give a folder of that kind"
+        raise InputError(f"{folder / NAME} has format {found!r}, but {format_name!r} is read here: {todo}.")
     if manifest.get("config_hash") != digest(manifest.get("config")):
         raise InputError(f"{folder / NAME} is damaged (its configuration does not fit its hash): {_REMOVE}.")
     return manifest

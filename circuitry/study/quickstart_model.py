@@ -6,7 +6,7 @@ from pathlib import Path
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import checked
 from circuitry.study.mixtures.mixture_files import caption_words
-from circuitry.study.quickstart_settings import QUICKSTART, QUICKSTART_MODEL
+from circuitry.study.quickstart_settings import DRAWN_IMAGES, QUICKSTART, QUICKSTART_MODEL
 
 
 @checked
@@ -15,7 +15,7 @@ class QuickstartModel(ModelOptions):
     """A model and images; the defaults are the quickstart's."""
 
     model: str = QUICKSTART_MODEL
-    data: Path = QUICKSTART / "toy"
+    data: Path = QUICKSTART / DRAWN_IMAGES
 
     @property
     def known_words(self) -> tuple[str, ...] | None:

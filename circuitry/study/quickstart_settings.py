@@ -10,7 +10,11 @@ from circuitry.study.toy.drawing import STYLES, TOY_CLASSES, DrawingSettings
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
+DRAWN_IMAGES = "toy"
+"""Folder of the images that the quickstart draws, within its own."""
 QUICKSTART_MODEL = "rn-tiny"
+UNITS = {"rn-tiny": "channels", "vit-tiny": "components"}
+"""What circuits of a model are made of."""
 OF_TRAINING = ("test_domain", "held_out", "n_train", "epochs")
 """Settings that only a training can take."""
 

@@ -33,7 +33,7 @@ from circuitry.study.generalization import accuracy_kinds
 from circuitry.study.mixtures.mixture_files import read_captions, write_mixture
 from circuitry.study.mixtures.selection import MixtureSettings, admitted
 from circuitry.study.quickstart_report import CHECKED, Checked, Explored, write_report
-from circuitry.study.quickstart_settings import QuickstartSettings, say
+from circuitry.study.quickstart_settings import UNITS, QuickstartSettings, say
 from circuitry.study.study_run import record_run
 from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.training.clip_training import train_clip
@@ -44,7 +44,6 @@ EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
 RULES_OF_SHIPPED = {"rn-tiny": ("midpoint-5", "gauss-radau-3"), "vit-tiny": ("gauss-radau-3", "midpoint-3")}
 """Rules of nodes and edges for the models that come with the package, as `cheapest_rule` finds them."""
 FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickdraw", "real")
-UNITS = {"rn-tiny": "channels", "vit-tiny": "components"}
 
 CIRCUITS = "circuits"
 """Folder of the circuits within that of the quickstart."""

@@ -11,6 +11,7 @@ from open_clip import IMAGENET_CLASSNAMES
 
 from circuitry import Clip, InputError
 from circuitry.cards import WordCheck, read_vocabulary, unit_words, vocabulary_of, word_probabilities
+from circuitry.cards.unit_card import FEWEST
 from circuitry.cards.vocabulary import words_of_domains
 from circuitry.cards.word_check import check_words
 from circuitry.models.classifier import Classifier
@@ -49,7 +50,7 @@ def test_a_classifier_s_words_are_its_outputs(clip: Clip) -> None:
 @pytest.mark.parametrize(
     ("right", "works", "words"),
     [
-        (30, True, ["work", "30%", "10%"]),
+        (30, True, ["work", "30%", "10%", f"{FEWEST} images"]),
         (12, False, ["do not work", "12%", "10%"]),
         (0, False, ["do not work", "0%"]),
     ],

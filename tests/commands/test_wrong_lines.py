@@ -92,7 +92,7 @@ BY_THE_PAGE: list[tuple[str, list[str]]] = [
     ("train --out {out} --data {data} --preset rn50-cc3n", ["rn50-cc3n", "rn50-cc3m"]),
     ("figures accuracie", ["accuracie", "accuracy"]),
     # what is needed, and what contradicts
-    ("compare --model rn-tiny --data {data}", ["--out"]),
+    ("compare --model rn-tiny", ["--data"]),
     ("find --data {data} --class fish", ["--model"]),
     ("mixtures", ["--data"]),
     ("features-over-settings", ["--features"]),

@@ -309,7 +309,7 @@ def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path
     with pytest.raises(InputError, match=r"No circuit in .*empty"):
         CausalChecks(clip, images, GraphFolder(tmp_path / "empty"))
     used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)
-    with pytest.raises(InputError, match=r"'axe' in 'real'.* 5 images.*seen=True"):
+    with pytest.raises(InputError, match=r"'axe' in 'real'.* 5 images.*--n-images.*seen=True"):
         CausalChecks(clip, images, used_up).images_of(("axe", "real"))
     assert (
         len(CausalChecks(clip, images, used_up, CheckSettings(n_images=2, seen=True)).images_of(("axe", "real"))) == 2

@@ -106,7 +106,7 @@ function App({ index, store, first }) {
     openFile: async file => {
       if (!file) return;
       if (file.type.startsWith("image/")) {
-        if (isLive) { setOwn(file); set({ image: null, tab: "images" }); } else setMessage("To look at an image of your own, serve the page with the model: circuitry explore --serve --with-model.");
+        if (isLive) { setOwn(file); set({ image: null, tab: "images" }); } else setMessage(`To look at an image of your own, serve the page with the model: circuitry explore --circuits ${index.graphs} --serve --with-model`);
         return;
       }
       try {

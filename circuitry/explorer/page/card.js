@@ -38,7 +38,7 @@ export function Card({ index, state, set, shown, picture, names, colourOf, pin, 
     ${index.cards && html`<${Seen} index=${index} site=${site} unit=${unit} colourOf=${colourOf} />`}
     ${node && html`<${Neighbours} index=${index} node=${node} set=${set} names=${names} picture=${picture} shown=${shown} labels=${state.labels} />`}
     <${Everywhere} index=${index} site=${site} unit=${unit} state=${state} set=${set} />
-    ${!index.cards && html`<div class="missing"><h3>What it responds to</h3><p class="hint">There are no cards yet. Make them, and export again:</p><pre>circuitry cards --circuits ${index.graphs} --out …</pre></div>`}
+    ${!index.cards && html`<div class="missing"><h3>What it responds to</h3><p class="hint">There are no cards yet. To make them:</p><pre>circuitry cards --circuits ${index.graphs} && circuitry explore --circuits ${index.graphs}</pre></div>`}
   </section>`;
 }
 

@@ -34,7 +34,7 @@ function ThisCut({ index, state, shown, colourOf, picture }) {
   const rows = [...new Map(shown.map(one => [one.domain, one])).values()].map(one => ({ one, curve: index.curves[`${state.className}/${one.domain}`] }));
   const measured = rows.filter(row => row.curve);
   if (!measured.length) {
-    return html`<div class="thiscut"><p class="hint">${count}. What this cut does was not measured. Run <code>circuitry check --circuits ${index.graphs}</code> and export again.</p></div>`;
+    return html`<div class="thiscut"><p class="hint">${count}. What this cut does was not measured. To measure it: <code>circuitry check --circuits ${index.graphs} && circuitry explore --circuits ${index.graphs}</code></p></div>`;
   }
   const cuts = measured.map(({ one, curve }) => ({ one, curve, cut: measuredCut(curve, state) }));
   const first = cuts[0].cut;

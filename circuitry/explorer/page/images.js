@@ -26,7 +26,7 @@ export function Images({ index, state, set, setFire, colourOf, names, ownFile, s
   const domains = index.domains.filter(domain => state.domains.includes(domain));
   return html`<section class="images" aria-label="Images"><h2>Images of ${state.className}</h2>
     ${error && html`<p class="error">${error.message}</p>`}
-    ${!there && html`<p class="hint">${index.images ? "There are no images of this class." : html`There are no images yet. Make cards with <code>circuitry cards --circuits ${index.graphs} --out …</code>, and export again.`}</p>`}
+    ${!there && html`<p class="hint">${index.images ? "There are no images of this class." : html`There are no images yet. They come with cards: <code>circuitry cards --circuits ${index.graphs} && circuitry explore --circuits ${index.graphs}</code>`}</p>`}
     <div class="strip">${there && domains.map(domain => html`<div class="of" style=${{ "--line": colourOf(domain) }}><h4>${domain}</h4><div class="thumbs">
       ${rows.filter(one => one.picture[3] === domain).map(({ row, picture: [id, path, , , found] }) => html`<button type="button" class="pick" key=${id} aria-pressed=${state.image === id} onClick=${() => set({ image: state.image === id ? null : id })}>
         <${Thumbnail} id=${id} text=${`${path}${found ? ", the circuit was found on it" : ", held out"}`} /></button>`)}
@@ -55,7 +55,7 @@ function Fired({ fire, index, state, set, names }) {
 
 function ExportedAnswers({ file, row, index, className }) {
   const { answers, shares } = file.arrays;
-  if (!answers) return html`<p class="hint">Predictions were not exported: give circuitry explore the model.</p>`;
+  if (!answers) return html`<p class="hint">Predictions were not exported. They need the model: <code>circuitry explore --circuits ${index.graphs} --with-model</code></p>`;
   const [, runs, top] = answers.shape;
   if (Number.isNaN(shares[row * runs * top])) return html`<p class="hint">The model was not asked about this image.</p>`;
   const of = run => Array.from({ length: top }, (_, k) => {

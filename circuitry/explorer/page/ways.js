@@ -13,7 +13,7 @@ export function Ways({ index, state, set, cutsOf, colourOf }) {
     ${comparison
       ? html`<${Matrix} comparison=${comparison} index=${index} state=${state} set=${set} />
           <${Depth} comparison=${comparison} index=${index} state=${state} set=${set} colourOf=${colourOf} />`
-      : html`<p class="hint">No comparison was exported. Run circuitry compare or the quickstart, then export again.</p>`}
+      : html`<p class="hint">No comparison was exported. The runs of circuitry compare and of circuitry quickstart come with theirs.</p>`}
     <${Twins} state=${state} set=${set} cutsOf=${cutsOf} />
     <${Words} index=${index} state=${state} set=${set} />
   </section>`;

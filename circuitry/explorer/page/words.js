@@ -10,7 +10,7 @@ export function Words({ index, state, set }) {
   const there = (index.direct ?? []).includes(place);
   const [opened, open] = useState(null);
   const { value, error } = usePromise(() => (there ? Promise.all([load("words"), load(`direct/${place}`)]) : null), [place, there]);
-  if (!index.predicted) return html`<div><h3>Direct effects on words</h3><p class="hint">They need the model: <code>circuitry explore --with-model …</code></p></div>`;
+  if (!index.predicted) return html`<div><h3>Direct effects on words</h3><p class="hint">They need the model: <code>circuitry explore --circuits ${index.graphs} --with-model</code></p></div>`;
   if (!there) return html`<div><h3>Direct effects on words</h3><p class="hint">${index.directReason || "There are none for this class."}</p></div>`;
   if (error) return html`<p class="error">${error.message}</p>`;
   const [{ words, arrays: { texts } } = { words: [], arrays: {} }, direct] = value ?? [];

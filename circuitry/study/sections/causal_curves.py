@@ -62,7 +62,7 @@ def works_findings(curves: Sequence[FaithfulnessCurve]) -> list[Finding]:
     """Say whether circuits work, or that it cannot be told because they were not tested."""
     if curves:
         return faithfulness_findings(curves, [])
-    return [not_tested("That takes images of every class and domain that circuits were not found on.")]
+    return [not_tested("Tests take images that circuits were not found on: a smaller --n-images leaves some.")]
 
 
 def add_answers(

@@ -1,0 +1,217 @@
+"""Every command line that pages, help texts, messages and the explorer show is right by the commands' own check.
+
+A line of a block of code is complete, unless three dots stand for the rest of it; after an option they stand for its
+values. Elsewhere a command is either to be typed, and complete, or named with a switch or two that the sentence is
+about: then it has none of the options that the command needs, which are not asked for.
+"""
+
+import ast
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from functools import cache
+from itertools import chain, pairwise
+from pathlib import Path
+
+import pytest
+import tyro
+
+from circuitry import InputError
+from circuitry.commands.command_list import COMMANDS
+from circuitry.commands.help_pages import HelpPage, help_page
+from circuitry.commands.wrong_lines import refuse_wrong
+from tests.support.committed_tables import PAGES, ROOT
+from tests.support.scripts import EXPERIMENTS, script
+
+DOTS = ("...", "…")
+SCRIPT = re.compile(r"experiments/(\w+)\.py")
+VALUE = "1"
+"""Stands for what a shell, a reader or a program puts in."""
+OF_DISPATCH = ("--help", "--version", "--completion")
+"""What stands in the place of a command."""
+TEXTS = [*PAGES, *(ROOT / name for name in ("experiments/RESULTS.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+SOURCES = [*sorted((ROOT / "circuitry").rglob("*.py")), *sorted((ROOT / "experiments").glob("*.py"))]
+SCRIPTS_OF_PAGES = sorted((ROOT / "circuitry" / "explorer" / "page").glob("*.js"))
+FENCED = re.compile(r"^```\{?(\w[\w-]*)?.*?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+SENTENCE = re.compile(rf"circuitry (?:{'|'.join(COMMANDS)})\b(?: --[a-z][\w.-]*(?:[ =][^\s-]\S*)*)*")
+"""A command in a sentence without marks of code, with the options that follow."""
+
+
+def shown_in_text(text: str, *, prose: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield command lines and whether each is a line of a block of code; of prose also those without marks of code."""
+    blocks = [block for kind, block in FENCED.findall(text) if kind in ("", "bash", "console")]
+    text = FENCED.sub("", text)
+    indented = [line for line in text.splitlines() if line.startswith("    ")]
+    for line in chain.from_iterable(joined(block) for block in [*blocks, "\n".join(indented)]):
+        yield line, True
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+    for _, span in SPAN.findall(text):
+        yield " ".join(span.split()), False
+    if prose:
+        for line in SENTENCE.findall(" ".join(SPAN.sub("", text).split())):
+            yield line.rstrip(".,:;)"), False
+
+
+def joined(block: str) -> list[str]:
+    """Return the lines of a block of code, those that a backslash continues as one."""
+    return re.sub(r"\\\n\s*", " ", block).splitlines()
+
+
+def shown_in_code(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the command lines of a module's texts; in an f-string each value is a word."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text if re.search(r"circuitry (?!import)|python experiments", text) else "")
+    within = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else VALUE for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in within:
+            text = node.value
+        else:
+            continue
+        yield from shown_in_text(text, prose=True)
+
+
+def shown_in_a_page(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the command lines of the explorer's code: those of a block, and those in a sentence."""
+    text = re.sub(r"\$\{[^{}]*\}", VALUE, path.read_text(encoding="utf-8"))
+    for line in re.findall(r"<(?:code|pre)>(circuitry .*?)</", text):
+        yield line, True
+    for line in SENTENCE.findall(re.sub(r"<(code|pre)>.*?</\1>", "", text)):
+        yield line.rstrip(".,:;"), False
+
+
+def commands_of(line: str) -> Iterator[list[str]]:
+    """Yield the words after ``circuitry`` of each command of a shell's line, and those of a script from its name on.
+
+    Prompts, comments and what is no command of ours fall away; so does what a shell reads between commands. A
+    variable is a word, and so is a name in capital letters, which stands for what one types.
+    """
+    line = re.sub(r"\$\{?\w+\}?", VALUE, line.removeprefix("$ "))
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="();&|<>")
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError:  # an apostrophe of a sentence
+        words = line.split()
+    command: list[str] | None = None
+    for word in [*words, ";"]:
+        if set(word) <= set("();&|<>"):
+            if command:
+                yield command
+            command = None
+        elif command is not None:
+            command.append(VALUE if re.fullmatch(r"[A-Z_]{2,}", word) and command else word)
+        elif word in ("circuitry", "clip-circuitry"):
+            command = []
+        elif SCRIPT.fullmatch(word):
+            command = [word]
+
+
+def wrong_in(line: str, complete: bool) -> list[str]:
+    """Return what the commands' own check says of a line that is shown."""
+    found = []
+    for words in commands_of(line):
+        name, *arguments = words
+        if name in (*OF_DISPATCH, *DOTS, VALUE) or re.fullmatch("[A-Z]+", name) or "--help" in arguments:
+            continue
+        if of_script := SCRIPT.fullmatch(name):
+            found += wrong_for_script(of_script[1], [word for word in arguments if word not in DOTS])
+            continue
+        if name not in COMMANDS:
+            found.append(f"{line!r}: no command {name!r}")
+            continue
+        page = help_page(name)
+        arguments = [VALUE if word in DOTS and takes_values(page, before) else word for before, word in pairwise(words)]
+        typed = {word.partition("=")[0] for word in arguments}
+        if typed & {*DOTS} or not (complete or typed & needed(page)):
+            page = without_needs(page)
+        try:
+            refuse_wrong(page, [word for word in arguments if word not in DOTS])
+        except InputError as error:
+            found.append(f"{line!r}: {error}")
+    return found
+
+
+def wrong_for_script(name: str, arguments: list[str]) -> list[str]:
+    """Return what a script's own settings say of its arguments."""
+    if not arguments:
+        return [] if (EXPERIMENTS / f"{name}.py").is_file() else [f"{name}: {name} is no script"]
+    try:
+        with redirect_stderr(io.StringIO()) as said:
+            tyro.cli(loaded(name).Config, args=arguments)
+    except (SystemExit, FileNotFoundError) as error:
+        return [f"{name} {shlex.join(arguments)}: {said.getvalue() or error}"]
+    return []
+
+
+loaded = cache(script)
+"""A script as a module, loaded once."""
+
+
+def takes_values(page: HelpPage, word: str) -> bool:
+    """Return whether a word is an option that values follow."""
+    return word in page.flags and page.flags[word].words != 0
+
+
+def needed(page: HelpPage) -> set[str]:
+    """Return the options that a command is not run without."""
+    return {option.name for option in page.options if option.required} | {*chain.from_iterable(page.one_of)}
+
+
+def without_needs(page: HelpPage) -> HelpPage:
+    """Return a page that asks for nothing."""
+    return page._replace(options=tuple(one._replace(required=False) for one in page.options), one_of=(), needs=())
+
+
+def printed(path: Path) -> list[tuple[str, bool]]:
+    """Return all that a file shows."""
+    if path.suffix == ".py":
+        return list(shown_in_code(path))
+    if path.suffix == ".js":
+        return list(shown_in_a_page(path))
+    return list(shown_in_text(path.read_text(encoding="utf-8")))
+
+
+FILES = [*TEXTS, *SOURCES, *SCRIPTS_OF_PAGES]
+
+
+def test_command_lines_that_are_shown_are_right() -> None:
+    wrong = {
+        str(path.relative_to(ROOT)): found
+        for path in FILES
+        if (found := [said for line, complete in printed(path) for said in wrong_in(line, complete)])
+    }
+    assert not wrong
+
+
+def test_suggestions_of_the_explorer_are_whole() -> None:
+    shown = [line for path in SCRIPTS_OF_PAGES for line, _ in printed(path)]
+    assert len(shown) > 5
+    assert not [line for line in shown if any(dots in line for dots in DOTS)]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("    circuitry find --data pictures --class cat    # which units?\n", ["--model"]),
+        ("    $ circuitry cards && circuitry explore --runs x | tee log\n", ["--runs"]),
+        ("    A=1 torchrun -m circuitry check --device cuda ...\n    circuitry chek\n", ["'chek'"]),
+        ("    circuitry find --model M --data $ROOT \\\n        --class cat --n-images few\n", ["few"]),
+        ("See `circuitry find --data ROOT\n--class cat`.", ["--model"]),
+        ("See `circuitry find --sise 0.3`.", ["--sise"]),
+        ("```bash\ncircuitry compare --data ... --n-images N\n```\n", ["--model"]),
+        ("    python experiments/simulate_trust.py --drawz 3\n", ["--drawz"]),
+        ("    python experiments/no_such_script.py\n", ["no_such_script"]),
+        ("    python experiments/simulate_trust.py --draws 1000    # a minute\n", []),
+        ("See `circuitry find --size 0.3`, `circuitry NAME --help`, `circuitry study ... --do`.", []),
+        ("    for n in 0 1; do circuitry find --model m$n --data x --class cat --n-images $n; done\n", []),
+    ],
+)
+def test_a_wrong_line_is_seen_wherever_it_stands(text: str, named: list[str]) -> None:
+    found = [said for line, complete in shown_in_text(text) for said in wrong_in(line, complete)]
+    assert len(found) == len(named)
+    assert all(word in said.split(":", 1)[1] for word, said in zip(named, found, strict=True))
