@@ -34,12 +34,12 @@ from circuitry.interventions import (
     transfer_circuits,
     transfer_matrix,
 )
+from circuitry.interventions.curves import HARDLY_ANY
 from circuitry.models import Baseline, FolderSettings, FolderWork, Task, class_margin, mean_baseline
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
 from circuitry.reports.sections.findings import (
     ANOTHER_MODEL,
-    HARDLY_ANY,
     NO,
     PARTLY,
     UNKNOWN,

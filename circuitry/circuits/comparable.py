@@ -2,21 +2,30 @@
 
 Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
 models means nothing. A graph stores how many units its sites have, and its `COMPARED_SETTINGS`. A setting that one of
-two graphs lacks is not compared. Numbers of images may differ, as they do between domains.
+two graphs lacks is not compared. Numbers of images may differ, as they do between domains. Text weights are compared
+within lists of as many classes, those of a class within the class; in the images' own style within a domain.
 """
 
 import logging
 from typing import Any
 
+import numpy as np
+
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
+from circuitry.runs.provenance import difference
 
 COMPARED_SETTINGS = {
     "model_digest": "the model",
+    "clip_digest": "the model with its texts and preprocessing",
     "basis": "the feature basis",
     "hooked_sites": "the list of sites with hooks",
     "metric": "the metric",
+    "text_weights": "the text weights of the classes",
+    "class_weights": "the text weights of the class",
+    "texts": "the texts of the classes",
+    "classes": "the list of classes",
     "node_fraction": "the share of kept units",
     "budget": "the budget",
     "node_rule": "the quadrature rule of nodes",
@@ -34,6 +43,12 @@ COMPARED_SETTINGS = {
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of baselines that differ by class and domain: only their names are compared."""
 
+OWN_STYLE = "own-style"
+"""Texts that differ by domain, as do the text weights that are made of them."""
+
+_NEAR = 2e-3
+"""How far numbers of the same texts may differ between machines and devices."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,8 +63,8 @@ class Comparable:
 
     def __init__(self) -> None:
         self._first: AttributionGraph | None = None
-        self._settings: dict[str, tuple[Any, str]] = {}
-        """By name, the value and the title of a graph with it."""
+        self._settings: dict[tuple[str, Any], tuple[Any, str]] = {}
+        """By name, and by what graphs have in common that are to agree, the value and the title of one of them."""
 
     @checked
     def add(self, graph: AttributionGraph) -> None:
@@ -62,12 +77,12 @@ class Comparable:
         if self._first is None:
             self._first = graph
         _check_units(self._first, graph)
-        for name, value in _settings(graph).items():
-            theirs, title = self._settings.setdefault(name, (value, graph.title))
-            if theirs != value:
+        for key, value in _settings(graph).items():
+            theirs, title = self._settings.setdefault(key, (value, graph.title))
+            if not same_setting(theirs, value):
                 raise InputError(
-                    f"Compared circuits must be found in the same way, but {COMPARED_SETTINGS[name]} is {theirs!r} for "
-                    f"{title} and {value!r} for {graph.title}: attribute both in the same way."
+                    "Compared circuits must be found in the same way, but "
+                    f"{_differ(key[0], theirs, title, value, graph.title)}: attribute both in the same way."
                 )
         for site in sorted(graph.sites_without_effect):
             log.warning("%s: no unit has an effect at %s, so nothing is compared there.", graph.title, site)
@@ -84,13 +99,40 @@ def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
     checked.add(b)
 
 
-def _settings(graph: AttributionGraph) -> dict[str, Any]:
-    """Return the `COMPARED_SETTINGS` of a graph; its provenance may hold the digest of the model."""
+def same_setting(a: Any, b: Any) -> bool:
+    """Return whether two values of a setting agree, those of text weights up to another machine's rounding."""
+    if isinstance(a, list) and isinstance(b, list) and any(isinstance(x, float) for x in a):
+        return len(a) == len(b) and np.allclose(a, b, rtol=_NEAR, atol=_NEAR)
+    return bool(a == b)
+
+
+def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
+    """Return the `COMPARED_SETTINGS` of a graph, by name and by what graphs have in common that are to agree.
+
+    The provenance holds the digest of the whole model, also where the settings hold the encoder's.
+    """
     known = graph.provenance | graph.settings
+    if "model_digest" in graph.provenance:
+        known["clip_digest"] = graph.provenance["model_digest"]
     found = {name: _plain(known[name]) for name in COMPARED_SETTINGS if name in known}
     if str(found.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         found.pop("baseline_digest", None)
-    return found
+    if found.get("metric") == "logit":  # to which the texts of other classes are nothing
+        found.pop("classes", None)
+    domain = graph.domain if found.get("texts") == OWN_STYLE else None
+    common: dict[str, Any] = {"class_weights": (graph.class_name or graph.settings.get("label"), domain)}
+    common["text_weights"] = found.get("text_weights", [None])[0], domain
+    return {(name, common.get(name)): value for name, value in found.items()}
+
+
+def _differ(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
+    """Return in words that a setting of one graph is another one's."""
+    if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
+        return f"{COMPARED_SETTINGS[name]} are others for {title} than for {other_title}"
+    if name == "classes":  # there may be hundreds
+        changed = difference({name: other}, {name: one})
+        return f"{COMPARED_SETTINGS[name]} is another one for {other_title} than for {title} ({changed})"
+    return f"{COMPARED_SETTINGS[name]} is {one!r} for {title} and {other!r} for {other_title}"
 
 
 def _plain(value: Any) -> Any:

@@ -223,7 +223,8 @@ class Extraction(FolderWork):
         for part, graph in graphs:  # the whole comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)
             used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
-            made_with = graph.settings | self.asked | choice
+            by = {"classes": list(self.images.all_classes), "ready_metric": graph.settings["metric"]}
+            made_with = graph.settings | by | self.asked | choice
             if self.named_baseline is not None:  # its name says it all, whatever another machine's rounding does
                 made_with.pop("baseline_digest")
             provenance = made_by | {"images": used}

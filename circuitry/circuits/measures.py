@@ -8,7 +8,7 @@ A pair is the smallest `similarity_matrix`; `across_domains` compares sets of gr
 overlap of random units; `permuted_units` gives the chance of measures without a closed form.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
@@ -18,26 +18,55 @@ from scipy import stats
 from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.similarity_matrix import (
+    cosine_matrix,
     edge_jaccard_matrix,
     edge_spearman_matrix,
     node_overlap_matrices,
     score_matrices,
+    spearman_matrix,
     wl_matrices,
 )
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 
-MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine", "edge_spearman")
-"""``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit.
+Matrices = dict[str | None, np.ndarray]
+"""Similarities [graphs, graphs] by site, or under None for the whole circuit."""
+
+AtDepths = Callable[[Sequence[Circuit], Sequence[int]], Sequence[Matrices]]
+"""Circuits and depths -> the similarity of every two of the circuits, at each depth."""
+
+
+def without_depth(measure: Callable[[Sequence[Circuit]], Matrices]) -> AtDepths:
+    """Return a measure without a depth as one of `MEASURES`: the same at each depth."""
+    return lambda circuits, depths: [measure(circuits)] * len(depths)
+
+
+def _of_sources(measure: Callable[[Sequence[AttributionGraph]], Matrices]) -> AtDepths:
+    return without_depth(lambda circuits: measure([circuit.source for circuit in circuits]))
+
+
+def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrices]:
+    found = wl_matrices(circuits, max(depths))
+    return [{None: found[depth]} for depth in depths]
+
+
+MEASURES: dict[str, AtDepths] = {
+    "node_overlap": _of_sources(node_overlap_matrices),
+    "edge_jaccard": without_depth(lambda circuits: {None: edge_jaccard_matrix(circuits)}),
+    "wl_kernel": _kernels,
+    "spearman": _of_sources(lambda graphs: score_matrices(graphs, spearman_matrix)),
+    "cosine": _of_sources(lambda graphs: score_matrices(graphs, cosine_matrix)),
+    "edge_spearman": _of_sources(lambda graphs: {None: edge_spearman_matrix(graphs)}),
+}
+"""How every two of some circuits are compared, by the name of the measure.
+
+``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit.
 
 ``spearman`` and ``cosine`` compare all node scores and need no share of kept units; ``edge_spearman`` compares the
 scores of the edges that either graph scores (the circuit shift score of arXiv 2604.08192). ``wl_kernel`` is the
 study's. At depth 1 three quarters of it are names of nodes, so it ranks pairs of domains like node overlap (rank
 correlation .99 on a small model) and adds no evidence to it.
 """
-
-Matrices = dict[str | None, np.ndarray]
-"""Similarities [graphs, graphs] by site, or under None for the whole circuit."""
 
 
 @checked
@@ -156,21 +185,11 @@ def similarity_matrices(
     Circuits are cut as by `AttributionGraph.circuit`.
     """
     circuits = [graph.circuit(edges_per_node, any_sign=any_sign) for graph in graphs]
-    depths = [measure.depth for measure in measures if measure.name == "wl_kernel"]
-    kernels = wl_matrices(circuits, max(depths)) if depths else []
     found: dict[Measure, Matrices] = {}
-    for measure in measures:
-        if measure.name == "node_overlap":
-            found[measure] = node_overlap_matrices(graphs)
-        elif measure.name == "edge_jaccard":
-            found[measure] = {None: edge_jaccard_matrix(circuits)}
-        elif measure.name == "wl_kernel":
-            found[measure] = {None: kernels[measure.depth]}
-        elif measure.name == "edge_spearman":
-            found[measure] = {None: edge_spearman_matrix(graphs)}
-        else:
-            found[measure] = score_matrices(graphs, measure.name)
-    return found
+    for name in {measure.name for measure in measures}:
+        asked = [measure for measure in measures if measure.name == name]
+        found |= zip(asked, MEASURES[name](circuits, [measure.depth for measure in asked]), strict=True)
+    return {measure: found[measure] for measure in measures}
 
 
 def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> AttributionGraph:

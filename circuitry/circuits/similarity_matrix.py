@@ -74,10 +74,12 @@ def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
     return _by_left_out(circuits, kernels)
 
 
-def score_matrices(graphs: Sequence[AttributionGraph], kind: str) -> dict[str | None, np.ndarray]:
-    """Return, by site, Spearman's correlation or the cosine of the scores of all units of every two graphs."""
+def score_matrices(
+    graphs: Sequence[AttributionGraph], compare: Callable[[np.ndarray], np.ndarray]
+) -> dict[str | None, np.ndarray]:
+    """Return, by site, how the scores of all units of every two graphs compare."""
     return {
-        site: _vector_matrix(np.stack([graph.node_scores[site] for graph in graphs]).astype(float), kind)
+        site: compare(np.stack([graph.node_scores[site] for graph in graphs]).astype(float))
         for site in graphs[0].inner_sites
     }
 
@@ -98,7 +100,7 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> _Matrix:
         rows = np.zeros((2, len(edges)))
         for row, (numbers, scores) in zip(rows, both, strict=True):
             row[np.searchsorted(edges, numbers)] = scores
-        found[i, j] = found[j, i] = _vector_matrix(rows, "spearman")[0, 1] if len(edges) else np.nan
+        found[i, j] = found[j, i] = spearman_matrix(rows)[0, 1] if len(edges) else np.nan
     return found
 
 
@@ -163,12 +165,15 @@ def _normalised(kernel: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0))
 
 
-def _vector_matrix(rows: Float[np.ndarray, "rows numbers"], kind: str) -> np.ndarray:
-    """Return Spearman's correlation (NaN of constants) or the cosine (NaN of zeros) of every two rows."""
-    if kind == "spearman":
-        constant = np.ptp(rows, axis=1) == 0
-        rows = stats.rankdata(rows, axis=1)
-        rows = np.where(constant[:, None], 0.0, rows - rows.mean(1, keepdims=True))
+def spearman_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
+    """Return Spearman's correlation of every two rows, NaN of constants."""
+    constant = np.ptp(rows, axis=1) == 0
+    ranks = stats.rankdata(rows, axis=1)
+    return cosine_matrix(np.where(constant[:, None], 0.0, ranks - ranks.mean(1, keepdims=True)))
+
+
+def cosine_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
+    """Return the cosine of every two rows, NaN of zeros."""
     return np.asarray(_normalised(rows @ rows.T).clip(-1, 1))
 
 

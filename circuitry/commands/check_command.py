@@ -2,8 +2,7 @@
 
 On images that the circuits were not found on: the metric with only a circuit's units active (all sites at once, and
 one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
-others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules; and on
-networks with a planted circuit, how well each method finds it.
+others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules.
 
 A circuit recovers the answer if faithfulness at a tenth of the units is near 1, far above random units, and so is
 selectivity. It is refuted by random units that do as well, or by a selectivity near 0: then the kept units answer their
@@ -43,7 +42,7 @@ from circuitry.interventions import (
     transfer_over_depth,
 )
 from circuitry.interventions.circuit_sets import choose_sites
-from circuitry.interventions.curves import nearest_to_a_tenth, span
+from circuitry.interventions.curves import HARDLY_ANY, nearest_to_a_tenth, span
 from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
@@ -51,7 +50,7 @@ from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
 from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
 from circuitry.runs.given import Count, Natural, Share
-from circuitry.study import QuickstartModel, planted_attention, planted_convolution, score_methods
+from circuitry.study import QuickstartModel
 from circuitry.study.planted import RULES
 from circuitry.study.sections.causal_curves import (
     add_causal_guide,
@@ -59,11 +58,8 @@ from circuitry.study.sections.causal_curves import (
     add_selectivity_over_depth,
     faithfulness_findings,
 )
-from circuitry.study.sections.score_checks import add_attribution_check, add_methods, add_pixels
+from circuitry.study.sections.score_checks import add_attribution_check, add_pixels, add_rules
 from circuitry.study.sections.transfers import add_interchange, add_transfer, transfer_findings
-
-DEAF_BELOW = 0.1
-"""Selectivity below which circuits are said to answer their class for every image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +129,6 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     curves, alone = measure_curves(config, checks, work)
     keys = rule_keys(checks, config.rule_circuits)
     rules = pd.concat([rules_of(checks, key, work) for key in keys], ignore_index=True)
-    planted = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())], ignore_index=True)
     shown = class_name, domain = keys[0]
     graph = checks.graphs[shown]
     sites = choose_sites(graph)
@@ -145,7 +140,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     }
     for measure in ("faithfulness", "selectivity"):
         tables[f"{measure}_one_site"] = curves_by_domain(alone, measure)
-    tables |= {"rules_against_patching": rules, "planted": planted, "attribution_against_patching": check.points}
+    tables |= {"rules_against_patching": rules, "attribution_against_patching": check.points}
     tables["scores_across_sites"] = check.across_sites()
     marks, checked_on = domain_marks(checks.images.domains), checks.chosen.in_words
     report = Report(
@@ -158,7 +153,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     report.text(listening_verdict(curves))
     add_selectivity_over_depth(report, alone, marks, sites)
     add_attribution_check(report, check, sites, f"{class_name} in {domain}")
-    add_methods(report, rules, planted)
+    add_rules(report, rules)
     images, maps = checks.pixels(*shown, work=work)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
     return write(config, checks, report, tables)
@@ -172,12 +167,12 @@ def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:
     if math.isnan(best):
         return ""
     words = f"With {size:.0%} of the units the most selective domain's circuits reach {best:z.2f}: "
-    if best < DEAF_BELOW:
+    if best < HARDLY_ANY:
         return words + (
-            f"below {DEAF_BELOW}, so the circuits answer their class for every image. Under this ablation the kept "
+            f"below {HARDLY_ANY}, so the circuits answer their class for every image. Under this ablation the kept "
             "units of later sites hardly depend on the image, and faithfulness alone would not show it."
         )
-    return words + f"{DEAF_BELOW} or more, so the circuits' answers still depend on the image."
+    return words + f"{HARDLY_ANY} or more, so the circuits' answers still depend on the image."
 
 
 def rule_keys(checks: CausalChecks, n: int) -> list[tuple[str, str]]:

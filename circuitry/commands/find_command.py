@@ -38,10 +38,10 @@ from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
-from circuitry.runs import Job, JobFolder, versions
+from circuitry.runs import InputError, Job, JobFolder, versions
 from circuitry.runs.given import Count, Share, one_of
 
-FORMAT = "circuitry found circuit 1"
+FORMAT = "circuitry found circuit 2"
 STEPS = (("circuit",), ("unseen images",), ("tests",), ("edges",))
 """What is done one after the other; a finished one is read."""
 DRAWN = 12
@@ -126,11 +126,19 @@ def search(config: Config, subject: Subject) -> Search:
         with_edges(subject.found_on, found.graph).save(edges)
         return [edges]
 
+    _ = subject.metric  # refuses texts, before the folder is claimed
+    if config.selectivity is not None and not subject.others[0]:
+        raise InputError(
+            f"--selectivity compares {subject.class_name} with images of other classes, but {config.data} has none: "
+            "give a folder that has, or --size."
+        )
     looked_at = {
         "images": image_listing(subject.records),
         "baseline_images": image_listing(subject.baseline_records),
     }
-    JobFolder(out, FORMAT, made_with(config, subject), STEPS, looked_at).run(do)
+    folder = JobFolder(out, FORMAT, made_with(config, subject), STEPS, looked_at)
+    for step in STEPS:  # each needs those before: another process may be doing one, and is waited for
+        folder.run(do, only=[step])
     tested = read_named_table(tests, na_values=[""])
     return Search(FoundCircuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested)
 

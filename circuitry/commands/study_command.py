@@ -16,6 +16,7 @@ trained for two passes, in minutes: it tests the plan, and its results mean noth
     circuitry study --miniature --out runs/miniature --do
 """
 
+import logging
 import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import study_trainings
 from circuitry.training import clip_preset
+
+log = logging.getLogger(__name__)
 
 MAIN, PHOTOS = "imagenet-captions", "photos"
 KNOWN_BASES = (MAIN, "cc3m", "cc12m")
@@ -151,7 +154,12 @@ def main(config: Config) -> None:
     chosen = plan.chosen(config.only)
     if config.plan or not config.do:
         print_plan(chosen)
-    plan.check_room(config.only, disk_gib=config.disk, hours=config.hours)
+    try:
+        plan.check_room(config.only, disk_gib=config.disk, hours=config.hours)
+    except InputError as error:
+        if config.do:
+            raise
+        log.warning("%s", error)
     if not config.do:
         print("add --do to do the steps, --only to choose some")
     elif config.cluster is not None:
@@ -231,7 +239,7 @@ def circuit_operations(model: str) -> float:
     """
     tower = open_clip.create_model(register_model(model), pretrained_text=False, require_pretrained=False).visual
     encoder = Encoder.from_tower(tower.eval().requires_grad_(False))
-    metric = class_logit(torch.ones(2, count_model(model).embedding), 0)
+    metric = class_logit(torch.eye(2, count_model(model).embedding), 0)
     few, more = (
         count.nodes + 2 * count.edges
         for count in (count_operations(encoder, metric, AttributionSettings(rule=left_rule(n))) for n in (1, 2))

@@ -69,6 +69,8 @@ def _after(option: Option | None) -> str:
 
 
 def _refuse_values(page: HelpPage, option: Option, values: Sequence[str]) -> None:
+    if option.none and list(values) == ["None"]:
+        return
     if option.words is not None and len(values) < option.words:
         what = f"{option.words} values" if option.words > 1 else "a value"
         raise InputError(
@@ -77,8 +79,7 @@ def _refuse_values(page: HelpPage, option: Option, values: Sequence[str]) -> Non
         )
     place = f"after {option.name}" if option.name.startswith("--") else f"as {option.name}"
     for value in values:
-        wanted = None if value == "None" and option.none else _misfit(option, value)
-        if wanted is not None:
+        if (wanted := _misfit(option, value)) is not None:
             near = near_words(value, [word for word in option.taken if isinstance(word, str)])
             raise InputError(f"Expected {wanted} {place}, but {value!r} was given{near}: see {page.see}.")
 

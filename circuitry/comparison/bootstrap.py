@@ -154,7 +154,7 @@ def dual_bootstrap(
     every_class, every_part = np.ones((1, len(values))), np.ones((1, values.shape[-1]))
     value = statistic(resampled_means(values, every_class, every_part))[0]
     both, by_class, by_part = (
-        _variance(statistic(resampled_means(values, *weights)))
+        known_variance(statistic(resampled_means(values, *weights)))
         for weights in ((draws.classes, draws.parts), (draws.classes, every_part), (every_class, draws.parts))
     )
     n_units, n_parts = draws.n_units, values.shape[-1]
@@ -189,7 +189,7 @@ def dual_variance(
     return np.asarray(np.clip(corrected, classes, np.maximum(classes, both)))
 
 
-def _variance(drawn: Float[np.ndarray, "draws *results"]) -> Float[np.ndarray, "*results"]:
+def known_variance(drawn: Float[np.ndarray, "draws *results"]) -> Float[np.ndarray, "*results"]:
     """Return the variance over known draws; NaN for fewer than two."""
     known = ~np.isnan(drawn)
     n = known.sum(0)

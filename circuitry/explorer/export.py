@@ -38,7 +38,7 @@ from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
+from circuitry.runs.files import make_folder, whole_file
 from circuitry.runs.given import Count, Natural, checked
 from circuitry.runs.manifest import NAME
 from circuitry.runs.provenance import digest, versions
@@ -91,7 +91,7 @@ class _Folder:
 
     def file(self, name: str, content: bytes, kind: str) -> None:
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         path.write_bytes(content)  # what is torn is replaced: the page itself is written last
         self.written.add(path)
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
@@ -135,6 +135,7 @@ def export_explorer(
         check_cards(cards, graphs)
     target = Path(out)
     _check_free(target)
+    make_folder(target)
     first = graphs[next(iter(graphs))]
     header = _describe(graphs, first, settings, variants or {})
     header["report"] = f"../{REPORT_PAGE}" if (target.resolve().parent / REPORT_PAGE).is_file() else None

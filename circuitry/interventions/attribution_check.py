@@ -18,7 +18,7 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.interventions.circuit_sets import check_made_with
+from circuitry.interventions.circuit_sets import ANY_TEXTS, check_made_with
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.task import Task
@@ -43,7 +43,8 @@ def check_attribution(
         random: Random units of every site.
 
     Raises:
-        InputError: for a graph of another encoder or baseline, no units at all, and what `patch_effects` raises.
+        InputError: for a graph of another encoder, metric, class or baseline, no units at all, and what `patch_effects`
+            raises.
 
     Example:
         >>> check = check_attribution(Task(encoder, photos, metric), graph)
@@ -51,7 +52,7 @@ def check_attribution(
     """
     if top + random == 0:
         raise InputError(f"A check needs some top or random units, but top={top} and random={random} were given.")
-    check_made_with(task, graph)
+    check_made_with(task, [graph], (*ANY_TEXTS, "class_weights", "baseline"))
     rng = np.random.default_rng(0)
     scores = graph.node_scores
     drawn = {site: rng.permutation(len(scores[site]))[:random] for site in graph.sites}

@@ -26,8 +26,10 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
+from circuitry.models.baselines import ZERO
 from circuitry.models.clip import Clip
-from circuitry.models.folder_work import FolderWork
+from circuitry.models.folder_work import FolderSettings, FolderWork
+from circuitry.models.metrics import METRICS
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Natural, checked
@@ -37,6 +39,8 @@ from circuitry.runs.workers import Work
 
 FAITHFULNESS_FORMAT = "circuitry faithfulness 2"
 TRANSFER_FORMAT = "circuitry transfer 2"
+_FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
+"""Settings of a graph that say by what metric it was found."""
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,17 @@ class CausalChecks(FolderWork):
         asked = settings.as_found(found)
         super().__init__(clip, images, asked, chosen=(int(found["n_images"]), int(found["seed"])))
         self.graphs, self.chosen = graphs, CheckImages(images, graphs, settings)
+        self._found_by: FolderWork = self
+        if settings.metric is not None or settings.texts is not None:  # these may be others
+            metric = found["metric"] if found["metric"] in METRICS else asked.metric
+            self._found_by = FolderWork(
+                clip, images, FolderSettings(metric=metric, texts=found["texts"], baseline=ZERO.name)
+            )
+
+    def _circuit(self, key: Key) -> AttributionGraph:
+        """Return a circuit, without what it was found by where another metric or other texts may be asked for."""
+        graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
+        return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
 
     @checked
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
@@ -104,7 +119,7 @@ class CausalChecks(FolderWork):
         """
         images = self.found_on(*key)
         baseline = self.baseline_called(self.graphs[key].settings["baseline"]).of(*key, len(images))
-        return Task(self.clip.encoder, images, self.metric_of(*key), baseline=baseline, work=work)
+        return Task(self.clip.encoder, images, self._found_by.metric_of(*key), baseline=baseline, work=work)
 
     @cached_property
     def scorer(self) -> ClassScorer:
@@ -161,13 +176,14 @@ class CausalChecks(FolderWork):
 
         def measure(job: Job, images: CheckedImages) -> list[Path]:
             key = class_name, domain = job[0], job[1]
-            graph, paths = self.graphs[key], []
-            for ranking in rankings if len(images.own) else ():
-                for sites in _site_sets(graph) if one_site else [None]:
-                    task = self.task(key, *images, sites, work)
-                    curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking))
-                    paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
-                    curve.save(paths[-1])
+            graph, paths = self._circuit(key), []
+            with self.clip.encoder.running():  # one digest of the encoder for all curves
+                for ranking in rankings if len(images.own) else ():
+                    for sites in _site_sets(graph) if one_site else [None]:
+                        task = self.task(key, *images, sites, work)
+                        curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking))
+                        paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
+                        curve.save(paths[-1])
             return paths
 
         folder.run(
@@ -216,14 +232,15 @@ class CausalChecks(FolderWork):
             (class_name,) = job
             if not images:
                 return []
-            graphs, tables = {key: self.graphs[key] for key in by_class[class_name]}, {}
-            for sites in [None, *(_site_sets(next(iter(graphs.values()))) if one_site else [])]:
-                tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
-                moved = transfer_circuits(tasks, graphs, scorer, keep_error=checked.keep_error)
-                tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
-            if exchange:
-                tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
-                tables[f"interchange/{class_name}.csv"] = interchange(tasks, graphs, scorer, seed=checked.seed)
+            graphs, tables = {key: self._circuit(key) for key in by_class[class_name]}, {}
+            with self.clip.encoder.running():  # one digest of the encoder for all tables
+                for sites in [None, *(_site_sets(next(iter(graphs.values()))) if one_site else [])]:
+                    tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
+                    moved = transfer_circuits(tasks, graphs, scorer, keep_error=checked.keep_error)
+                    tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
+                if exchange:
+                    tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
+                    tables[f"interchange/{class_name}.csv"] = interchange(tasks, graphs, scorer, seed=checked.seed)
             for name, table in tables.items():
                 write_named_table(folder.path / name, table)
             return [folder.path / name for name in tables]
@@ -251,7 +268,7 @@ class CausalChecks(FolderWork):
         key = class_name, domain
         images = self._read_some(self.chosen.own(key))[:n_images]
         task = self.task(key, images, work=work)
-        maps = circuit_pixels(task, self.graphs[key], keep_error=self.settings.keep_error)
+        maps = circuit_pixels(task, self._circuit(key), keep_error=self.settings.keep_error)
         return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
     def _claim(self, out: str | os.PathLike[str], file_format: str, jobs: Sequence[Job], **asked: Any) -> JobFolder:

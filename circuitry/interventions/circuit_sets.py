@@ -3,12 +3,13 @@
 The image itself (`input`) is scored by attribution but is no node of a circuit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
 
 from circuitry.circuits.budgets import SAME_SHARE, Budget, strongest_units
+from circuitry.circuits.comparable import OWN_STYLE, same_setting
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.sites import INPUT
@@ -42,24 +43,49 @@ def circuit_sites(task: Task, graph: AttributionGraph) -> list[str]:
     return choose_sites(graph, None if named == every else named)
 
 
-def check_made_with(task: Task, graph: AttributionGraph) -> None:
-    """Check that a graph was made with a task's encoder, in the same feature bases, and with its baseline.
+_WAYS = {
+    "model_digest": "give the encoder that it was found in",
+    "basis": "give the encoder in the same feature bases",
+    "metric": "give the metric that it was found by",
+    "baseline": "give the baseline of the task that it was found with, Task(..., baseline=task.baseline)",
+    "text_weights": "give the metric of the text weights that it was found by",
+    "class_weights": "give the metric of the class and the text weights that it was found by",
+}
+ANY_TEXTS = ("model_digest", "basis", "metric")
+"""What a circuit and a task that measures it have in common, on images of any domain."""
+ANY_CLASS = (*ANY_TEXTS, "text_weights")
+"""The same on images of one domain: another class's circuit is a control, another baseline another question."""
+
+
+def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Sequence[str] = ANY_CLASS) -> None:
+    """Check that graphs were made with what a task has.
+
+    Args:
+        task: What measures them.
+        graphs: A graph that does not say what it was made with is taken.
+        names: What has to agree. Of ``text_weights`` only those of the class where both have one label, those of all
+            classes only where both have as many, and none where texts differ by domain.
 
     Raises:
-        InputError: for another one; a graph that does not say is taken.
+        InputError: for a graph that was made with something else.
     """
-    ways = {
-        "model_digest": "give the encoder that it was found in",
-        "basis": "give the encoder in the same feature bases",
-        "baseline": "give the baseline of the task that it was found with, Task(..., baseline=task.baseline)",
-    }
     given = task.made_with
-    for name, way in ways.items():
-        if graph.settings.get(name, given[name]) != given[name]:
-            raise InputError(
-                f"The circuit of {graph.title} was made with {name} {graph.settings[name]!r}, but the task has "
-                f"{given[name]!r}: {way}."
-            )
+    for graph in graphs:
+        made = dict(graph.settings)
+        made["metric"] = made.get("ready_metric", made.get("metric", given["metric"]))
+        if made.get("texts") == OWN_STYLE:
+            made.pop("text_weights", None)
+        for name in names:
+            if name == "text_weights" and name in made and made.get("label") == given.get("label"):
+                name = "class_weights"
+            if name not in made or name not in given or same_setting(made[name], given[name]):
+                continue
+            differ = f"{name} {made[name]!r}, but the task has {given[name]!r}"
+            if name.endswith("_weights"):
+                if made[name][0] != given[name][0]:
+                    continue
+                differ = "other text weights than the task's metric"
+            raise InputError(f"The circuit of {graph.title} was made with {differ}: {_WAYS[name]}.")
 
 
 @checked

@@ -1,12 +1,16 @@
-"""What a faithfulness curve says: ratios of contrasts between images, with bootstrap bands. No torch.
+"""What a faithfulness curve says: ratios of contrasts between images, with bootstrap intervals. No torch.
 
 1. A measure is a contrast, a weighted sum of the metric over images: for faithfulness the mean over images of the
    class; for selectivity that mean less the mean over images of other classes. Weights are 1/n in the class and -1/n
    outside.
 2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
    (contrast of the circuit - contrast of nothing kept) / (contrast of the whole model - contrast of nothing kept).
-3. A band, the percentiles of resampled ratios, resamples the images within their group, and the draws of random
-   circuits. It is about these groups and other images of them: with a single image in a group there is no band.
+3. The interval of one class resamples images, and the draws of random circuits, and takes percentiles. It is about
+   this class and other images of it: with a single image, of the class or of others, there is none.
+4. The interval of several classes resamples classes, and the draws of random circuits. Classes have images of their
+   own, so this includes the spread of images (see `comparison.bootstrap`). With n classes it is the value plus and
+   minus Student's quantile with n - 1 degrees of freedom times the root of n / (n - 1) times the resampled variance.
+   Percentiles would be too narrow: of 8 classes they hold the truth in 88 % of simulated studies in place of 95 %.
 """
 
 from collections.abc import Callable
@@ -16,7 +20,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from circuitry.comparison.bootstrap import known_variance
+from circuitry.comparison.statistics import Spread
+
 CURVE_MEASURES = ("faithfulness", "selectivity")
+NO_OTHERS = "no images of other classes"
+"""Why there is no selectivity."""
 CONFIDENCE, RESAMPLES = 0.95, 2000
 """Share of the resamples that a bootstrap band holds, and how many there are."""
 
@@ -94,18 +103,23 @@ class CurveReading:
         return {name: (value - empty) / lead for name, value in found.items()}
 
     def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
-        """Return [value, low, high] of a statistic by circuit; no band where a group has a single image."""
+        """Return [value, low, high] of a statistic by circuit."""
         values, resampled = statistic(self.weights), statistic(self._resampled)
-        bands = {name: percentile_band(found) for name, found in resampled.items()}
-        if any(len(members) < 2 for _, members in self._groups):
-            bands = {name: np.full_like(band, np.nan) for name, band in bands.items()}
-        return {name: np.concatenate([values[name], bands[name]]) for name in values}
+        return {name: np.stack([value, *self._interval(value, resampled[name])]) for name, (value,) in values.items()}
+
+    def _interval(self, value: np.ndarray, resampled: np.ndarray) -> np.ndarray:
+        """Return the interval [2, rest] around a value [rest] from resampled values [resamples, rest]."""
+        band = percentile_band(resampled)
+        if (n := self._n_classes) > 1:
+            variance = np.where(np.isnan(band[0]), np.nan, n / (n - 1) * known_variance(resampled))
+            return np.stack(Spread(value, variance, np.full_like(value, n - 1.0)).interval())
+        return np.full_like(band, np.nan) if min(side.sum() for _, side in self._sides) < 2 else band
 
     @property
     def reason(self) -> str:
         """Why there is no value; empty where there is."""
         if self._lacks_others:
-            return "no images of other classes"
+            return NO_OTHERS
         images = self.weights.images
         if not np.isnan(self._lead(images)).any():
             return ""
@@ -115,15 +129,15 @@ class CurveReading:
     def _lacks_others(self) -> bool:
         return self.measure == "selectivity" and bool(self.own.all())
 
-    @cached_property
-    def _groups(self) -> list[tuple[int, Int[np.ndarray, " members"]]]:
-        """The images that are resampled as one, with the number on their side of the contrast, below 0 outside."""
-        sides = [(1, self.own), (-1, ~self.own)] if self.measure == "selectivity" else [(1, self.own)]
-        return [
-            (sign * int(side.sum()), np.flatnonzero(side & (self.group == group)))
-            for sign, side in sides
-            for group in np.unique(self.group[side])
-        ]
+    @property
+    def _sides(self) -> list[tuple[int, Bool[np.ndarray, " images"]]]:
+        """The images that the contrast adds, and those that it takes away."""
+        sides = [(1, self.own), (-1, ~self.own)]
+        return sides[: 1 if self.measure == "faithfulness" or self._lacks_others else 2]
+
+    @property
+    def _n_classes(self) -> int:
+        return len(np.unique(self.group))
 
     @cached_property
     def _resampled(self) -> Weights:
@@ -131,10 +145,16 @@ class CurveReading:
         return self._weights(lambda n: draw_counts(rng, n), rows=RESAMPLES)
 
     def _weights(self, count: Callable[[int], np.ndarray], rows: int) -> Weights:
-        """Return weights from a function that says how often each of n things counts, [rows, n]."""
-        images = np.zeros((rows, len(self.own)))
-        for n, members in self._groups:
-            images[:, members] = count(len(members)) / n
+        """Return weights from a function that says how often each of n things counts, [rows, n].
+
+        Counted are classes, all images of each alike; of a single class its images.
+        """
+        images, (classes, of) = np.zeros((rows, len(self.own))), np.unique(self.group, return_inverse=True)
+        by_class = count(len(classes))[:, of] if len(classes) > 1 else None
+        for sign, side in self._sides:
+            counts = count(int(side.sum())) if by_class is None else by_class[:, side]
+            total = counts.sum(1, keepdims=True)
+            images[:, side] = np.divide(sign * counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
         if self._lacks_others:
             images[:] = np.nan
         draws = count(len(self.random)) / len(self.random) if len(self.random) else np.zeros((rows, 0))

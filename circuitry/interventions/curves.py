@@ -24,6 +24,9 @@ from circuitry.runs.given import SOME, checked
 TENTH = 0.1
 """The share of units that a circuit keeps in the study."""
 
+HARDLY_ANY = 0.1
+"""Faithfulness or selectivity below which a circuit is said to recover nothing."""
+
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
 """Which ranking each area is taken of (MIB, arXiv 2504.13151)."""
 
@@ -36,7 +39,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 2"
 class FaithfulnessCurve:
     """The metric of every image with circuits of growing size kept; the circuits are nested.
 
-    The metrics are kept image by image, so that intervals come from resampling images. Two measures are read off:
+    The metrics are kept image by image, so that intervals come from resampling. Two measures are read off:
 
     - faithfulness: (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), means over images of the class;
     - selectivity: the same of the difference between the mean over images of the class and the mean over images of
@@ -60,7 +63,7 @@ class FaithfulnessCurve:
     own: Bool[np.ndarray, " images"]
     """Whether an image is of the class; the others are of other classes, and count for selectivity alone."""
     group: Int[np.ndarray, " images"]
-    """Images are resampled within their group; `pool_curves` makes each class one."""
+    """Classes by number, which `pool_curves` gives; of several, classes are resampled in place of images."""
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -107,11 +110,12 @@ class FaithfulnessCurve:
 
     @checked
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
-        """Return the curves of the circuit, its complement and random units, with 95 % bootstrap bands over images.
+        """Return the curves of the circuit, its complement and random units, with 95 % bootstrap intervals.
 
-        Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units,
-        value, low, high, n_images, reason. Bands of random units resample the draws too. A band is NaN where there
-        is a single image of a class, or for selectivity of others, and where the lead of the model over the baseline is
+        Of one class they are over images, of several (`pool_curves`) over classes and images (`curve_reading`). Columns
+        class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units, value, low,
+        high, n_images, reason. Intervals of random units resample the draws too. They are NaN where one class has a
+        single image, or for selectivity a single image of others, and where the lead of the model over the baseline is
         within the noise.
 
         Raises:
@@ -194,7 +198,7 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
     The metric is averaged over all images before dividing, so that a class with a small lead over the
-    baseline cannot dominate; bands resample the images of each class.
+    baseline cannot dominate; intervals are over the classes and their images.
 
     Raises:
         InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import RANKINGS, circuit_sites, take_top_units
+from circuitry.interventions.circuit_sets import RANKINGS, check_made_with, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import Kept, kept_embeddings, with_others
 from circuitry.interventions.kept_sets import (
@@ -77,13 +77,14 @@ def faithfulness_curve(
 
     Args:
         task: Images to measure on (images without a part in the attribution are an independent test), with what
-            ablated units are put to, and where. A baseline with an activation for every image has them for the images
-            and then for the others.
+            ablated units are put to, and where. A graph of another class is a control. A baseline with an activation
+            for every image has them for the images and then for the others.
         graph: The attribution that ranks the units.
         settings: Sizes, ranking, random circuits.
 
     Raises:
-        InputError: for sites that the graph lacks, and what `kept_embeddings` raises.
+        InputError: for a graph of another encoder or metric, sites that the graph lacks, and what `kept_embeddings`
+            raises.
 
     Example:
         >>> curve = faithfulness_curve(Task(encoder, photos, metric), graph, AblationSettings(ranking="signed"))
@@ -123,6 +124,7 @@ def measure_circuits(
     """
     if not circuits:
         raise InputError("A curve is measured of at least one circuit, but none was given.")
+    check_made_with(task, [graph])
     sites, of_edges = circuit_sites(task, graph), isinstance(circuits[0], Edges)
     bare = [one if isinstance(one, Edges) else {site: one[site] for site in sites} for one in circuits]
     drawn = draw_random(graph, bare, settings.random_draws, np.random.default_rng(settings.seed))

@@ -1,14 +1,20 @@
 """Tests of a circuit: is it enough, is it needed, is each part of it needed, and what does the rest do alone?
 
 After "Hypothesis Testing the Circuit Hypothesis in LLMs" (Shi et al. 2024, arXiv 2410.13032). The measure is
-selectivity where there are images of other classes, else faithfulness.
+selectivity where there are images of other classes, else faithfulness; which cannot tell a circuit of the class from
+one that gives every image the same answer.
 
-- sufficiency: the circuit against random circuits with as many units at every site. Null: the circuit beats at most a
-  share q of them; with s wins of n, p = P(Binomial(n, q) >= s).
-- necessity: the same for what is left without the circuit, or without as many random units: it is to do worse.
+- circuit: the measure of the circuit alone, with its bootstrap interval over images. Holds if the interval lies above
+  `HARDLY_ANY` and above what random circuits with as many units at every site reach (97.5 % of them).
+- complement: the measure of everything but the circuit. Holds if it lies below the circuit's interval.
+- sufficiency: the circuit against the random circuits. Null: the circuit beats at most a share q of them; with s wins
+  of n, p = P(Binomial(n, q) >= s). To beat random circuits that recover nothing is easy: it holds if p is below `LEVEL`
+  and the row of the circuit holds. Neither says that the circuit recovers all; the value of its row says how much.
+- necessity: the same for what is left without the circuit, or without as many random units: it is to do worse. Holds if
+  p is below `LEVEL`.
 - minimality: each unit in turn is taken out of the circuit. Null: the metric's contrast does not fall; one-sided t-test
-  over images (Welch's, between images of the class and others, for selectivity), Holm over units.
-- complement: the measure of everything but the circuit, with its bootstrap interval: it is to do less than the circuit.
+  over images (Welch's, between images of the class and others, for selectivity), Holm over units. Holds if it falls
+  without each.
 
 A circuit of edges is put to the same tests, edge by edge, against random edges (`draw_random`).
 """
@@ -26,9 +32,9 @@ from scipy import stats
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.comparison.significance import holm
-from circuitry.interventions.circuit_sets import check_made_with, circuit_sites, take_kept_units
-from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.comparison.significance import LEVEL, holm
+from circuitry.interventions.circuit_sets import ANY_CLASS, check_made_with, circuit_sites, take_kept_units
+from circuitry.interventions.curves import HARDLY_ANY, FaithfulnessCurve
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_each
 from circuitry.interventions.kept_sets import UnitsOrEdges, as_kept, count_parts, draw_random, leave_out, without_each
 from circuitry.models.task import Task
@@ -36,16 +42,17 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 DRAWS = 40
-"""Random circuits of each kind; to beat all 40 is significant against `SHARE` at `ALPHA`."""
+"""Random circuits of each kind; to beat all 40 is significant against `SHARE` at `LEVEL`."""
 SHARE = 0.9
 """The share q of random circuits that a circuit has to beat."""
-ALPHA = 0.05
-"""Level of the tests."""
+OF_RANDOM = (2.5, 97.5)
+"""Percentiles of random circuits that are shown; a circuit is to lie above the second."""
 LONG = 60
 """Seconds from which on a test of each unit says how long it will take."""
 log = logging.getLogger(__name__)
 
-Row = tuple[str, str, float, float, float, int, float, bool]
+Row = tuple[str, str, float, float, float, int, float, bool, float, float]
+NAN = float("nan")
 
 
 @checked
@@ -60,8 +67,8 @@ def judge_circuit(
     """Test the kept units of a graph: sufficiency, necessity, minimality, and the complement alone.
 
     Args:
-        task: See `faithfulness_curve`; with the encoder of the graph and a baseline of the same name, such as that of
-            the task that it was found with.
+        task: See `faithfulness_curve`; with a baseline of the same name as the graph's, such as that of the task that
+            it was found with.
         graph: The circuit, such as `FoundCircuit.graph`.
         settings: Seed, and whether errors are kept.
         edges: Edges between its units, such as ``graph.circuit(3).edges``, which are tested likewise.
@@ -69,19 +76,22 @@ def judge_circuit(
             take where it is more than a minute.
 
     Returns:
-        One row per test, those of edges named so: columns test, measure, value, n, p, holds. The value is the share of
-        random circuits beaten (sufficiency, necessity), the share of units or edges without which the measure falls
-        (minimality, p the largest after Holm), and the measure itself (circuit, complement; with low and high, no p).
+        One row per test, those of edges named so: columns test, measure, value, low, high, n, p, holds, random_low,
+        random_high. The value is the share of random circuits beaten (sufficiency, necessity), the share of units or
+        edges without which the measure falls (minimality, p the largest after Holm), and the measure itself (circuit,
+        complement; with low and high, no p). Between random_low and random_high lies the measure of 95 % of the random
+        circuits (circuit, sufficiency), or of the model without them (complement, necessity). What makes a row hold is
+        said above, in the module's text.
 
     Raises:
-        InputError: for a circuit of another encoder or baseline, or without units or edges.
+        InputError: for a circuit of another encoder, metric or baseline, or without units or edges.
 
     Example:
         >>> found = find_circuit(task, size=0.4)
         >>> unseen = Task(encoder, more_cats, metric, baseline=task.baseline, others=more_not_cats)
         >>> judge_circuit(unseen, found.graph)
     """
-    check_made_with(task, graph)
+    check_made_with(task, [graph], (*ANY_CLASS, "baseline"))
     tested: dict[str, UnitsOrEdges] = {"units": take_kept_units(graph, circuit_sites(task, graph))}
     if edges is not None:
         tested["edges"] = edges
@@ -90,7 +100,8 @@ def judge_circuit(
             raise InputError(f"A test of {kind} needs some, but the circuit of {graph.title} has none: keep one.")
     rng = np.random.default_rng(settings.seed)
     rows = [row for one in tested.values() for row in _rows(task, graph, one, settings, rng, minimality)]
-    return pd.DataFrame(rows, columns=["test", "measure", "value", "low", "high", "n", "p", "holds"])
+    columns = ["test", "measure", "value", "low", "high", "n", "p", "holds", "random_low", "random_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _rows(
@@ -112,8 +123,7 @@ def _rows(
     n, started = 2 * (1 + DRAWS), time.perf_counter()
     beside = measure_each(task, chain(kept, rests), n, "random circuits")
     seconds = (time.perf_counter() - started) / n
-    rows = [*_alone(curve, measure), *_against_random(beside, curve.own, measure)]
-    rows = [(row[0] + kind, *row[1:]) for row in rows]
+    rows = [(row[0] + kind, *row[1:]) for row in _beside_random(curve, beside, measure)]
     if minimality:
         parts = count_parts(circuit)
         if seconds * parts > LONG:
@@ -128,30 +138,37 @@ def _rows(
     return rows
 
 
-def _alone(curve: FaithfulnessCurve, measure: str) -> list[Row]:
-    table = curve.to_pandas(measure).set_index("circuit")
-    found = list[Row]()
-    for name, circuit in (("circuit", "kept"), ("complement", "complement")):
-        value, low, high = map(float, table.loc[circuit, ["value", "low", "high"]].to_numpy())
-        holds = value > 0 if name == "circuit" else value < found[0][2]
-        found.append((name, measure, value, low, high, int(curve.own.sum()), float("nan"), bool(holds)))
-    return found
-
-
-def _against_random(values: np.ndarray, own: np.ndarray, measure: str) -> list[Row]:
-    """Count random circuits that do less than the circuit, and complements of random ones that do more than its own.
+def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -> list[Row]:
+    """Set the circuit beside random ones, and its complement beside theirs.
 
     ``values`` [circuits, images] are the circuit's, those of random ones, and then of the complements of all these.
     """
-    contrasts = values[:, own].mean(1) - (0 if measure == "faithfulness" else values[:, ~own].mean(1))
+    table = curve.to_pandas(measure).set_index("circuit")
+    contrasts, (full, empty) = (_contrasts(some, curve.own, measure) for some in (values, [curve.full, curve.empty]))
+    lead = NAN if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(contrasts, 2)
-    found = list[Row]()
-    for name, wins in (("sufficiency", circuits[1:] < circuits[0]), ("necessity", rests[1:] > rests[0])):
-        test = stats.binomtest(int(wins.sum()), len(wins), SHARE, alternative="greater")
-        interval = stats.binomtest(int(wins.sum()), len(wins)).proportion_ci()
-        p, low, high = float(test.pvalue), float(interval.low), float(interval.high)
-        found.append((name, measure, float(wins.mean()), low, high, len(wins), p, p < ALPHA))
-    return found
+    beaten, worse = _win_test(circuits[1:] < circuits[0]), _win_test(rests[1:] > rests[0])
+    kept, rest = table.loc[["kept", "complement"], ["value", "low", "high"]].to_numpy(dtype=float).tolist()
+    of_random, without = (np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist() for some in (circuits, rests))
+    enough, n = bool(kept[1] > max(HARDLY_ANY, of_random[1])), int(curve.own.sum())
+    return [
+        ("circuit", measure, *kept, n, NAN, enough, *of_random),
+        ("complement", measure, *rest, n, NAN, bool(rest[0] < kept[1]), *without),
+        ("sufficiency", measure, *beaten, enough and beaten[-1] < LEVEL, *of_random),
+        ("necessity", measure, *worse, worse[-1] < LEVEL, *without),
+    ]
+
+
+def _contrasts(values: np.ndarray | list[np.ndarray], own: np.ndarray, measure: str) -> np.ndarray:
+    values = np.asarray(values)
+    return np.asarray(values[:, own].mean(1) - (0 if measure == "faithfulness" else values[:, ~own].mean(1)))
+
+
+def _win_test(wins: np.ndarray) -> tuple[float, float, float, int, float]:
+    """Return the share of wins with its interval, their number, and p of at most `SHARE` of them."""
+    test = stats.binomtest(int(wins.sum()), len(wins), SHARE, alternative="greater")
+    interval = stats.binomtest(int(wins.sum()), len(wins)).proportion_ci()
+    return float(wins.mean()), float(interval.low), float(interval.high), len(wins), float(test.pvalue)
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
@@ -170,7 +187,8 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
             mean = inside.mean(1) - outside.mean(1)
     changed = np.abs(mean) > 1e-6 * np.abs(values).max()
     corrected = holm(pd.Series(np.where(changed & np.isfinite(p), p, 1.0))).to_numpy()
-    needed = corrected < ALPHA
+    needed = corrected < LEVEL
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
-    return f"minimality{kind}", measure, value, low, high, len(needed), float(corrected.max()), bool(needed.all())
+    p_value = float(corrected.max())
+    return f"minimality{kind}", measure, value, low, high, len(needed), p_value, bool(needed.all()), NAN, NAN

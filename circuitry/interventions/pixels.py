@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import KeptUnits, take_kept_units
+from circuitry.interventions.circuit_sets import KeptUnits, check_made_with, take_kept_units
 from circuitry.interventions.gated_units import ablate_all_but
 from circuitry.interventions.kept_sets import as_kept
 from circuitry.interventions.patches import patched
@@ -69,6 +69,7 @@ def circuit_pixels(
         graph: The circuit.
         keep_error: Whether the circuit at all sites keeps the error units; see `AblationSettings`.
     """
+    check_made_with(task, [graph])
     everywhere = take_kept_units(graph)
     last = list(everywhere)[-2:][0]
     unit = int(everywhere[last][0])

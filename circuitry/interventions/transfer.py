@@ -21,7 +21,13 @@ from torch import Tensor
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
 from circuitry.data.names import unknown_name
-from circuitry.interventions.circuit_sets import circuit_sites, take_complement, take_kept_units
+from circuitry.interventions.circuit_sets import (
+    ANY_TEXTS,
+    check_made_with,
+    circuit_sites,
+    take_complement,
+    take_kept_units,
+)
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings, with_others
 from circuitry.interventions.kept_sets import as_kept
@@ -101,8 +107,8 @@ def transfer_circuits(
         where the model does no better than the baseline.
 
     Raises:
-        InputError: when no class has both a circuit and images, a class has no label, or the baseline does not fit
-            the images.
+        InputError: when no class has both a circuit and images, a class has no label, a circuit is of another encoder
+            or metric than a task, or the baseline does not fit the images.
 
     Example:
         >>> scorer = ClassScorer(weights, {name: i for i, name in enumerate(names)})
@@ -187,6 +193,8 @@ def _jobs(
         if not place or key[0] != todo[place - 1][0]:
             circuits = {domain: graphs[name, domain] for name, domain in graphs if name == key[0]}
         task = tasks[key]
+        check_made_with(task, circuits.values(), ANY_TEXTS)
+        check_made_with(task, [graph for domain, graph in circuits.items() if domain == key[1]])
         yield key, replace(task, work=replace(task.work, progress=False)), circuits
 
 

@@ -4,12 +4,14 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.models.doubles import in_double
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 
@@ -33,6 +35,12 @@ class ClassLogit:
     label: int
     name: str = "logit"
     """For provenance."""
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The label, and numbers that tell the weights of all classes, and those of its own, from others."""
+        every = self.weights.detach()
+        return {"label": self.label, "class_weights": _sketch(every[self.label]), "text_weights": _sketch(every)}
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
@@ -88,6 +96,14 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLo
         raise InputError("A margin needs the text weights of at least two classes, but there is one.")
     others = (weights.sum(0) - weights) / (len(weights) - 1)
     return ClassLogit(weights - others, int(label), "margin")
+
+
+def _sketch(weights: Tensor) -> list[float]:
+    """Return length, norm and some sums of weights: they hardly change with rounding, which would change a digest."""
+    flat = in_double(weights.cpu()).flatten()
+    places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
+    sums = [float(flat @ torch.cos(step * places)) for step in range(4)]
+    return [round(number, 6) for number in (float(len(weights)), float(flat.norm()), *sums)]
 
 
 def _check(weights: object, label: object) -> None:

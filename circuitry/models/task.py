@@ -24,7 +24,7 @@ from circuitry.models.baselines import (
     mean_baseline,
 )
 from circuitry.models.encoder import Encoder
-from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.metrics import ClassLogit, Metric, metric_name
 from circuitry.models.site_activations import checked_sites, clean_activations
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
@@ -177,6 +177,7 @@ class Task:
             "baseline": self.baseline.name,
             "baseline_digest": self.baseline.digest,
             "metric": metric_name(self.metric),
+            **(self.metric.made_with if isinstance(self.metric, ClassLogit) else {}),
             "model_digest": self.encoder.digest,
             "basis": self.encoder.basis,
             "hooked_sites": list(self.encoder.hooked_sites),

@@ -5,6 +5,7 @@ MEASURE_NAMES = {
     "wl_kernel": "Weisfeiler-Lehman kernel, depth 1",
     "spearman": "Spearman's correlation of scores",
     "cosine": "cosine of scores",
+    "edge_spearman": "Spearman's correlation of edge scores",
     "cka_linear": "CKA, linear kernel",
     "cka_rbf": "CKA, rbf kernel",
 }

@@ -1,10 +1,10 @@
 """Whether a value is of the type that an annotation names, and how to say so. No torch."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 
 def fits_plainly(value: Any, hint: Any) -> bool:
@@ -37,6 +37,32 @@ def is_list_type(kind: Any) -> bool:
         and issubclass(kind, Iterable)
         and not issubclass(kind, Mapping)
     )
+
+
+class Said(str):
+    """A text that prints without quotes."""
+
+    __repr__ = str.__str__
+
+
+def annotation_in_words(hint: Any, names: Sequence[tuple[Any, str]]) -> Said:
+    """Return an annotation as one would write it, with ``names`` for what has one, without modules and conditions."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if name := next((name for known, name in names if known == hint), None):
+        return Said(name)
+    if hint is ...:
+        return Said("...")
+    if isinstance(hint, list):  # what a function takes
+        return Said(f"[{', '.join(annotation_in_words(one, names) for one in hint)}]")
+    if kind is Literal or isinstance(hint, str) or not (kind or isinstance(hint, type)):
+        return Said(str(hint).removeprefix("typing."))
+    words = [annotation_in_words(one, names) for one in inner]
+    if kind is Annotated:
+        return words[0]
+    if kind in (Union, UnionType):
+        return Said(" | ".join(words))
+    name = "None" if hint is NoneType else (kind or hint).__name__
+    return Said(f"{name}[{', '.join(words)}]" if words else name)
 
 
 _WORDS: dict[Any, str] = {

@@ -88,11 +88,11 @@ def run_script(
             if "--study" in arguments:
                 arguments.remove("--study")
                 config_type = with_study_defaults(config_type)
-                values = config_type.study_values().items()
-                print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in values)}")
         config_type = config_type if defaults is None else defaults(config_type)
         with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
             config = _fitting(_parsed(config_type, description, arguments))
+            if isinstance(config, StudySettings) and config.by_study:
+                print(f"the study's settings: {', '.join(f'{n} {getattr(config, n)}' for n in config.study_values())}")
             outcome = main(config)
             write_settings(config, command())
         _tell(outcome, general)

@@ -6,7 +6,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -19,6 +19,21 @@ TORN = ".torn-"
 """How the name of a file begins while it is written; a killed process leaves it behind."""
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a file system without locks says."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that are not there; raise `InputError` where there can be none."""
+    with _made(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _made(path: Path) -> Iterator[None]:
+    """Refuse a place that takes neither files nor folders, as in ``/proc``: there "no such file" is said for ever."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path} cannot be made in this place: give a path in another folder.") from error
 
 
 @checked
@@ -36,7 +51,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if not target.name:
         raise InputError(f"Expected the path of a file, but {str(path)!r} was given: add its name.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}{target.suffix}"
     with _held(target.with_name(name)) as temporary:
         try:
@@ -53,7 +68,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _held(path: Path) -> Iterator[Path]:
     """Make or empty a file, under a lock that ends with the block or the process."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with _made(path):
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(file)
             if _is_file(path, file):
@@ -87,17 +103,19 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
 
     Raises:
         filelock.Timeout: when another process holds it and ``wait`` is off.
-        InputError: for a folder on a file system without locks.
+        InputError: for a folder that cannot be made, and for one on a file system without locks.
     """
     place = folder / LOCKS
     lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
+    make_folder(folder)
     while True:
+        with suppress(FileExistsError):  # another process removes the locks within mkdir
+            make_folder(place)
         try:
-            place.mkdir(parents=True, exist_ok=True)
             lock.acquire()
             break
-        except (FileNotFoundError, FileExistsError):  # another process removes the locks, before or within mkdir
-            if place.is_file():
+        except (FileNotFoundError, FileExistsError):  # another process has removed the locks
+            if place.is_file() or place.is_symlink():
                 raise
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:

@@ -15,7 +15,14 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import numpy as np
 from jaxtyping import jaxtyped
 
-from circuitry.runs.annotations import fits_plainly, how_to_give, is_list_type, is_of_type, type_in_words
+from circuitry.runs.annotations import (
+    annotation_in_words,
+    fits_plainly,
+    how_to_give,
+    is_list_type,
+    is_of_type,
+    type_in_words,
+)
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.path_refusals import refuse_path
 
@@ -34,6 +41,9 @@ class Condition(NamedTuple):
     """What to do."""
     taken: tuple[str | int | float, ...] = ()
     """The words, or the smallest and the largest number, that are taken: where that is all that is asked for."""
+
+    def __repr__(self) -> str:
+        return self.wanted
 
 
 def _repeated(values: Sequence[Any]) -> str | None:
@@ -80,6 +90,10 @@ Share = Annotated[float, between("a share in (0, 1]", ABOVE_ZERO, 1, "give one s
 Amount = Annotated[float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")]
 Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
 Positive = Annotated[float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")]
+_NAMED = [
+    *((Names, "Names"), (Count, "Count"), (Natural, "Natural"), (Seed, "Seed")),
+    *((Share, "Share"), (Amount, "Amount"), (Part, "Part"), (Positive, "Positive")),
+]
 
 
 class _MisfitError(Exception):
@@ -155,7 +169,18 @@ def checked(made: Made) -> Made:
             raise
 
     setattr(door, DOOR, True)
+    door.__signature__ = _readable(signature)  # type: ignore[attr-defined]  # what `help` shows
     return door  # type: ignore[return-value]
+
+
+def _readable(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature whose annotations are short texts."""
+
+    def said(hint: Any) -> Any:
+        return hint if hint is inspect.Signature.empty else annotation_in_words(hint, _NAMED)
+
+    parameters = [one.replace(annotation=said(one.annotation)) for one in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=said(signature.return_annotation))
 
 
 def fitting(value: Any, hint: Any, name: str) -> Any:

@@ -8,7 +8,9 @@ from circuitry.runs.errors import InputError, shortened
 
 _FULL = "The disk of {} is full: free some space, and the same command goes on from what is finished."
 _NOT_ALLOWED = "{} may not be read or written by this user: change its permissions, or give another folder."
-_NO_FOLDER = "{} is needed as a folder, but there is a file on the way: give another folder, or remove the file."
+_NO_FOLDER = (
+    "{} is needed as a folder, but there is a file or a link to nothing on the way: remove it, or give another."
+)
 SENTENCES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -18,10 +20,11 @@ SENTENCES = {
     errno.ENOTDIR: _NO_FOLDER,
     errno.EEXIST: _NO_FOLDER,
     errno.EISDIR: "{} is a folder, but a file is needed there: give the path of a file.",
+    errno.ELOOP: "{} is a link that leads to itself: give another path, or remove the link.",
     errno.ENAMETOOLONG: "The name {} is too long for this disk: shorten the names of classes, domains or folders.",
 }
 """What to tell of an error, with the path it is about."""
-REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """Errors that say that a path itself cannot be; the others are of the machine."""
 
 

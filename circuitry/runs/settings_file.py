@@ -1,6 +1,7 @@
 """The settings of a run as a TOML file: written beside the results, read by ``--config``. No torch.
 
-A line is an option as on the command line, ``n-images = 8``; settings made of settings are tables, ``[training]``.
+A line is an option as on the command line, ``n-images = 8``, with ``"None"`` for none; settings made of settings are
+tables, ``[training]``.
 Where results go is left out: the file says what was done, not where.
 """
 
@@ -85,12 +86,15 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value, marks = getattr(config, field.name), getattr(hints[field.name], "__metadata__", ())
-        if field.name in WHERE or value is None:
+        by_word = any(
+            hasattr(mark, "instance_from_str") for mark in marks
+        )  # such as a rule, which has no word for None
+        if field.name in WHERE or (value is None and by_word):
             continue
         if is_dataclass(value) and tyro.conf.OmitArgPrefixes[int].__metadata__[0] in marks:  # type: ignore[attr-defined]
             yield from _options(value)
             continue
-        plain = value if is_dataclass(value) else _plain(value)
+        plain = "None" if value is None else value if is_dataclass(value) and not by_word else _plain(value)
         if plain is not None:
             yield option_name(field.name, hints[field.name]), plain
 

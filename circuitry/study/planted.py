@@ -251,12 +251,6 @@ def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
     return found
 
 
-def mean_areas(areas: pd.DataFrame) -> pd.DataFrame:
-    """Return the means of `score_methods` over sites: a row per method, a column per network and kind."""
-    named = areas.assign(what=areas["network"] + ": " + areas["kind"] + "s")
-    return named.pivot_table("auroc", "method", "what", sort=False)
-
-
 def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:
     for parameter in tower.parameters():
         parameter.copy_(float(noise) * torch.randn(parameter.shape, generator=generator))

@@ -186,7 +186,9 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
     ranks = np.zeros((len(about), len(RANKS)), dtype=int)
     for domain in set(about["domain"]):
-        rows = torch.from_numpy((about["domain"] == domain).to_numpy(copy=True))
+        rows = (about["domain"] == domain).to_numpy(
+            copy=True
+        )  # a tensor of one boolean indexes arrays as a number does
         found = outcomes(scores[rows], labels[rows], held_out)
         top[rows] = found.top[:, : top.shape[1]].numpy()
         ranks[rows] = torch.stack([found.rank, found.alone, found.centred], dim=1).numpy()

@@ -11,12 +11,15 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from circuitry import (
     AttributionGraph,
     Encoder,
     InputError,
     attribute,
+    class_logit,
     compare,
     compare_domains,
     edge_jaccard,
@@ -28,6 +31,8 @@ from circuitry.circuits import ReadingSettings, similarity
 from circuitry.circuits.comparable import COMPARED_SETTINGS, check_comparable
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.measures import MEASURES
+from circuitry.models import Stage, class_margin
+from circuitry.models.metrics import ClassLogit, Metric
 from tests.circuits.test_measures import FIRST, SECOND, random_graph
 from tests.support.towers import VIT, randomise
 
@@ -93,9 +98,11 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
 
 OTHERS: dict[str, tuple[object, object]] = {
     "model_digest": ("a1", "b2"),
+    "clip_digest": ("a1", "b2"),
     "basis": ({}, {"b": "c3"}),
     "hooked_sites": ([], ["b"]),
     "metric": ("logit", "margin"),
+    "texts": ("pooled", ["a {}."]),
     "node_fraction": (0.1, 0.5),
     "budget": ("same-share", "global"),
     "node_rule": ("left-10", "gauss-radau-5"),
@@ -110,7 +117,7 @@ OTHERS: dict[str, tuple[object, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", COMPARED_SETTINGS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_graphs_found_in_another_way_are_refused(name: str) -> None:
     a, b = pair()
     ours, theirs = OTHERS[name]
@@ -119,6 +126,77 @@ def test_graphs_found_in_another_way_are_refused(name: str) -> None:
     assert_refused(one, replace(b, settings={name: theirs}), *words)
     for agrees in (replace(b, settings={name: ours}), replace(b, settings={})):
         check_comparable(one, agrees)
+
+
+def test_every_compared_setting_has_a_test() -> None:
+    assert set(OTHERS) == set(COMPARED_SETTINGS) - {"text_weights", "class_weights", "classes"}  # which follow
+
+
+def test_the_digest_of_the_encoder_does_not_hide_that_of_the_whole_model() -> None:
+    one, other = (replace(g, settings={"model_digest": "e"}, provenance={"model_digest": g.domain}) for g in pair())
+    assert_refused(one, other, "the model with its texts", "'real'", "'sketch'")
+
+
+TOWER = nn.Linear(1, 1)
+
+
+def graph_by(metric: Metric, domain: str | None = None, class_name: str | None = "axe") -> AttributionGraph:
+    """By a network of one linear stage."""
+    encoder = Encoder(TOWER, (Stage("embedding", lambda x: x.flatten(1) + 1, 1),), (1, 1))
+    graph = attribute(encoder, torch.ones(1, 3, 1, 1), metric, rule=left_rule(1), progress=False)
+    return replace(graph, class_name=class_name, domain=domain)
+
+
+WEIGHTS = F.normalize(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), dim=1)
+NOISE = 1e-6 * torch.tensor([1.0, -1, 1])
+"""As another machine rounds."""
+
+
+@pytest.mark.parametrize(
+    ("other", "taken"),
+    [
+        (class_logit(WEIGHTS + NOISE, 1), True),
+        (class_logit(WEIGHTS[:2], 1), True),  # a logit has the text of its class alone
+        (class_logit(WEIGHTS.roll(1, 1), 1), False),
+        (class_logit(WEIGHTS, 0), False),
+        (class_margin(WEIGHTS[:2], 1), False),
+    ],
+)
+def test_graphs_of_one_class_are_of_the_same_text_weights(other: ClassLogit, taken: bool) -> None:
+    make = class_logit if other.name == "logit" else class_margin
+    one, two = graph_by(make(WEIGHTS, 1), "real"), graph_by(other, "sketch")
+    if taken:
+        check_comparable(one, two)
+    else:
+        assert_refused(one, two, "text weights", "axe in real", "axe in sketch")
+
+
+def test_graphs_of_several_classes_are_of_the_same_text_weights() -> None:
+    check_comparable(graph_by(class_logit(WEIGHTS, 1)), graph_by(class_logit(WEIGHTS, 0), class_name="fox"))
+    for class_name in ("fox", None):
+        with pytest.raises(InputError, match="text weights"):
+            check_comparable(
+                graph_by(class_logit(WEIGHTS, 1), class_name=None),
+                graph_by(class_logit(WEIGHTS.roll(1, 1), 0), class_name=class_name),
+            )
+
+
+def test_in_the_images_own_style_text_weights_differ_by_domain() -> None:
+    def found(domain: str, weights: Tensor, **settings: object) -> AttributionGraph:
+        graph = graph_by(class_margin(weights, 1), domain)
+        own = {"texts": "own-style", "classes": ["axe", "fox"]}
+        return replace(graph, settings=graph.settings | own | settings)
+
+    others = WEIGHTS.roll(1, 1)
+    check_comparable(found("real", WEIGHTS), found("sketch", others))
+    with pytest.raises(InputError, match="text weights"):
+        check_comparable(found("real", WEIGHTS), found("real", others))
+    with pytest.raises(InputError, match=r"'own-style'.*'pooled'"):
+        check_comparable(found("real", WEIGHTS), found("sketch", WEIGHTS, texts="pooled"))
+    with pytest.raises(InputError, match=r"classes.*'cat' is new"):
+        check_comparable(found("real", WEIGHTS), found("sketch", others, classes=["axe", "fox", "cat"]))
+    logits = [found(d, w, metric="logit", classes=[d]) for d, w in (("real", WEIGHTS), ("sketch", others))]
+    check_comparable(*logits)  # a logit has the text of its class alone
 
 
 def test_what_may_differ_and_where_settings_are_found() -> None:

@@ -1,6 +1,8 @@
 """Claims about circuits of emoji."""
 
-from tests.support.committed_tables import Numbers, alike, one, span, table
+from scipy import stats
+
+from tests.support.committed_tables import Numbers, alike, interval, one, span, table
 
 COLOURED, BLACK = ["fluent3d", "fluentflat", "noto"], ["mono", "silhouette", "sketch"]
 
@@ -12,9 +14,60 @@ def styles(first: list[str], second: list[str]) -> tuple[float, float]:
     return span(found.loc[(a.isin(first) & b.isin(second)) | (a.isin(second) & b.isin(first)), "value"])
 
 
-def most_alike() -> list[float]:
+ARTISTS = {
+    "fluent3d": "Microsoft",
+    "fluentflat": "Microsoft",
+    "silhouette": "Microsoft",
+    "noto": "Google",
+    "mono": "Google",
+    "openmoji": "OpenMoji",
+    "sketch": "OpenMoji",
+}
+"""Who drew a style, as the set says."""
+
+
+def most_alike() -> list[object]:
+    """Return how many ratios there are, and the largest of them with who drew these two styles."""
     found = table("emoji/edge_jaccard_ratios").sort_values("value").iloc[-1]
-    return [len(table("emoji/edge_jaccard_ratios")), *found[["value", "low", "high", "n_per_part"]]]
+    domains = found["domain_a"], found["domain_b"]
+    (artist,) = {ARTISTS[domain] for domain in domains}
+    assert set(domains) <= set(COLOURED)
+    return [len(table("emoji/edge_jaccard_ratios")), *found[["value", "low", "high", "n_per_part"]], artist, *domains]
+
+
+def of_two_artists(domains: list[str]) -> tuple[float, float]:
+    """Return the span of the ratios of styles that different artists drew."""
+    found = table("emoji/edge_jaccard_ratios")
+    of_them = found["domain_a"].isin(domains) & found["domain_b"].isin(domains)
+    return span(found.loc[of_them & (found["domain_a"].map(ARTISTS) != found["domain_b"].map(ARTISTS)), "value"])
+
+
+def nearest_to(domain: str) -> str:
+    """Return the style that shares most with a style."""
+    found = table("emoji/edge_jaccard_ratios")
+    most = found[(found["domain_a"] == domain) | (found["domain_b"] == domain)].sort_values("value").iloc[-1]
+    return str(most["domain_b"] if most["domain_a"] == domain else most["domain_a"])
+
+
+def as_colours_do() -> dict[int, float]:
+    """Return the rank correlation of what circuits and what histograms of colours share, by levels of a channel."""
+    found = table("emoji_colours/overlaps").merge(table("emoji/edge_jaccard_ratios"), on=["domain_a", "domain_b"])
+    assert (found.groupby("levels").size() == len(table("emoji/edge_jaccard_ratios"))).all()
+    by_levels = {int(levels): found[found["levels"] == levels] for levels in found["levels"].unique()}
+    return {n: float(stats.spearmanr(of["overlap"], of["value"]).statistic) for n, of in by_levels.items()}
+
+
+def ordered(values: dict[int, float]) -> list[float]:
+    """Return the least and the largest correlation, and the levels that give them."""
+    return [*span(values.values()), min(values, key=values.__getitem__), max(values, key=values.__getitem__)]
+
+
+def of_classes(column: str) -> float:
+    return one("emoji/edge_jaccard_class_by_domain", column, what="class effect")
+
+
+def holds_zero() -> str:
+    return "holds" if of_classes("low") < 0 < of_classes("high") else "leaves out"
 
 
 CLAIMS: list[tuple[str, Numbers]] = [
@@ -23,16 +76,50 @@ CLAIMS: list[tuple[str, Numbers]] = [
         lambda: (*span(100 * table("emoji/accuracy")["all"]), 100 * alike(table("emoji/accuracy")["chance"], 6)),
     ),
     (
-        "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part",
+        "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part, of the two coloured "
+        "styles by {} ({} and {})",
         most_alike,
     ),
     (
-        "share {:.2f} to {:.2f}, black ones of three {:.2f} to {:.2f}, a coloured and a black one {:.2f} to {:.2f}; "
-        "outlines filled with colour lie between, {:.2f} to {:.2f}",
+        "Coloured styles of two artists share {:.2f} to {:.2f}, black ones of three artists {:.2f} to {:.2f}, a "
+        "coloured and a black one {:.2f} to {:.2f}, also by one artist ({}'s noto and mono, {:.2f}). OpenMoji's "
+        "outlines filled with colour lie between, {:.2f} to {:.2f}, nearest to its own black outlines ({}).",
         lambda: (
-            number
-            for pair in ((COLOURED, COLOURED), (BLACK, BLACK), (COLOURED, BLACK), (["openmoji"], COLOURED + BLACK))
-            for number in styles(*pair)
+            *of_two_artists(COLOURED),
+            *styles(BLACK, BLACK),
+            *styles(COLOURED, BLACK),
+            {ARTISTS["noto"], ARTISTS["mono"]}.pop(),
+            one("emoji/edge_jaccard_ratios", domain_a="mono", domain_b="noto"),
+            *styles(["openmoji"], COLOURED + BLACK),
+            nearest_to("openmoji"),
+        ),
+    ),
+    (
+        "right on {:.0f} to {:.0f} % of the images, coloured styles share {:.2f} to {:.2f} of what two samples of one "
+        "style share ({:.2f} by one artist), a coloured and a black one {:.2f} to {:.2f}.",
+        lambda: (
+            *span(100 * table("emoji/accuracy")["all"]),
+            *styles(COLOURED, COLOURED),
+            one("emoji/edge_jaccard_ratios", domain_a="fluent3d", domain_b="fluentflat"),
+            *styles(COLOURED, BLACK),
+        ),
+    ),
+    (
+        "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of "
+        "colours).",
+        lambda: (len(table("emoji/edge_jaccard_ratios")), *ordered(as_colours_do())[:2]),
+    ),
+    (
+        "go with the ratios of circuits by rank correlation {:.2f} to {:.2f} ({:.0f} to {:.0f} levels a channel)",
+        lambda: ordered(as_colours_do()),
+    ),
+    (
+        "the class effect on the edge Jaccard index is {:.3f} [{:.3f}, {:.3f}], an interval over classes that {} 0 "
+        "beside a permutation p of {:.3f}",
+        lambda: (
+            *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
+            holds_zero(),
+            of_classes("p"),
         ),
     ),
     (

@@ -25,6 +25,7 @@ def test_faithfulness_is_checked_and_drawn(quickstart: Path, subject_of_the_quic
     assert_drawn(out / "report.html")
     committed = {path.name for path in (out / "results").iterdir()}
     assert {"faithfulness_absolute.csv", "selectivity_one_site.csv", "rules_against_patching.csv"} <= committed
+    assert "planted" not in (out / "report.html").read_text(encoding="utf-8")
     rules = pd.read_csv(out / "results" / "rules_against_patching.csv")
     assert set(rules["rule"]) == {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
 

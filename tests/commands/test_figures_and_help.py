@@ -20,6 +20,7 @@ WITHOUT_SEED = (
     "evaluate",
     "benchmark_threads",
     "circuits_over_models",
+    "emoji_colours",
     "explore",
     "features-over-settings",
     "figures",

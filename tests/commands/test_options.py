@@ -2,8 +2,12 @@
 
 import json
 import re
+import sys
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +17,9 @@ from circuitry.commands import COMMANDS
 from circuitry.commands.completion import SHELLS, completion_script
 from circuitry.commands.help_pages import GENERAL, HELP_PAGES, Option, help_page
 from circuitry.commands.wrong_lines import refuse_wrong
+from circuitry.runs import run_script
+from circuitry.runs.settings_file import settings_text
+from tests.support.scripts import command_module
 
 PAGES = {name: help_page(name) for name in COMMANDS}
 OTHER_VALUES = {
@@ -122,3 +129,31 @@ def test_words_of_several_kinds_are_taken() -> None:
     refuse_wrong(PAGES["figures"], ["accuracy", "separation", "--list"])
     line = "--model m --data d --out o --rule gauss-radau-3 --items f c --pair c a b"
     refuse_wrong(PAGES["compare"], line.split())
+
+
+def settings_of(name: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the settings that a command reads from its command line."""
+    read: list[Any] = []
+    refuse_wrong(help_page(name), words)
+    module = command_module(name)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    run_script(module.Config, read.append, module.__doc__, getattr(module, "defaults", None))
+    return read[0]
+
+
+@pytest.mark.parametrize("given", [[], ["--study"]], ids=["defaults", "study"])
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"figures"}))  # whose names are no option's
+def test_the_file_of_settings_gives_all_of_them_again(
+    name: str, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are None, too, where the command's default is a number."""
+    page, file = help_page(name), tmp_path / "settings.toml"
+    if given and "--study" not in page.flags:
+        pytest.skip("has no settings of the study's")
+    needed = [word for option in page.options if option.required for word in (option.name, "x")]
+    needed += [word for group in page.one_of for word in (group[0], "x")]
+    first = settings_of(name, [*needed, *given], monkeypatch)
+    file.write_text(settings_text(first, "circuitry"), encoding="utf-8")
+    place = ["--out", "x"] if "--out" in needed else []
+    again = settings_of(name, [*place, "--config", str(file)], monkeypatch)
+    assert asdict(again) == asdict(first)

@@ -93,7 +93,9 @@ def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.M
     assert len(read) == len(kinds) + 1
 
 
-def test_steps_do_what_they_say(study: ModuleType, miniature: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_do_what_they_say(
+    study: ModuleType, miniature: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     one = replace(miniature, do=True, only=("mixtures-photos-cg-low-sketch",))
     study.main(one)
     table = pd.read_csv(one.out / "mixtures" / "photos" / "photos-cg-low-sketch.tsv", sep="\t")
@@ -107,13 +109,17 @@ def test_steps_do_what_they_say(study: ModuleType, miniature: Any, capsys: pytes
         study.main(replace(one, seeds=(1,)))
     with pytest.raises(InputError, match="GiB"):
         study.main(replace(one, only=(), disk=0.0))
+    study.main(replace(one, only=(), disk=0.0, plan=True, do=False))
+    assert "add --do" in capsys.readouterr().out
+    assert "GiB" in caplog.text
 
 
-def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType) -> None:
+def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(open_clip.create_model(register_model("rn-tiny")).visual.eval().requires_grad_(False))
-    metric = class_logit(torch.ones(2, 64), 0)
+    metric = class_logit(torch.eye(2, 64), 0)
     ten = count_operations(encoder, metric, AttributionSettings(rule=STUDY_RULE))
     assert study.circuit_operations("rn-tiny") == ten.nodes + 2 * ten.edges
+    assert "text weights" not in caplog.text
 
 
 def test_a_study_that_cannot_be(study: ModuleType, tmp_path: Path, miniature: Any) -> None:

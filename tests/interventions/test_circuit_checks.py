@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,16 @@ from circuitry import (
     load_clip,
     mean_baseline,
 )
-from circuitry.interventions import AblationSettings, CheckSettings, FaithfulnessCurve, faithfulness_curve
+from circuitry.interventions import (
+    AblationSettings,
+    CheckSettings,
+    FaithfulnessCurve,
+    check_attribution,
+    faithfulness_curve,
+)
 from circuitry.interventions.check_images import CheckImages
 from circuitry.models import SparseAutoencoder, Task, class_margin, load_sae
+from circuitry.models.metrics import Metric
 from tests.support.extraction import contents
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
@@ -232,9 +240,39 @@ def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Pa
         assert torch.equal(checks.metric_of("cat", domain)(embeddings), class_margin(weights, 1)(embeddings))
         expected = class_logit(clip.text_weights(CLASSES), 1)(embeddings)
         assert torch.equal(pooled.metric_of("cat", domain)(embeddings), expected)
-    found_with = checks.task_found_with(("cat", "real"))
-    assert found_with.baseline.name == "mean-unit"
-    assert torch.equal(torch.as_tensor(found_with.images), checks.found_on("cat", "real"))
+    for asked_now in (checks, pooled):  # whatever they are checked by
+        found_with = asked_now.task_found_with(("cat", "real"))
+        assert found_with.baseline.name == "mean-unit"
+        assert torch.equal(torch.as_tensor(found_with.images), checks.found_on("cat", "real"))
+        assert torch.equal(found_with.metric(embeddings), checks.metric_of("cat", "real")(embeddings))
+        check_attribution(found_with, graphs["cat", "real"], top=1, random=0)
+
+
+def test_another_metric_is_asked_for_by_name_and_not_by_hand(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    key, checks = ("cat", "real"), checks_of(clip, folder, ["cat"], metric="margin")
+    graph = checks.graphs[key]
+    curves = faithfulness(checks, tmp_path / "f")
+    whole = next(curve for curve in curves if curve.domain == "real").full[:2].mean()
+    task = Task(clip.encoder, checks.images_of(key).own, checks.metric_of(*key), work=QUIET)
+    assert task.metric(clip.encoder(torch.as_tensor(task.images))).mean().item() == pytest.approx(whole, rel=1e-5)
+    assert len(checks.extract_transfer(tmp_path / "t", work=QUIET)["interchange"]) == len(DOMAINS) ** 2
+    with pytest.raises(InputError, match=r"'logit'.*'margin'"):
+        faithfulness_curve(task, graph)
+
+
+def test_a_circuit_of_a_metric_of_ones_own_is_measured_by_it(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    def doubled(weights: torch.Tensor, label: int) -> Metric:
+        return class_logit(2 * weights, label)
+
+    images, key = DomainFolder(folder / "images", classes=["cat"]), ("cat", "real")
+    graph = extract(clip, images, tmp_path / "graphs", n_images=2, metric=doubled, work=QUIET, **RULES)[key]
+    assert graph.settings["metric"].endswith("doubled")
+    weights, few = clip.text_weights(CLASSES), AblationSettings(fractions=(0.5,), random_draws=0)
+    sites = ["layer4.0", "attnpool"]
+    task = Task(clip.encoder, read(clip, folder, *key), doubled(weights, 1), sites=sites, work=QUIET)
+    faithfulness_curve(task, graph, few)
+    with pytest.raises(InputError, match="text weights"):
+        faithfulness_curve(replace(task, metric=class_logit(weights, 1)), graph, few)
 
 
 @pytest.mark.parametrize(

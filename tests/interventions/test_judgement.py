@@ -4,12 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
-from circuitry import AttributionGraph, InputError, Task, attribute, left_rule
+from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, left_rule
 from circuitry.interventions import judge_circuit
+from circuitry.models import Stage
 from circuitry.study import PlantedCircuit, planted_convolution
 from tests.support.work import QUIET
 
@@ -68,6 +71,39 @@ def test_a_circuit_may_keep_no_unit_of_a_site() -> None:
     table = judge_circuit(task_of(), empty).set_index("test")
     assert table.loc["circuit", "value"] == pytest.approx(0, abs=1e-5)  # conv1 is at its baseline
     assert not table.loc["sufficiency", "holds"]
+
+
+def judged_weights(weights: Tensor, kept: list[int]) -> pd.DataFrame:
+    """Judge some of the units that bring their weight of a number of the image to the metric: 2 or 3, of others 1."""
+    stages = (
+        Stage("units", lambda x: x[:, 0].flatten(1) * weights, 1),
+        Stage("embedding", lambda u: u.sum(1, keepdim=True), 1),
+    )
+    encoder = Encoder(torch.nn.Linear(1, 1), stages, (1, 1))
+    images, others = (
+        torch.tensor(numbers)[:, None, None, None].expand(-1, 3, 1, 1) for numbers in ([2.0, 3.0, 2.0], [1.0, 1.0])
+    )
+    task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], others=others, work=QUIET)
+    scores = {"input": np.zeros(1), "units": weights.numpy()}
+    graph = AttributionGraph(tuple(scores), scores, {"units": np.array(kept)}, {}, {}, 1)
+    return judge_circuit(task, graph, minimality=False).set_index("test")
+
+
+def test_what_random_units_reach_does_not_hold() -> None:
+    # Of 20 equal units any six recover 0.3.
+    table = judged_weights(torch.ones(20), list(range(6)))
+    assert table[["value", "low", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([0.3] * 4)
+    assert table[["random_low", "random_high"]].to_numpy()[3] == pytest.approx([0.7] * 2)
+    assert not table["holds"].any()
+
+
+@pytest.mark.parametrize(("weight", "holds"), [(0.07, False), (0.5, True)])
+def test_better_than_random_is_not_yet_sufficient(weight: float, holds: bool) -> None:
+    # One of 5,000 units; random ones do nothing.
+    table = judged_weights(torch.tensor([weight, 1 - weight] + [0.0] * 4998), [0])
+    assert table[["value", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([weight, 0, 0])
+    assert table.loc["sufficiency", "p"] == pytest.approx(stats.binom.sf(39, 40, 0.9))  # below 0.05
+    assert table.loc[["circuit", "sufficiency"], "holds"].tolist() == [holds] * 2
 
 
 OTHER = planted_convolution(seed=1)

@@ -6,14 +6,24 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
-from circuitry.runs import InputError, file_lock, whole_file
+from circuitry.reports import Report, write_results
+from circuitry.runs import InputError, JobFolder, claim, file_lock, run_script, whole_file
 from circuitry.runs.files import LOCKS, TORN, remove_locks, remove_torn
+
+
+@dataclass(frozen=True)
+class Settings:
+    """None."""
 
 
 def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -125,19 +135,85 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_had_though_another_removes_the_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder may vanish within ``mkdir``, after "it exists" and before "it is a folder"."""
-    refused = iter([FileExistsError, FileNotFoundError])
-    make = Path.mkdir
+    """The folder may vanish within ``mkdir``, after "it exists" and before "it is a folder", and after it."""
+    refused = iter([FileExistsError])
+    make, acquire = Path.mkdir, FileLock.acquire
 
     def mkdir(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        if (error := next(refused, None)) is not None:
+        if self.name == LOCKS and (error := next(refused, None)) is not None:
             raise error(str(self))
         make(self, mode, parents, exist_ok)
 
+    def acquire_late(self: FileLock, *given: Any, **named: Any) -> Any:
+        if next(vanished, None) is not None:
+            remove_locks(tmp_path)
+            raise FileNotFoundError
+        return acquire(self, *given, **named)
+
+    vanished = iter([1, 2, 3])
     monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(FileLock, "acquire", acquire_late)
     with file_lock(tmp_path, "job"), pytest.raises(Timeout), file_lock(tmp_path, "job", wait=False):
         pass
-    assert next(refused, None) is None
+    assert [*refused, *vanished] == []
+
+
+def test_processes_that_end_in_one_folder_have_their_locks(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from circuitry.runs.files import file_lock, remove_locks\n"
+        "for _ in range(300):\n"
+        "    with file_lock(Path(sys.argv[1]), 'job'):\n"
+        "        pass\n"
+        "    remove_locks(Path(sys.argv[1]))\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "deep" / "x")]) for _ in range(2)]
+    assert [one.wait(60) for one in both] == [0, 0]
+
+
+def lock(out: Path) -> None:
+    with file_lock(out, "job"):
+        pass
+
+
+def write(out: Path) -> None:
+    with whole_file(out / "x"):
+        pass
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc", "/proc/x/y", "nowhere", "nowhere/x", "loop", "loop/x"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lock,
+        write,
+        lambda out: claim(out, "circuitry test 1", {}),
+        lambda out: JobFolder(out, "circuitry test 1", {}, [("a",)]),
+        lambda out: write_results(Report("A", "b"), {"a": pd.DataFrame({"a": [1]})}, out, None, {}),
+    ],
+    ids=["lock", "file", "claim", "jobs", "results"],
+)
+def test_a_place_where_nothing_can_be_made_is_told(
+    make: Callable[[Path], object],
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In one sentence on the command line; the first of its kind turned for ever."""
+    (tmp_path / "nowhere").symlink_to(tmp_path / "not" / "mounted")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setattr(sys, "argv", ["circuitry"])
+    with pytest.raises(SystemExit) as ended:
+        run_script(Settings, lambda _: make(tmp_path / place), None)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert Path(place).parts[0] in said
+    if make not in (lock, write):
+        with pytest.raises(InputError, match=Path(place).parts[0]):
+            make(tmp_path / place)
 
 
 def test_a_file_in_the_place_of_the_locks_is_an_error(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """Arguments are checked against annotations, by functions that say what each one is."""
 
 import errno
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+import pydoc
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import torch
 from jaxtyping import Float
 
+import circuitry
 from circuitry import InputError
 from circuitry.runs.given import DISTINCT, FINITE, Count, Names, Seed, Share, checked, one_of
 
@@ -171,3 +176,46 @@ def test_errors_within_stay_what_they_are(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         read("x")
+
+
+PUBLIC = [
+    place
+    for name in dir(circuitry)
+    if not name.startswith("_") and not inspect.ismodule(place := getattr(circuitry, name))
+]
+
+
+@pytest.mark.parametrize("place", PUBLIC, ids=lambda place: place.__name__)
+def test_help_can_be_read(place: Any) -> None:
+    shown = pydoc.plain(pydoc.render_doc(place))
+    for word in ("Condition", "<function", "<lambda>", " 0x"):
+        assert word not in shown
+
+
+def test_a_signature_says_conditions_in_a_word() -> None:
+    shown = str(inspect.signature(circuitry.attribute))
+    for words in (
+        "node_fraction: Share = 0.1",
+        "batch_size: Count | None",
+        "sites: Names |",
+        "rule: QuadratureRule | str",
+    ):
+        assert words in shown
+    assert len(textwrap.wrap(shown, 80)) <= 12
+    assert str(inspect.signature(circuitry.Task)).startswith("(encoder: Encoder, images: ")
+
+    @checked
+    def take(
+        one: Annotated[str, one_of("a", "b")],
+        *,
+        pairs: Mapping[str, tuple[Count, ...]] = MappingProxyType({}),
+        call: Callable[[Path], None] | None = None,
+        array: Float[np.ndarray, "images units"] | Literal["x"] = "x",
+        plain: Any = 3,
+    ) -> "InputError":
+        raise NotImplementedError
+
+    assert str(inspect.signature(take)) == (
+        "(one: str, *, pairs: Mapping[str, tuple[Count, ...]] = mappingproxy({}), call: Callable[[Path], None] | None "
+        "= None, array: Float[ndarray, 'images units'] | Literal['x'] = 'x', plain: Any = 3) -> InputError"
+    )

@@ -57,6 +57,7 @@ def test_the_switch_changes_defaults_and_says_so(capsys: pytest.CaptureFixture[s
     assert isinstance(study, Config)
     assert capsys.readouterr().out == "the study's settings: seed 42, classes ('axe', 'lion')\n"
     assert read("--model", "RN50", "--seed", "1", "--study").seed == 1
+    assert capsys.readouterr().out == "the study's settings: seed 1, classes ('axe', 'lion')\n"
 
 
 def test_defaults_that_are_made_know_of_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,3 +54,28 @@ def alike(values: Iterable[float], digits: int = 2) -> float:
     """Return the one number that all values are at this rounding."""
     (value,) = {round(float(value), digits) + 0.0 for value in values}
     return value
+
+
+def significance(low: float, high: float) -> str:
+    """Return in words whether an interval of a difference leaves out zero."""
+    return "significant" if low * high > 0 else "not significant"
+
+
+def overlap(*intervals: Iterable[float]) -> str:
+    """Return in words whether all intervals (low, high) have a value in common."""
+    lows, highs = zip(*intervals, strict=True)
+    return "overlap" if max(lows) <= min(highs) else "do not overlap"
+
+
+def comparison(values: Iterable[float], others: Iterable[float]) -> str:
+    """Return in words how all values lie to the others that belong to them."""
+    pairs = list(zip(values, others, strict=True))
+    if all(a > b for a, b in pairs):
+        return "above"
+    return "below" if all(a < b for a, b in pairs) else "neither above nor below"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names in one phrase, "none" if there is none."""
+    *first, last = names or ["none"]
+    return f"{', '.join(first)} and {last}" if first else last

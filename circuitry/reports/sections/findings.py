@@ -11,7 +11,8 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import below_ceiling
 from circuitry.comparison.order_stability import DEFAULT
-from circuitry.comparison.significance import LEVEL
+from circuitry.comparison.significance import LEVEL, smallest_p
+from circuitry.interventions.curves import HARDLY_ANY
 from circuitry.reports.figures.style import capitalised
 from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding
@@ -20,8 +21,10 @@ from circuitry.reports.sections.compared import with_intervals
 HOLM = f"p < {LEVEL} (Holm)"
 ANOTHER_MODEL = "another training of the model"
 YES, PARTLY, NO, UNKNOWN = "Yes", "Partly", "No", "Cannot be told"
-NEARLY_ALL, WORKS_FROM, HARDLY_ANY = 0.9, 0.8, 0.1
-"""Shares from which on all is called shared, circuits are said to work, and below which the answer is no."""
+FEW_PER_PART = 2
+"""Images in a part below which a ratio to the ceiling tells nothing: fewer than 8 images in 4 parts."""
+NEARLY_ALL, WORKS_FROM = 0.9, 0.8
+"""Shares from which on all is called shared, and circuits are said to work; below `HARDLY_ANY` the answer is no."""
 
 
 def not_tested(why: str) -> Finding:
@@ -64,11 +67,14 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     above = " A ratio above 1 is chance: two domains cannot share more than two samples of one." * bool(
         (ratios["value"] > 1).any()
     )
+    told, least = _shared(low, high), float(ratios["n_per_part"].min())
+    if least < FEW_PER_PART:
+        told = f"{UNKNOWN} with {least:.2g} image{'s' * (least != 1)} in a part"
     return Finding(
-        f"{question} {_shared(low, high)}: two domains share {whole} of what two samples of one domain share ({name}, "
+        f"{question} {told}: two domains share {whole} of what two samples of one domain share ({name}, "
         f"ratio to the ceiling{over}).{ends}",
-        f"95 % intervals over classes and images.{spread} Below their ceiling with {HOLM}: {below} of {n} pairs."
-        f"{impossible}{above}",
+        f"95 % intervals over classes and images, with {least:.2g} or more in a part.{spread} Below their ceiling with "
+        f"{HOLM}: {below} of {n} pairs.{impossible}{above}",
         f"Ratios near 1 with other images or classes; {ANOTHER_MODEL}.",
     )
 
@@ -141,22 +147,20 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     if not {"class effect", "domain effect"} <= rows.keys():
         return None
     by_class, by_domain = rows["class effect"], rows["domain effect"]
-    clear = [name for name, row in (("the class", by_class), ("the domain", by_domain)) if _is_clear(row)]
+    clear = [name for name, row in (("the class", by_class), ("the domain", by_domain)) if row["p"] < LEVEL]
+    n, least = by_class["n_classes"], smallest_p(by_class["n_classes"])
+    few = f" With {n} classes no p can be below {least:.2g}." if least >= LEVEL else ""
     told = "Both" if len(clear) == 2 else capitalised(clear[0]) if clear else UNKNOWN
     return Finding(
         f"Is it the class or the domain? {told}: a common class {_effect(by_class)}, a common domain "
         f"{_effect(by_domain)} ({measure_name(comparison.measure)}).",
-        f"95 % intervals over {by_class['n_classes']} classes and the parts of their images. p {by_class['p']:.2g} for "
-        f"the class and {by_domain['p']:.2g} for the domain, from exchanging same and other, class by class.",
+        f"95 % intervals over {n} classes and the parts of their images. p {by_class['p']:.2g} for "
+        f"the class and {by_domain['p']:.2g} for the domain, from exchanging same and other, class by class.{few}",
         f"More classes, or less similar ones; {ANOTHER_MODEL}.",
     )
 
 
-def _is_clear(row: Mapping[Hashable, Any]) -> bool:
-    return not (pd.isna(row["low"]) or row["low"] <= 0 <= row["high"])
-
-
 def _effect(row: Mapping[Hashable, Any]) -> str:
-    if not _is_clear(row):
+    if not row["p"] < LEVEL:
         return f"has no clear effect ({row['said']})"
     return f"{'adds' if row['value'] > 0 else 'changes by'} {row['said']}"

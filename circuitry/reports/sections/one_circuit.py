@@ -8,10 +8,12 @@ import pandas as pd
 
 from circuitry.circuits.graph import Circuit
 from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.significance import LEVEL
+from circuitry.interventions.curves import HARDLY_ANY
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.plots import plot
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.reports.sections.findings import HARDLY_ANY, NO, PARTLY, UNKNOWN, WORKS_FROM, YES
+from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, WORKS_FROM, YES
 
 _FEW = 6
 """Images of the class below which a test says little."""
@@ -19,6 +21,10 @@ _MEANING = {
     "selectivity": "what separates the class from other classes",
     "faithfulness": "what the model's answer gains over the baseline",
 }
+_NO_OTHERS = (
+    "there are no pictures of other classes, and a circuit that gives every picture the same answer would do as well. "
+    "Add folders of other classes."
+)
 KINDS_OF_CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
 """Circuits of a curve, and what the table calls them."""
 _Row = Mapping[str, Any]
@@ -52,23 +58,25 @@ def circuit_verdicts(
         tested: What `judge_circuit` returns on them.
         n_images: Unseen images of the class and of others.
     """
-    measure = "faithfulness" if _row(curves, "selectivity", "kept")["reason"] else "selectivity"
-    kept, random, rest = (_row(curves, measure, circuit) for circuit in KINDS_OF_CIRCUITS)
-    beaten, worse = (_test(tested, name) for name in ("sufficiency", "necessity"))
     n, others = n_images
+    measure = "selectivity" if others else "faithfulness"
+    kept, random, rest = (_row(curves, measure, circuit) for circuit in KINDS_OF_CIRCUITS)
+    alone, beaten, worse = (_test(tested, name) for name in ("circuit", "sufficiency", "necessity"))
     if reason := kept["reason"]:
         claim = f"Is it enough, and is it needed? {UNKNOWN}: {reason}."
         return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
+    why = "" if others else f"{_NO_OTHERS} "
     enough = Finding(
-        f"Is it enough? {_enough(kept, beaten, n)}: {share:.1%} of the units, kept alone, recover {_percent(kept)} of "
-        f"{_MEANING[measure]} ({what}); as many random units recover {_percent(random)}.",
+        f"Is it enough? {_enough(kept, alone, beaten, n) if others else UNKNOWN}: {why}{share:.1%} of the units, kept "
+        f"alone, recover {_percent(kept)} of {_MEANING[measure]} ({what}); as many random units recover "
+        f"{_percent(random)}.",
         f"{certainty}; the circuit beats {beaten['value']:.0%} of {beaten['n']:.0f} random circuits (p = "
         f"{beaten['p']:.2g}, about {THIS_MODEL}).",
         "Other images; another baseline; a larger share of the units.",
     )
     needed = Finding(
-        f"Is it needed? {_needed(rest, worse, n)}: without these units the model keeps {_percent(rest)}.",
+        f"Is it needed? {_needed(rest, worse, n)}",
         f"{certainty}; as many random units are missed less in {worse['value']:.0%} of {worse['n']:.0f} draws (p = "
         f"{worse['p']:.2g}).",
         "Units outside of the circuit that replace it only when it is gone.",
@@ -79,8 +87,6 @@ def circuit_verdicts(
 def _how_sure(n: int, others: int, measure: str) -> Finding:
     if n < _FEW:
         claim = f"How sure is that? Not very: {n} unseen images of the class are few; give more."
-    elif not others:
-        claim = "How sure is that? Whether the circuit is about this class is unknown: there were no images of others."
     else:
         claim = f"How sure is that? {n} unseen images of the class and {others} of others were tested."
     certainty = f"The measure is {measure}; intervals are 95 % bootstrap intervals over images."
@@ -97,21 +103,27 @@ def _test(tested: pd.DataFrame, name: str) -> _Row:
     return {str(column): value for column, value in row.items()}
 
 
-def _enough(kept: _Row, beaten: _Row, n: int) -> str:
+def _enough(kept: _Row, alone: _Row, beaten: _Row, n: int) -> str:
     if n < 2:
         return UNKNOWN
-    if not beaten["holds"] or kept["value"] < HARDLY_ANY:
+    if beaten["p"] >= LEVEL or kept["value"] < HARDLY_ANY:
         return NO
+    if not alone["holds"]:  # its interval reaches down to random circuits, or to hardly any
+        return UNKNOWN
     return YES if kept["value"] >= WORKS_FROM else PARTLY
 
 
 def _needed(rest: _Row, worse: _Row, n: int) -> str:
-    if n < 2:
-        return UNKNOWN
-    lost = rest["value"] <= HARDLY_ANY
-    if not worse["holds"]:
-        return "No more than as many random units" if lost else NO
-    return YES if lost else PARTLY
+    """Answer whether the model misses the circuit, and more than as many random units."""
+    keeps, random = _percent(rest), f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}"
+    lost, more = rest["value"] <= HARDLY_ANY, worse["holds"]
+    told = UNKNOWN if n < 2 or (lost and not more) else NO if not more else YES if lost else PARTLY
+    if lost and worse["random_high"] <= HARDLY_ANY:
+        return (
+            f"{told}: removing these units destroys the answer (keeps {keeps}), but so does removing as many random "
+            f"units (keeps {random})."
+        )
+    return f"{told}: without these units the model keeps {keeps}, without as many random units {random}."
 
 
 def _percent(row: _Row) -> str:

@@ -9,7 +9,9 @@ import pandas as pd
 from circuitry.circuits.budgets import describe_budget
 from circuitry.circuits.rule_report import describe_rule
 from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.interventions.curve_reading import NO_OTHERS
 from circuitry.interventions.curves import (
+    HARDLY_ANY,
     FaithfulnessCurve,
     areas_by_domain,
     curves_by_domain,
@@ -23,7 +25,6 @@ from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import (
     ANOTHER_MODEL,
-    HARDLY_ANY,
     NO,
     PARTLY,
     UNKNOWN,
@@ -38,6 +39,8 @@ QUESTIONS = {
     "selectivity": "Do the circuits tell their class from other classes?",
     "faithfulness": "Do the circuits recover the answer to their class?",
 }
+OVER = "over images, and over classes where there are several"
+ONE_BY_ONE = "These circuits are lists of units that matter one by one."
 ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
 
 
@@ -51,7 +54,7 @@ def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str
         "class. A circuit that gives every image the same answer can be faithful, too. Selectivity measures the lead "
         "of images of the class over images of other classes, and is 0 for such a circuit. Compare both with as many "
         "random units, and with all but the circuit: a sufficient circuit may not be necessary. Intervals are over "
-        f"images or classes; p values are about {THIS_MODEL}."
+        f"classes and images, of a single class over images; p values are about {THIS_MODEL}."
     )
 
 
@@ -79,10 +82,13 @@ def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[F
     """
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     size = nearest_to_a_tenth(by_size[0].fractions)
-    selective = not by_size[0].own.all()
-    measures = ("selectivity", "faithfulness") if selective else ("faithfulness",)
-    found = [kept_beats_random(curves_by_domain(by_size, measure), measure, size) for measure in measures]
-    if alone and selective:
+    selective, faithful = (curves_by_domain(by_size, measure) for measure in QUESTIONS)
+    tell = _works(*_kept_and_random(selective, size)) in (YES, PARTLY)
+    found = [
+        kept_beats_random(selective, "selectivity", size),
+        kept_beats_random(faithful, "faithfulness", size, selective=tell),
+    ]
+    if alone:
         table = curves_by_domain(alone, "selectivity")
         if (site := most_selective_site(table)) is not None:
             where = f"at {site} alone, the best site"
@@ -91,25 +97,44 @@ def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[F
     return found
 
 
-def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding:
-    """Say whether circuits of one size work, and in how many domains better than random units: `curves_by_domain`."""
-    at = curves[(curves["fraction"] == size)].set_index(["domain", "circuit"])[["value", "low", "high"]]
-    kept, random = (pd.DataFrame(at.xs(name, level="circuit")) for name in ("kept", "random"))
+def kept_beats_random(
+    curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites", selective: bool = True
+) -> Finding:
+    """Say whether circuits of one size work, and in how many domains better than random units: `curves_by_domain`.
+
+    Unless they are known to be ``selective``, faithfulness tells nothing more than No.
+    """
+    kept, random = _kept_and_random(curves, size)
     if kept["value"].isna().all():
+        reason, change = curves["reason"].iloc[0], f"A model that does better on these images; {ANOTHER_MODEL}."
         return Finding(
-            f"{QUESTIONS[measure]} {UNKNOWN}: {curves['reason'].iloc[0]}.",
+            f"{QUESTIONS[measure]} {UNKNOWN}: {reason}.",
             f"There is no {measure} to measure.",
-            f"A model that does better on these images; {ANOTHER_MODEL}.",
+            "Folders of other classes." if reason == NO_OTHERS else change,
         )
     by_domain = " by domain" if len(kept) > 1 else ""
-    apart = int((kept["low"] > random["high"]).sum())
+    told = _works(kept, random)
+    deaf = measure == "selectivity" and told == NO
+    if not selective and told != NO:
+        told = f"{UNKNOWN}, since a circuit that gives every image the same answer may reach this"
     return Finding(
-        f"{QUESTIONS[measure]} {_works(kept, apart)}: with {size:.0%} of the units kept {where}, they reach a "
-        f"{measure} of {_ends(kept)}{by_domain}, random units {_ends(random)}.",
-        f"In {apart} of {len(kept)} domains the 95 % intervals over images do not overlap; 1 is the whole model."
-        + f" {ABOVE_ONE}" * bool((kept["value"] > 1).any()),
+        f"{QUESTIONS[measure]} {told}: with {size:.0%} of the units kept {where}, they reach a "
+        f"{measure} of {_ends(kept)}{by_domain}, random units {_ends(random)}." + f" {ONE_BY_ONE}" * deaf,
+        f"In {_n_apart(kept, random)} of {len(kept)} domains the 95 % interval {_over(curves)} lies above that of "
+        f"random units; 1 is the whole model." + f" {ABOVE_ONE}" * bool((kept["value"] > 1).any()),
         f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}.",
     )
+
+
+def _kept_and_random(curves: pd.DataFrame, size: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    at = curves[(curves["fraction"] == size)].set_index(["domain", "circuit"])[["value", "low", "high"]]
+    kept, random = (pd.DataFrame(at.xs(name, level="circuit")) for name in ("kept", "random"))
+    return kept, random
+
+
+def _over(curves: pd.DataFrame) -> str:
+    """Say what intervals are over; the table names a class where there is a single one."""
+    return "over classes and images" if curves["class"].isna().all() else OVER
 
 
 def _ends(table: pd.DataFrame) -> str:
@@ -117,8 +142,14 @@ def _ends(table: pd.DataFrame) -> str:
     return f"{low:z.2f}" if len(table) < 2 else f"{low:z.2f} to {high:z.2f}"
 
 
-def _works(kept: pd.DataFrame, apart: int) -> str:
+def _n_apart(kept: pd.DataFrame, random: pd.DataFrame) -> int:
+    """Count the domains in which circuits lie above random units, to the two digits that are printed."""
+    return int((kept["low"].round(2) > random["high"].round(2)).sum())
+
+
+def _works(kept: pd.DataFrame, random: pd.DataFrame) -> str:
     """Answer whether circuits work: in every domain enough, and better than random units, which they are in some."""
+    apart = _n_apart(kept, random)
     if (kept["high"] < (HARDLY_ANY if apart else WORKS_FROM)).all():
         return NO
     if apart == len(kept) and (kept["value"] >= WORKS_FROM).all():
@@ -151,7 +182,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         marks,
         "Faithfulness over size. Only the circuit's units are active, at all sites at once; the others are at the "
         f"{first.settings['baseline']} baseline. 0: nothing kept; 1: the whole model. Dotted: as many random units. "
-        f"{int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals over images.",
+        f"{int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals {OVER}.",
     )
     size = nearest_to_a_tenth(first.fractions)
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
@@ -159,7 +190,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     wide.insert(1, "units kept", size)
     report.table(
         wide,
-        "Circuits of the largest |scores|, with 95 % bootstrap intervals over images.",
+        f"Circuits of the largest |scores|, with 95 % bootstrap intervals {OVER}.",
         formats={"units kept": ".0%"},
     )
     areas = areas_by_domain(curves)
@@ -167,7 +198,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
     report.table(
         _wide(areas.assign(column=columns, low=areas["low"].where(kept))),
-        "Areas under the curves (MIB), with 95 % bootstrap intervals over images, and those of random units. CMD, the "
+        f"Areas under the curves (MIB), with 95 % bootstrap intervals {OVER}, and those of random units. CMD, the "
         "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
         folded=True,
     )

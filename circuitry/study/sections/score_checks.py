@@ -1,4 +1,4 @@
-"""The sections that check attribution: against exact effects, by rule, on planted circuits, and down to the pixels."""
+"""The sections that check attribution: against exact effects, by rule, and down to the pixels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,6 @@ from circuitry.reports.figures.pictures import pixel_maps
 from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import faint
 from circuitry.reports.page import Report
-from circuitry.study.planted import mean_areas
 
 
 def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequence[str], what: str) -> None:
@@ -34,20 +33,12 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
     )
 
 
-def add_methods(report: Report, rules: pd.DataFrame, planted: pd.DataFrame) -> None:
-    """Add the section on which method to trust.
-
-    ``rules`` are from `compare_rules`, of several circuits; ``planted`` are from `score_methods`, of several networks.
-    """
+def add_rules(report: Report, rules: pd.DataFrame) -> None:
+    """Add the section on which rule to trust; ``rules`` are from `compare_rules`, of several circuits."""
     report.section("Which rule should one trust?")
     report.table(
         mean_correlations(rules),
         "Correlation of node scores with exact patching of every unit, mean over sites and circuits.",
-    )
-    report.table(
-        mean_areas(planted),
-        "Networks with a planted circuit: area under the ROC curve of finding its units and edges, mean over sites. 1: "
-        "all of them first; 0.5: chance. Integrated gradients of edges have a blind spot in attention.",
     )
 
 

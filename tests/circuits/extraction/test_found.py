@@ -179,6 +179,8 @@ def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, 
         by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
         assert_close(graphs["axe", domain], by_hand)
         scores.append(by_hand.completeness["attnpool"].metric_difference)
+    assert compare(graphs, "node_overlap")["value"].notna().all()
+    assert graphs["axe", "real"].settings["classes"] == ["axe", "cat", "fish"]
     assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
     assert scores[0] != pytest.approx(scores[1], abs=1e-4)
 

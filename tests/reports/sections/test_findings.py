@@ -132,6 +132,24 @@ def test_class_and_domain_effects() -> None:
     assert class_or_domain(edges()) is None
 
 
+def test_class_and_domain_are_told_by_their_tests() -> None:
+    # Of four classes no test can say it, whatever the intervals: the least p is 2 / 2^4.
+    four = similarities(4)
+    effect = four.class_by_domain().set_index("what").loc["class effect"]
+    assert effect["low"] > 0
+    finding = class_or_domain(four)
+    assert finding is not None
+    assert f"? {UNKNOWN}: " in finding.claim
+    assert "With 4 classes no p can be below 0.12" in finding.certainty
+
+
+def test_parts_of_one_image_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = Comparison.ratios
+    monkeypatch.setattr(Comparison, "ratios", lambda self: ratios(self).assign(n_per_part=1.0))
+    found = how_much_shared(similarities())
+    assert f"? {UNKNOWN} with 1 image in a part: " in found.claim
+
+
 ROW = {
     "what": "overlap",
     "with": "alone",

@@ -224,7 +224,6 @@ def features(report: ReadBack) -> None:
 
 
 RULES = {"rule": "left 10", "site": "a", "sample": ["all", "top"], "pearson": [0.5, 0.25], "spearman": [0.75, 0.125]}
-PLANTED = {"network": ["n"], "method": ["left 10"], "kind": ["edge"], "site": ["a"], "auroc": [0.875]}
 POINTS = {"site": ["a"] * 4, "unit": range(4), "top": True, "random": True, "attributed": [0.0, 1, 2, 3]}
 PIXELS = {"whole model": np.eye(8)[None], "circuit": 0.7 * np.eye(8)[None] + 0.1}
 SETTINGS: dict[str, Any] = {"node_rule": "left-10", "edge_rule": "left-10"}
@@ -263,7 +262,7 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_attribution_check": lambda r: score_checks.add_attribution_check(
         r, AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})), ["a"], "cat in real"
     ),
-    "add_methods": lambda r: score_checks.add_methods(r, pd.DataFrame(RULES), pd.DataFrame(PLANTED)),
+    "add_rules": lambda r: score_checks.add_rules(r, pd.DataFrame(RULES)),
     "add_pixels": lambda r: score_checks.add_pixels(r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"),
     "add_sharing": lambda r: feature_pages.add_sharing(r, SHARED, SHARED_MARKS),
     "add_features": features,

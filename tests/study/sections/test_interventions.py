@@ -16,8 +16,12 @@ from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accurac
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
-from circuitry.study.planted import mean_areas
-from circuitry.study.sections.causal_curves import add_faithfulness, add_selectivity_over_depth, kept_beats_random
+from circuitry.study.sections.causal_curves import (
+    add_faithfulness,
+    add_selectivity_over_depth,
+    faithfulness_findings,
+    kept_beats_random,
+)
 from circuitry.study.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
 from tests.support.scripts import command_module
 
@@ -144,15 +148,13 @@ def test_means_that_reports_show() -> None:
         {"rule": "left 10", "pearson of all units": 0.6, "pearson of top units": 0.25}
         | {"spearman of all units": 0.5, "spearman of top units": 0.125}
     )
-    planted = {"network": "n", "method": "x", "kind": "edge", "site": ["a", "b"], "auroc": [0.5, 1.0]}
-    assert mean_areas(pd.DataFrame(planted)).to_dict() == {"n: edges": {"x": 0.75}}
     assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
 
 
 def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, float]) -> pd.DataFrame:
     rows = [("real", name, 0.1, *values) for name, values in (("kept", kept), ("random", random))]
     return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"]).assign(
-        reason="no lead"
+        reason="no lead", **{"class": None}
     )
 
 
@@ -164,7 +166,7 @@ def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, flo
         ((0.4, 0.3, 0.6), (0.1, 0.0, 0.2), PARTLY, 1),
         ((0.8, 0.1, 0.9), (0.1, 0.0, 0.2), UNKNOWN, 0),
         ((0.2, 0.1, 0.3), (0.1, 0.0, 0.2), NO, 0),
-        ((0.004, 0.003, 0.005), (0.001, 0.0, 0.002), NO, 1),
+        ((0.004, 0.003, 0.005), (0.001, 0.0, 0.002), NO, 0),  # 0.00 against 0.00
     ],
 )
 def test_circuits_work_where_they_are_large_and_beat_random_units(
@@ -173,11 +175,34 @@ def test_circuits_work_where_they_are_large_and_beat_random_units(
     found = kept_beats_random(at_a_tenth(kept, random), "faithfulness", 0.1)
     assert all(number in found.claim for number in ("10%", f"of {kept[0]:.2f}", f"units {random[0]:.2f}"))
     assert f"? {answer}: " in found.claim
-    assert f"{apart} of 1 domains" in found.certainty
+    assert f"{apart} of 1 domains the 95 % interval over classes and images" in found.certainty
     assert ("Above 1" in found.certainty) == (kept[0] > 1)
     nan = (float("nan"),) * 3
     unknown = kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1)
     assert f"{UNKNOWN}: no lead" in unknown.claim
+
+
+@pytest.mark.parametrize(
+    ("on_others", "answers"),
+    [(0.0, [PARTLY, PARTLY]), (0.7, [NO, UNKNOWN]), (None, [UNKNOWN, UNKNOWN])],
+    ids=["selective", "the same answer for all images", "no others"],
+)
+def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str]) -> None:
+    curves = curves_of(on_others or 0.0)
+    if on_others is None:
+        curves = [only_own(one) for one in curves]
+    findings = faithfulness_findings(curves, [])
+    for finding, answer in zip(findings, answers, strict=True):
+        assert f"? {answer}" in finding.claim
+    assert "0.50 to 0.75 by domain, random units 0.00" in findings[1].claim  # the numbers are there
+    assert ("one by one" in findings[0].claim) == (answers[0] == NO)
+    if on_others is None:
+        assert "no images of other classes" in findings[0].claim
+
+
+def only_own(curve: FaithfulnessCurve) -> FaithfulnessCurve:
+    arrays = ("full", "empty", "kept", "complement", "random", "own", "group")
+    return replace(curve, **{name: getattr(curve, name)[..., curve.own] for name in arrays})
 
 
 def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None:
