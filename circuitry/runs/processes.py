@@ -82,7 +82,6 @@ def spawned_processes(
         try:
             yield pool
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             started = [process for process in multiprocessing.active_children() if process not in others]
             for process in started:
                 process.terminate()

@@ -121,10 +121,12 @@ def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> 
         assert [cards.images[name].relative for name in top.ids] == [records[i].relative for i in order]
         assert_same(top.values, strength[domain][order], at_least=1e-3, rtol=1e-4)
         assert card.counts[row].sum() == len(strength[domain])
-        assert_same(card.counts[row], np.histogram(strength[domain], card.bin_edges)[0], at_least=2)
         ids, table = cards.activations(domain)
         assert [cards.images[name].relative for name in ids] == [record.relative for record in records]
-        assert_same(table[:, cards.units().index((site, unit))], strength[domain], at_least=1e-3, rtol=1e-4)
+        kept = table[:, cards.units().index((site, unit))]
+        assert_same(kept, strength[domain], at_least=1e-3, rtol=1e-4)
+        # Of the kept values: the largest is the last edge, which a hook's may exceed by rounding.
+        assert_same(card.counts[row], np.histogram(kept, card.bin_edges)[0], at_least=2)
         embeddings = run(clip, seen[domain][order.tolist()], site)[1].numpy()
         cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in combinations(embeddings, 2)]
         assert card.clarity[row] == pytest.approx(np.mean(cosines), rel=1e-3)

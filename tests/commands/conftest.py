@@ -1,12 +1,17 @@
 """What several tests of scripts begin with: a finished quickstart, and a comparison of its circuits."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from circuitry.circuits import ExtractionSettings, midpoint_rule
+from circuitry.reports.figure_files import StaticImages
 from circuitry.study import quickstart_settings, quickstart_steps
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, train_clip
@@ -14,6 +19,18 @@ from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module
 
 GIVEN_RULE = midpoint_rule(2)
 """An extraction that is given no rule chooses one, which takes many runs."""
+
+
+def no_static_images(*_: object) -> StaticImages:
+    """Stand for `write_static`: a browser takes seconds for the PNG figures of a report."""
+    return StaticImages([], None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_static_images() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("circuitry.reports.page.write_static", no_static_images)
+        yield
 
 
 def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
@@ -34,6 +51,7 @@ def run_quickstart(
         module = command_module("quickstart")
         patch.setattr(quickstart_settings, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
         patch.setattr(module, "write_toy", partial(write_toy, progress=False))
+        patch.setattr("circuitry.reports.page.write_static", no_static_images)
         patch.setattr(quickstart_steps, "train_clip", short_training)
         patch.setattr(quickstart_steps, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
         few = {"n_unseen": 1, "n_others": 2, "processes": 1}
@@ -43,10 +61,19 @@ def run_quickstart(
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished quickstart on four classes in three styles, with a model trained for three steps."""
-    out = tmp_path_factory.mktemp("quickstart")
-    run_quickstart(out, CLASSES, STYLES, n_train=5, n_test=4, n_images=2, robustness=4)
-    return out
+    """A finished quickstart on four classes in three styles, with a model trained for three steps.
+
+    The first of pytest's workers makes it, and each has its own copy.
+    """
+    temporary = tmp_path_factory.getbasetemp()
+    made = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "made-once" / "quickstart"
+    made.parent.mkdir(exist_ok=True)
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            begun = made.with_name("begun")
+            run_quickstart(begun, CLASSES, STYLES, n_train=5, n_test=4, n_images=2, robustness=4)
+            begun.rename(made)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("quickstart"), dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import pytest
 
 from circuitry import GraphFolder, InputError
 from circuitry.circuits.graph import IN_STREAM
-from circuitry.reports.figure_files import StaticImages
 from tests.commands.conftest import run_quickstart
 from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, command_module, needs_browser
 
@@ -44,9 +43,8 @@ def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path
 
 
 def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("circuitry.reports.page.write_static", lambda figures, folder: StaticImages([], None))
     sizes = {"n_test": 2, "n_images": 1, "robustness": 0}
     classes = ("butterfly", "car", "fish", "key", "star")
     run_quickstart(tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes)

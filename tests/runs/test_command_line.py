@@ -159,20 +159,36 @@ def test_children_end_with_a_script(number: signal.Signals, tasks: str, tmp_path
         assert said.count("\n") == 1
 
 
-def test_ctrl_c_while_a_server_loads_libraries_says_one_line(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(
-        "import time\nfrom pathlib import Path\nPath('on').write_text('1')\ntime.sleep(60)"
-    )
+SLOW = """
+import time
+from pathlib import Path
+Path("on").write_text("1")
+while not Path("go").exists():
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["heard", "ignored"])
+def test_ctrl_c_while_a_server_loads_libraries_says_one_line(ignored: bool, tmp_path: Path) -> None:
+    """A script that ignores it goes on, as do those that a shell script starts in the background."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    handler = "SIG_IGN" if ignored else "default_int_handler"  # whatever the one of these tests is
     text = ENDED.replace("WORKERS", "2").replace("TASKS", "2").replace("PRELOAD", repr(["slow"]))
-    (tmp_path / "script.py").write_text(text)
+    (tmp_path / "script.py").write_text(
+        text.replace('__main__":', f'__main__":\n    signal.signal(2, signal.{handler})')
+    )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "script.py", "--out", "."]
     piped = {"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": os.environ | {"PYTHONPATH": path}}
     with subprocess.Popen(command, start_new_session=True, **piped) as script:  # type: ignore[call-overload]
         wait_for(tmp_path / "on")
         os.killpg(script.pid, signal.SIGINT)
+        if ignored:
+            (tmp_path / "go").touch()
+            wait_until(lambda: (tmp_path / "0.pid").exists() or script.poll() is not None)
+            script.terminate()
         _, said = script.communicate(timeout=20)
-    assert script.returncode == 128 + signal.SIGINT
+    assert script.returncode == 128 + (signal.SIGTERM if ignored else signal.SIGINT)
     assert said.startswith("interrupted; this goes on: ")
     assert said.count("\n") == 1
 

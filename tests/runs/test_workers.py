@@ -4,6 +4,8 @@ import gc
 import importlib.util
 import os
 import sys
+import threading
+import time
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -78,6 +80,15 @@ def test_what_a_process_raises_is_raised() -> None:
 def fail_second(worker: int, workers: int) -> None:
     if worker == 1:
         raise InputError(f"worker {worker} of {workers} has no images")
+
+
+def test_a_pool_that_is_interrupted_leaves_no_thread() -> None:
+    """One that closes its pipe while Python ends prints a traceback."""
+    before = threading.enumerate()
+    with pytest.raises(KeyboardInterrupt), spawned_processes(1) as pool:  # noqa: PT012
+        pool.submit(time.sleep, 60)
+        raise KeyboardInterrupt
+    assert threading.enumerate() == before
 
 
 def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
