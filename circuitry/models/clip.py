@@ -24,6 +24,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.feature_basis import in_feature_basis
 from circuitry.models.latent_basis import sae_digest
 from circuitry.models.modes import own_modes
+from circuitry.models.prompt_tokens import check_known_words, prompt_tokens
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.models.tower_runs import TowerModules
@@ -46,7 +47,7 @@ class Clip:
 
     Example:
         >>> clip = load_clip("rn-tiny")
-        >>> weights = clip.text_weights(["cat", "dog"])    # [K, D], of unit length
+        >>> weights = clip.text_weights(["cup", "clock"])    # [K, D], of unit length
         >>> images = torch.stack([clip.preprocess(picture) for picture in pictures])    # [B, 3, H, W]
         >>> clip.encoder(images) @ weights.T               # [B, K]
     """
@@ -137,15 +138,18 @@ class Clip:
                 text encoder and tokens. A folder that cannot be written is no error.
 
         Raises:
-            InputError: for no classes, no templates, a template without ``{}``, weights that are not finite, or a model
-                whose modules have hooks or another ``forward``.
+            InputError: for no classes, no templates, a template without ``{}``, prompts that do not fit the text
+                encoder's context, names that are the same tokens, words that a model with packed weights does not know,
+                weights that are not finite, or a model whose modules have hooks or another ``forward``.
 
         Example:
             >>> weights = clip.text_weights(["alarm clock", "cat"], templates=["a photo of a {}."])
         """
         names, prompts = _prompts(class_names, templates)
         TowerModules(self.model).check()
-        tokens = self.tokenizer(prompts)
+        tokens = prompt_tokens(self.tokenizer, class_names, prompts)
+        if isinstance(embedding := getattr(self.model, "token_embedding", None), nn.Embedding):
+            check_known_words(self.name, self.tokenizer, embedding.weight, prompts, tokens)
         key = digest([self._text_digest, weights_digest({"tokens": tokens}), len(names), str(self.encoder.dtype)])
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuitry.data.captions import STYLE_WORDS, readable
+from circuitry.data.captions import STYLE_WORDS, distinct_words
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
@@ -177,7 +177,7 @@ def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
     from open_clip import IMAGENET_CLASSNAMES
 
     styles = [word for words in STYLE_WORDS.values() for word in words]
-    return tuple(dict.fromkeys(map(readable, [*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])))
+    return distinct_words([*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])
 
 
 @own_modes()
@@ -213,7 +213,7 @@ def name_features(
             f"Only features of the embedding ({embedding!r}) can be compared with texts, but this sparse autoencoder "
             f"is of site {sae.site!r}: look at the images in which its features are active instead."
         )
-    words = default_vocabulary() if vocabulary is None else tuple(dict.fromkeys(map(readable, vocabulary)))
+    words = default_vocabulary() if vocabulary is None else distinct_words(vocabulary)
     texts = clip.text_weights(words, ["{}"])
     if texts.shape[1] != sae.d:
         raise InputError(
