@@ -150,10 +150,10 @@ def _unreadable(n: int) -> InputError:
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
     """Return the site of an autoencoder; raise `InputError` for another model's, or an unknown site."""
     made_with = sae.about.get("model_digest")
-    if made_with not in (None, clip.digest):
+    if made_with is not None and made_with != (ours := clip.unhooked_digest):
         raise InputError(
             f"This sparse autoencoder was trained on the model with digest {made_with}, but {clip.name} with digest "
-            f"{clip.digest} was given: give the checkpoint of its training."
+            f"{ours} was given: give the checkpoint of its training."
         )
     if sae.site is None:
         raise InputError(
