@@ -28,7 +28,8 @@ from circuitry import Clip, Comparison, DomainFolder
 from circuitry.circuits import PoolingPairs, pooling_pairs
 from circuitry.comparison import mean_interval
 from circuitry.data import readable
-from circuitry.models import image_batches
+from circuitry.models import image_batches, style_templates
+from circuitry.models.prompts import style_word
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks, faithfulness_curves
 from circuitry.reports.listings import listings_of
@@ -151,7 +152,8 @@ def sharing(config: Config, seen: Decomposed) -> Comparison:
 def named_pairs(config: Config, clip: Clip, images: DomainFolder, seen: Decomposed) -> tuple[pd.DataFrame, float]:
     """Return the strongest pairs with the text nearest to their output, and the cosine of random directions."""
     things = [readable(name) for name in images.all_classes]
-    texts = [*things, *images.domains, *(f"{thing}, {domain}" for thing in things for domain in images.domains)]
+    styled = [style_templates(domain)[0].replace("{}", thing) for thing in things for domain in images.domains]
+    texts = list(dict.fromkeys([*things, *map(style_word, images.domains), *styled]))
     embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
     named = embedded - embedded.mean(0)
     named /= np.linalg.norm(named, axis=1, keepdims=True)

@@ -46,6 +46,7 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.prompts import style_word
 from circuitry.models.task import Task
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import checked
@@ -109,7 +110,8 @@ class CardJobs:
         self.checks = CausalChecks(clip, images, graphs, CheckSettings(seen=True, n_others=0, baseline=baseline))
         self.clip, self.out, self.baseline = clip, out, str(baseline)
         self.scores = CircuitScores(graphs, self.checks.chosen.keys)
-        self.words = vocabulary_of(clip, [*images.all_classes, *self.scores.domains], self.settings.vocabulary)
+        styles = map(style_word, self.scores.domains)
+        self.words = vocabulary_of(clip, [*images.all_classes, *styles], self.settings.vocabulary)
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:

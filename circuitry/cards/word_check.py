@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuitry.cards.unit_card import WordCheck
 from circuitry.cards.vocabulary import unit_words
-from circuitry.data.captions import readable
+from circuitry.data.captions import distinct_words
 from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip
 from circuitry.representations.strongest_features import default_vocabulary
@@ -28,7 +28,7 @@ def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None 
 
     Args:
         clip: A model with a text encoder, or a classifier, whose words are the names of its outputs.
-        names: Names of classes and domains, which come first.
+        names: Names of classes and words of styles, which come first.
         given: Other words (default: styles, ImageNet's classes and `unit_words`).
 
     Raises:
@@ -36,7 +36,7 @@ def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None 
     """
     if not isinstance(clip, Classifier):
         words = (*default_vocabulary(names), *unit_words()) if given is None else (*names, *given)
-        return tuple(dict.fromkeys(map(readable, words)))
+        return distinct_words(words)
     if given is not None:
         raise InputError(f"{clip.name} is a classifier, which reads no text: leave out the vocabulary.")
     return tuple(IMAGENET_CLASSNAMES) if len(clip.rows) == len(IMAGENET_CLASSNAMES) else tuple(clip.classes)

@@ -133,7 +133,7 @@ class Extraction(FolderWork):
     def folder(self) -> JobFolder:
         """The folder of results, claimed for this configuration."""
         chosen = {key: records for key, records in self.selection.items() if records}
-        encoder, items = self.clip.encoder, self.settings.items
+        items = self.settings.items
         listings = {}
         if items is not None:
             listings["items"] = {one.relative: item_of(one, items) for records in chosen.values() for one in records}
@@ -147,8 +147,7 @@ class Extraction(FolderWork):
             listings,
             n_parts=self.settings.parts,
             templates=list(*different) if len(different) == 1 else templates,
-            sites=list(self.settings.sites or encoder.sites),
-            **({"hooked_sites": list(encoder.hooked_sites)} if encoder.hooked_sites else {}),
+            sites=list(self.settings.sites or self.clip.encoder.sites),
             **self._ruled[0].as_dict(),
             **self._ruled[1],
         )
@@ -213,12 +212,12 @@ class Extraction(FolderWork):
         class_name, domain = key = job[0], job[1]
         records, images = loaded
         settings, choice = self._ruled
+        made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
+        made_by["versions"] = versions()
         numbers = [self.parts[key][record] for record in records]
         found = attribute_parts(self.task(key, images, sites=settings.sites, work=work), settings, np.array(numbers))
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
-        made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
-        made_by["versions"] = versions()
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
         for part, graph in graphs:  # the whole comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)

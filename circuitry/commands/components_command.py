@@ -35,7 +35,8 @@ from circuitry.circuits import (
 )
 from circuitry.comparison.significance import LEVEL
 from circuitry.data import ImageRecord, readable
-from circuitry.models import ResidualStream, Task, image_batches, mean_baseline
+from circuitry.models import ResidualStream, Task, image_batches, mean_baseline, style_templates
+from circuitry.models.prompts import style_word
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import component_heatmap, position_heatmap
 from circuitry.reports.page import Written
@@ -131,7 +132,8 @@ def effects_table(stream: ResidualStream, looked: Looked, weights: Tensor) -> pd
 def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: DomainFolder) -> pd.DataFrame:
     """Return the three texts that span what each head writes, of classes, domains and classes in domains."""
     things = [readable(name) for name in images.all_classes]
-    texts = [*things, *images.domains, *(f"{thing}, {domain}" for thing in things for domain in images.domains)]
+    styled = [style_templates(domain)[0].replace("{}", thing) for thing in things for domain in images.domains]
+    texts = list(dict.fromkeys([*things, *map(style_word, images.domains), *styled]))
     embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
     vectors = direct_vectors(stream, looked.pixels)
     parts = []

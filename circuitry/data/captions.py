@@ -6,7 +6,7 @@ gives its captions to the last character (`circuitry.study.mixtures.captioning.s
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from circuitry.data.names import drawn_by_name, in_a_sentence
@@ -107,6 +107,14 @@ def _drawn(patterns: Sequence[str], rng: random.Random) -> tuple[str, str]:
 def readable(class_name: str) -> str:
     """Return the class name as words: underscores and hyphens become spaces, runs of them one space."""
     return " ".join(re.split(r"[\s_-]+", class_name.strip(" _-")))
+
+
+def distinct_words(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names as words, each once, whatever its case: models read capitals as small letters."""
+    found: dict[str, str] = {}
+    for word in map(readable, names):
+        found.setdefault(word.casefold(), word)
+    return tuple(found.values())
 
 
 def with_article(noun: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
+from circuitry.data.captions import distinct_words
 from circuitry.data.parts import Key
 from circuitry.explorer.image_answers import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
@@ -77,7 +78,7 @@ def view_model(
             except InputError as error:  # of a tower that is not linear there
                 reason = str(error)
     others = () if isinstance(checks.clip, Classifier) else vocabulary or default_vocabulary(class_names)
-    words = tuple(dict.fromkeys([*class_names, *others]))
+    words = tuple(dict.fromkeys([*class_names, *distinct_words(others)]))
     texts = np.zeros((0, 0)) if reason else _texts(checks, words)
     classes = {} if reason else _by_class(found, checks.graphs.domains, dict(zip(words, texts, strict=True)))
     baseline = str(checks.asked["baseline"])

@@ -12,20 +12,21 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from circuitry.data.decoding import AsStored, with_decoding
-from circuitry.data.images import Decoding
+from circuitry.data.images import Decoding, reason_of
 from circuitry.data.names import in_a_sentence
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.feature_basis import in_feature_basis
-from circuitry.models.latent_basis import sae_digest
 from circuitry.models.modes import own_modes
+from circuitry.models.prompt_tokens import check_known_words, prompt_tokens
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.models.sae import SparseAutoencoder
+from circuitry.models.tower_digest import tower_digest
 from circuitry.models.tower_runs import TowerModules
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
@@ -36,7 +37,7 @@ TEXT_FORMAT = "circuitry text weights 1"
 PROMPTS = 256
 """Prompts in one run of the text encoder."""
 _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
-"""How the names of weights begin that no text meets, in open_clip and transformers."""
+"""How the names of parts begin that no text meets, in open_clip and transformers."""
 
 
 @checked
@@ -46,7 +47,7 @@ class Clip:
 
     Example:
         >>> clip = load_clip("rn-tiny")
-        >>> weights = clip.text_weights(["cat", "dog"])    # [K, D], of unit length
+        >>> weights = clip.text_weights(["cup", "clock"])    # [K, D], of unit length
         >>> images = torch.stack([clip.preprocess(picture) for picture in pictures])    # [B, 3, H, W]
         >>> clip.encoder(images) @ weights.T               # [B, K]
     """
@@ -75,26 +76,38 @@ class Clip:
 
     @property
     def digest(self) -> str:
-        """Short digest of weights, configuration, preprocessing and autoencoders: all that shapes an embedding.
+        """Short digest of all that shapes an embedding: whatever is kept in a folder or a cache is named by it.
+
+        Raises:
+            InputError: while hooks act at sites, for a digest does not say what they do.
+        """
+        self.encoder.check_unhooked(
+            "what they do is in no digest, so nothing is kept of this model or compared with what was kept: do it "
+            "outside of the block, or take permanent hooks off by encoder.reset_hooks(including_permanent=True)"
+        )
+        return self.unhooked_digest
+
+    @property
+    def unhooked_digest(self) -> str:
+        """Short digest of the model whether hooks act or not: modules, settings, weights, preprocessing, autoencoders.
 
         Weights are read each time: 0.65 seconds for RN50 and 0.95 for ViT-B/32, on one core of a busy machine.
         """
-        preprocessing = open_clip.get_model_preprocess_cfg(self.model)
-        decoded = ["as-stored"] if isinstance(self.preprocess, AsStored) else []
-        saes = {site: sae_digest(sae) for site, sae in self.saes.items()}
-        return digest([weights_digest(self.model.state_dict()), self._built_by, preprocessing, saes, *decoded])
+        tower, decoded = self.encoder.tower, isinstance(self.preprocess, AsStored)
+        inside = next((name for name, module in self.model.named_modules() if module is tower), None)
+        run = tower_digest(tower) if inside is None else inside
+        prepared = _prepared_digest(self.preprocess, self.encoder.image_size)
+        return digest([tower_digest(self.model), self._built_by, run, self.encoder.basis, prepared, decoded])
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
-        """Everything besides the weights of ``model`` that shapes an embedding."""
+        """Everything besides the modules of ``model`` that shapes an embedding."""
         return self.configuration
 
     @property
     def _text_digest(self) -> str:
-        """Short digest of the text encoder: its weights, and the configuration that it was built by."""
-        state = self.model.state_dict()
-        text = {name: weight for name, weight in state.items() if not name.startswith(_OF_IMAGES)}
-        return digest([weights_digest(text), self.configuration])
+        """Short digest of the text encoder: its modules and weights, and the configuration that it was built by."""
+        return digest([tower_digest(self.model, _OF_IMAGES), self.configuration])
 
     def with_decoding(self, decoding: Decoding) -> "Clip":
         """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
@@ -137,15 +150,18 @@ class Clip:
                 text encoder and tokens. A folder that cannot be written is no error.
 
         Raises:
-            InputError: for no classes, no templates, a template without ``{}``, weights that are not finite, or a model
-                whose modules have hooks or another ``forward``.
+            InputError: for no classes, no templates, a template without ``{}``, prompts that do not fit the text
+                encoder's context, names that are the same tokens, words that a model with packed weights does not know,
+                weights that are not finite, or a model whose modules have hooks or another ``forward``.
 
         Example:
             >>> weights = clip.text_weights(["alarm clock", "cat"], templates=["a photo of a {}."])
         """
         names, prompts = _prompts(class_names, templates)
         TowerModules(self.model).check()
-        tokens = self.tokenizer(prompts)
+        tokens = prompt_tokens(self.tokenizer, class_names, prompts)
+        if isinstance(embedding := getattr(self.model, "token_embedding", None), nn.Embedding):
+            check_known_words(self.name, self.tokenizer, embedding.weight, prompts, tokens)
         key = digest([self._text_digest, weights_digest({"tokens": tokens}), len(names), str(self.encoder.dtype)])
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 
@@ -203,6 +219,25 @@ def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -
         )
     names = [in_a_sentence(name) for name in class_names]
     return names, [pattern.replace("{}", name) for name in names for pattern in patterns]
+
+
+@own_modes()
+def _prepared_digest(preprocess: Callable[[Image], Tensor], size: tuple[int, int]) -> str:
+    """Return a short digest of what preprocessing makes of a wide, coloured picture that is larger than ``size``.
+
+    Numbers are rounded to eighths, so that the rounding of one processor or another does not show.
+    """
+    height, width = 3 * size[0] // 2, 2 * size[1]
+    numbers = np.arange(height * width * 3) * 2654435761 >> 13  # looks random, and is the same everywhere
+    picture = fromarray((numbers % 256).astype(np.uint8).reshape(height, width, 3))
+    try:
+        found = torch.as_tensor(preprocess(picture))
+    except Exception as error:  # of whatever the caller made
+        raise InputError(
+            f"Expected preprocessing that takes any RGB picture, but it fails on one of {width} x {height} pixels "
+            f"({reason_of(error)}): give another preprocess."
+        ) from error
+    return weights_digest({"prepared": (found.float() * 8).round().int()})
 
 
 def checked_device(device: str | torch.device) -> torch.device:

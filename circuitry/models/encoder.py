@@ -41,7 +41,8 @@ class Encoder(HookedSites):
     ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
     ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
 
-    Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites.
+    Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites; no
+    cache and no folder is read or written.
     PyTorch's own hooks on modules of the tower are refused: parts of the tower run without their containers.
 
     Called by itself an encoder follows PyTorch's modes and the mode of training, as its tower does; whatever the

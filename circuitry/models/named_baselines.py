@@ -120,10 +120,11 @@ class NamedBaseline:
             return ZERO
         if self.name in MEANS:
             made_of = self.clip.encoder.digest, strict
-            if made_of not in self._means:
+            kept = {} if self.clip.encoder.hooked_sites else self._means  # what hooks do is in no digest
+            if made_of not in kept:
                 batches = self._batches(self._everything, strict)
-                self._means[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name])
-            return self._means[made_of]
+                kept[made_of] = mean_baseline(self.clip.encoder, batches, MEANS[self.name])
+            return kept[made_of]
         records = self.records(class_name, domain)
         if self.name == "other-domains":
             return replace(mean_baseline(self.clip.encoder, self._batches(records, strict)), name=self.name)

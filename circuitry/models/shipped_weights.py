@@ -1,8 +1,9 @@
 """Weights that come with this package, by the name of their model.
 
 A file of weights holds a state dict, except that the token embedding is packed: it has only the rows of the tokens that
-the model was shown or that prompts use. All other rows are zero when they are read, so an unknown word says nothing. A
-JSON beside the file says how the weights were made, and has their checksum.
+the model was shown or that prompts use. All other rows are zero when they are read, so an unknown word would say
+nothing, and is refused (`check_known_words`). A JSON beside the file says how the weights were made, and has their
+checksum.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from circuitry.data.names import in_a_sentence
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import write_json
@@ -39,6 +41,14 @@ def shipped_file(name: str) -> Path:
     if _checksum(path) != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]:
         raise InputError(f"Expected the weights that came with this package in {path}, but it differs: install again.")
     return path
+
+
+def shipped_classes(name: str) -> list[str]:
+    """Return the classes that a shipped model was trained on; none for another model."""
+    if name not in shipped_models():
+        return []
+    about = json.loads((SHIPPED_WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
+    return list(map(in_a_sentence, about["images"]["classes"]))
 
 
 def write_packed(state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]) -> None:

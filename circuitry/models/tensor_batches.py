@@ -93,7 +93,7 @@ def count_batches(images: object, rows: int) -> int | None:
 
 def _checked(batch: object) -> Tensor:
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor):
-        batch = batch[0]
+        batch = batch if _are_images(batch[1], batch[0]) else batch[0]
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
     batch = batch[None] if batch.dim() == 3 else batch
@@ -119,6 +119,11 @@ def _checked(batch: object) -> Tensor:
     return batch
 
 
+def _are_images(second: object, first: Tensor) -> bool:
+    """Say whether the second of two is no label, but has the channels of the first."""
+    return isinstance(second, Tensor) and second.is_floating_point() and second.shape[-3:-2] == first.shape[-3:-2]
+
+
 @cache
 def _name_pixels() -> None:
     log.warning(
@@ -130,7 +135,8 @@ def _name_pixels() -> None:
 def _no_images(given: object) -> InputError:
     return InputError(
         f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but {type(given).__name__} was "
-        "given: prepare pictures by clip.preprocess, and make other arrays tensors by torch.as_tensor."
+        "given: prepare pictures by clip.preprocess, make other arrays tensors by torch.as_tensor, and make a list of "
+        "images one batch by torch.stack."
     )
 
 

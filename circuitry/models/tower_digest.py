@@ -1,4 +1,4 @@
-"""What a tower computes, as a digest: its modules, their settings, weights and buffers."""
+"""What a tower or a whole model computes, as a digest: its modules, their settings, weights and buffers."""
 
 from typing import Any
 
@@ -14,13 +14,19 @@ _CHANGE_NO_NUMBER = {
 """Settings of modules that change how it is computed, or say where it comes from: not what is computed."""
 
 
-def tower_digest(tower: nn.Module) -> str:
-    """Return a short digest of a tower: two that agree have the same modules, settings, weights and buffers.
+def tower_digest(tower: nn.Module, without: tuple[str, ...] = ()) -> str:
+    """Return a short digest of a tower or a whole model: two that agree have the same modules, settings, weights and
+    buffers.
 
-    It reads all of them: 0.25 seconds for RN50 and 0.55 for ViT-B/32, on one core of a busy machine.
+    It reads all of them: 0.25 seconds for the tower of RN50 and 0.55 for ViT-B/32's, on one core of a busy machine.
+
+    Args:
+        tower: What is read.
+        without: How the names of parts begin that are left out, each with its dot.
     """
     tensors = {**dict(tower.named_parameters()), **dict(tower.named_buffers())}
-    return digest([_modules(tower), weights_digest(tensors)])
+    read = {name: tensor for name, tensor in tensors.items() if not name.startswith(without)}
+    return digest([_modules(tower, without), weights_digest(read)])
 
 
 def check_same_weights(then: str, now: str, what: str) -> None:
@@ -31,10 +37,11 @@ def check_same_weights(then: str, now: str, what: str) -> None:
         )
 
 
-def _modules(tower: nn.Module) -> list[Any]:
+def _modules(tower: nn.Module, without: tuple[str, ...]) -> list[Any]:
     return [
         [name, type(module).__name__, {k: v for k, v in vars(module).items() if _is_setting(k, v)}]
         for name, module in tower.named_modules()
+        if not f"{name}.".startswith(without)
     ]
 
 
@@ -43,4 +50,4 @@ def _is_setting(name: str, value: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    return isinstance(value, int | float | str) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+    return isinstance(value, int | float | str) or (isinstance(value, tuple | list) and all(map(_is_plain, value)))

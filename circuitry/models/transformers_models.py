@@ -141,8 +141,9 @@ def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
     def loaded() -> Any:
         return _from(place, "tokenizer", transformers.AutoTokenizer)
 
-    def tokens(texts: Sequence[str]) -> Tensor:
-        found = loaded()(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    def tokens(texts: Sequence[str], context_length: int = length) -> Tensor:
+        limit = {"padding": "max_length", "max_length": context_length, "truncation": True}
+        found = loaded()(list(texts), **limit, return_tensors="pt")
         ids: Tensor = found["input_ids"]
         return ids
 

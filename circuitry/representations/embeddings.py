@@ -3,8 +3,9 @@
 All vectors are divided by their length, as CLIP does before it compares them.
 """
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from circuitry.runs.workers import Work
 
 _FORMAT = "circuitry embeddings 2"
 
+log = logging.getLogger(__name__)
+
 
 @own_modes()
 @checked
@@ -41,6 +44,8 @@ def embed_images(
 ) -> Embeddings:
     """Return the embeddings of images, in the order of ``images.records`` (with ``n_images``: by domain and class).
 
+    While hooks act at sites of the encoder, they act here, too, and no cache is read or written.
+
     Args:
         clip: The model.
         images: Images to embed. Unreadable files are left out, with a warning each.
@@ -51,7 +56,7 @@ def embed_images(
         work: Progress bar, and whether an unreadable file is an error.
 
     Raises:
-        InputError: when no image can be read, or embeddings are not finite.
+        InputError: when no image can be read, or with ``work.strict`` one cannot, or embeddings are not finite.
 
     Example:
         >>> embedded = embed_images(clip, DomainFolder("DomainNet"), n_images=20)
@@ -59,10 +64,17 @@ def embed_images(
         (41380, 1024)
     """
     records = _chosen(images, n_images, seed)
-    folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
-    path = folder / f"{digest([_FORMAT, clip.digest, list(image_listing(records).items())])}.safetensors"
-    found = cached_arrays(path, _FORMAT, "embeddings", lambda: _embedded(clip, records, work))
+    if clip.encoder.hooked_sites:
+        found = _embedded(clip, records, work)
+    else:
+        folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
+        path = folder / f"{digest([_FORMAT, clip.digest, list(image_listing(records).items())])}.safetensors"
+        found = cached_arrays(path, _FORMAT, "embeddings", lambda: _embedded(clip, records, work))
+        if work.strict and len(found["places"]) < len(records):
+            found = _embedded(clip, records, work)  # names the image that an earlier call left out
     read = [records[place] for place in found["places"]]
+    if len(read) < len(records):
+        log.warning("embeddings: %d of %d images cannot be read", len(records) - len(read), len(records))
     labels = [np.array([getattr(record, name) for record in read]) for name in ("relative", "domain", "class_name")]
     return Embeddings(found["vectors"], *labels)
 
@@ -74,7 +86,7 @@ def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[I
     return [record for cell in cells for record in images.select(*cell, n_images, seed)]
 
 
-def _embedded(clip: Clip, records: Sequence[ImageRecord], work: Work) -> dict[str, np.ndarray]:
+def _embedded(clip: Clip, records: Sequence[ImageRecord], work: Work) -> Mapping[str, np.ndarray]:
     """Return the embeddings of the images that can be read, and their places among the records."""
     site, place = clip.encoder.sites[-1], {record.relative: i for i, record in enumerate(records)}
     places: list[int] = []

@@ -12,7 +12,7 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuitry.data.captions import STYLE_WORDS, readable
+from circuitry.data.captions import STYLE_WORDS, distinct_words
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
@@ -150,10 +150,10 @@ def _unreadable(n: int) -> InputError:
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
     """Return the site of an autoencoder; raise `InputError` for another model's, or an unknown site."""
     made_with = sae.about.get("model_digest")
-    if made_with not in (None, clip.digest):
+    if made_with is not None and made_with != (ours := clip.unhooked_digest):
         raise InputError(
             f"This sparse autoencoder was trained on the model with digest {made_with}, but {clip.name} with digest "
-            f"{clip.digest} was given: give the checkpoint of its training."
+            f"{ours} was given: give the checkpoint of its training."
         )
     if sae.site is None:
         raise InputError(
@@ -177,7 +177,7 @@ def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
     from open_clip import IMAGENET_CLASSNAMES
 
     styles = [word for words in STYLE_WORDS.values() for word in words]
-    return tuple(dict.fromkeys(map(readable, [*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])))
+    return distinct_words([*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])
 
 
 @own_modes()
@@ -213,7 +213,7 @@ def name_features(
             f"Only features of the embedding ({embedding!r}) can be compared with texts, but this sparse autoencoder "
             f"is of site {sae.site!r}: look at the images in which its features are active instead."
         )
-    words = default_vocabulary() if vocabulary is None else tuple(dict.fromkeys(map(readable, vocabulary)))
+    words = default_vocabulary() if vocabulary is None else distinct_words(vocabulary)
     texts = clip.text_weights(words, ["{}"])
     if texts.shape[1] != sae.d:
         raise InputError(

@@ -170,8 +170,9 @@ def extract_samples(
         work: Processes and progress.
 
     Raises:
-        InputError: When ``out`` holds other samples, and as `sample_activations`.
+        InputError: When ``out`` holds other samples, while hooks act at sites, and as `sample_activations`.
     """
+    encoder.check_unhooked("what they do is in no digest, so no samples are kept in a folder meanwhile: take them off")
     seed, size = about["seed"], about["piece"]
     places = np.arange(len(files))
     if len(files) > size:

@@ -17,6 +17,7 @@ from torch import Tensor
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
 from circuitry.cards import CardFolder, CardJobs, CardSettings, unit_cards
 from circuitry.cards.card_arrays import clarity
+from circuitry.models.prompts import style_word
 from circuitry.runs import Rank, Work
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.manifest import read_sealed, write_sealed
@@ -156,7 +157,7 @@ def test_names_and_the_words_of_a_random_model(folder: Path) -> None:
     assert all(word in cards.words.sentence for word in ("do not work", "48", "33%"))
     names = [card.name for card in (cards.card(*unit) for unit in cards.units()) if card.name is not None]
     assert len(names) > 10
-    vocabulary = {*CLASSES, *DOMAINS, *FEW["vocabulary"]}
+    vocabulary = {*CLASSES, *map(style_word, DOMAINS), *FEW["vocabulary"]}
     assert all(set(name.words) <= vocabulary for name in names)
     assert all(set(name.by_domain) == set(DOMAINS) for name in names)
 

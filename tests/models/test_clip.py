@@ -1,22 +1,27 @@
 """Models are loaded from checkpoints and configurations of every kind, and the refusals."""
 
+import copy
 import json
 import logging
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from circuitry import Clip, InputError, load_clip
+from circuitry import Clip, Encoder, InputError, in_feature_basis, load_clip
 from circuitry.models import read_checkpoint
 from circuitry.models.architectures import register_model
+from tests.support.feature_bases import make_sae
 from tests.support.tiny_clip import CONFIG, NAME, Tiny, saved
 
 TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]
@@ -121,11 +126,65 @@ def test_files_decoded_otherwise_are_another_digest(clip: Clip) -> None:
     assert stored.digest != clip.digest == stored.with_decoding("upright").digest
 
 
-def test_other_preprocessing_is_another_digest(clip: Clip, tiny: Tiny) -> None:
-    other = tiny.load()
-    half = open_clip.get_model_preprocess_cfg(other.model) | {"mean": (0.5, 0.5, 0.5)}
-    open_clip.factory.set_model_preprocess_cfg(other.model, half)
-    assert other.digest != clip.digest
+def transform(size: int = 64, **changes: Any) -> Callable[[Image.Image], Tensor]:
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    settings = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"} | changes
+    made: Callable[[Image.Image], Tensor] = image_transform_v2(PreprocessCfg(size=size, **settings), is_train=False)
+    return made
+
+
+PREPROCESSING: dict[str, Callable[[Image.Image], Tensor]] = {
+    "mean": transform(mean=(0.482, 0.457, 0.408)),
+    "deviation": transform(std=(0.27, 0.26, 0.27)),
+    "size": transform(32),
+    "squashed": transform(resize_mode="squash"),
+    "padded": transform(resize_mode="longest"),
+    "interpolation": transform(interpolation="bilinear"),
+    "channels": lambda picture: transform()(picture).flip(0),
+    "mirrored": lambda picture: transform()(picture).flip(-1),
+}
+
+
+@pytest.mark.parametrize("change", PREPROCESSING)
+def test_other_preprocessing_is_another_digest(change: str, clip: Clip) -> None:
+    with torch.autocast("cpu"), torch.device("meta"):
+        assert replace(clip, preprocess=transform()).digest == clip.digest
+    assert replace(clip, preprocess=PREPROCESSING[change]).digest != clip.digest
+
+
+def test_preprocessing_by_chance_is_another_digest_each_time_and_one_that_fails_is_named(clip: Clip) -> None:
+    noisy = replace(clip, preprocess=lambda picture: clip.preprocess(picture) + torch.randn(3, 64, 64))
+    assert noisy.digest != noisy.digest
+    with pytest.raises(InputError, match=r"128 x 96 pixels \(integer division"):
+        _ = replace(clip, preprocess=lambda picture: torch.ones(1) * (1 // 0)).digest
+
+
+def test_another_encoder_is_another_digest(clip: Clip, tiny: Tiny) -> None:
+    own, other = (Encoder.from_tower(copy.deepcopy(clip.encoder.tower)) for _ in range(2))
+    other.tower.get_submodule("conv1").weight.data.neg_()  # type: ignore[operator]
+    assert replace(clip, encoder=own).digest != replace(clip, encoder=other).digest != clip.digest
+    sae = make_sae(16, dtype=torch.float32)
+    features = in_feature_basis(clip.encoder, {"attnpool": sae})
+    assert replace(clip, encoder=features).digest == clip.in_basis({"attnpool": sae}).digest != clip.digest
+    assert replace(clip, encoder=Encoder.from_tower(clip.encoder.tower)).digest == clip.digest
+
+
+def test_settings_of_modules_are_in_the_digest_and_in_that_of_texts(tiny: Tiny, tmp_path: Path) -> None:
+    clip = tiny.load()
+    model: Any = clip.model
+    model.visual.scales = [1.0, 2.0]
+
+    def found() -> tuple[str, Tensor]:
+        return clip.digest, clip.text_weights(["cat", "dog"], TEMPLATES, cache_dir=tmp_path)
+
+    first, weights = found()
+    model.visual.scales[0] = -1.0  # of the image tower alone
+    second, same = found()
+    model.text_pool_type = "first"
+    third, other = found()
+    assert len({first, second, third}) == 3
+    assert torch.equal(same, weights)
+    assert not torch.allclose(other, weights, atol=1e-2)
 
 
 def test_a_model_prints_in_a_line(clip: Clip) -> None:

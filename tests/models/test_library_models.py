@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 import transformers as hf
+from open_clip.tokenizer import HFTokenizer
 from PIL import Image
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
@@ -52,6 +53,28 @@ def test_texts_and_logits_are_the_models_own(saved: Path, name: str) -> None:
         assert_same(weights, F.normalize(own.text_embeds, dim=-1), at_least=0.1)
         found = clip.pair_logits(clip.encoder(images), weights)
     assert_same(found, own.logits_per_image, at_least=0.01)
+
+
+_ENDS = {"bos_token": "<start>", "eos_token": "<end>", "cls_token": "<unk>"}
+
+
+@pytest.mark.parametrize(
+    ("made", "most"),
+    [
+        (None, 9),
+        (dict[str, str](), 9),
+        ({"pad_token": "<end>"}, 9),  # as SigLIP's
+        ({**_ENDS, "tokenizer_mode": "clips"}, 8),  # which ends in a token of the class
+    ],
+)
+def test_prompts_that_a_tokenizer_would_cut_are_refused(made: dict[str, str] | None, most: int, saved: Path) -> None:
+    clip = load_clip(saved / "clip")
+    if made is not None:
+        clip = replace(clip, tokenizer=HFTokenizer(str(saved / "clip"), 12, **made))
+    full = clip.text_weights(["cat", "dog"], [f"{'a ' * most}{{}}"])
+    assert not torch.allclose(full[0], full[1], atol=1e-3)
+    with pytest.raises(InputError, match=r"12 tokens.*'a a a .*cat'"):
+        clip.text_weights(["cat", "dog"], [f"{'a ' * (most + 1)}{{}}"])
 
 
 def test_images_pass_the_models_own_processor(saved: Path) -> None:

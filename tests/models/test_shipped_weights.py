@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from circuitry import InputError, load_clip
+from circuitry.data.names import in_a_sentence
 from circuitry.models import read_checkpoint
 from circuitry.models.architectures import register_model
+from circuitry.models.prompts import style_word, templates_of
 from circuitry.models.shipped_weights import SHIPPED_WEIGHTS, shipped_file, shipped_models, write_packed
 from circuitry.study.quickstart_settings import QUICKSTART_MODEL
 from circuitry.study.toy import draw_image
-from circuitry.study.toy.drawing import TOY_CLASSES
+from circuitry.study.toy.drawing import STYLES, TOY_CLASSES
 
 UNSEEN = 999_900
 """First seed of drawings that no model was trained on."""
@@ -42,6 +44,25 @@ def test_packed_weights_lack_only_words_that_are_not_known(tmp_path: Path) -> No
     assert torch.equal(embedding[tokens], whole[tokens])
     assert (embedding.abs().sum(1) > 0).sum() == len(tokens)
     assert (tmp_path / "x.safetensors").stat().st_size < 5e6
+
+
+@pytest.mark.parametrize("model", shipped_models())
+def test_words_that_a_shipped_model_does_not_know_are_named(model: str, tmp_path: Path) -> None:
+    clip = load_clip(model)
+    for names, templates, unknown in (
+        (["cat", "cup", "alarm clock"], None, "'cat', 'alarm', "),
+        (["cup", "pink clock"], ["a {}."], "'pink', "),
+        (["cup", "clock"], ["a {}, which I like"], "',', 'which', 'I', 'like', "),
+    ):
+        with pytest.raises(InputError, match=f"{model}.* of {unknown}.*{', '.join(map(in_a_sentence, TOY_CLASSES))}"):
+            clip.text_weights(names, templates, cache_dir=tmp_path)
+
+
+def test_the_words_of_domains_are_known_to_the_shipped_models(tmp_path: Path) -> None:
+    clip = load_clip(QUICKSTART_MODEL)
+    for domain in STYLES:
+        clip.text_weights(TOY_CLASSES, templates_of("own-style", domain), cache_dir=tmp_path)
+        clip.text_weights([style_word(domain)], ["{}"], cache_dir=tmp_path)
 
 
 def test_weights_that_differ_from_their_description_are_refused(

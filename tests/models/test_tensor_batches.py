@@ -72,3 +72,13 @@ def test_whole_numbers_are_no_images() -> None:
     bytes_of_pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     with pytest.raises(InputError, match=r"torch\.uint8.*clip\.preprocess"):
         list(ImageBatches(bytes_of_pixels, Encoder.from_tower(make_tower("resnet")), 4))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 3, 8, 8), (3, 4, 4)])
+def test_two_images_are_no_image_and_label(shape: tuple[int, ...]) -> None:
+    first, second = torch.randn(shape), torch.randn(3, 8, 8)
+    with pytest.raises(InputError, match=r"list.*torch\.stack"):
+        list(checked_batches([[first, second]]))
+    for label in (torch.zeros(2), torch.zeros(2, 5), torch.zeros(2, 8, 8, dtype=torch.long), torch.zeros(1, 8, 8), 3):
+        (found,) = checked_batches([[first, label]])
+        assert torch.equal(found.reshape(shape), first)

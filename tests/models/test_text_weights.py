@@ -1,5 +1,6 @@
 """Text weights against a direct computation, their cache, and the refusals."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -149,6 +150,26 @@ def test_other_things_than_names_and_templates_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=words):
         clip.text_weights(names, templates)
+
+
+@pytest.mark.parametrize("words", [13, 14, 20])
+def test_a_prompt_that_would_be_cut_is_refused(words: int, clip: Clip, tmp_path: Path) -> None:
+    template = f"{'a ' * words}{{}}"  # with start and end words + 3 tokens, of 16
+    if words == 13:
+        assert_same(
+            clip.text_weights(["cat", "dog"], [template], cache_dir=tmp_path),
+            direct_weights(clip, ["cat", "dog"], [template]),
+            0.1,
+        )
+        return
+    with pytest.raises(InputError, match=rf"16 tokens.*'a a a .*cat'.* {words + 3},"):
+        clip.text_weights(["cat", "dog"], ["a {}", template], cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("names", [("ice_cream", "ice cream"), ("Cat", "cat"), ("cat\n", "cat")])
+def test_names_that_are_one_to_the_model_are_refused(names: tuple[str, str], clip: Clip, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{re.escape(repr(names[0]))}.*{re.escape(repr(names[1]))}"):
+        clip.text_weights(["dog", *names], TEMPLATES, cache_dir=tmp_path)
 
 
 # Templates

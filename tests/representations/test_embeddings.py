@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from circuitry import Clip, DomainFolder, InputError
 from circuitry.data import load_image
 from circuitry.representations import Embeddings, embed_images, embed_texts
+from circuitry.runs import Work
 from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET
 
@@ -182,6 +184,26 @@ def test_unreadable_images_are_left_out(embed: Callable[..., Embeddings], images
         pytest.raises(InputError, match="None of the 5 images"),
     ):
         embed()
+
+
+def test_left_out_images_are_told_of_again_and_are_an_error_where_all_are_asked_for(
+    clip: Clip, images: DomainFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images.records[2].path.write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"ink/cat/0\.png"):
+        found = embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET)
+    caplog.clear()
+    assert_equal(found, embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET))  # from the cache
+    assert "1 of 5 images" in caplog.text
+    with pytest.raises(InputError, match=r"ink/cat/0\.png"):
+        embed_images(clip, images, cache_dir=tmp_path / "cache", work=Work(progress=False, strict=True))
+
+
+def test_other_preprocessing_reads_no_embeddings_of_before(clip: Clip, images: DomainFolder, tmp_path: Path) -> None:
+    embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET)
+    other = replace(clip, preprocess=lambda picture: clip.preprocess(picture).flip(0))
+    found, expected = (embed_images(other, images, cache_dir=tmp_path / name, work=QUIET) for name in ("cache", "own"))
+    assert_equal(found, expected)
 
 
 # Texts

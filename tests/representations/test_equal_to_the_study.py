@@ -68,7 +68,7 @@ def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path, p
 
     def preprocess(picture: Image.Image) -> Tensor:
         number, domain, _ = picture.getpixel((0, 0))  # type: ignore[misc]
-        return images[DOMAINS[domain]][number]
+        return images[DOMAINS[domain % len(DOMAINS)]][number % 16]  # of any picture, as digests show one
 
     clip = Clip("rn-nano", model, Encoder.from_tower(model.visual), preprocess, lambda texts: torch.zeros(1))
     sites = ("act1", "layer1.0", "layer4.0", "attnpool")

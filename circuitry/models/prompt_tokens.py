@@ -1,0 +1,79 @@
+"""Prompts become tokens, and are refused where the text encoder would not read what they say."""
+
+import re
+from collections.abc import Callable, Sequence
+from inspect import signature
+
+import torch
+from torch import Tensor
+
+from circuitry.models.shipped_weights import shipped_classes
+from circuitry.runs.errors import InputError
+
+Tokenizer = Callable[..., Tensor]
+"""Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
+_SHOWN = 60
+"""Characters of a prompt, and words, that an error shows at most."""
+
+
+def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
+    """Return the tokens of prompts, name by name.
+
+    Raises:
+        InputError: for a prompt that does not fit the context, which would be cut, and two names that are the same
+            tokens in the first template.
+    """
+    tokens = tokenizer(prompts)
+    if "context_length" in signature(tokenizer).parameters:
+        _check_length(tokenizer, prompts, tokens)
+    known: dict[tuple[int, ...], str] = {}
+    for name, row in zip(names, tokens[:: len(prompts) // len(names)].tolist(), strict=True):
+        if (other := known.setdefault(tuple(row), name)) != name:
+            raise InputError(
+                f"Class names differ from each other as the model reads them, but {other!r} and {name!r} are the same "
+                "tokens: leave one of them out, or name it in another way."
+            )
+    return tokens
+
+
+def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) -> None:
+    """Check that no prompt was cut: those that fill the context have no other tokens in a longer one."""
+    padding, context = tokenizer([""]).mode().values, tokens.shape[1]
+    for i in ((tokens == padding).sum(1) <= 1).nonzero().flatten().tolist():
+        whole = tokenizer([prompts[i]], context_length=context + len(prompts[i].encode()))[0]
+        whole = whole[whole != padding]
+        if not torch.equal(whole, tokens[i][tokens[i] != padding]):
+            shown = prompts[i] if len(prompts[i]) <= _SHOWN else f"{prompts[i][:_SHOWN]}..."
+            raise InputError(
+                f"A prompt fits the {context} tokens that the text encoder reads, but {shown!r} has at least "
+                f"{max(len(whole), context + 1)}, so its end would be cut off: give a shorter template or name."
+            )
+
+
+def check_known_words(
+    model: str, tokenizer: Tokenizer, embedding: Tensor, prompts: Sequence[str], tokens: Tensor
+) -> None:
+    """Raise `InputError` for words that have no embedding in packed weights; see `shipped_weights`.
+
+    Args:
+        model: Its name.
+        tokenizer: Texts -> tokens.
+        embedding: The token embedding [tokens, d].
+        prompts: The texts.
+        tokens: Their tokens.
+    """
+    used = torch.unique(tokens)
+    absent = used[~embedding[used].any(1).cpu()]
+    absent = absent[~torch.isin(absent, tokenizer([""]))]
+    if not len(absent):
+        return
+    words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"\w+|[^\w\s]", prompt))
+    unknown = [repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()]
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    known = ", ".join(shipped_classes(model))
+    raise InputError(
+        f"The weights of {model} have no embedding of {', '.join(unknown[:_SHOWN])}{more}, so it reads nothing there: "
+        "give words that it was trained on"
+        + (f" (the {model} of this package: {known})" if known else "")
+        + ", or another model."
+    )
