@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import tests.support.checked_calls  # noqa: F401, before the package is imported
+from tests.support import checked_calls  # isort: skip, before the package is imported
 from circuitry import Clip
 from circuitry.runs import short_waits
 from tests.support.tiny_clip import Tiny
@@ -27,7 +27,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _seed_and_thread() -> None:
-    """Every test begins with one seed and, whatever ran before, one thread."""
+    """Every test begins with one seed and, whatever ran before, one thread; its calls are checked."""
+    checked_calls.begin_test()
     torch.manual_seed(0)
     torch.set_num_threads(1)
 

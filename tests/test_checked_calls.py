@@ -1,7 +1,7 @@
 """While testing, calls within the package are checked against their annotations."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jaxtyping
 import numpy as np
@@ -10,6 +10,7 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float
 
 from circuitry.comparison import order_stability
+from tests.support import checked_calls
 
 Row = Float[np.ndarray, " units"]
 
@@ -48,3 +49,16 @@ def test_functions_of_the_package_are_checked(request: pytest.FixtureRequest) ->
     request.getfixturevalue("unchecked")
     with pytest.raises(AttributeError):
         order_stability._pairs(wrong)
+
+
+def test_the_first_calls_of_each_test_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checked_calls, "ENOUGH", 2)
+    row, text = np.zeros(3), cast("float", "1")
+    checked_calls.begin_test()
+    for _ in range(2):
+        with pytest.raises(BeartypeCallHintViolation):
+            stretched(row, row, text)
+    assert stretched(row, row, text).shape == (3,)
+    checked_calls.begin_test()
+    with pytest.raises(BeartypeCallHintViolation):
+        stretched(row, row, text)

@@ -3,7 +3,8 @@
 The option ``--jaxtyping-packages`` of pytest decorates every function of the package as it is imported. What jaxtyping
 decorates with binds the arguments of each call by name, checks them twice for the sake of its message, and compiles
 its check of a function within a function whenever the outer one runs: half of the time of all tests. Importing this
-module puts its own in that place: beartype checks, and jaxtyping compares sizes where annotations have shapes.
+module puts its own in that place: beartype checks, and jaxtyping compares sizes where annotations have shapes, in the
+first calls of each function in each test.
 """
 
 import functools
@@ -16,8 +17,18 @@ import jaxtyping
 from beartype import beartype
 
 _jaxtyped: Any = jaxtyping.jaxtyped
+ENOUGH = 30
+"""Calls of a function that are checked in a test: some are called a million times, all alike."""
+_test = 0
+"""Number of tests begun."""
 _called: set[CodeType] = set()
 """Functions within functions that were checked: each is once, however often the outer one makes it."""
+
+
+def begin_test() -> None:
+    """Check calls of functions again that were called often enough in the test before."""
+    global _test
+    _test += 1
 
 
 def _decorated(made: Any = None, *, typechecker: Any = None) -> Any:
@@ -39,9 +50,15 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     function.__annotations__ = annotations
     has_shapes = "jaxtyping." in str(function.__annotations__)
 
+    test, calls = 0, 0
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if jaxtyping.config.jaxtyping_disable:
+        nonlocal test, calls
+        if test != _test:
+            test, calls = _test, 0
+        calls += 1
+        if calls > ENOUGH or jaxtyping.config.jaxtyping_disable:
             return function(*args, **kwargs)
         if not has_shapes:
             return checked(*args, **kwargs)
