@@ -27,8 +27,6 @@ from circuitry.runs.given import DISTINCT, Count, checked, one_of
 
 IN_STREAM = "any two sites, through the residual stream"
 """The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
-BETWEEN_POSITIONS = "between positions, through the residual stream"
-"""The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
 
 
 @checked
