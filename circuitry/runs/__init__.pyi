@@ -4,7 +4,6 @@ from .command_line import run_script as run_script
 from .errors import InputError as InputError
 from .files import file_lock as file_lock
 from .files import whole_file as whole_file
-from .frames import notebook_frame as notebook_frame
 from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
