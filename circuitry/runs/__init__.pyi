@@ -9,7 +9,6 @@ from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
 from .manifest import read_manifest as read_manifest
 from .presets import StudySettings as StudySettings
-from .processes import run_processes as run_processes
 from .provenance import digest as digest
 from .provenance import versions as versions
 from .workers import ALONE as ALONE
