@@ -2,7 +2,7 @@
 
 Threads that spin while they wait (GNU OpenMP's default, so PyTorch's on Linux) hold a core that another program could
 use; the scripts of this package let them wait briefly (`runs.short_waits`), and share small jobs out to one process a
-core with one thread each (`runs.run_processes`). Refuted if that is slower than spinning on a quiet machine by more
+core with one thread each. Refuted if that is slower than spinning on a quiet machine by more
 than a tenth for the large models, or if any way of the package's is slower beside busy processes.
 
 Ways take turns, quiet and busy, and every measurement is a process of its own: OpenMP reads its settings once.

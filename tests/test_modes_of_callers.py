@@ -47,7 +47,6 @@ from circuitry.circuits import (
     image_path_effects,
     moves_between_positions,
     pooling_pairs,
-    position_graph,
 )
 from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.interventions import (
@@ -188,7 +187,6 @@ CASES: dict[str, Callable[[World], Any]] = {
     "image_path_effects": lambda w: in_run(w.task, lambda: image_path_effects(w.task, left_rule(2))),
     "moves_between_positions": lambda w: moves_between_positions(w.in_stream, EDGE),
     "pooling_pairs": lambda w: pooling_pairs(w.encoder, w.images),
-    "position_graph": lambda w: position_graph(w.in_stream, EDGE),
     "score_edges": lambda w: score_edges(w.in_stream, method="exact-softmax"),
     "RuleErrors": lambda w: RuleErrors(w.task, reference=left_rule(3)).nodes(left_rule(1)),
     "check_attribution": lambda w: check_attribution(w.task, w.graph, top=2, random=1),

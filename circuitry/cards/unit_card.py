@@ -1,5 +1,7 @@
 """What is known about one unit, in plain values. No torch."""
 
+import html
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -7,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from circuitry.cards.card_sketch import sketch_effects, sketch_histograms, sketch_images
-from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import checked
 
 ACTIVATION, EFFECT = "activation", "effect"
@@ -163,13 +163,11 @@ class UnitCard:
         return {kind: exact * self.effects < 0 for kind, exact in self.exact.items()}
 
     def _repr_html_(self) -> str:
-        """Show images, histograms and effects in a notebook."""
+        """Show its name and the images that activate it most in a notebook."""
         named = "" if self.name is None else f", “{self.name.name}”{' (weak)' if self.name.weak else ''}"
-        parts = [
-            sketch_histograms(self.domains, self.counts, self.bin_edges),
-            sketch_effects((self.classes, self.domains), self.effects, self.kept, self.exact, self.attributed_like),
-        ]
-        if self.thumbnail is not None:
-            images = {domain: top.ids for domain, top in self.top[ACTIVATION].items()}
-            parts.insert(0, sketch_images(images, self.thumbnail))
-        return notebook_frame(f"{self.kind} {self.title}{named}", "".join(parts), height=520)
+        page = f"<p>{html.escape(f'{self.kind} {self.title}{named}')}</p>"
+        for domain, top in self.top[ACTIVATION].items():
+            images = [b64encode(self.thumbnail(one)).decode("ascii") for one in top.ids[:6]] if self.thumbnail else []
+            shown = "".join(f'<img alt="" src="data:image/webp;base64,{image}">' for image in images)
+            page += f"<p>{html.escape(domain)}<br>{shown}</p>"
+        return page

@@ -32,7 +32,6 @@ from .measures import similarity as similarity
 from .measures import wl_kernel as wl_kernel
 from .pooling_pairs import PoolingPairs as PoolingPairs
 from .pooling_pairs import pooling_pairs as pooling_pairs
-from .position_graph import position_graph as position_graph
 from .position_moves import edges_by_position as edges_by_position
 from .position_moves import moves_between_positions as moves_between_positions
 from .quadrature import QuadratureRule as QuadratureRule

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from circuitry.circuits.effects_sketch import sketch_components
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import DISTINCT, checked
 
 EFFECTS_FORMAT = "circuitry direct effects 1"
@@ -75,11 +73,6 @@ class DirectEffects:
             f"DirectEffects of {len(self.writers)} components on a logit of {self.logits.mean():.3g} over "
             f"{len(self.logits)} images; the largest: {first['effect']:.3g} of {first['writer']}"
         )
-
-    def _repr_html_(self) -> str:
-        """Show the mean effects by block in a notebook."""
-        means = dict(zip(self.writers, self.effects.mean(0).tolist(), strict=True))
-        return notebook_frame(repr(self), sketch_components(means))
 
 
 _EFFECT_ARRAYS = ("effects", "by_position", "rest", "logits")

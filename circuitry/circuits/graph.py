@@ -13,22 +13,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from circuitry.circuits.circuit_sketch import sketch_circuit
 from circuitry.circuits.completeness import Completeness, find_doubtful
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
-from circuitry.circuits.graph_tables import nodes_table, sites_html, sites_table
+from circuitry.circuits.graph_tables import nodes_table, sites_table
 from circuitry.circuits.rule_report import describe_made
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import DISTINCT, Count, checked, one_of
 
 IN_STREAM = "any two sites, through the residual stream"
 """The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
-BETWEEN_POSITIONS = "between positions, through the residual stream"
-"""The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
 
 
 @checked
@@ -181,12 +177,6 @@ class AttributionGraph:
     def _made(self) -> str:
         return describe_made(self.settings, self.completeness, self.n_images)
 
-    def _repr_html_(self) -> str:
-        """Show the sites as a table in a notebook."""
-        return notebook_frame(
-            repr(self), sites_html(self.to_pandas("sites")), height=min(420, 100 + 22 * len(self.sites))
-        )
-
     @checked
     def circuit(self, edges_per_node: Count = 3, *, any_sign: bool = False) -> "Circuit":
         """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
@@ -290,9 +280,3 @@ class Circuit:
             f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "
             f"{self.edges_per_node} into a unit), {source._made}"
         )
-
-    def _repr_html_(self) -> str:
-        """Draw the circuit in a notebook, with its sites as a table."""
-        drawing = sketch_circuit(self.graph, self.source.inner_sites)
-        table = f"<details><summary>sites</summary>{sites_html(self.source.to_pandas('sites'))}</details>"
-        return notebook_frame(repr(self), drawing + table)

@@ -35,9 +35,3 @@ def sites_table(
         counts = len(node_scores[site]), len(kept_units.get(site, ()))
         rows.append((site, *counts, *sums, sums.gap, sums.share, sums.verdict))
     return pd.DataFrame(rows, columns=_BY_SITE)
-
-
-def sites_html(table: pd.DataFrame) -> str:
-    """Return a table of sites for notebooks."""
-    shown: str = table.to_html(index=False, border=0, float_format="{:.3g}".format)
-    return shown

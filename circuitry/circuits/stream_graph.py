@@ -64,7 +64,7 @@ def as_graph(found: EdgeMatrix, settings: dict[str, Any], ports: bool = False) -
     """Return all heads and MLPs with the edges between them; no neurons are apart."""
     scores = np.nan_to_num(found.scores)
     reads, writes = _by_site(found.readers, ports), _by_site(found.writers, False)
-    sites = sorted({*reads, *writes}, key=order_of_site)
+    sites = sorted({*reads, *writes}, key=_order_of_site)
     into = {site: np.stack([scores[rows].sum(0) for rows in units]) for site, units in reads.items()}
     own = {site: found.into[np.concatenate(units)] for site, units in reads.items() if site not in writes}
     nodes = own | {site: found.out_of[np.concatenate(units)] for site, units in writes.items()}
@@ -74,7 +74,7 @@ def as_graph(found: EdgeMatrix, settings: dict[str, Any], ports: bool = False) -
         (up, down): into[down][:, np.concatenate(writes[up])]
         for down in sites
         for up in writes
-        if down in into and order_of_site(up) < order_of_site(down)
+        if down in into and _order_of_site(up) < _order_of_site(down)
     }
     if ports:
         heads = [site for site in writes if site.endswith(".attn")]
@@ -114,7 +114,7 @@ def _by_site(names: tuple[str, ...], ports: bool) -> dict[str, list[list[int]]]:
     return {site: [units[unit] for unit in sorted(units)] for site, units in found.items()}
 
 
-def order_of_site(site: str) -> tuple[int, int]:
+def _order_of_site(site: str) -> tuple[int, int]:
     """Return where a site stands: block, and port, heads or MLP within it."""
     if not site.startswith("blocks."):
         return (-1, 0) if site == "embed" else (10**9, 0)

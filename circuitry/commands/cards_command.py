@@ -24,8 +24,6 @@ import numpy as np
 
 from circuitry import GraphFolder
 from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName, unit_cards
-from circuitry.reports import link_pages
-from circuitry.reports.sections.units import unit_report
 from circuitry.runs import Work, WorkSettings
 from circuitry.study import QuickstartModel
 
@@ -50,8 +48,6 @@ def main(config: Config) -> None:
     """Make the cards, and say how many names are better than chance."""
     if config.share_out(partial(make, config), config.folder / "jobs"):
         summarise(make(config, config.work()))
-        if config.folder.parent == config.circuits.parent:  # the folder of a run
-            link_pages(config.folder.parent)
 
 
 def make(config: Config, work: Work) -> CardFolder:
@@ -78,7 +74,6 @@ def summarise(cards: CardFolder) -> None:
     for card, name in sorted(strong, key=lambda one: -one[1].correlation)[:10]:
         print(in_words(card, name))
     print(f"cards: {cards.path}")
-    print(f"report: {unit_report(cards).write(cards.path / 'report.html')}")
 
 
 def in_words(card: UnitCard, name: UnitName) -> str:

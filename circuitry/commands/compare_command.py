@@ -33,7 +33,6 @@ from circuitry.interventions import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
-from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
@@ -68,7 +67,6 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
         "any_sign": True,
         "all_sites": True,
         "apart": "quickdraw",
-        "draw_circuits": True,
         "choice": "shuffled",
     }
 
@@ -93,8 +91,6 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """Let sites that repeat another, or keep few units, take part in means over sites."""
     apart: str | None = None
     """A domain to set against the others."""
-    draw_circuits: bool = False
-    """Draw every circuit, on a page of its own."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
     robustness: Natural = VARIED_CLASSES
@@ -245,18 +241,8 @@ def compared(
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))
         tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], config.apart)
         tables |= {f"{name}_without": means_without(one, config.apart) for name, one in comparisons.items()}
-    draw_circuits(config, graphs)
     print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
     return report, tables, comparisons
-
-
-def draw_circuits(config: Config, graphs: GraphFolder) -> None:
-    """Draw every circuit where that is asked for."""
-    if config.draw_circuits:
-        index = write_circuit_pages(
-            graphs, config.out / "drawn", edges_per_node=config.edges_per_node, any_sign=config.any_sign
-        )
-        print(f"every circuit: {index}")
 
 
 def nothing_compared(
@@ -284,7 +270,6 @@ def nothing_compared(
         after_images=partial(add_answers, accuracy, curves),
     )
     report.summary(works_findings(curves))
-    draw_circuits(config, graphs)
     return report
 
 

@@ -22,7 +22,6 @@ import pandas as pd
 from circuitry.comparison.bootstrap import Draws, draw_resamples
 from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, pair_cells, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
-from circuitry.comparison.comparison_sketch import sketch_matrix, sketch_ratios
 from circuitry.comparison.domain_means import domain_spread, part_means
 from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
 from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
@@ -30,7 +29,6 @@ from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.storage import read_comparison, write_comparison
 from circuitry.comparison.table import CHANCE, ValueTable, both_directions, check_pairs, domain_matrix, with_columns
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import Seed, checked
 
 _TABLES = ("values", "parts", "chance", "intervals")
@@ -349,11 +347,6 @@ class Comparison:
             f"Comparison by {self.measure} ({where}): {self.values['class'].nunique()} classes in "
             f"{len(self.domains)} domains; " + ", ".join(f"{what} {value:.3g}" for what, value in levels.items())
         )
-
-    def _repr_html_(self) -> str:
-        """Show the matrix in a notebook, and ratios to the ceiling where there are parts."""
-        ratios = sketch_ratios(self.ratios()) if self.has_ratios else ""
-        return notebook_frame(repr(self), sketch_matrix(self.matrix(), alike=self.alike) + ratios)
 
 
 def _as_table(matrix: pd.DataFrame) -> pd.DataFrame:

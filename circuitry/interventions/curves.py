@@ -15,10 +15,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
-from circuitry.interventions.curve_sketch import sketch_curve
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import SOME, checked
 
 TENTH = 0.1
@@ -101,12 +99,6 @@ class FaithfulnessCurve:
             f"FaithfulnessCurve of {name}: {n_sizes} size{'s' * (n_sizes > 1)}, {int(self.own.sum())} images; "
             f"{known or 'nothing known'} with {size:.3g} of the units"
         )
-
-    def _repr_html_(self) -> str:
-        """Draw the curves in a notebook."""
-        measures = [measure for measure in CURVE_MEASURES if measure == "faithfulness" or not self.own.all()]
-        sketches = "".join(sketch_curve(self.to_pandas(measure)) for measure in measures)
-        return notebook_frame(repr(self), sketches, height=560)
 
     @checked
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:

@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from circuitry.circuits.circuit_sketch import sketch_circuit
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.curve_sketch import sketch_curve
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.runs.errors import naming_damage
 from circuitry.runs.files import whole_file
-from circuitry.runs.frames import notebook_frame
 from circuitry.runs.given import checked
 
 _GRAPH, _CURVE, _NOTE = "graph.safetensors", "curve.safetensors", "note.json"
@@ -85,11 +82,6 @@ class FoundCircuit:
         with naming_damage(Path(folder) / _NOTE):
             note = json.loads((Path(folder) / _NOTE).read_text(encoding="utf-8"))["note"]
         return cls(graph, curve, note)
-
-    def _repr_html_(self) -> str:
-        """Draw the units and the curve in a notebook."""
-        units = sketch_circuit(self.graph.circuit().graph, self.graph.inner_sites)
-        return notebook_frame(repr(self), units + sketch_curve(self.curve.to_pandas()), height=640)
 
     def __repr__(self) -> str:
         kept, units = sum(map(len, self.units.values())), sum(map(len, self.graph.node_scores.values()))

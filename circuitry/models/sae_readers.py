@@ -23,9 +23,6 @@ from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import FINITE, Positive, checked
 
-OLD_SAE_FORMAT = "circuitry-sae-1"
-"""Where ``normalised`` was a boolean: to length one or not at all."""
-
 log = logging.getLogger(__name__)
 
 
@@ -111,10 +108,7 @@ def _is_own(file: SaeFile) -> bool:
 
 
 def _read_own(file: SaeFile) -> SparseAutoencoder:
-    old = f'"{OLD_SAE_FORMAT}"' in file.metadata["circuitry"]
-    header, arrays = read_arrays(file.path, OLD_SAE_FORMAT if old else SAE_FORMAT, "sparse autoencoder")
-    if old:
-        header["normalised"] = "length" if header["normalised"] else None
+    header, arrays = read_arrays(file.path, SAE_FORMAT, "sparse autoencoder")
     kind = Transcoder if header.pop("kind", None) == Transcoder.__name__ else SparseAutoencoder
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return kind(**header, **tensors)

@@ -14,7 +14,7 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.given import checked
 
 REPORT_PAGE = "report.html"
-PAGES = (REPORT_PAGE, "explorer/index.html", "cards/report.html", "drawn/index.html")
+PAGES = (REPORT_PAGE, "explorer/index.html")
 """Where scripts leave pages, in the folder of a run; also in folders within it."""
 BESIDE = "<!-- beside -->"
 """Stands twice in a report; links to the pages beside it are written in between."""
@@ -33,7 +33,7 @@ class RunPage(NamedTuple):
     date: str
     """When it was written."""
     kind: str
-    """report, explorer, units, or drawn circuits."""
+    """report or explorer."""
 
 
 def list_pages(folder: Path) -> list[RunPage]:
@@ -74,7 +74,7 @@ def _described(folder: Path, path: Path) -> RunPage:
     with open(path, encoding="utf-8", errors="replace") as file:
         found = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
-    kind = {"explorer": "explorer", "cards": "units", "drawn": "drawn circuits"}.get(path.parent.name, "report")
+    kind = "explorer" if path.parent.name == "explorer" else "report"
     date = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d")
     return RunPage(html.unescape(found[1]).strip() if found else address, quote(address), date, kind)
 

@@ -4,13 +4,11 @@ from .command_line import run_script as run_script
 from .errors import InputError as InputError
 from .files import file_lock as file_lock
 from .files import whole_file as whole_file
-from .frames import notebook_frame as notebook_frame
 from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
 from .manifest import read_manifest as read_manifest
 from .presets import StudySettings as StudySettings
-from .processes import run_processes as run_processes
 from .provenance import digest as digest
 from .provenance import versions as versions
 from .workers import ALONE as ALONE

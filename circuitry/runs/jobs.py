@@ -69,7 +69,7 @@ class JobFolder:
         self.path, self.jobs = Path(path), tuple(jobs)
         listed = [list(job) for job in self.jobs]
         new = not (self.path / NAME).is_file()
-        self._manifest = claim(self.path, format_name, config, listings, jobs=listed, records="sealed")
+        self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
         if new:  # perhaps of a finished folder that lost its own: its lock would stay
             self._tidy()
 
@@ -210,9 +210,7 @@ class JobFolder:
     def _entries(self, job: Job) -> list[tuple[str, str]]:
         """Return (checksum, file name) of a job's record; ValueError for one that is damaged, or of another job."""
         first, *lines = self._record(job).read_text(encoding="utf-8").splitlines() or [""]
-        if "records" not in self._manifest and first and not first.startswith("#"):  # of an earlier version
-            lines = [first, *lines]
-        elif first != self._seal(job, lines):
+        if first != self._seal(job, lines):
             raise ValueError(f"its first line, {first!r}, is not that of a whole record of this job")
         return [(line[:64], line[66:]) for line in lines]
 

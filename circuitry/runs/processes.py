@@ -12,14 +12,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait as wait_for_any
 from types import FrameType
 from typing import Any, NoReturn
-
-from circuitry.runs.given import Count, checked
 
 AGAIN = 0.1
 """Seconds until a signal whose interrupt was lost is sent again."""
@@ -144,26 +142,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait_for_any([parent.sentinel])
     os._exit(1)
-
-
-@checked
-def run_processes(task: Callable[[int, int], object], workers: Count) -> None:
-    """Run ``task(worker, workers)`` in processes of this machine, with one thread each, and wait for all of them.
-
-    One worker is this process, with the threads that it has.
-
-    Args:
-        task: Something that can be pickled. A script calls this under ``if __name__ == "__main__":``.
-        workers: How many processes.
-
-    Raises:
-        InputError: for no workers, and what ``task`` raises.
-    """
-    with one_thread_each(workers) as pool:
-        shares = [pool.submit(task, worker, workers) for worker in range(workers)]
-        wait(shares)
-    for share in shares:
-        share.result()
 
 
 def usable_cores() -> int:

@@ -1,8 +1,11 @@
 """Cards of a folder of circuits against hooks on the model's own modules; the folder resumes, and refuses."""
 
+import base64
 import io
+import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,16 @@ def test_thumbnails_are_what_the_model_sees(clip: Clip, folder: Path) -> None:
     assert abs(shown.mean() - large.mean()) < 3
     with pytest.raises(KeyError, match="nothing"):
         cards.thumbnail("nothing")
+
+
+def test_notebooks_show_a_card_as_its_name_and_images(folder: Path) -> None:
+    cards = CardFolder(folder / "cards")
+    card = cards.card(*cards.units()[0])
+    page = replace(card, kind="<b>")._repr_html_()
+    assert f"&lt;b&gt; {card.title}" in page
+    shown = [base64.b64decode(one) for one in re.findall('data:image/webp;base64,([^"]*)"', page)]
+    assert shown == [cards.thumbnail(one) for top in card.top["activation"].values() for one in top.ids]
+    assert "<img" not in replace(card, thumbnail=None)._repr_html_()
 
 
 def test_names_and_the_words_of_a_random_model(folder: Path) -> None:

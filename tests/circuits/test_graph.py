@@ -284,14 +284,6 @@ def test_a_circuit_prints_in_a_line() -> None:
     )
 
 
-def test_notebooks_show_the_sites_as_a_table() -> None:
-    for shown in (small_graph(class_name="<b>"), small_graph(class_name="<b>").circuit()):
-        page = shown._repr_html_()
-        assert "&amp;lt;b&amp;gt;" in page
-        assert "<b>" not in page
-        assert page.count("<tr") == 1 + 3
-
-
 def test_the_strongest_units_in_a_table() -> None:
     table = small_graph().top(3)
     assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first

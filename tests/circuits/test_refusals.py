@@ -16,7 +16,6 @@ from circuitry.circuits import (
     direct_vectors,
     edges_by_position,
     moves_between_positions,
-    position_graph,
     score_edges,
     similarity,
 )
@@ -126,7 +125,6 @@ def test_an_encoder_is_no_task_and_no_residual_stream(vit: tuple[Encoder, Tensor
         lambda: score_edges(wrong),
         lambda: edges_by_position(wrong, edges),
         lambda: moves_between_positions(wrong, edges),
-        lambda: position_graph(wrong, edges),
     ):
         with pytest.raises(InputError, match=r"Task as task.*Encoder.*Task\(clip.encoder"):
             of_task()

@@ -293,9 +293,6 @@ def test_a_comparison_prints_in_a_line() -> None:
     for words in ("node_overlap", "2 sites", "3 classes in 3 domains", "random units 0.05"):
         assert words in text
     assert "\n" not in text
-    page = comparison()._repr_html_()
-    assert "<table" in page
-    assert f"{comparison().matrix()['sketch'].to_dict()['real']:.3f}" in page
 
 
 # Refusals

@@ -50,10 +50,7 @@ def by_place(w: World) -> dict[str, Any]:
         "describe_rule": {"settings": w.graph.settings},
         "compare": {"measure": "node_overlap"},
         "compare_domains": {"measures": ["node_overlap"], "parts": None},
-        **{
-            name: {"task": w.stream_task}
-            for name in ("position_graph", "edges_by_position", "moves_between_positions", "score_edges")
-        },
+        **{name: {"task": w.stream_task} for name in ("edges_by_position", "moves_between_positions", "score_edges")},
         "moves_between_positions": {"task": w.stream_task, "edges": [("embed", "blocks.0.attn.0.v")]},
         **{name: {"images": w.small} for name in ("direct_effects", "direct_vectors")},
         "Edges.between": {"units": w.graph.kept_units, "wiring": "chain"},

@@ -107,7 +107,7 @@ def _kept(walk: Walk, dtype: type) -> Any:
 
 
 def _positions(walk: Walk, edges: Any) -> Any:
-    return circuits.position_graph(walk.values.world.stream_task, edges)
+    return circuits.edges_by_position(walk.values.world.stream_task, edges)
 
 
 def _span(walk: Walk, texts: Any) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from tests.doors.odd_values import anything, spoiled, write_odd_files
 
 SECONDS = 2
 """A call that computes longer is stopped: its arguments were taken."""
-UNCALLED = {"run_processes", "run_array", "run_script", "WorkSettings.share_out", "short_waits", "serve_explorer"}
+UNCALLED = {"run_array", "run_script", "WorkSettings.share_out", "short_waits", "serve_explorer"}
 """Starts of processes and of a server: with an odd argument they would run it."""
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 
 from circuitry import InputError
 from circuitry.models import SaeFile, SparseAutoencoder, Transcoder, load_sae, register_sae_reader, sae_readers
-from circuitry.runs.arrays import write_arrays
 from tests.support.assert_same import assert_same
 from tests.support.released_saes import (
     BIASED,
@@ -158,16 +157,6 @@ def test_inputs_that_were_shifted_are_undone(tmp_path: Path, caplog: pytest.LogC
         x = torch.from_numpy(X)
         assert_same(sae.encode(x).numpy(), features, 2e-5)
         assert_same(sae.decode(sae.encode(x)).numpy(), reconstruction * scale + mean, 2e-5)
-
-
-def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    arrays = {name.lower(): rng.normal(size=shape) for name, shape in SHAPES.items()}
-    header = {"activation": "topk", "k": 4, "subtract_decoder_bias": True, "site": "proj", "about": {"steps": 3}}
-    for normalised, expected in ((True, "length"), (False, None)):
-        write_arrays(tmp_path / "old", "circuitry-sae-1", header | {"normalised": normalised}, arrays)
-        sae = load_sae(tmp_path / "old")
-        assert (sae.normalised, sae.k, sae.site, sae.about, sae.tokens) == (expected, 4, "proj", {"steps": 3}, "all")
 
 
 def test_a_reader_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

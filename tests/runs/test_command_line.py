@@ -109,7 +109,7 @@ import os, signal, sys, time
 from functools import partial
 from pathlib import Path
 from dataclasses import dataclass, replace
-from circuitry.runs import run_processes, run_script
+from circuitry.runs import run_script
 from circuitry.runs.files import file_lock
 from circuitry.runs.processes import spawned_processes
 

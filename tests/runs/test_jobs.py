@@ -1,6 +1,5 @@
 """Folders of jobs: claimed, shared out, resumed, checked, repaired, tidied."""
 
-import json
 import logging
 import shutil
 import subprocess
@@ -116,18 +115,6 @@ def test_files_and_record_of_another_folder_are_made_again(tmp_path: Path) -> No
     again.run()
     assert again.done == JOBS
     assert contents(tmp_path / "ours") == before
-
-
-def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
-    Work(tmp_path).run()
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    del manifest["records"], manifest["checksum"]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    for record in (tmp_path / "checksums").iterdir():
-        record.write_text("".join(record.read_text().splitlines(keepends=True)[1:]))
-    assert Work(tmp_path).run() == {}
-    next((tmp_path / "checksums").iterdir()).write_text("")
-    assert len(Work(tmp_path).run()) == 1
 
 
 def test_listings_are_mended_and_read_whole_or_not_at_all(tmp_path: Path) -> None:
