@@ -141,19 +141,17 @@ def settings_of(name: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch
     return read[0]
 
 
-@pytest.mark.parametrize("given", [[], ["--study"]], ids=["defaults", "study"])
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"figures"}))  # whose names are no option's
 def test_the_file_of_settings_gives_all_of_them_again(
-    name: str, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that are None, too, where the command's default is a number."""
+    """Those that are None, too, where the command's default is a number; and those of the study, where it has some."""
     page, file = help_page(name), tmp_path / "settings.toml"
-    if given and "--study" not in page.flags:
-        pytest.skip("has no settings of the study's")
     needed = [word for option in page.options if option.required for word in (option.name, "x")]
     needed += [word for group in page.one_of for word in (group[0], "x")]
-    first = settings_of(name, [*needed, *given], monkeypatch)
-    file.write_text(settings_text(first, "circuitry"), encoding="utf-8")
     place = ["--out", "x"] if "--out" in needed else []
-    again = settings_of(name, [*place, "--config", str(file)], monkeypatch)
-    assert asdict(again) == asdict(first)
+    for given in [[], ["--study"]] if "--study" in page.flags else [[]]:
+        first = settings_of(name, [*needed, *given], monkeypatch)
+        file.write_text(settings_text(first, "circuitry"), encoding="utf-8")
+        again = settings_of(name, [*place, "--config", str(file)], monkeypatch)
+        assert asdict(again) == asdict(first)
