@@ -42,8 +42,9 @@ def test_auto_is_principal_components_without_umap(monkeypatch: pytest.MonkeyPat
 
 @needs_umap
 @pytest.mark.filterwarnings("ignore::ImportWarning")  # importing umap says that it found no Tensorflow
-def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours() -> None:
-    """The only test that imports umap: that and compiling take 10 to 30 s."""
+def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only test that imports umap, which takes seconds; to compile it for 24 points would take as long again."""
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(size=(12, 5)), rng.normal(size=(12, 5)) + 20])
     points, method = embedding_map(vectors, seed=1)
