@@ -5,11 +5,15 @@ decorates with binds the arguments of each call by name, checks them twice for t
 its check of a function within a function whenever the outer one runs: half of the time of all tests. Importing this
 module puts its own in that place: beartype checks, and jaxtyping compares sizes where annotations have shapes, in the
 first calls of each function in each test.
+
+While jaxtyping imports a module of the package, Python finds no compiled file of the libraries that this imports, so
+they are imported here before.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from importlib import import_module
 from types import CodeType
 from typing import Any
 
@@ -43,18 +47,23 @@ def _decorated(made: Any = None, *, typechecker: Any = None) -> Any:
     return made
 
 
-def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_check(function: Callable[..., Any]) -> Callable[..., Any]:
     annotations = function.__annotations__
     function.__annotations__ = {name: _resolved(hint, function) for name, hint in annotations.items()}
     checked = beartype(function)
     function.__annotations__ = annotations
-    has_shapes = "jaxtyping." in str(function.__annotations__)
+    return checked
 
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    has_shapes = "jaxtyping." in str(function.__annotations__)
+    checked: Callable[..., Any] | None = None
     test, calls = 0, 0
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal test, calls
+        nonlocal checked, test, calls
+        checked = checked or _with_check(function)  # at the first call: most functions have none in a process
         if test != _test:
             test, calls = _test, 0
         calls += 1
@@ -88,4 +97,10 @@ def _once_checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+for _library in (
+    *("captum.attr", "huggingface_hub", "jinja2", "networkx", "open_clip", "pandas", "plotly.express", "plotly.io"),
+    *("safetensors.torch", "scipy.cluster.hierarchy", "scipy.stats", "sklearn.linear_model", "sklearn.pipeline"),
+    *("starlette.applications", "transformer_lens", "transformers", "tyro", "uvicorn"),
+):
+    import_module(_library)
 jaxtyping.jaxtyped = _decorated  # type: ignore[assignment]
