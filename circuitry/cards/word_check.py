@@ -29,14 +29,14 @@ def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None 
     Args:
         clip: A model with a text encoder, or a classifier, whose words are the names of its outputs.
         names: Names of classes and words of styles, which come first.
-        given: Other words (default: styles, ImageNet's classes and `unit_words`).
+        given: Other words (default: styles, ImageNet's classes and `unit_words`, as far as the model knows them).
 
     Raises:
         InputError: for other words of a classifier.
     """
     if not isinstance(clip, Classifier):
-        words = (*default_vocabulary(names), *unit_words()) if given is None else (*names, *given)
-        return distinct_words(words)
+        others = clip.known((*default_vocabulary(), *unit_words())) if given is None else given
+        return distinct_words((*names, *others))
     if given is not None:
         raise InputError(f"{clip.name} is a classifier, which reads no text: leave out the vocabulary.")
     return tuple(IMAGENET_CLASSNAMES) if len(clip.rows) == len(IMAGENET_CLASSNAMES) else tuple(clip.classes)

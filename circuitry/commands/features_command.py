@@ -102,7 +102,7 @@ def main(config: Config) -> Written | None:
     held_out = chosen_names("held-out class", config.held_out, images.classes, class_key) if config.held_out else ()
     clip = config.clip()
     sae, found = read_features(config, clip, config.work())
-    names = name_features(sae, clip, words(config, images))
+    names = name_features(sae, clip, words(config, clip, images))
     comparison = compare_features(
         found, {"held-out": held_out}, ranking=config.ranking, n_parts=config.parts, seed=config.seed
     )
@@ -180,10 +180,10 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     return load_sae(path, config.device)
 
 
-def words(config: Config, images: DomainFolder) -> tuple[str, ...]:
+def words(config: Config, clip: Clip, images: DomainFolder) -> tuple[str, ...]:
     """Return the vocabulary."""
     if config.vocabulary is not None:
         return read_vocabulary(config.vocabulary)
     if not (config.data / "captions.tsv").is_file():
-        return default_vocabulary(images.all_classes)
+        return (*images.all_classes, *clip.known(default_vocabulary()))
     return (*images.all_classes, *caption_words(config.data))

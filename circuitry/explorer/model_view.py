@@ -77,8 +77,9 @@ def view_model(
                 found[key] = _vectors(checks, images, embeddings[0], work)
             except InputError as error:  # of a tower that is not linear there
                 reason = str(error)
-    others = () if isinstance(checks.clip, Classifier) else vocabulary or default_vocabulary(class_names)
-    words = tuple(dict.fromkeys([*class_names, *distinct_words(others)]))
+    others = () if isinstance(checks.clip, Classifier) else vocabulary or checks.clip.known(default_vocabulary())
+    named = len(distinct_words(class_names))
+    words = (*class_names, *distinct_words([*class_names, *others])[named:])
     texts = np.zeros((0, 0)) if reason else _texts(checks, words)
     classes = {} if reason else _by_class(found, checks.graphs.domains, dict(zip(words, texts, strict=True)))
     baseline = str(checks.asked["baseline"])

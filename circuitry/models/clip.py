@@ -23,7 +23,7 @@ from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.feature_basis import in_feature_basis
 from circuitry.models.modes import own_modes
-from circuitry.models.prompt_tokens import check_known_words, prompt_tokens
+from circuitry.models.prompt_tokens import absent_tokens, check_known_words, prompt_tokens
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.models.tower_digest import tower_digest
@@ -160,8 +160,8 @@ class Clip:
         names, prompts = _prompts(class_names, templates)
         TowerModules(self.model).check()
         tokens = prompt_tokens(self.tokenizer, class_names, prompts)
-        if isinstance(embedding := getattr(self.model, "token_embedding", None), nn.Embedding):
-            check_known_words(self.name, self.tokenizer, embedding.weight, prompts, tokens)
+        if (embedding := self._token_embedding) is not None:
+            check_known_words(self.name, self.tokenizer, embedding, prompts, tokens)
         key = digest([self._text_digest, weights_digest({"tokens": tokens}), len(names), str(self.encoder.dtype)])
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 
@@ -176,6 +176,24 @@ class Clip:
                 f"{self.name} is broken, or its precision is too low."
             )
         return weights.to(self.encoder.device, self.encoder.dtype)
+
+    def known(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Return the words that the text encoder has an embedding of: all of them, but of a model with packed weights.
+
+        Example:
+            >>> load_clip("rn-tiny").known(["cat", "cup"])
+            ('cup',)
+        """
+        if (embedding := self._token_embedding) is None or not words:
+            return tuple(words)
+        tokens = self.tokenizer(list(words))
+        whole = ~torch.isin(tokens, absent_tokens(self.tokenizer, embedding, tokens)).any(1)
+        return tuple(word for word, is_known in zip(words, whole.tolist(), strict=True) if is_known)
+
+    @property
+    def _token_embedding(self) -> Tensor | None:
+        embedding = getattr(self.model, "token_embedding", None)
+        return embedding.weight if isinstance(embedding, nn.Embedding) else None
 
     @checked
     def pair_logits(

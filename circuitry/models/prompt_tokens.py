@@ -13,7 +13,9 @@ from circuitry.runs.errors import InputError
 Tokenizer = Callable[..., Tensor]
 """Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
 _SHOWN = 60
-"""Characters of a prompt, and words, that an error shows at most."""
+"""Characters of a prompt that an error shows at most."""
+_WORDS = 8
+"""Words that an error shows at most."""
 
 
 def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
@@ -50,6 +52,13 @@ def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) 
             )
 
 
+def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Tensor:
+    """Return those of some tokens that have no embedding in packed weights; an empty text has the others."""
+    used = torch.unique(tokens)
+    absent: Tensor = used[~embedding[used].any(1).cpu()]
+    return absent[~torch.isin(absent, tokenizer([""]))]
+
+
 def check_known_words(
     model: str, tokenizer: Tokenizer, embedding: Tensor, prompts: Sequence[str], tokens: Tensor
 ) -> None:
@@ -62,17 +71,15 @@ def check_known_words(
         prompts: The texts.
         tokens: Their tokens.
     """
-    used = torch.unique(tokens)
-    absent = used[~embedding[used].any(1).cpu()]
-    absent = absent[~torch.isin(absent, tokenizer([""]))]
+    absent = absent_tokens(tokenizer, embedding, tokens)
     if not len(absent):
         return
     words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"\w+|[^\w\s]", prompt))
     unknown = [repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()]
-    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    more = f" and {len(unknown) - _WORDS} more" if len(unknown) > _WORDS else ""
     known = ", ".join(shipped_classes(model))
     raise InputError(
-        f"The weights of {model} have no embedding of {', '.join(unknown[:_SHOWN])}{more}, so it reads nothing there: "
+        f"The weights of {model} have no embedding of {', '.join(unknown[:_WORDS])}{more}, so it reads nothing there: "
         "give words that it was trained on"
         + (f" (the {model} of this package: {known})" if known else "")
         + ", or another model."

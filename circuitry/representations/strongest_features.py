@@ -213,7 +213,7 @@ def name_features(
             f"Only features of the embedding ({embedding!r}) can be compared with texts, but this sparse autoencoder "
             f"is of site {sae.site!r}: look at the images in which its features are active instead."
         )
-    words = default_vocabulary() if vocabulary is None else distinct_words(vocabulary)
+    words = clip.known(default_vocabulary()) if vocabulary is None else distinct_words(vocabulary)
     texts = clip.text_weights(words, ["{}"])
     if texts.shape[1] != sae.d:
         raise InputError(

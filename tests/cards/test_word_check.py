@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from open_clip import IMAGENET_CLASSNAMES
 
-from circuitry import Clip, InputError
+from circuitry import Clip, InputError, load_clip
 from circuitry.cards import WordCheck, read_vocabulary, unit_words, vocabulary_of, word_probabilities
 from circuitry.cards.unit_card import FEWEST
 from circuitry.cards.vocabulary import words_of_domains
@@ -31,6 +31,17 @@ def test_probabilities_are_the_softmax_of_the_model_s_logits(clip: Clip) -> None
     logits = scale * F.normalize(embeddings, dim=-1) @ F.normalize(texts, dim=-1).T
     expected = (logits.exp() / logits.exp().sum(1, keepdim=True)).detach().numpy()
     np.testing.assert_allclose(word_probabilities(clip, words, embeddings), expected, rtol=1e-4)
+
+
+def test_words_by_default_are_those_that_the_model_knows() -> None:
+    clip = load_clip("rn-tiny")
+    words = vocabulary_of(clip, ["cup", "photo"])
+    assert words[:2] == ("cup", "photo")
+    assert "sketch" in words
+    assert "tench" not in words
+    assert len(clip.text_weights(words, ["{}"])) == len(words) < 100
+    with pytest.raises(InputError, match="'tench'"):
+        clip.text_weights(vocabulary_of(clip, ["tench"]), ["{}"])
 
 
 def test_a_classifier_s_words_are_its_outputs(clip: Clip) -> None:

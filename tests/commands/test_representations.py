@@ -76,7 +76,7 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     assert_drawn(out / "report.html")
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
     toy = DomainFolder(quickstart / "run" / "toy")
-    assert names <= set(module.words(module.Config(data=toy.root), toy))
+    assert names <= set(module.words(module.Config(data=toy.root), config.clip(), toy))
     assert "random features" in figure_of("feature_sharing", out / "results").layout.title.subtitle.text
     assert Comparison.load(out / "results" / "feature_sharing").groups["held-out"] == ("key",)
     words = quickstart / "words.txt"
@@ -86,7 +86,7 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     assert set(pd.read_csv(out / "again" / "tables" / "features.csv")["name"]) <= {"cat", "dog"}
     assert not (out / "again" / "sae.safetensors").exists()
     with pytest.raises(InputError, match=r"none\.txt"):
-        module.words(module.Config(vocabulary=quickstart / "none.txt"), toy)
+        module.words(module.Config(vocabulary=quickstart / "none.txt"), config.clip(), toy)
 
 
 def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,4 +127,4 @@ def _needed(rest: _Row, worse: _Row, n: int) -> str:
 
 
 def _percent(row: _Row) -> str:
-    return "an unknown share" if math.isnan(row["value"]) else f"{row['value']:.0%}"
+    return "an unknown share" if math.isnan(row["value"]) else f"{row['value']:z.0%}"
