@@ -96,6 +96,7 @@ def test_methods_are_judged_by_their_edges(study: Path, monkeypatch: pytest.Monk
             model=str(config),
             checkpoint=study / "weights.pt",
             data=study / "images",
+            out=study / "edges",
             n_images=2,
             n_classes=1,
             sizes=(0.3, 1.0),
