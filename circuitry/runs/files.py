@@ -53,7 +53,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"Expected the path of a file, but {str(path)!r} was given: add its name.")
     make_folder(target.parent)
     name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}{target.suffix}"
-    with _held(target.with_name(name)) as temporary:
+    with _held(target.with_name(name), target) as temporary:
         try:
             yield temporary
             with open(temporary, "rb+") as file:
@@ -65,10 +65,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[Path]:
-    """Make or empty a file, under a lock that ends with the block or the process."""
+def _held(path: Path, target: Path) -> Iterator[Path]:
+    """Make or empty a file that is to become ``target``, under a lock that ends with the block or the process."""
     while True:
-        with _made(path):
+        with _made(target):
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(file)
