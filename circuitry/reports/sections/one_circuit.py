@@ -117,8 +117,10 @@ def _needed(rest: _Row, worse: _Row, n: int) -> str:
     """Answer whether the model misses the circuit, and more than as many random units."""
     keeps, random = _percent(rest), f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}"
     lost, more = rest["value"] <= HARDLY_ANY, worse["holds"]
-    told = UNKNOWN if n < 2 or (lost and not more) else NO if not more else YES if lost else PARTLY
-    if lost and worse["random_high"] <= HARDLY_ANY:
+    so_without_random = lost and worse["random_high"] <= HARDLY_ANY
+    unknown = n < 2 or so_without_random or (lost and not more)
+    told = UNKNOWN if unknown else NO if not more else YES if lost else PARTLY
+    if so_without_random:
         return (
             f"{told}: removing these units destroys the answer (keeps {keeps}), but so does removing as many random "
             f"units (keeps {random})."
