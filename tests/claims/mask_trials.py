@@ -6,7 +6,7 @@ import pandas as pd
 
 from circuitry.comparison.statistics import mean_interval
 from circuitry.study import smallest_sizes
-from tests.claims.causal import by_masks, selectivity
+from tests.claims.scoreboard import by_masks, selectivity
 from tests.support.committed_tables import Numbers, overlap, rows, span
 
 SKETCHES = (

@@ -1,9 +1,7 @@
-"""Claims about representations, features, embeddings and generalization."""
+"""Claims about representations, features, embeddings, heads and exact readers."""
 
-from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tests.support.committed_tables import Numbers, comparison, interval, one, overlap, rows, significance, span, table
@@ -46,73 +44,6 @@ def nearest(method: str) -> list[float]:
 
 def few_pairs(circuit: str, fraction: float) -> float:
     return 100 * float(rows("pooling_pairs/accuracy", circuit=circuit, fraction=fraction)["value"].mean())
-
-
-def held_out(setting: str, column: str) -> list[float]:
-    """Return accuracies in percent on held-out classes in quickdraw and in sketch."""
-    name = "generalization/told_apart"
-    return [100 * one(name, column, setting=setting, test_domain=d, domain=d) for d in ("quickdraw", "sketch")]
-
-
-def related(what: str, accuracy: str, *columns: str) -> list[float]:
-    """Return columns of a relation over models."""
-    return [one("shared_circuitry/relations", column, what=what, **{"with": accuracy}) for column in columns]
-
-
-def significant(accuracy: str | None = None, *measures: str) -> pd.DataFrame:
-    """Return the relations over models that are significant after correction, of an accuracy and of measures."""
-    found = table("shared_circuitry/relations")
-    found = found[found["p_holm"] < 0.05]
-    found = found if accuracy is None else found[found["with"] == accuracy]
-    return found[found["what"].isin(measures)] if measures else found
-
-
-def counted_in_words(n: int) -> str:
-    return ["none", "one", "two", "three", "four", "five", "six", "seven"][n]
-
-
-def by_cka() -> tuple[float, float]:
-    """Return the span of the correlations of CKA that are significant."""
-    return span(significant(None, "cka")["rho"])
-
-
-STRUCTURAL = ("overlap", "ratio", "shift", "depth_bias")
-
-
-def faster(scores: str, model: str = "RN50") -> float:
-    return one("benchmarks/attribution/speed", "ratio", model=model, scores=scores)
-
-
-def timed(model: str, scores: str) -> list[object]:
-    """Return a row of the table of speed, the difference as it is written there."""
-    named = {"model": model, "scores": scores}
-    (row,) = rows("benchmarks/attribution/speed", **named).drop(columns=list(named)).to_numpy()
-    return [*row[:-1], f"{row[-1]:.1e}".replace("e-0", "e-")]
-
-
-def growing(what: str, column: str) -> list[float]:
-    return list(rows("benchmarks/scale/growth", **{"what grows": what})[column])
-
-
-def growths(*columns: str) -> list[list[float]]:
-    """Return by how much columns grow from one number of sites to the next."""
-    return [list(np.divide(found[1:], found[:-1])) for found in (growing("sites", column) for column in columns)]
-
-
-def rated(what: str) -> float:
-    return one("benchmarks/scale/rates", "GFLOP/s", what=what)
-
-
-def stream_edges(folder: str) -> list[float]:
-    """Return edges, passes of the tower, what 5 points cost beside, and the peak of memory of a transformer."""
-    (row,) = table(f"benchmarks/{folder}/speed").to_dict("records")
-    return [row[column] for column in ("edges", "scores / pass", "5 points / scores", "peak GiB")]
-
-
-def single(name: str, *columns: str) -> list[float]:
-    """Return columns of a table of one row."""
-    (row,) = table(name).to_dict("records")
-    return [row[column] for column in columns]
 
 
 SEPARATION = "embedding_separation/summary"
@@ -186,7 +117,6 @@ def apart_by_cka(group: str) -> pd.DataFrame:
 
 
 DEEP = ["act3", "layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool"]
-KINDS = ("held_out", "alone", "own_style")
 LAYERS = ("layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool")
 
 
@@ -245,54 +175,6 @@ CLAIMS: list[tuple[str, Numbers]] = [
             *(held_out_in_quickdraw(captions) for captions in ("standard captions", "aligned captions")),
             *(moved("held-out", column, domain="quickdraw").item() for column in ("difference", "low", "high")),
         ),
-    ),
-    (
-        "edges cost in proportion to images ({:.1f}, {:.1f} and {:.1f} s for {}, {} and {}) and to kept units "
-        "({:.1f}, {:.1f} and {:.1f} s for {:.0f}, {:.0f} and {:.0f} %). Nodes cost {:.1f} s and {:.1f} s an image "
-        "({:.1f}, {:.1f} and {:.1f} s), and grow {} than the number of sites: {:.1f}, {:.1f} and {:.1f} s for the "
-        "last {:.0f}, {:.0f} and all {:.0f}, so twice the sites take {:.1f} times as long",
-        lambda: (
-            *growing("images", "edge seconds"),
-            *growing("images", "images"),
-            *growing("share of units", "edge seconds"),
-            *(100 * share for share in growing("share of units", "value")),
-            *np.polyfit(growing("images", "images"), growing("images", "node seconds"), 1)[::-1],
-            *growing("images", "node seconds"),
-            {"above": "faster"}[comparison(*growths("node seconds", "value"))],
-            *growing("sites", "node seconds"),
-            *growing("sites", "value"),
-            growths("node seconds")[0][-1],
-        ),
-    ),
-    (
-        "The edge pass reaches {:.0f} %, the node pass {:.0f} % of the {:.0f} GFLOP/s",
-        lambda: (
-            *(100 * rated(what) / rated("matrix products") for what in ("edge", "node")),
-            rated("matrix products"),
-        ),
-    ),
-    (
-        "compared in {:.0f} s by five measures, within {:.1f} GiB",
-        lambda: single("benchmarks/similarity/similarity", "seconds", "peak GiB"),
-    ),
-    (
-        "all {:,} edges between the heads and MLPs of a ViT-B/32 on 8 images take {:.1f} forward-backward passes of "
-        "the tower, with 5 points {:.1f} times that, within {:.1f} GiB",
-        lambda: stream_edges("edges"),
-    ),
-    (
-        "the {:,} edges of a ViT-L/14 on 2 images (`--models ViT-L-14 --images-at-once 2`) {:.1f} passes within "
-        "{:.1f} GiB",
-        lambda: [stream_edges("edges-large")[i] for i in (0, 1, 3)],
-    ),
-    (
-        "{:,} listed images are subsampled and merged with {:,} base lines in {:.0f} s of the processor, peak memory "
-        "{:.1f} GiB",
-        lambda: single("benchmarks/mixtures/mixture", "images listed", "base lines", "CPU seconds", "peak GiB"),
-    ),
-    (
-        "at {:.2f} of the speed of open_clip's trainer by hand ({:.0f} images/s)",
-        lambda: single("benchmarks/training/train_clip", "of the trainer by hand", "images per second"),
     ),
     (
         "({:.0f} % right, guessing 6 %)",
@@ -383,109 +265,5 @@ CLAIMS: list[tuple[str, Numbers]] = [
             *span(apart_by_cka("held-out")["quickdraw"][DEEP]),
             *span(apart_by_cka("held-out")["others"][DEEP]),
         ),
-    ),
-    *(
-        (
-            f"| {setting} | " + " | ".join(["{:.0f} / {:.0f} %"] * 3) + " |",
-            partial(lambda of: [n for kind in KINDS for n in held_out(of, kind)], setting),
-        )
-        for setting in ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
-    ),
-    (
-        "**We {} that models with more shared circuitry generalize better.** {} tiny models, one seed; rank "
-        "correlation with the accuracy among held-out classes alone, as in the picture: node overlap {:.2f} [{:.2f}, "
-        "{:.2f}] ({:.2f} to {:.2f} without any one model), CKA {:.2f} (p {:.2f}), {} of {} measures {}. Of four other "
-        "accuracies each is {} with CKA ({:.2f} to {:.2f}), and {} with transfer of circuits, *against* the claim: "
-        "{:.2f} [{:.2f}, {:.2f}], p {:.3f}.",
-        lambda: (
-            {True: "did not find"}[bool((significant(None, *STRUCTURAL, "transfer")["rho"] < 0).all())],
-            alike_integers(rows("shared_circuitry/relations", what="overlap")["n_models"]),
-            *related("overlap", "alone", "rho", "low", "high", "least", "most"),
-            *related("cka", "alone", "rho", "p_holm"),
-            counted_in_words(len(significant("alone"))),
-            counted_in_words(table("shared_circuitry/relations")["what"].nunique()),
-            "significant",
-            {4: "significant"}[len(significant(None, "cka"))],
-            *by_cka(),
-            counted_in_words(len(significant(None, "transfer"))),
-            *related("transfer", "centred", "rho", "low", "high", "p_holm"),
-        ),
-    ),
-    (
-        "corrected for {} tests (seven measures, five accuracies). The figure shows accuracy among the held-out "
-        "classes alone: {} of the seven measures is significant with it (node overlap {:.2f} [{:.2f}, {:.2f}], {:.2f} "
-        "to {:.2f} without any one model; CKA of class means at the last site {:.2f}, p {:.2f}). Among all {} tests "
-        "{} are significant. {} are CKA's with the four other accuracies, {:.2f} to {:.2f}; with accuracy among all "
-        "classes it is {:.2f} [{:.2f}, {:.2f}], p {:.3f}, and {:.2f} given accuracy on the other styles. The fifth is "
-        "{}",
-        lambda: (
-            len(table("shared_circuitry/relations")),
-            counted_in_words(len(significant("alone"))),
-            *related("overlap", "alone", "rho", "low", "high", "least", "most"),
-            *related("cka", "alone", "rho", "p_holm"),
-            len(table("shared_circuitry/relations")),
-            len(significant()),
-            counted_in_words(len(significant(None, "cka"))).capitalize(),
-            *by_cka(),
-            *related("cka", "held_out", "rho", "low", "high", "p_holm", "partial"),
-            *set(significant()["what"]) - {"cka"},
-        ),
-    ),
-    (
-        "({:.2f} [{:.2f}, {:.2f}], p {:.3f}, {:.0f} models; {:.2f} to {:.2f} without any one of them). Transfer is "
-        "read by faithfulness, a quotient that reaches {:.0f},",
-        lambda: (
-            *related("transfer", "centred", "rho", "low", "high", "p_holm", "n_models", "least", "most"),
-            table("shared_circuitry/points")["transfer"].max(),
-        ),
-    ),
-    (
-        "Structural measures of circuits are {} with any accuracy. They depend on one model: node overlap has {:.2f} "
-        "[{:.2f}, {:.2f}] with accuracy among all classes, and {:.2f} to {:.2f} without any one of the models.",
-        lambda: (
-            {0: "not significant"}[len(significant(None, *STRUCTURAL))],
-            *related("overlap", "held_out", "rho", "low", "high", "least", "most"),
-        ),
-    ),
-    (
-        "Among all classes a model that never saw the style (leave-out) is {} one that saw other classes of it "
-        "(cg-high); among the held-out classes alone it is {}. With own-style texts it is {} in quickdraw and {} in "
-        "sketch. By all three measures cg-high is {} cg-low.",
-        lambda: (
-            *(comparison(held_out("leave-out", of), held_out("cg-high", of)) for of in ("held_out", "alone")),
-            *(
-                comparison([a], [b])
-                for a, b in zip(held_out("leave-out", "own_style"), held_out("cg-high", "own_style"), strict=True)
-            ),
-            comparison(*([n for of in KINDS for n in held_out(s, of)] for s in ("cg-high", "cg-low"))),
-        ),
-    ),
-    (
-        "scores all RN50 nodes {:.0f} times as fast as the study's site path ({:.2f} against {:.1f} s)",
-        lambda: (
-            faster("nodes, path of the image against study"),
-            *timed("RN50", "nodes, path of the image against study")[1::-1],
-        ),
-    ),
-    *(
-        (f"| {written} |", partial(timed, model, scores))
-        for model, scores, written in (
-            ("RN50", "nodes", "RN50, 224 px | nodes | {:.1f} s | {:.1f} s | {:.1f} | {}"),
-            ("RN50", "edges", "RN50, 224 px | edges | {:.0f} s | {:.1f} s | {:.0f} | {}"),
-            (
-                *("RN50", "nodes, gauss-radau-5"),
-                "RN50, 224 px | nodes, Gauss-Radau 5 | {:.1f} s | {:.1f} s | {:.1f} | another rule",
-            ),
-            (
-                *("RN50", "edges, gauss-radau-4"),
-                "RN50, 224 px | edges, Gauss-Radau 4 | {:.0f} s | {:.1f} s | {:.0f} | another rule",
-            ),
-            ("rn-tiny", "nodes", "rn-tiny, 64 px | nodes | {:.2f} s | {:.2f} s | {:.1f} | {}"),
-            ("rn-tiny", "edges", "rn-tiny, 64 px | edges | {:.2f} s | {:.2f} s | {:.0f} | {}"),
-            (
-                *("rn-tiny", "patching"),
-                "rn-tiny, 64 px | exact patching of all 823 units, 16 images | {:.1f} s | {:.2f} s | {:.1f} | {}",
-            ),
-        )
     ),
 ]
