@@ -25,12 +25,14 @@ from typing import Any, NamedTuple
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, attribute, class_logit
+from circuitry.analysis import QuickstartModel
+from circuitry.bases import ResidualStream
 from circuitry.circuits import midpoint_rule
 from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
-from circuitry.models import AnyBaseline, ResidualStream, Task, image_batches, mean_baseline
+from circuitry.encoder import AnyBaseline, Task, mean_baseline
+from circuitry.models import image_batches
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
-from circuitry.study import QuickstartModel
 
 import numpy as np
 import open_clip

@@ -23,6 +23,7 @@ from typing import Literal
 
 from circuitry.runs import InputError, run_script
 from circuitry import Clip, DomainFolder, Task
+from circuitry.analysis import QuickstartModel
 from circuitry.circuits import (
     AttributionSettings,
     QuadratureRule,
@@ -38,12 +39,11 @@ from circuitry.circuits.rule_errors import REFERENCE
 from circuitry.circuits.rule_of_run import IMAGES, spread
 from circuitry.circuits.rule_report import RULE_CHOICE, references_agree
 from circuitry.comparison import mean_interval
-from circuitry.models import Metric, NamedBaseline, metric_of_class, read_images
-from circuitry.models.baselines import BaselineName
-from circuitry.models.named_baselines import default_baseline
-from circuitry.models.sites import INPUT
+from circuitry.encoder import Metric, metric_of_class
+from circuitry.encoder.baselines import BaselineName, default_baseline
+from circuitry.encoder.sites import INPUT
+from circuitry.models import NamedBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.study import QuickstartModel
 
 import pandas as pd
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from circuitry.runs import run_script
 from circuitry import DomainFolder
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.study.mixtures import read_captions, write_mixture
-from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, TrainingWork, clip_preset, train_clip
 
 import pandas as pd

@@ -32,10 +32,10 @@ from typing import NamedTuple
 
 from circuitry.runs import InputError, run_script
 from circuitry.commands import run_command
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.study import StudyRun
-from circuitry.study.toy import DrawingSettings, write_toy
 
 import open_clip
 import pandas as pd

@@ -35,9 +35,12 @@ from pathlib import Path
 
 from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
+from circuitry.analysis import QuickstartModel
+from circuitry.bases import ResidualStream
 from circuitry.circuits import EDGE_METHODS, LEARNED, Edges, score_edges
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
+from circuitry.encoder import Task, mean_baseline
 from circuitry.interventions import (
     AblationSettings,
     FaithfulnessCurve,
@@ -46,13 +49,12 @@ from circuitry.interventions import (
     learn_masks,
     measure_circuits,
 )
-from circuitry.models import ResidualStream, Task, mean_baseline
+from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
+from circuitry.judging.scoreboard import JOB
+from circuitry.judging.unseen_images import ClassImages, ClassRecords, read_class
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
-from circuitry.study.scoreboard import JOB
-from circuitry.study.sections.scoreboards import scoreboard_findings, size_curves
-from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
+from circuitry.reports.sections.scoreboards import scoreboard_findings, size_curves
 
 import numpy as np
 import pandas as pd

@@ -22,16 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.runs import InputError, Job, JobFolder, Work, run_script, versions, whole_file
+from circuitry.analysis import QuickstartModel
 from circuitry.circuits import strongest_units
 from circuitry.comparison import mean_interval
 from circuitry.data import ImageRecord, image_listing
+from circuitry.encoder import Task, mean_baseline
 from circuitry.interventions import FISHER, MaskSettings, kept_embeddings, learn_masks, score_units
 from circuitry.interventions.circuit_sets import KeptUnits
-from circuitry.models import Task, mean_baseline, read_images
+from circuitry.judging import smallest_sizes
+from circuitry.judging.contest import Contest, ContestSettings
+from circuitry.judging.unseen_images import ClassImages
+from circuitry.models import read_images
 from circuitry.reports import Report, write_results
-from circuitry.study import QuickstartModel, smallest_sizes
-from circuitry.study.contest import Contest, ContestSettings
-from circuitry.study.unseen_images import ClassImages
 
 import numpy as np
 import pandas as pd

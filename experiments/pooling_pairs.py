@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from circuitry.runs import run_script, versions
 from circuitry import Clip, Comparison, DomainFolder
+from circuitry.analysis import QuickstartModel
 from circuitry.circuits import PoolingPairs, pooling_pairs
 from circuitry.comparison import mean_interval
 from circuitry.data import readable
@@ -37,7 +38,6 @@ from circuitry.reports.sections.compared import add_comparison
 from circuitry.reports.sections.findings import how_much_shared, which_differs
 from circuitry.representations import ImageFeatures, compare_features
 from circuitry.representations.features import NO_FEATURE, STRONGEST
-from circuitry.study import QuickstartModel
 
 import numpy as np
 import pandas as pd

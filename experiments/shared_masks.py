@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
+from circuitry.analysis import QuickstartModel
 from circuitry.circuits import LEARNED, AttributionGraph, compare_domains
 from circuitry.comparison import Comparison
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.data.parts import Key
+from circuitry.encoder import Baseline, Task, class_margin, mean_baseline
 from circuitry.interventions import (
     METHODS,
     ClassScorer,
@@ -35,7 +37,8 @@ from circuitry.interventions import (
     transfer_matrix,
 )
 from circuitry.interventions.curves import HARDLY_ANY
-from circuitry.models import Baseline, FolderSettings, FolderWork, Task, class_margin, mean_baseline
+from circuitry.judging.unseen_images import ClassImages, ClassRecords, read_class, split_records
+from circuitry.models import FolderSettings, FolderWork
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
 from circuitry.reports.sections.findings import (
@@ -47,8 +50,6 @@ from circuitry.reports.sections.findings import (
     YES,
     how_much_shared,
 )
-from circuitry.study import QuickstartModel
-from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 import numpy as np
 import pandas as pd

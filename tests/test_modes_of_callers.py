@@ -37,6 +37,7 @@ from circuitry import (
     patched,
     score_edges,
 )
+from circuitry.bases import ResidualStream
 from circuitry.circuits import (
     AttributionSettings,
     attribute_parts,
@@ -49,6 +50,8 @@ from circuitry.circuits import (
     pooling_pairs,
 )
 from circuitry.circuits.rule_errors import RuleErrors
+from circuitry.encoder import Counterfactual
+from circuitry.encoder.modes import own_modes
 from circuitry.interventions import (
     AblationSettings,
     CausalChecks,
@@ -63,6 +66,7 @@ from circuitry.interventions import (
     kept_embeddings,
     learn_masks,
     logit_pixels,
+    mean_ablation_accuracy,
     measure_circuits,
     propose_circuits,
     score_units,
@@ -71,16 +75,8 @@ from circuitry.interventions import (
     transfer_circuits,
     unit_pixels,
 )
-from circuitry.models import (
-    Counterfactual,
-    NamedBaseline,
-    ResidualStream,
-    activations,
-    image_batches,
-    linear_probe,
-    read_images,
-)
-from circuitry.models.modes import own_modes
+from circuitry.judging import edge_movements
+from circuitry.models import NamedBaseline, activations, image_batches, linear_probe, read_images
 from circuitry.representations import (
     embed_images,
     embed_texts,
@@ -89,7 +85,6 @@ from circuitry.representations import (
     image_features,
     name_features,
 )
-from circuitry.study import edge_movements, mean_ablation_accuracy
 from circuitry.training import (
     SaeTraining,
     extract_samples,

@@ -40,6 +40,7 @@ from circuitry.cards.word_check import check_words, vocabulary_of, word_probabil
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
+from circuitry.encoder.task import Task
 from circuitry.interventions.check_images import CheckSettings
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.patching import patch_effects
@@ -47,7 +48,6 @@ from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import style_word
-from circuitry.models.task import Task
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder

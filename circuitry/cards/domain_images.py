@@ -20,8 +20,8 @@ from circuitry.cards.unit_card import CardImage
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import ItemKey, item_of
+from circuitry.encoder.task import Task
 from circuitry.models.clip import Clip
-from circuitry.models.task import Task
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import write_json

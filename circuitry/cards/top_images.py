@@ -18,7 +18,7 @@ from circuitry.cards.unit_card import ACTIVATION, EFFECT, TopImages
 from circuitry.cards.unit_maps import map_grid, unit_maps
 from circuitry.circuits.nodes import image_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
-from circuitry.models.task import Task
+from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.encoder import Encoder
+from circuitry.encoder.encoder import Encoder
 from circuitry.runs.given import checked
 
 MAP_SIDE = 8

@@ -25,12 +25,11 @@ from circuitry.circuits.edge_methods import edges_between, edges_made_with, part
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of, part_effects
 from circuitry.circuits.quadrature import AnyRule, as_rule
-from circuitry.models.baselines import ZERO, AnyBaseline, check_count
-from circuitry.models.encoder import Encoder
-from circuitry.models.metrics import Metric
-from circuitry.models.named_baselines import default_baseline
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import ImageBatches, Images
+from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count, default_baseline
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import Metric
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Positive, Share, checked
 from circuitry.runs.workers import Work

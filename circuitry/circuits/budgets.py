@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from circuitry.models.sites import INPUT
+from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

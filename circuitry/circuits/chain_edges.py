@@ -35,12 +35,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from circuitry.circuits.edges import Pair
 from circuitry.circuits.nodes import members_of
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.encoder import Encoder
-from circuitry.models.narrowing import narrowest
-from circuitry.models.sites import INPUT
-from circuitry.models.stages import NarrowStage
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import count_batches, rows_that_fit
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.narrowing import narrowest
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.stages import NarrowStage
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 from circuitry.runs.turns import TurnLock

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuitry.models.norms import NORMS, normed_with, scale_of
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stream_parts import Component
+from circuitry.bases.residual import ResidualStream
+from circuitry.bases.stream_parts import Component
+from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.runs.errors import InputError
 
 _Hook = Callable[[Tensor, Any], Tensor | None]
@@ -34,7 +34,7 @@ _Hook = Callable[[Tensor, Any], Tensor | None]
 def backward_passes(stream: ResidualStream, method: str) -> list[AbstractContextManager[None]]:
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
-    Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `circuitry.models.norms`.
+    Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `circuitry.encoder.norms`.
     """
     if method in ("relp", "relp-with-patterns"):
         return [_relevance(stream, frozen_patterns=method == "relp")]

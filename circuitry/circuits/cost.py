@@ -16,9 +16,9 @@ from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_between
 from circuitry.circuits.nodes import node_effects, nodes_of
-from circuitry.models.encoder import Encoder
-from circuitry.models.metrics import Metric
-from circuitry.models.task import Task
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import Metric
+from circuitry.encoder.task import Task
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 

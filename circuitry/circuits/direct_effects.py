@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuitry.bases.residual import ResidualStream
 from circuitry.circuits.component_effects import DirectEffects
-from circuitry.models.encoder import Encoder
-from circuitry.models.norms import NORMS, normed_with, scale_of
-from circuitry.models.residual import ResidualStream
-from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.norms import NORMS, normed_with, scale_of
+from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work

@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitry.bases.residual import in_stream
 from circuitry.circuits.chain_edges import edge_effects, part_edge_effects
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import GRADIENT, PLAIN
 from circuitry.circuits.unit_edges import unit_edges
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import in_stream
-from circuitry.models.task import Task
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 
 

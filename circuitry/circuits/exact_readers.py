@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.metrics import Metric
-from circuitry.models.residual import ResidualStream
+from circuitry.bases.residual import ResidualStream
+from circuitry.encoder.metrics import Metric
 
 EXACT_POINTS: Mapping[str, Sequence[str]] = {
     "exact-softmax": ("attn.hook_pattern",),

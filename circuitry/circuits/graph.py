@@ -19,7 +19,7 @@ from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
 from circuitry.circuits.rule_report import describe_made
 from circuitry.circuits.strongest import strongest_edges
-from circuitry.models.sites import INPUT
+from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, checked, one_of
 

@@ -18,9 +18,9 @@ import numpy as np
 from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.nodes import NodeEffects, clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import count_batches, rows_that_fit
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.given import checked
 from circuitry.runs.progress import Bar
 

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.encoder import Encoder
-from circuitry.models.metrics import Metric, checked_metric, metric_name
-from circuitry.models.site_activations import check_finite
-from circuitry.models.task import Batch, Task
-from circuitry.models.tensor_batches import count_batches, rows_that_fit
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import Metric, checked_metric, metric_name
+from circuitry.encoder.site_activations import check_finite
+from circuitry.encoder.task import Batch, Task
+from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 

@@ -24,7 +24,7 @@ from circuitry.circuits.quadrature import midpoint_rule, parse_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
 from circuitry.data.names import drawn_by_name
-from circuitry.models.sites import INPUT
+from circuitry.encoder.sites import INPUT
 from circuitry.runs.workers import Work
 
 _FRACTIONS = (0.05, 0.2, 0.5)

@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor
 
-from circuitry.models.encoder import Encoder
-from circuitry.models.narrowing import pooled_tokens
-from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.narrowing import pooled_tokens
+from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work

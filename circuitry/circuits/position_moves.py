@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.bases.residual import ResidualStream
+from circuitry.bases.stream_parts import PORTS, Component
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
 from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline, stream_of
 from circuitry.circuits.stream_gradients import Tap, reader_gradients, tapped_run
-from circuitry.models.metrics import Metric
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stream_parts import PORTS, Component
-from circuitry.models.task import Task
+from circuitry.encoder.metrics import Metric
+from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, SOME, checked
 

@@ -13,9 +13,9 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_between
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, gauss_legendre_rule, midpoint_rule
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
-from circuitry.models.tower_digest import check_same_weights
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
+from circuitry.encoder.tower_digest import check_same_weights
 from circuitry.runs.given import checked
 
 REFERENCE = midpoint_rule(40)

@@ -30,17 +30,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.bases.residual import ResidualStream
+from circuitry.bases.stream_run import run_gated
 from circuitry.circuits.circuit_settings import EDGE_METHODS, SQUARED
 from circuitry.circuits.corrections import backward_passes, over_passes
 from circuitry.circuits.exact_readers import EXACT_POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
-from circuitry.models.doubles import in_double
-from circuitry.models.metrics import Metric, checked_metric
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stream_run import run_gated
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import count_batches
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.metrics import Metric, checked_metric
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import count_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 

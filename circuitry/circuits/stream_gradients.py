@@ -9,11 +9,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.bases.residual import ResidualStream
+from circuitry.bases.stream_parts import PORTS
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.metrics import Metric, checked_metric
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stream_parts import PORTS
-from circuitry.models.tensor_batches import rows_that_fit
+from circuitry.encoder.metrics import Metric, checked_metric
+from circuitry.encoder.tensor_batches import rows_that_fit
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.stream_edges import GRADIENT, PLAIN, EdgeMatrix, StreamMethod, edge_matrix, stream_of
-from circuitry.models.task import Task
+from circuitry.encoder.task import Task
 from circuitry.runs.given import checked
 
 

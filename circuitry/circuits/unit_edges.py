@@ -6,12 +6,12 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Int
 
+from circuitry.bases.residual import ResidualStream
+from circuitry.bases.stream_parts import PORTS, Component
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import CUTS, StreamMethod, cut_effects_in_stream, mean_effects
-from circuitry.models.residual import ResidualStream
-from circuitry.models.sites import INPUT
-from circuitry.models.stream_parts import PORTS, Component
-from circuitry.models.task import Task
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
 
 
 def unit_edges(

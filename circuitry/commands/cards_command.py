@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from circuitry import GraphFolder
+from circuitry.analysis import QuickstartModel
 from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName, unit_cards
 from circuitry.runs import Work, WorkSettings
-from circuitry.study import QuickstartModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import CausalChecks, Comparison, GraphFolder, compare_domains
+from circuitry.analysis import QuickstartModel
 from circuitry.interventions import (
     CheckSettings,
     FaithfulnessCurve,
@@ -44,22 +45,21 @@ from circuitry.interventions import (
 from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import HARDLY_ANY, nearest_to_a_tenth, span
 from circuitry.interventions.transfer_tables import transfer_correlations
+from circuitry.judging.planted import RULES
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
-from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
-from circuitry.runs.given import Count, Natural, Share
-from circuitry.study import QuickstartModel
-from circuitry.study.planted import RULES
-from circuitry.study.sections.causal_curves import (
+from circuitry.reports.sections.causal_curves import (
     add_causal_guide,
     add_faithfulness,
     add_selectivity_over_depth,
     faithfulness_findings,
 )
-from circuitry.study.sections.score_checks import add_attribution_check, add_pixels, add_rules
-from circuitry.study.sections.transfers import add_interchange, add_transfer, transfer_findings
+from circuitry.reports.sections.score_checks import add_attribution_check, add_pixels, add_rules
+from circuitry.reports.sections.transfers import add_interchange, add_transfer, transfer_findings
+from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
+from circuitry.runs.given import Count, Natural, Share
 
 
 @dataclass(frozen=True, kw_only=True)

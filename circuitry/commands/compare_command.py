@@ -27,15 +27,20 @@ from circuitry.circuits import Extraction, ExtractionSettings, Measure, ReadingS
 from circuitry.circuits.consensus import circuit_stability
 from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
 from circuitry.comparison import Comparison
+from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
+from circuitry.data import ShuffledImages
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.interventions import FaithfulnessCurve, curves_by_domain
+from circuitry.interventions.circuit_tests import curves_on_unseen
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
+from circuitry.reports.sections.apart import add_domain_apart
+from circuitry.reports.sections.causal_curves import add_answers, works_findings
 from circuitry.reports.sections.circuits import (
     circuit_findings,
     comparison_report,
@@ -44,11 +49,7 @@ from circuitry.reports.sections.circuits import (
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
 from circuitry.runs import ALONE, InputError, Work, WorkSettings
 from circuitry.runs.given import Count, Natural
-from circuitry.study import ShuffledImages, accuracy_kinds
-from circuitry.study.circuit_tests import curves_on_unseen
-from circuitry.study.domain_apart import apart_over_depth, group_means, means_without
-from circuitry.study.sections.apart import add_domain_apart
-from circuitry.study.sections.causal_curves import add_answers, works_findings
+from circuitry.study import accuracy_kinds
 from circuitry.training import zero_shot_accuracy
 
 Choice = Literal["by-name", "shuffled"]

@@ -25,6 +25,8 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit
+from circuitry.analysis import QuickstartModel
+from circuitry.bases import ResidualStream
 from circuitry.circuits import (
     direct_effects,
     direct_vectors,
@@ -35,16 +37,16 @@ from circuitry.circuits import (
 )
 from circuitry.comparison.significance import LEVEL
 from circuitry.data import ImageRecord, readable
-from circuitry.models import ResidualStream, Task, image_batches, mean_baseline, style_templates
+from circuitry.encoder import Task, mean_baseline
+from circuitry.interventions import mean_ablation_accuracy
+from circuitry.models import image_batches, style_templates
 from circuitry.models.prompts import style_word
 from circuitry.reports import Finding, Report, write_results
-from circuitry.reports.figures import component_heatmap, position_heatmap
+from circuitry.reports.figures import component_heatmap, position_heatmap, position_moves
 from circuitry.reports.page import Written
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.runs import Work, versions
 from circuitry.runs.given import Count, Seed
-from circuitry.study import QuickstartModel, mean_ablation_accuracy
-from circuitry.study.charts import position_moves
 
 QUIET = Work(progress=False)
 EFFECT, ACCURACY = "effect on the lead of the class", "accuracy"

@@ -19,9 +19,9 @@ from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
+from circuitry.reports.sections.accuracies import add_accuracy
 from circuitry.runs import InputError, versions
 from circuitry.study import accuracy_kinds
-from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.training import checkpoints, zero_shot_accuracy
 
 

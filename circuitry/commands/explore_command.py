@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from circuitry import CausalChecks, Comparison, GraphFolder
+from circuitry.analysis import QuickstartModel
+from circuitry.analysis.quickstart_settings import QUICKSTART
 from circuitry.cards import CardFolder
 from circuitry.explorer import (
     ExplorerSettings,
@@ -32,8 +34,6 @@ from circuitry.interventions import CheckSettings
 from circuitry.reports import link_pages
 from circuitry.runs import InputError, WorkSettings
 from circuitry.runs.given import Natural
-from circuitry.study import QuickstartModel
-from circuitry.study.quickstart_settings import QUICKSTART
 
 VARIANTS = {
     "own-style texts": "circuits-own-style",

@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from circuitry import Clip, DomainFolder
+from circuitry.analysis import QuickstartModel
+from circuitry.bases import SparseAutoencoder
 from circuitry.cards import read_vocabulary
 from circuitry.data import image_listing
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.models import SparseAutoencoder, load_sae
+from circuitry.models import load_sae
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
+from circuitry.reports.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.representations import (
     ImageFeatures,
     compare_features,
@@ -40,9 +43,8 @@ from circuitry.representations import (
 from circuitry.representations.features import Ranking
 from circuitry.runs import Job, JobFolder, StudySettings, Work, WorkSettings, versions
 from circuitry.runs.given import Count, Seed, at_least
-from circuitry.study import QuickstartModel, StudyRun
+from circuitry.study import StudyRun
 from circuitry.study.mixtures import caption_words
-from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.run_folder import described
 

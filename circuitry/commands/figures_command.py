@@ -21,18 +21,18 @@ from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
 from circuitry.reports.figure_files import write_figure
 from circuitry.reports.figures import style
+from circuitry.reports.figures.cost_scatter import cost_against_quality
+from circuitry.reports.figures.measure_panels import measure_panels
+from circuitry.reports.sections.scoreboards import size_curves, size_panels
+from circuitry.reports.sections.separations import PANELS, panel_references
 from circuitry.runs import InputError
 from circuitry.runs.given import one_of
 from circuitry.study import charts as study_charts
 from circuitry.study import study_figures  # noqa: F401  registers them
-from circuitry.study.charts.cost_scatter import cost_against_quality
-from circuitry.study.charts.measure_panels import measure_panels
 from circuitry.study.charts.relation_panels import relation_panels
 from circuitry.study.figure_registry import FIGURES, figure, heatmap, matrix, table
 from circuitry.study.run_selections import main_model
 from circuitry.study.sections.relations import LABEL_FREE, SHARED
-from circuitry.study.sections.scoreboards import size_curves, size_panels
-from circuitry.study.sections.separations import PANELS, panel_references
 
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""

@@ -24,6 +24,7 @@ from circuitry.circuits.edge_methods import edges_between
 from circuitry.commands.find_subject import ClassOptions, Subject
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import image_listing
+from circuitry.encoder.sites import INPUT
 from circuitry.interventions import (
     METHODS,
     AblationSettings,
@@ -33,7 +34,6 @@ from circuitry.interventions import (
     measure_circuits,
 )
 from circuitry.interventions.search import Selectivity
-from circuitry.models.sites import INPUT
 from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written

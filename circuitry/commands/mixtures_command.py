@@ -60,7 +60,7 @@ from circuitry.study.mixtures.mixture_files import Captions
 from circuitry.study.mixtures.selection import Setting, admitted
 from circuitry.study.mixtures.sketch_sets import SketchVariant
 from circuitry.study.mixtures.study_set import ListPart
-from circuitry.study.mixtures.trainer_table import NoCaption
+from circuitry.training.trainer_table import NoCaption
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, UNITS
 from circuitry.commands.help_pages import HelpPage
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME
 from circuitry.runs.settings_file import SETTINGS, words_of
-from circuitry.study.quickstart_settings import DRAWN_IMAGES, QUICKSTART, UNITS
 
 _SUBJECT = ("--model", "--checkpoint", "--pretrained", "--data")
 """A line with one of these says itself what it is about."""

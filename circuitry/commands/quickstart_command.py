@@ -23,15 +23,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QuickstartSettings, say
+from circuitry.data.drawn.drawing import write_toy
 from circuitry.runs.processes import one_thread_each, usable_cores
-from circuitry.study.quickstart_settings import DRAWN_IMAGES, QuickstartSettings, say
-from circuitry.study.toy.drawing import write_toy
 
 if TYPE_CHECKING:
     from circuitry.reports.page import Written
 
 Config = QuickstartSettings
-STEPS = "circuitry.study.quickstart_steps"
+STEPS = "circuitry.analysis.quickstart_steps"
 """The module of the steps that run a model: it takes seconds to load, meanwhile images are drawn."""
 MOST_PROCESSES = 8
 """As many as have a dozen circuits each."""

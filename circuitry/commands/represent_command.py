@@ -24,6 +24,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pandas as pd
 
+from circuitry.analysis import QuickstartModel
 from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
@@ -32,6 +33,12 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
+from circuitry.reports.sections.representation_pages import (
+    add_cka,
+    add_probes,
+    add_representation_guide,
+    representation_findings,
+)
 from circuitry.representations import (
     RepresentationSettings,
     RepresentationSimilarity,
@@ -47,13 +54,6 @@ from circuitry.representations.representation_folder import Positions, check_eno
 from circuitry.representations.similarity import cka_ceilings
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, versions
 from circuitry.runs.given import Count, Seed, at_least
-from circuitry.study import QuickstartModel
-from circuitry.study.sections.representation_pages import (
-    add_cka,
-    add_probes,
-    add_representation_guide,
-    representation_findings,
-)
 
 
 @dataclass(frozen=True)

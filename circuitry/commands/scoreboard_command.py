@@ -35,20 +35,13 @@ import pandas as pd
 
 from circuitry.circuits import AttributionGraph
 from circuitry.interventions import FaithfulnessCurve
+from circuitry.judging import Judged, planted_attention, planted_convolution, score_methods, scoreboard_tables, tests_of
+from circuitry.judging.contest import Contest, Contestant, ContestSettings, files_of
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
+from circuitry.reports.sections.scoreboards import add_scoreboard, scoreboard_findings
 from circuitry.runs import JobFolder, Work, WorkSettings, versions
 from circuitry.runs.given import checked
-from circuitry.study import (
-    Judged,
-    planted_attention,
-    planted_convolution,
-    score_methods,
-    scoreboard_tables,
-    tests_of,
-)
-from circuitry.study.contest import Contest, Contestant, ContestSettings, files_of
-from circuitry.study.sections.scoreboards import add_scoreboard, scoreboard_findings
 
 FORMAT = "circuitry scoreboard 2"
 TARGETS = (0.5, 0.8)

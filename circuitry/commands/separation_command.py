@@ -33,13 +33,7 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
-from circuitry.representations import Embeddings, compare_distances, embed_images, embed_texts, mean_distances
-from circuitry.representations.projection import PER_DOMAIN, map_table
-from circuitry.runs import InputError, StudySettings, versions
-from circuitry.runs.given import Count, Seed, one_of
-from circuitry.study import separation_measures
-from circuitry.study.mixtures.selection import Setting
-from circuitry.study.sections.separations import (
+from circuitry.reports.sections.separations import (
     add_distances,
     add_maps,
     add_separation,
@@ -47,7 +41,19 @@ from circuitry.study.sections.separations import (
     panel_references,
     separation_findings,
 )
-from circuitry.study.separation_summary import by_seed, differences, gather, summarise
+from circuitry.representations import (
+    Embeddings,
+    compare_distances,
+    embed_images,
+    embed_texts,
+    mean_distances,
+    separation_measures,
+)
+from circuitry.representations.projection import PER_DOMAIN, map_table
+from circuitry.representations.separation_summary import by_seed, differences, gather, summarise
+from circuitry.runs import InputError, StudySettings, versions
+from circuitry.runs.given import Count, Seed, one_of
+from circuitry.study.mixtures.selection import Setting
 from circuitry.study.toy_study import STANDARD, toy_checkpoint, toy_images
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}

@@ -32,6 +32,8 @@ from circuitry.circuits import AttributionSettings, count_operations, left_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.commands.settings_page import write_settings_page
 from circuitry.data import DomainFolder
+from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.data.imagenet_classes import study_held_out
 from circuitry.models.architectures import register_model
 from circuitry.runs import InputError, whole_file
@@ -40,15 +42,13 @@ from circuitry.runs.workers import job_options
 from circuitry.study.mixtures import study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet, named_base_sets
 from circuitry.study.mixtures.captioning import STUDY_SEED
-from circuitry.study.mixtures.trainer_table import NoCaption
 from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Cost, Plan, Step
 from circuitry.study.steps import study_steps
-from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import study_trainings
 from circuitry.training import clip_preset
+from circuitry.training.trainer_table import NoCaption
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ from typing import ClassVar
 import pandas as pd
 import tyro
 
+from circuitry.analysis import QuickstartModel
 from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
 from circuitry.runs import Job, JobFolder, StudySettings, digest, whole_file
 from circuitry.runs.given import Count
-from circuitry.study import QuickstartModel
 from circuitry.training import SaeTraining, diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.run_folder import described
 

@@ -1,3 +1,4 @@
+from . import drawn as drawn
 from .captions import caption as caption
 from .captions import readable as readable
 from .domains import DomainFolder as DomainFolder
@@ -7,3 +8,4 @@ from .images import image_listing as image_listing
 from .images import load_image as load_image
 from .parts import item_column as item_column
 from .parts import part_numbers as part_numbers
+from .shuffled_images import ShuffledImages as ShuffledImages

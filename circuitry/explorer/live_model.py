@@ -16,15 +16,15 @@ from torch import Tensor
 from circuitry.cards.unit_maps import unit_maps
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import Key
+from circuitry.encoder.baselines import Baseline, Counterfactual
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.site_activations import clean_activations
+from circuitry.encoder.task import Task
 from circuitry.explorer.image_answers import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement, SeenImage
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.kept_sets import leave_out, take_everything
-from circuitry.models.baselines import Baseline, Counterfactual
-from circuitry.models.doubles import in_double
-from circuitry.models.site_activations import clean_activations
-from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work

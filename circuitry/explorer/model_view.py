@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from circuitry.bases.residual import ResidualStream
 from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
 from circuitry.data.captions import distinct_words
@@ -22,7 +23,6 @@ from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
-from circuitry.models.residual import ResidualStream
 from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked

@@ -5,6 +5,7 @@ from .circuit_checks import CausalChecks as CausalChecks
 from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units
+from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .counted_sites import counted_sites as counted_sites
 from .counted_sites import site_roles as site_roles
 from .curves import FaithfulnessCurve as FaithfulnessCurve

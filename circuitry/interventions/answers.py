@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.doubles import in_double
-from circuitry.models.metrics import ClassLogit, Metric, check_width
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.metrics import ClassLogit, Metric, check_width
 
 Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> what a mask keeps of them [B, answers], such as the logits of all classes."""

@@ -18,10 +18,10 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_sets import ANY_TEXTS, check_made_with
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
-from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Natural, checked
 

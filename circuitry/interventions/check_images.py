@@ -10,7 +10,7 @@ from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
-from circuitry.models.baselines import ZERO, as_baseline
+from circuitry.encoder.baselines import ZERO, as_baseline
 from circuitry.models.folder_work import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
 from circuitry.models.named_baselines import BASELINE_NAMES
 from circuitry.runs.errors import InputError

@@ -20,17 +20,17 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
+from circuitry.encoder.baselines import ZERO
+from circuitry.encoder.metrics import METRICS
+from circuitry.encoder.task import Task
 from circuitry.interventions.check_images import CheckedImages, CheckImages, CheckSettings
 from circuitry.interventions.circuit_sets import RANKINGS, choose_sites
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
-from circuitry.models.baselines import ZERO
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderSettings, FolderWork
-from circuitry.models.metrics import METRICS
-from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder

@@ -11,9 +11,9 @@ import numpy as np
 from circuitry.circuits.budgets import SAME_SHARE, Budget, strongest_units
 from circuitry.circuits.comparable import OWN_STYLE, same_setting
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
 from circuitry.interventions.patches import Chosen, Places
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, Share, checked, one_of
 

@@ -15,10 +15,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from circuitry.models.doubles import in_double
-from circuitry.models.encoder import Encoder
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
 from circuitry.runs.given import checked
 
 COUNTED, READOUT, REPEAT, IMAGE = "counted", "readout", "repeat", "image"

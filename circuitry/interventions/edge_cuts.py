@@ -6,9 +6,9 @@ from itertools import chain
 import numpy as np
 
 from circuitry.circuits.edges import Edges
+from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_each
 from circuitry.interventions.gated_edges import gated_edges_of
-from circuitry.models.task import Task
 from circuitry.runs.given import checked
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.models.sites import INPUT
+from circuitry.encoder.sites import INPUT
 from circuitry.runs.given import DISTINCT, Count, checked
 
 PATCHED_BY = ("unit", "site", "position")

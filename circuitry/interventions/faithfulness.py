@@ -15,6 +15,9 @@ from jaxtyping import Bool, Float
 from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.encoder.metrics import checked_metric
+from circuitry.encoder.modes import own_modes
+from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_sets import RANKINGS, check_made_with, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import Kept, kept_embeddings, with_others
@@ -27,9 +30,6 @@ from circuitry.interventions.kept_sets import (
     leave_out,
     take_everything,
 )
-from circuitry.models.metrics import checked_metric
-from circuitry.models.modes import own_modes
-from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Natural, Seed, Share, checked, one_of
 from circuitry.runs.progress import Bar

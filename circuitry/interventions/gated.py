@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from circuitry.bases.gated_reading import lifted
+from circuitry.bases.residual import in_stream
 from circuitry.circuits.edges import Edges, Pair
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import checked_batches, count_batches
 from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.interventions.gated_edges import EdgeMasks, StreamEdges, gated_edges_of
 from circuitry.interventions.gated_units import GatedUnits
-from circuitry.models.gated_reading import lifted
-from circuitry.models.residual import in_stream
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import checked_batches, count_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE, checked
 from circuitry.runs.progress import Bar

@@ -5,7 +5,7 @@ Which way edges run depends on the encoder:
 - in a chain an edge leads to the next site (`ChainEdges`). A downstream unit is what the stage makes of an input in
   which the upstream units of its cut edges are at the baseline and the others are what this run made of them;
 - in heads and neurons an edge leads to any later site, through the residual stream (`StreamEdges`). A reader has a
-  stream of its own (`circuitry.models.stream_run`).
+  stream of its own (`circuitry.bases.stream_run`).
 
 With all edges kept this is the clean run; with all edges cut, the output on the baseline. A unit without kept outgoing
 edges has no effect. (Path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023,
@@ -25,15 +25,15 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuitry.bases.gated_reading import Gates, mixed, read_through
+from circuitry.bases.residual import ResidualStream, in_stream
+from circuitry.bases.stream_parts import PORTS
+from circuitry.bases.stream_run import run_gated
 from circuitry.circuits.edges import Edges, Pair
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
-from circuitry.models.encoder import Encoder
-from circuitry.models.gated_reading import Gates, mixed, read_through
-from circuitry.models.residual import ResidualStream, in_stream
-from circuitry.models.stream_parts import PORTS
-from circuitry.models.stream_run import run_gated
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
 EdgeMasks = Mapping[Pair, Bool[np.ndarray, "_ _"]]
@@ -166,7 +166,7 @@ class ChainEdges(GatedEdges):
 
 
 class _Place(NamedTuple):
-    """Where a site of a graph lies in the residual stream; see `circuitry.models.stream_run`."""
+    """Where a site of a graph lies in the residual stream; see `circuitry.bases.stream_run`."""
 
     place: int
     n_units: int

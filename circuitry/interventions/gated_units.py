@@ -15,14 +15,14 @@ from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from circuitry.bases.gated_reading import mixed
+from circuitry.encoder.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
 from circuitry.interventions.patches import Patch
-from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
-from circuitry.models.encoder import Encoder
-from circuitry.models.gated_reading import mixed
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

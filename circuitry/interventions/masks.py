@@ -33,9 +33,9 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits.edges import Edges
+from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
 from circuitry.interventions.gated import Gated
-from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Count, Seed, Share, checked, one_of
 from circuitry.runs.progress import Bar

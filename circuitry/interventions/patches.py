@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitry.models.baselines import Baseline, Counterfactual, check_count
-from circuitry.models.encoder import Encoder
+from circuitry.encoder.baselines import Baseline, Counterfactual, check_count
+from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.encoder.metrics import checked_metric
+from circuitry.encoder.task import Batch, Task
+from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.interventions.circuit_sets import KeptUnits, check_made_with, take_kept_units
 from circuitry.interventions.gated_units import ablate_all_but
 from circuitry.interventions.kept_sets import as_kept
 from circuitry.interventions.patches import patched
-from circuitry.models.metrics import checked_metric
-from circuitry.models.task import Batch, Task
-from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 

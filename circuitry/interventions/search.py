@@ -32,9 +32,13 @@ from typing import Annotated
 import numpy as np
 from scipy.special import expit
 
+from circuitry.bases.residual import in_stream
 from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, nodes_of
+from circuitry.encoder.metrics import metric_name
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits
@@ -42,10 +46,6 @@ from circuitry.interventions.found_circuit import FoundCircuit
 from circuitry.interventions.gated import with_others
 from circuitry.interventions.masks import MaskSettings, learn_masks
 from circuitry.interventions.unit_scores import FISHER, METHODS, score_units
-from circuitry.models.metrics import metric_name
-from circuitry.models.residual import in_stream
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import ABOVE_ZERO, SOME, Share, between, checked
 

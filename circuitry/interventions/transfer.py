@@ -21,6 +21,12 @@ from torch import Tensor
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
 from circuitry.data.names import unknown_name
+from circuitry.encoder.baselines import Counterfactual
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.metrics import Metric, MetricOfClass, checked_metric, class_logit
+from circuitry.encoder.modes import own_modes
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import checked_batches
 from circuitry.interventions.circuit_sets import (
     ANY_TEXTS,
     check_made_with,
@@ -31,12 +37,6 @@ from circuitry.interventions.circuit_sets import (
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings, with_others
 from circuitry.interventions.kept_sets import as_kept
-from circuitry.models.baselines import Counterfactual
-from circuitry.models.doubles import in_double
-from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
-from circuitry.models.modes import own_modes
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar

@@ -12,12 +12,12 @@ from circuitry.circuits.circuit_settings import DEFAULT_RULE
 from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.nodes import NodeEffects, node_effects
 from circuitry.circuits.quadrature import left_rule, midpoint_rule
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import checked_batches
 from circuitry.interventions.answers import default_answers, gate_importance
 from circuitry.interventions.gated import Gated, with_others
 from circuitry.interventions.patching import patch_effects
-from circuitry.models.sites import INPUT
-from circuitry.models.task import Task
-from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.given import checked, one_of
 
 PATCHING, FISHER = "patching", "fisher"

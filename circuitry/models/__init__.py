@@ -1,4 +1,4 @@
-"""A tower as a chain of stages with sites; weights, prompts, metrics, baselines, autoencoders as bases."""
+"""Whole models: an encoder with texts or outputs, how it is loaded, and image files passed through it."""
 
 import lazy_loader
 

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
-from circuitry.models.encoder import Encoder
-from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked

@@ -16,10 +16,10 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision import models
 
+from circuitry.encoder.modes import own_modes
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.classifier import Classifier, as_classifier
 from circuitry.models.clip import checked_device
-from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

@@ -16,18 +16,18 @@ from PIL.Image import Image, fromarray
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
+from circuitry.bases.components import in_components
+from circuitry.bases.feature_basis import in_feature_basis
+from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.decoding import AsStored, with_decoding
 from circuitry.data.images import Decoding, reason_of
 from circuitry.data.names import in_a_sentence
-from circuitry.models.components import in_components
-from circuitry.models.encoder import Encoder
-from circuitry.models.feature_basis import in_feature_basis
-from circuitry.models.modes import own_modes
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.modes import own_modes
+from circuitry.encoder.tower_digest import tower_digest
+from circuitry.encoder.tower_runs import TowerModules
 from circuitry.models.prompt_tokens import absent_tokens, check_known_words, prompt_tokens
 from circuitry.models.prompts import Template, as_patterns, default_templates
-from circuitry.models.sae import SparseAutoencoder
-from circuitry.models.tower_digest import tower_digest
-from circuitry.models.tower_runs import TowerModules
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked

@@ -15,15 +15,22 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
-from circuitry.models.baselines import AnyBaseline, Baseline, BaselineName, Counterfactual, as_baseline
+from circuitry.encoder.baselines import (
+    AnyBaseline,
+    Baseline,
+    BaselineName,
+    Counterfactual,
+    as_baseline,
+    default_baseline,
+)
+from circuitry.encoder.metrics import METRICS, Metric, MetricOfClass, metric_name, metric_of_class
+from circuitry.encoder.task import Task
+from circuitry.encoder.tower_digest import check_same_weights
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
-from circuitry.models.metrics import METRICS, Metric, MetricOfClass, metric_name, metric_of_class
-from circuitry.models.named_baselines import NamedBaseline, default_baseline
+from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.options import option
 from circuitry.models.prompts import Template, as_patterns, templates_of
-from circuitry.models.task import Task
-from circuitry.models.tower_digest import check_same_weights
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder

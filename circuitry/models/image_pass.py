@@ -12,10 +12,10 @@ from torch import Tensor
 
 from circuitry.data.decoding import Preprocess, numbered_batches
 from circuitry.data.domains import ImageRecord
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.modes import own_modes
+from circuitry.encoder.site_activations import checked_sites, clean_activations
 from circuitry.models.clip import Clip
-from circuitry.models.encoder import Encoder
-from circuitry.models.modes import own_modes
-from circuitry.models.site_activations import checked_sites, clean_activations
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, checked
 from circuitry.runs.progress import Bar

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from circuitry.data.domains import ImageRecord
+from circuitry.encoder.modes import own_modes
 from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
-from circuitry.models.modes import own_modes
 from circuitry.models.ridge import ridge_probe
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

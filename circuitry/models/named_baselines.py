@@ -22,32 +22,14 @@ import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.models.baselines import MEANS, ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
+from circuitry.encoder.baselines import MEANS, ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
 from circuitry.models.clip import Clip
-from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import image_batches
-from circuitry.models.norms import has_rescaling_norms
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
 
 BASELINE_NAMES = get_args(BaselineName)
 """All names of baselines."""
-
-
-@checked
-def default_baseline(encoder: Encoder) -> BaselineName:
-    """Return the name of a baseline under which path integrals exist in a tower.
-
-    With layer norms that is mean-position: scaling an activation towards zero changes little until the very end of the
-    path, where a norm's gradient has no bound, so no rule resolves the integral. In other towers it is zero, the
-    study's; there the integral of a cosine metric is unbounded at the embedding alone, and where the embedding is
-    proportional to the activation.
-
-    Example:
-        >>> default_baseline(clip.encoder)    # of a ViT, a Swin or a ConvNeXt
-        'mean-position'
-    """
-    return "mean-position" if has_rescaling_norms(encoder.tower) else "zero"
 
 
 @checked

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import open_clip
 import torch
 
+from circuitry.encoder.encoder import Encoder
 from circuitry.models.architectures import check_tag, register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.clip import Clip, checked_device
-from circuitry.models.encoder import Encoder
 from circuitry.models.shipped_weights import shipped_file, shipped_models
 from circuitry.runs.errors import InputError
 

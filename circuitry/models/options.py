@@ -15,9 +15,9 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import Decoding
 from circuitry.models.classifier import Classifier, read_outputs
 from circuitry.models.clip import Clip
-from circuitry.models.feature_basis import parse_saes
 from circuitry.models.linear_probe import linear_probe
 from circuitry.models.loading import load_clip
+from circuitry.models.sae_readers import parse_saes
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, checked
 from circuitry.runs.workers import ALONE, Rank

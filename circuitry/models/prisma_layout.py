@@ -11,7 +11,7 @@ Layer norm divides by the unbiased standard deviation plus 1e-5, and its inverse
 
 from typing import Any
 
-from circuitry.models.sae import SparseAutoencoder, Transcoder, gate_threshold
+from circuitry.bases.sae import SparseAutoencoder, Transcoder, gate_threshold
 from circuitry.models.sae_files import SaeFile
 from circuitry.models.saelens_layout import of_constant_length
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuitry.models.sae import SparseAutoencoder, gate_threshold, of_shifted_inputs
+from circuitry.bases.sae import SparseAutoencoder, gate_threshold, of_shifted_inputs
 from circuitry.models.sae_files import SaeFile
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuitry.bases.sae import SAE_FORMAT, SparseAutoencoder, Transcoder, of_shifted_inputs
 from circuitry.models.prisma_layout import is_prisma, read_prisma
 from circuitry.models.released_layouts import LAYOUTS
-from circuitry.models.sae import SAE_FORMAT, SparseAutoencoder, Transcoder, of_shifted_inputs
 from circuitry.models.sae_files import SaeFile
 from circuitry.models.saelens_layout import is_saelens, read_saelens
 from circuitry.runs.arrays import read_arrays
@@ -81,6 +81,29 @@ def load_sae(
         sae = replace(sae, about={"reader": reader.name, **sae.about})
     log.info("%s is read as a %s of %s: %d latents", file.path, type(sae).__name__, reader.name, sae.n_features)
     return replace(sae, site=sae.site if site is None else site).to(device)
+
+
+@checked
+def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
+    """Read the autoencoders that a command line names.
+
+    Raises:
+        InputError: for an argument that is not SITE=PATH, a site named twice, and what `load_sae` raises.
+
+    Example:
+        >>> parse_saes(["layer3.0=runs/sae.safetensors"])["layer3.0"].n_features
+        4096
+    """
+    found: dict[str, SparseAutoencoder] = {}
+    for argument in arguments:
+        site, equals, path = argument.partition("=")
+        if not (site and equals and path) or site in found:
+            raise InputError(
+                f"Expected one autoencoder per site as SITE=PATH, such as layer3.0=sae.safetensors, but {argument!r} "
+                f"was given{' after another one of that site' if site in found else ''}."
+            )
+        found[site] = load_sae(path)
+    return found
 
 
 @checked

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from circuitry.models.sae import SparseAutoencoder, Transcoder, gate_threshold
+from circuitry.bases.sae import SparseAutoencoder, Transcoder, gate_threshold
 from circuitry.models.sae_files import SaeFile
 
 Sae = TypeVar("Sae", bound=SparseAutoencoder)

@@ -19,10 +19,10 @@ from open_clip.model import set_model_preprocess_cfg
 from PIL import Image
 from torch import Tensor, nn
 
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.transformers_towers import pooled_output, vision_kind
 from circuitry.models.classifier import as_classifier
 from circuitry.models.clip import Clip, checked_device
-from circuitry.models.encoder import Encoder
-from circuitry.models.transformers_towers import pooled_output, vision_kind
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

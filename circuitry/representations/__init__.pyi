@@ -19,6 +19,7 @@ from .separation import domain_probe as domain_probe
 from .separation import mean_distances as mean_distances
 from .separation import modality_gap as modality_gap
 from .separation import silhouettes as silhouettes
+from .separation_summary import separation_measures as separation_measures
 from .similarity import RepresentationSimilarity as RepresentationSimilarity
 from .similarity import compare_representation_parts as compare_representation_parts
 from .similarity import compare_representations as compare_representations

@@ -15,9 +15,9 @@ from platformdirs import user_cache_path
 from circuitry.data.captions import readable
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
+from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
-from circuitry.models.modes import own_modes
 from circuitry.models.prompts import style_templates
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.arrays import cached_arrays

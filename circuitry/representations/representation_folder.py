@@ -23,11 +23,11 @@ from torch import Tensor
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.parts import DEFAULT_PARTS, part_numbers, stem_without_domain
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.site_activations import checked_sites
+from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.models.clip import Clip
-from circuitry.models.doubles import in_double
 from circuitry.models.image_pass import BATCH_SIZE, activations
-from circuitry.models.site_activations import checked_sites
-from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.representations.grams import (
     REPRESENTATIONS_FORMAT,
     DomainRepresentation,

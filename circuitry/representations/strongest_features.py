@@ -12,15 +12,15 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
+from circuitry.bases.feature_basis import site_named, tokens_of
+from circuitry.bases.latent_basis import sae_digest
+from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.captions import STYLE_WORDS, distinct_words
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
+from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
-from circuitry.models.feature_basis import site_named, tokens_of
 from circuitry.models.image_pass import activations
-from circuitry.models.latent_basis import sae_digest
-from circuitry.models.modes import own_modes
-from circuitry.models.sae import SparseAutoencoder
 from circuitry.representations.features import (
     FEATURES_FORMAT,
     NO_FEATURE,

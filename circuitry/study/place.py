@@ -10,10 +10,10 @@ from pathlib import Path
 
 from circuitry.study.mixtures.base_sets import BaseSet
 from circuitry.study.mixtures.study_set import MixtureSpec
-from circuitry.study.mixtures.trainer_table import NoCaption
 from circuitry.study.plan import Cost, Step
 from circuitry.study.training_cost import ModelOperations, count_model
 from circuitry.study.trainings import StudyTraining
+from circuitry.training.trainer_table import NoCaption
 from circuitry.training.training_settings import CLIP_PRESETS, ClipTraining, SupervisedTraining, clip_preset
 
 GIB = 2**30

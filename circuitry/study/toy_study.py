@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circuitry.data.domains import DomainFolder
+from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES, DrawingSettings, write_toy
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock
 from circuitry.study.mixtures.mixture_files import generated_captions, write_mixture
 from circuitry.study.mixtures.selection import HOLDING_OUT, MixtureSettings, Setting, mixture
 from circuitry.study.study_run import StudyRun, record_run
-from circuitry.study.toy.drawing import STYLES, TOY_CLASSES, DrawingSettings, write_toy
 from circuitry.training.clip_training import train_clip
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.training_settings import ClipTraining, TrainingWork, clip_preset

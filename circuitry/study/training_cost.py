@@ -8,8 +8,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circuitry.circuits.cost import OperationCounter
+from circuitry.encoder.encoder import Encoder
 from circuitry.models.architectures import register_model
-from circuitry.models.encoder import Encoder
 
 
 class ModelOperations(NamedTuple):

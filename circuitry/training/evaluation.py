@@ -24,10 +24,10 @@ from torch import Tensor
 from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.names import chosen_names
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
-from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
-from circuitry.models.modes import own_modes
 from circuitry.models.prompts import Template, templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Names, checked

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuitry.models.modes import own_modes
-from circuitry.models.sae import SparseAutoencoder
+from circuitry.bases.sae import SparseAutoencoder
+from circuitry.encoder.modes import own_modes
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

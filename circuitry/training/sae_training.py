@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.domains import DomainFolder
+from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
-from circuitry.models.modes import own_modes
-from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.given import Count, checked
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest

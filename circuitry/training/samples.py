@@ -23,9 +23,9 @@ from torch import Tensor
 from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import FileCheck, check_file
-from circuitry.models.encoder import Encoder
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.modes import own_modes
 from circuitry.models.image_pass import activations
-from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Count, Seed, checked

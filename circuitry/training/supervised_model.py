@@ -20,11 +20,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from circuitry.data.captions import readable
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.modes import own_modes
 from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state
 from circuitry.models.clip import checked_device
-from circuitry.models.encoder import Encoder
-from circuitry.models.modes import own_modes
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Names, Natural, checked

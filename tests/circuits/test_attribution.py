@@ -26,7 +26,7 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, chain_edges
-from circuitry.models import Stage, Task
+from circuitry.encoder import Stage, Task
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
@@ -181,7 +181,7 @@ def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
 
 def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
-    from circuitry.models.tensor_batches import bytes_per_image
+    from circuitry.encoder.tensor_batches import bytes_per_image
 
     seen = []
     run = encoder.stages[0].run

@@ -31,8 +31,8 @@ from circuitry.circuits import ReadingSettings, similarity
 from circuitry.circuits.comparable import COMPARED_SETTINGS, check_comparable
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.measures import MEASURES
-from circuitry.models import Stage, class_margin
-from circuitry.models.metrics import ClassLogit, Metric
+from circuitry.encoder import Stage, class_margin
+from circuitry.encoder.metrics import ClassLogit, Metric
 from tests.circuits.test_measures import FIRST, SECOND, random_graph
 from tests.support.towers import VIT, randomise
 

@@ -10,11 +10,12 @@ import torch
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
+from circuitry.bases import ResidualStream
+from circuitry.bases.attention_kinds import mix_by_pattern
+from circuitry.bases.blocks import Block
 from circuitry.circuits import midpoint_rule
 from circuitry.circuits.stream_edges import EdgeMatrix
-from circuitry.models import Encoder, ResidualStream
-from circuitry.models.attention_kinds import mix_by_pattern
-from circuitry.models.blocks import Block
+from circuitry.encoder import Encoder
 from circuitry.runs import InputError
 from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder, attribute, class_logit, midpoint_rule
+from circuitry.bases import ResidualStream, in_feature_basis
 from circuitry.circuits import AttributionSettings, count_operations
 from circuitry.circuits.cost import OperationCounter
-from circuitry.models import ResidualStream, Stage, in_feature_basis
+from circuitry.encoder import Stage
 from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
 

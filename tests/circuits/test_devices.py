@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry import Encoder, Patch, Task, attribute, class_logit, midpoint_rule, patch_effects, patched
+from circuitry.encoder import Baseline, Counterfactual
 from circuitry.interventions import kept_embeddings
 from circuitry.interventions.patches import PatchValue
-from circuitry.models import Baseline, Counterfactual
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from circuitry.bases import ResidualStream
 from circuitry.circuits import DirectEffects, direct_effects, direct_vectors
-from circuitry.models import Encoder, ResidualStream
+from circuitry.encoder import Encoder
 from circuitry.runs import InputError
-from tests.models.test_components import FURTHER
+from tests.bases.test_components import FURTHER
 from tests.support.towers import make_tower
 
 

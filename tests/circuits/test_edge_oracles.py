@@ -9,9 +9,10 @@ import torch
 from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 from torch import Tensor
 
+from circuitry.bases import ResidualStream, in_components
+from circuitry.bases.components import BLOCK_POINTS, PATTERN_POINTS
 from circuitry.circuits import attribute, gauss_legendre_rule, left_rule
-from circuitry.models import Encoder, ResidualStream, in_components
-from circuitry.models.components import BLOCK_POINTS, PATTERN_POINTS
+from circuitry.encoder import Encoder
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.stream_scores import edge_scores, of_edges, run_stream
 from tests.support.towers import make_tower

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from circuitry.bases.stream_parts import PORTS
 from circuitry.circuits import (
     AttributionGraph,
     depth_bias,
@@ -20,7 +21,6 @@ from circuitry.circuits import (
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import EdgeMatrix
 from circuitry.circuits.stream_graph import as_graph
-from circuitry.models.stream_parts import PORTS
 from circuitry.reports.figures import circuit_drawing, circuit_pair
 
 BLOCKS, HEADS = 2, 2

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import AttributionSettings, attribute_parts, attribution, gauss_legendre_rule
-from circuitry.models import AnyBaseline, Baseline, Counterfactual, Task
+from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Task
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

@@ -17,9 +17,10 @@ from circuitry import (
     midpoint_rule,
     patch_effects,
 )
+from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import AttributionSettings, QuadratureRule, attribute_parts, gauss_legendre_rule
-from circuitry.models import Baseline, SparseAutoencoder, Stage
-from circuitry.models.tensor_batches import bytes_per_image
+from circuitry.encoder import Baseline, Stage
+from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.support.feature_bases import (
     KINDS,
     attribute,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import circuitry
 from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
+from circuitry.bases import ResidualStream
 from circuitry.circuits import (
     AttributionSettings,
     attribute_parts,
@@ -21,7 +22,7 @@ from circuitry.circuits import (
     edges_by_position,
     pooling_pairs,
 )
-from circuitry.models import ResidualStream, Task, tensor_batches
+from circuitry.encoder import Task, tensor_batches
 from tests.support.oracles import setting
 from tests.support.stream_scores import edge_scores
 from tests.support.towers import TOWERS, make_tower

@@ -8,8 +8,9 @@ import torch
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
+from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import attribute, midpoint_rule
-from circuitry.models import Encoder, ResidualStream, in_components
+from circuitry.encoder import Encoder
 from circuitry.runs import InputError
 from tests.circuits.test_stream_edges import metric
 from tests.support.assert_same import assert_same

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from circuitry.circuits import pooling_pairs
-from circuitry.models import Encoder
+from circuitry.encoder import Encoder
 from circuitry.runs import InputError
 from tests.support.towers import make_tower
 

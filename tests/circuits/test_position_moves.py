@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from circuitry.bases import ResidualStream
 from circuitry.circuits import edges_by_position, midpoint_rule, moves_between_positions
-from circuitry.models import Encoder, ResidualStream, Task
+from circuitry.encoder import Encoder, Task
 from circuitry.runs import InputError
-from tests.models.test_components import FURTHER
+from tests.bases.test_components import FURTHER
 from tests.support.towers import make_tower
 
 WRITER, HEAD = "blocks.0.attn.1", "blocks.1.attn.0"

@@ -19,8 +19,8 @@ from circuitry.circuits import (
     score_edges,
     similarity,
 )
-from circuitry.models import Baseline, Stage, Task
-from circuitry.models.tensor_batches import ImageBatches
+from circuitry.encoder import Baseline, Stage, Task
+from circuitry.encoder.tensor_batches import ImageBatches
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

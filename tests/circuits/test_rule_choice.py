@@ -24,8 +24,8 @@ from circuitry.circuits import (
 )
 from circuitry.circuits.rule_choice import cheapest_rule
 from circuitry.circuits.rule_of_run import spread
-from circuitry.models import Stage, Task
-from circuitry.models.tensor_batches import Images
+from circuitry.encoder import Stage, Task
+from circuitry.encoder.tensor_batches import Images
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

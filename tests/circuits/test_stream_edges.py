@@ -8,8 +8,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from circuitry.bases import Component, ResidualStream
 from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule
-from circuitry.models import AnyBaseline, Component, Encoder, ResidualStream, Task, mean_baseline
+from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import InputError, Work
 from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from circuitry import InputError, Patch, patched
+from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import (
     EDGE_METHODS,
     AttributionGraph,
@@ -22,7 +23,7 @@ from circuitry.circuits import (
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import EdgeMatrix
 from circuitry.circuits.stream_graph import as_graph
-from circuitry.models import Encoder, ResidualStream, Task, in_components
+from circuitry.encoder import Encoder, Task
 from tests.support.assert_same import assert_same
 from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from circuitry import Clip, DomainFolder, Encoder, GraphFolder, attribute, compare_domains, extract, left_rule
+from circuitry.bases import in_components
 from circuitry.cards import unit_cards
 from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.circuits.order_variants import extract_variants, order_stability, with_fraction
-from circuitry.models import in_components
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

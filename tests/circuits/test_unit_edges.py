@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import (
     AttributionGraph,
     AttributionSettings,
@@ -22,9 +23,9 @@ from circuitry.circuits import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.models import Encoder, ResidualStream, Task, in_components
+from circuitry.encoder import Encoder, Task
 from circuitry.runs import InputError
-from tests.models.test_components import FURTHER, custom
+from tests.bases.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
 from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.towers import make_tower

@@ -5,7 +5,7 @@ from functools import partial
 import pandas as pd
 
 from circuitry.comparison.statistics import mean_interval
-from circuitry.study import smallest_sizes
+from circuitry.judging import smallest_sizes
 from tests.claims.scoreboard import by_masks, selectivity
 from tests.support.committed_tables import Numbers, overlap, rows, span
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from circuitry.analysis import quickstart_settings, quickstart_steps
 from circuitry.circuits import ExtractionSettings, midpoint_rule
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.reports.figure_files import StaticImages
-from circuitry.study import quickstart_settings, quickstart_steps
-from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, train_clip
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module
 

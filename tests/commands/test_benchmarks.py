@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder, InputError, compare_domains
+from circuitry.bases import ResidualStream
 from circuitry.circuits import RuleChoice, midpoint_rule
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.circuits.rule_choice import MeasuredRule
-from circuitry.models import Encoder, ResidualStream
+from circuitry.encoder import Encoder
 from circuitry.runs import claim
 from tests.circuits.test_edge_oracles import LN3, ON_PAPER
 from tests.circuits.test_measures import random_graph

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from circuitry.bases import ResidualStream
 from circuitry.circuits import AttributionGraph, edge_names, score_edges
-from circuitry.models import ResidualStream
 from circuitry.models.architectures import register_model
 from tests.support.scripts import command_module, script
 from tests.support.towers import TEXT, VIT

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import FoundCircuit
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
-from circuitry.study.toy import DrawingSettings, write_toy
 from tests.support.scripts import CLASSES, command_module
 
 FEW = {"method": "gradient", "n_images": 2, "n_others": 3, "size": 0.4}

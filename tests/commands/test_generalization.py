@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from filelock import Timeout
 
+from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.runs import InputError, Rank, Work
 from circuitry.study import StudyRun
-from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.toy_study import TOY_TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from circuitry import Task
+from circuitry.analysis import QuickstartModel
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import AblationSettings, measure_circuits, propose_circuits
+from circuitry.judging import planted_convolution
+from circuitry.judging.unseen_images import ClassImages
 from circuitry.runs import InputError
-from circuitry.study import QuickstartModel, planted_convolution
-from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.unseen_images import ClassImages
 from tests.support.assert_same import assert_same
 from tests.support.scripts import script
 from tests.support.work import QUIET

@@ -8,13 +8,13 @@ import pytest
 import tyro
 
 from circuitry import GraphFolder, InputError
+from circuitry.analysis.quickstart_settings import QUICKSTART, QuickstartSettings
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT
 from circuitry.commands import run_command
 from circuitry.commands.help_pages import help_page
 from circuitry.commands.wrong_lines import refuse_wrong
 from circuitry.runs.manifest import claim
 from circuitry.runs.settings_file import settings_text
-from circuitry.study.quickstart_settings import QUICKSTART, QuickstartSettings
 from tests.support.scripts import command_module
 
 SETTINGS = """

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import InputError, run_script
-from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, SupervisedTraining, TrainingWork, clip_preset, load_supervised
 from circuitry.training.labels import found_labels
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module, script

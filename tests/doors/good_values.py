@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import circuitry
-from circuitry import circuits, interventions, models, reports, runs, study, training
+from circuitry import bases, circuits, encoder, interventions, judging, models, reports, runs, study, training
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.reports.figures import domain_marks
 from circuitry.study import mixtures
@@ -70,15 +70,15 @@ def _instances(w: World) -> list[Any]:
         *(w.comparison, w.array, pair_cells(w.array), w.draws, w.embeddings, w.sae, w.features, w.shown[0], w.check),
         *(w.shown[0].grams, w.shape, w.similarity, QUIET, runs.Rank(0, 1), runs.WorkSettings(), w.graph.completeness),
         circuitry.Baseline("mean", {w.sites[0]: torch.zeros(1, w.graph.n_units(w.sites[0]), 1, 1)}),
-        *(models.Counterfactual(w.batch), circuitry.Patch(w.sites[0], 0.0), circuitry.left_rule(1)),
+        *(encoder.Counterfactual(w.batch), circuitry.Patch(w.sites[0], 0.0), circuitry.left_rule(1)),
         *(interventions.CausalChecks(w.clip, w.images, w.graphs, w.checks), models.FolderWork(w.clip, w.images, some)),
         *(circuits.RuleErrors(w.task, w.settings), circuits.Measure("edge_jaccard"), circuits.ReadingSettings(), some),
         *(
-            models.TokenGrid(("class",), 2, 2),
+            encoder.TokenGrid(("class",), 2, 2),
             models.NamedBaseline("zero", w.clip, w.images),
-            models.Component("mlp", 0),
+            bases.Component("mlp", 0),
         ),
-        *(study.planted_convolution(), study.EvaluationSet.of(w.images), reports.Report("Title"), go.Figure()),
+        *(judging.planted_convolution(), study.EvaluationSet.of(w.images), reports.Report("Title"), go.Figure()),
         study.StudyRun(w.folder / "run", "RN50", "natural-only", None),
         interventions.ClassScorer(w.weights, {"axe": 0, "cat": 1}),
         *(
@@ -198,6 +198,6 @@ def _by_name(w: World) -> dict[str, Any]:
         "activations": w.cache,
         "comparisons": [w.comparison, w.other_comparison],
         "patches": [circuitry.Patch(w.sites[0], 0.0)],
-        "judged": {("axe", "real"): study.Judged(w.curve, w.graph, 1.0, 1)},
+        "judged": {("axe", "real"): judging.Judged(w.curve, w.graph, 1.0, 1)},
         "clean": {w.sites[0]: torch.zeros(1, 1)},
     }

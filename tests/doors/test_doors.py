@@ -15,7 +15,17 @@ import pytest
 import torch
 
 import circuitry
-from circuitry import AttributionGraph, GraphFolder, InputError, circuits, comparison, interventions, models, runs
+from circuitry import (
+    AttributionGraph,
+    GraphFolder,
+    InputError,
+    circuits,
+    comparison,
+    encoder,
+    interventions,
+    models,
+    runs,
+)
 from circuitry.representations import silhouettes
 from circuitry.runs.given import DOOR
 from tests.doors.odd_values import write_odd_files
@@ -59,7 +69,7 @@ SILENT: Any = {
     "gates as NaN": (lambda w: _gated(w).run(torch.full((_gated(w).n_gates,), torch.nan)), "gates.*NaN"),
     "a single gate": (lambda w: _gated(w).run(torch.ones(1)), "gates.* 1 "),
     "own as integers": (lambda w: replace(_one(w, interventions.FaithfulnessCurve), own=np.array([1, 0, 1])), "own"),
-    "a start before the first": (lambda w: _one(w, models.Baseline).at("act1", torch.zeros(1, 2), -1), "start.*-1"),
+    "a start before the first": (lambda w: _one(w, encoder.Baseline).at("act1", torch.zeros(1, 2), -1), "start.*-1"),
     "a class twice": (lambda w: circuitry.compare(w.values.world.graphs, classes=["cat", "cat"]), "'cat' twice"),
     "an edge twice": (lambda w: _positions(w, [("embed", "embedding")] * 2), "twice"),
     "names as a column": (lambda w: _span(w, pd.Series(["a", "b"], [1, 0])), "texts.*Series"),
@@ -74,8 +84,11 @@ SILENT: Any = {
         lambda w: silhouettes(_one(w, circuitry.representations.Embeddings), by=cast(Any, "domians")),
         "'domians'",
     ),
-    "a baseline of uint8": (lambda w: models.Baseline("x", {"act1": torch.zeros(1, 2, dtype=torch.uint8)}), "uint8"),
-    "a counterfactual of uint8": (lambda w: models.Counterfactual(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)), "uint8"),
+    "a baseline of uint8": (lambda w: encoder.Baseline("x", {"act1": torch.zeros(1, 2, dtype=torch.uint8)}), "uint8"),
+    "a counterfactual of uint8": (
+        lambda w: encoder.Counterfactual(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
+        "uint8",
+    ),
     "a patch of uint8": (lambda w: circuitry.Patch("act1", torch.zeros(1, dtype=torch.uint8)), "uint8"),
     "rows twice": (lambda w: _values(w, lambda v: pd.concat([v, v])), "several"),
     "both orders": (lambda w: _values(w, _turned), "several"),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import circuitry
-from circuitry import circuits, comparison, interventions, models, representations, training
+from circuitry import bases, circuits, comparison, interventions, representations, training
 from circuitry.comparison import PartArray
 from tests.comparison.similarities import similarities
 from tests.support.feature_bases import make_sae
@@ -48,7 +48,7 @@ class World:
             self.encoder, self.batch, self.metric, others=self.others, sites=self.sites, work=QUIET
         )
         self.stream_task = circuitry.Task(self.vit, self.small, self.metric, work=QUIET)
-        self.stream = models.ResidualStream.of(self.vit)
+        self.stream = bases.ResidualStream.of(self.vit)
         _, cache = self.vit.run_with_cache(self.small)
         self.cache = {site: cache[site] for site in self.stream.sites}
         self.edge_names = circuits.edge_names(circuitry.score_edges(self.stream_task, ports=True).edges)[:2]

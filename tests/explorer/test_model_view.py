@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
+from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, pooling_pairs
+from circuitry.encoder.baselines import BaselineName
 from circuitry.explorer import ModelView, export_explorer, view_model
 from circuitry.explorer.model_view import STRONGEST_COMPONENTS
 from circuitry.interventions import CheckSettings
-from circuitry.models import ResidualStream
 from circuitry.models.architectures import register_model
-from circuitry.models.baselines import BaselineName
 from circuitry.models.classifier import Classifier
 from tests.explorer.made import unpack
 from tests.support.assert_same import assert_same

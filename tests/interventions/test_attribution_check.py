@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
+from circuitry.bases import in_feature_basis
+from circuitry.encoder import Stage
 from circuitry.interventions import AttributionCheck, check_attribution, compare_rules
-from circuitry.models import Stage, in_feature_basis
 from tests.interventions.test_patching import linear_encoder
 from tests.support.feature_bases import setting
 from tests.support.towers import make_tower

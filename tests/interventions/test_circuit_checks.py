@@ -24,6 +24,9 @@ from circuitry import (
     load_clip,
     mean_baseline,
 )
+from circuitry.bases import SparseAutoencoder
+from circuitry.encoder import Task, class_margin
+from circuitry.encoder.metrics import Metric
 from circuitry.interventions import (
     AblationSettings,
     CheckSettings,
@@ -32,8 +35,7 @@ from circuitry.interventions import (
     faithfulness_curve,
 )
 from circuitry.interventions.check_images import CheckImages
-from circuitry.models import SparseAutoencoder, Task, class_margin, load_sae
-from circuitry.models.metrics import Metric
+from circuitry.models import load_sae
 from tests.support.extraction import contents
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET

@@ -20,13 +20,13 @@ from circuitry import (
     mean_baseline,
     midpoint_rule,
 )
+from circuitry.bases.latent_basis import sae_digest
 from circuitry.interventions import (
     AblationSettings,
     ClassScorer,
     kept_embeddings,
     transfer_circuits,
 )
-from circuitry.models.latent_basis import sae_digest
 from tests.support.feature_bases import attribute, clean_by_hand, decode_by_hand, setting
 from tests.support.work import QUIET
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder, Task, in_components
+from circuitry.encoder import Stage
 from circuitry.interventions import counted_sites, site_roles
-from circuitry.models import Stage
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

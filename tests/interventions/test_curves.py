@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from circuitry.interventions.curves import areas_by_domain, mean_over_depth, nearest_to_a_tenth, span
-from tests.study.sections.test_interventions import curves_of
+from tests.reports.sections.test_interventions import curves_of
 
 
 def test_the_size_that_is_spoken_of() -> None:

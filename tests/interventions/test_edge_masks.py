@@ -11,10 +11,11 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, left_rule
+from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import Edges, score_edges
+from circuitry.encoder import Stage
 from circuitry.interventions import Gated, MaskSettings, cut_effects, kept_embeddings, learn_masks
-from circuitry.models import ResidualStream, Stage, in_components
-from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
+from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower, timm_vit

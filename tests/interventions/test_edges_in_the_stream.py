@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, Work, attribute, faithfulness_curve, left_rule
+from circuitry.bases import ResidualStream
 from circuitry.circuits import Edges, score_edges
 from circuitry.interventions import (
     AblationSettings,
@@ -24,7 +25,6 @@ from circuitry.interventions import (
     measure_circuits,
 )
 from circuitry.interventions.gated_edges import ChainEdges
-from circuitry.models import ResidualStream
 from tests.support.assert_same import assert_same
 from tests.support.stream_scores import run_stream
 from tests.support.towers import make_tower

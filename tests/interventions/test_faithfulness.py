@@ -16,6 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, class_logit, mean_baseline, midpoint_rule
+from circuitry.encoder import AnyBaseline
 from circuitry.interventions import (
     MIB_FRACTIONS,
     AblationSettings,
@@ -28,7 +29,6 @@ from circuitry.interventions import (
     take_top_units,
 )
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.models import AnyBaseline
 from circuitry.runs import write_arrays
 from tests.interventions.test_gated_units import IMAGES, by_hand, first
 from tests.support.assert_same import assert_same

@@ -12,10 +12,11 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline
+from circuitry.bases import in_components
 from circuitry.circuits import Edges
+from circuitry.encoder import Stage
 from circuitry.interventions import AblationSettings, cut_effects, kept_embeddings, measure_circuits
-from circuitry.models import Stage, in_components
-from circuitry.study import planted_attention, planted_convolution
+from circuitry.judging import planted_attention, planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.towers import timm_vit
 from tests.support.work import QUIET

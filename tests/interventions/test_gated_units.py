@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, Work, mean_baseline
+from circuitry.bases import in_components
+from circuitry.encoder import Stage
 from circuitry.interventions import Gated, ablate_all_but, kept_embeddings, patched
-from circuitry.models import Stage, in_components
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

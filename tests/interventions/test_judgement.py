@@ -11,9 +11,9 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, left_rule
+from circuitry.encoder import Stage
 from circuitry.interventions import judge_circuit
-from circuitry.models import Stage
-from circuitry.study import PlantedCircuit, planted_convolution
+from circuitry.judging import PlantedCircuit, planted_convolution
 from tests.support.work import QUIET
 
 PLANTED = planted_convolution(noise=0.0)

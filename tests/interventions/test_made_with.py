@@ -20,6 +20,7 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits.comparable import OWN_STYLE
+from circuitry.encoder import Baseline, Stage, class_margin
 from circuitry.interventions import (
     AblationSettings,
     ClassScorer,
@@ -30,7 +31,6 @@ from circuitry.interventions import (
     transfer_circuits,
 )
 from circuitry.interventions.pixels import circuit_pixels
-from circuitry.models import Baseline, Stage, class_margin
 from tests.support.work import QUIET
 
 torch.manual_seed(0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from circuitry import Encoder, InputError, Task, class_logit, class_margin, in_feature_basis
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, kept_embeddings, learn_masks, masks
 from circuitry.interventions.answers import default_answers
-from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
+from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import make_sae
 from tests.support.work import QUIET

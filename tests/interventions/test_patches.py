@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, mean_baseline
+from circuitry.encoder import Baseline, Counterfactual
 from circuitry.interventions import Patch, patched
 from circuitry.interventions.patches import PatchValue
-from circuitry.models import Baseline, Counterfactual
 from tests.support.towers import make_tower
 
 

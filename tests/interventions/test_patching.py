@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline
+from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage
+from circuitry.encoder.baselines import ZERO
 from circuitry.interventions import Patch, patch_effects, patched
-from circuitry.models import AnyBaseline, Baseline, Counterfactual, Stage
-from circuitry.models.baselines import ZERO
 from circuitry.runs import Work
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower

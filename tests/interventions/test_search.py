@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, class_logit, faithfulness_curve, in_feature_basis, patch_effects
+from circuitry.encoder import Stage
 from circuitry.interventions import (
     METHODS,
     AblationSettings,
@@ -19,8 +20,7 @@ from circuitry.interventions import (
     find_circuit,
     propose_circuits,
 )
-from circuitry.models import Stage
-from circuitry.study import planted_convolution
+from circuitry.judging import planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import make_sae
 from tests.support.work import QUIET

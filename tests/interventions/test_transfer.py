@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, Task
+from circuitry.encoder import Baseline, Stage, class_margin
 from circuitry.interventions import (
     ClassScorer,
     interchange,
@@ -18,7 +19,6 @@ from circuitry.interventions import (
     transfer_over_depth,
 )
 from circuitry.interventions.transfer_tables import OTHER, OWN
-from circuitry.models import Baseline, Stage, class_margin
 from tests.support.work import QUIET
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from circuitry.interventions import compare_transfer, transfer_matrix
 from circuitry.interventions.transfer_tables import OTHER, OWN, lead_of_own_circuits, transfer_correlations
-from tests.study.sections.test_interventions import SIMILARITY, transfers
+from tests.reports.sections.test_interventions import SIMILARITY, transfers
 
 
 def table() -> pd.DataFrame:

@@ -9,10 +9,11 @@ import torch
 import tyro
 
 from circuitry import InputError, left_rule, load_clip
+from circuitry.analysis import QuickstartModel
+from circuitry.bases import Transcoder
 from circuitry.circuits import ExtractionSettings
-from circuitry.models import ModelOptions, Transcoder
+from circuitry.models import ModelOptions
 from circuitry.models.architectures import register_model
-from circuitry.study import QuickstartModel
 from tests.support.feature_bases import make_sae
 
 

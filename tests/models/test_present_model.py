@@ -28,6 +28,7 @@ from circuitry import (
     patch_effects,
     patched,
 )
+from circuitry.bases import ResidualStream
 from circuitry.circuits import (
     AttributionSettings,
     Extraction,
@@ -37,8 +38,9 @@ from circuitry.circuits import (
     pooling_pairs,
 )
 from circuitry.circuits.rule_errors import RuleErrors
+from circuitry.encoder import Counterfactual
 from circuitry.interventions import kept_embeddings
-from circuitry.models import Counterfactual, NamedBaseline, ResidualStream
+from circuitry.models import NamedBaseline
 from circuitry.representations import embed_images
 from tests.representations.test_embeddings import draw
 from tests.support.assert_same import assert_same

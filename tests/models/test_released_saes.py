@@ -15,7 +15,8 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from circuitry import InputError
-from circuitry.models import SaeFile, SparseAutoencoder, Transcoder, load_sae, register_sae_reader, sae_readers
+from circuitry.bases import SparseAutoencoder, Transcoder
+from circuitry.models import SaeFile, load_sae, register_sae_reader, sae_readers
 from tests.support.assert_same import assert_same
 from tests.support.released_saes import (
     BIASED,

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from circuitry import InputError, load_clip
+from circuitry.analysis.quickstart_settings import QUICKSTART_MODEL
+from circuitry.data.drawn import draw_image
+from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.names import in_a_sentence
 from circuitry.models import read_checkpoint
 from circuitry.models.architectures import register_model
 from circuitry.models.prompts import style_word, templates_of
 from circuitry.models.shipped_weights import SHIPPED_WEIGHTS, shipped_file, shipped_models, write_packed
-from circuitry.study.quickstart_settings import QUICKSTART_MODEL
-from circuitry.study.toy import draw_image
-from circuitry.study.toy.drawing import STYLES, TOY_CLASSES
 
 UNSEEN = 999_900
 """First seed of drawings that no model was trained on."""

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, InputError
+from circuitry.bases import SparseAutoencoder
 from circuitry.data import load_image
-from circuitry.models import SparseAutoencoder
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
+from circuitry.reports.sections.feature_pages import add_features, add_sharing, feature_table
 from circuitry.representations import (
     compare_features,
     default_vocabulary,
@@ -23,7 +24,6 @@ from circuitry.representations import (
     images_of_feature,
     name_features,
 )
-from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table
 from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET
 

@@ -11,10 +11,10 @@ from PIL import Image
 from circuitry import Clip, DomainFolder, GraphFolder, InputError
 from circuitry.circuits import extract, midpoint_rule
 from circuitry.data import load_image
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import CausalChecks, CheckSettings
 from circuitry.representations import RepresentationSettings, extract_features, extract_representations
 from circuitry.runs import Work
-from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.samples import ImageFiles, extract_samples
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from circuitry.models import Encoder
+from circuitry.encoder import Encoder
 from circuitry.runs import InputError
 from circuitry.runs.turns import TurnLock
 from tests.support.towers import make_tower

@@ -55,7 +55,7 @@ def test_processes_have_one_thread_each_and_one_worker_is_this_process(tmp_path:
 
 
 def test_a_server_loads_modules_for_all_processes_and_a_result_alone_is_on_the_standard_output() -> None:
-    name = "circuitry.study.toy.shapes"
+    name = "circuitry.data.drawn.shapes"
     with redirect_stdout(sys.stderr), spawned_processes(1, preload=[name]) as pool:
         server = pool.submit(os.getppid).result()
         assert pool.submit(eval, f"{name!r} in __import__('sys').modules").result()

@@ -16,13 +16,13 @@ from torch import nn
 
 from circuitry import Encoder, load_clip
 from circuitry.data import DomainFolder
-from circuitry.models import Stage
+from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.encoder import Stage
 from circuitry.runs import InputError, Work
 from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, record_run, toy_study
 from circuitry.study import checkpoint_accuracy as study
 from circuitry.study.checkpoint_accuracy import imagenet_validation
 from circuitry.study.mixtures.selection import Setting
-from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy_study import (
     STANDARD,
     TOY_TRAINING,

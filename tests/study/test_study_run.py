@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from circuitry.data import DomainFolder, ImageRecord
+from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import InputError, versions
 from circuitry.study import StudyRun, find_runs, record_run
 from circuitry.study.mixtures import MixtureSettings, write_mixture
-from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, SupervisedTraining, clip_preset
 
 CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)

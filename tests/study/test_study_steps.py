@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from circuitry import DomainFolder
+from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.study.mixtures import MixtureSettings, MixtureSpec, mixture, study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet
 from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Step
 from circuitry.study.steps import study_steps
-from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import StudyTraining, study_trainings
 

@@ -13,7 +13,7 @@ from circuitry import (
     Encoder,
     class_logit,
 )
-from circuitry.models import SparseAutoencoder
+from circuitry.bases import SparseAutoencoder
 from tests.support.towers import make_tower
 
 KINDS = ("relu", "jumprelu", "topk", "normalised", "layer-normed")

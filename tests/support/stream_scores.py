@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from circuitry.bases import ResidualStream
+from circuitry.bases.gated_reading import lifted
+from circuitry.bases.stream_run import run_gated
 from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
-from circuitry.models import AnyBaseline, Metric, ResidualStream, Task, as_baseline
-from circuitry.models.gated_reading import lifted
-from circuitry.models.site_activations import clean_activations
-from circuitry.models.stream_run import run_gated
+from circuitry.encoder import AnyBaseline, Metric, Task, as_baseline
+from circuitry.encoder.site_activations import clean_activations
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

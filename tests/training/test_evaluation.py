@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from circuitry.data import DomainFolder
-from circuitry.models import Clip, Encoder, Stage
+from circuitry.encoder import Encoder, Stage
+from circuitry.models import Clip
 from circuitry.models.prompts import Template
 from circuitry.runs import InputError, Work
 from circuitry.training import evaluation, predictions, zero_shot_accuracy

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, InputError
-from circuitry.models import SparseAutoencoder
+from circuitry.bases import SparseAutoencoder
 from circuitry.runs import Work
 from circuitry.training import (
     SaeTraining,

@@ -7,6 +7,7 @@ from .lines import cka_over_depth as cka_over_depth
 from .lines import faithfulness_curves as faithfulness_curves
 from .lines import overlap_over_depth as overlap_over_depth
 from .lines import probes_over_depth as probes_over_depth
+from .moves import position_moves as position_moves
 from .pictures import pixel_maps as pixel_maps
 from .pictures import position_heatmap as position_heatmap
 from .scatters import attribution_against_patching as attribution_against_patching

@@ -1,5 +1,4 @@
 from .bars import accuracy_bars as accuracy_bars
 from .bars import mixture_bars as mixture_bars
 from .bars import settings_bars as settings_bars
-from .moves import position_moves as position_moves
 from .robustness_lines import robustness_scatter as robustness_scatter

@@ -10,7 +10,7 @@ from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import ROW, WIDTH_OF_CELLS, add_cells
 from circuitry.reports.measure_names import measure_name
-from circuitry.study.sections.apart import APART_MARKS
+from circuitry.reports.sections.apart import APART_MARKS
 
 GROUP_NAMES = {"all": "all classes", "held-out": "held-out classes (OOD)"}
 """Names of groups of classes; every other one has the classes that were not held out."""

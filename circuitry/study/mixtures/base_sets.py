@@ -15,7 +15,7 @@ from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.study.mixtures.base_splits import Split, read_split, validation_part
-from circuitry.study.mixtures.trainer_table import CaptionedImage, caption_rows
+from circuitry.training.trainer_table import CaptionedImage, caption_rows
 
 IMAGENET_CAPTIONS = "imagenet-captions"
 FIRST = 100

@@ -11,7 +11,7 @@ from typing import Literal
 from circuitry.data.file_check import read_text
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
-from circuitry.study.mixtures.trainer_table import CaptionedImage
+from circuitry.training.trainer_table import CaptionedImage
 
 
 @dataclass(frozen=True)

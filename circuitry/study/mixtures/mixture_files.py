@@ -19,7 +19,7 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.given import Names, Seed, checked
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.selection import MixtureSettings
-from circuitry.study.mixtures.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
+from circuitry.training.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
 
 _FORMAT = "circuitry mixture 2"
 

@@ -6,9 +6,9 @@ import pandas as pd
 
 from circuitry.reports import Finding, Report
 from circuitry.reports.figures import Mark
+from circuitry.reports.sections.accuracies import add_told_apart
 from circuitry.study.charts import settings_bars
 from circuitry.study.generalization import MODEL, SHARE, UPPER, model_names
-from circuitry.study.sections.accuracies import add_told_apart
 
 
 def generalization_findings(tested: pd.DataFrame) -> list[Finding]:

@@ -11,7 +11,7 @@ import torch
 
 from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, InputError, left_rule, load_clip
 from circuitry.circuits import Extraction
-from circuitry.models import Baseline
+from circuitry.encoder import Baseline
 from circuitry.runs import Work
 from tests.support.extraction import contents, planned, run
 from tests.support.tiny_clip import Tiny, saved

@@ -24,16 +24,9 @@ from circuitry import (
 )
 from circuitry.circuits import AttributionSettings, attribute_parts
 from circuitry.data import part_numbers
-from circuitry.models import (
-    AnyBaseline,
-    Counterfactual,
-    MetricOfClass,
-    NamedBaseline,
-    Task,
-    mean_baseline,
-    style_templates,
-)
-from circuitry.models.metrics import ClassLogit
+from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
+from circuitry.encoder.metrics import ClassLogit
+from circuitry.models import NamedBaseline, style_templates
 from circuitry.models.named_baselines import BASELINE_NAMES
 from circuitry.runs import Work
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors

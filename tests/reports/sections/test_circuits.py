@@ -13,12 +13,12 @@ from circuitry.circuits import ReadingSettings
 from circuitry.circuits.consensus import STABILITY, mean_stability
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
+from circuitry.reports.sections.accuracies import add_accuracy
+from circuitry.reports.sections.apart import add_domain_apart
 from circuitry.reports.sections.circuits import comparison_report
-from circuitry.study.sections.accuracies import add_accuracy
-from circuitry.study.sections.apart import add_domain_apart
 from tests.circuits.test_across_domains import parts, three_domains
+from tests.reports.sections.test_accuracy import accuracy
 from tests.reports.sections.test_compared import DOMAINS, captions
-from tests.study.sections.test_accuracy import accuracy
 
 
 def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:

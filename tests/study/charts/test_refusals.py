@@ -6,20 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.models import TokenGrid
+from circuitry.encoder import TokenGrid
 from circuitry.reports import figures
+from circuitry.reports.figures import position_moves
+from circuitry.reports.figures.cost_scatter import cost_against_quality
 from circuitry.runs import InputError
 from circuitry.study import charts
-from circuitry.study.charts.cost_scatter import cost_against_quality
 from circuitry.study.charts.setting_lines import interpolation_lines, setting_dots
 from tests.reports.figures.conftest import SITES
+from tests.reports.figures.test_cost_scatter import SUMMARY as SCORES
 from tests.reports.figures.test_lines import CURVES
 from tests.reports.figures.test_scatters import SUMMARY, UNITS
+from tests.reports.sections.test_accuracy import accuracy
+from tests.reports.sections.test_representation_pages import probes, similarity
 from tests.study.charts.test_bars import SUMMARY as MIXTURES
-from tests.study.charts.test_scoreboard import SUMMARY as SCORES
 from tests.study.charts.test_settings import POINTS
-from tests.study.sections.test_accuracy import accuracy
-from tests.study.sections.test_representations import probes, similarity
 
 DEPTH = pd.DataFrame(
     [("real", site, 0.5, 0.4, 0.6) for site in SITES], columns=["domain", "site", "value", "low", "high"]
@@ -70,7 +71,7 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: setting_dots(twice(POINTS.rename(columns={"panel": "setting", "line": "panel", "x": "series",
                                                        "alone": "value"})), axis="", title=""), "CG low, clipart"),
     (lambda: cost_against_quality(SCORES[SCORES["what"] != "seconds"]), "what seconds"),
-    (lambda: charts.position_moves(np.zeros((4, 4)), IMAGE, TokenGrid(("class token",), 2, 2), title="", measure=""),
+    (lambda: position_moves(np.zeros((4, 4)), IMAGE, TokenGrid(("class token",), 2, 2), title="", measure=""),
      r"5 tokens.*\[4, 4\]"),
 ]  # fmt: skip
 

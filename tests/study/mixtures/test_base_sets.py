@@ -21,7 +21,7 @@ from circuitry.study.mixtures.base_sets import (
     shard_captions,
 )
 from circuitry.study.mixtures.base_splits import Split
-from circuitry.study.mixtures.trainer_table import CaptionedImage
+from circuitry.training.trainer_table import CaptionedImage
 
 # --- ImageNet-Captions -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+from .quickstart_model import QuickstartModel as QuickstartModel

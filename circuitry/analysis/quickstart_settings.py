@@ -1,0 +1,91 @@
+"""Settings of the quickstart, and where it leaves what it makes. No torch."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES, DrawingSettings
+from circuitry.data.names import chosen_names
+from circuitry.runs.errors import InputError
+
+QUICKSTART = Path("runs/quickstart")
+"""The quickstart's folder."""
+DRAWN_IMAGES = "toy"
+"""Folder of the images that the quickstart draws, within its own."""
+QUICKSTART_MODEL = "rn-tiny"
+UNITS = {"rn-tiny": "channels", "vit-tiny": "components"}
+"""What circuits of a model are made of."""
+OF_TRAINING = ("test_domain", "held_out", "n_train", "epochs")
+"""Settings that only a training can take."""
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """Settings of the quickstart."""
+
+    out: Path | None = None
+    """Folder of the results: all that is made; a second run reuses it (default: runs/quickstart, with -vit-tiny, -fast
+    and -trained after it where these are asked for)."""
+    train: bool = False
+    """Train the model, in place of the weights that come with the package: it takes two minutes more, and another
+    processor gives other numbers."""
+    fast: bool = False
+    """Four classes in three styles and few images, whatever else is asked: shows the way, and tells little."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    test_domain: str = "quickdraw"
+    """Test domain: classes are held out of it in training."""
+    held_out: tuple[str, ...] = TOY_CLASSES[1::4]
+    """Held-out classes: of the test domain."""
+    n_train: int = 30
+    """Drawn training images per class and style; all of the mixture is used, nothing is subsampled."""
+    n_test: int = 20
+    """Test images per class and style."""
+    n_images: int = 8
+    """Images of a class in a domain: circuits are found on these."""
+    n_unseen: int = 4
+    """Unseen images of a class in a domain: circuits are tested on these."""
+    n_others: int = 4
+    """Images of other classes: a circuit should not take them for its own."""
+    model: Literal["rn-tiny", "vit-tiny"] = "rn-tiny"
+    """The model: a ResNet or a transformer."""
+    units: Literal["channels", "components"] | None = None
+    """What circuits are made of (default: channels of the ResNet, attention heads and MLP neurons of the transformer,
+    whose channels are the dimensions of its residual stream)."""
+    epochs: int | None = None
+    """Passes over the images (default: 16, of the transformer 40)."""
+    robustness: int = 2
+    """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
+    order of the domains holds; 0 for none."""
+    processes: int | None = None
+    """Processes that find and test the circuits, with one thread each (default: one a core, at most 8)."""
+    seed: int = 0
+    """Seed of all random choices: drawings, training, images."""
+
+    def __post_init__(self) -> None:
+        chosen_names("class", self.held_out, TOY_CLASSES)
+        chosen_names("domain", (self.test_domain,), STYLES)
+        standard = {field.name: field.default for field in fields(self)}
+        changed = [f"--{name.replace('_', '-')}" for name in OF_TRAINING if getattr(self, name) != standard[name]]
+        if changed and not self.train:
+            raise InputError(
+                f"The weights of {self.model} that come with this package were trained by the defaults, but "
+                f"{' and '.join(changed)} was given: add --train."
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Folder of everything that is made."""
+        other = [self.model] * (self.model != QUICKSTART_MODEL) + ["fast"] * self.fast + ["trained"] * self.train
+        return self.out or QUICKSTART.with_name("-".join([QUICKSTART.name, *other]))
+
+    @property
+    def drawing(self) -> DrawingSettings:
+        """What is drawn: the images of the training only where there is one; the test images are the same."""
+        first, n_train = (0, self.n_train) if self.train else (self.n_train, 0)
+        return DrawingSettings(n_train, self.n_test, seed=self.seed, first=first)
+
+
+def say(text: str) -> None:
+    """Say what happens now."""
+    print(f"[{text}]", flush=True)

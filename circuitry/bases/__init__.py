@@ -1,0 +1,5 @@
+"""What a unit is: heads and neurons, latents of autoencoders, and the residual stream between them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,227 @@
+"""Kinds of attention taken apart by their own modules, for `blocks`.
+
+Queries and keys may be normed (q/k norm) and turned by their position (rotary embeddings) before they meet, scores may
+have a bias by relative position or be scaled cosines; each head then mixes the values of the positions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from open_clip.transformer import Attention as OpenClipAttention
+from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
+from timm.models.eva import EvaAttention
+from timm.models.vision_transformer_relpos import RelPosAttention
+from torch import Tensor, nn
+
+from circuitry.encoder.narrowing import in_order
+from circuitry.encoder.stages import nowhere
+from circuitry.encoder.transformers_towers import found_by_role, from_transformers
+from circuitry.runs.errors import InputError
+
+Heads = Float[Tensor, "batch position head d_head"]
+Scores = Float[Tensor, "batch head query key"]
+AddedByPlace = Callable[[], Any]
+"""What the trunk tells a block of its positions; see `PlacedBlock`."""
+
+TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
+"""The kinds of timm's that are known."""
+
+
+@dataclass(frozen=True)
+class AttentionParts:
+    """The fields of `Block` that an attention module gives."""
+
+    n_heads: int
+    project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    scores: Callable[[Tensor, Tensor], Tensor]
+    mix: Callable[[Tensor, Tensor, Tensor], Tensor]
+    out: Callable[[Tensor], Tensor]
+    norms: tuple[nn.Module, ...] = ()
+    """Norms between the heads and what they add to the residual stream."""
+
+
+_AS_IT_IS = nn.Identity()
+
+
+def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
+    """Return the parts of an attention module in evaluation mode; none of a kind that is not known.
+
+    Raises:
+        InputError: for a gate on attention, or heads that together are not as wide as the stream.
+    """
+    if isinstance(attn, nn.MultiheadAttention):
+        return AttentionParts(
+            attn.num_heads,
+            lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
+            *_dot_product(),
+            in_order(_joined, attn.out_proj),
+        )
+    if isinstance(attn, OpenClipAttention):
+        return _open_clip(attn)
+    if isinstance(attn, TIMM_ATTENTION):
+        return _timm(attn, places)
+    return _transformers(attn, places) if isinstance(attn, nn.Module) and from_transformers(attn) else None
+
+
+def _open_clip(attn: Any) -> AttentionParts:
+    def out(z: Tensor) -> Tensor:
+        z = z if attn.head_scale is None else z * attn.head_scale.reshape(-1, 1)
+        found: Tensor = attn.out_proj(attn.ln_inner(_joined(z)))
+        return found
+
+    return AttentionParts(
+        attn.num_heads,
+        lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
+        *(_dot_product(attn.ln_q, attn.ln_k) if attn.logit_scale is None else _cosine(attn)),
+        out,
+        (attn.ln_inner,),
+    )
+
+
+def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
+    """Return the parts of an attention module of transformers by their roles, under either of their names."""
+    inner = getattr(attn, "attention", attn)
+    projections = [
+        found_by_role(inner, f"{letter} projection", f"{letter}_proj", name)[1]
+        for letter, name in zip("qkv", ("query", "key", "value"), strict=True)
+    ]
+    _, out = found_by_role(attn, "output layer of attention", "out_proj", "o_proj", "output.dense")
+    _, n_heads = found_by_role(inner, "number of heads", "num_heads", "num_attention_heads")
+    d_head = projections[0].out_features // n_heads
+    _check_width(out.out_features, n_heads, d_head)
+    turn = partial(_turned_by_cosines, places)
+    return AttentionParts(
+        n_heads, _apart(projections, d_head, n_heads), *_dot_product(turn, turn), in_order(_joined, out)
+    )
+
+
+def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
+    if getattr(attn, "gate", None) is not None:
+        raise InputError("Heads behind a gate on attention are not known: use this tower's residual stream.")
+    _check_width(attn.proj.out_features, attn.num_heads, attn.head_dim)
+    norm = getattr(attn, "norm", nn.Identity())
+    if isinstance(attn, RelPosAttention):
+        kernel = _dot_product(attn.q_norm, attn.k_norm, places if attn.rel_pos is None else attn.rel_pos.get_bias)
+    else:
+        turn = _turning(attn, places)
+        kernel = _dot_product(in_order(attn.q_norm, turn), in_order(attn.k_norm, turn))
+    return AttentionParts(attn.num_heads, _projection(attn), *kernel, in_order(_joined, norm, attn.proj), (norm,))
+
+
+def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Return how a module of timm's projects: by one matrix or by three; fewer keys and values serve several heads."""
+
+    def together(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if getattr(attn, "q_bias", None) is None:
+            return _split(attn.qkv(x), attn.num_heads)
+        bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))  # EVA's, which has none for keys
+        return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
+
+    if attn.qkv is not None:
+        return together
+    return _apart((attn.q_proj, attn.k_proj, attn.v_proj), attn.head_dim, attn.num_heads)
+
+
+def _apart(
+    projections: Sequence[nn.Module], d_head: int, n_heads: int
+) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Return how a matrix each for q, k and v projects."""
+
+    def apart(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = [
+            rearrange(proj(x), "batch position (head d) -> batch position head d", d=d_head) for proj in projections
+        ]
+        q, k, v = (one.repeat_interleave(n_heads // one.shape[2], 2) for one in found)
+        return q, k, v
+
+    return apart
+
+
+def _check_width(width: int, n_heads: int, d_head: int) -> None:
+    if d_head * n_heads != width:
+        raise InputError(
+            f"Heads are known that together are as wide as the residual stream ({width}), but this tower has "
+            f"{n_heads} heads of {d_head}: use its residual stream."
+        )
+
+
+def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
+    """Turn queries or keys as DINOv3 does, except those of class token and registers."""
+    rotary = places()
+    if rotary is None:
+        return x
+    cos, sin = rotary
+    first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - len(cos)], 2)
+    turned: Tensor = apply_rot_embed_cat(patches, torch.cat([sin, cos], -1), half=True)
+    return torch.cat([first, turned], 2).type_as(x).transpose(1, 2)
+
+
+def _turning(attn: Any, places: AddedByPlace) -> Callable[[Tensor], Tensor]:
+    """Return how queries and keys are turned by their position, except those of class token and registers."""
+
+    def turned(x: Heads) -> Heads:
+        rotary = places()
+        if rotary is None:
+            return x
+        first, patches = x.transpose(1, 2).tensor_split([attn.num_prefix_tokens], 2)
+        half = {"half": True} if getattr(attn, "rotate_half", False) else {}
+        found: Tensor = torch.cat([first, apply_rot_embed_cat(patches, rotary, **half)], 2)
+        return found.type_as(x).transpose(1, 2)
+
+    return turned
+
+
+def _dot_product(
+    q_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
+    k_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
+    bias: AddedByPlace = nowhere,
+) -> tuple[Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]]:
+    """Return scores and mix of scaled dot products, of what queries and keys become on their ways.
+
+    Norms act on [batch, head, position, d_head], too: their axis is the last.
+    """
+
+    def scores(q: Heads, k: Heads) -> Scores:
+        scale: float = q.shape[-1] ** -0.5
+        found, added = _dot(q_way(q), k_way(k)) * scale, bias()
+        return found if added is None else found + added
+
+    def mix(q: Heads, k: Heads, v: Heads) -> Heads:
+        q, k, v = (x.transpose(1, 2) for x in (q_way(q), k_way(k), v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias()).transpose(1, 2)
+
+    return scores, mix
+
+
+def _cosine(attn: Any) -> tuple[Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]]:
+    """Return scores and mix of scaled cosine attention (Swin v2, arXiv 2111.09883)."""
+
+    def scores(q: Heads, k: Heads) -> Scores:
+        scale: Tensor = torch.clamp(attn.logit_scale, max=attn.logit_scale_max).exp()
+        return _dot(F.normalize(q, dim=-1), F.normalize(k, dim=-1)) * scale
+
+    return scores, lambda q, k, v: mix_by_pattern(scores(q, k).softmax(-1), v)
+
+
+def mix_by_pattern(pattern: Scores, v: Heads) -> Heads:
+    """Return z [batch, position, head, d_head] of an attention pattern."""
+    return torch.einsum("bhqk,bkhd->bqhd", pattern, v)
+
+
+def _split(qkv: Float[Tensor, "batch position three_d_model"], n_heads: int) -> tuple[Heads, Heads, Heads]:
+    q, k, v = rearrange(qkv, "batch position (which head d) -> which batch position head d", which=3, head=n_heads)
+    return q, k, v
+
+
+def _joined(z: Heads) -> Float[Tensor, "batch position d_model"]:
+    return rearrange(z, "batch position head d -> batch position (head d)")
+
+
+def _dot(q: Heads, k: Heads) -> Scores:
+    return torch.einsum("bqhd,bkhd->bhqk", q, k)

@@ -1,0 +1,158 @@
+"""Attention heads and MLP neurons as units: a transformer tower as a finer chain of stages.
+
+A tower is a chain of stages, so an encoder that is read inside its blocks is another chain. Block i has two sites,
+which stand in place of the block's residual stream:
+
+    <block>.attn   heads: what each of them reads off the other positions, z [batch, position, head, d_head]
+    <block>.mlp    neurons: their activations after the nonlinearity [batch, position, neuron]
+
+Behind its units such a site carries the residual stream that goes past them, so that the chain is complete: the next
+stage reads both. What is carried is no unit: it is never scored, patched, ablated or kept, and moves with the units
+before it. Everything that reads or writes at sites works on heads and neurons as on channels.
+
+Besides the sites there are hook points with TransformerLens' names (`BLOCK_POINTS`), such as
+``blocks.3.attn.hook_pattern``: hooks read and write them, and ``run_with_cache`` returns them.
+
+With idle hooks outputs equal the tower's up to rounding; where something looks at scores or patterns, attention
+takes the plain way instead of PyTorch's fused kernel, which hides them, and a message says so once.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from circuitry.bases.attention_kinds import mix_by_pattern
+from circuitry.bases.blocks import Block, take_apart
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.narrowing import in_order
+from circuitry.encoder.stages import Stage
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+
+PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
+BLOCK_POINTS = (
+    *("hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v", *PATTERN_POINTS, "attn.hook_z", "hook_attn_out"),
+    *("hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
+)
+"""Names of the hook points of a block, after ``blocks.<number>.``, in order; shapes are TransformerLens'."""
+
+log = logging.getLogger(__name__)
+
+
+@checked
+def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> Encoder:
+    """Return an encoder on the same tower whose units inside the blocks are attention heads and MLP neurons.
+
+    Args:
+        encoder: An encoder of a transformer.
+        mlps: Blocks by the site of their neurons, in place of the tower's, such as `in_feature_basis` makes of
+            transcoders.
+
+    Raises:
+        InputError: for a tower without transformer blocks, blocks of a kind that is not known, or a site of the
+            blocks that is in a feature basis.
+
+    Example:
+        >>> heads = in_components(load_clip("ViT-B-32", pretrained="openai").encoder)
+        >>> heads.sites[:4]
+        ('input', 'ln_pre', 'transformer.resblocks.0.attn', 'transformer.resblocks.0.mlp')
+        >>> graph = attribute(heads, images, metric)
+        >>> graph.node_scores["transformer.resblocks.9.attn"]    # effect of every head
+        >>> embedding, cache = heads.run_with_cache(images)
+        >>> cache["blocks.9.attn.hook_pattern"]                  # [batch, head, query, key]
+    """
+    blocks = encoder.chain.blocks
+    if not blocks:
+        raise InputError(
+            f"Heads and neurons are those of transformer blocks, but of this {type(encoder.tower).__name__} none are "
+            "known: take its channels, or name its blocks in the Chain of a reader (register_architecture)."
+        )
+    if encoder.error_units:
+        raise InputError(
+            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.error_units)} is in a feature "
+            "basis: give the encoder without autoencoders."
+        )
+    stages: list[Stage] = []
+    points: dict[str, nn.Module] = {}
+    read: Callable[[Tensor], Tensor] | None = None
+    names = list(blocks)
+    for stage in encoder.stages:
+        if stage.site not in blocks:
+            stages.append(stage if read is None else Stage(stage.site, in_order(read, stage.run), stage.unit_dim))
+            read = None
+            continue
+        number = names.index(stage.site)
+        mine = {name: HookPoint() for name in BLOCK_POINTS}
+        points |= {f"blocks.{number}.{name}": point for name, point in mine.items()}
+        block = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(blocks[stage.site])
+        stages += _stages_of(stage.site, block, mine, read)
+        read = partial(_after_block, block, mine)
+    return Encoder(encoder.tower, stages, encoder.image_size, points=points, chain=encoder.chain)
+
+
+def _stages_of(
+    path: str, block: Block, points: Mapping[str, Any], read: Callable[[Tensor], Tensor] | None
+) -> tuple[Stage, Stage]:
+    """Return the stages that end at the heads and at the neurons of a block, reading what the block before left."""
+    attend = partial(_heads, block, points)
+    carried = range(block.n_heads, block.n_heads + block.n_heads)
+    after = range(block.n_neurons, block.n_neurons + block.width)
+    return (
+        Stage(f"{path}.attn", attend if read is None else in_order(read, attend), 2, carried=carried),
+        Stage(
+            f"{path}.mlp",
+            partial(_neurons, block, points),
+            -1,
+            error_units=block.error_units,
+            carried=after,
+            basis=block.basis,
+            block=block,
+        ),
+    )
+
+
+def _heads(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position d_model"]) -> Tensor:
+    """Return z of every head and, behind the heads, the residual stream [batch, position, 2 heads, d_head]."""
+    x = points["hook_resid_pre"](x)
+    projected = block.project(block.norm_attention(x))
+    q, k, v = (points[f"attn.hook_{name}"](part) for name, part in zip("qkv", projected, strict=True))
+    if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
+        _say_the_plain_way()
+        scores = points["attn.hook_attn_scores"](block.scores(q, k))
+        z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
+    else:
+        z = block.mix(q, k, v)
+    z = points["attn.hook_z"](z)
+    return torch.cat([z, rearrange(x, "batch position (head d) -> batch position head d", head=block.n_heads)], 2)
+
+
+@cache
+def _say_the_plain_way() -> None:
+    """Log once in a process."""
+    log.warning(
+        "PyTorch's fused attention hides scores and patterns: where hooks look at them, attention is computed step by "
+        "step, equal up to rounding, and slower."
+    )
+
+
+def _neurons(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units d_head"]) -> Tensor:
+    """Return the neurons and, behind them, the residual stream [batch, position, neurons + d_model]."""
+    z, carried = torch.tensor_split(x, [block.n_heads], 2)
+    stream = rearrange(carried, "batch position head d -> batch position (head d)")
+    middle = points["hook_resid_mid"](stream + points["hook_attn_out"](block.attention_out(z)))
+    neurons = block.activation(points["mlp.hook_pre"](block.mlp_in(block.norm_mlp(middle))))
+    return torch.cat([points["mlp.hook_post"](neurons), middle], -1)
+
+
+def _after_block(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units"]) -> Tensor:
+    """Return the residual stream behind a block [batch, position, d_model]."""
+    neurons, stream = torch.tensor_split(x, [block.n_neurons], -1)
+    found: Tensor = points["hook_resid_post"](stream + points["hook_mlp_out"](block.mlp_out(neurons)))
+    return found

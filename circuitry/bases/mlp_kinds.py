@@ -1,0 +1,73 @@
+"""Kinds of MLPs taken apart by their own modules, for `blocks`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers import GluMlp, Mlp, SwiGLU
+from timm.models.vitamin import GeGluMlp
+from torch import Tensor, nn
+from torchvision.ops import MLP as TorchvisionMlp  # noqa: N811
+
+from circuitry.encoder.transformers_towers import found_by_role, from_transformers
+
+_NOTHING = nn.Identity()
+
+
+@dataclass(frozen=True)
+class MlpParts:
+    """The fields of `Block` that an MLP gives."""
+
+    into: Callable[[Tensor], Tensor]
+    activation: Callable[[Tensor], Tensor]
+    between: nn.Module
+    """The norm between the neurons and what they add."""
+    out: Any
+    """The output layer."""
+    norm: Callable[[Tensor], Tensor] = _NOTHING
+    """Before the neurons, inside the MLP."""
+
+
+def mlp_parts(mlp: Any) -> MlpParts | None:
+    """Return the parts of an MLP in evaluation mode; none of a kind that is not known."""
+    if isinstance(mlp, TorchvisionMlp):
+        layer_in, act, _, layer_out, _ = mlp
+        return MlpParts(layer_in, act, _NOTHING, layer_out)
+    if isinstance(mlp, nn.Sequential) and all(hasattr(mlp, name) for name in ("c_fc", "gelu", "c_proj")):
+        steps: Any = mlp
+        return MlpParts(steps.c_fc, steps.gelu, getattr(mlp, "ln", _NOTHING), steps.c_proj)
+    if isinstance(mlp, Mlp):
+        return MlpParts(mlp.fc1, mlp.act, mlp.norm, mlp.fc2)
+    if isinstance(mlp, GluMlp):
+        return MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
+    if isinstance(mlp, SwiGLU):
+        return MlpParts(_side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2)
+    if isinstance(mlp, GeGluMlp):
+        return MlpParts(_side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm)
+    return _of_transformers(mlp) if isinstance(mlp, nn.Module) and from_transformers(mlp) else None
+
+
+def _of_transformers(mlp: Any) -> MlpParts:
+    """Return the parts of an MLP of transformers by their roles, under either of their names."""
+    _, out = found_by_role(mlp, "output layer of the MLP", "fc2", "down_proj", "weights_out")
+    if hasattr(mlp, "weights_in"):
+        return MlpParts(mlp.weights_in, _gated(nn.SiLU()), _NOTHING, out)
+    _, act = found_by_role(mlp, "activation of the MLP", "activation_fn", "act_fn", "activation")
+    _, into = found_by_role(mlp, "first layer of the MLP", "fc1", "up_proj")
+    if hasattr(mlp, "gate_proj"):
+        return MlpParts(_side_by_side(mlp.gate_proj, into), _gated(act), _NOTHING, out)
+    return MlpParts(into, act, _NOTHING, out)
+
+
+def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.cat([layer(x) for layer in layers], -1)
+
+
+def _gated(act: nn.Module, gate_last: bool = False) -> Callable[[Tensor], Tensor]:
+    def gated(pre: Tensor) -> Tensor:
+        first, second = pre.chunk(2, -1)
+        found: Tensor = first * act(second) if gate_last else act(first) * second
+        return found
+
+    return gated

@@ -1,0 +1,5 @@
+"""A tower as a chain of stages with named sites between them: `Encoder`; its readers, and `Task`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,64 @@
+"""The adapters of towers: each reads the chain of a kind of tower off the tower's own modules.
+
+A new architecture is one function from a tower to its `Chain`, or to none where the tower is of another kind, given to
+`register_architecture`. Those that come with the package are in `open_clip_towers`, `timm_nets`, `torchvision_nets` and
+`transformers_towers`.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from circuitry.encoder.chain import Chain
+from circuitry.encoder.open_clip_towers import read_open_clip
+from circuitry.encoder.timm_nets import read_timm
+from circuitry.encoder.torchvision_nets import read_torchvision
+from circuitry.encoder.transformers_towers import FAMILIES, read_transformers
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+
+ReadTower = Callable[[nn.Module], Chain | None]
+
+_READERS: dict[str, ReadTower] = {
+    "open_clip's ModifiedResNet, VisionTransformer, and TimmModel with one of timm's": read_open_clip,
+    "timm's ResNet, RegNet, ConvNeXt, EfficientNet, MobileNetV3, FastViT, Swin and vision transformers": read_timm,
+    "torchvision's ResNet, RegNet, ConvNeXt, EfficientNet, MobileNet and VisionTransformer": read_torchvision,
+    f"transformers' {', '.join(FAMILIES)}": read_transformers,
+}
+
+
+@checked
+def register_architecture(name: str, read: ReadTower) -> None:
+    """Make a kind of tower known: what wraps towers asks its reader first; blocks and tokens are in its chain.
+
+    Args:
+        name: What messages call it; a reader of the same name is replaced.
+        read: Returns the chain of a tower of this kind, and none for any other tower.
+
+    Example:
+        >>> def read_mine(tower: nn.Module) -> Chain | None:
+        ...     if not isinstance(tower, MyTower):
+        ...         return None
+        ...     return Chain(tuple(linked_stages(tower, ["stem", "layer1", ("pool", nn.Flatten())])), (224, 224))
+        >>> register_architecture("MyTower", read_mine)
+        >>> encoder = Encoder.from_tower(my_tower)
+    """
+    others = {known: reader for known, reader in _READERS.items() if known != name}
+    _READERS.clear()
+    _READERS.update({name: read} | others)
+
+
+def chain_of(tower: nn.Module) -> Chain:
+    """Return the chain of a tower.
+
+    Raises:
+        InputError: for a tower that no adapter knows.
+    """
+    for read in _READERS.values():
+        if (found := read(tower)) is not None:
+            return found
+    raise InputError(
+        f"No adapter for a tower of type {type(tower).__name__}; supported are: {'; '.join(_READERS)}. Pass the image "
+        "tower of a CLIP model (model.visual), give the stages to Encoder.from_stages, or add a reader with "
+        "register_architecture."
+    )

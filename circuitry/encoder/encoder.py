@@ -1,0 +1,288 @@
+"""An image encoder as a chain of stages; between the stages lie named sites.
+
+    image -> [stage] -site-> [stage] -site-> ... -> embedding
+
+1. A `Stage` maps the activation of the site before it to the activation of its own site.
+2. Every site carries a TransformerLens HookPoint, so anything can be read or written there (`hooked_sites`).
+3. An `Encoder` runs from any site to any later one. Attribution, patching and causal checks are such runs.
+
+The stages run the tower's own modules: with idle hooks the output is bit-equal to the tower's.
+Threads take turns: whatever runs an encoder or changes it for a while holds the lock of its tower.
+Here and in `components` hook points are made; `adapters` turns architectures into stages.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from circuitry.encoder.adapters import chain_of
+from circuitry.encoder.chain import Chain, Link, check_chain, linked_stages
+from circuitry.encoder.hooked_sites import HookedSites
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.stages import Stage
+from circuitry.encoder.tokens import TokenGrid
+from circuitry.encoder.tower_digest import tower_digest
+from circuitry.encoder.tower_runs import TowerModules
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+
+T = TypeVar("T")
+
+
+class Encoder(HookedSites):
+    """A CLIP image tower as a chain of stages with a hook at every site.
+
+    ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
+    ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
+    ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
+
+    Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites; no
+    cache and no folder is read or written.
+    PyTorch's own hooks on modules of the tower are refused: parts of the tower run without their containers.
+
+    Called by itself an encoder follows PyTorch's modes and the mode of training, as its tower does; whatever the
+    package computes with it sets its own (`running`).
+
+    Threads may share an encoder: runs and ``with`` blocks of one wait for those of the others.
+
+    Example:
+        >>> encoder = Encoder.from_tower(model.visual)
+        >>> embedding, cache = encoder.run_with_cache(images)
+        >>> torch.equal(encoder(cache["layer4.0"], start="layer4.0"), embedding)
+        True
+    """
+
+    HOW_TO_GET: ClassVar = "give clip.encoder of a Clip, or stream.components of a ResidualStream"
+
+    @checked
+    def __init__(
+        self,
+        tower: nn.Module,
+        stages: Sequence[Stage],
+        image_size: tuple[int, int],
+        *,
+        points: Mapping[str, Any] | None = None,
+        chain: Chain | None = None,
+    ) -> None:
+        """Make a chain of stages.
+
+        Args:
+            tower: Whose modules the stages run.
+            stages: In order.
+            image_size: Height and width of images.
+            points: Further hook points inside the stages, by name; they are no sites.
+            chain: The tower's own chain, where these stages are a finer one (default: these stages).
+
+        Raises:
+            InputError: for two sites of one name.
+        """
+        super().__init__(tower, (INPUT, *(stage.site for stage in stages)), points or {})
+        self.stages = tuple(stages)
+        self.chain = chain or Chain(self.stages, image_size)
+        self.image_size = image_size
+        self._modules_run = TowerModules(tower)
+
+    @classmethod
+    @checked
+    def from_tower(cls, tower: nn.Module) -> "Encoder":
+        """Wrap an image tower: of open_clip (``model.visual``), timm, torchvision or transformers.
+
+        Raises:
+            InputError: for a tower that has no adapter, or one whose own output is not that of its chain.
+        """
+        return cls._checked(tower, chain_of(tower))
+
+    @classmethod
+    def from_stages(
+        cls, tower: nn.Module, links: Sequence[Link], image_size: tuple[int, int], unit_dim: int = 1
+    ) -> "Encoder":
+        """Wrap a tower that has no adapter, given the modules that it runs one after the other.
+
+        Args:
+            tower: What the chain must equal, called on images.
+            links: Paths of modules, tuples of paths and functions that are one stage, or stages; see `linked_stages`.
+            image_size: Height and width of images.
+            unit_dim: Axis of the units in what modules return; -1 for tokens.
+
+        Raises:
+            InputError: for an unknown path, or a tower whose own output is not that of the chain.
+
+        Example:
+            >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]
+            >>> encoder = Encoder.from_stages(net, links, (64, 64))
+        """
+        return cls._checked(tower, Chain(tuple(linked_stages(tower, links, unit_dim)), image_size))
+
+    @classmethod
+    def _checked(cls, tower: nn.Module, chain: Chain) -> "Encoder":
+        encoder = cls(tower, chain.stages, chain.image_size, chain=chain)
+        with encoder.running():
+            check_chain(tower, chain)
+        return encoder
+
+    def in_channels(self) -> "Encoder":
+        """Return an encoder of the tower's own stages, without heads, neurons, latents and hooks."""
+        return Encoder(self.tower, self.chain.stages, self.chain.image_size, chain=self.chain)
+
+    @property
+    def token_grid(self) -> TokenGrid:
+        """Where the tokens of a transformer lie.
+
+        Raises:
+            InputError: for a tower whose tokens are not known, such as a CNN, whose positions are of feature maps.
+        """
+        if self.chain.grid is None:
+            raise InputError(
+                f"Tokens are those of transformers, but of this {type(self.tower).__name__} none are known: its "
+                "positions are those of feature maps, or name its grid in the Chain of a reader "
+                "(register_architecture)."
+            )
+        return self.chain.grid
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled: stages hold modules of this tower, so a copy would still run it."""
+        raise InputError(
+            "An encoder is bound to its tower and cannot be copied or pickled itself: copy the tower, and wrap the "
+            "copy, as in Encoder.from_tower(copy.deepcopy(encoder.tower))."
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tower's weights."""
+        return next(self.tower.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the tower's weights."""
+        return next(self.tower.parameters()).dtype
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the tower computes; outside of runs weights and settings are read anew each time."""
+        return self.once("digest", lambda: tower_digest(self.tower))
+
+    @property
+    def basis(self) -> dict[str, str]:
+        """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""
+        return {stage.site: stage.basis() for stage in self.stages if stage.basis is not None}
+
+    @property
+    def error_units(self) -> dict[str, range]:
+        """The units behind the latents at every site in a feature basis; only `in_feature_basis` has some."""
+        return {stage.site: stage.error_units for stage in self.stages if stage.error_units}
+
+    @property
+    def carried(self) -> dict[str, range]:
+        """The places behind a site's units that are carried past it; only `in_components` has some."""
+        return {stage.site: stage.carried for stage in self.stages if stage.carried}
+
+    @checked
+    def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Return a site's activation without what is carried past it."""
+        behind = self.carried.get(site)
+        return activation if behind is None else activation.narrow(self.unit_dim(site), 0, behind.start)
+
+    @checked
+    def carry(
+        self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]
+    ) -> Float[Tensor, "batch ..."]:
+        """Return ``value`` for a site, with what ``activation`` carries past it."""
+        behind = self.carried.get(site)
+        if behind is None:
+            return value
+        dim = self.unit_dim(site)
+        past = activation.narrow(dim, behind.start, len(behind))
+        return torch.cat([value.narrow(dim, 0, behind.start), past], dim)
+
+    @checked
+    def unit_dim(self, site: str) -> int:
+        """Return the axis of the units in a site's activation."""
+        index = self.position(site)
+        return 1 if index == 0 else self.stages[index - 1].unit_dim
+
+    @checked
+    def forward(
+        self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
+    ) -> Float[Tensor, "rows ..."]:
+        """Run from the activation ``x`` of site ``start``, whose hook runs too, to that of ``stop`` (default: last).
+
+        Hooks may repeat images, so that more rows come out.
+
+        Raises:
+            InputError: for unknown sites, a stop before the start, images of another size, or a tower whose modules
+                were replaced or have hooks or another ``forward``.
+        """
+        first = self.position(start)
+        last = len(self.stages) if stop is None else self.position(stop)
+        if last < first:
+            raise InputError(f"A run goes from a site to a later one, but {stop!r} lies before {start!r}.")
+        if first == 0:
+            self._check_images(x)
+        with self._as_made():
+            x = self._hook_points[first](x)
+            for index in range(first, last):
+                x = self._hook_points[index + 1](self.stages[index].run(x))
+        return x
+
+    @checked
+    def read_unhooked(
+        self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
+    ) -> dict[str, Float[Tensor, "batch ..."]]:
+        """Return the activations of images at sites in an own run, without hooks and gradients."""
+        places = {self.position(site): site for site in sites}
+        self._check_images(images)
+        found, x = {}, images
+        with self.running():
+            for index in range(max(places, default=-1) + 1):
+                x = self.stages[index - 1].run(x) if index else x
+                if index in places:
+                    found[places[index]] = x
+        return found
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.dim() != 4 or images.shape[1:] != (3, *self.image_size):
+            raise InputError(
+                f"This encoder takes images [batch, 3, {self.image_size[0]}, {self.image_size[1]}], but was "
+                f"given {list(images.shape)}: preprocess the images with the model's own transform."
+            )
+
+    @contextmanager
+    def fast(self) -> Iterator[None]:
+        """Within the block runs take the stages' ``fast`` ways."""
+        with self._runs.lock:
+            stages = self.stages
+            try:
+                self.stages = tuple(s if s.fast is None else replace(s, run=s.fast) for s in stages)
+                yield
+            finally:
+                self.stages = stages
+
+    @checked
+    @contextmanager
+    def running(self, *, gradients: bool = False) -> Iterator[None]:
+        """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and
+        PyTorch's modes are the package's; then all is as before.
+
+        Raises:
+            InputError: for a tower whose modules were replaced or have hooks or another ``forward``, and with
+                ``gradients`` for weights that were made under ``torch.inference_mode()``.
+        """
+        with self._as_made(), self._runs.run(self.tower, gradients=gradients):
+            yield
+
+    @contextmanager
+    def _as_made(self) -> Iterator[None]:
+        """Hold the tower within the block, after checking that its modules are those that the stages run."""
+        with self._runs.lock:
+            if not self._runs.running:
+                self._modules_run.check()
+            yield
+
+    def once(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what ``make`` makes of the weights: within a run once, as they stand still there, else anew."""
+        return self._runs.once(name, make)

@@ -1,0 +1,102 @@
+"""Named sites of a tower, each with a TransformerLens hook point, and hooks that act in everything that is run."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from circuitry.encoder.tower_runs import TowerRuns
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+
+
+class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
+    """The sites of an `Encoder` and their hooks."""
+
+    def __init__(self, tower: nn.Module, sites: tuple[str, ...], points: Mapping[str, Any]) -> None:
+        """Make a hook point for each site.
+
+        Args:
+            tower: Whose runs the hooks act in.
+            sites: In order.
+            points: Further hook points inside the stages, by name; they are no sites.
+
+        Raises:
+            InputError: for two sites of one name.
+        """
+        super().__init__()
+        self.tower, self.sites = tower, sites
+        self._points, self._runs = dict(points), TowerRuns.of(tower)
+        self._position = {site: i for i, site in enumerate(sites)}
+        if len(self._position) != len(sites):
+            raise InputError(f"Site names must differ from each other, but are {', '.join(sites)}.")
+        self._hook_points: Any = nn.ModuleList(HookPoint() for _ in sites)
+        self.setup()
+
+    def setup(self) -> None:
+        """Name the hook points after their sites; the tower's own modules are left as they are."""
+        self.hook_dict = {}
+        for site, hook_point in zip(self.sites, self._hook_points, strict=True):
+            hook_point.name = site
+            self.hook_dict[site] = hook_point
+        for name, hook_point in self._points.items():
+            hook_point.name = name
+            self.hook_dict[name] = hook_point
+        self.mod_dict = dict(self.hook_dict)
+
+    @checked
+    def position(self, site: str) -> int:
+        """Return the index of a site in the chain; raise `InputError` for one that is not there."""
+        if site not in self._position:
+            points = list(self._points)
+            inside = f"; hooks also act at {points[0]}, {points[1]} to {points[-1]}" if points else ""
+            raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}{inside}.")
+        return self._position[site]
+
+    @property
+    def hooked_sites(self) -> tuple[str, ...]:
+        """The sites where hooks act now, this thread's and permanent ones."""
+        with self._runs.lock:
+            return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
+
+    @checked
+    def check_unhooked(self, why: str, up_to: str | None = None) -> None:
+        """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
+        honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
+        if hooked := ", ".join(site for site in self.hooked_sites if site not in honoured):
+            raise InputError(f"Hooks act at {hooked}, but {why}.")
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """The hook points inside the stages by name; they are no sites."""
+        return dict(self._points)
+
+    @contextmanager
+    def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Self]:
+        """TransformerLens' ``hooks``: within the block they act in every run; other threads' runs wait."""
+        with self._runs.lock, super().hooks(*args, **kwargs):
+            yield self
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it.
+
+        Raises:
+            InputError: for a name in ``names_filter`` that is not there, which TransformerLens leaves out.
+        """
+        names = kwargs.get("names_filter")
+        for name in [names] if isinstance(names, str) else names if isinstance(names, Sequence) else []:
+            self._check_hook(name)
+        with self._runs.evaluating(self.tower):
+            found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
+        return found
+
+    def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
+        self._check_hook(name)  # TransformerLens itself would say just KeyError
+        super()._enable_hook_with_name(name, hook, dir)
+
+    def _check_hook(self, name: str) -> None:
+        if name not in self._points:
+            self.position(name)

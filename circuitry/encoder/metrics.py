@@ -1,0 +1,205 @@
+"""Metrics: embeddings -> one number per image. Any such callable will do; here is the study's."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.encoder.doubles import in_double
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import Natural, checked
+
+log = logging.getLogger(__name__)
+UNIT = 0.02
+"""How far the length of a text weight may be from 1, in any precision."""
+
+Metric = Callable[[Tensor], Tensor]
+"""Embeddings [B, D] -> one number per image [B], each row by itself."""
+
+MetricOfClass = Callable[[Tensor, int], Metric]
+"""Text weights [K, D] and the row of a class -> the metric of that class."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassLogit:
+    """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
+
+    weights: Tensor
+    """A row [D] for every class [K, D]: text weights (normalised ones make the logit a cosine), or margins."""
+    label: int
+    name: str = "logit"
+    """For provenance."""
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The label, and numbers that tell the weights of all classes, and those of its own, from others."""
+        every = self.weights.detach()
+        return {"label": self.label, "class_weights": _sketch(every[self.label]), "text_weights": _sketch(every)}
+
+    def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
+        check_width(self.weights, embedding)
+        smallest = torch.finfo(embedding.dtype).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
+        direction, row = F.normalize(embedding, dim=-1, eps=max(1e-12, smallest)), self.weights[self.label]
+        if row.is_inference() and not torch.is_inference_mode_enabled():
+            row = row.clone()  # gradients do not flow past what was made in inference mode
+        return direction @ row.to(direction)
+
+
+@checked
+def class_logit(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
+    """Return the metric of the study: how much the encoder takes an image for class ``label``.
+
+    It is the cosine of an embedding [D] with the class's text, ``normalize(embedding) @ weights[label]``, in [-1, 1]
+    and without CLIP's logit scale.
+
+    Args:
+        weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
+            on the device of the embedding.
+        label: Row of the class.
+
+    Raises:
+        InputError: when there is no such row, or a weight is NaN or infinite.
+
+    Example:
+        >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
+        >>> metric(encoder(images))   # one number per image
+    """
+    _check(weights, label)
+    return ClassLogit(weights, int(label))
+
+
+@checked
+def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
+    """Return the cosine logit of a class minus the mean cosine logit of the other classes.
+
+    All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
+    The margin leaves this part out: it measures which class is recognised.
+
+    Args:
+        weights, label: As for `class_logit`.
+
+    Raises:
+        InputError: when there is no such row, or no other, or a weight is NaN or infinite.
+
+    Example:
+        >>> metric = class_margin(clip.text_weights(["cat", "dog", "car"]), label=0)
+        >>> metric(encoder(images))   # one number per image
+    """
+    _check(weights, label)
+    if len(weights) < 2:
+        raise InputError("A margin needs the text weights of at least two classes, but there is one.")
+    others = (weights.sum(0) - weights) / (len(weights) - 1)
+    return ClassLogit(weights - others, int(label), "margin")
+
+
+def _sketch(weights: Tensor) -> list[float]:
+    """Return length, norm and some sums of weights: they hardly change with rounding, which would change a digest."""
+    flat = in_double(weights.cpu()).flatten()
+    places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
+    sums = [float(flat @ torch.cos(step * places)) for step in range(4)]
+    return [round(number, 6) for number in (float(len(weights)), float(flat.norm()), *sums)]
+
+
+def _check(weights: object, label: object) -> None:
+    """Check that weights are finite and a label is one of their rows."""
+    if not isinstance(weights, Tensor) or weights.dim() != 2:
+        given = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise InputError(
+            f"Text weights are a tensor [classes, width] as Clip.text_weights makes it, but {given} was given."
+        )
+    if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= int(label) < len(weights):
+        raise InputError(
+            f"A label is a row of the {len(weights)} text weights, but {label!r} was given: give a whole number "
+            "from 0, the place of the class among their classes."
+        )
+    if not bool(weights.isfinite().all()):
+        row = weights.isfinite().all(1).tolist().index(False)
+        raise InputError(
+            f"Text weights are finite, but row {row} of these has a value that is NaN or infinite: look at the text "
+            "encoder, or give others."
+        )
+    lengths = weights.detach().float().norm(dim=1)
+    apart = (lengths - 1).abs() > UNIT
+    if not weights.is_meta and bool(apart.any()):
+        row = int(apart.int().argmax())
+        log.warning(
+            "Row %d of the text weights has length %.3g, not 1, so the metric is no cosine: give "
+            "torch.nn.functional.normalize(weights, dim=-1), as clip.text_weights does.",
+            row,
+            float(lengths[row]),
+        )
+
+
+def check_width(weights: Tensor, embedding: Tensor) -> None:
+    """Refuse text weights that are not as wide as an embedding."""
+    if embedding.shape[-1] != weights.shape[-1]:
+        raise InputError(
+            f"A text weight has as many numbers as an embedding, but they have {weights.shape[-1]} and "
+            f"{embedding.shape[-1]}: take the text weights of the model that the encoder is of (clip.text_weights)."
+        )
+
+
+def metric_name(metric: object) -> str:
+    """Return the name of a metric for tables and provenance: its own, or its function's or class's."""
+    if isinstance(metric, str):
+        return metric
+    name = getattr(metric, "name", None) or getattr(metric, "__qualname__", None)
+    return name if isinstance(name, str) else type(metric).__qualname__
+
+
+METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
+"""Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
+
+
+@checked
+def metric_of_class(metric: str | MetricOfClass | None) -> MetricOfClass:
+    """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`."""
+    if isinstance(metric, str) and metric in METRICS:
+        return METRICS[metric]
+    if isinstance(metric, ClassLogit):
+        raise InputError(
+            "Expected a function that makes the metric of each class, but the ready metric of one was given: give the "
+            "function, class_logit or class_margin, not class_logit(weights, label)."
+        )
+    if isinstance(metric, str) or not callable(metric):
+        raise InputError(
+            f"Expected one of the metrics {', '.join(METRICS)}, or a function of the text weights [K, D] and a label "
+            f"that returns a metric, but {metric!r} was given."
+        )
+    return metric
+
+
+def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
+    """Return the metric [B] of embeddings [B, D].
+
+    Raises:
+        InputError: unless it gives one finite number per image, with a gradient where one is needed.
+    """
+    value: object = metric(embedding)
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"A metric returns a tensor with one number per image, but {metric_name(metric)!r} returned "
+            f"{type(value).__name__}: compute it with torch, so that gradients flow through it."
+        )
+    if value.shape != embedding.shape[:1]:
+        raise InputError(
+            f"A metric maps embeddings {list(embedding.shape)} to one number per image "
+            f"[{len(embedding)}], but this one returned {list(value.shape)}."
+        )
+    if not bool(value.isfinite().all()):
+        raise InputError(
+            f"A metric gives finite numbers, but the metric {metric_name(metric)!r} is NaN or infinite for one of "
+            f"{len(embedding)} embeddings: look at the metric and at the activations that the embeddings are made from."
+        )
+    if torch.is_grad_enabled() and embedding.requires_grad and not value.requires_grad:
+        raise InputError(
+            f"The gradient of a metric by the embedding is needed, but what {metric_name(metric)!r} returned has none: "
+            "compute it from the embedding by torch alone, without detach, item, no_grad or argmax."
+        )
+    return value

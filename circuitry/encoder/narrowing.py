@@ -1,0 +1,125 @@
+"""Stages restricted to the units that an edge needs: the speed of edge attribution on ResNets.
+
+An edge needs the kept units downstream (rows) and the gradient by the kept units upstream (columns), often a tenth of
+each. A `NarrowStage` computes just that:
+
+    narrow(x, delta) = stage(x + delta placed at the kept upstream units), kept downstream units
+
+where only ``delta`` carries gradient. The weights are sliced, the rest of the stage is constant in ``delta``
+and leaves the graph: of a bottleneck only the middle 3x3 convolution keeps its full size.
+
+Stages without a shortcut of their own take `narrow_stage`; tests hold every shortcut against it. The tower's own
+modules are never written to.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from open_clip.modified_resnet import AttentionPool2d, Bottleneck
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from circuitry.encoder.stages import NarrowStage, Stage
+
+
+def in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Compose functions, the first one first."""
+
+    def run(x: Tensor) -> Tensor:
+        for function in functions:
+            x = function(x)
+        return x
+
+    return run
+
+
+def narrow_stage(run: Callable[[Tensor], Tensor], up: Tensor, down: Tensor, up_dim: int, down_dim: int) -> NarrowStage:
+    """Narrow any function between two sites: run it whole, then select."""
+
+    def narrow(x: Tensor, delta: Tensor) -> Tensor:
+        return run(x.index_add(up_dim, up, delta)).index_select(down_dim, down)
+
+    return narrow
+
+
+def narrowest(stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int) -> NarrowStage:
+    """Return the cheapest `NarrowStage` for the stages between two sites."""
+    if len(stages) == 1 and stages[0].narrow is not None:
+        return stages[0].narrow(up, down)
+
+    return narrow_stage(in_order(*(stage.run for stage in stages)), up, down, up_dim, stages[-1].unit_dim)
+
+
+def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStage:
+    """Narrow a ResNet bottleneck: the steps of its own ``forward``, with its 1x1 convolutions sliced.
+
+    Batch norms are folded into the convolutions before them, so values differ from the block's in rounding.
+    """
+    first, middle = fuse_conv_bn_eval(block.conv1, block.bn1), fuse_conv_bn_eval(block.conv2, block.bn2)
+    columns = first.weight.detach()[:, up]
+    rows, bias = _rows(fuse_conv_bn_eval(block.conv3, block.bn3), down)
+    if block.downsample is None:
+        pool, short = nn.Identity(), (down[:, None] == up).to(columns)[:, :, None, None]
+        unchanged: Callable[[Tensor], Tensor] = partial(torch.index_select, dim=1, index=down)
+    else:
+        pool, conv, norm = block.downsample
+        weight, shift = _rows(fuse_conv_bn_eval(conv, norm), down)
+        unchanged, short = (lambda x: F.conv2d(pool(x), weight, shift)), weight[:, up]
+
+    def run(x: Tensor, delta: Tensor) -> Tensor:
+        with torch.no_grad():
+            entry, shortcut = first(x), unchanged(x)
+        hidden = block.act2(middle(block.act1(entry + F.conv2d(delta, columns))))
+        out = F.conv2d(block.avgpool(hidden), rows, bias)
+        out += shortcut + F.conv2d(pool(delta), short)
+        end: Tensor = block.act3(out)
+        return end
+
+    return run
+
+
+def _rows(conv: nn.Conv2d, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a convolution for some of its output channels."""
+    return conv.weight.detach()[rows], None if conv.bias is None else conv.bias.detach()[rows]
+
+
+def pooled_tokens(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> the mean token and one token per position [B, 1 + H W, C]."""
+    sequence = rearrange(x, "batch unit h w -> batch (h w) unit")
+    return torch.cat([sequence.mean(1, keepdim=True), sequence], 1)
+
+
+def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return the attention of one query [B, 1, C] over k and v [B, tokens, C]: [B, C]."""
+    q, k, v = (rearrange(t, "batch token (head d) -> batch head token d", head=pool.num_heads) for t in (q, k, v))
+    weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
+    pooled: Tensor = rearrange(weight @ v, "batch head 1 d -> batch (head d)")
+    return pooled
+
+
+def fast_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
+    """CLIP's attention pooling for its one used query; the module also computes one per position."""
+    tokens = pooled_tokens(x) + pool.positional_embedding
+    pooled = _attend(pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens))
+    embedding: Tensor = pool.c_proj(pooled)
+    return embedding
+
+
+def narrow_attention_pool(pool: AttentionPool2d, up: Tensor, down: Tensor) -> NarrowStage:
+    """Narrow CLIP's attention pooling: one query (the mean token), and only the changed columns of k and v."""
+    weights = {name: getattr(pool, f"{name}_proj").weight[:, up] for name in "qkv"}
+    out_weight, out_bias = pool.c_proj.weight[down], pool.c_proj.bias[down]
+
+    def run(x: Tensor, delta: Tensor) -> Tensor:
+        with torch.no_grad():
+            whole = pooled_tokens(x) + pool.positional_embedding
+            constant = {"q": pool.q_proj(whole[:, :1]), "k": pool.k_proj(whole), "v": pool.v_proj(whole)}
+        change = pooled_tokens(delta)
+        parts = {"q": change[:, :1], "k": change, "v": change}
+        qkv = (torch.add(constant[name], F.linear(part, weights[name])) for name, part in parts.items())
+        return F.linear(_attend(pool, *qkv), out_weight, out_bias)
+
+    return run

@@ -1,0 +1,44 @@
+"""Activations of an encoder at some of its sites, and the checks that they exist and are finite."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from circuitry.encoder.encoder import Encoder
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, checked
+
+
+def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
+    """Return the activations of ``images`` at ``sites``, checked to be finite."""
+    wanted = set(sites)
+    with torch.no_grad():
+        last = max(sites, key=encoder.position, default=None)
+        _, cache = encoder.run_with_cache(images, stop=last, names_filter=lambda name: name in wanted)
+    check_finite(cache)
+    return dict(cache)
+
+
+def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
+    """Raise `InputError` for the first site with a value that is NaN or infinite; ``what`` begins the sentence."""
+    for site, activation in activations.items():
+        if not bool(activation.isfinite().all()):
+            raise InputError(
+                f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
+                "the weights of the stages up to it."
+            )
+
+
+@checked
+def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
+    """Return the sites to score (default: all) after checking that they exist and come in order."""
+    if sites is None:
+        return encoder.sites
+    order = [encoder.position(site) for site in sites]
+    if not order or order != sorted(set(order)):
+        raise InputError(
+            f"Sites are given once each, in the encoder's order, but {', '.join(sites) or 'none'} was given; "
+            f"the order is {', '.join(encoder.sites)}."
+        )
+    return tuple(sites)

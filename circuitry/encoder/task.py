@@ -1,0 +1,191 @@
+"""A task: what is asked of an encoder. Whatever scores, patches or ablates units starts from one.
+
+1. `Task.running` is a run of its encoder (`Encoder.running`) that takes the stages' fast ways;
+2. `Task.batches` is the one loop over images: batches that fit memory, each with its part of the baseline;
+3. `Task.made_with` says what shaped the numbers; results are compared where it is the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from circuitry.encoder.baselines import (
+    MEANS,
+    AnyBaseline,
+    Baseline,
+    Counterfactual,
+    as_baseline,
+    check_count,
+    mean_baseline,
+)
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import ClassLogit, Metric, metric_name
+from circuitry.encoder.site_activations import checked_sites, clean_activations
+from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Count, Names, checked
+from circuitry.runs.workers import Work
+
+
+class Batch(NamedTuple):
+    """Some images of a task."""
+
+    images: Tensor
+    """Images [batch, 3, height, width] on the encoder's device and in its precision."""
+    start: int
+    """Place of the first of them among all images."""
+    task: "Task"
+
+    def clean(self, sites: Sequence[str]) -> dict[str, Tensor]:
+        """Return the activations at some sites, checked to be finite."""
+        return clean_activations(self.task.encoder, self.images, sites)
+
+    def ends(self, clean: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the baseline's activations in place of these images' ``clean`` ones."""
+        return self.task.baseline.activations(self.task.encoder, clean, self.start)
+
+
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Task:
+    """An encoder, the images that it is shown, what is measured, and what replaces an ablated activation.
+
+    Example:
+        >>> task = Task(clip.encoder, photos, class_logit(weights, label=3), baseline=mean)
+        >>> with task.running():
+        ...     for batch in task.batches():
+        ...         clean = batch.clean(task.sites)
+    """
+
+    HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
+
+    encoder: Encoder
+    images: Images
+    """Images of one class: a tensor [B, 3, H, W] or an iterable of such batches; how they are cut changes nothing."""
+    metric: Metric
+    """Embeddings [B, D] -> one number per image [B], each row by itself."""
+    baseline: Baseline | Counterfactual
+    """What replaces an ablated activation; see `circuitry.encoder.baselines`."""
+    others: Images | None
+    """Images of other classes, for selectivity, learned masks, and means by name."""
+    sites: Annotated[tuple[str, ...], DISTINCT]
+    """Sites to score or to ablate, in the encoder's order."""
+    work: Work
+    """Memory and progress; they change no number."""
+
+    @checked
+    def __init__(
+        self,
+        encoder: Encoder,
+        images: Images,
+        metric: Metric,
+        *,
+        baseline: AnyBaseline = "zero",
+        others: Images | None = None,
+        sites: Names | None = None,
+        work: Work = Work(),
+    ) -> None:
+        """Make a task.
+
+        Args:
+            encoder: Its device and precision are used.
+            images: A one-shot iterator is kept in temporary files, so that every pass sees the same images.
+            metric: Such as `class_logit`.
+            baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
+                ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
+                3, H, W] for all images or [B, 3, H, W] with one for every image.
+            others: Images of other classes.
+            sites: Sites to score or to ablate, in the encoder's order (default: all).
+            work: Memory and progress.
+
+        Raises:
+            InputError: for other things than these, unknown or unordered sites.
+
+        Example:
+            >>> seen = Task(encoder, cats, metric, baseline="mean-position", others=not_cats)
+            >>> unseen = Task(encoder, more_cats, metric, baseline=seen.baseline, others=more_not_cats)
+        """
+        images, others = (_held(some, encoder, work) for some in (images, others))
+        if isinstance(baseline, str) and baseline in MEANS and others is not None:
+            rows = rows_that_fit(encoder, work.memory_gib)
+            together = chain(*(ImageBatches(some, encoder, rows) for some in (images, others)))
+            baseline = mean_baseline(encoder, together, MEANS[baseline])
+        held = {
+            "encoder": encoder,
+            "images": images,
+            "metric": metric,
+            "baseline": as_baseline(baseline),
+            "others": others,
+            "sites": checked_sites(encoder, sites),
+            "work": work,
+        }
+        for name, value in held.items():
+            object.__setattr__(self, name, value)
+
+    @checked
+    @contextmanager
+    def running(self, *, gradients: bool = False) -> Iterator[None]:
+        """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it.
+
+        Raises:
+            InputError: as `Encoder.running`.
+        """
+        rows_that_fit(self.encoder, self.work.memory_gib)  # measured once, by the stages' ordinary ways
+        with self.encoder.running(gradients=gradients), self.encoder.fast():
+            yield
+
+    @checked
+    def batches(self, rows: Count | None = None) -> Iterator[Batch]:
+        """Yield the images in batches of at most ``rows``, and of no more than fit the memory.
+
+        Raises:
+            InputError: for other things than images or none at all, and a baseline for another number of images.
+        """
+        fit = rows_that_fit(self.encoder, self.work.memory_gib)
+        count = 0
+        for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
+            yield Batch(images, count, self)
+            count += len(images)
+        if not count:
+            raise InputError("At least one image is needed, but there were none.")
+        check_count(self.baseline, count)
+
+    @checked
+    def of_some(self, images: Tensor, chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Task":
+        """Return the task for some of the images, with their part of the baseline.
+
+        Args:
+            images: All of them, as a tensor.
+            chosen: Places of the images.
+        """
+        return replace(self, images=images[chosen], baseline=self.baseline.select(chosen))
+
+    def __repr__(self) -> str:
+        own, others = (f"{len(x)} images" if isinstance(x, Tensor) else "images" for x in (self.images, self.others))
+        beside = "" if self.others is None else f", {others} of other classes"
+        asked = f"metric {metric_name(self.metric)}, baseline {self.baseline.name}, {len(self.sites)} sites"
+        return f"Task: {own} of a class{beside}; {asked}"
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What shaped the numbers, in plain values, except for the images and the settings of a method."""
+        return {
+            "baseline": self.baseline.name,
+            "baseline_digest": self.baseline.digest,
+            "metric": metric_name(self.metric),
+            **(self.metric.made_with if isinstance(self.metric, ClassLogit) else {}),
+            "model_digest": self.encoder.digest,
+            "basis": self.encoder.basis,
+            "hooked_sites": list(self.encoder.hooked_sites),
+        }
+
+
+def _held(images: Images | None, encoder: Encoder, work: Work) -> Any:
+    """Return images that can be gone through again."""
+    if not isinstance(images, Iterator):
+        return images
+    return ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))

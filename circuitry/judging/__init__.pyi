@@ -1,0 +1,12 @@
+from .planted import PlantedCircuit as PlantedCircuit
+from .planted import edge_movements as edge_movements
+from .planted import planted_attention as planted_attention
+from .planted import planted_convolution as planted_convolution
+from .planted import score_methods as score_methods
+from .scoreboard import Judged as Judged
+from .scoreboard import over_classes as over_classes
+from .scoreboard import rank_agreement as rank_agreement
+from .scoreboard import scoreboard_tables as scoreboard_tables
+from .scoreboard import smallest_sizes as smallest_sizes
+from .scoreboard import tests_of as tests_of
+from .scoreboard import unit_overlap as unit_overlap

@@ -1,0 +1,321 @@
+"""Heads and neurons as units: equal to the tower, and to hooks on its own modules."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import timm.models as timm_models
+import torch
+from timm.layers import Attention, RmsNorm
+from timm.models.vision_transformer import ResPostBlock
+from timm.models.vitamin import GeGluMlp
+from torch import Tensor, nn
+
+from circuitry.bases import ResidualStream, components, in_components
+from circuitry.bases.components import BLOCK_POINTS
+from circuitry.bases.residual import adds_up
+from circuitry.circuits import attribute, midpoint_rule
+from circuitry.encoder import Baseline, Encoder, Task, mean_baseline
+from circuitry.interventions import Patch, ablate_all_but, kept_embeddings, patch_effects, patched
+from circuitry.runs import InputError
+from tests.support.stream_scores import run_stream
+from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
+
+VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit", "eva02")
+CUSTOM: dict[str, dict[str, object]] = {
+    "layer-scale": {"ls_init_value": 0.5},
+    "custom": {"block_type": "custom"},
+    "query-key-norm": {"qk_norm": True},
+    "scaled-heads": {"scale_heads": True, "scale_attn_inner": True},
+    "cosine": {"scaled_cosine_attn": True, "scale_heads": True},
+    "norms": {"scale_attn": True, "scale_fc": True, "ls_init_value": 0.5},
+}
+
+
+def wrapped(tower: nn.Module) -> tuple[Encoder, Encoder, Tensor]:
+    """The tower's encoder, the same in heads and neurons, and images."""
+    encoder = Encoder.from_tower(tower)
+    torch.manual_seed(1)
+    return encoder, in_components(encoder), torch.randn(3, 3, *encoder.image_size)
+
+
+def custom(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    tower = _clip_tower(VIT, **CUSTOM[name]).eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+@pytest.mark.parametrize(
+    "tower", [*((make_tower, n) for n in VITS), *((custom, n) for n in CUSTOM if n != "cosine")], ids=lambda t: t[1]
+)
+def test_outputs_are_those_of_the_tower(tower: tuple[Callable[[str], nn.Module], str]) -> None:
+    encoder, heads, images = wrapped(tower[0](tower[1]))
+    with torch.no_grad():
+        expected = encoder.tower(images)
+        fused = heads(images)
+        embedding, cache = heads.run_with_cache(images)  # looks at patterns: the plain way
+        again = [heads(cache[site], start=site) for site in heads.sites]
+    for found in (fused, embedding, *again):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert all(f"blocks.1.{point}" in cache for point in BLOCK_POINTS)
+    pattern = cache["blocks.1.attn.hook_pattern"]
+    torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
+    torch.testing.assert_close(pattern, cache["blocks.1.attn.hook_attn_scores"].softmax(-1))
+    torch.testing.assert_close(
+        cache["blocks.1.hook_resid_post"], cache["blocks.1.hook_resid_mid"] + cache["blocks.1.hook_mlp_out"]
+    )
+    torch.testing.assert_close(
+        cache["blocks.1.hook_resid_mid"], cache["blocks.0.hook_resid_post"] + cache["blocks.1.hook_attn_out"]
+    )
+
+
+def test_patterns_and_the_residual_stream_are_those_of_pytorchs_own_attention() -> None:
+    encoder, heads, images = wrapped(make_tower("vit"))
+    tower: Any = encoder.tower
+    with torch.no_grad():
+        _, plain = encoder.run_with_cache(images)
+        _, cache = heads.run_with_cache(images)
+        before = plain["transformer.resblocks.0"]
+        normed = tower.transformer.resblocks[1].ln_1(before)
+        out, pattern = tower.transformer.resblocks[1].attn(normed, normed, normed, average_attn_weights=False)
+    torch.testing.assert_close(cache["blocks.0.hook_resid_post"], before)
+    torch.testing.assert_close(cache["blocks.1.hook_resid_pre"], before)
+    torch.testing.assert_close(cache["blocks.1.attn.hook_pattern"], pattern)
+    torch.testing.assert_close(cache["blocks.1.hook_attn_out"], out)
+
+
+def test_sites_are_heads_and_neurons_and_carry_the_residual_stream_past_them() -> None:
+    _, heads, images = wrapped(make_tower("timm-vit"))
+    assert heads.sites == (
+        *("input", "trunk.norm_pre", "trunk.blocks.0.attn", "trunk.blocks.0.mlp"),
+        *("trunk.blocks.1.attn", "trunk.blocks.1.mlp", "head"),
+    )
+    _, cache = heads.run_with_cache(images)
+    for site, point in (("attn", "attn.hook_z"), ("mlp", "mlp.hook_post")):
+        whole = cache[f"trunk.blocks.1.{site}"]
+        units = heads.units_of(f"trunk.blocks.1.{site}", whole)
+        assert torch.equal(units, cache[f"blocks.1.{point}"])
+        changed = heads.carry(f"trunk.blocks.1.{site}", torch.zeros_like(whole), whole)
+        assert not heads.units_of(f"trunk.blocks.1.{site}", changed).any()
+        assert torch.equal(changed[..., -1], whole[..., -1]) == (site == "mlp")
+    assert heads.unit_dim("trunk.blocks.0.attn") == 2
+
+
+def by_hand(tower: Any, block: int, part: str, change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The embedding with a function applied to what the output layer of attention or MLP of a timm block reads."""
+    module = tower.trunk.blocks[block].attn.proj if part == "attn" else tower.trunk.blocks[block].mlp.fc2
+    handle = module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]),))
+    try:
+        found: Tensor = tower(images)
+    finally:
+        handle.remove()
+    return found
+
+
+def metric(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+@pytest.mark.parametrize(("part", "size", "n_units"), [("attn", 8, 2), ("mlp", 1, 64)])
+def test_patching_a_head_or_a_neuron_equals_a_hook_on_the_towers_own_modules(
+    part: str, size: int, n_units: int
+) -> None:
+    encoder, heads, images = wrapped(make_tower("timm-vit"))
+    site = f"trunk.blocks.0.{part}"
+    effects = patch_effects(Task(heads, images, metric, sites=[site])).scores[site]
+    assert effects.shape == (n_units,)
+    with torch.no_grad():
+        clean = metric(encoder.tower(images))
+        for unit in range(0, n_units, max(1, n_units // 4)):
+
+            def without(x: Tensor, unit: int = unit) -> Tensor:
+                x = x.clone()
+                x[..., unit * size : (unit + 1) * size] = 0
+                return x
+
+            exact = (clean - metric(by_hand(encoder.tower, 0, part, without, images))).mean()
+            assert effects[unit] == pytest.approx(float(exact), abs=1e-6)
+        nothing = by_hand(encoder.tower, 0, part, torch.zeros_like, images)
+        with patched(heads, Patch(site, 0.0)):
+            torch.testing.assert_close(heads(images), nothing, rtol=1e-5, atol=1e-6)
+        with patched(heads, ablate_all_but(heads, {site: [1]})):
+            one_left = heads(images)
+        alone = kept_embeddings(Task(heads, images, metric), [{site: [1]}])[0]
+    torch.testing.assert_close(one_left, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("part", "size"), [("attn", 8), ("mlp", 1)])
+def test_node_scores_are_integrated_gradients_of_heads_and_neurons(part: str, size: int) -> None:
+    encoder, heads, images = wrapped(make_tower("timm-vit").double())
+    images, site = images.double(), f"trunk.blocks.0.{part}"
+    graph = attribute(heads, images, metric, rule=midpoint_rule(4), progress=False)
+    total: Tensor | float = 0.0
+    for t in (0.125, 0.375, 0.625, 0.875):
+        seen: list[Tensor] = []
+
+        def scaled(x: Tensor, t: float = t, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(x.detach())
+            seen.append(((1 - t) * x.detach()).requires_grad_())
+            return seen[1]
+
+        value = metric(by_hand(encoder.tower, 0, part, scaled, images)).sum()
+        (gradient,) = torch.autograd.grad(value, seen[1])
+        total = total + (seen[0] * gradient).sum((0, 1)) / 4
+    assert isinstance(total, Tensor)
+    expected = total.reshape(-1, size).sum(1) / len(images)
+    np.testing.assert_allclose(graph.node_scores[site], expected.numpy(), rtol=1e-9, atol=1e-12)
+    assert all(graph.edge_scores[pair].shape[0] == len(graph.kept_units[pair[1]]) for pair in graph.edge_scores)
+
+
+def test_a_mean_baseline_moves_heads_alone() -> None:
+    _, heads, images = wrapped(make_tower("timm-vit"))
+    site = "trunk.blocks.0.attn"
+    baseline = mean_baseline(heads, images)
+    assert set(baseline.values) == set(heads.sites)
+    clean = heads(images, stop=site)
+    put = baseline.activations(heads, {site: clean})[site]
+    assert torch.equal(put[:, :, 2:], clean[:, :, 2:])
+    torch.testing.assert_close(put[:, :, :2], clean[:, :, :2].mean(0, keepdim=True).expand_as(put[:, :, :2]))
+    written = Baseline("own", {site: torch.full_like(clean[:1], 7.0)}).activations(heads, {site: clean})[site]
+    assert torch.equal(written[:, :, 2:], clean[:, :, 2:])
+
+
+def test_everything_kept_is_the_tower_and_a_unit_that_is_carried_is_refused() -> None:
+    encoder, heads, images = wrapped(make_tower("vit"))
+    site = "transformer.resblocks.0.attn"
+    kept = {site: [0, 1]}
+    with torch.no_grad():
+        alone = kept_embeddings(Task(heads, images, metric), [kept])[0]
+        torch.testing.assert_close(alone, encoder(images), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="0 to 1, but 2 "):
+        kept_embeddings(Task(heads, images, metric), [{site: [2]}])
+    with pytest.raises(InputError, match="0 to 1, but 2 "):
+        patch_effects(Task(heads, images, metric), units={site: [2]})
+
+
+def test_writing_a_pattern_changes_the_run() -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+
+    def uniform(pattern: Tensor, hook: object) -> Tensor:
+        return torch.full_like(pattern, 1 / pattern.shape[-1])
+
+    with torch.no_grad():
+        changed = heads.run_with_hooks(images, fwd_hooks=[("blocks.0.attn.hook_pattern", uniform)])
+        assert not torch.allclose(changed, heads(images), atol=1e-4)
+    assert heads.hooked_sites == ()
+
+
+def test_the_plain_way_of_attention_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+    components._say_the_plain_way.cache_clear()
+    heads(images)
+    heads.run_with_cache(images, names_filter="blocks.0.attn.hook_z")
+    assert not caplog.text
+    for _ in range(2):
+        heads.run_with_cache(images, names_filter="blocks.0.attn.hook_pattern")
+    assert caplog.text.count("fused attention hides scores and patterns") == 1
+
+
+@pytest.mark.parametrize("name", ["blocks.2.attn.hook_z", "blocks.0.attn.hook_result", "blocks.0.attn"])
+def test_hook_points_that_are_not_there_are_told(name: str) -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+    words = f"no site '{name}'; this encoder's sites are input, ln_pre.*; hooks also act at blocks.0.hook_resid_pre, "
+    with pytest.raises(InputError, match=words):
+        heads.run_with_hooks(images, fwd_hooks=[(name, lambda x, hook: None)])
+    for names in (name, ["blocks.0.attn.hook_z", name]):
+        with pytest.raises(InputError, match=words):
+            heads.run_with_cache(images, names_filter=names)
+
+
+def test_towers_without_known_blocks_are_refused() -> None:
+    with pytest.raises(InputError, match="ModifiedResNet"):
+        in_components(Encoder.from_tower(make_tower("resnet")))
+    tower: Any = make_tower("timm-vit")
+    tower.trunk.blocks[0] = nn.Identity()
+    words = "Heads and neurons are known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType"
+    with pytest.raises(InputError, match=words):
+        in_components(Encoder.from_tower(tower))
+    tower = make_tower("timm-vit")
+    tower.trunk.blocks[0].mlp = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16))
+    with pytest.raises(InputError, match="a Block with Attention and Sequential"):
+        in_components(Encoder.from_tower(tower))
+    for attention, words in (
+        (Attention(16, 2, gated=True), "Heads behind a gate on attention are not known: use this tower's residual"),
+        (
+            Attention(16, 2, attn_head_dim=16),
+            r"as wide as the residual stream \(16\), but this tower has 2 heads of 16",
+        ),
+    ):
+        other: Any = make_tower("timm-vit")
+        other.trunk.blocks[0].attn = attention
+        with pytest.raises(InputError, match=words):
+            in_components(Encoder.from_tower(other))
+
+
+def _timm(kind: Any = timm_models.VisionTransformer, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    tower = timm_vit(kind, **options).eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+def _quick_gelu() -> nn.Module:
+    made: Any = open_clip.model.CLIP(**(VIT | {"quick_gelu": True}))
+    tower: nn.Module = made.visual.eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+EVA, RELATIVE = timm_models.Eva, timm_models.VisionTransformerRelPos
+ROTARY = {"attn_type": "rope", "use_rot_pos_emb": True}
+FURTHER: dict[str, Callable[[], nn.Module]] = {
+    "quick-gelu": _quick_gelu,
+    "registers-and-layer-scale": partial(_timm, reg_tokens=2, init_values=0.1),
+    "siglip": partial(_timm, class_token=False, global_pool="map"),
+    "average-and-query-key-norm": partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
+    "root-mean-square": partial(_timm, norm_layer=RmsNorm),
+    "norms-behind": partial(_timm, block_fn=ResPostBlock),
+    "vitamin": partial(_timm, class_token=False, global_pool="avg", mlp_layer=GeGluMlp),
+    "eva": partial(_timm, EVA, init_values=0.1),
+    "eva-norms-behind": partial(_timm, EVA, use_post_norm=True),
+    "perception-encoder": partial(_timm, EVA, **ROTARY, use_pre_transformer_norm=True, global_pool="map"),
+    "shared-keys": partial(_timm, EVA, **ROTARY, num_kv_heads=1, qkv_fused=False),
+    "gated": partial(_timm, EVA, **ROTARY, rope_type="mixed", swiglu_mlp=True),
+    "half-turns": partial(
+        _timm, EVA, **ROTARY, rope_rotate_half=True, num_reg_tokens=1, swiglu_mlp=True, swiglu_align_to=8
+    ),
+    "relative-positions": partial(_timm, RELATIVE, rel_pos_type="bias", class_token=True, qk_norm=True),
+    "shared-relative-positions": partial(_timm, RELATIVE, shared_rel_pos=True),
+}
+OTHER_KERNELS = ("quick-gelu", "vitamin")
+"""PyTorch's multi-head module mixes by another kernel than other attention; gates that lie apart round otherwise."""
+
+
+@pytest.mark.parametrize("kind", FURTHER)
+def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(kind: str) -> None:
+    encoder, heads, images = wrapped(FURTHER[kind]())
+    with torch.no_grad():
+        expected = encoder.tower(images)
+        assert torch.equal(encoder(images), expected)
+        found = heads(images)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(found, expected) or kind in OTHER_KERNELS
+        embedding, _ = heads.run_with_cache(images)  # looks at patterns: the plain way
+        torch.testing.assert_close(embedding, expected, rtol=1e-5, atol=1e-6)
+        if adds_up(encoder):
+            stream = ResidualStream.of(encoder)
+            torch.testing.assert_close(run_stream(stream, images, stream.edges), expected, rtol=1e-4, atol=1e-5)
+    assert adds_up(encoder) == ("norms-behind" not in kind)
+
+
+def test_scaled_cosine_attention_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "bmm", torch.matmul)  # open_clip gives bmm four axes, which it refuses
+    encoder, heads, images = wrapped(custom("cosine"))
+    with torch.no_grad():
+        expected = encoder.tower(images)
+        assert torch.equal(encoder(images), expected)
+        torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,214 @@
+"""Latents of sparse autoencoders as units: the same outputs, stage by stage, and refusals."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from circuitry import (
+    Clip,
+    Encoder,
+    InputError,
+    in_feature_basis,
+)
+from circuitry.bases.latent_basis import sae_digest
+from circuitry.encoder import Stage
+from circuitry.encoder.narrowing import narrow_stage
+from circuitry.models import parse_saes
+from tests.support.feature_bases import KINDS, beside_by_hand, decode_by_hand, encode_by_hand, make_sae, setting
+from tests.support.towers import make_tower
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "tolerance"),
+    [*((kind, torch.double, 1e-11) for kind in KINDS), ("relu", torch.float, 1e-4)],
+)
+@pytest.mark.parametrize("name", ["resnet", "vit", "swin", "convnext", "timm-vit"])
+def test_outputs_are_those_of_the_tower(name: str, kind: str, dtype: torch.dtype, tolerance: float) -> None:
+    plain, saes, images, _ = setting(name, kind)
+    plain.tower.to(dtype)
+    images = images.to(dtype)
+    features = in_feature_basis(plain, saes)
+    last = plain.sites[-1]
+    assert features.sites == (*plain.sites, f"{last}.decoded")
+    with torch.no_grad():
+        embedding, before = plain.run_with_cache(images)
+        found, cache = features.run_with_cache(images)
+        torch.testing.assert_close(found, embedding, rtol=tolerance, atol=tolerance)
+        for site in plain.sites:
+            x = before[site]
+            if site in saes:
+                sae, units = saes[site].to(dtype=dtype), cache[site].movedim(plain.unit_dim(site), -1)
+                x = x.movedim(plain.unit_dim(site), -1)
+                latents = encode_by_hand(sae, x)
+                assert (latents > 0).any()
+                beside = beside_by_hand(sae, x)
+                error = x - decode_by_hand(sae, latents, beside)
+                assert error.norm() > 0.1 * x.norm()
+                parts = torch.cat([latents, error, beside], -1)
+                torch.testing.assert_close(units, parts, rtol=tolerance, atol=10 * tolerance)
+                assert features.error_units[site] == range(sae.n_features, units.shape[-1])
+            else:
+                torch.testing.assert_close(cache[site], x, rtol=tolerance, atol=tolerance)
+            partial = features(cache[site], start=site)
+            torch.testing.assert_close(partial, embedding, rtol=tolerance, atol=tolerance)
+        first, second = list(saes)[:2]
+        torch.testing.assert_close(
+            features(cache[first], start=first, stop=second), cache[second], rtol=tolerance, atol=10 * tolerance
+        )
+        with features.fast():
+            torch.testing.assert_close(features(images), embedding, rtol=tolerance, atol=tolerance)
+    assert features.tower is plain.tower
+    assert list(features.error_units) == list(saes)
+    assert plain.error_units == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_narrow_stages_equal_whole_ones(name: str, kind: str) -> None:
+    """From and to any units, those of the error too, in value and in vector-Jacobian products."""
+    plain, saes, images, _ = setting(name, kind)
+    features = in_feature_basis(plain, saes)
+    sites = features.sites[-6:-2]
+    for up, down in pairwise(sites):
+        stage = features.stages[features.position(up)]
+        assert stage.narrow is not None
+        with torch.no_grad():
+            x, y = (features(images, stop=site) for site in (up, down))
+        dims = features.unit_dim(up), features.unit_dim(down)
+        size = y.movedim(dims[1], 0).flatten(1).abs().mean(1)
+        strongest = size[: stage.error_units.start or None].topk(3).indices
+        last_units = torch.arange(x.shape[dims[0]])[-3:]
+        with_last = torch.tensor([int(strongest[0]), len(size) - 1])
+        for rows, columns in ((torch.tensor([2, 0, 1]), strongest), (last_units, with_last)):
+            delta = torch.randn_like(x.index_select(dims[0], rows)).requires_grad_()
+            found = stage.narrow(rows, columns)(x, delta)
+            expected = narrow_stage(stage.run, rows, columns, *dims)(x, delta)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+            cotangents = torch.randn(2, *found.shape, dtype=torch.double)
+            mine, theirs = (
+                torch.autograd.grad(z, delta, cotangents, is_grads_batched=True)[0] for z in (found, expected)
+            )
+            assert theirs.abs().max() > 1e-3
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["relu", "normalised", "layer-normed"])
+@pytest.mark.parametrize(("tokens", "first", "end"), [("class", 0, 1), ("patches", 1, 17)])
+def test_of_some_tokens_alone(kind: str, tokens: Any, first: int, end: int) -> None:
+    """Elsewhere there are no latents, and the error is the activation."""
+    plain, saes, images, _ = setting("vit", kind)
+    up, down = plain.sites[-3:-1]
+    saes = {site: replace(make_sae(32, kind), tokens=tokens) for site in (up, down)}
+    features = in_feature_basis(plain, saes)
+    with torch.no_grad():
+        torch.testing.assert_close(features(images), plain(images), rtol=1e-11, atol=1e-11)
+        for site, sae in saes.items():
+            x, units = plain(images, stop=site), features(images, stop=site)
+            acts = torch.zeros(17, 1, dtype=torch.double)
+            acts[first:end] = 1
+            latents, beside = acts * encode_by_hand(sae, x), beside_by_hand(sae, x)
+            error = x - acts * decode_by_hand(sae, encode_by_hand(sae, x), beside)
+            beside = acts * (beside if sae.normalised else torch.ones_like(x[..., :1]))
+            torch.testing.assert_close(units, torch.cat([latents, error, beside], -1), rtol=1e-10, atol=1e-10)
+            assert torch.equal(error[:, acts[:, 0] == 0], x[:, acts[:, 0] == 0])
+    stage = features.stages[features.position(down) - 1]
+    assert stage.narrow is not None
+    x = features(images, stop=up)
+    alive = features(images, stop=down).abs().sum((0, 1)).topk(3).indices
+    for rows, columns in ((alive, alive), (torch.tensor([1, x.shape[-1] - 1]), torch.tensor([2, 70]))):
+        delta = torch.randn_like(x[..., rows])
+        found, whole = stage.narrow(rows, columns)(x, delta), narrow_stage(stage.run, rows, columns, -1, -1)(x, delta)
+        torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
+
+
+def test_fast_stages_stay_fast() -> None:
+    plain = Encoder.from_tower(make_tower("resnet"))
+    features = in_feature_basis(plain, {"layer4.0": make_sae(256), "attnpool": make_sae(16)})
+    was, fast = (encoder.stages[plain.position("attnpool") - 1] for encoder in (plain, features))
+    assert was.fast is not None
+    assert fast.fast is not None
+    assert features.stages[0] is plain.stages[0]
+    assert [stage.narrow for stage in features.stages[:2]] == [stage.narrow for stage in plain.stages[:2]]
+
+
+def test_one_site_after_another() -> None:
+    plain, saes, images, _ = setting("vit", "relu")
+    at_once, one_by_one = in_feature_basis(plain, saes), plain
+    for site, sae in saes.items():
+        one_by_one = in_feature_basis(one_by_one, {site: sae})
+    assert one_by_one.sites == at_once.sites
+    assert one_by_one.error_units == at_once.error_units
+    with torch.no_grad():
+        for site in at_once.sites:
+            assert torch.equal(one_by_one(images, stop=site), at_once(images, stop=site))
+    assert in_feature_basis(plain, {}).sites == plain.sites
+
+
+@pytest.mark.parametrize("kind", ["normalised", "layer-normed"])
+def test_a_blank_activation_has_finite_gradients(kind: str) -> None:
+    encoder = Encoder(nn.Linear(1, 1), (Stage("x", lambda x: x.flatten(1), 1),), (1, 1))
+    features = in_feature_basis(encoder, {"x": make_sae(3, kind, dtype=torch.float)})
+    x = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    y = features(x)
+    assert torch.equal(y, torch.zeros(1, 3))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.flatten().tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+def test_a_model_in_a_basis_has_its_own_digest(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = make_sae(256, dtype=torch.float), make_sae(256, dtype=torch.float)
+    features = clip.in_basis({"layer4.0": one})
+    assert features.encoder.error_units == {"layer4.0": range(512, 768)}
+    digests = {
+        clip.digest,
+        features.digest,
+        clip.in_basis({"layer4.0": other}).digest,
+        features.in_basis({"attnpool": make_sae(16, dtype=torch.float)}).digest,
+        clip.in_basis({"layer4.0": replace(one, normalised="length")}).digest,
+    }
+    assert len(digests) == 5
+    assert clip.in_basis({"layer4.0": replace(one, about={"steps": 3}, site="layer4.0")}).digest == features.digest
+    assert sae_digest(one) != sae_digest(replace(one, subtract_decoder_bias=False))
+    assert clip.in_basis({}).digest == clip.digest
+    # The text side is the same model's: its weights are not made again.
+    weights = clip.text_weights(["axe"], ["a {}."], cache_dir=tmp_path)
+    monkeypatch.setattr(Clip, "_encode", None)
+    assert torch.equal(features.text_weights(["axe"], ["a {}."], cache_dir=tmp_path), weights)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_refused(resnet: Any, tmp_path: Path) -> None:
+    encoder = Encoder.from_tower(resnet)
+    sae = make_sae(64, dtype=torch.float)
+    with pytest.raises(InputError, match=r"'layer9\.0'.*layer1\.0"):
+        in_feature_basis(encoder, {"layer9.0": sae})
+    with pytest.raises(InputError, match="'input'"):
+        in_feature_basis(encoder, {"input": make_sae(3)})
+    with pytest.raises(InputError, match=r"'layer3\.0' .*128 .*64"):
+        in_feature_basis(encoder, {"layer3.0": sae})
+    with pytest.raises(InputError, match=r"'layer2\.0' is of 'layer2\.1'"):
+        in_feature_basis(encoder, {"layer2.0": replace(sae, site="layer2.1")})
+    features = in_feature_basis(encoder, {"layer2.0": replace(sae, site="layer2.0")})
+    with pytest.raises(InputError, match=r"'layer2\.0'"):
+        in_feature_basis(features, {"layer2.0": sae})
+
+
+def test_autoencoders_on_a_command_line(tmp_path: Path) -> None:
+    sae = make_sae(3, "jumprelu")
+    sae.save(tmp_path / "a=b")
+    found = parse_saes([f"layer2.0={tmp_path}/a=b"])
+    assert list(found) == ["layer2.0"]
+    assert sae_digest(found["layer2.0"]) == sae_digest(sae)
+    assert parse_saes([]) == {}
+    for wrong in ("layer2.0", "=x", "layer2.0="):
+        with pytest.raises(InputError, match=f"SITE=PATH.*'{wrong}'"):
+            parse_saes([wrong])
+    with pytest.raises(InputError, match="another one of that site"):
+        parse_saes([f"x={tmp_path}/a=b"] * 2)

@@ -1,0 +1,192 @@
+"""The residual stream as a graph: everything kept is the tower, and single edges are cut as by hand."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from circuitry.bases import Component, ResidualStream
+from circuitry.bases.gated_reading import different_rows, lifted
+from circuitry.encoder import Encoder, mean_baseline
+from circuitry.runs import InputError
+from tests.bases.test_components import custom
+from tests.support.stream_scores import run_stream
+from tests.support.towers import make_tower
+
+
+def opened(name: str = "timm-vit", kind: Any = make_tower) -> tuple[ResidualStream, Tensor]:
+    encoder = Encoder.from_tower(kind(name).double())
+    torch.manual_seed(1)
+    return ResidualStream.of(encoder), torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "tower",
+    [("vit", make_tower), ("timm-vit", make_tower), ("vit-average-pooling", make_tower), ("query-key-norm", custom)],
+    ids=lambda t: t[0],
+)
+def test_with_all_edges_the_run_is_the_towers_whatever_the_baseline(tower: Any) -> None:
+    stream, images = opened(*tower)
+    with torch.no_grad():
+        expected = stream.encoder(images)
+        for baseline in ("zero", mean_baseline(stream.components, images), torch.rand_like(images)):
+            torch.testing.assert_close(
+                run_stream(stream, images, stream.edges, baseline), expected, rtol=1e-9, atol=1e-10
+            )
+
+
+def test_without_edges_every_reader_reads_the_baseline() -> None:
+    stream, images = opened()
+    other = torch.rand_like(images)
+    none = torch.zeros_like(stream.edges)
+    with torch.no_grad():
+        torch.testing.assert_close(run_stream(stream, images, none, other), stream.encoder(other))
+
+
+def test_writers_add_up_to_the_stream() -> None:
+    stream, images = opened("vit")
+    with torch.no_grad():
+        _, cache = stream.components.run_with_cache(images)
+        written = stream.written(cache)
+        biases = sum(sum(stream.biases(i)) for i in range(len(stream.blocks)))
+    assert len(written) == len(stream.writers) == 1 + 2 * 3
+    torch.testing.assert_close(written.sum(0) + biases, cache["blocks.1.hook_resid_post"])
+
+
+def test_a_writer_is_found_by_name() -> None:
+    stream, _ = opened()
+    assert [stream.writer(str(one)) for one in stream.writers] == list(range(len(stream.writers)))
+    with pytest.raises(InputError, match=r"no writer 'blocks.1.attn.77' here; perhaps you meant .*blocks.1.attn.1"):
+        stream.writer("blocks.1.attn.77")
+
+
+def test_readers_come_after_writers() -> None:
+    stream, _ = opened()
+    names = [str(one) for one in (*stream.writers, *stream.readers)]
+    assert names[:4] == ["embed", "blocks.0.attn.0", "blocks.0.attn.1", "blocks.0.mlp"]
+    assert names[len(stream.writers)] == "blocks.0.attn.0.q"
+    assert names[-1] == "embedding"
+    for reader, row in zip(stream.readers, stream.edges, strict=True):
+        for writer, there in zip(stream.writers, row, strict=True):
+            order = {"embed": -1.0, "head": 0.25, "mlp": 0.75}[writer.kind] + max(writer.block, 0)
+            at = 9.0 if reader.kind == "embedding" else reader.block + (0.5 if reader.kind == "mlp" else 0.0)
+            assert bool(there) == (order < at), (str(reader), str(writer))
+
+
+def test_cutting_an_edge_into_an_mlp_equals_hooks_on_the_towers_own_modules() -> None:
+    stream, images = opened()
+    tower: Any = stream.encoder.tower
+    writer, reader = Component("head", 0, 1), Component("mlp", 1)
+    keep = stream.edges.clone()
+    keep[stream.readers.index(reader), stream.writers.index(writer)] = False
+    other = torch.rand_like(images)
+    projection = tower.trunk.blocks[0].attn.proj
+
+    def written(of: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        handle = projection.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+        tower(of)
+        handle.remove()
+        wrote: Tensor = seen[0][..., 8:] @ projection.weight[:, 8:].T
+        return wrote
+
+    with torch.no_grad():
+        change = written(other) - written(images)
+        handle = tower.trunk.blocks[1].norm2.register_forward_pre_hook(lambda _, inputs: (inputs[0] + change,))
+        expected = tower(images)
+        handle.remove()
+        torch.testing.assert_close(run_stream(stream, images, keep, other), expected)
+        assert not torch.allclose(expected, tower(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("port", ["q", "k", "v"])
+def test_cutting_an_edge_into_a_port_of_a_head_equals_a_hook_on_its_rows(port: Any) -> None:
+    stream, images = opened()
+    tower: Any = stream.encoder.tower
+    block = tower.trunk.blocks[1]
+    head = 1
+    keep = stream.edges.clone()
+    keep[stream.readers.index(Component(port, 1, head)), stream.writers.index(Component("embed"))] = False
+    with torch.no_grad():
+        embed = stream.encoder(images, stop="trunk.norm_pre")
+        stream_in = stream.encoder(images, stop="trunk.blocks.0")
+        without = block.attn.qkv(block.norm1(stream_in - embed))  # baseline zero
+        first = "qkv".index(port) * 16 + head * 8
+
+        def rows(_: object, __: object, out: Tensor) -> Tensor:
+            out = out.clone()
+            out[..., first : first + 8] = without[..., first : first + 8]
+            return out
+
+        handle = block.attn.qkv.register_forward_hook(rows)
+        expected = tower(images)
+        handle.remove()
+        torch.testing.assert_close(run_stream(stream, images, keep), expected)
+
+
+def test_images_of_another_precision_become_the_towers() -> None:
+    stream, images = opened()
+    single = images.float()
+    with torch.no_grad():
+        found = run_stream(stream, single, stream.edges)
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, stream.encoder(single.double()))
+
+
+@pytest.mark.parametrize("closed", ["everything", "readers", "neuron"])
+def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
+    """Gates of 0 and 1, where readers that read nothing, and neurons that none reads, could be left out of a run."""
+    stream, images = opened()
+    stream = ResidualStream.of(stream.encoder, {stream.sites[2]: [3, 5]})
+    keep = stream.edges.double()
+    neuron = list(map(str, stream.writers)).index("blocks.0.mlp.3")
+    places: dict[str, Any] = {"everything": ..., "readers": stream.readers_of(2), "neuron": (slice(None), neuron)}
+    keep[places[closed]] = 0
+
+    def value(gates: Tensor) -> Tensor:
+        embeddings = run_stream(stream, images, gates)
+        return (embeddings[:, 0] * embeddings[:, 1] + embeddings[:, 2]).sum()
+
+    gates = keep.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(gates), [gates])
+    with torch.no_grad():
+        torch.testing.assert_close(value(gates), value(keep))
+        closed_edges = (stream.edges & (keep == 0)).nonzero().tolist()
+        for place in map(tuple, closed_edges[:: 1 + len(closed_edges) // 12]):
+            step = torch.zeros_like(keep)
+            step[place] = 1e-6
+            expected = float(value(keep + step) - value(keep - step)) / 2e-6
+            assert float(gradient[place]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_only_gates_whose_gradients_are_wanted_are_read_apart() -> None:
+    edges = torch.tensor([0.0, 0, 0.5]).double()
+    placed = [
+        edges.new_zeros(5, 2).index_put((torch.tensor([1, 3, 3]), torch.tensor([0, 0, 1])), lifted(one))
+        for one in (edges.clone().requires_grad_(), edges)
+    ]
+    assert [different_rows(gates)[1].tolist() for gates in placed] == [[0, 1, 0, 2, 0], [0, 0, 0, 1, 0]]
+    torch.testing.assert_close(placed[0].detach(), placed[1])
+    half = torch.zeros(2, 2, dtype=torch.bfloat16, requires_grad=True)
+    assert lifted(half).dtype == torch.bfloat16
+    assert lifted(half).all()
+
+
+def test_towers_with_norms_between_are_refused() -> None:
+    with pytest.raises(InputError, match="a norm lies between heads or neurons and the residual stream"):
+        opened("norms", custom)
+
+
+def test_edges_go_by_names_and_those_that_are_not_there_are_told() -> None:
+    stream, _ = opened()
+    row, column = stream.edge("blocks.0.attn.1", "blocks.1.attn.0.k")
+    assert (str(stream.readers[row]), str(stream.writers[column])) == ("blocks.1.attn.0.k", "blocks.0.attn.1")
+    for writer, reader in (
+        ("blocks.0.attn.2", "embedding"),
+        ("blocks.7.mlp", "embedding"),
+        ("blocks.1.mlp", "blocks.0.mlp"),
+        ("embed", "blocks.0.attn.0"),
+    ):
+        with pytest.raises(InputError, match=f"There is no edge from '{writer}' to '{reader}': edges go from a writer"):
+            stream.edge(writer, reader)

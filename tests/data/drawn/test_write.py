@@ -1,0 +1,200 @@
+"""The drawn data set: drawings, styles, the folder on disk, what is refused."""
+
+import json
+import os
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jaxtyping import Float
+from PIL import Image
+
+from circuitry.data.drawn import DrawingSettings, draw_image, write_toy
+from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
+from circuitry.runs import InputError
+
+
+def pixels(image: Image.Image) -> Float[np.ndarray, "height width 3"]:
+    return np.asarray(image, dtype=float) / 255
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def write(root: Path, workers: int = 1, **changes: Any) -> Path:
+    settings: dict[str, Any] = {
+        "n_train": 2,
+        "n_test": 1,
+        "classes": ("fish", "car"),
+        "styles": ("sketch", "clipart"),
+        "size": 24,
+    }
+    drawn = DrawingSettings(**(settings | changes))
+    return write_toy(root, drawn, workers=workers, progress=False)
+
+
+def test_names() -> None:
+    assert STYLES == ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
+    assert len(TOY_CLASSES) == 16
+    assert list(TOY_CLASSES) == sorted(set(TOY_CLASSES))
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in TOY_CLASSES)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_class_is_drawn_in_every_style(style: str) -> None:
+    for class_name in TOY_CLASSES:
+        image = draw_image(class_name, style, seed=1, size=48)
+        assert (image.mode, image.size) == ("RGB", (48, 48))
+        grey = pixels(image).mean(axis=2)
+        assert grey.std() > 0.04, class_name
+        # Something is drawn in the middle, not only a ground or a frame.
+        assert np.ptp(grey[12:36, 12:36]) > 0.15, class_name
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_same_arguments_give_the_same_pixels_and_other_ones_do_not(style: str) -> None:
+    first = draw_image("umbrella", style, seed=3).tobytes()
+    assert draw_image("umbrella", style, seed=3).tobytes() == first
+    others = [draw_image("umbrella", style, seed).tobytes() for seed in range(4, 14)]
+    assert len({first, *others}) == 11
+
+
+def test_size_changes_the_resolution_and_not_the_drawing() -> None:
+    small, large = draw_image("star", "clipart", 5, size=64), draw_image("star", "clipart", 5, size=128)
+    assert np.abs(pixels(small) - pixels(large.reduce(2))).mean() < 0.02
+
+
+def test_a_seed_gives_the_same_thing_in_every_style() -> None:
+    """Dark lines of the doodle lie where the sketch and the clipart have their outlines."""
+    for seed in range(3):
+        doodle, clip = (1 - pixels(draw_image("clock", style, seed)).mean(axis=2) for style in ("quickdraw", "clipart"))
+        other = 1 - pixels(draw_image("clock", "clipart", seed + 10)).mean(axis=2)
+        same, different = (np.corrcoef(doodle.ravel(), image.ravel())[0, 1] for image in (clip, other))
+        assert same > different
+
+
+def statistics(style: str) -> dict[str, float]:
+    """Means over a few images of every class."""
+    images = np.stack([pixels(draw_image(name, style, seed)) for name in TOY_CLASSES for seed in range(3)])
+    grey = images.mean(axis=3)
+    return {
+        "white": float((images.min(axis=3) > 0.96).mean()),
+        "colour": float(np.ptp(images, axis=3).mean()),
+        "grain": float(np.abs(np.diff(grey, axis=2)).clip(0, 0.1).mean()),
+        "black": float((grey < 0.2).mean()),
+    }
+
+
+def test_styles_differ_the_way_their_names_say() -> None:
+    found = {style: statistics(style) for style in STYLES}
+    assert found["quickdraw"]["white"] > 0.7
+    assert found["quickdraw"]["colour"] == 0
+    assert found["quickdraw"]["black"] > 2 * found["sketch"]["black"]
+    assert found["sketch"]["colour"] < 0.03
+    assert found["real"]["white"] < 0.02
+    assert found["painting"]["white"] < 0.05
+    assert found["clipart"]["white"] > 0.3
+    assert min(found[style]["colour"] for style in ("clipart", "infograph", "painting", "real")) > 0.08
+    assert found["painting"]["grain"] > found["clipart"]["grain"]
+    assert found["real"]["grain"] > found["clipart"]["grain"]
+
+
+def test_folder_layout(tmp_path: Path) -> None:
+    root = write(tmp_path / "toy")
+    names = [f"{number:06d}.png" for number in range(3)]
+    images = {f"{s}/{c}/{s}_{n}" for s, c, n in product(("clipart", "sketch"), ("car", "fish"), names)}
+    lists = {f"{style}_{split}.txt" for style, split in product(("clipart", "sketch"), ("train", "test"))}
+    assert {name for name in contents(root) if not name.startswith("checksums/")} == (
+        images | lists | {"captions.tsv", "manifest.json"}
+    )
+    assert (root / "sketch_train.txt").read_text() == (
+        "sketch/car/sketch_000000.png 0\nsketch/car/sketch_000001.png 0\n"
+        "sketch/fish/sketch_000000.png 1\nsketch/fish/sketch_000001.png 1\n"
+    )
+    assert (root / "sketch_test.txt").read_text() == (
+        "sketch/car/sketch_000002.png 0\nsketch/fish/sketch_000002.png 1\n"
+    )
+    header, *lines = (root / "captions.tsv").read_text().splitlines()
+    assert header == "filepath\ttitle"
+    assert {line.split("\t")[0] for line in lines} == images
+    assert all(line.split("\t")[0].split("/")[1] in line.split("\t")[1] for line in lines)
+    with Image.open(root / "sketch/fish/sketch_000000.png") as image:
+        assert (image.mode, image.size) == ("RGB", (24, 24))
+
+
+def test_the_folder_does_not_depend_on_workers_and_no_image_occurs_twice(tmp_path: Path) -> None:
+    one = contents(write(tmp_path / "one", n_train=30, n_test=5))
+    two = contents(write(tmp_path / "two", n_train=30, n_test=5, workers=2))
+    assert one == two
+    images = [data for name, data in one.items() if name.endswith(".png")]
+    assert len(set(images)) == len(images) == 140
+
+
+def test_seeds_do_not_overlap(tmp_path: Path) -> None:
+    first, second = contents(write(tmp_path / "0")), contents(write(tmp_path / "1", seed=1))
+    assert first.keys() == second.keys()
+    pngs = [data for folder in (first, second) for name, data in folder.items() if name.endswith(".png")]
+    assert len(set(pngs)) == len(pngs)
+    assert first["captions.tsv"] != second["captions.tsv"]
+
+
+def test_a_subset_has_the_same_images(tmp_path: Path) -> None:
+    all_of_it = contents(write(tmp_path / "all"))
+    part = contents(write(tmp_path / "part", classes=("fish",), styles=("sketch",)))
+    assert part["sketch/fish/sketch_000002.png"] == all_of_it["sketch/fish/sketch_000002.png"]
+
+
+def test_test_images_alone_are_those_of_the_whole_set(tmp_path: Path) -> None:
+    whole, alone = contents(write(tmp_path / "a")), contents(write(tmp_path / "b", n_train=0, first=2))
+    names = {name for name in alone if name.endswith(("png", "_test.txt"))}
+    assert len(names) == 4 + 2
+    assert all(alone[name] == whole[name] for name in names)
+    captions = {text.splitlines()[-1] for text in (alone["captions.tsv"], whole["captions.tsv"])}
+    assert len(captions) == 1
+
+
+@pytest.mark.parametrize("path", ["clipart/lion/clipart_001_000001.jpg", "clipart_train.txt", "notes.txt"])
+def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path: str) -> None:
+    """DomainNet's own folder above all."""
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("precious")
+    with pytest.raises(InputError, match=re.escape(path)):
+        write(tmp_path)
+    assert contents(tmp_path) == {path: b"precious"}
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "toy").write_text("")
+    with pytest.raises(InputError, match=str(tmp_path / "toy")):
+        write(tmp_path / "toy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": ("fish", "lion")}, "'lion'"),
+        ({"styles": ("oil",)}, "'oil'"),
+        ({"classes": ()}, "none"),
+        ({"styles": ("real", "real")}, r"\['real', 'real'\]"),
+        ({"n_train": -1}, "n_train.* -1 "),
+        ({"n_train": 0, "n_test": 0}, "n_train=0, n_test=0"),
+        ({"n_train": 1_000_000}, "1000000"),
+        ({"size": 8}, "size=8"),
+        ({"seed": -1}, "seed.* -1 "),
+        ({"workers": 0}, "workers.* 0 "),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        write(tmp_path, **changes)
+    assert not os.listdir(tmp_path)
+
+
+def test_the_manifest_holds_the_settings(tmp_path: Path) -> None:
+    settings = json.loads((write(tmp_path, seed=4) / "manifest.json").read_text())["config"]
+    assert settings.items() >= {"n_train": 2, "n_test": 1, "size": 24, "seed": 4}.items()
+    assert settings["classes"] == ["car", "fish"]

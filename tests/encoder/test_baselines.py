@@ -1,0 +1,144 @@
+"""What a baseline may be, its name and digest; what is made of images is tested in tests/circuits."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from circuitry import Encoder, InputError, Task, attribute
+from circuitry.encoder import Baseline, Counterfactual, as_baseline, mean_baseline
+from circuitry.encoder.baselines import ZERO, check_count, default_baseline
+from tests.support.assert_same import assert_same
+from tests.support.towers import make_tower
+
+IMAGES = torch.randn(3, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("tower", "name"),
+    [("resnet", "zero"), ("efficientnet", "zero"), ("vit", "mean-position"), ("convnext", "mean-position")],
+)
+def test_the_default_is_chosen_by_the_norms_of_the_tower(tower: str, name: str) -> None:
+    assert default_baseline(Encoder.from_tower(make_tower(tower))) == name
+
+
+def test_every_way_to_give_a_baseline() -> None:
+    assert as_baseline("zero") is ZERO
+    mean = Baseline("mean", {"a": torch.ones(1, 2)})
+    assert as_baseline(mean) is mean
+    one_each = as_baseline(IMAGES)
+    assert isinstance(one_each, Counterfactual)
+    assert one_each.images is IMAGES
+    assert as_baseline(one_each) is one_each
+
+
+@pytest.mark.parametrize("value", ["mean", None, 0, {"a": torch.ones(1, 2)}])
+def test_other_values_are_refused(value: object) -> None:
+    with pytest.raises(InputError, match=r"'zero'.*Baseline"):
+        as_baseline(value)
+
+
+@pytest.mark.parametrize("shape", [[3, 4, 4], [2, 1, 4, 4], [0, 3, 4, 4]])
+def test_counterfactual_images_are_images(shape: list[int]) -> None:
+    with pytest.raises(InputError, match=rf"images.*{re.escape(str(shape))}"):
+        as_baseline(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_name_the_site(value: float) -> None:
+    with pytest.raises(InputError, match="'mine' at site 'b'"):
+        Baseline("mine", {"a": torch.zeros(1, 2), "b": torch.tensor([[value, 0]])})
+    with pytest.raises(InputError, match="'input'"):
+        Counterfactual(torch.full((1, 3, 4, 4), value))
+
+
+@pytest.mark.parametrize("values", [{"a": torch.zeros(2, 3), "b": torch.zeros(4, 3)}, {"a": torch.tensor(1.0)}])
+def test_counts_differ_in_no_baseline(values: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(InputError, match=r"'mine' has \d .*'a' .*\d"):
+        Baseline("mine", values)
+
+
+def test_digests_tell_what_shapes_a_number() -> None:
+    different: list[Baseline | Counterfactual] = [
+        ZERO,
+        Baseline("zero", {"a": torch.zeros(1, 2)}),
+        Baseline("zero", {"b": torch.zeros(1, 2)}),
+        Baseline("zero", {"a": torch.ones(1, 2)}),
+        Counterfactual(IMAGES),
+        Counterfactual(IMAGES[:1]),
+        Baseline("zero", {"input": IMAGES}),
+    ]
+    assert len({baseline.digest for baseline in different}) == len(different)
+    assert Counterfactual(IMAGES.clone()).digest == Counterfactual(IMAGES).digest
+    assert Baseline("other", {}).digest == ZERO.digest
+
+
+def test_selection_keeps_what_is_for_all_images() -> None:
+    every_other = slice(0, None, 2)
+    one_each = Baseline("mine", {"a": torch.arange(3.0)[:, None], "b": torch.zeros(1, 2)}).select(every_other)
+    assert one_each.values["a"].tolist() == [[0], [2]]
+    assert one_each.values["b"].shape == (1, 2)
+    assert torch.equal(Counterfactual(IMAGES).select(every_other).images, IMAGES[[0, 2]])
+    assert Counterfactual(IMAGES[:1]).select(slice(1, None, 2)).images.shape == (1, 3, 4, 4)
+    # A part with a single image takes that one, whatever the others have.
+    assert Counterfactual(IMAGES).select(slice(2, None)).n_images is None
+
+
+def test_means_are_over_batches_of_images(resnet: Any) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64)
+    expected = mean_baseline(encoder, [images])
+    pairs: Any = DataLoader(TensorDataset(images, torch.zeros(3)), batch_size=3)
+    for given in ([images[:0], images, images[:0]], iter([images]), images, pairs):
+        assert mean_baseline(encoder, given).digest == expected.digest
+    with pytest.raises(InputError, match=r"\[64, 64\]"):
+        mean_baseline(encoder, iter(images[0]))
+    with pytest.raises(InputError, match="'mean-position' at site 'input'"):
+        mean_baseline(encoder, [images / 0])
+
+
+@pytest.mark.parametrize("per", ["position", "unit"])
+def test_a_mean_by_name_is_over_all_images_of_a_task(resnet: Any, per: str) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(7, 3, 64, 64)
+    ways: list[tuple[Any, Any]] = [(images[:3], images[3:]), ([images[:1], images[1:3]], iter(images[3:, None]))]
+    tasks = [Task(encoder, own, torch.sum, baseline=f"mean-{per}", others=others) for own, others in ways]
+    read: list[np.ndarray] = []
+    with torch.no_grad(), resnet.layer2.register_forward_hook(lambda *io: read.append(io[-1].numpy())):
+        resnet(images)
+    expected = read[0].mean(axis=0 if per == "position" else (0, 2, 3), dtype=float, keepdims=True)
+    for task in tasks:
+        assert isinstance(task.baseline, Baseline)
+        assert task.baseline.name == f"mean-{per}"
+        found = task.baseline.values["layer2.1"].numpy()
+        assert_same(found, np.broadcast_to(expected, found.shape), at_least=0.1)
+    assert Task(encoder, images, torch.sum, baseline=tasks[0].baseline).baseline is tasks[0].baseline
+    assert repr(tasks[0]).startswith("Task: 3 images of a class, 4 images of other classes; metric ")
+    assert f"baseline mean-{per}, " in repr(tasks[1])
+    assert repr(tasks[0].baseline) == f"Baseline(name='mean-{per}')"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mean-position", r"'mean-position'.*mean_baseline\(encoder, images, 'position'\).*others"),
+        ("mean-unit", r"'mean-unit'.*mean_baseline\(encoder, images, 'unit'\).*others"),
+        ("counterfactual", r"NamedBaseline\('counterfactual'.*extract"),
+        ("other-domains", r"NamedBaseline\('other-domains'.*extract"),
+    ],
+)
+def test_a_name_without_its_images_says_who_makes_it(resnet: Any, name: str, words: str) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64)
+    with pytest.raises(InputError, match=words):
+        Task(encoder, images, torch.sum, baseline=name)
+    with pytest.raises(InputError, match=words):
+        attribute(encoder, images, torch.sum, baseline=name)
+
+
+def test_counts() -> None:
+    for baseline in (ZERO, Counterfactual(IMAGES[:1]), Counterfactual(IMAGES)):
+        check_count(baseline, 3)
+    check_count(ZERO, 7)
+    with pytest.raises(InputError, match=r"3 .*'input'.* 2 "):
+        check_count(Counterfactual(IMAGES), 2)

@@ -1,0 +1,260 @@
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from circuitry import Encoder, InputError, mean_baseline
+from circuitry.encoder import Counterfactual, Stage
+from circuitry.encoder import encoder as encoders
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.tensor_batches import rows_that_fit
+from tests.support.towers import make_tower
+
+
+def images_for(encoder: Encoder, n: int = 2) -> Tensor:
+    return torch.randn(n, 3, *encoder.image_size)
+
+
+def test_idle_encoder_is_bit_equal_to_its_tower(any_tower: nn.Module) -> None:
+    encoder = Encoder.from_tower(any_tower)
+    images = images_for(encoder)
+    with torch.no_grad():
+        assert torch.equal(encoder(images), any_tower(images))
+
+
+def test_partial_runs_join_to_the_whole_run(any_tower: nn.Module) -> None:
+    encoder = Encoder.from_tower(any_tower)
+    images = images_for(encoder)
+    with torch.no_grad():
+        embedding, cache = encoder.run_with_cache(images)
+        assert tuple(cache) == encoder.sites
+        for before, site in zip(encoder.sites, encoder.sites[1:], strict=False):
+            assert torch.equal(encoder(cache[before], start=before, stop=site), cache[site])
+            assert torch.equal(encoder(cache[site], start=site), embedding)
+
+
+def test_sites_are_module_paths_of_the_tower(any_tower: nn.Module) -> None:
+    encoder = Encoder.from_tower(any_tower)
+    for site in encoder.sites[1:]:
+        parent = site.rpartition(".")[0]
+        assert hasattr(any_tower.get_submodule(parent), site.rpartition(".")[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("resnet", [3, 4, 4, 8, 8, 32, 64, 64, 128, 256, 16]),
+        ("vit", [3, 32, 32, 32, 16]),
+        ("vit-attentional-pooling", [3, 32, 32, 32, 16]),
+        ("swin", [3, 16, 16, 16, 32, 16]),
+        ("convnext", [3, 8, 8, 8, 16, 16, 16, 16]),
+        ("timm-vit", [3, 16, 16, 16, 16]),
+    ],
+)
+def test_units_lie_on_the_axis_that_the_adapter_says(name: str, units: list[int]) -> None:
+    encoder = Encoder.from_tower(make_tower(name))
+    with torch.no_grad():
+        _, cache = encoder.run_with_cache(images_for(encoder))
+    assert [cache[site].shape[encoder.unit_dim(site)] for site in encoder.sites] == units
+
+
+def test_resnet_sites_are_those_of_the_study(resnet: Any) -> None:
+    assert Encoder.from_tower(resnet).sites == (
+        *("input", "act1", "act2", "act3", "avgpool"),
+        *("layer1.0", "layer2.0", "layer2.1", "layer3.0", "layer4.0", "attnpool"),
+    )
+
+
+def test_hooks_write_in_whole_and_partial_runs(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    images = images_for(encoder)
+
+    def zero(activation: Tensor, hook: object) -> Tensor:
+        return torch.zeros_like(activation)
+
+    with torch.no_grad():
+        _, cache = encoder.run_with_cache(images)
+        by_hand = encoder(torch.zeros_like(cache["layer2.0"]), start="layer2.0")
+        whole = encoder.run_with_hooks(images, fwd_hooks=[("layer2.0", zero)])
+        partial = encoder.run_with_hooks(cache["avgpool"], start="avgpool", fwd_hooks=[("layer2.0", zero)])
+        assert torch.equal(whole, by_hand)
+        assert torch.equal(partial, by_hand)
+        assert torch.equal(encoder(images), encoder.run_with_cache(images)[0])  # nothing was left behind
+
+
+def test_hooks_are_removed_after_an_exception(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+
+    def fail(activation: Tensor, hook: object) -> Tensor:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        encoder.run_with_hooks(images_for(encoder), fwd_hooks=[("layer4.0", fail)])
+    assert not any(point.fwd_hooks for point in encoder.hook_dict.values())
+
+
+def test_a_run_restores_mode_and_gradients_even_after_an_exception(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    resnet.train()
+    resnet.layer1.eval()
+    resnet.conv1.weight.requires_grad_(True)
+    modes = [m.training for m in resnet.modules()]
+    with encoder.running():
+        assert not any(m.training for m in resnet.modules())
+        assert not resnet.conv1.weight.requires_grad
+    with pytest.raises(InputError), encoder.running():
+        encoder(torch.zeros(1))
+    assert [m.training for m in resnet.modules()] == modes
+    assert resnet.conv1.weight.requires_grad
+    assert not resnet.conv2.weight.requires_grad
+
+
+def test_fast_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: nn.Module) -> None:
+    encoder = Encoder.from_tower(any_tower.double())
+    images = images_for(encoder).double()
+    with torch.no_grad():
+        plain, cache = encoder.run_with_cache(images)
+        with encoder.fast():
+            fast, fast_cache = encoder.run_with_cache(images)
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
+        for site in encoder.sites:
+            torch.testing.assert_close(fast_cache[site], cache[site], rtol=1e-10, atol=1e-12)
+        with pytest.raises(InputError), encoder.fast():
+            encoder(torch.zeros(1))
+        assert torch.equal(encoder(images), plain)
+
+
+def test_the_tower_keeps_its_modules_and_names(resnet: Any) -> None:
+    before = [(name, id(module)) for name, module in resnet.named_modules()]
+    Encoder.from_tower(resnet)
+    assert [(name, id(module)) for name, module in resnet.named_modules()] == before
+    assert not hasattr(resnet.conv1, "name")
+
+
+def test_unknown_site_lists_the_sites(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    message = r"no site 'layer9\.0'; this encoder's sites are input, act1"
+    with pytest.raises(InputError, match=message):
+        encoder(images_for(encoder), stop="layer9.0")
+    with pytest.raises(InputError, match=message):
+        encoder.run_with_hooks(images_for(encoder), fwd_hooks=[("layer9.0", lambda x, hook: x)])
+
+
+def test_a_run_backwards_is_refused(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    with pytest.raises(InputError, match=r"'act1' lies before 'layer1\.0'"):
+        encoder(torch.zeros(1, 32, 16, 16), start="layer1.0", stop="act1")
+
+
+def test_images_of_the_wrong_size_are_refused(resnet: Any) -> None:
+    with pytest.raises(InputError, match=r"\[batch, 3, 64, 64\].*\[1, 3, 32, 64\]"):
+        Encoder.from_tower(resnet)(torch.zeros(1, 3, 32, 64))
+
+
+def test_unsupported_tower_lists_what_is_supported() -> None:
+    with pytest.raises(InputError, match=r"Linear.*ModifiedResNet.*Swin"):
+        Encoder.from_tower(nn.Linear(2, 2))
+
+
+def test_equal_site_names_are_refused() -> None:
+    stage = Stage(INPUT, nn.Identity(), 1)
+    with pytest.raises(InputError, match="must differ"):
+        Encoder(nn.Linear(1, 1), [stage], (1, 1))
+
+
+def buffers(tower: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in tower.named_buffers()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_looking_at_a_tower_in_training_changes_nothing_in_it(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    images = images_for(encoder, 4)
+    embedding, cache = encoder.run_with_cache(images)
+    resnet.train()
+    resnet.layer1.eval()
+    modes, before = [m.training for m in resnet.modules()], buffers(resnet)
+    again, cache_again = encoder.run_with_cache(images)
+    means = mean_baseline(encoder, [images])
+    others = Counterfactual(images).run(encoder, ["layer2.0"])
+    assert equal(buffers(resnet), before)
+    assert [m.training for m in resnet.modules()] == modes
+    assert torch.equal(again, embedding)
+    assert torch.equal(cache_again["layer2.0"], cache["layer2.0"])
+    assert torch.equal(others["layer2.0"], cache["layer2.0"])
+    torch.testing.assert_close(means.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
+    encoder(images)  # a plain run is the tower's own: it trains
+    assert not equal(buffers(resnet), before)
+
+
+def test_a_cache_still_lets_gradients_reach_the_weights(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet.requires_grad_(True))
+    embedding, _ = encoder.run_with_cache(images_for(encoder))
+    assert torch.autograd.grad(embedding.sum(), resnet.conv1.weight)[0].abs().max() > 0
+
+
+def test_the_digest_is_of_what_the_tower_computes() -> None:
+    towers: dict[str, Any] = {
+        "plain": make_tower("vit"),
+        "same": make_tower("vit"),
+        "other weights": make_tower("vit", seed=1),
+        "half": make_tower("vit").half(),
+        "no pooling": make_tower("vit"),
+        "other activation": make_tower("vit"),
+        "other heads": make_tower("vit"),
+    }
+    towers["no pooling"].pool_type = "none"
+    towers["other activation"].transformer.resblocks[0].mlp.gelu = QuickGELU()
+    towers["other heads"].transformer.resblocks[1].attn.num_heads = 4
+    digests = {name: Encoder.from_tower(tower).digest for name, tower in towers.items()}
+    assert digests.pop("same") == digests["plain"]
+    assert len(set(digests.values())) == len(digests)
+    tower: Any = make_tower("resnet")
+    encoder = Encoder.from_tower(tower)
+    found = [encoder.digest]
+    for tensor in (tower.bn1.running_mean, tower.conv1.weight):
+        tensor.mul_(2)
+        found.append(encoder.digest)
+    assert len(set(found)) == 3
+
+
+def test_within_a_run_the_digest_is_made_once(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder.from_tower(resnet.train())
+    first = encoder.digest
+    with encoder.running():
+        assert encoder.digest == first
+        monkeypatch.setattr(encoders, "tower_digest", lambda tower: pytest.fail("made again"))
+        with encoder.running(gradients=True), encoder.fast():
+            assert encoder.digest == first
+
+
+def test_sites_with_hooks_are_known_while_these_act(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    assert not encoder.hooked_sites
+    with encoder.hooks(fwd_hooks=[("layer4.0", lambda a, hook: None), ("act1", lambda a, hook: None)]):
+        assert list(encoder.hooked_sites) == ["act1", "layer4.0"]
+    assert not encoder.hooked_sites
+
+
+def test_weights_of_inference_mode_are_refused_where_gradients_are_needed() -> None:
+    with torch.inference_mode():
+        tower = make_tower("vit")
+    with pytest.raises(InputError, match=r"torch.inference_mode\(\)"):
+        rows_that_fit(Encoder.from_tower(tower), 1.0)
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, pickle.dumps])
+def test_a_copy_is_refused(make_copy: Callable[[Encoder], object], resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    with pytest.raises(InputError, match=r"Encoder.from_tower\(copy.deepcopy"):
+        make_copy(encoder)
+    copied = Encoder.from_tower(copy.deepcopy(encoder.tower))
+    assert copied.digest == encoder.digest

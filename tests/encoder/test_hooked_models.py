@@ -1,0 +1,158 @@
+"""While hooks act at sites of an encoder, no cache and no folder is read or written; single calls go on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from circuitry import (
+    CausalChecks,
+    Clip,
+    DomainFolder,
+    GraphFolder,
+    InputError,
+    Patch,
+    attribute,
+    class_logit,
+    left_rule,
+    patched,
+)
+from circuitry.bases import SparseAutoencoder
+from circuitry.cards import unit_cards
+from circuitry.circuits import Extraction, ExtractionSettings
+from circuitry.data import load_image
+from circuitry.encoder import Baseline
+from circuitry.models import NamedBaseline
+from circuitry.representations import (
+    embed_images,
+    extract_features,
+    extract_representations,
+    image_features,
+)
+from circuitry.training import extract_samples
+from circuitry.training.samples import ImageFiles
+from tests.representations.test_embeddings import draw
+from tests.support.extraction import planned, run
+from tests.support.feature_bases import make_sae
+from tests.support.work import QUIET
+
+SITE = "layer3.0"
+PATCH = Patch(SITE, 0.7, units=[0, 1, 2, 3])
+
+
+@pytest.fixture(scope="module")
+def root(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few images and their circuits."""
+    folder = tmp_path_factory.mktemp("hooked")
+    names = tuple(f"{d}/{c}/{i}.png" for d in ("ink", "photo") for c in ("axe", "cat") for i in (0, 1))
+    settings = ExtractionSettings(n_images=1, rule=left_rule(1), edge_rule=left_rule(1), texts=["a {}."])
+    Extraction(clip, draw(folder / "data", names), folder / "graphs", settings).run(QUIET)
+    return folder
+
+
+def own_vectors(clip: Clip, images: DomainFolder, *, with_patch: bool) -> Tensor:
+    """By the model's own modules, the patch by PyTorch's hook."""
+
+    def write(module: object, inputs: object, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, :4] = 0.7
+        return output
+
+    tower: Any = clip.encoder.tower
+    handle = tower.get_submodule(SITE).register_forward_hook(write) if with_patch else None
+    with torch.no_grad():
+        found = tower(torch.stack([clip.preprocess(load_image(record.path)) for record in images.records]))
+    if handle is not None:
+        handle.remove()
+    return F.normalize(found, dim=-1)
+
+
+def test_embeddings_of_a_patched_model_are_neither_kept_nor_read(clip: Clip, root: Path, tmp_path: Path) -> None:
+    images = DomainFolder(root / "data")
+    expected = {which: own_vectors(clip, images, with_patch=which).numpy() for which in (True, False)}
+    assert (expected[True] * expected[False]).sum(1).max() < 0.999
+    for round_ in range(2):  # without and with the clean embeddings in the cache
+        with patched(clip.encoder, PATCH):
+            under = embed_images(clip, images, cache_dir=tmp_path, work=QUIET)
+        assert len(list(tmp_path.iterdir())) == round_
+        clean = embed_images(clip, images, cache_dir=tmp_path, work=QUIET)
+        np.testing.assert_allclose(under.vectors, expected[True], atol=1e-5)
+        np.testing.assert_allclose(clean.vectors, expected[False], atol=1e-5)
+
+
+def _sae(**about: str) -> SparseAutoencoder:
+    return replace(make_sae(16, dtype=torch.float32), site="attnpool", about=about)
+
+
+def _sampled(clip: Clip, images: DomainFolder, out: Path) -> object:
+    about = {"site": "attnpool", "positions_per_image": None, "seed": 0, "piece": 4}
+    return extract_samples(clip.encoder, clip.preprocess, ImageFiles.of(images.records, []), out, about, work=QUIET)
+
+
+Making = Callable[[Clip, DomainFolder, GraphFolder, Path], object]
+FOLDERS: dict[str, Making] = {
+    "circuits": lambda clip, images, _, out: run(clip, images.root, out),
+    "representations": lambda clip, images, _, out: extract_representations(clip, images, out, work=QUIET),
+    "features": lambda clip, images, _, out: extract_features(clip, _sae(), images, out, work=QUIET),
+    "samples": lambda clip, images, _, out: _sampled(clip, images, out),
+    "cards": lambda clip, images, graphs, out: unit_cards(clip, images, graphs, out, work=QUIET),
+    "faithfulness": lambda clip, *of: CausalChecks(clip, *of[:2]).extract_faithfulness(of[2], work=QUIET),
+    "transfer": lambda clip, *of: CausalChecks(clip, *of[:2]).extract_transfer(of[2], work=QUIET),
+}
+"""Whatever fills a folder with what a model does."""
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_no_folder_is_filled_by_a_patched_model(kind: str, clip: Clip, root: Path, tmp_path: Path) -> None:
+    images, graphs = DomainFolder(root / "data"), GraphFolder(root / "graphs")
+    with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):
+        FOLDERS[kind](clip, images, graphs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_extraction_that_was_set_up_before_is_refused_and_leaves_no_circuit(
+    clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    work = planned(clip, root / "data", tmp_path / "out")
+    assert work.folder.unfinished()
+    with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):
+        work.run(QUIET)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_permanent_hooks_are_named_and_can_be_taken_off(clip: Clip) -> None:
+    before = clip.digest
+    clip.encoder.add_hook("attnpool", lambda activation, hook: 2 * activation, is_permanent=True)
+    try:
+        with pytest.raises(InputError, match=r"attnpool.*reset_hooks\(including_permanent=True\)"):
+            _ = clip.digest
+    finally:
+        clip.encoder.reset_hooks(including_permanent=True)
+    assert clip.digest == before
+
+
+def test_single_calls_go_on(clip: Clip, root: Path) -> None:
+    sae = _sae(model_digest=clip.digest)
+    images = torch.randn(2, 3, 64, 64)
+    with patched(clip.encoder, PATCH):
+        graph = attribute(clip.encoder, images, class_logit(torch.eye(2, 16), 1), rule=left_rule(1), progress=False)
+        assert len(image_features(clip, sae, DomainFolder(root / "data"), work=QUIET).images) == 8
+    assert graph.settings["hooked_sites"] == [SITE]
+
+
+def test_means_of_a_patched_model_are_its_own(clip: Clip, root: Path) -> None:
+    named = NamedBaseline("mean-unit", clip, DomainFolder(root / "data"))
+    with patched(clip.encoder, PATCH):
+        under = named.of("axe", "ink", 1)
+    clean = named.of("axe", "ink", 1)
+    assert isinstance(under, Baseline)
+    assert isinstance(clean, Baseline)
+    assert torch.allclose(under.values[SITE][:, :4], torch.tensor(0.7))
+    assert not torch.allclose(clean.values[SITE][:, :4], torch.tensor(0.7))
+    assert named.of("cat", "ink", 1) is clean

@@ -1,0 +1,234 @@
+"""The sections of causal checks against tables worked out on paper."""
+
+import html
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry.interventions import FaithfulnessCurve
+from circuitry.interventions.attribution_check import mean_correlations
+from circuitry.interventions.curves import most_selective_site
+from circuitry.interventions.pixels import map_agreement
+from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
+from circuitry.reports import Report
+from circuitry.reports.figures import domain_marks
+from circuitry.reports.sections.causal_curves import (
+    add_faithfulness,
+    add_selectivity_over_depth,
+    faithfulness_findings,
+    kept_beats_random,
+)
+from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
+from tests.support.scripts import command_module
+
+DOMAINS = ("clipart", "real", "sketch")
+MARKS = domain_marks(DOMAINS)
+
+
+def curve(
+    domain: str, kept: float, kept_on_others: float, ranking: str = "absolute", site: str = ""
+) -> FaithfulnessCurve:
+    """Two images of the class (metric 1) and two of others (metric 0); a tenth of the units keeps what is told."""
+    own = np.array([True, True, False, False])
+    full = own.astype(float)
+    at_a_tenth = np.where(own, kept, kept_on_others)
+    values = np.stack([at_a_tenth, full])
+    return FaithfulnessCurve(
+        (0.1, 1.0),
+        ranking,
+        (1, 10),
+        full,
+        np.zeros(4),
+        values,
+        np.zeros((2, 4)),
+        np.stack([np.zeros(4), full])[None],
+        own,
+        np.zeros(4, int),
+        "cat",
+        domain,
+        {"baseline": "zero", "sites": [site] if site else ["a", "b"]},
+    )
+
+
+def curves_of(on_others: float) -> list[FaithfulnessCurve]:
+    return [
+        curve(domain, kept, on_others if on_others < 0.5 else kept, ranking)
+        for domain, kept in (("real", 0.75), ("sketch", 0.5))
+        for ranking in ("absolute", "signed")
+    ]
+
+
+def page(report: Report, tmp_path: Path) -> str:
+    return html.unescape(report.write(tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("on_others", "selectivity", "best"),
+    [
+        (0.7, ["0.00 [0.00, 0.00]"], "0.00"),
+        (0.2, ["0.30 [0.30, 0.30]", "0.55 [0.55, 0.55]"], "0.55"),
+    ],
+)
+def test_faithfulness_and_selectivity(on_others: float, selectivity: list[str], best: str, tmp_path: Path) -> None:
+    report = Report("t")
+    add_faithfulness(report, curves_of(on_others), MARKS)
+    text = page(report, tmp_path)
+    # Of a tenth; CPR: (0.75 + 1) / 2 * 0.9; CMD: 0.25 / 2 * 0.9.
+    for number in ("0.75 [0.75, 0.75]", *selectivity, "0.79 [0.79, 0.79]", "0.11 [0.11, 0.11]"):
+        assert number in text
+    assert len(report.plotly_figures) == 2
+    assert f"reach {best}" in command_module("check").listening_verdict(curves_of(on_others))
+
+
+def test_a_model_without_a_lead_has_no_selectivity(tmp_path: Path) -> None:
+    report = Report("t")
+    add_faithfulness(report, [replace(curve("real", 0.5, 0.5), full=np.ones(4))], MARKS)
+    assert len(report.plotly_figures) == 1
+    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0)]).assign(other_full_metric=1.0)
+    add_transfer(report, table, SIMILARITY, MARKS, ["a"])
+    assert len(report.plotly_figures) == 2
+    assert page(report, tmp_path).count("There is no selectivity: the model does no better than the baseline") == 2
+
+
+def test_selectivity_over_depth(tmp_path: Path) -> None:
+    curves = [
+        curve(domain, kept, 0.1, site=site)
+        for domain, shift in (("real", 0.1), ("sketch", 0.0))
+        for site, kept in (("a", 0.3 + shift), ("b", 0.6 + shift))
+    ]
+    report = Report("t")
+    add_selectivity_over_depth(report, curves, MARKS, ["a", "b"])
+    text = page(report, tmp_path)
+    assert "real at b (0.60)" in text
+    assert "sketch at a (0.20)" in text
+    rows = [("kept", "a", 0.9), ("random", "a", 0.8), ("kept", "b", 0.5), ("random", "b", 0.1)]
+    assert most_selective_site(pd.DataFrame(rows, columns=["circuit", "sites", "value"])) == "b"
+
+
+def transfers(sites: str, other: float) -> pd.DataFrame:
+    """Own circuits keep all, others more the nearer the domain."""
+    near = {("clipart", "real"): 0.9, ("clipart", "sketch"): 0.5, ("real", "sketch"): 0.1}
+    rows = [
+        {"class": c, "circuit_domain": a, "image_domain": b, "sites": sites, "reason": "", "n_images": 2}
+        | {"metric": 1.0 if a == b else near[min(a, b), max(a, b)], "full_metric": 1.0, "empty_metric": 0.0}
+        | {"other_metric": other, "other_full_metric": 0.0, "other_empty_metric": 0.0, "faithfulness": 1.0}
+        | {"accuracy": 1.0, "full_accuracy": 0.5, "other_accuracy": 0.75, "other_full_accuracy": 0.25}
+        for c in ("axe", "cat")
+        for a in DOMAINS
+        for b in DOMAINS
+    ]
+    return pd.DataFrame(rows)
+
+
+SIMILARITY = pd.DataFrame(
+    [[1.0, 0.3, 0.2], [0.3, 1.0, 0.1], [0.2, 0.1, 1.0]], index=list(DOMAINS), columns=list(DOMAINS)
+)
+
+
+def test_transfer_with_and_without_single_sites() -> None:
+    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0), transfers("b", 0.1)])
+    for rows, figures in ((table, 3), (table[table["sites"] == "all"], 1)):
+        report = Report("t")
+        add_transfer(report, rows, SIMILARITY, MARKS, ["a", "b"])
+        assert len(report.plotly_figures) == figures
+
+
+def test_means_that_reports_show() -> None:
+    accuracies = transfer_accuracies(transfers("all", 0.0))
+    assert accuracies.to_numpy().tolist() == [["of the class", 1.0, 0.5], ["of other classes", 0.75, 0.25]]
+    assert len(transfer_accuracies(transfers("all", 0.0).drop(columns="other_accuracy"))) == 1
+    rules = {"rule": "left 10", "site": ["a", "b"] * 2, "sample": ["all", "all", "top", "top"]}
+    numbers = {"pearson": [0.5, 0.7, 0.25, 0.25], "spearman": [0.75, 0.25, 0.125, 0.125]}
+    (means,) = mean_correlations(pd.DataFrame(rules | numbers)).to_dict("records")
+    assert means == pytest.approx(
+        {"rule": "left 10", "pearson of all units": 0.6, "pearson of top units": 0.25}
+        | {"spearman of all units": 0.5, "spearman of top units": 0.125}
+    )
+    assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
+
+
+def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, float]) -> pd.DataFrame:
+    rows = [("real", name, 0.1, *values) for name, values in (("kept", kept), ("random", random))]
+    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"]).assign(
+        reason="no lead", **{"class": None}
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "random", "answer", "apart"),
+    [
+        ((0.8, 0.7, 0.9), (0.1, 0.0, 0.2), YES, 1),
+        ((1.2, 1.1, 1.3), (0.1, 0.0, 0.2), YES, 1),
+        ((0.4, 0.3, 0.6), (0.1, 0.0, 0.2), PARTLY, 1),
+        ((0.8, 0.1, 0.9), (0.1, 0.0, 0.2), UNKNOWN, 0),
+        ((0.2, 0.1, 0.3), (0.1, 0.0, 0.2), NO, 0),
+        ((0.004, 0.003, 0.005), (0.001, 0.0, 0.002), NO, 0),  # 0.00 against 0.00
+    ],
+)
+def test_circuits_work_where_they_are_large_and_beat_random_units(
+    kept: tuple[float, float, float], random: tuple[float, float, float], answer: str, apart: int
+) -> None:
+    found = kept_beats_random(at_a_tenth(kept, random), "faithfulness", 0.1)
+    assert all(number in found.claim for number in ("10%", f"of {kept[0]:.2f}", f"units {random[0]:.2f}"))
+    assert f"? {answer}: " in found.claim
+    assert f"{apart} of 1 domains the 95 % interval over classes and images" in found.certainty
+    assert ("Above 1" in found.certainty) == (kept[0] > 1)
+    nan = (float("nan"),) * 3
+    unknown = kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1)
+    assert f"{UNKNOWN}: no lead" in unknown.claim
+
+
+@pytest.mark.parametrize(
+    ("on_others", "answers"),
+    [(0.0, [PARTLY, PARTLY]), (0.7, [NO, UNKNOWN]), (None, [UNKNOWN, UNKNOWN])],
+    ids=["selective", "the same answer for all images", "no others"],
+)
+def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str]) -> None:
+    curves = curves_of(on_others or 0.0)
+    if on_others is None:
+        curves = [only_own(one) for one in curves]
+    findings = faithfulness_findings(curves, [])
+    for finding, answer in zip(findings, answers, strict=True):
+        assert f"? {answer}" in finding.claim
+    assert "0.50 to 0.75 by domain, random units 0.00" in findings[1].claim  # the numbers are there
+    assert ("one by one" in findings[0].claim) == (answers[0] == NO)
+    if on_others is None:
+        assert "no images of other classes" in findings[0].claim
+
+
+def only_own(curve: FaithfulnessCurve) -> FaithfulnessCurve:
+    arrays = ("full", "empty", "kept", "complement", "random", "own", "group")
+    return replace(curve, **{name: getattr(curve, name)[..., curve.own] for name in arrays})
+
+
+def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None:
+    rows = [
+        *((OWN, "conv", 0.8, 0.7, 0.9), (OTHER, "conv", 0.4, 0.3, 0.5)),
+        *((OWN, "head", 0.6, 0.4, 0.8), (OTHER, "head", 0.5, 0.3, 0.7)),
+    ]
+    depth = pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"])
+    found = own_circuits_lead(depth, "selectivity")
+    assert found is not None
+    assert "selectivity 0.45 against 0.70, mean over 2 sites" in found.claim
+    assert "At 1 of 2 sites" in found.certainty
+    assert "+0.40 at conv and +0.10 at head" in found.certainty
+    head = own_circuits_lead(depth[depth["site"] == "head"], "selectivity")
+    assert head is not None
+    assert UNKNOWN in head.claim
+    assert own_circuits_lead(depth.assign(value=float("nan")), "selectivity") is None
+
+
+def test_structure_predicts_transfer_only_when_corrected_p_says_so() -> None:
+    names = ["sites", *(f"selectivity: {name}" for name in ("rho", "p", "p (Holm)")), "pairs"]
+    table = pd.DataFrame([("conv", 0.9, 0.001, 0.004, 15), ("head", 0.2, 0.5, 0.5, 15)], columns=names)
+    found, unclear = (structure_predicts(rows, "selectivity") for rows in (table, table.iloc[1:]))
+    assert found is not None
+    assert unclear is not None
+    assert "selectivity +0.90 at conv, over 15 pairs" in found.claim
+    assert "1 of 2 rows" in found.certainty
+    assert (UNKNOWN in found.claim, UNKNOWN in unclear.claim) == (False, True)
+    assert structure_predicts(table.iloc[:0], "selectivity") is None
