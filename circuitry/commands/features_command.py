@@ -43,10 +43,9 @@ from circuitry.representations import (
 from circuitry.representations.features import Ranking
 from circuitry.runs import Job, JobFolder, StudySettings, Work, WorkSettings, versions
 from circuitry.runs.given import Count, Seed, at_least
-from circuitry.study import StudyRun
-from circuitry.study.mixtures import caption_words
-from circuitry.training import SaeTraining, train_sae_on_images
+from circuitry.training import SaeTraining, caption_words, train_sae_on_images
 from circuitry.training.run_folder import described
+from experiments.study.study_run import StudyRun
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""

@@ -33,9 +33,18 @@ from circuitry.runs import InputError, StudySettings, run_array
 from circuitry.runs.given import one_of
 from circuitry.runs.presets import with_defaults
 from circuitry.runs.workers import CLUSTERS, job_options
-from circuitry.study import record_run
-from circuitry.study.mixtures import read_captions, write_mixture
-from circuitry.training import ClipTraining, TrainingWork, checkpoints, clip_preset, train_clip, zero_shot_accuracy
+from circuitry.training import (
+    ClipTraining,
+    TrainingWork,
+    checkpoints,
+    clip_preset,
+    read_captions,
+    record_run,
+    train_clip,
+    with_captions,
+    write_captioned_table,
+    zero_shot_accuracy,
+)
 from circuitry.training.devices import join_nodes, node_rank
 from circuitry.training.training_settings import CLIP_PRESETS
 
@@ -158,4 +167,4 @@ def mixture_of_folder(config: Config, split: str) -> Path:
     captions = read_captions(config.data)
     if config.name_class:
         captions |= {r.relative: f"{captions.get(r.relative, '')}, {readable(r.class_name)}" for r in records}
-    return write_mixture(records, captions, config.out / f"{split}.tsv")
+    return write_captioned_table(with_captions(records, captions), config.out / f"{split}.tsv")

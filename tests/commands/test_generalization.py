@@ -10,10 +10,10 @@ from filelock import Timeout
 
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.runs import InputError, Rank, Work
-from circuitry.study import StudyRun
-from circuitry.study.toy_study import TOY_TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
+from experiments.study.study_run import StudyRun
+from experiments.study.toy_study import TOY_TRAINING, ToySettings
 from tests.commands.conftest import GIVEN_RULE
 from tests.support.scripts import CLASSES, assert_drawn, command_module, figure_of, needs_browser, script
 

@@ -16,8 +16,8 @@ from circuitry.representations import compare_representations
 from circuitry.representations.grams import Grams
 from circuitry.runs import InputError
 from circuitry.runs.presets import with_study_defaults
-from circuitry.study import StudyRun
 from circuitry.training import SaeTraining
+from experiments.study.study_run import StudyRun
 from tests.comparison.similarities import similarities
 from tests.support.assert_same import assert_same
 from tests.support.scripts import CLASSES, STYLES, assert_drawn, command_module, figure_of, needs_browser

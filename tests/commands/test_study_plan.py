@@ -19,7 +19,7 @@ from circuitry.commands import COMMANDS, dispatch, run_command, settings_page
 from circuitry.models.architectures import register_model
 from circuitry.runs import StudySettings, run_script
 from circuitry.runs.presets import study_markdown
-from circuitry.study.plan import Step
+from experiments.study.plan import Step
 from tests.support.scripts import FIGURES, command_module
 
 WITHOUT_COUNTERPART = {

@@ -9,8 +9,8 @@ import pytest
 from circuitry.data import DomainFolder, image_listing
 from circuitry.data.decoding import numbered_batches
 from circuitry.runs import InputError
-from circuitry.study.mixtures.mixture_files import write_mixture
-from circuitry.study.mixtures.selection import MixtureSettings, admitted, mixture
+from experiments.study.mixture_files import write_mixture
+from experiments.study.selection import MixtureSettings, admitted, mixture
 
 # As users call them, without a type checker.
 folder: Any = DomainFolder

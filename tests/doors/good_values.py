@@ -15,7 +15,7 @@ import circuitry
 from circuitry import bases, circuits, encoder, interventions, judging, models, reports, runs, study, training
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.reports.figures import domain_marks
-from circuitry.study import mixtures
+from experiments.study import selection
 from tests.doors.places import by_place
 from tests.doors.world import World
 from tests.support.work import QUIET
@@ -86,7 +86,7 @@ def _instances(w: World) -> list[Any]:
             training.SaeTraining(steps=2, batch_size=8, resample_every=0),
         ),
         *(training.LabelTable(("axe", "cat"), {"axe": 0, "cat": 1}), training.SupervisedTraining(model="x", epochs=1)),
-        *(mixtures.MixtureSettings("natural-only", "sketch"), reports.Finding("a", "b", "c"), Image.new("RGB", (8, 8))),
+        *(selection.MixtureSettings("natural-only", "sketch"), reports.Finding("a", "b", "c"), Image.new("RGB", (8, 8))),
         runs.JobFolder(w.folder / "jobs", "x 1", {"a": 1}, [("a",)]),
         *(random.Random(0), np.random.default_rng(0), torch.device("cpu"), slice(0, 1), _supervised(w)),
     ]

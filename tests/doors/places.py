@@ -9,7 +9,7 @@ import torch
 
 import circuitry
 from circuitry import circuits, interventions, reports, study, training
-from circuitry.study import mixtures
+from experiments.study import sketch_sets
 from tests.doors.world import World
 
 
@@ -19,7 +19,7 @@ def by_place(w: World) -> dict[str, Any]:
     gates, two_circuits, sketches = (
         w.gated.n_gates,
         [w.graph.circuit(2)] * 2,
-        mixtures.SketchSet(list(w.images.records), {"a": "axe"}, frozenset()),
+        sketch_sets.SketchSet(list(w.images.records), {"a": "axe"}, frozenset()),
     )
     pairs = {
         "AttributionGraph": _fields(w.graph),

@@ -19,11 +19,22 @@ from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
 from circuitry.runs import InputError, Work
-from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, record_run, toy_study
-from circuitry.study import checkpoint_accuracy as study
-from circuitry.study.checkpoint_accuracy import imagenet_validation
-from circuitry.study.mixtures.selection import Setting
-from circuitry.study.toy_study import (
+from circuitry.training import (
+    ClipTraining,
+    LabelTable,
+    SupervisedModel,
+    TrainingWork,
+    read_predictions,
+    record_run,
+    tidy_accuracy,
+)
+from circuitry.training.supervised_model import TowerClassifier, write_classifier
+from experiments.study import checkpoint_accuracy as study
+from experiments.study import toy_study
+from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
+from experiments.study.selection import Setting
+from experiments.study.study_run import StudyRun, find_runs
+from experiments.study.toy_study import (
     STANDARD,
     TOY_TRAINING,
     ToySettings,
@@ -32,8 +43,6 @@ from circuitry.study.toy_study import (
     toy_images,
     toy_run,
 )
-from circuitry.training import ClipTraining, LabelTable, SupervisedModel, TrainingWork, read_predictions, tidy_accuracy
-from circuitry.training.supervised_model import TowerClassifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)

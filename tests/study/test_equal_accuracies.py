@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from circuitry.runs import InputError
-from circuitry.study import accuracy_kinds
-from circuitry.study.charts import settings_bars
-from circuitry.study.measurements import STUDY_FIGURES
-from circuitry.study.run_selections import side_by_side
+from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import FALSE_ALARMS, MEASURE
-from tests.support.made_up_runs import HELD_OUT, Asked, made_up_runs
+from experiments.study.measurements import STUDY_FIGURES
+from experiments.study.run_selections import side_by_side
+from experiments.study.setting_bars import settings_bars
+from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
 from tests.support.scripts import command_module, figure_of
 
 BY_CLASS = {"axe": 0.4, "banana": 0.3, "bed": 0.05}  # the upper bound does not learn beds

@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from circuitry.reports.figures.bars import KINDS
 from circuitry.reports.figures.style import MARKS
 from circuitry.runs import InputError
-from circuitry.study import accuracy_kinds, effective_robustness, generalization, screened_classes, settings_table
-from circuitry.study.charts import robustness_scatter, settings_bars
-from circuitry.study.charts.bars import KINDS
-from circuitry.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT
-from circuitry.study.effective_robustness import logit as training_logit
-from circuitry.study.generalization import MODEL, model_names
+from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
+from experiments.study import generalization
+from experiments.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT, effective_robustness
+from experiments.study.effective_robustness import logit as training_logit
+from experiments.study.robustness_lines import robustness_scatter
+from experiments.study.run_tables import MODEL, model_names, screened_classes, settings_table
+from experiments.study.setting_bars import settings_bars
 
 RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
 RUN |= {"precision": "fp32", "held_out_classes": "cat"}

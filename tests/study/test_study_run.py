@@ -10,9 +10,10 @@ import pytest
 from circuitry.data import DomainFolder, ImageRecord
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import InputError, versions
-from circuitry.study import StudyRun, find_runs, record_run
-from circuitry.study.mixtures import MixtureSettings, write_mixture
-from circuitry.training import ClipTraining, SupervisedTraining, clip_preset
+from circuitry.training import ClipTraining, SupervisedTraining, clip_preset, record_run
+from experiments.study.mixture_files import write_mixture
+from experiments.study.selection import MixtureSettings
+from experiments.study.study_run import StudyRun, find_runs
 
 CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)
 HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)

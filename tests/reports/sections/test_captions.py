@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import circuitry.study.sections
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,7 +19,6 @@ import pytest
 from PIL import Image
 
 import circuitry.reports.sections
-import circuitry.study.sections
 from circuitry import DomainFolder
 from circuitry.circuits.consensus import STABILITY
 from circuitry.comparison.order_stability import ORDERS, OrderStability
@@ -43,9 +43,10 @@ from circuitry.reports.sections import (
 )
 from circuitry.representations.features import WEAK_COSINE, WEAK_LEAD
 from circuitry.representations.separation_summary import gather
-from circuitry.study import accuracy_kinds, screened_classes, settings_table
-from circuitry.study.over_models import relate_over_models
-from circuitry.study.sections import generalization_pages, relations
+from circuitry.training import accuracy_kinds
+from experiments.study import generalization_pages, relations
+from experiments.study.over_models import relate_over_models
+from experiments.study.run_tables import screened_classes, settings_table
 from tests.circuits.test_graph import small_graph
 from tests.comparison.similarities import similarities
 from tests.reports.sections import test_interventions as checks

@@ -17,7 +17,7 @@ from circuitry.reports.sections.findings import (
     how_much_shared,
     which_differs,
 )
-from circuitry.study.sections.relations import models_agree, relation_findings
+from experiments.study.relations import models_agree, relation_findings
 from tests.comparison.similarities import similarities
 from tests.reports.sections.test_compared import edges, table
 

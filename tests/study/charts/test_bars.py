@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from experiments.study.bars import panels_of_models
 
-from circuitry.study.charts import accuracy_bars, mixture_bars
-from circuitry.study.charts.bars import KINDS, panels_of_models
+from circuitry.reports.figures import accuracy_bars
+from circuitry.reports.figures.bars import KINDS
+from experiments.study.setting_bars import mixture_bars
 
 SUMMARY = pd.DataFrame(
     [

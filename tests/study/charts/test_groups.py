@@ -5,7 +5,7 @@ from itertools import combinations
 import pandas as pd
 import pytest
 
-from circuitry.study.charts.group_panels import apart_panels, group_panel, similarity_panels
+from experiments.study.group_panels import apart_panels, group_panel, similarity_panels
 
 DOMAINS = ("clipart", "quickdraw", "real")
 GROUPS = ("all", "held-out", "others")

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from circuitry.study import charts
 
 from circuitry.encoder import TokenGrid
 from circuitry.reports import figures
 from circuitry.reports.figures import position_moves
 from circuitry.reports.figures.cost_scatter import cost_against_quality
 from circuitry.runs import InputError
-from circuitry.study import charts
-from circuitry.study.charts.setting_lines import interpolation_lines, setting_dots
+from experiments.study.setting_lines import interpolation_lines, setting_dots
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_cost_scatter import SUMMARY as SCORES
 from tests.reports.figures.test_lines import CURVES

@@ -12,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.runs import InputError
-from circuitry.study.mixtures import base_sets, caption_table
-from circuitry.study.mixtures.base_sets import (
+from circuitry.training.trainer_table import CaptionedImage
+from experiments.study import base_sets
+from experiments.study.base_sets import (
     BaseSet,
+    caption_table,
     imagenet_captions,
     joined_caption,
     named_base_sets,
     shard_captions,
 )
-from circuitry.study.mixtures.base_splits import Split
-from circuitry.training.trainer_table import CaptionedImage
+from experiments.study.base_splits import Split
 
 # --- ImageNet-Captions -----------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ import pytest
 from circuitry.data import DomainFolder, ImageRecord, caption
 from circuitry.data.captions import image_rng, sketch_caption
 from circuitry.runs import InputError
-from circuitry.study.mixtures import SketchSet, read_captions, sketch_captions
-from circuitry.study.mixtures.captioning import Captioning, check_listed, first_of, stream_captions
+from circuitry.training import read_captions
+from experiments.study.captioning import Captioning, check_listed, first_of, sketch_captions, stream_captions
+from experiments.study.sketch_sets import SketchSet
 from tests.conftest import shared
 from tests.study.mixtures.test_files import DOMAINS
 from tests.study.mixtures.test_files import root as root

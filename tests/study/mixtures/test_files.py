@@ -13,18 +13,10 @@ import pytest
 from circuitry.data import DomainFolder
 from circuitry.data.captions import SHARED_STYLE_WORDS
 from circuitry.runs import InputError
-from circuitry.study.mixtures import (
-    MixtureSettings,
-    caption_table,
-    check_one_study,
-    generated_captions,
-    mixture,
-    mixture_summary,
-    read_captions,
-    read_description,
-    write_mixture,
-)
-from circuitry.study.mixtures.selection import Setting
+from circuitry.training import generated_captions, read_captions, read_description
+from experiments.study.base_sets import caption_table
+from experiments.study.mixture_files import check_one_study, mixture_summary, write_mixture
+from experiments.study.selection import MixtureSettings, Setting, mixture
 
 DOMAINS = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
 CLASSES = ["aircraft_carrier", "axe", "bed", "zebra"]

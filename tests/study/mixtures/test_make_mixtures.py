@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from circuitry.runs import InputError, run_script
-from circuitry.study.mixtures import read_description
-from circuitry.study.mixtures.study_set import BASIC
+from circuitry.training import read_description
+from experiments.study.study_set import BASIC
 from tests.conftest import shared
 from tests.study.mixtures.test_captioning import study_lists as study_lists
 from tests.study.mixtures.test_captioning import unpacked

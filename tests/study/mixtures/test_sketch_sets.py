@@ -9,8 +9,14 @@ import pytest
 
 from circuitry.data import ImageRecord, imagenet_partners
 from circuitry.runs import InputError
-from circuitry.study.mixtures import imagenet_sketch, replace_at_random, sketch_class_mixtures
-from circuitry.study.mixtures.sketch_sets import CLASS_SHARES, LEFT_OUT, STUDY_NAMES
+from experiments.study.sketch_sets import (
+    CLASS_SHARES,
+    LEFT_OUT,
+    STUDY_NAMES,
+    imagenet_sketch,
+    replace_at_random,
+    sketch_class_mixtures,
+)
 from tests.conftest import shared
 from tests.study.mixtures.test_selection import records
 

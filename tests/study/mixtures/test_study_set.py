@@ -8,7 +8,8 @@ import pytest
 
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.runs import InputError
-from circuitry.study.mixtures import MixtureSettings, MixtureSpec, study_mixtures
+from experiments.study.selection import MixtureSettings
+from experiments.study.study_set import MixtureSpec, study_mixtures
 
 TESTED = ("clipart", "infograph", "painting", "quickdraw", "sketch")
 
