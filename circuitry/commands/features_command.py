@@ -45,7 +45,7 @@ from circuitry.runs import Job, JobFolder, StudySettings, Work, WorkSettings, ve
 from circuitry.runs.given import Count, Seed, at_least
 from circuitry.training import SaeTraining, caption_words, train_sae_on_images
 from circuitry.training.run_folder import described
-from experiments.study.study_run import StudyRun
+from experiments.study.study_run import run_of
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""
@@ -142,7 +142,8 @@ def trained_on(config: Config) -> dict[str, object] | None:
     if checkpoint is None:
         return None
     folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]
-    return {**asdict(StudyRun.read(folders[0])), "folder": folders[0].name} if folders else None
+    run = run_of(folders[0]) if folders else None
+    return {**asdict(run), "folder": run.folder.name} if run else None
 
 
 def read_share(config: Config, work: Work) -> None:

@@ -48,13 +48,14 @@ class StudyRun:
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
         """Read the run in a folder; InputError if there is none, or it was trained on no mixture."""
-        run = _read(folder)
+        run = run_of(folder)
         if run is None:
             raise InputError(f"The table of the run in {folder} is no mixture of the study: train on one.")
         return run
 
 
-def _read(folder: Path) -> StudyRun | None:
+def run_of(folder: Path) -> StudyRun | None:
+    """Return the run in a folder, None for one that was trained on no mixture of the study."""
     record = read_run(Path(folder))
     table, training = record["table"] or {}, record["training"]
     if "settings" not in table:
@@ -86,7 +87,7 @@ def find_runs(folder: Path) -> list[StudyRun]:
     Raises:
         InputError: When there is none.
     """
-    found = (_read(path.parent) for path in sorted(Path(folder).rglob("run.json")))
+    found = (run_of(path.parent) for path in sorted(Path(folder).rglob("run.json")))
     if not (runs := [run for run in found if run is not None]):
         raise InputError(f"No folder below {folder} has the run.json of a model of a mixture: train some models first.")
     return runs

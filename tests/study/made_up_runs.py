@@ -1,13 +1,17 @@
 """Accuracies of all models of the study as a function says, as the evaluation of trained models would have them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import product
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from circuitry.runs.manifest import write_sealed
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
 from experiments.study.run_tables import COMPARED_MEASURES
+from experiments.study.selection import MixtureSettings
+from experiments.study.study_run import StudyRun
 from experiments.study.study_set import study_mixtures
 from experiments.study.trainings import StudyTraining, study_trainings
 
@@ -66,3 +70,16 @@ def _rows(
             told = Asked(run, domain, part, measure, classifier)
             place = {"classifier": classifier, "domain": domain, "part": part, "measure": measure, "chance": chance}
             yield about | place | {"value": accuracy(told)}
+
+
+def write_run(run: StudyRun) -> StudyRun:
+    """Write the ``run.json`` of a run, as `record_run` would after its training, and return it."""
+    setting: Any = run.setting
+    settings = MixtureSettings(setting, run.test_domain or "none", run.held_out)
+    told = {"test_domain": run.test_domain, "base": None, "sketches": None, "captions": run.captions}
+    table = {"settings": asdict(settings), "held_out": run.held_out, **told}
+    training = {"model": run.model, "seed": run.seed, "precision": run.precision, "threads": run.threads}
+    kind = "SupervisedTraining" if run.supervised else "ClipTraining"
+    made = {"kind": kind, "training": training, "table": table, "commit": run.commit}
+    write_sealed(run.folder / "run.json", {"format": "circuitry run 3", **made})
+    return run

@@ -5,22 +5,18 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from circuitry.study import charts
 
 from circuitry.encoder import TokenGrid
 from circuitry.reports import figures
 from circuitry.reports.figures import position_moves
 from circuitry.reports.figures.cost_scatter import cost_against_quality
 from circuitry.runs import InputError
-from experiments.study.setting_lines import interpolation_lines, setting_dots
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_cost_scatter import SUMMARY as SCORES
 from tests.reports.figures.test_lines import CURVES
 from tests.reports.figures.test_scatters import SUMMARY, UNITS
 from tests.reports.sections.test_accuracy import accuracy
 from tests.reports.sections.test_representation_pages import probes, similarity
-from tests.study.charts.test_bars import SUMMARY as MIXTURES
-from tests.study.charts.test_settings import POINTS
 
 DEPTH = pd.DataFrame(
     [("real", site, 0.5, 0.4, 0.6) for site in SITES], columns=["domain", "site", "value", "low", "high"]
@@ -60,16 +56,10 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.position_heatmap(np.zeros(5), IMAGE, title="", measure=""), r"shape \[5\]"),
     (lambda: figures.position_heatmap(np.zeros((2, 2)), IMAGE / 2, title="", measure=""), r"float64 \[64, 32, 3\]"),
     (lambda: figures.pixel_maps(IMAGE[None], {"m": np.zeros((1, 2, 2))}, names=["a"]), r"\[1, 2, 2\]"),
-    *((lambda c=column: charts.accuracy_bars(accuracy().drop(columns=c)), f"accuracy.*{column}") for column in
+    *((lambda c=column: figures.accuracy_bars(accuracy().drop(columns=c)), f"accuracy.*{column}") for column in
       ("domain", "seen", "held_out", "alone", "own_style", "centred", "chance")),
-    (lambda: charts.accuracy_bars(twice(accuracy())), "clipart"),
-    (lambda: charts.accuracy_bars(accuracy()[:0]), "accuracy.*no rows"),
-    (lambda: charts.mixture_bars(MIXTURES[:1].assign(part="new")), '"seen", "held-out" or "base", not "new"'),
-    (lambda: charts.mixture_bars(MIXTURES.drop(columns="images")), "mixtures.*images"),
-    (lambda: charts.mixture_bars(twice(MIXTURES)), "low, real, seen"),
-    (lambda: interpolation_lines(POINTS.drop(columns="alone"), axis="", title=""), "interpolations.*alone"),
-    (lambda: setting_dots(twice(POINTS.rename(columns={"panel": "setting", "line": "panel", "x": "series",
-                                                       "alone": "value"})), axis="", title=""), "CG low, clipart"),
+    (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
+    (lambda: figures.accuracy_bars(accuracy()[:0]), "accuracy.*no rows"),
     (lambda: cost_against_quality(SCORES[SCORES["what"] != "seconds"]), "what seconds"),
     (lambda: position_moves(np.zeros((4, 4)), IMAGE, TokenGrid(("class token",), 2, 2), title="", measure=""),
      r"5 tokens.*\[4, 4\]"),

@@ -18,7 +18,7 @@ from experiments.study.sketch_sets import (
     sketch_class_mixtures,
 )
 from tests.conftest import shared
-from tests.study.mixtures.test_selection import records
+from tests.study.test_selection import records
 
 TRAIN = records({(domain, f"class {i:02d}"): 3 for domain in ("real", "sketch") for i in range(40)})
 OTHERS = records({("sketch", f"n{i:02d}"): 2 for i in range(60)})
@@ -118,12 +118,3 @@ def test_numbers_of_classes_at_the_studys_size() -> None:
     made = sketch_class_mixtures(train, others)
     numbers = [len({r.class_name for r in found if r.domain == "sketch"}) - 1 for found in made.values()]
     assert numbers == [165, 82, 99, 33, 16, 3, 1]
-
-
-def test_what_keeps_no_size_is_refused() -> None:
-    no_sketches = [record for record in TRAIN if record.domain != "sketch"]
-    for images, others, words in (
-        (no_sketches, OTHERS, "'sketch'"), (TRAIN, OTHERS[:2], " 60 .* 2 "), (TRAIN, OTHERS * 5, "540 .* 120")
-    ):  # fmt: skip
-        with pytest.raises(InputError, match=words):
-            sketch_class_mixtures(images, others)

@@ -5,7 +5,8 @@ from itertools import combinations
 import pandas as pd
 import pytest
 
-from experiments.study.group_panels import apart_panels, group_panel, similarity_panels
+from circuitry.reports.figures import similarity_panels
+from experiments.study.group_panels import apart_panels, group_panel
 
 DOMAINS = ("clipart", "quickdraw", "real")
 GROUPS = ("all", "held-out", "others")
@@ -20,7 +21,10 @@ def test_every_measure_and_group_has_a_panel_with_photographs_first() -> None:
         for j, (a, b) in enumerate(combinations(DOMAINS, 2))
     ]
     figure = similarity_panels(
-        pd.DataFrame(rows, columns=["measure", "group", "domain_a", "domain_b", "value"]), title="title"
+        pd.DataFrame(rows, columns=["measure", "group", "domain_a", "domain_b", "value"]),
+        title="title",
+        groups={name: group_panel(name) for name in GROUPS},
+        first="real",
     )
     heats = [trace for trace in figure.data if trace.type == "heatmap"]
     assert len(heats) == 2 * 3

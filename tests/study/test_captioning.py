@@ -1,21 +1,28 @@
 """Captions of whole data sets: one random stream through all lists, tables and what they may name, ImageNet-Sketch."""
 
 import gzip
+import json
 import random
 import shutil
 from pathlib import Path
 
 import pytest
 
-from circuitry.data import DomainFolder, ImageRecord, caption
-from circuitry.data.captions import image_rng, sketch_caption
+from circuitry.data import DomainFolder, ImageRecord, caption, image_rng
 from circuitry.runs import InputError
 from circuitry.training import read_captions
-from experiments.study.captioning import Captioning, check_listed, first_of, sketch_captions, stream_captions
+from experiments.study.captioning import (
+    Captioning,
+    check_listed,
+    first_of,
+    sketch_caption,
+    sketch_captions,
+    stream_captions,
+)
 from experiments.study.sketch_sets import SketchSet
 from tests.conftest import shared
-from tests.study.mixtures.test_files import DOMAINS
-from tests.study.mixtures.test_files import root as root
+from tests.study.test_files import DOMAINS
+from tests.study.test_files import root as root
 
 
 def unpacked(name: str) -> list[str]:
@@ -82,21 +89,12 @@ def test_a_listing_that_lacks_images_of_the_captions(root: Path) -> None:
     check_listed(captions, root, table)
     check_listed({**captions, "blueprint/axe/1.png": "a domain that is not there"}, root, table)
     more = {f"real/axe/none_{i}.png": "a axe" for i in range(7)}
-    expected = (
-        r"captions\.tsv has captions of 7 images that the listing in .* lacks, such as real/axe/none_0\.png, real"
-    )
+    expected = r"captions\.tsv has captions of 7 images that the listing in .* lacks, such as real/axe/none_0\.png: "
     with pytest.raises(InputError, match=expected):
         check_listed({**captions, **more}, root, table)
 
 
 # --- where captions come from ----------------------------------------------------------------------------------------
-
-
-def test_captions_by_default(root: Path, tmp_path: Path) -> None:
-    assert Captioning(root, None).source == "file"
-    assert Captioning(tmp_path, None).source == "by-image"
-    assert Captioning(root, "stream").source == "stream"
-    assert Captioning(tmp_path, root / "captions.tsv").source == "file"
 
 
 def test_origins_give_their_captions(root: Path, tmp_path: Path) -> None:
@@ -141,3 +139,16 @@ def test_captions_of_imagenet_sketch_by_stream_and_by_image() -> None:
     assert by_image["n1/b.JPEG"] == sketch_caption("goldfish", image_rng("n1/b.JPEG", 5))
     both = first_of({"n0/a.JPEG": "known"}, {"n0/b.JPEG": "other"})
     assert [both(image) for image in images[:3]] == ["known", "other", ""]
+
+
+def test_captions_of_imagenet_sketch() -> None:
+    found = {sketch_caption("zebra", image_rng(path)) for path in (f"sketch/zebra/{i}.png" for i in range(1200))}
+    heads = ["zebra", "a zebra", "the zebra"]
+    for word, a in (("drawing", "a"), ("sketch", "a"), ("image", "an")):
+        heads += [f"zebra {word}", f"{word} of a zebra", f"{word} of the zebra"]
+        heads += [f"a zebra {word}", f"{a} {word} of a zebra", f"{a} {word} of the zebra"]
+    assert len(heads) == 21
+    assert found == {head + end for head in heads for end in ("", ".")}
+    assert sketch_caption("tench", image_rng("n01440764/sketch_1.JPEG")) == "a sketch of the tench"  # for ever
+    lent = json.loads(shared("facts/study_texts.json").read_text())
+    assert list(SKETCH_PATTERNS) == lent["imagenet_sketch_patterns"]

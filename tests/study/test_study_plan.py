@@ -20,7 +20,7 @@ from circuitry.models.architectures import register_model
 from circuitry.runs import StudySettings, run_script
 from circuitry.runs.presets import study_markdown
 from experiments.study.plan import Step
-from tests.support.scripts import FIGURES, command_module
+from tests.support.scripts import FIGURES, command_module, program_module
 
 WITHOUT_COUNTERPART = {
     *("quickstart", "check", "scoreboard", "components", "cards", "explore", "figures"),
@@ -33,7 +33,7 @@ PAGE = FIGURES.parent / "docs" / "study.md"
 
 @pytest.fixture(scope="module")
 def study() -> ModuleType:
-    return command_module("study")
+    return program_module("plan")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The list of the study's mixtures, its names and the study's own."""
 
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -116,8 +114,3 @@ def test_what_is_told_of_a_mixture() -> None:
     assert spec("aligned").described()["captions"] == "aligned"
     with pytest.raises(InputError, match=r"ImageNet-Sketch.*aligned"):
         spec("aligned", "imagenet-sketch")
-
-
-def test_the_list_needs_no_torch() -> None:
-    code = "import sys; from circuitry.study.mixtures import study_mixtures as s; s(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
