@@ -131,7 +131,7 @@ def main(config: Config) -> Written | None:
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
-        comparison.save(config.results / "feature_sharing")  # circuitry features-over-settings compares models by it
+        comparison.save(config.results / "feature_sharing")  # the study compares models by it
     saved = {comparison.measure: comparison}
     return write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at, saved)
 

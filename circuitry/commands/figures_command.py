@@ -5,7 +5,7 @@
     circuitry figures accuracy --tables runs/quickstart/tables --out runs/figures
 
 An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
-them. Figures without committed tables are drawn by the plan of the study (circuitry study).
+them. Figures without committed tables are drawn by the plan of the study.
 """
 
 import json

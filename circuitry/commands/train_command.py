@@ -5,7 +5,7 @@ their captions (root/captions.tsv: filepath<TAB>title); ``--table`` is such a ta
 mixture for one. Trains through open_clip's own trainer, prints the zero-shot accuracy on the test lists of ``--data``
 and the path of the checkpoint. A killed run goes on after its last whole epoch. With ``--study`` the preset is that of
 RN50 and ImageNet-Captions unless another is named, trained as the study did on its GPUs; the loss is then also measured
-on the validation table that `circuitry mixtures` writes beside a mixture.
+on the validation table that lies beside --table.
 
     circuitry train --data EmojiDomains --out runs/emoji-clip
     circuitry train --study --preset rn50-imagenet-captions --table mixture.tsv --data DomainNet \\
@@ -156,7 +156,7 @@ def validation_table(config: Config) -> Path | None:
     beside = config.table.with_name(f"{config.table.stem}-validation{config.table.suffix}")
     if beside.is_file():
         return beside
-    print(f"no loss on validation images, since there is no {beside}, which circuitry mixtures writes")
+    print(f"no loss on validation images, since there is no {beside}")
     return None
 
 

@@ -1,3 +1,4 @@
+from .accuracy import AMONG_PART as AMONG_PART
 from .accuracy import F1 as F1
 from .accuracy import FALSE_ALARMS as FALSE_ALARMS
 from .accuracy import MEASURE as MEASURE

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from circuitry.training import SaeTraining
 from experiments.study.place import StudyPlace, program
 from experiments.study.plan import Cost, Step
-from experiments.study.trainings import ALIGNED_DOMAIN, StudyTraining
+from experiments.study.trainings import ALIGNED_DOMAIN, DIVERSITY, StudyTraining
 
 SAE_OPERATIONS = 12
 """Operations of an autoencoder for each sample, unit and feature: two products, forward and twice that backward."""
 GRAPH_BYTES = 10_000_000
 """Bytes of the scores of a class in a domain, of all images and of parts, for RN50."""
-N_CIRCUIT_IMAGES = 50
+N_CIRCUIT_IMAGES, N_SHARED_IMAGES = 50, 20
+"""Images of a class in a domain on which circuits are found: of one model, and of each that is compared."""
 STUDY_FIGURES = {
     "generalization": (
         *("accuracy_by_setting", "domain_interpolation", "class_interpolation", "imagenet_sketch", "base_sets"),
@@ -21,6 +22,7 @@ STUDY_FIGURES = {
     "sharing": ("sharing_by_setting",),
     "separation": ("embedding_map", "separation"),
     "representations": ("cka_over_depth", "cka_apart", "cka_by_group"),
+    "shared-circuitry": ("sharing_against_accuracy",),
     "circuits": ("units_apart", "domain_similarity", "similarity_by_group"),
 }
 """Step -> the figures  that are drawn from its tables."""
@@ -30,7 +32,8 @@ def measurement_steps(place: StudyPlace) -> Iterator[Step]:
     """Yield the steps that measure models: autoencoders and shared features, embeddings, CKA, circuits.
 
     Autoencoders: CG high and leave-out on the base set of the scale. Embeddings: standard and aligned captions with the
-    same held-out domain. CKA and circuits: the first aligned model.
+    same held-out domain. CKA and circuits: the first aligned model. Sharing against
+    accuracy: the models of all settings.
     """
     described = [
         one for one in place.trainings
@@ -49,6 +52,8 @@ def measurement_steps(place: StudyPlace) -> Iterator[Step]:
         yield _separation(place, _models(place, "cg-high"), aligned)
         yield _representations(place, aligned[0])
         yield _circuits(place, aligned[0])
+    if compared := _compared(place):
+        yield _shared_circuitry(place, compared)
 
 
 def _measured(place: StudyPlace, one: StudyTraining) -> list[object]:
@@ -108,6 +113,30 @@ def _circuits(place: StudyPlace, one: StudyTraining) -> Step:
     operations = place.circuit_operations * n_cells * N_CIRCUIT_IMAGES
     cost = place.cost(operations, place.scale.gpus, float(GRAPH_BYTES * n_cells))
     return place.step("circuits", "circuits", "compare", options, outputs, [one.name], cost)
+
+
+def _compared(place: StudyPlace) -> list[StudyTraining]:
+    """Return the models of the first architecture on the main base set: photographs alone, and the 15 settings."""
+    return [
+        one for one in place.trainings
+        if one.mixture.settings.setting in ("natural-only", *DIVERSITY)
+        and (one.mixture.base, one.mixture.sketches) == (place.material.main_base, None)
+        and (one.model, one.supervised) == (place.scale.models[0], False)
+    ]  # fmt: skip
+
+
+def _shared_circuitry(place: StudyPlace, models: list[StudyTraining]) -> Step:
+    """Return the step that sets what domains share in each model against how the models generalize."""
+    material, name = place.material, "shared-circuitry"
+    results, folders = place.out / "tables" / name, [place.folder(one) for one in models]
+    options: list[object] = ["--runs", *folders, "--data", material.domainnet, "--decoding", "as-stored"]
+    options += ["--out", place.out / name, "--results", results, "--device", place.scale.device]
+    n_domains = len({domain for domain, _ in material.counts})
+    circuits = place.circuit_operations * n_domains * len(material.held_out) * N_SHARED_IMAGES
+    passes = place.counted(models[0]).image * (sum(material.counts.values()) + material.n_test)
+    cost = place.cost(len(models) * (circuits + passes), place.scale.gpus)
+    outputs = [results / "points.csv", results / "relations.csv"]
+    return place.step(name, "circuits", name, options, outputs, [one.name for one in models], cost)
 
 
 def _classified(place: StudyPlace, *models: StudyTraining) -> Cost:

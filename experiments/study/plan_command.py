@@ -76,6 +76,7 @@ MINIATURE = Scale(
         "generalization": ("--test-domains", "quickdraw", "sketch"),
         "compare": ("--n-images", "4", "--rule", "left-2"),
         "separation": ("--map", "auto"),
+        "shared-circuitry": ("--sae-steps", "5", "--n-images", "4", "--n-tested", "1"),
     },
 )
 """Tiny models, two passes; autoencoders of the models with further photographs."""

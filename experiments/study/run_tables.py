@@ -187,12 +187,12 @@ def kinds_of_runs(
         classifier: Classifier of CLIP models.
         screened: Table of `screened_classes`; classes that some model does not keep are left out (default: all count).
     """
-    rows = _screened(last_checkpoints(by_test_domain(evaluated)), screened)
+    rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
     by = ["test_domain", *MODEL, "setting"]
     return _sorted(accuracy_kinds(rows, classifier, by), [*by, "domain"])
 
 
-def _screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
+def without_screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
     """Return the rows of classes that every screened model of the test domain keeps, and of those not screened."""
     if screened is None or screened.empty:
         return rows

@@ -26,7 +26,7 @@ from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
 from circuitry.comparison import Comparison
-from circuitry.data import chosen_names, class_key
+from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, transfer_matrix
 from circuitry.reports import Report, listings_of, write_results
 from circuitry.reports.figures import domain_marks
@@ -38,7 +38,7 @@ from circuitry.representations import (
     image_features,
 )
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
-from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies
+from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, run_names
 from experiments.study.over_models import relate_over_models
 from experiments.study.relations import LABEL_FREE, SHARED, add_relations, relation_findings
 from experiments.study.run_tables import kinds_of_runs
@@ -58,8 +58,8 @@ ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 class Config:
     """Settings; the defaults are the toy's models."""
 
-    runs: Path = Path("runs/toy-study/runs")
-    """Folder of runs, each with a run.json."""
+    runs: tuple[Path, ...] = (Path("runs/toy-study/runs"),)
+    """Folders of runs, each with a run.json."""
     data: Path = Path("runs/toy-study/toy")
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
@@ -80,6 +80,8 @@ class Config:
     """Folder for the results of each model, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figure reads them."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
     """Where models run; under torchrun cuda is each process's own GPU."""
     seed: int = 0
@@ -100,8 +102,8 @@ def main(config: Config) -> None:
 
 def measured(config: Config, work: Work) -> pd.DataFrame:
     """Return a row for each model and test domain, after this process's share of measuring them."""
-    found = [run for run in find_runs(config.runs) if not run.supervised]
-    runs = {"-".join(run.folder.relative_to(config.runs).parts) or run.folder.name: run for run in found}
+    found = [run for folder in config.runs for run in find_runs(folder) if not run.supervised]
+    runs = {name.replace("/", "-"): run for name, run in zip(run_names(found), found, strict=True)}
     given = config.test_domains or tuple(sorted({run.test_domain for run in found if run.test_domain}))
     if not given:
         raise InputError("None of the runs was trained for a test domain: give some that were, or --test-domains.")
@@ -132,9 +134,8 @@ def in_one_process(work: Work) -> Work:
 def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Sequence[str], work: Work) -> pd.DataFrame:
     """Return the accuracies of a run's last checkpoint in each test domain, and on the other domains."""
     last = checkpoints(run.folder)[-1][0]
-    evaluated = extract_accuracies(
-        [run], tests, epochs=(last,), device=work.rank.device(config.device), work=in_one_process(work)
-    )
+    device, quiet = work.rank.device(config.device), in_one_process(work)
+    evaluated = extract_accuracies([run], tests, epochs=(last,), decoding=config.decoding, device=device, work=quiet)
     rows = []
     for domain in domains:
         table = kinds_of_runs(evaluated.assign(test_domain=domain)).set_index("domain")
@@ -147,6 +148,7 @@ def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Seq
 def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFrame:
     """Return the sharing of each domain in one model: test_domain, and columns of `SHARED` and `LABEL_FREE`."""
     clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=work.rank.device(config.device))
+    clip = clip.with_decoding(config.decoding)
     images = config.images(config.split)
     held_out = run.held_out if config.group == "held-out" else ()
     classes = chosen_names("held-out class", held_out, images.classes, class_key) if held_out else images.classes

@@ -85,8 +85,8 @@ def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
 
     if not Path(root).is_dir():
         raise InputError(f"Expected ImageNet-Sketch, <wnid>/<file>, but there is no folder {root}: name its folder.")
+    index = imagenet_index(path.name for path in Path(root).iterdir() if path.is_dir() and path.name[0] != ".")
     folder = DomainFolder({_DOMAIN: Path(root).resolve()}, split=None)
-    index = imagenet_index(folder.all_classes)
     out = LEFT_OUT | {i for indices in imagenet_partners().values() for i in indices}
     images = [
         ImageRecord(one.path, f"{one.class_name}/{one.path.name}", _DOMAIN, one.class_name) for one in folder.records

@@ -70,7 +70,7 @@ def evaluation_step(place: StudyPlace) -> Step:
     options: list[object] = ["--study", "--runs", place.out / "runs", "--data", place.material.domainnet]
     options += ["--imagenet", place.material.imagenet] if place.material.imagenet else []
     options += ["--out", place.out / "evaluation", "--results", results, "--device", place.scale.device]
-    outputs = [results / f"{name}.csv" for name in ("told_apart", "settings", "measures", "robustness")]
+    outputs = [results / f"{name}.csv" for name in ("told_apart", "settings", "differences", "measures", "robustness")]
     passes = sum(place.counted(one).image * place.n_checkpoints(one) for one in place.trainings)
     cost = place.cost(passes * place.material.n_test, place.scale.gpus)
     needs = [one.name for one in place.trainings]

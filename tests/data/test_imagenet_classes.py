@@ -52,9 +52,6 @@ def test_different_names_do_not() -> None:
     assert class_key("The_Eiffel_Tower") == "the eiffel tower"
 
 
-def test_two_spellings_in_the_data_are_refused() -> None:
-
-
 def test_names_are_found_in_any_spelling() -> None:
     asked = ["Traffic light", "axe", "traffic_light"]
     assert chosen_names("class", asked, ["axe", "traffic-light"], class_key) == ("traffic-light", "axe")

@@ -12,6 +12,7 @@ from circuitry.data import DomainFolder, ImageRecord, caption, image_rng
 from circuitry.runs import InputError
 from circuitry.training import read_captions
 from experiments.study.captioning import (
+    SKETCH_PATTERNS,
     Captioning,
     check_listed,
     first_of,

@@ -36,7 +36,7 @@ def evaluated() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What circuitry generalization --study writes of these models."""
+    """What generalization --study writes of these models."""
     module, out = program_module("generalization"), tmp_path_factory.mktemp("made_up")
     for name, table in module.tables_of(module.Config.study(), evaluated).items():
         table.to_csv(out / f"{name}.csv", index=False)

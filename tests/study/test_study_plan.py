@@ -15,20 +15,12 @@ import torch
 from circuitry import Encoder, InputError, class_logit
 from circuitry.circuits import AttributionSettings, count_operations
 from circuitry.circuits.circuit_settings import STUDY_RULE
-from circuitry.commands import COMMANDS, dispatch, run_command, settings_page
+from circuitry.commands import dispatch, run_command
 from circuitry.models.architectures import register_model
-from circuitry.runs import StudySettings, run_script
-from circuitry.runs.presets import study_markdown
+from circuitry.runs import run_script
+from experiments.study import __main__ as programs
 from experiments.study.plan import Step
-from tests.support.scripts import FIGURES, command_module, program_module
-
-WITHOUT_COUNTERPART = {
-    *("quickstart", "check", "scoreboard", "components", "cards", "explore", "figures"),
-    *("find", "evaluate", "info"),
-    *("features-over-settings", "study"),  # whose defaults are the study's
-}
-"""Commands that need no preset of the study's."""
-PAGE = FIGURES.parent / "docs" / "study.md"
+from tests.support.scripts import command_module, program_module
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +41,6 @@ def steps(study: ModuleType, miniature: Any) -> list[Step]:
     return found
 
 
-def test_the_page_says_what_the_study_sets(study: ModuleType) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    committed = page.split(settings_page.BEGIN + "\n")[1].split(settings_page.END)[0]
-    assert committed == study_markdown(settings_page.study_settings()), "circuitry study --settings-page docs/study.md"
-    assert "| `circuitry train-sae` | training: resample_every | 1000 | 0 |" in committed
-
-
-def test_every_command_of_the_study_has_a_preset(study: ModuleType) -> None:
-    with_preset = {
-        name.strip("`").removeprefix("circuitry ") for name in settings_page.study_settings()
-    } & COMMANDS.keys()
-    assert with_preset == COMMANDS.keys() - WITHOUT_COUNTERPART
-
-
-def test_every_class_of_settings_with_a_preset_is_on_the_page(study: ModuleType) -> None:
-    def below(kind: type) -> set[type]:
-        return {kind}.union(*map(below, kind.__subclasses__()))
-
-    own = {
-        kind for kind in below(StudySettings)
-        if kind.__module__.startswith("circuitry.") and vars(kind).get("STUDY") and not kind.__name__.startswith("_")
-    } - {StudySettings}  # fmt: skip
-    shown = set(settings_page.study_settings().values())
-    assert own <= shown
-
-
 def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
 
@@ -82,13 +48,14 @@ def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.M
         run_script(kind, read.append, *more)
 
     monkeypatch.setattr(dispatch, "run_script", only_read)
+    monkeypatch.setattr(programs, "run_script", only_read)
     kinds = {step.command[3]: step for step in steps if step.kind != "figures"}
     drawn = [step for step in steps if step.kind == "figures"]
     assert {step.command[4] for step in drawn} <= command_module("figures").FIGURES.keys()
-    assert len(drawn) == 18  # all except those of ImageNet-Sketch
+    assert len(drawn) == 19  # all except those of ImageNet-Sketch
     for step in [*kinds.values(), drawn[0]]:
         monkeypatch.setattr(sys, "argv", list(step.command[2:]))
-        run_command()
+        run_command() if step.command[2] == "circuitry" else programs.main()
         assert str(read[-1].out) in " ".join(step.command)
     assert len(read) == len(kinds) + 1
 
