@@ -18,8 +18,11 @@ from circuitry.data import imagenet_partners
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
-from circuitry.study.mixtures import MixtureSettings, caption_table, generated_captions, mixture, write_mixture
-from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.training import generated_captions
+from experiments.study.base_sets import caption_table
+from experiments.study.mixture_files import write_mixture
+from experiments.study.selection import MixtureSettings, mixture
+from experiments.study.subsampling import DOMAINNET_ROUND
 
 import pandas as pd
 

@@ -20,8 +20,15 @@ from circuitry import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.study.mixtures import read_captions, write_mixture
-from circuitry.training import ClipTraining, TrainingWork, clip_preset, train_clip
+from circuitry.training import (
+    ClipTraining,
+    TrainingWork,
+    clip_preset,
+    read_captions,
+    train_clip,
+    with_captions,
+    write_captioned_table,
+)
 
 import pandas as pd
 
@@ -71,7 +78,7 @@ def run(config: Config) -> pd.DataFrame:
     """Return images per second of every run: columns trainer, repeat, images_per_second."""
     root = write_toy(config.out / "toy", DrawingSettings(config.n_train, 1, seed=config.seed))
     records = DomainFolder(root, split="train").records
-    table = write_mixture(records, read_captions(root), config.out / "train.tsv")
+    table = write_captioned_table(with_captions(records, read_captions(root)), config.out / "train.tsv")
     rows = []
     for repeat in range(config.repeats):
         for name, train in (("by hand", by_hand), ("train_clip", through_train_clip)):

@@ -25,17 +25,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from circuitry.runs import InputError, run_script
 from circuitry.commands import run_command
+from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.study import StudyRun
+from circuitry.training import clip_preset, generated_captions, record_run
+from experiments.study.__main__ import PROGRAMS
+from experiments.study.__main__ import main as run_program
+from experiments.study.mixture_files import write_mixture
+from experiments.study.selection import MixtureSettings, mixture
 
 import open_clip
 import pandas as pd
@@ -197,7 +202,7 @@ class Trials:
             tempfile.tempdir = str(self.temporary)
             sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
             sys.argv = ["circuitry", *arguments]
-            run_command()
+            run_program() if arguments[0] in PROGRAMS else run_command()
             status = 0
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
@@ -307,7 +312,10 @@ def prepare(ready: Path) -> None:
     (run / "checkpoints").mkdir(parents=True)
     for epoch in (0, 1):
         shutil.copy(ready / "tiny.safetensors", run / "checkpoints" / f"epoch_{epoch}.safetensors")
-    StudyRun(run, str(ready / "tiny.json"), "cg-high", "quickdraw", ("fish",)).write()
+    settings = MixtureSettings("cg-high", "quickdraw", ("fish",))
+    chosen = mixture(DomainFolder(ready / "toy", split="train").records, settings)
+    table = write_mixture(chosen, generated_captions(), ready / "train.tsv", settings)
+    record_run(run, table, replace(clip_preset("rn-tiny"), model=ready / "tiny.json"))
 
 
 def damage(path: Path, kind: str, files: list[Path], chance: random.Random) -> None:

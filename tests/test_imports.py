@@ -46,7 +46,6 @@ ROOMS = (
         "explorer",
         "analysis",
         "judging",
-        "study",
         "commands",
     ),
 )
@@ -139,7 +138,7 @@ def test_public_names_resolve_and_are_described() -> None:
         value = getattr(importlib.import_module(package), name)
         if isinstance(value, ModuleType):
             assert value.__name__ == f"{package}.{name}"
-            assert name in ROOMS or value.__name__ in STUBS
+            assert name in ROOMS or inspect.getdoc(value)
         elif isinstance(value, type) or inspect.isfunction(value):
             assert value.__name__ == name
             assert value.__module__.startswith("circuitry.")
@@ -206,3 +205,17 @@ def test_a_module_of_the_package_is_imported_at_the_top() -> None:
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         inner = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.ImportFrom)]
         assert not [n.module for n in inner if str(n.module).startswith("circuitry")], name
+
+
+def test_the_study_uses_the_package_by_public_names() -> None:
+    """From rooms, and only what their tables of contents have."""
+    deep = []
+    for path in (PACKAGE.parent / "experiments" / "study").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "circuitry":
+                known = set(listed(str(node.module))) if node.module in STUBS else set()
+                deep += [f"{path.name}: {node.module}.{name}" for name in names if name not in known]
+            elif isinstance(node, ast.Import):
+                deep += [f"{path.name}: {name}" for name in names if name.startswith("circuitry")]
+    assert deep == []

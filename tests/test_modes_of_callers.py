@@ -307,7 +307,7 @@ def modes_now() -> Any:
     )
 
 
-ROOMS = ("circuits", "interventions", "models", "representations", "training", "study")
+ROOMS = ("circuits", "interventions", "models", "representations", "training")
 MODEL = re.compile(r"\b(Encoder|Clip|Task|ResidualStream|PlantedCircuit|CausalChecks)\b")
 
 

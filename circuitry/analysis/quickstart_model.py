@@ -6,7 +6,7 @@ from pathlib import Path
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, QUICKSTART_MODEL
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import checked
-from circuitry.study.mixtures.mixture_files import caption_words
+from circuitry.training.captioned_table import caption_words
 
 
 @checked

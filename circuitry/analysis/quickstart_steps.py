@@ -32,12 +32,11 @@ from circuitry.models.shipped_weights import write_packed
 from circuitry.reports.page import Written
 from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
-from circuitry.study.generalization import accuracy_kinds
-from circuitry.study.mixtures.mixture_files import read_captions, write_mixture
-from circuitry.study.mixtures.selection import MixtureSettings, admitted
-from circuitry.study.study_run import record_run
+from circuitry.training.captioned_table import read_captions, with_captions, write_captioned_table
 from circuitry.training.clip_training import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.held_out_accuracy import accuracy_kinds
+from circuitry.training.run_record import record_run
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
@@ -52,17 +51,21 @@ DONE = Work(progress=False)
 
 
 def train(config: QuickstartSettings, root: Path) -> Path:
-    """Train on the mixture, and return the weights in the form in which they come with the package."""
-    drawn, captions = DomainFolder(root, split="train").records, read_captions(root)
-    settings = MixtureSettings("cg-high", config.test_domain, config.held_out)
-    table = write_mixture(admitted(drawn, settings), captions, config.folder / "train.tsv", settings=settings)
+    """Train without the held-out classes of the test domain; return the weights as they come with the package."""
+    captions, left_out = read_captions(root), {"domain": config.test_domain, "classes": config.held_out}
+    records = [
+        record
+        for record in DomainFolder(root, split="train").records
+        if record.domain != config.test_domain or record.class_name not in config.held_out
+    ]
+    table = write_captioned_table(with_captions(records, captions), config.folder / "train.tsv")
     training = replace(clip_preset(config.model), epochs=config.epochs or EPOCHS[config.model], seed=config.seed)
     checkpoint = train_clip(table, config.folder / "clip", training)
     record_run(config.folder / "clip", table, training)
     clip = load_clip(config.model, checkpoint)
     prompts = [template.replace("{}", in_a_sentence(name)) for template in default_templates() for name in TOY_CLASSES]
     weights = config.folder / f"{config.model}.safetensors"
-    made_by = {"training": asdict(training), "mixture": asdict(settings), "images": asdict(config.drawing)}
+    made_by = {"training": asdict(training), "left_out": left_out, "images": asdict(config.drawing)}
     tokens = torch.tensor(sorted(set(clip.tokenizer([*captions.values(), *prompts]).flatten().tolist())))
     write_packed(clip.model.state_dict(), tokens, weights, {"command": command(), **made_by, "versions": versions()})
     return weights

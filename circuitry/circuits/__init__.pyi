@@ -13,6 +13,7 @@ from .circuit_settings import ExtractionSettings as ExtractionSettings
 from .class_pass import ReadingSettings as ReadingSettings
 from .completeness import Completeness as Completeness
 from .component_effects import DirectEffects as DirectEffects
+from .cost import OperationCounter as OperationCounter
 from .cost import count_operations as count_operations
 from .direct_effects import direct_effects as direct_effects
 from .direct_effects import direct_vectors as direct_vectors

@@ -29,14 +29,10 @@ COMMANDS: Mapping[str, Command] = {
     "train-sae": Command("representations", "train a sparse autoencoder on activations"),
     "features": Command("representations", "do domains share the features of an autoencoder?"),
     "separation": Command("representations", "do domains lie apart in the embedding space?"),
-    "mixtures": Command("models", "write tables of training images: which domains see which classes"),
     "train": Command("models", "train a CLIP"),
     "train-supervised": Command("models", "train a classifier in place of a CLIP"),
     "evaluate": Command("models", "how accurate is a checkpoint, or every checkpoint of a run?"),
-    "generalization": Command("the ICML study", "what must a model have seen to recognise new classes of a domain?"),
-    "features-over-settings": Command("the ICML study", "do models that saw more share more features?"),
-    "study": Command("the ICML study", "the whole study as one plan"),
-    "figures": Command("the ICML study", "draw figures by name, from tables"),
+    "figures": Command("look inside", "draw figures by name, from tables"),
 }
 """Name -> its group and its line of help; names of a group stand beside each other."""
 

@@ -49,8 +49,7 @@ from circuitry.reports.sections.circuits import (
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
 from circuitry.runs import ALONE, InputError, Work, WorkSettings
 from circuitry.runs.given import Count, Natural
-from circuitry.study import accuracy_kinds
-from circuitry.training import zero_shot_accuracy
+from circuitry.training import accuracy_kinds, zero_shot_accuracy
 
 Choice = Literal["by-name", "shuffled"]
 SMALL = 500

@@ -21,8 +21,7 @@ from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
 from circuitry.reports.sections.accuracies import add_accuracy
 from circuitry.runs import InputError, versions
-from circuitry.study import accuracy_kinds
-from circuitry.training import checkpoints, zero_shot_accuracy
+from circuitry.training import accuracy_kinds, checkpoints, zero_shot_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)

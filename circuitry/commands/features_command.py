@@ -43,10 +43,9 @@ from circuitry.representations import (
 from circuitry.representations.features import Ranking
 from circuitry.runs import Job, JobFolder, StudySettings, Work, WorkSettings, versions
 from circuitry.runs.given import Count, Seed, at_least
-from circuitry.study import StudyRun
-from circuitry.study.mixtures import caption_words
-from circuitry.training import SaeTraining, train_sae_on_images
+from circuitry.training import SaeTraining, caption_words, train_sae_on_images
 from circuitry.training.run_folder import described
+from experiments.study.study_run import run_of
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""
@@ -132,7 +131,7 @@ def main(config: Config) -> Written | None:
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
-        comparison.save(config.results / "feature_sharing")  # circuitry features-over-settings compares models by it
+        comparison.save(config.results / "feature_sharing")  # the study compares models by it
     saved = {comparison.measure: comparison}
     return write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at, saved)
 
@@ -143,7 +142,8 @@ def trained_on(config: Config) -> dict[str, object] | None:
     if checkpoint is None:
         return None
     folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]
-    return {**asdict(StudyRun.read(folders[0])), "folder": folders[0].name} if folders else None
+    run = run_of(folders[0]) if folders else None
+    return {**asdict(run), "folder": run.folder.name} if run else None
 
 
 def read_share(config: Config, work: Work) -> None:

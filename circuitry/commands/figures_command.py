@@ -5,7 +5,7 @@
     circuitry figures accuracy --tables runs/quickstart/tables --out runs/figures
 
 An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
-them. Figures without committed tables are drawn by the plan of the study (circuitry study).
+them. Figures without committed tables are drawn by the plan of the study.
 """
 
 import json
@@ -20,6 +20,7 @@ from tyro.conf import Positional
 from circuitry.data.names import chosen_names
 from circuitry.reports import figures as charts
 from circuitry.reports.figure_files import write_figure
+from circuitry.reports.figure_registry import FIGURES, figure, heatmap, matrix, table
 from circuitry.reports.figures import style
 from circuitry.reports.figures.cost_scatter import cost_against_quality
 from circuitry.reports.figures.measure_panels import measure_panels
@@ -27,12 +28,7 @@ from circuitry.reports.sections.scoreboards import size_curves, size_panels
 from circuitry.reports.sections.separations import PANELS, panel_references
 from circuitry.runs import InputError
 from circuitry.runs.given import one_of
-from circuitry.study import charts as study_charts
-from circuitry.study import study_figures  # noqa: F401  registers them
-from circuitry.study.charts.relation_panels import relation_panels
-from circuitry.study.figure_registry import FIGURES, figure, heatmap, matrix, table
-from circuitry.study.run_selections import main_model
-from circuitry.study.sections.relations import LABEL_FREE, SHARED
+from experiments.study import study_figures  # noqa: F401  registers them
 
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
@@ -50,7 +46,7 @@ CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
 
 @figure("Which styles does the model recognise?", "quickstart")
 def accuracy(tables: Path, title: str) -> go.Figure:
-    return study_charts.accuracy_bars(table(tables, "accuracy"), title=title)
+    return charts.accuracy_bars(table(tables, "accuracy"), title=title)
 
 
 @figure("Which styles share their circuits?", "quickstart")
@@ -171,17 +167,6 @@ def separation(tables: Path, title: str) -> go.Figure:
     summary = table(tables, "summary").query("domain != 'all'")
     references = panel_references(summary, json.loads((tables / "provenance.json").read_text())["classes"])
     return charts.separation_panels(summary, PANELS, table(tables, "by_seed"), references, title=title)
-
-
-@figure("Does accuracy on photographs foretell accuracy on drawings?", "generalization")
-def effective_robustness(tables: Path, title: str) -> go.Figure:
-    return study_charts.robustness_scatter(main_model(table(tables, "robustness")), title=title)
-
-
-@figure("Do models generalize where domains share circuitry?", "shared_circuitry")
-def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
-    points, relations = table(tables, "points"), table(tables, "relations")
-    return relation_panels(points, relations, SHARED | LABEL_FREE, "alone", title=title)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ from circuitry.representations.projection import PER_DOMAIN, map_table
 from circuitry.representations.separation_summary import by_seed, differences, gather, summarise
 from circuitry.runs import InputError, StudySettings, versions
 from circuitry.runs.given import Count, Seed, one_of
-from circuitry.study.mixtures.selection import Setting
-from circuitry.study.toy_study import STANDARD, toy_checkpoint, toy_images
+from experiments.study.selection import Setting
+from experiments.study.toy_study import STANDARD, toy_checkpoint, toy_images
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""

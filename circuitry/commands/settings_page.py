@@ -1,6 +1,10 @@
-"""The table of what the study sets otherwise, of all settings of the package and of commands, in a page of the docs."""
+"""The table of what the study sets otherwise, of all settings of the package and of commands, in a page of the docs.
+
+python -m circuitry.commands.settings_page docs/study.md
+"""
 
 import importlib
+import sys
 from pathlib import Path
 
 from circuitry.circuits import AttributionSettings, ExtractionSettings
@@ -38,3 +42,7 @@ def write_settings_page(page: Path) -> None:
     table = f"{before}{BEGIN}\n{study_markdown(study_settings())}{END}{after}"
     with whole_file(page) as temporary:
         temporary.write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_settings_page(Path(sys.argv[1]))

@@ -5,7 +5,7 @@ their captions (root/captions.tsv: filepath<TAB>title); ``--table`` is such a ta
 mixture for one. Trains through open_clip's own trainer, prints the zero-shot accuracy on the test lists of ``--data``
 and the path of the checkpoint. A killed run goes on after its last whole epoch. With ``--study`` the preset is that of
 RN50 and ImageNet-Captions unless another is named, trained as the study did on its GPUs; the loss is then also measured
-on the validation table that `circuitry mixtures` writes beside a mixture.
+on the validation table that lies beside --table.
 
     circuitry train --data EmojiDomains --out runs/emoji-clip
     circuitry train --study --preset rn50-imagenet-captions --table mixture.tsv --data DomainNet \\
@@ -33,9 +33,18 @@ from circuitry.runs import InputError, StudySettings, run_array
 from circuitry.runs.given import one_of
 from circuitry.runs.presets import with_defaults
 from circuitry.runs.workers import CLUSTERS, job_options
-from circuitry.study import record_run
-from circuitry.study.mixtures import read_captions, write_mixture
-from circuitry.training import ClipTraining, TrainingWork, checkpoints, clip_preset, train_clip, zero_shot_accuracy
+from circuitry.training import (
+    ClipTraining,
+    TrainingWork,
+    checkpoints,
+    clip_preset,
+    read_captions,
+    record_run,
+    train_clip,
+    with_captions,
+    write_captioned_table,
+    zero_shot_accuracy,
+)
 from circuitry.training.devices import join_nodes, node_rank
 from circuitry.training.training_settings import CLIP_PRESETS
 
@@ -147,7 +156,7 @@ def validation_table(config: Config) -> Path | None:
     beside = config.table.with_name(f"{config.table.stem}-validation{config.table.suffix}")
     if beside.is_file():
         return beside
-    print(f"no loss on validation images, since there is no {beside}, which circuitry mixtures writes")
+    print(f"no loss on validation images, since there is no {beside}")
     return None
 
 
@@ -158,4 +167,4 @@ def mixture_of_folder(config: Config, split: str) -> Path:
     captions = read_captions(config.data)
     if config.name_class:
         captions |= {r.relative: f"{captions.get(r.relative, '')}, {readable(r.class_name)}" for r in records}
-    return write_mixture(records, captions, config.out / f"{split}.tsv")
+    return write_captioned_table(with_captions(records, captions), config.out / f"{split}.tsv")

@@ -28,7 +28,6 @@ from circuitry.data.decoding import with_decoding
 from circuitry.data.file_check import read_text
 from circuitry.data.images import Decoding
 from circuitry.runs import InputError, StudySettings, this_rank, whole_file
-from circuitry.study import record_run
 from circuitry.training import (
     LabelTable,
     SupervisedTraining,
@@ -36,6 +35,7 @@ from circuitry.training import (
     load_supervised,
     merged_labels,
     predictions,
+    record_run,
     tidy_accuracy,
     train_supervised,
 )

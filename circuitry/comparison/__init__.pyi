@@ -11,6 +11,7 @@ from .models import compare_models as compare_models
 from .part_array import PARTS as PARTS
 from .part_array import PartArray as PartArray
 from .part_array import ceilings_of as ceilings_of
+from .significance import LEVEL as LEVEL
 from .significance import holm as holm
 from .significance import mantel as mantel
 from .significance import sign_flip_p as sign_flip_p
@@ -22,3 +23,5 @@ from .table import both_directions as both_directions
 from .table import check_table as check_table
 from .table import class_groups as class_groups
 from .table import domain_matrix as domain_matrix
+from .table import read_named_table as read_named_table
+from .table import write_named_table as write_named_table

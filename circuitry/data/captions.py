@@ -1,7 +1,7 @@
 """Captions of images sorted by domain and class: a sentence round a style word and the class name. No torch.
 
 Sentences, style words and the order of the draws are the study's, so that one `random.Random` through all of its lists
-gives its captions to the last character (`circuitry.study.mixtures.captioning.stream_captions`).
+gives its captions to the last character.
 """
 
 import random
@@ -40,19 +40,6 @@ PATTERNS = (
 )
 """The study's six sentence patterns; classes have the article "a" whatever their name: "a axe", "a The Mona Lisa"."""
 
-SKETCH_PATTERNS = (
-    *("{}.", "a {}.", "the {}."),
-    *(
-        pattern.format(word, article)
-        for word, article in (("drawing", "a"), ("sketch", "a"), ("image", "an"))
-        for pattern in (
-            *("{{}} {0}.", "{0} of a {{}}.", "{0} of the {{}}."),
-            *("a {{}} {0}.", "{1} {0} of a {{}}.", "{1} {0} of the {{}}."),
-        )
-    ),
-)
-"""The study's 21 sentence patterns of ImageNet-Sketch."""
-
 _UNCOUNTED = frozenset({"art"})
 """Style words without an article."""
 
@@ -76,17 +63,6 @@ def caption(class_name: str, domain: str, rng: random.Random, *, aligned: bool =
     style = rng.choice(SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS))
     a_style = style if style in _UNCOUNTED else with_article(style)
     return pattern.format(style=style, a_style=a_style, class_name=in_a_sentence(class_name)).removesuffix(end)
-
-
-def sketch_caption(class_name: str, rng: random.Random) -> str:
-    """Return a random caption of an image of ImageNet-Sketch, by `SKETCH_PATTERNS`; most of them name the style.
-
-    Example:
-        >>> sketch_caption("tench", random.Random(42))
-        'an image of the tench.'
-    """
-    pattern, end = _drawn(SKETCH_PATTERNS, rng)
-    return pattern.format(class_name).removesuffix(end)
 
 
 def image_rng(relative: str, seed: int = 0) -> random.Random:

@@ -58,15 +58,6 @@ def class_key(name: str) -> str:
     return readable(name).casefold()
 
 
-def check_spelling(class_names: Iterable[str]) -> None:
-    """Refuse data with two spellings of one class, with an InputError that names both."""
-    spellings: dict[str, str] = {}
-    for name in sorted(set(class_names)):
-        other = spellings.setdefault(class_key(name), name)
-        if other != name:
-            raise InputError(f"The classes {other!r} and {name!r} differ only in spelling; rename one to the other.")
-
-
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
     """Return the classes of `STUDY_HELD_OUT` in the data, in its spelling; InputError for none."""
     keys = {class_key(name) for name in available}

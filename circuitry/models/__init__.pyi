@@ -1,3 +1,4 @@
+from .architectures import register_model as register_model
 from .checkpoints import read_checkpoint as read_checkpoint
 from .classifier import Classifier as Classifier
 from .classifier_nets import load_classifier as load_classifier
@@ -13,6 +14,7 @@ from .named_baselines import NamedBaseline as NamedBaseline
 from .options import ModelOptions as ModelOptions
 from .prompts import default_templates as default_templates
 from .prompts import style_templates as style_templates
+from .prompts import templates_of as templates_of
 from .sae_files import SaeFile as SaeFile
 from .sae_readers import load_sae as load_sae
 from .sae_readers import parse_saes as parse_saes

@@ -1,8 +1,17 @@
 from . import figures as figures
 from .contact_sheets import contact_sheet as contact_sheet
+from .figure_files import write_figure as write_figure
+from .figure_registry import FIGURES as FIGURES
+from .figure_registry import figure as figure
+from .figure_registry import table as table
+from .listings import listings_of as listings_of
+from .measure_names import measure_name as measure_name
 from .page import Finding as Finding
 from .page import Report as Report
+from .page import Written as Written
 from .page import write_results as write_results
 from .plots import plot as plot
 from .result_tables import write_with_provenance as write_with_provenance
 from .run_pages import link_pages as link_pages
+from .sections.accuracies import add_told_apart as add_told_apart
+from .sections.compared import with_intervals as with_intervals

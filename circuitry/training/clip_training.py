@@ -51,7 +51,7 @@ def train_clip(
     With several processes the order of the images is open_clip's, the same for every seed.
 
     Args:
-        table: Table with the columns ``filepath`` and ``title``, as `write_mixture` makes one.
+        table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` makes one.
         out: Folder of the run: settings, model config, logs, checkpoints. Several machines must share it.
         settings: See `ClipTraining`; `clip_preset` has the study's.
         work: Device, reading processes and progress.

@@ -70,7 +70,7 @@ def check_training_table(
         InputError: For a table that is missing, unreadable, lacks a column or values, names files that do not exist
             (without ``skip_missing``), or has fewer images than a batch.
     """
-    check_file(path, "a training table", "write_mixture makes one")
+    check_file(path, "a training table", "write_captioned_table makes one")
     present: list[np.ndarray] = []
     files, blank = FileCheck("skip"), {name: Tally() for name in columns[1:]}
     for lines in read_chunks(path, columns):

@@ -3,9 +3,16 @@
 import importlib
 import sys
 
-from circuitry.runs.command_line import end_with, run_script
+from circuitry.runs import run_script
 
-PROGRAMS: dict[str, str] = {}
+PROGRAMS = {
+    "plan": "the whole study as one plan",
+    "mixtures": "write tables of training images: which domains see which classes",
+    "generalization": "what must a model have seen to recognise new classes of a domain?",
+    "features-over-settings": "do models that saw more share more features?",
+    "shared-circuitry": "do models generalize where domains share circuitry?",
+    "circuits-over-models": "do circuits of domains agree over networks?",
+}
 """What each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``."""
 
 
@@ -17,7 +24,7 @@ def main() -> None:
         print("usage: python -m experiments.study NAME [OPTIONS]\n")
         print("\n".join(f"  {known:{width}}  {said}" for known, said in PROGRAMS.items()))
     elif name not in PROGRAMS:
-        end_with(f"There is no program {name!r} of the study, but {', '.join(PROGRAMS)}.")
+        sys.exit(f"error: There is no program {name!r} of the study, but {', '.join(PROGRAMS)}.")
     else:
         module = importlib.import_module(f"experiments.study.{name.replace('-', '_')}_command")
         sys.argv = [f"python -m experiments.study {name}", *arguments]

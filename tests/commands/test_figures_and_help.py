@@ -19,10 +19,8 @@ WITHOUT_SEED = (
     "info",
     "evaluate",
     "benchmark_threads",
-    "circuits_over_models",
     "emoji_colours",
     "explore",
-    "features-over-settings",
     "figures",
 )
 """Scripts in which nothing is random, or only the weights of a model that is timed."""
@@ -36,7 +34,7 @@ OF_THE_STUDY = {
 }
 """Figures whose tables are not those of untrained models' generalization."""
 OF_MADE_UP_TABLES = {"base_sets", "imagenet_sketch", "imagenet_sketch_classes", "similarity_by_group"}
-"""Figures of which the tables of untrained models have no rows; tests of the room study draw them."""
+"""Figures of which the tables of untrained models have no rows; tests of the study draw them."""
 
 
 def test_every_picture_is_drawn_from_committed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +64,7 @@ def test_figures_of_the_study_are_drawn(name: str) -> None:
         figures.main(figures.Config(names=(name,)))
 
 
-SCRIPTS = {path.stem: path for path in EXPERIMENTS.glob("*.py")}
+SCRIPTS = {path.stem: path for path in EXPERIMENTS.glob("*.py") if "run_script(" in path.read_text(encoding="utf-8")}
 
 
 @pytest.mark.parametrize("name", [*sorted(SCRIPTS), *COMMANDS])

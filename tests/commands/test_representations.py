@@ -1,6 +1,5 @@
 """Autoencoders, shared features and representations by scripts, and their reports."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +8,14 @@ import pandas as pd
 import pytest
 
 from circuitry import Comparison, DomainFolder
-from circuitry.comparison import compare_models
-from circuitry.comparison.models import OVER_MODELS
 from circuitry.models import load_sae
 from circuitry.representations import compare_representations
 from circuitry.representations.grams import Grams
 from circuitry.runs import InputError
 from circuitry.runs.presets import with_study_defaults
-from circuitry.study import StudyRun
 from circuitry.training import SaeTraining
-from tests.comparison.similarities import similarities
+from experiments.study.study_run import StudyRun
+from tests.study.made_up_runs import write_run
 from tests.support.assert_same import assert_same
 from tests.support.scripts import CLASSES, STYLES, assert_drawn, command_module, figure_of, needs_browser
 
@@ -68,9 +65,7 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     assert module.Config.study().training == SaeTraining.study()
     summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
     assert set(summary["group"]) == {"all", "held-out"}
-    trained_on = module.trained_on(config)
-    assert (trained_on["setting"], trained_on["test_domain"]) == ("cg-high", "quickdraw")
-    StudyRun(config.checkpoint.parents[1], "rn-tiny", "cg-low", "quickdraw", ("key",)).write()
+    write_run(StudyRun(config.checkpoint.parents[1], "rn-tiny", "cg-low", "quickdraw", ("key",)))
     assert module.trained_on(config)["setting"] == "cg-low"
     (config.checkpoint.parents[1] / "run.json").unlink()
     assert_drawn(out / "report.html")
@@ -87,47 +82,6 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     assert not (out / "again" / "sae.safetensors").exists()
     with pytest.raises(InputError, match=r"none\.txt"):
         module.words(module.Config(vocabulary=quickstart / "none.txt"), config.clip(), toy)
-
-
-def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = command_module("features-over-settings")
-
-    def results(name: str, setting: str | None, seed: int, sketch: float) -> str:
-        folder = tmp_path / name
-        folder.mkdir()
-        rows = [
-            (g, d, v, v - 0.1, v + 0.1, 4) for g in ("all", "held-out") for d, v in (("real", 0.5), ("sketch", sketch))
-        ]
-        columns = ["group", "domain", "value", "low", "high", "n_classes"]
-        pd.DataFrame(rows, columns=columns).to_csv(folder / "feature_sharing_summary.csv", index=False)
-        run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
-        about = {"model": "RN50", "trained_on": None if setting is None else run}
-        (folder / "provenance.json").write_text(json.dumps(about))
-        similarities(4, seed=len([*tmp_path.iterdir()])).save(folder / "feature_sharing")
-        return str(folder)
-
-    low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
-    high, other = results("high", "cg-high", 0, 0.4), results("other", None, 0, 0.2)
-    folders = (*low, high, f"openai={other}")
-    module.main(module.Config(features=folders, group="all", test_domain="real", out=tmp_path / "out"))
-    table = pd.read_csv(tmp_path / "out" / "tables" / "sharing_over_settings.csv").set_index("setting")
-    assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
-    assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
-    assert table["score"].tolist() == pytest.approx([1 / 3, 0.4, 0.5])
-    assert table["deviation"]["cg-low"] == pytest.approx(
-        ((0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2) ** 0.5 / 2**0.5
-    )
-    assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
-    assert "cg-high" in capsys.readouterr().out
-    tests = pd.read_csv(tmp_path / "out" / "tables" / "sharing_tests.csv")
-    models = [similarities(4, seed=seed) for seed in (1, 2, 3, 4)]  # all whose test domain is sketch
-    pd.testing.assert_frame_equal(tests[list(OVER_MODELS)], compare_models(models), check_dtype=False)
-    assert set(tests["test_domain"]) == {"sketch"}
-    for wrong, words in (((), "--features"), ((str(tmp_path),), str(tmp_path)), ((other,), f"name={other}")):
-        with pytest.raises(InputError, match=words):
-            module.main(module.Config(features=wrong))
-    with pytest.raises(InputError, match=r"'ink'.*'held-out'.*real, sketch"):
-        module.main(module.Config(features=(f"x={other}",), test_domain="ink"))
 
 
 @needs_browser

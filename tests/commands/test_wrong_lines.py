@@ -38,7 +38,6 @@ BY_THE_PAGE: list[tuple[str, list[str]]] = [
     ("represent --sead 3", ["--sead", "--seed"]),
     ("features --training.step 3", ["--training.step", "--training.steps"]),
     ("explore --runs {missing}", ["--runs", "--run"]),
-    ("study --run", ["--run"]),
     ("info --verbose", ["--verbose"]),
     # a word that no option takes
     (f"find {MODEL} --class fish extra words", ["extra", "--class"]),
@@ -70,7 +69,6 @@ BY_THE_PAGE: list[tuple[str, list[str]]] = [
     ("check --memory-gib 0", ["--memory-gib", "positive"]),
     ("represent --folds 1", ["--folds", "at least 2"]),
     ("train-sae --l1 -1", ["--l1", "-1"]),
-    ("generalization --seeds 0 x", ["--seeds", "'x'"]),
     # none of the choices
     (f"find {MODEL} --class fish --units chanels", ["chanels", "channels"]),
     (f"find {MODEL} --class fish --domain real --method magic", ["magic", "learned"]),
@@ -87,25 +85,18 @@ BY_THE_PAGE: list[tuple[str, list[str]]] = [
     ("scoreboard --budgets local", ["local", "global"]),
     ("scoreboard --baselines median", ["median", "mean"]),
     ("separation --map tsne", ["tsne", "umap"]),
-    ("mixtures --data {data} --setting cg", ["'cg'", "cg-low"]),
-    ("features-over-settings --features x --group seen", ["seen", "held-out"]),
     ("train --out {out} --data {data} --preset rn50-cc3n", ["rn50-cc3n", "rn50-cc3m"]),
     ("figures accuracie", ["accuracie", "accuracy"]),
     # what is needed, and what contradicts
     ("compare --model rn-tiny", ["--data"]),
     ("find --data {data} --class fish", ["--model"]),
-    ("mixtures", ["--data"]),
-    ("features-over-settings", ["--features"]),
     ("train --out {out}", ["--data", "--table"]),
     ("train-supervised --out {out}", ["--data", "--table"]),
-    ("generalization --runs {missing}", ["--runs", "--data"]),
     ("separation --models a=b", ["--models", "--data"]),
     (f"find {MODEL} --class fish --size 0.2 --selectivity 0.8", ["--size", "--selectivity"]),
     (f"compare {MODEL} --pretrained openai --out {{out}}", ["--checkpoint", "--pretrained"]),
     ("scoreboard --sites layer4 --no-body", ["--sites", "--body"]),
     ("features --autoencoder {tiny} --more-tables {tiny}", ["--autoencoder", "--more-tables"]),
-    ("study --plan", ["--data", "--miniature"]),
-    ("study --miniature --base cc12m=x", ["--base", "--miniature"]),
     # a file of settings
     (f"find {MODEL} --class fish --domain real --config {{missing}}", ["--config", "{missing}"]),
     (f"find {MODEL} --class fish --domain real --config {{tiny}}", ["--config", "{tiny}"]),
@@ -134,7 +125,6 @@ BEFORE_THE_WORK: list[tuple[str, list[str]]] = [
     ("find --model rn-tiny --checkpoint {tiny} --data {flat} --class cat --baseline mean-position", ["mean-position"]),
     ("check --circuits {missing} --checkpoint {tiny} --data {data}", ["{missing}", "circuitry compare"]),
     ("explore --run {missing}", ["{missing}"]),
-    ("generalization --runs {missing} --data {data}", ["{missing}"]),
 ]
 LINES = [*((line, words, True) for line, words in BY_THE_PAGE), *((*one, False) for one in BEFORE_THE_WORK)]
 
@@ -211,8 +201,6 @@ print({"torch", "open_clip", "pandas", "scipy", "plotly"} & sys.modules.keys())
         ("size = 0.3\npretrained = 'openai'", "find --selectivity 0.8 --size None --pretrained None --checkpoint x"),
         ("body = true\nsae = []", "scoreboard --sites layer4"),
         ("models = []", "separation"),
-        ("miniature = false\nbase = []\ndata = 'x'", "study --data y --out x"),
-        ("miniature = true", "study --out x"),
     ],
 )
 def test_settings_of_a_run_and_what_undoes_them_are_right(settings: str, line: str, tmp_path: Path) -> None:

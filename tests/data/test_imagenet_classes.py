@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.data import imagenet_partners
-from circuitry.data.imagenet_classes import STUDY_HELD_OUT, check_spelling, class_key, imagenet_index, study_held_out
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key, imagenet_index, study_held_out
 from circuitry.data.names import chosen_names
 from circuitry.runs import InputError
 from tests.conftest import shared
@@ -50,12 +50,6 @@ def test_spellings_share_a_key(name: str) -> None:
 def test_different_names_do_not() -> None:
     assert len({class_key(name) for name in imagenet_partners()}) == 345
     assert class_key("The_Eiffel_Tower") == "the eiffel tower"
-
-
-def test_two_spellings_in_the_data_are_refused() -> None:
-    check_spelling(["axe", "axes", "axe"])
-    with pytest.raises(InputError, match="'T-shirt' and 't_shirt'"):
-        check_spelling(["axe", "t_shirt", "T-shirt"])
 
 
 def test_names_are_found_in_any_spelling() -> None:

@@ -9,37 +9,22 @@ import pytest
 from circuitry.data import DomainFolder, image_listing
 from circuitry.data.decoding import numbered_batches
 from circuitry.runs import InputError
-from circuitry.study.mixtures.mixture_files import write_mixture
-from circuitry.study.mixtures.selection import MixtureSettings, admitted, mixture
 
 # As users call them, without a type checker.
 folder: Any = DomainFolder
 listing: Any = image_listing
 batches: Any = numbered_batches
-chosen: Any = admitted
-write: Any = write_mixture
-
-
-def settings(held_out: Any = ("cat",), **more: Any) -> MixtureSettings:
-    return MixtureSettings("cg-low", "sketch", held_out, **more)
 
 
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda root: settings("cat"), r"'cat' .*\('cat',\)"),
-        (lambda root: settings((3,)), "held_out_classes.* 3 "),
-        (lambda root: settings(other_domains="ink"), r"'ink' .*\('ink',\)"),
         (lambda root: folder(root, missing_files="ignore"), "'unchecked' as missing_files.*'ignore'"),
         (lambda root: folder(root, classes=[0]), "classes.* 0 "),
         (lambda root: folder(root, domains=3), r"domains.* 3 .*\[3\]"),
         (lambda root: folder(root).label(0), "class_name.* 0 "),
         (lambda root: folder(root).select(0, "real"), "class_name.* 0 "),
-        (lambda root: mixture(root, settings()), r"train.*DomainFolder\(path\).records"),
-        (lambda root: chosen(folder(root), settings()), r"DomainFolder .*\.records"),
         (lambda root: listing(["1.png"]), r"ImageRecord as records\[0\].*'1.png'"),
-        (lambda root: write(folder(root), {}, f"{root}/t.tsv"), r"DomainFolder .*\.records"),
-        (lambda root: write(folder(root).records, {}, f"{root}/t.tsv", no_caption="drop"), "'drop'"),
         (lambda root: next(batches(folder(root).records, None, 1)), r"ImageRecord .*\.path"),
         (lambda root: batches("1.png", None, 1), r"'1.png' .*\[path\]"),
     ],

@@ -8,19 +8,14 @@ import pandas as pd
 import torch
 
 import circuitry
-from circuitry import circuits, interventions, reports, study, training
-from circuitry.study import mixtures
+from circuitry import circuits, interventions, reports, training
 from tests.doors.world import World
 
 
 def by_place(w: World) -> dict[str, Any]:
     """Return values by function and parameter."""
     rng, rule, folder = np.random.default_rng(0), circuitry.left_rule(1), w.folder
-    gates, two_circuits, sketches = (
-        w.gated.n_gates,
-        [w.graph.circuit(2)] * 2,
-        mixtures.SketchSet(list(w.images.records), {"a": "axe"}, frozenset()),
-    )
+    gates, two_circuits = w.gated.n_gates, [w.graph.circuit(2)] * 2
     pairs = {
         "AttributionGraph": _fields(w.graph),
         "FaithfulnessCurve": _fields(w.curve),
@@ -163,7 +158,6 @@ def by_place(w: World) -> dict[str, Any]:
         "file_lock": {"name": "x"},
         "find_runs": {"folder": folder},
         "record_run": {"training": training.SupervisedTraining(model="x", epochs=1), "table": folder / "no.tsv"},
-        "extract_accuracies": {"runs": [study.StudyRun(folder / "run", "RN50", "natural-only", None)]},
         "over_classes": {"table": w.accuracy},
         "merged_labels": {"imagenet": ["n1"], "domainnet": ["axe"], "partners": {"axe": [0]}},
         "clip_preset": {"name": "rn-tiny"},
@@ -188,15 +182,12 @@ def by_place(w: World) -> dict[str, Any]:
         "Report.summary": {"findings": [reports.Finding("a", "b", "c")]},
         "pixel_maps": {"images": np.zeros((1, 8, 8, 3), np.uint8), "maps": {"a": np.zeros((1, 8, 8))}, "names": ["x"]},
         "LearnedMasks": {"kept": [], "scores": 0},
-        "MixtureSettings": {"setting": "natural-only", "test_domain": "sketch"},
-        "SketchSet": sketches._asdict(),
-        "sketch_captions": {"source": "by-image", "sketches": sketches},
         "SupervisedModel": {"head": torch.nn.Linear(16, 2)},
         "extract_samples": {"files": None},
         "draw_image": {"style": "sketch", "class_name": "star"},
         "position_heatmap": {"effects": np.zeros((2, 2)), "image": np.zeros((8, 8, 3), np.uint8)},
         "position_moves": {"moves": np.zeros((5, 5)), "image": np.zeros((8, 8, 3), np.uint8)},
-        "write_mixture": {"captions": {r.relative: "a" for r in w.images.records}},
+        "with_captions": {"captions": {r.relative: "a" for r in w.images.records}},
         "FaithfulnessCurve.to_pandas": {"measure": "faithfulness"},
         "transfer_beside_similarity": {"transfer": w.matrix, "similarity": w.matrix},
     }

@@ -18,10 +18,15 @@ from PIL import Image
 
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figure_files import StaticImages, write_static
-from circuitry.reports.figures import circuit_drawing, circuit_pair, overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures import (
+    accuracy_bars,
+    circuit_drawing,
+    circuit_pair,
+    overlap_over_depth,
+    similarity_heatmap,
+)
 from circuitry.reports.page import Written
 from circuitry.runs import InputError
-from circuitry.study.charts import accuracy_bars
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
 from tests.support.browser import drawn_marks, find_browser, load

@@ -19,21 +19,29 @@ from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
 from circuitry.runs import InputError, Work
-from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, record_run, toy_study
-from circuitry.study import checkpoint_accuracy as study
-from circuitry.study.checkpoint_accuracy import imagenet_validation
-from circuitry.study.mixtures.selection import Setting
-from circuitry.study.toy_study import (
+from circuitry.training import (
+    ClipTraining,
+    LabelTable,
+    SupervisedModel,
+    TrainingWork,
+    read_predictions,
+    record_run,
+    tidy_accuracy,
+)
+from circuitry.training.supervised_model import TowerClassifier, write_classifier
+from experiments.study import checkpoint_accuracy as study
+from experiments.study import toy_study
+from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
+from experiments.study.selection import Setting
+from experiments.study.study_run import StudyRun, find_runs
+from experiments.study.toy_study import (
     STANDARD,
     TOY_TRAINING,
     ToySettings,
     held_out_folds,
-    toy_checkpoint,
     toy_images,
     toy_run,
 )
-from circuitry.training import ClipTraining, LabelTable, SupervisedModel, TrainingWork, read_predictions, tidy_accuracy
-from circuitry.training.supervised_model import TowerClassifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)
@@ -60,9 +68,7 @@ def run(tiny: Tiny, tmp_path: Path) -> StudyRun:
     other = {key: torch.randn_like(value) if key == "text_projection" else value for key, value in tiny.state.items()}
     for epoch, state in ((0, tiny.state), (2, other)):
         saved({"state_dict": state}, folder / "checkpoints" / f"epoch_{epoch}.pt")
-    made = StudyRun(folder, str(tiny.config), "cg-high", "quickdraw", ("key",), seed=3)
-    made.write()
-    return made
+    return StudyRun(folder, str(tiny.config), "cg-high", "quickdraw", ("key",), seed=3)
 
 
 def test_every_checkpoint_is_evaluated_once(
@@ -164,11 +170,6 @@ def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
         model.head_for(["dog"])
 
 
-def test_the_study_asks_in_two_ways_and_we_in_the_own_style_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    assert list(study.template_sets()) == ["all templates", "own style", "style words"]
-
-
 def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(folder(tmp_path / "few" / "val" / "n01440764") / "a.png")
     with pytest.raises(InputError, match="1000"):
@@ -232,16 +233,6 @@ def test_the_toy_is_trained_on_its_mixture(tmp_path: Path, trained: list[dict[st
     assert find_runs(tmp_path) == [run]
     assert (run.setting, run.test_domain, run.held_out) == ("cg-low", "quickdraw", ("key",))
     assert toy_images(tmp_path, SMALL).domains == ("clipart", "quickdraw", "real")
-
-
-def test_aligned_captions_name_no_style(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
-    toy_checkpoint(tmp_path, "aligned", "quickdraw", settings=SMALL)
-    toy_checkpoint(tmp_path, "cg-high", "quickdraw", settings=SMALL)
-    aligned, standard = (" ".join(row["title"] for row in asked["rows"]) for asked in trained)
-    words = ("quickdraw", "doodle", "photo", "snapshot", "clipart", "illustration")
-    assert not any(word in aligned for word in words)
-    assert any(word in standard for word in words)
-    assert [row["filepath"] for row in trained[0]["rows"]] == [row["filepath"] for row in trained[1]["rows"]]
 
 
 def test_photographs_alone_are_one_model_for_all_test_domains(tmp_path: Path, trained: list[dict[str, Any]]) -> None:

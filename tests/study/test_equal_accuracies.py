@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from circuitry.runs import InputError
-from circuitry.study import accuracy_kinds
-from circuitry.study.charts import settings_bars
-from circuitry.study.measurements import STUDY_FIGURES
-from circuitry.study.run_selections import side_by_side
 from circuitry.training.accuracy import FALSE_ALARMS, MEASURE
-from tests.support.made_up_runs import HELD_OUT, Asked, made_up_runs
-from tests.support.scripts import command_module, figure_of
+from experiments.study.measurements import STUDY_FIGURES
+from experiments.study.run_selections import side_by_side
+from experiments.study.run_tables import kinds_of_runs
+from experiments.study.setting_bars import settings_bars
+from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
+from tests.support.scripts import figure_of, program_module
 
 BY_CLASS = {"axe": 0.4, "banana": 0.3, "bed": 0.05}  # the upper bound does not learn beds
 WHOLE = {"all": 0.55, "seen": 0.6, "held-out": 0.25}
@@ -36,8 +36,8 @@ def evaluated() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What circuitry generalization --study writes of these models."""
-    module, out = command_module("generalization"), tmp_path_factory.mktemp("made_up")
+    """What generalization --study writes of these models."""
+    module, out = program_module("generalization"), tmp_path_factory.mktemp("made_up")
     for name, table in module.tables_of(module.Config.study(), evaluated).items():
         table.to_csv(out / f"{name}.csv", index=False)
     return out
@@ -82,7 +82,7 @@ def test_screened_classes_stand_beside_by_name_and_are_the_same_for_all_models(t
 
 
 def test_rows_of_unlike_classes_are_not_drawn(evaluated: pd.DataFrame) -> None:
-    kinds = accuracy_kinds(evaluated)
+    kinds = kinds_of_runs(evaluated)
     unlike = (kinds["model"] == "vit-s-32") & (kinds["test_domain"] == "sketch")
     kinds.loc[unlike, "held_out_classes"] = "axe, banana"
     with pytest.raises(InputError, match=r"sketch.*vit-s-32.*bed"):

@@ -2,8 +2,6 @@
 
 import math
 import re
-from collections.abc import Callable
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,15 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.reports.figures.style import MARKS
+from circuitry.reports.figures.bars import KINDS
 from circuitry.runs import InputError
-from circuitry.study import accuracy_kinds, effective_robustness, generalization, screened_classes, settings_table
-from circuitry.study.charts import robustness_scatter, settings_bars
-from circuitry.study.charts.bars import KINDS
-from circuitry.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT
-from circuitry.study.effective_robustness import logit as training_logit
-from circuitry.study.generalization import MODEL, model_names
+from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
+from experiments.study import run_tables
+from experiments.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT, effective_robustness
+from experiments.study.effective_robustness import logit as training_logit
+from experiments.study.robustness_lines import robustness_scatter
+from experiments.study.run_tables import MODEL, kinds_of_runs, model_names, screened_classes, settings_table
+from experiments.study.setting_bars import settings_bars
 
 RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
 RUN |= {"precision": "fp32", "held_out_classes": "cat"}
@@ -55,10 +54,6 @@ def test_settings_by_hand() -> None:
     assert order == ["natural-only", "cg-low"]  # from little to much diversity
 
 
-def test_one_seed_has_no_deviation() -> None:
-    assert settings_table(evaluated().query("seed == 0"))["sd"].isna().all()
-
-
 # --- what is never averaged ------------------------------------------------------------------------------------------
 
 
@@ -84,7 +79,7 @@ def all_models() -> pd.DataFrame:
 
 @pytest.mark.parametrize("column", ["mean", "held_out"])
 def test_models_have_rows_of_their_own_and_only_seeds_are_averaged(column: str) -> None:
-    table = settings_table(all_models()).query("part == 'cat'") if column == "mean" else accuracy_kinds(all_models())
+    table = settings_table(all_models()).query("part == 'cat'") if column == "mean" else kinds_of_runs(all_models())
     assert len(table) == len(MODELS)
     assert table["seeds"].eq(2).all()
     for i, about in enumerate(MODELS):
@@ -93,16 +88,6 @@ def test_models_have_rows_of_their_own_and_only_seeds_are_averaged(column: str) 
         assert table.loc[index, column] == pytest.approx((i + 1) / 10 + 0.005)
     assert model_names(table).nunique() == len(MODELS)
     assert model_names(table.head(1)).tolist() == [""]
-
-
-def test_models_are_panels_side_by_side() -> None:
-    table = accuracy_kinds(all_models())
-    figure = settings_bars(table)
-    held = [bar for bar in figure.data if bar.name == "held-out classes" and bar.x[0] is not None]
-    assert sorted(float(bar.x[0]) for bar in held) == pytest.approx([10 * (i + 1) + 0.5 for i in range(len(MODELS))])
-    titles = [annotation.text for annotation in figure.layout.annotations if "test domain" in annotation.text]
-    assert sum("supervised" in title for title in titles) == 1
-    assert len(set(titles)) == len(MODELS)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +100,7 @@ def test_models_are_panels_side_by_side() -> None:
 )
 def test_what_differs_in_more_than_the_seed_is_refused(about: dict[str, Any], words: str) -> None:
     table = pd.DataFrame([row(0.5), row(0.6, run="b", **about)])
-    for make in (settings_table, accuracy_kinds):
+    for make in (settings_table, kinds_of_runs):
         with pytest.raises(InputError, match=words):
             make(table)
 
@@ -143,7 +128,7 @@ def rotated() -> pd.DataFrame:
 
 
 def test_rotated_classes_count_once_each() -> None:
-    found = accuracy_kinds(rotated()).set_index("setting").loc["cg-low"]
+    found = kinds_of_runs(rotated()).set_index("setting").loc["cg-low"]
     assert found["held_out"] == pytest.approx((0.4 + 0.0) / 2)
     assert found["own_style"] == pytest.approx((0.7 + 0.2) / 2)
     assert found["seen"] == pytest.approx(0.6)
@@ -165,10 +150,10 @@ def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: p
     assert screened["upper"].to_dict() == pytest.approx({"cat": 0.8, "dog": 0.0})
     assert screened["false_alarms"].tolist() == pytest.approx([0.5] * 2)
     assert screened["kept"].to_dict() == {"cat": True, "dog": False}
-    found = accuracy_kinds(rotated(), screened=screened.reset_index()).set_index("setting").loc["cg-low"]
+    found = kinds_of_runs(rotated(), screened=screened.reset_index()).set_index("setting").loc["cg-low"]
     assert (found["held_out"], found["own_style"]) == pytest.approx((0.4, 0.7))
     assert (found["n_classes"], found["held_out_classes"]) == (1, "cat")
-    monkeypatch.setattr(generalization, "SHARE", 0.35)
+    monkeypatch.setattr(run_tables, "SHARE", 0.35)
     strict = screened_classes(rotated()).set_index("class")
     assert strict["kept"].to_dict() == {"cat": False, "dog": False}  # right in 80 % of cats, but in 50 % of others, too
 
@@ -176,7 +161,7 @@ def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: p
 def test_without_an_upper_bound_nothing_is_screened() -> None:
     alone = rotated().query("setting == 'cg-low'")
     assert screened_classes(alone).empty
-    pd.testing.assert_frame_equal(accuracy_kinds(alone, screened=screened_classes(alone)), accuracy_kinds(alone))
+    pd.testing.assert_frame_equal(kinds_of_runs(alone, screened=screened_classes(alone)), kinds_of_runs(alone))
 
 
 def test_accuracies_of_one_model_are_told_apart_by_domain() -> None:
@@ -259,25 +244,11 @@ def test_every_kind_of_model_has_a_line_of_its_own() -> None:
     assert len([trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]) == 2
 
 
-@pytest.mark.parametrize(
-    ("rows", "make", "words"),
-    [
-        ("run != ''", partial(settings_table, measure="top-9"), "'top-9'.*balanced top-1"),
-        ("run != ''", partial(settings_table, classifier="style words"), "'style words'.*all templates"),
-        ("setting == 'natural-only'", settings_table, "test domain"),
-        ("run != ''", partial(effective_robustness, natural="photo"), "'photo'"),
-    ],
-)
-def test_what_is_not_there_is_said(rows: str, make: Callable[[pd.DataFrame], object], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        make(evaluated().query(rows))
-
-
 def test_bars_show_the_means_of_the_test_domain_and_what_they_mix() -> None:
     both = pd.concat(
         [rotated(), rotated().assign(seed=1, run=lambda t: t["run"] + "'", value=lambda t: t["value"] + 0.02)]
     )
-    table = accuracy_kinds(both.reset_index(drop=True))
+    table = kinds_of_runs(both.reset_index(drop=True))
     figure = settings_bars(table)
     held = next(t for t in figure.data if t.name == "held-out classes" and t.x[0] is not None)
     assert list(held.x) == pytest.approx([21, 41])
@@ -312,10 +283,3 @@ def test_scatter_moves_nothing_inwards_as_the_line_was_fitted() -> None:
     assert sorted(drawn.y) == pytest.approx([logit(0.5 / 10)] * 2 + [0, 0])
     line = next(trace for trace in figure.data if trace.mode == "lines")
     assert sorted(line.y) == pytest.approx(sorted(map(logit, points["expected"])))
-
-
-def test_settings_look_like_no_domain() -> None:
-    figure = robustness_scatter(effective_robustness(evaluated()))
-    looks = {(trace.marker.color, trace.marker.symbol) for trace in figure.data if trace.mode == "markers"}
-    assert len(looks) == 2
-    assert not {mark.symbol for mark in MARKS} & {symbol for _, symbol in looks}

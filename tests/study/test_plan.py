@@ -11,7 +11,7 @@ import pytest
 
 from circuitry import InputError
 from circuitry.runs import file_lock
-from circuitry.study.plan import Cost, Plan, Step
+from experiments.study.plan import Cost, Plan, Step
 
 
 def appending(name: str, *needs: str, first: str = "") -> Step:

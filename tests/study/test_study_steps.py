@@ -8,13 +8,14 @@ import pytest
 from circuitry import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.data.drawn.drawing import TOY_CLASSES
-from circuitry.study.mixtures import MixtureSettings, MixtureSpec, mixture, study_mixtures
-from circuitry.study.mixtures.base_sets import BaseSet
-from circuitry.study.place import Material, Scale, StudyPlace
-from circuitry.study.plan import Step
-from circuitry.study.steps import study_steps
-from circuitry.study.training_cost import count_model
-from circuitry.study.trainings import StudyTraining, study_trainings
+from experiments.study.base_sets import BaseSet
+from experiments.study.place import Material, Scale, StudyPlace
+from experiments.study.plan import Step
+from experiments.study.selection import MixtureSettings, mixture
+from experiments.study.steps import study_steps
+from experiments.study.study_set import MixtureSpec, study_mixtures
+from experiments.study.training_cost import count_model
+from experiments.study.trainings import StudyTraining, study_trainings
 
 MODELS = ("rn50", "vit-s-32", "swin-t")
 BASES = ("imagenet-captions", "cc3m", "cc12m")

@@ -38,6 +38,11 @@ def command_module(name: str) -> ModuleType:
     return importlib.import_module(module_of(name))
 
 
+def program_module(name: str) -> ModuleType:
+    """Return the module of a program of the study."""
+    return importlib.import_module(f"experiments.study.{name.replace('-', '_')}_command")
+
+
 def figure_of(name: str, tables: Path) -> Any:
     """Draw a figure of the registry from these tables."""
     draw, title, _ = command_module("figures").FIGURES[name]

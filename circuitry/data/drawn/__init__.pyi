@@ -1,3 +1,5 @@
+from .drawing import STYLES as STYLES
+from .drawing import TOY_CLASSES as TOY_CLASSES
 from .drawing import DrawingSettings as DrawingSettings
 from .drawing import draw_image as draw_image
 from .drawing import write_toy as write_toy

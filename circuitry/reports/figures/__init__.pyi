@@ -1,7 +1,11 @@
+from . import style as style
+from .bars import accuracy_bars as accuracy_bars
+from .bars import accuracy_panels as accuracy_panels
 from .circuit_graphs import circuit_drawing as circuit_drawing
 from .circuit_graphs import circuit_pair as circuit_pair
 from .heatmaps import component_heatmap as component_heatmap
 from .heatmaps import similarity_heatmap as similarity_heatmap
+from .heatmaps import similarity_panels as similarity_panels
 from .heatmaps import transfer_beside_similarity as transfer_beside_similarity
 from .lines import cka_over_depth as cka_over_depth
 from .lines import faithfulness_curves as faithfulness_curves

@@ -8,7 +8,9 @@ import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
+from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
+from circuitry.reports.measure_names import measure_name
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -54,6 +56,36 @@ def similarity_heatmap(
     add_cells(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
     note = f"; dotted: {diagonal}" if _has_diagonal(matrix) else ""
     return style.lay_out(figure, title=title, subtitle=measure + note)
+
+
+@checked
+def similarity_panels(
+    table: pd.DataFrame, *, title: str, groups: Mapping[str, str] | None = None, first: str | None = None
+) -> go.Figure:
+    """Draw the similarities of domains: a row of panels for each measure, a column for each group of classes.
+
+    Args:
+        table: Columns ``measure``, ``group``, ``domain_a``, ``domain_b``, ``value``; each pair of domains once.
+        title: Heading.
+        groups: Names of the groups over their panels (default: their own).
+        first: Domain that comes first, before the others by name.
+    """
+    columns = ("measure", "group", "domain_a", "domain_b", "value")
+    check_table(table, "groups", columns, columns[:-1])
+    domains = sorted({*table["domain_a"], *table["domain_b"]}, key=lambda name: (name != first, name))
+    looks, named = style.marks_for(domains, None), groups or {}
+    by_panel = table.groupby(["measure", "group"], sort=False)
+    panels = [(str(measure), str(group), rows) for (measure, group), rows in by_panel]
+    titles = [f"{measure_name(measure)}<br>{style.faint(named.get(group, group))}" for measure, group, _ in panels]
+    wide, tops = table["group"].nunique(), table.groupby("measure")["value"].max().to_dict()
+    figure, places = style.small_multiples(
+        titles, columns=wide, height=ROW * len(domains), gap=90, shared_yaxes=True, horizontal_spacing=0.08
+    )
+    for (measure, _, rows), place in zip(panels, places, strict=True):
+        half = rows.pivot(index="domain_a", columns="domain_b", values="value").reindex(index=domains, columns=domains)
+        matrix = half.combine_first(half.T).loc[domains, domains].rename_axis(index=None, columns=None)
+        add_cells(figure, matrix, measure_name(measure), looks, place, WIDTH_OF_CELLS // wide, tops[measure])
+    return style.lay_out(figure, title=title, subtitle="means over classes; columns in the order of the rows")
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:

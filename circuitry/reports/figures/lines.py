@@ -12,7 +12,6 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from scipy.optimize import isotonic_regression
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
@@ -135,7 +134,7 @@ def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float
     Ends without a value (not a number) get no label.
     """
     ordered = sorted(end for end in ends if math.isfinite(end[0]))
-    places = apart([value for value, _ in ordered], gap)
+    places = style.apart([value for value, _ in ordered], gap)
     for place, (_, label) in zip(places, ordered, strict=True):
         figure.add_annotation(x=x, y=place, text=label, xanchor="left", xshift=8, showarrow=False)
     if places and (span := figure.layout.yaxis.range) is not None:
@@ -143,22 +142,6 @@ def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float
         figure.update_yaxes(range=[min(span[0], places[0] - gap / 2), max(span[1], places[-1] + gap / 2)])
     longest = max((len(re.sub("<[^>]*>", "", label)) for _, label in ordered), default=0)
     figure.update_layout(margin_r=7 * longest)
-
-
-def apart(values: Sequence[float], gap: float) -> list[float]:
-    """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
-
-    Subtracting ``i * gap`` turns the task into isotonic regression.
-
-    Example:
-        >>> apart([0.0, 0.5, 9.0], gap=1.0)
-        [-0.25, 0.75, 9.0]
-    """
-    if not values:
-        return []
-    steps = gap * np.arange(len(values))
-    places: list[float] = (isotonic_regression(np.array(values) - steps).x + steps).tolist()
-    return places
 
 
 @checked

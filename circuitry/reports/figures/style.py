@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from scipy.optimize import isotonic_regression
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
@@ -161,6 +162,22 @@ def small_multiples(
     lines = max(1 + title.count("<br>") for title in titles) if any(titles) else 0
     figure.update_layout(height=drawn, margin_t=20 * lines)
     return figure, [{"row": i // wide + 1, "col": i % wide + 1} for i in range(len(titles))]
+
+
+def apart(values: Sequence[float], gap: float) -> list[float]:
+    """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
+
+    Subtracting ``i * gap`` turns the task into isotonic regression.
+
+    Example:
+        >>> apart([0.0, 0.5, 9.0], gap=1.0)
+        [-0.25, 0.75, 9.0]
+    """
+    if not values:
+        return []
+    steps = gap * np.arange(len(values))
+    places: list[float] = (isotonic_regression(np.array(values) - steps).x + steps).tolist()
+    return places
 
 
 def add_points(

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
-from circuitry.study.charts.bars import accuracy_bars
 
 READING = (
     "Accuracy on held-out classes among all classes mixes two things: how well the features separate these classes, "

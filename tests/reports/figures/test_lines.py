@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuitry.reports.figures import domain_marks, faithfulness_curves, overlap_over_depth
-from circuitry.reports.figures.lines import apart
+from circuitry.reports.figures.style import apart
 from tests.reports.figures.conftest import SITES
 
 

@@ -8,10 +8,9 @@ import pytest
 
 import circuitry.reports
 from circuitry.reports import figures
-from circuitry.reports.figures import circuit_pair, domain_marks, overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures import accuracy_bars, circuit_pair, domain_marks, overlap_over_depth, similarity_heatmap
 from circuitry.reports.figures.style import MARKS, lay_out, small_multiples, translucent
 from circuitry.runs import InputError
-from circuitry.study.charts import accuracy_bars
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuits
 

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 import circuitry.reports.sections
-import circuitry.study.sections
 from circuitry import DomainFolder
 from circuitry.circuits.consensus import STABILITY
 from circuitry.comparison.order_stability import ORDERS, OrderStability
@@ -43,9 +42,6 @@ from circuitry.reports.sections import (
 )
 from circuitry.representations.features import WEAK_COSINE, WEAK_LEAD
 from circuitry.representations.separation_summary import gather
-from circuitry.study import accuracy_kinds, screened_classes, settings_table
-from circuitry.study.over_models import relate_over_models
-from circuitry.study.sections import generalization_pages, relations
 from tests.circuits.test_graph import small_graph
 from tests.comparison.similarities import similarities
 from tests.reports.sections import test_interventions as checks
@@ -56,8 +52,6 @@ from tests.reports.sections.test_compared import DOMAINS, MARKS, edges, overlap
 from tests.reports.sections.test_scoreboards import scoreboard
 from tests.reports.sections.test_separations import model
 from tests.representations.test_features import random_features
-from tests.study.test_generalization import evaluated, rotated
-from tests.study.test_over_models import points
 
 NUMBER = re.compile(r"(?<![\w.-])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?%?")
 DEFINED = {0.0, 1.0, 0.5, LEVEL}
@@ -168,12 +162,6 @@ def circuit_stability(report: ReadBack) -> None:
     stability.add_circuit_stability(report, pd.DataFrame(rows, columns=list(STABILITY)))
 
 
-def screened(report: ReadBack) -> None:
-    found = screened_classes(rotated())
-    tables = {"screened": found, "told_apart_screened": accuracy_kinds(rotated(), screened=found)}
-    generalization_pages.add_screened(report, tables, screen=False)
-
-
 def cka(report: ReadBack) -> None:
     representation_pages.add_cka(report, represented.similarity(), represented.parts(), domain_marks(DOMAINS))
 
@@ -192,12 +180,6 @@ def transfer(report: ReadBack) -> None:
 def interchange(report: ReadBack) -> None:
     table = checks.transfers("all", 0.0).assign(change=lambda t: t["metric"] - 1, random_change=-0.25, accuracy=0.5)
     transfers.add_interchange(report, table, checks.MARKS)
-
-
-def relations_over_models(report: ReadBack) -> None:
-    table = points(12, seed=1).assign(setting="cg-high", in_domain=0.5, alone=lambda t: t["y"])
-    found = relate_over_models(table, ["x"], ["alone"], given="z")
-    relations.add_relations(report, table, found, {"x": "node overlap"}, ["alone"], domain_marks(["sketch"]))
 
 
 def separation(report: ReadBack) -> None:
@@ -250,9 +232,6 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_circuit_stability": circuit_stability,
     "add_accuracy": lambda r: accuracies.add_accuracy(r, accuracy(), MARKS, test_domain="sketch"),
     "add_told_apart": lambda r: accuracies.add_told_apart(r, accuracy(), "Accuracies."),
-    "add_kinds": lambda r: generalization_pages.add_kinds(r, accuracy_kinds(rotated()), domain_marks(["ink"])),
-    "add_screened": screened,
-    "add_settings": lambda r: generalization_pages.add_settings(r, settings_table(evaluated()), "top 1"),
     "add_domain_apart": lambda r: apart.add_domain_apart(r, comparisons(), "sketch", MARKS),
     "add_two_lines": depth_of_two,
     "add_causal_guide": lambda r: causal_curves.add_causal_guide(r, SETTINGS, "unseen images"),
@@ -268,7 +247,6 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_pixels": lambda r: score_checks.add_pixels(r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"),
     "add_sharing": lambda r: feature_pages.add_sharing(r, SHARED, SHARED_MARKS),
     "add_features": features,
-    "add_relations": relations_over_models,
     "add_cka": cka,
     "add_probes": lambda r: representation_pages.add_probes(r, represented.probes()),
     "add_representation_guide": representation_pages.add_representation_guide,
@@ -283,8 +261,8 @@ MORE_DEFINED = {"add_features": {WEAK_COSINE, WEAK_LEAD}, "add_scoreboard": {0.8
 
 
 def modules() -> list[Any]:
-    packages = (circuitry.reports.sections, circuitry.study.sections)
-    names = [f"{p.__name__}.{module.name}" for p in packages for module in pkgutil.iter_modules(p.__path__)]
+    package = circuitry.reports.sections
+    names = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
     return [importlib.import_module(name) for name in names]
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from circuitry import Comparison
 from circuitry.comparison.order_stability import ORDERS
-from circuitry.reports.page import Finding
 from circuitry.reports.sections.findings import (
     NO,
     PARTLY,
@@ -17,7 +16,6 @@ from circuitry.reports.sections.findings import (
     how_much_shared,
     which_differs,
 )
-from circuitry.study.sections.relations import models_agree, relation_findings
 from tests.comparison.similarities import similarities
 from tests.reports.sections.test_compared import edges, table
 
@@ -148,45 +146,3 @@ def test_parts_of_one_image_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Comparison, "ratios", lambda self: ratios(self).assign(n_per_part=1.0))
     found = how_much_shared(similarities())
     assert f"? {UNKNOWN} with 1 image in a part: " in found.claim
-
-
-ROW = {
-    "what": "overlap",
-    "with": "alone",
-    "rho": 0.9,
-    "low": 0.6,
-    "high": 1.0,
-    "least": 0.8,
-    "most": 0.95,
-    "p": 0.001,
-    "p_holm": 0.01,
-    "partial": 0.5,
-    "partial_p": 0.04,
-    "given": "in_domain",
-    "n_models": 12,
-    "note": "",
-}
-
-
-def related(groups: list[list[str]], **changes: object) -> list[Finding]:
-    names = {"overlap": "node overlap", "shift": "shift score"}
-    return relation_findings(pd.DataFrame([ROW | changes]), names, "alone", groups)
-
-
-def test_relations_over_models() -> None:
-    found, nothing = related([["overlap"], ["shift"]])
-    assert "+0.90 [+0.60, +1.00] for node overlap, over 12 models" in found.claim
-    for numbers in ("+0.80 to +0.95", "+0.50 (p 0.04)"):
-        assert numbers in found.certainty
-    assert (UNKNOWN in found.claim, UNKNOWN in nothing.claim) == (False, True)
-    assert "12 models" in nothing.certainty
-    (few,) = related([["overlap"]], p_holm=0.4, n_models=4, note="not with 4 models", partial=float("nan"))
-    assert UNKNOWN in few.claim
-    assert "not with 4 models" in few.certainty
-    assert "unknown" in few.certainty
-    assert "in domain" not in related([["overlap"]], given="")[0].certainty
-
-
-@pytest.mark.parametrize(("p_holm", "answer"), [([0.01, 0.02], YES), ([0.01, 0.2], PARTLY), ([0.1, 0.2], UNKNOWN)])
-def test_models_agree_by_their_tests(p_holm: list[float], answer: str) -> None:
-    assert f"? {answer}: " in models_agree(pd.DataFrame({"p_holm": p_holm, "n_models": 6})).claim

@@ -1,1 +1,0 @@
-"""Sections of the reports that single experiments of the study write."""

@@ -1,0 +1,140 @@
+"""A table of images and captions on disk, as the trainer reads it, with a JSON that describes it. No torch."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from circuitry.data.captions import PATTERNS, caption, image_rng
+from circuitry.data.domains import ImageRecord
+from circuitry.data.file_check import MissingFiles, check_file
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.given import Seed, checked
+from circuitry.runs.provenance import versions
+from circuitry.training.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
+
+_FORMAT = "circuitry table 1"
+
+Captions = Mapping[str, str] | Callable[[ImageRecord], str]
+"""The captions of images: {path below the root: caption}, as of `read_captions`, or a function."""
+
+
+@checked
+def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}.
+
+    Raises:
+        InputError: For a missing file, and for other columns than ``filepath`` and ``title``.
+    """
+    path = Path(place)
+    return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
+
+
+@checked
+def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
+
+    Articles and the words of the sentences round style and class are left out.
+
+    Raises:
+        InputError: as `read_captions`.
+    """
+    found = {word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}
+    sentence = {word.strip(".,") for pattern in PATTERNS for word in pattern.split()}
+    return tuple(sorted(found - sentence - {"", "a", "an"}))
+
+
+@checked
+def generated_captions(seed: Seed = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
+    """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class.
+
+    Example:
+        >>> images = with_captions(records, generated_captions(seed=0, aligned=True))
+    """
+
+    def of_image(record: ImageRecord) -> str:
+        return caption(record.class_name, record.domain, image_rng(record.relative, seed), aligned=aligned)
+
+    return of_image
+
+
+@checked
+def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterator[CaptionedImage]:
+    """Join images and captions; a caption that a mapping lacks is empty."""
+    of_image = captions if callable(captions) else lambda record: captions.get(record.relative, "")
+    for record in records:
+        path = str(record.path.absolute())
+        yield CaptionedImage(path, record.relative, record.domain, record.class_name, of_image(record))
+
+
+@checked
+def write_captioned_table(
+    images: Iterable[CaptionedImage],
+    path: str | os.PathLike[str],
+    *,
+    about: Mapping[str, Any] | None = None,
+    missing_files: MissingFiles = "refuse",
+    no_caption: NoCaption = "refuse",
+) -> Path:
+    """Write the table of open_clip's trainer, ``filepath<TAB>title``, and a ``.json`` that describes it.
+
+    The JSON has ``about``, the numbers of images per domain and class and of images left out, package versions, and a
+    digest of relative paths and captions, which is the same on every machine.
+
+    Args:
+        images: Images with captions, from `with_captions`, or any stream; white space becomes single spaces.
+        path: The table.
+        about: What else the JSON says of the table.
+        missing_files, no_caption: Whether images without a file, or without a caption that the trainer reads as text,
+            are refused or left out and counted.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        InputError: For no images, missing files or captions (unless they are left out), a repeated image, and a path
+            with tabs or line breaks.
+
+    Example:
+        >>> photos = DomainFolder("DomainNet", split="train", domains=("real",))
+        >>> write_captioned_table(with_captions(photos.records, read_captions("DomainNet")), "runs/train.tsv")
+    """
+    table = write_table(images, path, missing_files=missing_files, no_caption=no_caption)
+    counts: dict[str, dict[str, int]] = {}
+    for (domain, class_name), n in table.counts.items():
+        counts.setdefault(domain, {})[class_name] = n
+    made = {
+        "format": _FORMAT,
+        "digest": table.digest,
+        "images": table.images,
+        **(about or {}),
+        "left_out": {"missing_files": table.missing_files, "no_caption": table.no_caption},
+        "counts": counts,
+        "versions": versions(),
+    }
+    with whole_file(description_file(table.path)) as temporary:
+        temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return table.path
+
+
+def description_file(table: Path) -> Path:
+    """Return the path of the JSON beside a table."""
+    if not table.name:
+        raise InputError(f"Expected the path of a table, but {str(table)!r} was given: add the name of its file.")
+    return table.with_suffix(".json")
+
+
+@checked
+def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the JSON beside a table; InputError if it is missing, damaged, or describes no table."""
+    path = description_file(Path(table))
+    check_file(path, "a table's description", "make it with write_captioned_table")
+    try:
+        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}): make the table again.") from None
+    if not isinstance(described, dict) or described.get("format") != _FORMAT:
+        raise InputError(f"{path} does not describe a table (format {_FORMAT!r}): make it again.")
+    return described

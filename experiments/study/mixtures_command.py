@@ -1,0 +1,269 @@
+"""Make the training distributions of the study: tables of images and captions for CLIP.
+
+Chooses images of DomainNet, or of any data in its layout (root/<domain>_train.txt, root/<domain>/<class>/<file>), by a
+setting and a test domain, adds a base set of captioned photos, and writes for each mixture the table of open_clip's
+trainer, with a JSON that describes it; then tables and a figure of the images of all mixtures.
+
+--all makes the whole set, with each base set: natural-only once, and for every test domain (all except the natural one)
+
+- cg-low, cg-high, leave-out, upper-low, upper-high, aligned;
+- class-interpolation of cg-low and of cg-high with the shares 0.05, 0.1, 0.2, 0.4, 0.6, 0.8;
+- domain-interpolation with nine choices of other domains each for the test domains sketch and clipart;
+- with --imagenet-sketch, for the test domain sketch: natural-only, leave-out and cg-high with ImageNet-Sketch in place
+  of as many images, and cg-high with sketches of 50, 25, 30, 10, 5, 1 % of its sketch classes, and of one.
+
+With --study captions are exactly the study's: one random stream through all twelve lists, which must exist; images may
+be missing. Otherwise the caption of an image depends only on its path.
+
+    python -m experiments.study mixtures --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
+        --base imagenet-captions=imagenet_captions.json --base-images imagenet-captions=ImageNet/train \\
+        --base-validation imagenet-captions=split.json
+    python -m experiments.study mixtures --data runs/quickstart-trained/toy --held-out fish key --all
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from circuitry.runs import Count, InputError, Part, Seed, StudySettings
+from circuitry import DomainFolder
+from circuitry.comparison import write_named_table
+from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, study_held_out
+from circuitry.reports import write_figure
+from circuitry.training import Captions, NoCaption, read_description
+from experiments.study.base_sets import named_base_sets
+from experiments.study.captioning import STUDY_SEED, Captioning, CaptionSource, first_of, sketch_captions
+from experiments.study.mixture_files import check_one_study, mixture_summary, write_mixture
+from experiments.study.selection import MixtureSettings, Setting, admitted, mixture
+from experiments.study.setting_bars import mixture_bars
+from experiments.study.sketch_sets import (
+    SketchSet,
+    SketchVariant,
+    imagenet_sketch,
+    replace_at_random,
+    sketch_class_mixtures,
+)
+from experiments.study.study_set import ListPart, MixtureSpec, study_mixtures
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Config(StudySettings):
+    """Settings of the mixtures."""
+
+    STUDY: ClassVar = {"captions": "stream", "seed": STUDY_SEED, "validation_split": "test"}
+
+    data: Path
+    """Folder of the images: DomainNet, or other data in its layout."""
+    out: Path = Path("runs/mixtures")
+    """Folder of the results: tables; all in it must be of one study."""
+    setting: Setting = "cg-high"
+    """What takes part."""
+    test_domain: str | None = None
+    """Test domain: classes are held out of it (default with --all: all domains except the natural one)."""
+    all: bool = False
+    """Make the whole set of the study, see above."""
+    held_out: tuple[str, ...] | None = None
+    """Held-out classes: of the test domain (default: those of the study's 15 that the data has)."""
+    natural_domain: str = "real"
+    """Domain of photographs."""
+    held_out_share: Part | None = None
+    """Class interpolation: share of the held-out classes' images that the test domain keeps."""
+    other_domains: tuple[str, ...] | None = None
+    """Domain or class interpolation: domains beside the natural and the test domain."""
+    n_images: Count | None = None
+    """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
+    split: str = "train"
+    """Which of DomainNet's lists to use."""
+    validation_split: str | None = None
+    """Which of DomainNet's lists to validate on: a validation table of them, filtered alike but not subsampled."""
+    captions: CaptionSource | Path | None = None
+    """A table of captions, or "file" for captions.tsv beside the lists; the study's random stream through all lists; or
+    drawn for each image by its path (default: file, where there is captions.tsv, else by-image)."""
+    aligned_captions: Path | None = None
+    """Table of the aligned captions, where the others come from a table."""
+    imagenet_sketch: Path | None = None
+    """Folder of ImageNet-Sketch, <wnid>/<file>."""
+    sketches: SketchVariant | None = None
+    """How ImageNet-Sketch comes in (default: in place of as many images, drawn of all)."""
+    base: tuple[str, ...] = ()
+    """Base sets of captioned photos, NAME=PATH: imagenet-captions and its JSON; cc3m, cc12m or another name and its
+    table of paths and captions, or (folder of) webdataset shards."""
+    base_images: tuple[str, ...] = ()
+    """Folders that paths of base sets start from, NAME=FOLDER (default: that of the table)."""
+    base_validation: tuple[str, ...] = ()
+    """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split or one name per line."""
+    missing_files: MissingFiles = "refuse"
+    """What happens to images whose file is missing; unchecked for lists of images that lie elsewhere."""
+    missing_captions: NoCaption = "refuse"
+    """What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
+    seed: Seed = 0
+    """Seed of all random choices: captions, and the base sets' validation images."""
+
+
+def main(config: Config) -> None:
+    """Make the mixtures, their tables and their figure."""
+    material = Material(config)
+    specs = material.specs()
+    earlier = {path.stem: read_description(path) for path in sorted(config.out.glob("*.tsv"))}
+    check_one_study({**earlier, **{spec.name: material.about(spec) for spec in specs}})
+    made: list[tuple[MixtureSpec, Path, Path | None]] = []
+    for spec in specs:
+        try:
+            records, captions = material.records(spec), material.captions(spec, config.split)
+        except InputError as error:
+            if not config.all:
+                raise
+            print(f"left out {spec.name}: {error}")
+            continue
+        table = material.write(spec, "train", records, captions)
+        print(f"{table}: {len(records):,} images and the base set", flush=True)
+        validation = None
+        if config.validation_split or spec.base in material.validated:
+            captions = material.captions(spec, config.validation_split) if config.validation_split else {}
+            validation = material.write(spec, "val", material.validation_records(spec), captions)
+        made.append((spec, table, validation))
+    if not made:
+        raise InputError("None of the mixtures can be made of these images; see the reasons above.")
+    listed = table_of_mixtures(made)
+    print(listed.drop(columns=["table", "validation_table"]).to_string(index=False, na_rep="-"))
+    parts = mixture_summary([table for _, table, _ in made], material.held_out)
+    for name, content in (("mixtures", listed), ("images", parts)):
+        write_named_table(config.out / f"{name}.csv", content)
+        print(config.out / f"{name}.csv")
+    print(*write_figure(mixture_bars(parts), config.out / "mixtures"), sep="\n")
+
+
+def table_of_mixtures(made: Sequence[tuple[MixtureSpec, Path, Path | None]]) -> pd.DataFrame:
+    """Return one row per mixture: its name, the study's file, what is in it and where its tables are."""
+    rows = []
+    for spec, table, validation in made:
+        described = read_description(table)
+        rows.append(
+            {
+                "mixture": spec.name,
+                "study_file": f"{name}.tsv" if (name := spec.study_name()) else None,
+                "images": described["images"],
+                "of_base": sum(described["counts"].get(described["base"], {}).values()),
+                "without_caption": described["left_out"]["no_caption"],
+                "table": table.name,
+                "validation_table": validation.name if validation else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+class Material:
+    """What the mixtures are made of, read once and when it is needed."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.images = self._folder(config.split)
+        classes, asked = self.images.all_classes, config.held_out
+        self.held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
+        self.bases = named_base_sets(config.base, config.base_images, config.base_validation)
+        if config.missing_files != "unchecked":
+            for base in self.bases.values():
+                base.check_images()
+        self.captioning = Captioning(config.data, config.captions, config.seed, config.aligned_captions)
+        self.validated = [name for name, base in self.bases.items() if base.validation is not None]
+        self._class_mixtures = cache(self._made_class_mixtures)
+
+    def _folder(self, split: str) -> DomainFolder:
+        return DomainFolder(self.config.data, split=split, missing_files=self.config.missing_files)
+
+    def specs(self) -> list[MixtureSpec]:
+        """Return the mixtures that the command line asks for."""
+        config = self.config
+        bases: list[str | None] = [*self.bases] or [None]
+        if config.all:
+            return study_mixtures(
+                bases,
+                held_out=self.held_out,
+                domains=self.images.domains,
+                natural_domain=config.natural_domain,
+                test_domains=None if config.test_domain is None else [config.test_domain],
+                sketches=config.imagenet_sketch is not None,
+                size=config.n_images,
+            )
+        if config.test_domain is None:
+            raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
+        settings = MixtureSettings(
+            config.setting,
+            config.test_domain,
+            self.held_out,
+            config.n_images,
+            config.natural_domain,
+            config.held_out_share,
+            config.other_domains,
+        )
+        sketches = config.sketches or ("imagenet-sketch" if config.imagenet_sketch else None)
+        return [MixtureSpec(settings, sketches, base) for base in bases]
+
+    # --- images
+
+    @cached_property
+    def sketches(self) -> SketchSet:
+        """Return ImageNet-Sketch."""
+        if self.config.imagenet_sketch is None:
+            raise InputError("Name the folder of ImageNet-Sketch (--imagenet-sketch FOLDER), or give no --sketches.")
+        return imagenet_sketch(self.config.imagenet_sketch)
+
+    def records(self, spec: MixtureSpec) -> list[ImageRecord]:
+        """Return the training images of a mixture, without its base set."""
+        if spec.sketches in (None, "imagenet-sketch"):
+            chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
+            return replace_at_random(chosen, self.sketches.records) if spec.sketches else chosen
+        return self._class_mixtures(spec.settings)[spec.sketches]
+
+    def _made_class_mixtures(self, settings: MixtureSettings) -> dict[SketchVariant, list[ImageRecord]]:
+        chosen = mixture(self.images.records, settings, self.images.all_classes)
+        return sketch_class_mixtures(chosen, self.sketches.records)
+
+    @cached_property
+    def _validation(self) -> Sequence[ImageRecord]:
+        return self._folder(self.config.validation_split).records if self.config.validation_split else ()
+
+    def validation_records(self, spec: MixtureSpec) -> list[ImageRecord]:
+        """Return the validation images of a mixture: filtered alike, never subsampled, without ImageNet-Sketch."""
+        return admitted(self._validation, spec.settings) if self._validation else []
+
+    def captions(self, spec: MixtureSpec, split: str) -> Captions:
+        """Return the captions of a mixture's images."""
+        drawn = self.captioning.of(split, aligned=spec.settings.aligned)
+        return first_of(self._sketch_captions, drawn) if spec.sketches else drawn
+
+    @cached_property
+    def _sketch_captions(self) -> dict[str, str]:
+        return sketch_captions(self.sketches, self.captioning.source, self.config.seed)
+
+    # --- tables
+
+    def about(self, spec: MixtureSpec) -> dict[str, Any]:
+        """Return what the JSON beside a table says of its making, apart from the images."""
+        described = spec.described()
+        captions = {"captions": f"{described['captions']} ({self.captioning.source})"}
+        return {**described, **captions, **self.captioning.described(), "seed": self.config.seed}
+
+    def write(self, spec: MixtureSpec, part: ListPart, records: Sequence[ImageRecord], captions: Captions) -> Path:
+        """Write the training or the validation table of a mixture."""
+        config, base = self.config, self.bases[spec.base] if spec.base else None
+        return write_mixture(
+            records,
+            captions,
+            config.out / f"{spec.name}{'-validation' if part == 'val' else ''}.tsv",
+            settings=spec.settings,
+            base=base.part(part, config.seed) if base else (),
+            about={
+                **self.about(spec),
+                "split": config.split if part == "train" else config.validation_split,
+                "base_validation": list(config.base_validation) or None,
+                "domainnet_missing_files": self.images.missing if part == "train" else None,
+            },
+            # Members of shards are no files; the others were checked when they were listed.
+            missing_files="unchecked" if base and base.shards else config.missing_files,
+            no_caption=config.missing_captions,
+        )

@@ -1,0 +1,155 @@
+"""The list of the study's mixtures, with names and the study's own file names. No torch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+from circuitry.runs import InputError
+from circuitry.data import STUDY_HELD_OUT, chosen_names
+from experiments.study.selection import MixtureSettings, Setting
+from experiments.study.sketch_sets import SketchVariant
+from experiments.study.subsampling import DOMAINNET_ROUND
+
+ListPart = Literal["train", "val"]
+
+BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
+"""Settings of every test domain."""
+
+CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the held-out classes in the study's class interpolations of CG low and CG high."""
+
+DOMAIN_INTERPOLATIONS = {
+    "sketch": ("q", "p", "i", "c", "cq", "cp", "ci", "cpq", "cip"),
+    "clipart": ("s", "q", "p", "i", "qs", "is", "ps", "pqs", "ips"),
+}
+"""Test domain -> first letters of the additional domains of each domain interpolation."""
+
+_LETTERS = {domain[0]: domain for domain in sorted(DOMAINNET_ROUND)}
+_SUFFIXES: dict[SketchVariant | None, str] = {
+    None: "",
+    "imagenet-sketch": "-with-in-sketches",
+    "imagenet-sketch-0.5": "-with-in-sketches-fiftyp",
+    "imagenet-sketch-0.25": "-with-in-sketches-twentyfivep",
+    "imagenet-sketch-0.3": "-with-in-sketches-thirtyp",
+    "imagenet-sketch-0.1": "-with-in-sketches-tenp",
+    "imagenet-sketch-0.05": "-with-in-sketches-fivep",
+    "imagenet-sketch-0.01": "-with-in-sketches-onep",
+    "imagenet-sketch-one": "-with-in-sketches-one",
+}
+
+
+@dataclass(frozen=True)
+class MixtureSpec:
+    """One mixture: images of DomainNet, of ImageNet-Sketch, and a base set."""
+
+    settings: MixtureSettings
+    sketches: SketchVariant | None = None
+    """Variant of ImageNet-Sketch; None for none."""
+    base: str | None = None
+    """Name of the base set of captioned photos."""
+
+    def __post_init__(self) -> None:
+        if self.sketches and self.settings.aligned:
+            raise InputError(
+                "ImageNet-Sketch has no aligned captions, since its sentences name the style: leave it out of the "
+                "setting 'aligned'."
+            )
+
+    @property
+    def name(self) -> str:
+        """Return the name of its table, without ``.tsv``, unique in a study.
+
+        Example:
+            >>> MixtureSpec(MixtureSettings("cg-high", "sketch", ("axe",)), "imagenet-sketch-0.3", "cc12m").name
+            'cc12m-cg-high-sketch-imagenet-sketch-0.3'
+        """
+        return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
+
+    def study_name(self, part: ListPart = "train") -> str:
+        """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's.
+
+        Example:
+            >>> MixtureSpec(MixtureSettings("upper-high", "sketch")).study_name()
+            'dn-captions-train-lso-cipqrs-nosketchclasses-pseudo'
+        """
+        settings = self.settings
+        if not {settings.natural_domain, settings.test_domain} <= set(DOMAINNET_ROUND):
+            return ""
+        prefix = {None: f"dn-captions-{part}", "imagenet-captions": f"combined-captions-{part}"}
+        start = f"{prefix.get(self.base, f'{self.base}-{part}')}-lso"
+        if settings.setting == "natural-only":
+            return f"{start}-real-only{_SUFFIXES[self.sketches]}"
+        allowed = "" if settings.fraction is None else f"-allow{settings.fraction:g}"
+        pseudo = "-pseudo" if settings.setting in ("upper-low", "upper-high") else ""
+        aligned = "-aligned" if settings.aligned else ""
+        domains = "".join(letter for letter, domain in _LETTERS.items() if settings.has_domain(domain))
+        return f"{start}-{domains}-no{settings.test_domain}classes{pseudo}{allowed}{aligned}{_SUFFIXES[self.sketches]}"
+
+    def described(self) -> dict[str, Any]:
+        """Return the entries of the JSON beside the table."""
+        tested = {"test_domain": self.settings.test_domain} if self.sketches else {}
+        return {**self.settings.described(), **tested, "sketches": self.sketches, "base": self.base}
+
+
+def study_mixtures(
+    bases: Sequence[str | None] = (None,),
+    *,
+    held_out: Sequence[str] = STUDY_HELD_OUT,
+    domains: Sequence[str] = tuple(sorted(DOMAINNET_ROUND)),
+    natural_domain: str = "real",
+    test_domains: Sequence[str] | None = None,
+    sketches: bool = True,
+    size: int | None = None,
+) -> list[MixtureSpec]:
+    """List all mixtures of the study, 119 for each base set.
+
+    Natural-only once; for every test domain `BASIC` and the class interpolations; `DOMAIN_INTERPOLATIONS`; and for the
+    test domain sketch ImageNet-Sketch in natural-only, leave-out and CG high, there with all seven shares of classes.
+
+    Args:
+        bases: Sequence[str] of base sets; None for DomainNet alone.
+        held_out: Classes held out of the test domain.
+        domains: Domains of the data.
+        natural_domain: Domain of photographs.
+        test_domains: Test domains (default: all except the natural one).
+        sketches: Whether ImageNet-Sketch takes part.
+        size: Images of subsampled mixtures (default: as CG low).
+
+    Raises:
+        InputError: For a test domain that the data lacks.
+
+    Example:
+        >>> [spec.name for spec in study_mixtures(["cc12m"], test_domains=["sketch"])][:2]
+        ['cc12m-natural-only', 'cc12m-cg-low-sketch']
+    """
+    others = [name for name in domains if name != natural_domain]
+    tested = chosen_names("test domain", test_domains, others)
+    found: list[tuple[MixtureSettings, SketchVariant | None]] = []
+    for test_domain in tested:
+        of = partial(
+            MixtureSettings,
+            test_domain=test_domain,
+            held_out_classes=tuple(held_out),
+            size=size,
+            natural_domain=natural_domain,
+        )
+        if not found:
+            found.append((of("natural-only"), None))
+        found += [(settings, None) for settings in _of_test_domain(of, test_domain, domains)]
+        if sketches and test_domain == "sketch":
+            found += [(of(setting), "imagenet-sketch") for setting in ("natural-only", "leave-out")]
+            found += [(of("cg-high"), variant) for variant in get_args(SketchVariant)]
+    return [MixtureSpec(settings, variant, base) for base in bases for settings, variant in found]
+
+
+def _of_test_domain(
+    of: "partial[MixtureSettings]", test_domain: str, domains: Sequence[str]
+) -> Iterator[MixtureSettings]:
+    yield from (of(setting) for setting in BASIC)
+    for others in ((), None):  # CG low, CG high
+        yield from (of("class-interpolation", fraction=fraction, other_domains=others) for fraction in CLASS_FRACTIONS)
+    for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
+        chosen = tuple(_LETTERS[letter] for letter in letters)
+        if set(chosen) <= set(domains):
+            yield of("domain-interpolation", other_domains=chosen)

@@ -1,0 +1,72 @@
+"""Every chart refuses a table that it cannot draw, and names what is wrong with it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry.encoder import TokenGrid
+from circuitry.reports import figures
+from circuitry.reports.figures import position_moves
+from circuitry.reports.figures.cost_scatter import cost_against_quality
+from circuitry.runs import InputError
+from tests.reports.figures.conftest import SITES
+from tests.reports.figures.test_cost_scatter import SUMMARY as SCORES
+from tests.reports.figures.test_lines import CURVES
+from tests.reports.figures.test_scatters import SUMMARY, UNITS
+from tests.reports.sections.test_accuracy import accuracy
+from tests.reports.sections.test_representation_pages import probes, similarity
+
+DEPTH = pd.DataFrame(
+    [("real", site, 0.5, 0.4, 0.6) for site in SITES], columns=["domain", "site", "value", "low", "high"]
+)
+MATRIX = pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=["a", "b"], columns=["a", "b"])
+HEADS = pd.DataFrame({"block": [0], "component": ["0"], "effect": [0.5]})
+IMAGE = np.zeros((64, 32, 3), np.uint8)
+MANY = pd.concat([SUMMARY[SUMMARY["model"] == "standard"].assign(model=str(i)) for i in range(7)])
+Draw = Callable[[], object]
+
+
+def twice(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([table, table])
+
+
+CASES: list[tuple[Draw, str]] = [
+    (lambda: figures.overlap_over_depth(DEPTH.drop(columns="high"), SITES), "depth.*high"),
+    (lambda: figures.overlap_over_depth(DEPTH, [*SITES, "layer9"]), "site layer9; it has act1"),
+    (lambda: figures.overlap_over_depth(twice(DEPTH), SITES), "depth.*real, act1"),
+    (lambda: figures.overlap_over_depth(DEPTH, SITES, DEPTH[["site"]]), "ceiling.*value"),
+    (lambda: figures.overlap_over_depth(DEPTH, SITES, None, DEPTH[["value"]]), "chance.*site"),
+    (lambda: figures.cka_over_depth(similarity().domains.query("kernel == 'rbf'")), "kernel linear.*rbf"),
+    (lambda: figures.cka_over_depth(similarity().domains.drop(columns="null_mean")), "domains.*null_mean"),
+    (lambda: figures.probes_over_depth(probes().sites.drop(columns="chance")), "sites.*chance"),
+    (lambda: figures.faithfulness_curves(CURVES.query("circuit == 'random'")), "circuit kept; it has random"),
+    (lambda: figures.faithfulness_curves(twice(CURVES)), "photo, kept"),
+    (lambda: figures.separation_panels(SUMMARY, ["silhouette"]), "measure silhouette; it has distance, domain probe"),
+    (lambda: figures.separation_panels(MANY, ["distance"]), "6 models.*7"),
+    (lambda: figures.separation_panels(twice(SUMMARY), ["distance"]), "distance, standard, ink"),
+    (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "site c; it has a, b"),
+    (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
+    (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows b, a and columns a, b"),
+    (lambda: figures.similarity_heatmap(MATRIX.iloc[[0, 0], [0, 0]], title="", measure=""), "rows a and columns a"),
+    (lambda: figures.similarity_heatmap(pd.DataFrame(), title="", measure=""), "rows none and columns none"),
+    (lambda: figures.component_heatmap(HEADS[:0], title="", measure="effect"), "block, component and effect"),
+    (lambda: figures.component_heatmap(HEADS, title="", measure="logit"), "logit"),
+    (lambda: figures.position_heatmap(np.zeros(5), IMAGE, title="", measure=""), r"shape \[5\]"),
+    (lambda: figures.position_heatmap(np.zeros((2, 2)), IMAGE / 2, title="", measure=""), r"float64 \[64, 32, 3\]"),
+    (lambda: figures.pixel_maps(IMAGE[None], {"m": np.zeros((1, 2, 2))}, names=["a"]), r"\[1, 2, 2\]"),
+    *((lambda c=column: figures.accuracy_bars(accuracy().drop(columns=c)), f"accuracy.*{column}") for column in
+      ("domain", "seen", "held_out", "alone", "own_style", "centred", "chance")),
+    (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
+    (lambda: figures.accuracy_bars(accuracy()[:0]), "accuracy.*no rows"),
+    (lambda: cost_against_quality(SCORES[SCORES["what"] != "seconds"]), "what seconds"),
+    (lambda: position_moves(np.zeros((4, 4)), IMAGE, TokenGrid(("class token",), 2, 2), title="", measure=""),
+     r"5 tokens.*\[4, 4\]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("draw", "named"), CASES, ids=[named for _, named in CASES])
+def test_what_cannot_be_drawn_is_refused_by_name(draw: Draw, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        draw()

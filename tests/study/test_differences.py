@@ -1,0 +1,76 @@
+"""Differences between settings, against a loop over classes and seeds, and the answers to the study's questions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from circuitry.training import AMONG_PART, MEASURE
+from experiments.study.differences import CONTRASTS, difference_findings, paired_differences
+from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
+
+BY_SETTING = {"natural-only": 0.1, "leave-out": 0.5, "cg-low": 0.3, "cg-high": 0.4, "upper-high": 0.9}
+
+
+def drawn(asked: Asked) -> float:
+    """Return a random accuracy that rises with the setting, a class and seed shifting all settings alike."""
+    setting = asked.run.mixture.settings.setting
+    rng = np.random.default_rng([len(setting), asked.run.seed, *map(ord, asked.part + asked.domain)])
+    shared = np.random.default_rng([asked.run.seed, *map(ord, asked.part + asked.measure)]).uniform(0, 0.1)
+    return float(BY_SETTING.get(setting, 0.0) + shared + rng.uniform(0, 0.01))
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> pd.DataFrame:
+    return made_up_runs(drawn, ("quickdraw", "sketch"), (0, 1, 2))
+
+
+def test_differences_are_those_of_a_loop(evaluated: pd.DataFrame) -> None:
+    table = paired_differences(evaluated)
+    rn50 = (table["model"] == "rn50") & (table["base"] == "imagenet-captions") & (table["trained"] == "CLIP")
+    rn50 &= (table["captions"] == "standard (stream)") & (table["sketches"] == "none")
+    assert table[rn50].groupby("test_domain").size().to_dict() == {"quickdraw": 8, "sketch": 8}
+    values = {
+        (row.test_domain, row.setting, row.part, row.seed, row.measure): row.value
+        for row in evaluated.itertuples()
+        if (row.model, row.base, row.sketches, row.trained) == ("rn50", "imagenet-captions", "none", "CLIP")
+        and row.classifier == "all templates" and row.domain == (row.test_domain or row.domain)
+    }  # fmt: skip
+    natural = {
+        (row.domain, row.setting, row.part, row.seed, row.measure): row.value
+        for row in evaluated.itertuples()
+        if (row.run.startswith("rn50-imagenet-captions-natural-only-s"), row.classifier) == (True, "all templates")
+    }
+    values |= natural
+    for row in table[rn50].itertuples():
+        measure = {"held_out": MEASURE, "alone": AMONG_PART}[str(row.measure)]
+        by_class = [
+            np.mean([
+                values[row.test_domain, row.setting, name, seed, measure]
+                - values[row.test_domain, row.minus, name, seed, measure]
+                for seed in (0, 1, 2)
+            ])
+            for name in HELD_OUT
+        ]  # fmt: skip
+        assert row.difference == pytest.approx(np.mean(by_class))
+        reach = stats.t.ppf(0.975, 2) * np.std(by_class, ddof=1) / np.sqrt(3)
+        assert (row.low, row.high) == pytest.approx((row.difference - reach, row.difference + reach))
+        assert (row.n_classes, row.n_seeds) == (3, 3)
+
+
+def test_classes_that_are_screened_out_do_not_count(evaluated: pd.DataFrame) -> None:
+    out = pd.DataFrame({"test_domain": ["sketch"], "class": ["bed"], "kept": [False]})
+    counted = paired_differences(evaluated, screened=out).groupby("test_domain")["n_classes"].unique()
+    assert {name: list(numbers) for name, numbers in counted.items()} == {"quickdraw": [3], "sketch": [2]}
+
+
+def test_each_question_is_answered_for_every_model(evaluated: pd.DataFrame) -> None:
+    differences = paired_differences(evaluated)
+    claims = [one.claim for one in difference_findings(differences)]
+    for question in CONTRASTS.values():
+        assert any(claim.startswith(f"{question} Yes") for claim in claims), question
+    turned = differences.assign(
+        difference=-differences["difference"], low=-differences["high"], high=-differences["low"]
+    )
+    assert all("? No" in one.claim for one in difference_findings(turned))
+    assert difference_findings(paired_differences(evaluated[evaluated["setting"] == "cg-high"])) == []

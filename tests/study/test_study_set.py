@@ -1,0 +1,116 @@
+"""The list of the study's mixtures, its names and the study's own."""
+
+from collections import Counter
+
+import pytest
+
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT
+from circuitry.runs import InputError
+from experiments.study.selection import MixtureSettings
+from experiments.study.study_set import MixtureSpec, study_mixtures
+
+TESTED = ("clipart", "infograph", "painting", "quickdraw", "sketch")
+
+
+def names(**asked: object) -> list[str]:
+    return [spec.name for spec in study_mixtures(**asked)]  # type: ignore[arg-type]
+
+
+def test_all_mixtures_by_hand() -> None:
+    expected = ["natural-only"]
+    shares = ("0.05", "0.1", "0.2", "0.4", "0.6", "0.8")
+    for test in TESTED:
+        expected += [f"{s}-{test}" for s in ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")]
+        expected += [f"class-interpolation-{p}{kind}-{test}" for kind in ("-low", "") for p in shares]
+    quick, paint, info, clip, pencil = "quickdraw", "painting", "infograph", "clipart", "sketch"
+    for test, subsets in {
+        "sketch": (
+            *([quick], [paint], [info], [clip], [clip, quick], [clip, paint], [clip, info]),
+            *([clip, paint, quick], [clip, info, paint]),
+        ),
+        "clipart": (
+            *([pencil], [quick], [paint], [info], [quick, pencil], [info, pencil], [paint, pencil]),
+            *([paint, quick, pencil], [info, paint, pencil]),
+        ),
+    }.items():
+        expected += [f"domain-interpolation-{'+'.join(others)}-{test}" for others in subsets]
+    expected += ["natural-only-imagenet-sketch", "leave-out-sketch-imagenet-sketch", "cg-high-sketch-imagenet-sketch"]
+    expected += [f"cg-high-sketch-imagenet-sketch-{p}" for p in ("0.5", "0.25", "0.3", "0.1", "0.05", "0.01", "one")]
+    assert sorted(names()) == sorted(expected)
+    assert len(expected) == 1 + 5 * (6 + 12) + 18 + 10 == 119
+
+
+def test_each_base_set_has_all_of_them() -> None:
+    specs = study_mixtures(["imagenet-captions", "cc12m"])
+    assert Counter(spec.base for spec in specs) == {"imagenet-captions": 119, "cc12m": 119}
+    assert len({spec.name for spec in specs}) == len({spec.study_name() for spec in specs}) == 238
+    assert specs[0].name == "imagenet-captions-natural-only"
+    assert all(spec.settings.held_out_classes == STUDY_HELD_OUT for spec in specs)
+
+
+def test_parts_of_it() -> None:
+    assert len(names(sketches=False)) == 109
+    assert len(names(test_domains=["painting"])) == 19
+    toy = names(domains=("clipart", "real", "sketch"), test_domains=["sketch"], sketches=False)
+    assert [name for name in toy if name.startswith("domain-")] == ["domain-interpolation-clipart-sketch"]
+    with pytest.raises(InputError, match=r"'real'.*clipart"):
+        study_mixtures(test_domains=["real"])
+
+
+def spec(
+    setting: str, sketches: str | None = None, base: str | None = "imagenet-captions", **more: object
+) -> MixtureSpec:
+    settings = MixtureSettings(setting, "sketch", ("axe",), **more)  # type: ignore[arg-type]
+    return MixtureSpec(settings, sketches, base)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mixture", "study"),
+    [
+        (spec("natural-only"), "combined-captions-train-lso-real-only"),
+        (spec("cg-low"), "combined-captions-train-lso-rs-nosketchclasses"),
+        (spec("cg-high"), "combined-captions-train-lso-cipqrs-nosketchclasses"),
+        (spec("leave-out"), "combined-captions-train-lso-cipqr-nosketchclasses"),
+        (spec("upper-low", base="cc12m"), "cc12m-train-lso-rs-nosketchclasses-pseudo"),
+        (spec("aligned", base=None), "dn-captions-train-lso-cipqrs-nosketchclasses-aligned"),
+        (
+            spec("class-interpolation", fraction=0.05, other_domains=()),
+            "combined-captions-train-lso-rs-nosketchclasses-allow0.05",
+        ),
+        (
+            spec("domain-interpolation", other_domains=("quickdraw", "clipart")),
+            "combined-captions-train-lso-cqrs-nosketchclasses",
+        ),
+        (spec("natural-only", "imagenet-sketch"), "combined-captions-train-lso-real-only-with-in-sketches"),
+        (
+            spec("cg-high", "imagenet-sketch-0.25"),
+            "combined-captions-train-lso-cipqrs-nosketchclasses-with-in-sketches-twentyfivep",
+        ),
+    ],
+)
+def test_the_studys_own_names(mixture: MixtureSpec, study: str) -> None:
+    assert mixture.study_name() == study
+    assert mixture.study_name("val") == study.replace("train", "val")
+
+
+def test_other_data_has_no_name_in_the_study() -> None:
+    assert MixtureSpec(MixtureSettings("cg-low", "ink", ("axe",))).study_name() == ""
+
+
+def test_what_is_told_of_a_mixture() -> None:
+    assert spec("natural-only").described()["test_domain"] is None
+    assert spec("class-interpolation", fraction=0.4, other_domains=()).described() == {
+        "setting": "class-interpolation",
+        "test_domain": "sketch",
+        "fraction": 0.4,
+        "other_domains": [],
+        "held_out": ["axe"],
+        "captions": "standard",
+        "sketches": None,
+        "base": "imagenet-captions",
+    }
+    told = spec("natural-only", "imagenet-sketch", None).described()
+    assert (told["test_domain"], told["sketches"], told["base"]) == ("sketch", "imagenet-sketch", None)
+    assert spec("aligned").described()["captions"] == "aligned"
+    with pytest.raises(InputError, match=r"ImageNet-Sketch.*aligned"):
+        spec("aligned", "imagenet-sketch")
