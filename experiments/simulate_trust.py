@@ -19,7 +19,7 @@ from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
 from circuitry.comparison.statistics import Spread, family_of
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.study.simulation import Planted, SimulatedCircuits, simulate
+from experiments.simulation import Planted, SimulatedCircuits, simulate
 
 import numpy as np
 import pandas as pd

@@ -33,7 +33,7 @@ from circuitry.study.study_run import StudyRun
 from circuitry.training.accuracy import TOP, tidy_accuracy, write_predictions
 from circuitry.training.evaluation import ZERO_SHOT_TEXTS, Head, Texts, predictions, zero_shot_heads
 from circuitry.training.run_folder import kept_checkpoints
-from circuitry.training.supervised_model import SupervisedModel, load_supervised
+from experiments.study.supervised_model import SupervisedModel, load_supervised
 
 _FORMAT = "circuitry evaluation 3"
 

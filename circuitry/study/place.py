@@ -14,7 +14,8 @@ from circuitry.study.plan import Cost, Step
 from circuitry.study.training_cost import ModelOperations, count_model
 from circuitry.study.trainings import StudyTraining
 from circuitry.training.trainer_table import NoCaption
-from circuitry.training.training_settings import CLIP_PRESETS, ClipTraining, SupervisedTraining, clip_preset
+from circuitry.training.training_settings import CLIP_PRESETS, ClipTraining, clip_preset
+from experiments.study.supervised_settings import SupervisedTraining
 
 GIB = 2**30
 _NO_COST = Cost()

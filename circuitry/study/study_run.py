@@ -14,7 +14,8 @@ from circuitry.runs.manifest import read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.mixture_files import description_file, read_description
 from circuitry.study.mixtures.selection import MixtureSettings
-from circuitry.training.training_settings import ClipTraining, SupervisedTraining
+from circuitry.training.training_settings import ClipTraining
+from experiments.study.supervised_settings import SupervisedTraining
 
 _FORMAT = "circuitry run 2"
 NOTHING_MORE = "none"

@@ -3,8 +3,6 @@ from .accuracy import tidy_accuracy as tidy_accuracy
 from .clip_training import train_clip as train_clip
 from .evaluation import predictions as predictions
 from .evaluation import zero_shot_accuracy as zero_shot_accuracy
-from .labels import LabelTable as LabelTable
-from .labels import merged_labels as merged_labels
 from .run_folder import checkpoints as checkpoints
 from .run_folder import kept_checkpoints as kept_checkpoints
 from .sae_loop import diagnose_sae as diagnose_sae
@@ -12,11 +10,7 @@ from .sae_training import train_sae as train_sae
 from .sae_training import train_sae_on_images as train_sae_on_images
 from .samples import extract_samples as extract_samples
 from .samples import sample_activations as sample_activations
-from .supervised import train_supervised as train_supervised
-from .supervised_model import SupervisedModel as SupervisedModel
-from .supervised_model import load_supervised as load_supervised
 from .training_settings import ClipTraining as ClipTraining
 from .training_settings import SaeTraining as SaeTraining
-from .training_settings import SupervisedTraining as SupervisedTraining
 from .training_settings import TrainingWork as TrainingWork
 from .training_settings import clip_preset as clip_preset

@@ -1,4 +1,4 @@
-"""The study "When and How Does CLIP Enable Domain and Compositional Generalization?" (ICML 2025), run from the checkout.
+"""The study "When and How Does CLIP Enable Domain and Compositional Generalization?" (ICML 2025).
 
 It uses `circuitry` as any user does: by the names in the tables of contents of its rooms.
 

@@ -3,9 +3,17 @@
 import importlib
 import sys
 
-from circuitry.runs.command_line import end_with, run_script
+from circuitry.runs import run_script
+from circuitry.runs.command_line import end_with
 
-PROGRAMS: dict[str, str] = {}
+PROGRAMS: dict[str, str] = {
+    "represent": "do domains share representations, layer by layer?",
+    "features": "do domains share the features of an autoencoder?",
+    "separation": "do domains lie apart in the embedding space?",
+    "scoreboard": "which way to find circuits works best on my model?",
+    "train-supervised": "train a classifier in place of a CLIP",
+    "figures": "draw figures by name, from tables",
+}
 """What each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``."""
 
 

@@ -12,8 +12,9 @@ from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.runs import InputError, Rank, Work
 from circuitry.study import StudyRun
 from circuitry.study.toy_study import TOY_TRAINING, ToySettings
-from circuitry.training import LabelTable, TrainingWork
-from circuitry.training.supervised_model import build_classifier, write_classifier
+from circuitry.training import TrainingWork
+from experiments.study.labels import LabelTable
+from experiments.study.supervised_model import build_classifier, write_classifier
 from tests.commands.conftest import GIVEN_RULE
 from tests.support.scripts import CLASSES, assert_drawn, command_module, figure_of, needs_browser, script
 

@@ -125,8 +125,6 @@ def test_words_of_several_kinds_are_taken() -> None:
         "--model m --data d --class c --size 0.5 --sae",
     ):
         refuse_wrong(PAGES["find"], line.split())
-    refuse_wrong(PAGES["represent"], ["--n-images", "None", "--no-strict", "--held-out", "a", "b"])
-    refuse_wrong(PAGES["figures"], ["accuracy", "separation", "--list"])
     line = "--model m --data d --out o --rule gauss-radau-3 --items f c --pair c a b"
     refuse_wrong(PAGES["compare"], line.split())
 
@@ -141,7 +139,7 @@ def settings_of(name: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch
     return read[0]
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"figures"}))  # whose names are no option's
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_file_of_settings_gives_all_of_them_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from circuitry import Comparison
 from circuitry.comparison import PARTS
-from circuitry.study.simulation import Planted, jaccard, keep
+from experiments.simulation import Planted, jaccard, keep
 
 PLANTED = Planted(n_units=40, n_kept=6, n_domains=3, n_parts=4)
 

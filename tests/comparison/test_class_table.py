@@ -7,7 +7,7 @@ from scipy import stats
 
 from circuitry.comparison import PARTS, class_by_domain, sign_flip_p
 from circuitry.comparison.class_table import CELLS, EFFECTS
-from circuitry.study.simulation import jaccard, keep
+from experiments.simulation import jaccard, keep
 from tests.comparison.similarities import similarities
 
 

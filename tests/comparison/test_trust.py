@@ -25,7 +25,7 @@ from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_means import domain_spread
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.statistics import family_of
-from circuitry.study.simulation import Planted, jaccard, keep, simulate
+from experiments.simulation import Planted, jaccard, keep, simulate
 
 PLANTED = Planted(n_units=40, n_kept=6)
 CHANCE = np.array([chance_overlap(40, 6, 6)])

@@ -32,8 +32,9 @@ from circuitry.study.toy_study import (
     toy_images,
     toy_run,
 )
-from circuitry.training import ClipTraining, LabelTable, SupervisedModel, TrainingWork, read_predictions, tidy_accuracy
-from circuitry.training.supervised_model import TowerClassifier, write_classifier
+from circuitry.training import ClipTraining, TrainingWork, read_predictions, tidy_accuracy
+from experiments.study.labels import LabelTable
+from experiments.study.supervised_model import SupervisedModel, TowerClassifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)

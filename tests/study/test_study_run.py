@@ -12,7 +12,8 @@ from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import InputError, versions
 from circuitry.study import StudyRun, find_runs, record_run
 from circuitry.study.mixtures import MixtureSettings, write_mixture
-from circuitry.training import ClipTraining, SupervisedTraining, clip_preset
+from circuitry.training import ClipTraining, clip_preset
+from experiments.study.supervised_settings import SupervisedTraining
 
 CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)
 HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)

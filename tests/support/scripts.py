@@ -38,9 +38,14 @@ def command_module(name: str) -> ModuleType:
     return importlib.import_module(module_of(name))
 
 
+def program(name: str) -> ModuleType:
+    """Return the module of a program of the study."""
+    return importlib.import_module(f"experiments.study.{name.replace('-', '_')}_command")
+
+
 def figure_of(name: str, tables: Path) -> Any:
     """Draw a figure of the registry from these tables."""
-    draw, title, _ = command_module("figures").FIGURES[name]
+    draw, title, _ = program("figures").FIGURES[name]
     return draw(tables, title)
 
 

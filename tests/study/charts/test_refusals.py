@@ -9,18 +9,21 @@ import pytest
 from circuitry.encoder import TokenGrid
 from circuitry.reports import figures
 from circuitry.reports.figures import position_moves
-from circuitry.reports.figures.cost_scatter import cost_against_quality
 from circuitry.runs import InputError
 from circuitry.study import charts
 from circuitry.study.charts.setting_lines import interpolation_lines, setting_dots
+from experiments.study.charts.cost_scatter import cost_against_quality
+from experiments.study.charts.representation_charts import cka_over_depth, probes_over_depth
+from experiments.study.charts.separation_charts import separation_panels
 from tests.reports.figures.conftest import SITES
-from tests.reports.figures.test_cost_scatter import SUMMARY as SCORES
 from tests.reports.figures.test_lines import CURVES
-from tests.reports.figures.test_scatters import SUMMARY, UNITS
+from tests.reports.figures.test_scatters import UNITS
 from tests.reports.sections.test_accuracy import accuracy
-from tests.reports.sections.test_representation_pages import probes, similarity
 from tests.study.charts.test_bars import SUMMARY as MIXTURES
+from tests.study.charts.test_cost_scatter import SUMMARY as SCORES
+from tests.study.charts.test_separation_charts import SUMMARY
 from tests.study.charts.test_settings import POINTS
+from tests.study.sections.test_representation_pages import probes, similarity
 
 DEPTH = pd.DataFrame(
     [("real", site, 0.5, 0.4, 0.6) for site in SITES], columns=["domain", "site", "value", "low", "high"]
@@ -42,14 +45,14 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.overlap_over_depth(twice(DEPTH), SITES), "depth.*real, act1"),
     (lambda: figures.overlap_over_depth(DEPTH, SITES, DEPTH[["site"]]), "ceiling.*value"),
     (lambda: figures.overlap_over_depth(DEPTH, SITES, None, DEPTH[["value"]]), "chance.*site"),
-    (lambda: figures.cka_over_depth(similarity().domains.query("kernel == 'rbf'")), "kernel linear.*rbf"),
-    (lambda: figures.cka_over_depth(similarity().domains.drop(columns="null_mean")), "domains.*null_mean"),
-    (lambda: figures.probes_over_depth(probes().sites.drop(columns="chance")), "sites.*chance"),
+    (lambda: cka_over_depth(similarity().domains.query("kernel == 'rbf'")), "kernel linear.*rbf"),
+    (lambda: cka_over_depth(similarity().domains.drop(columns="null_mean")), "domains.*null_mean"),
+    (lambda: probes_over_depth(probes().sites.drop(columns="chance")), "sites.*chance"),
     (lambda: figures.faithfulness_curves(CURVES.query("circuit == 'random'")), "circuit kept; it has random"),
     (lambda: figures.faithfulness_curves(twice(CURVES)), "photo, kept"),
-    (lambda: figures.separation_panels(SUMMARY, ["silhouette"]), "measure silhouette; it has distance, domain probe"),
-    (lambda: figures.separation_panels(MANY, ["distance"]), "6 models.*7"),
-    (lambda: figures.separation_panels(twice(SUMMARY), ["distance"]), "distance, standard, ink"),
+    (lambda: separation_panels(SUMMARY, ["silhouette"]), "measure silhouette; it has distance, domain probe"),
+    (lambda: separation_panels(MANY, ["distance"]), "6 models.*7"),
+    (lambda: separation_panels(twice(SUMMARY), ["distance"]), "distance, standard, ink"),
     (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "site c; it has a, b"),
     (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows b, a and columns a, b"),

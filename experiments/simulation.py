@@ -1,0 +1,81 @@
+"""Simulated circuits of known similarity: kept units of classes, domains and parts of images.
+
+A unit's score in a class and domain is sqrt(shared) z + sqrt(1 - shared) y + noise, all normal: z belongs to the class,
+y to the class in the domain, and noise to each part of the images. The units with the largest scores are kept, and kept
+sets are compared by their Jaccard index, like circuits. With ``shared`` 1 domains differ only by noise, with 0 they are
+independent.
+"""
+
+from typing import NamedTuple
+
+from circuitry.comparison.part_array import PartArray
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+class Planted(NamedTuple):
+    """Sizes of a simulation."""
+
+    n_units: int = 60
+    n_kept: int = 8
+    n_domains: int = 3
+    n_parts: int = 4
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains."""
+        return tuple(f"d{i}" for i in range(self.n_domains))
+
+    @property
+    def chance(self) -> float:
+        """Expected Jaccard index of two random kept sets."""
+        rng = np.random.default_rng(0)
+        kept = keep(rng.normal(size=(2, 100_000, self.n_units)), self.n_kept)
+        return float(jaccard(kept[0], kept[1]).mean())
+
+
+class SimulatedCircuits(NamedTuple):
+    """Similarities of parts, and of all images, of simulated circuits."""
+
+    parts: PartArray
+    whole: Float[np.ndarray, "classes domains domains"]
+
+
+def simulate(
+    rng: np.random.Generator,
+    shared: Float[np.ndarray, "classes #domains"],
+    noise: Float[np.ndarray, "#classes #domains"] | float,
+    planted: Planted,
+) -> SimulatedCircuits:
+    """Draw circuits of classes in domains and compare them.
+
+    Args:
+        rng: Source of the draws.
+        shared: Share of a score's variance that a class has in common over domains.
+        noise: Standard deviation of what one part adds; parts of the whole average it.
+        planted: Sizes.
+    """
+    n, d, k, u = len(shared), planted.n_domains, planted.n_parts, planted.n_units
+    own, common = rng.normal(size=(n, d, u)), rng.normal(size=(n, 1, u))
+    scores = np.sqrt(shared)[..., None] * common + np.sqrt(1 - shared)[..., None] * own
+    added = np.broadcast_to(noise, (n, d))[..., None, None] * rng.normal(size=(n, d, k, u))
+    kept, whole = keep(scores[:, :, None] + added, planted.n_kept), keep(scores + added.mean(2), planted.n_kept)
+    values = jaccard(kept[:, :, None, :, None], kept[:, None, :, None])[:, :, :, None]
+    values[..., np.arange(k), np.arange(k)] = np.nan
+    classes = tuple(f"c{i:03}" for i in range(n))
+    return SimulatedCircuits(
+        PartArray(classes, planted.domains, (None,), values), jaccard(whole[:, :, None], whole[:, None])
+    )
+
+
+def keep(scores: Float[np.ndarray, "*circuits units"], n_kept: int) -> Bool[np.ndarray, "*circuits units"]:
+    """Return which units have the largest scores."""
+    kept = np.zeros(scores.shape, bool)
+    np.put_along_axis(kept, np.argpartition(scores, -n_kept, axis=-1)[..., -n_kept:], True, axis=-1)
+    return kept
+
+
+def jaccard(a: Bool[np.ndarray, "*#circuits units"], b: Bool[np.ndarray, "*#circuits units"]) -> np.ndarray:
+    """Return common members over members of either."""
+    return np.asarray((a & b).sum(-1) / (a | b).sum(-1))
