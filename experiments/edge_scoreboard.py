@@ -54,7 +54,7 @@ from circuitry.judging.scoreboard import JOB
 from circuitry.judging.unseen_images import ClassImages, ClassRecords, read_class
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from experiments.study.sections.scoreboards import scoreboard_findings, size_curves
+from experiments.study.scoreboard_pages import scoreboard_findings, size_curves
 
 import numpy as np
 import pandas as pd

@@ -4,9 +4,9 @@ Masks of EfficientNet-Lite0 fit the one or two photographs of a class that they 
 is what keeps them at work on others. A change is refuted if its masks of 40 % of the units reach no more selectivity on
 unseen photographs than those of the first trial, class by class.
 
-1. Classes, images, split, baseline and metric are those of ``circuitry scoreboard`` with two images of a class and 12
-   others; sizes are shares of the units that compute. Units before ``--first-site`` are counted, too, but stay whole:
-   steps are cheaper.
+1. Classes, images, split, baseline and metric are those of ``scoreboard`` with two images of a class
+   and 12 others; sizes are shares of the units that compute. Units before ``--first-site`` are counted, too, but stay
+   whole: steps are cheaper.
 2. A trial learns from more images, but from none that any class of the run is measured on.
 3. A mask is learned for one size; those of other sizes are cut from its scores. Fisher is cut likewise, over all sites.
 

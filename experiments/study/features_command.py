@@ -8,9 +8,9 @@ The study claims that the domain in which classes were left out shares the fewes
 domain that shares significantly fewer refutes it. The references are parts of the same images (the ceiling) and other
 classes (features shared by all classes). Comparisons are saved in OUT/comparisons for `compare_models`.
 
-    circuitry features      # the quickstart's model
-    circuitry features --model RN50 --checkpoint epoch_32.pt --data DomainNet --out runs/features
-    torchrun --nproc-per-node 6 -m circuitry features --device cuda ...    # a domain for each process
+    python -m experiments.study features      # the quickstart's model
+    python -m experiments.study features --model RN50 --checkpoint epoch_32.pt --data DomainNet --out runs/features
+    torchrun --nproc-per-node 6 -m experiments.study features --device cuda ...    # a domain for each process
 """
 
 import shutil
@@ -46,7 +46,7 @@ from circuitry.study import StudyRun
 from circuitry.study.mixtures import caption_words
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.run_folder import described
-from experiments.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
+from experiments.study.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""

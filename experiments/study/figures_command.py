@@ -1,8 +1,8 @@
 """All figures by name: each is drawn from a folder of tables, the committed ones unless another is given.
 
-    circuitry figures                      # every figure that has committed tables, in a checkout
-    circuitry figures --list               # names and questions
-    circuitry figures accuracy --tables runs/quickstart/tables --out runs/figures
+    python -m experiments.study figures                      # every figure that has committed tables, in a checkout
+    python -m experiments.study figures --list               # names and questions
+    python -m experiments.study figures accuracy --tables runs/quickstart/tables --out runs/figures
 
 An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
 them. Figures without committed tables are drawn by the plan of the study (circuitry study).
@@ -25,11 +25,11 @@ from circuitry.study.charts.relation_panels import relation_panels
 from circuitry.study.figure_registry import FIGURES, figure, heatmap, matrix, table
 from circuitry.study.run_selections import main_model
 from circuitry.study.sections.relations import LABEL_FREE, SHARED
-from experiments.study.charts import representation_charts, separation_charts
-from experiments.study.charts.cost_scatter import cost_against_quality
-from experiments.study.charts.measure_panels import measure_panels
-from experiments.study.sections.scoreboards import size_curves, size_panels
-from experiments.study.sections.separations import PANELS, panel_references
+from experiments.study import representation_charts, separation_charts
+from experiments.study.cost_scatter import cost_against_quality
+from experiments.study.measure_panels import measure_panels
+from experiments.study.scoreboard_pages import size_curves, size_panels
+from experiments.study.separation_pages import PANELS, panel_references
 
 import pandas as pd
 import plotly.graph_objects as go

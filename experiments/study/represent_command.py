@@ -9,10 +9,10 @@ Representations are shared if, with depth, CKA approaches that of parts, the dom
 domains as well as within them. A CKA near that of permuted classes at the last sites, or class probes that fail on the
 domain that was left out, refute it. Comparisons are saved in OUT/comparisons for `compare_models`.
 
-    circuitry represent      # the model and images of the quickstart
-    circuitry represent --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \\
+    python -m experiments.study represent      # the model and images of the quickstart
+    python -m experiments.study represent --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \\
         --out runs/domainnet/representations
-    torchrun --nproc-per-node 2 -m circuitry represent      # two processes share the domains
+    torchrun --nproc-per-node 2 -m experiments.study represent      # two processes share the domains
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.representation_folder import Positions, check_enough_images
 from circuitry.representations.similarity import cka_ceilings
 from circuitry.runs.given import Count, Seed, at_least
-from experiments.study.sections.representation_pages import (
+from experiments.study.representation_pages import (
     add_cka,
     add_probes,
     add_representation_guide,

@@ -19,10 +19,10 @@ The protocol, fixed before selectivity on unseen images was looked at:
 5. Circuits of one size are tested for sufficiency and necessity against 40 random circuits (`judge_circuit`).
 6. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
 
-    circuitry scoreboard      # the model and images of the quickstart
-    circuitry scoreboard --units components --model vit-tiny --checkpoint runs/vit/epoch_40.pt ...
-    circuitry scoreboard --model efficientnet-lite0 --data RealStyles --domain photo --n-judged 8
-    torchrun --nproc-per-node 8 -m circuitry scoreboard --device cuda ...
+    python -m experiments.study scoreboard      # the model and images of the quickstart
+    python -m experiments.study scoreboard --units components --model vit-tiny --checkpoint runs/vit/epoch_40.pt ...
+    python -m experiments.study scoreboard --model efficientnet-lite0 --data RealStyles --domain photo --n-judged 8
+    torchrun --nproc-per-node 8 -m experiments.study scoreboard --device cuda ...
 """
 
 import json
@@ -39,7 +39,7 @@ from circuitry.judging.contest import Contest, Contestant, ContestSettings, file
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.runs.given import checked
-from experiments.study.sections.scoreboards import add_scoreboard, scoreboard_findings
+from experiments.study.scoreboard_pages import add_scoreboard, scoreboard_findings
 
 import pandas as pd
 

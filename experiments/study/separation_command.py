@@ -10,8 +10,8 @@ The study finds that quickdraw lies apart, that aligned captions bring it closer
 classes does not follow. The first is refuted by a domain that lies farther from the others than quickdraw does, the
 second by a distance that does not shrink, the third by an accuracy that rises with it.
 
-    circuitry separation
-    circuitry separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
+    python -m experiments.study separation
+    python -m experiments.study separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
         --model RN50 --data DomainNet --study --out runs/domainnet/separation
 
 The same name twice means two seeds of one kind of model.
@@ -37,7 +37,8 @@ from circuitry.runs.given import Count, Seed, one_of
 from circuitry.study.mixtures.selection import Setting
 from circuitry.study.toy_study import STANDARD, toy_checkpoint, toy_images
 from experiments.study.projection import PER_DOMAIN, map_table
-from experiments.study.sections.separations import (
+from experiments.study.separation import compare_distances, mean_distances
+from experiments.study.separation_pages import (
     add_distances,
     add_maps,
     add_separation,
@@ -45,7 +46,6 @@ from experiments.study.sections.separations import (
     panel_references,
     separation_findings,
 )
-from experiments.study.separation import compare_distances, mean_distances
 from experiments.study.separation_summary import by_seed, differences, gather, separation_measures, summarise
 
 import pandas as pd

@@ -7,8 +7,8 @@ as ``--data`` they are the study's 1345 of both, where an ImageNet class with a 
 class. Prints the accuracy on the test lists of ``--data``, among the classes there, and the path of the checkpoint. A
 killed run goes on after its last whole epoch.
 
-    circuitry train-supervised --data EmojiDomains --out runs/emoji-supervised --model rn-tiny --epochs 30
-    torchrun --nproc-per-node 8 -m circuitry train-supervised --study --table mixture.tsv --data DomainNet \\
+    python -m experiments.study train-supervised --data EmojiDomains --out runs/emoji --model rn-tiny --epochs 30
+    torchrun --nproc-per-node 8 -m experiments.study train-supervised --study --table mixture.tsv --data DomainNet \\
         --out runs/rn50-supervised
 """
 

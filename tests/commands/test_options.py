@@ -24,7 +24,6 @@ from tests.support.scripts import command_module
 PAGES = {name: help_page(name) for name in COMMANDS}
 OTHER_VALUES = {
     "--model": "the quickstart has two; a training also takes a configuration's path",
-    "--precision": "open_clip's trainer has more than the package's own",
     "--cluster": "the study's steps only wait for each other on SLURM",
 }
 """Options whose values differ between commands, and why."""

@@ -12,9 +12,9 @@ from circuitry.reports.figures import position_moves
 from circuitry.runs import InputError
 from circuitry.study import charts
 from circuitry.study.charts.setting_lines import interpolation_lines, setting_dots
-from experiments.study.charts.cost_scatter import cost_against_quality
-from experiments.study.charts.representation_charts import cka_over_depth, probes_over_depth
-from experiments.study.charts.separation_charts import separation_panels
+from experiments.study.cost_scatter import cost_against_quality
+from experiments.study.representation_charts import cka_over_depth, probes_over_depth
+from experiments.study.separation_charts import separation_panels
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_lines import CURVES
 from tests.reports.figures.test_scatters import UNITS

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from circuitry.reports.figures import domain_marks
-from experiments.study.charts.separation_charts import embedding_maps, measure_against_measure, separation_panels
+from experiments.study.separation_charts import embedding_maps, measure_against_measure, separation_panels
 
 MARKS = domain_marks(["ink", "photo", "sketch"])
 

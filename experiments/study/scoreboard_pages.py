@@ -7,7 +7,7 @@ from circuitry.reports import Finding, Report
 from circuitry.reports.figures import faithfulness_curves, style
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, UNKNOWN, YES
-from experiments.study.charts.cost_scatter import QUALITY, cost_against_quality
+from experiments.study.cost_scatter import QUALITY, cost_against_quality
 
 import pandas as pd
 import plotly.graph_objects as go

@@ -11,7 +11,7 @@ from circuitry import DomainFolder, InputError
 from circuitry.reports import Report
 from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.figures import domain_marks
-from experiments.study.sections.separations import add_separation, panel_references, what_changes
+from experiments.study.separation_pages import add_separation, panel_references, what_changes
 from experiments.study.separation_summary import gather
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser

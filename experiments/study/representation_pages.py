@@ -9,7 +9,7 @@ from circuitry.reports.sections.apart import add_two_lines
 from circuitry.reports.sections.compared import add_matrix, add_over_depth, with_intervals
 from circuitry.reports.sections.findings import how_much_shared, which_differs
 from circuitry.representations import RepresentationSimilarity, SiteProbes
-from experiments.study.charts.representation_charts import TARGET_MARKS, probes_over_depth
+from experiments.study.representation_charts import TARGET_MARKS, probes_over_depth
 
 import pandas as pd
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from circuitry.reports import Report
 from circuitry.reports.sections.findings import UNKNOWN, YES
-from experiments.study.sections.scoreboards import add_scoreboard, scoreboard_findings, size_panels, with_settings
+from experiments.study.scoreboard_pages import add_scoreboard, scoreboard_findings, size_panels, with_settings
 from tests.study.charts.test_cost_scatter import SUMMARY
 
 

@@ -11,8 +11,8 @@ from circuitry.reports.measure_names import measure_name
 from circuitry.reports.sections.compared import add_matrix, add_summary, add_tests, with_intervals
 from circuitry.reports.sections.findings import which_differs
 from circuitry.representations.cells import ALL
-from experiments.study.charts.separation_charts import embedding_maps, measure_against_measure, separation_panels
 from experiments.study.projection import COMPONENTS
+from experiments.study.separation_charts import embedding_maps, measure_against_measure, separation_panels
 from experiments.study.separation_summary import by_seed, differences, summarise
 
 import numpy as np
