@@ -12,12 +12,11 @@ The protocol, fixed before selectivity on unseen images was looked at:
    and measured on the others, at most ``n_images``. The domain's images of other classes are ranked likewise, and every
    second one is for finding, the others for measuring, at most ``n_others`` each.
 3. One grid of sizes for all methods: shares of the units that are counted, by default those that compute; readouts and
-   sites that repeat another stay whole. Masks are trained once, from the largest size to the smallest. The size that
-   reaches a target is the smallest from which on all sizes of the grid reach it; 1, the whole model, where none does or
-   the model has no selectivity on those images.
+   sites that repeat another stay whole. Other units are at their mean over the images that circuits are found on. Masks
+   are trained once, from the largest size to the smallest. The size that reaches a target is the smallest from which on
+   all sizes of the grid reach it; 1, the whole model, where none does or the model has no selectivity on those images.
 4. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
-5. Circuits of one size are tested for sufficiency and necessity against 40 random circuits (`judge_circuit`).
-6. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
+5. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
 
     python -m experiments.study scoreboard      # the model and images of the quickstart
     python -m experiments.study scoreboard --units components --model vit-tiny --checkpoint runs/vit/epoch_40.pt ...
@@ -26,7 +25,6 @@ The protocol, fixed before selectivity on unseen images was looked at:
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,16 +32,16 @@ from pathlib import Path
 from circuitry.runs import JobFolder, Work, WorkSettings, versions
 from circuitry.circuits import AttributionGraph
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.judging import Judged, planted_attention, planted_convolution, score_methods, scoreboard_tables, tests_of
-from circuitry.judging.contest import Contest, Contestant, ContestSettings, files_of
+from circuitry.judging import Judged, planted_attention, planted_convolution, score_methods, scoreboard_tables
 from circuitry.reports import Report, write_results
 from circuitry.reports.page import Written
 from circuitry.runs.given import checked
+from experiments.study.contest import BASELINE, Contest, ContestSettings, files_of
 from experiments.study.scoreboard_pages import add_scoreboard, scoreboard_findings
 
 import pandas as pd
 
-FORMAT = "circuitry scoreboard 2"
+FORMAT = "circuitry scoreboard 3"
 TARGETS = (0.5, 0.8)
 """The smallest size that reaches this selectivity is sought."""
 
@@ -63,7 +61,7 @@ def main(config: Config) -> Written | None:
     """Hold the contest, and write the report."""
     if config.share_out(partial(hold, config), config.out / "logs"):
         contest = Contest(config)
-        tables = read_tables(folder_of(contest, config.out), contest.contestants, config.sizes)
+        tables = read_tables(contest, config)
         report = Report(
             f"Which circuits of {contest.clip.name} recover the answer?",
             f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}. Sizes are shares of "
@@ -71,10 +69,6 @@ def main(config: Config) -> Written | None:
         )
         report.summary(scoreboard_findings(tables["summary"]))
         add_scoreboard(report, tables)
-        if "tests" in tables:
-            report.section("Are the circuits better than random ones?")
-            against = "Sufficiency and necessity against 40 random circuits as large at every site."
-            report.table(tables["tests"], against)
         return write_results(report, tables, config.out, config.results, contest.provenance() | versions())
     return None
 
@@ -96,19 +90,14 @@ def hold(config: Config, work: Work) -> None:
     )
 
 
-def read_tables(
-    folder: JobFolder, contestants: Sequence[Contestant], sizes: Sequence[float]
-) -> dict[str, pd.DataFrame]:
+def read_tables(contest: Contest, config: Config) -> dict[str, pd.DataFrame]:
     """Return the tables of what all jobs left, and how well methods find what was planted."""
-    judged = dict[tuple[str, ...], Judged]()
-    for class_name, baseline, metric in folder.jobs:
-        for contestant in contestants:
-            name = class_name, *contestant, baseline, metric
-            curve, graph, facts = files_of(folder.path, name)
-            read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
-            judged[name] = Judged(*read, **json.loads(facts.read_text()))
+    folder, judged = folder_of(contest, config.out), dict[tuple[str, ...], Judged]()
+    for name in ((*job, *contestant) for job in folder.jobs for contestant in contest.contestants):
+        curve, graph, cost = files_of(folder.path, name)
+        read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
+        judged[(*name, BASELINE, config.metric)] = Judged(*read, **json.loads(cost.read_text()))
     units = {site: len(scores) for site, scores in next(iter(judged.values())).graph.node_scores.items()}
     counted = f"{sum(units.values())} units at {len(units)} sites"
-    planted = [score_methods(planted_convolution()), score_methods(planted_attention())]
-    tables = {**scoreboard_tables(judged, sizes, TARGETS, counted), "planted": pd.concat(planted, ignore_index=True)}
-    return tables if (tests := tests_of(judged)).empty else {**tables, "tests": tests}
+    planted = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())], ignore_index=True)
+    return {**scoreboard_tables(judged, config.sizes, TARGETS, counted), "planted": planted}

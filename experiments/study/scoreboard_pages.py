@@ -78,13 +78,6 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
         "|1 - faithfulness|; both over MIB's sizes where the grid has them, else over the grid. Rank correlation: of "
         "unit scores with exact patching.",
     )
-    stable = summary[summary["what"].str.contains("overlap")]
-    if len(stable):
-        report.table(
-            _flat(stable.pivot(index="what", columns=["setting", "method"], values="value"), ", "),
-            "Stability: Jaccard index of the kept units of two circuits of one class, mean over sites. The circuits "
-            "come from two halves of the images, or from masks of two seeds; beside them as many random units.",
-        )
     report.section("How selective and how faithful are the circuits?")
     curves = with_settings(tables["curves"])
     for measure in ("selectivity", "faithfulness"):
@@ -93,8 +86,9 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
             if part["value"].notna().any():
                 report.figure(size_curves(part, measure, f"{measure}, {setting}"), f"{setting}: {measure} over size.")
     report.section("Do the methods find what was planted?")
+    planted = tables["planted"].pivot(index="method", columns=["network", "kind", "site"], values="auroc")
     report.table(
-        _flat(tables["planted"].pivot(index="method", columns=["network", "kind", "site"], values="auroc"), " "),
+        planted.set_axis(planted.columns.map(" ".join), axis=1).reset_index(),
         "Area under the ROC curve of finding the planted units and edges (into the site), site by site; 0.5 is chance.",
     )
 
@@ -136,8 +130,3 @@ def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
         figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
     figure.update_xaxes(title_text="units kept (%)", matches="x")
     return figure.update_yaxes(title_text=measure, col=1)
-
-
-def _flat(table: pd.DataFrame, between: str) -> pd.DataFrame:
-    """Return the table with the levels of its columns joined."""
-    return table.set_axis([between.join(column) for column in table.columns], axis=1).reset_index()

@@ -35,7 +35,7 @@ def by_place(w: World) -> dict[str, Any]:
         "ImageRecord": _fields(w.record),
         "wl_kernel": dict(zip("ab", two_circuits, strict=True)),
         "edge_jaccard": dict(zip("ab", two_circuits, strict=True)),
-        **{name: {"a": w.graph, "b": w.graph} for name in ("node_overlap", "similarity", "unit_overlap")},
+        **{name: {"a": w.graph, "b": w.graph} for name in ("node_overlap", "similarity")},
         "similarity": {"a": w.graph, "b": w.graph, "measure": "node_overlap"},
         "text_span": {"text_weights": w.texts.vectors, "texts": list(w.images.classes)},
         "QuadratureRule": {"points": (0.0,), "weights": (1.0,)},

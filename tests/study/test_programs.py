@@ -1,5 +1,6 @@
 """Programs of the study from end to end, on drawn images: shared features, representations, the supervised baseline."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,3 +160,30 @@ def test_a_supervised_baseline_is_trained(toy: Path, tmp_path: Path, capsys: pyt
         module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
     with pytest.raises(InputError, match=r"--data.*--table"):
         module.main(module.Config(out=tmp_path))
+
+
+@needs_browser
+def test_methods_are_judged_and_drawn(toy: Path, tmp_path: Path) -> None:
+    module, out = program("scoreboard"), tmp_path / "scoreboard"
+    given = {"data": toy, "n_judged": 2, "n_images": 1, "n_others": 4}
+    tiny = {"sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
+    methods = ("gradient", "patching", "learned")
+    config = module.Config(**given, **tiny, methods=methods, out=out, results=out / "results" / "toy")
+    module.main(config)
+    assert_drawn(out / "report.html")
+    summary = pd.read_csv(out / "results" / "toy" / "summary.csv")
+    contestants = [("gradient", "same-share"), ("gradient", "global"), ("gradient", "learned")]
+    contestants += [("patching", budget) for _, budget in contestants] + [("learned", "learned")]
+    assert set(zip(summary["method"], summary["budget"], strict=True)) == set(contestants)
+    agreement = summary.query("what == 'rank correlation'").set_index("method")["value"]
+    assert agreement["patching"].tolist() == pytest.approx([1] * 3)
+    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 7
+    provenance = json.loads((out / "results" / "toy" / "provenance.json").read_text())
+    assert not {"input", "attnpool"} & {*provenance["sites"]}  # what is read out, and the image, are not counted
+    (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")
+    assert not {*found_on, *others} & {*measured_on, *held_out}
+    assert not {r for r in (*others, *held_out) if r.class_name == "fish"}
+    for folder in program("figures").MODELS:
+        (out / "results" / folder).symlink_to(out / "results" / "toy")
+    for name in ("scoreboard_cost", "scoreboard_selectivity"):
+        assert len(figure_of(name, out / "results").data) >= 6

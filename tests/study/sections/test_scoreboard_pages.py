@@ -14,7 +14,6 @@ from tests.study.charts.test_cost_scatter import SUMMARY
 def scoreboard() -> dict[str, pd.DataFrame]:
     named = SUMMARY.assign(baseline=SUMMARY["setting"].str.split(", ").str[0], metric="margin", n_classes=3)
     named["budget"] = named["method"].where(named["method"] == "learned", "same-share")
-    overlap = named[named["what"] == "size for 0.8, kept"].assign(what="other seed, overlap at 0.4", value=0.625)
     curve = pd.DataFrame({"circuit": ["kept", "random"], "size": 0.4, "value": [0.75, 0.0], "low": 0.0, "high": 1.0})
     curves = [
         curve.assign(method="learned", budget="learned", baseline="mean", metric="margin", measure=m)
@@ -22,7 +21,7 @@ def scoreboard() -> dict[str, pd.DataFrame]:
     ]
     planted = pd.DataFrame({"network": ["n"], "kind": ["node"], "site": ["s"], "method": ["learned"], "auroc": [0.875]})
     return {
-        "summary": pd.concat([named, overlap], ignore_index=True),
+        "summary": named,
         "curves": pd.concat(curves),
         "planted": planted,
     }
@@ -32,7 +31,7 @@ def test_the_page_holds_the_numbers_of_the_tables(tmp_path: Path) -> None:
     report = Report("Which?")
     add_scoreboard(report, scoreboard())
     page = html.unescape(report.write(tmp_path / "page.html").read_text(encoding="utf-8"))
-    for number in ("0.400 [0.300, 0.500]", "0.625", "0.875", "zero baseline, margin", "selectivity, mean baseline"):
+    for number in ("0.400 [0.300, 0.500]", "0.875", "zero baseline, margin", "selectivity, mean baseline"):
         assert number in page
     assert len(report.plotly_figures) == 2  # cost, and the one curve that there is
 

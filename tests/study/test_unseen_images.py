@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from circuitry import Clip, DomainFolder, InputError
-from circuitry.judging.unseen_images import ClassImages, read_class, split_records
+from experiments.unseen_images import ClassImages, read_class, split_records
 
 COUNTS = {"axe": 5, "cat": 4, "fish": 1}
 

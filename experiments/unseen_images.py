@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.names import drawn_by_name
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.runs.errors import InputError
+
+import torch
+from torch import Tensor
 
 
 class ClassRecords(NamedTuple):
