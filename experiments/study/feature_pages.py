@@ -27,11 +27,9 @@ PER_CELL = 3
 """Images of each feature and domain."""
 
 
-def feature_table(features: ImageFeatures, names: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return every feature in some top 20: how far it is shared, its frequency in each domain, its name."""
-    table = feature_summary(features)
-    if names is not None:
-        table = names.merge(table, on="feature", validate="one_to_one")
+def feature_table(features: ImageFeatures, names: pd.DataFrame) -> pd.DataFrame:
+    """Return every feature in some top 20: its name, how far it is shared, its frequency in each domain."""
+    table = names.merge(feature_summary(features), on="feature", validate="one_to_one")
     return table.merge(feature_frequency(features), left_on="feature", right_index=True)
 
 
@@ -114,28 +112,19 @@ def _add_group(
     numbers = known.loc[chosen, ["shared", "n_classes"]].rename(columns={"n_classes": "classes"})
     both = pd.concat([numbers, shares], axis=1).rename_axis(index=None)
     both.insert(0, "feature", list(labels.values()))
-    about_names = ""
-    if "name" in known:
-        both[["cosine", "next word"]] = known.loc[chosen, ["cosine", "runner_up"]]
-        about_names = (
-            f" {int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak, with a question mark: the "
-            f"cosine of word and feature is below {WEAK_COSINE}, or less than {WEAK_LEAD} above that of the next word."
-        )
+    both[["cosine", "next word"]] = known.loc[chosen, ["cosine", "runner_up"]]
     report.table(
         both.reset_index(drop=True),
         "shared: the chance that another domain has the feature among the first 20 of a class where one domain has it; "
         f"classes: the number of classes that have it among their first 20; then the share of each domain's images "
-        f"with it.{about_names}",
-        formats={"shared": ".2f"}
-        | dict.fromkeys(["cosine"] if "name" in known else [], ".2f")
-        | dict.fromkeys(features.domains, ".0%"),
+        f"with it. {int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak, with a question mark: "
+        f"the cosine of word and feature is below {WEAK_COSINE}, or less than {WEAK_LEAD} above that of the next word.",
+        formats={"shared": ".2f", "cosine": ".2f"} | dict.fromkeys(features.domains, ".0%"),
     )
 
 
 def _labels(known: pd.DataFrame, chosen: Sequence[int]) -> dict[int, str]:
     """Return the name and number of each feature, a weak name with a question mark."""
-    if "name" not in known:
-        return {feature: f"feature ({feature})" for feature in chosen}
     rows = known.loc[list(chosen)]
     named = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
     return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in named}

@@ -16,7 +16,6 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 
-MAP_METHODS = ("auto", "umap", "pca")
 NEIGHBOURS = 15
 """UMAP's default; fewer with fewer points."""
 COMPONENTS = "principal components"
@@ -43,14 +42,12 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
         seed: Seed of UMAP.
 
     Raises:
-        InputError: for another method, UMAP where it is not installed, fewer than four vectors, one dimension, or
+        InputError: UMAP where it is not installed, fewer than four vectors, one dimension, or
             vectors that are not finite.
 
     Example:
         >>> points, method = embedding_map(images.vectors, "pca")
     """
-    if method not in MAP_METHODS:
-        raise InputError(f"Unknown method {method!r} of a map: choose one of {', '.join(MAP_METHODS)}.")
     installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not installed:
         raise InputError(

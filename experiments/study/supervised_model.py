@@ -19,7 +19,7 @@ from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state
 from circuitry.models.clip import checked_device
 from circuitry.runs.errors import naming_damage
-from circuitry.runs.given import Names, Natural, checked
+from circuitry.runs.given import Names, checked
 from experiments.study.labels import LabelTable
 
 import numpy as np
@@ -45,19 +45,6 @@ class TowerClassifier(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         logits: Tensor = self.head(F.relu(self.tower(images)))
         return logits
-
-
-@dataclass(frozen=True, eq=False)
-class SupervisedLogit:
-    """The logit of one class, ``relu(embedding) @ weight + bias``, as a metric of `attribute`."""
-
-    weight: Tensor
-    """The class's row of the head [D]."""
-    bias: Tensor
-    """The class's bias."""
-
-    def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
-        return F.relu(embedding) @ self.weight + self.bias
 
 
 @checked
@@ -99,21 +86,6 @@ class SupervisedModel:
             )
         outputs = torch.tensor([labels[readable(name)] for name in classes])
         return lambda embeddings: self.head(F.relu(embeddings))[:, outputs.to(embeddings.device)]
-
-    @checked
-    def metric(self, label: Natural) -> SupervisedLogit:
-        """Return the metric of an output, for circuits of the class.
-
-        Raises:
-            InputError: When there is no such output.
-
-        Example:
-            >>> label = model.table.labels["lion"]
-            >>> circuitry.attribute(model.encoder, images, model.metric(label))
-        """
-        if not 0 <= label < len(self.classes):
-            raise InputError(f"A label is one of the {len(self.classes)} outputs, but {label} was given.")
-        return SupervisedLogit(self.head.weight[label], self.head.bias[label])
 
 
 def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[TowerClassifier, Transform, Transform]:

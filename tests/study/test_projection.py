@@ -56,7 +56,6 @@ def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours(monkeypat
 @pytest.mark.parametrize(
     ("vectors", "method", "words"),
     [
-        (np.eye(5), "tsne", "'tsne' .* auto, umap, pca"),
         (np.eye(3), "pca", r"four finite vectors .*\[3, 3\]"),
         (np.full((4, 2), np.nan), "pca", r"\[4, 2\] with NaN"),
     ],

@@ -101,12 +101,10 @@ def test_spread_by_hand() -> None:
     assert whole["photo"] == pytest.approx((2 * ROOT / 3 + 2 * ROOT / 3) / 3)
 
 
-def test_distance_of_zero_mean_is_unknown_and_measures_are_checked() -> None:
+def test_distance_of_a_zero_mean_is_unknown() -> None:
     opposite = np.array([[1.0, 0], [-1.0, 0]])
     assert math.isnan(distance(opposite, np.array([[0, 1.0]])))
     assert math.isnan(distance(np.array([X, X]), np.array([Y, Y]), "standardised"))
-    with pytest.raises(InputError, match=r"'manhattan' .* cosine, euclid"):
-        distance(opposite, opposite, "manhattan")
 
 
 def test_standardised_distance_is_that_of_one_dimension() -> None:
@@ -233,13 +231,6 @@ def test_accuracy_by_hand() -> None:
     texts = embeddings(("", "cat", Z), ("", "axe", X), ("", "bed", Y))
     found = class_accuracy(HAND, texts).set_index(["class", "domain"])["value"].to_dict()
     assert found == {("axe", "ink"): 0.5, ("axe", "photo"): 1, ("cat", "ink"): 1, ("cat", "photo"): 0}
-
-
-def test_accuracy_needs_one_text_per_class() -> None:
-    with pytest.raises(InputError, match="0 of 'cat'"):
-        class_accuracy(HAND, embeddings(("", "axe", X)))
-    with pytest.raises(InputError, match="2 of 'axe'"):
-        class_accuracy(HAND, embeddings(("", "axe", X), ("ink", "axe", Y), ("", "cat", Z)))
 
 
 # Laws

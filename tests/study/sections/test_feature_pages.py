@@ -47,10 +47,3 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
     absent = next(i for i in range(64) if i not in features.index) if len(features) < 64 else 64
     with pytest.raises(InputError, match=f"Feature {absent} "):
         add_features(Report("None"), found, table, images, [absent])
-
-
-def test_features_without_names_have_numbers(clip: Clip, root: Path, tmp_path: Path) -> None:
-    found = image_features(clip, sae_at(clip, "layer3.0"), DomainFolder(root), work=QUIET)
-    report = Report("Deep")
-    add_features(report, found, feature_table(found), DomainFolder(root))
-    assert "feature (" in report.write(tmp_path / "page.html").read_text(encoding="utf-8")
