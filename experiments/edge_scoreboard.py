@@ -51,10 +51,10 @@ from circuitry.interventions import (
 )
 from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
 from circuitry.judging.scoreboard import JOB
-from circuitry.judging.unseen_images import ClassImages, ClassRecords, read_class
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.reports.sections.scoreboards import scoreboard_findings, size_curves
+from experiments.study.scoreboard_pages import scoreboard_findings, size_curves
+from experiments.unseen_images import ClassImages, ClassRecords, read_class
 
 import numpy as np
 import pandas as pd

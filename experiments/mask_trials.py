@@ -4,9 +4,9 @@ Masks of EfficientNet-Lite0 fit the one or two photographs of a class that they 
 is what keeps them at work on others. A change is refuted if its masks of 40 % of the units reach no more selectivity on
 unseen photographs than those of the first trial, class by class.
 
-1. Classes, images, split, baseline and metric are those of ``circuitry scoreboard`` with two images of a class and 12
-   others; sizes are shares of the units that compute. Units before ``--first-site`` are counted, too, but stay whole:
-   steps are cheaper.
+1. Classes, images, split, baseline and metric are those of ``scoreboard`` with two images of a class
+   and 12 others; sizes are shares of the units that compute. Units before ``--first-site`` are counted, too, but stay
+   whole: steps are cheaper.
 2. A trial learns from more images, but from none that any class of the run is measured on.
 3. A mask is learned for one size; those of other sizes are cut from its scores. Fisher is cut likewise, over all sites.
 
@@ -30,10 +30,10 @@ from circuitry.encoder import Task, mean_baseline
 from circuitry.interventions import FISHER, MaskSettings, kept_embeddings, learn_masks, score_units
 from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.judging import smallest_sizes
-from circuitry.judging.contest import Contest, ContestSettings
-from circuitry.judging.unseen_images import ClassImages
 from circuitry.models import read_images
 from circuitry.reports import Report, write_results
+from experiments.study.contest import Contest, ContestSettings
+from experiments.unseen_images import ClassImages
 
 import numpy as np
 import pandas as pd
@@ -107,7 +107,6 @@ class Trials:
         self.config = config
         self.contest = Contest(ContestSettings(**subject, **asked, n_judged=8, n_images=2, n_others=12))
         self.images = self.contest.images
-        assert self.contest.sites is not None  # the scoreboard counts the body
         self.counted = self.contest.sites
         self.gated = self.counted[self.counted.index(config.first_site) :]
 
@@ -136,9 +135,9 @@ class Trials:
     def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path) -> list[Path]:
         """Learn the masks of a trial and class, and write their selectivity by size."""
         trial, (found_on, unseen) = TRIALS[job[0]], images
-        baseline = self.contest.baselines("mean", found_on, unseen)[0]
+        baseline = mean_baseline(self.contest.clip.encoder, found_on.together)
         learned_on = ClassImages(found_on.own, read_images(self.contest.clip, self.others(trial, job[1]))[1])
-        task = self.contest.task(job[1], "margin", learned_on, baseline, Work(progress=False))
+        task = self.contest.task(job[1], learned_on, baseline, Work(progress=False))
         task = replace(task, sites=self.gated)
         rows = []
         for cut_from, scores, seconds in self.score(task, trial):

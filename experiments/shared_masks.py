@@ -37,7 +37,6 @@ from circuitry.interventions import (
     transfer_matrix,
 )
 from circuitry.interventions.curves import HARDLY_ANY
-from circuitry.judging.unseen_images import ClassImages, ClassRecords, read_class, split_records
 from circuitry.models import FolderSettings, FolderWork
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
@@ -50,6 +49,7 @@ from circuitry.reports.sections.findings import (
     YES,
     how_much_shared,
 )
+from experiments.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 import numpy as np
 import pandas as pd

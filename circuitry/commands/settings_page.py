@@ -12,7 +12,7 @@ from circuitry.commands.command_list import COMMANDS, module_of
 from circuitry.representations import RepresentationSettings
 from circuitry.runs import StudySettings, whole_file
 from circuitry.runs.presets import study_markdown
-from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining
+from circuitry.training import ClipTraining, SaeTraining
 
 BEGIN, END = "<!-- settings -->", "<!-- end of settings -->"
 
@@ -24,7 +24,6 @@ def study_settings() -> dict[str, type[StudySettings]]:
         ExtractionSettings,
         RepresentationSettings,
         ClipTraining,
-        SupervisedTraining,
         SaeTraining,
     )
     found = {f"`{kind.__name__}`": kind for kind in own}

@@ -16,7 +16,7 @@ All but the last rank units one by one; ``AblationSettings.budget`` shares a cir
 default in one cut over all sites, with which every ranking needs fewer units than with the same share of every site. A
 mask has counts of its own, which the budget ``learned`` gives the other methods.
 
-Which to take, by ``circuitry scoreboard`` (tables: ``experiments/results/scoreboard``): masks, the default, where a
+Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
 rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
 units are to be ranked as exact patching would, at the least cost. `extract` keeps the site path, since it alone scores

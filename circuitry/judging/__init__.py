@@ -1,4 +1,4 @@
-"""Judge methods that find circuits: by one contest on unseen images, and by networks whose circuit is planted."""
+"""Judge methods that find circuits: by the tables of a scoreboard, and by networks whose circuit is planted."""
 
 import lazy_loader
 

@@ -8,5 +8,3 @@ from .scoreboard import over_classes as over_classes
 from .scoreboard import rank_agreement as rank_agreement
 from .scoreboard import scoreboard_tables as scoreboard_tables
 from .scoreboard import smallest_sizes as smallest_sizes
-from .scoreboard import tests_of as tests_of
-from .scoreboard import unit_overlap as unit_overlap

@@ -1,4 +1,4 @@
-"""Tables of a scoreboard of methods: smallest working circuit, stability, cost, agreement with exact patching.
+"""Tables of a scoreboard of methods: smallest working circuit, cost, agreement with exact patching.
 
 All methods share one grid of sizes. Numbers are computed by class, then averaged over classes.
 """
@@ -12,7 +12,6 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
@@ -36,10 +35,6 @@ class Judged(NamedTuple):
     """Scores of all units."""
     seconds: float
     operations: int
-    stability: Sequence[Mapping[str, Any]] = ()
-    """Overlaps with circuits found again: kind, size, value and chance; see `unit_overlap`."""
-    tests: Sequence[Mapping[str, Any]] = ()
-    """Rows of `judge_circuit` for a circuit of one size."""
 
 
 def _names_of(job: tuple[str, ...]) -> dict[str, str]:
@@ -65,8 +60,8 @@ def scoreboard_tables(
 
     Returns:
         ``curves``: both measures of circuit, complement and random units by size; ``summary``: smallest sizes, CPR and
-        CMD (`areas_of`), rank correlation with exact patching, seconds, GFLOP and overlaps of each method; both are
-        means over classes with Student's intervals; ``by_class``: the summary by class.
+        CMD (`areas_of`), rank correlation with exact patching, seconds and GFLOP of each method; both are means over
+        classes with Student's intervals; ``by_class``: the summary by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
     exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == PATCHING}
@@ -77,9 +72,6 @@ def scoreboard_tables(
         if (same := (job[0], *job[3:])) in exact:
             known["rank correlation"] = rank_agreement(one.graph.node_scores, exact[same])
         known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
-        for row in one.stability:
-            what = f"{row['kind']}, overlap at {row['size']:g}"
-            known |= {what: row["value"], f"{what}, chance": row["chance"]}
         facts += [{**names, "what": what, "value": value} for what, value in known.items()]
     everything = pd.concat(curves, ignore_index=True)
     smallest = smallest_sizes(everything[everything["measure"] == "selectivity"], targets)
@@ -88,13 +80,6 @@ def scoreboard_tables(
         [smallest.assign(what=named)[[*JOB, "counted", "what", "value"]], pd.DataFrame(facts)], ignore_index=True
     )
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
-
-
-@checked
-def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
-    """Return the rows of `judge_circuit` of all searches that have some, with the columns `JOB`."""
-    named = {job: _names_of(job) for job in judged}
-    return pd.DataFrame([{**named[job], **row} for job, one in judged.items() for row in one.tests])
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
@@ -161,22 +146,6 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
         if np.ptp(scores[site]) > 0 and np.ptp(exact[site]) > 0
     ]
     return float(np.mean(found)) if found else float("nan")
-
-
-@checked
-def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float]:
-    """Return the mean Jaccard index of the kept units over sites, and its value for equally many random units.
-
-    Raises:
-        InputError: As `node_overlap`.
-    """
-    found = node_overlap(a, b)
-    kept = {site: (len(a.kept_units[site]), len(b.kept_units[site])) for site in found}
-    known = [site for site, overlap in found.items() if not np.isnan(overlap) and any(kept[site])]
-    if not known:
-        return float("nan"), float("nan")
-    chance = [chance_overlap(len(a.node_scores[site]), *kept[site]) for site in known]
-    return float(np.mean([found[site] for site in known])), float(np.mean(chance))
 
 
 @checked

@@ -1,4 +1,4 @@
-"""Compare domains by activations, features and embeddings."""
+"""Compare domains by activations (CKA, probes), features and embeddings."""
 
 import lazy_loader
 

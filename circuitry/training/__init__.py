@@ -1,4 +1,4 @@
-"""Make the models, thinly: trainers and evaluation."""
+"""Train a CLIP or an autoencoder, thinly; evaluate."""
 
 import lazy_loader
 

@@ -23,8 +23,6 @@ from .held_out_accuracy import CLASSIFIER as CLASSIFIER
 from .held_out_accuracy import OWN_STYLE as OWN_STYLE
 from .held_out_accuracy import SUPERVISED as SUPERVISED
 from .held_out_accuracy import accuracy_kinds as accuracy_kinds
-from .labels import LabelTable as LabelTable
-from .labels import merged_labels as merged_labels
 from .run_folder import checkpoints as checkpoints
 from .run_folder import kept_checkpoints as kept_checkpoints
 from .run_record import read_run as read_run
@@ -34,15 +32,11 @@ from .sae_training import train_sae as train_sae
 from .sae_training import train_sae_on_images as train_sae_on_images
 from .samples import extract_samples as extract_samples
 from .samples import sample_activations as sample_activations
-from .supervised import train_supervised as train_supervised
-from .supervised_model import SupervisedModel as SupervisedModel
-from .supervised_model import load_supervised as load_supervised
 from .trainer_table import CaptionedImage as CaptionedImage
 from .trainer_table import NoCaption as NoCaption
 from .trainer_table import caption_rows as caption_rows
 from .training_settings import CLIP_PRESETS as CLIP_PRESETS
 from .training_settings import ClipTraining as ClipTraining
 from .training_settings import SaeTraining as SaeTraining
-from .training_settings import SupervisedTraining as SupervisedTraining
 from .training_settings import TrainingWork as TrainingWork
 from .training_settings import clip_preset as clip_preset

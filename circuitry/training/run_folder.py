@@ -20,7 +20,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.training.training_settings import ClipTraining, SupervisedTraining
+from circuitry.training.training_settings import ModelTraining
 from circuitry.training.training_table import CheckedTable
 
 _FORMAT = "circuitry training 1"
@@ -32,7 +32,7 @@ _BLOCK = 1 << 24  # bytes of a table that are held at a time
 
 def claim_run(
     out: Path,
-    settings: ClipTraining | SupervisedTraining,
+    settings: ModelTraining,
     model: Mapping[str, Any],
     table: CheckedTable,
     **more: object,
@@ -80,7 +80,7 @@ def alone(out: Path) -> Iterator[None]:
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """Return (epoch, file) of every kept checkpoint of a run, in order of epochs.
 
-    It takes runs of `train_clip` and `train_supervised`, finished or not. Their setting ``keep_checkpoints`` says which
+    It takes runs of `train_clip`, finished or not. Their setting ``keep_checkpoints`` says which
     are kept. Incomplete files are left out.
 
     Raises:

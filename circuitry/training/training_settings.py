@@ -1,7 +1,7 @@
 """Settings of trainings. No torch.
 
-`ClipTraining`, `SupervisedTraining` and `SaeTraining` hold everything that shapes the weights: `train_clip`,
-`train_supervised` and `train_sae` take them, scripts offer them as options, and a run folder is compared by them.
+`ClipTraining` and `SaeTraining` hold everything that shapes the weights: `train_clip` and `train_sae` take them,
+scripts offer them as options, and a run folder is compared by them.
 `TrainingWork` holds device, reading processes and progress.
 
 `clip_preset` has the study's trainings, and two for models that train on a laptop:
@@ -34,12 +34,11 @@ from circuitry.runs.given import Amount, Count, Natural, Positive, Seed, Share, 
 from circuitry.runs.presets import StudySettings
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
-SUPERVISED_PRECISIONS = ("fp32", "amp", "amp_bf16")
 INITIALISATIONS = ("transposed", "kaiming")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ModelTraining(StudySettings):
+class ModelTraining(StudySettings):
     """Settings of any training on a table of images."""
 
     model: str | Path
@@ -69,7 +68,7 @@ class _ModelTraining(StudySettings):
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class ClipTraining(_ModelTraining):
+class ClipTraining(ModelTraining):
     """Settings of `train_clip`; `clip_preset` has the study's.
 
     Example:
@@ -98,29 +97,6 @@ class ClipTraining(_ModelTraining):
             raise InputError(
                 "The batch_size of a training is that of all processes together, a multiple of their number times "
                 f"accumulation, {shares}, but {self.batch_size} was given."
-            )
-
-
-@checked
-@dataclass(frozen=True, kw_only=True)
-class SupervisedTraining(_ModelTraining):
-    """Settings of `train_supervised`; the defaults of rates, batch and epochs are the study's."""
-
-    STUDY: ClassVar = {"precision": "amp", "keep_checkpoints": 5, "decoding": "as-stored"}
-    epochs: Count = 90
-    batch_size: Annotated[int, at_least(2)] = 256
-    lr: Positive = 0.01
-    milestones: tuple[Count, ...] = (30, 50, 70)
-    """Epochs, counted from 0, at which the learning rate falls to a tenth."""
-    weight_decay: Amount = 1e-4
-    precision: Annotated[str, one_of(*SUPERVISED_PRECISIONS)] = "fp32"
-    """Precision: fp32; amp_bf16, forward passes in bfloat16 where PyTorch finds it safe; amp, in float16 with a scaled
-    loss (on the CPU: amp_bf16)."""
-
-    def __post_init__(self) -> None:
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise InputError(
-                f"The milestones of a training are epochs above 0 in rising order, but {self.milestones} was given."
             )
 
 

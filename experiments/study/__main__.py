@@ -8,10 +8,16 @@ from circuitry.runs import run_script
 PROGRAMS = {
     "plan": "the whole study as one plan",
     "mixtures": "write tables of training images: which domains see which classes",
+    "train-supervised": "train a classifier in place of a CLIP",
     "generalization": "what must a model have seen to recognise new classes of a domain?",
+    "represent": "do domains share representations, layer by layer?",
+    "separation": "do domains lie apart in the embedding space?",
+    "features": "do domains share the features of an autoencoder?",
     "features-over-settings": "do models that saw more share more features?",
     "shared-circuitry": "do models generalize where domains share circuitry?",
     "circuits-over-models": "do circuits of domains agree over networks?",
+    "scoreboard": "which way to find circuits works best on my model?",
+    "figures": "draw figures by name, from tables",
 }
 """What each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``."""
 

@@ -17,9 +17,7 @@ from circuitry.data import Decoding, DomainFolder, chosen_names, class_key, imag
 from circuitry.models import Clip, load_clip, templates_of
 from circuitry.training import (
     ZERO_SHOT_TEXTS,
-    SupervisedModel,
     kept_checkpoints,
-    load_supervised,
     predictions,
     tidy_accuracy,
     write_predictions,
@@ -27,6 +25,7 @@ from circuitry.training import (
 )
 from experiments.study.imagenet_prompts import ImagenetNames, imagenet_names, style_word_templates
 from experiments.study.study_run import StudyRun
+from experiments.study.supervised_model import SupervisedModel, load_supervised
 
 import pandas as pd
 import torch

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from circuitry.training import CLIP_PRESETS, ClipTraining, NoCaption, SupervisedTraining, clip_preset
+from circuitry.training import CLIP_PRESETS, ClipTraining, NoCaption, clip_preset
 from experiments.study.__main__ import PROGRAMS
 from experiments.study.base_sets import BaseSet
 from experiments.study.plan import Cost, Step
 from experiments.study.study_set import MixtureSpec
+from experiments.study.supervised_settings import SupervisedTraining
 from experiments.study.training_cost import ModelOperations, count_model
 from experiments.study.trainings import StudyTraining
 

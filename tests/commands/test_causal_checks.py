@@ -1,18 +1,16 @@
 """Circuits are tested, judged and carried over by scripts, and a browser draws the reports."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from circuitry import Comparison, DomainFolder
+from circuitry import Comparison
 from circuitry.explorer.overview import describe_comparison
 from circuitry.interventions import MaskSettings
 from circuitry.runs import InputError
 from tests.interventions.test_transfer_tables import table as transfer_table
-from tests.support.scripts import assert_drawn, command_module, figure_of, needs_browser, script
+from tests.support.scripts import assert_drawn, command_module, needs_browser, script
 
 
 @needs_browser
@@ -28,50 +26,6 @@ def test_faithfulness_is_checked_and_drawn(quickstart: Path, subject_of_the_quic
     assert "planted" not in (out / "report.html").read_text(encoding="utf-8")
     rules = pd.read_csv(out / "results" / "rules_against_patching.csv")
     assert set(rules["rule"]) == {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
-
-
-@needs_browser
-def test_methods_are_judged_and_drawn(
-    quickstart: Path, subject_of_the_quickstart: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = command_module("scoreboard")
-    subject = {name: subject_of_the_quickstart[name] for name in ("checkpoint", "data")}
-    out = quickstart / "scoreboard"
-    given = {"n_judged": 2, "n_images": 1, "n_others": 4, "baselines": ("mean", "counterfactual")}
-    tiny = {"metrics": ("margin",), "sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
-    methods = ("gradient", "patching", "learned")
-    config = module.Config(**subject, **given, **tiny, methods=methods, out=out, results=out / "results" / "toy")
-    module.main(config)
-    assert_drawn(out / "report.html")
-    summary = pd.read_csv(out / "results" / "toy" / "summary.csv")
-    contestants = [("gradient", "same-share"), ("gradient", "global"), ("gradient", "learned")]
-    contestants += [("patching", budget) for _, budget in contestants] + [("learned", "learned")]
-    assert set(zip(summary["method"], summary["budget"], strict=True)) == set(contestants)
-    agreement = summary.query("what == 'rank correlation'").set_index(["method", "baseline"])["value"]
-    assert agreement["patching"].tolist() == pytest.approx([1] * 6)
-    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 14
-    tests = pd.read_csv(out / "results" / "toy" / "tests.csv")
-    assert tests.groupby(["method", "budget", "baseline"])["test"].nunique().tolist() == [4] * 14
-    provenance = json.loads((out / "results" / "toy" / "provenance.json").read_text())
-    assert not {"input", "attnpool"} & {*provenance["sites"]}  # what is read out, and the image, are not counted
-    assert tests.query("test == 'sufficiency'")["value"].between(0, 1).all()
-    assert {"other images", "other seed"} == {what.split(",")[0] for what in summary["what"] if "overlap" in what}
-    (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")
-    assert not {*found_on, *others} & {*measured_on, *held_out}
-    assert not {r for r in (*others, *held_out) if r.class_name == "fish"}
-    for folder in command_module("figures").MODELS:
-        (out / "results" / folder).symlink_to(out / "results" / "toy")
-    for name in ("scoreboard_cost", "scoreboard_selectivity"):
-        assert len(figure_of(name, out / "results").data) >= 6
-    with pytest.raises(InputError, match=r"one of 'site-path'.*methods.*'magic' was given"):
-        module.Config(methods=("magic",))
-    with pytest.raises(InputError, match="There is no domain 'oil' here"):
-        _ = module.Contest(replace(config, domain="oil")).classes
-    lonely = module.Contest(config)
-    lonely.images = DomainFolder(config.data, split=None, domains=("real",), classes=("car", "fish"))
-    monkeypatch.setattr(lonely.images, "select", lambda *_: lonely.images.records[:1])
-    with pytest.raises(InputError, match="fish has 1 in real"):
-        lonely.records("fish")
 
 
 @needs_browser

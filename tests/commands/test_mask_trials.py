@@ -11,8 +11,8 @@ from circuitry.analysis import QuickstartModel
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import AblationSettings, measure_circuits, propose_circuits
 from circuitry.judging import planted_convolution
-from circuitry.judging.unseen_images import ClassImages
 from circuitry.runs import InputError
+from experiments.unseen_images import ClassImages
 from tests.support.assert_same import assert_same
 from tests.support.scripts import script
 from tests.support.work import QUIET

@@ -24,7 +24,6 @@ from tests.support.scripts import command_module
 PAGES = {name: help_page(name) for name in COMMANDS}
 OTHER_VALUES = {
     "--model": "the quickstart has two; a training also takes a configuration's path",
-    "--precision": "open_clip's trainer has more than the package's own",
     "--cluster": "the study's steps only wait for each other on SLURM",
 }
 """Options whose values differ between commands, and why."""
@@ -125,8 +124,6 @@ def test_words_of_several_kinds_are_taken() -> None:
         "--model m --data d --class c --size 0.5 --sae",
     ):
         refuse_wrong(PAGES["find"], line.split())
-    refuse_wrong(PAGES["represent"], ["--n-images", "None", "--no-strict", "--held-out", "a", "b"])
-    refuse_wrong(PAGES["figures"], ["accuracy", "separation", "--list"])
     line = "--model m --data d --out o --rule gauss-radau-3 --items f c --pair c a b"
     refuse_wrong(PAGES["compare"], line.split())
 
@@ -141,7 +138,7 @@ def settings_of(name: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch
     return read[0]
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"figures"}))  # whose names are no option's
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_file_of_settings_gives_all_of_them_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,7 @@ import pytest
 from circuitry import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import InputError, run_script
-from circuitry.training import ClipTraining, SupervisedTraining, TrainingWork, clip_preset, load_supervised
-from circuitry.training.labels import found_labels
+from circuitry.training import ClipTraining, TrainingWork, clip_preset
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module, script
 
 
@@ -88,28 +87,6 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
         shown = capsys.readouterr()
         assert message in shown.out + shown.err
         assert "Traceback" not in shown.err
-    with pytest.raises(InputError, match=r"--data.*--table"):
-        module.main(module.Config(out=tmp_path))
-
-
-def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    module = command_module("train-supervised")
-    toy = quickstart / "run" / "toy"
-    small = SupervisedTraining(model="rn-tiny", epochs=1, batch_size=16, milestones=())
-    (tmp_path / "imagenet.txt").write_text("n1\nn2\n")
-    (tmp_path / "partners.json").write_text('{"fish": [1], "key": null}')
-    merged = {"imagenet_classes": tmp_path / "imagenet.txt", "partners": tmp_path / "partners.json"}
-    module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE, **merged))
-    printed = capsys.readouterr().out
-    assert "balanced top-1" in printed
-    model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
-    assert model.classes == ("n1", "n2", *CLASSES)
-    assert model.table.labels["n2"] == model.table.labels["fish"] == 3
-    unmerged = module.label_table(module.Config(out=tmp_path, data=toy))(["b", "a"])
-    assert unmerged.classes == ("a", "b")  # no folder of ImageNet's
-    assert module.label_table(module.Config(out=tmp_path, table=tmp_path / "x")) is found_labels
-    with pytest.raises(InputError, match="--data"):
-        module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
     with pytest.raises(InputError, match=r"--data.*--table"):
         module.main(module.Config(out=tmp_path))
 

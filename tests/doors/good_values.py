@@ -83,16 +83,10 @@ def _instances(w: World) -> list[Any]:
             training.TrainingWork(workers=0, progress=False),
             training.SaeTraining(steps=2, batch_size=8, resample_every=0),
         ),
-        *(training.LabelTable(("axe", "cat"), {"axe": 0, "cat": 1}), training.SupervisedTraining(model="x", epochs=1)),
         *(reports.Finding("a", "b", "c"), Image.new("RGB", (8, 8))),
         runs.JobFolder(w.folder / "jobs", "x 1", {"a": 1}, [("a",)]),
-        *(random.Random(0), np.random.default_rng(0), torch.device("cpu"), slice(0, 1), _supervised(w)),
+        *(random.Random(0), np.random.default_rng(0), torch.device("cpu"), slice(0, 1)),
     ]
-
-
-def _supervised(w: World) -> training.SupervisedModel:
-    table = training.LabelTable(("axe", "cat"), {"axe": 0, "cat": 1})
-    return training.SupervisedModel("x", w.encoder, torch.nn.Linear(16, 2), table, w.clip.preprocess)
 
 
 def _by_name(w: World) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from circuitry import (
     models,
     runs,
 )
-from circuitry.representations import silhouettes
+from circuitry.representations import compare_features
 from circuitry.runs.given import DOOR
 from tests.doors.odd_values import write_odd_files
 from tests.doors.walk import Walk
@@ -81,8 +81,8 @@ SILENT: Any = {
         "parts.*float64",
     ),
     "a word for another": (
-        lambda w: silhouettes(_one(w, circuitry.representations.Embeddings), by=cast(Any, "domians")),
-        "'domians'",
+        lambda w: compare_features(_one(w, circuitry.representations.ImageFeatures), ranking=cast(Any, "studi")),
+        "'studi'",
     ),
     "a baseline of uint8": (lambda w: encoder.Baseline("x", {"act1": torch.zeros(1, 2, dtype=torch.uint8)}), "uint8"),
     "a counterfactual of uint8": (

@@ -9,7 +9,7 @@ from scipy import stats
 
 from circuitry import AttributionGraph, InputError
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables, smallest_sizes, unit_overlap
+from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables, smallest_sizes
 from circuitry.judging.scoreboard import areas_of
 
 
@@ -75,12 +75,6 @@ def test_rank_agreement_is_the_mean_over_sites_that_vary() -> None:
     assert np.isnan(rank_agreement({"flat": np.zeros(4)}, exact))
 
 
-def test_overlap_and_its_chance() -> None:
-    overlap, chance = unit_overlap(graph_of([1.0, 2.0, 3.0, 4.0], [0, 1]), graph_of([1.0, 2.0, 3.0, 4.0], [1, 2]))
-    assert overlap == pytest.approx(1 / 3)
-    assert chance == pytest.approx((1 * 1 + 4 / 3) / 6)  # of six pairs one is the same, four share one unit
-
-
 def test_means_over_classes_have_students_interval() -> None:
     table = pd.DataFrame({"class": ["x", "y", "z"], "method": "m", "value": [0.2, 0.5, 0.9]})
     row = over_classes(table).iloc[0]
@@ -102,7 +96,6 @@ def test_tables_of_a_scoreboard() -> None:
             graph_of([1, 2, 5, 3], [2]),
             1.0,
             10**9,
-            [{"kind": "other images", "size": 0.2, "value": 0.5, "chance": 0.1}],
         ),
     }
     tables = scoreboard_tables(found, sizes, [0.5], "4 units at 1 site")
@@ -112,7 +105,6 @@ def test_tables_of_a_scoreboard() -> None:
     assert known["patching", "size for 0.5, kept"] == 0.8
     assert known["patching", "size for 0.5, random"] == 1
     assert known["gradient", "rank correlation"] == pytest.approx(0.8)
-    assert known["gradient", "other images, overlap at 0.2, chance"] == 0.1
     assert known["patching", "GFLOP"] == 4
     assert known["gradient", "CPR"] == pytest.approx(0.6 * 0.75)
     curves = tables["curves"].set_index(["method", "measure", "circuit", "size"])["value"]

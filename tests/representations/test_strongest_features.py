@@ -1,4 +1,4 @@
-"""Features of images against one image at a time, their names against planted directions, and the page."""
+"""Features of images against one image at a time, their names against planted directions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +13,10 @@ from torch import Tensor
 from circuitry import Clip, DomainFolder, InputError
 from circuitry.bases import SparseAutoencoder
 from circuitry.data import load_image
-from circuitry.reports import Report
-from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.feature_pages import add_features, add_sharing, feature_table
 from circuitry.representations import (
-    compare_features,
     default_vocabulary,
     extract_features,
     image_features,
-    images_of_feature,
     name_features,
 )
 from tests.support.tiny_clip import Tiny
@@ -192,52 +187,3 @@ def test_features_of_another_site_have_no_names(clip: Clip) -> None:
         name_features(sae_at(clip, "layer3.0"), clip, ["cat"])
     with pytest.raises(InputError, match=r"16 .* 64"):
         name_features(replace(sae_at(clip, "layer2.0"), site="attnpool"), clip, ["cat"])
-
-
-# Tables and page
-
-
-def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None:
-    sae, images = sae_at(clip, "attnpool"), DomainFolder(root)
-    found = image_features(clip, sae, images, work=QUIET)
-    names = name_features(sae, clip, ["cat", "dog", "line"])
-    comparison, table = compare_features(found), feature_table(found, names)
-    assert comparison.chance["value"].tolist() == pytest.approx([12.5 / found.occurring])
-    features = table.set_index("feature")
-    feature = int(table.sort_values("n_images").iloc[-1]["feature"])
-    assert features.loc[feature, "name"] == names["name"][feature]
-    in_real = [feature in row for row in found.strongest[found.images["domain"] == "real"]]
-    assert features.loc[feature, "real"] == np.mean(in_real)
-
-    report = Report("Shared features")
-    add_sharing(report, comparison, domain_marks(found.domains))
-    add_features(report, found, table, images)
-    page = report.write(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert all(f"{value:.3f} [" in page for value in comparison.summary()["value"])
-    assert "Features that domains share" in page
-    assert "Features that domains do not share" in page
-    assert page.count('<img src="data:image/png') == 2
-
-    chosen = Report("One")
-    add_features(chosen, found, table, images, [feature])
-    page = chosen.write(tmp_path / "one.html").read_text(encoding="utf-8")
-    weak = "?" if names["weak"].tolist()[feature] else ""
-    assert f"{names['name'].tolist()[feature]}{weak} ({feature})" in page
-    assert f"{int(bool(weak))} of these 1 names" in page
-    assert images_of_feature(found, feature, "real", 1)
-    absent = next(i for i in range(64) if i not in features.index) if len(features) < 64 else 64
-    with pytest.raises(InputError, match=f"Feature {absent} "):
-        add_features(Report("None"), found, table, images, [absent])
-
-
-def test_one_domain_shares_nothing(clip: Clip, root: Path) -> None:
-    found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(root, domains=("real",)), work=QUIET)
-    with pytest.raises(InputError, match="two of them"):
-        feature_table(found)
-
-
-def test_features_without_names_have_numbers(clip: Clip, root: Path, tmp_path: Path) -> None:
-    found = image_features(clip, sae_at(clip, "layer3.0"), DomainFolder(root), work=QUIET)
-    report = Report("Deep")
-    add_features(report, found, feature_table(found), DomainFolder(root))
-    assert "feature (" in report.write(tmp_path / "page.html").read_text(encoding="utf-8")

@@ -21,19 +21,18 @@ from circuitry.encoder import Stage
 from circuitry.runs import InputError, Work
 from circuitry.training import (
     ClipTraining,
-    LabelTable,
-    SupervisedModel,
     TrainingWork,
     read_predictions,
     record_run,
     tidy_accuracy,
 )
-from circuitry.training.supervised_model import TowerClassifier, write_classifier
 from experiments.study import checkpoint_accuracy as study
 from experiments.study import toy_study
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
+from experiments.study.labels import LabelTable
 from experiments.study.selection import Setting
 from experiments.study.study_run import StudyRun, find_runs
+from experiments.study.supervised_model import SupervisedModel, TowerClassifier, write_classifier
 from experiments.study.toy_study import (
     STANDARD,
     TOY_TRAINING,

@@ -1,5 +1,7 @@
 """Differences between settings, against a loop over classes and seeds, and the answers to the study's questions."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,6 +44,7 @@ def test_differences_are_those_of_a_loop(evaluated: pd.DataFrame) -> None:
         if (row.run.startswith("rn50-imagenet-captions-natural-only-s"), row.classifier) == (True, "all templates")
     }
     values |= natural
+    row: Any
     for row in table[rn50].itertuples():
         measure = {"held_out": MEASURE, "alone": AMONG_PART}[str(row.measure)]
         by_class = [

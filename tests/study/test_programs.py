@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from circuitry.training.supervised_model import build_classifier, write_classifier
 from filelock import Timeout
 
 from circuitry.comparison import compare_models
 from circuitry.comparison.models import OVER_MODELS
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.runs import InputError, Rank, Work
-from circuitry.training import LabelTable, TrainingWork
-from circuitry.training.supervised_model import build_classifier, write_classifier
+from circuitry.training import TrainingWork
+from experiments.study.labels import LabelTable
 from experiments.study.study_run import StudyRun
 from experiments.study.toy_study import TOY_TRAINING, ToySettings
 from tests.commands.conftest import GIVEN_RULE

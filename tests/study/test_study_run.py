@@ -9,10 +9,11 @@ import pytest
 from circuitry.data import DomainFolder, ImageRecord
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import InputError, versions
-from circuitry.training import SupervisedTraining, clip_preset, record_run, with_captions, write_captioned_table
+from circuitry.training import clip_preset, record_run, with_captions, write_captioned_table
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import StudyRun, find_runs
+from experiments.study.supervised_settings import SupervisedTraining
 from tests.study.made_up_runs import write_run
 
 CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)

@@ -45,7 +45,7 @@ def program_module(name: str) -> ModuleType:
 
 def figure_of(name: str, tables: Path) -> Any:
     """Draw a figure of the registry from these tables."""
-    draw, title, _ = command_module("figures").FIGURES[name]
+    draw, title, _ = program_module("figures").FIGURES[name]
     return draw(tables, title)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from circuitry import InputError
-from circuitry.training import SupervisedTraining, checkpoints
+from circuitry.training import checkpoints, clip_preset
 from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
 from circuitry.training.training_table import CheckedTable
 
@@ -16,7 +16,7 @@ from circuitry.training.training_table import CheckedTable
 def test_settings_are_compared(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("filepath\n/a\n")
     table = CheckedTable(tmp_path / "x.tsv", np.array([True]))
-    settings, model = SupervisedTraining(model="anywhere/x.json", epochs=4), {"x": {"width": 8}}
+    settings, model = replace(clip_preset("rn-tiny"), model="anywhere/x.json", epochs=4), {"x": {"width": 8}}
     assert not claim_run(tmp_path / "run", settings, model, table, labels="a").is_done(TRAINING_JOB)
     claim_run(tmp_path / "run", replace(settings, model="elsewhere/x.json"), model, table, labels="a")
     with pytest.raises(InputError, match="epochs: 4 -> 16; labels: 'a' -> 'b'"):

@@ -11,11 +11,11 @@ import torch
 
 from circuitry import Encoder, InputError
 from circuitry.models.architectures import register_model
-from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork, clip_preset
+from circuitry.training import ClipTraining, SaeTraining, TrainingWork, clip_preset
 from circuitry.training.training_settings import CLIP_PRESETS
 
 CLIP = ClipTraining(model="rn-tiny", epochs=2, batch_size=4, lr=1e-3, warmup=1)
-SUPERVISED, SAE = SupervisedTraining(model="rn-tiny"), SaeTraining()
+SAE = SaeTraining()
 
 
 def test_the_studys_settings() -> None:
@@ -68,8 +68,6 @@ def test_presets_are_of_models_with_circuits(name: str) -> None:
         *((CLIP, name, -1) for name in ("keep_checkpoints", "seed", "warmup")),
         *((CLIP, name, value) for name, value in (("crop_scale", 0.0), ("weight_decay", -1.0))),
         (CLIP, "precision", "fp9"),
-        (SUPERVISED, "milestones", (2, 1)),
-        (SUPERVISED, "precision", "fp16"),
         *((SAE, name, 0) for name in ("steps", "epochs", "piece", "threads")),
         *((SAE, name, -1) for name in ("expansion", "resample_every")),
         *((SAE, "l1", value) for value in (-1.0, math.inf)),
@@ -81,11 +79,6 @@ def test_presets_are_of_models_with_circuits(name: str) -> None:
 def test_unusable_settings_are_named(settings: Any, name: str, value: object) -> None:
     with pytest.raises(InputError, match=rf"\b{name}\b.*{re.escape(repr(value))}"):
         replace(settings, **{name: value})
-
-
-def test_a_milestone_before_the_first_epoch_is_named() -> None:
-    with pytest.raises(InputError, match=r"\bmilestones\[1\].* 0 "):
-        replace(SUPERVISED, milestones=(1, 0))
 
 
 @pytest.mark.parametrize("change", [{"processes": 3}, {"processes": 2, "accumulation": 4}])

@@ -9,14 +9,11 @@ import pytest
 from circuitry.encoder import TokenGrid
 from circuitry.reports import figures
 from circuitry.reports.figures import position_moves
-from circuitry.reports.figures.cost_scatter import cost_against_quality
 from circuitry.runs import InputError
 from tests.reports.figures.conftest import SITES
-from tests.reports.figures.test_cost_scatter import SUMMARY as SCORES
 from tests.reports.figures.test_lines import CURVES
-from tests.reports.figures.test_scatters import SUMMARY, UNITS
+from tests.reports.figures.test_scatters import UNITS
 from tests.reports.sections.test_accuracy import accuracy
-from tests.reports.sections.test_representation_pages import probes, similarity
 
 DEPTH = pd.DataFrame(
     [("real", site, 0.5, 0.4, 0.6) for site in SITES], columns=["domain", "site", "value", "low", "high"]
@@ -24,7 +21,6 @@ DEPTH = pd.DataFrame(
 MATRIX = pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=["a", "b"], columns=["a", "b"])
 HEADS = pd.DataFrame({"block": [0], "component": ["0"], "effect": [0.5]})
 IMAGE = np.zeros((64, 32, 3), np.uint8)
-MANY = pd.concat([SUMMARY[SUMMARY["model"] == "standard"].assign(model=str(i)) for i in range(7)])
 Draw = Callable[[], object]
 
 
@@ -38,14 +34,8 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.overlap_over_depth(twice(DEPTH), SITES), "depth.*real, act1"),
     (lambda: figures.overlap_over_depth(DEPTH, SITES, DEPTH[["site"]]), "ceiling.*value"),
     (lambda: figures.overlap_over_depth(DEPTH, SITES, None, DEPTH[["value"]]), "chance.*site"),
-    (lambda: figures.cka_over_depth(similarity().domains.query("kernel == 'rbf'")), "kernel linear.*rbf"),
-    (lambda: figures.cka_over_depth(similarity().domains.drop(columns="null_mean")), "domains.*null_mean"),
-    (lambda: figures.probes_over_depth(probes().sites.drop(columns="chance")), "sites.*chance"),
     (lambda: figures.faithfulness_curves(CURVES.query("circuit == 'random'")), "circuit kept; it has random"),
     (lambda: figures.faithfulness_curves(twice(CURVES)), "photo, kept"),
-    (lambda: figures.separation_panels(SUMMARY, ["silhouette"]), "measure silhouette; it has distance, domain probe"),
-    (lambda: figures.separation_panels(MANY, ["distance"]), "6 models.*7"),
-    (lambda: figures.separation_panels(twice(SUMMARY), ["distance"]), "distance, standard, ink"),
     (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "site c; it has a, b"),
     (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows b, a and columns a, b"),
@@ -60,7 +50,6 @@ CASES: list[tuple[Draw, str]] = [
       ("domain", "seen", "held_out", "alone", "own_style", "centred", "chance")),
     (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
     (lambda: figures.accuracy_bars(accuracy()[:0]), "accuracy.*no rows"),
-    (lambda: cost_against_quality(SCORES[SCORES["what"] != "seconds"]), "what seconds"),
     (lambda: position_moves(np.zeros((4, 4)), IMAGE, TokenGrid(("class token",), 2, 2), title="", measure=""),
      r"5 tokens.*\[4, 4\]"),
 ]  # fmt: skip

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 import circuitry.reports.sections
-from circuitry import DomainFolder
 from circuitry.circuits.consensus import STABILITY
 from circuitry.comparison.order_stability import ORDERS, OrderStability
 from circuitry.comparison.significance import LEVEL
@@ -31,27 +30,17 @@ from circuitry.reports.sections import (
     causal_curves,
     circuits,
     compared,
-    feature_pages,
     one_circuit,
-    representation_pages,
     score_checks,
-    scoreboards,
-    separations,
     stability,
     transfers,
 )
-from circuitry.representations.features import WEAK_COSINE, WEAK_LEAD
-from circuitry.representations.separation_summary import gather
 from tests.circuits.test_graph import small_graph
 from tests.comparison.similarities import similarities
 from tests.reports.sections import test_interventions as checks
-from tests.reports.sections import test_representation_pages as represented
 from tests.reports.sections.test_accuracy import accuracy
 from tests.reports.sections.test_circuits import comparisons
-from tests.reports.sections.test_compared import DOMAINS, MARKS, edges, overlap
-from tests.reports.sections.test_scoreboards import scoreboard
-from tests.reports.sections.test_separations import model
-from tests.representations.test_features import random_features
+from tests.reports.sections.test_compared import MARKS, edges, overlap
 
 NUMBER = re.compile(r"(?<![\w.-])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?%?")
 DEFINED = {0.0, 1.0, 0.5, LEVEL}
@@ -162,10 +151,6 @@ def circuit_stability(report: ReadBack) -> None:
     stability.add_circuit_stability(report, pd.DataFrame(rows, columns=list(STABILITY)))
 
 
-def cka(report: ReadBack) -> None:
-    representation_pages.add_cka(report, represented.similarity(), represented.parts(), domain_marks(DOMAINS))
-
-
 def selectivity_over_depth(report: ReadBack) -> None:
     kept = (("a", 0.3), ("b", 0.6))
     curves = [checks.curve(domain, k, 0.1, site=site) for domain in ("real", "sketch") for site, k in kept]
@@ -180,31 +165,6 @@ def transfer(report: ReadBack) -> None:
 def interchange(report: ReadBack) -> None:
     table = checks.transfers("all", 0.0).assign(change=lambda t: t["metric"] - 1, random_change=-0.25, accuracy=0.5)
     transfers.add_interchange(report, table, checks.MARKS)
-
-
-def separation(report: ReadBack) -> None:
-    measures = gather({("plain", 0): model(1.0, 0.6), ("aligned", 0): model(0.4, 0.8)})
-    references = separations.panel_references(measures, 2)
-    separations.add_separation(report, measures, domain_marks(["ink", "photo"]), references)
-
-
-def distances(report: ReadBack) -> None:
-    separations.add_distances(report, {"plain": [SHARED]}, SHARED_MARKS)
-
-
-def maps(report: ReadBack) -> None:
-    rows = [("m", "image", domain, "axe", x, -x, "UMAP") for domain in DOMAINS for x in (1.0, 2.0)]
-    table = pd.DataFrame(rows, columns=["model", "kind", "domain", "class", "x", "y", "method"])
-    separations.add_maps(report, table, domain_marks(DOMAINS), "first seed")
-
-
-def features(report: ReadBack) -> None:
-    found = random_features()
-    for path in found.images["relative"]:
-        (report.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(report.folder / path)
-    names = pd.DataFrame({"feature": range(15), "name": "cat", "cosine": 0.3, "runner_up": "dog", "weak": True})
-    feature_pages.add_features(report, found, feature_pages.feature_table(found, names), DomainFolder(report.folder))
 
 
 RULES = {"rule": "left 10", "site": "a", "sample": ["all", "top"], "pearson": [0.5, 0.25], "spearman": [0.75, 0.125]}
@@ -245,19 +205,8 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     ),
     "add_rules": lambda r: score_checks.add_rules(r, pd.DataFrame(RULES)),
     "add_pixels": lambda r: score_checks.add_pixels(r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"),
-    "add_sharing": lambda r: feature_pages.add_sharing(r, SHARED, SHARED_MARKS),
-    "add_features": features,
-    "add_cka": cka,
-    "add_probes": lambda r: representation_pages.add_probes(r, represented.probes()),
-    "add_representation_guide": representation_pages.add_representation_guide,
-    "add_scoreboard": lambda r: scoreboards.add_scoreboard(r, scoreboard()),
-    "add_maps": maps,
-    "add_distances": distances,
-    "add_separation": separation,
-    "add_separation_guide": separations.add_separation_guide,
 }  # fmt: skip
 TEXT_ALONE = {name for name in SECTIONS if name.endswith("_guide")} | {"add_reading"}
-MORE_DEFINED = {"add_features": {WEAK_COSINE, WEAK_LEAD}, "add_scoreboard": {0.8}}
 
 
 def modules() -> list[Any]:
@@ -280,7 +229,7 @@ def test_every_number_of_a_caption_is_shown_above_it(name: str, tmp_path: Path) 
     SECTIONS[name](report)
     assert (name in TEXT_ALONE) != bool(report.shown)
     for caption, shown in report.shown:
-        assert not_shown(caption, shown, DEFINED | MORE_DEFINED.get(name, set())) == [], caption
+        assert not_shown(caption, shown, DEFINED) == [], caption
         assert "nan" not in caption
 
 

@@ -1,0 +1,201 @@
+"""All figures by name: each is drawn from a folder of tables, the committed ones unless another is given.
+
+    python -m experiments.study figures                      # every figure that has committed tables, in a checkout
+    python -m experiments.study figures --list               # names and questions
+    python -m experiments.study figures accuracy --tables runs/quickstart/tables --out runs/figures
+
+An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
+them. Figures without committed tables are drawn by the plan of the study.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from circuitry.runs import InputError
+from circuitry.data.names import chosen_names
+from circuitry.reports import figures as charts
+from circuitry.reports.figure_files import write_figure
+from circuitry.reports.figure_registry import FIGURES, figure, heatmap, matrix, table
+from circuitry.reports.figures import style
+from circuitry.runs.given import one_of
+from experiments.study import (
+    representation_charts,
+    separation_charts,
+    study_figures,  # noqa: F401  registers them
+)
+from experiments.study.cost_scatter import cost_against_quality
+from experiments.study.measure_panels import measure_panels
+from experiments.study.scoreboard_pages import size_curves, size_panels
+from experiments.study.separation_pages import PANELS, panel_references
+
+import pandas as pd
+import plotly.graph_objects as go
+from tyro.conf import Positional
+
+SMALL_SITES = {"act1": 1, "act2": 1}
+"""Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
+MODELS = {
+    "efficientnet_lite0_body": "EfficientNet-Lite0, photographs",
+    "efficientnet_lite1_stages_2_to_6": "EfficientNet-Lite1, photographs",
+    "efficientnet_lite2_stages_2_to_6": "EfficientNet-Lite2, photographs",
+    "toy_body": "small CLIP, drawn set",
+}
+"""Networks by folder of the scoreboard."""
+MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
+IN_PANELS = "(method == 'learned' or method in ['fisher', 'gradient'] and budget != 'learned')"
+CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
+
+
+@figure("Which styles does the model recognise?", "quickstart")
+def accuracy(tables: Path, title: str) -> go.Figure:
+    return charts.accuracy_bars(table(tables, "accuracy"), title=title)
+
+
+@figure("Which styles share their circuits?", "quickstart")
+def domain_similarity(tables: Path, title: str) -> go.Figure:
+    return heatmap(tables, "edge_jaccard_matrix", title, "edge Jaccard index")
+
+
+@figure("Do styles use the same units of the model?", "quickstart")
+def overlap_over_depth(tables: Path, title: str) -> go.Figure:
+    names = ("node_overlap_over_depth", "node_overlap_ceiling_by_site", "chance_node_overlap")
+    depth, ceiling, chance = (table(tables, name) for name in names)
+    chance["kept"] = chance["site"].map(SMALL_SITES)
+    return charts.overlap_over_depth(depth, list(chance["site"]), ceiling, chance, title=title)
+
+
+@figure("Which styles of emoji share their circuits?", "emoji")
+def emoji_ratios(tables: Path, title: str) -> go.Figure:
+    return heatmap(tables, "edge_jaccard_ratio_matrix", title, "edge Jaccard index, ratio to the ceiling")
+
+
+@figure("Which measures tell circuits apart? (dotted: guessing)", "measures")
+def measures(tables: Path, title: str) -> go.Figure:
+    return measure_panels(table(tables, "measures"), title=title)
+
+
+@figure("How much of a model does a circuit need?", "faithfulness")
+def faithfulness_curves(tables: Path, title: str) -> go.Figure:
+    return charts.faithfulness_curves(table(tables, "faithfulness_absolute"), title=title)
+
+
+@figure("Where is the circuit of a class enough to tell it from others?", "faithfulness")
+def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
+    both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
+    kept, random = (both[both["circuit"] == which] for which in ("kept", "random"))
+    chance = random.groupby("site", sort=False)["value"].mean().reset_index()
+    sites, names = list(kept["site"].unique()), ("selectivity, one site ablated", "random units")
+    return charts.overlap_over_depth(kept, sites, None, chance, measure=names[0], chance_label=names[1], title=title)
+
+
+@figure("Do circuits transfer between similar domains?", "transfer")
+def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
+    agreement = table(tables, "correlations").set_index("sites")["selectivity: rho"]
+    site = str(agreement.drop("all").idxmax())
+    at_site = table(tables, "matrices").query("sites == @site")
+    transfer = at_site.pivot(index="circuit of", columns="images of", values="selectivity")
+    similarity = matrix(tables, "edge_jaccard_matrix")
+    measure = f"selectivity at {site}"
+    return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
+
+
+@figure("Which circuits tell a class from others?", "scoreboard")
+def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
+    parts = [table(tables, f"{name}/curves").assign(panel=panel) for name, panel in MODELS.items()]
+    curves = pd.concat(parts).query(f"{MEAN_MARGIN} and measure == 'selectivity' and {IN_PANELS}")
+    curves["panel"] += "<br>" + curves["counted"].map(style.faint)
+    budgets = curves["budget"].where(curves["budget"] != curves["method"], "own counts")
+    return size_panels(curves.assign(method=curves["method"] + ", " + budgets), "selectivity", title)
+
+
+@figure("Cost of a circuit and its smallest size", "scoreboard")
+def scoreboard_cost(tables: Path, title: str) -> go.Figure:
+    parts = [table(tables, f"{name}/summary").query(CUT_ONCE).assign(setting=MODELS[name]) for name in MODELS]
+    return cost_against_quality(pd.concat(parts, ignore_index=True), title=title)
+
+
+@figure("Which edges tell a class from others? Vision transformer, drawn images", "scoreboard/toy_vit_edges")
+def scoreboard_edges(tables: Path, title: str) -> go.Figure:
+    curves = table(tables, "curves").query("measure == 'selectivity' and method in ['gradient', 'exact', 'learned']")
+    drawn = size_curves(curves, "selectivity", title)
+    drawn.for_each_trace(lambda trace: trace.update(name=trace.name.replace("random units", "random edges")))
+    return drawn.update_xaxes(title_text="edges kept (%)")
+
+
+@figure("What does each head and MLP add to the answer directly?", "components")
+def direct_effects(tables: Path, title: str) -> go.Figure:
+    effects = table(tables, "direct_effects", dtype={"component": str})
+    return charts.component_heatmap(effects, title=title, measure="effect on the lead of the class")
+
+
+@figure("How few pooling pairs carry the answers?", "pooling_pairs")
+def accuracy_of_pairs(tables: Path, title: str) -> go.Figure:
+    drawn = charts.faithfulness_curves(table(tables, "accuracy"), measure="accuracy", title=title)
+    return drawn.update_xaxes(title_text="pairs of a pooling head and a unit that are kept (%)")
+
+
+@figure("Where do the styles look alike to the model?", "representations")
+def cka_over_depth(tables: Path, title: str) -> go.Figure:
+    domains, ceilings = (table(tables, name).query("group == 'all'") for name in ("cka_over_depth", "cka_ceilings"))
+    return representation_charts.cka_over_depth(domains, ceilings, title=title)
+
+
+@figure("Where does one style part from the others?", "representations")
+def cka_apart(tables: Path, title: str) -> go.Figure:
+    apart = table(tables, "cka_apart").query("group == 'all' and kernel == 'linear'")
+    return charts.overlap_over_depth(apart, list(apart["site"].unique()), measure="CKA, linear kernel", title=title)
+
+
+@figure("What can be read off the activations?", "representations")
+def probes_over_depth(tables: Path, title: str) -> go.Figure:
+    return representation_charts.probes_over_depth(table(tables, "probes"), title=title)
+
+
+@figure("Which styles share their features?", "shared_features")
+def feature_sharing(tables: Path, title: str) -> go.Figure:
+    drawn = heatmap(tables, "feature_sharing_matrix", title, "feature sharing")
+    levels = table(tables, "feature_sharing_levels").set_index("what")["value"]
+    low = ", ".join(f"{what} {levels[what]:.2f}" for what in ("two classes in two domains", "random features"))
+    return drawn.update_layout(title_subtitle_text=f"{drawn.layout.title.subtitle.text}; {low}")
+
+
+@figure("Do captions that name no style bring the styles together?", "embedding_separation")
+def embedding_map(tables: Path, title: str) -> go.Figure:
+    return separation_charts.embedding_maps(table(tables, "map"), title=title)
+
+
+@figure("How far do the styles lie apart, and does accuracy follow?", "embedding_separation")
+def separation(tables: Path, title: str) -> go.Figure:
+    summary = table(tables, "summary").query("domain != 'all'")
+    references = panel_references(summary, json.loads((tables / "provenance.json").read_text())["classes"])
+    return separation_charts.separation_panels(summary, PANELS, table(tables, "by_seed"), references, title=title)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which figures are drawn."""
+
+    names: Positional[tuple[Annotated[str, one_of(*FIGURES)], ...]] = ()
+    """Figures (default: all that have committed tables)."""
+    tables: Path | None = None
+    """Folder of the tables of the named figures (default: the committed one of each)."""
+    out: Path = Path("figures")
+    """Folder of the results: an HTML file of each figure and, with Chrome, a PNG file."""
+    list: bool = False
+    """Only list the names."""
+
+
+def main(config: Config) -> None:
+    """Draw the figures that were asked for."""
+    if config.list:
+        print(*(f"{name}: {one.title}" for name, one in FIGURES.items()), sep="\n")
+        return
+    committed = [name for name, one in FIGURES.items() if one.results is not None]
+    for name in chosen_names("figure", config.names or committed, tuple(FIGURES)):
+        draw, title, results = FIGURES[name]
+        tables = config.tables or results
+        if tables is None or not tables.is_dir():
+            raise InputError(f"The figure {name} has no tables at {tables}: give the folder of its tables (--tables).")
+        print(*write_figure(draw(tables, title), config.out / name), sep="\n")

@@ -1,0 +1,274 @@
+"""Do the images of a domain lie apart in the embedding space, and do captions without style words bring them together?
+
+Two kinds of small CLIP models are trained on the toy, several seeds each: with standard captions, which often name the
+style ("a sketch of a fish"), and with aligned captions, which never do ("a picture of a fish"). Classes are held out of
+quickdraw in both. Test images and class prompts are embedded; distances between domains, silhouettes, linear probes of
+the domain and the modality gap are measured, and zero-shot accuracy beside them. The images are mapped to the plane,
+once with and once without quickdraw.
+
+The study finds that quickdraw lies apart, that aligned captions bring it closer, and that accuracy on the held-out
+classes does not follow. The first is refuted by a domain that lies farther from the others than quickdraw does, the
+second by a distance that does not shrink, the third by an accuracy that rises with it.
+
+    python -m experiments.study separation
+    python -m experiments.study separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
+        --model RN50 --data DomainNet --study --out runs/domainnet/separation
+
+The same name twice means two seeds of one kind of model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, NamedTuple
+
+from circuitry.runs import InputError, StudySettings, versions
+from circuitry import DomainFolder, load_clip
+from circuitry.comparison import PARTS, Comparison
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
+from circuitry.data.images import Decoding
+from circuitry.data.names import chosen_names
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks
+from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Written
+from circuitry.representations import Embeddings, embed_images, embed_texts
+from circuitry.runs.given import Count, Seed, one_of
+from experiments.study.projection import PER_DOMAIN, map_table
+from experiments.study.selection import Setting
+from experiments.study.separation import compare_distances, mean_distances
+from experiments.study.separation_pages import (
+    add_distances,
+    add_maps,
+    add_separation,
+    add_separation_guide,
+    panel_references,
+    separation_findings,
+)
+from experiments.study.separation_summary import by_seed, differences, gather, separation_measures, summarise
+from experiments.study.toy_study import STANDARD, toy_checkpoint, toy_images
+
+import pandas as pd
+
+TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
+"""Names in the report, and the settings that the toy's models are trained in."""
+DISTANCES = ("standardised", "euclidean")
+"""What tells apart whether a space shrinks or domains come closer in it, and the study's."""
+
+
+@dataclass(frozen=True)
+class Config(StudySettings):
+    """Settings of the measurement; the defaults train the toy's models where they are missing."""
+
+    STUDY: ClassVar = {
+        "n_images": None,
+        "seed": 42,
+        "map": "umap",
+        "test_domain": "quickdraw",
+        "held_out": STUDY_HELD_OUT,
+        "decoding": "as-stored",
+    }
+
+    NEEDS: ClassVar = (("models", "data"),)
+
+    out: Path = Path("runs/embedding-separation")
+    """Folder of the results: embeddings, tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    toy: Path = Path("runs/toy-study")
+    """Folder of the toy's images and models; what is there is reused."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of the trainings."""
+    models: tuple[str, ...] = ()
+    """Your own models as name=checkpoint, instead of the toy's; the first name is compared with the last."""
+    model: str = "rn-tiny"
+    """The model: its architecture, an open_clip name, a name shipped here, or the path of a model-config JSON."""
+    data: Path | None = None
+    """Folder of the images: <domain>/<class>/<file>, your own; needed with --models."""
+    split: str | None = "test"
+    """Which of DomainNet's lists to use, where there are lists."""
+    test_domain: str | None = None
+    """Test domain: classes were held out of it in training, and one more map leaves it out; quickdraw for the toy."""
+    held_out: tuple[str, ...] | None = None
+    """Held-out classes: their accuracy is measured separately (default: those of the toy, none with --models)."""
+    n_images: Count | None = 50
+    """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
+    n_mapped: Count | None = PER_DOMAIN
+    """Images of a domain on a map, at random by --seed."""
+    map_texts: bool = False
+    """Map class prompts in every style together with the images; they shape the map, too."""
+    map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
+    """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda, mps."""
+    seed: Seed = 0
+    """Seed of all random choices: images, folds and maps."""
+
+
+class ComparedModels(NamedTuple):
+    """What is measured on: images, and checkpoints by name and seed."""
+
+    images: DomainFolder
+    checkpoints: dict[tuple[str, int], Path]
+    test_domain: str | None
+    held_out: tuple[str, ...]
+
+
+class Measured(NamedTuple):
+    """What was measured of one checkpoint."""
+
+    digest: str
+    measures: pd.DataFrame
+    distances: tuple[Comparison, ...]
+    """By each of `DISTANCES`."""
+    means: pd.DataFrame
+    points: pd.DataFrame | None
+
+
+def main(config: Config) -> Written:
+    """Train where needed, measure, write, and print where the report is."""
+    compared = toy_models(config) if not config.models else own_models(config)
+    first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
+    found = {}
+    for (name, seed), checkpoint in compared.checkpoints.items():
+        print(f"[{name}, seed {seed}]", flush=True)
+        found[name, seed] = measure(config, compared, checkpoint, with_map=seed == first_seeds[name])
+    return write(config, compared, found)
+
+
+def toy_models(config: Config) -> ComparedModels:
+    """Return the toy's test images and models, drawn and trained where they are missing."""
+    test_domain = config.test_domain or "quickdraw"
+    checkpoints = {
+        (name, seed): toy_checkpoint(config.toy, setting, test_domain, seed)
+        for name, setting in TOY_MODELS.items()
+        for seed in config.seeds
+    }
+    held_out = STANDARD.held_out if config.held_out is None else config.held_out
+    return ComparedModels(toy_images(config.toy), checkpoints, test_domain, held_out)
+
+
+def own_models(config: Config) -> ComparedModels:
+    """Return the images and checkpoints that the command line names.
+
+    Raises:
+        InputError: for models without a name, or no images.
+    """
+    if config.data is None:
+        raise InputError("Your own models need your own images, but --data was not given: add --data ROOT.")
+    checkpoints: dict[tuple[str, int], Path] = {}
+    for entry in config.models:
+        name, is_named, checkpoint = entry.partition("=")
+        if not is_named or not name or not checkpoint:
+            raise InputError(f"Expected --models as name=checkpoint, but {entry!r} was given.")
+        checkpoints[name, sum(name == other for other, _ in checkpoints)] = Path(checkpoint)
+    images = DomainFolder(config.data, split=config.split)
+    held_out = chosen_names("held-out class", config.held_out or None, images.all_classes, class_key)
+    return ComparedModels(images, checkpoints, config.test_domain, held_out if config.held_out else ())
+
+
+def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool) -> Measured:
+    """Embed the images and class prompts by one model, and measure."""
+    clip = load_clip(config.model, checkpoint=checkpoint, device=config.device).with_decoding(config.decoding)
+    cache = config.out / "embeddings"
+    images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
+    texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
+    distances = tuple(compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
+    points = None
+    if with_map:
+        styled = None
+        if config.map_texts:
+            styled = embed_texts(clip, compared.images.classes, compared.images.domains, cache_dir=cache)
+        points = map_tables(config, compared, images, styled)
+    measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
+    return Measured(clip.digest, measures, distances, mean_distances(images), points)
+
+
+def map_tables(config: Config, compared: ComparedModels, images: Embeddings, texts: Embeddings | None) -> pd.DataFrame:
+    """Map all domains, and once more without the test domain, if one is named."""
+    tables = []
+    for without in dict.fromkeys((None, compared.test_domain)):
+        table = map_table(
+            images, config.map, texts=texts, per_domain=config.n_mapped, without=without, seed=config.seed
+        )
+        tables.append(table.assign(without=without or ""))
+    return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
+
+
+def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> Written:
+    """Write tables, figures and the report, and say where they are."""
+    measures = gather({key: one.measures for key, one in found.items()})
+    names = list(dict.fromkeys(name for name, _ in found))
+    distances = {
+        name: [
+            over_seeds([one.distances[i] for (n, _), one in found.items() if n == name]) for i in range(len(DISTANCES))
+        ]
+        for name in names
+    }
+    flat = [(name, one) for name, of_model in distances.items() for one in of_model]
+    points = pd.concat(one.points.assign(model=name) for (name, _), one in found.items() if one.points is not None)
+    without = points["without"].where(points["without"] == "", ", without " + points["without"])
+    points = points.assign(model=points["model"] + without)
+    tables = {
+        "measures": measures,
+        "summary": summarise(measures),
+        "by_seed": by_seed(measures),
+        "map": points[["model", "kind", "domain", "class", "x", "y", "method"]],
+        "distances": joined((name, one.measure, one.values) for name, one in flat),
+        "distances_per_domain": joined((name, one.measure, one.over_depth()) for name, one in flat),
+        "distance_tests": joined((name, one.measure, one.tests()) for name, one in flat),
+        "mean_distances": pd.concat(one.means.assign(model=name, seed=seed) for (name, seed), one in found.items()),
+    }
+    if len(names) > 1:
+        tables["differences"] = differences(measures, names[0], names[-1])
+    n_classes = len(compared.images.all_classes)
+    marks = domain_marks(compared.images.domains)
+    report = Report(
+        "Do the domains lie apart in the embedding space?",
+        f"{len(found)} models ({', '.join(names)}) on images of {len(compared.images.classes)} classes in "
+        f"{', '.join(compared.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
+        "the models are there.",
+    )
+    report.summary(separation_findings(measures, distances, compared.test_domain))
+    add_separation_guide(report)
+    add_maps(report, points, marks, "first seed of each")
+    add_separation(report, measures, marks, panel_references(measures, n_classes))
+    add_distances(report, distances, marks)
+    provenance = {
+        "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},
+        "architecture": config.model,
+        "images": len(compared.images),
+        "classes": n_classes,
+        "held_out": compared.held_out,
+        "n_images": config.n_images,
+        "per_domain": config.n_mapped,
+        "map_texts": config.map_texts,
+        "by_study": config.by_study,
+        "seed": config.seed,
+        **versions(),
+    }
+    small = [name for name in tables if name not in ("measures", "distances")]
+    looked_at = listings_of(compared.images, config.n_images, config.seed)
+    return write_results(report, tables, config.out, config.results, provenance, small, looked_at)
+
+
+def over_seeds(distances: list[Comparison]) -> Comparison:
+    """Average the distances of several seeds, class by class."""
+    keys = {"values": ["class", "domain_a", "domain_b", "site"], "parts": list(PARTS[:-1])}
+    tables = {name: pd.concat([getattr(one, name) for one in distances]) for name in keys}
+    means = {
+        name: table.groupby(keys[name], dropna=False, sort=False)["value"].mean().reset_index()
+        for name, table in tables.items()
+    }
+    return replace(distances[0], **means)
+
+
+def joined(tables: Iterator[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
+    """Put tables of (model, measure) under each other, without the site: there is but one."""
+    parts = [
+        table.drop(columns="site", errors="ignore").assign(model=name, measure=measure)
+        for name, measure, table in tables
+    ]
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,150 @@
+"""The report by hand, and the script from end to end on a tiny model."""
+
+import html
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from circuitry import DomainFolder, InputError
+from circuitry.reports import Report
+from circuitry.reports.figure_files import StaticImages
+from circuitry.reports.figures import domain_marks
+from experiments.study.separation_pages import add_separation, panel_references, what_changes
+from experiments.study.separation_summary import gather
+from tests.representations.test_embeddings import draw
+from tests.support.browser import find_browser
+from tests.support.scripts import assert_drawn, program_module
+from tests.support.tiny_clip import Tiny
+
+NAMES = tuple(f"{d}/{c}/{i}.png" for d in ("ink", "photo", "wash") for c in ("axe", "cat") for i in range(6))
+
+
+def model(distance: float, accuracy: float) -> pd.DataFrame:
+    """Measures of one model: two classes in two domains, ink farther apart and worse."""
+    rows: list[tuple[str, str | None, str, float]] = [
+        (measure, class_name, domain, value * (1 + shift * k))
+        for measure, value, shift in (
+            ("standardised distance", distance, 0.5),
+            ("accuracy, seen classes", accuracy, -0.1),
+        )
+        for class_name in ("axe", "cat")
+        for k, domain in enumerate(("photo", "ink"))
+    ]
+    rows += [("modality gap", None, domain, 0.5) for domain in ("all", "ink", "photo")]
+    return pd.DataFrame(rows, columns=["measure", "class", "domain", "value"])
+
+
+def page(measures: pd.DataFrame, tmp_path: Path) -> str:
+    report = Report("Separation")
+    add_separation(report, measures, domain_marks(["ink", "photo"]), panel_references(measures, 4))
+    return report.write(tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_differences_of_two_models_stand_in_a_table(tmp_path: Path) -> None:
+    found = page(gather({("plain", 0): model(1.0, 0.6), ("aligned", 0): model(0.4, 0.8)}), tmp_path)
+    for cell in ("<td>-0.90 [-0.90, -0.90]</td>", "<td>+0.20 [+0.20, +0.20]</td>", '<td class="number">0.500</td>'):
+        assert cell in found
+
+
+def test_one_model_has_no_differences_and_guessing_is_one_over_the_classes(tmp_path: Path) -> None:
+    measures = gather({("plain", seed): model(1.0, 0.6) for seed in (0, 1)})
+    assert "the 2 seeds" in page(measures, tmp_path)
+    assert "<td>-" not in page(measures, tmp_path)
+    assert panel_references(measures, 4) == {"domain probe": 0.5, "accuracy, seen classes": 0.25}
+
+
+def test_a_change_whose_interval_holds_zero_is_unclear() -> None:
+    rows = [("distance", "sketch", -0.5, -0.7, -0.3, 16), ("accuracy", "sketch", 0.1, -0.1, 0.3, 16)]
+    change = pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])
+    claim = what_changes(change, "standard", "aligned", "sketch", ["distance", "accuracy"]).claim
+    assert "distance -0.50 [-0.70, -0.30], accuracy +0.10 [-0.10, +0.30] (unclear)" in claim
+
+
+# The script
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+    """The folder of a finished measurement of two models, one of them with two seeds."""
+    out = tmp_path_factory.mktemp("separation")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], "not wanted"))
+        module = program_module("separation")
+        draw(out / "data", NAMES)
+        tiny.load()
+        weights = tiny.config.with_suffix(".safetensors")
+        module.main(
+            module.Config(
+                out=out / "run",
+                results=out / "results",
+                models=(f"plain={weights}", f"plain={weights}", f"aligned={weights}"),
+                model=str(tiny.config),
+                data=out / "data",
+                held_out=("cat",),
+                test_domain="ink",
+                map="pca",
+                map_texts=True,
+            )
+        )
+    return out
+
+
+def test_tables_of_all_models_are_written(measured: Path) -> None:
+    results = measured / "results"
+    tables = {path.stem: pd.read_csv(path) for path in results.glob("*.csv")}
+    assert set(tables) == {
+        *("summary", "by_seed", "map", "differences"),
+        *("distances_per_domain", "distance_tests", "mean_distances"),
+    }
+    assert tables["map"].groupby(["model", "kind"]).size().to_dict() == {
+        (f"{name}{rest}", kind): n
+        for name in ("aligned", "plain")
+        for rest, images in (("", 36), (", without ink", 24))
+        for kind, n in (("image", images), ("text", 6))
+    }
+    assert set(tables["by_seed"].query("model == 'plain'")["seed"]) == {0, 1}
+    assert tables["differences"]["difference"].abs().max() == 0  # the same weights under two names
+    assert set(tables["summary"].query("measure == 'accuracy, held-out classes'")["n_classes"]) == {1}
+    assert len(list((measured / "run" / "embeddings").iterdir())) > 1
+    assert (results / "provenance.json").is_file()
+    page = (measured / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Standardised distance between domains, plain" in page
+    assert "Euclidean distance between domains, aligned" in page
+    assert "pip install umap-learn" in html.unescape(page)
+    own = tables["distances_per_domain"].query("model == 'plain' and measure == 'euclidean_distance'")
+    assert all(f"{value:.3f} [" in page for value in own["value"])
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+def test_a_browser_draws_the_report(measured: Path) -> None:
+    assert_drawn(measured / "run" / "report.html", figures=7)
+
+
+def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def toy_checkpoint(*arguments: object) -> Path:
+        asked.append(arguments)
+        return tmp_path / "epoch.pt"
+
+    def toy_images(out: Path) -> DomainFolder:
+        return draw(out / "data")
+
+    module = program_module("separation")
+    for name, made in (("toy_checkpoint", toy_checkpoint), ("toy_images", toy_images)):
+        monkeypatch.setattr(module, name, made)
+    monkeypatch.setattr(module, "STANDARD", SimpleNamespace(held_out=("axe",)))
+    subject = module.toy_models(module.Config(toy=tmp_path, seeds=(3, 4)))
+    assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (3, 4)]
+    assert list(subject.checkpoints) == [(f"{kind} captions", s) for kind in ("standard", "aligned") for s in (3, 4)]
+    assert (len(subject.images), subject.test_domain, subject.held_out) == (5, "quickdraw", ("axe",))
+
+
+def test_own_models_need_a_name_and_images(tmp_path: Path) -> None:
+    module = program_module("separation")
+    with pytest.raises(InputError, match="need your own images, but --data was not given"):
+        module.main(module.Config(models=("a=b.pt",)))
+    with pytest.raises(InputError, match=r"Expected --models as name=checkpoint, but 'b\.pt' was given"):
+        module.main(module.Config(models=("b.pt",), data=tmp_path))

@@ -1,0 +1,49 @@
+"""Every figure is drawn."""
+
+import json
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+
+from circuitry import InputError
+from tests.support.scripts import EXPERIMENTS, FIGURES, program_module
+
+figures = program_module("figures")
+
+COMMITTED = {name for name, one in figures.FIGURES.items() if one.results is not None}
+OF_THE_STUDY = {
+    "sharing_by_setting": "study/sharing",
+    "units_apart": "study/circuits",
+    "cka_by_group": "representations",
+}
+"""Figures whose tables are not those of untrained models' generalization."""
+OF_MADE_UP_TABLES = {"base_sets", "imagenet_sketch", "imagenet_sketch_classes", "similarity_by_group"}
+"""Figures of which the tables of untrained models have no rows; tests of the study draw them."""
+
+
+def test_every_picture_is_drawn_from_committed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = {path.stem for path in FIGURES.glob("*.png")}
+    assert {name for name in pictures if not name.startswith(("explorer_", "tour_"))} == COMMITTED  # screenshots
+    headings = dict[str, str]()
+
+    def write(drawn: go.Figure, path: Path) -> tuple[Path]:
+        headings[path.name] = json.loads(drawn.to_json())["layout"]["title"]["text"]
+        return (path,)
+
+    monkeypatch.setattr(figures, "write_figure", write)
+    titled = {name: one._replace(title=f"Title of {name}") for name, one in figures.FIGURES.items()}
+    monkeypatch.setattr(figures, "FIGURES", titled)
+    figures.main(figures.Config(out=tmp_path))
+    assert headings == {name: titled[name].title for name in COMMITTED}
+
+
+@pytest.mark.parametrize("name", sorted(figures.FIGURES.keys() - COMMITTED - OF_MADE_UP_TABLES))
+def test_figures_of_the_study_are_drawn(name: str) -> None:
+    tables = EXPERIMENTS / "results" / OF_THE_STUDY.get(name, "study/generalization")
+    draw, title, _ = figures.FIGURES[name]
+    drawn = draw(tables, title)
+    assert len(drawn.data) > 0
+    assert drawn.layout.title.text.startswith(title)
+    with pytest.raises(InputError, match=f"{name}.*--tables"):
+        figures.main(figures.Config(names=(name,)))

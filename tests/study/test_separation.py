@@ -1,0 +1,274 @@
+"""Measures of separation against hand-worked numbers and brute force, on rotated spaces, and on blobs."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuitry import InputError
+from circuitry.comparison import per_domain
+from circuitry.comparison.part_array import WHOLE
+from circuitry.representations import Embeddings
+from circuitry.representations.cells import ALL, cut_images
+from experiments.study.separation import (
+    DISTANCES,
+    class_accuracy,
+    compare_distances,
+    distance,
+    domain_probe,
+    image_spread,
+    mean_distances,
+    modality_gap,
+    silhouettes,
+)
+
+ROOT = math.sqrt(2)
+
+
+def embeddings(*rows: tuple[str, str, list[float]]) -> Embeddings:
+    """From (domain, class, vector)."""
+    domain, class_name, vectors = zip(*rows, strict=True)
+    sources = np.array([str(i) for i in range(len(rows))])
+    return Embeddings(np.array(vectors, float), sources, np.array(domain), np.array(class_name))
+
+
+X, Y, Z = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]
+HAND = embeddings(
+    *(("ink", "axe", X), ("ink", "axe", Y), ("ink", "cat", Z), ("ink", "cat", Z)),
+    *(("photo", "axe", X), ("photo", "axe", X), ("photo", "cat", Y)),
+)
+
+
+def random_embeddings(seed: int, n: int = 40, d: int = 6, domains: int = 3, classes: int = 2) -> Embeddings:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, d))
+    labels = np.arange(n)  # every class in every domain, evenly
+    return Embeddings(
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        labels.astype(str),
+        np.array([f"d{i % domains}" for i in labels]),
+        np.array([f"c{i // domains % classes}" for i in labels]),
+    )
+
+
+def blobs(gap: float, seed: int = 0, n: int = 30) -> Embeddings:
+    """Two domains and two classes on a sphere; domains lie ``gap`` apart along an axis of their own."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i, domain in enumerate(("ink", "photo")):
+        for j, class_name in enumerate(("axe", "cat")):
+            centre = np.eye(8)[0] + gap * np.eye(8)[2 + i] + 0.01 * np.eye(8)[4 + j]
+            vectors = centre + 0.05 * rng.normal(size=(n, 8))
+            rows += [(domain, class_name, (v / np.linalg.norm(v)).tolist()) for v in vectors]
+    return embeddings(*rows)
+
+
+# Distances
+
+
+def test_distances_by_hand() -> None:
+    # axe in ink has the mean (1/2, 1/2, 0), in photo X: cosine 1/sqrt(2), and (1/2, -1/2) apart.
+    found = {m: compare_distances(HAND, m).values.set_index("class")["value"].to_dict() for m in DISTANCES}
+    assert found["cosine"] == pytest.approx({"axe": 1 - 1 / ROOT, "cat": 1})
+    assert found["euclidean"] == pytest.approx({"axe": 1 / ROOT, "cat": ROOT})
+    # X and Y vary by (1/4 + 1/4) * 2 / (2 - 1) = 1 in all, two times X by 0: 1/sqrt(2) / sqrt((1 + 0) / 2).
+    assert found["standardised"]["axe"] == pytest.approx(1)
+    assert math.isnan(found["standardised"]["cat"])  # one photo
+
+
+def test_whole_domains_by_hand() -> None:
+    # ink: (X + Y + 2 Z) / 4, photo: (2 X + Y) / 3.
+    row = mean_distances(HAND).iloc[0]
+    ink, photo = np.array([1, 1, 2]) / 4, np.array([2, 1, 0]) / 3
+    assert row["cosine"] == pytest.approx(1 - 3 / 12 / (math.sqrt(6) / 4 * math.sqrt(5) / 3))
+    assert row["euclidean"] == pytest.approx(math.dist(ink, photo))
+    variances = (1 - ink @ ink) * 4 / 3, (1 - photo @ photo) * 3 / 2  # mean square 1 minus square of the mean
+    assert row["standardised"] == pytest.approx(math.dist(ink, photo) / math.sqrt(sum(variances) / 2))
+
+
+def test_spread_by_hand() -> None:
+    found = image_spread(HAND)
+    by_class = found.dropna(subset="class").set_index(["class", "domain"])["value"].to_dict()
+    assert by_class == pytest.approx(
+        {("axe", "ink"): 1 / ROOT, ("cat", "ink"): 0, ("axe", "photo"): 0, ("cat", "photo"): 0}
+    )
+    whole = found[found["class"].isna()].set_index("domain")["value"].to_dict()
+    # photo's mean is (2/3, 1/3): X lies sqrt(2)/3 from it (twice), Y 2 sqrt(2)/3.
+    assert whole["photo"] == pytest.approx((2 * ROOT / 3 + 2 * ROOT / 3) / 3)
+
+
+def test_distance_of_a_zero_mean_is_unknown() -> None:
+    opposite = np.array([[1.0, 0], [-1.0, 0]])
+    assert math.isnan(distance(opposite, np.array([[0, 1.0]])))
+    assert math.isnan(distance(np.array([X, X]), np.array([Y, Y]), "standardised"))
+
+
+def test_standardised_distance_is_that_of_one_dimension() -> None:
+    # Along a line it is Cohen's d with the mean variance: means 1 and 4, variances 1 and 3.
+    a, b = np.array([[0.0], [1.0], [2.0]]), np.array([[3.0], [3.0], [6.0]])
+    assert distance(a, b, "standardised") == pytest.approx(3 / math.sqrt((1 + 3) / 2))
+    assert distance(a * 5, b * 5, "standardised") == pytest.approx(3 / math.sqrt(2))
+
+
+def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
+    data = random_embeddings(1, n=60)
+    data = Embeddings(
+        data.vectors,
+        np.array([f"{d}/{c}/{i // 6}.png" for i, (d, c) in enumerate(zip(data.domain, data.class_name, strict=True))]),
+        data.domain,
+        data.class_name,
+    )
+    cells = cut_images(data.table())
+    for measure in DISTANCES:
+        found = compare_distances(data, measure, seed=5)
+        assert (found.measure, found.alike, found.sites) == (f"{measure}_distance", False, ())
+        pd.testing.assert_frame_equal(found.over_depth(), per_domain(found.values))
+        for row in found.values.to_dict("records"):
+            a, b = (data.vectors[cells[row["class"], row[f"domain_{side}"], WHOLE]] for side in "ab")
+            assert row["value"] == pytest.approx(distance(a, b, measure))
+        for row in found.parts.to_dict("records"):
+            a = data.vectors[cells[row["class_a"], row["domain_a"], row["part_a"]]]
+            b = data.vectors[cells[row["class_b"], row["domain_b"], row["part_b"]]]
+            assert row["value"] == pytest.approx(distance(a, b, measure), nan_ok=True)
+    # Images of one name show one thing, and are in the same part of every domain.
+    part_of = {(name, data.source[i].split("/")[2], part) for (name, _, part), rows in cells.items() for i in rows}
+    assert len({pair[:2] for pair in part_of if pair[2] >= 0}) == len({pair for pair in part_of if pair[2] >= 0}) == 20
+
+
+def test_parts_of_identical_domains_lie_as_far_apart_as_those_of_one() -> None:
+    # Noise without any difference: parts of n / 4 images lie sqrt(2 v / (n / 4)) apart (root mean square).
+    data = random_embeddings(2, n=480, d=50, domains=3, classes=1)
+    found = compare_distances(data, "euclidean")
+    between = found.parts[found.parts["domain_a"] != found.parts["domain_b"]]["value"].mean()
+    own = found.ceilings["value"].mean()
+    assert between / own == pytest.approx(1, abs=0.05)
+    assert own == pytest.approx(math.sqrt(2 / 40), rel=0.1)  # a tenth is one standard deviation of a distance
+    with pytest.raises(InputError, match="at least two domains"):
+        compare_distances(embeddings(("ink", "axe", X)))
+
+
+# Silhouettes
+
+
+def brute_force_silhouettes(vectors: np.ndarray, labels: np.ndarray) -> list[float]:
+    found = []
+    for i, x in enumerate(vectors):
+        means = {}
+        for label in set(labels):
+            others = [j for j in range(len(labels)) if labels[j] == label and j != i]
+            means[label] = np.mean([1 - x @ vectors[j] for j in others])
+        a = means.pop(labels[i])
+        b = min(means.values())
+        found.append((b - a) / max(a, b))
+    return found
+
+
+@pytest.mark.parametrize("by", ["domain", "class"])
+def test_silhouettes_equal_brute_force(by: str) -> None:
+    data = random_embeddings(4, n=24)
+    values = np.array(brute_force_silhouettes(data.vectors, data.domain if by == "domain" else data.class_name))
+    found = silhouettes(data, by)  # type: ignore[arg-type]
+    for row in found.itertuples():
+        group = (data.class_name == row[1]) & (data.domain == row.domain)
+        assert row.value == pytest.approx(values[group].mean())
+    assert len(found) == 6
+
+
+def test_silhouettes_of_many_images_are_of_an_even_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.study.separation.MOST_IMAGES", 24)
+    data = random_embeddings(4, n=60)
+    part = data.sample(24, seed=3)
+    assert {len(rows) for rows in part.groups().values()} == {4}
+    pd.testing.assert_frame_equal(silhouettes(data, seed=3), silhouettes(part))
+    assert not silhouettes(data, seed=4).equals(silhouettes(part))
+
+
+def test_silhouettes_need_groups() -> None:
+    with pytest.raises(InputError, match=r"domain .* 1 images in 1"):
+        silhouettes(embeddings(("ink", "axe", X)))
+    with pytest.raises(InputError, match=r"class .* 2 images in 2"):
+        silhouettes(embeddings(("ink", "axe", X), ("ink", "cat", Y)), "class")
+
+
+# Probe, gap, accuracy
+
+
+def test_blobs_apart_are_told_and_mixed_ones_are_not() -> None:
+    apart, mixed = blobs(3.0), blobs(0.0)
+    assert domain_probe(apart)["value"].min() == 1
+    assert silhouettes(apart)["value"].min() > 0.9
+    chance = domain_probe(mixed).groupby("domain")["value"].mean()
+    assert chance.to_dict() == pytest.approx(dict.fromkeys((ALL, "ink", "photo"), 0.5), abs=0.14)
+    assert abs(silhouettes(mixed)["value"].mean()) < 0.05  # the wider domain is below 0, the other above
+    assert domain_probe(mixed).groupby("domain").size().to_dict() == {ALL: 5, "ink": 5, "photo": 5}
+
+
+def test_one_domain_among_many_is_found_and_the_others_are_at_chance() -> None:
+    data = random_embeddings(5, n=240, d=8)
+    vectors = data.vectors.copy()
+    vectors[:, 0] = 3 * (data.domain == "d1")
+    data = Embeddings(
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True), data.source, data.domain, data.class_name
+    )
+    found = domain_probe(data).groupby("domain")["value"].mean()
+    assert found["d1"] == 1
+    assert found[ALL] == pytest.approx((1 + 0.5 + 0.5) / 3, abs=0.1)
+
+
+def test_modality_gap_by_hand() -> None:
+    texts = embeddings(("", "axe", X), ("", "cat", Y))
+    images = embeddings(("ink", "axe", Z), ("ink", "cat", Z), ("photo", "axe", X), ("photo", "cat", X))
+    found = modality_gap(images, texts).set_index("domain")["value"].to_dict()
+    # Texts have the mean (1/2, 1/2, 0), ink Z, photo X, all images (1/2, 0, 1/2).
+    assert found == pytest.approx({ALL: 1 / ROOT, "ink": math.sqrt(1.5), "photo": 1 / ROOT})
+
+
+def test_accuracy_by_hand() -> None:
+    texts = embeddings(("", "cat", Z), ("", "axe", X), ("", "bed", Y))
+    found = class_accuracy(HAND, texts).set_index(["class", "domain"])["value"].to_dict()
+    assert found == {("axe", "ink"): 0.5, ("axe", "photo"): 1, ("cat", "ink"): 1, ("cat", "photo"): 0}
+
+
+# Laws
+
+
+def turned(data: Embeddings, rotation: np.ndarray) -> Embeddings:
+    return Embeddings(data.vectors @ rotation, data.source, data.domain, data.class_name)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_rotation_changes_no_distance_spread_silhouette_gap_or_accuracy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    images, texts = random_embeddings(seed, n=30), random_embeddings(seed + 1, n=2, domains=1)
+    before, after = (
+        pd.concat(
+            [
+                *(compare_distances(i, measure).values["value"] for measure in DISTANCES),
+                *(mean_distances(i)[measure] for measure in DISTANCES),
+                compare_distances(i, "standardised").parts["value"],
+                image_spread(i)["value"],
+                *(silhouettes(i, by)["value"] for by in ("domain", "class")),
+                modality_gap(i, t)["value"],
+                class_accuracy(i, t)["value"],
+            ]
+        ).to_numpy()
+        for i, t in ((images, texts), (turned(images, rotation), turned(texts, rotation)))
+    )
+    assert after == pytest.approx(before, abs=1e-9, nan_ok=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_images_changes_nothing(seed: int) -> None:
+    data = random_embeddings(seed, n=30)
+    shuffled = data.take(np.random.default_rng(seed).permutation(len(data)))
+    measures: list[Callable[[Embeddings], pd.DataFrame]] = [mean_distances, image_spread, silhouettes]
+    measures.append(lambda images: compare_distances(images).values)
+    for measure in measures:
+        pd.testing.assert_frame_equal(measure(data), measure(shuffled))

@@ -1,0 +1,412 @@
+"""Training a classifier on a tower: learned toys, an undisturbed twin, a plain loop as oracle, bad input."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from circuitry import InputError
+from circuitry.data import imagenet_partners, load_image
+from circuitry.data.imagenet_classes import imagenet_index
+from circuitry.models.architectures import register_model
+from circuitry.training import TrainingWork, checkpoints
+from circuitry.training.run_folder import alone
+from circuitry.training.training_table import check_training_table
+from experiments.study import supervised_loop
+from experiments.study.labels import LabelTable, found_labels, imagenet_wnids, study_labels
+from experiments.study.supervised import LabelChoice, read_samples, train_supervised
+from experiments.study.supervised_loop import (
+    SeededImages,
+    TrainingLoop,
+    half_precision,
+    learning_rate,
+    parameter_groups,
+    seed_of,
+)
+from experiments.study.supervised_model import build_classifier, load_supervised
+from experiments.study.supervised_settings import SupervisedTraining
+from tests.support.clip_training import CONFIG
+from tests.support.towers import make_tower
+
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+WORK = TrainingWork("cpu", workers=0, progress=False)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SupervisedTraining:
+    path = tmp_path / "rn-smallest.json"
+    path.write_text(json.dumps(CONFIG))
+    return SupervisedTraining(model=path, epochs=3, batch_size=6, lr=0.01, milestones=(2,))
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    """Four images of each of three colours, half of it one colour and half of it random dots."""
+    rng = np.random.default_rng(0)
+    files = []
+    for name, colour in COLOURS.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            pixels[rng.random((32, 32)) < 0.5] = colour
+            files.append(tmp_path / "data" / name / f"{i}.png")
+            Image.fromarray(pixels).save(files[-1])
+    table = tmp_path / "train.tsv"
+    table.write_text("filepath\n" + "".join(f"{file}\n" for file in files))
+    return table
+
+
+def test_a_separable_toy_is_learned(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # From this seed it is learned by far; from others a processor's rounding decides about some of the twelve images.
+    settings = replace(settings, epochs=20, milestones=(15, 18), lr=0.03, keep_checkpoints=8, seed=2)
+    checkpoint = train_supervised(train, out, settings, work=WORK)
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert metrics["epoch"].tolist() == list(range(1, 21))
+    np.testing.assert_allclose(metrics["lr"], [0.03] * 15 + [0.003] * 3 + [0.0003] * 2)
+    assert metrics["accuracy"].iloc[-1] == 1
+    assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
+
+    loaded = load_supervised(checkpoint)
+    assert loaded.classes == ("blue", "green", "red")
+    files = pd.read_csv(train, sep="\t")["filepath"]
+    images = torch.stack([loaded.preprocess(load_image(file)) for file in files])
+    assert loaded.logits(images).argmax(dim=1).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.safetensors") for n in (0, 8, 16, 20)]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "checksums", "manifest.json", "metrics.csv"]
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_epoch = TrainingLoop.run_epoch
+    undisturbed = train_supervised(train, tmp_path / "a", settings, work=WORK)
+
+    def killed_in_the_second(self: TrainingLoop, *arguments: Any) -> None:
+        if self.epochs_done == 1:
+            raise KeyboardInterrupt
+        run_epoch(self, *arguments)
+
+    monkeypatch.setattr(TrainingLoop, "run_epoch", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train_supervised(train, tmp_path / "b", settings, work=WORK)
+    assert (tmp_path / "b" / "state.safetensors").is_file()
+    monkeypatch.undo()
+    before = torch.get_rng_state()
+    # Other processes read the images now: the crops are the same.
+    again = train_supervised(train, tmp_path / "b", settings, work=replace(WORK, workers=1))
+    assert again.read_bytes() == undisturbed.read_bytes()
+    assert torch.equal(torch.get_rng_state(), before)
+    one, two = (pd.read_csv(tmp_path / run / "metrics.csv") for run in "ab")
+    assert two.columns.tolist() == ["epoch", "lr", "loss", "accuracy", "images_per_second"]
+    pd.testing.assert_frame_equal(one.drop(columns="images_per_second"), two.drop(columns="images_per_second"))
+
+    other = train_supervised(train, tmp_path / "c", replace(settings, seed=1), work=WORK)
+    assert other.read_bytes() != undisturbed.read_bytes()
+
+
+def test_equal_to_a_plain_loop(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
+    settings = replace(settings, epochs=4, batch_size=12, milestones=(1, 3), weight_decay=0.1, seed=3)
+    for name, colour in COLOURS.items():  # of one colour each, which no crop changes; one batch, so in any order
+        for i in range(4):
+            shade = tuple(value // (i + 1) for value in colour)
+            Image.new("RGB", (32, 32), shade).save(tmp_path / "data" / name / f"{i}.png")
+    checkpoint = train_supervised(train, tmp_path / "run", settings, work=WORK)
+
+    torch.manual_seed(seed_of(3))
+    plain, _, preprocess = build_classifier(register_model(settings.model), 3, crop_scale=0.9)
+    rest = [p for p in plain.parameters() if p.ndim > 1]
+    without_decay = [p for p in plain.parameters() if p.ndim == 1]  # of a ResNet: norms and biases
+    groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": 0.1}, {"params": without_decay}]
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 3])
+    files = pd.read_csv(train, sep="\t")["filepath"]
+    images = torch.stack([preprocess(load_image(file)) for file in files])
+    for _ in range(4):
+        optimizer.zero_grad()
+        embeddings = plain.tower(images)
+        loss = F.cross_entropy(plain.head(embeddings.clamp(min=0)), torch.arange(12) // 4)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    loaded = load_supervised(checkpoint)
+    trained = {**loaded.encoder.tower.state_dict(prefix="tower."), **loaded.head.state_dict(prefix="head.")}
+    assert trained.keys() == plain.state_dict().keys()
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+# --- steps ----------------------------------------------------------------------------------------------------
+
+
+def test_learning_rates_of_the_study() -> None:
+    rates = [learning_rate(epoch, 0.01, (30, 50, 70)) for epoch in range(90)]
+    np.testing.assert_allclose(rates, [1e-2] * 30 + [1e-3] * 20 + [1e-4] * 20 + [1e-5] * 20, rtol=1e-12)
+
+
+def decaying(tower: nn.Module) -> set[str]:
+    """Names of the parameters that a step without gradients shrinks."""
+    tower.requires_grad_(True)
+    before = {name: parameter.detach().clone() for name, parameter in tower.named_parameters()}
+    optimizer = torch.optim.SGD(parameter_groups(tower, weight_decay=0.5), lr=0.1)
+    for parameter in tower.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    shrunk = set()
+    for name, parameter in tower.named_parameters():
+        if not torch.equal(parameter, before[name]):
+            torch.testing.assert_close(parameter.detach(), 0.95 * before[name])
+            shrunk.add(name)
+    return shrunk
+
+
+def test_no_decay_of_norms_and_biases_by_name() -> None:
+    block = "transformer.resblocks.{}."
+    names = ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+    expected = {block.format(i) + name for name in names for i in range(2)}
+    assert decaying(make_tower("vit")) == expected | {"class_embedding", "positional_embedding", "conv1.weight", "proj"}
+
+
+def test_no_decay_of_norms_and_biases_in_any_tower(any_tower: nn.Module) -> None:
+    found = decaying(any_tower)
+    assert found
+    for name, _ in any_tower.named_parameters():
+        module, _, own = name.rpartition(".")
+        spared = "bias" in own or "Norm" in type(any_tower.get_submodule(module)).__name__
+        assert (name in found) != spared, name
+
+
+def test_every_image_of_whole_batches_is_seen_once_and_shares_make_the_batch() -> None:
+    files = np.array([b"x"] * 23)
+    images = SeededImages(files, np.zeros(23, dtype=np.int64), lambda image: torch.zeros(1), seed=0, epoch=0)
+    one = images.batches(6)
+    assert [len(batch) for batch in one] == [6, 6, 6]
+    assert len({place for batch in one for place in batch}) == 18
+    shares = [images.batches(6, rank, processes=3) for rank in range(3)]
+    assert [[place for share in shares for place in share[step]] for step in range(3)] == one
+    later = SeededImages(files, images.targets, images.transform, seed=0, epoch=1)
+    assert later.batches(6) != one
+    assert images.batches(6) == one
+
+
+def test_crops_depend_on_epoch_and_image_alone(train: Path, settings: SupervisedTraining) -> None:
+    *_, preprocess = build_classifier(register_model(settings.model), 3, crop_scale=0.5)
+    _, transform, _ = build_classifier(register_model(settings.model), 3, crop_scale=0.5)
+    file = pd.read_csv(train, sep="\t")["filepath"][0]
+    files, targets = np.array([file.encode()] * 2), np.array([1, 2])
+
+    def crop(seed: int, epoch: int, index: int) -> torch.Tensor:
+        item = SeededImages(files, targets, transform, seed, epoch)[index]
+        assert isinstance(item, tuple)
+        assert item[1] == index + 1
+        return item[0]
+
+    crops = [crop(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
+    crops.append(preprocess(load_image(file)))
+    assert all(not torch.equal(crops[a], crops[b]) for a in range(9) for b in range(a))
+    assert torch.equal(crop(1, 0, 1), crops[5])
+
+
+# --- loading --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_loaded_is_what_was_trained(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = LabelTable(("none", "cold", "warm"), {"blue": 1, "green": 1, "red": 2})
+    checkpoint = train_supervised(train, tmp_path / "run", replace(settings, epochs=1), table, WORK)
+    loaded = load_supervised(checkpoint)
+    assert loaded.table == table
+    assert loaded.name == "rn-smallest"
+    assert not any(p.requires_grad for p in loaded.encoder.tower.parameters())
+    images = torch.randn(2, 3, 32, 32)
+    tower = loaded.encoder.tower
+    embeddings = loaded.encoder(images)
+    assert torch.equal(embeddings, tower(images))
+    logits = loaded.logits(images)
+    assert torch.equal(logits, F.linear(embeddings.clamp(min=0), loaded.head.weight, loaded.head.bias))
+
+    with pytest.raises(InputError, match="nowhere") as caught:
+        load_supervised(checkpoint, "nowhere")
+    assert "damaged" not in str(caught.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(open_clip, "get_model_config", lambda name: {"embed_dim": 3})
+        with pytest.raises(InputError, match=f"{checkpoint}.*rn-smallest") as caught:
+            load_supervised(checkpoint)
+    assert "damaged" not in str(caught.value)
+
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-8] + b"damaged.")
+    for path in (checkpoint, tmp_path / "none.safetensors"):
+        with pytest.raises(InputError, match=str(path)):
+            load_supervised(path)
+
+
+# --- labels of tables ---------------------------------------------------------------------------------------------
+
+
+def samples(
+    table: Path, lines: Sequence[str], labels: LabelTable | LabelChoice = found_labels
+) -> tuple[list[int], LabelTable]:
+    table.write_text("".join(f"{line}\n" for line in lines))
+    files, targets, found = read_samples(check_training_table(table, ("filepath",), 1), labels)
+    assert [file.decode() for file in files] == [line.split("\t")[0] for line in lines[1:]]
+    return targets.tolist(), found
+
+
+def test_classes_come_from_the_column_or_the_folder(train: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    files = [str(data / "red" / "0.png"), str(data / "blue" / "0.png"), str(data / "red" / "1.png")]
+    targets, labels = samples(train, ["filepath", *files])
+    assert (targets, labels.classes) == ([1, 0, 1], ("blue", "red"))
+    named = ["filepath\tclass", *(f"{file}\t{name}" for file, name in zip(files, "bca", strict=True))]
+    targets, labels = samples(train, named)
+    assert (targets, labels.classes) == ([1, 2, 0], ("a", "b", "c"))
+    with pytest.raises(InputError, match=r" 2 .*'b', 'c'"):
+        samples(train, named, LabelTable(("a",), {"a": 0}))
+
+
+def test_the_studys_labels_where_there_are_images_of_imagenet(train: Path, tmp_path: Path) -> None:
+    domainnet = [name.replace(" ", "_") for name in imagenet_partners()]
+    wnids = imagenet_wnids()
+    assert wnids[0] == "n01440764"
+    assert list(imagenet_index(wnids)) == list(wnids)  # sorted, which is ImageNet's order
+    choice = partial(study_labels, domainnet)
+    without = next(i for i in range(1000) if not any(i in partners for partners in imagenet_partners().values()))
+    lion, alone_in_imagenet = wnids[291], wnids[without]
+    places = (f"imagenet/{lion}", "sketch/lion", f"imagenet/{alone_in_imagenet}", "real/axe")
+    for place in places:
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.jpg").touch()
+    lines = ["filepath", *(str(tmp_path / place / "a.jpg") for place in places)]
+    targets, labels = samples(train, lines, choice)
+    assert len(labels.classes) == 1345
+    assert targets == [1000 + 174, 1000 + 174, without, 1000 + 11]
+    targets, labels = samples(train, [lines[0], lines[2], lines[4]], choice)
+    assert (targets, labels.classes) == ([1, 0], ("axe", "lion"))
+    with pytest.raises(InputError, match="DomainNet"):
+        samples(train, lines, partial(study_labels, ["axe", "lion"]))
+
+
+# --- precision -------------------------------------------------------------------------------------------
+
+
+def test_half_precision() -> None:
+    assert half_precision("amp", "cuda") is torch.float16
+    assert half_precision("amp", "cpu") is half_precision("amp_bf16", "cuda") is torch.bfloat16
+    assert half_precision("fp32", "cuda") is None
+    study = SupervisedTraining.study(model="RN50")
+    assert (study.precision, study.keep_checkpoints, study.epochs) == ("amp", 5, 90)
+
+
+def test_a_killed_run_in_float16_goes_on_with_its_scale(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised_loop, "half_precision", lambda precision, device_type: torch.float16)
+    settings = replace(settings, keep_checkpoints=3)
+    undisturbed = train_supervised(train, tmp_path / "a", settings, work=WORK)
+    run_epoch, scales = TrainingLoop.run_epoch, []
+
+    def killed_in_the_second(self: TrainingLoop, *arguments: Any) -> None:
+        if self.epochs_done == 1:
+            raise KeyboardInterrupt
+        run_epoch(self, *arguments)
+        self.scaler.update(512.0)  # what overflows would bring it to
+
+    def observed(self: TrainingLoop, *arguments: Any) -> None:
+        scales.append(self.scaler.get_scale())
+        run_epoch(self, *arguments)
+
+    monkeypatch.setattr(TrainingLoop, "run_epoch", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train_supervised(train, tmp_path / "b", settings, work=WORK)
+    monkeypatch.setattr(TrainingLoop, "run_epoch", observed)
+    again = train_supervised(train, tmp_path / "b", settings, work=WORK)
+    assert scales == [512.0, 512.0]
+    one, two = (load_supervised(path).encoder(torch.ones(2, 3, 32, 32)) for path in (undisturbed, again))
+    torch.testing.assert_close(one, two, atol=1e-2, rtol=1e-2)  # the scale is a power of two, gradients are rounded
+    untrained = load_supervised(tmp_path / "a" / "checkpoints" / "epoch_0.safetensors")
+    torch.manual_seed(seed_of(0))
+    built = build_classifier(register_model(settings.model), 3, settings.crop_scale)[0]
+    assert torch.equal(untrained.head.weight, built.head.weight)
+
+
+def test_threads_of_the_machine_change_no_weight(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
+    assert torch.get_num_threads() == 1
+    settings = replace(settings, epochs=1, batch_size=8, milestones=())
+    one = train_supervised(train, tmp_path / "one", settings, work=WORK).read_bytes()
+    torch.set_num_threads(2)  # as on a machine of two cores
+    assert train_supervised(train, tmp_path / "two", settings, work=WORK).read_bytes() == one
+    assert json.loads((tmp_path / "two" / "manifest.json").read_text())["config"]["threads"] == 1
+    on_two = replace(settings, threads=2)  # so that the test can fail
+    assert train_supervised(train, tmp_path / "other", on_two, work=WORK).read_bytes() != one
+
+
+# --- bad input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "device", "words"),
+    [
+        ({"batch_size": 13}, "cpu", " 12 .* 13"),
+        ({"batch_size": 6}, "cpu", " 6 .* 4 processes"),
+        ({"model": "rn-tinny"}, "cpu", "'rn-tinny'"),
+        ({"lr": 1e30}, "cpu", r"epoch 1.*1e\+30"),
+        ({"milestones": (2, 1)}, "cpu", r"milestones.*\(2, 1\)"),
+        ({"milestones": (1, 0)}, "cpu", r"milestones\[1\].* 0 "),
+        ({"precision": "fp16"}, "cpu", "precision.*'fp16'"),
+        ({}, "cuda:99", "'cuda:99'"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    change: dict[str, Any], device: str, words: str, train: Path, settings: SupervisedTraining, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if "processes" in words:
+        monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(InputError, match=words):
+        train_supervised(train, tmp_path / "run", replace(settings, **change), work=replace(WORK, device=device))
+
+
+def test_weights_that_diverge_in_the_last_step(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batches = TrainingLoop._run_batches
+
+    def diverging(self: TrainingLoop, *arguments: Any) -> Any:
+        found = run_batches(self, *arguments)
+        self.model.head.bias.data[0] = torch.inf
+        return found
+
+    monkeypatch.setattr(TrainingLoop, "_run_batches", diverging)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"epoch 1.* 0\.01"):
+            train_supervised(train, tmp_path / "run", settings, work=WORK)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read(train: Path, settings: SupervisedTraining, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "data" / "red" / "1.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"red/1\.png"):
+        train_supervised(train, tmp_path / "run", replace(settings, batch_size=12), work=replace(WORK, workers=workers))
+
+
+def test_a_folder_that_is_in_use_or_holds_another_state(
+    train: Path, settings: SupervisedTraining, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with alone(out), pytest.raises(InputError, match=str(out)):
+        train_supervised(train, out, settings, work=WORK)
+    (out / "state.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"state\.safetensors"):
+        train_supervised(train, out, settings, work=WORK)

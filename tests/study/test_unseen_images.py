@@ -1,0 +1,55 @@
+"""Images to find a circuit on and images to measure it on: none in both, and which they are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from circuitry import Clip, DomainFolder, InputError
+from experiments.unseen_images import ClassImages, read_class, split_records
+
+COUNTS = {"axe": 5, "cat": 4, "fish": 1}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> DomainFolder:
+    for class_name, count in COUNTS.items():
+        (tmp_path / "real" / class_name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (8, 8), (i * 40, len(class_name), 0)).save(tmp_path / "real" / class_name / f"{i}.png")
+    return DomainFolder(tmp_path)
+
+
+@pytest.mark.parametrize(("n_images", "sizes"), [(9, (3, 2)), (2, (2, 2)), (1, (1, 1))])
+def test_no_image_is_on_both_sides(n_images: int, sizes: tuple[int, int], images: DomainFolder) -> None:
+    found_on, measured_on = split_records(images, "axe", "real", n_images, 9, seed=0)
+    assert (len(found_on.own), len(measured_on.own)) == sizes
+    assert len(found_on.others) + len(measured_on.others) == COUNTS["cat"] + COUNTS["fish"]
+    for one, other in zip(found_on, measured_on, strict=True):
+        assert not {record.relative for record in one} & {record.relative for record in other}
+    assert {record.class_name for record in [*found_on.own, *measured_on.own]} == {"axe"}
+    assert {record.class_name for record in [*found_on.others, *measured_on.others]} == {"cat", "fish"}
+
+
+def test_the_draw_depends_on_the_seed_alone(images: DomainFolder) -> None:
+    drawn = [split_records(images, "axe", "real", 2, 1, seed) for seed in (0, 0, *range(1, 8))]
+    assert drawn[0] == drawn[1]
+    assert any(one != drawn[0] for one in drawn[2:])
+    assert [len(side.others) for side in drawn[0]] == [1, 1]
+
+
+def test_a_class_of_one_image_is_refused(images: DomainFolder) -> None:
+    with pytest.raises(InputError, match="fish has 1 in real"):
+        split_records(images, "fish", "real", 2, 2, seed=0)
+
+
+def test_halves_share_no_image_and_a_single_one_is_in_both(clip: Clip, images: DomainFolder) -> None:
+    read = read_class(clip, split_records(images, "axe", "real", 3, 2, seed=0)[0])
+    assert [len(part) for part in read] == [3, 2]
+    assert torch.equal(read.together, torch.cat([read.own, read.others]))
+    assert torch.equal(read.half(0).own, read.own[[0, 2]])
+    assert torch.equal(read.half(1).own, read.own[[1]])
+    assert torch.equal(read.half(1).others, read.others[[1]])
+    single = ClassImages(read.own[:1], read.others)
+    assert all(torch.equal(single.half(i).own, single.own) for i in (0, 1))
