@@ -3,7 +3,6 @@
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -15,7 +14,6 @@ from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.order_variants import extract_variants, order_stability
-from circuitry.circuits.quadrature import parse_rule
 from circuitry.comparison.order_stability import Varied
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import TOY_CLASSES
@@ -41,8 +39,6 @@ from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
-RULES_OF_SHIPPED = {"rn-tiny": ("midpoint-5", "gauss-radau-3"), "vit-tiny": ("gauss-radau-3", "midpoint-3")}
-"""Rules of nodes and edges for the models that come with the package, as `cheapest_rule` finds them."""
 FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickdraw", "real")
 
 CIRCUITS = "circuits"
@@ -102,11 +98,7 @@ def find_circuits(
     config: QuickstartSettings, clip: Clip, images: DomainFolder, work: Work
 ) -> tuple[GraphFolder, dict[Varied, GraphFolder]]:
     """Find the circuits, and some of them with other settings, too."""
-    rules: dict[str, Any] = {}
-    if not config.train:
-        rule, edge_rule = map(parse_rule, RULES_OF_SHIPPED[config.model])
-        rules = {"rule": rule, "edge_rule": edge_rule}
-    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed, **rules)
+    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
     extraction = Extraction(clip, images, config.folder / CIRCUITS, settings)
     extraction.run(work)
     return GraphFolder(extraction.out), extract_variants(extraction, config.robustness, work)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.rule_report import describe_rule
+from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
@@ -91,7 +91,7 @@ def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
         "those of any two sites; the score estimates what the metric loses when the later unit alone misses what the "
         "earlier one wrote to the residual "
         "stream. Scores of edges rank them and do not measure what a cut costs. "
-        f"{describe_rule(settings)}\n\n"
+        f"{describe_rules(settings)}\n\n"
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "An edge needs a score above zero, except with the study's settings. The Weisfeiler-Lehman kernel at depth 1 "
         "mostly compares names of units, so it ranks like node overlap and is no further evidence. Compare every "
