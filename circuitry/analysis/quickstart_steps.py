@@ -13,8 +13,6 @@ from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.circuits.order_variants import extract_variants, order_stability
-from circuitry.comparison.order_stability import Varied
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.data.names import in_a_sentence
@@ -85,7 +83,7 @@ def find_and_test(
         tested = DomainFolder(root, split="test", domains=images.domains)
         accuracy = accuracy_kinds(zero_shot_accuracy(clip, tested, config.held_out))
         say("4/6 circuits of every class in every domain, and of parts of the images")
-    graphs, _ = find_circuits(config, clip, images, work)
+    graphs = find_circuits(config, clip, images, work)
     if worker == 0:
         say("5/6 causal checks: do the circuits recover the answer?")
     checks = checks_of(config, clip, images, graphs)
@@ -94,14 +92,12 @@ def find_and_test(
     return accuracy
 
 
-def find_circuits(
-    config: QuickstartSettings, clip: Clip, images: DomainFolder, work: Work
-) -> tuple[GraphFolder, dict[Varied, GraphFolder]]:
-    """Find the circuits, and some of them with other settings, too."""
+def find_circuits(config: QuickstartSettings, clip: Clip, images: DomainFolder, work: Work) -> GraphFolder:
+    """Find the circuits."""
     settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
     extraction = Extraction(clip, images, config.folder / CIRCUITS, settings)
     extraction.run(work)
-    return GraphFolder(extraction.out), extract_variants(extraction, config.robustness, work)
+    return GraphFolder(extraction.out)
 
 
 def checks_of(config: QuickstartSettings, clip: Clip, images: DomainFolder, graphs: GraphFolder) -> CausalChecks:
@@ -122,13 +118,13 @@ def transfer_of(config: QuickstartSettings, checks: CausalChecks, work: Work) ->
 
 
 def check_all(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Checked:
-    """Return the tests of all circuits, those of one attribution, and of the order of the domains."""
+    """Return the tests of all circuits, and those of one attribution."""
     clip, images = subject(config, checkpoint, root)
-    graphs, variants = find_circuits(config, clip, images, DONE)
+    graphs = find_circuits(config, clip, images, DONE)
     checks = checks_of(config, clip, images, graphs)
     check = check_attribution(checks.task_found_with(CHECKED, DONE), checks.graphs[CHECKED])
     transfer = transfer_of(config, checks, DONE)
-    return Checked(transfer, check, *checks.pixels(*CHECKED), order_stability(graphs, variants))
+    return Checked(transfer, check, *checks.pixels(*CHECKED))
 
 
 def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Explored:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from circuitry.circuits.budgets import describe_budget
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.quadrature import describe_rules
@@ -70,13 +68,10 @@ def add_circuit_pair(
     )
 
 
-def circuit_findings(comparisons: Mapping[str, Comparison], orders: pd.DataFrame | None = None) -> list[Finding | None]:
-    """Answer whether domains share their circuits: how much, whether the class or the domain counts, and which least.
-
-    ``orders`` is the table of `order_stability`.
-    """
+def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | None]:
+    """Answer whether domains share their circuits: how much, by class or by domain, and which least."""
     overlap = comparisons["node_overlap"]
-    return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap, orders)]
+    return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap)]
 
 
 def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
