@@ -102,6 +102,8 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
         for part, graph in graphs.parts(*key).items():
             by_part.setdefault(part, {})[key] = graph
     for part, of_part in sorted(by_part.items()):
+        if len({name for name, _ in of_part}) == len(of_part):  # no class is in two domains
+            continue
         n = sum(graph.n_images for graph in of_part.values()) / len(of_part)
         found["images", f"part {part + 1} ({n:.3g} a class)"] = overlap(of_part, default).matrix()
     settings = ReadingSettings(chance_draws=0)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from circuitry.interventions.effects import AttributionCheck
+from circuitry.interventions.effects import AttributionCheck, map_agreement, mean_correlations
 from circuitry.reports.figures.pictures import pixel_maps
 from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import faint
@@ -40,13 +40,6 @@ def add_rules(report: Report, rules: pd.DataFrame) -> None:
     )
 
 
-def mean_correlations(rules: pd.DataFrame) -> pd.DataFrame:
-    """Return means of `compare_rules` over sites and circuits: a row per rule, a column per statistic and sample."""
-    means = rules.assign(units=rules["sample"].map({"all": "all units", "top": "top units"}))
-    table = means.pivot_table(["pearson", "spearman"], "rule", "units", sort=False).reset_index()
-    return table.set_axis([" of ".join(filter(None, column)) for column in table.columns], axis=1)
-
-
 def add_pixels(
     report: Report, images: np.ndarray, maps: Mapping[str, np.ndarray], names: Sequence[str], class_name: str
 ) -> None:
@@ -59,9 +52,3 @@ def add_pixels(
         "Pixel attributions (captum's integrated gradients from a blank image). Blue: for the class or unit; orange: "
         "against it; each map has its own scale. r: correlation with the whole model's map.",
     )
-
-
-def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the correlation of each map with the first, over all pixels."""
-    (_, whole), *others = maps.items()
-    return {name: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) for name, one in others}

@@ -10,6 +10,7 @@ import pytest
 
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.interventions.curves import most_selective_site
+from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
@@ -20,7 +21,6 @@ from circuitry.reports.sections.causal_curves import (
     kept_beats_random,
 )
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
-from circuitry.reports.sections.score_checks import map_agreement, mean_correlations
 from circuitry.reports.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
 from tests.support.scripts import command_module
 
