@@ -36,11 +36,6 @@ class QuadratureRule:
     def __str__(self) -> str:
         return self.name
 
-    @property
-    def n_runs(self) -> int:
-        """Runs per site that it takes: the point t = 0 comes for all sites with the clean run."""
-        return sum(bool(point != 0) for point in self.points)
-
     def __post_init__(self) -> None:
         if len(self.points) != len(self.weights) or not self.points:
             raise InputError(
