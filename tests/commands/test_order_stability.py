@@ -1,6 +1,7 @@
 """The order of the domains under other settings: worked out on paper, and on the quickstart's model."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,8 @@ def matrix(ab: float, ac: float, ad: float, bc: float, bd: float, cd: float) -> 
 DEFAULT = matrix(0.2, 0.3, 0.7, 0.1, 0.3, 0.5)
 
 
-def order_under(setting: pd.DataFrame) -> "pd.Series[object]":
-    table = script("order_stability").orders(DEFAULT, {("rule", "left-10"): setting})
+def order_under(setting: pd.DataFrame) -> "pd.Series[Any]":
+    table: pd.DataFrame = script("order_stability").orders(DEFAULT, {("rule", "left-10"): setting})
     assert list(table.iloc[0]) == ["default", "", 1.0, 1.0, "quickdraw", "sketch", 4]
     return table.iloc[1]
 
