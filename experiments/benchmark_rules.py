@@ -1,12 +1,13 @@
 """Which quadrature rule is worth its cost? The error of node and edge scores by rule and site, on a trained model.
 
 The scores of a few circuits by each rule are set against those of the midpoint rule with many points: relative error at
-each site, and of the edges between two (see `circuitry.circuits.rule_choice`); the share of kept units that agree; and
+each site, and of the edges between two (`circuitry.circuits.relative_error`); the share of kept units that agree; and
 the counted operations that the rule takes beside the study's left rule with ten points. The image, which is no node,
 and sites where the integral does not converge, such as the embedding, stand apart and are in no mean. Intervals are
-over circuits, by Student's t of the mean over sites. A rule is chosen as `extract` would choose it, on fewer points and
-images, and its promise is set against what the many points say of it on other circuits. A promise is refuted where the
-measured error is larger than the promised one beyond the interval.
+over circuits, by Student's t of the mean over sites. The cheapest rule whose error is small enough is chosen on fewer
+points and images, and its error there, the promise, is set against what the many points say of it on other circuits.
+Nothing is promised where a second reference, with as many points nearer to the ends of the path, gives other scores. A
+promise is refuted where the measured error is larger than the promised one beyond the interval.
 
     python experiments/benchmark_rules.py --circuits 6 --n-images 2 --rules left-10 midpoint-4 midpoint-10 gauss-radau-5
     python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
@@ -19,25 +20,13 @@ measured error is larger than the promised one beyond the interval.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from circuitry.runs import InputError, run_script
 from circuitry import Clip, DomainFolder, Task
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import (
-    AttributionSettings,
-    QuadratureRule,
-    RuleChoice,
-    RuleErrors,
-    count_operations,
-    describe_rule,
-    parse_rule,
-)
+from circuitry.circuits import AttributionSettings, count_operations, parse_rule, relative_error
 from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.rule_choice import cheapest_rule
-from circuitry.circuits.rule_errors import REFERENCE
-from circuitry.circuits.rule_of_run import IMAGES, spread
-from circuitry.circuits.rule_report import RULE_CHOICE, references_agree
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric, metric_of_class
 from circuitry.encoder.baselines import BaselineName, default_baseline
@@ -46,8 +35,18 @@ from circuitry.models import NamedBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
 
 import pandas as pd
+import torch
 
 STUDY = "left-10"
+CANDIDATES = (
+    *("left-1", "gauss-radau-3", "midpoint-3", "gauss-legendre-4", "midpoint-4", "gauss-radau-5", "midpoint-5"),
+    *("midpoint-6", "midpoint-8", "left-10", "midpoint-10", "midpoint-12", "midpoint-15", "midpoint-20"),
+)
+"""Rules to choose from, in the order of their cost."""
+REFERENCE, SECOND = "midpoint-40", "gauss-legendre-40"
+"""What a choice takes for exact, and what that must agree with."""
+FEW_CIRCUITS, FEW_IMAGES = 4, 2
+"""The least number of circuits to choose a rule by, one in every domain, and the images of each."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +80,32 @@ def main(config: Config) -> None:
     """Choose a rule, score the circuits by every rule, and print the tables."""
     clip, images = config.clip(), config.images()
     first, others = drawn_circuits(images, config)
-    fewer = replace(config, n_images=min(IMAGES, config.n_images))
-    few = [errors for _, errors in circuits(clip, images, fewer, first, REFERENCE)]
-    choice = cheapest_rule(few, config.error)
-    chosen = (choice.nodes.rule, choice.edges.rule)
-    names = {RULE_CHOICE: choice.as_dict(), "node_rule": chosen[0].name, "edge_rule": chosen[1].name}
-    print(describe_rule(names))
-    rules = {rule.name: rule for rule in (*map(parse_rule, config.rules), *chosen)}
-    by_circuit = measure(circuits(clip, images, config, others, parse_rule(config.reference)), rules)
-    table = summary(by_circuit).join(relative_costs(clip, few[0].task.metric, rules), on="rule")
+    fewer = replace(config, n_images=min(FEW_IMAGES, config.n_images))
+    few = list(circuits(clip, images, fewer, first))
+    chosen = choose(measure(few, (SECOND, *CANDIDATES), REFERENCE), config.error)
+    rules = tuple(dict.fromkeys((*config.rules, *chosen["rule"])))
+    by_circuit = measure(circuits(clip, images, config, others), rules, config.reference)
+    table = summary(by_circuit).join(relative_costs(clip, few[0][1].metric, rules), on="rule")
     tables = {
         "by_circuit": by_circuit,
         "by_site": by_circuit.groupby(["kind", "rule", "place", "apart"], sort=False)["error"].mean().reset_index(),
         "rules": table,
-        "promise": promise(choice, table),
+        "promise": promise(chosen, table),
     }
     config.keep(tables, shown=("rules", "promise"), model_digest=clip.digest)
+
+
+def spread(keys: Sequence[Key], most: int | None = None) -> list[Key]:
+    """Return some (class, domain): the first class in the first domain, the second in the second, and so on."""
+    n_domains = len({domain for _, domain in keys})
+    wanted = min(max(FEW_CIRCUITS, n_domains) if most is None else most, len(keys))
+    places = list[int]()
+    for i in range(wanted):
+        place = i * (n_domains + 1) % len(keys)
+        while place in places:  # the step may share a factor with the number of keys
+            place = (place + 1) % len(keys)
+        places.append(place)
+    return [keys[place] for place in places]
 
 
 def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:
@@ -112,32 +121,59 @@ def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], lis
     return found[:first], found[first:]
 
 
-def circuits(
-    clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Key], reference: QuadratureRule
-) -> Iterator[tuple[str, RuleErrors]]:
-    """Yield (name, errors) of circuits."""
+def circuits(clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Key]) -> Iterator[tuple[str, Task]]:
+    """Yield (name, task) of circuits."""
     weights = clip.text_weights(images.all_classes)
     name = config.baseline or default_baseline(clip.encoder)
     baseline = NamedBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))
-        task = Task(clip.encoder, batch, metric, baseline=baseline.of(class_name, domain, len(batch)))
-        yield f"{class_name} in {domain}", RuleErrors(task, reference=reference)
+        yield (
+            f"{class_name} in {domain}",
+            Task(clip.encoder, batch, metric, baseline=baseline.of(class_name, domain, len(batch))),
+        )
 
 
-def measure(measured_on: Iterable[tuple[str, RuleErrors]], rules: dict[str, QuadratureRule]) -> pd.DataFrame:
+def measure(tasks: Iterable[tuple[str, Task]], rules: Sequence[str], reference: str) -> pd.DataFrame:
     """Return the errors of every rule: circuit, kind, rule, place, apart, error; share of kept units as a kind."""
+    tables = []
+    for name, task in tasks:
+        table = relative_error(task, rules, reference)
+        apart = (table["kind"] != "edges") & ~table["place"].isin(converging(task))
+        tables.append(table.assign(circuit=name, apart=apart))
+        print(name, flush=True)
+    return pd.concat(tables, ignore_index=True)[["circuit", "kind", "rule", "place", "apart", "error"]]
+
+
+def converging(task: Task) -> list[str]:
+    """Return the sites of nodes where the integral converges: not the image, nor where half the path changes nothing.
+
+    Wherever the embedding is proportional to the activation, a cosine has no scale: it changes at the end of the path
+    alone, and its gradient grows as 1 / (1 - t).
+    """
+    sites = [site for site in task.sites if site != INPUT]
+    with task.running():
+        batch = next(task.batches())
+        clean = batch.clean(sites)
+        ends = batch.ends(clean)
+        value = task.metric(task.encoder(batch.images))
+        halves = {s: task.metric(task.encoder(clean[s].lerp(ends[s], 0.5), start=s)) for s in sites}
+    rounding = 100 * torch.finfo(value.dtype).eps * float(value.abs().max())
+    return [site for site in sites if float((halves[site] - value).abs().max()) > rounding]
+
+
+def choose(measured: pd.DataFrame, error: float) -> pd.DataFrame:
+    """Return the first candidates that keep an error, or the last: kind, rule, asked, promised, references differ."""
     rows = []
-    for name, errors in measured_on:
-        for rule in rules.values():
-            nodes, alike = errors.compare_nodes(rule)
-            kinds = {"nodes": nodes, "edges": errors.edges(rule), "kept alike": alike}
-            for kind, found in kinds.items():
-                apart = set() if kind == "edges" else set(found) - set(errors.asked_at)
-                rows += [(name, kind, rule.name, place, place in apart, value) for place, value in found.items()]
-        print(f"{name}: {errors.n_images} images", flush=True)
-    return pd.DataFrame(rows, columns=["circuit", "kind", "rule", "place", "apart", "error"])
+    for kind in ("nodes", "edges"):
+        of_kind = measured[measured["kind"] == kind]
+        counted = of_kind[~of_kind["place"].isin(of_kind.loc[of_kind["apart"], "place"])]
+        means = counted.groupby(["rule", "place"])["error"].mean().groupby("rule").mean()
+        rule = next((name for name in CANDIDATES if means[name] <= error), CANDIDATES[-1])
+        agree = means[SECOND] <= error / 2  # else the distance to a reference is none to the integral
+        rows.append((kind, rule, error, means[rule] if agree else float("nan"), means[SECOND]))
+    return pd.DataFrame(rows, columns=["kind", "rule", "asked", "promised", "references differ"])
 
 
 def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
@@ -158,27 +194,24 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def promise(choice: RuleChoice, table: pd.DataFrame) -> pd.DataFrame:
+def promise(chosen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return what the choice promised, NaN where it promised nothing, beside what many points say on other circuits."""
-    rows = []
-    for kind, found in (("nodes", choice.nodes), ("edges", choice.edges)):
-        of_kind = table[table["kind"] == kind].set_index("rule")
-        cost = of_kind["node cost" if kind == "nodes" else "edge cost"][found.rule.name]
-        measured = [of_kind[column][found.rule.name] for column in ("mean", "low", "high")]
-        by_study = of_kind["mean"][STUDY]
-        promised = found.mean if references_agree(choice.asked, found.references_differ) else float("nan")
-        costs = (cost, by_study, found.references_differ)
-        rows.append((kind, found.rule.name, choice.asked, promised, *measured, *costs))
-    columns = ["kind", "rule", "asked", "promised", "measured", "low", "high", "cost", "error of the study's rule"]
-    columns.append("references differ")
-    return pd.DataFrame(rows, columns=columns)
+
+    def measured(row: "pd.Series[Any]") -> "pd.Series[Any]":
+        of_kind = table[table["kind"] == row["kind"]].set_index("rule")
+        cost = of_kind["node cost" if row["kind"] == "nodes" else "edge cost"][row["rule"]]
+        found = {"measured": of_kind["mean"][row["rule"]], **of_kind.loc[row["rule"], ["low", "high"]]}
+        return pd.Series(found | {"cost": cost, "error of the study's rule": of_kind["mean"][STUDY]})
+
+    differ = chosen.pop("references differ")
+    return chosen.join(chosen.apply(measured, axis=1)).assign(**{"references differ": differ})
 
 
-def relative_costs(clip: Clip, metric: Metric, rules: dict[str, QuadratureRule]) -> pd.DataFrame:
+def relative_costs(clip: Clip, metric: Metric, rules: Sequence[str]) -> pd.DataFrame:
     """Return the counted operations of nodes and edges by kind and rule, beside those of the study's rule."""
     counts = {
-        name: count_operations(clip.encoder, metric, AttributionSettings(rule=rule))
-        for name, rule in {STUDY: parse_rule(STUDY), **rules}.items()
+        name: count_operations(clip.encoder, metric, AttributionSettings(rule=parse_rule(name)))
+        for name in (STUDY, *rules)
     }
     rows = [(r, n / counts[STUDY].nodes, e / counts[STUDY].edges) for r, (n, e) in counts.items()]
     return pd.DataFrame(rows, columns=["rule", "node cost", "edge cost"]).set_index("rule")

@@ -60,7 +60,7 @@ SUBJECT = ("--model", "{ready}/tiny.json", "--checkpoint", "{ready}/tiny.safeten
 FEW = ("--classes", "fish", "key", "--domains", "real", "sketch")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "circuits": ("compare", *SUBJECT, *FEW, "--n-images", "2", "--rule", "left-2", "--parts", "2",
-                 "--robustness", "0", "--out", "{out}"),
+                 "--out", "{out}"),
     "faithfulness": ("check", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",
                      "--n-others", "2", "--rule-circuits", "1", "--random-draws", "1", "--out", "{out}"),
     "transfer": ("check", "--transfer", *SUBJECT, *FEW, "--circuits", "{ready}/circuits", "--n-images", "1",

@@ -9,7 +9,7 @@ import pytest
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float
 
-from circuitry.comparison import order_stability
+from circuitry.circuits import rules
 from tests.support import checked_calls
 
 Row = Float[np.ndarray, " units"]
@@ -45,10 +45,10 @@ def test_a_function_within_a_function_is_checked_once() -> None:
 def test_functions_of_the_package_are_checked(request: pytest.FixtureRequest) -> None:
     wrong: Any = 3
     with pytest.raises(BeartypeCallHintViolation):
-        order_stability._pairs(wrong)
+        rules._errors(wrong, wrong)
     request.getfixturevalue("unchecked")
     with pytest.raises(AttributeError):
-        order_stability._pairs(wrong)
+        rules._errors(wrong, wrong)
 
 
 def test_the_first_calls_of_each_test_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

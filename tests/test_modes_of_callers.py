@@ -48,8 +48,8 @@ from circuitry.circuits import (
     image_path_effects,
     moves_between_positions,
     pooling_pairs,
+    relative_error,
 )
-from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.encoder import Counterfactual
 from circuitry.encoder.modes import own_modes
 from circuitry.interventions import (
@@ -183,7 +183,7 @@ CASES: dict[str, Callable[[World], Any]] = {
     "moves_between_positions": lambda w: moves_between_positions(w.in_stream, EDGE),
     "pooling_pairs": lambda w: pooling_pairs(w.encoder, w.images),
     "score_edges": lambda w: score_edges(w.in_stream, method="exact-softmax"),
-    "RuleErrors": lambda w: RuleErrors(w.task, reference=left_rule(3)).nodes(left_rule(1)),
+    "relative_error": lambda w: relative_error(w.task, ["left-1"], "left-3"),
     "check_attribution": lambda w: check_attribution(w.task, w.graph, top=2, random=1),
     "compare_rules": lambda w: compare_rules(w.task, {"left": left_rule(1)}),
     "cut_effects": lambda w: cut_effects(w.task, w.graph.edges.strongest(2)),

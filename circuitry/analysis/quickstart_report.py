@@ -10,7 +10,6 @@ from circuitry.analysis.quickstart_settings import QuickstartSettings
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.order_stability import OrderStability
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
@@ -22,7 +21,6 @@ from circuitry.reports.sections.accuracies import add_accuracy
 from circuitry.reports.sections.causal_curves import add_faithfulness, faithfulness_findings
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.score_checks import add_attribution_check, add_pixels
-from circuitry.reports.sections.stability import add_order_stability
 from circuitry.reports.sections.transfers import add_transfer
 
 SMALL_TABLES = (
@@ -30,7 +28,6 @@ SMALL_TABLES = (
     "chance_node_overlap",
     "node_overlap_over_depth",
     "node_overlap_ceiling_by_site",
-    "order_stability",
     *(
         f"{measure}_{what}"
         for measure in COMPARED
@@ -51,7 +48,6 @@ class Checked(NamedTuple):
     attribution: AttributionCheck
     shown: np.ndarray
     maps: dict[str, np.ndarray]
-    stability: OrderStability
 
 
 class Explored(NamedTuple):
@@ -91,8 +87,7 @@ def write_report(
         (held_out[0], "real", config.test_domain),
         after_images=add_answers,
     )
-    report.summary([*faithfulness_findings(curves, []), *circuit_findings(comparisons, checked.stability.table)])
-    add_order_stability(report, checked.stability)
+    report.summary([*faithfulness_findings(curves, []), *circuit_findings(comparisons)])
     marks = domain_marks(images.domains)
     sites = comparisons["node_overlap"].sites
     add_transfer(report, checked.transfer, comparisons["edge_jaccard"].matrix(), marks, sites)
@@ -101,7 +96,6 @@ def write_report(
     add_pixels(report, checked.shown, checked.maps, names, CHECKED[0])
     tables = {name: table for comparison in comparisons.values() for name, table in comparison.tables().items()} | {
         "accuracy": accuracy,
-        "order_stability": checked.stability.table,
         "faithfulness": curves_by_domain(curves),
         "selectivity": curves_by_domain(curves, "selectivity"),
         "transfer": checked.transfer,
@@ -125,5 +119,5 @@ def few(config: QuickstartSettings) -> str:
     return (
         f"Circuits were found on {config.n_images} images a class and style: small differences between styles, and "
         "their order, cannot be told from chance. One model was looked at, so nothing here is about models in general. "
-        "More images: --n-images 14 --robustness 4."
+        "More images: --n-images 14."
     )

@@ -54,9 +54,6 @@ class QuickstartSettings:
     whose channels are the dimensions of its residual stream)."""
     epochs: int | None = None
     """Passes over the images (default: 16, of the transformer 40)."""
-    robustness: int = 2
-    """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
-    order of the domains holds; 0 for none."""
     processes: int | None = None
     """Processes that find and test the circuits, with one thread each (default: one a core, at most 8)."""
     seed: int = 0

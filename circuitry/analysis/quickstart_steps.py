@@ -3,7 +3,6 @@
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -14,9 +13,6 @@ from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.circuits.order_variants import extract_variants, order_stability
-from circuitry.circuits.quadrature import parse_rule
-from circuitry.comparison.order_stability import Varied
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.data.names import in_a_sentence
@@ -40,8 +36,6 @@ from circuitry.training.run_record import record_run
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
-RULES_OF_SHIPPED = {"rn-tiny": ("midpoint-5", "gauss-radau-3"), "vit-tiny": ("gauss-radau-3", "midpoint-3")}
-"""Rules of nodes and edges for the models that come with the package, as `cheapest_rule` finds them."""
 FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickdraw", "real")
 
 CIRCUITS = "circuits"
@@ -92,7 +86,7 @@ def find_and_test(
         tested = DomainFolder(root, split="test", domains=images.domains)
         accuracy = accuracy_kinds(zero_shot_accuracy(clip, tested, config.held_out))
         say("4/6 circuits of every class in every domain, and of parts of the images")
-    graphs, _ = find_circuits(config, clip, images, work)
+    graphs = find_circuits(config, clip, images, work)
     if worker == 0:
         say("5/6 causal checks: do the circuits recover the answer?")
     checks = checks_of(config, clip, images, graphs)
@@ -101,18 +95,12 @@ def find_and_test(
     return accuracy
 
 
-def find_circuits(
-    config: QuickstartSettings, clip: Clip, images: DomainFolder, work: Work
-) -> tuple[GraphFolder, dict[Varied, GraphFolder]]:
-    """Find the circuits, and some of them with other settings, too."""
-    rules: dict[str, Any] = {}
-    if not config.train:
-        rule, edge_rule = map(parse_rule, RULES_OF_SHIPPED[config.model])
-        rules = {"rule": rule, "edge_rule": edge_rule}
-    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed, **rules)
+def find_circuits(config: QuickstartSettings, clip: Clip, images: DomainFolder, work: Work) -> GraphFolder:
+    """Find the circuits."""
+    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
     extraction = Extraction(clip, images, config.folder / CIRCUITS, settings)
     extraction.run(work)
-    return GraphFolder(extraction.out), extract_variants(extraction, config.robustness, work)
+    return GraphFolder(extraction.out)
 
 
 def checks_of(config: QuickstartSettings, clip: Clip, images: DomainFolder, graphs: GraphFolder) -> CausalChecks:
@@ -133,13 +121,13 @@ def transfer_of(config: QuickstartSettings, checks: CausalChecks, work: Work) ->
 
 
 def check_all(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Checked:
-    """Return the tests of all circuits, those of one attribution, and of the order of the domains."""
+    """Return the tests of all circuits, and those of one attribution."""
     clip, images = subject(config, checkpoint, root)
-    graphs, variants = find_circuits(config, clip, images, DONE)
+    graphs = find_circuits(config, clip, images, DONE)
     checks = checks_of(config, clip, images, graphs)
     check = check_attribution(checks.task_found_with(CHECKED, DONE), checks.graphs[CHECKED])
     transfer = transfer_of(config, checks, DONE)
-    return Checked(transfer, check, *checks.pixels(*CHECKED), order_stability(graphs, variants))
+    return Checked(transfer, check, *checks.pixels(*CHECKED))
 
 
 def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Explored:

@@ -41,10 +41,8 @@ from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
-from .rule_choice import RuleChoice as RuleChoice
-from .rule_choice import cheapest_rule as cheapest_rule
-from .rule_errors import RuleErrors as RuleErrors
-from .rule_report import describe_rule as describe_rule
+from .rules import DEFAULT_RULES as DEFAULT_RULES
+from .rules import relative_error as relative_error
 from .stream_graph import edge_names as edge_names
 from .stream_graph import score_edges as score_edges
 from .text_span import text_span as text_span

@@ -11,7 +11,7 @@ from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule,
 from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
 from circuitry.models.folder_work import FolderSettings
 from circuitry.models.options import option
-from circuitry.runs.given import DISTINCT, Positive, Share, at_least, checked, one_of
+from circuitry.runs.given import DISTINCT, Share, at_least, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
@@ -24,7 +24,7 @@ EDGE_METHODS = (
 )
 """Names of methods that score edges; see `edge_methods`."""
 DEFAULT_RULE = midpoint_rule(10)
-"""The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
+"""The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
@@ -51,13 +51,12 @@ class AttributionSettings(StudySettings):
     together."""
     rule: Rule = None
     """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
-    graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
+    graph; for a folder by the kind of tower, see `DEFAULT_RULES`)."""
     edge_rule: Rule = None
-    """Quadrature rule of edge scores (default: that of the nodes; through a residual stream one gradient)."""
+    """Quadrature rule of edge scores (default: that of the nodes, in a folder by the kind of tower; through a
+    residual stream one gradient)."""
     edges: Annotated[str | None, one_of(*EDGE_METHODS), tyro.conf.arg(name="edge-method")] = None
     """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
-    rule_error: Positive = 0.1
-    """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
     autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
     """Lower precision where PyTorch deems it safe, of node scores (default: that of the weights). Edges keep theirs:
     squared distances of nearly equal activations would lose their digits."""

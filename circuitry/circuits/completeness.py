@@ -47,6 +47,14 @@ class Completeness(NamedTuple):
         return "adds up" if size <= ADDS_UP else "roughly" if size <= ROUGHLY else "does not add up"
 
 
+def largest_gap(completeness: Mapping[str, Completeness]) -> list[str]:
+    """Return the site with the largest gap in a few words, or nothing where no gap is known."""
+    if not completeness:
+        return []
+    site, of = max(completeness.items(), key=lambda item: abs(item[1].share))
+    return [f"largest completeness gap {of.share:.0%} of the metric's change at {site}: {of.verdict}"]
+
+
 def find_doubtful(
     scores: Mapping[str, np.ndarray], completeness: Mapping[str, Completeness], inner: tuple[str, ...]
 ) -> dict[str, str]:

@@ -20,8 +20,7 @@ from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
 from circuitry.circuits.quadrature import as_rule
-from circuitry.circuits.rule_errors import RuleErrors
-from circuitry.circuits.rule_of_run import IMAGES, ruled, spread
+from circuitry.circuits.rules import with_rules
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.models.clip import Clip
@@ -70,8 +69,7 @@ def extract(
         seed: Seed of the choice.
         work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
         settings: Other fields of `ExtractionSettings`: metric, texts, baseline, sites, parts, items, and how to
-            attribute. Without a rule, the cheapest that keeps ``rule_error`` on a few of these images is chosen before
-            the first job (`cheapest_rule`), and kept in the folder's ``rule.json``.
+            attribute. Without a rule, that of `DEFAULT_RULES` for this kind of tower is taken.
 
     Raises:
         InputError: for unknown classes or domains, a folder made with another configuration or other images (with the
@@ -112,7 +110,6 @@ class Extraction(FolderWork):
         """Check what is asked; see `extract`."""
         super().__init__(clip, images, settings or ExtractionSettings())
         self.out, self.classes, self.domains = out, classes, domains
-        self._progress = True
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
@@ -148,8 +145,7 @@ class Extraction(FolderWork):
             n_parts=self.settings.parts,
             templates=list(*different) if len(different) == 1 else templates,
             sites=list(self.settings.sites or self.clip.encoder.sites),
-            **self._ruled[0].as_dict(),
-            **self._ruled[1],
+            **with_rules(self.settings, self.clip.encoder).as_dict(),
         )
 
     @checked
@@ -158,7 +154,6 @@ class Extraction(FolderWork):
 
         Stop after the ``most`` jobs, to see how long they take.
         """
-        self._progress = work.progress
         if empty := [f"{name} in {domain}" for (name, domain), records in self.selection.items() if not records]:
             log.warning("no images, so no circuit (%d): %s", len(empty), ", ".join(empty))
         return self.folder.run(
@@ -185,19 +180,6 @@ class Extraction(FolderWork):
         time = f"{left / 3600:.1f} h" if left > 3600 else f"{left / 60:.1f} min"
         yield f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {time} on this worker"
 
-    @cached_property
-    def _ruled(self) -> tuple[ExtractionSettings, dict[str, Any]]:
-        """The settings with their rules, and how these were chosen if they were."""
-        return ruled(self.settings, self.out, self._few_circuits)
-
-    def _few_circuits(self) -> Iterator[RuleErrors]:
-        """Yield the circuits that the rule is chosen by."""
-        for key in spread([key for key, records in self.selection.items() if records]):
-            images = self.read(self.selection[key][:IMAGES])
-            if len(images):
-                task = self.task(key, images, sites=self.settings.sites)
-                yield RuleErrors(replace(task, work=replace(task.work, progress=self._progress)), self.settings)
-
     def _load(self, work: Work, job: Job) -> Loaded | None:
         records = self.selection[job[0], job[1]]
         there, images = read_images(self.clip, records, strict=work.strict)
@@ -211,7 +193,7 @@ class Extraction(FolderWork):
     def _attribute(self, work: Work, job: Job, loaded: Loaded) -> list[Path]:
         class_name, domain = key = job[0], job[1]
         records, images = loaded
-        settings, choice = self._ruled
+        settings = with_rules(self.settings, self.clip.encoder)
         made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
         made_by["versions"] = versions()
         numbers = [self.parts[key][record] for record in records]
@@ -223,7 +205,7 @@ class Extraction(FolderWork):
             path = graph_file(self.out, class_name, domain, part)
             used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
             by = {"classes": list(self.images.all_classes), "ready_metric": graph.settings["metric"]}
-            made_with = graph.settings | by | self.asked | choice
+            made_with = graph.settings | by | self.asked
             if self.named_baseline is not None:  # its name says it all, whatever another machine's rounding does
                 made_with.pop("baseline_digest")
             provenance = made_by | {"images": used}

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from circuitry.circuits.completeness import Completeness, find_doubtful
+from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
-from circuitry.circuits.rule_report import describe_made
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
@@ -175,7 +174,9 @@ class AttributionGraph:
 
     @property
     def _made(self) -> str:
-        return describe_made(self.settings, self.completeness, self.n_images)
+        made_by = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
+        facts = [f"{word} {self.settings[name]}" for name, word in made_by.items() if name in self.settings]
+        return ", ".join([f"{self.n_images} images", *facts, *largest_gap(self.completeness)])
 
     @checked
     def circuit(self, edges_per_node: Count = 3, *, any_sign: bool = False) -> "Circuit":

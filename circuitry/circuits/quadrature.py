@@ -5,8 +5,9 @@ baseline (t = 1). The rule says where it is evaluated. Sundararajan et al. 2017 
 Riemann sum; the study uses the left one with ten points.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 from scipy.special import roots_jacobi
@@ -34,11 +35,6 @@ class QuadratureRule:
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def n_runs(self) -> int:
-        """Runs per site that it takes: the point t = 0 comes for all sites with the clean run."""
-        return sum(bool(point != 0) for point in self.points)
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.weights) or not self.points:
@@ -76,7 +72,7 @@ def left_rule(points: Count) -> QuadratureRule:
 def midpoint_rule(points: Count) -> QuadratureRule:
     """Return the midpoint rule, t = (k + 1/2)/n, whose error falls as 1/n^2, where that of the left rule falls as 1/n.
 
-    With few points it may still be no better: how many a model needs is measured by `circuitry.circuits.cheapest_rule`.
+    With few points it may still be no better: how many a model needs, `circuitry.circuits.relative_error` tells.
 
     Raises:
         InputError: for no points, or too many.
@@ -148,6 +144,12 @@ def as_rule(rule: AnyRule | None) -> QuadratureRule | None: ...
 def as_rule(rule: AnyRule | None) -> QuadratureRule | None:
     """Return the rule that is meant; None stays None."""
     return parse_rule(rule) if isinstance(rule, str) else rule
+
+
+def describe_rules(settings: Mapping[str, Any]) -> str:
+    """Return a sentence on the rules in the settings of a graph."""
+    nodes, edges = settings.get("node_rule", "an unknown rule"), settings.get("edge_rule", "an unknown rule")
+    return f"Paths are integrated by {nodes}" + ("." if nodes == edges else f" for nodes and {edges} for edges.")
 
 
 def _checked(points: int) -> int:

@@ -25,7 +25,6 @@ import pandas as pd
 from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import Extraction, ExtractionSettings, Measure, ReadingSettings, compare_domains
 from circuitry.circuits.consensus import circuit_stability
-from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
 from circuitry.comparison import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.data import ShuffledImages
@@ -46,7 +45,7 @@ from circuitry.reports.sections.circuits import (
     comparison_report,
     found_report,
 )
-from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
+from circuitry.reports.sections.stability import add_circuit_stability
 from circuitry.runs import ALONE, InputError, Work, WorkSettings
 from circuitry.runs.given import Count, Natural
 from circuitry.training import accuracy_kinds, zero_shot_accuracy
@@ -93,9 +92,6 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """A domain to set against the others."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    robustness: Natural = VARIED_CLASSES
-    """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
-    order of the domains holds; 0 for none."""
     n_unseen: Natural = 4
     """Unseen images of a class in a domain: circuits are tested on them, beside random units; 0 for none."""
     dry_run: bool = False
@@ -177,11 +173,9 @@ def planned(config: Config, work: Work) -> Extraction:
 
 
 def extract_share(config: Config, work: Work) -> None:
-    """Do one process's share of the extraction, and of those with other settings."""
+    """Do one process's share of the extraction."""
     plan = planned(config, work)
     plan.run(work)
-    if len(plan.images.domains) > 1:
-        extract_variants(plan, config.robustness, work)
     tested(config, plan, work)
 
 
@@ -226,12 +220,9 @@ def compared(
         config.pair or least_similar(comparisons["edge_jaccard"]),
         after_images=partial(add_answers, accuracy, curves),
     )
-    order = order_stability(graphs, extract_variants(planned(config, config.work()), config.robustness, config.work()))
-    report.summary([*works_findings(curves), *circuit_findings(comparisons, order.table)])
-    add_order_stability(report, order)
+    report.summary([*works_findings(curves), *circuit_findings(comparisons)])
     stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
-    tables["order_stability"] = order.table
     if len(stability):
         add_circuit_stability(report, stability)
         tables["circuit_stability"] = stability

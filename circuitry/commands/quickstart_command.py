@@ -15,7 +15,7 @@ refuted here by a domain whose circuits are significantly less similar than quic
     circuitry quickstart --fast                     # a part of the classes and styles, few images
     circuitry quickstart --train                    # everything from nothing
     circuitry quickstart --model vit-tiny           # circuits of attention heads and MLP neurons
-    circuitry quickstart --n-images 14 --n-others 6 --robustness 4      # as in experiments/results/quickstart
+    circuitry quickstart --n-images 14 --n-others 6      # as in experiments/results/quickstart
 """
 
 import importlib
@@ -35,7 +35,7 @@ STEPS = "circuitry.analysis.quickstart_steps"
 """The module of the steps that run a model: it takes seconds to load, meanwhile images are drawn."""
 MOST_PROCESSES = 8
 """As many as have a dozen circuits each."""
-FAST = {"n_test": 6, "n_images": 4, "n_unseen": 2, "n_others": 4, "robustness": 0}
+FAST = {"n_test": 6, "n_images": 4, "n_unseen": 2, "n_others": 4}
 """Settings of ``--fast``."""
 
 

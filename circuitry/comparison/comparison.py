@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -26,12 +27,14 @@ from circuitry.comparison.domain_means import domain_spread, part_means
 from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
 from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
 from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
-from circuitry.comparison.storage import read_comparison, write_comparison
 from circuitry.comparison.table import CHANCE, ValueTable, both_directions, check_pairs, domain_matrix, with_columns
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Seed, checked
+from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 
 _TABLES = ("values", "parts", "chance", "intervals")
+_FORMAT = "circuitry comparison 3"
+_FILE = "comparison.json"
 
 
 def _empty(columns: tuple[str, ...]) -> pd.DataFrame:
@@ -284,20 +287,25 @@ class Comparison:
 
     @checked
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write the tables as CSV files and, when they are complete, a JSON header with their checksums."""
+        """Write a JSON file with a checksum into a folder; `tables` are for reading."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}
-        header = {name: value for name, value in found.items() if name not in _TABLES}
-        write_comparison(folder, {name: found[name] for name in _TABLES}, header)
+        tables = {name: found[name].to_dict("list") for name in _TABLES}
+        write_sealed(Path(folder) / _FILE, {"format": _FORMAT, **found, **tables})
 
     @classmethod
     @checked
     def load(cls, folder: str | PathLike[str]) -> "Comparison":
         """Read what `save` wrote; `InputError` for a missing or damaged file, or another format or version."""
-        tables, header = read_comparison(folder, _TABLES)
-        with naming_damage(folder):
-            groups = {name: tuple(classes) for name, classes in header["groups"].items()}
-            directions = None if header["directions"] is None else tuple(header["directions"])
-            return cls(**{**header, **tables, "groups": groups, "directions": directions})
+        path = Path(folder) / _FILE
+        found = read_sealed(path, "give the folder of a comparison, or make it again")
+        with naming_damage(path):
+            check_format(path, found.pop("format"), _FORMAT)
+            tables = {name: pd.DataFrame(found[name]) for name in _TABLES}
+            for table in tables.values():
+                table["site"] = table["site"].astype(object)
+            groups = {name: tuple(classes) for name, classes in found["groups"].items()}
+            directions = None if found["directions"] is None else tuple(found["directions"])
+            return cls(**{**found, **tables, "groups": groups, "directions": directions})
 
     @cached_property
     def _array(self) -> PartArray:

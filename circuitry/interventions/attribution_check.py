@@ -88,13 +88,6 @@ def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOM
     return together[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
 
 
-def mean_correlations(rules: pd.DataFrame) -> pd.DataFrame:
-    """Return means of `compare_rules` over sites and circuits: a row per rule, a column per statistic and sample."""
-    means = rules.assign(units=rules["sample"].map({"all": "all units", "top": "top units"}))
-    table = means.pivot_table(["pearson", "spearman"], "rule", "units", sort=False).reset_index()
-    return table.set_axis([" of ".join(filter(None, column)) for column in table.columns], axis=1)
-
-
 def _check(
     attributed: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray], top: int, drawn: Mapping[str, np.ndarray]
 ) -> AttributionCheck:

@@ -3,7 +3,6 @@
 No torch.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ import pandas as pd
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.runs.errors import naming_damage
-from circuitry.runs.files import whole_file
 from circuitry.runs.given import checked
+from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 
 _GRAPH, _CURVE, _NOTE = "graph.safetensors", "curve.safetensors", "note.json"
+_FORMAT = "circuitry found circuit 3"
 
 
 @checked
@@ -66,8 +65,7 @@ class FoundCircuit:
         graph, curve, note = (Path(folder) / name for name in (_GRAPH, _CURVE, _NOTE))
         self.graph.save(graph)
         self.curve.save(curve)
-        with whole_file(note) as temporary:
-            temporary.write_text(json.dumps({"note": self.note}), encoding="utf-8")
+        write_sealed(note, {"format": _FORMAT, "note": self.note})
         return graph, curve, note
 
     @classmethod
@@ -79,9 +77,9 @@ class FoundCircuit:
             InputError: for a missing or damaged file.
         """
         graph, curve = AttributionGraph.load(Path(folder) / _GRAPH), FaithfulnessCurve.load(Path(folder) / _CURVE)
-        with naming_damage(Path(folder) / _NOTE):
-            note = json.loads((Path(folder) / _NOTE).read_text(encoding="utf-8"))["note"]
-        return cls(graph, curve, note)
+        told = read_sealed(Path(folder) / _NOTE, "find the circuit again")
+        check_format(Path(folder) / _NOTE, told.get("format"), _FORMAT)
+        return cls(graph, curve, told["note"])
 
     def __repr__(self) -> str:
         kept, units = sum(map(len, self.units.values())), sum(map(len, self.graph.node_scores.values()))

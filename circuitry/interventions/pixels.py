@@ -4,9 +4,8 @@ A circuit names units; these maps show what they look at. The path goes from a b
 the mean colour) to the image; the sum of a map is the change of the target along it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from captum.attr import IntegratedGradients
 from jaxtyping import Float
@@ -102,12 +101,6 @@ def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h 
 
     with task.running(gradients=True):
         return torch.cat([_pixels(task, batch.images, activation) for batch in task.batches()])
-
-
-def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the correlation of each map with the first, over all pixels."""
-    (_, whole), *others = maps.items()
-    return {name: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) for name, one in others}
 
 
 def _pixels(task: Task, images: Tensor, target: Callable[[Tensor], Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from circuitry.runs.given import checked
 
 @own_modes()
 @checked
-def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool = False) -> Classifier:
+def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     """Return a model whose class texts are the rows of a linear probe on its embeddings.
 
     Take other images than those that will be explained: the probe has seen these.
@@ -30,7 +30,6 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool =
     Args:
         clip: The model; its texts, if it has some, are not used.
         records: Images of at least two classes.
-        progress: Show a bar over images.
 
     Raises:
         InputError: for images of fewer than two classes, or embeddings that are not finite.
@@ -42,8 +41,7 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord], *, progress: bool =
     """
     last = clip.encoder.sites[-1]
     embeddings, names = [], list[str]()
-    bar = "embeddings" if progress else None
-    for there, found in activations(clip.encoder, clip.preprocess, records, [last], progress=bar):
+    for there, found in activations(clip.encoder, clip.preprocess, records, [last]):
         embeddings.append(found[last].detach().cpu().double().numpy())
         names += [record.class_name for record in there]
     classes = sorted(set(names))

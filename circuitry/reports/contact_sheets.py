@@ -14,11 +14,7 @@ TILE, GAP = 64, 2
 
 @checked
 def contact_sheet(
-    cells: Mapping[tuple[str, str], Sequence[Path | Image.Image]],
-    rows: Names,
-    columns: Names,
-    *,
-    per_cell: Count = 2,
+    cells: Mapping[tuple[str, str], Sequence[Path | Image.Image]], rows: Names, columns: Names, *, per_cell: Count = 2
 ) -> Image.Image:
     """Return a grid with labels left and on top; cell (row, column) shows its first ``per_cell`` images.
 
@@ -30,38 +26,30 @@ def contact_sheet(
     Example:
         >>> contact_sheet({("fish", "real"): [Path("a.png")]}, rows=["fish"], columns=["real", "sketch"])
     """
-    if not rows or not columns or per_cell < 1:
+    unknown = [cell for cell in cells if cell[0] not in rows or cell[1] not in columns]
+    if not rows or not columns or unknown:
         raise InputError(
-            f"A contact sheet needs rows, columns and per_cell >= 1, but got {len(rows)} rows, {len(columns)} columns "
-            f"and per_cell={per_cell}; pass what to show."
+            f"A contact sheet needs a row and a column for every cell, but {len(rows)} rows and {len(columns)} columns "
+            f"were given{f', none for {unknown[0]}' if unknown else ''}: give the labels of all cells."
         )
-    for row, column in cells:
-        if row not in rows or column not in columns:
-            raise InputError(
-                f"The contact sheet has no row and column for the cell ({row!r}, {column!r}); add its labels or leave "
-                "it out."
-            )
     text = round(0.22 * TILE)
     font = ImageFont.load_default(size=text)
-    margin = round(max(font.getlength(label) for label in rows)) + 4 * GAP
-    header = text + 4 * GAP
+    left, top = round(max(font.getlength(label) for label in rows)) + 4 * GAP, text + 4 * GAP
     wide, high = per_cell * (TILE + GAP) + GAP, TILE + 2 * GAP
-    sheet = Image.new("RGB", (margin + len(columns) * wide, header + len(rows) * high), "white")
+    sheet = Image.new("RGB", (left + len(columns) * wide, top + len(rows) * high), "white")
     pen = ImageDraw.Draw(sheet)
     for i, column in enumerate(columns):
-        pen.text((margin + (i + 0.5) * wide, header / 2), column, fill="black", font=font, anchor="mm")
+        pen.text((left + (i + 0.5) * wide, top / 2), column, fill="black", font=font, anchor="mm")
     for j, row in enumerate(rows):
-        top = header + j * high
-        pen.text((margin - 2 * GAP, top + high / 2), row, fill="black", font=font, anchor="rm")
+        pen.text((left - 2 * GAP, top + (j + 0.5) * high), row, fill="black", font=font, anchor="rm")
         for i, column in enumerate(columns):
             images = cells.get((row, column), ())
             for k in range(per_cell):
-                corner = (margin + i * wide + k * (TILE + GAP), top)
+                x, y = left + i * wide + k * (TILE + GAP), top + j * high
                 if k < len(images):
-                    sheet.paste(_fitted(images[k]), corner)
+                    sheet.paste(_fitted(images[k]), (x, y))
                 else:
-                    centre = (corner[0] + TILE / 2, corner[1] + TILE / 2)
-                    pen.text(centre, "-", fill="grey", font=font, anchor="mm")
+                    pen.text((x + TILE / 2, y + TILE / 2), "-", fill="grey", font=font, anchor="mm")
     return sheet
 
 

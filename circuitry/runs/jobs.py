@@ -4,9 +4,8 @@
 2. A job is a tuple of names, such as (class, domain). It is done by the process that holds its lock; the system frees
    the lock of a process that ends, however it ends. Each worker does its own share first, then what others have left,
    then waits for theirs.
-3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a record of the job,
-   in the format of ``sha256sum --check``. Its first line seals it: the number of files, and a digest of configuration,
-   job and lines. A job counts as done while its record is whole and its own, and its files agree with it.
+3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a sealed record of
+   configuration, job and files. A job counts as done while its record is whole and its own, and its files agree.
 4. What is missing or damaged is made again. When nothing is left to do, locks and torn files are removed.
 """
 
@@ -23,9 +22,9 @@ from typing import Any, TypeVar
 from filelock import Timeout
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import file_lock, remove_locks, remove_torn, whole_file
+from circuitry.runs.files import file_lock, remove_locks, remove_torn
 from circuitry.runs.given import Natural, checked
-from circuitry.runs.manifest import NAME, claim
+from circuitry.runs.manifest import NAME, claim, read_sealed, write_sealed
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import ALONE, Rank
@@ -94,7 +93,7 @@ class JobFolder:
         """Return the files that a finished job left, in the order in which it wrote them."""
         if not self._record(job).is_file():
             raise InputError(f"The job {job} of {self.path} is not done: run it first.")
-        return [self.path / name for _, name in self._entries(job)]
+        return [self.path / name for name in self._entries(job)]
 
     @checked
     def run(
@@ -186,9 +185,8 @@ class JobFolder:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:
-        lines = [f"{_sha256(path)}  {path.relative_to(self.path).as_posix()}" for path in paths]
-        with whole_file(self._record(job)) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in (self._seal(job, lines), *lines)), encoding="utf-8")
+        files = {path.relative_to(self.path).as_posix(): _sha256(path) for path in paths}
+        write_sealed(self._record(job), {**self._owner(job), "files": files})
 
     def _damage(self, job: Job) -> str | None:
         """Return what is wrong with the files of a job: None for sound ones, nothing to tell for no record."""
@@ -197,9 +195,9 @@ class JobFolder:
             return ""
         try:
             entries = self._entries(job)
-        except ValueError as error:
-            return f"{record} is damaged ({error})"
-        for checksum, name in entries:
+        except InputError as error:
+            return str(error)
+        for name, checksum in entries.items():
             path = self.path / name
             if not path.is_file():
                 return f"{path} is missing"
@@ -207,19 +205,19 @@ class JobFolder:
                 return f"{path} is damaged, its checksum does not fit"
         return None
 
-    def _entries(self, job: Job) -> list[tuple[str, str]]:
-        """Return (checksum, file name) of a job's record; ValueError for one that is damaged, or of another job."""
-        first, *lines = self._record(job).read_text(encoding="utf-8").splitlines() or [""]
-        if first != self._seal(job, lines):
-            raise ValueError(f"its first line, {first!r}, is not that of a whole record of this job")
-        return [(line[:64], line[66:]) for line in lines]
+    def _entries(self, job: Job) -> dict[str, str]:
+        """Return the checksums of a job's files by their names; `InputError` for a damaged record, or another job's."""
+        found = read_sealed(self._record(job), "the job is done again")
+        files: dict[str, str] = found.pop("files", {})
+        if found != self._owner(job):
+            raise InputError(f"{self._record(job)} is damaged, or of another job: the job is done again.")
+        return files
 
-    def _seal(self, job: Job, lines: Sequence[str]) -> str:
-        """Return the first line of a record, a comment to ``sha256sum``."""
-        return f"# {len(lines)} files {digest([self._manifest['config_hash'], list(job), list(lines)])}"
+    def _owner(self, job: Job) -> dict[str, Any]:
+        return {"config_hash": self._manifest["config_hash"], "job": list(job)}
 
     def _record(self, job: Job) -> Path:
-        return self.path / CHECKSUMS / f"{self._name(job)}.sha256"
+        return self.path / CHECKSUMS / f"{self._name(job)}.json"
 
     @staticmethod
     def _name(job: Job) -> str:

@@ -76,14 +76,18 @@ def claim(
 def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format."""
     manifest = read_sealed(folder / NAME, _REMOVE)
-    if manifest.get("format") != format_name:
-        found = str(manifest.get("format"))
-        same_kind = found.rpartition(" ")[0] == format_name.rpartition(" ")[0]
-        todo = "run what made it again, into another folder" if same_kind else "give a folder of that kind"
-        raise InputError(f"{folder / NAME} has format {found!r}, but {format_name!r} is read here: {todo}.")
+    check_format(folder / NAME, manifest.get("format"), format_name)
     if manifest.get("config_hash") != digest(manifest.get("config")):
         raise InputError(f"{folder / NAME} is damaged (its configuration does not fit its hash): {_REMOVE}.")
     return manifest
+
+
+def check_format(path: Path, found: object, format_name: str) -> None:
+    """Raise `InputError` for a file of another format, or another version of it."""
+    if found != format_name:
+        same_kind = str(found).rpartition(" ")[0] == format_name.rpartition(" ")[0]
+        todo = "run what made it again, into another folder" if same_kind else "give one of that kind"
+        raise InputError(f"{path} has format {found!r}, but {format_name!r} is read here: {todo}.")
 
 
 def read_listing(path: Path) -> dict[str, str]:
@@ -101,7 +105,7 @@ def write_sealed(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read_sealed(path: Path, advice: str) -> dict[str, Any]:
-    """Return the object that `write_sealed` wrote; one of an earlier version has no checksum.
+    """Return the object that `write_sealed` wrote.
 
     Raises:
         InputError: for a missing or damaged file; ``advice`` ends its sentence.
@@ -112,7 +116,7 @@ def read_sealed(path: Path, advice: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, found {type(content).__name__}")
-        if _CHECKSUM in content and content.pop(_CHECKSUM) != digest(content):
+        if content.pop(_CHECKSUM, None) != digest(content):
             raise ValueError("its checksum does not fit")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): {advice}.") from error

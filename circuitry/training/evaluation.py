@@ -88,7 +88,6 @@ def zero_shot_accuracy(
     images: DomainFolder,
     held_out: Names = (),
     *,
-    texts: Annotated[Mapping[str, Texts], SOME] = ZERO_SHOT_TEXTS,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
@@ -97,7 +96,7 @@ def zero_shot_accuracy(
         >>> accuracy = zero_shot_accuracy(clip, images, held_out=("axe", "lion"))
         >>> accuracy_kinds(accuracy)  # a row per domain
     """
-    heads = zero_shot_heads(clip, images.all_classes, texts, {domain: domain for domain in images.domains})
+    heads = zero_shot_heads(clip, images.all_classes, ZERO_SHOT_TEXTS, {domain: domain for domain in images.domains})
     found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)
     return tidy_accuracy(found, held_out)
 

@@ -10,7 +10,7 @@ either. Three networks can give no p below 0.25, and say nothing of others when 
 
     for n in 0 1 2; do circuitry compare --model efficientnet-lite$n --data RealStyles \
         --classes bear cup dog mailbox mushroom pig sheep tiger --domains photo clipart noto sketch \
-        --n-images 2 --rule midpoint-4 --edge-rule midpoint-1 --robustness 0 --out runs/lite$n; done
+        --n-images 2 --rule midpoint-4 --edge-rule midpoint-1 --out runs/lite$n; done
     python -m experiments.study circuits-over-models --runs runs/lite0 runs/lite1 runs/lite2
 """
 

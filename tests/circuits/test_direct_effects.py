@@ -1,6 +1,5 @@
 """Direct effects add up to the class logit, and are what a hook on the last stream finds."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,14 +89,9 @@ def test_vectors_give_the_effects_on_any_class(name: str) -> None:
     np.testing.assert_allclose(vectors @ weight.numpy() / length[:, None], expected, rtol=1e-8, atol=1e-12)
 
 
-def test_effects_are_stored_and_shown(tmp_path: Path) -> None:
+def test_effects_are_shown() -> None:
     encoder, images, weight = tower_and_images("vit")
     found = direct_effects(ResidualStream.of(encoder), images, weight)
-    found.save(tmp_path / "effects.safetensors")
-    again = DirectEffects.load(tmp_path / "effects.safetensors")
-    assert again.writers == found.writers
-    for name in ("effects", "by_position", "rest", "logits"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
     table = found.to_pandas()
     assert table["effect"].sum() == pytest.approx(found.logits.mean())
     largest = np.abs(found.effects.mean(0)).argmax()

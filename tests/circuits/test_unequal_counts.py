@@ -8,11 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from circuitry import Clip, DomainFolder, Encoder, GraphFolder, attribute, compare_domains, extract, left_rule
+from circuitry import Clip, DomainFolder, Encoder, GraphFolder, attribute, compare_domains, left_rule
 from circuitry.bases import in_components
 from circuitry.cards import unit_cards
 from circuitry.circuits import Extraction, ExtractionSettings
-from circuitry.circuits.order_variants import extract_variants, order_stability, with_fraction
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -70,21 +69,6 @@ def test_comparisons_and_their_chance(extraction: Extraction) -> None:
     values = found.values.dropna()
     assert values["value"].between(0, 1).all()
     assert found.chance.dropna()["value"].between(0, 1).all()
-
-
-def test_variants_are_cut_by_the_budget_over_all_sites(extraction: Extraction, tmp_path: Path) -> None:
-    variants = extract_variants(extraction, 1, QUIET)["metric", "margin"]
-    (name,) = {name for name, _ in variants}
-    asked: dict[str, Any] = {"metric": "margin", "budget": "global", "node_fraction": 0.02, "rule": RULE, "parts": 2}
-    asked |= {"sites": extraction.settings.sites, "n_images": 2, "work": QUIET, "classes": [name]}
-    plain = extract(extraction.clip, extraction.images, tmp_path / "margin", **asked)
-    for key, graph in variants.items():
-        cut = with_fraction(graph, 0.02, "global")
-        assert {site: units.tolist() for site, units in cut.kept_units.items()} == {
-            site: units.tolist() for site, units in plain[key].kept_units.items()
-        }
-    table = order_stability(GraphFolder(extraction.out), {("metric", "margin"): variants}).table
-    assert "metric" in set(table["varied"])
 
 
 def test_cards_of_sites_where_no_circuit_keeps_a_unit(extraction: Extraction, tmp_path: Path) -> None:

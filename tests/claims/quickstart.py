@@ -37,7 +37,7 @@ def ratios_but(a: str, b: str, run: str = "quickstart") -> tuple[float, float]:
 
 def other_orders() -> tuple[float, float]:
     """Return the span under all changes but the baseline and the smaller number of classes."""
-    found = table("quickstart/order_stability").iloc[1:]
+    found = table("order_stability/order_stability").iloc[1:]
     return span(found.loc[(found["varied"] != "baseline") & (found["setting"] != "4 of them"), "rho"])
 
 
@@ -112,11 +112,11 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "with a mean baseline and {:.0f} of the {:.0f} classes its rank correlation with the default is {:.2f}, with "
         "the default baseline and those {:.0f} classes {:.2f}. Under the other changes it is {:.2f} to {:.0f}.",
         lambda: (
-            one("quickstart/order_stability", "n_classes", varied="baseline"),
-            one("quickstart/order_stability", "n_classes", varied="default"),
-            one("quickstart/order_stability", "rho", varied="baseline"),
-            one("quickstart/order_stability", "n_classes", setting="4 of them"),
-            one("quickstart/order_stability", "rho", setting="4 of them"),
+            one("order_stability/order_stability", "n_classes", varied="baseline"),
+            one("order_stability/order_stability", "n_classes", varied="default"),
+            one("order_stability/order_stability", "rho", varied="baseline"),
+            one("order_stability/order_stability", "n_classes", setting="4 of them"),
+            one("order_stability/order_stability", "rho", setting="4 of them"),
             *other_orders(),
         ),
     ),

@@ -71,7 +71,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{made}.lock"):
         if not made.exists():
             begun = made.with_name("begun")
-            run_quickstart(begun, CLASSES, STYLES, n_train=5, n_test=4, n_images=2, robustness=2)
+            run_quickstart(begun, CLASSES, STYLES, n_train=5, n_test=4, n_images=2)
             begun.rename(made)
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("quickstart"), dirs_exist_ok=True))
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor, nn
 
-from circuitry import DomainFolder, InputError, compare_domains
+from circuitry import DomainFolder, InputError, Task, class_logit, compare_domains
 from circuitry.bases import ResidualStream
-from circuitry.circuits import RuleChoice, midpoint_rule
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
-from circuitry.circuits.rule_choice import MeasuredRule
-from circuitry.encoder import Encoder
+from circuitry.encoder import Encoder, Stage
 from circuitry.runs import claim
 from tests.circuits.test_edge_oracles import LN3, ON_PAPER
 from tests.circuits.test_measures import random_graph
@@ -20,6 +20,8 @@ from tests.explorer.made import make_curve, make_graphs, unpack
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import command_module, script
 from tests.support.stream_scores import edge_scores
+from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def test_the_benchmark_finds_equal_scores() -> None:
@@ -139,6 +141,54 @@ def test_a_promise_is_measured_on_other_circuits_than_it_was_made_on(tmp_path: P
         module.drawn_circuits(images, module.Config(data=tmp_path, circuits=8))
 
 
+@pytest.mark.parametrize(
+    ("name", "diverging"),
+    [("resnet", {"attnpool"}), ("clip-efficientnet", {"head"}), ("efficientnet", {"bn2", "global_pool", "classifier"})],
+)
+def test_sites_where_a_cosine_does_not_converge_stand_apart(name: str, diverging: set[str]) -> None:
+    """Through pooling and a layer whose bias is zero it diverges as at the embedding itself; a bias ends that."""
+    encoder = Encoder.from_tower(make_tower(name))
+    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), class_logit(torch.randn(3, 16), 0))
+    assert set(encoder.sites) - set(script("benchmark_rules").converging(task)) == {"input", *diverging}
+
+
+@pytest.mark.parametrize(
+    ("end", "promised"), [("zero", False), (torch.tensor([3.0, 1.0, 2.0]).reshape(1, 3, 1, 1), True)]
+)
+def test_nothing_is_promised_where_references_disagree(end: str | Tensor, promised: bool) -> None:
+    """Of x / |x| the effect of a unit on the way to zero grows as 1 / (1 - t): its integral has no bound."""
+    module = script("benchmark_rules")
+    normed = Stage("sum", lambda x: x + nn.functional.normalize(x, dim=1), 1)
+    encoder = Encoder(nn.Linear(1, 1), (Stage("hidden", lambda x: x.flatten(1), 1), normed), (1, 1))
+    pixels = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
+    task = Task(encoder, pixels, lambda out: out @ torch.tensor([1.0, 0.0, -1.0]), baseline=end, work=QUIET)
+    measured = module.measure([("one", task)], (module.SECOND, *module.CANDIDATES), module.REFERENCE)
+    nodes = module.choose(measured, 0.2).set_index("kind").loc["nodes"]
+    assert bool(nodes["promised"] <= 0.2) is promised
+    assert bool(nodes["references differ"] > 0.1) is not promised
+
+
+def test_the_first_rule_that_keeps_the_error_is_chosen() -> None:
+    module = script("benchmark_rules")
+    of_rule = dict.fromkeys((module.SECOND, *module.CANDIDATES), 0.01) | {"left-1": 0.5, "gauss-radau-3": 0.3}
+    rows = [(kind, rule, "early", False, error) for kind in ("nodes", "edges") for rule, error in of_rule.items()]
+    measured = pd.DataFrame(rows, columns=["kind", "rule", "place", "apart", "error"])
+    for error, rule in ((0.6, "left-1"), (0.3, "gauss-radau-3"), (0.1, "midpoint-3"), (0.001, "midpoint-20")):
+        assert module.choose(measured, error)["rule"].tolist() == [rule, rule]
+
+
+def test_few_circuits_are_of_different_classes_and_domains() -> None:
+    spread = script("benchmark_rules").spread
+    keys = [(c, d) for c in "abc" for d in "xy"]
+    assert spread(keys, 3) == [("a", "x"), ("b", "y"), ("a", "y")]
+    assert spread([], 4) == spread([]) == []
+    many = [(c, d) for c in "abcdefgh" for d in "uvwxyz"]
+    assert spread(many) == list(zip("abcdef", "uvwxyz", strict=True))  # one in every domain
+    found = spread([(c, d) for c in "abcd" for d in "x"])
+    assert len(set(found)) == 4  # although the step shares a factor with the number of circuits
+    assert len(spread(keys, 9)) == 6
+
+
 def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
     module = script("benchmark_rules")
     rows = [
@@ -154,9 +204,8 @@ def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
     assert found[["mean", "low", "high"]].tolist() == pytest.approx([0.4, 0.4 - 2.5412, 0.4 + 2.5412], abs=1e-3)
     assert found[["circuits", "worst at", "not converging", "image"]].tolist() == [2, "late", 10, 18]
     assert found["worst"] == pytest.approx(0.6)
-    rule = MeasuredRule(midpoint_rule(4), {"early": 0.3, "late": 0.5, "input": 9}, ("early", "late"), 0.01)
-    table = table.assign(**{"node cost": 0.5, "edge cost": 0.25})
-    promised = module.promise(RuleChoice(0.4, rule, rule, "midpoint-40", 1, 1), table).set_index("kind")
+    chosen = pd.DataFrame({"kind": ["nodes", "edges"], "rule": "midpoint-4", "promised": 0.4, "references differ": 0})
+    promised = module.promise(chosen, table.assign(**{"node cost": 0.5, "edge cost": 0.25})).set_index("kind")
     columns = ["rule", "promised", "measured", "cost", "error of the study's rule"]
     assert promised.loc["edges", columns].tolist() == ["midpoint-4", 0.4, pytest.approx(0.8), 0.25, pytest.approx(0.4)]
 

@@ -1,7 +1,6 @@
 """A comparison's means, tables and files against numbers worked out on paper and against the plain functions."""
 
 import csv
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -263,26 +262,6 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
     found = read_named_table(tmp_path / "x.csv")
     assert list(found) == list(table)
     assert found["=class"].tolist() == found["@x"].tolist() == names
-
-
-def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
-    comparison().save(tmp_path)
-    table, header = tmp_path / "values.csv", tmp_path / "header.json"
-    other = json.dumps({"format": "circuitry comparison 1"}).encode()
-    for path, content, words in (
-        (table, table.read_bytes().replace(b"axe", b"ace", 1), r"values\.csv .* checksum"),
-        (table, None, r"values\.csv is missing"),
-        (header, other, "'circuitry comparison 1', but .*'circuitry comparison 2'"),
-        (header, b"{", r"header\.json is damaged"),
-        (header, header.read_bytes().replace(b"node_overlap", b"edge_overlap", 1), r"header\.json is damaged"),
-        (header, None, "no comparison in"),
-    ):
-        kept = path.read_bytes()
-        path.unlink() if content is None else path.write_bytes(content)
-        with pytest.raises(InputError, match=words):
-            Comparison.load(tmp_path)
-        path.write_bytes(kept)
-    assert_restored(comparison(), Comparison.load(tmp_path))
 
 
 # What people see

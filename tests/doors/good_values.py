@@ -71,7 +71,7 @@ def _instances(w: World) -> list[Any]:
         circuitry.Baseline("mean", {w.sites[0]: torch.zeros(1, w.graph.n_units(w.sites[0]), 1, 1)}),
         *(encoder.Counterfactual(w.batch), circuitry.Patch(w.sites[0], 0.0), circuitry.left_rule(1)),
         *(interventions.CausalChecks(w.clip, w.images, w.graphs, w.checks), models.FolderWork(w.clip, w.images, some)),
-        *(circuits.RuleErrors(w.task, w.settings), circuits.Measure("edge_jaccard"), circuits.ReadingSettings(), some),
+        *(circuits.Measure("edge_jaccard"), circuits.ReadingSettings(), some),
         *(
             encoder.TokenGrid(("class",), 2, 2),
             models.NamedBaseline("zero", w.clip, w.images),

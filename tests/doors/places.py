@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 import circuitry
-from circuitry import circuits, interventions, reports, training
+from circuitry import interventions, reports, training
 from tests.doors.world import World
 
 
@@ -39,10 +39,8 @@ def by_place(w: World) -> dict[str, Any]:
         "attribute_parts": {"parts": np.array([0, 0, 1]), "settings": w.settings},
         "count_operations": {"settings": w.settings},
         "extract": {"settings": w.settings, "n_images": 2, "sites": w.settings.sites, "rule": rule, "texts": ["a {}."]},
-        "RuleErrors": {"settings": w.settings},
-        "cheapest_rule": {"circuits": [circuits.RuleErrors(w.task, w.settings)], "error": 0.5, "candidates": [rule]},
+        "relative_error": {"settings": w.settings, "rules": [rule], "reference": rule},
         "chance_overlap": {"units": 10, "kept_a": 2, "kept_b": 3},
-        "describe_rule": {"settings": w.graph.settings},
         "compare": {"measure": "node_overlap"},
         "compare_domains": {"measures": ["node_overlap"], "parts": None},
         **{name: {"task": w.stream_task} for name in ("edges_by_position", "moves_between_positions", "score_edges")},

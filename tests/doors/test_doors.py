@@ -46,7 +46,6 @@ SETTINGS: Any = [
     (interventions.AblationSettings, {"random_draws": 1.5}),
     (interventions.AblationSettings, {"fractions": (0.1, float("nan"))}),
     (circuits.ReadingSettings, {"chance_draws": 40.5}),
-    (circuits.AttributionSettings, {"rule_error": float("nan")}),
     (circuits.AttributionSettings, {"node_fraction": float("nan")}),
     (models.FolderSettings, {"n_images": 2.5}),
     (models.FolderSettings, {"seed": True}),

@@ -1,7 +1,6 @@
 """Faithfulness against paper, the ends of the curve, the areas of MIB, and the bootstrap over images."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ from circuitry.interventions import (
     take_top_units,
 )
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.runs import write_arrays
 from tests.interventions.test_gated_units import IMAGES, by_hand, first
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
@@ -358,23 +356,6 @@ def test_pooling_averages_before_dividing() -> None:
         pool_curves([whole, replace(whole, fractions=(0.4, 1.0))])
     with pytest.raises(InputError, match="curves"):
         pool_curves([])
-
-
-def test_curves_are_stored(tmp_path: Path) -> None:
-    curve = two_curves()[1]
-    curve.save(tmp_path / "x.safetensors")
-    back = FaithfulnessCurve.load(tmp_path / "x.safetensors")
-    for name in ("fractions", "ranking", "n_units", "class_name", "domain", "settings"):
-        assert getattr(back, name) == getattr(curve, name)
-    for name in ("full", "empty", "kept", "complement", "random", "own", "group"):
-        assert np.array_equal(getattr(back, name), getattr(curve, name))
-    pd.testing.assert_frame_equal(back.to_pandas("selectivity"), curve.to_pandas("selectivity"))
-    (tmp_path / "x.safetensors").write_bytes(b"no")
-    with pytest.raises(InputError, match="is not a readable faithfulness curve"):
-        FaithfulnessCurve.load(tmp_path / "x.safetensors")
-    write_arrays(tmp_path / "y.safetensors", "circuitry faithfulness curve 0", {}, {"full": np.zeros(1)})
-    with pytest.raises(InputError, match="format 'circuitry faithfulness curve 0', but this version reads"):
-        FaithfulnessCurve.load(tmp_path / "y.safetensors")
 
 
 def test_a_baseline_for_every_image_goes_on_with_the_others() -> None:

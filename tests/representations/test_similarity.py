@@ -1,7 +1,6 @@
 """CKA tables of domains: against `cka` on the rows themselves, sampling distributions, and the null's own p values."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -252,25 +251,6 @@ def test_a_domain_is_set_apart_from_the_others() -> None:
     own = found.domains.query("domain == 'quickdraw'").iloc[0]
     assert found.apart.iloc[0][["low", "high"]].tolist() == own[["low", "high"]].tolist()
     assert compare_representations(three(), ["linear"], permutations=9).apart.empty
-
-
-# Files
-
-
-def test_a_representation_comes_back_from_its_file(tmp_path: Path) -> None:
-    a, b = rows(0), rows(1)
-    b[2] = math.nan
-    units = {"a": np.arange(6, dtype=np.float32).reshape(3, 2)}
-    halves = grams("real", rows(2)), grams("real", b)
-    made = DomainRepresentation(grams("real", a), halves, units, ("cat", "cat", "fish"), ("cat/0", "cat/1", "fish/0"))
-    made.save(tmp_path / "real.safetensors")
-    found = DomainRepresentation.load(tmp_path / "real.safetensors")
-    assert found.image_classes == ("cat", "cat", "fish")
-    assert found.image_items == ("cat/0", "cat/1", "fish/0")
-    for mine, theirs in zip((made.grams, *made.parts), (found.grams, *found.parts), strict=True):
-        assert (theirs.domain, theirs.classes) == ("real", CLASSES)
-        np.testing.assert_array_equal(theirs.by_site["a"], mine.by_site["a"])
-    np.testing.assert_array_equal(found.unit_means["a"], units["a"])
 
 
 # Bad input

@@ -104,7 +104,6 @@ def test_damaged_folders(make: Callable[[Subject, Path], object], subject: Subje
     damages = {
         "manifest.json": ("emptied", "one bit", "removed"),
         "images.json": ("torn", "foreign", "removed"),
-        "rule.json": ("one bit",),
         record: ("emptied", "torn", "a line short", "foreign"),
         result: ("one bit", "foreign"),
     }

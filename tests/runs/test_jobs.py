@@ -62,20 +62,11 @@ def test_a_finished_folder_that_lost_its_manifest_keeps_no_lock(tmp_path: Path) 
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
-    Work(tmp_path).run()
-    records = [str(path.relative_to(tmp_path)) for path in (tmp_path / "checksums").iterdir()]
-    assert len(records) == len(JOBS)
-    subprocess.run(["sha256sum", "--check", "--strict", *records], cwd=tmp_path, check=True, capture_output=True)
-
-
 RECORDS: dict[str, Callable[[list[str]], list[str]]] = {
     "no record of this kind": lambda lines: ["nonsense"],
     "an empty record": lambda lines: [],
     "a record without its last line": lambda lines: lines[:-1],
-    "a record without its first line": lambda lines: lines[1:],
-    "a record of half its files": lambda lines: lines[:2],
-    "a record of another job": lambda lines: [lines[0].replace("2", "1"), *lines[1:2]],
+    "a record of another job": lambda lines: [line.replace("dog", "cat") for line in lines],
 }
 
 

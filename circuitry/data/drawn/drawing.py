@@ -148,7 +148,7 @@ def write_toy(
         drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), None) for i in range(n_workers)]
         with Bar(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
             while wait(drawn, timeout=0.5).not_done:
-                bar.update(sum(1 for _ in (root / CHECKSUMS).glob("*.sha256")) - bar.n)
+                bar.update(sum(1 for _ in (root / CHECKSUMS).glob("*.json")) - bar.n)
     for share in drawn:
         share.result()
     return root

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
-from circuitry.circuits.rule_report import describe_rule
+from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.interventions.curve_reading import NO_OTHERS
 from circuitry.interventions.curves import (
@@ -48,7 +48,7 @@ def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str
     """Add the section on how to read causal checks; ``settings`` are a graph's, ``tested_on`` names the images."""
     report.section("How to read this", folded=True)
     report.text(
-        f"Circuits are tested on {tested_on}. {describe_budget(settings)} {describe_rule(settings)}\n\n"
+        f"Circuits are tested on {tested_on}. {describe_budget(settings)} {describe_rules(settings)}\n\n"
         "Faithfulness is the class's metric with only some units active, as a share of the whole model's lead over the "
         "baseline: 0 is nothing kept, 1 the whole model, and more than 1 means that the removed units work against the "
         "class. A circuit that gives every image the same answer can be faithful, too. Selectivity measures the lead "

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from circuitry.circuits.budgets import describe_budget
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.rule_report import describe_rule
+from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
@@ -70,13 +68,10 @@ def add_circuit_pair(
     )
 
 
-def circuit_findings(comparisons: Mapping[str, Comparison], orders: pd.DataFrame | None = None) -> list[Finding | None]:
-    """Answer whether domains share their circuits: how much, whether the class or the domain counts, and which least.
-
-    ``orders`` is the table of `order_stability`.
-    """
+def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | None]:
+    """Answer whether domains share their circuits: how much, by class or by domain, and which least."""
     overlap = comparisons["node_overlap"]
-    return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap, orders)]
+    return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap)]
 
 
 def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
@@ -91,7 +86,7 @@ def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
         "those of any two sites; the score estimates what the metric loses when the later unit alone misses what the "
         "earlier one wrote to the residual "
         "stream. Scores of edges rank them and do not measure what a cut costs. "
-        f"{describe_rule(settings)}\n\n"
+        f"{describe_rules(settings)}\n\n"
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "An edge needs a score above zero, except with the study's settings. The Weisfeiler-Lehman kernel at depth 1 "
         "mostly compares names of units, so it ranks like node overlap and is no further evidence. Compare every "

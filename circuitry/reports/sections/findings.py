@@ -10,7 +10,6 @@ import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import below_ceiling
-from circuitry.comparison.order_stability import DEFAULT
 from circuitry.comparison.significance import LEVEL, smallest_p
 from circuitry.interventions.curves import HARDLY_ANY
 from circuitry.reports.figures.style import capitalised
@@ -90,14 +89,10 @@ def _shared(low: float, high: float) -> str:
     return UNKNOWN
 
 
-def which_differs(comparison: Comparison, orders: pd.DataFrame | None = None) -> Finding | None:
+def which_differs(comparison: Comparison) -> Finding | None:
     """Say which domain is least similar to the others, or that this is open: from the summary and the paired tests.
 
     None for two domains, which are equally similar to each other.
-
-    Args:
-        comparison: Of several classes.
-        orders: From `order_stability`: which domain it is under other settings.
     """
     if len(comparison.domains) < 3:
         return None
@@ -117,27 +112,8 @@ def which_differs(comparison: Comparison, orders: pd.DataFrame | None = None) ->
         claim,
         f"The others: {others}; 95 % intervals over {ranked['n_classes'].max()} classes. {significant} of {len(mine)} "
         f"differences from {first} have {HOLM}.{impossible}",
-        f"{_order_words(orders, first, alike)}{ANOTHER_MODEL}.",
+        f"{ANOTHER_MODEL}.",
     )
-
-
-def _order_words(orders: pd.DataFrame | None, first: str, alike: bool) -> str:
-    """Say under which other settings another domain comes last, and how far the order holds."""
-    if orders is None or (others := orders[orders["varied"] != DEFAULT].dropna(subset="rho")).empty:
-        return ""
-    worst, best = (others.iloc[place] for place in (others["rho"].argmin(), others["rho"].argmax()))
-    end = "least" if alike else "most"
-    elsewhere = others.sort_values("rho", kind="stable").query(f"{end} != @first")
-    named = ", ".join(f"{_setting(row)}: {row[end]}" for _, row in elsewhere.head(4).iterrows())
-    return (
-        f"Other settings: {len(elsewhere)} of {len(others)} name another domain{f' ({named})' if named else ''}, and "
-        f"the order of the domains correlates with this one by {worst['rho']:+.2f} ({_setting(worst)}) to "
-        f"{best['rho']:+.2f} ({_setting(best)}); "
-    )
-
-
-def _setting(row: "pd.Series[str]") -> str:
-    return f"{row['varied']} {row['setting']}"
 
 
 def class_or_domain(comparison: Comparison) -> Finding | None:

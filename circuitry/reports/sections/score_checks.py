@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from circuitry.interventions.attribution_check import mean_correlations
-from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.pixels import map_agreement
+from circuitry.interventions.effects import AttributionCheck, map_agreement, mean_correlations
 from circuitry.reports.figures.pictures import pixel_maps
 from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import faint

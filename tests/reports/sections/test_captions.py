@@ -19,7 +19,6 @@ from PIL import Image
 
 import circuitry.reports.sections
 from circuitry.circuits.consensus import STABILITY
-from circuitry.comparison.order_stability import ORDERS, OrderStability
 from circuitry.comparison.significance import LEVEL
 from circuitry.interventions import AttributionCheck
 from circuitry.reports import Report
@@ -140,12 +139,6 @@ def depth_of_two(report: ReadBack) -> None:
     )
 
 
-def order_stability(report: ReadBack) -> None:
-    rows = [("default", "", 1.0, 1.0, "clipart", "real", 3), ("rule", "left-10", -0.5, 0.5, "real", "clipart", 3)]
-    table = pd.DataFrame(rows, columns=list(ORDERS)).assign(n_classes=2)
-    stability.add_order_stability(report, OrderStability(table, edges(), {("rule", "left-10"): edges()}))
-
-
 def circuit_stability(report: ReadBack) -> None:
     rows = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25)]
     stability.add_circuit_stability(report, pd.DataFrame(rows, columns=list(STABILITY)))
@@ -188,7 +181,6 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_circuit": lambda r: one_circuit.add_circuit(r, small_graph().circuit(1), "A circuit."),
     "add_circuit_pair": circuit_pair,
     "add_circuit_guide": lambda r: circuits.add_circuit_guide(r, SETTINGS),
-    "add_order_stability": order_stability,
     "add_circuit_stability": circuit_stability,
     "add_accuracy": lambda r: accuracies.add_accuracy(r, accuracy(), MARKS, test_domain="sketch"),
     "add_told_apart": lambda r: accuracies.add_told_apart(r, accuracy(), "Accuracies."),

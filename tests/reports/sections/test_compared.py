@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from circuitry import Comparison
-from circuitry.comparison.order_stability import ORDERS, OrderStability
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.sections.compared import (
@@ -21,7 +20,6 @@ from circuitry.reports.sections.compared import (
     add_tests,
     with_intervals,
 )
-from circuitry.reports.sections.stability import add_order_stability
 from tests.comparison.similarities import similarities
 from tests.support.parts import parts_of_halves
 
@@ -145,11 +143,8 @@ def test_two_domains_are_not_ranked_or_tested(tmp_path: Path) -> None:
     halves = parts_of_halves(ceilings([0.5, 0.8, 0.9]).iloc[:2])
     report = Report("t")
     add_comparison(report, Comparison("edge_jaccard", pd.concat(both), halves), MARKS, title="x")
-    orders = pd.DataFrame([("default", "", 1.0, 1.0, "clipart", "real", 2)], columns=list(ORDERS))
-    add_order_stability(report, OrderStability(orders, edges(), {}))
     found = captions(report, tmp_path)
     assert found[0].endswith("Clipart and real (0.35).")
-    assert "rho" not in found[-1]
     assert "Student's t" not in " ".join(found)
 
 

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from circuitry import Comparison
-from circuitry.comparison.order_stability import ORDERS
 from circuitry.reports.sections.findings import (
     NO,
     PARTLY,
@@ -105,18 +104,6 @@ def test_which_domain_differs(comparison: Comparison, domain: str, value: str, c
     assert (YES in found.claim, UNKNOWN in found.claim) == (clear, not clear)
     assert f"{count} differences from {domain}" in found.certainty
     assert ("so few classes" in found.certainty) != clear
-
-
-def test_the_order_under_other_settings() -> None:
-    rows = [
-        ("default", "", 1.0, 1.0, "clipart", "real", 3),
-        ("baseline", "mean-position", -0.5, 0.5, "real", "clipart", 3),
-        ("rule", "left-10", 1.0, 1.0, "clipart", "real", 3),
-    ]
-    found = which_differs(edges(), pd.DataFrame(rows, columns=list(ORDERS)))
-    assert found is not None
-    for words in ("1 of 2 name another domain (baseline mean-position: real)", "-0.50 (baseline", "+1.00 (rule"):
-        assert words in found.refutation
 
 
 def test_class_and_domain_effects() -> None:

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.interventions.attribution_check import mean_correlations
 from circuitry.interventions.curves import most_selective_site
-from circuitry.interventions.pixels import map_agreement
+from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks

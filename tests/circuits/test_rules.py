@@ -1,0 +1,101 @@
+"""Quadrature rules: their errors on a network whose integrals are known, and the defaults."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuitry import Encoder, attribute, class_logit
+from circuitry.bases import in_components
+from circuitry.circuits import AttributionSettings, left_rule, midpoint_rule, relative_error
+from circuitry.circuits.rules import kind_of, with_rules
+from circuitry.encoder import Stage, Task
+from circuitry.encoder.tensor_batches import Images
+from tests.support.towers import make_tower
+from tests.support.work import QUIET
+
+
+def cubing() -> Encoder:
+    """Image [B,3,1,1] -> the same -> its cube: by the path to zero a unit x has the effect -x^3."""
+    stages = (Stage("hidden", lambda x: x.flatten(1), 1), Stage("cube", lambda x: x**3, 1))
+    return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+def total(embedding: Tensor) -> Tensor:
+    return embedding.sum(1)
+
+
+def image() -> Tensor:
+    return torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
+
+
+def errors(images: Images, rule: str, kind: str, reference: str = "gauss-legendre-3") -> dict[str, float]:
+    task = Task(cubing(), images, total, work=QUIET)
+    table = relative_error(task, [rule], reference, AttributionSettings(node_fraction=1.0))
+    return dict(table[table["kind"] == kind].set_index("place")["error"])
+
+
+def test_errors_by_hand() -> None:
+    # Of 3 (1 - t)^2, whose integral is 1, one midpoint gives 3/4 and two give 15/16: the same share of every unit.
+    # Gauss-Legendre with two points is exact for it.
+    one, two = (errors(image(), f"midpoint-{n}", "nodes", "gauss-legendre-2") for n in (1, 2))
+    assert one == pytest.approx({"input": 1 / 4, "hidden": 1 / 4, "cube": 0}, abs=1e-6)
+    assert two == pytest.approx({"input": 1 / 16, "hidden": 1 / 16, "cube": 0}, abs=1e-6)
+    assert errors(2 * image(), "midpoint-1", "nodes")["hidden"] == pytest.approx(1 / 4)  # a share, whatever the scale
+    assert errors(image(), "midpoint-1", "kept alike") == {"input": 1.0, "hidden": 1.0, "cube": 1.0}
+
+
+def test_errors_of_edges_by_hand() -> None:
+    # The gap of a unit is (x^3 ((1-t)^3 - 1))^2: of its derivative 6 s^5 - 6 s^2 by s = 1 - t, whose integral is -1,
+    # the midpoint s = 1/2 gives 3/16 - 3/2 = -21/16.
+    assert errors(image(), "midpoint-1", "edges") == pytest.approx({"hidden->cube": 5 / 16}, abs=1e-6)
+
+
+def test_images_that_come_once_are_all_measured() -> None:
+    images = torch.arange(12.0).reshape(4, 3, 1, 1)
+    once = errors(iter(torch.split(images, 1)), "midpoint-1", "nodes")
+    assert once == pytest.approx(errors(images, "midpoint-1", "nodes"))
+
+
+def test_the_error_holds_against_many_points() -> None:
+    encoder = Encoder.from_tower(make_tower("resnet").double())
+    images, metric = torch.randn(1, 3, 64, 64).double(), class_logit(torch.randn(3, 16).double(), 0)
+    task = Task(encoder, images, metric, sites=("layer2.0", "layer2.1", "layer3.0"), work=QUIET)
+    tables = [relative_error(task, ["midpoint-5"], reference) for reference in ("midpoint-40", "midpoint-200")]
+    for kind in ("nodes", "edges"):
+        found, by_many = (table.loc[table["kind"] == kind, "error"].mean() for table in tables)
+        assert found == pytest.approx(by_many, abs=0.02)
+
+
+def test_attribution_has_one_default(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = Encoder.from_tower(make_tower("vit"))
+    run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)
+    run(baseline="zero")
+    assert not caplog.text
+    graph = run()
+    assert "layer norms" in caplog.text
+    assert graph.settings["baseline"] == "zero"
+    assert graph.settings["node_rule"] == AttributionSettings().node_rule.name == "midpoint-10"
+    assert AttributionSettings.study().node_rule == left_rule(10)
+
+
+@pytest.mark.parametrize(
+    ("tower", "kind", "rules"),
+    [
+        ("resnet", "batch norms", ("midpoint-5", "gauss-radau-3")),
+        ("efficientnet", "depthwise convolutions", ("midpoint-15", "gauss-radau-3")),
+        ("vit", "layer norms", ("gauss-radau-3", "midpoint-3")),
+    ],
+)
+def test_a_folder_has_the_rules_of_its_kind_of_tower(tower: str, kind: str, rules: tuple[str, str]) -> None:
+    encoder = Encoder.from_tower(make_tower(tower))
+    assert kind_of(encoder.tower) == kind
+    found = with_rules(AttributionSettings(), encoder)
+    assert (found.node_rule.name, found.resolved_edge_rule.name) == rules
+    given = AttributionSettings(rule=left_rule(2))
+    assert with_rules(given, encoder) is given
+    own = with_rules(AttributionSettings(edge_rule=midpoint_rule(7)), encoder)
+    assert (own.node_rule.name, own.resolved_edge_rule.name) == (rules[0], "midpoint-7")
+    if tower == "vit":  # through a stream edges have one gradient
+        assert with_rules(AttributionSettings(), in_components(encoder)).resolved_edge_rule == left_rule(1)
