@@ -16,6 +16,10 @@ from .component_effects import DirectEffects as DirectEffects
 from .cost import count_operations as count_operations
 from .direct_effects import direct_effects as direct_effects
 from .direct_effects import direct_vectors as direct_vectors
+from .edge_cuts import cut_effects as cut_effects
+from .edge_methods import attribute_components as attribute_components
+from .edge_methods import edge_names as edge_names
+from .edge_methods import score_edges as score_edges
 from .edges import Edges as Edges
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
@@ -44,6 +48,4 @@ from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import cheapest_rule as cheapest_rule
 from .rule_errors import RuleErrors as RuleErrors
 from .rule_report import describe_rule as describe_rule
-from .stream_graph import edge_names as edge_names
-from .stream_graph import score_edges as score_edges
 from .text_span import text_span as text_span

@@ -52,33 +52,20 @@ CACHED_BYTES = 2**27
 _Kept = Mapping[str, Int[np.ndarray, " kept"]]
 
 
-def edge_effects(task: Task, kept_units: _Kept, rule: QuadratureRule) -> dict[Pair, np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
+def chain_edges(
+    task: Task, kept_units: Mapping[int, _Kept], rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
+) -> dict[int, dict[Pair, np.ndarray]]:
+    """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites, of each part of images.
 
     Args:
         task: With gradients running; its metric plays no part. Products with the Jacobian take less than its memory on
             a CPU, see `CACHED_BYTES`.
-        kept_units: Units of the circuit by site.
+        kept_units: Units by site, of each part.
         rule: Points and weights of the path integral.
+        parts: The part of each image (default: all are in part 0); one pass over all images serves all parts.
 
     Raises:
         InputError: for activations or scores that are not finite, or a baseline that does not fit.
-    """
-    return part_edge_effects(task, {0: kept_units}, rule)[0]
-
-
-def part_edge_effects(
-    task: Task, kept_units: Mapping[int, _Kept], rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
-) -> dict[int, dict[Pair, np.ndarray]]:
-    """Return `edge_effects` of each part of the images, between its own units, from one pass over all of them.
-
-    Args:
-        task, rule: As of `edge_effects`.
-        kept_units: Units by site, of each part.
-        parts: The part of each image (default: all are in part 0).
-
-    Raises:
-        InputError: as `edge_effects`.
     """
     encoder = task.encoder
     inner = [site for site in task.sites if site != INPUT]

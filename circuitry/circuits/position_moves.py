@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.bases.residual import ResidualStream
-from circuitry.bases.stream_parts import PORTS, Component
+from circuitry.bases.residual import PORTS, Component, ResidualStream
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
 from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline, stream_of
 from circuitry.circuits.stream_gradients import Tap, reader_gradients, tapped_run
@@ -42,12 +41,12 @@ def edges_by_position(
     An edge through the stream stays at its position; only heads move between positions, see `moves_between_positions`.
 
     Args:
-        task: As for `score_edges`.
+        task: As for `attribute_components`.
         edges: Names of (writer, reader).
         rule: Points of the path.
 
     Raises:
-        InputError: for an unknown edge, and as `score_edges`.
+        InputError: for an unknown edge, and as `attribute_components`.
 
     Example:
         >>> found = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
@@ -73,12 +72,12 @@ def moves_between_positions(
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 
     Args:
-        task: As for `score_edges`.
+        task: As for `attribute_components`.
         edges: Names of (writer, reader); readers are the query, key or value of a head.
         rule: Points of the path.
 
     Raises:
-        InputError: for an unknown edge, one into an MLP or the embedding, and as `score_edges`.
+        InputError: for an unknown edge, one into an MLP or the embedding, and as `attribute_components`.
 
     Example:
         >>> moves = moves_between_positions(task, [("embed", "blocks.3.attn.0.v")])
@@ -104,7 +103,7 @@ def moves_between_positions(
 
 def _place(stream: ResidualStream, writer: str, reader: str) -> tuple[int, Component]:
     row, column = stream.edge(writer, reader)
-    if stream.readers[row].kind not in PORTS:
+    if not stream.readers[row].port:
         raise InputError(
             f"Heads alone move between positions, but {reader!r} reads every position for itself: give a head's query, "
             f"key or value ({stream.readers[0]}), or take edges_by_position."
@@ -123,18 +122,19 @@ def _moves(
     stream: ResidualStream, reader: Component, change: Tensor, taps: dict[str, Tap]
 ) -> Float[Tensor, "batch to from"]:
     """Return the effects at one point of the path, given what the writer changes."""
-    block, path, head = stream.blocks[reader.block], f"blocks.{reader.block}", reader.head
-    before = taps[f"{path}.hook_resid_pre"].value
-    q, k, v = (taps[f"{path}.attn.hook_{port}"].value for port in PORTS)
-    port = PORTS.index(reader.kind)
+    layer = next(one for one in stream.layers if one.name == reader.layer)
+    block, path, head, port = layer.block, layer.name, reader.unit, PORTS.index(reader.port)
+    assert block is not None
+    before = taps[layer.reads].value
+    q, k, v = (taps[f"{path}.hook_{port}"].value for port in PORTS)
     step = _derivative(lambda x: block.project(block.norm_attention(x))[port], before, change)
     pattern = block.scores(q, k).softmax(-1)[:, head]
-    into_z = taps[f"{path}.attn.hook_z"].gradient[:, :, head]
-    if reader.kind == "v":
+    into_z = taps[f"{path}.hook_z"].gradient[:, :, head]
+    if reader.port == "v":
         return pattern * torch.einsum("bqd,bkd->bqk", into_z, step[:, :, head])
     into_pattern = torch.einsum("bqd,bkd->bqk", into_z, v[:, :, head])
     into_scores = pattern * (into_pattern - (pattern * into_pattern).sum(-1, keepdim=True))
-    along = (lambda x: block.scores(x, k), q) if reader.kind == "q" else (lambda x: block.scores(q, x), k)
+    along = (lambda x: block.scores(x, k), q) if reader.port == "q" else (lambda x: block.scores(q, x), k)
     return into_scores * _derivative(*along, step)[:, head]
 
 

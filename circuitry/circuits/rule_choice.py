@@ -28,7 +28,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from circuitry.circuits.circuit_settings import SQUARED, STUDY_RULE
-from circuitry.circuits.edge_methods import edge_method, edge_rule
+from circuitry.circuits.edge_methods import edge_method, rule_of_edges
 from circuitry.circuits.quadrature import QuadratureRule, parse_rule
 from circuitry.circuits.rule_errors import SECOND_REFERENCE, RuleErrors
 from circuitry.circuits.rule_report import references_agree
@@ -153,8 +153,8 @@ def cheapest_rule(
     settings = circuits[0].settings
     diverging = {site for circuit in circuits for site in circuit.task.encoder.sites if site not in circuit.asked_at}
     encoder = circuits[0].task.encoder
-    fixed = settings.edge_rule is not None or edge_method(encoder, settings) != SQUARED
-    edge_rules = [edge_rule(encoder, settings)] if fixed else candidates
+    fixed = settings.edge_rule is not None or edge_method(encoder, settings.edges) != SQUARED
+    edge_rules = [rule_of_edges(encoder, settings)] if fixed else candidates
     most = len(circuits) * sum(rule.n_runs for rule in (*[SECOND_REFERENCE] * 4, *candidates, *edge_rules))
     with Bar(total=most, desc="rules, at most", unit="point", disable=not circuits[0].progress) as bar:
         nodes = _first_that_keeps(error, candidates, [circuit.nodes for circuit in circuits], diverging, bar)

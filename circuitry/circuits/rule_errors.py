@@ -10,7 +10,7 @@ import torch
 
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.edge_methods import edges_between
+from circuitry.circuits.edge_methods import score_edges
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, gauss_legendre_rule, midpoint_rule
 from circuitry.encoder.sites import INPUT
@@ -108,7 +108,7 @@ class RuleErrors:
 
     def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
         with self._running():
-            found = edges_between(self.task, self._kept, self.settings, rule)
+            found = score_edges(self.task, self._kept, method=self.settings.edges, rule=rule).scores
         return {f"{up}->{down}": scores for (up, down), scores in found.items()}
 
 

@@ -269,7 +269,7 @@ def test_a_part_without_units_at_a_site_has_no_edge_there(monkeypatch: pytest.Mo
     batches = task.batches
     monkeypatch.setattr(Task, "batches", lambda _: batches(1))
     with task.running(gradients=True):
-        found = chain_edges.part_edge_effects(task, kept, left_rule(3), np.array([0, 1, 2, 2]))
+        found = chain_edges.chain_edges(task, kept, left_rule(3), np.array([0, 1, 2, 2]))
     assert [scores["act1", "act2"].shape for scores in found.values()] == [(0, 3), (3, 0), (3, 3)]
     expected = brute_force_edges(encoder, images[2:].double(), ("act1", "act2"), kept[2], 3)
     np.testing.assert_allclose(found[2]["act1", "act2"], expected, rtol=1e-6, atol=1e-12)

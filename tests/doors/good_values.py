@@ -76,7 +76,7 @@ def _instances(w: World) -> list[Any]:
         *(
             encoder.TokenGrid(("class",), 2, 2),
             models.NamedBaseline("zero", w.clip, w.images),
-            bases.Component("mlp", 0),
+            bases.Component("blocks.0.mlp"),
         ),
         *(judging.planted_convolution(), study.EvaluationSet.of(w.images), reports.Report("Title"), go.Figure()),
         study.StudyRun(w.folder / "run", "RN50", "natural-only", None),

@@ -50,7 +50,10 @@ def by_place(w: World) -> dict[str, Any]:
         "describe_rule": {"settings": w.graph.settings},
         "compare": {"measure": "node_overlap"},
         "compare_domains": {"measures": ["node_overlap"], "parts": None},
-        **{name: {"task": w.stream_task} for name in ("edges_by_position", "moves_between_positions", "score_edges")},
+        **{
+            name: {"task": w.stream_task}
+            for name in ("edges_by_position", "moves_between_positions", "score_edges", "attribute_components")
+        },
         "moves_between_positions": {"task": w.stream_task, "edges": [("embed", "blocks.0.attn.0.v")]},
         **{name: {"images": w.small} for name in ("direct_effects", "direct_vectors")},
         "Edges.between": {"units": w.graph.kept_units, "wiring": "chain"},
@@ -126,13 +129,12 @@ def by_place(w: World) -> dict[str, Any]:
         "ResidualStream.of": {"encoder": w.vit, "units": None},
         "ResidualStream": _fields(w.stream),
         "ResidualStream.writer": {"name": "embed"},
-        "ResidualStream.attended": {"streams": torch.zeros(6, 2, 17, 32)},
         "FolderWork.baseline_called": {"name": "zero"},
         "NamedBaseline": {"name": "zero"},
         "FolderWork.claim": {"file_format": "x 1", "records": {("axe", "real"): [w.record]}},
         "TokenGrid": {"first": ("class",), "height": 2, "width": 2},
         "TokenGrid.patches": {"by_token": np.zeros((2, 5))},
-        "Component": {"kind": "mlp"},
+        "Component": {"layer": "blocks.0.mlp"},
         "Classifier": {"rows": w.weights, "bias": torch.zeros(4), "classes": {"axe": (0,)}},
         "SparseAutoencoder.encode": {"x": torch.zeros(2, w.sae.w_enc.shape[0])},
         "SparseAutoencoder.decode": {"features": torch.zeros(2, w.sae.w_enc.shape[1])},
