@@ -163,7 +163,7 @@ def timed(
         node_seconds = time.perf_counter() - started
         kept = strongest_units(nodes.scores, settings.node_fraction)
         started = time.perf_counter()
-        edges = chain_edges(task, {0: kept}, settings.resolved_edge_rule)[0]
+        edges = chain_edges(task, kept, settings.resolved_edge_rule)
         edge_seconds = time.perf_counter() - started
     node_scores = {site: torch.from_numpy(v) for site, v in nodes.scores.items()}
     return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds

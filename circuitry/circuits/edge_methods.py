@@ -38,7 +38,7 @@ Units = Mapping[str, Int[np.ndarray, " kept"]]
 """By site."""
 
 SCORERS: Mapping[str, Callable[[Task, Units, QuadratureRule], Mapping[Pair, np.ndarray]]] = {
-    SQUARED: lambda task, units, rule: chain_edges(task, {0: units}, rule)[0],
+    SQUARED: chain_edges,
     **{name: partial(unit_edges, score) for name, score in ATTRIBUTED.items()},
     "cuts": lambda task, units, _: cut_effects(task, Edges.between(units, "stream")).scores,
 }
@@ -209,8 +209,6 @@ def part_edges(
         parts: The part of each image.
     """
     method, rule, images = edge_method(task.encoder, settings.edges), rule_of_edges(task.encoder, settings), task.images
-    if method == SQUARED:
-        return dict(chain_edges(task, units, rule, parts))
     assert isinstance(images, Tensor)
     members = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in units}
     tasks = {part: task.of_some(images, chosen) for part, chosen in members.items()}
