@@ -6,7 +6,7 @@
    one) are refuted by a ratio far above 4;
 2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
    writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
-   and corrected (`circuits.corrections`), in each of some circuits. That a correction helps is refuted where it is
+   and corrected (`circuits.stream_edges`), in each of some circuits. That a correction helps is refuted where it is
    nearer than plain attribution in few circuits;
 3. the same for edges of graphs as `attribute` stores them, between single heads and neurons.
 

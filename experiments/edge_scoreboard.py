@@ -9,7 +9,7 @@ reach no more selectivity than as many random edges at every size.
 |---|---|
 | ``gradient`` | attribution patching, one backward pass |
 | ``path`` | the same over five points of the way to the baseline |
-| ``atp-star``, ``relp`` | the same with corrections by name (`circuits.corrections`) |
+| ``atp-star``, ``relp`` | the same with corrections by name (`circuits.stream_edges`) |
 | ``exact`` | the effect of cutting it alone, a run per edge |
 | ``learned`` | how surely a mask on all edges keeps it |
 

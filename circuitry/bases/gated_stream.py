@@ -86,7 +86,7 @@ def run_gated(
 
 
 def _gates_into(layer: Layer, earlier: Sequence[Written], gates: GatesByLayers) -> list[Gates | None]:
-    """Return the gates of a layer's readers on each earlier layer, all ports of heads behind each other; none if open."""
+    """Return the gates of a layer's readers on each earlier layer, port behind port; none where all are open."""
     found = list[Gates | None]()
     for up in (one.layer for one in earlier):
         names = [list(product(up.names, layer.names_of(port))) for port in layer.ports]
@@ -116,9 +116,7 @@ def _streams(
     return found
 
 
-def _through(
-    stream: ResidualStream, one: Written, gate: Gates
-) -> Float[Tensor, "rows batch position d_model"]:
+def _through(stream: ResidualStream, one: Written, gate: Gates) -> Float[Tensor, "rows batch position d_model"]:
     """Return what a layer writes beyond its baseline through gates on its units, or on all of it."""
     open_, gate = gate.detach().any(0), gate.to(one.units)
     if gate.shape[1] == len(one.stream):

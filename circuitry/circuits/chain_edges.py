@@ -19,7 +19,7 @@ At t = 0 the residual is zero and so is the gradient: that point is never comput
 positions, whatever the cut into batches; the study divides them by the number of images once more.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise

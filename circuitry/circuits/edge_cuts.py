@@ -176,7 +176,7 @@ def _run_chain(
 def _read_stage(
     encoder: Encoder, up: str, down: str, x: Tensor, end: Tensor, gate: Gates, rows: Tensor
 ) -> Float[Tensor, "rows image ..."]:
-    """Return the units downstream under some rows of gates on the units upstream; what is carried past these goes on."""
+    """Return the units downstream under some rows of gates on those upstream; what is carried past these goes on."""
     shape = [len(rows), *[1] * x.dim()]
     shape[encoder.unit_dim(up) % x.dim() + 1] = -1
     stack = mixed(gate[rows].reshape(shape), encoder.units_of(up, x), encoder.units_of(up, end)).flatten(0, 1)
@@ -236,7 +236,7 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
 
 
 def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
-    """Return the exact effects of cutting each edge between components, all into each reader, and all out of each writer.
+    """Return the exact effects of cutting each edge between components, all into a reader, and all out of a writer.
 
     Args:
         stream: Whose layers are one component, or heads.

@@ -55,10 +55,10 @@ def edges_by_position(
     """
     stream, task = stream_of(task)
     places = [stream.edge(writer, reader) for writer, reader in edges]
-    found, first = [], stream.sites[0]
+    found = []
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            gradients = reader_gradients(stream, task.metric, clean[first], other[first], as_rule(rule)).readers
+            gradients = reader_gradients(stream, task.metric, clean, other, as_rule(rule)).readers
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
             parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
             found.append(torch.stack(parts, 1).cpu().double().numpy())

@@ -1,4 +1,4 @@
-"""Edges through the residual stream, by attribution patching (Syed et al. 2023, arXiv 2310.10348) and corrections of it.
+"""Edges through the residual stream, by attribution patching (Syed et al. 2023, arXiv 2310.10348) and corrections.
 
 The effect of an edge is how much the metric falls when one reader gets one writer's baseline in its place, to first
 order:
@@ -31,9 +31,8 @@ relp-with-patterns: the same, but patterns keep their gradient.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
-from itertools import accumulate, combinations
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -45,9 +44,13 @@ from circuitry.bases.residual import Component, Layer, ResidualStream
 from circuitry.circuits.edges import Pair
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import (
+    Activations,
+    Gradients,
     Passes,
+    changes,
     images_at_once,
     layer_gradients,
+    one_pass,
     reader_gradients,
     relevance,
     without_each_block,
@@ -65,8 +68,6 @@ PATTERNS = ("attn.hook_pattern",)
 EVERYTHING = (*PATTERNS, "attn.hook_v", "mlp.hook_post")
 """Hook points of a block behind its readers, by which gradients are needed where readers are exact."""
 
-Activations = Mapping[str, Tensor]
-"""By site of the stream."""
 Reader = Callable[[Float[Tensor, "batch position d_model"]], Float[Tensor, "passes batch readers"]]
 """Effects of a change of the stream that some readers of a layer read, one reader at a time."""
 
@@ -90,9 +91,9 @@ def attributed(
     task: Task,
     rule: QuadratureRule,
     *,
-    passes: Passes = lambda stream: [nullcontext()],
+    passes: Passes = one_pass,
+    gradients: Gradients = reader_gradients,
     exact: Sequence[str] = (),
-    by_layer: bool = False,
 ) -> StreamScores:
     """Score all edges between the components of a stream.
 
@@ -101,48 +102,43 @@ def attributed(
         task: A task of ``stream.components``, with gradients running.
         rule: Points of the path.
         passes: In what contexts gradients are taken.
+        gradients: How they are taken.
         exact: Hook points behind the readers that are computed exactly: `PATTERNS` or `EVERYTHING`.
-        by_layer: Whether a path is that of what each layer alone reads.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, a gradient that is not finite, or a baseline that does
             not fit.
     """
-    edges, out_of, n_images = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(()), 0
+    sums, n_images = [torch.zeros(()) for _ in range(3)], 0
     n_patterns = (len(passes(stream)) + 3) * sum(one.n_heads for one in stream.blocks) * bool(exact)
     for clean, other in clean_and_baseline(stream, task, n_patterns):
-        first, effects, at_points = stream.sites[0], list[Tensor](), list[Mapping[str, Tensor]]()
-        contexts = passes(stream)
+        at_points, linear, contexts = list[Mapping[str, Tensor]](), list[Tensor](), passes(stream)
         for context in contexts:
             with context:
-                if by_layer:
-                    moves = list(accumulate(change.sum(0) for _, change in _changes(stream, clean, other)))
-                    found = layer_gradients(stream, task.metric, clean, moves, rule)
-                else:
-                    found = reader_gradients(stream, task.metric, clean[first], other[first], rule, exact)
-            # To first order images may be summed in one matrix product, unless effects are put together image by image.
-            apart = bool(exact) or len(contexts) > 1
-            effects.append(_linear_effects(stream, clean, other, found.readers, apart))
+                found = gradients(stream, task.metric, clean, other, rule, exact)
             at_points.append(found.points)
-        of_edges = torch.stack(effects)
-        of_edges = torch.cat([of_edges, of_edges.sum(3, keepdim=True)], 3)
+            # Images may be summed in one matrix product, unless effects are put together image by image.
+            linear.append(_linear_effects(stream, clean, other, found.readers, bool(exact) or len(contexts) > 1))
+        edges = torch.stack(linear)
+        into = edges.sum(3)
         if exact:
-            _put_exact_effects(stream, task.metric, clean, other, at_points, of_edges)
-        scores, leaving = (
-            over_passes(of_edges, stream.readers, stream),
-            over_passes(of_edges[..., :-1].sum(2), stream.writers, stream),
+            _put_exact_effects(stream, task.metric, clean, other, at_points, edges, into)
+        effects = (
+            _over_passes(stream, edges, stream.readers),
+            _over_passes(stream, into, stream.readers),
+            _over_passes(stream, edges.sum(2), stream.writers),
         )
-        edges = edges - scores.cpu().double().sum(0)  # changes lead to the baseline
-        out_of = out_of - leaving.cpu().double().sum(0)
-        if not bool(edges.isfinite().all()):
+        # A change leads to the baseline: what it adds to the metric is what the edge takes from it.
+        sums = [total - effect.cpu().double().sum(0) for total, effect in zip(sums, effects, strict=True)]
+        if not all(bool(total.isfinite().all()) for total in sums):
             raise InputError(
                 "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
                 "path to the baseline, or give an encoder of higher precision."
             )
-        n_images += len(clean[first])
-    edges, out_of = edges / n_images, out_of / n_images
-    found_scores = np.where(stream.edges.numpy(), edges[:, :-1].numpy(), np.nan)
-    return StreamScores(stream.readers, stream.writers, found_scores, edges[:, -1].numpy(), out_of.numpy(), n_images)
+        n_images += len(clean[stream.sites[0]])
+    scores, of_readers, of_writers = ((total / n_images).numpy() for total in sums)
+    scores = np.where(stream.edges.numpy(), scores, np.nan)
+    return StreamScores(stream.readers, stream.writers, scores, of_readers, of_writers, n_images)
 
 
 ATTRIBUTED: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
@@ -153,7 +149,7 @@ ATTRIBUTED: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], Stream
     "atp-star": partial(attributed, passes=without_each_block, exact=PATTERNS),
     "relp": partial(attributed, passes=relevance),
     "relp-with-patterns": partial(attributed, passes=partial(relevance, frozen_patterns=False)),
-    "path-by-layer": partial(attributed, by_layer=True),
+    "path-by-layer": partial(attributed, gradients=layer_gradients),
 }
 """Methods that score edges of a stream by gradients; see the module."""
 
@@ -181,10 +177,10 @@ def unit_edges(
     return found
 
 
-def over_passes(
-    effects: Float[Tensor, "passes batch ends ..."], ends: Sequence[Component], stream: ResidualStream
-) -> Tensor:
-    """Return the effects [batch, ends, ...] of passes that each leave a block out; of one pass, that pass's.
+def _over_passes(
+    stream: ResidualStream, effects: Float[Tensor, "passes batch ends ..."], ends: Sequence[Component]
+) -> Float[Tensor, "batch ends ..."]:
+    """Return the effects of passes that each leave a block out; of one pass, that pass's.
 
     ``ends`` are the components whose own block's pass does not count: it leaves out what they do themselves.
     """
@@ -229,22 +225,13 @@ def clean_and_baseline(
             bar.update(len(batch.images))
 
 
-def _changes(
-    stream: ResidualStream, clean: Activations, other: Activations
-) -> Iterator[tuple[Layer, Float[Tensor, "writers batch position d_model"]]]:
-    """Yield each layer that writes, with what its writers add at the baseline beyond what they add clean."""
-    step = {site: other[site] - clean[site] for site in stream.sites}
-    for layer in stream.layers[:-1]:
-        yield layer, stream.written_by(layer, step)
-
-
 def _linear_effects(
     stream: ResidualStream, clean: Activations, other: Activations, gradients: Tensor, apart: bool
 ) -> Float[Tensor, "images readers writers"]:
     """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
     found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
     equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"  # positions and d_model as one, else both are copied
-    for layer, change in _changes(stream, clean, other):
+    for layer, change in changes(stream, clean, other):
         later = slice(layer.readers.stop, None)
         found[:, later, layer.writers] = torch.einsum(equation, gradients[later].flatten(2), change.flatten(2))
     return found
@@ -259,38 +246,35 @@ def _put_exact_effects(
     clean: Activations,
     other: Activations,
     gradients: Sequence[Mapping[str, Tensor]],
-    effects: Float[Tensor, "passes batch readers writers_and_all"],
+    edges: Float[Tensor, "passes batch readers writers"],
+    into: Float[Tensor, "passes batch readers"],
 ) -> None:
     """Put exact readers' effects in the place of linear ones.
 
     Args:
         gradients: By hook points, of each backward pass: without values and neurons, queries and keys alone are exact.
-        effects: Changed in place; the last column is of all that a reader reads.
+        edges, into: Effects of each edge and of all edges into a reader, changed in place.
     """
     everything = any(point.endswith("mlp.hook_post") for point in gradients[0])
-    readers = {
-        layer.name: _exact_reader(stream, metric, layer, stream.read_by(layer, clean), gradients)
-        for layer in stream.layers[1:]
-        if everything or layer.of_heads
-    }
+    readers = dict[str, Reader]()
+    for layer in stream.layers[1:]:
+        x = stream.read_by(layer, clean)
+        if layer.of_heads:
+            readers[layer.name] = _exact_heads(layer, x, gradients)
+        elif everything and layer.block is not None:
+            readers[layer.name] = _exact_neurons(layer, x, gradients)
+        elif everything:
+            readers[layer.name] = _exact_embedding(stream, metric, layer, x, len(gradients))
     moved: Tensor | float = 0.0
-    for place, (layer, change) in enumerate(_changes(stream, clean, other)):
+    for place, (layer, change) in enumerate(changes(stream, clean, other), 1):
         moved = moved + change.sum(0)
-        for later in stream.layers[place + 1 :]:
+        for later in stream.layers[place:]:
             if reader := readers.get(later.name):
                 found = torch.stack([reader(one) for one in change], -1)
                 rows = slice(later.readers.start, later.readers.start + found.shape[2])
-                effects[:, :, rows, layer.writers] = found
-                if later is stream.layers[place + 1]:  # all that it reads has come
-                    effects[:, :, rows, -1] = reader(moved)
-
-
-def _exact_reader(
-    stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]
-) -> Reader:
-    if layer.block is None:
-        return _exact_embedding(stream, metric, layer, x, len(gradients))
-    return (_exact_heads if layer.of_heads else _exact_neurons)(layer, x, gradients)
+                edges[:, :, rows, layer.writers] = found
+                if later is stream.layers[place]:  # all that it reads has come
+                    into[:, :, rows] = reader(moved)
 
 
 def _exact_heads(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]) -> Reader:

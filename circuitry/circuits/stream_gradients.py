@@ -7,7 +7,7 @@ outputs are constants, in `relevance` norms, activations and patterns are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ from circuitry.runs.errors import InputError
 
 Passes = Callable[[ResidualStream], Sequence[AbstractContextManager[None]]]
 """Returns in what contexts gradients are taken: one backward pass in each."""
+Activations = Mapping[str, Tensor]
+"""By site of the stream."""
 _Hook = Callable[[Tensor, Any], Tensor | None]
 
 
@@ -45,6 +47,10 @@ class StreamGradients(NamedTuple):
     """By what is at some hook points, by name."""
 
 
+Gradients = Callable[[ResidualStream, Metric, Activations, Activations, QuadratureRule, Sequence[str]], StreamGradients]
+"""Returns the gradients, given the clean activations and those at the baseline."""
+
+
 def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0) -> int:
     """Return how many images fit, given the number of gradients by the stream and by the patterns of a head, copies of
     a block's, and a run with gradients."""
@@ -62,13 +68,19 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, 
 
 
 def reader_gradients(
-    stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule, points: Sequence[str] = ()
+    stream: ResidualStream,
+    metric: Metric,
+    clean: Activations,
+    other: Activations,
+    rule: QuadratureRule,
+    points: Sequence[str] = (),
 ) -> StreamGradients:
-    """Return the gradients by what readers read, on the line of the stream before the blocks from ``a`` to ``b``.
+    """Return the gradients by what readers read, on the line of the stream before the blocks to the baseline's.
 
     Args:
         points: Hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
     """
+    a, b = clean[stream.sites[0]], other[stream.sites[0]]
     total = a.new_zeros(len(stream.readers), *a.shape)
     at = {f"blocks.{index}.{point}": a.new_zeros(()) for index in range(len(stream.blocks)) for point in points}
     for t, weight in zip(rule.points, rule.weights, strict=True):
@@ -82,25 +94,32 @@ def reader_gradients(
 def layer_gradients(
     stream: ResidualStream,
     metric: Metric,
-    clean: Mapping[str, Tensor],
-    moves: Sequence[Float[Tensor, "batch position d_model"]],
+    clean: Activations,
+    other: Activations,
     rule: QuadratureRule,
+    points: Sequence[str] = (),
 ) -> StreamGradients:
     """Return the gradients by what readers read, layer by layer on the line of what that layer alone reads.
 
-    Everything before the layer and past it stays as in the clean run.
-
-    Args:
-        clean: Activations at the stream's sites.
-        moves: For each layer that reads the step from what it reads in the clean run to what it reads at the baseline.
+    Everything before the layer and past it stays as in the clean run; no gradients by points are taken.
     """
-    total = moves[0].new_zeros(len(stream.readers), *moves[0].shape)
-    for before, layer, move in zip(stream.layers[:-1], stream.layers[1:], moves, strict=True):
-        x = stream.read_by(layer, clean)
+    total = clean[stream.sites[0]].new_zeros(len(stream.readers), *clean[stream.sites[0]].shape)
+    move: Tensor | float = 0.0
+    for (before, change), layer in zip(changes(stream, clean, other), stream.layers[1:], strict=True):
+        move, x = move + change.sum(0), stream.read_by(layer, clean)
         for t, weight in zip(rule.points, rule.weights, strict=True):
             taps = _layer_taps(stream, metric, layer, x + t * move, before.site, clean[before.site])
             total[layer.readers].add_(_into(stream, layer, taps), alpha=weight)
     return StreamGradients(total, {})
+
+
+def changes(
+    stream: ResidualStream, clean: Activations, other: Activations
+) -> Iterator[tuple[Layer, Float[Tensor, "writers batch position d_model"]]]:
+    """Yield each layer that writes, with what its writers add at the baseline beyond what they add clean."""
+    step = {site: other[site] - clean[site] for site in stream.sites}
+    for layer in stream.layers[:-1]:
+        yield layer, stream.written_by(layer, step)
 
 
 def _layer_taps(
@@ -205,6 +224,11 @@ def passed_back(
         out = function(start)
     (found,) = torch.autograd.grad(out, start, gradients, is_grads_batched=True)
     return found
+
+
+def one_pass(stream: ResidualStream) -> Sequence[AbstractContextManager[None]]:
+    """Return a context that corrects nothing."""
+    return [nullcontext()]
 
 
 def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManager[None]]:

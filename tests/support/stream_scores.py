@@ -40,7 +40,7 @@ def edge_scores(
     rule: QuadratureRule = PLAIN,
     work: Work = QUIET,
 ) -> Scores:
-    """Return the scores of `circuitry.circuits.attribute_components`, of a stream some of whose neurons may be apart."""
+    """Return the scores of `circuitry.circuits.attribute_components`, of a stream whose neurons may be apart."""
     task = Task(stream.components, images, metric, baseline=baseline, work=work)
     with task.running(gradients=True):
         found = COMPONENT_SCORERS[method](stream, task, rule)
