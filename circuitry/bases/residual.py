@@ -201,20 +201,22 @@ class ResidualStream:
     @own_modes()
     def edges(self) -> Bool[Tensor, "readers writers"]:
         """Which edges exist: from every writer to every reader of a later layer."""
-        order = {layer.name: place for place, layer in enumerate(self.layers)}
-        written, read = (torch.tensor([order[one.layer] for one in some]) for some in (self.writers, self.readers))
+        ends = self.writers, self.readers
+        written, read = (torch.tensor([self._order[one.layer] for one in some]) for some in ends)
         return written[None] < read[:, None]
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        """The place of each layer by all its names."""
+        named = [(place, layer, port) for place, layer in enumerate(self.layers) for port in layer.ports]
+        return {name: place for place, layer, port in named for name in layer.names_of(port)}
 
     def reads(self, up: str, down: str) -> bool:
         """Say whether edges lead from a layer to another, each given by its site or its name."""
-        written = {name: place for place, layer in enumerate(self.layers) for name in layer.names}
-        read = {
-            name: place
-            for place, layer in enumerate(self.layers)
-            for port in layer.ports
-            for name in layer.names_of(port)
-        }
-        return up in written and down in read and written[up] < read[down]
+        before, after = (self._order.get(name) for name in (up, down))
+        if before is None or after is None:
+            return False
+        return before < after and up in self.layers[before].names
 
     @checked
     def edge(self, writer: str, reader: str) -> tuple[int, int]:
@@ -253,7 +255,7 @@ class ResidualStream:
         """The number of units of each layer by its site, and by its names, where all of an MLP is one."""
         found = {layer.site: self.n_units(layer) for layer in self.layers}
         for layer in self.layers:
-            names = [name for port in layer.ports for name in (layer.name, *layer.names_of(port)[-1:])]
+            names = (layer.name, *(name for port in layer.ports for name in layer.names_of(port)[-1:]))
             found |= dict.fromkeys(names, found[layer.site] if layer.of_heads else 1)
         return found
 
@@ -302,20 +304,18 @@ class ResidualStream:
         of_mlp = one.mlp_out(weight.new_zeros(1, 1, one.n_neurons))
         return one.attention_out(heads)[0, 0].detach(), of_mlp[0, 0].detach()
 
-    def _eye(self, block: Block) -> Tensor:
-        return torch.eye(block.width, dtype=self.encoder.dtype, device=self.encoder.device)
-
     def _write_weights(self, block: Block) -> Tensor:
         ones = rearrange(self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads)
         written = block.attention_out(ones) - block.attention_out(torch.zeros_like(ones[:1]))
         return rearrange(written.detach(), "(head d) 1 model -> head d model", head=block.n_heads)
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
-        rows = torch.cat([torch.zeros_like(self._eye(block)[:1]), self._eye(block)])[:, None]
-        read = torch.stack(block.project(rows)).detach()  # port, row, 1, head, d_head
-        bias = read[:, 0, 0]
-        weights = rearrange(read[:, 1:, 0] - bias[:, None], "port model head d -> port head d model")
-        return weights.contiguous(), bias
+        rows = torch.cat([self._eye(block).new_zeros(1, block.width), self._eye(block)])[:, None]
+        bias, weights = torch.stack(block.project(rows)).detach()[:, :, 0].tensor_split([1], 1)
+        return rearrange(weights - bias, "port model head d -> port head d model").contiguous(), bias[:, 0]
+
+    def _eye(self, block: Block) -> Tensor:
+        return torch.eye(block.width, dtype=self.encoder.dtype, device=self.encoder.device)
 
     def read_by(self, layer: Layer, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a layer reads, given the activations at `sites`, which carry it past their units."""

@@ -20,16 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.bases.residual import PORTS, Component, ResidualStream
-from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
+from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline, stream_of
 from circuitry.circuits.stream_gradients import Tap, reader_gradients, tapped_run
-from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, SOME, checked
-
-Points = list[tuple[float, dict[str, Tap]]]
-"""The weight and the taps of each point of a path."""
 
 
 @checked
@@ -86,13 +82,15 @@ def moves_between_positions(
     """
     stream, task = stream_of(task)
     places = [_place(stream, writer, reader) for writer, reader in edges]
-    found, first = [], stream.sites[0]
+    found, given = [], as_rule(rule)
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            points = _taps_at_points(stream, task.metric, clean[first], other[first], as_rule(rule))
+            a, b = clean[stream.sites[0]], other[stream.sites[0]]
+            points = [tapped_run(stream, task.metric, a + t * (b - a), ("attn.hook_z",)) for t in given.points]
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
+            taps = list(zip(given.weights, points, strict=True))
             parts = [
-                sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
+                torch.stack([weight * _moves(stream, reader, change[column], at) for weight, at in taps]).sum(0)
                 for column, reader in places
             ]
             n = change.shape[2]
@@ -109,13 +107,6 @@ def _place(stream: ResidualStream, writer: str, reader: str) -> tuple[int, Compo
             f"key or value ({stream.readers[0]}), or take edges_by_position."
         )
     return column, stream.readers[row]
-
-
-def _taps_at_points(stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule) -> Points:
-    return [
-        (weight, tapped_run(stream, metric, a + t * (b - a), ("attn.hook_z",)))
-        for t, weight in zip(rule.points, rule.weights, strict=True)
-    ]
 
 
 def _moves(
