@@ -158,11 +158,9 @@ class ResidualStream:
                 "one by one: look at its sites instead (in_components)."
             )
         whole = cls(blocks, {}, encoder, components)
-        apart = {
-            layer.site: _checked_units(layer.site, whole.n_units(layer), units[layer.site])
-            for layer in whole.layers
-            if units and layer.site in units and not layer.of_heads
-        }
+        layers = [layer for layer in whole.layers if units and layer.site in units]
+        chosen = {one.site: _checked_units(one.site, whole.n_units(one), (units or {})[one.site]) for one in layers}
+        apart = {layer.site: chosen[layer.site] for layer in layers if not layer.of_heads}
         return cls(blocks, apart, encoder, components)
 
     @cached_property

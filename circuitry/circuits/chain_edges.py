@@ -65,14 +65,14 @@ def chain_edges(
     memory = int(task.work.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if task.encoder.device.type == "cpu" else memory
     sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairwise(inner)}
-    # A site may keep no unit, as by a global budget; it has no edge.
-    joints = {pair: _Joint.of(task.encoder, pair, kept_units) for pair, scores in sums.items() if scores.size}
-    n_values = dict.fromkeys(sums, 1)
-    total = (count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib)) or 0) * len(joints) or None
+    pairs = [pair for pair, scores in sums.items() if scores.size]  # a site may keep no unit, as by a global budget
+    joints, n_values = dict[Pair, _Joint](), dict.fromkeys(sums, 1)
+    total = (count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib)) or 0) * len(pairs) or None
     with Bar(total=total, desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean = batch.clean(inner)
-            ends = batch.ends({up: clean[up] for up, _ in joints})
+            ends = batch.ends({up: clean[up] for up, _ in pairs})
+            joints = joints or {pair: _Joint.of(task.encoder, pair, kept_units, clean) for pair in pairs}
             for (up, down), joint in joints.items():
                 sums[up, down] += joint.scores(clean[up], ends[up], clean[down], rule, budget).cpu().double().numpy()
                 n_values[up, down] = (batch.start + len(batch.images)) * joint.positions(clean[down])
@@ -97,7 +97,16 @@ class _Joint(NamedTuple):
     down_dim: int
 
     @classmethod
-    def of(cls, encoder: Encoder, pair: Pair, kept_units: Mapping[str, np.ndarray]) -> "_Joint":
+    def of(
+        cls, encoder: Encoder, pair: Pair, kept_units: Mapping[str, np.ndarray], clean: Mapping[str, Tensor]
+    ) -> "_Joint":
+        for site in pair:
+            units, n = kept_units[site], clean[site].shape[encoder.unit_dim(site)]
+            if not 0 <= min(units) <= max(units) < n:
+                raise InputError(
+                    f"Units at site {site!r} are numbers from 0 to {n - 1}, but edges of unit "
+                    f"{min(units) if min(units) < 0 else max(units)} were asked for: give units of this encoder."
+                )
         up, down = (torch.tensor(kept_units[site], device=encoder.device) for site in pair)
         first, last = map(encoder.position, pair)
         up_dim, down_dim = map(encoder.unit_dim, pair)

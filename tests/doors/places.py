@@ -52,10 +52,11 @@ def by_place(w: World) -> dict[str, Any]:
         "compare_domains": {"measures": ["node_overlap"], "parts": None},
         **{
             name: {"task": w.stream_task}
-            for name in ("edges_by_position", "moves_between_positions", "score_edges", "attribute_components")
+            for name in ("edges_by_position", "moves_between_positions", "attribute_components")
         },
         "moves_between_positions": {"task": w.stream_task, "edges": [("embed", "blocks.0.attn.0.v")]},
         **{name: {"images": w.small} for name in ("direct_effects", "direct_vectors")},
+        "score_edges": {"task": w.task, "units": w.graph.kept_units, "method": "squared"},
         "Edges.between": {"units": w.graph.kept_units, "wiring": "chain"},
         "Edges.among": {"units": w.graph.kept_units},
         "Edges.masks": {"n_units": {site: w.graph.n_units(site) for site in w.sites}},
