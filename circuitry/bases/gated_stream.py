@@ -95,7 +95,7 @@ def _gates_into(layer: Layer, earlier: Sequence[Written], gates: GatesByLayers) 
         if not some:
             found.append(None)
             continue
-        shape = torch.broadcast_shapes(*(gate.shape for gate in some))
+        shape = [max(gate.shape[axis] for gate in some) for axis in (0, 1)]
         whole = torch.ones(shape, dtype=torch.bool, device=some[0].device)
         found.append(torch.cat([reduce(mul, of_port, whole) for of_port in by_port]))
     n_readers = max((len(gate) for gate in found if gate is not None), default=1)

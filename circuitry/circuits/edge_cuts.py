@@ -162,13 +162,13 @@ def _run_chain(
 ) -> Float[Tensor, "b d"]:
     """Return the embeddings, stage by stage from the activation of the first site."""
     for up, down in pairwise(sites):
-        whole, gate = partial(encoder, start=up, stop=down), gates.get((up, down))
+        gate = gates.get((up, down))
         if gate is None or (gate.dtype == torch.bool and gate.all()):
-            x = whole(x)
+            x = encoder(x, start=up, stop=down)
             continue
         read = partial(_read_stage, encoder, up, down, x, ends[up], gate)
         found = read_through([gate], read, encoder.unit_dim(down), at_once)
-        x = encoder.carry(down, found, whole(x)) if down in encoder.carried else found
+        x = encoder.carry(down, found, encoder(x, start=up, stop=down)) if down in encoder.carried else found
     embeddings: Tensor = encoder(x, start=sites[-1])
     return embeddings
 

@@ -24,7 +24,7 @@ from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
-Passes = Callable[[ResidualStream], Sequence[AbstractContextManager[None]]]
+Passes = Callable[[ResidualStream], Sequence[AbstractContextManager[Any]]]
 """Returns in what contexts gradients are taken: one backward pass in each."""
 Activations = Mapping[str, Tensor]
 """By site of the stream."""
@@ -226,12 +226,12 @@ def passed_back(
     return found
 
 
-def one_pass(stream: ResidualStream) -> Sequence[AbstractContextManager[None]]:
+def one_pass(stream: ResidualStream) -> Sequence[AbstractContextManager[Any]]:
     """Return a context that corrects nothing."""
     return [nullcontext()]
 
 
-def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManager[None]]:
+def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManager[Any]]:
     """Return contexts in which no gradient goes through what one of the blocks adds to the stream, each in turn.
 
     Where there is one block alone, nothing is left out.
@@ -241,7 +241,7 @@ def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManage
     return [stream.components.hooks(fwd_hooks=of_block) for of_block in hooks]
 
 
-def relevance(stream: ResidualStream, frozen_patterns: bool = True) -> Sequence[AbstractContextManager[None]]:
+def relevance(stream: ResidualStream, frozen_patterns: bool = True) -> Sequence[AbstractContextManager[Any]]:
     """Return a context in which norms, activations and attention are differentiated by the rules of RelP.
 
     Within it an `InputError` is raised where a norm runs that is not of `circuitry.encoder.norms`.

@@ -123,10 +123,11 @@ def effects_table(stream: ResidualStream, looked: Looked, weights: Tensor) -> pd
         own = looked.pixels[torch.from_numpy(looked.labels == label)]
         total += direct_effects(stream, own, weights[label] - weights.mean(0)).effects.mean(0)
         n_classes += 1
+    writers = [(layer.index, one.unit) for layer in stream.layers[:-1] for one in layer.components]
     rows = [
-        (one.block, str(one.head) if one.kind == "head" else one.kind, effect)
-        for one, effect in zip(stream.writers, total / n_classes, strict=True)
-        if one.block >= 0
+        (block, "mlp" if head is None else str(head), effect)
+        for (block, head), effect in zip(writers, total / n_classes, strict=True)
+        if block >= 0
     ]
     return pd.DataFrame(rows, columns=["block", "component", EFFECT])
 

@@ -75,7 +75,7 @@ def run_stream(stream: ResidualStream, images: Tensor, keep: Tensor, baseline: A
 
 def gates_of(stream: ResidualStream, keep: Tensor) -> dict[tuple[str, str], Tensor]:
     """Return a mask of edges [readers, writers] by pair of layers, unit by unit where some are apart."""
-    found = {}
+    found = dict[tuple[str, str], Tensor]()
     for place, up in enumerate(stream.layers[:-1]):
         for down in stream.layers[place + 1 :]:
             gate = keep[down.readers, up.writers]
