@@ -20,6 +20,7 @@ from .bases.feature_basis import in_feature_basis as in_feature_basis
 from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains
 from .circuits.attribution import attribute as attribute
+from .circuits.edge_methods import score_edges as score_edges
 from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
 from .circuits.graph import Circuit as Circuit
@@ -29,7 +30,6 @@ from .circuits.measures import node_overlap as node_overlap
 from .circuits.measures import wl_kernel as wl_kernel
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
-from .circuits.stream_graph import score_edges as score_edges
 from .comparison.comparison import Comparison as Comparison
 from .data.domains import DomainFolder as DomainFolder
 from .encoder.baselines import Baseline as Baseline

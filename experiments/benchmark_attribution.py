@@ -28,7 +28,7 @@ from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.budgets import strongest_units
-from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.chain_edges import chain_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.nodes import node_effects
 from circuitry.interventions import patch_effects, score_units
@@ -163,7 +163,7 @@ def timed(
         node_seconds = time.perf_counter() - started
         kept = strongest_units(nodes.scores, settings.node_fraction)
         started = time.perf_counter()
-        edges = edge_effects(task, kept, settings.resolved_edge_rule)
+        edges = chain_edges(task, kept, settings.resolved_edge_rule)
         edge_seconds = time.perf_counter() - started
     node_scores = {site: torch.from_numpy(v) for site, v in nodes.scores.items()}
     return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds

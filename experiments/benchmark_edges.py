@@ -6,7 +6,7 @@
    one) are refuted by a ratio far above 4;
 2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
    writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
-   and corrected (`circuits.corrections`), in each of some circuits. That a correction helps is refuted where it is
+   and corrected (`circuits.stream_edges`), in each of some circuits. That a correction helps is refuted where it is
    nearer than plain attribution in few circuits;
 3. the same for edges of graphs as `attribute` stores them, between single heads and neurons.
 
@@ -27,8 +27,9 @@ from circuitry.runs import Work, run_script
 from circuitry import Encoder, attribute, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
-from circuitry.circuits import midpoint_rule
-from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
+from circuitry.circuits import QuadratureRule, midpoint_rule
+from circuitry.circuits.edge_methods import COMPONENT_SCORERS
+from circuitry.circuits.stream_edges import PLAIN, StreamScores
 from circuitry.encoder import AnyBaseline, Task, mean_baseline
 from circuitry.models import image_batches
 from circuitry.reports.result_tables import KeepSettings
@@ -42,15 +43,15 @@ from scipy import stats
 from torch import Tensor, nn
 
 METHODS = {
-    "plain": StreamMethod(),
-    "5 points of the input": StreamMethod(rule=midpoint_rule(5)),
-    "5 points of activations": StreamMethod(rule=midpoint_rule(5), path="activations"),
-    "exact softmax": StreamMethod("exact-softmax"),
-    "gradient dropping": StreamMethod("gradient-dropping"),
-    "AtP*": StreamMethod("atp-star"),
-    "RelP": StreamMethod("relp"),
-    "RelP with patterns": StreamMethod("relp-with-patterns"),
-    "exact readers": StreamMethod("exact-readers"),
+    "plain": ("gradient", PLAIN),
+    "5 points of the input": ("gradient", midpoint_rule(5)),
+    "5 points of activations": ("path-by-layer", midpoint_rule(5)),
+    "exact softmax": ("exact-softmax", PLAIN),
+    "gradient dropping": ("gradient-dropping", PLAIN),
+    "AtP*": ("atp-star", PLAIN),
+    "RelP": ("relp", PLAIN),
+    "RelP with patterns": ("relp-with-patterns", PLAIN),
+    "exact readers": ("exact-readers", PLAIN),
 }
 """How edges are scored, by the name to show."""
 KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp", "embedding": "embedding"}
@@ -131,12 +132,12 @@ def circuits(config: Config) -> Iterator[Asked]:
 def agreement(config: Config) -> Iterator[pd.DataFrame]:
     """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
     for one in circuits(config):
-        cuts = with_nodes(edge_matrix(one.stream, one.task, StreamMethod("cuts")))
-        for method, how in METHODS.items():
+        cuts = with_nodes(scored(one.stream, one.task, "cuts"))
+        for method, (name, rule) in METHODS.items():
             started = time.perf_counter()
-            found = edge_matrix(one.stream, one.task, how)
+            found = scored(one.stream, one.task, name, rule)
             taken = time.perf_counter() - started
-            rows = pd.DataFrame(correlations(found.readers, with_nodes(found), cuts))
+            rows = pd.DataFrame(correlations(tuple(map(str, found.readers)), with_nodes(found), cuts))
             yield rows.assign(baseline=one.baseline, method=method, circuit=one.circuit, seconds=taken)
 
 
@@ -161,7 +162,13 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
         yield table.assign(baseline=one.baseline, circuit=one.circuit)
 
 
-def with_nodes(found: EdgeMatrix) -> np.ndarray:
+def scored(stream: ResidualStream, task: Task, method: str = "gradient", rule: QuadratureRule = PLAIN) -> StreamScores:
+    """Score all edges between heads and MLPs."""
+    with task.running(gradients=True):
+        return COMPONENT_SCORERS[method](stream, task, rule)
+
+
+def with_nodes(found: StreamScores) -> np.ndarray:
     """Return scores [readers, writers] with those of all edges into a reader behind, out of a writer below."""
     return np.block([[found.scores, found.into[:, None]], [found.out_of[None], np.full((1, 1), np.nan)]])
 
@@ -208,13 +215,13 @@ def measure(name: str, config: Config) -> dict[str, object]:
     images = torch.randn(config.images_at_once, 3, *stream.encoder.image_size)
     work = Work(memory_gib=config.memory_gib, progress=False)
     task = Task(stream.components, images, metric, work=work)
-    edge_matrix(stream, Task(stream.components, images[:1], metric, work=work), StreamMethod())  # weights are read once
+    scored(stream, Task(stream.components, images[:1], metric, work=work))  # weights are read once
     start = peak_memory_gib()
     one_pass = seconds(lambda: plain_pass(tower, images), config.repeats)
-    plain = seconds(lambda: edge_matrix(stream, task, StreamMethod()), config.repeats)
+    plain = seconds(lambda: scored(stream, task), config.repeats)
     peak = peak_memory_gib()
-    how = StreamMethod(rule=midpoint_rule(config.points))
-    integrated = seconds(lambda: edge_matrix(stream, task, how), config.repeats)
+    rule = midpoint_rule(config.points)
+    integrated = seconds(lambda: scored(stream, task, rule=rule), config.repeats)
     return {
         "model": name,
         "edges": int(stream.edges.sum()),

@@ -9,7 +9,7 @@ reach no more selectivity than as many random edges at every size.
 |---|---|
 | ``gradient`` | attribution patching, one backward pass |
 | ``path`` | the same over five points of the way to the baseline |
-| ``atp-star``, ``relp`` | the same with corrections by name (`circuits.corrections`) |
+| ``atp-star``, ``relp`` | the same with corrections by name (`circuits.stream_edges`) |
 | ``exact`` | the effect of cutting it alone, a run per edge |
 | ``learned`` | how surely a mask on all edges keeps it |
 
@@ -37,7 +37,7 @@ from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_fil
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
-from circuitry.circuits import EDGE_METHODS, LEARNED, Edges, score_edges
+from circuitry.circuits import EDGE_METHODS, LEARNED, Edges, attribute_components, cut_effects
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.encoder import Task, mean_baseline
@@ -45,7 +45,6 @@ from circuitry.interventions import (
     AblationSettings,
     FaithfulnessCurve,
     MaskSettings,
-    cut_effects,
     learn_masks,
     measure_circuits,
 )
@@ -176,21 +175,16 @@ def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Seq
     """Return the edges with their scores by a method, positive where they help, and its sets by size."""
     rule = midpoint_rule(5) if method == "path" else left_rule(1)
     scorer = method if method in EDGE_METHODS else "gradient"
-    graph = score_edges(task, method=scorer, rule=rule, ports=True)
-    edges = without_ports(graph.edges)
+    graph = attribute_components(task, method=scorer, rule=rule, ports=True)
+    edges = graph.edges
     if method == LEARNED:
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
         found = learn_masks(task, config.sizes, masks, edges=edges)
         surely = {pair: expit(scores) for pair, scores in found.scores.scores.items()}
-        return replace(graph, edge_scores=graph.edge_scores | surely), found.kept
+        return replace(graph, edge_scores={**graph.edge_scores, **surely}), found.kept
     if method == "exact":
         edges = cut_effects(task, edges)
     return replace(graph, edge_scores={**graph.edge_scores, **edges.scores}), [edges.top(size) for size in config.sizes]
-
-
-def without_ports(edges: Edges) -> Edges:
-    """Return the edges but those from a port into its own head, which are always kept."""
-    return replace(edges, scores={(up, down): s for (up, down), s in edges.scores.items() if up[:-2] != down})
 
 
 def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
@@ -209,9 +203,9 @@ def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> 
 
 
 def scores_of(graph: AttributionGraph) -> dict[str, np.ndarray]:
-    """Return the scores of all edges but those of ports into their heads, in the order of units."""
+    """Return the scores of all edges, in the order of units."""
     kept = {site: np.argsort(units) for site, units in graph.kept_units.items()}
-    blocks = without_ports(graph.edges).scores.items()
+    blocks = graph.edge_scores.items()
     return {"edges": np.concatenate([scores[np.ix_(kept[down], kept[up])].ravel() for (up, down), scores in blocks])}
 
 

@@ -40,8 +40,10 @@ from circuitry import (
 from circuitry.bases import ResidualStream
 from circuitry.circuits import (
     AttributionSettings,
+    attribute_components,
     attribute_parts,
     count_operations,
+    cut_effects,
     direct_effects,
     direct_vectors,
     edges_by_position,
@@ -61,7 +63,6 @@ from circuitry.interventions import (
     ablate_all_but,
     check_attribution,
     compare_rules,
-    cut_effects,
     interchange,
     kept_embeddings,
     learn_masks,
@@ -182,7 +183,8 @@ CASES: dict[str, Callable[[World], Any]] = {
     "image_path_effects": lambda w: in_run(w.task, lambda: image_path_effects(w.task, left_rule(2))),
     "moves_between_positions": lambda w: moves_between_positions(w.in_stream, EDGE),
     "pooling_pairs": lambda w: pooling_pairs(w.encoder, w.images),
-    "score_edges": lambda w: score_edges(w.in_stream, method="exact-softmax"),
+    "score_edges": lambda w: score_edges(w.task, w.graph.kept_units),
+    "attribute_components": lambda w: attribute_components(w.in_stream, method="exact-softmax"),
     "relative_error": lambda w: relative_error(w.task, ["left-1"], "left-3"),
     "check_attribution": lambda w: check_attribution(w.task, w.graph, top=2, random=1),
     "compare_rules": lambda w: compare_rules(w.task, {"left": left_rule(1)}),

@@ -4,14 +4,13 @@ With gates g [down, up], activations a and baselines b, the downstream unit d re
 every upstream unit u. Downstream units with the same row of gates share one reading of the input.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-
-from circuitry.runs.errors import InputError
 
 Gates = Shaped[Tensor, "_ _"]
 """[down, up]: booleans, where false is cut, or real numbers, by which results are differentiable."""
@@ -33,44 +32,37 @@ def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
     return torch.where(gates == 0, gates + torch.finfo(gates.dtype).eps ** 2, gates)
 
 
-def different_rows(gates: Gates) -> tuple[Gates, Int[Tensor, " down"]]:
-    """Return the different rows of gates, and which of them each row is.
+def different_rows(gates: Sequence[Gates]) -> tuple[Int[Tensor, " different"], Int[Tensor, " down"]]:
+    """Return one row of each kind that all gates have alike, and of which kind each row is.
 
     Where gradients are taken, rows that are equal by chance stay apart; those without a gate do not, see `lifted`.
     """
-    values = gates.detach().cpu().numpy()
-    first: dict[Any, int] = {}
-    found = [
-        first.setdefault(i if gates.requires_grad and row.any() else row.tobytes(), i) for i, row in enumerate(values)
-    ]
+    values = np.concatenate([one.detach().cpu().numpy() for one in gates], 1)
+    apart, first = any(one.requires_grad for one in gates), dict[Any, int]()
+    found = [first.setdefault(i if apart and row.any() else row.tobytes(), i) for i, row in enumerate(values)]
     rows, which = torch.unique(torch.tensor(found), return_inverse=True)
-    return gates[rows.to(gates.device)], which
+    return rows, which
 
 
 def read_through(
-    gates: Gates, read: Callable[[Gates], Float[Tensor, "rows image ..."]], unit_dim: int, at_once: int
+    gates: Sequence[Gates],
+    read: Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows image ..."]],
+    unit_dim: int,
+    at_once: int,
 ) -> Float[Tensor, "image ..."]:
     """Return the downstream activation, each unit under its own row of gates.
 
     Args:
-        gates: A row for every downstream unit.
+        gates: A row for every downstream unit in each.
         read: Returns the activation under each of some rows of gates.
         unit_dim: The axis of units in the activation.
         at_once: Rows in a call of ``read``.
-
-    Raises:
-        InputError: for another number of rows than of units.
     """
     rows, which = different_rows(gates)
     parts, order = list[Tensor](), list[Tensor]()
     for chunk in torch.split(torch.arange(len(rows)), at_once):
-        found = read(rows[chunk.to(rows.device)])
+        found = read(rows[chunk])
         dim = unit_dim % found[0].dim()
-        if found.shape[dim + 1] != len(gates):
-            raise InputError(
-                f"A mask of edges has a row for every unit downstream, but there are {len(gates)} rows for "
-                f"{found.shape[dim + 1]} units: take edges of a circuit of this encoder."
-            )
         for i, activation in zip(chunk.tolist(), found, strict=True):
             units = (which == i).nonzero()[:, 0].to(activation.device)
             order.append(units)

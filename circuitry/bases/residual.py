@@ -1,43 +1,114 @@
 """The residual stream as a graph: every component reads what all earlier ones wrote.
 
-Writers, in order: the stream before the first block (``embed``), then each block's heads and its MLP. Together they add
-up to the stream, except for constant biases:
+A tower is a row of layers: what stands before the first block, then the heads and the MLP of each block, and last what
+makes the embedding. A layer reads the stream that all earlier layers have written, and writes to it:
 
     stream before block i = embed + sum over earlier heads of z O + sum over earlier MLPs of post N + biases
 
-Readers, in order: the query, key and value of each head, the MLP of each block, and the embedding, which reads the
-stream behind the last block. An edge goes from a writer to a reader that comes later. Some neurons may be writers and
-readers of their own; see `stream_parts`.
+Writers, in order: ``embed``, then each block's heads and its MLP. Readers: the query, key and value of each head, the
+MLP of each block, and the embedding. An edge goes from a writer to a reader of a later layer. Some neurons, dimensions
+of the stream before the blocks, and units of the embedding may be components of their own, apart from the others.
 
-`stream_run` gives every reader a stream of its own, in which the writers whose edges are cut have the values of a
+`gated_stream` gives every reader a stream of its own, in which the writers whose edges are cut have the values of a
 baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from functools import cached_property
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitry.bases.blocks import Block, take_apart
 from circuitry.bases.components import in_components
-from circuitry.bases.stream_parts import StreamParts
 from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.modes import own_modes
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
+PORTS = ("q", "k", "v")
+"""What a head reads the stream for."""
 _Weights = TypeVar("_Weights")
 
 
 @checked
+class Component(NamedTuple):
+    """A writer or a reader of the residual stream; as text its parts with points between them."""
+
+    layer: str
+    """Name of its `Layer`."""
+    unit: int | None = None
+    """Number of the head, neuron, dimension or unit of the embedding; none for all others of the layer together."""
+    port: str = ""
+    """One of `PORTS` where a head reads."""
+
+    def __str__(self) -> str:
+        return ".".join(str(part) for part in self if part not in (None, ""))
+
+
 @dataclass(frozen=True, eq=False)
-class ResidualStream(StreamParts):
+class Layer:
+    """What reads the stream at one place and writes to it there."""
+
+    name: str
+    """``embed``, ``blocks.3.attn``, ``blocks.3.mlp`` or ``embedding``."""
+    site: str
+    """The site of the encoder in heads and neurons that has its units."""
+    index: int
+    """Number of its block; -1 before the blocks, the number of blocks behind them."""
+    block: Block | None
+    reads: str
+    """The hook point of the stream that it reads."""
+    apart: tuple[int, ...]
+    """Its units that are components of their own; all heads are."""
+    writers: slice
+    """Its places among the writers."""
+    readers: slice
+    """Its places among the readers: of heads all queries, then all keys, then all values."""
+
+    @property
+    def of_heads(self) -> bool:
+        """Whether its units are heads."""
+        return self.name.endswith(".attn")
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """What each unit reads for."""
+        return PORTS if self.of_heads else ("",)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its site, by which all its units are apart, and its name."""
+        return tuple(dict.fromkeys((self.site, self.name)))
+
+    def names_of(self, port: str) -> tuple[str, ...]:
+        """Return by which names a port of its readers is meant."""
+        return (*self.names, f"{self.name}.{port}") if port else self.names
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Its units that are components of their own, and all others together."""
+        alone = tuple(Component(self.name, unit) for unit in self.apart)
+        return alone if self.of_heads else (*alone, Component(self.name))
+
+    @checked
+    def groups(self, size: int) -> Bool[Tensor, "components unit"]:
+        """Return which of ``size`` units each component is."""
+        alone = _one_hot(self.apart, size).bool()
+        return alone if self.of_heads else torch.cat([alone, ~alone.any(0, keepdim=True)])
+
+
+@checked
+@dataclass(frozen=True, eq=False)
+class ResidualStream:
     """A transformer tower as writers and readers of its residual stream.
 
     Weights are read off the tower when they are asked for, and kept to the end of a run (`Encoder.running`).
@@ -51,6 +122,9 @@ class ResidualStream(StreamParts):
 
     HOW_TO_GET: ClassVar = "make one with ResidualStream.of(clip.encoder)"
 
+    blocks: tuple[Block, ...]
+    apart: Mapping[str, tuple[int, ...]]
+    """Units by site that are components of their own, beside all heads."""
     encoder: Encoder
     """The encoder whose sites are the stream."""
     components: Encoder
@@ -83,13 +157,85 @@ class ResidualStream(StreamParts):
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
                 "one by one: look at its sites instead (in_components)."
             )
-        units, first, *sites = units or {}, *components.sites[-2 * len(blocks) - 2 :]
-        mlps = zip(sites[1:-1:2], blocks, strict=True)
-        neurons = tuple(_checked_units(site, block.n_neurons, units.get(site, ())) for site, block in mlps)
-        dimensions = _checked_units(first, blocks[0].width, units.get(first, ()))
-        n_outputs = _n_outputs(encoder) if sites[-1] in units else 0
-        outputs = _checked_units(sites[-1], n_outputs, units.get(sites[-1], ()))
-        return cls(blocks, neurons, dimensions, outputs, n_outputs, encoder, components)
+        whole = cls(blocks, {}, encoder, components)
+        layers = [layer for layer in whole.layers if units and layer.site in units]
+        chosen = {one.site: _checked_units(one.site, whole.n_units(one), (units or {})[one.site]) for one in layers}
+        apart = {layer.site: chosen[layer.site] for layer in layers if not layer.of_heads}
+        return cls(blocks, apart, encoder, components)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers in order; the first does not read, the last does not write."""
+        n = len(self.blocks)
+        first, *inner, last = self.components.sites[-2 * n - 2 :]
+        named = [("embed", first, -1, "")]
+        for i in range(n):
+            named.append((f"blocks.{i}.attn", inner[2 * i], i, f"blocks.{i}.hook_resid_pre"))
+            named.append((f"blocks.{i}.mlp", inner[2 * i + 1], i, f"blocks.{i}.hook_resid_mid"))
+        named.append(("embedding", last, n, f"blocks.{n - 1}.hook_resid_post"))
+        found, writer, reader = list[Layer](), 0, 0
+        for name, site, index, reads in named:
+            block, heads = self.blocks[index] if 0 <= index < n else None, name.endswith(".attn")
+            apart = tuple(range(block.n_heads)) if block and heads else self.apart.get(site, ())
+            n_writers = 0 if name == "embedding" else len(apart) + (not heads)
+            n_readers = 0 if name == "embed" else len(PORTS) * len(apart) if heads else len(apart) + 1
+            writers, readers = slice(writer, writer + n_writers), slice(reader, reader + n_readers)
+            found.append(Layer(name, site, index, block, reads, apart, writers, readers))
+            writer, reader = writers.stop, readers.stop
+        return tuple(found)
+
+    @cached_property
+    def writers(self) -> tuple[Component, ...]:
+        """All writers in order."""
+        return tuple(one for layer in self.layers[:-1] for one in layer.components)
+
+    @cached_property
+    def readers(self) -> tuple[Component, ...]:
+        """All readers in order."""
+        layers = self.layers[1:]
+        return tuple(one._replace(port=port) for layer in layers for port in layer.ports for one in layer.components)
+
+    @cached_property
+    @own_modes()
+    def edges(self) -> Bool[Tensor, "readers writers"]:
+        """Which edges exist: from every writer to every reader of a later layer."""
+        ends = self.writers, self.readers
+        written, read = (torch.tensor([self._order[one.layer] for one in some]) for some in ends)
+        return written[None] < read[:, None]
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        """The place of each layer by all its names."""
+        named = [(place, layer, port) for place, layer in enumerate(self.layers) for port in layer.ports]
+        return {name: place for place, layer, port in named for name in layer.names_of(port)}
+
+    def reads(self, up: str, down: str) -> bool:
+        """Say whether edges lead from a layer to another, each given by its site or its name."""
+        before, after = (self._order.get(name) for name in (up, down))
+        if before is None or after is None:
+            return False
+        return before < after and up in self.layers[before].names
+
+    @checked
+    def edge(self, writer: str, reader: str) -> tuple[int, int]:
+        """Return the row and column of an edge in `edges`, by the names of its ends.
+
+        Raises:
+            InputError: for an unknown head or layer, or a reader before the writer.
+
+        Example:
+            >>> keep = stream.edges.clone()
+            >>> keep[stream.edge("blocks.0.attn.3", "blocks.5.mlp")] = False
+        """
+        writers, readers = ([str(one) for one in some] for some in (self.writers, self.readers))
+        if writer in writers and reader in readers:
+            row, column = readers.index(reader), writers.index(writer)
+            if self.edges[row, column]:
+                return row, column
+        raise InputError(
+            f"There is no edge from {writer!r} to {reader!r}: edges go from a writer ({writers[0]}, {writers[1]}, ... "
+            f"{writers[-1]}) to a later reader ({readers[0]}, ... {readers[-1]})."
+        )
 
     @checked
     def writer(self, name: str) -> int:
@@ -100,11 +246,23 @@ class ResidualStream(StreamParts):
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites of `components` that hold what is written: before the blocks, then heads and neurons of each."""
-        return self.components.sites[self._first : -1]
+        return tuple(layer.site for layer in self.layers[:-1])
 
-    @property
-    def _first(self) -> int:
-        return len(self.components.sites) - 2 - 2 * len(self.blocks)
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The number of units of each layer by its site, and by its names, where all of an MLP is one."""
+        found = {layer.site: self.n_units(layer) for layer in self.layers}
+        for layer in self.layers:
+            names = (layer.name, *(name for port in layer.ports for name in layer.names_of(port)[-1:]))
+            found |= dict.fromkeys(names, found[layer.site] if layer.of_heads else 1)
+        return found
+
+    def n_units(self, layer: Layer) -> int:
+        if layer.block is not None:
+            return layer.block.n_heads if layer.of_heads else layer.block.n_neurons
+        encoder = self.components
+        blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
+        return encoder.read_unhooked(blank, [layer.site])[layer.site].shape[-1]
 
     @property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -119,43 +277,30 @@ class ResidualStream(StreamParts):
     @property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
         """The map of each block from its neurons to what its MLP adds to the stream."""
-        everything = tuple(range(block.n_neurons) for block in self.blocks)
-        return self._once("neurons", lambda: tuple(map(self._of_neurons, range(len(self.blocks)), everything)))
-
-    @property
-    def _apart_weights(self) -> tuple[Float[Tensor, "apart d_model"], ...]:
-        """The same of the neurons that are apart."""
-        return self._once("apart", lambda: tuple(map(self._of_neurons, range(len(self.blocks)), self.neurons)))
+        return self._once("neurons", lambda: tuple(map(self._neuron_weights, range(len(self.blocks)))))
 
     def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
         """Return weights that hold as long as the run that they are made in; outside of one they are made anew."""
         with self.encoder.running():
             return self.encoder.once((self, name), make)
 
-    def _of_neurons(self, block: int, neurons: Sequence[int]) -> Float[Tensor, "neurons d_model"]:
-        one, weight = self.blocks[block], next(self.encoder.tower.parameters())
-        ones = torch.nn.functional.one_hot(torch.tensor(list(neurons), dtype=torch.int64), one.n_neurons).to(weight)
-        return (one.mlp_out(ones[:, None])[:, 0] - self.biases(block)[1]).detach()
+    def _neuron_weights(self, index: int, neurons: Sequence[int] | None = None) -> Float[Tensor, "neurons d_model"]:
+        block, weight = self.blocks[index], next(self.encoder.tower.parameters())
+        chosen = range(block.n_neurons) if neurons is None else neurons
+        ones = _one_hot(chosen, block.n_neurons).to(weight)
+        return (block.mlp_out(ones[:, None])[:, 0] - self.biases(index)[1]).detach()
 
     @checked
     def biases(self, block: Natural) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
-        self._check_block(block)
-        one = self.blocks[block]
-        weight = next(self.encoder.tower.parameters())
-        heads = weight.new_zeros(1, 1, one.n_heads, one.width // one.n_heads)
-        return one.attention_out(heads)[0, 0].detach(), one.mlp_out(weight.new_zeros(1, 1, one.n_neurons))[
-            0, 0
-        ].detach()
-
-    def _check_block(self, block: int) -> None:
         if block >= len(self.blocks):
             raise InputError(
                 f"There are {len(self.blocks)} blocks, from 0, but {block} was given: give a lower number."
             )
-
-    def _eye(self, block: Block) -> Tensor:
-        return torch.eye(block.width, dtype=self.encoder.dtype, device=self.encoder.device)
+        one, weight = self.blocks[block], next(self.encoder.tower.parameters())
+        heads = weight.new_zeros(1, 1, one.n_heads, one.width // one.n_heads)
+        of_mlp = one.mlp_out(weight.new_zeros(1, 1, one.n_neurons))
+        return one.attention_out(heads)[0, 0].detach(), of_mlp[0, 0].detach()
 
     def _write_weights(self, block: Block) -> Tensor:
         ones = rearrange(self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads)
@@ -163,68 +308,42 @@ class ResidualStream(StreamParts):
         return rearrange(written.detach(), "(head d) 1 model -> head d model", head=block.n_heads)
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
-        rows = torch.cat([torch.zeros_like(self._eye(block)[:1]), self._eye(block)])[:, None]
-        read = torch.stack(block.project(rows)).detach()  # port, row, 1, head, d_head
-        bias = read[:, 0, 0]
-        weights = rearrange(read[:, 1:, 0] - bias[:, None], "port model head d -> port head d model")
-        return weights.contiguous(), bias
+        rows = torch.cat([self._eye(block).new_zeros(1, block.width), self._eye(block)])[:, None]
+        bias, weights = torch.stack(block.project(rows)).detach()[:, :, 0].tensor_split([1], 1)
+        return rearrange(weights - bias, "port model head d -> port head d model").contiguous(), bias[:, 0]
 
-    @checked
-    def read_by(self, stage: Natural, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
-        """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units."""
-        site = self.sites[1 + min(stage, 2 * len(self.blocks) - 1)]
-        past = self.components.carried[site]
-        x = _at(site, activations).narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
-        if stage < 2 * len(self.blocks):
-            return x
-        return x + self.blocks[-1].mlp_out(self.components.units_of(site, _at(site, activations)))
+    def _eye(self, block: Block) -> Tensor:
+        return torch.eye(block.width, dtype=self.encoder.dtype, device=self.encoder.device)
+
+    def read_by(self, layer: Layer, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
+        """Return the stream that a layer reads, given the activations at `sites`, which carry it past their units."""
+        site = layer.site if layer.block else self.sites[-1]
+        x, past = _at(site, activations), self.components.carried[site]
+        carried = x.narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
+        return carried if layer.block else carried + self.blocks[-1].mlp_out(self.components.units_of(site, x))
 
     @checked
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
-        added = [self.added(i, activations) for i in range(len(self.blocks))]
-        return torch.cat([self.entered(activations), *added])
+        return torch.cat([self.written_by(layer, activations) for layer in self.layers[:-1]])
 
-    @checked
-    def entered(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
-        """Return the stream before the blocks: each dimension that is apart, and all others."""
-        x = _at(self.sites[0], activations)
-        if not self.dimensions:
-            return x[None]
-        alone = torch.nn.functional.one_hot(torch.tensor(self.dimensions, device=x.device), x.shape[-1]).to(x)
-        parts = alone[:, None, None] * x
-        return torch.cat([parts, (x - parts.sum(0))[None]])
-
-    @checked
-    def added(
-        self, block: Natural, activations: Mapping[str, Tensor]
+    def written_by(
+        self, layer: Layer, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "writers batch position d_model"]:
-        """Return what the heads and the MLP of a block add to the stream, without biases; it is linear."""
-        self._check_block(block)
-        attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
-        z, neurons = (self.components.units_of(site, _at(site, activations)) for site in (attn, mlp))
-        heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
-        others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
-        parts = [heads.reshape(-1, *others.shape)]
-        if apart := list(self.neurons[block]):
-            parts.append(torch.einsum("bpn,nm->nbpm", neurons[..., apart], self._apart_weights[block]))
-            others = others - parts[-1].sum(0)
-        return torch.cat([*parts, others[None]])
-
-    @checked
-    def attended(self, index: Natural, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
-        """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""
-        self._check_block(index)
-        n_ports = 3 * self.blocks[index].n_heads
-        if len(streams) != n_ports:
-            raise InputError(
-                f"The heads of a block have {n_ports} ports, but streams has {len(streams)}: give one each."
-            )
-        block, (weights, bias) = self.blocks[index], self.read_weights[index]
-        read = block.norm_attention(streams)
-        by_port = rearrange(read, "(port head) b p m -> port head b p m", port=3)
-        q, k, v = torch.einsum("ahbpm,ahdm->abphd", by_port, weights) + bias[:, None, None]
-        return block.mix(q, k, v)
+        """Return what each component of a layer adds to the stream, without biases; it is linear."""
+        x = self.components.units_of(layer.site, _at(layer.site, activations))
+        if layer.of_heads:
+            heads = rearrange(x, "b p head d -> head (b p) d") @ self.write_weights[layer.index]
+            return heads.reshape(-1, *x.shape[:2], heads.shape[-1])
+        if layer.block is None:
+            whole, alone = x, _one_hot(layer.apart, x.shape[-1]).to(x)[:, None, None] * x
+        else:
+            whole = layer.block.mlp_out(x) - self.biases(layer.index)[1]
+            if not layer.apart:
+                return whole[None]
+            weights = self._once(f"{layer.name} apart", lambda: self._neuron_weights(layer.index, layer.apart))
+            alone = torch.einsum("bpn,nm->nbpm", x[..., list(layer.apart)], weights)
+        return torch.cat([alone, (whole - alone.sum(0))[None]])
 
 
 def adds_up(encoder: Encoder) -> bool:
@@ -238,10 +357,8 @@ def in_stream(encoder: Encoder) -> bool:
     return bool(encoder.carried) and adds_up(encoder)
 
 
-def _n_outputs(encoder: Encoder) -> int:
-    blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-    with encoder.running():
-        return int(encoder(blank).shape[-1])
+def _one_hot(units: Sequence[int], size: int) -> Int[Tensor, "units size"]:
+    return F.one_hot(torch.tensor(list(units), dtype=torch.int64), size)
 
 
 def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:

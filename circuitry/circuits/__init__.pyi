@@ -17,6 +17,10 @@ from .cost import OperationCounter as OperationCounter
 from .cost import count_operations as count_operations
 from .direct_effects import direct_effects as direct_effects
 from .direct_effects import direct_vectors as direct_vectors
+from .edge_cuts import cut_effects as cut_effects
+from .edge_methods import attribute_components as attribute_components
+from .edge_methods import edge_names as edge_names
+from .edge_methods import score_edges as score_edges
 from .edges import Edges as Edges
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
@@ -43,6 +47,4 @@ from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
 from .rules import DEFAULT_RULES as DEFAULT_RULES
 from .rules import relative_error as relative_error
-from .stream_graph import edge_names as edge_names
-from .stream_graph import score_edges as score_edges
 from .text_span import text_span as text_span

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.edge_methods import edges_between, edges_made_with, part_edges
+from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of, part_effects
 from circuitry.circuits.quadrature import AnyRule, as_rule
@@ -102,7 +102,8 @@ def attribute(
     with task.running(gradients=True):
         nodes = node_effects(task, settings.node_rule, settings.autocast)
         kept = _kept(encoder, nodes, settings)
-        graph = _graph(task, settings, nodes, kept, edges_between(task, kept, settings))
+        found = score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
+        graph = _graph(task, settings, nodes, kept, found.scores)
     return replace(graph, class_name=class_name, domain=domain)
 
 
@@ -183,7 +184,11 @@ def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -
 
 
 def _graph(
-    task: Task, settings: AttributionSettings, nodes: NodeEffects, kept: _Kept, edges: dict[tuple[str, str], np.ndarray]
+    task: Task,
+    settings: AttributionSettings,
+    nodes: NodeEffects,
+    kept: _Kept,
+    edges: Mapping[tuple[str, str], np.ndarray],
 ) -> AttributionGraph:
     encoder = task.encoder
     error = {site: units for site, units in encoder.error_units.items() if site in nodes.scores}
@@ -191,7 +196,7 @@ def _graph(
         task.sites,
         nodes_of(encoder, nodes.scores),
         dict(kept),
-        edges,
+        dict(edges),
         nodes.completeness,
         nodes.n_images,
         settings=settings.as_dict() | task.made_with | edges_made_with(encoder, settings),

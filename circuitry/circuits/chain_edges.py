@@ -19,21 +19,19 @@ At t = 0 the residual is zero and so is the gradient: that point is never comput
 positions, whatever the cut into batches; the study divides them by the number of images once more.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circuitry.circuits.edges import Pair
-from circuitry.circuits.nodes import members_of
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import narrowest
@@ -49,10 +47,9 @@ CACHED_BYTES = 2**27
 """Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
 
 
-_Kept = Mapping[str, Int[np.ndarray, " kept"]]
-
-
-def edge_effects(task: Task, kept_units: _Kept, rule: QuadratureRule) -> dict[Pair, np.ndarray]:
+def chain_edges(
+    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
+) -> dict[Pair, np.ndarray]:
     """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
 
     Args:
@@ -64,149 +61,85 @@ def edge_effects(task: Task, kept_units: _Kept, rule: QuadratureRule) -> dict[Pa
     Raises:
         InputError: for activations or scores that are not finite, or a baseline that does not fit.
     """
-    return part_edge_effects(task, {0: kept_units}, rule)[0]
-
-
-def part_edge_effects(
-    task: Task, kept_units: Mapping[int, _Kept], rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
-) -> dict[int, dict[Pair, np.ndarray]]:
-    """Return `edge_effects` of each part of the images, between its own units, from one pass over all of them.
-
-    Args:
-        task, rule: As of `edge_effects`.
-        kept_units: Units by site, of each part.
-        parts: The part of each image (default: all are in part 0).
-
-    Raises:
-        InputError: as `edge_effects`.
-    """
-    encoder = task.encoder
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
-    budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
-    joints = {pair: one for pair in pairwise(inner) if (one := _joint(encoder, pair, kept_units)) is not None}
-    sums = {
-        part: {(up, down): np.zeros((len(units[down]), len(units[up]))) for up, down in pairwise(inner)}
-        for part, units in kept_units.items()
-    }
-    positions = dict.fromkeys(pairwise(inner), 1)
-    counts = dict.fromkeys(kept_units, 0)
-    total = (count_batches(task.images, rows_that_fit(encoder, task.work.memory_gib)) or 0) * len(joints) or None
+    budget = min(memory, CACHED_BYTES) if task.encoder.device.type == "cpu" else memory
+    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairwise(inner)}
+    pairs = [pair for pair, scores in sums.items() if scores.size]  # a site may keep no unit, as by a global budget
+    joints, n_values = dict[Pair, _Joint](), dict.fromkeys(sums, 1)
+    total = (count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib)) or 0) * len(pairs) or None
     with Bar(total=total, desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
-            clean, members = batch.clean(inner), members_of(parts, batch)
-            ends = batch.ends({up: clean[up] for up, _ in joints})
+            clean = batch.clean(inner)
+            ends = batch.ends({up: clean[up] for up, _ in pairs})
+            joints = joints or {pair: _Joint.of(task.encoder, pair, kept_units, clean) for pair in pairs}
             for (up, down), joint in joints.items():
-                positions[up, down] = clean[down][0].numel() // clean[down].shape[joint.dims[1]]
-                for part, scores in joint.scores(clean[up], ends[up], clean[down], rule, members, budget).items():
-                    sums[part][up, down] += scores.cpu().double().numpy()
-                    if not np.isfinite(sums[part][up, down]).all():
-                        raise InputError(
-                            f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations "
-                            "are finite: give an encoder of higher precision, or look at the stage between them."
-                        )
+                sums[up, down] += joint.scores(clean[up], ends[up], clean[down], rule, budget).cpu().double().numpy()
+                n_values[up, down] = (batch.start + len(batch.images)) * joint.positions(clean[down])
+                if not np.isfinite(sums[up, down]).all():
+                    raise InputError(
+                        f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are "
+                        "finite: give an encoder of higher precision, or look at the stage between them."
+                    )
                 bar.update()
-            for part, images in members.items():
-                counts[part] += len(batch.images[images])
-    return {
-        part: {pair: 2 * total / (counts[part] * positions[pair]) for pair, total in of_part.items()}
-        for part, of_part in sums.items()
-    }
+    return {pair: 2 * found / n_values[pair] for pair, found in sums.items()}
 
 
-class _Share(NamedTuple):
-    """What is scored in the images of one part; one product with the Jacobian serves a unit of each part."""
-
-    images: Any
-    """Their places in the batch."""
-    up: Tensor
-    """Places of the part's units among those of all parts."""
-    down: Tensor
-    alone: bool
-    """Whether there is no other part, so that its units are all, in their order."""
-
-    def of(self, x: Tensor, lead: int, places: Tensor) -> Tensor:
-        """Return [lead..., images, units, ...] for these images and some units."""
-        x = x[(slice(None),) * lead + (self.images,)]
-        return x if self.alone else x.index_select(lead + 1, places)
-
-
-@dataclass(frozen=True, eq=False)
-class _Joint:
-    """Two sites, with the units of all parts between which edges are scored."""
+class _Joint(NamedTuple):
+    """Two sites with the units between which edges are scored."""
 
     stage: NarrowStage
-    units: tuple[Tensor, Tensor]
-    """Upstream and downstream."""
-    dims: tuple[int, int]
-    """Axes of the units."""
-    places: Mapping[int, tuple[Tensor, Tensor]]
-    """Places of each part's units among them."""
+    up: Tensor
+    """Units upstream."""
+    down: Tensor
+    up_dim: int
+    """The axis of the units."""
+    down_dim: int
 
-    def scores(
-        self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, members: Mapping[int, Any], budget: int
-    ) -> dict[int, Tensor]:
+    @classmethod
+    def of(
+        cls, encoder: Encoder, pair: Pair, kept_units: Mapping[str, np.ndarray], clean: Mapping[str, Tensor]
+    ) -> "_Joint":
+        for site in pair:
+            units, n = kept_units[site], clean[site].shape[encoder.unit_dim(site)]
+            if not 0 <= min(units) <= max(units) < n:
+                raise InputError(
+                    f"Units at site {site!r} are numbers from 0 to {n - 1}, but edges of unit "
+                    f"{min(units) if min(units) < 0 else max(units)} were asked for: give units of this encoder."
+                )
+        up, down = (torch.tensor(kept_units[site], device=encoder.device) for site in pair)
+        first, last = map(encoder.position, pair)
+        up_dim, down_dim = map(encoder.unit_dim, pair)
+        return cls(narrowest(encoder.stages[first:last], up, down, up_dim), up, down, up_dim, down_dim)
+
+    def positions(self, after: Tensor) -> int:
+        """Return the number of positions downstream."""
+        return after[0].numel() // after.shape[self.down_dim]
+
+    def scores(self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, budget: int) -> Tensor:
         """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k.
-
-        A part without units at one of the sites has no edge, so no score.
 
         Args:
             a, end, after: Activations upstream and their ends, and the activations downstream.
             rule: Points and weights.
-            members: Places of each part's images.
             budget: Bytes of a chunk of products.
         """
-        members = {part: images for part, images in members.items() if all(map(len, self.places[part]))}
-        if not members:
-            return {}
-        up_dim, down_dim = self.dims[0] % a.dim(), self.dims[1] % after.dim()
+        dims = self.up_dim % a.dim(), self.down_dim % after.dim()
         at_once = max(1, budget // (4 * a.element_size() * max(a.numel(), after.numel())))
-        step, target = end - a, after.index_select(down_dim, self.units[1])
-        kept_step = step.index_select(up_dim, self.units[0])
-        shares = [_Share(images, *self.places[part], len(self.places) == 1) for part, images in members.items()]
-        by_inputs = max(len(one.up) for one in shares) < max(len(one.down) for one in shares)
-        route = _jacobian_times_steps if by_inputs else _residuals_times_jacobian
-        sums = [a.new_zeros(len(one.down), len(one.up), dtype=_at_least_single(a.dtype)) for one in shares]
+        step, target = end - a, after.index_select(dims[1], self.down)
+        kept_step = step.index_select(dims[0], self.up)
+        route = _jacobian_times_steps if len(self.up) < len(self.down) else _residuals_times_jacobian
+        found = a.new_zeros(len(self.down), len(self.up), dtype=_at_least_single(a.dtype))
         for t, w in zip(rule.points, rule.weights, strict=True):
             if t != 0.0:
-                moved = partial(self.stage, a + t * step)
-                for total, scores in zip(
-                    sums, route(moved, kept_step, target, (up_dim, down_dim), shares, at_once), strict=True
-                ):
-                    total += w * scores
-        return dict(zip(members, sums, strict=True))
-
-
-def _joint(encoder: Encoder, pair: Pair, kept_units: Mapping[int, _Kept]) -> _Joint | None:
-    """Join two sites; None where no part keeps a unit of one of them, as a global budget may."""
-    units, places = [], []
-    for site in pair:
-        union = list(dict.fromkeys(unit for of_part in kept_units.values() for unit in of_part[site].tolist()))
-        if not union:
-            return None
-        order = {unit: place for place, unit in enumerate(union)}
-        units.append(torch.tensor(union, device=encoder.device))
-        places.append(
-            [
-                torch.tensor([order[unit] for unit in of_part[site].tolist()], dtype=torch.long, device=encoder.device)
-                for of_part in kept_units.values()
-            ]
-        )
-    first, last = map(encoder.position, pair)
-    dims = encoder.unit_dim(pair[0]), encoder.unit_dim(pair[1])
-    stage = narrowest(encoder.stages[first:last], units[0], units[1], dims[0])
-    return _Joint(stage, (units[0], units[1]), dims, dict(zip(kept_units, zip(*places, strict=True), strict=True)))
+                found += w * route(partial(self.stage, a + t * step), kept_step, target, dims, at_once)
+        return found
 
 
 def _residuals_times_jacobian(
-    stage: Callable[[Tensor], Tensor],
-    step: Tensor,
-    target: Tensor,
-    unit_dims: tuple[int, int],
-    shares: Sequence[_Share],
-    units_at_once: int,
-) -> list[Tensor]:
-    """Return residual_d . J step_u [down, up] of each share by one vector-Jacobian product per downstream unit."""
+    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
+) -> Float[Tensor, "down up"]:
+    """Return residual_d . J step_u by one vector-Jacobian product per downstream unit."""
     up_dim, down_dim = unit_dims
     delta = torch.zeros_like(step, requires_grad=True)
     with torch.enable_grad(), _batchable():
@@ -215,42 +148,30 @@ def _residuals_times_jacobian(
     def product(cotangent: Tensor) -> Tensor:
         return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
-    residuals = _one_unit_each(y.detach() - target, down_dim, [(one.images, one.down) for one in shares])
-    weight = _units_first(step, up_dim)
-    rows = [[weight.new_zeros(0, len(one.up))] for one in shares]
-    for chunk in torch.split(torch.arange(max(len(one.down) for one in shares)), units_at_once):
-        flat = _units_first(torch.func.vmap(product)(residuals(chunk)), up_dim + 1, lead=2)
-        for found, one in zip(rows, shares, strict=True):
-            own = flat[: max(0, len(one.down) - int(chunk[0]))]
-            found.append(torch.einsum("nbup,bup->nu", one.of(own, 1, one.up), one.of(weight, 0, one.up)))
-    return [torch.cat(found) for found in rows]
+    residual, weight, rows = y.detach() - target, _units_first(step, up_dim), list[Tensor]()
+    for chunk in torch.split(torch.arange(target.shape[down_dim]), units_at_once):
+        found = torch.func.vmap(product)(_one_unit_each(residual, down_dim, chunk))
+        rows.append(torch.einsum("nbup,bup->nu", _units_first(found, up_dim + 1, lead=2), weight))
+    return torch.cat(rows)
 
 
 def _jacobian_times_steps(
-    stage: Callable[[Tensor], Tensor],
-    step: Tensor,
-    target: Tensor,
-    unit_dims: tuple[int, int],
-    shares: Sequence[_Share],
-    units_at_once: int,
-) -> list[Tensor]:
+    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
+) -> Float[Tensor, "down up"]:
     """Return the same as `_residuals_times_jacobian` by one Jacobian-vector product per upstream unit."""
     up_dim, down_dim = unit_dims
-    start = torch.zeros_like(step)
-    steps = _one_unit_each(step, up_dim, [(one.images, one.up) for one in shares])
+    start, columns = torch.zeros_like(step), list[Tensor]()
 
     def moved(tangent: Tensor) -> Any:
         return torch.func.jvp(stage, (start,), (tangent,))
 
-    columns = [[_units_first(target, down_dim).new_zeros(len(one.down), 0)] for one in shares]
     with _batchable():
-        for chunk in torch.split(torch.arange(max(len(one.up) for one in shares)), units_at_once):
-            y, movement = torch.func.vmap(moved, out_dims=(None, 0))(steps(chunk))  # type: ignore[arg-type]
-            flat, residual = _units_first(movement, down_dim + 1, lead=2), _units_first(y - target, down_dim)
-            for found, one in zip(columns, shares, strict=True):
-                own = flat[: max(0, len(one.up) - int(chunk[0]))]
-                found.append(torch.einsum("nbdp,bdp->dn", one.of(own, 1, one.down), one.of(residual, 0, one.down)))
-    return [torch.cat(found, 1) for found in columns]
+        for chunk in torch.split(torch.arange(step.shape[up_dim]), units_at_once):
+            tangents = _one_unit_each(step, up_dim, chunk)
+            y, movement = torch.func.vmap(moved, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
+            residual = _units_first(y - target, down_dim)
+            columns.append(torch.einsum("nbdp,bdp->dn", _units_first(movement, down_dim + 1, lead=2), residual))
+    return torch.cat(columns, 1)
 
 
 _ONE_AT_A_TIME = TurnLock("the edges of an encoder")
@@ -270,23 +191,11 @@ def _batchable() -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _one_unit_each(x: Tensor, unit_dim: int, owned: Sequence[tuple[Any, Tensor]]) -> Callable[[Tensor], Tensor]:
-    """Return the function from a chunk of numbers to copies of ``x``, each zero except at one unit of every image.
-
-    ``owned`` has the images and the units of each part: copy k has the part's unit k in them.
-    """
-    rows = torch.arange(len(x), device=x.device)
-
-    def copies(chunk: Tensor) -> Tensor:
-        out = torch.zeros(len(chunk), *x.shape, dtype=x.dtype, device=x.device)
-        by_unit, source = out.movedim(unit_dim + 1, 1), x.movedim(unit_dim, 0)
-        for images, units in owned:
-            own = units[int(chunk[0]) : int(chunk[-1]) + 1, None]
-            place = torch.arange(len(own), device=x.device)[:, None]
-            by_unit[place, own, rows[images]] = source[own, rows[images]]
-        return out
-
-    return copies
+def _one_unit_each(x: Tensor, unit_dim: int, units: Tensor) -> Float[Tensor, "units ..."]:
+    """Return copies of ``x``, each zero except at one of the units."""
+    out = torch.zeros(len(units), *x.shape, dtype=x.dtype, device=x.device)
+    out.movedim(unit_dim + 1, 1)[torch.arange(len(units)), units] = x.movedim(unit_dim, 0)[units]
+    return out
 
 
 def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:

@@ -20,7 +20,7 @@ SQUARED = "squared"
 """The study's score of edges: squared movements between neighbouring sites."""
 EDGE_METHODS = (
     *(SQUARED, "gradient", "exact-readers", "exact-softmax", "gradient-dropping", "atp-star", "relp"),
-    *("relp-with-patterns", "cuts"),
+    *("relp-with-patterns", "path-by-layer", "cuts"),
 )
 """Names of methods that score edges; see `edge_methods`."""
 DEFAULT_RULE = midpoint_rule(10)

@@ -32,7 +32,6 @@ COMPARED_SETTINGS = {
     "edge_rule": "the quadrature rule of edges",
     "edges": "the kind of edges",
     "edge_method": "the score of edges",
-    "path": "the path of edges",
     "correction": "the correction of edges",
     "baseline": "the baseline",
     "baseline_digest": "the digest of the baseline's values",

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.edge_methods import edges_between
+from circuitry.circuits.edge_methods import rule_of_edges, score_edges
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
@@ -70,5 +70,5 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
             nodes = node_effects(task, settings.node_rule, settings.autocast)
         kept = strongest_units(nodes_of(encoder, nodes.scores), settings.node_fraction, settings.budget)
         with OperationCounter() as edges_counter:
-            edges_between(task, kept, settings)
+            score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
     return Operations(nodes_counter.total, edges_counter.total)

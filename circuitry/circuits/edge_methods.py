@@ -1,102 +1,222 @@
-"""Scores of the edges between kept units, by the name of a method.
+"""The one door to scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
 
-``squared``, the study's: how far a unit moves at the next site (`chain_edges`); the default of a chain. The others
-score effects on the metric through the residual stream (`stream_edges`) and need an encoder in heads and neurons, whose
-default is ``gradient``. There ``exact-readers`` agrees best with exact cuts, but takes a partial run for every unit: on
-ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes 4.
+A method is a name of `EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site (`chain_edges`);
+the default of a chain. The others score effects on the metric through the residual stream and need an encoder in heads
+and neurons, whose default is ``gradient`` (`stream_edges`); ``cuts`` takes an exact run for every edge (`edge_cuts`).
+``exact-readers`` agrees best with exact cuts, but takes a partial run for every unit: on ViT-B/32 with 399 kept units
+26 s of a processor for an image, where ``gradient`` takes 4.
 
 Scores rank edges and do not measure them: even where they order edges as exact cuts do, their sizes are not what the
 metric loses by a cut. Only ``cuts`` are.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from circuitry.bases.residual import in_stream
-from circuitry.circuits.chain_edges import edge_effects, part_edge_effects
-from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
-from circuitry.circuits.graph import IN_STREAM
-from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.stream_edges import GRADIENT, PLAIN
-from circuitry.circuits.unit_edges import unit_edges
+from circuitry.bases.residual import Component, ResidualStream, in_stream
+from circuitry.circuits.chain_edges import chain_edges
+from circuitry.circuits.circuit_settings import DEFAULT_RULE, EDGE_METHODS, SQUARED, AttributionSettings
+from circuitry.circuits.edge_cuts import component_cuts, cut_effects
+from circuitry.circuits.edges import Edges, Pair
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph
+from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
+from circuitry.circuits.stream_edges import ATTRIBUTED, PLAIN, StreamScores, stream_of, unit_edges
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked, one_of
+
+Units = Mapping[str, Int[np.ndarray, " kept"]]
+"""By site."""
+
+SCORERS: Mapping[str, Callable[[Task, Units, QuadratureRule], Mapping[Pair, np.ndarray]]] = {
+    SQUARED: chain_edges,
+    **{name: partial(unit_edges, score) for name, score in ATTRIBUTED.items()},
+    "cuts": lambda task, units, _: cut_effects(task, Edges.between(units, "stream")).scores,
+}
+"""Methods that score edges between units; another one is another entry, and its name one of `EDGE_METHODS`."""
+COMPONENT_SCORERS: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
+    **ATTRIBUTED,
+    "cuts": lambda stream, task, _: component_cuts(stream, task),
+}
+"""Methods that score edges between heads and whole MLPs."""
 
 
-def edge_method(encoder: Encoder, settings: AttributionSettings) -> str:
-    """Return the method that scores the edges of an encoder.
+@checked
+def score_edges(
+    task: Task,
+    units: Units,
+    *,
+    method: Annotated[str, one_of(*EDGE_METHODS)] | None = None,
+    rule: AnyRule | None = None,
+) -> Edges:
+    """Score the edges between some units: of neighbouring sites, or in heads and neurons of any two sites.
+
+    Args:
+        task: Its encoder has the sites; the baseline is what an upstream unit is put to.
+        units: Units by site, in the encoder's order, such as the ``kept_units`` of a graph.
+        method: One of `EDGE_METHODS` (default: ``squared``; in heads and neurons ``gradient``).
+        rule: Points of the path, or the rule's name (default: midpoint-10; in heads and neurons one gradient).
+
+    Raises:
+        InputError: for a method that the encoder's units do not have, unknown sites or units, activations, gradients
+            or scores that are not finite, or a baseline that does not fit.
+
+    Example:
+        >>> edges = score_edges(task, graph.kept_units, method="exact-readers")
+        >>> edges.strongest(into=3).to_pandas()
+    """
+    method = edge_method(task.encoder, method)
+    units = {site: np.asarray(of_site) for site, of_site in units.items() if site != INPUT}
+    given = (PLAIN if method != SQUARED else DEFAULT_RULE) if rule is None else as_rule(rule)
+    with task.running(gradients=True):
+        scores = SCORERS[method](replace(task, sites=tuple(units)), units, given)
+    return Edges(units, scores, "chain" if method == SQUARED else "stream")
+
+
+@checked
+def attribute_components(
+    task: Task,
+    *,
+    method: Annotated[str, one_of(*COMPONENT_SCORERS)] = "gradient",
+    rule: AnyRule = PLAIN,
+    ports: bool = False,
+) -> AttributionGraph:
+    """Score the heads and the whole MLPs of a transformer, and every edge between them and the embedding.
+
+    Sites are the layers: ``embed``, of each block ``blocks.i.attn`` (its heads) and ``blocks.i.mlp`` (one unit), and
+    ``embedding``. With ports apart, ``blocks.i.attn.q``, ``.k`` and ``.v`` hold what each head reads.
+
+        node of a writer = effect of cutting all its edges;  node of another = effect of cutting all edges into it
+
+    which to first order are the sums of those edges.
+
+    Args:
+        task: Its encoder is a transformer, as it is or in heads and neurons; the baseline is what a writer adds where
+            its edge is cut. Its sites play no part: all edges are scored.
+        method: One of `EDGE_METHODS` but ``squared``. With ``exact-softmax`` patterns change from those of the clean
+            run; with ``gradient-dropping`` there is a backward pass for every block; ``cuts`` takes a run for every
+            edge and no rule.
+        rule: Points of the path, or the rule's name; `PLAIN` is attribution patching.
+        ports: Whether the query, key and value of a head are nodes of their own; else one node reads for all three.
+
+    Raises:
+        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
+            fit, an unknown method, hooks on an encoder as it is, or a tower as in `ResidualStream.of`.
+
+    Example:
+        >>> task = Task(clip.encoder, photos, class_logit(weights, 3))
+        >>> graph = attribute_components(task, method="exact-readers")
+        >>> graph.edges.top(0.01).to_pandas()
+    """
+    stream, task = stream_of(task)
+    rule = as_rule(rule)
+    with task.running(gradients=True):
+        found = COMPONENT_SCORERS[method](stream, task, rule)
+    return as_graph(found, task.made_with | {"edge_rule": rule.name, "edge_method": method, "edges": IN_STREAM}, ports)
+
+
+def as_graph(found: StreamScores, settings: dict[str, Any], ports: bool = False) -> AttributionGraph:
+    """Return all heads and MLPs with the edges between them; no neurons are apart."""
+    scores, layers = (
+        np.nan_to_num(found.scores),
+        list(dict.fromkeys(one.layer for one in (*found.writers, *found.readers))),
+    )
+    reads, writes = _places(found.readers, ports), _places(found.writers, False)
+    layer_of = {f"{layer}{port}": layer for layer in layers for port in (".q", ".k", ".v", "")}
+    sites = [site for site in layer_of if site in reads or site in writes]
+    into = {site: np.stack([scores[rows].sum(0) for rows in units]) for site, units in reads.items()}
+    own = {site: found.into[np.concatenate(units)] for site, units in reads.items() if site not in writes}
+    own |= {site: found.out_of[np.concatenate(units)] for site, units in writes.items()}
+    nodes = {site: own[site] for site in sites}
+    kept = {site: np.argsort(-np.abs(of_site), kind="stable") for site, of_site in nodes.items()}
+    edges = {
+        (up, down): into[down][:, np.concatenate(writes[up])][kept[down]][:, kept[up]]
+        for down in sites
+        for up in writes
+        if down in into and layers.index(up) < layers.index(layer_of[down])
+    }
+    return AttributionGraph(tuple(sites), nodes, kept, edges, {}, found.n_images, settings=settings)
+
+
+def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list[int]]]:
+    """Return the places of each unit's components by site, units in order."""
+    found: dict[str, dict[int, list[int]]] = {}
+    for place, one in enumerate(components):
+        site = f"{one.layer}.{one.port}" if ports and one.port else one.layer
+        found.setdefault(site, {}).setdefault(one.unit or 0, []).append(place)
+    return {site: list(units.values()) for site, units in found.items()}
+
+
+@checked
+def edge_names(edges: Edges) -> list[tuple[str, str]]:
+    """Return the names (writer, reader) of the edges of `attribute_components`, row by row of `Edges.to_pandas`.
+
+    Example:
+        >>> edges = attribute_components(task, ports=True).edges
+        >>> names, scores = edge_names(edges), edges.to_pandas()["score"]
+        >>> edges_by_position(task, [names[scores.argmax()]])
+    """
+    table = edges.to_pandas()
+    ends = [zip(table[f"{end}_site"], table[f"{end}_unit"], strict=True) for end in ("upstream", "downstream")]
+    writers, readers = ([_name(site, unit) for site, unit in of_end] for of_end in ends)
+    return list(zip(writers, readers, strict=True))
+
+
+def _name(site: str, unit: int) -> str:
+    block, attn, port = site.partition(".attn")
+    return str(Component(block + attn, unit, port[1:])) if attn else site
+
+
+def edge_method(encoder: Encoder, name: str | None) -> str:
+    """Return the method that scores the edges of an encoder, by its name or the default.
 
     Raises:
         InputError: for a method that the encoder's units do not have.
     """
     streams = in_stream(encoder)
-    if settings.edges is not None and settings.edges != SQUARED and not streams:
+    if name not in (None, SQUARED) and not streams:
         raise InputError(
-            f"Edges are scored by {settings.edges!r} between heads and neurons that add to a residual stream, but this "
-            f"encoder's units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}."
+            f"Edges are scored by {name!r} between heads and neurons that add to a residual stream, but this encoder's "
+            f"units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}."
         )
-    return settings.edges or (GRADIENT if streams else SQUARED)
+    return name or ("gradient" if streams else SQUARED)
 
 
-def edge_rule(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
+def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
     """Return the rule of the edges: that of the settings, one gradient through a stream, else that of the nodes."""
-    streams = edge_method(encoder, settings) != SQUARED
+    streams = edge_method(encoder, settings.edges) != SQUARED
     return settings.edge_rule or (PLAIN if streams else settings.node_rule)
 
 
-def edges_between(
-    task: Task,
-    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
-    settings: AttributionSettings,
-    rule: QuadratureRule | None = None,
-) -> dict[tuple[str, str], np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of edges by pair of sites.
-
-    Args:
-        task: With gradients running.
-        kept_units: Units of the circuit by site.
-        settings: Their method and rule are taken.
-        rule: Another rule.
-
-    Raises:
-        InputError: as `edge_effects`, `unit_edges` and `edge_method`.
-    """
-    method, rule = edge_method(task.encoder, settings), rule or edge_rule(task.encoder, settings)
-    if method == SQUARED:
-        return edge_effects(task, kept_units, rule)
-    return unit_edges(task, kept_units, method, rule)
-
-
 def part_edges(
-    task: Task,
-    kept_units: Mapping[int, Mapping[str, Int[np.ndarray, " kept"]]],
-    settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"],
-) -> dict[int, dict[tuple[str, str], np.ndarray]]:
-    """Return the scores of the edges between the units of each part of the images; see `edges_between`.
+    task: Task, units: Mapping[int, Units], settings: AttributionSettings, parts: Int[np.ndarray, " images"]
+) -> dict[int, Mapping[Pair, np.ndarray]]:
+    """Return the scores of `score_edges` between the units of each part of the images.
 
     Args:
-        task: Its images are a tensor.
-        kept_units: Units by site, of each part.
+        task: Its images are a tensor, and gradients run.
+        units: Units by site, of each part.
         settings: Their method and rule are taken.
         parts: The part of each image.
     """
-    if edge_method(task.encoder, settings) == SQUARED:
-        return part_edge_effects(task, kept_units, edge_rule(task.encoder, settings), parts)
-    images = task.images
+    method, rule, images = edge_method(task.encoder, settings.edges), rule_of_edges(task.encoder, settings), task.images
     assert isinstance(images, Tensor)
-    members = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in kept_units}
-    return {part: edges_between(task.of_some(images, members[part]), kept_units[part], settings) for part in kept_units}
+    members = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in units}
+    tasks = {part: task.of_some(images, chosen) for part, chosen in members.items()}
+    return {part: score_edges(tasks[part], units[part], method=method, rule=rule).scores for part in units}
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
     """Return how edges are scored, in plain values."""
-    method = edge_method(encoder, settings)
+    method = edge_method(encoder, settings.edges)
     kind = "neighbouring sites" if method == SQUARED else IN_STREAM
-    return {"edges": kind, "edge_method": method, "edge_rule": edge_rule(encoder, settings).name}
+    return {"edges": kind, "edge_method": method, "edge_rule": rule_of_edges(encoder, settings).name}

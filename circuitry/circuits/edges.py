@@ -13,8 +13,8 @@ from typing import Annotated, ClassVar, Literal
 import networkx as nx
 import numpy as np
 import pandas as pd
+from jaxtyping import Int, Shaped
 
-from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Share, checked, one_of
 
@@ -77,8 +77,10 @@ class Edges:
             any_sign: Whether edges may have a score of zero or less.
         """
         least = {pair: np.nan_to_num(scores, nan=-np.inf) for pair, scores in self.scores.items()}
-        found = strongest_edges(least, into, any_sign)
-        return self._where({pair: _mark(least[pair].shape, place) for pair, place in found.items()})
+        marks = {pair: np.zeros(scores.shape, bool) for pair, scores in least.items()}
+        for pair, place in strongest_edges(least, into, any_sign).items():
+            marks[pair][place] = True
+        return self._where(marks)
 
     @checked
     def top(self, share: Share, by: Annotated[str, one_of("absolute", "signed")] = "absolute") -> "Edges":
@@ -189,7 +191,42 @@ class Edges:
         return {pair: part.reshape(self.scores[pair].shape) for pair, part in zip(pairs, parts, strict=True)}
 
 
-def _mark(shape: tuple[int, ...], place: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    marks = np.zeros(shape, bool)
-    marks[place] = True
-    return marks
+def _strongest_columns(scores: Shaped[np.ndarray, "down up"], n: int) -> Int[np.ndarray, "down strongest"]:
+    """Return, for each row, the columns of its n largest scores, by sign, largest first; the first among equals."""
+    n = min(n, scores.shape[1])
+    left = np.array(scores, dtype=float)
+    rows, found = np.arange(len(left)), np.empty((len(left), n), dtype=np.int64)
+    for k in range(n):
+        found[:, k] = left.argmax(1)
+        left[rows, found[:, k]] = -np.inf
+    return found
+
+
+def strongest_edges(
+    edge_scores: Mapping[tuple[str, str], Shaped[np.ndarray, "down up"]], n: int, any_sign: bool = False
+) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """Return the n strongest edges into every unit, whichever earlier site they come from.
+
+    Args:
+        edge_scores: Scores by (upstream, downstream) pair of sites.
+        n: Most edges into a unit.
+        any_sign: Whether edges may have a score of zero or less.
+
+    Returns:
+        Rows and columns of the edges in the scores of each pair, row by row, by falling score.
+    """
+    into: dict[str, list[tuple[str, str]]] = {}
+    for pair in edge_scores:
+        into.setdefault(pair[1], []).append(pair)
+    found = {}
+    for pairs in into.values():
+        scores = np.concatenate([edge_scores[pair] for pair in pairs], 1)
+        columns = _strongest_columns(scores, n)
+        rows, flat = np.repeat(np.arange(len(scores)), columns.shape[1]), columns.ravel()
+        there = np.ones(len(rows), bool) if any_sign else scores[rows, flat] > 0
+        ends = np.cumsum([edge_scores[pair].shape[1] for pair in pairs])
+        for pair, end in zip(pairs, ends, strict=True):
+            start = end - edge_scores[pair].shape[1]
+            mine = there & (start <= flat) & (flat < end)
+            found[pair] = rows[mine], flat[mine] - start
+    return {pair: found[pair] for pair in edge_scores}

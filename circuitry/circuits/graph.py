@@ -14,10 +14,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
-from circuitry.circuits.edges import Edges
+from circuitry.circuits.edges import Edges, strongest_edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
-from circuitry.circuits.strongest import strongest_edges
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, checked, one_of

@@ -19,18 +19,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.bases.residual import ResidualStream
-from circuitry.bases.stream_parts import PORTS, Component
-from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
+from circuitry.bases.residual import PORTS, Component, ResidualStream
+from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline, stream_of
 from circuitry.circuits.stream_gradients import Tap, reader_gradients, tapped_run
-from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, SOME, checked
-
-Points = list[tuple[float, dict[str, Tap]]]
-"""The weight and the taps of each point of a path."""
 
 
 @checked
@@ -42,12 +37,12 @@ def edges_by_position(
     An edge through the stream stays at its position; only heads move between positions, see `moves_between_positions`.
 
     Args:
-        task: As for `score_edges`.
+        task: As for `attribute_components`.
         edges: Names of (writer, reader).
         rule: Points of the path.
 
     Raises:
-        InputError: for an unknown edge, and as `score_edges`.
+        InputError: for an unknown edge, and as `attribute_components`.
 
     Example:
         >>> found = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
@@ -56,10 +51,10 @@ def edges_by_position(
     """
     stream, task = stream_of(task)
     places = [stream.edge(writer, reader) for writer, reader in edges]
-    found, first = [], stream.sites[0]
+    found = []
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            gradients = reader_gradients(stream, task.metric, clean[first], other[first], as_rule(rule)).readers
+            gradients = reader_gradients(stream, task.metric, clean, other, as_rule(rule)).readers
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
             parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
             found.append(torch.stack(parts, 1).cpu().double().numpy())
@@ -73,12 +68,12 @@ def moves_between_positions(
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 
     Args:
-        task: As for `score_edges`.
+        task: As for `attribute_components`.
         edges: Names of (writer, reader); readers are the query, key or value of a head.
         rule: Points of the path.
 
     Raises:
-        InputError: for an unknown edge, one into an MLP or the embedding, and as `score_edges`.
+        InputError: for an unknown edge, one into an MLP or the embedding, and as `attribute_components`.
 
     Example:
         >>> moves = moves_between_positions(task, [("embed", "blocks.3.attn.0.v")])
@@ -87,13 +82,15 @@ def moves_between_positions(
     """
     stream, task = stream_of(task)
     places = [_place(stream, writer, reader) for writer, reader in edges]
-    found, first = [], stream.sites[0]
+    found, given = [], as_rule(rule)
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            points = _taps_at_points(stream, task.metric, clean[first], other[first], as_rule(rule))
+            a, b = clean[stream.sites[0]], other[stream.sites[0]]
+            points = [tapped_run(stream, task.metric, a + t * (b - a), ("attn.hook_z",)) for t in given.points]
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
+            taps = list(zip(given.weights, points, strict=True))
             parts = [
-                sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
+                torch.stack([weight * _moves(stream, reader, change[column], at) for weight, at in taps]).sum(0)
                 for column, reader in places
             ]
             n = change.shape[2]
@@ -104,7 +101,7 @@ def moves_between_positions(
 
 def _place(stream: ResidualStream, writer: str, reader: str) -> tuple[int, Component]:
     row, column = stream.edge(writer, reader)
-    if stream.readers[row].kind not in PORTS:
+    if not stream.readers[row].port:
         raise InputError(
             f"Heads alone move between positions, but {reader!r} reads every position for itself: give a head's query, "
             f"key or value ({stream.readers[0]}), or take edges_by_position."
@@ -112,29 +109,23 @@ def _place(stream: ResidualStream, writer: str, reader: str) -> tuple[int, Compo
     return column, stream.readers[row]
 
 
-def _taps_at_points(stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule) -> Points:
-    return [
-        (weight, tapped_run(stream, metric, a + t * (b - a), ("attn.hook_z",)))
-        for t, weight in zip(rule.points, rule.weights, strict=True)
-    ]
-
-
 def _moves(
     stream: ResidualStream, reader: Component, change: Tensor, taps: dict[str, Tap]
 ) -> Float[Tensor, "batch to from"]:
     """Return the effects at one point of the path, given what the writer changes."""
-    block, path, head = stream.blocks[reader.block], f"blocks.{reader.block}", reader.head
-    before = taps[f"{path}.hook_resid_pre"].value
-    q, k, v = (taps[f"{path}.attn.hook_{port}"].value for port in PORTS)
-    port = PORTS.index(reader.kind)
+    layer = next(one for one in stream.layers if one.name == reader.layer)
+    block, path, head, port = layer.block, layer.name, reader.unit, PORTS.index(reader.port)
+    assert block is not None
+    before = taps[layer.reads].value
+    q, k, v = (taps[f"{path}.hook_{port}"].value for port in PORTS)
     step = _derivative(lambda x: block.project(block.norm_attention(x))[port], before, change)
     pattern = block.scores(q, k).softmax(-1)[:, head]
-    into_z = taps[f"{path}.attn.hook_z"].gradient[:, :, head]
-    if reader.kind == "v":
+    into_z = taps[f"{path}.hook_z"].gradient[:, :, head]
+    if reader.port == "v":
         return pattern * torch.einsum("bqd,bkd->bqk", into_z, step[:, :, head])
     into_pattern = torch.einsum("bqd,bkd->bqk", into_z, v[:, :, head])
     into_scores = pattern * (into_pattern - (pattern * into_pattern).sum(-1, keepdim=True))
-    along = (lambda x: block.scores(x, k), q) if reader.kind == "q" else (lambda x: block.scores(q, x), k)
+    along = (lambda x: block.scores(x, k), q) if reader.port == "q" else (lambda x: block.scores(q, x), k)
     return into_scores * _derivative(*along, step)[:, head]
 
 

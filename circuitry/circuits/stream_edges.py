@@ -1,4 +1,4 @@
-"""Edges between attention heads and MLPs, by attribution patching (Syed et al. 2023, arXiv 2310.10348).
+"""Edges through the residual stream, by attribution patching (Syed et al. 2023, arXiv 2310.10348) and corrections.
 
 The effect of an edge is how much the metric falls when one reader gets one writer's baseline in its place, to first
 order:
@@ -6,39 +6,57 @@ order:
     score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k
 
 with a and b what the writer adds to the residual stream, clean and at the baseline, and G the gradient of the metric by
-the reader's own copy of the stream. The points t_k of the rule lie on a straight line from clean to baseline: of the
-stream before the first block (Hanna et al. 2024, arXiv 2403.17806), or of what the reader's stage alone reads. t = 0
-alone is plain attribution patching.
+the reader's own copy of the stream (`stream_gradients`). The points t_k of the rule lie on the straight line from clean
+to baseline of the stream before the first block (Hanna et al. 2024, arXiv 2403.17806). t = 0 alone is plain attribution
+patching. Layer by layer, the writers' additions are contracted with the G of all later readers; only one layer's are in
+memory at a time, and images go through as memory allows. A writer has no edge to an earlier reader.
 
-1. one clean run gives z of all heads and the neurons; the baseline gives b;
-2. per point, one run and its backward pass give the gradients by q, k, v, by the neurons' pre-activations and by the
-   last stream; through the readers' weights and norms these become G, for all readers of a block at once;
-3. block by block, the writers' additions are computed and contracted with the G of all later readers. Only one block's
-   are in memory at a time, and images go through as memory allows.
+`ATTRIBUTED` has the methods by name:
 
-A writer has no edge to an earlier reader. Other methods correct the gradient, see `corrections`; ``cuts`` cuts every
-edge in a run of its own.
+gradient: the plain score.
+path-by-layer: the points lie on the line of what each layer alone reads: a run for every layer and point.
+exact-softmax: an edge into a query or key counts the change of the attention pattern itself, not its derivative, which
+    vanishes where attention is saturated.
+exact-readers: every edge counts the change of its reader's output, norm and nonlinearity included; only the rest of the
+    network is linear. One partial run for each writer.
+gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
+    direct effect is seen where one through a later block cancels it.
+atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
+    all positions at once, so are keys, which AtP* patches one by one. A size gets the sign of the mean that it is the
+    mean size of, and the mean over images is one of signed effects.
+relp: coefficients of layer-wise relevance propagation instead of gradients, as in RelP (Jafari et al. 2025, arXiv
+    2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
+    act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
+relp-with-patterns: the same, but patterns keep their gradient.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitry.bases.residual import ResidualStream
-from circuitry.bases.stream_run import run_gated
-from circuitry.circuits.circuit_settings import EDGE_METHODS, SQUARED
-from circuitry.circuits.corrections import backward_passes, over_passes
-from circuitry.circuits.exact_readers import EXACT_POINTS, put_exact_effects
+from circuitry.bases.residual import Component, Layer, ResidualStream
+from circuitry.circuits.edges import Pair
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
-from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
-from circuitry.encoder.doubles import in_double
-from circuitry.encoder.metrics import Metric, checked_metric
+from circuitry.circuits.stream_gradients import (
+    Activations,
+    Gradients,
+    Passes,
+    changes,
+    images_at_once,
+    layer_gradients,
+    one_pass,
+    reader_gradients,
+    relevance,
+    without_each_block,
+)
+from circuitry.encoder.metrics import Metric
+from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches
 from circuitry.runs.errors import InputError
@@ -46,42 +64,19 @@ from circuitry.runs.progress import Bar
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
-GRADIENT, CUTS = "gradient", "cuts"
-"""The method without a correction, and the one that cuts every edge."""
-STREAM_METHODS = tuple(name for name in EDGE_METHODS if name != SQUARED)
-"""Methods that score edges through the stream."""
-PATHS = ("inputs", "activations")
-"""What moves from clean to baseline when a rule has several points."""
+PATTERNS = ("attn.hook_pattern",)
+EVERYTHING = (*PATTERNS, "attn.hook_v", "mlp.hook_post")
+"""Hook points of a block behind its readers, by which gradients are needed where readers are exact."""
+
+Reader = Callable[[Float[Tensor, "batch position d_model"]], Float[Tensor, "passes batch readers"]]
+"""Effects of a change of the stream that some readers of a layer read, one reader at a time."""
 
 
-class StreamMethod(NamedTuple):
-    """How edges are scored."""
-
-    name: str = GRADIENT
-    """One of `STREAM_METHODS`."""
-    rule: QuadratureRule = PLAIN
-    path: str = "inputs"
-    """One of `PATHS`."""
-
-    def check(self) -> None:
-        """Raise `InputError` for an unknown method or path, or a path that the method does not take."""
-        if self.name not in STREAM_METHODS:
-            raise InputError(
-                f"Edges of a residual stream are scored by {', '.join(STREAM_METHODS)}, but {self.name!r} was given."
-            )
-        if self.path not in PATHS or (self.path == "activations" and self.name != GRADIENT):
-            raise InputError(
-                f"A path is one of {', '.join(PATHS)}, the latter with {GRADIENT!r} alone, but {self.path!r} with "
-                f"{self.name!r} was given."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeMatrix:
+class StreamScores(NamedTuple):
     """Scores of all edges between the components of a transformer."""
 
-    readers: tuple[str, ...]
-    writers: tuple[str, ...]
+    readers: tuple[Component, ...]
+    writers: tuple[Component, ...]
     scores: Float[np.ndarray, "readers writers"]
     """Effect; positive means that the edge helps: cutting it lowers the metric; NaN where there is no edge."""
     into: Float[np.ndarray, " readers"]
@@ -91,12 +86,119 @@ class EdgeMatrix:
     n_images: int
 
 
+def attributed(
+    stream: ResidualStream,
+    task: Task,
+    rule: QuadratureRule,
+    *,
+    passes: Passes = one_pass,
+    gradients: Gradients = reader_gradients,
+    exact: Sequence[str] = (),
+) -> StreamScores:
+    """Score all edges between the components of a stream.
+
+    Args:
+        stream: Some of its neurons may be components of their own.
+        task: A task of ``stream.components``, with gradients running.
+        rule: Points of the path.
+        passes: In what contexts gradients are taken.
+        gradients: How they are taken.
+        exact: Hook points behind the readers that are computed exactly: `PATTERNS` or `EVERYTHING`.
+
+    Raises:
+        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, or a baseline that does
+            not fit.
+    """
+    sums, n_images = [torch.zeros(()) for _ in range(3)], 0
+    n_patterns = (len(passes(stream)) + 3) * sum(one.n_heads for one in stream.blocks) * bool(exact)
+    for clean, other in clean_and_baseline(stream, task, n_patterns):
+        at_points, linear, contexts = list[Mapping[str, Tensor]](), list[Tensor](), passes(stream)
+        for context in contexts:
+            with context:
+                found = gradients(stream, task.metric, clean, other, rule, exact)
+            at_points.append(found.points)
+            # Images may be summed in one matrix product, unless effects are put together image by image.
+            linear.append(_linear_effects(stream, clean, other, found.readers, bool(exact) or len(contexts) > 1))
+        edges = torch.stack(linear)
+        into = edges.sum(3)
+        if exact:
+            _put_exact_effects(stream, task.metric, clean, other, at_points, edges, into)
+        effects = (
+            _over_passes(stream, edges, stream.readers),
+            _over_passes(stream, into, stream.readers),
+            _over_passes(stream, edges.sum(2), stream.writers),
+        )
+        # A change leads to the baseline: what it adds to the metric is what the edge takes from it.
+        sums = [total - effect.cpu().double().sum(0) for total, effect in zip(sums, effects, strict=True)]
+        if not all(bool(total.isfinite().all()) for total in sums):
+            raise InputError(
+                "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
+                "path to the baseline, or give an encoder of higher precision."
+            )
+        n_images += len(clean[stream.sites[0]])
+    scores, of_readers, of_writers = ((total / n_images).numpy() for total in sums)
+    scores = np.where(stream.edges.numpy(), scores, np.nan)
+    return StreamScores(stream.readers, stream.writers, scores, of_readers, of_writers, n_images)
+
+
+ATTRIBUTED: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
+    "gradient": attributed,
+    "exact-readers": partial(attributed, exact=EVERYTHING),
+    "exact-softmax": partial(attributed, exact=PATTERNS),
+    "gradient-dropping": partial(attributed, passes=without_each_block),
+    "atp-star": partial(attributed, passes=without_each_block, exact=PATTERNS),
+    "relp": partial(attributed, passes=relevance),
+    "relp-with-patterns": partial(attributed, passes=partial(relevance, frozen_patterns=False)),
+    "path-by-layer": partial(attributed, gradients=layer_gradients),
+}
+"""Methods that score edges of a stream by gradients; see the module."""
+
+
+def unit_edges(
+    score: Callable[[ResidualStream, Task, QuadratureRule], StreamScores],
+    task: Task,
+    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
+    rule: QuadratureRule,
+) -> dict[Pair, np.ndarray]:
+    """Return the scores [kept downstream, kept upstream] of the edges between every two sites, the earlier one first.
+
+    Writers are heads, neurons and dimensions of the stream before the blocks; readers are heads (query, key and value
+    together), neurons before their nonlinearity, and units of the embedding.
+    """
+    kept = {site: kept_units[site].tolist() for site in task.sites if site != INPUT}
+    stream = ResidualStream.of(task.encoder, kept)
+    scores, layers = score(stream, task, rule).scores, {layer.site: layer for layer in stream.layers}
+    places = {site: np.array([layers[site].apart.index(unit) for unit in units], int) for site, units in kept.items()}
+    found = {}
+    for up, down in combinations(kept, 2):
+        writers, readers = scores[:, layers[up].writers], layers[down].readers
+        by_port = np.split(writers[readers], len(layers[down].ports))
+        found[up, down] = np.sum([of_port[np.ix_(places[down], places[up])] for of_port in by_port], 0)
+    return found
+
+
+def _over_passes(
+    stream: ResidualStream, effects: Float[Tensor, "passes batch ends ..."], ends: Sequence[Component]
+) -> Float[Tensor, "batch ends ..."]:
+    """Return the effects of passes that each leave a block out; of one pass, that pass's.
+
+    ``ends`` are the components whose own block's pass does not count: it leaves out what they do themselves.
+    """
+    if len(effects) == 1:
+        return effects[0]
+    block = {layer.name: layer.index for layer in stream.layers}
+    own = torch.tensor([block[end.layer] for end in ends], device=effects.device)
+    counts = (torch.arange(len(effects), device=effects.device)[:, None] != own).to(effects)
+    weights = (counts / counts.sum(0)).reshape(len(effects), 1, len(ends), *[1] * (effects.dim() - 3))
+    return torch.copysign((weights * effects.abs()).sum(0), (weights * effects).sum(0))
+
+
 def stream_of(task: Task) -> tuple[ResidualStream, Task]:
     """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons.
 
     Raises:
-        InputError: for another thing than a task, hooks on an encoder that is not in heads and neurons, whose runs
-            these are not, and as `ResidualStream.of`.
+        InputError: for hooks on an encoder that is not in heads and neurons, whose runs these are not, and as
+            `ResidualStream.of`.
     """
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:
@@ -106,126 +208,6 @@ def stream_of(task: Task) -> tuple[ResidualStream, Task]:
         "with the hooks there"
     )
     return stream, Task(stream.components, task.images, task.metric, baseline=task.baseline, work=task.work)
-
-
-def edge_matrix(stream: ResidualStream, task: Task, method: StreamMethod) -> EdgeMatrix:
-    """Return the effect of every edge between heads, MLPs and the embedding, with the ports of heads apart.
-
-    Args:
-        stream: Some of its neurons may be components of their own.
-        task: A task of ``stream.components``.
-        method: How edges are scored.
-
-    Raises:
-        InputError: as `score_edges`.
-    """
-    method.check()
-    with task.running(gradients=True):
-        if method.name == CUTS:
-            edges, into, out_of, n_images = _all_cuts(stream, task)
-        else:
-            found, out, n_images = mean_effects(stream, task, method)
-            edges, into, out_of = found[:, :-1].numpy(), found[:, -1].numpy(), out.numpy()
-    scores = np.where(stream.edges.numpy(), edges, np.nan)
-    return EdgeMatrix(tuple(map(str, stream.readers)), tuple(map(str, stream.writers)), scores, into, out_of, n_images)
-
-
-def _all_cuts(stream: ResidualStream, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return the effects of cutting each edge, all edges into each reader, and all out of each writer."""
-    n_readers, n_writers = stream.edges.shape
-    places, everything = [(row, column) for row, column in stream.edges.nonzero().tolist()], slice(None)
-    into = [(row, everything) for row in range(n_readers)]
-    out_of = [(everything, column) for column in range(n_writers)]
-    found, n_images = cut_effects_in_stream(stream, task, [*places, *into, *out_of])
-    single, rows, columns = np.split(found, [len(places), len(places) + n_readers])
-    scores = np.zeros((n_readers, n_writers))
-    scores[tuple(np.transpose(places))] = single
-    return scores, rows, columns, n_images
-
-
-def cut_effects_in_stream(
-    stream: ResidualStream, task: Task, places: Sequence[tuple[Any, Any]]
-) -> tuple[Float[np.ndarray, " places"], int]:
-    """Return how much the metric falls in the mean when edges are cut, and the number of images.
-
-    Args:
-        places: Rows and columns in `ResidualStream.edges` of the edges to cut together.
-    """
-    total, count = np.zeros(len(places)), 0
-    for clean, other in clean_and_baseline(stream, task):
-        count += len(clean[stream.sites[0]])
-
-        def measure(keep: Tensor, clean: Mapping[str, Tensor] = clean, other: Mapping[str, Tensor] = other) -> float:
-            with torch.no_grad():
-                embedding = run_gated(stream, clean[stream.sites[0]], other, stream.gates_of(keep), at_once=1)
-                return float(in_double(checked_metric(task.metric, embedding)).sum())
-
-        whole = measure(stream.edges)
-        for i, (rows, columns) in enumerate(places):
-            keep = stream.edges.clone()
-            keep[rows, columns] = False
-            total[i] += whole - measure(keep)
-    return total / count, count
-
-
-def mean_effects(
-    stream: ResidualStream, task: Task, method: StreamMethod
-) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"], int]:
-    """Return the mean effects over images, as `_effects`, and the number of images."""
-    edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
-    n_patterns = (len(backward_passes(stream, method.name)) + 3) * sum(one.n_heads for one in stream.blocks)
-    done = 0
-    for clean, other in clean_and_baseline(stream, task, n_patterns * (method.name in EXACT_POINTS)):
-        found = _effects(stream, task.metric, clean, other, method)
-        edges, out_of = edges + found[0], out_of + found[1]
-        if not bool(edges.isfinite().all()):
-            raise InputError(
-                "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
-                "path to the baseline, or give an encoder of higher precision."
-            )
-        done += len(clean[stream.sites[0]])
-    return edges / done, out_of / done, done
-
-
-def _effects(
-    stream: ResidualStream,
-    metric: Metric,
-    clean: Mapping[str, Tensor],
-    other: Mapping[str, Tensor],
-    method: StreamMethod,
-) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"]]:
-    """Return, summed over images, the effects of edges, with all into a reader in the last column, and of all edges out
-    of a writer."""
-    rule, points, first = method.rule, EXACT_POINTS.get(method.name, ()), stream.sites[0]
-    passes = backward_passes(stream, method.name)
-    apart = bool(points) or len(passes) > 1  # else all is linear, and images are summed in one matrix product
-    effects, at_points = [], []
-    for context in passes:
-        with context:
-            if method.path == "inputs":
-                found = reader_gradients(stream, metric, clean[first], other[first], rule, points)
-            else:
-                found = stage_gradients(stream, metric, clean, _moves(stream, clean, other), rule)
-        effects.append(_linear_effects(stream, clean, other, found.readers, apart))
-        at_points.append(found.points)
-    of_edges = torch.stack(effects)
-    of_edges = torch.cat([of_edges, of_edges.sum(3, keepdim=True)], 3)
-    if points:
-        put_exact_effects(stream, metric, clean, _changes(stream, clean, other), at_points, of_edges)
-    scores, out_of = over_passes(of_edges, stream.readers), over_passes(of_edges[..., :-1].sum(2), stream.writers)
-    return -scores.cpu().double().sum(0), -out_of.cpu().double().sum(0)  # changes lead to the baseline
-
-
-def _linear_effects(
-    stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor], gradients: Tensor, apart: bool
-) -> Float[Tensor, "images readers writers"]:
-    """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
-    found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
-    equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"  # positions and d_model as one, else both are copied
-    for stage, columns, change in _changes(stream, clean, other):
-        later = slice(stream.readers_of(stage).start, None)
-        found[:, later, columns] = torch.einsum(equation, gradients[later].flatten(2), change.flatten(2))
-    return found * stream.edges.to(found)
 
 
 def clean_and_baseline(
@@ -243,19 +225,108 @@ def clean_and_baseline(
             bar.update(len(batch.images))
 
 
-def _moves(stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return how far the baseline lies from what each stage reads: there is one more group of writers before each."""
-    return list(accumulate(change.sum(0) for _, _, change in _changes(stream, clean, other)))
+def _linear_effects(
+    stream: ResidualStream, clean: Activations, other: Activations, gradients: Tensor, apart: bool
+) -> Float[Tensor, "images readers writers"]:
+    """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
+    found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
+    equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"  # positions and d_model as one, else both are copied
+    for layer, change in changes(stream, clean, other):
+        later = slice(layer.readers.stop, None)
+        found[:, later, layer.writers] = torch.einsum(equation, gradients[later].flatten(2), change.flatten(2))
+    return found
 
 
-def _changes(
-    stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]
-) -> Iterator[tuple[int, slice, Float[Tensor, "writers batch position d_model"]]]:
-    """Yield, for what stands before the blocks, then the heads and the MLP of each, the first stage that reads it, its
-    columns, and what each writer adds at the baseline beyond what it adds clean."""
-    step = {site: other[site] - clean[site] for site in stream.sites}
-    yield 0, stream.writers_of(0), stream.entered(step)
-    for index, block in enumerate(stream.blocks):
-        change = stream.added(index, step)
-        for stage, some in ((2 * index + 1, change[: block.n_heads]), (2 * index + 2, change[block.n_heads :])):
-            yield stage, stream.writers_of(stage), some
+# --- Readers that are computed exactly: the change of their output, times its gradient --------------------------------
+
+
+def _put_exact_effects(
+    stream: ResidualStream,
+    metric: Metric,
+    clean: Activations,
+    other: Activations,
+    gradients: Sequence[Mapping[str, Tensor]],
+    edges: Float[Tensor, "passes batch readers writers"],
+    into: Float[Tensor, "passes batch readers"],
+) -> None:
+    """Put exact readers' effects in the place of linear ones.
+
+    Args:
+        gradients: By hook points, of each backward pass: without values and neurons, queries and keys alone are exact.
+        edges, into: Effects of each edge and of all edges into a reader, changed in place.
+    """
+    everything = any(point.endswith("mlp.hook_post") for point in gradients[0])
+    readers = dict[str, Reader]()
+    for layer in stream.layers[1:]:
+        x = stream.read_by(layer, clean)
+        if layer.of_heads:
+            readers[layer.name] = _exact_heads(layer, x, gradients)
+        elif everything and layer.block is not None:
+            readers[layer.name] = _exact_neurons(layer, x, gradients)
+        elif everything:
+            readers[layer.name] = _exact_embedding(stream, metric, layer, x, len(gradients))
+    moved: Tensor | float = 0.0
+    for place, (layer, change) in enumerate(changes(stream, clean, other), 1):
+        moved = moved + change.sum(0)
+        for later in stream.layers[place:]:
+            if reader := readers.get(later.name):
+                found = torch.stack([reader(one) for one in change], -1)
+                rows = slice(later.readers.start, later.readers.start + found.shape[2])
+                edges[:, :, rows, layer.writers] = found
+                if later is stream.layers[place]:  # all that it reads has come
+                    into[:, :, rows] = reader(moved)
+
+
+def _exact_heads(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]) -> Reader:
+    """Queries and keys through the attention pattern, softmax included (Kramar et al. 2024, arXiv 2403.00745)."""
+    block, point = layer.block, f"{layer.name}.hook_"
+    assert block is not None
+    q, k, v = block.project(block.norm_attention(x))
+    pattern = block.scores(q, k).softmax(-1)
+
+    def effects(change: Tensor) -> Tensor:
+        moved_q, moved_k, moved_v = block.project(block.norm_attention(x + change))
+        moves = [block.scores(*pair).softmax(-1) - pattern for pair in ((moved_q, k), (q, moved_k))]
+        found = [torch.cat([(at[f"{point}pattern"] * move).sum((2, 3)) for move in moves], 1) for at in gradients]
+        if f"{point}v" in gradients[0]:
+            values = [(at[f"{point}v"] * (moved_v - v)).sum((1, 3)) for at in gradients]
+            found = [torch.cat(both, 1) for both in zip(found, values, strict=True)]
+        return torch.stack(found)
+
+    return effects
+
+
+def _exact_neurons(layer: Layer, x: Tensor, gradients: Sequence[Mapping[str, Tensor]]) -> Reader:
+    """An MLP through its norm and nonlinearity."""
+    block = layer.block
+    assert block is not None
+
+    def post(read: Tensor) -> Tensor:
+        return block.activation(block.mlp_in(block.norm_mlp(read)))
+
+    clean, groups = post(x), layer.groups(block.n_neurons).to(x)
+
+    def effects(change: Tensor) -> Tensor:
+        move = post(x + change) - clean
+        return torch.stack([(at[f"{layer.name}.hook_post"] * move).sum(1) @ groups.T for at in gradients])
+
+    return effects
+
+
+def _exact_embedding(stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor, n_passes: int) -> Reader:
+    """The embedding through the metric itself; behind a unit of it the metric is taken as linear."""
+    last, units = stream.encoder.stages[-1].run, list(layer.apart)
+    with torch.enable_grad():
+        embedding = last(x).detach().requires_grad_()
+        clean = metric(embedding)
+        (gradient,) = torch.autograd.grad(clean.sum(), embedding) if units else (embedding,)
+
+    def effects(change: Tensor) -> Tensor:
+        moved = last(x + change)
+        whole = (metric(moved) - clean.detach())[:, None]
+        if units:
+            alone = ((moved - embedding) * gradient).detach()[:, units]
+            whole = torch.cat([alone, whole - alone.sum(1, keepdim=True)], 1)
+        return whole[None].expand(n_passes, -1, -1)
+
+    return effects

@@ -28,11 +28,11 @@ from circuitry import Clip, DomainFolder, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
 from circuitry.circuits import (
+    attribute_components,
     direct_effects,
     direct_vectors,
     edge_names,
     moves_between_positions,
-    score_edges,
     text_span,
 )
 from circuitry.comparison.significance import LEVEL
@@ -123,10 +123,11 @@ def effects_table(stream: ResidualStream, looked: Looked, weights: Tensor) -> pd
         own = looked.pixels[torch.from_numpy(looked.labels == label)]
         total += direct_effects(stream, own, weights[label] - weights.mean(0)).effects.mean(0)
         n_classes += 1
+    writers = [(layer.index, one.unit) for layer in stream.layers[:-1] for one in layer.components]
     rows = [
-        (one.block, str(one.head) if one.kind == "head" else one.kind, effect)
-        for one, effect in zip(stream.writers, total / n_classes, strict=True)
-        if one.block >= 0
+        (block, "mlp" if head is None else str(head), effect)
+        for (block, head), effect in zip(writers, total / n_classes, strict=True)
+        if block >= 0
     ]
     return pd.DataFrame(rows, columns=["block", "component", EFFECT])
 
@@ -139,10 +140,10 @@ def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: Doma
     embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
     vectors = direct_vectors(stream, looked.pixels)
     parts = []
-    for place, one in enumerate(stream.writers):
-        if one.kind == "head":
+    for layer in stream.layers:
+        for head, place in enumerate(range(layer.writers.start, layer.writers.stop) if layer.of_heads else ()):
             table = text_span(vectors[:, place], embedded, texts, 3)
-            parts.append(table.assign(block=one.block, component=str(one.head)))
+            parts.append(table.assign(block=layer.index, component=str(head)))
     return pd.concat(parts, ignore_index=True)[["block", "component", *parts[0].columns[:-2]]]
 
 
@@ -154,7 +155,7 @@ def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: Domai
     metric = class_logit(weights, images.label(name))
     baseline = mean_baseline(stream.components, torch.cat([own, read(clip, rest)]))
     task = Task(stream.components, own, metric, baseline=baseline, work=QUIET)
-    edges = score_edges(task, ports=True).edges
+    edges = attribute_components(task, ports=True).edges
     table, names = edges.to_pandas(), edge_names(edges)
     moving = table["downstream_site"].str.endswith((".k", ".v")) & (table["upstream_site"] != "embed")
     edge = names[int(table["score"].where(moving, 0).abs().to_numpy().argmax())]

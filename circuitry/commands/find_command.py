@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry import AttributionGraph, Clip, Task, find_circuit, judge_circuit, midpoint_rule
-from circuitry.circuits import AttributionSettings
-from circuitry.circuits.edge_methods import edges_between
+from circuitry.circuits.edge_methods import score_edges
 from circuitry.commands.find_subject import ClassOptions, Subject
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import image_listing
@@ -162,9 +161,8 @@ def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
         site: units[np.argsort(-np.abs(graph.node_scores[site][units]), kind="stable")][:DRAWN]
         for site, units in graph.kept_units.items()
     }
-    with task.running(gradients=True):
-        edges = edges_between(task, strongest, AttributionSettings(edge_rule=midpoint_rule(1)))
-    return replace(graph, kept_units=strongest, edge_scores=edges)
+    edges = score_edges(task, strongest, rule=midpoint_rule(1)).scores
+    return replace(graph, kept_units=strongest, edge_scores=dict(edges))
 
 
 def whole_sites(clip: Clip, found: FoundCircuit) -> str:

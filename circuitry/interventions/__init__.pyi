@@ -11,7 +11,6 @@ from .counted_sites import site_roles as site_roles
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
-from .edge_cuts import cut_effects as cut_effects
 from .effects import AttributionCheck as AttributionCheck
 from .effects import PatchEffects as PatchEffects
 from .faithfulness import MIB_FRACTIONS as MIB_FRACTIONS

@@ -5,7 +5,7 @@
 - `Gated` holds images for many runs under gates of any real numbers, differentiable in them: what masks are learned on.
   Gates of 0 and 1 give the embeddings of `kept_embeddings`.
 
-How gates act is in `gated_units` and `gated_edges`.
+How gates act is in `gated_units` and `circuitry.circuits.edge_cuts`.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from circuitry.bases.gated_reading import lifted
-from circuitry.bases.residual import in_stream
+from circuitry.bases.residual import ResidualStream, in_stream
+from circuitry.circuits.edge_cuts import EdgeMasks, edges_of_units, gated_edges_of
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, count_batches
-from circuitry.interventions.circuit_sets import KeptUnits
-from circuitry.interventions.gated_edges import EdgeMasks, StreamEdges, gated_edges_of
+from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
 from circuitry.interventions.gated_units import GatedUnits
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE, checked
@@ -77,8 +77,9 @@ def _gated(task: Task, circuits: Sequence[Kept]) -> tuple[Any, Sequence[Any]]:
     units: list[Any] = list(circuits)
     sites = [site for circuit in units for site in circuit]
     if in_stream(task.encoder) and not set(sites) <= set(task.encoder.sites):
-        stream = StreamEdges.of(task)  # heads and whole MLPs act through their edges alone
-        return stream, [stream.between(circuit) for circuit in units]
+        gated, stream = gated_edges_of(task, ()), ResidualStream.of(task.encoder)
+        kept = [{site: mark_kept(some, gated.size(site), site) for site, some in one.items()} for one in units]
+        return gated, [edges_of_units(stream, one) for one in kept]  # heads and whole MLPs act through their edges
     return GatedUnits.of(task, sites), circuits
 
 

@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
+from circuitry.circuits.edge_cuts import cut_effects
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
 from circuitry.encoder.doubles import in_double
@@ -31,7 +32,6 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.task import Task
-from circuitry.interventions.edge_cuts import cut_effects
 from circuitry.interventions.masks import MaskSettings, learn_masks
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects

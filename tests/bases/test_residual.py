@@ -63,21 +63,18 @@ def test_a_writer_is_found_by_name() -> None:
 
 def test_readers_come_after_writers() -> None:
     stream, _ = opened()
-    names = [str(one) for one in (*stream.writers, *stream.readers)]
-    assert names[:4] == ["embed", "blocks.0.attn.0", "blocks.0.attn.1", "blocks.0.mlp"]
-    assert names[len(stream.writers)] == "blocks.0.attn.0.q"
-    assert names[-1] == "embedding"
+    order = ["embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp", "embedding"]
+    assert [str(one) for one in stream.writers[:4]] == ["embed", "blocks.0.attn.0", "blocks.0.attn.1", "blocks.0.mlp"]
+    assert (str(stream.readers[0]), str(stream.readers[-1])) == ("blocks.0.attn.0.q", "embedding")
     for reader, row in zip(stream.readers, stream.edges, strict=True):
         for writer, there in zip(stream.writers, row, strict=True):
-            order = {"embed": -1.0, "head": 0.25, "mlp": 0.75}[writer.kind] + max(writer.block, 0)
-            at = 9.0 if reader.kind == "embedding" else reader.block + (0.5 if reader.kind == "mlp" else 0.0)
-            assert bool(there) == (order < at), (str(reader), str(writer))
+            assert bool(there) == (order.index(writer.layer) < order.index(reader.layer)), (str(reader), str(writer))
 
 
 def test_cutting_an_edge_into_an_mlp_equals_hooks_on_the_towers_own_modules() -> None:
     stream, images = opened()
     tower: Any = stream.encoder.tower
-    writer, reader = Component("head", 0, 1), Component("mlp", 1)
+    writer, reader = Component("blocks.0.attn", 1), Component("blocks.1.mlp")
     keep = stream.edges.clone()
     keep[stream.readers.index(reader), stream.writers.index(writer)] = False
     other = torch.rand_like(images)
@@ -107,7 +104,7 @@ def test_cutting_an_edge_into_a_port_of_a_head_equals_a_hook_on_its_rows(port: A
     block = tower.trunk.blocks[1]
     head = 1
     keep = stream.edges.clone()
-    keep[stream.readers.index(Component(port, 1, head)), stream.writers.index(Component("embed"))] = False
+    keep[stream.readers.index(Component("blocks.1.attn", head, port)), stream.writers.index(Component("embed"))] = False
     with torch.no_grad():
         embed = stream.encoder(images, stop="trunk.norm_pre")
         stream_in = stream.encoder(images, stop="trunk.blocks.0")
@@ -141,7 +138,7 @@ def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
     stream = ResidualStream.of(stream.encoder, {stream.sites[2]: [3, 5]})
     keep = stream.edges.double()
     neuron = list(map(str, stream.writers)).index("blocks.0.mlp.3")
-    places: dict[str, Any] = {"everything": ..., "readers": stream.readers_of(2), "neuron": (slice(None), neuron)}
+    places: dict[str, Any] = {"everything": ..., "readers": stream.layers[3].readers, "neuron": (slice(None), neuron)}
     keep[places[closed]] = 0
 
     def value(gates: Tensor) -> Tensor:
@@ -166,7 +163,7 @@ def test_only_gates_whose_gradients_are_wanted_are_read_apart() -> None:
         edges.new_zeros(5, 2).index_put((torch.tensor([1, 3, 3]), torch.tensor([0, 0, 1])), lifted(one))
         for one in (edges.clone().requires_grad_(), edges)
     ]
-    assert [different_rows(gates)[1].tolist() for gates in placed] == [[0, 1, 0, 2, 0], [0, 0, 0, 1, 0]]
+    assert [different_rows([gates])[1].tolist() for gates in placed] == [[0, 1, 0, 2, 0], [0, 0, 0, 1, 0]]
     torch.testing.assert_close(placed[0].detach(), placed[1])
     half = torch.zeros(2, 2, dtype=torch.bfloat16, requires_grad=True)
     assert lifted(half).dtype == torch.bfloat16

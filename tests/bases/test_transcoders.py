@@ -29,8 +29,7 @@ from circuitry import (
 )
 from circuitry.bases import ResidualStream, SparseAutoencoder, Transcoder
 from circuitry.bases.latent_basis import sae_digest
-from circuitry.circuits import gauss_legendre_rule, score_edges
-from circuitry.circuits.unit_edges import unit_edges
+from circuitry.circuits import attribute_components, gauss_legendre_rule, score_edges
 from circuitry.encoder import Baseline
 from circuitry.interventions import AblationSettings, kept_embeddings
 from tests.support.assert_same import assert_same
@@ -200,8 +199,7 @@ def test_cut_edges_are_runs_in_which_one_latent_reads_another_stream(kind: str) 
     latents, error, beside = case.parts(1, *case.seen(1))
     alive = latents.abs().sum((0, 1)).topk(2).indices.tolist()
     kept = {heads: np.array([0, 1]), SITES[0]: np.array([1, 3]), site: np.array(alive)}
-    with task.running(gradients=True):
-        found = unit_edges(task, kept, "cuts", circuitry.left_rule(1))
+    found = score_edges(task, kept, method="cuts").scores
     clean, ends = (case.encoder.run_with_cache(x)[1] for x in (case.images, others))
     norm, mlp = case.mlp(1)
     read, _ = case.seen(1)
@@ -252,7 +250,7 @@ def test_other_edges_are_cuts_to_first_order(kind: str) -> None:
 def test_edges_of_whole_mlps_are_those_of_their_neurons(kind: str) -> None:
     case, others = setting(kind), torch.randn(3, 3, 32, 32, dtype=torch.double)
     found, expected = (
-        score_edges(Task(encoder, case.images, case.metric, baseline=others, work=QUIET))
+        attribute_components(Task(encoder, case.images, case.metric, baseline=others, work=QUIET))
         for encoder in (case.encoder, case.plain)
     )
     assert_same(found.node_scores, expected.node_scores, 1e-5)

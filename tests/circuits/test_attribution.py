@@ -26,6 +26,7 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, chain_edges
+from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import Stage, Task
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
@@ -260,16 +261,13 @@ def test_parts_know_the_edges_of_the_whole() -> None:
             np.testing.assert_allclose(found.edges[pair][part], expected, rtol=1e-6, atol=1e-12)
 
 
-def test_a_part_without_units_at_a_site_has_no_edge_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a global budget may leave it, also where a batch has images of that part alone."""
+def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
+    """As a global budget may leave it."""
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     task = Task(encoder, images.double(), class_logit(weights.double(), 1), sites=("act1", "act2"), work=QUIET)
     none, some = np.arange(0), np.arange(3)
     kept = {0: {"act1": some, "act2": none}, 1: {"act1": none, "act2": some}, 2: {"act1": some, "act2": some}}
-    batches = task.batches
-    monkeypatch.setattr(Task, "batches", lambda _: batches(1))
-    with task.running(gradients=True):
-        found = chain_edges.part_edge_effects(task, kept, left_rule(3), np.array([0, 1, 2, 2]))
+    found = part_edges(task, kept, AttributionSettings(edge_rule=left_rule(3)), np.array([0, 1, 2, 2]))
     assert [scores["act1", "act2"].shape for scores in found.values()] == [(0, 3), (3, 0), (3, 3)]
     expected = brute_force_edges(encoder, images[2:].double(), ("act1", "act2"), kept[2], 3)
     np.testing.assert_allclose(found[2]["act1", "act2"], expected, rtol=1e-6, atol=1e-12)

@@ -109,7 +109,6 @@ OTHERS: dict[str, tuple[object, object]] = {
     "edge_rule": ("left-10", "gauss-radau-5"),
     "edges": ("neighbouring sites", IN_STREAM),
     "edge_method": ("gradient", "exact-readers"),
-    "path": ("inputs", "activations"),
     "correction": ("none", "relp"),
     "baseline": ("zero", "mean-unit"),
     "baseline_digest": ("d4", "e5"),

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from circuitry.bases import ResidualStream
 from circuitry.bases.attention_kinds import mix_by_pattern
 from circuitry.bases.blocks import Block
-from circuitry.circuits import midpoint_rule
-from circuitry.circuits.stream_edges import EdgeMatrix
-from circuitry.encoder import Encoder
+from circuitry.circuits import attribute_components, midpoint_rule
+from circuitry.encoder import Encoder, Task
 from circuitry.runs import InputError
 from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
-from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
+from tests.support.stream_scores import Scores, edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
 
 
@@ -63,7 +62,7 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     plain, found = (
         edge_scores(stream, images, linear, baseline=other, method=c) for c in ("gradient", "exact-softmax")
     )
-    first = stream.readers_of(2).start
+    first = stream.layers[3].readers.start
     rows, columns = range(first, first + 4), range(4)  # queries and keys of two heads; embed, two heads, the MLP
     cuts = np.array([[exact(stream, images, row, column, other) for column in columns] for row in rows])
     np.testing.assert_allclose(found.scores[rows, :4], cuts, rtol=1e-8, atol=1e-12)
@@ -106,7 +105,7 @@ def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) ->
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = edge_scores(stream, images, linear, baseline=other, method="exact-readers")
-    last = slice(stream.readers_of(2).start, stream.readers_of(3).stop)
+    last = slice(stream.layers[3].readers.start, stream.layers[4].readers.stop)
     for row in range(last.start if is_linear else last.stop - 1, len(stream.readers)):
         columns = stream.edges[row].nonzero()[:, 0].tolist()
         cuts = [exact(stream, images, row, column, other) for column in columns]
@@ -251,7 +250,7 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
     value = linear(tower(images)).mean().item()
     found = edge_scores(stream, images, linear, method="relp")
     assert found.out_of[0] == pytest.approx(value, rel=1e-9)
-    assert np.nansum(found.scores[stream.readers_of(2).start :, :4]) == pytest.approx(value, rel=1e-9)
+    assert np.nansum(found.scores[stream.layers[3].readers.start :, :4]) == pytest.approx(value, rel=1e-9)
     assert found.into[-1] == pytest.approx(value, rel=1e-9)
     assert edge_scores(stream, images, linear).out_of[0] != pytest.approx(value, rel=0.1)
 
@@ -268,7 +267,7 @@ def test_in_a_linear_network_relevance_is_attribution(correction: str) -> None:
 def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_if_asked() -> None:
     tower, stream, images = opened()
     before = tower(images)
-    found: dict[str, EdgeMatrix] = {}
+    found: dict[str, Scores] = {}
     for correction in ("relp", "relp-with-patterns"):
         found[correction] = edge_scores(stream, images, product, method=correction)
     assert torch.equal(tower(images), before)
@@ -283,8 +282,8 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
 
 def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> None:
     _, stream, images = opened()
-    with pytest.raises(InputError, match=r"gradient, exact-readers, .*'atp'"):
-        edge_scores(stream, images, product, method="atp")
+    with pytest.raises(InputError, match=r"'gradient', 'exact-readers', .*'atp'"):
+        attribute_components(Task(stream.encoder, images, product), method="atp")
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.GroupNorm(1, 17).double()  # over tokens
     _, stream, images = opened(tower)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from circuitry.bases.stream_parts import PORTS
+from circuitry.bases import Component
+from circuitry.bases.residual import PORTS
 from circuitry.circuits import (
     AttributionGraph,
     depth_bias,
@@ -18,39 +19,34 @@ from circuitry.circuits import (
     similarity,
     wl_kernel,
 )
+from circuitry.circuits.edge_methods import as_graph
 from circuitry.circuits.graph import IN_STREAM
-from circuitry.circuits.stream_edges import EdgeMatrix
-from circuitry.circuits.stream_graph import as_graph
+from circuitry.circuits.stream_edges import StreamScores
 from circuitry.reports.figures import circuit_drawing, circuit_pair
 
 BLOCKS, HEADS = 2, 2
 STREAM: dict[str, Any] = {"edges": IN_STREAM}
-WRITERS = ("embed", *(f"blocks.{i}.{one}" for i in range(BLOCKS) for one in ("attn.0", "attn.1", "mlp")))
-READERS = (
-    *(
-        name
-        for i in range(BLOCKS)
-        for name in (*(f"blocks.{i}.attn.{h}.{p}" for p in PORTS for h in (0, 1)), f"blocks.{i}.mlp")
-    ),
-    "embedding",
-)
+ORDER = ["embed", *(f"blocks.{i}.{kind}" for i in range(BLOCKS) for kind in ("attn", "mlp")), "embedding"]
 
 
-def scores(seed: int) -> EdgeMatrix:
+def components(layer: str, ports: tuple[str, ...]) -> list[Component]:
+    """The heads of a layer, for each port, or its MLP."""
+    heads = [Component(layer, head, port) for port in ports for head in range(HEADS)]
+    return heads if layer.endswith("attn") else [Component(layer)]
+
+
+WRITERS = tuple(one for layer in ORDER[:-1] for one in components(layer, ("",)))
+READERS = tuple(one for layer in ORDER[1:] for one in components(layer, PORTS))
+
+
+def scores(seed: int) -> StreamScores:
     """Random scores of the edges of two blocks of two heads, from a writer to later readers."""
     found = np.random.default_rng(seed).normal(size=(len(READERS), len(WRITERS)))
     for row, reader in enumerate(READERS):
         for column, writer in enumerate(WRITERS):
-            if when(writer, False) >= when(reader, True):
+            if ORDER.index(writer.layer) >= ORDER.index(reader.layer):
                 found[row, column] = np.nan
-    return EdgeMatrix(READERS, WRITERS, found, np.nansum(found, 1), np.nansum(found, 0), 3)
-
-
-def when(name: str, reads: bool) -> float:
-    if "." not in name:
-        return math.inf if reads else -1.0
-    _, block, kind, *_ = name.split(".")
-    return int(block) + (0.5 if kind == "mlp" else 0.0)
+    return StreamScores(READERS, WRITERS, found, np.nansum(found, 1), np.nansum(found, 0), 3)
 
 
 def in_other_order(graph: AttributionGraph) -> AttributionGraph:
@@ -89,8 +85,10 @@ def test_depth_is_that_of_layers() -> None:
     assert list(mass) == ["embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp", "embedding"]
     shallow, deep = (sum(list(mass.values())[part]) for part in (slice(3), slice(3, None)))
     assert depth_bias(graph) == pytest.approx(math.log(deep / shallow))
-    later = np.where([[writer.startswith("blocks.1") for writer in WRITERS]] * len(READERS), 100, 1) * found.scores
-    deeper = replace(found, scores=later, out_of=np.nansum(later, 0), into=np.nansum(later, 1))
+    later = (
+        np.where([[writer.layer.startswith("blocks.1") for writer in WRITERS]] * len(READERS), 100, 1) * found.scores
+    )
+    deeper = found._replace(scores=later, out_of=np.nansum(later, 0), into=np.nansum(later, 1))
     for ports in (False, True):
         biases = [depth_bias(as_graph(one, STREAM, ports=ports)) for one in (found, deeper)]
         assert biases[1] > biases[0] + 1

@@ -109,8 +109,8 @@ def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
     encoder = Encoder.from_tower(tower)
     graph = attribute(in_components(encoder), images, metric, 0.05, midpoint_rule(1), progress=False)
     stream = ResidualStream.of(encoder, graph.kept_units)
-    assert [len(of_block) for of_block in stream.neurons] == [4, 4]
-    assert stream.neurons[0] == tuple(graph.kept_units["trunk.blocks.0.mlp"])
+    assert [len(stream.apart[f"trunk.blocks.{i}.mlp"]) for i in range(2)] == [4, 4]
+    assert stream.apart["trunk.blocks.0.mlp"] == tuple(graph.kept_units["trunk.blocks.0.mlp"])
     for wrong in ([64], [-1], [3, 3]):
         with pytest.raises(InputError, match=r"trunk.blocks.1.mlp.* 0 to 63"):
             ResidualStream.of(encoder, {"trunk.blocks.1.mlp": wrong})

@@ -11,12 +11,12 @@ import circuitry
 from circuitry import Encoder, InputError, class_logit, left_rule
 from circuitry.circuits import (
     AttributionSettings,
+    attribute_components,
     attribute_parts,
     direct_effects,
     direct_vectors,
     edges_by_position,
     moves_between_positions,
-    score_edges,
     similarity,
 )
 from circuitry.encoder import Baseline, Stage, Task
@@ -122,7 +122,7 @@ def test_an_encoder_is_no_task_and_no_residual_stream(vit: tuple[Encoder, Tensor
     encoder, images, weights = vit
     edges, wrong = [("embed", "blocks.1.mlp")], cast(Any, encoder)
     for of_task in (
-        lambda: score_edges(wrong),
+        lambda: attribute_components(wrong),
         lambda: edges_by_position(wrong, edges),
         lambda: moves_between_positions(wrong, edges),
     ):
@@ -163,7 +163,7 @@ def test_settings_take_rules_and_calls_their_names(vit: tuple[Encoder, Tensor, T
         with pytest.raises(InputError, match=words):
             circuitry.attribute(encoder, images, metric, rule=given)
         with pytest.raises(InputError, match=words):
-            score_edges(Task(encoder, images, metric), rule=given)
+            attribute_components(Task(encoder, images, metric), rule=given)
 
 
 def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
@@ -189,4 +189,4 @@ def test_a_metric_without_a_gradient_is_named(vit: tuple[Encoder, Tensor, Tensor
         with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
             circuitry.attribute(encoder, images, cut_off, rule=rule, progress=False)
     with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
-        score_edges(Task(encoder, images, cut_off, work=QUIET))
+        attribute_components(Task(encoder, images, cut_off, work=QUIET))

@@ -15,7 +15,7 @@ from circuitry.runs import InputError, Work
 from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
 
-HEAD = Component("head", 0, 1)
+HEAD = Component("blocks.0.attn", 1)
 
 
 def metric(embedding: Tensor) -> Tensor:
@@ -67,11 +67,11 @@ def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
     """The path integral of a stage is complete, whatever lies behind it; plain scores are not."""
     stream, images = opened(name)
     other = images.flip(0) + 0.5
-    found = edge_scores(stream, images, metric, baseline=other, rule=gauss_legendre_rule(12), path="activations")
+    found = edge_scores(stream, images, metric, baseline=other, rule=gauss_legendre_rule(12), method="path-by-layer")
     plain = edge_scores(stream, images, metric, baseline=other)
     gaps = []
-    for stage in range(2 * len(stream.blocks) + 1):
-        rows, keep = stream.readers_of(stage), stream.edges.clone()
+    for layer in stream.layers[1:]:
+        rows, keep = layer.readers, stream.edges.clone()
         keep[rows] = False
         with torch.no_grad():
             cut = float((metric(stream.encoder(images)) - metric(run_stream(stream, images, keep, other))).mean())
@@ -83,7 +83,7 @@ def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
 def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> None:
     stream, images = opened()
     other, rule = images.flip(0), midpoint_rule(3)
-    found = edge_scores(stream, images, metric, baseline=other, rule=rule, path="activations")
+    found = edge_scores(stream, images, metric, baseline=other, rule=rule, method="path-by-layer")
     tower: Any = stream.encoder.tower
     ends = [stream.written(_activations(stream, x)) for x in (images, other)]
     changes = ends[1] - ends[0]
@@ -101,7 +101,7 @@ def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> N
 
 def test_at_the_clean_point_both_paths_are_attribution_patching() -> None:
     stream, images = opened()
-    found, plain = (edge_scores(stream, images, metric, path=path) for path in ("activations", "inputs"))
+    found, plain = (edge_scores(stream, images, metric, method) for method in ("path-by-layer", "gradient"))
     np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
 
 
@@ -174,9 +174,6 @@ def test_bad_input_is_told() -> None:
         edge_scores(stream, images[:0], metric)
     with pytest.raises(InputError, match="Scores of edges are NaN or infinite"):
         edge_scores(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())
-    for path, method in (("neurons", "gradient"), ("activations", "relp")):
-        with pytest.raises(InputError, match=f"inputs, activations.* '{path}' with '{method}'"):
-            edge_scores(stream, images, metric, path=path, method=method)
 
 
 def test_in_a_linear_network_scores_are_exact_cuts() -> None:

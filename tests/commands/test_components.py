@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from circuitry.bases import ResidualStream
-from circuitry.circuits import AttributionGraph, edge_names, score_edges
+from circuitry.circuits import AttributionGraph, attribute_components, edge_names
 from circuitry.models.architectures import register_model
 from tests.support.scripts import command_module, script
 from tests.support.towers import TEXT, VIT
@@ -60,10 +60,10 @@ def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.M
     clip, images = config.clip(), config.images()
 
     def scored(*given: Any, **options: Any) -> AttributionGraph:
-        found.append(score_edges(*given, **options))
+        found.append(attribute_components(*given, **options))
         return found[-1]
 
-    monkeypatch.setattr(module, "score_edges", scored)
+    monkeypatch.setattr(module, "attribute_components", scored)
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
     shown = module.place_edge(config, clip, stream, images, weights)
     names = [" to ".join(name) for name in edge_names(found[0].edges)]

@@ -75,7 +75,7 @@ def _instances(w: World) -> list[Any]:
         *(
             encoder.TokenGrid(("class",), 2, 2),
             models.NamedBaseline("zero", w.clip, w.images),
-            bases.Component("mlp", 0),
+            bases.Component("blocks.0.mlp"),
         ),
         *(judging.planted_convolution(), reports.Report("Title"), go.Figure()),
         interventions.ClassScorer(w.weights, {"axe": 0, "cat": 1}),

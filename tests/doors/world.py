@@ -51,7 +51,7 @@ class World:
         self.stream = bases.ResidualStream.of(self.vit)
         _, cache = self.vit.run_with_cache(self.small)
         self.cache = {site: cache[site] for site in self.stream.sites}
-        self.edge_names = circuits.edge_names(circuitry.score_edges(self.stream_task, ports=True).edges)[:2]
+        self.edge_names = circuits.edge_names(circuits.attribute_components(self.stream_task, ports=True).edges)[:2]
         self.settings = circuits.ExtractionSettings(
             rule=circuitry.left_rule(1),
             node_fraction=0.1,

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule, score_edges
+from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule
 from circuitry.bases import ResidualStream, SparseAutoencoder, in_feature_basis, site_named
 from circuitry.cards.unit_maps import map_grid
-from circuitry.circuits import direct_effects
+from circuitry.circuits import attribute_components, direct_effects
 from circuitry.encoder import Chain, adapters, linked_stages, register_architecture
 from circuitry.encoder.adapters import chain_of
 from tests.support.assert_same import assert_same
@@ -98,7 +98,7 @@ def test_an_edge_that_is_cut_is_what_the_tower_says_without_the_layer(name: str)
     encoder = Encoder.from_tower(tower.double())
     images, weights = images_and_weight(encoder)
     metric = class_logit(weights, 0)
-    edges = score_edges(Task(encoder, images, metric), method="cuts").edges
+    edges = attribute_components(Task(encoder, images, metric), method="cuts").edges
     neurons = layer(last_block(encoder)[1], SECOND_LAYERS, ("mlp",))
     with torch.no_grad():
         clean = metric(own(images))
@@ -187,7 +187,7 @@ def test_transformers_and_open_clip_with_the_same_weights_have_the_same_graph(tw
 
 def test_transformers_and_open_clip_have_the_same_edges_and_direct_effects(twins: tuple[Encoder, Encoder]) -> None:
     images, weights = images_and_weight(twins[0])
-    ours, theirs = (score_edges(Task(encoder, images, class_logit(weights, 0))) for encoder in twins)
+    ours, theirs = (attribute_components(Task(encoder, images, class_logit(weights, 0))) for encoder in twins)
     assert_same(dict(ours.edges.scores), dict(theirs.edges.scores), at_least=1e-9, rtol=1e-6)
     found, expected = (direct_effects(ResidualStream.of(encoder), images, weights[0]) for encoder in twins)
     assert found.writers == expected.writers

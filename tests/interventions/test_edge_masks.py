@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, left_rule
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import Edges, score_edges
+from circuitry.circuits import Edges, attribute_components, cut_effects
 from circuitry.encoder import Stage
-from circuitry.interventions import Gated, MaskSettings, cut_effects, kept_embeddings, learn_masks
+from circuitry.interventions import Gated, MaskSettings, kept_embeddings, learn_masks
 from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
@@ -45,7 +45,7 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:
     if kind == "neurons":
         graph = attribute(stream.components, images, metric, 0.05, left_rule(1), progress=False)
     else:
-        graph = score_edges(Task(encoder, images, metric))
+        graph = attribute_components(Task(encoder, images, metric))
     return stream.components, images, graph.edges
 
 

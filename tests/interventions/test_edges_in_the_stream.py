@@ -12,11 +12,11 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, Work, attribute, faithfulness_curve, left_rule
 from circuitry.bases import ResidualStream
-from circuitry.circuits import Edges, score_edges
+from circuitry.circuits import Edges, attribute_components, cut_effects
+from circuitry.circuits.edge_cuts import gated_chain
 from circuitry.interventions import (
     AblationSettings,
     MaskSettings,
-    cut_effects,
     find_circuit,
     judge_circuit,
     judgement,
@@ -24,7 +24,6 @@ from circuitry.interventions import (
     learn_masks,
     measure_circuits,
 )
-from circuitry.interventions.gated_edges import ChainEdges
 from tests.support.assert_same import assert_same
 from tests.support.stream_scores import run_stream
 from tests.support.towers import make_tower
@@ -50,7 +49,7 @@ def graphs() -> dict[str, AttributionGraph]:
     stream, images = opened()
     task = Task(stream.components, images[:2], metric)
     fine = attribute(stream.components, images[:2], metric, 0.2, left_rule(1), progress=False)
-    return {"neurons": fine, "MLPs": score_edges(task), "ports": score_edges(task, ports=True)}
+    return {"neurons": fine, "MLPs": attribute_components(task), "ports": attribute_components(task, ports=True)}
 
 
 def task_of(images: Tensor, **given: Any) -> Task:
@@ -138,7 +137,7 @@ def test_in_a_chain_of_heads_and_neurons_all_edges_past_the_next_site_are_open()
         (batch,) = task.batches()
         clean = batch.clean(sites)
         gates = {pair: torch.from_numpy(mask) for pair, mask in masks.items()}
-        found = ChainEdges(100, stream.components, sites).run(clean[sites[0]], batch.ends(clean), gates)
+        found = gated_chain(stream.components, sites, 100).run(clean[sites[0]], batch.ends(clean), gates)
     assert_same(found, kept_embeddings(task, [masks]), 0.1)
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline
 from circuitry.bases import in_components
-from circuitry.circuits import Edges
+from circuitry.circuits import Edges, cut_effects
 from circuitry.encoder import Stage
-from circuitry.interventions import AblationSettings, cut_effects, kept_embeddings, measure_circuits
+from circuitry.interventions import AblationSettings, kept_embeddings, measure_circuits
 from circuitry.judging import planted_attention, planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.towers import timm_vit
@@ -86,7 +86,7 @@ def test_edges_are_cut_stage_by_stage(kept: list[tuple[str, str, int, int]], exp
         ([Edges.between({"first": np.arange(3), "third": np.arange(2)}, "chain")], "third"),
         ([EVERY, Edges.between({"first": np.arange(3), "second": np.arange(2)}, "chain")], "2 kinds"),
         ([{("first", "second"): np.zeros((2, 2), dtype=bool)}], r"first->second.*\[2, 2\].*3 units"),
-        ([{("first", "second"): np.ones((3, 3), dtype=bool) > np.eye(3)}], "3 rows.*2 units"),
+        ([{("first", "second"): np.ones((3, 3), dtype=bool) > np.eye(3)}], r"first->second.*\[3, 3\].*2 and 3 units"),
     ],
 )
 def test_refusals(circuits: Any, named: str) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from circuitry import Clip, InputError, Task, attribute, class_logit, faithfulness_curve, left_rule
+from circuitry.circuits import cut_effects
 from circuitry.interventions import (
     AblationSettings,
     FoundCircuit,
-    cut_effects,
     find_circuit,
     judge_circuit,
     kept_embeddings,

@@ -1,6 +1,6 @@
 """Scores of edges as a matrix of readers and writers, which oracles are compared with."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,12 +8,26 @@ from torch import Tensor, nn
 
 from circuitry.bases import ResidualStream
 from circuitry.bases.gated_reading import lifted
-from circuitry.bases.stream_run import run_gated
-from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
+from circuitry.bases.gated_stream import run_gated
+from circuitry.circuits.edge_methods import COMPONENT_SCORERS
+from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.stream_edges import PLAIN
 from circuitry.encoder import AnyBaseline, Metric, Task, as_baseline
 from circuitry.encoder.site_activations import clean_activations
+from circuitry.runs import Work
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
+
+
+class Scores(NamedTuple):
+    """What `StreamScores` has, with readers and writers by name."""
+
+    readers: tuple[str, ...]
+    writers: tuple[str, ...]
+    scores: np.ndarray
+    into: np.ndarray
+    out_of: np.ndarray
+    n_images: int
 
 
 def edge_scores(
@@ -23,15 +37,17 @@ def edge_scores(
     method: str = "gradient",
     *,
     baseline: AnyBaseline = "zero",
-    **how: Any,
-) -> EdgeMatrix:
-    """Return the matrix of `circuitry.circuits.score_edges`, of a stream some of whose neurons may be apart."""
-    work = how.pop("work", QUIET)
+    rule: QuadratureRule = PLAIN,
+    work: Work = QUIET,
+) -> Scores:
+    """Return the scores of `circuitry.circuits.attribute_components`, of a stream whose neurons may be apart."""
     task = Task(stream.components, images, metric, baseline=baseline, work=work)
-    return edge_matrix(stream, task, StreamMethod(method, **how))
+    with task.running(gradients=True):
+        found = COMPONENT_SCORERS[method](stream, task, rule)
+    return Scores(tuple(map(str, found.readers)), tuple(map(str, found.writers)), *found[2:])
 
 
-def of_edges(found: EdgeMatrix) -> dict[tuple[str, str], float]:
+def of_edges(found: Scores) -> dict[tuple[str, str], float]:
     """Return the scores by writer and reader."""
     rows, columns = np.nonzero(~np.isnan(found.scores))
     return {(found.writers[w], found.readers[r]): float(found.scores[r, w]) for r, w in zip(rows, columns, strict=True)}
@@ -54,4 +70,19 @@ def run_stream(stream: ResidualStream, images: Tensor, keep: Tensor, baseline: A
         images = images.to(stream.encoder.device, stream.encoder.dtype)
         clean = clean_activations(stream.components, images, stream.sites)
         ends = as_baseline(baseline).activations(stream.components, clean)
-    return run_gated(stream, clean[stream.sites[0]], ends, stream.gates_of(lifted(keep)), at_once=1)
+    return run_gated(stream, clean[stream.sites[0]], ends, gates_of(stream, lifted(keep)), at_once=1)
+
+
+def gates_of(stream: ResidualStream, keep: Tensor) -> dict[tuple[str, str], Tensor]:
+    """Return a mask of edges [readers, writers] by pair of layers, unit by unit where some are apart."""
+    found = dict[tuple[str, str], Tensor]()
+    for place, up in enumerate(stream.layers[:-1]):
+        for down in stream.layers[place + 1 :]:
+            gate = keep[down.readers, up.writers]
+            if up.apart and not up.of_heads:
+                gate = gate[:, up.groups(stream.n_units(up)).int().argmax(0)]
+            if down.apart and not down.of_heads:
+                gate = gate[down.groups(stream.n_units(down)).int().argmax(0)]
+            names = [f"{down.name}.{port}".removesuffix(".") for port in down.ports]
+            found |= {(up.name, name): of_port for name, of_port in zip(names, gate.chunk(len(names)), strict=True)}
+    return found

@@ -1,0 +1,281 @@
+"""Runs with edges cut or under gates, and the exact effect of every cut.
+
+A downstream unit reads its own mixture of upstream activations and baselines. Which way edges run depends on the
+encoder:
+
+- in a chain an edge leads to the next site. A downstream unit is what the stage makes of an input in which the upstream
+  units of its cut edges are at the baseline and the others are what this run made of them. What a site carries past its
+  units, such as the stream behind which a norm lies, goes on as this run makes it: edges past the next site are open;
+- in heads and neurons an edge leads to any later site, through the residual stream, and a reader has a stream of its
+  own (`circuitry.bases.gated_stream`). Sites may be those of heads and whole MLPs, as `attribute_components` names
+  them.
+
+With all edges kept this is the clean run; with all edges cut, the output on the baseline. A unit without kept outgoing
+edges has no effect. (Path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023,
+arXiv 2304.14997.)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitry.bases.gated_reading import Gates, mixed, read_through
+from circuitry.bases.gated_stream import run_gated
+from circuitry.bases.residual import ResidualStream, in_stream
+from circuitry.circuits.edges import Edges, Pair
+from circuitry.circuits.stream_edges import StreamScores
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import checked_metric
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+from circuitry.runs.progress import Bar
+
+EdgeMasks = Mapping[Pair, Bool[np.ndarray, "_ _"]]
+"""Kept edges as booleans [all units downstream, all units upstream] by pair of sites, see `Edges.masks`; all edges of
+other pairs are kept."""
+EdgeGates = Mapping[Pair, Gates]
+"""Gates [down, up] by pair of sites: booleans or real numbers; without any, edges are open."""
+Cut = Mapping[Pair, tuple[Any, Any]]
+"""Rows and columns in the masks of some pairs: the edges to cut together."""
+
+
+@dataclass(frozen=True, eq=False)
+class GatedEdges:
+    """An encoder with gates on edges."""
+
+    rows: int
+    """Images that a run may take."""
+    sites: tuple[str, ...]
+    """The sites whose activations and baselines are read; runs start at the first."""
+    sizes: Mapping[str, int]
+    """Number of units by site, error units included, in the order of the encoder."""
+    reads: Callable[[str, str], bool]
+    """Whether edges lead from one site to another."""
+    embeddings: Callable[[Tensor, Mapping[str, Tensor], EdgeGates, int], Float[Tensor, "b d"]]
+    """The run."""
+
+    @property
+    def start(self) -> str:
+        """The site where runs start."""
+        return self.sites[0]
+
+    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
+        """Return the embeddings, given the activations at the first site and the baselines.
+
+        Raises:
+            InputError: for gates of other units than there are, or between sites that no edge joins.
+        """
+        for (up, down), gate in gates.items():
+            size = [self.size(down), self.size(up)]
+            if not self.reads(up, down):
+                raise InputError(f"Edges lead to a later site, but some from {up} to {down} were given.")
+            if list(gate.shape) != size:
+                raise InputError(
+                    f"A mask of edges is [units downstream, units upstream], but that of {up}->{down} is "
+                    f"{list(gate.shape)} where there are {size[0]} and {size[1]} units: take edges of a circuit of "
+                    "this encoder."
+                )
+        return self.embeddings(start, ends, gates, max(1, self.rows // len(start)))[None]
+
+    def size(self, site: str) -> int:
+        """Return the number of units of a site."""
+        if site not in self.sizes:
+            raise InputError(f"There is no site {site!r} between which edges run; they are {', '.join(self.sizes)}.")
+        return self.sizes[site]
+
+    def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
+        """Return the kept edges as masks over all units.
+
+        Raises:
+            InputError: for units that the encoder does not have.
+        """
+        if not isinstance(circuit, Edges):
+            return circuit
+        for site, units in circuit.units.items():
+            if len(units) and max(units) >= self.size(site):
+                raise InputError(
+                    f"Site {site!r} has units 0 to {self.size(site) - 1}, but there are edges of unit {max(units)}: "
+                    "give edges of this encoder, which are the same at all positions."
+                )
+        return circuit.masks(self.sizes)
+
+    def stacks(
+        self, circuits: Sequence[Edges | EdgeMasks], clean: Mapping[str, Tensor], at_once: int
+    ) -> tuple[Iterator[EdgeGates], list[int]]:
+        """Return the gates of each circuit, and the number of each circuit in these; see `GatedUnits.stacks`."""
+        device = clean[self.start].device
+        return (_gates(self.masks(one), device) for one in circuits), list(range(len(circuits)))
+
+
+def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
+    """Return a task's encoder with gates on the edges between some pairs of sites.
+
+    Raises:
+        InputError: for sites that the encoder lacks, or that do not follow each other in a chain.
+    """
+    encoder, pairs = task.encoder, list(pairs)
+    rows = rows_that_fit(encoder, task.work.memory_gib)
+    if in_stream(encoder):
+        stream = ResidualStream.of(encoder)
+        rows = max(1, rows // len(stream.blocks))
+        return GatedEdges(rows, stream.sites, stream.sizes, stream.reads, partial(run_gated, stream))
+    sites = {site for pair in pairs for site in pair}
+    if missing := sites - set(encoder.sites):
+        raise InputError(
+            f"Edges run between sites of the encoder, but it lacks {', '.join(sorted(missing))}: give the encoder of "
+            "these edges; for edges of heads and MLPs, the one in heads and neurons (in_components)."
+        )
+    chain = sorted(sites, key=encoder.position)
+    places = [encoder.position(site) for site in chain]
+    if not chain or set(pairwise(chain)) != set(pairs) or places != list(range(places[0], places[-1] + 1)):
+        raise InputError(
+            "Edges run between all pairs of consecutive sites from a first to a last, but "
+            f"{', '.join(f'{up}->{down}' for up, down in pairs) or 'none'} was given; the encoder's order is "
+            f"{', '.join(encoder.sites)}."
+        )
+    return gated_chain(encoder, chain, rows)
+
+
+def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:
+    """Return an encoder with gates on the edges between some sites that follow each other."""
+    image = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    found = encoder.read_unhooked(image, sites)
+    sizes = {site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)] for site in sites}
+    neighbours = set(pairwise(sites))
+    run = partial(_run_chain, encoder, sites)
+    return GatedEdges(rows, tuple(sites), sizes, lambda up, down: (up, down) in neighbours, run)
+
+
+def _run_chain(
+    encoder: Encoder, sites: Sequence[str], x: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates, at_once: int
+) -> Float[Tensor, "b d"]:
+    """Return the embeddings, stage by stage from the activation of the first site."""
+    for up, down in pairwise(sites):
+        gate = gates.get((up, down))
+        if gate is None or (gate.dtype == torch.bool and gate.all()):
+            x = encoder(x, start=up, stop=down)
+            continue
+        read = partial(_read_stage, encoder, up, down, x, ends[up], gate)
+        found = read_through([gate], read, encoder.unit_dim(down), at_once)
+        x = encoder.carry(down, found, encoder(x, start=up, stop=down)) if down in encoder.carried else found
+    embeddings: Tensor = encoder(x, start=sites[-1])
+    return embeddings
+
+
+def _read_stage(
+    encoder: Encoder, up: str, down: str, x: Tensor, end: Tensor, gate: Gates, rows: Tensor
+) -> Float[Tensor, "rows image ..."]:
+    """Return the units downstream under some rows of gates on those upstream; what is carried past these goes on."""
+    shape = [len(rows), *[1] * x.dim()]
+    shape[encoder.unit_dim(up) % x.dim() + 1] = -1
+    stack = mixed(gate[rows].reshape(shape), encoder.units_of(up, x), encoder.units_of(up, end)).flatten(0, 1)
+    if up in encoder.carried:
+        stack = encoder.carry(up, stack, x.repeat(len(rows), *[1] * (x.dim() - 1)))
+    found = encoder.units_of(down, encoder(stack, start=up, stop=down))
+    return rearrange(found, "(row image) ... -> row image ...", row=len(rows))
+
+
+def edges_of_units(stream: ResidualStream, kept: Mapping[str, Bool[np.ndarray, " units"]]) -> EdgeMasks:
+    """Return masks by which all edges of units that are not kept are cut: these are at the baseline then.
+
+    Args:
+        stream: The tower.
+        kept: Which units are kept, by the name of a layer or its site.
+    """
+    found = dict[Pair, np.ndarray]()
+    for site, units in kept.items():
+        for layer in stream.layers:
+            there = np.ones(stream.sizes[layer.name], dtype=bool)
+            if stream.reads(site, layer.name):
+                found[site, layer.name] = np.outer(there, units) & found.get((site, layer.name), True)
+            if stream.reads(layer.name, site):
+                found[layer.name, site] = np.outer(units, there) & found.get((layer.name, site), True)
+    return found
+
+
+def _gates(masks: EdgeMasks, device: torch.device) -> EdgeGates:
+    return {pair: torch.from_numpy(mask).to(device) for pair, mask in masks.items()}
+
+
+@checked
+def cut_effects(task: Task, edges: Edges) -> Edges:
+    """Return some edges, of a chain or across sites, with the exact effect of cutting each as its score.
+
+    Every edge takes a run of its own, from the first site of all on, while all others between the sites are kept.
+
+    Args:
+        task: Images, metric, and the baseline that a cut edge carries.
+        edges: Edges to cut in turn, such as ``graph.edges``, or `Edges.between` for all edges of some units.
+
+    Returns:
+        The edges with metric(clean) - metric(edge cut), mean over images: positive where an edge helps.
+
+    Example:
+        >>> exact = cut_effects(Task(encoder, photos, metric), graph.edges)
+        >>> exact.scores["layer3.0", "layer4.0"]    # beside graph.edge_scores["layer3.0", "layer4.0"]
+    """
+    gated = gated_edges_of(task, edges.scores)
+    gated.masks(edges)
+    places = [(pair, *place) for pair, found in edges.places.items() for place in np.transpose(found).tolist()]
+    cuts = [{(up, down): (edges.units[down][row], edges.units[up][column])} for (up, down), row, column in places]
+    scores = {pair: np.full(found.shape, np.nan) for pair, found in edges.scores.items()}
+    for (pair, row, column), effect in zip(places, _effects(task, gated, cuts)[0], strict=True):
+        scores[pair][row, column] = effect
+    return replace(edges, scores=scores)
+
+
+def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
+    """Return the exact effects of cutting each edge between components, all into a reader, and all out of a writer.
+
+    Args:
+        stream: Whose layers are one component, or heads.
+        task: A task of ``stream.components``.
+    """
+    order, everything = [layer.name for layer in stream.layers], slice(None)
+    readers = [(f"{one.layer}.{one.port}".removesuffix("."), one.unit or 0) for one in stream.readers]
+    writers = [(one.layer, one.unit or 0) for one in stream.writers]
+    places = stream.edges.nonzero().tolist()
+    cuts: list[Cut] = [{(writers[w][0], readers[r][0]): (readers[r][1], writers[w][1])} for r, w in places]
+    for reader, (name, unit) in zip(stream.readers, readers, strict=True):
+        cuts.append({(up, name): (unit, everything) for up in order[: order.index(reader.layer)]})
+    for name, unit in writers:
+        cuts.append({(name, down): (everything, unit) for down in order[order.index(name) + 1 :]})
+    effects, n_images = _effects(task, gated_edges_of(task, ()), cuts)
+    single, into, out_of = np.split(effects, np.cumsum([len(places), len(readers)]))
+    scores = np.full(stream.edges.shape, np.nan)
+    scores[tuple(np.transpose(places))] = single
+    return StreamScores(stream.readers, stream.writers, scores, into, out_of, n_images)
+
+
+def _effects(task: Task, gated: GatedEdges, cuts: Sequence[Cut]) -> tuple[Float[np.ndarray, " cuts"], int]:
+    """Return how much the metric falls in the mean by each cut, and the number of images."""
+    values, n_images = np.zeros(1 + len(cuts)), 0
+    n_batches = count_batches(task.images, gated.rows) or 0
+    with (
+        task.running(),
+        Bar(
+            total=n_batches * len(values) or None, desc="cuts", unit="cut", disable=not task.work.progress, leave=False
+        ) as bar,
+    ):
+        for batch in task.batches(gated.rows):
+            clean = batch.clean(gated.sites)
+            ends, n_images = batch.ends(clean), n_images + len(batch.images)
+            for i, cut in enumerate([{}, *cuts]):
+                masks = {(up, down): np.ones((gated.sizes[down], gated.sizes[up]), dtype=bool) for up, down in cut}
+                for pair, place in cut.items():
+                    masks[pair][place] = False
+                (embedding,) = gated.run(clean[gated.start], ends, _gates(masks, batch.images.device))
+                values[i] += float(in_double(checked_metric(task.metric, embedding)).sum())
+                bar.update()
+    return (values[0] - values[1:]) / n_images, n_images
