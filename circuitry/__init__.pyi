@@ -13,7 +13,6 @@ from . import models as models
 from . import reports as reports
 from . import representations as representations
 from . import runs as runs
-from . import study as study
 from . import training as training
 from .bases.components import in_components as in_components
 from .bases.feature_basis import in_feature_basis as in_feature_basis

@@ -73,7 +73,7 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
             above, below = int((group["low"] > 0).sum()), int((group["high"] < 0).sum())
             answer = "Partly" if above or below else "Cannot be told"
             answer = "Yes" if above == len(group) else "No" if below == len(group) else answer
-            each = ", ".join(f"{row.said} in {row.test_domain}" for row in group.itertuples())
+            each = ", ".join(group["said"] + " in " + group["test_domain"])
             model = f" ({name})" if name else ""
             found.append(
                 Finding(

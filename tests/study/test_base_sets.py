@@ -88,22 +88,6 @@ def test_the_list_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert used < 200_000
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, r"list\.json"),
-        ('{"filename": "a"}', r"list.*\{"),
-        (json.dumps(ENTRIES)[:-30], r"list\.json.*n02_8"),
-        (json.dumps([*ENTRIES, {"filename": "x.JPEG"}]), r"list\.json, entry 5.*x\.JPEG"),
-    ],
-)
-def test_bad_lists(tmp_path: Path, content: str | None, words: str) -> None:
-    if content is not None:
-        (tmp_path / "list.json").write_text(content)
-    with pytest.raises(InputError, match=words):
-        list(imagenet_captions(tmp_path / "list.json", tmp_path))
-
-
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 

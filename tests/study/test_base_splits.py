@@ -48,17 +48,3 @@ def test_a_published_split_names_both_parts(tmp_path: Path) -> None:
     assert parts == {"train": ["n0/0.jpg", "n2/2.jpg", "n1/7.jpg"], "val": ["n1/1.jpg"]}  # the others are in neither
     (tmp_path / "val.txt").write_text("n1/1.jpg\n\n 5.jpg \n")
     assert read_split(tmp_path / "val.txt") == Split(None, frozenset(["n1/1.jpg", "5.jpg"]))
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("[1", r"split\.json"),
-        ('{"train": [], "validation": []}', r"\['train', 'validation'\]"),
-        ('{"train": ["a", "b"], "val": ["b"]}', r"split\.json.* 1 .* b:"),
-    ],
-)
-def test_splits_of_another_shape_are_refused(content: str, expected: str, tmp_path: Path) -> None:
-    (tmp_path / "split.json").write_text(content)
-    with pytest.raises(InputError, match=expected):
-        read_split(tmp_path / "split.json")

@@ -116,16 +116,6 @@ def test_origins_give_their_captions(root: Path, tmp_path: Path) -> None:
     assert aligned == {record.relative: "an image of a axe"}
 
 
-def test_what_is_told_of_an_origin(root: Path, tmp_path: Path) -> None:
-    drawn = {"caption_source": "stream", "caption_seed": 42, "caption_file": None}
-    assert Captioning(root, "stream", 42).described() == drawn
-    told = Captioning(root, "file", 42).described()
-    assert (told["caption_source"], told["caption_seed"]) == ("file", None)
-    assert told == Captioning(tmp_path, Path(shutil.copy(root / "captions.tsv", tmp_path / "t.tsv"))).described()
-    (tmp_path / "t.tsv").write_text("filepath\ttitle\nreal/axe/1.png\ta axe\n")
-    assert told["caption_file"] != Captioning(tmp_path, tmp_path / "t.tsv").described()["caption_file"]
-
-
 # --- ImageNet-Sketch -------------------------------------------------------------------------------------------------
 
 

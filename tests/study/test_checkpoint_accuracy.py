@@ -129,20 +129,6 @@ def test_held_out_classes_are_found_in_any_spelling(run: StudyRun, tests: Evalua
     assert none_here.all_styles == {"quickdraw": "quickdraw", "real": "sketch"}
 
 
-def test_what_cannot_be_evaluated_is_named(run: StudyRun, tests: EvaluationSet) -> None:
-    empty = replace(run, folder=run.folder.parent / "empty")
-    (empty.folder / "checkpoints").mkdir(parents=True)
-    for runs, epochs, words in (
-        ([], None, "none"),
-        ([run], [1], "epoch 1.* 0, 2"),
-        ([empty], None, str(empty.folder)),
-        ([replace(run, held_out=("kay",))], None, "'kay'.*key"),
-        ([run, run], None, str(run.folder)),
-    ):
-        with pytest.raises(InputError, match=words):
-            extract_accuracies(runs, tests, epochs=epochs, work=QUIET)
-
-
 def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
     name = tiny.load().name
     tower: Any = open_clip.create_model(name).visual

@@ -32,33 +32,27 @@ def test_differences_are_those_of_a_loop(evaluated: pd.DataFrame) -> None:
     rn50 = (table["model"] == "rn50") & (table["base"] == "imagenet-captions") & (table["trained"] == "CLIP")
     rn50 &= (table["captions"] == "standard (stream)") & (table["sketches"] == "none")
     assert table[rn50].groupby("test_domain").size().to_dict() == {"quickdraw": 8, "sketch": 8}
-    values = {
-        (row.test_domain, row.setting, row.part, row.seed, row.measure): row.value
-        for row in evaluated.itertuples()
-        if (row.model, row.base, row.sketches, row.trained) == ("rn50", "imagenet-captions", "none", "CLIP")
-        and row.classifier == "all templates" and row.domain == (row.test_domain or row.domain)
-    }  # fmt: skip
-    natural = {
-        (row.domain, row.setting, row.part, row.seed, row.measure): row.value
-        for row in evaluated.itertuples()
-        if (row.run.startswith("rn50-imagenet-captions-natural-only-s"), row.classifier) == (True, "all templates")
-    }
-    values |= natural
-    row: Any
-    for row in table[rn50].itertuples():
-        measure = {"held_out": MEASURE, "alone": AMONG_PART}[str(row.measure)]
+    told = evaluated[evaluated["classifier"] == "all templates"].to_dict("records")
+    values: dict[tuple[Any, ...], float] = {}
+    for one in told:
+        alone = str(one["run"]).startswith("rn50-imagenet-captions-natural-only-s")
+        plain = (one["model"], one["base"], one["sketches"]) == ("rn50", "imagenet-captions", "none")
+        if alone or (plain and one["domain"] == one["test_domain"]):
+            values[tuple(one[key] for key in ("domain", "setting", "part", "seed", "measure"))] = one["value"]
+    for row in table[rn50].to_dict("records"):
+        measure = {"held_out": MEASURE, "alone": AMONG_PART}[row["measure"]]
         by_class = [
             np.mean([
-                values[row.test_domain, row.setting, name, seed, measure]
-                - values[row.test_domain, row.minus, name, seed, measure]
+                values[row["test_domain"], row["setting"], name, seed, measure]
+                - values[row["test_domain"], row["minus"], name, seed, measure]
                 for seed in (0, 1, 2)
             ])
             for name in HELD_OUT
         ]  # fmt: skip
-        assert row.difference == pytest.approx(np.mean(by_class))
+        assert row["difference"] == pytest.approx(np.mean(by_class))
         reach = stats.t.ppf(0.975, 2) * np.std(by_class, ddof=1) / np.sqrt(3)
-        assert (row.low, row.high) == pytest.approx((row.difference - reach, row.difference + reach))
-        assert (row.n_classes, row.n_seeds) == (3, 3)
+        assert (row["low"], row["high"]) == pytest.approx((row["difference"] - reach, row["difference"] + reach))
+        assert (row["n_classes"], row["n_seeds"]) == (3, 3)
 
 
 def test_classes_that_are_screened_out_do_not_count(evaluated: pd.DataFrame) -> None:

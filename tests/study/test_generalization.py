@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.reports.figures.bars import KINDS
 from circuitry.runs import InputError
 from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
@@ -18,7 +17,6 @@ from experiments.study.effective_robustness import FITTED, NO_MODELS, NOTHING, O
 from experiments.study.effective_robustness import logit as training_logit
 from experiments.study.robustness_lines import robustness_scatter
 from experiments.study.run_tables import MODEL, kinds_of_runs, model_names, screened_classes, settings_table
-from experiments.study.setting_bars import settings_bars
 
 RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
 RUN |= {"precision": "fp32", "held_out_classes": "cat"}
@@ -242,35 +240,6 @@ def test_every_kind_of_model_has_a_line_of_its_own() -> None:
     pd.testing.assert_frame_equal(points[points["model"] == "RN50"].reset_index(drop=True), alone)
     figure = robustness_scatter(points)
     assert len([trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]) == 2
-
-
-def test_bars_show_the_means_of_the_test_domain_and_what_they_mix() -> None:
-    both = pd.concat(
-        [rotated(), rotated().assign(seed=1, run=lambda t: t["run"] + "'", value=lambda t: t["value"] + 0.02)]
-    )
-    table = kinds_of_runs(both.reset_index(drop=True))
-    figure = settings_bars(table)
-    held = next(t for t in figure.data if t.name == "held-out classes" and t.x[0] is not None)
-    assert list(held.x) == pytest.approx([21, 41])
-    assert list(held.error_x.array) == pytest.approx([math.sqrt(2)] * 2)
-    points = {t.name: list(t.x) for t in figure.data if t.type == "scatter" and t.x[0] is not None}
-    assert points[KINDS["alone"][0]] == pytest.approx([81, 81])
-    assert points[KINDS["own_style"][0]] == pytest.approx([46, 46])
-    assert points[KINDS["centred"][0]] == pytest.approx([61, 61])
-    assert figure.layout.yaxis.ticktext == ("cg-low", "upper-high")
-    (numbers,) = (trace.text for trace in figure.data if trace.type == "scatter" and trace.mode == "text")
-    assert list(numbers) == ["61 | 21", "61 | 41"]
-    assert {shape.x0 for shape in figure.layout.shapes} == {10.0, 50.0}
-
-
-def test_scatter_shows_every_checkpoint_and_the_line() -> None:
-    points = effective_robustness(evaluated())
-    figure = robustness_scatter(points)
-    marks = [trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None]
-    assert {trace.name: len(trace.x) for trace in marks} == {"natural-only": 4, "cg-low": 4}
-    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]
-    assert len(lines) == 1
-    assert logit(points["natural"].max()) == pytest.approx(max(lines[0].x))
 
 
 def test_scatter_moves_nothing_inwards_as_the_line_was_fitted() -> None:

@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from circuitry.reports import Finding
 from experiments.study.over_models import centred_ranks, correlation, relate_over_models, residuals
-from experiments.study.relations import relation_findings
 
 
 def points(n: int, seed: int = 0) -> pd.DataFrame:
@@ -151,40 +149,3 @@ def test_three_models_in_many_test_domains_can_show_nothing() -> None:
     )
     assert row["p"] == pytest.approx(2 / 6)
     assert row["note"] == "cannot be significant with 3 models"
-
-
-ROW = {
-    "what": "overlap",
-    "with": "alone",
-    "rho": 0.9,
-    "low": 0.6,
-    "high": 1.0,
-    "least": 0.8,
-    "most": 0.95,
-    "p": 0.001,
-    "p_holm": 0.01,
-    "partial": 0.5,
-    "partial_p": 0.04,
-    "given": "in_domain",
-    "n_models": 12,
-    "note": "",
-}
-
-
-def related(groups: list[list[str]], **changes: object) -> list[Finding]:
-    names = {"overlap": "node overlap", "shift": "shift score"}
-    return relation_findings(pd.DataFrame([ROW | changes]), names, "alone", groups)
-
-
-def test_relations_over_models() -> None:
-    found, nothing = related([["overlap"], ["shift"]])
-    assert "+0.90 [+0.60, +1.00] for node overlap, over 12 models" in found.claim
-    for numbers in ("+0.80 to +0.95", "+0.50 (p 0.04)"):
-        assert numbers in found.certainty
-    assert ("Cannot be told" in found.claim, "Cannot be told" in nothing.claim) == (False, True)
-    assert "12 models" in nothing.certainty
-    (few,) = related([["overlap"]], p_holm=0.4, n_models=4, note="not with 4 models", partial=float("nan"))
-    assert "Cannot be told" in few.claim
-    assert "not with 4 models" in few.certainty
-    assert "unknown" in few.certainty
-    assert "in domain" not in related([["overlap"]], given="")[0].certainty

@@ -91,26 +91,3 @@ def spec(
 def test_the_studys_own_names(mixture: MixtureSpec, study: str) -> None:
     assert mixture.study_name() == study
     assert mixture.study_name("val") == study.replace("train", "val")
-
-
-def test_other_data_has_no_name_in_the_study() -> None:
-    assert MixtureSpec(MixtureSettings("cg-low", "ink", ("axe",))).study_name() == ""
-
-
-def test_what_is_told_of_a_mixture() -> None:
-    assert spec("natural-only").described()["test_domain"] is None
-    assert spec("class-interpolation", fraction=0.4, other_domains=()).described() == {
-        "setting": "class-interpolation",
-        "test_domain": "sketch",
-        "fraction": 0.4,
-        "other_domains": [],
-        "held_out": ["axe"],
-        "captions": "standard",
-        "sketches": None,
-        "base": "imagenet-captions",
-    }
-    told = spec("natural-only", "imagenet-sketch", None).described()
-    assert (told["test_domain"], told["sketches"], told["base"]) == ("sketch", "imagenet-sketch", None)
-    assert spec("aligned").described()["captions"] == "aligned"
-    with pytest.raises(InputError, match=r"ImageNet-Sketch.*aligned"):
-        spec("aligned", "imagenet-sketch")
