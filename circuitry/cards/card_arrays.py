@@ -1,4 +1,4 @@
-"""What is known about the units of a site, joined from the graphs, the images and the exact effects. No torch."""
+"""The cards of a site as arrays, joined from the graphs, the images and the exact effects. No torch."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.cards.seen_images import SeenImages
+from circuitry.cards.card_folder import SeenImages
 from circuitry.cards.unit_card import ACTIVATION, EFFECT
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
@@ -49,7 +49,7 @@ class CircuitScores:
         return tuple(self.units)
 
     def columns(self, site: str) -> slice:
-        """Return the place of a site's units among all units."""
+        """Return the columns of a site's units in tables of all units."""
         before = sum(len(self.units[earlier]) for earlier in self.sites[: self.sites.index(site)])
         return slice(before, before + len(self.units[site]))
 
@@ -78,7 +78,7 @@ def site_arrays(
     exact: Mapping[Key, Mapping[str, np.ndarray]],
     bins: int,
 ) -> dict[str, np.ndarray]:
-    """Return what the cards of a site are made of, arrays by name with a row for each unit.
+    """Return the arrays of a site's cards by name, with a row for each unit.
 
     Args:
         scores: The circuits.
@@ -89,8 +89,9 @@ def site_arrays(
     """
     units = scores.units[site]
     by_domain = [one.activations[:, scores.columns(site)] for one in seen]
-    highest = np.max([_largest(values, np.max) for values in by_domain], axis=0)
-    lowest = np.min([_largest(values, np.min) for values in by_domain], axis=0)
+    none = np.zeros((1, len(units)), np.float32)  # of a domain without images
+    highest = np.max([values.max(0) for values in (some if len(some) else none for some in by_domain)], axis=0)
+    lowest = np.min([values.min(0) for values in (some if len(some) else none for some in by_domain)], axis=0)
     edges, counts = histograms(by_domain, lowest, highest, bins)
     arrays = {
         "heat_scale": highest.clip(0),
@@ -116,11 +117,6 @@ def site_arrays(
         of = {key: _placed(found, kind, site, units) for key, found in exact.items() if f"{kind}/{site}" in found}
         arrays[f"exact/{kind}"] = scores.by_key(site, of, np.nan)
     return arrays
-
-
-def site_activations(scores: CircuitScores, site: str, seen: Sequence[SeenImages]) -> Float[np.ndarray, "images units"]:
-    """Return the activations of a site's units in the images of all domains."""
-    return np.concatenate([one.activations[:, scores.columns(site)] for one in seen])
 
 
 def histograms(
@@ -172,10 +168,6 @@ def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " un
     share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
     found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)
     return found
-
-
-def _largest(values: np.ndarray, of: Any) -> np.ndarray:
-    return of(values, axis=0) if len(values) else np.zeros(values.shape[1], np.float32)
 
 
 def _clarities(seen: SeenImages, site: str) -> np.ndarray:

@@ -110,6 +110,15 @@ class PartArray(NamedTuple):
         return cls(tuple(classes), tuple(domains), tuple(sites), values)
 
 
+def without_own(
+    values: Float[np.ndarray, "classes domains domains *cells"],
+) -> Float[np.ndarray, "classes domains domains *cells"]:
+    """Return the similarities of different domains; NaN for a domain with itself."""
+    others, n = values.copy(), values.shape[1]
+    others[:, np.arange(n), np.arange(n)] = np.nan
+    return others
+
+
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
     known = ~np.isnan(values)

@@ -8,7 +8,6 @@ of parts their scores have one digit.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,12 +21,8 @@ TWINS = 2
 """Parts of the images whose circuits are shown beside each other."""
 
 
-class Series(NamedTuple):
-    """One circuit as the page reads it."""
-
-    header: Mapping[str, object]
-    arrays: dict[str, np.ndarray]
-    graph: AttributionGraph
+Series = tuple[dict[str, object], dict[str, np.ndarray], AttributionGraph]
+"""The header and the arrays of one circuit, as the page reads it, and its graph."""
 
 
 def class_series(
@@ -104,7 +99,7 @@ def _series(
         arrays["unitStability"] = _bytes(np.concatenate([held.units[site] for site in sites]))
         arrays["edgeStability"] = _bytes(_joined(held.edges[pair] for pair in places)[order])
     made = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images, "arrays": list(arrays)}
-    return Series(made, arrays, graph)
+    return made, arrays, graph
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:

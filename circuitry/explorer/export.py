@@ -29,9 +29,9 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import class_series
-from circuitry.explorer.exported import INDEX_PAGE, About, write_about
+from circuitry.explorer.exported import INDEX_PAGE
 from circuitry.explorer.overview import describe_comparison, describe_curves
-from circuitry.explorer.packing import pack_script
+from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
 from circuitry.explorer.template import render_page
 from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, pack_view
@@ -40,7 +40,7 @@ from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
 from circuitry.runs.given import Count, Natural, checked
-from circuitry.runs.manifest import NAME
+from circuitry.runs.manifest import NAME, write_json
 from circuitry.runs.provenance import digest, versions
 
 MOST_BYTES = 64 << 20
@@ -148,7 +148,8 @@ def export_explorer(
     export = digest([header, circuits, of_units, repr(settings), versions()])
     folder = _Folder(target, export)
     (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
-    write_about(target, About(graphs.manifest["config_hash"], _title(graphs), export))
+    about = {"study": header["study"], "title": header["title"], "export": export}
+    write_json(target / NAME, {"format": EXPLORER_FORMAT, **about})
     tally = _write_classes(folder, graphs, variants or {}, first, settings)
     for place, site in enumerate(tally.sizes):
         folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
@@ -176,15 +177,11 @@ def export_explorer(
 
 def _check_free(target: Path) -> None:
     """Raise an `InputError` for a folder with something else in it."""
-    if target.is_dir() and any(target.iterdir()) and not (target / INDEX_PAGE).is_file() and not _ours(target):
-        raise InputError(f"{target} is not empty and no explorer: choose another folder.")
-    if (target / INDEX_PAGE).is_file() and not _ours(target):
-        raise InputError(f"{target} has an {INDEX_PAGE} that is no explorer's: choose another folder.")
-
-
-def _ours(target: Path) -> bool:
     path = target / NAME
-    return path.is_file() and "circuitry explorer" in path.read_text(encoding="utf-8", errors="replace")
+    ours = path.is_file() and "circuitry explorer" in path.read_text(encoding="utf-8", errors="replace")
+    if target.is_dir() and any(target.iterdir()) and not ours:
+        first = next(target.iterdir()).name
+        raise InputError(f"{target} is not empty, and {first} is of no explorer: choose another folder.")
 
 
 def _write_classes(
@@ -198,11 +195,12 @@ def _write_classes(
     tally = UnitTally(list(graphs))
     for place, class_name in enumerate(graphs.classes):
         headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
-        for series in class_series(graphs, variants, first, class_name, settings.edges_per_node, settings.twins):
-            arrays |= {f"{len(headers)}/{name}": array for name, array in series.arrays.items()}
-            headers.append(series.header)
-            if not series.header["variant"] and series.header["part"] is None:
-                tally.add((class_name, str(series.header["domain"])), series.graph)
+        series = class_series(graphs, variants, first, class_name, settings.edges_per_node, settings.twins)
+        for header, found, graph in series:
+            arrays |= {f"{len(headers)}/{name}": array for name, array in found.items()}
+            headers.append(header)
+            if not header["variant"] and header["part"] is None:
+                tally.add((class_name, str(header["domain"])), graph)
         folder.script(f"class/{place}", {"class": class_name, "series": headers}, arrays)
     return tally
 
@@ -212,31 +210,23 @@ def _describe(
 ) -> dict[str, object]:
     """Return what the page has to know before it reads a circuit."""
     sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
-    places = {name: i for i, name in enumerate(graphs.classes)}, {name: i for i, name in enumerate(graphs.domains)}
+    least = min(len(first.kept_units[site]) / size for site, size in sizes.items())  # sites keep at least their share
+    made = {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in graphs.settings.items()
+    }
     return {
-        "title": _title(graphs),
+        "title": f"Circuits of {graphs.manifest['config']['model']}",
         "graphs": shlex.quote(graphs.path.as_posix()),
         "study": graphs.manifest["config_hash"],
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),
         "domains": list(graphs.domains),
         "sites": [{"name": site, "units": size} for site, size in sizes.items()],
-        "circuits": [[places[0][name], places[1][domain]] for name, domain in graphs],
+        "circuits": [[graphs.classes.index(name), graphs.domains.index(domain)] for name, domain in graphs],
         "budget": first.settings.get("budget", SAME_SHARE),
-        "nodeFraction": first.settings.get("node_fraction", _share_kept(sizes, first.kept_units)),
+        "nodeFraction": first.settings.get("node_fraction", least),
         "edgesPerNode": settings.edges_per_node,
         "variants": list(variants),
-        "made": {name: _word(value) for name, value in graphs.settings.items()} | graphs.manifest["versions"],
+        "made": made | graphs.manifest["versions"],
     }
-
-
-def _title(graphs: GraphFolder) -> str:
-    return f"Circuits of {graphs.manifest['config']['model']}"
-
-
-def _share_kept(sizes: Mapping[str, int], kept: Mapping[str, np.ndarray]) -> float:
-    return min(len(kept[site]) / size for site, size in sizes.items())  # sites keep at least their share
-
-
-def _word(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

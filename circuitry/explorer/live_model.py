@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.task import Task
-from circuitry.explorer.image_answers import circuit_embeddings, image_answers
-from circuitry.explorer.view_files import Effects, Replacement, SeenImage
+from circuitry.explorer.model_view import circuit_embeddings, image_answers
+from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.kept_sets import leave_out, take_everything
@@ -110,7 +111,7 @@ class LiveModel:
         return self._images[key]
 
     @checked
-    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
+    def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
         """Return what the model makes of an image: its answers with and without a circuit, and which units fire.
 
         Args:

@@ -8,9 +8,10 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry.bases.residual import ResidualStream
@@ -18,9 +19,11 @@ from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
 from circuitry.data.captions import distinct_words
 from circuitry.data.parts import Key
-from circuitry.explorer.image_answers import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
+from circuitry.interventions.circuit_sets import take_kept_units
+from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.kept_sets import as_kept, leave_out, take_everything
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.representations.strongest_features import default_vocabulary
@@ -33,12 +36,12 @@ STRONGEST_COMPONENTS = 32
 """Components of a class whose vectors are kept."""
 WORD_TEMPLATES = ("a {}.",)
 """Texts of words."""
+SHOWN_ANSWERS = 3
+"""Classes that an answer names."""
 
 
-class _Vectors(NamedTuple):
-    names: tuple[str, ...]
-    vectors: np.ndarray
-    """Mean over images of what each component adds, by the length of the embedding [components, d]."""
+_Vectors = tuple[tuple[str, ...], np.ndarray]
+"""Names of components, and the mean over images of what each adds, by the length of the embedding [components, d]."""
 
 
 @checked
@@ -86,6 +89,26 @@ def view_model(
     return ModelView(tuple(class_names), answers, baseline, () if reason else words, texts, classes, reason)
 
 
+def circuit_embeddings(checks: CausalChecks, key: Key, images: Tensor, work: Work) -> Tensor:
+    """Return the embeddings [runs, images, d] of some images; see `RUNS`."""
+    graph = checks.graphs[key]
+    kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
+    runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
+    return kept_embeddings(checks.task(key, images, work=work), runs)
+
+
+@torch.no_grad()
+def image_answers(checks: CausalChecks, domain: str, embeddings: Tensor) -> list[ImageAnswers]:
+    """Return the model's answer to each image, given embeddings [runs, images, d] and the domain of its texts."""
+    rows, weights = embeddings.flatten(0, 1), checks.weights(domain)
+    no_text = isinstance(checks.clip, Classifier)
+    logits = F.normalize(rows, dim=-1) @ weights.T if no_text else checks.clip.pair_logits(rows, weights)
+    shares = logits.softmax(-1).reshape(*embeddings.shape[:2], -1)
+    best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
+    values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
+    return [ImageAnswers(classes[:, i], values[:, i]) for i in range(values.shape[1])]
+
+
 def _vectors(checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Work) -> _Vectors:
     encoder = checks.clip.encoder
     try:
@@ -94,11 +117,11 @@ def _vectors(checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Wor
         stream = ResidualStream.of(encoder)
         added = direct_vectors(stream, images, work)
         lengths = embeddings.norm(dim=-1).cpu().double().numpy()
-        return _Vectors(tuple(map(str, stream.writers)), (added / lengths[:, None, None]).mean(0))
+        return tuple(map(str, stream.writers)), (added / lengths[:, None, None]).mean(0)
     read = (pairs.read / np.linalg.norm(pairs.embeddings, axis=-1)[:, None, None]).mean(0)
     heads, units = read.shape
     names = tuple(f"head {head} x {encoder.sites[-2]}/{unit}" for head in range(heads) for unit in range(units))
-    return _Vectors(names, (read[..., None] * pairs.directions).reshape(heads * units, -1))
+    return names, (read[..., None] * pairs.directions).reshape(heads * units, -1)
 
 
 def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
@@ -117,9 +140,8 @@ def _by_class(
     classes = {}
     for class_name in dict.fromkeys(name for name, _ in found):
         mine = {domain: found[class_name, domain] for domain in domains if (class_name, domain) in found}
-        names = next(iter(mine.values())).names
-        effects = np.stack([np.abs(one.vectors @ texts[class_name]) for one in mine.values()]).max(0)
+        names, vectors = next(iter(mine.values()))[0], np.stack([one for _, one in mine.values()])
+        effects = np.stack([np.abs(one @ texts[class_name]) for one in vectors]).max(0)
         chosen = np.argsort(-effects, kind="stable")[:STRONGEST_COMPONENTS]
-        vectors = np.stack([one.vectors[chosen] for one in mine.values()])
-        classes[class_name] = ClassVectors(tuple(names[i] for i in chosen), tuple(mine), vectors)
+        classes[class_name] = ClassVectors(tuple(names[i] for i in chosen), tuple(mine), vectors[:, chosen])
     return classes

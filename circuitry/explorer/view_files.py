@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,25 +18,8 @@ Replacement = Literal["zero", "mean", "other-domains"]
 """What a unit is replaced by."""
 
 
-class Effects(TypedDict):
-    """The exact effect of some units on a class in a domain."""
-
-    effect: float
-    """What the metric loses without the units."""
-    metric: float
-    """Its mean over the images, with all units."""
-    images: int
-
-
-class SeenImage(TypedDict):
-    """What a model makes of one image, seen by the circuit of a class."""
-
-    answers: list[list[tuple[str, float]]]
-    """For each of `RUNS` the likeliest classes, with their shares."""
-    baseline: str
-    """What replaces the units that a run leaves out."""
-    fire: dict[str, float]
-    """Units of the class's circuits that are active, by ``site/unit``: the share of their largest activation."""
+Effects = dict[str, float]
+"""``effect``: the metric's loss without some units; ``metric``: its mean over ``images`` images with all units."""
 
 
 @runtime_checkable
@@ -47,8 +30,14 @@ class LiveAnswers(Protocol):
         """Return the joint effect of units on a class in each domain."""
         ...
 
-    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
-        """Return what the model makes of an image, given the content of its file."""
+    def look(self, class_name: str, domain: str, content: bytes) -> Mapping[str, Any]:
+        """Return the model's answers to an image, given the content of its file.
+
+        Returns:
+            ``answers``: for each of `RUNS` the likeliest classes, with their shares; ``baseline``: the replacement of
+            units that a run leaves out; ``fire``: the active units of the class's circuits by ``site/unit``, as shares
+            of their largest activation.
+        """
         ...
 
 
