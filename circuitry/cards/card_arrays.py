@@ -14,15 +14,11 @@ from circuitry.data.parts import Key
 from circuitry.runs.given import checked
 
 REPLACED_BY = ("zero", "mean", "other-domains")
-"""What replaces a unit in exact effects."""
+"""Replacements of a unit in exact effects."""
 
 
 class CircuitScores:
-    """The units that any circuit of a folder keeps, with their scores in all of them.
-
-    Example:
-        >>> CircuitScores(graphs, list(graphs)).units["layer4.0"]
-    """
+    """The units that any circuit of a folder keeps, with their scores in all circuits."""
 
     def __init__(self, graphs: GraphFolder, keys: Sequence[Key]) -> None:
         self.keys = tuple(keys)
@@ -38,7 +34,7 @@ class CircuitScores:
 
     @cached_property
     def units(self) -> dict[str, np.ndarray]:
-        """The units with a card by site, in ascending order; sites without any are left out."""
+        """The units with a card by site, in ascending order; only sites that have some."""
         sites = next(iter(self.kept.values()))
         found = {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
         return {site: units for site, units in found.items() if len(units)}
@@ -78,15 +74,7 @@ def site_arrays(
     exact: Mapping[Key, Mapping[str, np.ndarray]],
     bins: int,
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a site's cards by name, with a row for each unit.
-
-    Args:
-        scores: The circuits.
-        site: The site.
-        seen: The images of every domain.
-        exact: The file of exact effects of every circuit.
-        bins: Bins of the histograms.
-    """
+    """Return the arrays of a site's cards by name, with a row for each unit; ``exact`` are the circuits' files."""
     units = scores.units[site]
     by_domain = [one.activations[:, scores.columns(site)] for one in seen]
     none = np.zeros((1, len(units)), np.float32)  # of a domain without images
@@ -125,10 +113,9 @@ def histograms(
     highest: Float[np.ndarray, " units"],
     bins: int,
 ) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
-    """Return edges of bins for each unit, and how many images of each domain fall in [units, domains, bins].
+    """Return edges of bins for each unit, and numbers of images [units, domains, bins] by their activation.
 
-    ``by_domain`` are activations [images, units] of each domain.
-    The axis of a unit goes from its lowest activation, or zero where that is above, to its highest.
+    The axis of a unit goes from zero, or its lowest activation below zero, to its highest.
     """
     start = np.minimum(lowest, 0)
     stop = np.where(highest > start, highest, start + 1)

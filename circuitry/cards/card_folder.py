@@ -4,7 +4,7 @@ images/<domain>.json         the images of a domain
 images/<domain>.npy          activation [images, units] of every unit
 images/<domain>.safetensors  top images and embeddings of the domain
 exact/<class>/<domain>.safetensors    exact effects
-sites/<site>.safetensors     what the cards of a site are made of
+sites/<site>.safetensors     arrays of the cards of a site
 sites/<site>.json            names of its units
 words.json                   whether the model's words work
 thumbnails/<id>.webp
@@ -29,7 +29,7 @@ from circuitry.runs.manifest import NAME, read_manifest
 CARDS_FORMAT = "circuitry unit cards 1"
 """Name and version of the folder and of the files in it."""
 COMMAND = "circuitry cards"
-"""What makes the folder."""
+"""The command that makes the folder."""
 IMAGES, EXACT, WORDS, SITE = "images", "exact", "words", "site"
 """Kinds of jobs, the first part of their names; they are done in this order."""
 
@@ -50,7 +50,7 @@ def thumbnail_file(folder: Path, image_id: str) -> Path:
 
 
 def read_beside(path: Path) -> Any:
-    """Return what a JSON file of the folder holds; raise `InputError` for a damaged one."""
+    """Return the content of a JSON file of the folder; `InputError` if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -86,7 +86,7 @@ class CardFolder:
         path: The folder that was given to `unit_cards`.
 
     Raises:
-        InputError: for no such folder, one of something else or of another version, or one that is not finished.
+        InputError: for a missing or unfinished folder, and for another kind or version of folder.
 
     Example:
         >>> cards = CardFolder("runs/quickstart/cards")

@@ -58,14 +58,14 @@ def unit_cards(
     work: Work = Work(),
     **settings: Any,
 ) -> CardFolder:
-    """Make a card for every unit of the circuits of a folder; finished parts that are sound are kept.
+    """Make a card for every unit of the circuits of a folder; an interrupted run continues with the unfinished jobs.
 
     Args:
         clip: The model that the circuits were found in, in the same units.
         images: Its images; their classes and domains choose the circuits.
         graphs: The circuits.
         out: Folder of the cards.
-        work: Which process this is, memory, progress, and what to do with images that cannot be read.
+        work: Rank of this process, memory, progress, and whether unreadable images are errors.
         settings: Fields of `CardSettings`.
 
     Raises:
@@ -98,7 +98,7 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images by (class, domain), first those that a circuit was found on; also of classes without circuits.
+        """The images by (class, domain), first those of its circuit's search; also of classes without circuits.
 
         Images that causal checks look at are among them, so that the explorer can show the model's answers.
         """
@@ -129,7 +129,7 @@ class CardJobs:
         )
 
     def run(self, work: Work = Work()) -> None:
-        """Do what is unfinished, together with other processes that do the same."""
+        """Do the unfinished jobs, shared with other processes that run the same."""
         steps = {IMAGES: self._images, EXACT: self._exact, WORDS: self._words, SITE: self._site}
         for kind, do in steps.items():
             jobs = [job for job in self.folder.jobs if job[0] == kind]
@@ -207,7 +207,7 @@ class CardJobs:
         return [path]
 
     def _site(self, work: Work, job: Job, _: object) -> list[Path]:
-        """Join what is known about the units of a site, and name them."""
+        """Join the arrays of a site's cards, and name its units."""
         site = job[1]
         path = card_file(self.out, job)
         arrays = site_arrays(self.scores, site, self._seen, self._exact_effects, self.settings.bins)

@@ -40,17 +40,9 @@ def write_domain(
     rule: QuadratureRule,
     items: ItemKey | None = None,
 ) -> list[Path]:
-    """Pass the images of a domain through the model, and return the files of activations and top images.
+    """Pass the images of a domain through the model, and write its files beside ``path``; return all of them.
 
-    Args:
-        clip: The model.
-        shown: Images of a class, and the task with them, class by class.
-        units: Numbers of units by site.
-        path: Of the file of top images; the others lie beside it.
-        found_on: Images that circuits were found on.
-        top: Top images of a unit.
-        rule: How effects are scored.
-        items: Item of an image.
+    ``shown`` has the images of a class with their task, class by class; ``items`` tells the item of an image.
     """
     lists, embeddings, thumbnails = TopLists(units, top), list[Tensor](), list[Path]()
     listed: list[CardImage] = []

@@ -19,7 +19,7 @@ def unit_words() -> tuple[str, ...]:
 
 @checked
 def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read words and phrases from a text file, one a line; empty lines and those that begin with # are left out.
+    """Read words and phrases from a text file, one a line; empty lines and comments (#) do not count.
 
     Raises:
         InputError: for a missing file, another encoding than UTF-8, or no words.

@@ -1,4 +1,4 @@
-"""What a model's words say about images: the probability of each word, and whether the words work at all."""
+"""The probability of each word in each image by a model, and a test that its words work at all."""
 
 from collections.abc import Mapping, Sequence
 
@@ -64,13 +64,7 @@ def word_probabilities(
 
 
 def check_words(model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int) -> WordCheck:
-    """Return whether a model's words work: its zero-shot accuracy against chance.
-
-    Args:
-        model: Its name.
-        right: Whether each image is classified right, by domain.
-        n_classes: Number of classes.
-    """
+    """Compare a model's zero-shot accuracy with chance; ``right`` says by domain which images are classified right."""
     every = np.concatenate([np.zeros(0, bool), *right.values()])
     chance, n = 1 / n_classes, len(every)
     low = binomtest(int(every.sum()), n).proportion_ci(CONFIDENCE).low if n else 0.0

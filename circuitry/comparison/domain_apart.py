@@ -19,16 +19,13 @@ ALL_PAIRS = "all"
 
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return each domain's mean similarity with the others, with and without one domain.
+    """Return each domain's mean similarity with the others, with and without one domain; `InputError` if it is unknown.
 
     The domain ``all`` has the means over all ordered pairs. Without quickdraw the study leaves out the pairs whose
     second domain it is: of six domains 25 ordered pairs stay, and five of them compare quickdraw with another domain.
 
     Returns:
         Columns group, domain, value, without (NaN without a third domain).
-
-    Raises:
-        InputError: For a domain that the comparison lacks.
     """
     _check(comparison, apart)
     rows = []
@@ -63,9 +60,6 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
 
     Returns:
         Columns group, domain (one of two phrases), site, value, low, high (95 % over classes), n_classes.
-
-    Raises:
-        InputError: For a domain that the comparison lacks.
     """
     _check(comparison, apart)
     values = comparison.values

@@ -82,8 +82,8 @@ def mantel(
 
     Pairs share domains, so they are not independent: p is the share of orders of the domains of ``y`` with at least as
     large a correlation, of either sign. All orders up to eight domains; else random ones together with the given order.
-    Domains with unknown pairs are left out, the one with the most first. NaN for fewer than three domains, or if all
-    pairs of a matrix are equal.
+    Domains with unknown pairs do not count; the domain with the most goes first. NaN for fewer than three domains, or
+    if all pairs of a matrix are equal.
 
     Example:
         >>> mantel(similarity.to_numpy(), transfer.to_numpy())

@@ -23,7 +23,7 @@ class ShuffledImages(DomainFolder):
 
     Args:
         root, split, domains, classes: See `DomainFolder`.
-        first: Classes that come first in every domain, in any spelling: those held out.
+        first: The held-out classes, in any spelling, which come first in every domain.
 
     Raises:
         InputError: As `DomainFolder`, and for unknown names in ``first``.

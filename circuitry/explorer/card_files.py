@@ -1,4 +1,4 @@
-"""Cards of units as the page reads them: a script for each site, held-out images by class, and thumbnails. No torch."""
+"""Cards of units as the page reads them: a script for each site, unseen images by class, and thumbnails. No torch."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -48,15 +48,9 @@ def pack_cards(
     images_per_list: int,
     held_out_images: int,
 ) -> dict[str, object]:
-    """Write the cards, held-out images and thumbnails; return what the index says of them.
+    """Write the cards, unseen images and thumbnails, and return their entries of the index.
 
-    Args:
-        script, file: How to write.
-        cards: Cards of all units.
-        tally: The units of the circuits.
-        view: Answers of the model, if any; images with one are shown first.
-        images_per_list: Top images of a unit in a domain.
-        held_out_images: Images of a class in a domain that its circuit was not found on.
+    Of the unseen images of a class and domain, those that the model has answered come first.
     """
     pictures: _Numbers = {}
     by_site: dict[str, list[int]] = {}
@@ -72,12 +66,12 @@ def pack_cards(
         script(f"cards/{place}", _card_header(found), arrays)
         named = [(card.unit, card.name) for card in found if card.name]
         names[str(place)] = [[unit, name.name, bool(name.weak), bool(name.style)] for unit, name in named]
-    held = _held_out(cards, held_out_images, {} if view is None else view.answers)
+    unseen = _unseen(cards, held_out_images, {} if view is None else view.answers)
     columns = {unit: column for column, unit in enumerate(cards.units())}
-    loudest, rows_of = _read_activations(cards, sorted({name for some in held.values() for name in some}))
+    loudest, rows_of = _read_activations(cards, sorted({name for some in unseen.values() for name in some}))
     shown = []
     for place, class_name in enumerate(tally.classes):
-        chosen = held.get(class_name, [])
+        chosen = unseen.get(class_name, [])
         units = [unit for unit in tally.units_of(class_name) if unit in columns]
         if not chosen or not units:
             continue
@@ -132,7 +126,7 @@ def _name(name: UnitName | None) -> dict[str, object] | None:
 
 
 def _card_arrays(cards: Sequence[UnitCard], pictures: _Numbers, most: int) -> dict[str, np.ndarray]:
-    """Return the cards of a site as arrays [units, ...]; exact effects are those of the measured cells alone."""
+    """Return the cards of a site as arrays [units, ...]; exact effects have an entry for each measured cell."""
     first = cards[0]
     arrays = {
         "units": np.array([card.unit for card in cards], np.uint32),
@@ -191,8 +185,8 @@ def _matched_arrays(cards: Sequence[UnitCard], matched: Match, pictures: _Number
     return {f"{MATCHED}/pictures": numbers, f"{MATCHED}/values": values}
 
 
-def _held_out(cards: CardFolder, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
-    """Return by class images of each domain, first those with an answer, then those that no circuit was found on."""
+def _unseen(cards: CardFolder, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return some images of each domain by class: answered images first, then images that no circuit was found on."""
     by_key: dict[tuple[str, str], list[tuple[bool, bool, str]]] = {}
     for name, image in cards.images.items():
         rank = (image.relative not in answered, bool(image.found_on), name)

@@ -37,8 +37,8 @@ def class_series(
 
     Args:
         graphs: The circuits.
-        variants: Circuits that were found in another way, by what to call it.
-        first: A graph of the circuits, which says at which sites, and how large, series are.
+        variants: Circuits that were found in another way, by its name.
+        first: A graph of the circuits, whose sites and share of units all series have.
         class_name: The class.
         edges_per_node: Most edges into a unit.
         twins: Whether circuits of parts are among them.
@@ -50,10 +50,10 @@ def class_series(
                 continue
             circuit = _as_large(folder[class_name, domain], first).circuit(edges_per_node)
             parts = {} if name else folder.parts(class_name, domain)
-            held = None
+            consensus = None
             if len(parts) > 1 and folder.file(class_name, domain, EDGES).is_file():
-                held = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
-            yield _series(circuit, sites, name, domain, None, held)
+                consensus = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
+            yield _series(circuit, sites, name, domain, None, consensus)
             for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
                 yield _series(parts[part].circuit(edges_per_node), sites, name, domain, part, None)
 
@@ -70,7 +70,7 @@ def _as_large(graph: AttributionGraph, other: AttributionGraph) -> AttributionGr
 
 
 def _series(
-    circuit: Circuit, sites: Sequence[str], variant: str, domain: str, part: int | None, held: Consensus | None
+    circuit: Circuit, sites: Sequence[str], variant: str, domain: str, part: int | None, consensus: Consensus | None
 ) -> Series:
     graph = circuit.source
     nothing = np.zeros(0, np.int64)
@@ -95,9 +95,9 @@ def _series(
         "from": up[order].astype(small),
         "weights": scores[order] if part is None else one_digit(scores[order]),
     }
-    if held is not None:
-        arrays["unitStability"] = _bytes(np.concatenate([held.units[site] for site in sites]))
-        arrays["edgeStability"] = _bytes(_joined(held.edges[pair] for pair in places)[order])
+    if consensus is not None:
+        arrays["unitStability"] = _bytes(np.concatenate([consensus.units[site] for site in sites]))
+        arrays["edgeStability"] = _bytes(_joined(consensus.edges[pair] for pair in places)[order])
     made = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images, "arrays": list(arrays)}
     return made, arrays, graph
 

@@ -3,10 +3,10 @@
     index.html             the page, with all of its code
     data/index.js          classes, domains, sites; comparisons, measured cuts, names of units
     data/class/<n>.js      the circuits of a class, in all domains and on parts of the images
-    data/site/<n>.js       what each unit of a site does in all circuits
+    data/site/<n>.js       effects of each unit of a site in all circuits
     data/cards/<n>.js      cards of the units of a site
-    data/images/<n>.js     held-out images of a class
-    data/direct/<n>.js     what components add to the embedding of a class's images; data/words.js: vectors of words
+    data/images/<n>.js     unseen images of a class
+    data/direct/<n>.js     components' contributions to embeddings of a class; data/words.js: vectors of words
     thumbnails/<id>.webp
 
 The page reads a file when it needs it. Names are in the data alone; files are called by numbers.
@@ -66,7 +66,7 @@ class ExplorerSettings:
 
 @checked
 class Exported(NamedTuple):
-    """What `export_explorer` wrote; as text, the line that a command prints."""
+    """The page that `export_explorer` wrote, and its sizes; as text, the line that a command prints."""
 
     page: Path
     n_bytes: dict[str, int]
@@ -92,7 +92,7 @@ class _Folder:
     def file(self, name: str, content: bytes, kind: str) -> None:
         path = self.path / name
         make_folder(path.parent)
-        path.write_bytes(content)  # what is torn is replaced: the page itself is written last
+        path.write_bytes(content)  # an interrupted export has no page, which is written last
         self.written.add(path)
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
@@ -115,15 +115,14 @@ def export_explorer(
         graphs: The circuits; an extraction that is unfinished is shown as far as it is.
         out: Folder of the page; an earlier explorer there is replaced.
         comparisons: Ways into the circuits, from `compare_domains`.
-        curves: Faithfulness curves of the circuits: what the cuts that the page makes were measured to do.
+        curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
         cards: Cards of the units, of the same circuits.
-        variants: Circuits that were found in another way, by what to call it, e.g. ``own-style texts``.
+        variants: Circuits that were found in another way, by its name, e.g. ``own-style texts``.
         model: Predictions and direct effects on words, from `view_model`.
         settings: How much of it.
 
     Raises:
-        InputError: for a folder without circuits, cards of other circuits, a folder that holds something else, and
-            what reading the circuits raises.
+        InputError: for a folder without circuits, cards of other circuits, and an output folder with other files.
 
     Example:
         >>> graphs = GraphFolder("runs/x/circuits")
@@ -191,7 +190,7 @@ def _write_classes(
     first: AttributionGraph,
     settings: ExplorerSettings,
 ) -> UnitTally:
-    """Write the circuits of every class, each read once, and return what units do over all of them."""
+    """Write the circuits of every class, each read once, and return the units' effects in all of them."""
     tally = UnitTally(list(graphs))
     for place, class_name in enumerate(graphs.classes):
         headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
@@ -208,7 +207,7 @@ def _write_classes(
 def _describe(
     graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
 ) -> dict[str, object]:
-    """Return what the page has to know before it reads a circuit."""
+    """Return the entries of the index that the page needs before it reads a circuit."""
     sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
     least = min(len(first.kept_units[site]) / size for site, size in sizes.items())  # sites keep at least their share
     made = {

@@ -15,7 +15,7 @@ INDEX_PAGE = "index.html"
 
 @checked
 def read_about(folder: Path) -> dict[str, str]:
-    """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the whole ``export``.
+    """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the ``export``.
 
     Raises:
         InputError: for a folder without an explorer, with one of another version, or with an unfinished one.

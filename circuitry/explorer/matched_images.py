@@ -12,7 +12,7 @@ MATCHED = "matched"
 Match = Callable[[UnitCard, int], list[dict[str, tuple[str, float]]]]
 """From a card, and the most things to show, to image and activation by domain for things that are in several domains.
 
-The things are those in the unit's top images, of each domain in turn."""
+Things come from the unit's top images, of each domain in turn."""
 
 
 def match_images(cards: CardFolder) -> Match:

@@ -1,10 +1,10 @@
-"""What only the model can tell the explorer: its answers with and without a circuit, and direct effects on words.
+"""The model's part of the explorer: its answers with and without a circuit, and direct effects on words.
 
-1. For held-out images of every class and domain: the predictions of the whole model, of the circuit alone (all kept
+1. For unseen images of every class and domain: the predictions of the full model, of the circuit alone (all of its
    units, everything else at the baseline), and of all but the circuit.
-2. The logit of any text is linear in what each component adds to the embedding. So the page gets, by class and domain,
-   the mean of that vector for the strongest components (heads and MLPs of a transformer, pairs of the pooling of a CLIP
-   ResNet), and a vector for every word; a dot product is the direct effect.
+2. The logit of any text is linear in the components' contributions to the embedding. So the page gets, by class and
+   domain, the mean of that vector for the strongest components (heads and MLPs of a transformer, pairs of the pooling of
+   a CLIP ResNet), and a vector for every word; a dot product is the direct effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
 STRONGEST_COMPONENTS = 32
-"""Components of a class whose vectors are kept."""
+"""Components of a class whose vectors are exported."""
 WORD_TEMPLATES = ("a {}.",)
 """Texts of words."""
 SHOWN_ANSWERS = 3
@@ -41,14 +41,14 @@ SHOWN_ANSWERS = 3
 
 
 _Vectors = tuple[tuple[str, ...], np.ndarray]
-"""Names of components, and the mean over images of what each adds, by the length of the embedding [components, d]."""
+"""Names of components, and their mean contributions to embeddings of length 1 [components, d]."""
 
 
 @checked
 def view_model(
     checks: CausalChecks, *, n_images: Count = 4, vocabulary: Names | None = None, work: Work = Work()
 ) -> ModelView:
-    """Ask a model what the explorer shows of it.
+    """Compute a model's answers and direct effects for the explorer.
 
     Args:
         checks: The model, its circuits, and images to check them on.
@@ -56,9 +56,6 @@ def view_model(
         vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
             classifier, which reads no text, has its classes alone.
         work: Memory and progress bar.
-
-    Raises:
-        InputError: what reading images and running circuits raises.
 
     Example:
         >>> view = view_model(CausalChecks(clip, images, graphs))
@@ -125,7 +122,7 @@ def _vectors(checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Wor
 
 
 def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
-    """Return a vector for each word; of a class the one that circuits were found with, in the first domain."""
+    """Return a vector for each word; a class has the vector that its circuit in the first domain was found with."""
     n_classes = len(checks.images.all_classes)
     own = checks.weights(checks.graphs.domains[0]).cpu().numpy()
     if len(words) == n_classes:

@@ -6,8 +6,8 @@
    nothing. Pages of other sites cannot read or use the cookie, but the browser sends it to every port of 127.0.0.1: a
    server of someone else on this machine sees it when the reader visits that server.
 3. Requests that another site makes are refused, also those of another port of this machine.
-4. Files come from the folder alone, and are read alone. What is written is one file, the notes of the study in it:
-   whole, and only by who has read what it holds.
+4. Only files of the folder are served. The server writes one file, the notes of the study: a reader replaces it as a
+   unit, and only after reading its latest version.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"
 """Format of the notes, the same as of the page's state files."""
 SHELF = frozenset({"pins", "groups", "notes", "labels"})
-"""What notes hold."""
+"""The fields of notes."""
 MOST_SENT, MOST_IMAGE = 4 << 20, 32 << 20
 """Of a request, and of one with an image."""
 HEADERS = {
@@ -56,7 +56,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer but refusals of other hosts and failures; the page says itself what it may load."""
+"""Headers of all answers but refusals of other hosts and failures; the page has its own policy for what it loads."""
 
 
 @checked
@@ -105,12 +105,12 @@ class Access:
 
     token: str = field(default_factory=secrets.token_urlsafe)
     secret: str = field(default_factory=secrets.token_urlsafe)
-    """What the cookie holds."""
+    """The value of the cookie."""
     used: bool = False
 
     @property
     def cookie(self) -> str:
-        """Its name, another one for each server: browsers do not tell ports apart."""
+        """The cookie's name, which differs between servers: browsers share cookies between ports."""
         return f"circuitry-{hashlib.sha256(self.secret.encode()).hexdigest()[:8]}"
 
     def exchange(self, token: str) -> Response | None:
@@ -147,13 +147,7 @@ class Access:
 
 @checked
 def explorer_app(folder: str | PathLike[str], access: Access, live: LiveAnswers | None = None) -> Starlette:
-    """Return the application that serves an explorer, for any ASGI server.
-
-    Args:
-        folder: The folder that `export_explorer` wrote.
-        access: The token and cookie of the one reader.
-        live: See `serve_explorer`.
-    """
+    """Return the application that serves an explorer, for any ASGI server; see `serve_explorer`."""
     path = Path(folder)
     about = read_about(path)
     notes = Notes(path / f"notes-{about['study']}.json", about["study"])
@@ -205,7 +199,7 @@ class Notes:
         return self.path.read_bytes() if self.path.is_file() else b""
 
     def _replace(self, content: bytes, tag: str | None) -> bool:
-        """Write notes in place of those with a tag; return False where others are there."""
+        """Replace the notes that have a tag; return False if the file has changed since."""
         with file_lock(self.path.parent, self.path.stem):  # another server of the folder may write, too
             if tag != _tag(self._read()):
                 return False

@@ -34,7 +34,7 @@ def render_page(title: str, served: Sequence[str] = ()) -> str:
 
     Args:
         title: Its title.
-        served: What its server does: keeps ``notes``, measures effects ``live``; nothing for a page from disk.
+        served: Services of its server: ``notes`` and ``live`` (effects, images); none for a page from disk.
     """
     code = {name: _data_url(text) for name, text in page_modules().items()}
     import_map = {"imports": code}

@@ -1,4 +1,4 @@
-"""What every unit does over all circuits, as the page reads it: a script for each site. No torch."""
+"""Effects and memberships of every unit in all circuits, as the page reads them: a script for each site. No torch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,7 @@ _NOTHING = -128
 
 
 class UnitTally:
-    """Counts circuits by unit while the graphs of a folder pass by, and keeps the units' effects.
-
-    Example:
-        >>> tally = UnitTally(graphs)
-        >>> for key in graphs:
-        ...     tally.add(key, graphs[key])
-        >>> tally.site_arrays("layer4.0")["members"]
-    """
+    """Counts circuits by unit, and collects the units' effects, from the graphs of a folder one after another."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self._column = {key: column for column, key in enumerate(keys)}

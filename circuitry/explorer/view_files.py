@@ -15,7 +15,7 @@ RUNS = ("the whole model", "only the circuit", "all but the circuit")
 
 
 Replacement = Literal["zero", "mean", "other-domains"]
-"""What a unit is replaced by."""
+"""Replacements of a unit."""
 
 
 Effects = dict[str, float]
@@ -42,7 +42,7 @@ class LiveAnswers(Protocol):
 
 
 class ImageAnswers(NamedTuple):
-    """What the model says to one image: the likeliest classes, and their shares."""
+    """The model's answer to one image: the likeliest classes, and their shares."""
 
     classes: Int[np.ndarray, "runs shown"]
     """Rows of `RUNS`; numbers of classes, the likeliest first."""
@@ -50,7 +50,7 @@ class ImageAnswers(NamedTuple):
 
 
 class ClassVectors(NamedTuple):
-    """What the strongest components add to the embedding of images of a class."""
+    """Contributions of the strongest components to the embedding of a class's images."""
 
     components: tuple[str, ...]
     domains: tuple[str, ...]
@@ -59,14 +59,14 @@ class ClassVectors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelView:
-    """What `view_model` found."""
+    """A model's answers and direct effects, from `view_model`."""
 
     class_names: tuple[str, ...]
     """Among which the model answers."""
     answers: Mapping[str, ImageAnswers]
     """By path of the image below the root of the data."""
     baseline: str
-    """What replaces the units that a run leaves out."""
+    """The replacement of units outside of a run."""
     words: tuple[str, ...]
     texts: Float[np.ndarray, "words d"]
     """A vector of length 1 for each word."""
@@ -92,7 +92,7 @@ Script = Callable[[str, Mapping[str, object], Mapping[str, np.ndarray]], None]
 
 
 def pack_view(script: Script, view: ModelView, classes: Sequence[str]) -> dict[str, object]:
-    """Write the vectors; return what the index says of them."""
+    """Write the vectors, and return their entries of the index."""
     there = [place for place, name in enumerate(classes) if name in view.direct]
     for place in there:
         one = view.direct[classes[place]]

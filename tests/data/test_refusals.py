@@ -19,12 +19,11 @@ from circuitry.data.imagenet_classes import check_spelling, class_key, imagenet_
 from circuitry.data.names import chosen_names
 from circuitry.runs import InputError
 from tests.data.test_domains import touch, write_lists
-from tests.data.test_images import make_images, to_tensor
+from tests.data.test_images import make_images
 from tests.data.test_parts import records_of
 
 # As users call them, without a type checker.
 folder: Any = DomainFolder
-batches: Any = numbered_batches
 listing: Any = image_listing
 
 
@@ -159,9 +158,6 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
     ),
     (lambda w: tensors(w, lambda i: torch.ones(3, 2, 2) * 1j), ("real numbers", "000.png", "complex64")),
     (lambda w: tensors(w, lambda i: torch.ones(3, 2 + i, 2)), ("001.png", "(3, 3, 2) after (3, 2, 2)")),
-    (lambda w: numbered_batches([], to_tensor, 0), ("at least 1, but 0",)),
-    (lambda w: batches("1.png", None, 1), ("'1.png'", "[path]")),
-    (lambda w: next(batches(plain(w).records, None, 1)), ("ImageRecord", ".path")),
     (lambda w: listing(["1.png"]), ("ImageRecord", "'1.png'")),
     # Parts and names
     (lambda w: part_numbers(records_of({"a": range(3)}), 1), ("n_parts", " 1 ")),
