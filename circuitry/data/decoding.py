@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data.images import Decoding, load_image, reason_of, upright
+from circuitry.data.images import Decoding, load_image, reason_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -34,16 +34,6 @@ class AsStored:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         return self.transform(picture)
-
-
-@dataclass(frozen=True)
-class Upright:
-    """A transform of pictures that another library decodes as stored: they are turned upright first."""
-
-    transform: Preprocess
-
-    def __call__(self, picture: Image.Image) -> Tensor:
-        return self.transform(upright(picture))
 
 
 @checked

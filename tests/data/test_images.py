@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from circuitry.data import ImageRecord, image_listing, load_image
-from circuitry.data.decoding import Upright, numbered_batches, with_decoding
+from circuitry.data.decoding import numbered_batches, with_decoding
+from circuitry.data.images import upright
 from circuitry.runs import InputError
 
 
@@ -82,11 +83,11 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    upright = Image.new("RGB", (16, 8), "black")
-    upright.paste((255, 255, 255), (0, 0, 8, 8))  # left half white
+    picture = Image.new("RGB", (16, 8), "black")
+    picture.paste((255, 255, 255), (0, 0, 8, 8))  # left half white
     exif = Image.Exif()
     exif[0x0112] = 6  # turned a quarter; left becomes top
-    upright.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    picture.save(tmp_path / "turned.jpg", exif=exif, quality=100)
     image = load_image(tmp_path / "turned.jpg")
     assert image.size == (8, 16)
     assert min(pixel(image, 4, 2)) > 240
@@ -216,9 +217,9 @@ def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
         ((_, batch),) = numbered_batches(list(files.values()), preprocess, batch_size=8)
         return dict(zip(files, batch, strict=True))
 
-    stored, upright = read(with_decoding(transform, "as-stored")), read(transform)
+    stored, turned = read(with_decoding(transform, "as-stored")), read(transform)
     for name, path in files.items():
         assert torch.equal(stored[name], transform(Image.open(path))), name  # the study's data set, line for line
-        assert torch.equal(stored[name], upright[name]) == (name == "plain"), name
-        assert torch.equal(upright[name], Upright(transform)(Image.open(path)))  # what trainings see
+        assert torch.equal(stored[name], turned[name]) == (name == "plain"), name
+        assert torch.equal(turned[name], transform(upright(Image.open(path))))  # what trainings see
     assert with_decoding(with_decoding(transform, "as-stored"), "upright") is transform
