@@ -115,7 +115,7 @@ class CardFolder:
         """The axis "classes" of all arrays."""
         self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
         """The axis "domains" of all arrays."""
-        self._read: dict[str, tuple[Mapping[str, Any], dict[str, np.ndarray], list[Any]]] = {}
+        self._read: dict[str, tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]] = {}
 
     def units(self) -> list[tuple[str, int]]:
         """Return (site, unit) of every card, site by site."""
@@ -153,12 +153,7 @@ class CardFolder:
 
     @checked
     def card(self, site: str, unit: int) -> UnitCard:
-        """Return the card of a unit.
-
-        Raises:
-            KeyError: for a unit that is in no circuit.
-            InputError: for a damaged file.
-        """
+        """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
         if unit not in self._units.get(site, ()):
             raise KeyError(f"no card of {site}/{unit} in {self.path}: the unit is in none of the circuits")
         if site not in self._read:

@@ -114,8 +114,8 @@ class CardJobs:
         jobs: list[Job] = [(IMAGES, domain) for domain in scores.domains]
         jobs += [(EXACT, *key) for key in scores.keys]
         jobs += [(WORDS,), *((SITE, site) for site in scores.sites)]
-        asked = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
-        items = asked.pop("items")
+        named = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
+        items = named.pop("items")
         listed = {record.relative: item_of(record, items) for some in self.selection.values() for record in some}
         return self.checks.claim(
             self.out,
@@ -123,7 +123,7 @@ class CardJobs:
             jobs,
             self.selection,
             {"items": listed} if items is not None else None,
-            **asked | {"vocabulary": digest(list(self.words))},
+            **named | {"vocabulary": digest(list(self.words))},
             circuits=self.checks.graphs.manifest["config_hash"],
             units={site: units.tolist() for site, units in scores.units.items()},
         )

@@ -86,13 +86,13 @@ class TopOfSite(NamedTuple):
         n = self.values.shape[1]
         both = torch.cat([self.values, values.T.clamp_min(0)], 1)
         best = both.sort(dim=1, descending=True, stable=True).indices[:, :n]
-        kept = both.gather(1, best)
+        largest = both.gather(1, best)
         where = torch.cat([self.places, places.expand(len(both), -1)], 1).gather(1, best)
         heat = self.heat
         if maps is not None:
             before = maps.new_zeros(len(both), n, *maps.shape[2:]) if heat is None else heat
             heat = torch.cat([before, maps.transpose(0, 1)], 1)[torch.arange(len(both))[:, None], best]
-        return TopOfSite(where.masked_fill(kept <= 0, -1), kept, heat)
+        return TopOfSite(where.masked_fill(largest <= 0, -1), largest, heat)
 
 
 class TopLists:

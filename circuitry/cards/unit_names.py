@@ -92,9 +92,6 @@ def name_units(
         images: The same images, with words.
         seed: Seed of permutations and of random words.
 
-    Raises:
-        InputError: for another number of images.
-
     Example:
         >>> name = name_units(activations, images)[0]
         >>> name.name, name.correlation, name.chance, name.weak

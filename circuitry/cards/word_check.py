@@ -24,15 +24,12 @@ CONFIDENCE = 0.95
 
 @checked
 def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return the words that a model names units by.
+    """Return the words that a model names units by; a classifier's words are the names of its outputs.
 
     Args:
-        clip: A model with a text encoder, or a classifier, whose words are the names of its outputs.
+        clip: A model with a text encoder, or a classifier.
         names: Names of classes and words of styles, which come first.
         given: Other words (default: styles, ImageNet's classes and `unit_words`, as far as the model knows them).
-
-    Raises:
-        InputError: for other words of a classifier.
     """
     if not isinstance(clip, Classifier):
         others = clip.known((*default_vocabulary(), *unit_words())) if given is None else given

@@ -33,8 +33,8 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
         matrix = comparison.matrix(group)
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
         both = {"value": off, "without": off.drop(columns=apart, errors="ignore")}
-        means = pd.DataFrame({name: kept.mean(axis=1) for name, kept in both.items()})
-        means.loc[ALL_PAIRS] = [np.nanmean(kept.to_numpy(dtype=float)) for kept in both.values()]
+        means = pd.DataFrame({name: values.mean(axis=1) for name, values in both.items()})
+        means.loc[ALL_PAIRS] = [np.nanmean(values.to_numpy(dtype=float)) for values in both.values()]
         rows.append(means.rename_axis(index="domain", columns=None).reset_index().assign(group=group))
     return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
 

@@ -147,7 +147,7 @@ def _quoted(name: object) -> object:
 
 
 def _unquoted(name: object) -> object:
-    return name[1:] if isinstance(name, str) and name.startswith("'") and _FORMULA.match(name) else name
+    return name.removeprefix("'") if isinstance(name, str) and _FORMULA.match(name) else name
 
 
 def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:

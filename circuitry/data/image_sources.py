@@ -56,11 +56,7 @@ class ImageList(NamedTuple):
 
 
 def read_source(source: Source, split: str | None) -> ImageList:
-    """Return the images that a source names; ``split`` chooses among lists.
-
-    Raises:
-        InputError: for nothing there to read, and lists or tables that are missing or malformed.
-    """
+    """Return the images of a source; ``split`` chooses among lists. `InputError` if it cannot be read or is empty."""
     if isinstance(source, Mapping):
         return _from_several(source)
     if isinstance(source, pd.DataFrame):

@@ -25,9 +25,6 @@ class ShuffledImages(DomainFolder):
         root, split, domains, classes: See `DomainFolder`.
         first: The held-out classes, in any spelling, which come first in every domain.
 
-    Raises:
-        InputError: As `DomainFolder`, and for unknown names in ``first``.
-
     Example:
         >>> images = ShuffledImages("DomainNet", first=STUDY_HELD_OUT)
         >>> images.select("axe", "quickdraw", n=50, seed=42)

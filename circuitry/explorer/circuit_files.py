@@ -33,15 +33,9 @@ def class_series(
     edges_per_node: int,
     twins: bool,
 ) -> Iterator[Series]:
-    """Yield the series of a class: of each domain, of its first parts, and the same of the variants without parts.
+    """Yield the series of a class: of each domain, of its first parts (``twins``), and of the variants without parts.
 
-    Args:
-        graphs: The circuits.
-        variants: Circuits that were found in another way, by its name.
-        first: A graph of the circuits, whose sites and share of units all series have.
-        class_name: The class.
-        edges_per_node: Most edges into a unit.
-        twins: Whether circuits of parts are among them.
+    All series have the sites and the share of units of ``first``, a graph of the circuits.
     """
     sites = first.inner_sites
     for name, folder in {"": graphs, **variants}.items():

@@ -117,7 +117,7 @@ def export_explorer(
         comparisons: Ways into the circuits, from `compare_domains`.
         curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
         cards: Cards of the units, of the same circuits.
-        variants: Circuits that were found in another way, by its name, e.g. ``own-style texts``.
+        variants: Circuits that were found in other ways, by names such as ``own-style texts``.
         model: Predictions and direct effects on words, from `view_model`.
         settings: How much of it.
 

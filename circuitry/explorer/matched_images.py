@@ -16,12 +16,7 @@ Things come from the unit's top images, of each domain in turn."""
 
 
 def match_images(cards: CardFolder) -> Match:
-    """Return a function that finds the same things in several domains, for any card of a folder.
-
-    Example:
-        >>> match_images(cards)(cards.card("layer4.0", 12), 6)[0]
-        {'real': ('0f3c...', 1.2), 'sketch': ('77ab...', 0.1)}
-    """
+    """Return a function that finds the same things in several domains, for any card of a folder."""
     images, columns = cards.images, {unit: column for column, unit in enumerate(cards.units())}
     tables = {domain: cards.activations(domain) for domain in cards.domains}
     rows: dict[tuple[str, str], dict[str, int]] = {}

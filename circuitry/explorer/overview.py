@@ -1,6 +1,6 @@
 """The ways into the circuits: comparisons and measured cuts, as the page reads them. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -85,9 +85,5 @@ def _by_circuit(table: pd.DataFrame) -> dict[str, object]:
 
 def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
     """Return rows with numbers to four digits."""
-    kept: Mapping[str, list[object]] = {name: [_short(value) for value in table[name]] for name in columns}
-    return [list(row) for row in zip(*kept.values(), strict=True)]
-
-
-def _short(value: object) -> object:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    rows = zip(*(table[name] for name in columns), strict=True)
+    return [[float(f"{value:.4g}") if isinstance(value, float) else value for value in row] for row in rows]

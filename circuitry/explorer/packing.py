@@ -26,11 +26,8 @@ _EIGHTHS = 8
 def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
     """Return a script that hands a header and arrays to the page.
 
-    Args:
-        key: Name of the script and of its file, e.g. ``class/3``.
-        export: Digest of the export that the file belongs to.
-        header: Values that JSON can hold; not-a-number becomes null.
-        arrays: Arrays by name.
+    ``key``, e.g. ``class/3``, names the script and its file; ``export`` is the digest of the export; in the header
+    not-a-number becomes null.
     """
     listed, parts = [], []
     for name, array in arrays.items():

@@ -224,38 +224,29 @@ def test_notes_are_written_whole_or_not_at_all(
     assert len(list(folder.glob("*notes*"))) == 1
 
 
-# Effects
+# The model
 
 
-@pytest.mark.parametrize(
-    ("asked", "status", "words"),
-    [
-        ({"className": "cat", "units": ["a/1", "b/2"], "by": "mean"}, 200, ["<i>cat", "-0.5"]),
-        ({"className": "dog", "units": ["a/1"], "by": "one"}, 422, ["one"]),
-        ({"className": "cat", "by": "mean"}, 422, ["units"]),
-        ({"className": "cat", "units": 3, "by": "mean"}, 422, ["units"]),
-        ("cat", 422, ["className"]),
-    ],
-)
-def test_units_are_measured_by_the_model(reader: TestClient, asked: Any, status: int, words: list[str]) -> None:
-    found = reader.post("/effects", content=json.dumps(asked), headers=SAME)
-    assert found.status_code == status
-    assert all(word in found.text for word in words)
+IMAGE = "/image?className=cat&domain=real"
 
 
 @pytest.mark.parametrize(
     ("path", "content", "status", "words"),
     [
-        ("/image?className=cat&domain=real", b"mine", 200, ["mine as cat", "0.75"]),
-        ("/image?className=cat&domain=real", b"damaged", 422, ["damaged"]),
+        ("/effects", {"className": "cat", "units": ["a/1", "b/2"], "by": "mean"}, 200, ["<i>cat", "-0.5"]),
+        ("/effects", {"className": "dog", "units": ["a/1"], "by": "one"}, 422, ["one"]),
+        ("/effects", {"className": "cat", "by": "mean"}, 422, ["units"]),
+        ("/effects", {"className": "cat", "units": 3, "by": "mean"}, 422, ["units"]),
+        ("/effects", "cat", 422, ["className"]),
+        (IMAGE, b"mine", 200, ["mine as cat", "0.75"]),
+        (IMAGE, b"damaged", 422, ["damaged"]),
         ("/image?className=cat", b"mine", 422, ["domain"]),
-        ("/image?className=cat&domain=real", bytes((32 << 20) + 1), 413, ["32"]),
+        (IMAGE, bytes((32 << 20) + 1), 413, ["32"]),
     ],
 )
-def test_images_are_looked_at_by_the_model(
-    reader: TestClient, path: str, content: bytes, status: int, words: list[str]
-) -> None:
-    found = reader.post(path, content=content, headers=SAME)
+def test_the_model_is_asked(reader: TestClient, path: str, content: Any, status: int, words: list[str]) -> None:
+    body = content if isinstance(content, bytes) else json.dumps(content)
+    found = reader.post(path, content=body, headers=SAME)
     assert found.status_code == status
     assert all(word in found.text for word in words)
-    assert reader.post(path, content=content).status_code == 403
+    assert reader.post(path, content=body).status_code == 403
