@@ -92,7 +92,13 @@ def _series(
     if consensus is not None:
         arrays["unitStability"] = _bytes(np.concatenate([consensus.units[site] for site in sites]))
         arrays["edgeStability"] = _bytes(_joined(consensus.edges[pair] for pair in places)[order])
-    made = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images, "arrays": list(arrays)}
+    made: dict[str, object] = {
+        "variant": variant,
+        "domain": domain,
+        "part": part,
+        "images": graph.n_images,
+        "arrays": list(arrays),
+    }
     return made, arrays, graph
 
 

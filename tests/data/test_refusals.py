@@ -41,7 +41,7 @@ def plain(root: Path) -> DomainFolder:
     return DomainFolder(root / "plain")
 
 
-def with_list(root: Path, domain: str, *lines: str, **options: Any) -> DomainFolder:
+def with_list(root: Path, domain: str, *lines: str, **options: Any) -> Any:
     write_lists(root, "test", {domain: lines})
     return folder(root, **options)
 
