@@ -16,7 +16,6 @@ from circuitry import GraphFolder, InputError
 from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.cards.card_folder import ActivationTable
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
-from circuitry.explorer.view_files import Replacement
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.runs import claim
 from tests.circuits.test_measures import SITES, random_graph
@@ -149,7 +148,7 @@ class MadeCards(CardFolder):
 class Answering:
     """A model that was made up; an image is what its file says."""
 
-    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> dict[str, dict[str, float]]:
+    def effects(self, class_name: str, units: Sequence[str], by: str) -> dict[str, dict[str, float]]:
         if by == "one":
             raise InputError(f"A unit is replaced by zero or a mean, but {by} was given.")
         return {f"<i>{class_name}": {"effect": -0.25 * len(units), "metric": 0.5, "images": 6}}
