@@ -163,7 +163,7 @@ class CardFolder:
         row = self._units[site].index(unit)
         of, found = {name: array[row] for name, array in arrays.items()}, names[row]
         tops = {
-            by: {domain: self._top_images(of, by, i) for i, domain in enumerate(self.domains)}
+            by: {domain: self._top_of(of, by, i) for i, domain in enumerate(self.domains)}
             for by in (ACTIVATION, EFFECT)
         }
         return UnitCard(
@@ -189,7 +189,7 @@ class CardFolder:
     def _ids(self) -> list[str]:
         return list(self.images)
 
-    def _top_images(self, of: Mapping[str, np.ndarray], by: str, domain: int) -> TopImages:
+    def _top_of(self, of: Mapping[str, np.ndarray], by: str, domain: int) -> TopImages:
         places = of[f"{by}/places"][domain]
         n, heat = int((places >= 0).sum()), of.get(f"{by}/heat")
         ids = tuple(self._ids[place] for place in places[:n])
