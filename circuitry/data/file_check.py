@@ -11,7 +11,7 @@ from circuitry.runs.given import checked
 MissingFiles = Literal["refuse", "skip", "unchecked"]
 """Treatment of missing files: an error, skipped and counted, or not looked for."""
 
-NAMES_HELD = 1_000_000
+MOST_NAMES = 1_000_000
 """Most file names in memory, about 0.1 GiB."""
 
 
@@ -53,7 +53,7 @@ class Tally:
 class FileCheck:
     """Looks for files below ``root``, and counts missing ones; the policy decides about them.
 
-    A folder is listed once, which on network disks is ten times faster than a query per file. At most `NAMES_HELD`
+    A folder is listed once, which on network disks is ten times faster than a query per file. At most `MOST_NAMES`
     names are in memory: files of folders for which no room is left are queried one by one.
     """
 
@@ -63,7 +63,7 @@ class FileCheck:
         self._root = root
         self.missing = Tally()
         self._listings: dict[str, set[str] | None] = {}
-        self._room = NAMES_HELD
+        self._room = MOST_NAMES
 
     def keeps(self, path: str) -> bool:
         """Return whether the image at ``path``, absolute or below the root, takes part."""

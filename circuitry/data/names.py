@@ -11,7 +11,7 @@ _SHOWN = 20
 
 
 def chosen_names(
-    kind: str, asked: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
+    kind: str, given: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
 ) -> tuple[str, ...]:
     """Return the given names, each once, after checking that they exist; None means all.
 
@@ -24,13 +24,13 @@ def chosen_names(
         >>> chosen_names("class", ["axe", "axe"], ("axe", "lion"))
         ('axe',)
     """
-    if asked is None:
+    if given is None:
         return tuple(available)
-    if isinstance(asked, str):
+    if isinstance(given, str):
         raise InputError(
-            f"Expected a sequence of {kind} names, but the single string {asked!r} was given: write ({asked!r},)."
+            f"Expected a sequence of {kind} names, but the single string {given!r} was given: write ({given!r},)."
         )
-    names = tuple(asked)
+    names = tuple(given)
     if not names:
         raise InputError(f"Expected at least one {kind} name, but none was given; None takes all.")
     known = {key(name): name for name in available}

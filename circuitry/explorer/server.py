@@ -233,8 +233,8 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
     async def effects(request: Request) -> Response:
         content = await _body(request)
         try:
-            asked: Any = json.loads(content)
-            given = str(asked["className"]), [str(name) for name in asked["units"]], asked["by"]
+            question: Any = json.loads(content)
+            given = str(question["className"]), [str(name) for name in question["units"]], question["by"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise HTTPException(422, "Expected JSON with className, units and by.") from None
         return await answer("effects", *given)

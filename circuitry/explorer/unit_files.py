@@ -43,8 +43,8 @@ class UnitTally:
     def units_of(self, class_name: str) -> list[tuple[str, int]]:
         """Return the units, (site, unit), of the circuits of a class."""
         columns = [column for (name, _), column in self._column.items() if name == class_name]
-        held = {site: np.flatnonzero(kept[:, columns].any(1)) for site, kept in self._kept.items()}
-        return [(site, int(unit)) for site, units in held.items() for unit in units]
+        by_site = {site: np.flatnonzero(kept[:, columns].any(1)) for site, kept in self._kept.items()}
+        return [(site, int(unit)) for site, units in by_site.items() for unit in units]
 
     def counts(self, site: str) -> np.ndarray:
         """Return in how many circuits each unit of a site is."""

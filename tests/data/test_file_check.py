@@ -11,7 +11,7 @@ from circuitry.data.file_check import FileCheck
 
 @pytest.mark.parametrize("held", [1, 3, 5, 1000])
 def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", held)
+    monkeypatch.setattr(file_check, "MOST_NAMES", held)
     there = {f"{folder}/{i}.png" for folder in "abc" for i in range(2)}
     for name in there:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -25,7 +25,7 @@ def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("held", [2, 1000])
 def test_a_folder_is_listed_once(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", held)
+    monkeypatch.setattr(file_check, "MOST_NAMES", held)
     listed: list[str] = []
 
     def files_in(folder: str, most: int) -> set[str] | None:
