@@ -93,7 +93,7 @@ class RandomCards(CardFolder):
 
     def activations(self, domain: str) -> ActivationTable:
         ids = tuple(self.by_domain[domain][:1000])
-        return ActivationTable(ids, self.rng.random((len(ids), len(self.units())), np.float32))
+        return ids, self.rng.random((len(ids), len(self.units())), np.float32)
 
     def card(self, site: str, unit: int) -> UnitCard:
         shape, rng = (len(self.classes), len(self.domains)), self.rng

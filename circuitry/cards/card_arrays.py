@@ -1,4 +1,4 @@
-"""What is known about the units of a site, joined from the graphs, the images and the exact effects. No torch."""
+"""The cards of a site as arrays, joined from the graphs, the images and the exact effects. No torch."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -7,22 +7,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.cards.seen_images import SeenImages
+from circuitry.cards.card_folder import SeenImages
 from circuitry.cards.unit_card import ACTIVATION, EFFECT
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
 from circuitry.runs.given import checked
 
 REPLACED_BY = ("zero", "mean", "other-domains")
-"""What replaces a unit in exact effects."""
+"""Replacements of a unit in exact effects."""
 
 
 class CircuitScores:
-    """The units that any circuit of a folder keeps, with their scores in all of them.
-
-    Example:
-        >>> CircuitScores(graphs, list(graphs)).units["layer4.0"]
-    """
+    """The units that any circuit of a folder keeps, with their scores in all circuits."""
 
     def __init__(self, graphs: GraphFolder, keys: Sequence[Key]) -> None:
         self.keys = tuple(keys)
@@ -38,7 +34,7 @@ class CircuitScores:
 
     @cached_property
     def units(self) -> dict[str, np.ndarray]:
-        """The units with a card by site, in ascending order; sites without any are left out."""
+        """The units with a card by site, in ascending order; only sites that have some."""
         sites = next(iter(self.kept.values()))
         found = {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
         return {site: units for site, units in found.items() if len(units)}
@@ -49,7 +45,7 @@ class CircuitScores:
         return tuple(self.units)
 
     def columns(self, site: str) -> slice:
-        """Return the place of a site's units among all units."""
+        """Return the columns of a site's units in tables of all units."""
         before = sum(len(self.units[earlier]) for earlier in self.sites[: self.sites.index(site)])
         return slice(before, before + len(self.units[site]))
 
@@ -78,19 +74,12 @@ def site_arrays(
     exact: Mapping[Key, Mapping[str, np.ndarray]],
     bins: int,
 ) -> dict[str, np.ndarray]:
-    """Return what the cards of a site are made of, arrays by name with a row for each unit.
-
-    Args:
-        scores: The circuits.
-        site: The site.
-        seen: The images of every domain.
-        exact: The file of exact effects of every circuit.
-        bins: Bins of the histograms.
-    """
+    """Return the arrays of a site's cards by name, with a row for each unit; ``exact`` are the circuits' files."""
     units = scores.units[site]
     by_domain = [one.activations[:, scores.columns(site)] for one in seen]
-    highest = np.max([_largest(values, np.max) for values in by_domain], axis=0)
-    lowest = np.min([_largest(values, np.min) for values in by_domain], axis=0)
+    none = np.zeros((1, len(units)), np.float32)  # of a domain without images
+    highest = np.max([values.max(0) for values in (some if len(some) else none for some in by_domain)], axis=0)
+    lowest = np.min([values.min(0) for values in (some if len(some) else none for some in by_domain)], axis=0)
     edges, counts = histograms(by_domain, lowest, highest, bins)
     arrays = {
         "heat_scale": highest.clip(0),
@@ -118,21 +107,15 @@ def site_arrays(
     return arrays
 
 
-def site_activations(scores: CircuitScores, site: str, seen: Sequence[SeenImages]) -> Float[np.ndarray, "images units"]:
-    """Return the activations of a site's units in the images of all domains."""
-    return np.concatenate([one.activations[:, scores.columns(site)] for one in seen])
-
-
 def histograms(
     by_domain: Sequence[np.ndarray],
     lowest: Float[np.ndarray, " units"],
     highest: Float[np.ndarray, " units"],
     bins: int,
 ) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
-    """Return edges of bins for each unit, and how many images of each domain fall in [units, domains, bins].
+    """Return edges of bins for each unit, and numbers of images [units, domains, bins] by their activation.
 
-    ``by_domain`` are activations [images, units] of each domain.
-    The axis of a unit goes from its lowest activation, or zero where that is above, to its highest.
+    The axis of a unit goes from zero, or its lowest activation below zero, to its highest.
     """
     start = np.minimum(lowest, 0)
     stop = np.where(highest > start, highest, start + 1)
@@ -172,10 +155,6 @@ def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " un
     share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
     found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)
     return found
-
-
-def _largest(values: np.ndarray, of: Any) -> np.ndarray:
-    return of(values, axis=0) if len(values) else np.zeros(values.shape[1], np.float32)
 
 
 def _clarities(seen: SeenImages, site: str) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""The folder that `unit_cards` leaves: what it holds, and how cards are read from it. No torch.
+"""The folder of cards that `unit_cards` writes: its files, and a reader of them. No torch.
 
 images/<domain>.json         the images of a domain
 images/<domain>.npy          activation [images, units] of every unit
 images/<domain>.safetensors  top images and embeddings of the domain
 exact/<class>/<domain>.safetensors    exact effects
-sites/<site>.safetensors     what the cards of a site are made of
+sites/<site>.safetensors     arrays of the cards of a site
 sites/<site>.json            names of its units
 words.json                   whether the model's words work
 thumbnails/<id>.webp
@@ -29,7 +29,7 @@ from circuitry.runs.manifest import NAME, read_manifest
 CARDS_FORMAT = "circuitry unit cards 1"
 """Name and version of the folder and of the files in it."""
 COMMAND = "circuitry cards"
-"""What makes the folder."""
+"""The command that makes the folder."""
 IMAGES, EXACT, WORDS, SITE = "images", "exact", "words", "site"
 """Kinds of jobs, the first part of their names; they are done in this order."""
 
@@ -50,25 +50,32 @@ def thumbnail_file(folder: Path, image_id: str) -> Path:
 
 
 def read_beside(path: Path) -> Any:
-    """Return what a JSON file of the folder holds; raise `InputError` for a damaged one."""
+    """Return the content of a JSON file of the folder; `InputError` if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): run {COMMAND} again, which repairs it.") from error
 
 
-def names_as_json(names: Sequence[UnitName | None]) -> list[dict[str, Any] | None]:
-    """Return names as they are written; `CardFolder` reads them."""
-    return [None if name is None else vars(name) for name in names]
+ActivationTable = tuple[tuple[str, ...], Float[np.ndarray, "images units"]]
+"""Ids of images, and the activation of every unit in them; values are read from disk when they are used."""
 
 
-class ActivationTable(NamedTuple):
-    """How active every unit is in the images of a domain."""
+class SeenImages(NamedTuple):
+    """The images of a domain, with the top images of all units among them."""
 
-    ids: tuple[str, ...]
-    """The images."""
-    values: Float[np.ndarray, "images units"]
-    """Activations, read from disk when used; columns in the order of `CardFolder.units`."""
+    images: Sequence[CardImage]
+    arrays: dict[str, np.ndarray]
+    """Top images: ``places``, ``values`` and ``heat`` by activation and by effect, and site; ``embeddings``."""
+    activations: Float[np.ndarray, "images units"]
+    """Activations of all units, read from disk when they are used."""
+
+    @classmethod
+    def read(cls, path: Path) -> "SeenImages":
+        """Read the files of a domain, given the one of the top images."""
+        _, arrays = read_arrays(path, CARDS_FORMAT, "file of top images")
+        images = [CardImage(*row) for row in read_beside(path.with_suffix(".json"))]
+        return cls(images, arrays, np.load(path.with_suffix(".npy"), mmap_mode="r"))
 
 
 @checked
@@ -79,7 +86,7 @@ class CardFolder:
         path: The folder that was given to `unit_cards`.
 
     Raises:
-        InputError: for no such folder, one of something else or of another version, or one that is not finished.
+        InputError: for a missing or unfinished folder, and for another kind or version of folder.
 
     Example:
         >>> cards = CardFolder("runs/quickstart/cards")
@@ -108,7 +115,7 @@ class CardFolder:
         """The axis "classes" of all arrays."""
         self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
         """The axis "domains" of all arrays."""
-        self._read: dict[str, _Site] = {}
+        self._read: dict[str, tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]] = {}
 
     def units(self) -> list[tuple[str, int]]:
         """Return (site, unit) of every card, site by site."""
@@ -133,82 +140,64 @@ class CardFolder:
 
     @checked
     def thumbnail(self, image_id: str) -> bytes:
-        """Return an image as the model sees it, 96 x 96 pixels as WebP.
-
-        Raises:
-            KeyError: for an unknown image.
-        """
+        """Return an image as the model sees it, 96 x 96 pixels as WebP; KeyError for an unknown one."""
         if image_id not in self.images:
             raise KeyError(f"no image {image_id!r} in {self.path}")
         return thumbnail_file(self.path, image_id).read_bytes()
 
     @checked
     def activations(self, domain: str) -> ActivationTable:
-        """Return how active every unit is in the images of a domain."""
+        """Return the ids of a domain's images, and activations [images, units]; units as in `CardFolder.units`."""
         ids = tuple(row[0] for row in read_beside(self.path / "images" / f"{domain}.json"))
-        return ActivationTable(ids, np.load(self.path / "images" / f"{domain}.npy", mmap_mode="r"))
+        return ids, np.load(self.path / "images" / f"{domain}.npy", mmap_mode="r")
 
     @checked
     def card(self, site: str, unit: int) -> UnitCard:
-        """Return the card of a unit.
-
-        Raises:
-            KeyError: for a unit that is in no circuit.
-            InputError: for a damaged file.
-        """
+        """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
         if unit not in self._units.get(site, ()):
             raise KeyError(f"no card of {site}/{unit} in {self.path}: the unit is in none of the circuits")
         if site not in self._read:
             header, arrays = read_arrays(card_file(self.path, (SITE, site)), CARDS_FORMAT, "file of unit cards")
-            names = read_beside(self.path / "sites" / f"{site}.json")
-            self._read[site] = _Site(header, arrays, names, list(self.images))
-        return self._read[site].card(self, self._units[site].index(unit), unit)
-
-    def __repr__(self) -> str:
-        units = sum(map(len, self._units.values()))
-        return f"CardFolder({str(self.path)!r}: {units} units at {len(self.sites)} sites, {len(self.domains)} domains)"
-
-
-class _Site(NamedTuple):
-    """The file of a site."""
-
-    header: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
-    names: Sequence[Mapping[str, Any] | None]
-    ids: Sequence[str]
-
-    def card(self, folder: CardFolder, row: int, unit: int) -> UnitCard:
-        classes, domains = folder.classes, folder.domains
-        of = {name: array[row] for name, array in self.arrays.items()}
-        exact = {name.removeprefix("exact/"): of[name] for name in of if name.startswith("exact/")}
-        found = self.names[row]
+            self._read[site] = header, arrays, read_beside(self.path / "sites" / f"{site}.json")
+        header, arrays, names = self._read[site]
+        row = self._units[site].index(unit)
+        of, found = {name: array[row] for name, array in arrays.items()}, names[row]
+        tops = {
+            by: {domain: self._top_of(of, by, i) for i, domain in enumerate(self.domains)}
+            for by in (ACTIVATION, EFFECT)
+        }
         return UnitCard(
-            site=str(self.header["site"]),
+            site=str(header["site"]),
             unit=unit,
-            kind=str(self.header["kind"]),
-            classes=classes,
-            domains=domains,
-            top={by: {d: self._top(of, by, i) for i, d in enumerate(domains)} for by in (ACTIVATION, EFFECT)},
+            kind=str(header["kind"]),
+            classes=self.classes,
+            domains=self.domains,
+            top=tops,
             heat_scale=float(of["heat_scale"]),
             bin_edges=of["bin_edges"],
             counts=of["counts"].astype(np.int64),
             effects=of["effects"],
             kept=of["kept"].astype(bool),
-            exact=exact,
-            attributed_like=str(self.header["baseline"]),
+            exact={name.removeprefix("exact/"): of[name] for name in of if name.startswith("exact/")},
+            attributed_like=str(header["baseline"]),
             clarity=of["clarity"],
             name=None if found is None else _name(found),
-            thumbnail=folder.thumbnail,
+            thumbnail=self.thumbnail,
         )
 
-    def _top(self, of: Mapping[str, np.ndarray], by: str, domain: int) -> TopImages:
+    @cached_property
+    def _ids(self) -> list[str]:
+        return list(self.images)
+
+    def _top_of(self, of: Mapping[str, np.ndarray], by: str, domain: int) -> TopImages:
         places = of[f"{by}/places"][domain]
         n, heat = int((places >= 0).sum()), of.get(f"{by}/heat")
-        return TopImages(
-            tuple(self.ids[place] for place in places[:n]),
-            of[f"{by}/values"][domain, :n],
-            None if heat is None else heat[domain, :n],
-        )
+        ids = tuple(self._ids[place] for place in places[:n])
+        return TopImages(ids, of[f"{by}/values"][domain, :n], None if heat is None else heat[domain, :n])
+
+    def __repr__(self) -> str:
+        units = sum(map(len, self._units.values()))
+        return f"CardFolder({str(self.path)!r}: {units} units at {len(self.sites)} sites, {len(self.domains)} domains)"
 
 
 def _name(found: Mapping[str, Any]) -> UnitName:

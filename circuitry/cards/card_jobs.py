@@ -17,22 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from circuitry.cards.card_arrays import CircuitScores, site_activations, site_arrays
-from circuitry.cards.card_folder import (
-    CARDS_FORMAT,
-    EXACT,
-    IMAGES,
-    SITE,
-    WORDS,
-    CardFolder,
-    card_file,
-    names_as_json,
-)
+from circuitry.cards.card_arrays import CircuitScores, site_arrays
+from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
 from circuitry.cards.card_settings import CardSettings
 from circuitry.cards.domain_images import write_domain
-from circuitry.cards.seen_images import SeenImages
 from circuitry.cards.top_images import GRADIENT
-from circuitry.cards.unit_card import FEWEST
+from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_maps import unit_kind
 from circuitry.cards.unit_names import WordedImages, name_units
 from circuitry.cards.vocabulary import words_of_domains
@@ -68,19 +58,19 @@ def unit_cards(
     work: Work = Work(),
     **settings: Any,
 ) -> CardFolder:
-    """Make a card for every unit of the circuits of a folder; finished parts that are sound are kept.
+    """Make a card for every unit of the circuits of a folder; an interrupted run continues with the unfinished jobs.
 
     Args:
         clip: The model that the circuits were found in, in the same units.
         images: Its images; their classes and domains choose the circuits.
         graphs: The circuits.
         out: Folder of the cards.
-        work: Which process this is, memory, progress, and what to do with images that cannot be read.
+        work: Rank of this process, memory, progress, and whether unreadable images are errors.
         settings: Fields of `CardSettings`.
 
     Raises:
-        InputError: for circuits of another model, a folder made with another configuration or other images (with the
-            difference), and a baseline of the circuits that was not given by name.
+        InputError: for circuits of another model or with an unnamed baseline, and for a folder of cards that was made
+            with other settings or images; the difference is named.
 
     Example:
         >>> cards = unit_cards(clip, images, GraphFolder("runs/x/circuits"), "runs/x/cards", n_images=20)
@@ -93,19 +83,12 @@ def unit_cards(
 
 @checked
 class CardJobs:
-    """The jobs of `unit_cards`, before and while they are done.
-
-    Example:
-        >>> making = CardJobs(clip, images, graphs, Path("runs/x/cards"))
-        >>> len(making.folder.jobs), len(making.folder.unfinished())
-        >>> making.run()
-    """
+    """The jobs of `unit_cards`; its arguments are described there."""
 
     def __init__(
-        self, clip: Clip, images: DomainFolder, graphs: GraphFolder, out: Path, settings: CardSettings | None = None
+        self, clip: Clip, images: DomainFolder, graphs: GraphFolder, out: Path, settings: CardSettings
     ) -> None:
-        """Check what is asked; see `unit_cards`."""
-        self.settings = settings or CardSettings()
+        self.settings = settings
         baseline = graphs.manifest["config"]["baseline"]
         self.checks = CausalChecks(clip, images, graphs, CheckSettings(seen=True, n_others=0, baseline=baseline))
         self.clip, self.out, self.baseline = clip, out, str(baseline)
@@ -115,7 +98,7 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images by (class, domain), first those that a circuit was found on; also of classes without circuits.
+        """The images by (class, domain), first those of its circuit's search; also of classes without circuits.
 
         Images that causal checks look at are among them, so that the explorer can show the model's answers.
         """
@@ -131,8 +114,8 @@ class CardJobs:
         jobs: list[Job] = [(IMAGES, domain) for domain in scores.domains]
         jobs += [(EXACT, *key) for key in scores.keys]
         jobs += [(WORDS,), *((SITE, site) for site in scores.sites)]
-        asked = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
-        items = asked.pop("items")
+        named = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
+        items = named.pop("items")
         listed = {record.relative: item_of(record, items) for some in self.selection.values() for record in some}
         return self.checks.claim(
             self.out,
@@ -140,23 +123,18 @@ class CardJobs:
             jobs,
             self.selection,
             {"items": listed} if items is not None else None,
-            **asked | {"vocabulary": digest(list(self.words))},
+            **named | {"vocabulary": digest(list(self.words))},
             circuits=self.checks.graphs.manifest["config_hash"],
             units={site: units.tolist() for site, units in scores.units.items()},
         )
 
     def run(self, work: Work = Work()) -> None:
-        """Do what is unfinished, together with other processes that do the same."""
+        """Do the unfinished jobs, shared with other processes that run the same."""
         steps = {IMAGES: self._images, EXACT: self._exact, WORDS: self._words, SITE: self._site}
         for kind, do in steps.items():
             jobs = [job for job in self.folder.jobs if job[0] == kind]
-            self.folder.run(
-                partial(do, work),
-                rank=work.rank,
-                only=jobs,
-                progress=work.bar(f"cards: {kind}"),
-                unit="job",
-            )
+            bar = work.bar(f"cards: {kind}")
+            self.folder.run(partial(do, work), rank=work.rank, only=jobs, progress=bar, unit="job")
 
     def _images(self, work: Work, job: Job, _: object) -> list[Path]:
         """Pass the images of a domain through the model."""
@@ -165,10 +143,8 @@ class CardJobs:
         keys = [key for key in self.scores.keys if key[1] == domain]
         found_on = {record for key in keys for record in self.checks.chosen.found_on(key)}
         shown = self._shown(domain, work)
-        place = card_file(self.out, job)
-        return write_domain(
-            self.clip, shown, self.scores.units, place, found_on, self.settings.top, rule, self.settings.items
-        )
+        path, top, items = card_file(self.out, job), self.settings.top, self.settings.items
+        return write_domain(self.clip, shown, self.scores.units, path, found_on, top, rule, items)
 
     def _shown(self, domain: str, work: Work) -> Iterator[tuple[list[ImageRecord], Task]]:
         for key, records in self.selection.items():
@@ -195,27 +171,26 @@ class CardJobs:
         return [path]
 
     @cached_property
-    def _mean(self) -> NamedBaseline:
-        return self.checks.baseline_called("mean-position")
+    def _baselines(self) -> dict[str, NamedBaseline]:
+        """The baselines of exact effects, by the name of the replacement."""
+        called = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
+        return {by: self.checks.baseline_called(name) for by, name in called.items()}
 
     def _replacements(self, key: Key) -> dict[str, NamedBaseline]:
         """Return the baselines of a circuit's exact effects; a class of one domain has no others."""
-        found = {"zero": self.checks.baseline_called("zero"), "mean": self._mean}
-        if any(other[0] == key[0] and other != key for other in self.scores.keys):
-            found["other-domains"] = self.checks.baseline_called("other-domains")
-        return found
+        alone = not any(other[0] == key[0] and other != key for other in self.scores.keys)
+        return {by: one for by, one in self._baselines.items() if by != "other-domains" or not alone}
 
     @cached_property
     def _seen(self) -> list[SeenImages]:
-        """What the jobs of the domains left."""
+        """The files that the jobs of the domains wrote."""
         return [SeenImages.read(card_file(self.out, (IMAGES, domain))) for domain in self.scores.domains]
 
     @cached_property
     def _exact_effects(self) -> dict[Key, dict[str, np.ndarray]]:
-        """What the jobs of the circuits left."""
-        return {
-            key: read_arrays(card_file(self.out, (EXACT, *key)), CARDS_FORMAT, "file")[1] for key in self.scores.keys
-        }
+        """The files that the jobs of the circuits wrote."""
+        files = {key: card_file(self.out, (EXACT, *key)) for key in self.scores.keys}
+        return {key: read_arrays(file, CARDS_FORMAT, "file")[1] for key, file in files.items()}
 
     def _words(self, work: Work, job: Job, _: object) -> list[Path]:
         """Classify the images by the names of their classes."""
@@ -232,18 +207,17 @@ class CardJobs:
         return [path]
 
     def _site(self, work: Work, job: Job, _: object) -> list[Path]:
-        """Join what is known about the units of a site, and name them."""
+        """Join the arrays of a site's cards, and name its units."""
         site = job[1]
         path = card_file(self.out, job)
         arrays = site_arrays(self.scores, site, self._seen, self._exact_effects, self.settings.bins)
         header = {"site": site, "kind": unit_kind(self.clip.encoder, site), "baseline": self.baseline}
-        activations, worded = site_activations(self.scores, site, self._seen), self._worded
-        names = (
-            [None] * activations.shape[1]
-            if worded is None
-            else name_units(activations, worded, seed=self.settings.seed)
-        )
-        write_json(path.with_suffix(".json"), names_as_json(names))
+        names: list[UnitName | None] = [None] * len(self.scores.units[site])
+        if self._worded is not None:
+            columns = self.scores.columns(site)
+            activations = np.concatenate([one.activations[:, columns] for one in self._seen])
+            names = name_units(activations, self._worded, seed=self.settings.seed)
+        write_json(path.with_suffix(".json"), [None if name is None else vars(name) for name in names])
         write_arrays(path, CARDS_FORMAT, header, arrays)
         return [path.with_suffix(".json"), path]
 

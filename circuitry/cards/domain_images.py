@@ -30,11 +30,6 @@ THUMBNAIL, QUALITY = 96, 70
 """Side of a thumbnail in pixels, and its quality as WebP."""
 
 
-def image_id(record: ImageRecord) -> str:
-    """Return an image's id: a digest of its path below the root."""
-    return hashlib.sha256(record.relative.encode()).hexdigest()[:16]
-
-
 def write_domain(
     clip: Clip,
     shown: Iterator[tuple[list[ImageRecord], Task]],
@@ -45,17 +40,9 @@ def write_domain(
     rule: QuadratureRule,
     items: ItemKey | None = None,
 ) -> list[Path]:
-    """Pass the images of a domain through the model, and return the files with what its units did.
+    """Pass the images of a domain through the model, and write its files beside ``path``; return all of them.
 
-    Args:
-        clip: The model.
-        shown: Images of a class, and the task with them, class by class.
-        units: Numbers of units by site.
-        path: Of the file of top images; the others lie beside it.
-        found_on: Images that circuits were found on.
-        top: Top images of a unit.
-        rule: How effects are scored.
-        items: Item of an image.
+    ``shown`` has the images of a class with their task, class by class; ``items`` tells the item of an image.
     """
     lists, embeddings, thumbnails = TopLists(units, top), list[Tensor](), list[Path]()
     listed: list[CardImage] = []
@@ -63,10 +50,11 @@ def write_domain(
 
     def named() -> Iterator[tuple[list[str], Task]]:
         for records, task in shown:
-            known = [(image_id(r), r.relative, r.domain, r.class_name, r in found_on) for r in records]
-            some = [CardImage(*row, item_of(r, items)) for row, r in zip(known, records, strict=True)]
-            listed.extend(some)
-            yield [image.id for image in some], task
+            start = len(listed)
+            for r in records:
+                digest = hashlib.sha256(r.relative.encode()).hexdigest()[:16]
+                listed.append(CardImage(digest, r.relative, r.domain, r.class_name, r in found_on, item_of(r, items)))
+            yield [image.id for image in listed[start:]], task
 
     table.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(table) as temporary, tempfile.TemporaryFile(dir=table.parent) as rows:

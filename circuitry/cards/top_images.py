@@ -34,7 +34,7 @@ Shown = Iterable[tuple[Sequence[str], Task]]
 
 
 class Watched(NamedTuple):
-    """What some units do in a batch of images."""
+    """Activations, maps and effects of some units in a batch of images."""
 
     ids: Sequence[str]
     images: Tensor
@@ -50,11 +50,7 @@ class Watched(NamedTuple):
 
 
 def watch_units(shown: Shown, units: UnitsBySite, rule: QuadratureRule = GRADIENT) -> Iterator[Watched]:
-    """Yield what some units do in many images, batch by batch.
-
-    Raises:
-        InputError: as `image_effects`.
-    """
+    """Yield activations, maps and effects of some units in many images, batch by batch."""
     for ids, given in shown:
         encoder = given.encoder
         sites = tuple(sorted({*units, encoder.sites[-1]}, key=encoder.position))
@@ -81,7 +77,7 @@ class TopOfSite(NamedTuple):
     places: Tensor
     """Numbers of the images [units, k]; -1 where there are no more with a value above zero."""
     values: Tensor
-    """What they are chosen by [units, k]."""
+    """Activations or effects, by which the images are ranked [units, k]."""
     heat: Tensor | None
     """Their maps [units, k, height, width]."""
 
@@ -90,27 +86,21 @@ class TopOfSite(NamedTuple):
         n = self.values.shape[1]
         both = torch.cat([self.values, values.T.clamp_min(0)], 1)
         best = both.sort(dim=1, descending=True, stable=True).indices[:, :n]
-        kept = both.gather(1, best)
+        largest = both.gather(1, best)
         where = torch.cat([self.places, places.expand(len(both), -1)], 1).gather(1, best)
         heat = self.heat
         if maps is not None:
             before = maps.new_zeros(len(both), n, *maps.shape[2:]) if heat is None else heat
             heat = torch.cat([before, maps.transpose(0, 1)], 1)[torch.arange(len(both))[:, None], best]
-        return TopOfSite(where.masked_fill(kept <= 0, -1), kept, heat)
+        return TopOfSite(where.masked_fill(largest <= 0, -1), largest, heat)
 
 
 class TopLists:
-    """The top images of units by activation and by effect, while images go by.
-
-    Example:
-        >>> lists = TopLists(units, k=9)
-        >>> for watched in watch_units(shown, units):
-        ...     lists.add(watched)
-    """
+    """The top images of units by activation and by effect, updated batch by batch."""
 
     def __init__(self, units: UnitsBySite, k: int = TOP_IMAGES) -> None:
         if k < 1:
-            raise InputError(f"At least one image of a unit is kept, but k={k} was given.")
+            raise InputError(f"Expected at least one image of each unit, but k={k} was given.")
         self.ids: list[str] = []
         self.tops = {
             by: {
@@ -143,9 +133,6 @@ def top_images(
 
     Returns:
         By ``activation`` and ``effect``, then by (site, unit).
-
-    Raises:
-        InputError: for no images, no ``k``, unknown sites, and as `image_effects`.
 
     Example:
         >>> tops = top_images([(paths, Task(clip.encoder, photos, metric))], {"layer4.0": np.arange(8)}, k=9)

@@ -1,4 +1,4 @@
-"""What is known about one unit, in plain values. No torch."""
+"""The card of one unit: its images, activations, effects and name, as plain values. No torch."""
 
 import html
 from base64 import b64encode
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from circuitry.runs.given import checked
 
 ACTIVATION, EFFECT = "activation", "effect"
-"""By what the top images of a unit are chosen: its activation, or its effect on the image's own class."""
+"""The two rankings of top images: by a unit's activation, and by its effect on the image's own class."""
 FEWEST = 20
 """Images of a half that names can be fitted on."""
 
@@ -30,7 +30,7 @@ class CardImage(NamedTuple):
     found_on: bool
     """Whether the class's circuit in the domain was found on it."""
     item: str = ""
-    """What it shows, the same in all domains; empty for cards that were made before this was kept."""
+    """The thing that it shows, with one name in all domains."""
 
 
 @checked
@@ -41,7 +41,7 @@ class TopImages:
     ids: tuple[str, ...]
     """Strongest first; only images with a value above zero."""
     values: Float[np.ndarray, " images"]
-    """What they are chosen by."""
+    """The unit's activation or effect in each image."""
     heat: UInt8[np.ndarray, "images height width"] | None
     """The unit's *activation* over each image, 255 for its largest in any image, 0 for zero or less; None for units
     without a place in the image."""
@@ -55,7 +55,7 @@ class UnitName:
     words: tuple[str, ...]
     """One to three, heaviest first."""
     weights: tuple[float, ...]
-    """What each word's probability counts, in standard deviations of the activation for one of the probability."""
+    """Slope of each word: standard deviations of the activation per standard deviation of the word's probability."""
     correlation: float
     """Pearson correlation with the activation, over the images of all domains."""
     auprc: float
@@ -142,7 +142,7 @@ class UnitCard:
     kept: Bool[np.ndarray, "classes domains"]
     """Whether the circuit holds the unit."""
     exact: Mapping[str, Float[np.ndarray, "classes domains"]]
-    """The exact effect on the class's metric by what replaces the unit: ``zero``, ``mean`` (over the images of all
+    """The exact effect on the class's metric by replacement of the unit: ``zero``, ``mean`` (over the images of all
     classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
     attributed_like: str
     """The baseline of `effects`."""
@@ -159,7 +159,7 @@ class UnitCard:
 
     @property
     def sign_differs(self) -> dict[str, Bool[np.ndarray, "classes domains"]]:
-        """Where exact and attributed effect have opposite signs, by what replaces the unit."""
+        """Cells where exact and attributed effect have opposite signs, by replacement of the unit."""
         return {kind: exact * self.effects < 0 for kind, exact in self.exact.items()}
 
     def _repr_html_(self) -> str:

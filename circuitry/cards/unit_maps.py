@@ -35,14 +35,7 @@ def unit_kind(encoder: Encoder, site: str) -> str:
 def unit_maps(
     encoder: Encoder, site: str, activation: Float[Tensor, "batch ..."], units: Tensor
 ) -> Float[Tensor, "batch units positions"]:
-    """Return the activation of some units at every position, all positions in one axis.
-
-    Args:
-        encoder: The encoder.
-        site: The site of the activation.
-        activation: Of some images at the site, as the encoder returns it.
-        units: Numbers of the units [U].
-    """
+    """Return the activation of some units (their numbers) at every position, all positions in one axis."""
     chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
     if unit_kind(encoder, site) == "head":
         chosen = chosen.norm(dim=-1)
@@ -52,7 +45,7 @@ def unit_maps(
 def map_grid(encoder: Encoder, site: str, maps: Float[Tensor, "batch units positions"]) -> Tensor | None:
     """Return maps over the image [batch, units, height, width], at most `MAP_SIDE` cells a side.
 
-    None where the units have no place in the image. Tokens before the patches are left out.
+    None where the units have no place in the image. Tokens before the patches do not count.
     """
     positions = maps.shape[-1]
     if positions == 1:

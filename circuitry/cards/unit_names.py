@@ -3,7 +3,7 @@
 A model's text encoder gives the probability of each word of a vocabulary in each image. For the units of one site:
 
 1. candidates: the words with the largest soft weighted pointwise mutual information with the unit (CLIP-Dissect,
-   Oikarinen and Weng 2023, arXiv 2204.10965): probable in its top images, less so in those of the other units;
+   Oikarinen and Weng 2023, arXiv 2204.10965): probable in its top images, less so in the top images of other units;
 2. name: at most three candidates whose probabilities, with weights of zero or more, fit the activation best (Linear
    Explanations, 2405.06855), added one by one while each explains a further hundredth of its variance;
 3. test on the other half of the items: Pearson correlation and the area under the precision-recall curve. Both fall
@@ -91,9 +91,6 @@ def name_units(
         activations: Activation of every unit of the site in every image.
         images: The same images, with words.
         seed: Seed of permutations and of random words.
-
-    Raises:
-        InputError: for another number of images.
 
     Example:
         >>> name = name_units(activations, images)[0]
@@ -247,7 +244,7 @@ def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
 
 
 def _standardised(columns: np.ndarray) -> np.ndarray:
-    """Return columns with mean 0 and variance 1; those that do not vary are 0."""
+    """Return columns with mean 0 and variance 1; constant columns become 0."""
     centred = columns - columns.mean(0)
     scale = centred.std(0)
     found: np.ndarray = np.divide(

@@ -19,11 +19,7 @@ def unit_words() -> tuple[str, ...]:
 
 @checked
 def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read words and phrases from a text file, one a line; empty lines and those that begin with # are left out.
-
-    Raises:
-        InputError: for a missing file, another encoding than UTF-8, or no words.
-    """
+    """Read words and phrases from a UTF-8 text file, one a line; empty lines and comments (#) do not count."""
     words = _lines(read_text(Path(path)))
     if not words:
         raise InputError(f"Expected a word or phrase on each line of the vocabulary {path}, but there is none.")

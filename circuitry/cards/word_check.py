@@ -1,4 +1,4 @@
-"""What a model's words say about images: the probability of each word, and whether the words work at all."""
+"""The probability of each word in each image by a model, and a test that its words work at all."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,15 +24,12 @@ CONFIDENCE = 0.95
 
 @checked
 def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return the words that a model names units by.
+    """Return the words that a model names units by; a classifier's words are the names of its outputs.
 
     Args:
-        clip: A model with a text encoder, or a classifier, whose words are the names of its outputs.
+        clip: A model with a text encoder, or a classifier.
         names: Names of classes and words of styles, which come first.
         given: Other words (default: styles, ImageNet's classes and `unit_words`, as far as the model knows them).
-
-    Raises:
-        InputError: for other words of a classifier.
     """
     if not isinstance(clip, Classifier):
         others = clip.known((*default_vocabulary(), *unit_words())) if given is None else given
@@ -64,13 +61,7 @@ def word_probabilities(
 
 
 def check_words(model: str, right: Mapping[str, Bool[np.ndarray, " images"]], n_classes: int) -> WordCheck:
-    """Return whether a model's words work: its zero-shot accuracy against chance.
-
-    Args:
-        model: Its name.
-        right: Whether each image is classified right, by domain.
-        n_classes: Number of classes.
-    """
+    """Compare a model's zero-shot accuracy with chance; ``right`` says by domain which images are classified right."""
     every = np.concatenate([np.zeros(0, bool), *right.values()])
     chance, n = 1 / n_classes, len(every)
     low = binomtest(int(every.sum()), n).proportion_ci(CONFIDENCE).low if n else 0.0

@@ -41,7 +41,7 @@ class PairCells(NamedTuple):
         return np.asarray((~np.isnan(self.values[:, 0])).any((-2, -1)))
 
     def over_sites(self) -> "PairCells":
-        """Return the means over sites (for each class and pair, those with all three) as one site."""
+        """Return the means over sites as one site: for each class and pair, over the sites with all three."""
         return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
 
 

@@ -44,7 +44,7 @@ def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None,
     """Return the four means over classes, domains and sites, and their differences.
 
     Args:
-        parts: A table of parts; see `PARTS`. Cells without rows are left out, with their effects.
+        parts: A table of parts; see `PARTS`. The result lacks cells without rows, and their effects.
         families: Classes that share noise, by class.
         seed: Seed of the draws.
 

@@ -23,8 +23,7 @@ import pandas as pd
 from circuitry.comparison.bootstrap import Draws, draw_resamples
 from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, pair_cells, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
-from circuitry.comparison.domain_means import domain_spread, part_means
-from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
+from circuitry.comparison.domain_tests import ceiling_tests, domain_spread, domain_tests, part_means, part_tests
 from circuitry.comparison.part_array import PARTS, PartArray, PartTable, ceilings_of, check_parts, part_kinds
 from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.table import CHANCE, ValueTable, both_directions, check_pairs, domain_matrix, with_columns
@@ -57,7 +56,7 @@ class Comparison:
     measure: str
     """Name of the measure, as a word for files: ``edge_jaccard``."""
     values: ValueTable
-    """Columns class, domain_a, domain_b, site (None for the whole), value. Each pair of domains once; with
+    """Columns class, domain_a, domain_b, site (None for all sites together), value. Each pair of domains once; with
     ``directions`` in both orders, and each domain with itself. A pair that lacks one of its two is absent."""
     parts: PartTable = field(default_factory=lambda: _empty(PARTS))
     """Similarities of different parts of images: see `PARTS`; may be empty. Measures over classes have the class
@@ -103,7 +102,7 @@ class Comparison:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Sites in order; none for a measure of the whole."""
+        """Sites in order; none for a measure of all sites together."""
         return tuple(dict.fromkeys(self.values["site"].dropna()))
 
     @property
@@ -132,11 +131,7 @@ class Comparison:
 
     @checked
     def among(self, group: str) -> "Comparison":
-        """Return the comparison of one group of classes.
-
-        Raises:
-            InputError: for an unknown group, or one without a class in two domains.
-        """
+        """Return the comparison of one group of classes; `InputError` for an unknown one."""
         if group not in self.groups:
             raise InputError(f"There is no group {group!r} of classes; the groups are {', '.join(self.groups)}.")
         members = self.groups[group]
@@ -154,9 +149,6 @@ class Comparison:
             group: One of the groups of classes.
             normalise: Return the ratio to the ceiling at equal numbers of images (`ratios`) instead; 1 means as
                 similar as two parts of one domain's images. With ``directions``: divide each column by its diagonal.
-
-        Raises:
-            InputError: for an unknown group, or ``normalise`` without parts.
         """
         mine = self.among(group)
         if self.directions is not None:
@@ -182,9 +174,6 @@ class Comparison:
         Returns:
             Columns domain_a, domain_b, site (None), value, low, high (95 %), n_classes, similarity, ceiling_a,
             ceiling_b (the means between parts behind the ratio), n_per_part (images of a part).
-
-        Raises:
-            InputError: without parts.
         """
         table = pair_ratios(*self._need_ratios()._cells(by_site=False))
         return table.assign(n_per_part=self.about.get("n_per_part"))
@@ -342,7 +331,7 @@ class Comparison:
         return table[~table["site"].isin(list(self.left_out))] if self.left_out else table
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
-        """Return each domain with each other one: class, domain, other, site, value; ``domain_a`` of directed ones."""
+        """Return the values of each domain and each other domain: columns class, domain, other, site, value."""
         if self.directions is None:
             return both_directions(values)
         off = values[values["domain_a"] != values["domain_b"]]

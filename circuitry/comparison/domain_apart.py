@@ -19,16 +19,13 @@ ALL_PAIRS = "all"
 
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return each domain's mean similarity with the others, with and without one domain.
+    """Return each domain's mean similarity with the others, with and without one domain; `InputError` if it is unknown.
 
     The domain ``all`` has the means over all ordered pairs. Without quickdraw the study leaves out the pairs whose
     second domain it is: of six domains 25 ordered pairs stay, and five of them compare quickdraw with another domain.
 
     Returns:
         Columns group, domain, value, without (NaN without a third domain).
-
-    Raises:
-        InputError: For a domain that the comparison lacks.
     """
     _check(comparison, apart)
     rows = []
@@ -36,8 +33,8 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
         matrix = comparison.matrix(group)
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
         both = {"value": off, "without": off.drop(columns=apart, errors="ignore")}
-        means = pd.DataFrame({name: kept.mean(axis=1) for name, kept in both.items()})
-        means.loc[ALL_PAIRS] = [np.nanmean(kept.to_numpy(dtype=float)) for kept in both.values()]
+        means = pd.DataFrame({name: values.mean(axis=1) for name, values in both.items()})
+        means.loc[ALL_PAIRS] = [np.nanmean(values.to_numpy(dtype=float)) for values in both.values()]
         rows.append(means.rename_axis(index="domain", columns=None).reset_index().assign(group=group))
     return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
 
@@ -63,9 +60,6 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
 
     Returns:
         Columns group, domain (one of two phrases), site, value, low, high (95 % over classes), n_classes.
-
-    Raises:
-        InputError: For a domain that the comparison lacks.
     """
     _check(comparison, apart)
     values = comparison.values

@@ -1,4 +1,4 @@
-"""Is one domain more similar to the others than another domain is? Are two domains below their ceiling?
+"""Each domain's mean similarity with the others, tests between domains, and tests of two domains below their ceiling.
 
 The variance of a difference comes from the dual bootstrap over classes and parts; without parts, from its values over
 classes. p values are Student's, but not below the smallest p of exchanging the signs of classes (`smallest_p`), and
@@ -14,10 +14,9 @@ from jaxtyping import Bool, Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
-from circuitry.comparison.domain_means import without_own
-from circuitry.comparison.part_array import PartArray, mean_known
+from circuitry.comparison.part_array import PartArray, mean_known, without_own
 from circuitry.comparison.significance import LEVEL, with_corrected_p
-from circuitry.comparison.statistics import Spread, family_of, mean_spread
+from circuitry.comparison.statistics import INTERVALS, Spread, family_of, mean_spread
 from circuitry.comparison.table import both_directions
 from circuitry.runs.given import checked
 
@@ -26,6 +25,23 @@ THIS_MODEL = "this trained model"
 
 TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "note", "about")
 """Columns of tables of tests."""
+
+
+def domain_spread(parts: PartArray, draws: Draws) -> Spread:
+    """Return each domain's mean over the other domains [domains, sites], of parts."""
+    return dual_bootstrap(without_own(parts.values), lambda means: mean_known(means, 2), draws)
+
+
+def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
+    """Return results [domains, sites] of parts as a table with the columns `INTERVALS`."""
+    low, high = spread.interval()
+    there = ~np.isnan(mean_known(without_own(parts.values), (2, 4, 5)))
+    rows = [
+        (domain, site, spread.value[d, s], low[d, s], high[d, s], int(there[:, d, s].sum()))
+        for s, site in enumerate(parts.sites)
+        for d, domain in enumerate(parts.domains)
+    ]
+    return pd.DataFrame(rows, columns=list(INTERVALS))
 
 
 @checked

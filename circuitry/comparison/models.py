@@ -33,29 +33,22 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
 
     Raises:
-        InputError: for fewer than two comparisons, one given twice, different measures, or an unknown group.
+        InputError: for fewer than two comparisons, one given twice, or different measures.
 
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
     """
-    if any(a.values.equals(b.values) for a, b in combinations(comparisons, 2)):
+    measures = list(dict.fromkeys(one.measure for one in comparisons))
+    twice = any(a.values.equals(b.values) for a, b in combinations(comparisons, 2))
+    if len(comparisons) < 2 or len(measures) > 1 or twice:
+        given = f"one twice among {len(comparisons)}" if twice else f"{len(comparisons)} by {', '.join(measures)}"
         raise InputError(
-            f"Each comparison must be of another trained model, but one was given twice among {len(comparisons)}: give "
+            f"Expected comparisons of two or more trained models by one measure, but {given} were given: give "
             "one of each model."
         )
-    measures = list(dict.fromkeys(one.measure for one in comparisons))
-    if len(comparisons) < 2 or len(measures) > 1:
-        raise InputError(
-            "Tests over models need comparisons of two or more trained models by one measure, but "
-            f"{len(comparisons)} by {', '.join(measures) or 'none'} were given: give as many of one measure."
-        )
-    scores = pd.DataFrame([_means(one, group) for one in comparisons]).astype(float)
-    return model_tests(scores)
-
-
-def _means(comparison: Comparison, group: str) -> pd.Series:
-    summary = comparison.among(group).summary()
-    return summary[summary["group"] == "all"].set_index("domain")["value"]
+    summaries = [one.among(group).summary() for one in comparisons]
+    means = [one[one["group"] == "all"].set_index("domain")["value"] for one in summaries]
+    return model_tests(pd.DataFrame(means).astype(float))
 
 
 def model_tests(scores: pd.DataFrame) -> pd.DataFrame:

@@ -27,11 +27,7 @@ PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
 
 
 def check_parts(parts: pd.DataFrame) -> None:
-    """Refuse a table that compares a part with itself, or holds a row twice.
-
-    Raises:
-        InputError: with the first such row.
-    """
+    """Refuse a table that compares a part with itself, or holds a row twice; name the first such row."""
     same = parts["part_a"] == parts["part_b"]
     twice = parts.duplicated(list(PARTS[:-1]))
     for wrong, what in ((same, "compares a part with itself"), (twice, "occurs twice")):
@@ -95,7 +91,7 @@ class PartArray(NamedTuple):
     @classmethod
     @checked
     def from_table(cls, parts: PartTable) -> "PartArray":
-        """Arrange the rows that compare a class with itself; rows of all images and of two classes are left out."""
+        """Arrange the rows that compare two parts of one class; other rows do not count."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
         classes, domains = sorted(set(rows["class_a"])), sorted({*rows["domain_a"], *rows["domain_b"]})
         sites = list(dict.fromkeys(site if isinstance(site, str) else None for site in rows["site"]))
@@ -108,6 +104,15 @@ class PartArray(NamedTuple):
         p, q = (pd.Index(labels).get_indexer(rows[f"part_{side}"]) for side in "ab")
         values[c, a, b, site_of, p, q] = values[c, b, a, site_of, q, p] = rows["value"].to_numpy(dtype=float)
         return cls(tuple(classes), tuple(domains), tuple(sites), values)
+
+
+def without_own(
+    values: Float[np.ndarray, "classes domains domains *cells"],
+) -> Float[np.ndarray, "classes domains domains *cells"]:
+    """Return the similarities of different domains; NaN for a domain with itself."""
+    others, n = values.copy(), values.shape[1]
+    others[:, np.arange(n), np.arange(n)] = np.nan
+    return others
 
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:

@@ -35,15 +35,9 @@ def smallest_p(n: int) -> float:
 
 
 def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
-    """Return a table of tests with p not below `smallest_p`, p_holm and a note.
+    """Return a table of tests (columns p and n_units) with p not below `smallest_p`, p_holm and a note.
 
-    Args:
-        tests: With the columns p and n_units, the number of values of the test.
-        of: Name of the values.
-
-    Returns:
-        The table with p_holm and note: "cannot be significant with 4 classes" if even the smallest p, corrected for
-        the number of tests, exceeds 0.05.
+    The note is "cannot be significant with 4 classes" (``of``) if even the smallest p, corrected, exceeds 0.05.
     """
     floor = tests["n_units"].map(smallest_p)
     p = tests["p"].astype(float).where(tests["p"].isna(), np.maximum(tests["p"].astype(float), floor))
@@ -82,8 +76,8 @@ def mantel(
 
     Pairs share domains, so they are not independent: p is the share of orders of the domains of ``y`` with at least as
     large a correlation, of either sign. All orders up to eight domains; else random ones together with the given order.
-    Domains with unknown pairs are left out, the one with the most first. NaN for fewer than three domains, or if all
-    pairs of a matrix are equal.
+    Domains with unknown pairs do not count; the domain with the most goes first. NaN for fewer than three domains, or
+    if all pairs of a matrix are equal.
 
     Example:
         >>> mantel(similarity.to_numpy(), transfer.to_numpy())

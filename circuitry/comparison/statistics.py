@@ -27,7 +27,7 @@ class Spread(NamedTuple):
     degrees: Float[np.ndarray, "*results"]
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lower and upper ends of the interval of 95 %."""
+        """Return the lower and upper bounds of the interval of 95 %."""
         reach = stats.t.ppf(_QUANTILE, self.degrees) * np.sqrt(self.variance)
         return np.asarray(self.value - reach), np.asarray(self.value + reach)
 
@@ -62,7 +62,7 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
 def mean_interval(
     values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
 ) -> tuple[float, float, float]:
-    """Return mean, lower and upper end of Student's interval (`mean_spread`); NaN ends for fewer than two values.
+    """Return the mean and the bounds of Student's interval (`mean_spread`); bounds are NaN for fewer than two values.
 
     Example:
         >>> mean_interval(np.array([1.0, 2.0, 3.0]))

@@ -1,4 +1,4 @@
-"""Tidy tables of similarities between domains: what they must hold, and how they are written."""
+"""Tidy tables of similarities between domains: their columns, checks, and CSV files."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,14 +73,10 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
-    """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs.
-
-    Raises:
-        InputError: with the first such row.
-    """
+    """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs."""
     table = table.reset_index(drop=True)
-    ends = table[["domain_a", "domain_b"]].astype(str)
-    pairs = ends if in_order else pd.DataFrame(np.sort(ends.to_numpy(), axis=1), ends.index, ends.columns)
+    domains = table[["domain_a", "domain_b"]].astype(str)
+    pairs = domains if in_order else pd.DataFrame(np.sort(domains.to_numpy(), axis=1), columns=domains.columns)
     twice = table[["class", "site"]].join(pairs).duplicated()
     if twice.any():
         row = ", ".join(str(table.loc[twice, column].iloc[0]) for column in VALUES[:-1])
@@ -102,11 +98,7 @@ def class_groups(
 
 @checked
 def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
-    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
-
-    Raises:
-        InputError: with the name of the table and the reason.
-    """
+    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``)."""
     by = list(key)
     if missing := [column for column in dict.fromkeys((*columns, *by)) if column not in table.columns]:
         raise InputError(
@@ -125,13 +117,7 @@ def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Ite
 def write_tables(
     tables: Mapping[str, pd.DataFrame], folder: str | PathLike[str], float_format: str | None = None
 ) -> list[Path]:
-    """Write tables as CSV files, each whole or not at all, and return their paths.
-
-    Args:
-        tables: Tables by name.
-        folder: Folder of the files.
-        float_format: Format of the numbers (default: all digits, so that they come back unchanged).
-    """
+    """Write tables by name as CSV files, with all digits unless ``float_format`` says otherwise; return their paths."""
     paths = [Path(folder) / f"{name}.csv" for name in tables]
     for path, table in zip(paths, tables.values(), strict=True):
         write_named_table(path, table, float_format)
@@ -139,7 +125,7 @@ def write_tables(
 
 
 def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a table as a CSV file, whole or not at all.
+    """Write a table as a CSV file; a file is complete or absent.
 
     A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
     an apostrophe before it, which `read_named_table` takes away.
@@ -161,7 +147,7 @@ def _quoted(name: object) -> object:
 
 
 def _unquoted(name: object) -> object:
-    return name[1:] if isinstance(name, str) and name.startswith("'") and _FORMULA.match(name) else name
+    return name.removeprefix("'") if isinstance(name, str) and _FORMULA.match(name) else name
 
 
 def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:

@@ -1,9 +1,8 @@
 """From many image files to batches of tensors: decoded and preprocessed ahead of the consumer.
 
-A file that cannot be read or preprocessed is left out with a warning; with ``strict`` it is an `InputError`.
+A file that cannot be read or preprocessed is skipped with a warning; with ``strict`` it is an `InputError`.
 """
 
-import os
 import threading
 import warnings
 from collections import deque
@@ -12,14 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data.images import Decoding, load_image, reason_of, upright
+from circuitry.data.images import Decoding, load_image, reason_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -38,16 +36,6 @@ class AsStored:
         return self.transform(picture)
 
 
-@dataclass(frozen=True)
-class Upright:
-    """A transform of pictures that another library decodes as stored: they are turned upright first."""
-
-    transform: Preprocess
-
-    def __call__(self, picture: Image.Image) -> Tensor:
-        return self.transform(upright(picture))
-
-
 @checked
 def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
     """Return a preprocessing whose pictures are decoded in a way."""
@@ -64,51 +52,35 @@ def numbered_batches(
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
     """Decode and preprocess images ahead of the consumer; yield batches and the places of their images in ``paths``.
 
-    Batches keep the order of ``paths``. Unreadable images are left out, so batches stay full, and the order does not
-    depend on ``batch_size``.
-
-    Args:
-        paths: Image files.
-        preprocess: RGB picture -> float tensor [3, H, W], such as `Clip.preprocess`.
-        batch_size: Images in one batch.
-        strict: Whether an unreadable image is an error (default: a warning).
+    Batches keep the order of ``paths``. Unreadable images are skipped, so batches stay full.
 
     Raises:
-        InputError: For ``batch_size`` below 1, anything else than paths, values that are no tensor of real numbers,
-            tensors of different shapes, and with ``strict`` an image that cannot be read or preprocessed.
+        InputError: For a preprocessing that does not give real tensors of one shape, and with ``strict`` for an image
+            that cannot be read or preprocessed.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, but {batch_size} was given.")
-    if isinstance(paths, str | os.PathLike):
-        raise InputError(f"Expected a sequence of paths, but the path {os.fspath(paths)!r} was given: write [path].")
-    decoded = _decoded_ahead(paths, preprocess, ahead=batch_size + _THREADS)
-
-    def batches() -> Iterator[tuple[list[int], Tensor]]:
-        places: list[int] = []
-        batch: list[Tensor] = []
-        for place, (path, tensor) in enumerate(decoded):
-            if isinstance(tensor, InputError):
-                if strict:
-                    raise tensor
-                warnings.warn(f"Skipped an image: {tensor}", stacklevel=2)
-                continue
-            if not isinstance(tensor, Tensor) or tensor.is_complex():
-                kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise InputError(f"preprocess must give a tensor of real numbers, but {path} became {kind}.")
-            if batch and tensor.shape != batch[0].shape:
-                raise InputError(
-                    f"preprocess must give every image one shape, but {path} became {tuple(tensor.shape)} "
-                    f"after {tuple(batch[0].shape)}."
-                )
-            places.append(place)
-            batch.append(tensor)
-            if len(batch) == batch_size:
-                yield places, torch.stack(batch)
-                places, batch = [], []
-        if batch:
+    places: list[int] = []
+    batch: list[Tensor] = []
+    for place, (path, tensor) in enumerate(_decoded_ahead(paths, preprocess, ahead=batch_size + _THREADS)):
+        if isinstance(tensor, InputError):
+            if strict:
+                raise tensor
+            warnings.warn(f"Skipped an image: {tensor}", stacklevel=2)
+            continue
+        if not isinstance(tensor, Tensor) or tensor.is_complex():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise InputError(f"preprocess must give a tensor of real numbers, but {path} became {kind}.")
+        if batch and tensor.shape != batch[0].shape:
+            raise InputError(
+                f"preprocess must give every image one shape, but {path} became {tuple(tensor.shape)} "
+                f"after {tuple(batch[0].shape)}."
+            )
+        places.append(place)
+        batch.append(tensor)
+        if len(batch) == batch_size:
             yield places, torch.stack(batch)
-
-    return batches()
+            places, batch = [], []
+    if batch:
+        yield places, torch.stack(batch)
 
 
 def _decoded_ahead(
@@ -117,10 +89,7 @@ def _decoded_ahead(
     """Yield (path, tensor or the reason why not) in order, with at most ``ahead`` images decoded in advance."""
     decoding: Decoding = "as-stored" if isinstance(preprocess, AsStored) else "upright"
 
-    def decode(path: Any) -> Tensor | InputError:
-        if not isinstance(path, str | os.PathLike):
-            kind = type(path).__name__
-            raise InputError(f"Expected paths of images, but {kind} was given; of an image record pass its .path.")
+    def decode(path: Path) -> Tensor | InputError:
         try:
             return preprocess(load_image(path, decoding))
         except InputError as error:

@@ -29,7 +29,7 @@ class ImageRecord:
     domain: str
     class_name: str
     item: str | None = None
-    """What the image shows, in every domain, where a table names it; else its file name says it."""
+    """The thing that the image shows, with one name in every domain, from a table; None to take its file name."""
 
 
 class DomainFolder:
@@ -43,11 +43,11 @@ class DomainFolder:
             folders.
         domains: Domains to keep, in this order (default: all).
         classes: Classes to keep (default: all).
-        missing_files: What happens when a list names files that do not exist: "refuse", "skip" (`missing` counts
+        missing_files: Treatment of listed files that do not exist: "refuse", "skip" (`missing` counts
             them) or "unchecked", for lists of images that lie elsewhere.
 
     Warns:
-        UserWarning: For files and folders whose names are not UTF-8, which are left out.
+        UserWarning: For files and folders whose names are not UTF-8, which are skipped.
 
     Raises:
         InputError: For nothing there to read, lists that are missing, malformed, name absent files or files outside
@@ -63,7 +63,7 @@ class DomainFolder:
     HOW_TO_GET: ClassVar = "make one with DomainFolder(path)"
 
     source: Source
-    """What was given to name them."""
+    """The source of the images, as it was given."""
     root: Path
     """Folder that holds them."""
     split: str | None
@@ -76,7 +76,7 @@ class DomainFolder:
     records: tuple[ImageRecord, ...]
     """Selected images: domain by domain, in the order of the domain's list (or class by class, by file name)."""
     missing: int
-    """Number of images left out because their files do not exist."""
+    """Number of listed images without a file, which are skipped."""
 
     @checked
     def __init__(

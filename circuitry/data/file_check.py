@@ -9,10 +9,10 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
-"""Treatment of missing files: an error, left out and counted, or not checked."""
+"""Treatment of missing files: an error, skipped and counted, or not looked for."""
 
-NAMES_HELD = 1_000_000
-"""File names held in memory at a time, about 0.1 GiB."""
+MOST_NAMES = 1_000_000
+"""Most file names in memory, about 0.1 GiB."""
 
 
 def check_file(path: Path, what: str, advice: str) -> None:
@@ -53,9 +53,8 @@ class Tally:
 class FileCheck:
     """Looks for files below ``root``, and counts missing ones; the policy decides about them.
 
-    A folder is listed once, which on network disks is ten times faster than a query per file. Listings with more than
-    `NAMES_HELD` names together are dropped; later files of their folders, and of larger folders, are queried one by
-    one, so memory is bounded for any order of the list.
+    A folder is listed once, which on network disks is ten times faster than a query per file. At most `MOST_NAMES`
+    names are in memory: files of folders for which no room is left are queried one by one.
     """
 
     @checked
@@ -63,9 +62,8 @@ class FileCheck:
         self.policy = policy
         self._root = root
         self.missing = Tally()
-        self._listings: dict[str, set[str]] = {}
-        self._names_held = 0
-        self._queried: set[str] = set()
+        self._listings: dict[str, set[str] | None] = {}
+        self._room = MOST_NAMES
 
     def keeps(self, path: str) -> bool:
         """Return whether the image at ``path``, absolute or below the root, takes part."""
@@ -85,29 +83,19 @@ class FileCheck:
 
     def _is_there(self, path: str) -> bool:
         folder, name = os.path.split(path)
-        if folder in self._queried:
-            return os.path.isfile(path)
-        names = self._listings.get(folder)
-        if names is None:
-            names = _files_in(folder)
-            if names is None:
-                self._queried.add(folder)
-                return os.path.isfile(path)
-            if self._names_held + len(names) > NAMES_HELD:
-                self._queried.update(self._listings, [folder])
-                self._listings.clear()
-                self._names_held = 0
-                return os.path.isfile(path)
-            self._listings[folder] = names
-            self._names_held += len(names)
-        return name in names
+        if folder not in self._listings:
+            names = self._listings[folder] = _files_in(folder, self._room)
+            self._room -= len(names or ())
+        names = self._listings[folder]
+        return os.path.isfile(path) if names is None else name in names
 
 
-def _files_in(folder: str) -> set[str] | None:
-    """Return the names of files in a folder, at most one more than may be held; None where it cannot be listed."""
+def _files_in(folder: str, most: int) -> set[str] | None:
+    """Return the names of files in a folder; None for more than ``most``, and where it cannot be listed."""
     try:
         with os.scandir(folder or ".") as entries:
-            return set(islice((entry.name for entry in entries if entry.is_file()), NAMES_HELD + 1))
+            names = set(islice((entry.name for entry in entries if entry.is_file()), most + 1))
+            return names if len(names) <= most else None
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except (OSError, ValueError):  # no right to list it, or no name of a folder

@@ -51,10 +51,9 @@ def _lists(root: Path, split: str) -> dict[str, Path]:
 def images_of_lists(
     root: Path, split: str, splits: Sequence[str]
 ) -> tuple[dict[str, list[ListedImage]], tuple[str, ...]]:
-    """Return the images of the lists of a split by domain, and the classes by their label; ``splits`` has all.
+    """Return the images of the lists of a split by domain, and the classes by their label; ``splits`` has all splits.
 
-    Raises:
-        InputError: for lists that are malformed, contradict each other, or name no images.
+    `InputError` for lists that are malformed, contradict each other, or name no images.
     """
     names: dict[int, str] = {}
     labels: dict[str, int] = {}

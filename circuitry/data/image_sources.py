@@ -25,21 +25,21 @@ from circuitry.runs.errors import InputError
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
 TABLE_SUFFIXES = {".csv": ",", ".tsv": "\t"}
-"""Suffixes of tables of images, and what separates their columns."""
+"""Suffixes of tables of images, and the separators of their columns."""
 TABLE_COLUMNS = ("path", "class", "domain")
 """Columns that a table of images has; ``item`` may be added."""
 
 
 @runtime_checkable
 class ListedImages(Protocol):
-    """What torchvision's ``ImageFolder`` has: files with the number of their class, and the names of classes."""
+    """An ``ImageFolder`` of torchvision: files with the number of their class, and the names of classes."""
 
     samples: Sequence[tuple[str, int]]
     classes: Sequence[str]
 
 
 Source = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | pd.DataFrame | ListedImages
-"""What names images, see `DomainFolder`."""
+"""A source of images; see `DomainFolder`."""
 
 
 class ImageList(NamedTuple):
@@ -56,11 +56,7 @@ class ImageList(NamedTuple):
 
 
 def read_source(source: Source, split: str | None) -> ImageList:
-    """Return the images that a source names; ``split`` chooses among lists.
-
-    Raises:
-        InputError: for nothing there to read, and lists or tables that are missing or malformed.
-    """
+    """Return the images of a source; ``split`` chooses among lists. `InputError` if it cannot be read or is empty."""
     if isinstance(source, Mapping):
         return _from_several(source)
     if isinstance(source, pd.DataFrame):
@@ -178,7 +174,7 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
 
 
 def _flat(path: str, domain: str, class_name: str) -> str:
-    """Return a path as the name of a file; folders named by its domain and class are left out."""
+    """Return a path as the name of a file, without leading folders that its domain and class name."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     for known in (domain, class_name):
         parts = parts[1:] if len(parts) > 1 and parts[0] == known else parts
@@ -206,7 +202,7 @@ def image_names(folder: Path, strange: list[str]) -> list[str]:
 
 
 def warn_of_names(strange: Sequence[str], root: Path) -> None:
-    """Warn about files or folders below ``root`` that are left out because their names are not UTF-8."""
+    """Warn about files or folders below ``root`` that are skipped because their names are not UTF-8."""
     if strange:
         warnings.warn(
             f"Left out {len(strange)} files or folders whose names are not UTF-8, such as {strange[0]!r} in {root}; "

@@ -39,11 +39,7 @@ def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
 
 
 def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
-    """Return WordNet id -> index of the ImageNet class, its place among the names of all 1000 folders.
-
-    Raises:
-        InputError: For another number of folders: then places in the sorted list are no indices.
-    """
+    """Return WordNet id -> index of the ImageNet class, its place among the sorted names of all 1000 folders."""
     names = sorted(set(wnids))
     if len(names) != N_IMAGENET:
         raise InputError(

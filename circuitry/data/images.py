@@ -31,7 +31,7 @@ def load_image(path: str | os.PathLike[str], decoding: Decoding = "upright") -> 
     """Read an image file as an upright 8-bit RGB picture, or as stored; animations give their first frame.
 
     Raises:
-        InputError: For no such file, one that is empty, truncated, not an image, of a kind without a defined 8-bit
+        InputError: For a file that is missing, empty, truncated, no image, of a kind without a defined 8-bit
             range, or more than `MOST_STRETCHED` times as long as wide.
     """
     file = Path(path)
@@ -86,9 +86,6 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
 
     For `runs.manifest.claim`, so that results notice replaced, repaired and other images. A missing file is
     ``absent``.
-
-    Raises:
-        InputError: For anything else than image records.
 
     Example:
         >>> image_listing(images.select("cat", "sketch"))

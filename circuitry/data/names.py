@@ -11,23 +11,26 @@ _SHOWN = 20
 
 
 def chosen_names(
-    kind: str, asked: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
+    kind: str, given: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
 ) -> tuple[str, ...]:
     """Return the given names, each once, after checking that they exist; None means all.
 
     Names with an equal ``key`` are the same name; it is returned in its available spelling.
 
     Raises:
-        InputError: For no names, anything else than names, or an unknown name; the message shows similar names of this
-            ``kind``.
+        InputError: For no names, a single string, or an unknown name; the message shows similar names of this ``kind``.
 
     Example:
         >>> chosen_names("class", ["axe", "axe"], ("axe", "lion"))
         ('axe',)
     """
-    if asked is None:
+    if given is None:
         return tuple(available)
-    names = checked_names(kind, asked)
+    if isinstance(given, str):
+        raise InputError(
+            f"Expected a sequence of {kind} names, but the single string {given!r} was given: write ({given!r},)."
+        )
+    names = tuple(given)
     if not names:
         raise InputError(f"Expected at least one {kind} name, but none was given; None takes all.")
     known = {key(name): name for name in available}
@@ -35,19 +38,6 @@ def chosen_names(
         if key(name) not in known:
             raise unknown_name(kind, name, available)
     return tuple(dict.fromkeys(known[key(name)] for name in names))
-
-
-def checked_names(kind: str, asked: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple; InputError for a single string, whose letters are no names, or other types."""
-    if isinstance(asked, str):
-        raise InputError(
-            f"Expected a sequence of {kind} names, but the single string {asked!r} was given: write ({asked!r},)."
-        )
-    names = tuple(asked) if isinstance(asked, Iterable) else (asked,)
-    for name in names:
-        if not isinstance(name, str):
-            raise InputError(f"Expected {kind} names as text, but {name!r} ({type(name).__name__}) was given.")
-    return names
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:

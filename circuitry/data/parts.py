@@ -90,9 +90,6 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
         path: File of comma-separated values (``.csv``) or values separated by tabs.
         column: The column that names the item.
 
-    Raises:
-        InputError: for no such file, or a table without the column or without one of `_PATH_COLUMNS`.
-
     Example:
         >>> part_numbers(records, key=item_column("pictures.tsv", "source"))
     """

@@ -23,10 +23,7 @@ class ShuffledImages(DomainFolder):
 
     Args:
         root, split, domains, classes: See `DomainFolder`.
-        first: Classes that come first in every domain, in any spelling: those held out.
-
-    Raises:
-        InputError: As `DomainFolder`, and for unknown names in ``first``.
+        first: The held-out classes, in any spelling, which come first in every domain.
 
     Example:
         >>> images = ShuffledImages("DomainNet", first=STUDY_HELD_OUT)

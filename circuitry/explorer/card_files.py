@@ -1,14 +1,14 @@
-"""Cards of units as the page reads them: a script for each site, held-out images by class, and thumbnails. No torch."""
+"""Cards of units as the page reads them: a script for each site, unseen images by class, and thumbnails. No torch."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, UnitCard, UnitName
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.explorer.matched_images import MATCHED, MatchedImages
+from circuitry.explorer.matched_images import MATCHED, Match, match_images
 from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, Script, answer_arrays
 from circuitry.runs.errors import InputError
@@ -31,21 +31,12 @@ def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
         )
 
 
-class _Pictures:
-    """The images that the page shows, numbered as they are asked for."""
+_Numbers = dict[str, int]
+"""Number of each image that the page shows, by id, in the order of first use."""
 
-    def __init__(self, cards: CardFolder) -> None:
-        self._images = cards.images
-        self.numbers: dict[str, int] = {}
 
-    def number(self, image_id: str) -> int:
-        return self.numbers.setdefault(image_id, len(self.numbers))
-
-    def rows(self) -> Iterator[list[object]]:
-        """Yield id, path, class, domain, and whether a circuit was found on it."""
-        for name in self.numbers:
-            image = self._images[name]
-            yield [name, image.relative, image.class_name, image.domain, bool(image.found_on)]
+def _number(pictures: _Numbers, image_id: str) -> int:
+    return pictures.setdefault(image_id, len(pictures))
 
 
 def pack_cards(
@@ -57,37 +48,30 @@ def pack_cards(
     images_per_list: int,
     held_out_images: int,
 ) -> dict[str, object]:
-    """Write the cards, held-out images and thumbnails; return what the index says of them.
+    """Write the cards, unseen images and thumbnails, and return their entries of the index.
 
-    Args:
-        script, file: How to write.
-        cards: Cards of all units.
-        tally: The units of the circuits.
-        view: Answers of the model, if any; images with one are shown first.
-        images_per_list: Top images of a unit in a domain.
-        held_out_images: Images of a class in a domain that its circuit was not found on.
+    Of the unseen images of a class and domain, those that the model has answered come first.
     """
-    pictures = _Pictures(cards)
+    pictures: _Numbers = {}
     by_site: dict[str, list[int]] = {}
     for site, unit in cards.units():
         by_site.setdefault(site, []).append(unit)
-    names, matched = dict[str, list[list[object]]](), MatchedImages(cards)
+    names, matched = dict[str, list[list[object]]](), match_images(cards)
     for place, site in enumerate(tally.sizes):
         if site not in by_site:
             continue
         found = [cards.card(site, unit) for unit in by_site[site]]
-        arrays = _card_arrays(found, pictures, images_per_list) | _matched_arrays(
-            found, matched, pictures, images_per_list
-        )
+        arrays = _card_arrays(found, pictures, images_per_list)
+        arrays |= _matched_arrays(found, matched, pictures, images_per_list)
         script(f"cards/{place}", _card_header(found), arrays)
-        rows = [[card.unit, card.name.name, bool(card.name.weak), bool(card.name.style)] for card in found if card.name]
-        names[str(place)] = rows
-    held = _held_out(cards, held_out_images, {} if view is None else view.answers)
+        named = [(card.unit, card.name) for card in found if card.name]
+        names[str(place)] = [[unit, name.name, bool(name.weak), bool(name.style)] for unit, name in named]
+    unseen = _unseen(cards, held_out_images, {} if view is None else view.answers)
     columns = {unit: column for column, unit in enumerate(cards.units())}
-    loudest, rows_of = _read_activations(cards, sorted({name for some in held.values() for name in some}))
+    loudest, rows_of = _read_activations(cards, sorted({name for some in unseen.values() for name in some}))
     shown = []
     for place, class_name in enumerate(tally.classes):
-        chosen = held.get(class_name, [])
+        chosen = unseen.get(class_name, [])
         units = [unit for unit in tally.units_of(class_name) if unit in columns]
         if not chosen or not units:
             continue
@@ -95,13 +79,15 @@ def pack_cards(
         some = [name for name in chosen if name in rows_of]
         arrays = _fired(some, units, columns, loudest, rows_of)
         arrays |= answer_arrays(view, [cards.images[name].relative for name in some])
-        arrays["pictures"] = np.array([pictures.number(name) for name in some], np.uint32)
+        arrays["pictures"] = np.array([_number(pictures, name) for name in some], np.uint32)
         sites = list(tally.sizes)
         arrays["sites"] = np.array([sites.index(site) for site, _ in units], np.uint16)
         arrays["units"] = np.array([unit for _, unit in units], np.uint32)
         script(f"images/{place}", {}, arrays)
-    script("pictures", {"pictures": list(pictures.rows())}, {})
-    for name in pictures.numbers:
+    shown_images = [cards.images[name] for name in pictures]
+    rows = [[one.id, one.relative, one.class_name, one.domain, bool(one.found_on)] for one in shown_images]
+    script("pictures", {"pictures": rows}, {})
+    for name in pictures:
         file(f"thumbnails/{name}.webp", cards.thumbnail(name), "thumbnails")
     return {
         "cards": [place for place, site in enumerate(tally.sizes) if site in by_site],
@@ -139,8 +125,8 @@ def _name(name: UnitName | None) -> dict[str, object] | None:
     }
 
 
-def _card_arrays(cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
-    """Return the cards of a site as arrays [units, ...]; exact effects are those of the measured cells alone."""
+def _card_arrays(cards: Sequence[UnitCard], pictures: _Numbers, most: int) -> dict[str, np.ndarray]:
+    """Return the cards of a site as arrays [units, ...]; exact effects have an entry for each measured cell."""
     first = cards[0]
     arrays = {
         "units": np.array([card.unit for card in cards], np.uint32),
@@ -150,7 +136,7 @@ def _card_arrays(cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> d
     }
     for kind in (ACTIVATION, EFFECT):
         arrays |= _top_arrays(kind, cards, pictures, most)
-    cells = [np.flatnonzero(_measured(card)) for card in cards]
+    cells = [np.flatnonzero(~np.isnan(list(card.exact.values())).all(0)) for card in cards]
     arrays["exactCells"] = np.concatenate(cells).astype(np.uint32)
     arrays["exactCounts"] = np.array([len(some) for some in cells], np.uint32)
     arrays["exactEffects"] = np.concatenate(
@@ -162,14 +148,7 @@ def _card_arrays(cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> d
     return arrays
 
 
-def _measured(card: UnitCard) -> np.ndarray:
-    measured = np.zeros(card.effects.size, bool)
-    for effects in card.exact.values():
-        measured |= ~np.isnan(effects.ravel())
-    return measured
-
-
-def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Pictures, most: int) -> dict[str, np.ndarray]:
+def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Numbers, most: int) -> dict[str, np.ndarray]:
     """Return picture numbers and values [units, domains, images], and heat in 4 bits, two positions in a byte."""
     domains = cards[0].domains
     shape = len(cards), len(domains), most
@@ -181,7 +160,7 @@ def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Pictures, most:
         for j, domain in enumerate(domains):
             top = card.top[kind][domain]
             n = min(most, len(top.ids))
-            numbers[i, j, :n] = [pictures.number(name) for name in top.ids[:n]]
+            numbers[i, j, :n] = [_number(pictures, name) for name in top.ids[:n]]
             values[i, j, :n] = top.values[:n]
             if grid is not None and top.heat is not None:
                 heat[i, j, :n] = top.heat[:n].reshape(n, heat.shape[-1]) // (255 // _STEPS)
@@ -192,11 +171,9 @@ def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Pictures, most:
     return {f"{kind}/{name}": array for name, array in found.items()}
 
 
-def _matched_arrays(
-    cards: Sequence[UnitCard], matched: MatchedImages, pictures: _Pictures, most: int
-) -> dict[str, np.ndarray]:
+def _matched_arrays(cards: Sequence[UnitCard], matched: Match, pictures: _Numbers, most: int) -> dict[str, np.ndarray]:
     """Return picture numbers and values [units, domains, things]; nothing where no thing is in several domains."""
-    things = [matched.of(card, most) for card in cards]
+    things = [matched(card, most) for card in cards]
     if not any(things):
         return {}
     shape, places = (len(cards), len(cards[0].domains), most), {domain: j for j, domain in enumerate(cards[0].domains)}
@@ -204,12 +181,12 @@ def _matched_arrays(
     for i, of_unit in enumerate(things):
         for k, by_domain in enumerate(of_unit):
             for domain, (name, value) in by_domain.items():
-                numbers[i, places[domain], k], values[i, places[domain], k] = pictures.number(name), value
+                numbers[i, places[domain], k], values[i, places[domain], k] = _number(pictures, name), value
     return {f"{MATCHED}/pictures": numbers, f"{MATCHED}/values": values}
 
 
-def _held_out(cards: CardFolder, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
-    """Return by class images of each domain, first those with an answer, then those that no circuit was found on."""
+def _unseen(cards: CardFolder, most: int, answered: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return some images of each domain by class: answered images first, then images that no circuit was found on."""
     by_key: dict[tuple[str, str], list[tuple[bool, bool, str]]] = {}
     for name, image in cards.images.items():
         rank = (image.relative not in answered, bool(image.found_on), name)

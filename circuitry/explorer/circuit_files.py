@@ -8,7 +8,6 @@ of parts their scores have one digit.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,12 +21,8 @@ TWINS = 2
 """Parts of the images whose circuits are shown beside each other."""
 
 
-class Series(NamedTuple):
-    """One circuit as the page reads it."""
-
-    header: Mapping[str, object]
-    arrays: dict[str, np.ndarray]
-    graph: AttributionGraph
+Series = tuple[dict[str, object], dict[str, np.ndarray], AttributionGraph]
+"""The header and the arrays of one circuit, as the page reads it, and its graph."""
 
 
 def class_series(
@@ -38,15 +33,9 @@ def class_series(
     edges_per_node: int,
     twins: bool,
 ) -> Iterator[Series]:
-    """Yield the series of a class: of each domain, of its first parts, and the same of the variants without parts.
+    """Yield the series of a class: of each domain, of its first parts (``twins``), and of the variants without parts.
 
-    Args:
-        graphs: The circuits.
-        variants: Circuits that were found in another way, by what to call it.
-        first: A graph of the circuits, which says at which sites, and how large, series are.
-        class_name: The class.
-        edges_per_node: Most edges into a unit.
-        twins: Whether circuits of parts are among them.
+    All series have the sites and the share of units of ``first``, a graph of the circuits.
     """
     sites = first.inner_sites
     for name, folder in {"": graphs, **variants}.items():
@@ -55,10 +44,10 @@ def class_series(
                 continue
             circuit = _as_large(folder[class_name, domain], first).circuit(edges_per_node)
             parts = {} if name else folder.parts(class_name, domain)
-            held = None
+            consensus = None
             if len(parts) > 1 and folder.file(class_name, domain, EDGES).is_file():
-                held = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
-            yield _series(circuit, sites, name, domain, None, held)
+                consensus = find_consensus(circuit, list(parts.values()), folder.part_edges(class_name, domain))
+            yield _series(circuit, sites, name, domain, None, consensus)
             for part in list(parts)[:TWINS] if twins and len(parts) > 1 else ():
                 yield _series(parts[part].circuit(edges_per_node), sites, name, domain, part, None)
 
@@ -75,7 +64,7 @@ def _as_large(graph: AttributionGraph, other: AttributionGraph) -> AttributionGr
 
 
 def _series(
-    circuit: Circuit, sites: Sequence[str], variant: str, domain: str, part: int | None, held: Consensus | None
+    circuit: Circuit, sites: Sequence[str], variant: str, domain: str, part: int | None, consensus: Consensus | None
 ) -> Series:
     graph = circuit.source
     nothing = np.zeros(0, np.int64)
@@ -100,11 +89,17 @@ def _series(
         "from": up[order].astype(small),
         "weights": scores[order] if part is None else one_digit(scores[order]),
     }
-    if held is not None:
-        arrays["unitStability"] = _bytes(np.concatenate([held.units[site] for site in sites]))
-        arrays["edgeStability"] = _bytes(_joined(held.edges[pair] for pair in places)[order])
-    made = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images, "arrays": list(arrays)}
-    return Series(made, arrays, graph)
+    if consensus is not None:
+        arrays["unitStability"] = _bytes(np.concatenate([consensus.units[site] for site in sites]))
+        arrays["edgeStability"] = _bytes(_joined(consensus.edges[pair] for pair in places)[order])
+    made: dict[str, object] = {
+        "variant": variant,
+        "domain": domain,
+        "part": part,
+        "images": graph.n_images,
+        "arrays": list(arrays),
+    }
+    return made, arrays, graph
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:

@@ -3,10 +3,10 @@
     index.html             the page, with all of its code
     data/index.js          classes, domains, sites; comparisons, measured cuts, names of units
     data/class/<n>.js      the circuits of a class, in all domains and on parts of the images
-    data/site/<n>.js       what each unit of a site does in all circuits
+    data/site/<n>.js       effects of each unit of a site in all circuits
     data/cards/<n>.js      cards of the units of a site
-    data/images/<n>.js     held-out images of a class
-    data/direct/<n>.js     what components add to the embedding of a class's images; data/words.js: vectors of words
+    data/images/<n>.js     unseen images of a class
+    data/direct/<n>.js     components' contributions to embeddings of a class; data/words.js: vectors of words
     thumbnails/<id>.webp
 
 The page reads a file when it needs it. Names are in the data alone; files are called by numbers.
@@ -29,9 +29,9 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import class_series
-from circuitry.explorer.exported import INDEX_PAGE, About, write_about
+from circuitry.explorer.exported import INDEX_PAGE
 from circuitry.explorer.overview import describe_comparison, describe_curves
-from circuitry.explorer.packing import pack_script
+from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
 from circuitry.explorer.template import render_page
 from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, pack_view
@@ -40,7 +40,7 @@ from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
 from circuitry.runs.given import Count, Natural, checked
-from circuitry.runs.manifest import NAME
+from circuitry.runs.manifest import NAME, write_json
 from circuitry.runs.provenance import digest, versions
 
 MOST_BYTES = 64 << 20
@@ -66,7 +66,7 @@ class ExplorerSettings:
 
 @checked
 class Exported(NamedTuple):
-    """What `export_explorer` wrote; as text, the line that a command prints."""
+    """The page that `export_explorer` wrote, and its sizes; as text, the line that a command prints."""
 
     page: Path
     n_bytes: dict[str, int]
@@ -92,7 +92,7 @@ class _Folder:
     def file(self, name: str, content: bytes, kind: str) -> None:
         path = self.path / name
         make_folder(path.parent)
-        path.write_bytes(content)  # what is torn is replaced: the page itself is written last
+        path.write_bytes(content)  # an interrupted export has no page, which is written last
         self.written.add(path)
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
@@ -115,15 +115,14 @@ def export_explorer(
         graphs: The circuits; an extraction that is unfinished is shown as far as it is.
         out: Folder of the page; an earlier explorer there is replaced.
         comparisons: Ways into the circuits, from `compare_domains`.
-        curves: Faithfulness curves of the circuits: what the cuts that the page makes were measured to do.
+        curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
         cards: Cards of the units, of the same circuits.
-        variants: Circuits that were found in another way, by what to call it, e.g. ``own-style texts``.
+        variants: Circuits that were found in other ways, by names such as ``own-style texts``.
         model: Predictions and direct effects on words, from `view_model`.
         settings: How much of it.
 
     Raises:
-        InputError: for a folder without circuits, cards of other circuits, a folder that holds something else, and
-            what reading the circuits raises.
+        InputError: for a folder without circuits, cards of other circuits, and an output folder with other files.
 
     Example:
         >>> graphs = GraphFolder("runs/x/circuits")
@@ -148,7 +147,8 @@ def export_explorer(
     export = digest([header, circuits, of_units, repr(settings), versions()])
     folder = _Folder(target, export)
     (target / INDEX_PAGE).unlink(missing_ok=True)  # a page is there when its data are complete
-    write_about(target, About(graphs.manifest["config_hash"], _title(graphs), export))
+    about = {"study": header["study"], "title": header["title"], "export": export}
+    write_json(target / NAME, {"format": EXPLORER_FORMAT, **about})
     tally = _write_classes(folder, graphs, variants or {}, first, settings)
     for place, site in enumerate(tally.sizes):
         folder.script(f"site/{place}", {"site": site}, tally.site_arrays(site))
@@ -176,15 +176,11 @@ def export_explorer(
 
 def _check_free(target: Path) -> None:
     """Raise an `InputError` for a folder with something else in it."""
-    if target.is_dir() and any(target.iterdir()) and not (target / INDEX_PAGE).is_file() and not _ours(target):
-        raise InputError(f"{target} is not empty and no explorer: choose another folder.")
-    if (target / INDEX_PAGE).is_file() and not _ours(target):
-        raise InputError(f"{target} has an {INDEX_PAGE} that is no explorer's: choose another folder.")
-
-
-def _ours(target: Path) -> bool:
     path = target / NAME
-    return path.is_file() and "circuitry explorer" in path.read_text(encoding="utf-8", errors="replace")
+    ours = path.is_file() and "circuitry explorer" in path.read_text(encoding="utf-8", errors="replace")
+    if target.is_dir() and any(target.iterdir()) and not ours:
+        first = next(target.iterdir()).name
+        raise InputError(f"{target} is not empty, and {first} is of no explorer: choose another folder.")
 
 
 def _write_classes(
@@ -194,15 +190,16 @@ def _write_classes(
     first: AttributionGraph,
     settings: ExplorerSettings,
 ) -> UnitTally:
-    """Write the circuits of every class, each read once, and return what units do over all of them."""
+    """Write the circuits of every class, each read once, and return the units' effects in all of them."""
     tally = UnitTally(list(graphs))
     for place, class_name in enumerate(graphs.classes):
         headers, arrays = list[Mapping[str, object]](), dict[str, np.ndarray]()
-        for series in class_series(graphs, variants, first, class_name, settings.edges_per_node, settings.twins):
-            arrays |= {f"{len(headers)}/{name}": array for name, array in series.arrays.items()}
-            headers.append(series.header)
-            if not series.header["variant"] and series.header["part"] is None:
-                tally.add((class_name, str(series.header["domain"])), series.graph)
+        series = class_series(graphs, variants, first, class_name, settings.edges_per_node, settings.twins)
+        for header, found, graph in series:
+            arrays |= {f"{len(headers)}/{name}": array for name, array in found.items()}
+            headers.append(header)
+            if not header["variant"] and header["part"] is None:
+                tally.add((class_name, str(header["domain"])), graph)
         folder.script(f"class/{place}", {"class": class_name, "series": headers}, arrays)
     return tally
 
@@ -210,33 +207,25 @@ def _write_classes(
 def _describe(
     graphs: GraphFolder, first: AttributionGraph, settings: ExplorerSettings, variants: Mapping[str, GraphFolder]
 ) -> dict[str, object]:
-    """Return what the page has to know before it reads a circuit."""
+    """Return the entries of the index that the page needs before it reads a circuit."""
     sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
-    places = {name: i for i, name in enumerate(graphs.classes)}, {name: i for i, name in enumerate(graphs.domains)}
+    least = min(len(first.kept_units[site]) / size for site, size in sizes.items())  # sites keep at least their share
+    made = {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in graphs.settings.items()
+    }
     return {
-        "title": _title(graphs),
+        "title": f"Circuits of {graphs.manifest['config']['model']}",
         "graphs": shlex.quote(graphs.path.as_posix()),
         "study": graphs.manifest["config_hash"],
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),
         "domains": list(graphs.domains),
         "sites": [{"name": site, "units": size} for site, size in sizes.items()],
-        "circuits": [[places[0][name], places[1][domain]] for name, domain in graphs],
+        "circuits": [[graphs.classes.index(name), graphs.domains.index(domain)] for name, domain in graphs],
         "budget": first.settings.get("budget", SAME_SHARE),
-        "nodeFraction": first.settings.get("node_fraction", _share_kept(sizes, first.kept_units)),
+        "nodeFraction": first.settings.get("node_fraction", least),
         "edgesPerNode": settings.edges_per_node,
         "variants": list(variants),
-        "made": {name: _word(value) for name, value in graphs.settings.items()} | graphs.manifest["versions"],
+        "made": made | graphs.manifest["versions"],
     }
-
-
-def _title(graphs: GraphFolder) -> str:
-    return f"Circuits of {graphs.manifest['config']['model']}"
-
-
-def _share_kept(sizes: Mapping[str, int], kept: Mapping[str, np.ndarray]) -> float:
-    return min(len(kept[site]) / size for site, size in sizes.items())  # sites keep at least their share
-
-
-def _word(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""What a model answers while somebody looks: the exact effect of units, and what it makes of an image of the reader's.
+"""A model that answers the reader of the page: exact effects of units, and its view of an image of the reader's.
 
 The effect is the class's metric on images that its circuit was not found on, minus the metric with the units replaced,
 in one run at all their sites. For one unit this is `patch_effects`; for a group it is not the sum over its units.
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.task import Task
-from circuitry.explorer.image_answers import circuit_embeddings, image_answers
-from circuitry.explorer.view_files import Effects, Replacement, SeenImage
+from circuitry.explorer.model_view import circuit_embeddings, image_answers
+from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.kept_sets import leave_out, take_everything
@@ -35,7 +36,11 @@ BASELINES: dict[Replacement, str] = {"zero": "zero", "mean": "mean-position", "o
 
 @checked
 class LiveModel:
-    """A model that answers what units do, with the images and means that it needed so far.
+    """A model that measures effects of units and looks at images; it remembers the images and means that it needed.
+
+    Args:
+        checks: The model, its circuits, and images that they were not found on.
+        work: Memory.
 
     Example:
         >>> live = LiveModel(CausalChecks(clip, images, graphs))
@@ -43,12 +48,6 @@ class LiveModel:
     """
 
     def __init__(self, checks: CausalChecks, *, work: Work = Work()) -> None:
-        """Keep the model.
-
-        Args:
-            checks: The model, its circuits, and images that they were not found on.
-            work: Memory.
-        """
         self.checks, self.work = checks, replace(work, progress=False)
         self._images: dict[Key, Tensor] = {}
         self._loudest: dict[str, dict[str, Tensor]] = {}
@@ -63,11 +62,7 @@ class LiveModel:
             class_name: The class.
             units: The units, as nodes of circuits are called: ``site/unit``.
             by: ``zero``, ``mean`` over the images of all classes and domains, or the class's mean in
-                ``other-domains``; both means are those at each position.
-
-        Raises:
-            InputError: for a class without a circuit, no unit or an unknown one, another ``by``, and where no image can
-                be read.
+                ``other-domains``; both means are taken at each position.
         """
         keys, chosen = self._keys_of(class_name), self._by_site(units)
         return {key[1]: self._measured(key, chosen, by) for key in keys}
@@ -110,16 +105,13 @@ class LiveModel:
         return self._images[key]
 
     @checked
-    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
-        """Return what the model makes of an image: its answers with and without a circuit, and which units fire.
+    def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
+        """Return the model's answers to an image with and without a circuit, and the units that are active.
 
         Args:
-            class_name: Whose units are looked at: those of its circuits in all domains.
-            domain: The domain of the circuit that is kept alone.
+            class_name: The class whose circuits, in all domains, hold the units.
+            domain: The domain of the circuit.
             content: An image file.
-
-        Raises:
-            InputError: for a class and domain without a circuit, and a file that is no image.
         """
         key, checks = (class_name, domain), self.checks
         keys = self._keys_of(class_name)

@@ -1,16 +1,17 @@
-"""What only the model can tell the explorer: its answers with and without a circuit, and direct effects on words.
+"""The model's part of the explorer: its answers with and without a circuit, and direct effects on words.
 
-1. For held-out images of every class and domain: the predictions of the whole model, of the circuit alone (all kept
+1. For unseen images of every class and domain: the predictions of the full model, of the circuit alone (all of its
    units, everything else at the baseline), and of all but the circuit.
-2. The logit of any text is linear in what each component adds to the embedding. So the page gets, by class and domain,
-   the mean of that vector for the strongest components (heads and MLPs of a transformer, pairs of the pooling of a CLIP
-   ResNet), and a vector for every word; a dot product is the direct effect.
+2. The logit of any text is linear in the components' contributions to the embedding. So the page gets, by class and
+   domain, the mean of that vector for the strongest components (heads and MLPs of a transformer, pooling pairs of a
+   CLIP ResNet), and a vector for every word; a dot product is the direct effect.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry.bases.residual import ResidualStream
@@ -18,9 +19,11 @@ from circuitry.circuits.direct_effects import direct_vectors
 from circuitry.circuits.pooling_pairs import pooling_pairs
 from circuitry.data.captions import distinct_words
 from circuitry.data.parts import Key
-from circuitry.explorer.image_answers import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
+from circuitry.interventions.circuit_sets import take_kept_units
+from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.kept_sets import as_kept, leave_out, take_everything
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.representations.strongest_features import default_vocabulary
@@ -30,22 +33,22 @@ from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
 STRONGEST_COMPONENTS = 32
-"""Components of a class whose vectors are kept."""
+"""Components of a class whose vectors are exported."""
 WORD_TEMPLATES = ("a {}.",)
 """Texts of words."""
+SHOWN_ANSWERS = 3
+"""Classes that an answer names."""
 
 
-class _Vectors(NamedTuple):
-    names: tuple[str, ...]
-    vectors: np.ndarray
-    """Mean over images of what each component adds, by the length of the embedding [components, d]."""
+_Vectors = tuple[tuple[str, ...], np.ndarray]
+"""Names of components, and their mean contributions to embeddings of length 1 [components, d]."""
 
 
 @checked
 def view_model(
     checks: CausalChecks, *, n_images: Count = 4, vocabulary: Names | None = None, work: Work = Work()
 ) -> ModelView:
-    """Ask a model what the explorer shows of it.
+    """Compute a model's answers and direct effects for the explorer.
 
     Args:
         checks: The model, its circuits, and images to check them on.
@@ -53,9 +56,6 @@ def view_model(
         vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
             classifier, which reads no text, has its classes alone.
         work: Memory and progress bar.
-
-    Raises:
-        InputError: what reading images and running circuits raises.
 
     Example:
         >>> view = view_model(CausalChecks(clip, images, graphs))
@@ -86,6 +86,26 @@ def view_model(
     return ModelView(tuple(class_names), answers, baseline, () if reason else words, texts, classes, reason)
 
 
+def circuit_embeddings(checks: CausalChecks, key: Key, images: Tensor, work: Work) -> Tensor:
+    """Return the embeddings [runs, images, d] of some images; see `RUNS`."""
+    graph = checks.graphs[key]
+    kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
+    runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
+    return kept_embeddings(checks.task(key, images, work=work), runs)
+
+
+@torch.no_grad()
+def image_answers(checks: CausalChecks, domain: str, embeddings: Tensor) -> list[ImageAnswers]:
+    """Return the model's answer to each image, given embeddings [runs, images, d] and the domain of its texts."""
+    rows, weights = embeddings.flatten(0, 1), checks.weights(domain)
+    no_text = isinstance(checks.clip, Classifier)
+    logits = F.normalize(rows, dim=-1) @ weights.T if no_text else checks.clip.pair_logits(rows, weights)
+    shares = logits.softmax(-1).reshape(*embeddings.shape[:2], -1)
+    best = shares.topk(min(SHOWN_ANSWERS, shares.shape[-1]), dim=-1)
+    values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
+    return [ImageAnswers(classes[:, i], values[:, i]) for i in range(values.shape[1])]
+
+
 def _vectors(checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Work) -> _Vectors:
     encoder = checks.clip.encoder
     try:
@@ -94,15 +114,15 @@ def _vectors(checks: CausalChecks, images: Tensor, embeddings: Tensor, work: Wor
         stream = ResidualStream.of(encoder)
         added = direct_vectors(stream, images, work)
         lengths = embeddings.norm(dim=-1).cpu().double().numpy()
-        return _Vectors(tuple(map(str, stream.writers)), (added / lengths[:, None, None]).mean(0))
+        return tuple(map(str, stream.writers)), (added / lengths[:, None, None]).mean(0)
     read = (pairs.read / np.linalg.norm(pairs.embeddings, axis=-1)[:, None, None]).mean(0)
     heads, units = read.shape
     names = tuple(f"head {head} x {encoder.sites[-2]}/{unit}" for head in range(heads) for unit in range(units))
-    return _Vectors(names, (read[..., None] * pairs.directions).reshape(heads * units, -1))
+    return names, (read[..., None] * pairs.directions).reshape(heads * units, -1)
 
 
 def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
-    """Return a vector for each word; of a class the one that circuits were found with, in the first domain."""
+    """Return a vector for each word; a class has the vector that its circuit in the first domain was found with."""
     n_classes = len(checks.images.all_classes)
     own = checks.weights(checks.graphs.domains[0]).cpu().numpy()
     if len(words) == n_classes:
@@ -117,9 +137,8 @@ def _by_class(
     classes = {}
     for class_name in dict.fromkeys(name for name, _ in found):
         mine = {domain: found[class_name, domain] for domain in domains if (class_name, domain) in found}
-        names = next(iter(mine.values())).names
-        effects = np.stack([np.abs(one.vectors @ texts[class_name]) for one in mine.values()]).max(0)
+        names, vectors = next(iter(mine.values()))[0], np.stack([one for _, one in mine.values()])
+        effects = np.stack([np.abs(one @ texts[class_name]) for one in vectors]).max(0)
         chosen = np.argsort(-effects, kind="stable")[:STRONGEST_COMPONENTS]
-        vectors = np.stack([one.vectors[chosen] for one in mine.values()])
-        classes[class_name] = ClassVectors(tuple(names[i] for i in chosen), tuple(mine), vectors)
+        classes[class_name] = ClassVectors(tuple(names[i] for i in chosen), tuple(mine), vectors[:, chosen])
     return classes

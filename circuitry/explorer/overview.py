@@ -1,6 +1,6 @@
 """The ways into the circuits: comparisons and measured cuts, as the page reads them. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -44,11 +44,7 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
 @checked
 def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
-    """Read the faithfulness curves that `CausalChecks.extract_faithfulness` left in a folder.
-
-    Raises:
-        InputError: for a folder without curves, and what `FaithfulnessCurve.load` raises.
-    """
+    """Read the faithfulness curves that `CausalChecks.extract_faithfulness` wrote into a folder."""
     paths = sorted(Path(folder).glob("*/*.safetensors"))
     if not paths:
         raise InputError(
@@ -59,9 +55,9 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
 
 
 def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], budget: str) -> dict[str, object]:
-    """Return by ``class/domain`` what was measured of cuts at some sites by a budget, units ranked by absolute score.
+    """Return measurements of the page's cuts by ``class/domain``: these sites and budget, units by absolute score.
 
-    Those are the cuts that the page makes. Each measure has rows [value, low, high] by fraction, of the circuit
+    Each measure has rows [value, low, high] by fraction, of the circuit
     (``kept``) and of random circuits (``random``).
     """
     found: dict[str, object] = {}
@@ -89,9 +85,5 @@ def _by_circuit(table: pd.DataFrame) -> dict[str, object]:
 
 def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
     """Return rows with numbers to four digits."""
-    kept: Mapping[str, list[object]] = {name: [_short(value) for value in table[name]] for name in columns}
-    return [list(row) for row in zip(*kept.values(), strict=True)]
-
-
-def _short(value: object) -> object:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    rows = zip(*(table[name] for name in columns), strict=True)
+    return [[float(f"{value:.4g}") if isinstance(value, float) else value for value in row] for row in rows]

@@ -5,7 +5,7 @@ one after another, of each the first bytes of all numbers, then the second ones,
 compresses them, and base64 makes them text.
 
 Floats become half floats times a power of two by array, which keeps three digits of numbers above 1/16,000 of the
-array's largest; whole numbers and booleans stay.
+array's largest; integers and booleans stay.
 """
 
 import base64
@@ -26,11 +26,8 @@ _EIGHTHS = 8
 def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
     """Return a script that hands a header and arrays to the page.
 
-    Args:
-        key: What it is, e.g. ``class/3``; it names the file, too.
-        export: Digest of the export that the file belongs to.
-        header: Values that JSON can hold; not-a-number becomes null.
-        arrays: Arrays by name.
+    ``key``, e.g. ``class/3``, names the script and its file; ``export`` is the digest of the export; in the header
+    not-a-number becomes null.
     """
     listed, parts = [], []
     for name, array in arrays.items():

@@ -6,8 +6,8 @@
    nothing. Pages of other sites cannot read or use the cookie, but the browser sends it to every port of 127.0.0.1: a
    server of someone else on this machine sees it when the reader visits that server.
 3. Requests that another site makes are refused, also those of another port of this machine.
-4. Files come from the folder alone, and are read alone. What is written is one file, the notes of the study in it:
-   whole, and only by who has read what it holds.
+4. Only files of the folder are served. The server writes one file, the notes of the study: a reader replaces it as a
+   unit, and only after reading its latest version.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from typing import Any
 import uvicorn
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -43,7 +44,7 @@ HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"
 """Format of the notes, the same as of the page's state files."""
 SHELF = frozenset({"pins", "groups", "notes", "labels"})
-"""What notes hold."""
+"""The fields of notes."""
 MOST_SENT, MOST_IMAGE = 4 << 20, 32 << 20
 """Of a request, and of one with an image."""
 HEADERS = {
@@ -55,7 +56,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer but refusals of other hosts and failures; the page says itself what it may load."""
+"""Headers of all answers but refusals of other hosts and failures; the page has its own policy for what it loads."""
 
 
 @checked
@@ -76,10 +77,10 @@ def serve_explorer(
     Example:
         >>> serve_explorer("runs/x/explorer", live=LiveModel(checks), open_page=True)
     """
-    door = Door()
-    app = explorer_app(folder, door, live)
+    access = Access()
+    app = explorer_app(folder, access, live)
     with _listening(port) as listening:
-        address = f"http://{HOST}:{listening.getsockname()[1]}/?token={door.token}"
+        address = f"http://{HOST}:{listening.getsockname()[1]}/?token={access.token}"
         print(f"explorer: {address}\nThe address works once. Ctrl-C ends the server.", flush=True)
         if open_page:
             webbrowser.open(address)
@@ -99,17 +100,17 @@ def _listening(port: int) -> socket.socket:
 
 
 @dataclass
-class Door:
-    """Who comes in: once with the token, then with the cookie."""
+class Access:
+    """The reader comes in once with the token, and then with the cookie."""
 
     token: str = field(default_factory=secrets.token_urlsafe)
     secret: str = field(default_factory=secrets.token_urlsafe)
-    """What the cookie holds."""
+    """The value of the cookie."""
     used: bool = False
 
     @property
     def cookie(self) -> str:
-        """Its name, another one for each server: browsers do not tell ports apart."""
+        """The cookie's name, which differs between servers: browsers share cookies between ports."""
         return f"circuitry-{hashlib.sha256(self.secret.encode()).hexdigest()[:8]}"
 
     def exchange(self, token: str) -> Response | None:
@@ -145,42 +146,28 @@ class Door:
 
 
 @checked
-def explorer_app(folder: str | PathLike[str], door: Door, live: LiveAnswers | None = None) -> Starlette:
-    """Return the application that serves an explorer, for any ASGI server.
-
-    Args:
-        folder: The folder that `export_explorer` wrote.
-        door: Who comes in.
-        live: See `serve_explorer`.
-
-    Raises:
-        InputError: for a folder without an explorer.
-    """
+def explorer_app(folder: str | PathLike[str], access: Access, live: LiveAnswers | None = None) -> Starlette:
+    """Return the application that serves an explorer, for any ASGI server; see `serve_explorer`."""
     path = Path(folder)
     about = read_about(path)
-    notes = Notes(path / f"notes-{about.study}.json", about.study)
-    page = render_page(about.title, ["notes"] if live is None else ["notes", "live"])
+    notes = Notes(path / f"notes-{about['study']}.json", about["study"])
+    page = render_page(about["title"], ["notes"] if live is None else ["notes", "live"])
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
         Route("/notes", notes.answer, methods=["GET", "PUT"]),
-        Route("/effects", _no_model if live is None else _Live(live).effects, methods=["POST"]),
-        Route("/image", _no_model if live is None else _Live(live).look, methods=["POST"]),
+        *_questions(live),
         Mount("/", StaticFiles(directory=path)),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
-    return Starlette(routes=routes, middleware=[hosts, Middleware(BaseHTTPMiddleware, dispatch=door)])
-
-
-class _TooLargeError(Exception):
-    """Of a body."""
+    return Starlette(routes=routes, middleware=[hosts, Middleware(BaseHTTPMiddleware, dispatch=access)])
 
 
 async def _body(request: Request, most: int = MOST_SENT) -> bytes:
     content = bytearray()
-    async for part in request.stream():
-        content += part
+    async for chunk in request.stream():
+        content += chunk
         if len(content) > most:
-            raise _TooLargeError
+            raise HTTPException(413, f"Notes have at most {MOST_SENT >> 20} MiB, images {MOST_IMAGE >> 20} MiB.")
     return bytes(content)
 
 
@@ -196,25 +183,23 @@ class Notes:
     study: str
 
     async def answer(self, request: Request) -> Response:
-        """Answer with the file; or write it, whole, for who has read what it holds."""
+        """Answer with the file; or replace it for a tab that has read its latest version."""
         if request.method != "PUT":
             there = self._read()
             return Response(there, headers={"ETag": _tag(there)}, media_type="application/json")
-        try:
-            content = await _body(request)
-        except _TooLargeError:
-            return PlainTextResponse(f"Notes have at most {MOST_SENT >> 20} MiB.", 413)
-        if (wrong := self._wrong(content)) is not None:
-            return PlainTextResponse(wrong, 422)
+        content = await _body(request)
+        if not self._fits(content):
+            fields = ", ".join(sorted(SHELF))
+            raise HTTPException(422, f"Expected notes of the study {self.study} as a state file with {fields}.")
         if not await to_thread.run_sync(self._replace, content, request.headers.get("if-match")):
-            return PlainTextResponse("Another tab has written since: read its notes first.", 412)
+            raise HTTPException(412, "Another tab has written since: read its notes first.")
         return Response(status_code=204, headers={"ETag": _tag(content)})
 
     def _read(self) -> bytes:
         return self.path.read_bytes() if self.path.is_file() else b""
 
     def _replace(self, content: bytes, tag: str | None) -> bool:
-        """Write notes in place of those with a tag; return False where others are there."""
+        """Replace the notes that have a tag; return False if the file has changed since."""
         with file_lock(self.path.parent, self.path.stem):  # another server of the folder may write, too
             if tag != _tag(self._read()):
                 return False
@@ -222,53 +207,43 @@ class Notes:
                 temporary.write_bytes(content)
         return True
 
-    def _wrong(self, content: bytes) -> str | None:
-        """Return what is wrong with notes, if anything."""
+    def _fits(self, content: bytes) -> bool:
+        """Return whether content is a state file of this study with nothing but notes."""
         try:
             found = json.loads(content)
             state = found["state"]
-            right = found["format"] == STATE_FORMAT and found["study"] == self.study and set(state) <= SHELF
+            return bool(found["format"] == STATE_FORMAT and found["study"] == self.study and set(state) <= SHELF)
         except (ValueError, KeyError, TypeError, RecursionError):
-            right = False
-        return (
-            None
-            if right
-            else f"Expected notes of the study {self.study} as a state file with {', '.join(sorted(SHELF))}."
-        )
+            return False
 
 
-def _no_model(request: Request) -> Response:
-    return PlainTextResponse("The server has no model: start it with --with-model.", 404)
-
-
-class _Live:
-    """What the model answers when it is asked, one question after another."""
-
+def _questions(live: LiveAnswers | None) -> list[Route]:
+    """Return the routes of questions to the model, which answers one after another."""
     one = CapacityLimiter(1)
 
-    def __init__(self, live: LiveAnswers) -> None:
-        self._live = live
-
-    async def effects(self, request: Request) -> Response:
+    async def answer(name: str, *given: Any) -> Response:
         try:
-            asked: Any = json.loads(await _body(request))
-            given = str(asked["className"]), [str(name) for name in asked["units"]], asked["by"]
-        except (_TooLargeError, ValueError, KeyError, TypeError, RecursionError):
-            return PlainTextResponse("Expected JSON with className, units and by.", 422)
-        return await self._answer("effects", *given)
-
-    async def look(self, request: Request) -> Response:
-        try:
-            content = await _body(request, MOST_IMAGE)
-            given = request.query_params["className"], request.query_params["domain"], content
-        except _TooLargeError:
-            return PlainTextResponse(f"An image has at most {MOST_IMAGE >> 20} MiB.", 413)
-        except KeyError:
-            return PlainTextResponse("Expected an image, with className and domain in the address.", 422)
-        return await self._answer("look", *given)
-
-    async def _answer(self, what: str, *given: Any) -> Response:
-        try:
-            return JSONResponse(await to_thread.run_sync(getattr(self._live, what), *given, limiter=self.one))
+            return JSONResponse(await to_thread.run_sync(getattr(live, name), *given, limiter=one))
         except InputError as error:
-            return PlainTextResponse(str(error), 422)
+            raise HTTPException(422, str(error)) from error
+
+    async def no_model(request: Request) -> Response:
+        raise HTTPException(404, "The server has no model: start it with --with-model.")
+
+    async def effects(request: Request) -> Response:
+        content = await _body(request)
+        try:
+            question: Any = json.loads(content)
+            given = str(question["className"]), [str(name) for name in question["units"]], question["by"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise HTTPException(422, "Expected JSON with className, units and by.") from None
+        return await answer("effects", *given)
+
+    async def look(request: Request) -> Response:
+        content, given = await _body(request, MOST_IMAGE), request.query_params
+        if not {"className", "domain"} <= set(given):
+            raise HTTPException(422, "Expected an image, with className and domain in the address.")
+        return await answer("look", given["className"], given["domain"], content)
+
+    questions = {"/effects": effects, "/image": look}
+    return [Route(path, no_model if live is None else ask, methods=["POST"]) for path, ask in questions.items()]

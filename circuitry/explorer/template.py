@@ -30,12 +30,7 @@ def page_modules() -> dict[str, str]:
 
 
 def render_page(title: str, served: Sequence[str] = ()) -> str:
-    """Return the page with all of its code.
-
-    Args:
-        title: Its title.
-        served: What its server does: keeps ``notes``, measures effects ``live``; nothing for a page from disk.
-    """
+    """Return the page with all of its code; ``served`` has the services of its server: ``notes``, ``live``."""
     code = {name: _data_url(text) for name, text in page_modules().items()}
     import_map = {"imports": code}
     nonce = hashlib.sha256(repr((title, import_map)).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""What every unit does over all circuits, as the page reads it: a script for each site. No torch."""
+"""Effects and memberships of every unit in all circuits, as the page reads them: a script for each site. No torch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,7 @@ _NOTHING = -128
 
 
 class UnitTally:
-    """Counts circuits by unit while the graphs of a folder pass by, and keeps the units' effects.
-
-    Example:
-        >>> tally = UnitTally(graphs)
-        >>> for key in graphs:
-        ...     tally.add(key, graphs[key])
-        >>> tally.site_arrays("layer4.0")["members"]
-    """
+    """Counts circuits by unit, and collects the units' effects, from the graphs of a folder one after another."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self._column = {key: column for column, key in enumerate(keys)}
@@ -50,8 +43,8 @@ class UnitTally:
     def units_of(self, class_name: str) -> list[tuple[str, int]]:
         """Return the units, (site, unit), of the circuits of a class."""
         columns = [column for (name, _), column in self._column.items() if name == class_name]
-        held = {site: np.flatnonzero(kept[:, columns].any(1)) for site, kept in self._kept.items()}
-        return [(site, int(unit)) for site, units in held.items() for unit in units]
+        by_site = {site: np.flatnonzero(kept[:, columns].any(1)) for site, kept in self._kept.items()}
+        return [(site, int(unit)) for site, units in by_site.items() for unit in units]
 
     def counts(self, site: str) -> np.ndarray:
         """Return in how many circuits each unit of a site is."""

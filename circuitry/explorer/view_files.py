@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,28 +15,11 @@ RUNS = ("the whole model", "only the circuit", "all but the circuit")
 
 
 Replacement = Literal["zero", "mean", "other-domains"]
-"""What a unit is replaced by."""
+"""Replacements of a unit."""
 
 
-class Effects(TypedDict):
-    """The exact effect of some units on a class in a domain."""
-
-    effect: float
-    """What the metric loses without the units."""
-    metric: float
-    """Its mean over the images, with all units."""
-    images: int
-
-
-class SeenImage(TypedDict):
-    """What a model makes of one image, seen by the circuit of a class."""
-
-    answers: list[list[tuple[str, float]]]
-    """For each of `RUNS` the likeliest classes, with their shares."""
-    baseline: str
-    """What replaces the units that a run leaves out."""
-    fire: dict[str, float]
-    """Units of the class's circuits that are active, by ``site/unit``: the share of their largest activation."""
+Effects = dict[str, float]
+"""``effect``: the metric's loss without some units; ``metric``: its mean over ``images`` images with all units."""
 
 
 @runtime_checkable
@@ -47,13 +30,19 @@ class LiveAnswers(Protocol):
         """Return the joint effect of units on a class in each domain."""
         ...
 
-    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
-        """Return what the model makes of an image, given the content of its file."""
+    def look(self, class_name: str, domain: str, content: bytes) -> Mapping[str, Any]:
+        """Return the model's answers to an image, given the content of its file.
+
+        Returns:
+            ``answers``: for each of `RUNS` the likeliest classes, with their shares; ``baseline``: the replacement of
+            units that a run leaves out; ``fire``: the active units of the class's circuits by ``site/unit``, as shares
+            of their largest activation.
+        """
         ...
 
 
 class ImageAnswers(NamedTuple):
-    """What the model says to one image: the likeliest classes, and their shares."""
+    """The model's answer to one image: the likeliest classes, and their shares."""
 
     classes: Int[np.ndarray, "runs shown"]
     """Rows of `RUNS`; numbers of classes, the likeliest first."""
@@ -61,7 +50,7 @@ class ImageAnswers(NamedTuple):
 
 
 class ClassVectors(NamedTuple):
-    """What the strongest components add to the embedding of images of a class."""
+    """Contributions of the strongest components to the embedding of a class's images."""
 
     components: tuple[str, ...]
     domains: tuple[str, ...]
@@ -70,14 +59,14 @@ class ClassVectors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelView:
-    """What `view_model` found."""
+    """A model's answers and direct effects, from `view_model`."""
 
     class_names: tuple[str, ...]
     """Among which the model answers."""
     answers: Mapping[str, ImageAnswers]
     """By path of the image below the root of the data."""
     baseline: str
-    """What replaces the units that a run leaves out."""
+    """The replacement of units outside of a run."""
     words: tuple[str, ...]
     texts: Float[np.ndarray, "words d"]
     """A vector of length 1 for each word."""
@@ -103,7 +92,7 @@ Script = Callable[[str, Mapping[str, object], Mapping[str, np.ndarray]], None]
 
 
 def pack_view(script: Script, view: ModelView, classes: Sequence[str]) -> dict[str, object]:
-    """Write the vectors; return what the index says of them."""
+    """Write the vectors, and return their entries of the index."""
     there = [place for place, name in enumerate(classes) if name in view.direct]
     for place in there:
         one = view.direct[classes[place]]

@@ -23,8 +23,9 @@ import open_clip
 import open_clip_train.main as trainer
 import torch
 from torch import nn
+from torchvision.transforms import Compose
 
-from circuitry.data.decoding import Upright
+from circuitry.data.images import upright
 
 END_WITH_STDIN = "--end-with-stdin"
 KEEP_UNTRAINED = "--keep-untrained"
@@ -82,7 +83,7 @@ def decode_upright() -> None:
 
     def created(*given: Any, **named: Any) -> tuple[nn.Module, Any, Any]:
         model, training, validation = create(*given, **named)
-        return model, Upright(training), Upright(validation)
+        return model, Compose([upright, training]), Compose([upright, validation])
 
     trainer.create_model_and_transforms = created
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, Task, class_logit, in_components, in_feature_basis
+from circuitry import Encoder, Task, class_logit, in_components, in_feature_basis
 from circuitry.cards import top_images, unit_kind
 from circuitry.cards.top_images import TopLists, watch_units
 from tests.support.assert_same import assert_same
@@ -164,13 +164,3 @@ def test_every_tower_has_maps_where_units_have_places(tower: str) -> None:
         assert top.heat is None or (placed and max(top.heat.shape) <= 8)
     assert any(top.heat is not None for top in tops.values())
     assert found["activation"][encoder.sites[-1], 0].heat is None
-
-
-@pytest.mark.parametrize(
-    ("units", "k", "named"),
-    [(UNITS, 0, "k=0"), ({"layer9": np.array([0])}, 3, "layer9")],
-)
-def test_refusals(units: dict[str, np.ndarray], k: int, named: str, resnet: nn.Module) -> None:
-    encoder, images, weights = setting(resnet, 11)
-    with pytest.raises(InputError, match=named):
-        top_images(tasks(encoder, images, weights), units, k)

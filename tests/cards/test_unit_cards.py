@@ -17,43 +17,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
-from circuitry.cards import CardFolder, CardJobs, CardSettings, unit_cards
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, InputError
+from circuitry.cards import CardFolder, CardSettings
 from circuitry.cards.card_arrays import clarity
+from circuitry.cards.card_jobs import CardJobs
 from circuitry.models.prompts import style_word
 from circuitry.runs import Rank, Work
 from circuitry.runs.arrays import read_arrays
-from circuitry.runs.manifest import read_sealed, write_sealed
+from tests.cards.conftest import CLASSES, DOMAINS, FEW, N, made
 from tests.support.assert_same import assert_same
 from tests.support.extraction import TEMPLATES, contents
-from tests.support.work import QUIET
-
-CLASSES, DOMAINS, N = ("axe", "cat", "fish"), ("real", "sketch"), 8
-SITES = ("layer3.0", "layer4.0", "attnpool")
-FEW: dict[str, Any] = {"top": 3, "bins": 5, "exact_images": 2, "exact_units": 2, "vocabulary": ["red", "blue", "fur"]}
-
-
-@pytest.fixture(scope="module")
-def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images of every class in every domain, circuits of two classes found on three of them, and their cards."""
-    root, rng = tmp_path_factory.mktemp("cards"), np.random.default_rng(0)
-    for class_name in CLASSES:
-        for domain in DOMAINS:
-            place = root / "images" / domain / class_name
-            place.mkdir(parents=True)
-            for i in range(N):
-                pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-                Image.fromarray(pixels // (2 if domain == "sketch" else 1)).save(place / f"{i}.png")
-    rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
-    images = DomainFolder(root / "images")
-    extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, node_fraction=0.05, **rules)
-    made(clip, root, root / "cards")
-    return root
-
-
-def made(clip: Clip, root: Path, out: Path, **changes: Any) -> CardFolder:
-    images, graphs = DomainFolder(root / "images"), GraphFolder(root / "graphs")
-    return unit_cards(clip, images, graphs, out, **({"work": QUIET} | FEW | changes))
 
 
 def pixels(clip: Clip, folder: Path, class_name: str, domain: str, n: int = N) -> Tensor:
@@ -135,6 +108,7 @@ def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> 
         cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in combinations(embeddings, 2)]
         assert card.clarity[row] == pytest.approx(np.mean(cosines), rel=1e-3)
     assert all(any(image.relative.startswith(start) for image in cards.images.values()) for start in relatives)
+    assert all(image.item == Path(image.relative).stem for image in cards.images.values())
     found_on = {image.relative for image in cards.images.values() if image.found_on}
     assert found_on == {name for key in graphs for name in graphs.image_names(*key)}
 
@@ -150,6 +124,8 @@ def test_thumbnails_are_what_the_model_sees(clip: Clip, folder: Path) -> None:
     assert abs(shown.mean() - large.mean()) < 3
     with pytest.raises(KeyError, match="nothing"):
         cards.thumbnail("nothing")
+    with pytest.raises(KeyError, match="100000"):
+        cards.card("layer4.0", 100000)
 
 
 def test_notebooks_show_a_card_as_its_name_and_images(folder: Path) -> None:
@@ -175,20 +151,35 @@ def test_names_and_the_words_of_a_random_model(folder: Path) -> None:
     assert all(set(name.by_domain) == set(DOMAINS) for name in names)
 
 
-def test_a_stopped_run_goes_on_and_workers_share(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    stopped = Path(shutil.copytree(folder / "cards", tmp_path / "stopped"))
-    (stopped / "sites" / "layer4.0.safetensors").unlink()
+def test_a_stopped_run_goes_on_without_what_it_has_and_workers_share(
+    clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, read = Path(shutil.copytree(folder / "cards", tmp_path / "stopped")), Counter[str]()
+    shutil.rmtree(stopped / "sites")
     (stopped / "exact" / "cat" / "real.safetensors").write_bytes(b"torn")
     (stopped / "images" / "sketch.npy").unlink()
-    with pytest.raises(InputError, match="1 of 10 jobs"):
+    with pytest.raises(InputError, match="3 of 10 jobs"):
         CardFolder(stopped)
+
+    def counted(path: Path, *about: str) -> Any:
+        read[path.parent.name] += 1
+        return read_arrays(path, *about)
+
+    monkeypatch.setattr("circuitry.cards.card_jobs.read_arrays", counted)
     made(clip, folder, stopped, work=Work(Rank(1, 2), progress=False))
+    assert read == {"axe": len(DOMAINS), "cat": len(DOMAINS)}  # once for all sites
     assert contents(stopped) == contents(folder / "cards")
 
 
-def test_images_keep_what_they_show(folder: Path) -> None:
-    shown = CardFolder(folder / "cards").images.values()
-    assert {image.item for image in shown} == {Path(image.relative).stem for image in shown} != {""}
+def test_an_unreadable_image_is_left_out(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("cards")))
+    (copy / "images" / "sketch" / "fish" / "0.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="0.png"):
+        cards = made(clip, copy, copy / "cards")
+    shutil.rmtree(copy / "images")  # cards need no images
+    assert len(cards.images) == len(CLASSES) * len(DOMAINS) * N - 1
+    assert len(cards.activations("sketch")[1]) == len(CLASSES) * N - 1
+    assert cards.thumbnail(next(iter(cards.images)))
 
 
 def jobs_of(clip: Clip, root: Path, out: Path, **changes: Any) -> CardJobs:
@@ -213,22 +204,6 @@ def test_images_that_circuits_were_found_on_come_first_whatever_draw(clip: Clip,
     assert {record.relative for record in making.selection["cat", "real"][:3]} == found_on
 
 
-def test_exact_effects_are_read_once_for_all_sites(
-    clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped, read = Path(shutil.copytree(folder / "cards", tmp_path / "stopped")), Counter[str]()
-    shutil.rmtree(stopped / "sites")
-
-    def counted(path: Path, *about: str) -> Any:
-        read[path.parent.name] += 1
-        return read_arrays(path, *about)
-
-    monkeypatch.setattr("circuitry.cards.card_jobs.read_arrays", counted)
-    jobs_of(clip, folder, stopped).run(QUIET)
-    assert read == {"axe": len(DOMAINS), "cat": len(DOMAINS)}
-    assert contents(stopped) == contents(folder / "cards")
-
-
 def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> None:
     small = made(clip, folder, tmp_path / "small", exact_units=0, work=Work(memory_gib=0.02, progress=False))
     for site, unit in small.units():
@@ -238,78 +213,6 @@ def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> Non
                 assert top.ids == other.top[by][domain].ids
                 np.testing.assert_allclose(top.values, other.top[by][domain].values, rtol=1e-3)
         np.testing.assert_array_equal(one.counts, other.counts)
-
-
-def other_version(cards: Path) -> None:
-    about = read_sealed(cards / "manifest.json", "make it again")
-    write_sealed(cards / "manifest.json", about | {"format": "circuitry unit cards 0"})
-
-
-def damaged(cards: Path) -> None:
-    (cards / "sites" / "layer3.0.safetensors").write_bytes(b"torn")
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (shutil.rmtree, ["cards", "circuitry cards"]),
-        (other_version, ["unit cards 0", "unit cards 1"]),
-        (lambda cards: (cards / "words.json").unlink(), ["1 of 10", "words", "circuitry cards"]),
-        (damaged, ["layer3.0.safetensors"]),
-        (lambda cards: (cards / "words.json").write_text("{"), ["words.json", "circuitry cards"]),
-    ],
-)
-def test_folders_that_cannot_be_read(change: Any, named: list[str], folder: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(folder / "cards", tmp_path / "cards"))
-    change(copy)
-
-    def read() -> None:
-        cards = CardFolder(copy)
-        assert cards.words
-        cards.card(*cards.units()[0])
-
-    with pytest.raises(InputError) as refused:
-        read()
-    assert all(word in str(refused.value) for word in named)
-
-
-def test_cards_need_no_images(folder: Path, tmp_path: Path) -> None:
-    moved = CardFolder(shutil.copytree(folder / "cards", tmp_path / "elsewhere"))
-    card = moved.card(*moved.units()[0])
-    assert moved.thumbnail(next(iter(moved.images)))
-    assert card.domains == DOMAINS
-    with pytest.raises(KeyError, match="100000"):
-        moved.card("layer4.0", 100000)
-
-
-@pytest.mark.parametrize(
-    ("asked", "named"),
-    [
-        ({"top": 0}, ["top", "0"]),
-        ({"n_images": 0}, ["n_images", "0"]),
-        ({"exact_units": -1}, ["exact_units", "-1"]),
-        ({"vocabulary": "red"}, ["vocabulary", "red"]),
-    ],
-)
-def test_settings_out_of_range(asked: dict[str, Any], named: list[str]) -> None:
-    with pytest.raises(InputError) as refused:
-        CardSettings(**asked)
-    assert all(word in str(refused.value) for word in named)
-
-
-def test_other_settings_and_an_unreadable_image(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="top: 3 -> 4"):
-        made(clip, folder, folder / "cards", top=4)
-    copy = Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("cards")))
-    (copy / "images" / "sketch" / "fish" / "0.png").write_bytes(b"no image")
-    making = CardJobs(
-        clip, DomainFolder(copy / "images"), GraphFolder(copy / "graphs"), copy / "cards", CardSettings(**FEW)
-    )
-    with pytest.warns(UserWarning, match="0.png"):
-        making.run(QUIET)
-    cards = CardFolder(copy / "cards")
-    assert len(cards.images) == len(CLASSES) * len(DOMAINS) * N - 1
-    assert len(cards.activations("sketch").values) == len(CLASSES) * N - 1
 
 
 def test_clarity_is_one_of_equal_images_and_unknown_of_one() -> None:

@@ -4,12 +4,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pytest
 
-from circuitry import InputError
 from circuitry.cards import UnitName, WordedImages, name_units
 from circuitry.cards.unit_names import fit_words, word_information
 from tests.support.assert_same import assert_same
@@ -162,22 +160,3 @@ def test_a_unit_that_does_not_vary_has_no_name() -> None:
     images = worded()
     assert name_units(np.zeros((N, 1)), images) == [None]
     assert name_units(np.where(TESTED, 0.0, planted(images)[:, 0])[:, None], images) == [None]
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"classes": ["cat"]}, ["1 classes", "600"]),
-        ({"probabilities": np.zeros((N, 2))}, ["7", "600, 2"]),
-        ({"tested": np.arange(N) < 3}, ["20", "has 3"]),
-    ],
-)
-def test_refusals(changes: dict[str, Any], named: list[str], unchecked: None) -> None:
-    with pytest.raises(InputError) as refused:
-        replace(worded(), **changes)
-    assert all(word in str(refused.value) for word in named)
-
-
-def test_other_images_are_refused() -> None:
-    with pytest.raises(InputError, match=r"600.*10"):
-        name_units(np.zeros((10, 2)), worded())

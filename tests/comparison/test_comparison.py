@@ -2,17 +2,14 @@
 
 import csv
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from circuitry import Comparison, InputError
+from circuitry import Comparison
 from circuitry.comparison import class_groups, domain_matrix, domain_tests, part_tests, per_domain
 from circuitry.comparison.table import read_named_table, write_named_table, write_tables
 from tests.comparison.similarities import similarities
@@ -120,6 +117,7 @@ def test_intervals_of_its_own_are_those_of_the_measure() -> None:
         ["all", "real", 0.1],
     ]
     assert found.n_classes == 9
+    assert all(words in repr(found) for words in ("node_overlap", "1 sites", "3 classes in 3 domains", "units 0.05"))
 
 
 def test_levels_are_means_of_what_there_is() -> None:
@@ -155,6 +153,7 @@ def test_with_parts_everything_is_read_against_the_ceiling() -> None:
         assert found.parts_matrix().loc[a, b] == pytest.approx(row["similarity"])
         assert found.parts_matrix().loc[a, a] == pytest.approx(row["ceiling_a"])
     assert ratios["n_per_part"].tolist() == [10] * 3
+    assert replace(found, seed=5).ratios()["low"].tolist() != ratios["low"].tolist()
     shown = found.ratios_over_depth()
     assert shown["site"].tolist() == [*["u"] * 3, *["v"] * 3]
     first = found.at("u").ratios().query("domain_a == 'd0'")["value"].mean()
@@ -169,12 +168,6 @@ def test_sites_are_counted_once_in_ratios() -> None:
     alone = found.at("u").ratios().drop(columns="n_per_part")
     pd.testing.assert_frame_equal(left_out.ratios().drop(columns="n_per_part"), alone)
     assert set(left_out.ratios_over_depth()["site"]) == {"u", "v"}
-
-
-def test_the_seed_is_that_of_the_bootstraps() -> None:
-    found = similarities()
-    assert replace(found, seed=5).ratios()["low"].tolist() != found.ratios()["low"].tolist()
-    pd.testing.assert_frame_equal(found.ratios(), similarities().ratios())
 
 
 def test_families_of_classes_are_drawn_together() -> None:
@@ -217,40 +210,6 @@ def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
     assert set(replace(comparison((None,)), measure="x").tables()) == {"chance_x", *(f"x{kind}" for kind in kinds)}
 
 
-def assert_restored(a: Comparison, b: Comparison) -> None:
-    for name in ("values", "parts", "chance", "intervals"):
-        x, y = getattr(a, name), getattr(b, name)
-        pd.testing.assert_frame_equal(x.reset_index(drop=True), y, check_dtype=False, rtol=0, atol=0)
-    for name in ("measure", "groups", "alike", "directions", "chance_of", "about", "seed", "left_out", "families"):
-        assert getattr(a, name) == getattr(b, name), name
-
-
-@pytest.mark.parametrize("sites", [("a", "b"), (None,)])
-def test_a_stored_comparison_comes_back_whole(sites: tuple[str | None, ...], tmp_path: Path) -> None:
-    made = replace(comparison(sites), alike=False, chance_of="random features", left_out={"b": "few"}, seed=3)
-    made.save(tmp_path / "deep" / "x")
-    assert_restored(made, Comparison.load(tmp_path / "deep" / "x"))
-    directed().save(tmp_path / "y")
-    assert_restored(directed(), Comparison.load(str(tmp_path / "y")))
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    st.sampled_from(
-        ["NA", "nan", "", "None", "1", "1e3", 'a "b", c', "ä\nö", "True", "=1+1", "'=1", "'a", "-1", "''@x"]
-    ),
-    st.floats(allow_nan=True),
-)
-def test_names_and_numbers_are_not_changed(tmp_path_factory: pytest.TempPathFactory, name: str, value: float) -> None:
-    folder = tmp_path_factory.mktemp("stored")
-    table = values((None,)).drop_duplicates(["domain_a", "domain_b"]).assign(**{"class": name}, value=value, p=0.1)
-    Comparison("x", table).save(folder)
-    found = Comparison.load(folder).values
-    for column in ("class", "site", "p"):
-        assert found[column].tolist() == table[column].tolist()
-    np.testing.assert_array_equal(found["value"].to_numpy(), table["value"].to_numpy())
-
-
 def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
     names = ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\tx", "'=1", "axe", "'axe", "1-2"]
     table = pd.DataFrame({"=class": names, "value": -1.5, "@x": pd.Categorical(names)})
@@ -262,37 +221,6 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
     found = read_named_table(tmp_path / "x.csv")
     assert list(found) == list(table)
     assert found["=class"].tolist() == found["@x"].tolist() == names
-
-
-# What people see
-
-
-def test_a_comparison_prints_in_a_line() -> None:
-    text = repr(comparison())
-    for words in ("node_overlap", "2 sites", "3 classes in 3 domains", "random units 0.05"):
-        assert words in text
-    assert "\n" not in text
-
-
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("use", "words"),
-    [
-        (lambda: Comparison("x", values().iloc[:0]), "x needs a class in at least two domains"),
-        (lambda: Comparison("x", values().drop(columns="site")), "class, .* values, .*without site"),
-        (lambda: replace(comparison(), parts=comparison().parts.assign(value="a")), "parts, .*words in value"),
-        (lambda: comparison().matrix("seen"), "'seen' .* all, held-out"),
-        (lambda: comparison().at("c"), "'c'; the sites are a, b"),
-        (lambda: comparison().matrix(normalise=True), "node_overlap .* parts"),
-        (lambda: comparison().ratios(), "node_overlap .* parts"),
-        (lambda: comparison().ceiling_tests(), "node_overlap .* parts"),
-    ],
-)
-def test_what_is_no_comparison_is_refused(use: Callable[[], object], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        use()
 
 
 def test_groups_hold_the_classes_that_are_there() -> None:

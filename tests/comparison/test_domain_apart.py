@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import Comparison, InputError
+from circuitry import Comparison
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
 from tests.support.assert_same import assert_same
 
@@ -62,9 +62,3 @@ def test_a_domain_against_the_others_over_depth() -> None:
     assert found["all", "without q", "x"] == pytest.approx((0.2 + 0.4) / 2)
     assert found["held-out", "without q", "y"] == pytest.approx(0.6)
     assert math.isnan(found.get(("held-out", "q with the others", "x"), math.nan))
-
-
-def test_an_unknown_domain_is_refused() -> None:
-    for use in (means_without, apart_over_depth):
-        with pytest.raises(InputError, match=r"'real'.*a, b, q"):
-            use(comparison(), "real")

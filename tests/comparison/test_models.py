@@ -1,12 +1,9 @@
 """The trained model as the unit, against scipy."""
 
-from typing import Any
-
 import pandas as pd
 import pytest
 from scipy import stats
 
-from circuitry import InputError
 from circuitry.comparison import compare_models, sign_flip_p
 from circuitry.comparison.models import OVER_MODELS
 from tests.comparison.similarities import similarities
@@ -23,18 +20,3 @@ def test_each_model_is_one_difference() -> None:
     assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 5, each.mean(), stats.sem(each)))
     assert row["p"] == pytest.approx(sign_flip_p(each))
     assert set(found["note"]) == {"cannot be significant with 6 models"}  # 3 * 2 / 2^6
-
-
-def test_models_are_of_one_measure_and_each_comes_once(unchecked: None) -> None:
-    one, other = similarities(2), similarities(2, seed=1)
-    by_name: Any = {"node_overlap": one}
-    given: tuple[tuple[Any, str], ...] = (
-        ([one], "1 by node_overlap"),
-        ([one, other, one], "twice among 3"),
-        (by_name, "list of comparisons.* dict .*compare_domains"),
-        ([by_name, by_name], r"Comparison as comparisons\[0\].* dict "),
-        (one, "list of comparisons.* Comparison was given"),
-    )
-    for comparisons, words in given:
-        with pytest.raises(InputError, match=words):
-            compare_models(comparisons)

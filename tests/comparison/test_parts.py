@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import InputError
 from circuitry.comparison import PartArray, ceilings_of
-from circuitry.comparison.part_array import WHOLE, check_parts, known_ratio, mean_known
+from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
 from tests.comparison.similarities import similarities
 
 
@@ -42,16 +41,6 @@ def test_ceilings_are_means_of_a_class_in_a_domain() -> None:
     assert found["c001", "d2", "v"] == pytest.approx(own["value"].mean())
     assert len(found) == 2 * 3 * 2
     assert ceilings_of(both, upper=True)["value"].tolist() == pytest.approx([0.6])
-
-
-def test_a_part_meets_others_once() -> None:
-    parts = similarities(2).parts
-    for wrong, row in (
-        (parts.assign(part_b=parts["part_b"].where(parts.index > 0, 0)), "c000, c000, d0, d0, 0, 0, u compares"),
-        (pd.concat([parts, parts.iloc[:1]]), "c000, c000, d0, d0, 0, 1, u occurs twice"),
-    ):
-        with pytest.raises(InputError, match=row):
-            check_parts(wrong)
 
 
 def test_unknown_numbers_have_no_weight() -> None:

@@ -3,8 +3,6 @@
 The same with a thousand draws and more: `experiments/simulate_trust.py`.
 """
 
-from unittest.mock import Mock
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,6 @@ from scipy import stats
 from circuitry.circuits import chance_overlap
 from circuitry.comparison import (
     PartArray,
-    ceiling,
     ceiling_tests,
     domain_ratios,
     draw_resamples,
@@ -22,7 +19,7 @@ from circuitry.comparison import (
     part_tests,
 )
 from circuitry.comparison.ceiling import pair_cells, ratio
-from circuitry.comparison.domain_means import domain_spread
+from circuitry.comparison.domain_tests import domain_spread
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.statistics import family_of
 from experiments.simulation import Planted, jaccard, keep, simulate
@@ -49,14 +46,6 @@ def test_a_ratio_is_what_it_is_made_of() -> None:
     assert found["ceiling_b"].tolist() == pytest.approx([means[b, b] + CHANCE[0] for _, b in PAIRS])
     of_domains = domain_ratios(pair_cells(made), CHANCE, draws).value[:, 0]
     assert of_domains.tolist() == pytest.approx([(by_hand[a] + by_hand[b]) / 2 for a, b in PAIRS])
-
-
-def test_ratios_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = simulate(np.random.default_rng(0), np.full((5, 1), 0.6), 0.5, PLANTED).parts
-    counted = Mock(wraps=dual_bootstrap)
-    monkeypatch.setattr(ceiling, "dual_bootstrap", counted)
-    pair_ratios(pair_cells(made), CHANCE, draw_resamples(made.classes, 4, resamples=10))
-    assert counted.call_count == 1
 
 
 def test_a_class_without_a_domain_is_left_out_of_its_ratios() -> None:

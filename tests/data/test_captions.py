@@ -13,28 +13,9 @@ from circuitry.data.captions import PATTERNS, STYLE_WORDS, image_rng, with_artic
 from tests.conftest import shared
 
 
-def captions(class_name: str, domain: str, n: int = 400, *, aligned: bool = False) -> list[str]:
-    rng = random.Random(0)
-    return [caption(class_name, domain, rng, aligned=aligned) for _ in range(n)]
-
-
 def style_words_in(sentences: list[str]) -> set[str]:
     words = {word for own in STYLE_WORDS.values() for word in own}
     return {word for word in words for sentence in sentences if re.search(rf"\b{word}\b", sentence)}
-
-
-@pytest.mark.parametrize("domain", sorted(STYLE_WORDS))
-def test_a_domain_uses_all_its_words_and_no_others(domain: str) -> None:
-    assert style_words_in(captions("zebra", domain)) == set(STYLE_WORDS[domain])
-
-
-@pytest.mark.parametrize(("domain", "aligned"), [("sketch", True), ("real", True), ("blueprint", False)])
-def test_aligned_captions_and_unknown_domains_use_only_the_shared_words(domain: str, aligned: bool) -> None:
-    assert style_words_in(captions("zebra", domain, aligned=aligned)) == {"image", "picture"}
-
-
-def test_aligned_captions_do_not_tell_the_domain() -> None:
-    assert captions("zebra", "sketch", aligned=True) == captions("zebra", "real", aligned=True)
 
 
 def all_sentences(cls: str, words: dict[str, str]) -> set[str]:
@@ -58,6 +39,9 @@ def all_sentences(cls: str, words: dict[str, str]) -> set[str]:
     ("class_name", "cls", "domain", "own"),
     [
         ("axe", "axe", "infograph", {"infograph": "an infograph", "informational chart": "an informational chart"}),
+        ("cat", "cat", "quickdraw", {"quickdraw": "a quickdraw", "doodle": "a doodle"}),
+        ("cat", "cat", "real", {"photo": "a photo", "snapshot": "a snapshot"}),
+        ("cat", "cat", "sketch", {"sketch": "a sketch", "drawing": "a drawing"}),
         ("The_Mona_Lisa", "The Mona Lisa", "painting", {"painting": "a painting", "art": "art"}),
         ("t-shirt", "t-shirt", "clipart", {"clipart": "a clipart", "illustration": "an illustration"}),
     ],
@@ -67,12 +51,8 @@ def test_six_patterns_each_with_and_without_its_full_stop(
 ) -> None:
     expected = all_sentences(cls, {"image": "an image", "picture": "a picture", **own})
     assert len(expected) == 48
-    assert set(captions(class_name, domain, 2000)) == expected
-
-
-def test_the_full_stop_is_dropped_half_of_the_time() -> None:
-    stops = sum(text.endswith(".") for text in captions("zebra", "real", 1000))
-    assert 440 < stops < 560  # 500 +- 3.8 standard deviations, and the seed is fixed
+    rng = random.Random(0)
+    assert {caption(class_name, domain, rng) for _ in range(2000)} == expected
 
 
 def test_a_stream_by_hand() -> None:
@@ -115,15 +95,6 @@ PATHS = [f"sketch/zebra/{i}.png" for i in range(1200)]
 def test_the_caption_of_an_image_is_fixed_for_all_time() -> None:
     drawn = [caption("axe", "sketch", image_rng("sketch/axe/1.png", seed)) for seed in (0, 1)]
     assert drawn == ["a axe is visible in an image", "a drawing showing a axe"]
-
-
-def test_captions_of_images_are_drawn_evenly() -> None:
-    texts = [caption("zebra", "sketch", image_rng(path, 5)) for path in PATHS]
-    words = {"image": "an image", "picture": "a picture", "sketch": "a sketch", "drawing": "a drawing"}
-    counts = [texts.count(sentence) for sentence in all_sentences("zebra", words)]  # mean 25, standard deviation 4.9
-    assert sum(counts) == 1200
-    assert min(counts) > 5
-    assert max(counts) < 50
 
 
 @pytest.mark.parametrize("domain", [*STYLE_WORDS, "blueprint"])

@@ -1,11 +1,9 @@
 """Images sorted by domain and class, from lists and from folders."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 
 from circuitry.data import DomainFolder, part_numbers
 from circuitry.data.image_lists import listed_splits
-from circuitry.runs import InputError
 from tests.conftest import shared
 
 
@@ -84,14 +81,8 @@ def test_selection_keeps_labels(listed: Path) -> None:
     assert [record.class_name for record in images.records] == ["cello", "zebra"]
     assert images.label("zebra") == 3
     assert images.all_classes[images.label("cell phone")] == "cell phone"
-
-
-def test_only_the_selected_domains_must_be_complete(listed: Path) -> None:
-    write_lists(listed, "test", {"clipart": [f"clipart/cello/{i}.png 0" for i in range(7)]})
-    assert DomainFolder(listed, domains=["real"]).all_classes[0] == "cello"
-    expected = "name 7 files that do not exist, such as clipart/cello/0.png, .*clipart/cello/4.png; complete"
-    with pytest.raises(InputError, match=expected):
-        DomainFolder(listed)
+    write_lists(listed, "test", {"clipart": ["clipart/cello/absent.png 0"]})
+    assert DomainFolder(listed, domains=["real"]).all_classes[0] == "cello"  # only selected domains must be complete
 
 
 def test_folders_without_lists(folders: Path) -> None:
@@ -148,73 +139,13 @@ def test_select_depends_on_nothing_but_the_images_of_that_class_and_domain(many:
     assert len({tuple(chosen) for chosen in numbers}) == 4
 
 
-def test_select_is_uniform(many: DomainFolder) -> None:
-    drawn = [record.relative for seed in range(300) for record in many.select("x", "a", 3, seed)]
-    counts = [drawn.count(f"a/x/{i}.png") for i in range(30)]  # mean 30, standard deviation 5.2
-    assert sum(counts) == 900
-    assert min(counts) > 10
-    assert max(counts) < 55
-
-
 def test_select_all_and_none(folders: Path) -> None:
     images = DomainFolder(folders)
     assert {record.relative for record in images.select("owl", "sketch")} == {"sketch/owl/1.jpg", "sketch/owl/2.PNG"}
     assert images.select("ant hill", "sketch", 5) == ()
-    for chosen, words in (
-        (("owl", "sketch", 0), "at least 1 .* but 0"),
-        (("owls", "sketch"), "class 'owls' .* owl"),
-        (("owl", "clipart"), "domain 'clipart' .* photo, sketch"),
-    ):
-        with pytest.raises(InputError, match=words):
-            images.select(*chosen)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
-
-
-def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none does not exist"):
-        DomainFolder(tmp_path / "none")
-    for _ in range(2):
-        with pytest.raises(InputError, match="<domain>/<class>/<file>"):
-            DomainFolder(tmp_path)
-        touch(tmp_path, "1.png")  # two levels short
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"split": "val"}, r"<domain>_val\.txt .* test, train"),
-        ({"domains": ["paintings"]}, "domain 'paintings' .* painting"),
-        ({"classes": ["dog"]}, "class 'dog' .* cello, cell phone, t-shirt, zebra"),
-        ({"classes": "zebra"}, r"'zebra' .*\['zebra'\]"),
-        ({"domains": []}, "at least one domain"),
-    ],
-)
-def test_unknown_names(listed: Path, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        DomainFolder(listed, **options)
-
-
-MALFORMED = (
-    *("real/cello/c.png", "real/cello/c.png one", "real/c.png 0", "sketch/cello/c.png 0", "real//c.png 0", "0"),
-    *("/real/cello/c.png 0", "../real/cello/c.png 0"),
-)
-OUTSIDE = (
-    "real/cello/c\0.png 0",
-    *("real/../../secret.png 0", "real/cello/../../../secret.png 0", "real/./c.png 0", "real/../c.png 0"),
-    *(r"real/cello/..\..\secret.png 0", r"real/cello/\\host\c.png 0"),
-)
-
-
-@pytest.mark.parametrize(
-    ("line", "words"), [*((line, "<class>/<file>") for line in MALFORMED), *((line, "folder real") for line in OUTSIDE)]
-)
-def test_malformed_lines_and_files_outside_of_the_folder_are_named(line: str, words: str, listed: Path) -> None:
-    write_lists(listed, "test", {"real": ["real/cello/c 1.png 0", "", line]})
-    for missing in ("refuse", "unchecked"):
-        with pytest.raises(InputError, match=rf"real_test\.txt, line 3.*{words}.*{re.escape(repr(line))}"):
-            DomainFolder(listed, missing_files=missing)
 
 
 def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
@@ -226,44 +157,10 @@ def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
     assert len([record for domain in images.domains for record in images.select("owl", domain, 5)]) == 3
 
 
-def test_folders_where_files_should_be(listed: Path) -> None:
-    (listed / "real/cello/c 1.png").unlink()
-    (listed / "real/cello/c 1.png").mkdir()
-    with pytest.raises(InputError, match=r"name 1 files that do not exist, such as real/cello/c 1\.png"):
-        DomainFolder(listed)
-    (listed / "real_test.txt").unlink()
-    (listed / "real_test.txt").mkdir()
-    with pytest.raises(InputError, match=r"Expected a text file, but .*real_test\.txt is a folder"):
-        DomainFolder(listed)
-    with pytest.raises(InputError, match=r"Expected a folder of domains, .*painting_test\.txt is a file"):
-        DomainFolder(listed / "painting_test.txt")
-
-
-@pytest.mark.parametrize(
-    ("lists", "words"),
-    [
-        ({"painting": ["painting/cello/c.png 1"]}, "class 'cello' the label 0, .* 1"),
-        ({"painting": ["painting/harp/c.png 0"]}, "label 0 to class 'cello', .* 'harp'"),
-        ({"real": [], "painting": [" "]}, r"<domain>_test\.txt .* no images"),
-    ],
-)
-def test_contradicting_labels_and_empty_lists_are_refused(
-    listed: Path, lists: dict[str, list[str]], words: str
-) -> None:
-    write_lists(listed, "test", lists)
-    with pytest.raises(InputError, match=words):
-        DomainFolder(listed)
-    (listed / "real_test.txt").write_bytes(b"real/caf\xe9/1.png 0\n")
-    with pytest.raises(InputError, match=r"real_test\.txt is not UTF-8 .*byte 8"):
-        DomainFolder(listed)
-
-
 def test_names_with_underscores(tmp_path: Path) -> None:
     touch(tmp_path, "oil/owl/1.png", "oil_dark/owl/1.png")
     write_lists(tmp_path, "test_small", {"oil": ["oil/owl/1.png 0"], "oil_dark": ["oil_dark/owl/1.png 0"]})
     assert DomainFolder(tmp_path, "test_small").domains == ("oil", "oil_dark")
-    with pytest.raises(InputError, match="there are lists for the splits test_small "):
-        DomainFolder(tmp_path, "test")
 
 
 def test_emoji_domains() -> None:
@@ -279,8 +176,6 @@ def test_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> 
     images = DomainFolder(tmp_path, missing_files="unchecked")
     assert [record.relative for record in images.records] == ["pencil_art/axe/1.png"]
     assert listed_splits(tmp_path) == ("test",)
-    with pytest.raises(InputError, match="name 1 files that do not exist, such as pencil_art/axe/1"):
-        DomainFolder(tmp_path)
 
 
 # --- images as people have them --------------------------------------------------------------------------------------
@@ -341,28 +236,3 @@ def test_torchvisions_image_folder_is_one_domain(folders: Path) -> None:
     assert images.all_classes == ("owl", "ant hill")
     assert relatives(images) == ["photo/owl/1.webp", "photo/ant hill/1.png"]
     assert all(record.path.is_file() for record in images.records)
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([("photo/owl/1.webp", "owl")], "domain .* add domain"),
-        ([("photo/owl/1.webp", "owl", "")], "[Rr]ow 1 .*empty"),
-        ([("photo/owl/1.webp", "owl", "a/b")], "[Rr]ow 1.* slashes.*a/b"),
-        ([("photo/owl/1.webp", "owl", "photo")] * 2, "photo/owl/1.webp .*twice"),
-        ([("photo/owl/7.webp", "owl", "photo")], "1 files that do not exist.*7.webp"),
-        ([], "no images"),
-    ],
-)
-def test_malformed_tables_are_refused(rows: list[tuple[str, ...]], words: str, folders: Path) -> None:
-    columns = ["path", "class", "domain"][: len(rows[0]) if rows else 3]
-    pd.DataFrame(rows, columns=columns).to_csv(folders / "images.csv", index=False)
-    with pytest.raises(InputError, match=words):
-        DomainFolder(folders / "images.csv")
-
-
-@pytest.mark.parametrize("folder", ["empty", "absent"])
-def test_a_domain_without_images_is_named(folder: str, folders: Path) -> None:
-    (folders / "empty").mkdir()
-    with pytest.raises(InputError, match=f"drawn.*{folder}"):
-        DomainFolder({"photo": folders / "photo", "drawn": folders / folder})

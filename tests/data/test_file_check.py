@@ -11,7 +11,7 @@ from circuitry.data.file_check import FileCheck
 
 @pytest.mark.parametrize("held", [1, 3, 5, 1000])
 def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", held)
+    monkeypatch.setattr(file_check, "MOST_NAMES", held)
     there = {f"{folder}/{i}.png" for folder in "abc" for i in range(2)}
     for name in there:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -20,34 +20,22 @@ def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkey
     check = FileCheck("skip", tmp_path)
     assert [name for name in asked if check.keeps(name)] == [name for name in asked if name in there]
     assert check.missing.count == len(asked) - 12
-    held_now = sum(len(names) for names in check._listings.values())
-    assert held_now <= held
+    assert sum(len(names or ()) for names in check._listings.values()) <= held
 
 
-def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("held", [2, 1000])
+def test_a_folder_is_listed_once(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_check, "MOST_NAMES", held)
     listed: list[str] = []
 
-    def files_in(folder: str) -> set[str]:
+    def files_in(folder: str, most: int) -> set[str] | None:
         listed.append(folder)
-        return {"1.png"}
-
-    monkeypatch.setattr(file_check, "_files_in", files_in)
-    check = FileCheck("refuse", tmp_path)
-    assert [check.keeps(f"a/{i}.png") for i in (1, 2, 1)] == [True, False, True]
-    assert listed == [os.path.join(tmp_path, "a")]
-
-
-def test_a_folder_that_was_forgotten_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", 2)
-    listed: list[str] = []
-
-    def files_in(folder: str) -> set[str]:
-        listed.append(folder)
-        return {"0.png", "1.png"}
+        return {"0.png", "1.png"} if most >= 2 else None
 
     monkeypatch.setattr(file_check, "_files_in", files_in)
     check = FileCheck("skip", tmp_path)
-    for _ in range(5):
-        for folder in "abc":
-            check.keeps(f"{folder}/0.png")
-    assert len(listed) == 3  # in turns, each would otherwise push out the one before
+    found = [check.keeps(f"{folder}/{i}.png") for i in (0, 2, 1) for folder in "abc"]
+    assert found == [held == 1000 or folder == "a" for folder in "abc"] + [False] * 3 + [
+        held == 1000 or folder == "a" for folder in "abc"
+    ]
+    assert listed == [os.path.join(tmp_path, folder) for folder in "abc"]

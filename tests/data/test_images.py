@@ -1,10 +1,6 @@
 """Reading image files of every kind, and reading many of them ahead of the consumer."""
 
 import hashlib
-import io
-import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from circuitry.data import ImageRecord, image_listing, load_image
-from circuitry.data.decoding import Upright, numbered_batches, with_decoding
+from circuitry.data.decoding import numbered_batches, with_decoding
+from circuitry.data.images import upright
 from circuitry.runs import InputError
 
 
@@ -86,66 +83,15 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    upright = Image.new("RGB", (16, 8), "black")
-    upright.paste((255, 255, 255), (0, 0, 8, 8))  # left half white
+    picture = Image.new("RGB", (16, 8), "black")
+    picture.paste((255, 255, 255), (0, 0, 8, 8))  # left half white
     exif = Image.Exif()
     exif[0x0112] = 6  # turned a quarter; left becomes top
-    upright.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    picture.save(tmp_path / "turned.jpg", exif=exif, quality=100)
     image = load_image(tmp_path / "turned.jpg")
     assert image.size == (8, 16)
     assert min(pixel(image, 4, 2)) > 240
     assert max(pixel(image, 4, 13)) < 15
-
-
-def jpeg_bytes() -> bytes:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "jpeg")
-    return buffer.getvalue()
-
-
-def broken_png() -> bytes:
-    header = struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    ihdr = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return b"\x89PNG\r\n\x1a\n" + ihdr + struct.pack(">I", 8) + b"IDATgarbage!" + b"\0" * 4
-
-
-def float_tiff() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("F", (2, 2), 0.5).save(buffer, "tiff")
-    return buffer.getvalue()
-
-
-def integer_tiff() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("I", (2, 2), 1 << 20).save(buffer, "tiff")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (lambda: b"", "the file is empty"),
-        (lambda: b"<html>404</html>", "not an image"),
-        (lambda: jpeg_bytes()[:1500], "truncated"),
-        (broken_png, "broken"),
-        (float_tiff, "floating-point numbers"),
-        (integer_tiff, "32-bit integers"),
-    ],
-)
-def test_unreadable_files_are_named_with_the_reason(content: Callable[[], bytes], why: str, tmp_path: Path) -> None:
-    path = tmp_path / "bad.jpg"
-    path.write_bytes(content())
-    with pytest.raises(InputError, match=f"^Cannot read {re.escape(str(path))}: .*{why}"):
-        load_image(path)
-
-
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.png: there is no such file"):
-        load_image(tmp_path / "none.png")
-    with pytest.raises(InputError, match="it is a folder"):
-        load_image(tmp_path)
 
 
 # --- many files ------------------------------------------------------------------------------------------------------
@@ -225,17 +171,6 @@ def test_images_too_long_and_thin_to_be_resized_are_left_out(tmp_path: Path) -> 
     assert len(caught) == 2
 
 
-def test_other_tensors_shapes_and_sizes_of_batches_are_refused(tmp_path: Path) -> None:
-    paths = make_images(tmp_path, 2)
-    with pytest.raises(InputError, match=r"real numbers, but .*000\.png .*complex64"):
-        list(numbered_batches(paths, lambda image: to_tensor(image).to(torch.complex64), 2))
-    with pytest.raises(InputError, match="at least 1, but 0"):
-        numbered_batches(paths, to_tensor, 0)
-    Image.new("RGB", (9, 9)).save(paths[1])
-    with pytest.raises(InputError, match=r"001\.png .*\(3, 9, 9\) after \(3, 3, 4\)"):
-        list(numbered_batches(paths, to_tensor, 2))
-
-
 # What identifies a file
 
 
@@ -282,9 +217,9 @@ def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
         ((_, batch),) = numbered_batches(list(files.values()), preprocess, batch_size=8)
         return dict(zip(files, batch, strict=True))
 
-    stored, upright = read(with_decoding(transform, "as-stored")), read(transform)
+    stored, turned = read(with_decoding(transform, "as-stored")), read(transform)
     for name, path in files.items():
         assert torch.equal(stored[name], transform(Image.open(path))), name  # the study's data set, line for line
-        assert torch.equal(stored[name], upright[name]) == (name == "plain"), name
-        assert torch.equal(upright[name], Upright(transform)(Image.open(path)))  # what trainings see
+        assert torch.equal(stored[name], turned[name]) == (name == "plain"), name
+        assert torch.equal(turned[name], transform(upright(Image.open(path))))  # what trainings see
     assert with_decoding(with_decoding(transform, "as-stored"), "upright") is transform

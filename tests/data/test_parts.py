@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from circuitry.data import ImageRecord, item_column, part_numbers
 from circuitry.data.parts import stem_without_domain
-from circuitry.runs import InputError
 
 Records = dict[tuple[str, str], list[ImageRecord]]
 
@@ -143,15 +142,6 @@ def test_items_are_read_from_a_listing(tmp_path: Path) -> None:
     images = {("axe", "a"): [record("a", "axe", f"{i}.png") for i in (1, 2, 3)]}
     first, second, third = part_numbers(images, 2, items)["axe", "a"]
     assert first == second != third
-    with pytest.raises(InputError, match=r"path or filepath and item, but .* path, source"):
-        item_column(listing, "item")
-    with pytest.raises(InputError, match=r"a/axe/4.png"):
-        part_numbers({("axe", "a"): [record("a", "axe", "4.png")]}, 2, items)
     comma = tmp_path / "pictures.csv"
     comma.write_text('filepath,source\na/axe/1.png,"x, y"\n')
     assert item_column(comma, "source") == {"a/axe/1.png": "x, y"}
-
-
-def test_one_part_is_refused() -> None:
-    with pytest.raises(InputError, match=r"n_parts.* 1 "):
-        part_numbers(records_of({"a": range(3)}), 1)

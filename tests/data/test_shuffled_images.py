@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from circuitry import DomainFolder, InputError
+from circuitry import DomainFolder
 from circuitry.data import ShuffledImages
 
 CLASSES = ("aircraft_carrier", "axe", "bear", "bed", "cat")
@@ -59,16 +59,3 @@ def test_the_choice_does_not_depend_on_what_is_selected(root: Path) -> None:
     by_name = DomainFolder(root).select("cat", "sketch", None, 42)
     assert set(some.select("cat", "sketch", None, 42)) == set(by_name)
     assert some.select("cat", "sketch", None, 42) != by_name
-
-
-@pytest.mark.parametrize(
-    ("words", "use"),
-    [
-        ("'lion'", lambda root: ShuffledImages(root, first=("lion",))),
-        ("'dog'", lambda root: ShuffledImages(root).select("dog", "real")),
-        ("'ink'", lambda root: ShuffledImages(root).select("cat", "ink")),
-    ],
-)
-def test_unknown_names_are_refused(root: Path, words: str, use) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(InputError, match=words):
-        use(root)

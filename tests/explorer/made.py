@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from circuitry import GraphFolder
+from circuitry import GraphFolder, InputError
 from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.cards.card_folder import ActivationTable
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
@@ -96,7 +96,7 @@ class MadeCards(CardFolder):
     def activations(self, domain: str) -> ActivationTable:
         ids = tuple(name for name, image in self.images.items() if image.domain == domain)
         values = np.add.outer(np.arange(1, len(ids) + 1), np.arange(len(self.units())))
-        return ActivationTable(ids, values.astype(np.float32))
+        return ids, values.astype(np.float32)
 
     def card(self, site: str, unit: int) -> UnitCard:
         classes, domains = self.graphs.classes, self.graphs.domains
@@ -107,7 +107,7 @@ class MadeCards(CardFolder):
                 graph = self.graphs[key]
                 effects[i, j], kept[i, j] = graph.node_scores[site][unit], unit in graph.kept_units[site]
         heat = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) * 30
-        images = {d: self.activations(d).ids[:2] for d in domains}
+        images = {d: self.activations(d)[0][:2] for d in domains}
         top = {d: TopImages(ids, np.array([2.0, 1.0], np.float32), heat) for d, ids in images.items()}
         return UnitCard(
             site=site,
@@ -143,6 +143,22 @@ class MadeCards(CardFolder):
             style=False,
             references={"class": ("cat", 0.1), "random word": ("spoon", random)},
         )
+
+
+class Answering:
+    """A model that was made up; an image is what its file says."""
+
+    def effects(self, class_name: str, units: Sequence[str], by: str) -> dict[str, dict[str, float]]:
+        if by == "one":
+            raise InputError(f"A unit is replaced by zero or a mean, but {by} was given.")
+        return {f"<i>{class_name}": {"effect": -0.25 * len(units), "metric": 0.5, "images": 6}}
+
+    def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
+        said = content.decode()
+        if said == "damaged":
+            raise InputError("The image is damaged.")
+        answers = [[(f"{said} as {class_name}", 0.75)], [(f"<i>{domain}", 0.5)], [("axe", 0.25)]]
+        return {"answers": answers, "baseline": "mean-unit", "fire": {"a/1": 0.5, "b/2": 0.9, "c/3": 0.1}}
 
 
 def unpack(script: str) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:

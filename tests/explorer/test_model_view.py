@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
+from circuitry import AttributionGraph, CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
 from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, pooling_pairs
 from circuitry.encoder.baselines import BaselineName
@@ -66,25 +66,27 @@ def images_of(checks: CausalChecks, class_name: str) -> tuple[list[str], torch.T
     return [record.relative for record in records], checks.read(records)
 
 
+def kept(graph: AttributionGraph, inside: bool) -> list[Any]:
+    """Hooks that set all units outside, or inside, of a circuit to zero."""
+
+    def at(site: str) -> Any:
+        def hook(activation: torch.Tensor, hook: object) -> torch.Tensor:
+            mask = torch.zeros(activation.shape[1], dtype=torch.bool)
+            mask[torch.from_numpy(graph.kept_units[site])] = True
+            return torch.where((mask == inside).reshape(-1, *[1] * (activation.ndim - 2)), activation, 0.0)
+
+        return hook
+
+    return [(site, at(site)) for site in graph.inner_sites]
+
+
 def test_answers_are_those_of_runs_by_hooks(checks: CausalChecks, view: ModelView) -> None:
     clip, graph = checks.clip, checks.graphs["cat", "real"]
     paths, images = images_of(checks, "cat")
 
-    def keep(inside: bool) -> list[tuple[str, object]]:
-        def at(site: str) -> object:
-            def hook(activation: torch.Tensor, hook: object) -> torch.Tensor:
-                mask = torch.zeros(len(graph.node_scores[site]), dtype=torch.bool)
-                mask[torch.from_numpy(graph.kept_units[site])] = True
-                shape = [-1] + [1] * (activation.ndim - 2)
-                return torch.where((mask == inside).reshape(shape), activation, 0.0)
-
-            return hook
-
-        return [(site, at(site)) for site in graph.inner_sites]
-
     runs = [
         clip.encoder(images),
-        *(clip.encoder.run_with_hooks(images, fwd_hooks=keep(side)) for side in (True, False)),
+        *(clip.encoder.run_with_hooks(images, fwd_hooks=kept(graph, side)) for side in (True, False)),
     ]
     weights, scale = clip.text_weights(["axe", "cat"], ["a {}."]), clip.model.logit_scale.exp()  # type: ignore[operator]
     for run, embedding in enumerate(runs):

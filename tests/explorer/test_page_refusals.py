@@ -110,18 +110,6 @@ def test_a_class_that_cannot_be_read_is_not_drawn_as_another(browser: Any, graph
     reader.tab.context.close()
 
 
-def test_without_cards_and_curves_the_page_says_how_to_make_them(
-    browser: Any, graphs: GraphFolder, tmp_path: Path
-) -> None:
-    export_explorer(graphs, tmp_path)
-    reader = Reader(browser, tmp_path).open(**CAT, selected="a/1")
-    assert "circuitry cards --circuits" in reader.tab.inner_text(".card")
-    assert "circuitry check --circuits" in reader.tab.inner_text(".thiscut")
-    assert "circuitry cards" in reader.tab.inner_text(".images")
-    reader.tab.context.close()
-    assert reader.complaints == []
-
-
 def test_images_that_are_gone_are_said_to_be_missing(browser: Any, exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "copy", ignore=shutil.ignore_patterns("thumbnails"))
     reader = Reader(browser, tmp_path / "copy").open(**CAT, selected="a/1")

@@ -5,7 +5,7 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from circuitry import InputError
-from circuitry.explorer.server import Door, explorer_app
-from circuitry.explorer.view_files import Effects, Replacement, SeenImage
-from tests.explorer.made import ATTACK
+from circuitry.explorer.server import Access, explorer_app
+from tests.explorer.made import ATTACK, Answering
 from tests.support.browser import find_browser
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -52,24 +50,10 @@ class Served:
         return found
 
 
-class Answering:
-    """A model that was made up; an image is what its file says."""
-
-    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
-        return {f"<i>{class_name}": {"effect": -0.25 * len(units), "metric": 0.5, "images": 6}}
-
-    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
-        said = content.decode()
-        if said == "damaged":
-            raise InputError("The image is damaged.")
-        answers = [[(f"{said} as {class_name}", 0.75)], [(f"<i>{domain}", 0.5)], [("axe", 0.25)]]
-        return {"answers": answers, "baseline": "mean-unit", "fire": {"a/1": 0.5, "b/2": 0.9, "c/3": 0.1}}
-
-
 @contextlib.contextmanager
-def running(folder: Path, door: Door) -> Iterator[str]:
+def running(folder: Path, access: Access) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        app = explorer_app(folder, door, Answering())
+        app = explorer_app(folder, access, Answering())
         settings = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -83,11 +67,11 @@ def running(folder: Path, door: Door) -> Iterator[str]:
 
 @pytest.fixture
 def served(browser: Any, exported: Path, tmp_path: Path) -> Iterator[Served]:
-    folder, door = Path(shutil.copytree(exported, tmp_path / "explorer")), Door()
-    with running(folder, door) as address:
+    folder, access = Path(shutil.copytree(exported, tmp_path / "explorer")), Access()
+    with running(folder, access) as address:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
         served = Served(folder, address, context, [])
-        served.tab(f"/?token={door.token}").close()
+        served.tab(f"/?token={access.token}").close()
         yield served
         context.close()
     assert served.complaints == []

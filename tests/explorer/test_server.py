@@ -3,9 +3,8 @@
 import contextlib
 import json
 import shutil
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,17 +12,14 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from circuitry import InputError
-from circuitry.explorer import exported_study, serve_explorer
-from circuitry.explorer.server import Door, explorer_app
-from circuitry.explorer.view_files import Effects, Replacement, SeenImage
+from circuitry.explorer import exported_study
+from circuitry.explorer.server import Access, explorer_app
 from circuitry.runs.files import whole_file
-from circuitry.runs.manifest import NAME
+from tests.explorer.made import Answering
 from tests.support.torn_writes import tear_writes
 
 HOME = "http://127.0.0.1:8000"
 SAME = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
-PIXELS = b"\x89PNG\x00\xff"
 
 
 @pytest.fixture
@@ -33,34 +29,20 @@ def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "explorer"))
 
 
-class Answering:
-    """A model that was made up."""
-
-    def effects(self, class_name: str, units: Sequence[str], by: Replacement) -> Mapping[str, Effects]:
-        if class_name != "cat":
-            raise InputError(f"There is no circuit of {class_name}.")
-        return {f"{units[0]} {by}": {"effect": 1.0, "metric": 2.0, "images": 3}}
-
-    def look(self, class_name: str, domain: str, content: bytes) -> SeenImage:
-        if content != PIXELS:
-            raise InputError("The image is damaged.")
-        return {"answers": [[(f"{class_name} in {domain}", 0.5)]], "baseline": "zero", "fire": {}}
+@pytest.fixture
+def access() -> Access:
+    return Access()
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door()
+def stranger(folder: Path, access: Access) -> TestClient:
+    return TestClient(explorer_app(folder, access, Answering()), base_url=HOME)
 
 
 @pytest.fixture
-def stranger(folder: Path, door: Door) -> TestClient:
-    return TestClient(explorer_app(folder, door, Answering()), base_url=HOME)
-
-
-@pytest.fixture
-def reader(stranger: TestClient, door: Door) -> TestClient:
+def reader(stranger: TestClient, access: Access) -> TestClient:
     """Who came in with the token."""
-    assert stranger.get(f"/?token={door.token}").status_code == 200
+    assert stranger.get(f"/?token={access.token}").status_code == 200
     return stranger
 
 
@@ -72,17 +54,17 @@ def notes_of(folder: Path, **shelf: Any) -> str:
 # Who comes in
 
 
-def test_the_token_works_once_and_becomes_a_strict_cookie(folder: Path, stranger: TestClient, door: Door) -> None:
-    first = stranger.get(f"/?token={door.token}", follow_redirects=False)
+def test_the_token_works_once_and_becomes_a_strict_cookie(folder: Path, stranger: TestClient, access: Access) -> None:
+    first = stranger.get(f"/?token={access.token}", follow_redirects=False)
     assert (first.status_code, first.headers["location"]) == (303, "/")
     cookie = first.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
-    assert door.token.lower() not in cookie
+    assert access.token.lower() not in cookie
     assert stranger.get("/").status_code == 200
     another = TestClient(stranger.app, base_url=HOME)
-    assert another.get(f"/?token={door.token}").status_code == 403
-    assert another.get("/", headers={"Cookie": f"{door.cookie}={door.token}"}).status_code == 403
+    assert another.get(f"/?token={access.token}").status_code == 403
+    assert another.get("/", headers={"Cookie": f"{access.cookie}={access.token}"}).status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/data/index.js", "/notes", "/?token=", "/?token=é", "/nothing"])
@@ -140,7 +122,7 @@ def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, 
     assert "secret" not in found.text
 
 
-def test_the_page_is_the_same_and_may_ask_its_server(folder: Path, reader: TestClient, door: Door) -> None:
+def test_the_page_is_the_same_and_may_ask_its_server(folder: Path, reader: TestClient, access: Access) -> None:
     page, on_disk = reader.get("/").text, (folder / "index.html").read_text()
     assert '<meta name="served" content="notes live">' in page
     assert "connect-src 'self'" in page
@@ -152,7 +134,7 @@ def test_the_page_is_the_same_and_may_ask_its_server(folder: Path, reader: TestC
     assert found.headers["cross-origin-resource-policy"] == "same-origin"
     assert "frame-ancestors 'none'" in found.headers["content-security-policy"]
     assert "server" not in found.headers
-    alone = TestClient(explorer_app(folder, door), base_url=HOME, cookies={door.cookie: door.secret})
+    alone = TestClient(explorer_app(folder, access), base_url=HOME, cookies={access.cookie: access.secret})
     assert '<meta name="served" content="notes">' in alone.get("/").text
     assert alone.post("/effects", headers=SAME).status_code == 404
 
@@ -189,8 +171,8 @@ def test_of_two_servers_of_a_folder_the_second_writer_is_told(
     folder: Path, reader: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other server is asked to write while this one does."""
-    door = Door()
-    other = TestClient(explorer_app(folder, door), base_url=HOME, cookies={door.cookie: door.secret})
+    access = Access()
+    other = TestClient(explorer_app(folder, access), base_url=HOME, cookies={access.cookie: access.secret})
     tag, said = reader.get("/notes").headers["etag"], list[int]()
     second = threading.Thread(target=lambda: said.append(put(other, notes_of(folder, pins=["a/2"]), tag).status_code))
 
@@ -242,72 +224,29 @@ def test_notes_are_written_whole_or_not_at_all(
     assert len(list(folder.glob("*notes*"))) == 1
 
 
-# Effects
+# The model
 
 
-@pytest.mark.parametrize(
-    ("asked", "status", "words"),
-    [
-        ({"className": "cat", "units": ["a/1", "b/2"], "by": "mean"}, 200, ["a/1 mean"]),
-        ({"className": "dog", "units": ["a/1"], "by": "mean"}, 422, ["dog"]),
-        ({"className": "cat", "by": "mean"}, 422, ["units"]),
-        ({"className": "cat", "units": 3, "by": "mean"}, 422, ["units"]),
-        ("cat", 422, ["className"]),
-    ],
-)
-def test_units_are_measured_by_the_model(reader: TestClient, asked: Any, status: int, words: list[str]) -> None:
-    found = reader.post("/effects", content=json.dumps(asked), headers=SAME)
-    assert found.status_code == status
-    assert all(word in found.text for word in words)
+IMAGE = "/image?className=cat&domain=real"
 
 
 @pytest.mark.parametrize(
     ("path", "content", "status", "words"),
     [
-        ("/image?className=cat&domain=real", PIXELS, 200, ["cat in real", "0.5"]),
-        ("/image?className=cat&domain=real", b"", 422, ["damaged"]),
-        ("/image?className=cat", PIXELS, 422, ["domain"]),
-        ("/image?className=cat&domain=real", bytes((32 << 20) + 1), 413, ["32"]),
+        ("/effects", {"className": "cat", "units": ["a/1", "b/2"], "by": "mean"}, 200, ["<i>cat", "-0.5"]),
+        ("/effects", {"className": "dog", "units": ["a/1"], "by": "one"}, 422, ["one"]),
+        ("/effects", {"className": "cat", "by": "mean"}, 422, ["units"]),
+        ("/effects", {"className": "cat", "units": 3, "by": "mean"}, 422, ["units"]),
+        ("/effects", "cat", 422, ["className"]),
+        (IMAGE, b"mine", 200, ["mine as cat", "0.75"]),
+        (IMAGE, b"damaged", 422, ["damaged"]),
+        ("/image?className=cat", b"mine", 422, ["domain"]),
+        (IMAGE, bytes((32 << 20) + 1), 413, ["32"]),
     ],
 )
-def test_images_are_looked_at_by_the_model(
-    reader: TestClient, path: str, content: bytes, status: int, words: list[str]
-) -> None:
-    found = reader.post(path, content=content, headers=SAME)
+def test_the_model_is_asked(reader: TestClient, path: str, content: Any, status: int, words: list[str]) -> None:
+    body = content if isinstance(content, bytes) else json.dumps(content)
+    found = reader.post(path, content=body, headers=SAME)
     assert found.status_code == status
     assert all(word in found.text for word in words)
-    assert reader.post(path, content=content).status_code == 403
-
-
-# Starting
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda folder: (folder / NAME).unlink(), ["no explorer"]),
-        (lambda folder: (folder / NAME).write_text("{"), ["no explorer"]),
-        (lambda folder: (folder / "index.html").unlink(), ["not complete"]),
-        (
-            lambda folder: (folder / NAME).write_text((folder / NAME).read_text().replace("explorer 1", "explorer 0")),
-            ["explorer 0", "explorer 1"],
-        ),
-    ],
-)
-def test_folders_without_a_whole_explorer_are_refused(
-    folder: Path, door: Door, damage: Callable[[Path], Any], words: list[str]
-) -> None:
-    damage(folder)
-    with pytest.raises(InputError) as refused:
-        explorer_app(folder, door)
-    assert all(word in str(refused.value) for word in [str(folder), "export", *words])
-    assert exported_study(folder) is None
-
-
-def test_a_port_in_use_is_one_sentence(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(InputError, match=str(port)):
-            serve_explorer(folder, port=port)
-    with pytest.raises(InputError, match="70000"):
-        serve_explorer(folder, port=70_000)
+    assert reader.post(path, content=body).status_code == 403

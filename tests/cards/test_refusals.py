@@ -1,0 +1,88 @@
+"""What the room of cards refuses, and the names and values that the sentence holds."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from circuitry import Clip, InputError, load_clip
+from circuitry.cards import CardFolder, CardSettings, name_units, read_vocabulary, top_images, vocabulary_of
+from circuitry.runs.manifest import read_sealed, write_sealed
+from tests.cards.conftest import made
+from tests.cards.test_top_images import tasks
+from tests.cards.test_unit_names import N, worded
+from tests.cards.test_word_check import classifier
+from tests.support.oracles import setting
+from tests.support.towers import make_tower
+
+
+class World(NamedTuple):
+    clip: Clip
+    root: Path
+    empty: Path
+
+    def read(self, change: Callable[[Path], object]) -> None:
+        """Read a copy of the cards after a change."""
+        change(copy := Path(shutil.copytree(self.root / "cards", self.empty / "cards")))
+        cards = CardFolder(copy)
+        assert cards.words
+        cards.card(*cards.units()[0])
+
+    def vocabulary(self, content: bytes) -> None:
+        (self.empty / "words.txt").write_bytes(content)
+        read_vocabulary(self.empty / "words.txt")
+
+
+def other_version(cards: Path) -> None:
+    about = read_sealed(cards / "manifest.json", "make it again")
+    write_sealed(cards / "manifest.json", about | {"format": "circuitry unit cards 0"})
+
+
+def top_at(site: str, k: int) -> Any:
+    return top_images(tasks(*setting(make_tower("resnet"), 11)), {site: np.array([0])}, k)
+
+
+def unknown_word() -> Any:
+    clip = load_clip("rn-tiny")
+    return clip.text_weights(vocabulary_of(clip, ["tench"]), ["{}"])
+
+
+REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
+    (lambda w: w.read(shutil.rmtree), ("cards", "circuitry cards")),
+    (lambda w: w.read(other_version), ("unit cards 0", "unit cards 1")),
+    (lambda w: w.read(lambda cards: (cards / "words.json").unlink()), ("1 of 10", "words", "circuitry cards")),
+    (lambda w: w.read(lambda cards: (cards / "words.json").write_text("{")), ("words.json", "circuitry cards")),
+    (
+        lambda w: w.read(lambda cards: (cards / "sites" / "layer3.0.safetensors").write_bytes(b"torn")),
+        ("layer3.0.safetensors",),
+    ),
+    (lambda w: made(w.clip, w.root, w.root / "cards", top=4), ("top: 3 -> 4",)),
+    (lambda w: CardSettings(top=0), ("top", "0")),
+    (lambda w: CardSettings(exact_units=-1), ("exact_units", "-1")),
+    (lambda w: CardSettings(vocabulary="red"), ("vocabulary", "red")),
+    (lambda w: read_vocabulary(w.empty / "words.txt"), ("words.txt",)),
+    (lambda w: w.vocabulary(b"# nothing\n"), ("words.txt",)),
+    (lambda w: w.vocabulary(b"\xff"), ("UTF-8",)),
+    (lambda w: vocabulary_of(classifier(w.clip, 4), ["fish"], ["red"]), ("classifier", "vocabulary")),
+    (lambda w: unknown_word(), ("'tench'",)),
+    (lambda w: top_at("layer1.0", 0), ("k=0",)),
+    (lambda w: top_at("layer9", 3), ("layer9",)),
+    (lambda w: replace(worded(), classes=["cat"]), ("1 classes", "600")),
+    (lambda w: replace(worded(), probabilities=np.zeros((N, 2))), ("7", "600, 2")),
+    (lambda w: replace(worded(), tested=np.arange(N) < 3), ("20", "has 3")),
+    (lambda w: name_units(np.zeros((10, 2)), worded()), ("600", "10")),
+]
+
+
+@pytest.mark.parametrize(("use", "words"), REFUSALS)
+@pytest.mark.usefixtures("unchecked")
+def test_refusals(
+    use: Callable[[World], object], words: tuple[str, ...], clip: Clip, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as refused:
+        use(World(clip, folder, tmp_path))
+    assert all(word in str(refused.value) for word in words), refused.value
