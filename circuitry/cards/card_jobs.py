@@ -28,10 +28,9 @@ from circuitry.cards.card_folder import (
     card_file,
     names_as_json,
 )
-from circuitry.cards.card_settings import CardSettings
+from circuitry.cards.card_settings import GRADIENT, CardSettings
 from circuitry.cards.domain_images import write_domain
 from circuitry.cards.seen_images import SeenImages
-from circuitry.cards.top_images import GRADIENT
 from circuitry.cards.unit_card import FEWEST
 from circuitry.cards.unit_maps import unit_kind
 from circuitry.cards.unit_names import WordedImages, name_units
@@ -41,9 +40,9 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.encoder.task import Task
-from circuitry.interventions.check_images import CheckSettings
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.patching import patch_effects
+from circuitry.interventions.settings import CheckSettings
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline

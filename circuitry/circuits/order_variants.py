@@ -15,9 +15,10 @@ import pandas as pd
 
 from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.budgets import SAME_SHARE, strongest_units
-from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE, ExtractionSettings
+from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.class_pass import FEWEST_KEPT, ReadingSettings
 from circuitry.circuits.extraction import Extraction
+from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.circuits.quadrature import midpoint_rule, parse_rule

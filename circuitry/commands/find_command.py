@@ -33,7 +33,7 @@ from circuitry.interventions import (
     MaskSettings,
     measure_circuits,
 )
-from circuitry.interventions.search import Selectivity
+from circuitry.interventions.settings import Selectivity
 from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written

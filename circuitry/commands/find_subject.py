@@ -12,13 +12,14 @@ from circuitry import Clip, Task
 from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.names import chosen_names
-from circuitry.encoder.baselines import AnyBaseline, BaselineName
+from circuitry.encoder.baselines import AnyBaseline
 from circuitry.encoder.metrics import Metric, metric_of_class
+from circuitry.encoder.names import BaselineName
 from circuitry.interventions.counted_sites import counted_sites
 from circuitry.models import ModelOptions
-from circuitry.models.folder_work import MetricChoice, TextsChoice
 from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.options import MetricChoice, TextsChoice
 from circuitry.models.prompts import templates_of
 from circuitry.runs import InputError, Work
 from circuitry.runs.given import Count, Natural, Seed

@@ -27,10 +27,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, ClassVar
 
-from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
+from circuitry.data.options import Decoding, SeedOption
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Amount, Count, Natural, Positive, Seed, Share, at_least, checked, one_of
+from circuitry.runs.given import Amount, Count, Natural, Positive, Share, at_least, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
@@ -57,12 +57,10 @@ class _ModelTraining(StudySettings):
     keep_checkpoints: Natural = 0
     """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
     decoding: Decoding = "upright"
-    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`. Images of shards
-    are decoded by webdataset."""
+    """Images of shards are decoded by webdataset."""
     skip_missing: bool = False
     """Leave out images whose files do not exist; otherwise the table is refused."""
-    seed: Seed = 0
-    """Seed of all random choices: weights, order of the images, crops."""
+    seed: SeedOption = 0
     threads: Count = 1
     """PyTorch's CPU threads: in each process; another number rounds sums differently and so gives other weights."""
 
@@ -161,8 +159,7 @@ class SaeTraining(StudySettings):
     mean; kaiming, the encoder and its bias start at random, the decoder's bias at zero."""
     piece: Count = 302_080
     """Images whose samples are in memory at a time; more images are drawn into random pieces on disk."""
-    seed: Seed = 0
-    """Seed of all random choices: positions, pieces, weights, batches, resampling."""
+    seed: SeedOption = 0
     threads: Count = 1
     """PyTorch's CPU threads: another number rounds sums differently and so gives other weights."""
 

@@ -16,7 +16,8 @@ import torch
 from circuitry import Comparison, DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
 from circuitry.commands import run_command
-from circuitry.interventions.check_images import CheckImages, CheckSettings
+from circuitry.interventions.check_images import CheckImages
+from circuitry.interventions.settings import CheckSettings
 from circuitry.runs import InputError
 from circuitry.runs.manifest import write_sealed
 from circuitry.runs.provenance import digest
