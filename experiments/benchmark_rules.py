@@ -41,7 +41,7 @@ from circuitry.circuits.rule_report import RULE_CHOICE, references_agree
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric, metric_of_class
 from circuitry.encoder.baselines import default_baseline
-from circuitry.encoder.names import BaselineName
+from circuitry.encoder.choices import BaselineName
 from circuitry.encoder.sites import INPUT
 from circuitry.models import NamedBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings

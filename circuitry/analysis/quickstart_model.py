@@ -1,4 +1,4 @@
-"""The model and the images that the quickstart leaves behind: what scripts start from without options."""
+"""The model and the images that the quickstart leaves behind: what commands start from without options. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, QUICKSTART_MODEL
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import checked
-from circuitry.study.mixtures.mixture_files import caption_words
+from circuitry.study import mixtures
 
 
 @checked
@@ -20,4 +20,4 @@ class QuickstartModel(ModelOptions):
     @property
     def known_words(self) -> tuple[str, ...] | None:
         """Words of the captions beside the images, if there are any: a small model knows no others."""
-        return caption_words(self.data) if (self.data / "captions.tsv").is_file() else None
+        return mixtures.caption_words(self.data) if (self.data / "captions.tsv").is_file() else None

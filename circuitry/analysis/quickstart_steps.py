@@ -24,7 +24,7 @@ from circuitry.explorer.export import export_explorer
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.settings import CheckSettings
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.clip import Clip
 from circuitry.models.loading import load_clip
 from circuitry.models.prompts import default_templates

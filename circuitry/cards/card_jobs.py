@@ -41,8 +41,8 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_checks import CausalChecks
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.interventions.patching import patch_effects
-from circuitry.interventions.settings import CheckSettings
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline

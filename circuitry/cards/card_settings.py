@@ -7,7 +7,7 @@ from typing import Annotated
 from circuitry.cards.vocabulary import read_vocabulary
 from circuitry.circuits.circuit_settings import Rule
 from circuitry.circuits.quadrature import left_rule
-from circuitry.data.options import Items, NImages, SeedOption, option
+from circuitry.data.shared_options import Items, NImages, SeedOption, option
 from circuitry.runs.given import DISTINCT, Count, Natural, checked
 
 GRADIENT = left_rule(1)

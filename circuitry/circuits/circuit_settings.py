@@ -7,7 +7,7 @@ import tyro
 
 from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
-from circuitry.data.options import option
+from circuitry.data.shared_options import option
 from circuitry.runs.given import Positive, Share, checked, one_of
 
 STUDY_RULE = left_rule(10)
@@ -22,6 +22,7 @@ EDGE_METHODS = (
 DEFAULT_RULE = midpoint_rule(10)
 """The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
 
+AUTOCAST = ("bfloat16", "float16")
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
 
@@ -40,7 +41,7 @@ class AttributionSettings:
 
     node_fraction: Annotated[Share, tyro.conf.arg(name="size")] = 0.1
     """Share of the units to keep."""
-    budget: Annotated[str, one_of(*BUDGETS)] = SAME_SHARE
+    budget: Annotated[str, one_of(*BUDGETS), option(choices=BUDGETS)] = SAME_SHARE
     """How a size is shared out over the sites: same-share, of every site, or global, by the scores of all sites
     together."""
     rule: Rule = None
@@ -48,11 +49,13 @@ class AttributionSettings:
     graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
     edge_rule: Rule = None
     """Quadrature rule of edge scores (default: that of the nodes; through a residual stream one gradient)."""
-    edges: Annotated[str | None, one_of(*EDGE_METHODS), tyro.conf.arg(name="edge-method")] = None
+    edges: Annotated[
+        str | None, one_of(*EDGE_METHODS), option(choices=EDGE_METHODS), tyro.conf.arg(name="edge-method")
+    ] = None
     """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
     rule_error: Positive = 0.1
     """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
-    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
+    autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None
     """Lower precision where PyTorch deems it safe, of node scores (default: that of the weights). Edges keep theirs:
     squared distances of nearly equal activations would lose their digits."""
 

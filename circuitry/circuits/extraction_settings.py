@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.data.options import DEFAULT_PARTS, Items, Parts
+from circuitry.data.shared_options import DEFAULT_PARTS, Items, Parts
 from circuitry.models.options import FolderSettings
 from circuitry.runs.given import DISTINCT, checked
 

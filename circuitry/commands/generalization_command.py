@@ -39,7 +39,7 @@ from circuitry.data.images import Decoding
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.reports.page import Written
-from circuitry.runs import InputError, StudySettings, Work, WorkSettings, versions
+from circuitry.runs import InputError, Work, WorkSettings, versions
 from circuitry.runs.given import Count
 from circuitry.study import (
     EvaluationSet,
@@ -72,17 +72,8 @@ ALL_CLASSES = len(STANDARD.classes)
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of the study of generalization; the defaults are those of the toy."""
-
-    STUDY: ClassVar = {
-        "settings": ("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "upper-low", "upper-high"),
-        "test_domains": ("clipart", "infograph", "painting", "quickdraw", "sketch"),
-        "seeds": (0, 1, 2),
-        "imagenet_names": "study",
-        "screen": False,
-        "decoding": "as-stored",
-    }
 
     NEEDS: ClassVar = (("runs", "data"),)
 

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +36,7 @@ from circuitry.data.file_check import MissingFiles
 from circuitry.data.imagenet_classes import class_key, study_held_out
 from circuitry.data.names import chosen_names
 from circuitry.reports.figure_files import write_figure
-from circuitry.runs import InputError, StudySettings
+from circuitry.runs import InputError
 from circuitry.runs.given import Count, Part, Seed
 from circuitry.study.charts import mixture_bars
 from circuitry.study.mixtures import (
@@ -55,7 +55,7 @@ from circuitry.study.mixtures import (
     write_mixture,
 )
 from circuitry.study.mixtures.base_sets import named_base_sets
-from circuitry.study.mixtures.captioning import STUDY_SEED, Captioning, CaptionSource, first_of
+from circuitry.study.mixtures.captioning import Captioning, CaptionSource, first_of
 from circuitry.study.mixtures.mixture_files import Captions
 from circuitry.study.mixtures.selection import Setting, admitted
 from circuitry.study.mixtures.sketch_sets import SketchVariant
@@ -64,10 +64,8 @@ from circuitry.training.trainer_table import NoCaption
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of the mixtures."""
-
-    STUDY: ClassVar = {"captions": "stream", "seed": STUDY_SEED, "validation_split": "test"}
 
     data: Path
     """Folder of the images: DomainNet, or other data in its layout."""

@@ -26,7 +26,7 @@ import pandas as pd
 
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison import PARTS, Comparison
-from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
+from circuitry.data.imagenet_classes import class_key
 from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
 from circuitry.reports import Report, write_results
@@ -51,7 +51,7 @@ from circuitry.representations import (
 )
 from circuitry.representations.projection import PER_DOMAIN, map_table
 from circuitry.representations.separation_summary import by_seed, differences, gather, summarise
-from circuitry.runs import InputError, StudySettings, versions
+from circuitry.runs import InputError, versions
 from circuitry.runs.given import Count, Seed, one_of
 from circuitry.study.mixtures.selection import Setting
 from circuitry.study.toy_study import STANDARD, toy_checkpoint, toy_images
@@ -63,17 +63,8 @@ DISTANCES = ("standardised", "euclidean")
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of the measurement; the defaults train the toy's models where they are missing."""
-
-    STUDY: ClassVar = {
-        "n_images": None,
-        "seed": 42,
-        "map": "umap",
-        "test_domain": "quickdraw",
-        "held_out": STUDY_HELD_OUT,
-        "decoding": "as-stored",
-    }
 
     NEEDS: ClassVar = (("models", "data"),)
 
@@ -251,7 +242,6 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "n_images": config.n_images,
         "per_domain": config.n_mapped,
         "map_texts": config.map_texts,
-        "by_study": config.by_study,
         "seed": config.seed,
         **versions(),
     }

@@ -30,7 +30,6 @@ import torch
 from circuitry import Encoder, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, left_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
-from circuitry.commands.settings_page import write_settings_page
 from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.data.drawn.drawing import TOY_CLASSES
@@ -95,7 +94,7 @@ class Config:
     """Settings of the study."""
 
     NOT_BOTH: ClassVar = (("data", "miniature"), ("base", "miniature"))
-    ONE_OF: ClassVar = (("data", "miniature", "settings-page"),)
+    ONE_OF: ClassVar = (("data", "miniature"),)
 
     out: Path = Path("runs/study")
     """Folder of the results: of all steps."""
@@ -131,8 +130,6 @@ class Config:
     """Seeds of the trainings: the miniature has the first."""
     keep_checkpoints: Natural | None = None
     """Keep a checkpoint after every so many epochs (default: every one of CLIP, as in the study)."""
-    settings_page: Path | None = None
-    """Only write the table of the study's settings into this page, between its two marks."""
     disk: float | None = None
     """GiB that may be filled (default: the free space)."""
     hours: float | None = None
@@ -145,9 +142,6 @@ class Config:
 
 def main(config: Config) -> None:
     """Make the plan, check disk and GPU hours, print it or do it."""
-    if config.settings_page is not None:
-        write_settings_page(config.settings_page)
-        return
     if config.miniature:
         config = drawn(config)
     plan = Plan(config.out.absolute(), steps(config))

@@ -27,7 +27,7 @@ from circuitry.data import imagenet_partners
 from circuitry.data.decoding import with_decoding
 from circuitry.data.file_check import read_text
 from circuitry.data.images import Decoding
-from circuitry.runs import InputError, StudySettings, this_rank, whole_file
+from circuitry.runs import InputError, this_rank, whole_file
 from circuitry.study import record_run
 from circuitry.training import (
     LabelTable,
@@ -44,10 +44,9 @@ from circuitry.training.supervised import LabelChoice
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of a training run."""
 
-    STUDY: ClassVar = {"training": SupervisedTraining.study(model="RN50")}
     ONE_OF: ClassVar = (("data", "table"),)
 
     out: Path

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from circuitry.data.domains import ImageRecord
-from circuitry.data.options import Decoding as Decoding
+from circuitry.data.shared_options import Decoding as Decoding
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 

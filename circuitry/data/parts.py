@@ -25,7 +25,7 @@ from jaxtyping import Int
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import check_file
 from circuitry.data.names import drawn_by_name
-from circuitry.data.options import DEFAULT_PARTS as DEFAULT_PARTS
+from circuitry.data.shared_options import DEFAULT_PARTS as DEFAULT_PARTS
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import at_least, checked
 

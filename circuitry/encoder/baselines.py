@@ -18,9 +18,9 @@ from typing import Annotated
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitry.encoder.choices import BASELINE_NAMES, BaselineName
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
-from circuitry.encoder.names import BASELINE_NAMES, BaselineName
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.sites import INPUT

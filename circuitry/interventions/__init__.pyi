@@ -19,6 +19,12 @@ from .found_circuit import FoundCircuit as FoundCircuit
 from .gated import Gated as Gated
 from .gated import kept_embeddings as kept_embeddings
 from .gated_units import ablate_all_but as ablate_all_but
+from .intervention_settings import FISHER as FISHER
+from .intervention_settings import METHODS as METHODS
+from .intervention_settings import MIB_FRACTIONS as MIB_FRACTIONS
+from .intervention_settings import AblationSettings as AblationSettings
+from .intervention_settings import CheckSettings as CheckSettings
+from .intervention_settings import MaskSettings as MaskSettings
 from .judgement import judge_circuit as judge_circuit
 from .masks import LearnedMasks as LearnedMasks
 from .masks import learn_masks as learn_masks
@@ -29,12 +35,6 @@ from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
-from .settings import FISHER as FISHER
-from .settings import METHODS as METHODS
-from .settings import MIB_FRACTIONS as MIB_FRACTIONS
-from .settings import AblationSettings as AblationSettings
-from .settings import CheckSettings as CheckSettings
-from .settings import MaskSettings as MaskSettings
 from .transfer import ClassScorer as ClassScorer
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits

@@ -7,7 +7,7 @@ from torch import Tensor
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
-from circuitry.interventions.settings import CheckSettings
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs.errors import InputError
 
 

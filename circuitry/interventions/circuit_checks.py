@@ -27,8 +27,8 @@ from circuitry.interventions.check_images import CheckedImages, CheckImages
 from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import faithfulness_curve
+from circuitry.interventions.intervention_settings import MIB_FRACTIONS, RANKINGS, AblationSettings, CheckSettings
 from circuitry.interventions.pixels import circuit_pixels
-from circuitry.interventions.settings import MIB_FRACTIONS, RANKINGS, AblationSettings, CheckSettings
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork

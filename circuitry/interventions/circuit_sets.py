@@ -13,8 +13,8 @@ from circuitry.circuits.comparable import OWN_STYLE, same_setting
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
+from circuitry.interventions.intervention_settings import RANKINGS
 from circuitry.interventions.patches import Chosen, Places
-from circuitry.interventions.settings import RANKINGS
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, Share, checked, one_of
 

@@ -6,7 +6,7 @@ from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.settings import CheckSettings
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs.workers import Work
 
 

@@ -20,6 +20,7 @@ from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_sets import check_made_with, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import Kept, kept_embeddings, with_others
+from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.kept_sets import (
     UnitsOrEdges,
     as_kept,
@@ -29,7 +30,6 @@ from circuitry.interventions.kept_sets import (
     leave_out,
     take_everything,
 )
-from circuitry.interventions.settings import AblationSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.progress import Bar

@@ -35,7 +35,7 @@ from circuitry.circuits.edges import Edges
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
 from circuitry.interventions.gated import Gated
-from circuitry.interventions.settings import MaskSettings
+from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Count, Share, checked
 from circuitry.runs.progress import Bar

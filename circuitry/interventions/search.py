@@ -44,8 +44,8 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.found_circuit import FoundCircuit
 from circuitry.interventions.gated import with_others
+from circuitry.interventions.intervention_settings import FISHER, METHODS, AblationSettings, MaskSettings, Selectivity
 from circuitry.interventions.masks import learn_masks
-from circuitry.interventions.settings import FISHER, METHODS, AblationSettings, MaskSettings, Selectivity
 from circuitry.interventions.unit_scores import score_units
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked

@@ -16,8 +16,8 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches
 from circuitry.interventions.answers import default_answers, gate_importance
 from circuitry.interventions.gated import Gated, with_others
+from circuitry.interventions.intervention_settings import FISHER, METHODS, PATCHING
 from circuitry.interventions.patching import patch_effects
-from circuitry.interventions.settings import FISHER, METHODS, PATCHING
 from circuitry.runs.given import checked, one_of
 
 

@@ -32,11 +32,11 @@ from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.task import Task
 from circuitry.interventions.edge_cuts import cut_effects
+from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.interventions.masks import learn_masks
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.search import propose_circuits
-from circuitry.interventions.settings import MaskSettings
 from circuitry.runs.given import Amount, Count, Seed, checked
 from circuitry.runs.workers import Work
 

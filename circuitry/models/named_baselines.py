@@ -22,7 +22,7 @@ from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.encoder.baselines import MEANS, ZERO, Baseline, Counterfactual, mean_baseline
-from circuitry.encoder.names import BASELINE_NAMES
+from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.runs.errors import InputError

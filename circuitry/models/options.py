@@ -1,7 +1,7 @@
 """What command lines ask of a model: which model, which images, and what a class is recognised by. No torch.
 
 A command's `Config` inherits from the classes of options that it needs, so that an option has the same name, default
-and meaning everywhere; see also `data.options`, `runs.WorkSettings` and `circuits.AttributionSettings`.
+and meaning everywhere; see also `data.shared_options`, `runs.WorkSettings` and `circuits.AttributionSettings`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from tyro.conf import arg
 
 import circuitry
 from circuitry import encoder, models
-from circuitry.data.options import Decoding, NImages, SeedOption, option
-from circuitry.encoder.names import BASELINE_NAMES, METRIC_NAMES
+from circuitry.data.shared_options import Decoding, NImages, SeedOption, option
+from circuitry.encoder.choices import BASELINE_NAMES, METRIC_NAMES
 from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Condition, checked

@@ -15,7 +15,7 @@ from circuitry.study.toy_study import TOY_TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from tests.commands.conftest import GIVEN_RULE
-from tests.support.scripts import CLASSES, assert_drawn, command_module, figure_of, needs_browser, script
+from tests.support.scripts import CLASSES, assert_drawn, command_module, figure_of, needs_browser, script, study_config
 
 
 @needs_browser
@@ -118,5 +118,5 @@ def test_a_miniature_of_the_toy_trains_alike() -> None:
     small = module.Config(n_toy_classes=4, held_out_sets=2, n_train=8, epochs=2).toy_settings()[0]
     assert (small.classes, small.held_out) == (TOY_CLASSES[:4], TOY_CLASSES[0:4:2])
     assert (small.training.batch_size, small.training.warmup, small.training.keep_checkpoints) == (32, 0, 2)
-    study = module.Config.study()
+    study = study_config("generalization")
     assert (study.imagenet_names, len(study.test_domains), study.seeds) == ("study", 5, (0, 1, 2))

@@ -15,12 +15,11 @@ from circuitry.models import load_sae
 from circuitry.representations import compare_representations
 from circuitry.representations.grams import Grams
 from circuitry.runs import InputError
-from circuitry.runs.presets import with_study_defaults
 from circuitry.study import StudyRun
 from circuitry.training import SaeTraining
 from tests.comparison.similarities import similarities
 from tests.support.assert_same import assert_same
-from tests.support.scripts import CLASSES, STYLES, assert_drawn, command_module, figure_of, needs_browser
+from tests.support.scripts import CLASSES, STYLES, assert_drawn, command_module, figure_of, needs_browser, study_config
 
 
 def test_a_sparse_autoencoder_is_trained_and_measured(
@@ -43,12 +42,8 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
     table.write_text("filepath\n" + "".join(f"{path}\n" for path in (quickstart / "run" / "toy").glob("real/*/*.png")))
     with pytest.raises(InputError, match=r"another configuration \(tables: .* is new\)"):
         module.main(replace(config, more_tables=(table,)))
-    study = with_study_defaults(module.Config)(
-        **model_of_the_quickstart,
-        out=out / "study",
-        more_tables=(table,),
-        training=SaeTraining.study(steps=3, piece=20),
-    )
+    given = {**model_of_the_quickstart, "out": out / "study", "more_tables": (table,)}
+    study = study_config("train-sae", "--steps", "3", "--piece", "20", **given)
     module.main(study)
     trained = load_sae(out / "study" / "sae.safetensors").about["training"]
     photographs = 5 * len(CLASSES)  # that are trained on without the table, too, and count once
@@ -65,7 +60,7 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     model = model_of_the_quickstart | {"checkpoint": checkpoint}
     config = module.Config(**model, **short, out=out, results=out / "results")
     module.main(config)
-    assert module.Config.study().training == SaeTraining.study()
+    assert study_config("features").training == study_config("train-sae").training
     summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
     assert set(summary["group"]) == {"all", "held-out"}
     trained_on = module.trained_on(config)
@@ -166,7 +161,7 @@ def test_groups_of_classes_for_cka_are_those_held_out_and_the_others() -> None:
     with pytest.raises(InputError, match="at least 4 classes, but the group 'held-out' has 1: give more --held-out"):
         module.class_groups_of(module.Config(held_out=("class_1",)), classes)
     with pytest.raises(InputError, match="no held-out class 'aircraft carrier' here"):
-        module.class_groups_of(module.Config.study(), classes)
+        module.class_groups_of(study_config("represent"), classes)
 
 
 def test_all_pairs_of_domains_are_compared_over_the_classes_that_all_have() -> None:
@@ -190,7 +185,7 @@ def test_all_pairs_of_domains_are_compared_over_the_classes_that_all_have() -> N
     kept = [0, 1, 3, 4, 5, 6]  # painting's classes, for the pair without painting, too
     k, m = (rows[domain][kept] @ rows[domain][kept].T for domain in ("real", "sketch"))
     assert_same(value, hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m)), at_least=0.01)
-    assert module.Config.study().common_classes
+    assert study_config("represent").common_classes
 
 
 def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:

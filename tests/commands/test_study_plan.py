@@ -1,4 +1,4 @@
-"""The plan of the study: its commands are ones that the scripts take, its page says what the code says."""
+"""The plan of the study: its commands are ones that the scripts take."""
 
 import sys
 from collections.abc import Callable
@@ -15,20 +15,11 @@ import torch
 from circuitry import Encoder, InputError, class_logit
 from circuitry.circuits import AttributionSettings, count_operations
 from circuitry.circuits.circuit_settings import STUDY_RULE
-from circuitry.commands import COMMANDS, dispatch, run_command, settings_page
+from circuitry.commands import dispatch, run_command
 from circuitry.models.architectures import register_model
-from circuitry.runs import StudySettings, run_script
-from circuitry.runs.presets import study_markdown
+from circuitry.runs import run_script
 from circuitry.study.plan import Step
-from tests.support.scripts import FIGURES, command_module
-
-WITHOUT_COUNTERPART = {
-    *("quickstart", "check", "scoreboard", "components", "cards", "explore", "figures"),
-    *("find", "evaluate", "info"),
-    *("features-over-settings", "study"),  # whose defaults are the study's
-}
-"""Commands that need no preset of the study's."""
-PAGE = FIGURES.parent / "docs" / "study.md"
+from tests.support.scripts import command_module
 
 
 @pytest.fixture(scope="module")
@@ -47,32 +38,6 @@ def miniature(study: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> An
 def steps(study: ModuleType, miniature: Any) -> list[Step]:
     found: list[Step] = study.steps(study.drawn(miniature))
     return found
-
-
-def test_the_page_says_what_the_study_sets(study: ModuleType) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    committed = page.split(settings_page.BEGIN + "\n")[1].split(settings_page.END)[0]
-    assert committed == study_markdown(settings_page.study_settings()), "circuitry study --settings-page docs/study.md"
-    assert "| `circuitry train-sae` | training: resample_every | 1000 | 0 |" in committed
-
-
-def test_every_command_of_the_study_has_a_preset(study: ModuleType) -> None:
-    with_preset = {
-        name.strip("`").removeprefix("circuitry ") for name in settings_page.study_settings()
-    } & COMMANDS.keys()
-    assert with_preset == COMMANDS.keys() - WITHOUT_COUNTERPART
-
-
-def test_every_class_of_settings_with_a_preset_is_on_the_page(study: ModuleType) -> None:
-    def below(kind: type) -> set[type]:
-        return {kind}.union(*map(below, kind.__subclasses__()))
-
-    own = {
-        kind for kind in below(StudySettings)
-        if kind.__module__.startswith("circuitry.") and vars(kind).get("STUDY") and not kind.__name__.startswith("_")
-    } - {StudySettings}  # fmt: skip
-    shown = set(settings_page.study_settings().values())
-    assert own <= shown
 
 
 def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from circuitry.study.measurements import STUDY_FIGURES
 from circuitry.study.run_selections import side_by_side
 from circuitry.training.accuracy import FALSE_ALARMS, MEASURE
 from tests.support.made_up_runs import HELD_OUT, Asked, made_up_runs
-from tests.support.scripts import command_module, figure_of
+from tests.support.scripts import command_module, figure_of, study_config
 
 BY_CLASS = {"axe": 0.4, "banana": 0.3, "bed": 0.05}  # the upper bound does not learn beds
 WHOLE = {"all": 0.55, "seen": 0.6, "held-out": 0.25}
@@ -38,7 +38,7 @@ def evaluated() -> pd.DataFrame:
 def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What circuitry generalization --study writes of these models."""
     module, out = command_module("generalization"), tmp_path_factory.mktemp("made_up")
-    for name, table in module.tables_of(module.Config.study(), evaluated).items():
+    for name, table in module.tables_of(study_config("generalization"), evaluated).items():
         table.to_csv(out / f"{name}.csv", index=False)
     return out
 
