@@ -29,7 +29,8 @@ from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric, metric_of_class
-from circuitry.encoder.baselines import BaselineName, default_baseline
+from circuitry.encoder.baselines import default_baseline
+from circuitry.encoder.choices import BaselineName
 from circuitry.encoder.sites import INPUT
 from circuitry.models import NamedBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings

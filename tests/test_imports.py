@@ -108,6 +108,15 @@ def test_importing_the_package_is_light() -> None:
     assert seconds < 5  # the one time that the specification asks for
 
 
+def test_attribute_loads_what_it_needs() -> None:
+    """No loader, no reader of autoencoders, no text model, no job folder."""
+    code = "import sys\nfrom circuitry.circuits.attribution import attribute\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own = {name for name in done.stdout.split() if name.partition(".")[0] == "circuitry"}
+    assert len(own) <= 70
+    assert not [name for name in own if name.startswith(("circuitry.models", "circuitry.runs.jobs"))]
+
+
 def test_results_are_studied_without_torch() -> None:
     light = [name for name in modules() if room(name) in LIGHT_ROOMS or says_no_torch(name)]
     assert {room(name) for name in light} > set(LIGHT_ROOMS)

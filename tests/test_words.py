@@ -43,7 +43,7 @@ def public_names() -> dict[str, list[str]]:
     Commands are left out: each has its `Config` and `main`, and nothing imports their names.
     """
     found: dict[str, list[str]] = defaultdict(list)
-    for path in (path for path in PACKAGE.rglob("*.py") if not path.name.endswith("_command.py")):
+    for path in (path for path in PACKAGE.rglob("*.py") if not path.name.endswith(("_command.py", "_work.py"))):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names = [node.name]

@@ -1,12 +1,12 @@
-"""The model and the images that the quickstart leaves behind: what scripts start from without options."""
+"""The model and the images that the quickstart leaves behind: what commands start from without options. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import circuitry
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, QUICKSTART_MODEL
 from circuitry.models.options import ModelOptions
 from circuitry.runs.given import checked
-from circuitry.training.captioned_table import caption_words
 
 
 @checked
@@ -20,4 +20,4 @@ class QuickstartModel(ModelOptions):
     @property
     def known_words(self) -> tuple[str, ...] | None:
         """Words of the captions beside the images, if there are any: a small model knows no others."""
-        return caption_words(self.data) if (self.data / "captions.tsv").is_file() else None
+        return circuitry.training.caption_words(self.data) if (self.data / "captions.tsv").is_file() else None

@@ -6,6 +6,7 @@ from typing import Literal
 
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES, DrawingSettings
 from circuitry.data.names import chosen_names
+from circuitry.data.shared_options import NImages, NOthers, NUnseen, SeedOption, SmallTables
 from circuitry.runs.errors import InputError
 
 QUICKSTART = Path("runs/quickstart")
@@ -31,8 +32,7 @@ class QuickstartSettings:
     processor gives other numbers."""
     fast: bool = False
     """Four classes in three styles and few images, whatever else is asked: shows the way, and tells little."""
-    results: Path | None = None
-    """Also write the small tables and their provenance here, where the figures read them."""
+    results: SmallTables = None
     test_domain: str = "quickdraw"
     """Test domain: classes are held out of it in training."""
     held_out: tuple[str, ...] = TOY_CLASSES[1::4]
@@ -41,12 +41,9 @@ class QuickstartSettings:
     """Drawn training images per class and style; all of the mixture is used, nothing is subsampled."""
     n_test: int = 20
     """Test images per class and style."""
-    n_images: int = 8
-    """Images of a class in a domain: circuits are found on these."""
-    n_unseen: int = 4
-    """Unseen images of a class in a domain: circuits are tested on these."""
-    n_others: int = 4
-    """Images of other classes: a circuit should not take them for its own."""
+    n_images: NImages = 8
+    n_unseen: NUnseen = 4
+    n_others: NOthers = 4
     model: Literal["rn-tiny", "vit-tiny"] = "rn-tiny"
     """The model: a ResNet or a transformer."""
     units: Literal["channels", "components"] | None = None
@@ -56,8 +53,7 @@ class QuickstartSettings:
     """Passes over the images (default: 16, of the transformer 40)."""
     processes: int | None = None
     """Processes that find and test the circuits, with one thread each (default: one a core, at most 8)."""
-    seed: int = 0
-    """Seed of all random choices: drawings, training, images."""
+    seed: SeedOption = 0
 
     def __post_init__(self) -> None:
         chosen_names("class", self.held_out, TOY_CLASSES)

@@ -10,17 +10,17 @@ import torch
 from circuitry.analysis.quickstart_report import CHECKED, Checked, Explored, write_report
 from circuitry.analysis.quickstart_settings import UNITS, QuickstartSettings, say
 from circuitry.circuits.across_domains import compare_domains
-from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.extraction import Extraction
+from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.data.names import in_a_sentence
 from circuitry.explorer.export import export_explorer
 from circuitry.interventions.attribution_check import check_attribution
-from circuitry.interventions.check_images import CheckSettings
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.clip import Clip
 from circuitry.models.loading import load_clip
 from circuitry.models.prompts import default_templates

@@ -19,9 +19,8 @@ import torch
 
 from circuitry.cards.card_arrays import CircuitScores, site_arrays
 from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
-from circuitry.cards.card_settings import CardSettings
+from circuitry.cards.card_settings import GRADIENT, CardSettings
 from circuitry.cards.domain_images import write_domain
-from circuitry.cards.top_images import GRADIENT
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_maps import unit_kind
 from circuitry.cards.unit_names import WordedImages, name_units
@@ -31,8 +30,8 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.encoder.task import Task
-from circuitry.interventions.check_images import CheckSettings
 from circuitry.interventions.circuit_checks import CausalChecks
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images

@@ -1,15 +1,19 @@
-"""How unit cards are made."""
+"""How unit cards are made. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from circuitry.cards.top_images import GRADIENT, TOP_IMAGES
 from circuitry.cards.vocabulary import read_vocabulary
 from circuitry.circuits.circuit_settings import Rule
-from circuitry.data.parts import ItemKey, item_column
-from circuitry.models.options import option
-from circuitry.runs.given import DISTINCT, Count, Natural, Seed, checked
+from circuitry.circuits.quadrature import left_rule
+from circuitry.data.shared_options import Items, NImages, SeedOption, option
+from circuitry.runs.given import DISTINCT, Count, Natural, checked
+
+GRADIENT = left_rule(1)
+"""Gradient times activation: the effects at all sites from one run."""
+TOP_IMAGES = 9
+"""Images of a unit in a domain."""
 
 Vocabulary = Annotated[Sequence[str] | None, DISTINCT, option(read_vocabulary, "PATH")]
 
@@ -23,9 +27,9 @@ class CardSettings:
         InputError: for a value outside its range, which is named.
     """
 
-    n_images: Count = 50
-    """Images of a class in a domain: units are looked at on these, first those that a circuit was found on; at least
-    six others, where there are as many. Classes without circuits count, too."""
+    n_images: NImages = 50
+    """Units are looked at on these, first those that a circuit was found on; at least six others, where there are as
+    many. Classes without circuits count, too."""
     top: Count = TOP_IMAGES
     """Top images of a unit in a domain."""
     bins: Count = 30
@@ -39,7 +43,5 @@ class CardSettings:
     vocabulary: Vocabulary = None
     """Text file of words, one a line: they name units (default: names of classes and domains, styles, ImageNet's
     classes, and about 470 words for colours, textures, materials, shapes, parts, lines, media and lettering)."""
-    items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
-    """A listing of the images and its column that names what an image shows (default: the name of the file)."""
-    seed: Seed = 0
-    """Seed of all random choices: permutations, and random words that names are compared with."""
+    items: Items = None
+    seed: SeedOption = 0

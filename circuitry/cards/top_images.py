@@ -14,18 +14,14 @@ import torch
 from torch import Tensor
 
 from circuitry.cards.card_arrays import as_heat
+from circuitry.cards.card_settings import GRADIENT, TOP_IMAGES
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, TopImages
 from circuitry.cards.unit_maps import map_grid, unit_maps
 from circuitry.circuits.nodes import image_effects
-from circuitry.circuits.quadrature import QuadratureRule, left_rule
+from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
-
-GRADIENT = left_rule(1)
-"""Gradient times activation: the effects at all sites from one run."""
-TOP_IMAGES = 9
-"""Images of a unit in a domain."""
 
 UnitsBySite = Mapping[str, np.ndarray]
 """Numbers of units by site."""

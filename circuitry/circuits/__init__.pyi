@@ -9,7 +9,6 @@ from .budgets import shares_of as shares_of
 from .budgets import strongest_units as strongest_units
 from .circuit_settings import EDGE_METHODS as EDGE_METHODS
 from .circuit_settings import AttributionSettings as AttributionSettings
-from .circuit_settings import ExtractionSettings as ExtractionSettings
 from .class_pass import ReadingSettings as ReadingSettings
 from .completeness import Completeness as Completeness
 from .component_effects import DirectEffects as DirectEffects
@@ -24,6 +23,7 @@ from .edge_methods import score_edges as score_edges
 from .edges import Edges as Edges
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
+from .extraction_settings import ExtractionSettings as ExtractionSettings
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
 from .graph_folder import GraphFolder as GraphFolder

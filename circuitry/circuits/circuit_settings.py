@@ -1,18 +1,14 @@
-"""How circuits are found: settings of an attribution, and of a folder of them."""
+"""How a circuit is found: settings of an attribution. No torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import tyro
 
 from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
-from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
-from circuitry.models.folder_work import FolderSettings
-from circuitry.models.options import option
-from circuitry.runs.given import DISTINCT, Share, at_least, checked, one_of
-from circuitry.runs.presets import StudySettings
+from circuitry.data.shared_options import option
+from circuitry.runs.given import Share, checked, one_of
 
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
@@ -26,27 +22,26 @@ EDGE_METHODS = (
 DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 
+AUTOCAST = ("bfloat16", "float16")
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
 
 @checked
 @dataclass(frozen=True)
-class AttributionSettings(StudySettings):
-    """How to attribute; the defaults are the study's except for the rule, see `AttributionSettings.study`.
+class AttributionSettings:
+    """How to attribute; the defaults are the study's except for the rule, which was `STUDY_RULE`.
 
     Raises:
         InputError: for a value outside its range, which is named.
 
     Example:
-        >>> settings = AttributionSettings.study(node_fraction=0.05)
+        >>> settings = AttributionSettings(node_fraction=0.05, rule=left_rule(10))
         >>> graph = attribute(encoder, images, metric, rule=settings.rule)
     """
 
-    STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE}
-
     node_fraction: Annotated[Share, tyro.conf.arg(name="size")] = 0.1
     """Share of the units to keep."""
-    budget: Annotated[str, one_of(*BUDGETS)] = SAME_SHARE
+    budget: Annotated[str, one_of(*BUDGETS), option(choices=BUDGETS)] = SAME_SHARE
     """How a size is shared out over the sites: same-share, of every site, or global, by the scores of all sites
     together."""
     rule: Rule = None
@@ -55,9 +50,11 @@ class AttributionSettings(StudySettings):
     edge_rule: Rule = None
     """Quadrature rule of edge scores (default: that of the nodes, in a folder by the kind of tower; through a
     residual stream one gradient)."""
-    edges: Annotated[str | None, one_of(*EDGE_METHODS), tyro.conf.arg(name="edge-method")] = None
+    edges: Annotated[
+        str | None, one_of(*EDGE_METHODS), option(choices=EDGE_METHODS), tyro.conf.arg(name="edge-method")
+    ] = None
     """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
-    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
+    autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None
     """Lower precision where PyTorch deems it safe, of node scores (default: that of the weights). Edges keep theirs:
     squared distances of nearly equal activations would lose their digits."""
 
@@ -81,22 +78,3 @@ class AttributionSettings(StudySettings):
             "edge_method": self.edges,
             "autocast": self.autocast,
         }
-
-
-@checked
-@dataclass(frozen=True)
-class ExtractionSettings(AttributionSettings, FolderSettings):
-    """How to find the circuits of a whole data set; see `extract`.
-
-    Raises:
-        InputError: for a value outside its range, which is named.
-    """
-
-    STUDY: ClassVar[Mapping[str, Any]] = {"baseline": "zero"}
-
-    sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Sites: those to score, in the encoder's order; edges run between consecutive ones (default: all)."""
-    parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
-    """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
-    items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
-    """A listing of the images and its column that names what an image shows (default: the name of the file)."""

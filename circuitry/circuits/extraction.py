@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from circuitry.circuits.attribution import attribute_parts
-from circuitry.circuits.circuit_settings import ExtractionSettings
+from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
 from circuitry.circuits.quadrature import as_rule

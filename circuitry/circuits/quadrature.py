@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, overload
 
 import numpy as np
-from scipy.special import roots_jacobi
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, checked
@@ -105,6 +104,8 @@ def gauss_radau_rule(points: Count) -> QuadratureRule:
     and that of an edge's metric is zero there. What holds of sharp turns for Gauss-Legendre holds here.
     """
     n = _checked(points)
+    from scipy.special import roots_jacobi  # here, as scipy takes as long to load as all the rest
+
     x, w = roots_jacobi(n - 1, 0, 1) if n > 1 else (np.zeros(0), np.zeros(0))
     # On [-1, 1] with the end point -1: the other points are the roots of the Jacobi polynomial for the weight 1 + x.
     return QuadratureRule(f"gauss-radau-{n}", (0.0, *((x + 1) / 2).tolist()), (1 / n**2, *(w / (1 + x) / 2).tolist()))

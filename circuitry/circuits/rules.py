@@ -13,7 +13,7 @@ from torch import nn
 
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
-from circuitry.circuits.edge_methods import edge_method, edges_between
+from circuitry.circuits.edge_methods import edge_method, score_edges
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import AnyRule, as_rule, gauss_radau_rule, midpoint_rule
 from circuitry.circuits.stream_edges import PLAIN
@@ -48,7 +48,7 @@ def with_rules(settings: _Settings, encoder: Encoder) -> _Settings:
     if settings.rule is not None:
         return settings
     nodes, edges = DEFAULT_RULES[kind_of(encoder.tower)]
-    edges = edges if edge_method(encoder, settings) == SQUARED else PLAIN
+    edges = edges if edge_method(encoder, settings.edges) == SQUARED else PLAIN
     return replace(settings, rule=nodes, edge_rule=settings.edge_rule or edges)
 
 
@@ -81,11 +81,11 @@ def relative_error(
     settings = settings or AttributionSettings()
     with task.running(gradients=True):
         exact, kept = (found := _nodes(task, reference, settings)), _keep(found, settings)
-        exact_edges = edges_between(task, kept, settings, as_rule(reference))
+        exact_edges = score_edges(task, kept, method=settings.edges, rule=reference).scores
         rows = []
         for rule in map(as_rule, rules):
             scores = _nodes(task, rule, settings)
-            edges = edges_between(task, kept, settings, rule)
+            edges = score_edges(task, kept, method=settings.edges, rule=rule).scores
             alike = {s: float(np.isin(units, kept[s]).mean()) for s, units in _keep(scores, settings).items()}
             by_pair, exact_pairs = ({"->".join(pair): e for pair, e in of.items()} for of in (edges, exact_edges))
             found_by = {"nodes": _errors(scores, exact), "edges": _errors(by_pair, exact_pairs), "kept alike": alike}

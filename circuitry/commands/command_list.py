@@ -1,6 +1,7 @@
 """The names of the command ``circuitry``, in groups, with a line of help each. No torch."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from circuitry.runs.given import checked
@@ -32,5 +33,11 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def module_of(name: str) -> str:
-    """Return the name of the module of a command."""
+    """Return the name of the module of a command, which has its options."""
     return f"circuitry.commands.{name.replace('-', '_')}_command"
+
+
+def work_of(name: str) -> str:
+    """Return the name of the module with the work of a command, which may load torch."""
+    work = module_of(name).replace("_command", "_work")
+    return work if find_spec(work) else module_of(name)

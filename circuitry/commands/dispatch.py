@@ -1,22 +1,20 @@
-"""Hand a command line over to the command that it names; only that command's module is imported. No torch.
+"""Hand a command line over to the command that it names. No torch, until the options are right."""
 
-A line that cannot be right is refused before, by the stored help page.
-"""
-
+import difflib
 import gc
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Union
+
+import tyro
 
 import circuitry
-from circuitry.commands.command_list import COMMANDS, module_of
-from circuitry.commands.completion import completion_script
-from circuitry.commands.help_pages import help_page
-from circuitry.commands.named_run import with_the_run
-from circuitry.commands.wrong_lines import near_words, refuse_wrong
-from circuitry.runs.command_line import end_with, run_script
+from circuitry.commands.command_list import COMMANDS, module_of, work_of
+from circuitry.commands.named_run import check_the_quickstart, with_the_run
+from circuitry.runs.command_line import end_with, run_script, with_general
 from circuitry.runs.errors import InputError
 
 USAGE = """usage: circuitry COMMAND [OPTIONS]
@@ -25,12 +23,15 @@ USAGE = """usage: circuitry COMMAND [OPTIONS]
                                      source <(circuitry --completion bash)
        circuitry --version"""
 
+SHELLS = ("bash", "zsh", "fish")
+
 
 def run_command() -> None:
     """Run the command that ``sys.argv`` names, or print the list of all.
 
-    A wrong line ends the process with status 2 and a sentence.
+    A wrong line ends the process with status 2 and a text that says what is wrong.
     """
+    gc.set_threshold(100_000)  # modules that are loaded are no garbage: looking for it takes a fifth of the time
     name, *arguments = sys.argv[1:] or ["--help"]
     try:
         if name in ("--help", "-h"):
@@ -38,18 +39,15 @@ def run_command() -> None:
         elif name == "--version":
             print(f"circuitry {circuitry.__version__}")
         elif name == "--completion":
-            print(completion_script({name: help_page(name) for name in COMMANDS}, " ".join(arguments) or "bash"))
+            print_completion(" ".join(arguments) or "bash")
         elif name not in COMMANDS:
-            raise InputError(f"There is no command {name!r}{near_words(name, list(COMMANDS))}: see circuitry --help.")
-        elif {"--help", "-h"} & {*arguments}:
-            print(help_page(name).text(), end="")
+            near = " or ".join(difflib.get_close_matches(name, COMMANDS, n=2))
+            meant = f", perhaps you meant {near}" if near else ""
+            raise InputError(f"There is no command {name!r}{meant}: see circuitry --help.")
         else:
-            refuse_wrong(help_page(name), arguments)
-            arguments = with_the_run(help_page(name), arguments)
-            if "--quiet" not in arguments:
-                said = f"circuitry {name}: loading the libraries of models takes some seconds"
-                print(said, file=sys.stderr, flush=True)
-            hand_over(name, arguments)
+            module = importlib.import_module(module_of(name))
+            sys.argv = [f"circuitry {name}", *with_the_run(module.Config, arguments)]
+            run_script(module.Config, partial(begin, name), module.__doc__)
         sys.stdout.flush()
     except InputError as error:
         end_with(str(error))
@@ -58,19 +56,22 @@ def run_command() -> None:
         sys.exit(128 + signal.SIGPIPE)
 
 
-def hand_over(name: str, arguments: Sequence[str]) -> None:
-    """Import the module of a command, and run it with some arguments."""
-    sys.argv = [f"circuitry {name}", *arguments]
-    gc.disable()  # modules that are loaded are no garbage: looking for it takes a fifth of the time
-    try:
-        module = importlib.import_module(module_of(name))
-    except KeyboardInterrupt:
-        print("interrupted before any work began", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        gc.freeze()
-        gc.enable()
-    run_script(module.Config, module.main, module.__doc__, getattr(module, "defaults", None))
+def begin(name: str, config: Any) -> Any:
+    """Run a command, which loads the libraries of models."""
+    check_the_quickstart(name, config)
+    print(f"circuitry {name}: loading the libraries of models takes some seconds", file=sys.stderr, flush=True)
+    return importlib.import_module(work_of(name)).main(config)
+
+
+def print_completion(shell: str) -> None:
+    """Print a script that completes commands and options, made by tyro."""
+    if shell not in SHELLS:
+        raise InputError(f"Expected one of {', '.join(SHELLS)} after --completion, but {shell!r} was given.")
+    kinds = [
+        Annotated[with_general(importlib.import_module(module_of(name)).Config), tyro.conf.subcommand(name)]
+        for name in COMMANDS
+    ]
+    tyro.cli(Union[tuple(kinds)], prog="circuitry", args=["--tyro-print-completion", shell])  # type: ignore[call-overload]  # noqa: UP007
 
 
 def list_of_commands() -> str:

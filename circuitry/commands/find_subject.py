@@ -1,55 +1,28 @@
 """The class that ``circuitry find`` is asked about: its images and those of others in halves, and the model's task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from circuitry import Clip, Task
+from circuitry.commands.find_command import Config
 from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.names import chosen_names
-from circuitry.encoder.baselines import AnyBaseline, BaselineName
+from circuitry.encoder.baselines import AnyBaseline
 from circuitry.encoder.metrics import Metric, metric_of_class
 from circuitry.interventions.counted_sites import counted_sites
-from circuitry.models import ModelOptions
-from circuitry.models.folder_work import MetricChoice, TextsChoice
 from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import templates_of
 from circuitry.runs import InputError, Work
-from circuitry.runs.given import Count, Natural, Seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassOptions(ModelOptions):
-    """The class, and what is asked about it."""
-
-    class_name: Annotated[str, tyro.conf.arg(name="class")]
-    """The class."""
-    domain: str | None = None
-    """The domain (default: the only one)."""
-    n_images: Count = 20
-    """Images of a class in a domain: as many to find the circuit on as to test it on; of fewer, half."""
-    n_others: Natural = 20
-    """Images of other classes: to find on, and as many to test on."""
-    metric: MetricChoice = "logit"
-    """What a class is recognised by: logit, its cosine logit; margin, its lead over the other classes."""
-    texts: TextsChoice = "pooled"
-    """Texts of a class: pooled, own-style, or templates such as "a photo of a {}."."""
-    baseline: BaselineName | None = None
-    """What replaces ablated activations (default: mean-position; zero for a folder of one class)."""
-    seed: Seed = 0
-    """Seed of all random choices."""
 
 
 class Subject:
     """The model, the images of the class and of others, and what is asked."""
 
-    def __init__(self, config: ClassOptions) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
         self.images = None if is_folder_of_images(config.data) else config.images()
         if self.images is None and config.baseline not in (None, "zero"):

@@ -9,7 +9,6 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from platformdirs import user_cache_path
 
 import circuitry
@@ -30,6 +29,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Print what is there."""
+    import torch  # here, so that the help needs none
+
     print(f"circuitry {circuitry.__version__}, from {Path(circuitry.__file__).parent}")
     for name, version in versions().items():
         print(f"  {name}: {version}")
@@ -44,6 +45,8 @@ def main(config: Config) -> None:
 
 def devices() -> list[str]:
     """Return what models can run on."""
+    import torch
+
     found = ["cpu"]
     found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     return [*found, "mps"] if torch.backends.mps.is_available() else found

@@ -15,29 +15,20 @@ DomainNet in it count once.
         --more-tables mixtures/cc12m-cg-high-sketch.tsv --device cuda --out runs/sae
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-import pandas as pd
 import tyro
 
 from circuitry.analysis import QuickstartModel
-from circuitry.data.file_check import check_file
-from circuitry.models import load_sae
-from circuitry.runs import Job, JobFolder, StudySettings, digest, whole_file
 from circuitry.runs.given import Count
-from circuitry.training import SaeTraining, diagnose_sae, sample_activations, train_sae_on_images
-from circuitry.training.run_folder import described
-
-FORMAT = "circuitry trained autoencoder 1"
+from circuitry.training import SaeTraining
 
 
 @dataclass(frozen=True)
-class Config(QuickstartModel, StudySettings):
+class Config(QuickstartModel):
     """Settings of a training run; the defaults are the quickstart's model and the study's numbers."""
 
-    STUDY: ClassVar = {"training": SaeTraining.study()}
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, where there are lists."""
     more_tables: tuple[Path, ...] = ()
@@ -51,45 +42,3 @@ class Config(QuickstartModel, StudySettings):
     """Folder of the results: sae.safetensors and history.csv; activations in it may be removed afterwards."""
     training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
     """What to train with; the defaults are the study's."""
-
-
-def main(config: Config) -> None:
-    """Train, measure, write, print."""
-    if config.by_study and not config.more_tables:
-        print("without CC12M, which the study also trained on: give a table of its images as --more-tables")
-    for table in config.more_tables:
-        check_file(table, "a table of images", "give one with the column filepath")
-    clip, images = config.clip(), config.images_of(config.train_split)
-    path, history = config.out / "sae.safetensors", config.out / "history.csv"
-    made_with = {
-        "model": clip.name,
-        "model_digest": clip.digest,
-        "site": config.site,
-        "positions_per_image": config.positions_per_image,
-        "images": digest([record.relative for record in images.records]),
-        "tables": [described(table) for table in config.more_tables],
-    }
-    folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)])
-
-    def train(job: Job, nothing: object) -> list[Path]:
-        sae = train_sae_on_images(
-            clip, images, config.training, tables=config.more_tables, folder=config.out,
-            site=config.site, positions_per_image=config.positions_per_image,
-        )  # fmt: skip
-        sae.save(path)
-        with whole_file(history) as temporary:
-            pd.DataFrame(sae.about["history"]).to_csv(temporary, index=False)
-        return [path, history]
-
-    folder.run(train)
-    (config.out / "state.safetensors").unlink(missing_ok=True)
-    sae = load_sae(path, config.device)
-    test = config.images()
-    samples = sample_activations(
-        clip.encoder, clip.preprocess, test.records, sae.site,
-        positions_per_image=config.positions_per_image, seed=config.training.seed,
-    )  # fmt: skip
-    rows = {"training images": sae.about["diagnostics"], "test images": diagnose_sae(sae, samples)._asdict()}
-    print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
-    print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3f}"))
-    print(f"sparse autoencoder: {path}")

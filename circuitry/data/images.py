@@ -11,17 +11,15 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from circuitry.data.domains import ImageRecord
+from circuitry.data.shared_options import Decoding as Decoding
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
-Decoding = Literal["upright", "as-stored"]
-"""How a picture is made of a file."""
 MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 

@@ -25,11 +25,10 @@ from jaxtyping import Int
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import check_file
 from circuitry.data.names import drawn_by_name
+from circuitry.data.shared_options import DEFAULT_PARTS as DEFAULT_PARTS
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import at_least, checked
 
-DEFAULT_PARTS = 4
-"""Parts of the images of a class in a domain."""
 _PATH_COLUMNS = ("path", "filepath")
 """Names of the column of paths below the root in a listing."""
 

@@ -13,11 +13,12 @@ whole run, so that its cut into batches changes nothing.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitry.encoder.choices import BASELINE_NAMES, BaselineName
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import has_rescaling_norms
@@ -171,8 +172,6 @@ AnyBaseline = str | Baseline | Counterfactual | Tensor
 ZERO = Baseline("zero", {})
 """The study's baseline."""
 
-BaselineName = Literal["zero", "mean-position", "mean-unit", "other-domains", "counterfactual"]
-
 MEANS = {f"mean-{per}": per for per in ("position", "unit")}
 """What `mean_baseline` keeps apart, by the name of its baseline."""
 
@@ -195,7 +194,7 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
             f"The baseline {value!r} is a mean over images of several classes, which are not known here: give "
             f"mean_baseline(encoder, images, {MEANS[value]!r}), or a Task with others."
         )
-    if isinstance(value, str) and value in get_args(BaselineName):
+    if isinstance(value, str) and value in BASELINE_NAMES:
         raise InputError(
             f"The baseline {value!r} is made of a data set, which is not known here: give NamedBaseline({value!r}, "
             "clip, images).of(class_name, domain, n), or find the circuits with extract()."

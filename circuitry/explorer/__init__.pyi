@@ -1,4 +1,4 @@
-from .export import ExplorerSettings as ExplorerSettings
+from .explorer_settings import ExplorerSettings as ExplorerSettings
 from .export import Exported as Exported
 from .export import export_explorer as export_explorer
 from .exported import exported_study as exported_study

@@ -17,10 +17,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tyro
 
 from circuitry.cards.card_folder import CardFolder
 from circuitry.circuits.budgets import SAME_SHARE
@@ -29,6 +28,7 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
 from circuitry.explorer.circuit_files import class_series
+from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.exported import INDEX_PAGE
 from circuitry.explorer.overview import describe_comparison, describe_curves
 from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
@@ -39,7 +39,7 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
-from circuitry.runs.given import Count, Natural, checked
+from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, write_json
 from circuitry.runs.provenance import digest, versions
 
@@ -47,21 +47,6 @@ MOST_BYTES = 64 << 20
 """An export that is larger says so."""
 
 log = logging.getLogger(__name__)
-
-
-@checked
-@dataclass(frozen=True)
-class ExplorerSettings:
-    """How much of the circuits the page gets."""
-
-    edges_per_node: Count = 3
-    """Most edges into a unit."""
-    twins: bool = True
-    """Circuits of two parts of the images, for the twin view; they treble the size of the circuits."""
-    images_per_list: Annotated[Count, tyro.conf.arg(name="top")] = 6
-    """Top images of a unit in a domain: by activation and by effect."""
-    held_out_images: Annotated[Natural, tyro.conf.arg(name="n-unseen")] = 4
-    """Unseen images of a class in a domain: its circuit was not found on them."""
 
 
 @checked

@@ -1,6 +1,5 @@
 from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
-from .check_images import CheckSettings as CheckSettings
 from .circuit_checks import CausalChecks as CausalChecks
 from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
@@ -13,17 +12,20 @@ from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
 from .effects import AttributionCheck as AttributionCheck
 from .effects import PatchEffects as PatchEffects
-from .faithfulness import MIB_FRACTIONS as MIB_FRACTIONS
-from .faithfulness import AblationSettings as AblationSettings
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import measure_circuits as measure_circuits
 from .found_circuit import FoundCircuit as FoundCircuit
 from .gated import Gated as Gated
 from .gated import kept_embeddings as kept_embeddings
 from .gated_units import ablate_all_but as ablate_all_but
+from .intervention_settings import FISHER as FISHER
+from .intervention_settings import METHODS as METHODS
+from .intervention_settings import MIB_FRACTIONS as MIB_FRACTIONS
+from .intervention_settings import AblationSettings as AblationSettings
+from .intervention_settings import CheckSettings as CheckSettings
+from .intervention_settings import MaskSettings as MaskSettings
 from .judgement import judge_circuit as judge_circuit
 from .masks import LearnedMasks as LearnedMasks
-from .masks import MaskSettings as MaskSettings
 from .masks import learn_masks as learn_masks
 from .patches import Patch as Patch
 from .patches import patched as patched
@@ -39,6 +41,4 @@ from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity
 from .transfer_tables import transfer_matrix as transfer_matrix
 from .transfer_tables import transfer_over_depth as transfer_over_depth
-from .unit_scores import FISHER as FISHER
-from .unit_scores import METHODS as METHODS
 from .unit_scores import score_units as score_units

@@ -1,80 +1,14 @@
 """On which images circuits are checked, and by what."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
-from circuitry.encoder.baselines import ZERO, as_baseline
-from circuitry.models.folder_work import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
-from circuitry.models.named_baselines import BASELINE_NAMES
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Natural, checked, one_of
-
-
-@checked
-@dataclass(frozen=True, kw_only=True)
-class CheckSettings(FolderSettings):
-    """What `CausalChecks` take; means and draws of a named baseline are over the images that circuits were found on.
-
-    Raises:
-        InputError: for a value outside its range, or a baseline with an activation for every image.
-    """
-
-    n_images: Count = 6
-    """Images of a class in a domain: such as circuits were not found on, fewer where there are fewer."""
-    n_others: Natural = 12
-    """Images of other classes: per class and domain, one from each class that follows; 0 for none."""
-    metric: MetricChoice = None
-    """What a class is recognised by: logit, the study's cosine logit; margin, its lead over the mean logit of the other
-    classes (default: what the circuits were found by). In Python also a function of text weights and label that returns
-    a metric."""
-    texts: TextsChoice = None
-    """Texts of a class: pooled, own-style, or templates such as "a photo of a {}." (default: what the circuits were
-    found with)."""
-    baseline: BaselineChoice = None
-    """What replaces ablated activations: a name as for finding circuits, or in Python a `Baseline` or counterfactual
-    images (default: what the circuits were found with)."""
-    seen: bool = False
-    """Check on the images that the circuits were found on, instead of others."""
-    budget: Annotated[str | None, one_of(*BUDGETS)] = None
-    """How a size is shared out over the sites: same-share or global; see `AblationSettings` (default: that of the
-    circuits)."""
-    keep_error: bool = False
-    """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
-
-    def __post_init__(self) -> None:
-        given = self.baseline
-        if given is not None and not isinstance(given, str) and as_baseline(given).n_images is not None:
-            raise InputError(
-                "Causal checks use one baseline for many images, but one with an activation for every image was given: "
-                "give the name 'counterfactual', or a baseline for all images."
-            )
-
-    @checked
-    def as_found(self, config: Mapping[str, Any]) -> "CheckSettings":
-        """Return these settings with metric, texts, baseline and budget of the circuits where none is given.
-
-        Args:
-            config: The configuration in the manifest of the circuits.
-
-        Raises:
-            InputError: where the circuits were found with activations as baseline, which have to be given again.
-        """
-        names = ("metric", "texts", "baseline", "budget")
-        found = {name: config.get(name, SAME_SHARE) for name in names if getattr(self, name) is None}
-        baseline = found.get("baseline", ZERO.name)
-        if baseline not in BASELINE_NAMES or (baseline != ZERO.name and "baseline_digest" in config):
-            raise InputError(
-                f"The circuits were found with activations as baseline, {baseline!r}: give a baseline to check them "
-                f"with, such as these activations, or one of {', '.join(BASELINE_NAMES)}."
-            )
-        return replace(self, **found)
 
 
 class CheckedImages(NamedTuple):

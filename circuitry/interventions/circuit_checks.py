@@ -23,14 +23,16 @@ from circuitry.data.parts import Key
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import METRICS
 from circuitry.encoder.task import Task
-from circuitry.interventions.check_images import CheckedImages, CheckImages, CheckSettings
-from circuitry.interventions.circuit_sets import RANKINGS, choose_sites
+from circuitry.interventions.check_images import CheckedImages, CheckImages
+from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
+from circuitry.interventions.faithfulness import faithfulness_curve
+from circuitry.interventions.intervention_settings import MIB_FRACTIONS, RANKINGS, AblationSettings, CheckSettings
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
 from circuitry.models.clip import Clip
-from circuitry.models.folder_work import FolderSettings, FolderWork
+from circuitry.models.folder_work import FolderWork
+from circuitry.models.options import FolderSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder

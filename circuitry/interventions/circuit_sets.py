@@ -13,16 +13,13 @@ from circuitry.circuits.comparable import OWN_STYLE, same_setting
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
+from circuitry.interventions.intervention_settings import RANKINGS
 from circuitry.interventions.patches import Chosen, Places
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, Share, checked, one_of
 
 KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
-
-RANKINGS = ("absolute", "signed")
-"""Which units come first: ``absolute``: those with the largest |score| (MIB's choice for CMD); ``signed``: those whose
-removal lowers the metric most (MIB's choice for CPR)."""
 
 
 def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) -> list[str]:

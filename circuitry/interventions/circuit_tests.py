@@ -4,9 +4,9 @@ from pathlib import Path
 
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.interventions.check_images import CheckSettings
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs.workers import Work
 
 

@@ -5,22 +5,22 @@ The metric is measured with only a circuit kept, at the sizes of the MIB benchma
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuitry.circuits.budgets import LEARNED, SAME_SHARE, Budget, budget_name, check_budget
+from circuitry.circuits.budgets import SAME_SHARE, budget_name
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.metrics import checked_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task
-from circuitry.interventions.circuit_sets import RANKINGS, check_made_with, circuit_sites, take_top_units
+from circuitry.interventions.circuit_sets import check_made_with, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import Kept, kept_embeddings, with_others
+from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.kept_sets import (
     UnitsOrEdges,
     as_kept,
@@ -31,42 +31,11 @@ from circuitry.interventions.kept_sets import (
     take_everything,
 )
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Natural, Seed, Share, checked, one_of
+from circuitry.runs.given import checked
 from circuitry.runs.progress import Bar
 
-MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""The circuit sizes of the MIB benchmark."""
 AT_ONCE = 64
 """Circuits that `measure_each` holds at once."""
-
-
-@checked
-@dataclass(frozen=True)
-class AblationSettings:
-    """Which circuits are measured, and beside which random ones."""
-
-    HOW_TO_GET: ClassVar = "give AblationSettings(...)"
-
-    ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
-    """Which units come first, see `circuit_sets.RANKINGS`."""
-    budget: Budget | None = None
-    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default of curves: the
-    same share of every site, the study's; of `find_circuit`: global, and of a mask its own counts)."""
-    fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
-    """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
-    keep_error: bool = False
-    """Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are ablated.
-    Marks et al. 2024 (arXiv 2403.19647) report both."""
-    random_draws: Natural = 5
-    """Random circuits of every size, nested like the circuit itself."""
-    seed: Seed = 0
-    """Seed of the random circuits."""
-
-    def __post_init__(self) -> None:
-        if list(self.fractions) != sorted(set(self.fractions)):
-            raise InputError(f"A curve needs ascending fractions, but {tuple(self.fractions)} was given: sort them.")
-        if self.budget not in (None, LEARNED):
-            check_budget(self.budget)
 
 
 @checked

@@ -36,7 +36,8 @@ from circuitry.comparison.significance import LEVEL, holm
 from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_sets import ANY_CLASS, check_made_with, circuit_sites, take_kept_units
 from circuitry.interventions.curves import HARDLY_ANY, FaithfulnessCurve
-from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_each
+from circuitry.interventions.faithfulness import measure_circuits, measure_each
+from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.kept_sets import UnitsOrEdges, as_kept, count_parts, draw_random, leave_out, without_each
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

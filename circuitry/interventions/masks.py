@@ -24,7 +24,6 @@ gates of 0 and 1.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
@@ -36,8 +35,9 @@ from circuitry.circuits.edges import Edges
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
 from circuitry.interventions.gated import Gated
+from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Seed, Share, checked, one_of
+from circuitry.runs.given import SOME, Count, Share, checked
 from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
@@ -54,21 +54,6 @@ MOMENTUM, FORGETTING = 0.9, 0.98
 """What a step keeps of the mean gradient and of its mean square."""
 IMPORTANCE_IMAGES = 24
 """Images of the class, and others, that importance is measured on at most."""
-
-
-@checked
-@dataclass(frozen=True)
-class MaskSettings:
-    """How masks are learned."""
-
-    steps: Count = 300
-    """Steps of gradient descent for all sizes together."""
-    batch_size: Count = 24
-    """Images per step: half of them of the class, where there are others; then at least 2."""
-    seed: Seed = 0
-    """Seed of noise and minibatches."""
-    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
-    """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""
 
 
 @checked

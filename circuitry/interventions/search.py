@@ -41,25 +41,15 @@ from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.faithfulness import AblationSettings, measure_circuits
+from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.found_circuit import FoundCircuit
 from circuitry.interventions.gated import with_others
-from circuitry.interventions.masks import MaskSettings, learn_masks
-from circuitry.interventions.unit_scores import FISHER, METHODS, score_units
+from circuitry.interventions.intervention_settings import FISHER, METHODS, AblationSettings, MaskSettings, Selectivity
+from circuitry.interventions.masks import learn_masks
+from circuitry.interventions.unit_scores import score_units
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import ABOVE_ZERO, SOME, Share, between, checked
+from circuitry.runs.given import SOME, Share, checked
 
-MOST_SELECTIVE = 1.5
-"""A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
-Selectivity = Annotated[
-    float,
-    between(
-        f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]",
-        ABOVE_ZERO,
-        MOST_SELECTIVE,
-        "write 0.8 for 80 %",
-    ),
-]
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.circuit_settings import DEFAULT_RULE
 from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.nodes import NodeEffects, node_effects
@@ -17,12 +16,9 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches
 from circuitry.interventions.answers import default_answers, gate_importance
 from circuitry.interventions.gated import Gated, with_others
+from circuitry.interventions.intervention_settings import FISHER, METHODS, PATCHING
 from circuitry.interventions.patching import patch_effects
 from circuitry.runs.given import checked, one_of
-
-PATCHING, FISHER = "patching", "fisher"
-METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
-"""Methods that find the units of a circuit; all but the last rank units one by one. See `search`."""
 
 
 @checked

@@ -32,7 +32,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.task import Task
-from circuitry.interventions.masks import MaskSettings, learn_masks
+from circuitry.interventions.intervention_settings import MaskSettings
+from circuitry.interventions.masks import learn_masks
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.search import propose_circuits

@@ -16,8 +16,7 @@ from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.faithfulness import MIB_FRACTIONS
-from circuitry.interventions.unit_scores import PATCHING
+from circuitry.interventions.intervention_settings import MIB_FRACTIONS, PATCHING
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 

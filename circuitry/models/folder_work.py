@@ -5,9 +5,9 @@ and tasks, reads images, and claims the `JobFolder` of the results. Extraction, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any
 
 from torch import Tensor
 
@@ -15,62 +15,19 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
-from circuitry.encoder.baselines import (
-    AnyBaseline,
-    Baseline,
-    BaselineName,
-    Counterfactual,
-    as_baseline,
-    default_baseline,
-)
-from circuitry.encoder.metrics import METRICS, Metric, MetricOfClass, metric_name, metric_of_class
+from circuitry.encoder.baselines import Baseline, Counterfactual, as_baseline, default_baseline
+from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
 from circuitry.encoder.tower_digest import check_same_weights
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.models.named_baselines import NamedBaseline
-from circuitry.models.options import option
-from circuitry.models.prompts import Template, as_patterns, templates_of
+from circuitry.models.options import FolderSettings
+from circuitry.models.prompts import as_patterns, templates_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, Seed, checked
+from circuitry.runs.given import Count, Names, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
-
-
-def _texts(*words: str) -> str | tuple[str, ...]:
-    """Return class texts as Python takes them: a name, or templates."""
-    return words[0] if len(words) == 1 and "{}" not in words[0] else words
-
-
-MetricChoice = Annotated[str | MetricOfClass | None, option(str, "METRIC", choices=tuple(METRICS))]
-TextsChoice = Annotated[str | Sequence[Template] | None, option(_texts, "TEXT", "*")]
-BaselineChoice = Annotated[AnyBaseline | None, option(str, "BASELINE", choices=get_args(BaselineName))]
-
-
-@checked
-@dataclass(frozen=True, kw_only=True)
-class FolderSettings:
-    """What a model is asked about every class and domain.
-
-    Raises:
-        InputError: for less than one image.
-    """
-
-    n_images: Count = 50
-    """Images of a class in a domain, at random by --seed; all where there are fewer."""
-    seed: Seed = 0
-    """Seed of all random choices."""
-    metric: MetricChoice = "logit"
-    """What a class is recognised by: logit, its cosine logit; margin, its lead over the mean logit of the other
-    classes. In Python also a function of text weights and label that returns a metric."""
-    texts: TextsChoice = "pooled"
-    """Texts of a class: pooled (all default templates averaged), own-style (the prompts of the images' own domain), or
-    templates such as "a photo of a {}."."""
-    baseline: BaselineChoice = None
-    """What replaces ablated activations: zero; mean-position, mean-unit (means over the images of all classes and
-    domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes in the
-    domain); default: mean-position for towers with layer norms, where path integrals to zero do not exist, and zero for
-    others. In Python also a `Baseline` or counterfactual images."""
 
 
 class FolderWork:

@@ -16,20 +16,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, zip_longest
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.encoder.baselines import MEANS, ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
+from circuitry.encoder.baselines import MEANS, ZERO, Baseline, Counterfactual, mean_baseline
+from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
-
-BASELINE_NAMES = get_args(BaselineName)
-"""All names of baselines."""
 
 
 @checked

@@ -1,25 +1,23 @@
-"""Options of command lines: which model and which images, and options whose value is made from text.
+"""What command lines ask of a model: which model, which images, and what a class is recognised by. No torch.
 
-A script's `Config` inherits from the classes of options that it needs, so that an option has the same name, default and
-meaning everywhere; see also `runs.WorkSettings`, `models.FolderSettings` and `circuits.AttributionSettings`.
+A command's `Config` inherits from the classes of options that it needs, so that an option has the same name, default
+and meaning everywhere; see also `data.shared_options`, `runs.WorkSettings` and `circuits.AttributionSettings`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.conf import arg
 
-from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.images import Decoding
-from circuitry.models.classifier import Classifier, read_outputs
-from circuitry.models.clip import Clip
-from circuitry.models.linear_probe import linear_probe
-from circuitry.models.loading import load_clip
-from circuitry.models.sae_readers import parse_saes
+import circuitry
+from circuitry import encoder, models
+from circuitry.data.shared_options import Decoding, NImages, SeedOption, option
+from circuitry.encoder.choices import BASELINE_NAMES, METRIC_NAMES
+from circuitry.models.prompts import Template
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, checked
+from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
 
 UnitKind = Literal["channels", "components"]
@@ -30,7 +28,6 @@ UnitKind = Literal["channels", "components"]
 class ModelOptions:
     """A model in a basis of units, and images."""
 
-    STUDY: ClassVar[Mapping[str, Any]] = {"decoding": "as-stored"}
     NOT_BOTH: ClassVar = (("checkpoint", "pretrained"),)
 
     model: str
@@ -54,7 +51,6 @@ class ModelOptions:
     domains: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Domains to look at (default: all)."""
     decoding: Decoding = "upright"
-    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
     units: UnitKind = "channels"
@@ -66,18 +62,19 @@ class ModelOptions:
     blocks.9.hook_mlp_out=PATH."""
 
     @checked
-    def clip(self, rank: Rank = ALONE) -> Clip:
+    def clip(self, rank: Rank = ALONE) -> "models.Clip":
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
-        clip = load_clip(self.model, self.checkpoint, self.pretrained, device).with_decoding(self.decoding)
+        clip = models.load_clip(self.model, self.checkpoint, self.pretrained, device).with_decoding(self.decoding)
+        table = self.data / "classes.tsv"
         if self.probe is not None:
-            clip = linear_probe(clip, self._seen_by_the_probe())
-        elif isinstance(clip, Classifier) and ((table := self.data / "classes.tsv").is_file() or not clip.classes):
-            clip = clip.with_classes(read_outputs(table))
+            clip = models.linear_probe(clip, self._seen_by_the_probe())
+        elif isinstance(clip, models.Classifier) and (table.is_file() or not clip.classes):
+            clip = clip.with_classes(models.read_outputs(table))
         clip = clip.in_components() if self.units == "components" else clip
-        return clip.in_basis(parse_saes(self.sae))
+        return clip.in_basis(models.parse_saes(self.sae))
 
-    def _seen_by_the_probe(self) -> tuple[ImageRecord, ...]:
+    def _seen_by_the_probe(self) -> "tuple[circuitry.data.ImageRecord, ...]":
         fitted, explained = self.images_of(self.probe).records, self.images().records
         if shared := len(set(fitted) & set(explained)):
             raise InputError(
@@ -87,38 +84,67 @@ class ModelOptions:
             )
         return fitted
 
-    def images(self) -> DomainFolder:
+    def images(self) -> "circuitry.DomainFolder":
         """Return the images."""
         return self.images_of(self.split)
 
     @checked
-    def images_of(self, split: str | None) -> DomainFolder:
+    def images_of(self, split: str | None) -> "circuitry.DomainFolder":
         """Return the images of another list."""
-        return DomainFolder(self.data, split=split, domains=self.domains, classes=self.classes)
+        return circuitry.DomainFolder(self.data, split=split, domains=self.domains, classes=self.classes)
 
 
-def option(
-    parse: Callable[..., Any],
-    metavar: str,
-    nargs: int | Literal["*"] = 1,
-    choices: Sequence[str] | None = None,
-) -> Any:
-    """Return the annotation of a setting that a command line reads as text, and Python may give as an object.
+def _texts(*words: str) -> str | tuple[str, ...]:
+    """Return class texts as Python takes them: a name, or templates."""
+    return words[0] if len(words) == 1 and "{}" not in words[0] else words
 
-    Args:
-        parse: Makes the value from the words of the command line.
-        metavar: What the help shows for the words.
-        nargs: How many words.
-        choices: Words that are known (default: any).
 
-    Example:
-        >>> rule: Annotated[QuadratureRule | None, option(parse_rule, "{left,midpoint}-N")] = None
+def _no_baseline(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        encoder.as_baseline(value)
+    return None
+
+
+MetricChoice = Annotated[
+    str | Callable[..., Any] | None,
+    option(str, "METRIC", choices=METRIC_NAMES),
+    arg(
+        help="What a class is recognised by: logit, its cosine logit; margin, its lead over the mean logit of the "
+        "other classes. In Python also a function of text weights and label that returns a metric."
+    ),
+]
+TextsChoice = Annotated[
+    str | Sequence[Template] | None,
+    option(_texts, "TEXT", "*"),
+    arg(
+        help="Texts of a class: pooled (all default templates averaged), own-style (the prompts of the images' own "
+        'domain), or templates such as "a photo of a {}.".'
+    ),
+]
+BaselineChoice = Annotated[
+    Any,
+    Condition("a baseline", _no_baseline, "give its name"),
+    option(str, "BASELINE", choices=BASELINE_NAMES),
+    arg(
+        help="What replaces ablated activations: zero; mean-position, mean-unit (means over the images of all classes "
+        "and domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes "
+        "in the domain). Without one: mean-position for towers with layer norms, where path integrals to zero do not "
+        "exist, and zero for others. In Python also a Baseline or counterfactual images."
+    ),
+]
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings:
+    """What a model is asked about every class and domain.
+
+    Raises:
+        InputError: for less than one image.
     """
-    return PrimitiveConstructorSpec(
-        nargs=nargs,
-        metavar=metavar if choices is None else f"{{{','.join(choices)}}}",
-        instance_from_str=lambda words: parse(*words),
-        is_instance=lambda value: True,
-        str_from_instance=lambda value: [str(getattr(value, "name", value))],
-        choices=None if choices is None else tuple(choices),
-    )
+
+    n_images: NImages = 50
+    seed: SeedOption = 0
+    metric: MetricChoice = "logit"
+    texts: TextsChoice = "pooled"
+    baseline: BaselineChoice = None

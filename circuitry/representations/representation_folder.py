@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -41,7 +41,6 @@ from circuitry.representations.similarity import check_common
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, SOME, Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.presets import StudySettings
 from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
@@ -51,10 +50,8 @@ Positions = Literal["averaged", "flattened"]
 
 @checked
 @dataclass(frozen=True)
-class RepresentationSettings(StudySettings):
+class RepresentationSettings:
     """Settings of the representations of a model's images."""
-
-    STUDY: ClassVar = {"n_images": None, "seed": 42}
 
     n_images: Count | None = 50
     """Most images per class and domain, chosen by ``seed``; None for all."""

@@ -12,10 +12,10 @@ from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
 from .manifest import read_manifest as read_manifest
-from .presets import StudySettings as StudySettings
 from .processes import interrupted_by_sigterm as interrupted_by_sigterm
 from .provenance import digest as digest
 from .provenance import versions as versions
+from .settings_file import preset as preset
 from .workers import ALONE as ALONE
 from .workers import Rank as Rank
 from .workers import Requeued as Requeued

@@ -13,22 +13,23 @@ import signal
 import sys
 import warnings
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, make_dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
+from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import tyro
+from tyro.conf import FlagCreatePairsOff, arg
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked, fitting
 from circuitry.runs.path_refusals import sentence_of
-from circuitry.runs.presets import StudySettings, with_study_defaults
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
 from circuitry.runs.provenance import command
-from circuitry.runs.settings_file import option_name, words_of, write_settings
+from circuitry.runs.settings_file import STUDY, expanded, option_name, write_settings
 from circuitry.runs.workers import short_waits
 
 os.environ.update(short_waits(os.environ))
@@ -36,21 +37,28 @@ sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as the import
 
 Config = TypeVar("Config")
 
-STUDY_HELP = "Take the study's settings as defaults, wherever they differ; what is given besides still holds."
-
 
 @dataclass(frozen=True)
 class General:
-    """Options that every command takes beside its own."""
+    """Options that every command takes beside its own; a command may have one of them itself."""
 
-    json: bool = False
-    """Print the answer in short and the paths as JSON, and nothing else, on the standard output."""
-    open: bool = False
-    """Open the page in the browser."""
-    quiet: bool = False
-    """Show no progress, and only errors of the libraries."""
-    config: Path | None = None
-    """Settings of an earlier run, the file settings.toml of its folder; options that are given besides still hold."""
+    json: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="Print the answer in short and the paths as JSON, and nothing else, on the standard output."),
+    ] = False
+    open: Annotated[bool, FlagCreatePairsOff, arg(help="Open the page in the browser.")] = False
+    quiet: Annotated[bool, FlagCreatePairsOff, arg(help="Show no progress, and only errors of the libraries.")] = False
+    config: Annotated[
+        Path | None,
+        arg(help="Settings of an earlier run, its file settings.toml; what is given besides still holds."),
+    ] = None
+    preset: Annotated[
+        str | None, arg(help="Settings by name, or their file; they and --config hold in the order they are given in.")
+    ] = None
+    study: Annotated[bool, FlagCreatePairsOff, arg(help=f"The same as --preset {STUDY}: as the ICML study did it.")] = (
+        False
+    )
 
 
 @runtime_checkable
@@ -66,15 +74,9 @@ class Outcome(Protocol):
 
 
 @checked
-def run_script(
-    config_type: type[Config],
-    main: Callable[[Config], Any],
-    description: str | None,
-    defaults: Callable[[type[Config]], type[Config]] | None = None,
-) -> None:
-    """Read ``config_type`` from the command line, with its own defaults or those of ``defaults``, and run ``main``.
+def run_script(config_type: type[Config], main: Callable[[Config], Any], description: str | None) -> None:
+    """Read ``config_type`` from the command line, and run ``main``.
 
-    ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so;
     `General` has the options that every command takes. What ``main`` returns (`Outcome`) is printed at the end.
     Errors that a user can mend (of input, and those of `sentence_of`) end the process with status 2 and their message;
     an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
@@ -82,17 +84,11 @@ def run_script(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it
     try:
-        general, arguments = _general_options(config_type, sys.argv[1:])
-        if issubclass(config_type, StudySettings):
-            description = f"{description or ''}\n\n--study: {STUDY_HELP}"
-            if "--study" in arguments:
-                arguments.remove("--study")
-                config_type = with_study_defaults(config_type)
-        config_type = config_type if defaults is None else defaults(config_type)
+        config, general = read_line(config_type, sys.argv[1:], description)
+        if general.quiet:
+            os.environ[QUIET] = "1"
+            logging.getLogger().setLevel(logging.ERROR)
         with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
-            config = _fitting(_parsed(config_type, description, arguments))
-            if isinstance(config, StudySettings) and config.by_study:
-                print(f"the study's settings: {', '.join(f'{n} {getattr(config, n)}' for n in config.study_values())}")
             outcome = main(config)
             write_settings(config, command())
         _tell(outcome, general)
@@ -108,29 +104,34 @@ def run_script(
         sys.exit(128 + number)
 
 
-def _general_options(config_type: type[Any], arguments: Sequence[str]) -> tuple[General, list[str]]:
-    """Take the general options out of a command line; the words of ``--config`` come before the others."""
-    own = {field.name for field in fields(config_type)}
-    found: dict[str, Any] = {}
-    left: list[str] = []
-    given = iter(arguments)
-    for argument in given:
-        option, sign, value = argument.partition("=")
-        name = option.removeprefix("--") if option.startswith("--") else ""
-        if name in own or name not in General.__dataclass_fields__ or (sign and name != "config"):
-            left.append(argument)
-        elif name == "config":
-            path = value if sign else next(given, "")
-            if not path:
-                raise InputError("--config takes a file of settings, but none was given: add one.")
-            found[name] = Path(path)
-        else:
-            found[name] = True
-    general = General(**found)
-    if general.quiet:
-        os.environ[QUIET] = "1"
-        logging.getLogger().setLevel(logging.ERROR)
-    return general, [*(words_of(general.config) if general.config is not None else ()), *left]
+def read_line(
+    config_type: type[Config], words: Sequence[str], description: str | None = None
+) -> tuple[Config, General]:
+    """Return the settings that a command line gives, and its general options.
+
+    Raises:
+        InputError: for values out of their range, options that contradict each other, and files that cannot be read.
+        SystemExit: with status 2 for options and values that tyro does not take, 0 for ``--help``.
+    """
+    read = _parsed(with_general(config_type), description, expanded(words, config_type))
+    _refuse_together(read)
+    hints = get_type_hints(config_type, include_extras=True)
+    for name, hint in hints.items():
+        if name in config_type.__dataclass_fields__:  # type: ignore[attr-defined]
+            fitting(getattr(read, name), hint, f"--{option_name(name, hint)}")
+    own = {field.name: getattr(read, field.name) for field in fields(config_type)}  # type: ignore[arg-type]
+    found = {field.name: getattr(read, field.name) for field in fields(General) if field.name not in own}
+    return config_type(**own), General(**found)
+
+
+def with_general(config_type: type[Config]) -> type[Config]:
+    """Return a class of settings that has the general options, too."""
+    own = {field.name for field in fields(config_type)}  # type: ignore[arg-type]
+    added = [(one.name, one.type, field(default=one.default)) for one in fields(General) if one.name not in own]
+    frozen = config_type.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    made = make_dataclass(config_type.__name__, added, bases=(config_type,), frozen=frozen, kw_only=True)
+    made.__module__, made.__doc__ = config_type.__module__, config_type.__doc__
+    return made
 
 
 def _parsed(config_type: type[Config], description: str | None, arguments: Sequence[str]) -> Config:
@@ -149,13 +150,31 @@ def _parsed(config_type: type[Config], description: str | None, arguments: Seque
         raise
 
 
-def _fitting(config: Config) -> Config:
-    """Refuse values that do not fit the annotations of a class of settings, by the names of their options."""
-    hints = get_type_hints(type(config), include_extras=True)
-    for field in fields(config):  # type: ignore[arg-type]
-        hint = hints[field.name]
-        fitting(getattr(config, field.name), hint, f"--{option_name(field.name, hint)}")
-    return config
+def _refuse_together(config: Any) -> None:
+    """Refuse options that contradict or lack each other, by the rules of the classes of settings.
+
+    `NOT_BOTH` are fields that exclude each other, `NEEDS` a field and those that it needs, `ONE_OF` fields that may not
+    all be missing. A field is given where its value is not the default, and neither None nor empty.
+    """
+    pairs = [(one.name, getattr(config, one.name), one.default) for one in fields(config)]
+    given = {name for name, value, default in pairs if value != default and value not in (None, ())}
+
+    def groups(rule: str) -> Iterator[list[str]]:
+        for group in chain.from_iterable(vars(kind).get(rule, ()) for kind in type(config).__mro__):
+            yield [name.replace("-", "_") for name in group]
+
+    def options(names: Sequence[str], word: str = "and") -> str:
+        return f" {word} ".join(f"--{name.replace('_', '-')}" for name in names)
+
+    for group in groups("NOT_BOTH"):
+        if len(given & {*group}) > 1:
+            raise InputError(f"Expected one of {options(group)}, but both were given.")
+    for group in groups("ONE_OF"):
+        if not given & {*group}:
+            raise InputError(f"Expected {options(group, 'or')}, but neither was given.")
+    for first, *needed in groups("NEEDS"):
+        if first in given and not given >= {*needed}:
+            raise InputError(f"The option {options([first])} needs {options(needed)}, but it was not given.")
 
 
 def _tell(outcome: Outcome | None, general: General) -> None:

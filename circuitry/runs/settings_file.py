@@ -1,15 +1,18 @@
-"""The settings of a run as a TOML file: written beside the results, read by ``--config``. No torch.
+"""Settings as TOML files: those of a run, written beside its results, and presets. No torch.
 
 A line is an option as on the command line, ``n-images = 8``, with ``"None"`` for none; settings made of settings are
-tables, ``[training]``.
-Where results go is left out: the file says what was done, not where.
+tables, ``[training]``. The file of a run leaves out where results go: it says what was done, not where. ``--config``
+reads a file; a preset is one that has a name: ``NAME/COMMAND.toml`` in the folder ``presets`` of this package, or
+beside the program.
 """
 
 import errno
 import json
+import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -20,6 +23,11 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import WHERE
 
 SETTINGS = "settings.toml"
+STUDY = "icml2025"
+"""The preset of ``--study``."""
+PACKAGE = Path(__file__).parents[1]
+OF_STUDY = PACKAGE.parent / "experiments" / "study"
+"""Where programs of the study lie, and their presets."""
 
 
 def write_settings(config: Any, command: str) -> None:
@@ -46,30 +54,71 @@ def settings_text(config: Any, command: str) -> str:
     return "\n".join([*lines, *tables]) + "\n"
 
 
-def words_of(path: Path) -> list[str]:
-    """Return a file of settings as the words of a command line.
+def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
+    """Return a command line in which the words of the files that it names stand in front, one file after the other."""
+    files, left, rest = list[Path](), list[str](), iter(words)
+    for word in rest:
+        option, sign, value = word.partition("=")
+        if word == "--study":
+            files.append(preset_file(STUDY, kind))
+        elif option in ("--config", "--preset"):
+            value = value if sign else next(rest, "")
+            if not value or value.startswith("--"):
+                raise InputError(f"{option} takes a file of settings or the name of a preset, but none was given.")
+            known = option == "--preset" and not value.endswith(".toml")
+            files.append(preset_file(value, kind) if known else Path(value))
+        else:
+            left.append(word)
+    return [*chain.from_iterable(words_of(read_settings(path)) for path in files), *left]
+
+
+def preset_file(name: str, kind: type[Any]) -> Path:
+    """Return the file of a preset for the command whose settings are of this class."""
+    program = Path(str(sys.modules[kind.__module__].__file__))
+    command = program.stem.removesuffix("_command").replace("_", "-")
+    found = {path.parent.name: path for folder in (OF_STUDY, program.parent, PACKAGE)
+             for path in sorted(folder.glob(f"presets/*/{command}.toml"))}  # fmt: skip
+    if name not in found:
+        known = f"but {', '.join(found)}" if found else "and none of another name"
+        raise InputError(f"There is no preset {name!r} of {command}, {known}: see --preset, --study in its help.")
+    return found[name]
+
+
+def preset(name: str, command: str) -> dict[str, Any]:
+    """Return what a preset of this package sets of a command, by the names of fields.
+
+    Example:
+        >>> replace(ExtractionSettings(), baseline=preset("icml2025", "compare")["baseline"])
+    """
+    table = read_settings(PACKAGE / "presets" / name / f"{command}.toml")
+    return {
+        option.replace("-", "_"): None if value == "None" else tuple(value) if isinstance(value, list) else value
+        for option, value in table.items()
+    }
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return a file of settings as its values by option.
 
     Raises:
         InputError: for a file that cannot be read, and another than a file of settings.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The settings {path} cannot be read ({error.strerror}): give a file for --config.") from error
     except ValueError as error:
         raise InputError(f"{path} is no file of settings ({error}): --config takes the {SETTINGS} of a run.") from error
-    return list(_words(found, ""))
 
 
-def _words(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def words_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield settings as the words of a command line."""
     for name, value in table.items():
         option = f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from _words(value, f"{option}.")
+            yield from words_of(value, f"{option}.")
         elif isinstance(value, bool):
-            before, _, last = option.rpartition(".")
-            path = f"{before}." if before else ""
-            yield f"--{path}{last}" if value else f"--{path}no-{last}"
+            yield f"--{option}" if value else f"--{prefix}no-{name}"
         else:
             yield f"--{option}"
             yield from map(str, value if isinstance(value, list) else [value])
@@ -86,14 +135,12 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value, marks = getattr(config, field.name), getattr(hints[field.name], "__metadata__", ())
-        by_word = any(
-            hasattr(mark, "instance_from_str") for mark in marks
-        )  # such as a rule, which has no word for None
-        if field.name in WHERE or (value is None and by_word):
+        if field.name in WHERE:
             continue
         if is_dataclass(value) and tyro.conf.OmitArgPrefixes[int].__metadata__[0] in marks:  # type: ignore[attr-defined]
             yield from _options(value)
             continue
+        by_word = any(hasattr(mark, "instance_from_str") for mark in marks)  # such as a rule, which is a dataclass, too
         plain = "None" if value is None else value if is_dataclass(value) and not by_word else _plain(value)
         if plain is not None:
             yield option_name(field.name, hints[field.name]), plain

@@ -61,7 +61,7 @@ def train_sae_on_images(
     Example:
         >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))
         >>> sae.save("runs/sae.safetensors")
-        >>> train_sae_on_images(clip, images, SaeTraining.study(), tables=[Path("cc12m.tsv")], folder=Path("runs/sae"))
+        >>> train_sae_on_images(clip, images, SaeTraining(), tables=[Path("cc12m.tsv")], folder=Path("runs/sae"))
     """
     place = clip.encoder.sites[-1] if site is None else site
     model = {"model": clip.name, "model_digest": clip.digest, "positions_per_image": positions_per_image}

@@ -16,29 +16,25 @@ preset                                    epochs  lr      warm-up    batch
 ========================================  ======  ======  =========  =======
 
 ``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study names no weight decay, optimizer or augmentation, so the
-presets take open_clip's: AdamW, 0.2, crops of 90 to 100 % of the area. With ``study`` a preset also has mixed
-precision, gradient checkpointing, a checkpoint of every epoch, and 256 images of a batch for each GPU (for RN50 in two
-parts).
+presets take open_clip's: AdamW, 0.2, crops of 90 to 100 % of the area. They have mixed precision, gradient
+checkpointing, a checkpoint of every epoch, and 256 images of a batch for each GPU (for RN50 in two parts).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, ClassVar
+from typing import Annotated
 
-from circuitry.data.images import Decoding
-from circuitry.data.names import chosen_names
+from circuitry.data.shared_options import Decoding, SeedOption, option
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Amount, Count, Natural, Positive, Seed, Share, at_least, checked, one_of
-from circuitry.runs.presets import StudySettings
+from circuitry.runs.given import Amount, Count, Natural, Positive, Share, at_least, checked, one_of
+from circuitry.runs.settings_file import PACKAGE, STUDY, preset
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
 INITIALISATIONS = ("transposed", "kaiming")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelTraining(StudySettings):
+class ModelTraining:
     """Settings of any training on a table of images."""
 
     model: str | Path
@@ -56,12 +52,10 @@ class ModelTraining(StudySettings):
     keep_checkpoints: Natural = 0
     """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
     decoding: Decoding = "upright"
-    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`. Images of shards
-    are decoded by webdataset."""
+    """Images of shards are decoded by webdataset."""
     skip_missing: bool = False
     """Leave out images whose files do not exist; otherwise the table is refused."""
-    seed: Seed = 0
-    """Seed of all random choices: weights, order of the images, crops."""
+    seed: SeedOption = 0
     threads: Count = 1
     """PyTorch's CPU threads: in each process; another number rounds sums differently and so gives other weights."""
 
@@ -76,11 +70,10 @@ class ClipTraining(ModelTraining):
         >>> dataclasses.replace(settings, seed=1)
     """
 
-    STUDY: ClassVar = {"precision": "amp", "grad_checkpointing": True, "keep_checkpoints": 1, "decoding": "as-stored"}
     warmup: Natural
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
     weight_decay: Amount = 0.2
-    precision: Annotated[str, one_of(*CLIP_PRECISIONS)] = "fp32"
+    precision: Annotated[str, one_of(*CLIP_PRECISIONS), option(choices=CLIP_PRECISIONS)] = "fp32"
     """Precision: as open_clip names it, fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
@@ -102,20 +95,13 @@ class ClipTraining(ModelTraining):
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class SaeTraining(StudySettings):
+class SaeTraining:
     """Settings of `train_sae`; the defaults of expansion, penalty, rate and batch are the study's.
 
-    ``SaeTraining.study()`` also has the study's 200 passes over the data (about a million steps on DomainNet and
-    CC12M), its initialisation, and no resampling: the study's code requests it, but it never takes effect.
+    ``circuitry train-sae --study`` also has the study's 200 passes over the data (about a million steps on DomainNet
+    and CC12M), its initialisation, and no resampling: the study's code requests it, but it never takes effect.
     """
 
-    STUDY: ClassVar = {
-        "steps": None,
-        "resample_every": 0,
-        "initialisation": "kaiming",
-        "drop_last": False,
-        "seed": 49,
-    }
     expansion: Count = 4
     """Features per unit."""
     l1: Amount = 1e-4
@@ -132,13 +118,12 @@ class SaeTraining(StudySettings):
     """Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch."""
     resample_every: Natural = 1000
     """Steps between two checks for dead features, which are then resampled; 0 for never."""
-    initialisation: Annotated[str, one_of(*INITIALISATIONS)] = "transposed"
+    initialisation: Annotated[str, one_of(*INITIALISATIONS), option(choices=INITIALISATIONS)] = "transposed"
     """How weights start: transposed, the encoder starts as the decoder's transpose, the decoder's bias at the samples'
     mean; kaiming, the encoder and its bias start at random, the decoder's bias at zero."""
     piece: Count = 302_080
     """Images whose samples are in memory at a time; more images are drawn into random pieces on disk."""
-    seed: Seed = 0
-    """Seed of all random choices: positions, pieces, weights, batches, resampling."""
+    seed: SeedOption = 0
     threads: Count = 1
     """PyTorch's CPU threads: another number rounds sums differently and so gives other weights."""
 
@@ -159,28 +144,15 @@ class TrainingWork:
     """Machines that share the processes of a training; each runs the same command (see `devices.node_rank`)."""
 
 
-_IMAGES_PER_GPU = 256
-_STUDY_MODELS = {"rn50": "RN50", "vit-s-32": "ViT-S-32", "swin-t": "swin-t"}
-
-
-def _presets() -> dict[str, ClipTraining]:
-    found = {}
-    for short, model in _STUDY_MODELS.items():
-        found[f"{short}-imagenet-captions"] = ClipTraining(model=model, epochs=32, batch_size=1024, lr=1e-3, warmup=500)
-        for base in ("cc3m", "cc12m"):
-            found[f"{short}-{base}"] = ClipTraining(model=model, epochs=32, batch_size=2048, lr=5e-4, warmup=2000)
-    found["rn-tiny"] = ClipTraining(model="rn-tiny", epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6)
-    found["vit-tiny"] = ClipTraining(model="vit-tiny", epochs=40, batch_size=64, lr=1e-3, warmup=100, crop_scale=0.6)
-    return found
-
-
-CLIP_PRESETS: Mapping[str, ClipTraining] = MappingProxyType(_presets())
-"""All presets by name."""
+CLIP_PRESETS = tuple(
+    sorted(path.parent.name for path in PACKAGE.glob("presets/*/train.toml") if path.parent.name != STUDY)
+)
+"""Names of all presets."""
 
 
 @checked
-def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
-    """Return a preset by name: on one device in full precision, or as the study trained it.
+def clip_preset(name: Annotated[str, one_of(*CLIP_PRESETS)], *, study: bool = False) -> ClipTraining:
+    """Return a training by the name of its preset; with ``study`` a tiny model's also has what the study's share.
 
     Raises:
         InputError: For an unknown name.
@@ -188,13 +160,8 @@ def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
     Example:
         >>> settings = dataclasses.replace(clip_preset("rn50-cc3m"), epochs=16)
         >>> train_clip(Path("train.tsv"), Path("runs/x"), settings)
-        >>> clip_preset("rn50-cc12m", study=True).processes  # GPUs
+        >>> clip_preset("rn50-cc12m").processes  # GPUs
         8
     """
-    chosen_names("preset", (name,), tuple(CLIP_PRESETS))
-    found = CLIP_PRESETS[name]
-    if not study:
-        return found
-    parts = 2 if found.model == "RN50" else 1  # a GPU held 128 images of RN50
-    processes = max(1, found.batch_size // _IMAGES_PER_GPU)
-    return replace(found, **ClipTraining.study_values(), processes=processes, accumulation=parts)
+    shared = preset(STUDY, "train") if study else {}
+    return ClipTraining(**{**shared, **preset(name, "train")})

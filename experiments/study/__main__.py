@@ -34,7 +34,7 @@ def main() -> None:
     else:
         module = importlib.import_module(f"experiments.study.{name.replace('-', '_')}_command")
         sys.argv = [f"python -m experiments.study {name}", *arguments]
-        run_script(module.Config, module.main, module.__doc__, getattr(module, "defaults", None))
+        run_script(module.Config, module.main, module.__doc__)
 
 
 if __name__ == "__main__":

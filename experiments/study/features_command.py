@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from circuitry.runs import Job, JobFolder, StudySettings, Work, WorkSettings, versions
+from circuitry.runs import Job, JobFolder, Work, WorkSettings, versions
 from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import read_vocabulary
 from circuitry.data import image_listing
-from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
+from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.models import load_sae
@@ -52,15 +52,8 @@ SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", 
 
 
 @dataclass(frozen=True)
-class Config(QuickstartModel, WorkSettings, StudySettings):
+class Config(QuickstartModel, WorkSettings):
     """Settings; the defaults are the quickstart's model and images."""
-
-    STUDY: ClassVar = {
-        "seed": 42,
-        "held_out": STUDY_HELD_OUT,
-        "ranking": "study",
-        "training": SaeTraining.study(),
-    }
 
     NOT_BOTH: ClassVar = (("autoencoder", "more-tables"),)
 
@@ -126,7 +119,7 @@ def main(config: Config) -> Written | None:
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
-    names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts", "by_study")
+    names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts")
     chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
     looked_at = listings_of(images, config.n_images, config.seed)
@@ -163,8 +156,6 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     """Return the given autoencoder, or the one that one of the processes trains and keeps."""
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
-    if config.by_study and not config.more_tables:
-        print("without CC12M, which the study also trained on: give a table of its images as --more-tables")
     images = config.images_of(config.train_split)
     made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(config.training)}
     made_with |= {"tables": [described(table) for table in config.more_tables]}

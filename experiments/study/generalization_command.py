@@ -30,7 +30,7 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from circuitry.runs import Count, InputError, StudySettings, Work, WorkSettings, versions
+from circuitry.runs import Count, InputError, Work, WorkSettings, versions
 from circuitry import DomainFolder
 from circuitry.data import Decoding
 from circuitry.reports import Report, Written, write_results
@@ -56,17 +56,8 @@ ALL_CLASSES = len(STANDARD.classes)
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of the study of generalization; the defaults are those of the toy."""
-
-    STUDY: ClassVar = {
-        "settings": ("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "upper-low", "upper-high"),
-        "test_domains": ("clipart", "infograph", "painting", "quickdraw", "sketch"),
-        "seeds": (0, 1, 2),
-        "imagenet_names": "study",
-        "screen": False,
-        "decoding": "as-stored",
-    }
 
     NEEDS: ClassVar = (("runs", "data"),)
 

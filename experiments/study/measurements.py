@@ -65,7 +65,7 @@ def _measured(place: StudyPlace, one: StudyTraining) -> list[object]:
 
 def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
     """Yield the steps that train an autoencoder on a model's embeddings, and compare its features."""
-    settings, counted = SaeTraining.study(), place.counted(one)
+    settings, counted = SaeTraining(steps=None, drop_last=False), place.counted(one)
     sae, folder = place.out / "sae" / one.name, place.out / "features" / one.name
     n_images = place.material.base_sizes[place.scale.sae_base] + sum(place.material.counts.values())
     passes = SAE_OPERATIONS * settings.expansion * counted.embedding**2 * settings.epochs

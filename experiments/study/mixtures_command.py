@@ -25,16 +25,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from circuitry.runs import Count, InputError, Part, Seed, StudySettings
+from circuitry.runs import Count, InputError, Part, Seed
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
 from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, study_held_out
 from circuitry.reports import write_figure
 from circuitry.training import Captions, NoCaption, read_description
 from experiments.study.base_sets import named_base_sets
-from experiments.study.captioning import STUDY_SEED, Captioning, CaptionSource, first_of, sketch_captions
+from experiments.study.captioning import Captioning, CaptionSource, first_of, sketch_captions
 from experiments.study.mixture_files import check_one_study, mixture_summary, write_mixture
 from experiments.study.selection import MixtureSettings, Setting, admitted, mixture
 from experiments.study.setting_bars import mixture_bars
@@ -51,10 +51,8 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of the mixtures."""
-
-    STUDY: ClassVar = {"captions": "stream", "seed": STUDY_SEED, "validation_split": "test"}
 
     data: Path
     """Folder of the images: DomainNet, or other data in its layout."""

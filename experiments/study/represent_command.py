@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
-from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, versions
+from circuitry.runs import InputError, Work, WorkSettings, read_manifest, versions
 from circuitry.analysis import QuickstartModel
 from circuitry.comparison import Comparison
-from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
+from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.reports import Report, write_results
@@ -57,16 +57,8 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
-class Config(QuickstartModel, WorkSettings, StudySettings):
+class Config(QuickstartModel, WorkSettings):
     """Settings of the comparison; the defaults are the quickstart's model and images."""
-
-    STUDY: ClassVar = {
-        "n_images": None,
-        "seed": 42,
-        "held_out": STUDY_HELD_OUT,
-        "apart": "quickdraw",
-        "common_classes": True,
-    }
 
     sites: tuple[str, ...] | None = None
     """Sites: of the encoder, in its order (default: all)."""
@@ -190,7 +182,7 @@ def provenance(config: Config, model_digest: str) -> dict[str, object]:
     """Return the settings that shape the numbers, and the versions."""
     unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
     settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
-    return {**settings, "by_study": config.by_study, "model_digest": model_digest, **versions()}
+    return {**settings, "model_digest": model_digest, **versions()}
 
 
 def represent(config: Config, work: Work) -> None:

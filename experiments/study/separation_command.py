@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
-from circuitry.runs import InputError, StudySettings, versions
+from circuitry.runs import InputError, versions
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison import PARTS, Comparison
-from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
+from circuitry.data.imagenet_classes import class_key
 from circuitry.data.images import Decoding
 from circuitry.data.names import chosen_names
 from circuitry.reports import Report, write_results
@@ -57,17 +57,8 @@ DISTANCES = ("standardised", "euclidean")
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of the measurement; the defaults train the toy's models where they are missing."""
-
-    STUDY: ClassVar = {
-        "n_images": None,
-        "seed": 42,
-        "map": "umap",
-        "test_domain": "quickdraw",
-        "held_out": STUDY_HELD_OUT,
-        "decoding": "as-stored",
-    }
 
     NEEDS: ClassVar = (("models", "data"),)
 
@@ -245,7 +236,6 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "n_images": config.n_images,
         "per_domain": config.n_mapped,
         "map_texts": config.map_texts,
-        "by_study": config.by_study,
         "seed": config.seed,
         **versions(),
     }

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from circuitry.runs import InputError, StudySettings, this_rank, whole_file
+from circuitry.runs import InputError, this_rank, whole_file
 from circuitry import DomainFolder
 from circuitry.data import imagenet_partners
 from circuitry.data.decoding import with_decoding
@@ -41,10 +41,9 @@ import tyro
 
 
 @dataclass(frozen=True)
-class Config(StudySettings):
+class Config:
     """Settings of a training run."""
 
-    STUDY: ClassVar = {"training": SupervisedTraining.study(model="RN50")}
     ONE_OF: ClassVar = (("data", "table"),)
 
     out: Path

@@ -26,6 +26,7 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, chain_edges
+from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import Stage, Task
 from tests.conftest import shared
@@ -316,7 +317,7 @@ def test_equal_to_the_study() -> None:
     graphs, off, moved = {}, 0.0, 0.0
     for key, label in json.loads(meta["labels"]).items():
         metric = class_logit(data["text_weights"], label)
-        rule = AttributionSettings.study().rule
+        rule = STUDY_RULE
         images = data[f"images/{key}"]
         graph = graphs[key] = circuitry.attribute(encoder, images, metric, rule=rule, progress=False)
         n = graph.n_images  # the study's node scores are minus ours, its edge scores ours over the number of images

@@ -16,7 +16,8 @@ import torch
 from circuitry import Comparison, DomainFolder, GraphFolder
 from circuitry.circuits import parse_rule
 from circuitry.commands import run_command
-from circuitry.interventions.check_images import CheckImages, CheckSettings
+from circuitry.interventions.check_images import CheckImages
+from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs import InputError
 from circuitry.runs.manifest import write_sealed
 from circuitry.runs.provenance import digest
@@ -210,7 +211,6 @@ def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quicksta
 
 def test_circuits_of_the_study_are_found_on_its_draw(compared: Path, quickstart: Path, tmp_path: Path) -> None:
     module, data = command_module("compare"), quickstart / "run" / "toy"
-    assert module.Config.study(model="x", data=data, out=tmp_path).choice == "shuffled"
     config = module.Config(
         model="rn-tiny",
         data=data,

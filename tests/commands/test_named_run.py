@@ -11,8 +11,7 @@ from circuitry import GraphFolder, InputError
 from circuitry.analysis.quickstart_settings import QUICKSTART, QuickstartSettings
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT
 from circuitry.commands import run_command
-from circuitry.commands.help_pages import help_page
-from circuitry.commands.wrong_lines import refuse_wrong
+from circuitry.commands.named_run import check_the_quickstart
 from circuitry.runs.manifest import claim
 from circuitry.runs.settings_file import settings_text
 from tests.support.scripts import command_module
@@ -40,7 +39,12 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """What a line is handed over as, and the first line that it shows; in a folder with runs."""
     monkeypatch.chdir(tmp_path)
     handed: list[list[str]] = []
-    monkeypatch.setattr("circuitry.commands.dispatch.hand_over", lambda _, words: handed.append([*words]))
+
+    def main(name: str, config: object) -> None:
+        check_the_quickstart(name, config)
+        handed.append(sys.argv[1:])
+
+    monkeypatch.setattr("circuitry.commands.dispatch.begin", main)
 
     def run(line: str) -> tuple[list[str], str]:
         handed.clear()
@@ -49,7 +53,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             run_command()
         except SystemExit:
             assert not handed
-        return [word for words in handed for word in words], capsys.readouterr().err.splitlines()[0]
+        return [word for words in handed for word in words], capsys.readouterr().err.partition("\n")[0]
 
     return run
 
@@ -77,7 +81,6 @@ def test_model_and_images_are_those_of_the_run(line: str, said: Said) -> None:
         write(f"runs/mine/{name}/manifest.json")
     words, _ = said(line)
     name = line.split()[0]
-    refuse_wrong(help_page(name), words)
     config = tyro.cli(command_module(name).Config, args=words)
     assert (config.model, config.checkpoint, config.data) == ("vit-tiny", Path("epoch 3.pt"), Path("my pictures"))
     assert (config.split, config.classes, config.units) == ("train", ("cat", "dog"), "components")

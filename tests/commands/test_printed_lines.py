@@ -6,22 +6,24 @@ about: then it has none of the options that the command needs, which are not ask
 """
 
 import ast
+import importlib
 import io
 import re
 import shlex
 from collections.abc import Iterator
 from contextlib import redirect_stderr
+from dataclasses import MISSING, fields
 from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
-import tyro
 
 from circuitry import InputError
-from circuitry.commands.command_list import COMMANDS
-from circuitry.commands.help_pages import HelpPage, help_page
-from circuitry.commands.wrong_lines import refuse_wrong
+from circuitry.commands.command_list import COMMANDS, module_of
+from circuitry.runs.command_line import read_line
+from circuitry.runs.settings_file import option_name
 from tests.support.committed_tables import PAGES, ROOT
 from tests.support.scripts import EXPERIMENTS, script
 
@@ -124,15 +126,7 @@ def wrong_in(line: str, complete: bool) -> list[str]:
         if name not in COMMANDS:
             found.append(f"{line!r}: no command {name!r}")
             continue
-        page = help_page(name)
-        arguments = [VALUE if word in DOTS and takes_values(page, before) else word for before, word in pairwise(words)]
-        typed = {word.partition("=")[0] for word in arguments}
-        if typed & {*DOTS} or not (complete or typed & needed(page)):
-            page = without_needs(page)
-        try:
-            refuse_wrong(page, [word for word in arguments if word not in DOTS])
-        except InputError as error:
-            found.append(f"{line!r}: {error}")
+        found += wrong_for(importlib.import_module(module_of(name)).Config, line, words, complete)
     return found
 
 
@@ -141,30 +135,36 @@ def wrong_for_script(name: str, arguments: list[str]) -> list[str]:
     if not arguments:
         return [] if (EXPERIMENTS / f"{name}.py").is_file() else [f"{name}: {name} is no script"]
     try:
-        with redirect_stderr(io.StringIO()) as said:
-            tyro.cli(loaded(name).Config, args=arguments)
-    except (SystemExit, FileNotFoundError) as error:
-        return [f"{name} {shlex.join(arguments)}: {said.getvalue() or error}"]
-    return []
+        return wrong_for(loaded(name).Config, name, [name, *arguments], True)
+    except FileNotFoundError as error:
+        return [f"{name}: {error}"]
 
 
 loaded = cache(script)
 """A script as a module, loaded once."""
 
 
-def takes_values(page: HelpPage, word: str) -> bool:
-    """Return whether a word is an option that values follow."""
-    return word in page.flags and page.flags[word].words != 0
-
-
-def needed(page: HelpPage) -> set[str]:
-    """Return the options that a command is not run without."""
-    return {option.name for option in page.options if option.required} | {*chain.from_iterable(page.one_of)}
-
-
-def without_needs(page: HelpPage) -> HelpPage:
-    """Return a page that asks for nothing."""
-    return page._replace(options=tuple(one._replace(required=False) for one in page.options), one_of=(), needs=())
+def wrong_for(kind: type[Any], line: str, words: list[str], complete: bool) -> list[str]:
+    """Return what settings say of the words of a command; what an incomplete line lacks is put in."""
+    hints = get_type_hints(kind, include_extras=True)
+    options = {f"--{option_name(one.name, hints[one.name])}": one for one in fields(kind)}
+    needed = [name for name, one in options.items() if one.default is MISSING and one.default_factory is MISSING]
+    takes_values = {name for name, one in options.items() if hints[one.name] is not bool}
+    arguments = [VALUE if word in DOTS and before in takes_values else word for before, word in pairwise(words)]
+    typed = {word.partition("=")[0] for word in arguments}
+    groups = [[f"--{name}" for name in group] for of in kind.__mro__ for group in vars(of).get("ONE_OF", ())]
+    needed += [group[0] for group in groups if not typed & {*group}]
+    if typed & {*DOTS} or not (complete or typed & {*needed}):
+        arguments += [word for option in needed if option not in typed for word in (option, VALUE)]
+    if "--config" in arguments:  # of a run that nobody has made
+        del arguments[(place := arguments.index("--config")) : place + 2]
+        arguments += [word for option in needed if option not in typed for word in (option, VALUE)]
+    try:
+        with redirect_stderr(io.StringIO()) as said:
+            read_line(kind, [word for word in arguments if word not in DOTS])
+    except (InputError, SystemExit) as error:
+        return [f"{line!r}: {' '.join(said.getvalue().split()) or error}"]
+    return []
 
 
 def printed(path: Path) -> list[tuple[str, bool]]:

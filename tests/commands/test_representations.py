@@ -8,9 +8,8 @@ import pytest
 
 from circuitry.models import load_sae
 from circuitry.runs import InputError
-from circuitry.runs.presets import with_study_defaults
 from circuitry.training import SaeTraining
-from tests.support.scripts import CLASSES, STYLES, command_module
+from tests.support.scripts import CLASSES, STYLES, command_module, study_config
 
 
 def test_a_sparse_autoencoder_is_trained_and_measured(
@@ -33,12 +32,8 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
     table.write_text("filepath\n" + "".join(f"{path}\n" for path in (quickstart / "run" / "toy").glob("real/*/*.png")))
     with pytest.raises(InputError, match=r"another configuration \(tables: .* is new\)"):
         module.main(replace(config, more_tables=(table,)))
-    study = with_study_defaults(module.Config)(
-        **model_of_the_quickstart,
-        out=out / "study",
-        more_tables=(table,),
-        training=SaeTraining.study(steps=3, piece=20),
-    )
+    given = {**model_of_the_quickstart, "out": out / "study", "more_tables": (table,)}
+    study = study_config("train-sae", "--steps", "3", "--piece", "20", **given)
     module.main(study)
     trained = load_sae(out / "study" / "sae.safetensors").about["training"]
     photographs = 5 * len(CLASSES)  # that are trained on without the table, too, and count once

@@ -13,7 +13,7 @@ from PIL import Image
 from circuitry import AttributionGraph, CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
 from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, pooling_pairs
-from circuitry.encoder.baselines import BaselineName
+from circuitry.encoder.choices import BaselineName
 from circuitry.explorer import ModelView, export_explorer, view_model
 from circuitry.explorer.model_view import STRONGEST_COMPONENTS
 from circuitry.interventions import CheckSettings

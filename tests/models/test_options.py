@@ -15,6 +15,7 @@ from circuitry.circuits import ExtractionSettings
 from circuitry.models import ModelOptions
 from circuitry.models.architectures import register_model
 from tests.support.feature_bases import make_sae
+from tests.support.scripts import study_config
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def test_an_mlp_is_read_in_latents_beside_heads(tmp_path: Path) -> None:
 
 
 def test_settings_by_the_study_have_its_rule() -> None:
-    assert ExtractionSettings.study().as_dict()["node_rule"] == "left-10"
+    assert study_config("compare", "--model", "x", "--data", "x").as_dict()["node_rule"] == "left-10"
 
 
 def test_the_quickstarts_model_brings_its_weights_and_no_other_gets_them() -> None:

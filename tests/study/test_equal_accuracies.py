@@ -14,7 +14,7 @@ from experiments.study.run_selections import side_by_side
 from experiments.study.run_tables import kinds_of_runs
 from experiments.study.setting_bars import settings_bars
 from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
-from tests.support.scripts import figure_of, program_module
+from tests.support.scripts import figure_of, program_module, study_config
 
 BY_CLASS = {"axe": 0.4, "banana": 0.3, "bed": 0.05}  # the upper bound does not learn beds
 WHOLE = {"all": 0.55, "seen": 0.6, "held-out": 0.25}
@@ -38,7 +38,7 @@ def evaluated() -> pd.DataFrame:
 def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What generalization --study writes of these models."""
     module, out = program_module("generalization"), tmp_path_factory.mktemp("made_up")
-    for name, table in module.tables_of(module.Config.study(), evaluated).items():
+    for name, table in module.tables_of(study_config("generalization"), evaluated).items():
         table.to_csv(out / f"{name}.csv", index=False)
     return out
 

@@ -20,7 +20,7 @@ from tests.study.test_captioning import study_lists as study_lists
 from tests.study.test_captioning import unpacked
 from tests.study.test_files import naive_lists, naive_mixture
 from tests.study.test_files import root as root
-from tests.support.scripts import program_module
+from tests.support.scripts import program_module, study_config
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +228,9 @@ def test_mixtures_equal_the_studys(module: ModuleType, study_lists: Path, tmp_pa
         file = tmp_path / line.split("\t")[0]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    config = module.Config.study(
-        data=study_lists, imagenet_sketch=tmp_path / "sketch", all=True, missing_files="unchecked",
-        test_domain="sketch", out=tmp_path / "out",
+    config = study_config(
+        "mixtures", "--data", str(study_lists), imagenet_sketch=tmp_path / "sketch", all=True,
+        missing_files="unchecked", test_domain="sketch", out=tmp_path / "out",
     )  # fmt: skip
     module.main(config)
     listed = pd.read_csv(tmp_path / "out" / "mixtures.csv").set_index("study_file")["table"]

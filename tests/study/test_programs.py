@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from circuitry.training.supervised_model import build_classifier, write_classifier
 from filelock import Timeout
 
 from circuitry.comparison import compare_models
@@ -17,17 +16,12 @@ from circuitry.runs import InputError, Rank, Work
 from circuitry.training import TrainingWork
 from experiments.study.labels import LabelTable
 from experiments.study.study_run import StudyRun
+from experiments.study.supervised_model import build_classifier, write_classifier
 from experiments.study.toy_study import TOY_TRAINING, ToySettings
 from tests.commands.conftest import GIVEN_RULE
 from tests.comparison.similarities import similarities
 from tests.study.made_up_runs import write_run
-from tests.support.scripts import (
-    CLASSES,
-    assert_drawn,
-    figure_of,
-    needs_browser,
-    program_module,
-)
+from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browser, program_module, study_config
 
 
 @needs_browser
@@ -130,7 +124,7 @@ def test_a_miniature_of_the_toy_trains_alike() -> None:
     small = module.Config(n_toy_classes=4, held_out_sets=2, n_train=8, epochs=2).toy_settings()[0]
     assert (small.classes, small.held_out) == (TOY_CLASSES[:4], TOY_CLASSES[0:4:2])
     assert (small.training.batch_size, small.training.warmup, small.training.keep_checkpoints) == (32, 0, 2)
-    study = module.Config.study()
+    study = study_config("generalization")
     assert (study.imagenet_names, len(study.test_domains), study.seeds) == ("study", 5, (0, 1, 2))
 
 

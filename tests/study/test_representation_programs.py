@@ -15,13 +15,23 @@ from circuitry.models.shipped_weights import shipped_file
 from circuitry.reports.figure_files import StaticImages
 from circuitry.representations import compare_representations
 from circuitry.representations.grams import Grams
-from circuitry.study import StudyRun
 from circuitry.training import SaeTraining
 from experiments.study.labels import found_labels
+from experiments.study.study_run import StudyRun
 from experiments.study.supervised_model import load_supervised
 from experiments.study.supervised_settings import SupervisedTraining
+from tests.study.made_up_runs import write_run
 from tests.support.assert_same import assert_same
-from tests.support.scripts import CLASSES, IN_PLACE, STYLES, assert_drawn, figure_of, needs_browser, program_module
+from tests.support.scripts import (
+    CLASSES,
+    IN_PLACE,
+    STYLES,
+    assert_drawn,
+    figure_of,
+    needs_browser,
+    program_module,
+    study_config,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +56,11 @@ def test_shared_features_are_found_and_drawn(toy: Path, tmp_path: Path) -> None:
     short = {"training": SaeTraining(steps=5), "held_out": ("Key",)}
     config = module.Config(**model, **short, out=out, results=out / "results")
     module.main(config)
-    assert module.Config.study().training == SaeTraining.study()
+    assert study_config("features").training == study_config("train-sae").training
     summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
     assert set(summary["group"]) == {"all", "held-out"}
     assert module.trained_on(config) is None
-    StudyRun(run, "rn-tiny", "cg-low", "quickdraw", ("key",)).write()
+    write_run(StudyRun(run, "rn-tiny", "cg-low", "quickdraw", ("key",)))
     assert module.trained_on(config)["setting"] == "cg-low"
     assert_drawn(out / "report.html")
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
@@ -103,7 +113,7 @@ def test_groups_of_classes_for_cka_are_those_held_out_and_the_others() -> None:
     with pytest.raises(InputError, match="at least 4 classes, but the group 'held-out' has 1: give more --held-out"):
         module.class_groups_of(module.Config(held_out=("class_1",)), classes)
     with pytest.raises(InputError, match="no held-out class 'aircraft carrier' here"):
-        module.class_groups_of(module.Config.study(), classes)
+        module.class_groups_of(study_config("represent"), classes)
 
 
 def test_all_pairs_of_domains_are_compared_over_the_classes_that_all_have() -> None:
@@ -127,7 +137,7 @@ def test_all_pairs_of_domains_are_compared_over_the_classes_that_all_have() -> N
     kept = [0, 1, 3, 4, 5, 6]  # painting's classes, for the pair without painting, too
     k, m = (rows[domain][kept] @ rows[domain][kept].T for domain in ("real", "sketch"))
     assert_same(value, hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m)), at_least=0.01)
-    assert module.Config.study().common_classes
+    assert study_config("represent").common_classes
 
 
 def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:

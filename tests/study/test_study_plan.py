@@ -1,4 +1,4 @@
-"""The plan of the study: its commands are ones that the scripts take, its page says what the code says."""
+"""The plan of the study: its commands are ones that the scripts take."""
 
 import sys
 from collections.abc import Callable

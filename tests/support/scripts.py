@@ -3,13 +3,15 @@
 import importlib
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from circuitry.commands.command_list import module_of
+from circuitry.commands.command_list import COMMANDS, work_of
+from circuitry.runs.command_line import read_line
 from circuitry.training import TrainingWork
 from tests.support.browser import drawn_marks, find_browser, load
 
@@ -34,8 +36,15 @@ def script(name: str) -> ModuleType:
 
 
 def command_module(name: str) -> ModuleType:
-    """Return the module of a command."""
-    return importlib.import_module(module_of(name))
+    """Return the module with the work of a command, which has its `Config`, too."""
+    return importlib.import_module(work_of(name))
+
+
+def study_config(name: str, *words: str, **given: object) -> Any:
+    """Return the settings of a command with ``--study``, changed by what is given."""
+    module = command_module(name) if name in COMMANDS else program_module(name)
+    config, _ = read_line(module.Config, ["--study", *words])
+    return replace(config, **given)
 
 
 def program_module(name: str) -> ModuleType:

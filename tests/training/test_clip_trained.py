@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from circuitry.data import load_image
 from circuitry.models import load_clip
-from circuitry.runs import InputError
+from circuitry.runs import InputError, preset
 from circuitry.training import ClipTraining, checkpoints, kept_checkpoints, train_clip
 from tests.support.clip_training import CONFIG, WORK, written
 
@@ -113,10 +113,14 @@ def test_two_processes_or_machines_take_the_steps_of_one(train: Path, tmp_path: 
             torch.testing.assert_close(given, expected, rtol=0, atol=1e-6, msg=key)
 
 
+SHARED = ("precision", "grad_checkpointing", "keep_checkpoints", "decoding")
+
+
 def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
     needs_trainer()
     settings = written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json")
-    as_the_study = replace(settings, **ClipTraining.study_values(), accumulation=2, warmup=0)
+    shared = {name: value for name, value in preset("icml2025", "train").items() if name in SHARED}
+    as_the_study = replace(settings, **shared, accumulation=2, warmup=0)
     validation = tmp_path / "validation.tsv"
     validation.write_text("".join(train.read_text().splitlines(keepends=True)[:6]))
     out = tmp_path / "run"

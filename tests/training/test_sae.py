@@ -28,6 +28,7 @@ from circuitry.training import (
 from circuitry.training import sae_loop as training
 from circuitry.training.sae_loop import SaeLoop, initial_weights
 from circuitry.training.samples import ImageFiles, SampleBatches
+from tests.support.scripts import study_config
 
 QUICK = SaeTraining(lr=3e-3, batch_size=256, steps=60, resample_every=20)
 quick_sae = partial(train_sae, progress=False)
@@ -140,14 +141,14 @@ def test_samples_without_sense_are_refused() -> None:
 
 
 def test_the_studys_settings() -> None:
-    study = SaeTraining.study()
+    study = study_config("train-sae").training
     assert (study.expansion, study.l1, study.lr, study.batch_size) == (4, 1e-4, 1e-4, 2048)
     assert (study.steps, study.epochs, study.resample_every, study.initialisation) == (None, 200, 0, "kaiming")
     # Every piece of a pass is cut into whole batches and a rest: 200 x (148 + 148 + 1) steps.
     pieces = [torch.ones(302_080, 1), torch.ones(302_080, 1), torch.ones(2, 1)]
     assert SaeLoop(pieces, study, normalise=False, device="cpu").steps == 200 * (148 + 148 + 1)
     assert SaeLoop(pieces, replace(study, drop_last=True), normalise=False, device="cpu").steps == 200 * 295
-    assert SaeLoop(pieces, SaeTraining.study(steps=9), normalise=False, device="cpu").steps == 9
+    assert SaeLoop(pieces, replace(study, steps=9), normalise=False, device="cpu").steps == 9
 
 
 def test_the_studys_initialisation() -> None:
@@ -170,7 +171,9 @@ def test_the_studys_initialisation() -> None:
 
 def test_steps_equal_to_a_plain_loop() -> None:
     data = planted(64, d=6)[1] + 0.1
-    settings = SaeTraining.study(batch_size=64, epochs=5, lr=0.01, l1=0.02, seed=3)
+    settings = study_config(
+        "train-sae", *["--batch-size", "64", "--epochs", "5", "--lr", "0.01", "--l1", "0.02", "--seed", "3"]
+    ).training
     sae = train_sae(data, settings, normalise=True, progress=False)
     # One batch of all samples, whose order changes nothing but rounding.
     x = (data / data.norm(dim=1, keepdim=True)).double()

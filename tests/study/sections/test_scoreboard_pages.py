@@ -4,11 +4,11 @@ import html
 from pathlib import Path
 
 import pandas as pd
-from tests.study.charts.test_cost_scatter import SUMMARY
 
 from circuitry.reports import Report
 from circuitry.reports.sections.findings import UNKNOWN, YES
 from experiments.study.scoreboard_pages import add_scoreboard, scoreboard_findings, size_panels, with_settings
+from tests.study.test_cost_scatter import SUMMARY
 
 
 def scoreboard() -> dict[str, pd.DataFrame]:

@@ -1,0 +1,24 @@
+"""How the circuits of a whole data set are found. No torch."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.data.shared_options import DEFAULT_PARTS, Items, Parts
+from circuitry.models.options import FolderSettings
+from circuitry.runs.given import DISTINCT, checked
+
+
+@checked
+@dataclass(frozen=True)
+class ExtractionSettings(AttributionSettings, FolderSettings):
+    """How to find the circuits of a whole data set; see `extract`.
+
+    Raises:
+        InputError: for a value outside its range, which is named.
+    """
+
+    sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
+    """Sites: those to score, in the encoder's order; edges run between consecutive ones (default: all)."""
+    parts: Parts = DEFAULT_PARTS
+    items: Items = None

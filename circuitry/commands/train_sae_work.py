@@ -1,0 +1,55 @@
+"""Train a sparse autoencoder, and measure it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from circuitry.commands.train_sae_command import Config
+from circuitry.data.file_check import check_file
+from circuitry.models import load_sae
+from circuitry.runs import Job, JobFolder, digest, whole_file
+from circuitry.training import diagnose_sae, sample_activations, train_sae_on_images
+from circuitry.training.run_folder import described
+
+FORMAT = "circuitry trained autoencoder 1"
+
+
+def main(config: Config) -> None:
+    """Train, measure, write, print."""
+    for table in config.more_tables:
+        check_file(table, "a table of images", "give one with the column filepath")
+    clip, images = config.clip(), config.images_of(config.train_split)
+    path, history = config.out / "sae.safetensors", config.out / "history.csv"
+    made_with = {
+        "model": clip.name,
+        "model_digest": clip.digest,
+        "site": config.site,
+        "positions_per_image": config.positions_per_image,
+        "images": digest([record.relative for record in images.records]),
+        "tables": [described(table) for table in config.more_tables],
+    }
+    folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)])
+
+    def train(job: Job, nothing: object) -> list[Path]:
+        sae = train_sae_on_images(
+            clip, images, config.training, tables=config.more_tables, folder=config.out,
+            site=config.site, positions_per_image=config.positions_per_image,
+        )  # fmt: skip
+        sae.save(path)
+        with whole_file(history) as temporary:
+            pd.DataFrame(sae.about["history"]).to_csv(temporary, index=False)
+        return [path, history]
+
+    folder.run(train)
+    (config.out / "state.safetensors").unlink(missing_ok=True)
+    sae = load_sae(path, config.device)
+    test = config.images()
+    samples = sample_activations(
+        clip.encoder, clip.preprocess, test.records, sae.site,
+        positions_per_image=config.positions_per_image, seed=config.training.seed,
+    )  # fmt: skip
+    rows = {"training images": sae.about["diagnostics"], "test images": diagnose_sae(sae, samples)._asdict()}
+    print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
+    print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3f}"))
+    print(f"sparse autoencoder: {path}")

@@ -1,0 +1,89 @@
+"""Train a CLIP, and evaluate it."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from circuitry import DomainFolder, load_clip
+from circuitry.commands.train_command import Config
+from circuitry.comparison.table import write_named_table
+from circuitry.data import readable
+from circuitry.runs import InputError, run_array
+from circuitry.runs.workers import job_options
+from circuitry.training import (
+    checkpoints,
+    read_captions,
+    record_run,
+    train_clip,
+    with_captions,
+    write_captioned_table,
+    zero_shot_accuracy,
+)
+from circuitry.training.devices import join_nodes, node_rank
+
+
+def main(config: Config) -> None:
+    """Train and evaluate, here or in a job; print."""
+    print(f"training: {config.training}")
+    if config.cluster is None:
+        train_and_evaluate(config)
+        if node_rank(config.work.nodes):
+            return
+    else:
+        nodes = config.work.nodes
+        if nodes > 1 and config.cluster != "slurm":
+            raise InputError(f"A job on {nodes} machines needs --cluster slurm, but {config.cluster} was given.")
+        options = job_options(config.job_options) | ({"nodes": nodes, "tasks_per_node": 1} if nodes > 1 else {})
+        run_array(partial(job, config), 1, config.out / "jobs", cluster=config.cluster, options=options)
+    if config.data is not None:
+        accuracy = pd.read_csv(config.out / "accuracy.csv")
+        shown = accuracy.pivot(index=["classifier", "domain"], columns="measure", values="value")
+        print(shown.to_string(float_format=lambda v: f"{v:.3f}"))
+    print(f"checkpoint: {checkpoints(config.out / 'clip')[-1][1]}")
+
+
+def job(config: Config, worker: int, workers: int) -> None:
+    """Do what the job runs, the only one of its array, or this machine's part of it."""
+    if config.work.nodes > 1:
+        join_nodes()
+    train_and_evaluate(config)
+
+
+def train_and_evaluate(config: Config) -> None:
+    """Train, and write the accuracy on the test lists beside the run; of several machines the first one does."""
+    table = config.table or mixture_of_folder(config, "train")
+    model = config.training.model
+    checkpoint = train_clip(table, config.out / "clip", config.training, config.work, validation_table(config))
+    if node_rank(config.work.nodes):
+        return
+    record_run(config.out / "clip", table, config.training)
+    if config.data is not None:
+        images = DomainFolder(config.data, split="test", domains=config.domains)
+        clip = load_clip(model, checkpoint=checkpoint).with_decoding(config.training.decoding)
+        accuracy = zero_shot_accuracy(clip, images)
+        write_named_table(config.out / "accuracy.csv", accuracy)
+
+
+def validation_table(config: Config) -> Path | None:
+    """Return the table to measure the loss on, if any."""
+    if config.validation is not None:
+        return config.validation
+    if config.validation_split is not None:
+        if config.data is None:
+            raise InputError("The lists of --validation-split are those of a folder: give it as --data.")
+        return mixture_of_folder(config, config.validation_split)
+    if config.table is None:
+        return None
+    beside = config.table.with_name(f"{config.table.stem}-validation{config.table.suffix}")
+    return beside if beside.is_file() else None
+
+
+def mixture_of_folder(config: Config, split: str) -> Path:
+    """Write the table of all lists of a split of the folder."""
+    assert config.data is not None
+    records = DomainFolder(config.data, split=split, domains=config.domains).records
+    captions = read_captions(config.data)
+    if config.name_class:
+        captions |= {r.relative: f"{captions.get(r.relative, '')}, {readable(r.class_name)}" for r in records}
+    return write_captioned_table(with_captions(records, captions), config.out / f"{split}.tsv")

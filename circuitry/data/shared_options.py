@@ -1,0 +1,82 @@
+"""Options of command lines: how their words become a value, and those that many commands have. No torch.
+
+An option that many commands have is an annotation here, with its help: so it has one name, one kind of value and one
+text everywhere.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from circuitry import data
+from circuitry.runs.given import Count, Natural, Seed, at_least
+
+
+def option(
+    parse: Callable[..., Any] = str,
+    metavar: str = "",
+    nargs: int | Literal["*"] = 1,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Return the annotation of a setting that a command line reads as text, and Python may give as an object.
+
+    The word None stands for None.
+
+    Args:
+        parse: Makes the value from the words of the command line.
+        metavar: What the help shows for the words.
+        nargs: How many words.
+        choices: Words that are known (default: any).
+
+    Example:
+        >>> rule: Annotated[QuadratureRule | None, option(parse_rule, "{left,midpoint}-N")] = None
+    """
+
+    def value(words: list[str]) -> Any:
+        if words == ["None"]:
+            return None
+        if nargs not in ("*", len(words)):
+            raise ValueError(f"expected {nargs} values, {metavar}, but {' '.join(words) or 'none'} was given")
+        return parse(*words)
+
+    return PrimitiveConstructorSpec(
+        nargs=1 if nargs == 1 else "*",  # since None is one word
+        metavar=metavar if choices is None else f"{{{','.join(choices)}}}",
+        instance_from_str=value,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(getattr(value, "name", value))],
+        choices=None if choices is None else (*choices, "None"),
+    )
+
+
+Decoding = Annotated[
+    Literal["upright", "as-stored"],
+    arg(help="How image files are decoded: upright, over white; as-stored: as in the study, see load_image."),
+]
+DEFAULT_PARTS = 4
+Parts = Annotated[
+    int,
+    at_least(2),
+    arg(help="Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."),
+]
+Items = Annotated[
+    Callable[..., Any] | Mapping[str, str] | None,
+    option(lambda listing, column: data.item_column(listing, column), "LISTING COLUMN", 2),
+    arg(help="A listing of the images and its column that names what an image shows (default: the name of the file)."),
+]
+NImages = Annotated[Count, arg(help="Images of a class in a domain, at random by --seed; all where there are fewer.")]
+NOthers = Annotated[
+    Natural, arg(help="Images of other classes, which a circuit should not take for its own; 0 for none.")
+]
+NUnseen = Annotated[
+    Natural, arg(help="Unseen images of a class in a domain: its circuit was not found on them; 0 for none.")
+]
+SeedOption = Annotated[Seed, arg(help="Seed of all random choices.")]
+SmallTables = Annotated[
+    Path | None, arg(help="Also write the small tables and their provenance here, where the figures read them.")
+]
+HeldOut = Annotated[tuple[str, ...], arg(help="Held-out classes: reported apart, e.g. those held out in training.")]
+EdgesPerNode = Annotated[Count, arg(help="Most edges into a unit.")]

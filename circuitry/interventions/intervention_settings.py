@@ -1,0 +1,131 @@
+"""Settings of searches, measurements and checks of circuits. No torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+from circuitry import encoder
+from circuitry.circuits.budgets import BUDGETS, LEARNED, SAME_SHARE, Budget, check_budget
+from circuitry.data.shared_options import NImages, NOthers, option
+from circuitry.encoder.choices import BASELINE_NAMES
+from circuitry.models.options import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import ABOVE_ZERO, SOME, Count, Natural, Seed, Share, between, checked, one_of
+
+PATCHING, FISHER = "patching", "fisher"
+METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
+"""Methods that find the units of a circuit; all but the last rank units one by one. See `search`."""
+RANKINGS = ("absolute", "signed")
+"""Which units come first: ``absolute``: those with the largest |score| (MIB's choice for CMD); ``signed``: those whose
+removal lowers the metric most (MIB's choice for CPR)."""
+MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""The circuit sizes of the MIB benchmark."""
+MOST_SELECTIVE = 1.5
+"""A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
+Selectivity = Annotated[
+    float,
+    between(
+        f"a share of the model's own selectivity in (0, {MOST_SELECTIVE:g}]",
+        ABOVE_ZERO,
+        MOST_SELECTIVE,
+        "write 0.8 for 80 %",
+    ),
+]
+
+
+@checked
+@dataclass(frozen=True)
+class MaskSettings:
+    """How masks are learned."""
+
+    steps: Count = 300
+    """Steps of gradient descent for all sizes together."""
+    batch_size: Count = 24
+    """Images per step: half of them of the class, where there are others; then at least 2."""
+    seed: Seed = 0
+    """Seed of noise and minibatches."""
+    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
+    """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""
+
+
+@checked
+@dataclass(frozen=True)
+class AblationSettings:
+    """Which circuits are measured, and beside which random ones."""
+
+    HOW_TO_GET: ClassVar = "give AblationSettings(...)"
+
+    ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
+    """Which units come first, see `circuit_sets.RANKINGS`."""
+    budget: Budget | None = None
+    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default of curves: the
+    same share of every site, the study's; of `find_circuit`: global, and of a mask its own counts)."""
+    fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
+    """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
+    keep_error: bool = False
+    """Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are ablated.
+    Marks et al. 2024 (arXiv 2403.19647) report both."""
+    random_draws: Natural = 5
+    """Random circuits of every size, nested like the circuit itself."""
+    seed: Seed = 0
+    """Seed of the random circuits."""
+
+    def __post_init__(self) -> None:
+        if list(self.fractions) != sorted(set(self.fractions)):
+            raise InputError(f"A curve needs ascending fractions, but {tuple(self.fractions)} was given: sort them.")
+        if self.budget not in (None, LEARNED):
+            check_budget(self.budget)
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(FolderSettings):
+    """What `CausalChecks` take; means and draws of a named baseline are over the images that circuits were found on.
+
+    Raises:
+        InputError: for a value outside its range, or a baseline with an activation for every image.
+    """
+
+    n_images: NImages = 6
+    """Images that circuits were not found on."""
+    n_others: NOthers = 12
+    """One from each class that follows, per class and domain."""
+    metric: MetricChoice = None
+    """None for what the circuits were found by; so are texts and baseline."""
+    texts: TextsChoice = None
+    baseline: BaselineChoice = None
+    seen: bool = False
+    """Check on the images that the circuits were found on, instead of others."""
+    budget: Annotated[str | None, one_of(*BUDGETS), option(choices=BUDGETS)] = None
+    """How a size is shared out over the sites: same-share or global; see `AblationSettings` (default: that of the
+    circuits)."""
+    keep_error: bool = False
+    """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
+
+    def __post_init__(self) -> None:
+        given = self.baseline
+        if given is not None and not isinstance(given, str) and encoder.as_baseline(given).n_images is not None:
+            raise InputError(
+                "Causal checks use one baseline for many images, but one with an activation for every image was given: "
+                "give the name 'counterfactual', or a baseline for all images."
+            )
+
+    @checked
+    def as_found(self, config: Mapping[str, Any]) -> "CheckSettings":
+        """Return these settings with metric, texts, baseline and budget of the circuits where none is given.
+
+        Args:
+            config: The configuration in the manifest of the circuits.
+
+        Raises:
+            InputError: where the circuits were found with activations as baseline, which have to be given again.
+        """
+        names = ("metric", "texts", "baseline", "budget")
+        found = {name: config.get(name, SAME_SHARE) for name in names if getattr(self, name) is None}
+        baseline = found.get("baseline", "zero")
+        if baseline not in BASELINE_NAMES or (baseline != "zero" and "baseline_digest" in config):
+            raise InputError(
+                f"The circuits were found with activations as baseline, {baseline!r}: give a baseline to check them "
+                f"with, such as these activations, or one of {', '.join(BASELINE_NAMES)}."
+            )
+        return replace(self, **found)
