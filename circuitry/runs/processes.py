@@ -1,5 +1,6 @@
 """Processes of this machine that work together and end together, however one of them is ended."""
 
+import gc
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -74,6 +75,7 @@ class _Here(Executor):
 def _begin(prepare: Callable[[], object] | None, to_stderr: bool) -> None:
     """Prepare this process of a pool; it does not outlive its parent, which alone takes the user's Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.enable()
     if to_stderr:  # as its parent, whose standard output is for a result alone
         sys.stdout = sys.stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()
