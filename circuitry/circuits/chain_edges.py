@@ -19,6 +19,7 @@ At t = 0 the residual is zero and so is the gradient: that point is never comput
 positions, whatever the cut into batches; the study divides them by the number of images once more.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -41,7 +42,6 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
-from circuitry.runs.turns import TurnLock
 
 CACHED_BYTES = 2**27
 """Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
@@ -174,14 +174,14 @@ def _jacobian_times_steps(
     return torch.cat(columns, 1)
 
 
-_ONE_AT_A_TIME = TurnLock("the edges of an encoder")
+_KERNELS = threading.RLock()
 """PyTorch's choice of kernels and its levels of forward differentiation belong to the process, not to a thread."""
 
 
 @contextmanager
 def _batchable() -> Iterator[None]:
     """Within the block attention takes the kernels that vmap and forward differentiation know."""
-    with _ONE_AT_A_TIME:
+    with _KERNELS:
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QuickstartSettings, say
 from circuitry.data.drawn.drawing import write_toy
-from circuitry.runs.processes import one_thread_each, usable_cores
+from circuitry.runs.processes import process_pool, usable_cores
 
 if TYPE_CHECKING:
     from circuitry.reports.page import Written
@@ -44,7 +44,7 @@ def main(config: Config) -> "Written":
     config = replace(config, **FAST) if config.fast else config  # type: ignore[arg-type]
     started = time.perf_counter()
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)
-    with one_thread_each(workers, preload=[STEPS]) as pool:
+    with process_pool(workers, take_one_thread, preload=[STEPS]) as pool:
         say("1/6 draw the toy data set")
         root = write_toy(config.folder / DRAWN_IMAGES, config.drawing, workers=None if config.train else 1)
         say(f"2/6 {'train a tiny CLIP' if config.train else 'a tiny CLIP that comes with the package'}")
@@ -56,6 +56,11 @@ def main(config: Config) -> "Written":
         written: Written = pool.submit(do, "conclude", *given, accuracy, *(one.result() for one in found)).result()
     print(f"{time.perf_counter() - started:.0f} s in all")
     return written
+
+
+def take_one_thread() -> None:
+    """Leave the other cores to the other processes."""
+    importlib.import_module("torch").set_num_threads(1)
 
 
 def do(step: str, *arguments: Any) -> Any:

@@ -12,7 +12,7 @@ Here and in `components` hook points are made; `adapters` turns architectures in
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -27,7 +27,7 @@ from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.tokens import TokenGrid
 from circuitry.encoder.tower_digest import tower_digest
-from circuitry.encoder.tower_runs import TowerModules
+from circuitry.encoder.tower_runs import check_modules
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -85,7 +85,7 @@ class Encoder(HookedSites):
         self.stages = tuple(stages)
         self.chain = chain or Chain(self.stages, image_size)
         self.image_size = image_size
-        self._modules_run = TowerModules(tower)
+        self._made_of = dict(tower.named_modules())
 
     @classmethod
     @checked
@@ -223,10 +223,16 @@ class Encoder(HookedSites):
             raise InputError(f"A run goes from a site to a later one, but {stop!r} lies before {start!r}.")
         if first == 0:
             self._check_images(x)
-        with self._as_made():
-            x = self._hook_points[first](x)
-            for index in range(first, last):
-                x = self._hook_points[index + 1](self.stages[index].run(x))
+        if self._runs.go_on:
+            return self._through(x, first, last)
+        with self._runs.lock:
+            check_modules(self.tower, self._made_of)
+            return self._through(x, first, last)
+
+    def _through(self, x: Tensor, first: int, last: int) -> Tensor:
+        x = self._hook_points[first](x)
+        for index in range(first, last):
+            x = self._hook_points[index + 1](self.stages[index].run(x))
         return x
 
     @checked
@@ -263,8 +269,7 @@ class Encoder(HookedSites):
                 self.stages = stages
 
     @checked
-    @contextmanager
-    def running(self, *, gradients: bool = False) -> Iterator[None]:
+    def running(self, *, gradients: bool = False) -> AbstractContextManager[None]:
         """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and
         PyTorch's modes are the package's; then all is as before.
 
@@ -272,16 +277,7 @@ class Encoder(HookedSites):
             InputError: for a tower whose modules were replaced or have hooks or another ``forward``, and with
                 ``gradients`` for weights that were made under ``torch.inference_mode()``.
         """
-        with self._as_made(), self._runs.run(self.tower, gradients=gradients):
-            yield
-
-    @contextmanager
-    def _as_made(self) -> Iterator[None]:
-        """Hold the tower within the block, after checking that its modules are those that the stages run."""
-        with self._runs.lock:
-            if not self._runs.running:
-                self._modules_run.check()
-            yield
+        return self._runs.run(self.tower, self._made_of, gradients=gradients)
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
         """Return what ``make`` makes of the weights: within a run once, as they stand still there, else anew."""

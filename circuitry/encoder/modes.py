@@ -16,13 +16,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 
-class _DefaultType:
+class _Blocks:
     """PyTorch has one default type for all threads, so blocks that go on at once share it."""
 
-    lock = threading.Lock()
-    blocks = 0
-    outside = torch.float32
-    """The caller's, outside of all blocks."""
+    lock, count, outside = threading.Lock(), 0, torch.float32
 
 
 @contextmanager
@@ -45,27 +42,18 @@ def own_modes(*, gradients: bool = False) -> Iterator[None]:
                 modes.enter_context(torch.autocast(device, enabled=False))
         if torch.get_default_device().type != "cpu":
             modes.enter_context(torch.device("cpu"))
-        modes.enter_context(_single_precision())
+        with _Blocks.lock:
+            if not _Blocks.count:
+                _Blocks.outside = torch.get_default_dtype()
+            _Blocks.count += 1
+            torch.set_default_dtype(torch.float32)
+        modes.callback(_end_block)
         yield
 
 
-@contextmanager
-def _single_precision() -> Iterator[None]:
-    """Within the block the default type is float32; the last of several blocks at once restores the caller's."""
-    with _DefaultType.lock:
-        if not _DefaultType.blocks:
-            _DefaultType.outside = torch.get_default_dtype()
-        _DefaultType.blocks += 1
-        _set_type(torch.float32)
-    try:
-        yield
-    finally:
-        with _DefaultType.lock:
-            _DefaultType.blocks -= 1
-            if not _DefaultType.blocks:
-                _set_type(_DefaultType.outside)
-
-
-def _set_type(dtype: torch.dtype) -> None:
-    if torch.get_default_dtype() != dtype:
-        torch.set_default_dtype(dtype)
+def _end_block() -> None:
+    """Restore the caller's default type at the end of the last of several blocks at once."""
+    with _Blocks.lock:
+        _Blocks.count -= 1
+        if not _Blocks.count:
+            torch.set_default_dtype(_Blocks.outside)

@@ -4,13 +4,14 @@
 2. Within a run weights stand still, so what is made of them is made once (`TowerRuns.once`) and forgotten at the end:
    nothing outlives a change of the weights, however they were changed.
 3. Stages run the modules that the tower had when they were made, and not its containers. So a tower whose modules were
-   replaced, or carry hooks or another ``forward``, is refused (`TowerModules.check`): some runs would act on them, and
-   others would not.
+   replaced, or carry hooks or another ``forward``, is refused where a run begins (`check_modules`): some stages would
+   act on them, and others would not.
 """
 
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import RLock, get_ident
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +19,6 @@ from torch import nn
 
 from circuitry.encoder.modes import own_modes
 from circuitry.runs.errors import InputError
-from circuitry.runs.turns import TurnLock
 
 T = TypeVar("T")
 
@@ -29,8 +29,9 @@ class TowerRuns:
     """The runs of one tower."""
 
     def __init__(self) -> None:
-        self.lock = TurnLock("this encoder")
-        self._kept: dict[Hashable, Any] | None = None
+        self.lock = RLock()
+        self._thread: int | None = None
+        self._made: dict[Hashable, Any] = {}
 
     @classmethod
     def of(cls, tower: nn.Module) -> "TowerRuns":
@@ -38,15 +39,15 @@ class TowerRuns:
         return _RUNS.setdefault(tower, cls())
 
     @property
-    def running(self) -> bool:
-        """Whether the thread that holds the lock is within a run."""
-        return self._kept is not None
+    def go_on(self) -> bool:
+        """Whether this thread is within a run."""
+        return self._thread == get_ident()
 
     @contextmanager
     def evaluating(self, tower: nn.Module) -> Iterator[None]:
         """Within the block the tower is in evaluation mode; then every module is in the mode it was in before."""
         with self.lock:
-            was_training = [] if self.running else [module for module in tower.modules() if module.training]
+            was_training = [] if self.go_on else [module for module in tower.modules() if module.training]
             try:
                 if was_training:
                     tower.eval()
@@ -56,7 +57,7 @@ class TowerRuns:
                     module.training = True
 
     @contextmanager
-    def run(self, tower: nn.Module, *, gradients: bool = False) -> Iterator[None]:
+    def run(self, tower: nn.Module, made_of: Mapping[str, nn.Module], *, gradients: bool = False) -> Iterator[None]:
         """Within the block a run goes on; see `Encoder.running`. One within another changes only whether gradients are
         taken."""
         if gradients and any(parameter.is_inference() for parameter in tower.parameters()):
@@ -64,71 +65,55 @@ class TowerRuns:
                 "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
                 "the model outside of it."
             )
-        with self.lock:
-            if self.running:
-                with torch.set_grad_enabled(gradients):
-                    yield
-                return
-            with self.evaluating(tower), _frozen(tower), own_modes(gradients=gradients):
-                self._kept = {}
-                try:
-                    yield
-                finally:
-                    self._kept = None
+        if self.go_on:
+            with torch.set_grad_enabled(gradients):
+                yield
+            return
+        with self.evaluating(tower), own_modes(gradients=gradients):
+            check_modules(tower, made_of)
+            had_gradient = [parameter for parameter in tower.parameters() if parameter.requires_grad]
+            try:
+                for parameter in had_gradient:
+                    parameter.requires_grad_(False)
+                self._thread = get_ident()
+                yield
+            finally:
+                self._thread, self._made = None, {}
+                for parameter in had_gradient:
+                    parameter.requires_grad_(True)
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
         """Return what ``make`` makes of the weights: within a run once, else anew."""
-        with self.lock:
-            if self._kept is None:
-                return make()
-            if name not in self._kept:
-                self._kept[name] = make()
-            found: T = self._kept[name]
-            return found
-
-
-@contextmanager
-def _frozen(tower: nn.Module) -> Iterator[None]:
-    had_gradient = [parameter for parameter in tower.parameters() if parameter.requires_grad]
-    try:
-        for parameter in had_gradient:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in had_gradient:
-            parameter.requires_grad_(True)
+        if not self.go_on:
+            return make()
+        if name not in self._made:
+            self._made[name] = make()
+        found: T = self._made[name]
+        return found
 
 
 _RUNS: weakref.WeakKeyDictionary[nn.Module, TowerRuns] = weakref.WeakKeyDictionary()
 
 
-class TowerModules:
-    """The modules of a tower, as they are now."""
+def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
+    """Check that a tower has the modules that it was ``made_of``, and that nothing but their own ``forward`` acts.
 
-    def __init__(self, tower: nn.Module) -> None:
-        self._names = {module: name for name, module in tower.named_modules()}
-        self._children = [(module, tuple(module._modules.values())) for module in self._names]
-
-    def check(self) -> None:
-        """Check that the modules are still the same and that nothing but their own ``forward`` acts.
-
-        Raises:
-            InputError: for a module that was replaced, has hooks of PyTorch's, or another ``forward``.
-        """
-        for module, children in self._children:
-            own = module.__dict__
-            if tuple(own["_modules"].values()) != children:
-                raise InputError(
-                    f"{self._named(module)} has other modules than when the encoder was made, which runs the old ones: "
-                    "make it again, as by Encoder.from_tower(tower)."
-                )
-            if "forward" in own or any(own.get(hooks) for hooks in _HOOKS):
-                raise InputError(
-                    f"{self._named(module)} has {'another forward' if 'forward' in own else 'hooks of PyTorch'}, which "
-                    "would act in some runs and not in others: take that off, and put hooks at sites instead "
-                    "(Encoder.hooks, patched)."
-                )
-
-    def _named(self, module: nn.Module) -> str:
-        name = self._names[module]
-        return f"The module {name!r} ({type(module).__name__})" if name else f"The {type(module).__name__} itself"
+    Raises:
+        InputError: for a module that was replaced, has hooks of PyTorch's, or another ``forward``.
+    """
+    modules = dict(tower.named_modules())
+    if modules != made_of:
+        other = next(name for name in (*modules, *made_of) if modules.get(name) is not made_of.get(name))
+        raise InputError(
+            f"{type(tower).__name__} has another module {other!r} than when the encoder was made, which runs the old "
+            "one: make it again, as by Encoder.from_tower(tower)."
+        )
+    for name, module in modules.items():
+        own = module.__dict__
+        if "forward" in own or any(own.get(hooks) for hooks in _HOOKS):
+            kind = type(module).__name__
+            raise InputError(
+                f"{f'The module {name!r} ({kind})' if name else f'The {kind} itself'} has "
+                f"{'another forward' if 'forward' in own else 'hooks of PyTorch'}, which would act in some runs and "
+                "not in others: take that off, and put hooks at sites instead (Encoder.hooks, patched)."
+            )

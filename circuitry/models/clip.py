@@ -25,7 +25,7 @@ from circuitry.data.names import in_a_sentence
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.tower_digest import tower_digest
-from circuitry.encoder.tower_runs import TowerModules
+from circuitry.encoder.tower_runs import check_modules
 from circuitry.models.prompt_tokens import absent_tokens, check_known_words, prompt_tokens
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.runs.arrays import cached_arrays
@@ -158,7 +158,7 @@ class Clip:
             >>> weights = clip.text_weights(["alarm clock", "cat"], templates=["a photo of a {}."])
         """
         names, prompts = _prompts(class_names, templates)
-        TowerModules(self.model).check()
+        check_modules(self.model, dict(self.model.named_modules()))
         tokens = prompt_tokens(self.tokenizer, class_names, prompts)
         if (embedding := self._token_embedding) is not None:
             check_known_words(self.name, self.tokenizer, embedding, prompts, tokens)

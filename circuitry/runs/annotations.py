@@ -1,17 +1,13 @@
 """Whether a value is of the type that an annotation names, and how to say so. No torch."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-
-def fits_plainly(value: Any, hint: Any) -> bool:
-    """Return whether a value is just of the type that an annotation names, which most are."""
-    if type(value) is not hint:
-        return False
-    return "\0" not in value if hint is str else abs(value) < 2**63 if hint is int else True
+LISTS = (list, tuple, Collection, Iterable, Iterator, Sequence, Set)
+"""Types of several values, in order or not, without keys."""
 
 
 def is_of_type(value: Any, kind: Any) -> bool:
@@ -22,21 +18,12 @@ def is_of_type(value: Any, kind: Any) -> bool:
         return callable(value)
     if kind in (int, float):
         return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if is_list_type(kind) and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) == 0):
+    if kind in LISTS and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) != 1):
         return False
     try:
         return isinstance(value, kind)
     except TypeError:  # a protocol that cannot be checked
         return True
-
-
-def is_list_type(kind: Any) -> bool:
-    """Return whether values of a type are several values, in order or not, without keys."""
-    return kind in (list, tuple) or (
-        getattr(kind, "__module__", "") == "collections.abc"
-        and issubclass(kind, Iterable)
-        and not issubclass(kind, Mapping)
-    )
 
 
 class Said(str):
@@ -86,7 +73,7 @@ _HOW_TO_GET = {
 def type_in_words(hint: Any, name: str) -> str:
     """Return what an annotation asks for."""
     kind = get_origin(hint) or hint
-    if is_list_type(kind):
+    if kind in LISTS:
         return f"a list of {name}"
     if hasattr(hint, "dim_str"):  # of jaxtyping
         return f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
@@ -98,7 +85,7 @@ def type_in_words(hint: Any, name: str) -> str:
 def how_to_give(value: Any, hint: Any, name: str) -> str:
     """Return what to do about a value that does not fit an annotation."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
-    if is_list_type(kind):
+    if kind in LISTS:
         if how := inner and getattr(inner[0], "HOW_TO_GET", None):
             return how if not is_of_type(value, inner[0]) else f"write [{name}]"
         if isinstance(value, Iterable) and not isinstance(value, str | bytes):

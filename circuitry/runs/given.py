@@ -1,4 +1,4 @@
-"""What is given to public functions and classes, checked at the door against their annotations. No torch.
+"""What strangers give to the package, checked at the door against annotations. No torch.
 
 1. `checked` marks a door: a call whose arguments do not fit the annotations is refused in one sentence;
 2. an annotation asks for more than a type by a `Condition`: `Names`, `Count`, `Share`, `FINITE`;
@@ -7,22 +7,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from types import MappingProxyType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jaxtyping import jaxtyped
 
-from circuitry.runs.annotations import (
-    annotation_in_words,
-    fits_plainly,
-    how_to_give,
-    is_list_type,
-    is_of_type,
-    type_in_words,
-)
+from circuitry.runs.annotations import LISTS, annotation_in_words, how_to_give, is_of_type, type_in_words
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.path_refusals import refuse_path
 
@@ -99,27 +92,11 @@ _NAMED = [
 class _MisfitError(Exception):
     """A value does not fit its annotation; ``inner`` where its type does."""
 
-    def __init__(self, wanted: str, name: str, given: str, how: str, inner: bool = False) -> None:
+    def __init__(self, wanted: str, name: str, given: str, how: str, *, inner: bool = True) -> None:
         self.wanted, self.name, self.given, self.how, self.inner = wanted, name, given, how, inner
 
-
-class _MistypedError(_MisfitError):
-    """A value is not of the type that its annotation names; most are never told, as another alternative fits."""
-
-    def __init__(self, value: Any, hint: Any, name: str) -> None:
-        self.value, self.hint, self.name, self.inner = value, hint, name, False
-
-    @property
-    def wanted(self) -> str:  # type: ignore[override]
-        return type_in_words(self.hint, self.name)
-
-    @property
-    def given(self) -> str:  # type: ignore[override]
-        return shown(self.value)
-
-    @property
-    def how(self) -> str:  # type: ignore[override]
-        return how_to_give(self.value, self.hint, self.name)
+    def told(self) -> InputError:
+        return InputError(f"Expected {self.wanted} as {self.name}, but {self.given} was given: {self.how}.")
 
 
 DOOR = "checks_its_arguments"
@@ -140,10 +117,7 @@ def checked(made: Made) -> Made:
         ... def rank(names: Names, share: Share = 0.1) -> None: ...
     """
     if isinstance(made, type):
-        name = "__new__" if issubclass(made, tuple) else "__init__"
-        setattr(made, name, checked(getattr(made, name)))
-        return made
-    if hasattr(made, DOOR):
+        made.__init__ = checked(made.__init__)  # type: ignore[misc]
         return made
     signature = inspect.signature(made)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -160,8 +134,11 @@ def checked(made: Made) -> Made:
         except TypeError:
             return made(*args, **kwargs)  # Python's own sentence
         given = bound.arguments
-        with jaxtyped("context"):
-            given |= {name: fitting(given[name], hint, name) for name, hint in hints().items() if name in given}
+        try:
+            with jaxtyped("context"):
+                given |= {name: _fitting(given[name], hint, name) for name, hint in hints().items() if name in given}
+        except _MisfitError as misfit:
+            raise misfit.told() from None
         try:
             return made(*bound.args, **bound.kwargs)
         except OSError as error:
@@ -188,41 +165,39 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
     try:
         return _fitting(value, hint, name)
     except _MisfitError as misfit:
-        raise InputError(
-            f"Expected {misfit.wanted} as {misfit.name}, but {misfit.given} was given: {misfit.how}."
-        ) from None
+        raise misfit.told() from None
 
 
 def _fitting(value: Any, hint: Any, name: str) -> Any:
-    if fits_plainly(value, hint):
+    if type(value) is hint and hint is not int and hint is not str:
         return value
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
         value = _fitting(value, inner[0], name)
         for condition in inner[1:]:
             if isinstance(condition, Condition) and value is not None and (wrong := condition.wrong(value)) is not None:
-                raise _MisfitError(condition.wanted, name, wrong, condition.how, inner=True)
+                raise _MisfitError(condition.wanted, name, wrong, condition.how)
         return value
     if kind in (Union, UnionType):
         return _fitting_any(value, inner, name)
     if kind is Literal:
-        return value if type(value) is str and value in inner else _fitting(value, Annotated[str, one_of(*inner)], name)
+        return _fitting(value, Annotated[str, one_of(*inner)], name)
     if kind is Path and isinstance(value, str):
         value = Path(value)
-    if isinstance(value, str | Path) and "\0" in str(value):
-        raise _MisfitError("text without null characters", name, shown(str(value)), "remove them", inner=True)
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
-    if not is_of_type(value, kind) or (
-        is_list_type(kind)
-        and getattr(value, "ndim", 1) > 1
-        and inner
-        and not is_of_type(value, get_origin(inner[0]) or inner[0])
-    ):
-        raise _MistypedError(value, hint, name)
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise _MisfitError("text without null characters", name, shown(str(value)), "remove them")
+    if not is_of_type(value, kind):
+        words = type_in_words(hint, name), name, shown(value), how_to_give(value, hint, name)
+        raise _MisfitError(*words, inner=False)
     if kind is int and abs(value) >= 2**63:
-        raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one", inner=True)
-    value = _with_inner(value, kind, inner, name)
+        raise _MisfitError("a whole number of 64 bits", name, shown(value), "give a smaller one")
+    if isinstance(value, dict) and len(inner) == 2:
+        keys = _each(value, inner[0], [f"key of {name}"] * len(value))
+        return dict(zip(keys, _each(value.values(), inner[1], [f"{name}[{key!r}]" for key in value]), strict=True))
+    if isinstance(value, list | tuple | set | frozenset | range) and kind in LISTS and inner:
+        return _list_fitting(value, kind, inner, name)
     return value.item() if kind in (int, float) and isinstance(value, np.generic) else value
 
 
@@ -237,49 +212,33 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     if inner := [misfit for misfit in misfits if misfit.inner]:
         raise max(inner, key=lambda misfit: misfit.name.count("["))
     wanted = " or ".join(dict.fromkeys(misfit.wanted for misfit in misfits if misfit.wanted != "None"))
-    raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how)
+    raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how, inner=False)
 
 
-def _with_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> Any:
-    """Return a list or a dictionary with what lies in it as its annotation means it.
-
-    What is read when it is asked for stays unread.
-    """
-    if isinstance(value, Mapping) and len(inner) == 2:
-        keys = [key if fits_plainly(key, inner[0]) else _fitting_one(key, inner[0], f"key of {name}") for key in value]
-        if not isinstance(value, dict | MappingProxyType):
-            return value
-        items = [
-            one if fits_plainly(one, inner[1]) else _fitting_one(one, inner[1], f"{name}[{key!r}]")
-            for key, one in value.items()
-        ]
-        same = all(new is old for new, old in zip([*keys, *items], [*value, *value.values()], strict=True))
-        return value if same else dict(zip(keys, items, strict=True))
-    if _is_held(value) and is_list_type(kind) and inner:
-        hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
-        if len(hints) != len(value):
-            raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)
-        pairs = list(zip(value, hints, strict=True))
-        if all(fits_plainly(item, hint) for item, hint in pairs):
-            return value  # quickly, as there may be a million images
-        meant = [_fitting_one(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(pairs)]
-        if type(value) in (list, tuple) and any(new is not old for new, (old, _) in zip(meant, pairs, strict=True)):
-            return type(value)(meant)
-    return value
+def _list_fitting(value: Collection[Any], kind: Any, inner: tuple[Any, ...], name: str) -> Any:
+    """Return a list, a tuple or a set with what lies in it as its annotation means it."""
+    fixed = kind is tuple and inner[-1] is not Ellipsis
+    if fixed and len(inner) != len(value):
+        raise _MisfitError(f"{len(inner)} values", name, shown(value), "give as many")
+    if fixed and len(set(inner)) > 1:
+        return tuple(_fitting(*pair, f"{name}[{place}]") for place, pair in enumerate(zip(value, inner, strict=True)))
+    found = _each(value, inner[0], name)
+    return type(value)(found) if type(value) in (list, tuple) else value  # type: ignore[call-arg]
 
 
-def _fitting_one(item: Any, hint: Any, place: str) -> Any:
-    """Return one of several values as its annotation means it."""
-    try:
-        with jaxtyped("context"):  # sizes of one item are not those of the next
-            return _fitting(item, hint, place)
-    except _MisfitError as misfit:
-        misfit.inner = True
-        raise
-
-
-def _is_held(value: Any) -> bool:
-    """Whether a list has its values, and does not read each when it is asked for."""
-    if getattr(value, "ndim", 1) != 1 or not isinstance(value, Collection):
-        return False
-    return not isinstance(value, Sequence) or isinstance(value, list | tuple | range)
+def _each(values: Collection[Any], hint: Any, names: str | Sequence[str]) -> Collection[Any]:
+    """Return several values as their annotation means them; quickly where all are just of its type, as many images."""
+    plain = set(map(type, values)) <= {hint} and hint is not int and not (hint is str and "\0" in "".join(values))
+    if plain or hint is Any:
+        return values
+    found, is_array = [], hasattr(hint, "dim_str")
+    for place, one in enumerate(values):
+        try:
+            with jaxtyped("context"):  # sizes of one are not those of the next
+                fits = is_array and isinstance(one, hint)
+                name = f"{names}[{place}]" if isinstance(names, str) else names[place]
+                found.append(one if fits else _fitting(one, hint, name))
+        except _MisfitError as misfit:
+            misfit.inner = True
+            raise
+    return found

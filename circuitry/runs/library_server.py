@@ -1,9 +1,6 @@
-"""Make this process a server that only loads libraries, and from which others are forked.
+"""The first import of a server of processes: while it loads libraries, the user's Ctrl-C ends it at once, in silence.
 
-1. Looking for garbage while modules are loaded takes a fifth of the time, and hardly any is there. Processes of the
-   server switch it on again.
-2. The user's Ctrl-C while it loads ends it at once and without a traceback; afterwards it takes no notice of it. Nor
-   does it while it loads where its parent takes none, such as a command that a shell script starts in the background.
+Looking for garbage meanwhile takes a fifth of the time, and hardly any is there; its processes begin that again.
 """
 
 import gc

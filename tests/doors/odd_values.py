@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tests.doors.good_values import GoodValues
+from circuitry import AttributionGraph, Circuit, Encoder
+from tests.doors.world import World
 
 
 def write_odd_files(folder: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def write_odd_files(folder: Path) -> dict[str, Any]:
     }
 
 
-def anything(values: GoodValues) -> dict[str, Any]:
+def anything(world: World) -> dict[str, Any]:
     """Return values of kinds that a parameter rarely takes."""
     return {
         "None": None,
@@ -69,10 +70,10 @@ def anything(values: GoodValues) -> dict[str, Any]:
         "a function": len,
         "a class": dict,
         "an iterator": iter(["cat"]),
-        "a graph": values.world.graph,
-        "a circuit": values.world.graph.circuit(2),
-        "an encoder": values.world.encoder,
-        "a task": values.world.task,
+        "a graph": world.one(AttributionGraph),
+        "a circuit": world.one(Circuit),
+        "an encoder": world.one(Encoder),
+        "a task": world.task,
         "a nested list": [[["cat"]]],
         "a dictionary": {"cat": 1},
     }

@@ -1,111 +1,187 @@
-"""Small models, images, graphs and results in a folder: what public names are called with."""
+"""Small models, images and results, and a good value of any parameter: drawn from them by its annotation."""
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from beartype.door import is_bearable
 from PIL import Image
 
 import circuitry
-from circuitry import bases, circuits, comparison, interventions, representations, training
-from circuitry.comparison import PartArray
+from circuitry import bases, circuits, comparison, interventions, representations
+from circuitry.comparison.ceiling import pair_cells
+from circuitry.runs.annotations import LISTS
+from circuitry.runs.given import Condition
 from tests.comparison.similarities import similarities
 from tests.support.feature_bases import make_sae
-from tests.support.tiny_clip import NAME, Tiny
+from tests.support.tiny_clip import Tiny
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 CLASSES, DOMAINS = ("axe", "cat", "fish", "key"), ("real", "sketch")
+SIZES = {"d": 16, "features": 20, "classes": 4, "w": 64, "h": 64, "n": 20, "parts": 2}
+"""Sizes by their names in annotations; others are 3."""
 
 
 class World:
-    """A ModifiedResNet and a vision transformer, a CLIP model on disk, and what was found on 24 images."""
+    """A CLIP model and a transformer, 24 images, and what was found on them."""
 
     def __init__(self, folder: Path) -> None:
         torch.manual_seed(0)
-        self.folder, self.root = folder, folder / "images"
-        write_images(self.root, 3)
-        (folder / "listing.csv").write_text("path,item\n" + "".join(f"real/axe/{i}.png,a{i}\n" for i in range(3)))
-        self.images, self.clip = circuitry.DomainFolder(self.root), Tiny.write(folder).load()
-        self.config, self.checkpoint = folder / f"{NAME}.json", folder / f"{NAME}.safetensors"
-        self.record = self.images.records[0]
-        self._make_circuits()
-        self._make_comparisons()
-        self._make_representations()
-
-    def _make_circuits(self) -> None:
-        self.tower = make_tower("resnet")
-        self.encoder = circuitry.Encoder.from_tower(self.tower)
-        self.channels = circuitry.Encoder.from_tower(make_tower("vit"))
-        self.vit = circuitry.in_components(self.channels)
-        self.batch, self.others, self.small = (torch.randn(3, 3, n, n) for n in (64, 64, 32))
-        self.weights = F.normalize(torch.randn(4, 16), dim=-1)
-        self.metric, self.sites = circuitry.class_logit(self.weights, 1), self.encoder.sites[-3:]
-        self.task = circuitry.Task(
-            self.encoder, self.batch, self.metric, others=self.others, sites=self.sites, work=QUIET
+        self.folder, self.scratch, root = folder, folder / "scratch", write_images(folder / "images")
+        clip, data = Tiny.write(folder).load(), circuitry.DomainFolder(root)
+        encoder, batch, sites = clip.encoder, torch.randn(3, 3, 64, 64), list(clip.encoder.sites[-3:])
+        rule, weights = circuitry.left_rule(1), F.normalize(torch.randn(4, 16), dim=-1)
+        settings = circuits.ExtractionSettings(
+            rule=rule, node_fraction=0.1, sites=tuple(sites), n_images=2, parts=2, texts=["a {}."]
         )
-        self.stream_task = circuitry.Task(self.vit, self.small, self.metric, work=QUIET)
-        self.stream = bases.ResidualStream.of(self.vit)
-        _, cache = self.vit.run_with_cache(self.small)
-        self.cache = {site: cache[site] for site in self.stream.sites}
-        self.edge_names = circuits.edge_names(circuits.attribute_components(self.stream_task, ports=True).edges)[:2]
-        self.settings = circuits.ExtractionSettings(
-            rule=circuitry.left_rule(1),
-            node_fraction=0.1,
-            sites=self.clip.encoder.sites[-3:],
-            n_images=2,
-            parts=2,
-            texts=["a {}."],
+        circuits.Extraction(clip, data, folder / "graphs", settings).run(QUIET)
+        metric, few = (
+            circuitry.class_logit(weights, 1),
+            interventions.AblationSettings(fractions=(1.0,), random_draws=1),
         )
-        self.extraction = circuits.Extraction(self.clip, self.images, self.folder / "graphs", self.settings)
-        self.extraction.run(QUIET)
-        self.graphs = circuitry.GraphFolder(self.folder / "graphs")
-        self.graph = circuits.attribute_parts(self.task, self.settings, np.array([0, 0, 1])).whole
-        self.units = interventions.take_kept_units(self.graph)
-        self.ablation = interventions.AblationSettings(fractions=(0.2, 1.0), random_draws=1)
-        self.curve = circuitry.faithfulness_curve(self.task, self.graph, self.ablation)
-        self.checks = interventions.CheckSettings(n_images=2, n_others=2, seen=True)
-        self.masks = interventions.MaskSettings(steps=2)
-        self.found = circuitry.find_circuit(self.task, size=0.5, masks=self.masks, settings=self.ablation)
-        self.gated = interventions.Gated(self.task)
+        task = circuitry.Task(encoder, batch, metric, others=torch.randn(3, 3, 64, 64), sites=sites, work=QUIET)
+        graph = circuits.attribute_parts(task, settings, np.array([0, 0, 1])).whole
+        vit = circuitry.in_components(circuitry.Encoder.from_tower(make_tower("vit")))
+        sae = replace(make_sae(16, dtype=torch.float32), site=sites[-1])
+        found, other = (similarities(3, ("u",), seed) for seed in range(2))
+        array = comparison.PartArray.from_table(found.parts)
+        self.task, self.graph, self.comparison = task, graph, found
+        self.graphs = circuitry.GraphFolder(folder / "graphs")
+        self.in_stream = circuitry.Task(vit, torch.randn(2, 3, 32, 32), metric, work=QUIET)
+        self.tables = [found.values, found.parts, found.summary(), comparison.domain_matrix(found.values)]
+        self.named = _by_name(self, clip, data, sae) | {
+            "metric": metric,
+            "weights": weights,
+            "comparisons": [found, other],
+        }
+        self.values = [
+            *(clip, data, encoder, data.records[0], task, graph, graph.circuit(2), graph.edges, self.graphs, rule),
+            *(
+                circuitry.faithfulness_curve(task, graph, few),
+                found,
+                array,
+                pair_cells(array),
+                sae,
+                QUIET,
+                few,
+                settings,
+            ),
+            *(comparison.draw_resamples(["a", "b", "c"], 4, resamples=10), bases.ResidualStream.of(vit), batch),
+            *(interventions.ClassScorer(weights, {"axe": 1}), circuitry.Patch(sites[0], 0.0), pd.Series([0.1, 0.2])),
+            *(representations.embed_texts(clip, CLASSES, cache_dir=folder), *self.tables[:1], self.named["checks"]),
+        ]
 
-    def _make_comparisons(self) -> None:
-        self.comparison, self.other_comparison = (similarities(3, ("u",), seed) for seed in range(2))
-        self.values, self.parts = self.comparison.values, self.comparison.parts
-        self.matrix = comparison.domain_matrix(self.values)
-        self.array = PartArray.from_table(self.parts)
-        self.draws = comparison.draw_resamples(["a", "b", "c"], 4, resamples=10)
-        scorer = interventions.ClassScorer(self.weights, {"axe": 1})
-        self.tasks = {("axe", domain): self.task for domain in DOMAINS}
-        self.two_graphs = {("axe", domain): self.graph for domain in DOMAINS}
-        self.transfer = interventions.transfer_circuits(self.tasks, self.two_graphs, scorer)
-        self.check = interventions.check_attribution(self.task, self.graph, top=2, random=2)
+    def one(self, kind: type) -> Any:
+        """Return what there is of a class."""
+        return next(one for one in self.values if type(one) is kind)
 
-    def _make_representations(self) -> None:
-        clip, images, cache = self.clip, self.images, self.folder / "cache"
-        self.embeddings = representations.embed_images(clip, images, work=QUIET, cache_dir=cache)
-        self.texts = representations.embed_texts(clip, images.classes, cache_dir=cache)
-        self.sae = make_sae(self.graph.n_units(self.sites[-1]), dtype=torch.float32)
-        self.clip_sae = replace(make_sae(16, dtype=torch.float32), site=clip.encoder.sites[-1])
-        self.features = representations.image_features(clip, self.clip_sae, images, work=QUIET)
-        self.shape = representations.RepresentationSettings(n_images=3, n_parts=2, sites=clip.encoder.sites[-2:])
-        self.shown = representations.extract_representations(clip, images, self.folder / "shown", self.shape, QUIET)
-        grams = [one.grams for one in self.shown]
-        self.similarity = representations.compare_representations(grams, ("linear",), permutations=5)
-        heads: dict[str, Any] = {"all templates": lambda e: e[:, :4], "own style": lambda e: e[:, :4]}
-        self.heads = heads
-        self.predictions = training.predictions(clip.encoder, heads, clip.preprocess, images, ["axe"], work=QUIET)
-        self.accuracy = training.tidy_accuracy(self.predictions, ["axe"])
+    def good(self, hint: Any, name: str) -> Any:
+        """Return a value that fits an annotation."""
+        kind, inner = get_origin(hint) or hint, get_args(hint)
+        if kind is Annotated:
+            return self._meeting([one for one in inner[1:] if isinstance(one, Condition)], inner[0], name)
+        if name in self.named and is_bearable(self.named[name], hint):
+            return self.named[name]
+        if kind in (Union, UnionType):
+            return self.good(next(one for one in inner if one is not NoneType), name)
+        if kind is Literal:
+            return inner[0]
+        if found := [one for one in self.values if type(one) is kind]:
+            return found[0]
+        if hasattr(hint, "dim_str"):
+            return _array(hint)
+        if name in ("out", "folder", "path", "logs", "cache_dir", "data", "checkpoint"):
+            return self.scratch / name
+        simple: Any = {
+            int: 2,
+            float: 0.5,
+            str: "x",
+            bool: False,
+            np.ndarray: np.arange(3.0),
+            object: "x",
+            Any: "x",
+            Callable: len,
+            type: dict,
+        }
+        if kind in simple:
+            return simple[kind]
+        if kind in (dict, Mapping):
+            return {self.good(inner[0], "key"): self.good(inner[1], name)} if inner else {}
+        if kind in LISTS:
+            fixed = kind is tuple and inner[-1] is not Ellipsis
+            some = [self.good(one, name) for one in (inner if fixed else inner[:1])]
+            return tuple(some) if kind is tuple else some
+        return kind(**self.arguments(kind.__new__ if issubclass(kind, tuple) else kind.__init__))
+
+    def _meeting(self, conditions: list[Condition], hint: Any, name: str) -> Any:
+        taken = next((one.taken for one in conditions if one.taken), ())
+        if taken and isinstance(taken[0], str):
+            return taken[0]
+        if hint is pd.DataFrame:
+            return next(table for table in self.tables if not any(one.wrong(table) for one in conditions))
+        if hint is float and taken:
+            return 0.5
+        return self.good(hint, name) if hint is not int else max(self.named.get(name, 2), *taken[:1])
+
+    def arguments(self, function: Any, *, more: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return good values for a function's required parameters, and for those named."""
+        hints = get_type_hints(function, include_extras=True)
+        several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return {
+            one.name: self.good(hints[one.name], one.name)
+            for one in inspect.signature(function).parameters.values()
+            if one.name in hints and one.kind not in several and (one.default is one.empty or one.name in more)
+        }
 
 
-def write_images(root: Path, count: int) -> None:
-    """Write noise as images of every class in every domain."""
+def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
+    """Return values by the names of parameters."""
+    tower, preprocess, tokenizer, model = clip.encoder.tower, clip.preprocess, clip.tokenizer, clip.model
+    net, root, records = tower, data.root, list(data.records)
+    sites = list(clip.encoder.sites[-3:])
+    site, stages, links, image_size, saes = sites[0], list(clip.encoder.stages), ["conv1"], (64, 64), {sites[-1]: sae}
+    classes, domains, class_name, domain = ["axe", "cat"], ["real", "sketch"], "axe", "real"
+    class_names, texts, labels, parts = classes, ["a", "b", "c"], ["a", "b"] * 10, np.array([0, 0, 1])
+    table = values = world.tables[0]
+    matrix = similarity = world.tables[-1]
+    tasks = {("axe", one): world.task for one in DOMAINS}
+    graphs = {("axe", one): replace(world.graph, class_name="axe", domain=one) for one in DOMAINS}
+    units, kept, n_units = {site: np.array([0, 1])}, {"u": np.arange(2)}, {"u": 5}
+    circuits, scores = [units], {"u": np.arange(3.0)}
+    edges = [("embed", "embedding")]
+    label, unit, seed, permutations, resamples, size = 1, 0, 0, 5, 10, 0.3
+    masks = interventions.MaskSettings(steps=2)
+    checks = interventions.CheckSettings(n_images=2, n_others=2, seen=True)
+
+    def statistic(means: Any) -> Any:
+        return means.reshape(len(means), -1)
+
+    return locals()
+
+
+def _array(hint: Any) -> Any:
+    """Return an array of an annotation's type and shape."""
+    sizes = [SIZES.get(name, 3) for name in hint.dim_str.replace("*", "").split() if name != "..."]
+    whole = torch.arange(np.prod(sizes, dtype=int)).reshape(sizes) % 3
+    kind = hint.__name__.partition("[")[0]
+    found = whole.sin() if kind in ("Float", "Shaped") else whole if kind == "Int" else whole > 0
+    return found if hint.array_type is torch.Tensor else found.double().numpy() if kind == "Float" else found.numpy()
+
+
+def write_images(root: Path, count: int = 3) -> Path:
+    """Write noise as images of every class in every domain; return the folder."""
     rng = np.random.default_rng(0)
     for domain in DOMAINS:
         for name in CLASSES:
             (root / domain / name).mkdir(parents=True)
             for i in range(count):
                 Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(root / domain / name / f"{i}.png")
+    return root

@@ -76,7 +76,7 @@ def test_digests_see_every_change(change: str, tiny: Tiny) -> None:
 def test_a_tower_whose_modules_were_replaced_is_refused(resnet: Any) -> None:
     encoder = Encoder.from_tower(resnet)
     resnet.layer1[0].conv2 = nn.Conv2d(8, 8, 3, padding=1)
-    with pytest.raises(InputError, match=r"'layer1\.0'.*Encoder\.from_tower"):
+    with pytest.raises(InputError, match=r"'layer1\.0.*Encoder\.from_tower"):
         encoder(torch.zeros(1, 3, 64, 64))
     assert Encoder.from_tower(resnet)(torch.zeros(1, 3, 64, 64)).shape == (1, 16)
 

@@ -74,36 +74,6 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     assert "this goes on: python script" in capsys.readouterr().err
 
 
-class Finalized:
-    """An object whose finalizer is interrupted."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGTERM)
-
-
-def test_an_interrupt_that_a_finalizer_swallows_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
-    def main(config: Config) -> None:
-        Finalized()
-        time.sleep(20)
-
-    started = time.perf_counter()
-    with pytest.raises(SystemExit) as ended:
-        run(main)
-    assert ended.value.code == 128 + signal.SIGTERM
-    assert time.perf_counter() - started < 15
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    assert "this goes on: " in said
-
-
-WORKERS = 2
-TASKS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "busy": (2, ()),
-    "idle": (1, ()),
-    "more tasks than workers": (4, ()),
-    "forked from a server": (4, ("json",)),
-}
-"""Number of tasks, and modules to preload."""
 ENDED = """
 import os, signal, sys, time
 from functools import partial
@@ -111,7 +81,7 @@ from pathlib import Path
 from dataclasses import dataclass, replace
 from circuitry.runs import run_script
 from circuitry.runs.files import file_lock
-from circuitry.runs.processes import spawned_processes
+from circuitry.runs.processes import process_pool
 
 @dataclass
 class Config:
@@ -120,15 +90,12 @@ class Config:
 
 def work(out, number):
     with file_lock(out, str(number)):
-        try:
-            (out / f"{number}.pid").write_text(str(os.getpid()))
-            time.sleep(60)
-        finally:
-            (out / f"{number}.tidied").touch()
+        (out / f"{number}.pid").write_text(str(os.getpid()))
+        time.sleep(60)
 
 def main(config):
-    with spawned_processes(WORKERS, preload=PRELOAD) as pool:
-        for one in [pool.submit(work, config.out, number) for number in range(TASKS)]:
+    with process_pool(2, preload=["slow"]) as pool:
+        for one in [pool.submit(work, config.out, number) for number in range(4)]:
             one.result()
 
 if __name__ == "__main__":
@@ -136,23 +103,19 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("tasks", TASKS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
-def test_children_end_with_a_script(number: signal.Signals, tasks: str, tmp_path: Path) -> None:
-    count, preload = TASKS[tasks]
-    script_text = ENDED.replace("WORKERS", str(WORKERS)).replace("TASKS", str(count)).replace("PRELOAD", repr(preload))
-    (tmp_path / "script.py").write_text(script_text)
+def test_children_end_with_a_script(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ENDED)
     command = [sys.executable, str(tmp_path / "script.py"), "--out", str(tmp_path)]
-    begun = range(min(count, WORKERS))
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as script:
-        pids = [wait_for(tmp_path / f"{i}.pid") for i in begun]
+        pids = [wait_for(tmp_path / f"{i}.pid") for i in range(2)]
         script.send_signal(number)
         _, said = script.communicate(timeout=20)
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids))
-    assert {path.stem for path in tmp_path.glob("*.pid")} == set(map(str, begun))  # and no other task was begun
-    for i in begun:
+    assert {path.stem for path in tmp_path.glob("*.pid")} == {"0", "1"}  # and no other task was begun
+    for i in range(2):
         with file_lock(tmp_path, str(i), wait=False):
-            assert (tmp_path / f"{i}.tidied").exists() == (number == signal.SIGTERM)
+            pass
     if number == signal.SIGTERM:
         assert script.returncode == 128 + number
         assert said.startswith("interrupted; this goes on: python ")
@@ -168,27 +131,18 @@ while not Path("go").exists():
 """
 
 
-@pytest.mark.parametrize("ignored", [False, True], ids=["heard", "ignored"])
-def test_ctrl_c_while_a_server_loads_libraries_says_one_line(ignored: bool, tmp_path: Path) -> None:
-    """A script that ignores it goes on, as do those that a shell script starts in the background."""
+def test_ctrl_c_while_a_server_loads_libraries_says_one_line(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
-    handler = "SIG_IGN" if ignored else "default_int_handler"  # whatever the one of these tests is
-    text = ENDED.replace("WORKERS", "2").replace("TASKS", "2").replace("PRELOAD", repr(["slow"]))
-    (tmp_path / "script.py").write_text(
-        text.replace('__main__":', f'__main__":\n    signal.signal(2, signal.{handler})')
-    )
+    (tmp_path / "script.py").write_text(ENDED)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "script.py", "--out", "."]
     piped = {"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": os.environ | {"PYTHONPATH": path}}
     with subprocess.Popen(command, start_new_session=True, **piped) as script:  # type: ignore[call-overload]
         wait_for(tmp_path / "on")
         os.killpg(script.pid, signal.SIGINT)
-        if ignored:
-            (tmp_path / "go").touch()
-            wait_until(lambda: (tmp_path / "0.pid").exists() or script.poll() is not None)
-            script.terminate()
+        (tmp_path / "go").touch()
         _, said = script.communicate(timeout=20)
-    assert script.returncode == 128 + (signal.SIGTERM if ignored else signal.SIGINT)
+    assert script.returncode == 128 + signal.SIGINT
     assert said.startswith("interrupted; this goes on: ")
     assert said.count("\n") == 1
 

@@ -1,6 +1,5 @@
 """Processes of this machine, ranks from torchrun's variables, and arrays of jobs that fail in words."""
 
-import gc
 import importlib.util
 import os
 import sys
@@ -16,7 +15,7 @@ import torch
 
 from circuitry import InputError
 from circuitry.runs import Rank, Work, WorkSettings, run_array, short_waits, this_rank
-from circuitry.runs.processes import one_thread_each, spawned_processes, usable_cores
+from circuitry.runs.processes import process_pool, usable_cores
 from circuitry.runs.workers import Requeued, job_options
 
 
@@ -42,26 +41,20 @@ def write_threads(folder: Path, workers: int, worker: int) -> None:
     (folder / f"{worker} of {workers}").write_text(f"{os.getpid()} {torch.get_num_threads()}")
 
 
-def test_processes_have_one_thread_each_and_one_worker_is_this_process(tmp_path: Path) -> None:
+def test_processes_are_prepared_and_one_worker_is_this_process(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     for workers in (1, 2):
-        with one_thread_each(workers) as pool:
+        with process_pool(workers, partial(torch.set_num_threads, 1)) as pool:
             list(pool.map(partial(write_threads, tmp_path, workers), range(workers)))
-    assert {path.name for path in tmp_path.iterdir()} == {"0 of 1", "0 of 2", "1 of 2"}
     first, *others = [(tmp_path / name).read_text().split() for name in ("0 of 1", "0 of 2", "1 of 2")]
     assert first == [str(os.getpid()), "2"]
     assert [threads for _, threads in others] == ["1", "1"]
     assert first[0] not in {pid for pid, _ in others}  # on a busy machine one of the two processes may take both shares
 
 
-def test_a_server_loads_modules_for_all_processes_and_a_result_alone_is_on_the_standard_output() -> None:
-    name = "circuitry.data.drawn.shapes"
-    with redirect_stdout(sys.stderr), spawned_processes(1, preload=[name]) as pool:
-        server = pool.submit(os.getppid).result()
-        assert pool.submit(eval, f"{name!r} in __import__('sys').modules").result()
+def test_a_result_alone_is_on_the_standard_output() -> None:
+    with redirect_stdout(sys.stderr), process_pool(2) as pool:
         assert pool.submit(eval, "__import__('sys').stdout is __import__('sys').stderr").result()
-        assert pool.submit(gc.isenabled).result()
-    assert server != os.getpid()
 
 
 def test_cores_are_those_that_openmp_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +72,7 @@ def fail_second(worker: int, workers: int) -> None:
 def test_a_pool_that_is_interrupted_leaves_no_thread() -> None:
     """One that closes its pipe while Python ends prints a traceback."""
     before = threading.enumerate()
-    with pytest.raises(KeyboardInterrupt), spawned_processes(1) as pool:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), process_pool(2) as pool:  # noqa: PT012
         pool.submit(time.sleep, 60)
         raise KeyboardInterrupt
     assert threading.enumerate() == before

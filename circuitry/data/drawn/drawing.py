@@ -30,7 +30,7 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.given import DISTINCT, Count, Natural, Seed, checked
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
-from circuitry.runs.processes import spawned_processes
+from circuitry.runs.processes import process_pool
 from circuitry.runs.progress import Bar
 from circuitry.runs.workers import ALONE, Rank
 
@@ -144,7 +144,7 @@ def write_toy(
     if n_workers == 1:
         _draw_share(root, settings, ALONE, "drawing" if progress else None)
         return root
-    with spawned_processes(n_workers) as pool:
+    with process_pool(n_workers) as pool:
         drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), None) for i in range(n_workers)]
         with Bar(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
             while wait(drawn, timeout=0.5).not_done:
