@@ -26,6 +26,7 @@ from .circuits.graph import Circuit as Circuit
 from .circuits.graph_folder import GraphFolder as GraphFolder
 from .circuits.measures import edge_jaccard as edge_jaccard
 from .circuits.measures import node_overlap as node_overlap
+from .circuits.measures import register_measure as register_measure
 from .circuits.measures import wl_kernel as wl_kernel
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule

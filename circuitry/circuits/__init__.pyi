@@ -28,6 +28,7 @@ from .measures import chance_overlap as chance_overlap
 from .measures import depth_bias as depth_bias
 from .measures import edge_jaccard as edge_jaccard
 from .measures import node_overlap as node_overlap
+from .measures import register_measure as register_measure
 from .measures import similarity as similarity
 from .measures import wl_kernel as wl_kernel
 from .pooling_pairs import PoolingPairs as PoolingPairs
