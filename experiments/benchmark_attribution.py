@@ -31,7 +31,8 @@ from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.nodes import node_effects
-from circuitry.interventions import patch_effects, score_units
+from circuitry import score_units
+from circuitry.interventions import patch_effects
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
 

@@ -27,7 +27,7 @@ from circuitry.circuits import strongest_units
 from circuitry.comparison import mean_interval
 from circuitry.data import ImageRecord, image_listing
 from circuitry.encoder import Task, mean_baseline
-from circuitry.interventions import FISHER, MaskSettings, kept_embeddings, learn_masks, score_units
+from circuitry.interventions import MaskSettings, kept_embeddings, learn_masks
 from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.judging import smallest_sizes
 from circuitry.judging.contest import Contest, ContestSettings
@@ -157,7 +157,7 @@ class Trials:
         """Yield what circuits are cut from, scores of the gated units, none negative, and their seconds."""
         started = time.process_time()
         if not trial.masks:
-            yield "", score_units(task, FISHER).scores, time.process_time() - started
+            yield "", score_units(task, "fisher"), time.process_time() - started
             return
         size, masks = self.of_gated(self.config.learned_size), list[Scores]()
         for seed in range(self.config.seed, self.config.seed + trial.masks):

@@ -22,13 +22,12 @@ from typing import Any
 
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import LEARNED, AttributionGraph, compare_domains
+from circuitry.circuits import LEARNED, METHODS, AttributionGraph, compare_domains
 from circuitry.comparison import Comparison
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.data.parts import Key
 from circuitry.encoder import Baseline, Task, class_margin, mean_baseline
 from circuitry.interventions import (
-    METHODS,
     ClassScorer,
     MaskSettings,
     interchange,

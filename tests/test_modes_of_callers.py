@@ -48,6 +48,7 @@ from circuitry.circuits import (
     image_path_effects,
     moves_between_positions,
     pooling_pairs,
+    score_units,
 )
 from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.encoder import Counterfactual
@@ -69,7 +70,6 @@ from circuitry.interventions import (
     mean_ablation_accuracy,
     measure_circuits,
     propose_circuits,
-    score_units,
     site_roles,
     take_kept_units,
     transfer_circuits,

@@ -31,6 +31,8 @@ from .measures import node_overlap as node_overlap
 from .measures import register_measure as register_measure
 from .measures import similarity as similarity
 from .measures import wl_kernel as wl_kernel
+from .methods import METHODS as METHODS
+from .methods import register_method as register_method
 from .pooling_pairs import PoolingPairs as PoolingPairs
 from .pooling_pairs import pooling_pairs as pooling_pairs
 from .position_moves import edges_by_position as edges_by_position
@@ -48,3 +50,4 @@ from .rule_report import describe_rule as describe_rule
 from .stream_graph import edge_names as edge_names
 from .stream_graph import score_edges as score_edges
 from .text_span import text_span as text_span
+from .unit_scores import score_units as score_units

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
+from circuitry.circuits.methods import SITE_PATH, MethodName
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
 from circuitry.models.folder_work import FolderSettings
@@ -58,6 +59,8 @@ class AttributionSettings(StudySettings):
     """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
     rule_error: Positive = 0.1
     """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
+    method: MethodName = SITE_PATH
+    """How units are chosen: by a score of each, or learned together as a mask; see `METHODS`."""
     autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
     """Lower precision where PyTorch deems it safe, of node scores (default: that of the weights). Edges keep theirs:
     squared distances of nearly equal activations would lose their digits."""
@@ -77,6 +80,7 @@ class AttributionSettings(StudySettings):
         return {
             "node_fraction": self.node_fraction,
             "budget": self.budget,
+            "method": self.method,
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
             "edge_method": self.edges,

@@ -13,20 +13,20 @@ same settings goes on where the first one stopped.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from circuitry import AttributionGraph, Clip, Task, find_circuit, judge_circuit, midpoint_rule
-from circuitry.circuits import AttributionSettings
+from circuitry.circuits import LEARNED, AttributionSettings
 from circuitry.circuits.edge_methods import edges_between
+from circuitry.circuits.methods import MethodName
 from circuitry.commands.find_subject import ClassOptions, Subject
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import image_listing
 from circuitry.encoder.sites import INPUT
 from circuitry.interventions import (
-    METHODS,
     AblationSettings,
     FaithfulnessCurve,
     FoundCircuit,
@@ -39,7 +39,7 @@ from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
 from circuitry.runs import InputError, Job, JobFolder, versions
-from circuitry.runs.given import Count, Share, one_of
+from circuitry.runs.given import Count, Share
 
 FORMAT = "circuitry found circuit 2"
 STEPS = (("circuit",), ("unseen images",), ("tests",), ("edges",))
@@ -57,8 +57,8 @@ class Config(ClassOptions):
     out: Path | None = None
     """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
     runs/find/CLASS-DOMAIN)."""
-    method: Annotated[str, one_of(*METHODS)] = "learned"
-    """How units are chosen: learned together as a mask, or by a score of each; gradient is the cheapest."""
+    method: MethodName = LEARNED
+    """How units are chosen: by a score of each, or learned together as a mask; gradient is the cheapest."""
     size: Share | None = None
     """Share of the units to keep (default: 0.3, without --selectivity)."""
     selectivity: Selectivity | None = None

@@ -40,6 +40,3 @@ from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity
 from .transfer_tables import transfer_matrix as transfer_matrix
 from .transfer_tables import transfer_over_depth as transfer_over_depth
-from .unit_scores import FISHER as FISHER
-from .unit_scores import METHODS as METHODS
-from .unit_scores import score_units as score_units

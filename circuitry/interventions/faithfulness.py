@@ -17,10 +17,10 @@ from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.encoder.metrics import checked_metric
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Task, with_others
 from circuitry.interventions.circuit_sets import RANKINGS, check_made_with, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.gated import Kept, kept_embeddings, with_others
+from circuitry.interventions.gated import Kept, kept_embeddings
 from circuitry.interventions.kept_sets import (
     UnitsOrEdges,
     as_kept,

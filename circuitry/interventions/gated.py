@@ -21,7 +21,7 @@ from circuitry.bases.gated_reading import lifted
 from circuitry.bases.residual import in_stream
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches, count_batches
 from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.interventions.gated_edges import EdgeMasks, StreamEdges, gated_edges_of
@@ -182,21 +182,6 @@ class Gated:
         """Return the chosen units as masks by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))
         return found if self._edges is not None else {site: ~np.isnan(kept) for site, kept in found.items()}
-
-
-def with_others(task: Task) -> tuple[Task, int]:
-    """Return a task of the images and then those of other classes, and the number of the first.
-
-    Raises:
-        InputError: for no images, or no images of other classes.
-    """
-    sets = [list(checked_batches(some)) for some in (task.images, task.others) if some is not None]
-    if not all(counts := [sum(map(len, batches)) for batches in sets]):
-        raise InputError(
-            f"A task has at least one image of its class and, where others are given, of other classes, but {counts} "
-            "were given."
-        )
-    return replace(task, images=[batch for batches in sets for batch in batches if len(batch)], others=None), counts[0]
 
 
 def _inner(task: Task) -> list[str]:

@@ -30,6 +30,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from circuitry.circuits.edges import Edges
@@ -125,6 +126,11 @@ def learn_masks(
         return _Learning(Gated(task, edges, keep_error=keep_error), default_answers(task.metric), settings).learn(
             sizes, bar
         )
+
+
+def gates_of(found: LearnedMasks) -> dict[str, np.ndarray]:
+    """Return the gates that training ended with by site, 0 for error units, which have none."""
+    return {site: np.nan_to_num(expit(scores.astype(float))) for site, scores in found.scores.items()}
 
 
 class _Learning:

@@ -30,22 +30,20 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
-from scipy.special import expit
 
 from circuitry.bases.residual import in_stream
 from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
+from circuitry.circuits.methods import EFFECT, SCORED_BY, MethodName
 from circuitry.circuits.nodes import NodeEffects, nodes_of
-from circuitry.encoder.metrics import metric_name
+from circuitry.circuits.unit_scores import score_units
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Task, with_others
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits
 from circuitry.interventions.found_circuit import FoundCircuit
-from circuitry.interventions.gated import with_others
-from circuitry.interventions.masks import MaskSettings, learn_masks
-from circuitry.interventions.unit_scores import FISHER, METHODS, score_units
+from circuitry.interventions.masks import MaskSettings, gates_of, learn_masks
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import ABOVE_ZERO, SOME, Share, between, checked
 
@@ -63,9 +61,6 @@ Selectivity = Annotated[
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""
 
-SCORED_BY = {FISHER: "squared change of the answers", LEARNED: "gate of the mask"}
-"""What the scores of a method are, where they are no effects on the metric."""
-
 Proposer = Callable[[Sequence[float]], list[AttributionGraph]]
 """Makes the circuits of some sizes."""
 
@@ -74,7 +69,7 @@ Proposer = Callable[[Sequence[float]], list[AttributionGraph]]
 def find_circuit(
     task: Task,
     *,
-    method: str = LEARNED,
+    method: MethodName = LEARNED,
     size: Share | None = None,
     selectivity: Selectivity | None = None,
     masks: MaskSettings = MaskSettings(),
@@ -126,7 +121,7 @@ def propose_circuits(
     task: Task,
     sizes: Annotated[Sequence[Share], SOME],
     *,
-    method: str = LEARNED,
+    method: MethodName = LEARNED,
     masks: MaskSettings = MaskSettings(),
     settings: AblationSettings = AblationSettings(),
 ) -> list[AttributionGraph]:
@@ -142,8 +137,6 @@ def propose_circuits(
 
 def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSettings) -> Proposer:
     """Return what makes circuits, with what all sizes share done."""
-    if method not in METHODS:
-        raise InputError(f"Circuits are found by one of {', '.join(METHODS)}, but {method!r} was given.")
     if method == LEARNED:
         if settings.budget not in (None, LEARNED):
             raise InputError(
@@ -151,8 +144,8 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
                 "it out, or rank the units by another method."
             )
         return lambda sizes: _learned(task, sizes, masks, settings)
-    scored_by = SCORED_BY.get(method, f"effect on the {metric_name(task.metric)}")
-    graph = _graph(task, score_units(task, method), method, scored_by, settings)
+    effects = NodeEffects(score_units(task, method), {}, with_others(task)[1])
+    graph = _graph(task, effects, method, SCORED_BY.get(method, EFFECT), settings)
 
     def rank(sizes: Sequence[float]) -> list[AttributionGraph]:
         budgets: Sequence[Budget] = [settings.budget or GLOBAL] * len(sizes)
@@ -170,7 +163,7 @@ def _learned(
 ) -> list[AttributionGraph]:
     """Return masks as graphs, whose scores are the gates that training ended with."""
     found = learn_masks(task, sizes, masks, keep_error=settings.keep_error)
-    gates = {site: np.nan_to_num(expit(scores.astype(float))) for site, scores in found.scores.items()}
+    gates = gates_of(found)
     effects = NodeEffects(gates, {}, with_others(task)[1])
     graph = _graph(task, effects, LEARNED, SCORED_BY[LEARNED], settings)
     graph = replace(graph, settings=graph.settings | {"lost": found.lost, "steps": found.steps, "seed": masks.seed})

@@ -25,7 +25,7 @@ from circuitry.encoder.baselines import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches
 from circuitry.interventions.circuit_sets import (
     ANY_TEXTS,
@@ -35,7 +35,7 @@ from circuitry.interventions.circuit_sets import (
     take_kept_units,
 )
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.interventions.gated import kept_embeddings, with_others
+from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.kept_sets import as_kept
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked

@@ -18,8 +18,8 @@ from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.encoder import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.encoder.metrics import METRICS
+from circuitry.circuits.methods import METHODS, MethodName
 from circuitry.interventions import (
-    METHODS,
     MIB_FRACTIONS,
     AblationSettings,
     MaskSettings,
@@ -55,7 +55,7 @@ class ContestSettings(QuickstartModel):
     """Images of a class in a domain: to find circuits on, and as many at most to measure on."""
     n_others: Count = 18
     """Images of other classes: likewise."""
-    methods: tuple[Annotated[str, one_of(*METHODS)], ...] = METHODS
+    methods: tuple[MethodName, ...] = tuple(METHODS)
     """Ways to find circuits; see `find_circuit`."""
     budgets: tuple[Annotated[str, one_of(*BUDGETS, LEARNED)], ...] = (*BUDGETS, LEARNED)
     """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each

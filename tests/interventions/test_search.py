@@ -11,9 +11,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, class_logit, faithfulness_curve, in_feature_basis, patch_effects
+from circuitry.circuits import METHODS
 from circuitry.encoder import Stage
+
 from circuitry.interventions import (
-    METHODS,
     AblationSettings,
     FoundCircuit,
     MaskSettings,
@@ -95,7 +96,7 @@ SOME = planted_convolution().images(4, 0)
 @pytest.mark.parametrize(
     ("others", "given", "named"),
     [
-        (None, {"method": "magic", "size": 0.5}, "site-path, .*'magic'"),
+        (None, {"method": "magic", "size": 0.5}, "'site-path', .*'magic'"),
         (None, {"size": 0.5, "selectivity": 0.8}, "size= and selectivity="),
         (None, {}, "size= and selectivity="),
         (None, {"selectivity": 0.8}, "others="),
