@@ -71,7 +71,6 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
     site_roles,
-    take_kept_units,
     transfer_circuits,
     unit_pixels,
 )
@@ -137,7 +136,7 @@ class World:
         self.graph = attribute(
             self.encoder, self.images, self.metric, 0.2, left_rule(1), self.others[:1], LAST, progress=False
         )
-        self.circuit = take_kept_units(self.graph)
+        self.circuit = self.graph.circuit(None)
         self.stream = ResidualStream.of(Encoder.from_tower(timm_vit().eval()))
         self.photos = torch.randn(2, 3, 16, 16)
         self.in_stream = Task(self.stream.components, self.photos, self.metric, work=QUIET)
@@ -188,10 +187,10 @@ CASES: dict[str, Callable[[World], Any]] = {
     "compare_rules": lambda w: compare_rules(w.task, {"left": left_rule(1)}),
     "cut_effects": lambda w: cut_effects(w.task, w.graph.edges.strongest(2)),
     "faithfulness_curve": lambda w: faithfulness_curve(w.task, w.graph, FEW),
-    "measure_circuits": lambda w: measure_circuits(w.task, w.graph, [w.circuit], FEW),
+    "measure_circuits": lambda w: measure_circuits(w.task, [w.circuit], FEW),
     "kept_embeddings": lambda w: kept_embeddings(w.task, [w.circuit]),
     "ablate_all_but": lambda w: ablate_all_but(w.encoder, w.circuit, w.others[:1]),
-    "judge_circuit": lambda w: judge_circuit(replace(w.task, sites=("attnpool",)), w.graph, FEW, minimality=False),
+    "judge_circuit": lambda w: judge_circuit(replace(w.task, sites=("attnpool",)), w.circuit, FEW, minimality=False),
     "learn_masks": lambda w: learn_masks(w.task, [0.3], MASKS),
     "patch_effects": lambda w: patch_effects(w.task, by="site"),
     "patched": lambda w: w.patched(Patch("layer4.0", Counterfactual(w.others[:1]), units=[0, 2])),
@@ -200,8 +199,8 @@ CASES: dict[str, Callable[[World], Any]] = {
     "unit_pixels": lambda w: unit_pixels(w.task, "layer4.0", 1),
     "find_circuit": lambda w: find_circuit(replace(w.task, sites=LAST[1:]), size=0.3, masks=MASKS, settings=FEW),
     "propose_circuits": lambda w: propose_circuits(w.task, [0.3], method="gradient"),
-    "interchange": lambda w: interchange({w.key: w.task}, {("axe", "photo"): w.graph, w.key: w.graph}, w.scorer),
-    "transfer_circuits": lambda w: transfer_circuits({w.key: w.task}, {w.key: w.graph}, w.scorer),
+    "interchange": lambda w: interchange({w.key: w.task}, {("axe", "photo"): w.circuit, w.key: w.circuit}, w.scorer),
+    "transfer_circuits": lambda w: transfer_circuits({w.key: w.task}, {w.key: w.circuit}, w.scorer),
     "site_roles": lambda w: site_roles(w.task),
     "score_units": lambda w: score_units(w.task, "input-path"),
     "CausalChecks": lambda w: (

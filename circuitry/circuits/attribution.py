@@ -23,10 +23,10 @@ from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_between, edges_made_with, part_edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.methods import EFFECT, SCORED_BY, SITE_PATH, MethodName
+from circuitry.circuits.methods import SITE_PATH, MethodName
 from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.circuits.quadrature import AnyRule, as_rule
-from circuitry.circuits.unit_scores import score_parts
+from circuitry.circuits.unit_scores import graph_of, score_parts
 from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count, default_baseline
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
@@ -62,8 +62,8 @@ def attribute(
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
     The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``, the default type) change nothing. The share
-    of units, its budget, the rules and the methods of units and edges are explained at `AttributionSettings`, which has the same
-    defaults.
+    of units, its budget, the rules and the methods of units and edges are explained at `AttributionSettings`, which has
+    the same defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -187,18 +187,5 @@ def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -
 def _graph(
     task: Task, settings: AttributionSettings, nodes: NodeEffects, kept: _Kept, edges: dict[tuple[str, str], np.ndarray]
 ) -> AttributionGraph:
-    encoder = task.encoder
-    error = {site: units for site, units in encoder.error_units.items() if site in nodes.scores}
-    return AttributionGraph(
-        tuple(nodes.scores),
-        nodes_of(encoder, nodes.scores),
-        dict(kept),
-        edges,
-        nodes.completeness,
-        nodes.n_images,
-        settings=settings.as_dict()
-        | {"scored_by": SCORED_BY.get(settings.method, EFFECT)}
-        | task.made_with
-        | edges_made_with(encoder, settings),
-        error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
-    )
+    made_with = settings.as_dict() | task.made_with | edges_made_with(task.encoder, settings)
+    return replace(graph_of(task, nodes, made_with), kept_units=dict(kept), edge_scores=edges)

@@ -264,10 +264,9 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:
     check_comparable(a.source, b.source)
-    if a.edges_per_node != b.edges_per_node:
-        raise InputError(
-            "Compared circuits need equally many edges per node, but these have "
-            f"{a.edges_per_node} and {b.edges_per_node}: cut both with one number."
-        )
-    if a.any_sign != b.any_sign:
-        raise InputError("Compared circuits need edges of the same signs, but only one has any_sign: cut both alike.")
+    for name in ("edges_per_node", "any_sign"):
+        cuts = [one.made_with.get(name) for one in (a, b)]
+        if cuts[0] != cuts[1]:
+            raise InputError(
+                f"Compared circuits are cut alike, but these have {name} {cuts[0]} and {cuts[1]}: cut both with one."
+            )

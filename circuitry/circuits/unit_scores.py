@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.image_path import image_path_effects
-from circuitry.circuits.methods import SITE_PATH, MethodName, scorer_called
-from circuitry.circuits.nodes import NodeEffects, node_effects, part_effects
+from circuitry.circuits.methods import EFFECT, SCORED_BY, SITE_PATH, MethodName, scorer_called
+from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of, part_effects
 from circuitry.circuits.quadrature import left_rule, midpoint_rule
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, with_others
@@ -66,6 +68,22 @@ def score_parts(
     return scored(task, len(images)), {
         part: scored(task.of_some(images, torch.from_numpy(places)), len(places)) for part, places in members.items()
     }
+
+
+def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> AttributionGraph:
+    """Return scores of units as a graph that keeps none yet; ``made_with`` names their method."""
+    scored_by = {"scored_by": SCORED_BY.get(made_with["method"], EFFECT)}
+    errors = {site: units.start for site, units in task.encoder.error_units.items() if site in nodes.scores}
+    return AttributionGraph(
+        tuple(nodes.scores),
+        nodes_of(task.encoder, nodes.scores),
+        {},
+        {},
+        nodes.completeness,
+        nodes.n_images,
+        settings=scored_by | dict(made_with),
+        error_scores={site: nodes.scores[site][start:] for site, start in errors.items()},
+    )
 
 
 def along_sites(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:

@@ -10,9 +10,7 @@ from torch import Tensor
 from circuitry.data.parts import Key
 from circuitry.explorer.view_files import ImageAnswers
 from circuitry.interventions.circuit_checks import CausalChecks
-from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.gated import kept_embeddings
-from circuitry.interventions.kept_sets import as_kept, leave_out, take_everything
 from circuitry.models.classifier import Classifier
 from circuitry.runs.workers import Work
 
@@ -22,9 +20,8 @@ SHOWN_ANSWERS = 3
 
 def circuit_embeddings(checks: CausalChecks, key: Key, images: Tensor, work: Work) -> Tensor:
     """Return the embeddings [runs, images, d] of some images; see `RUNS`."""
-    graph = checks.graphs[key]
-    kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
-    runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
+    circuit = checks.circuit(key)
+    runs = [circuit.nothing().complement(), circuit, circuit.complement()]
     return kept_embeddings(checks.task(key, images, work=work), runs)
 
 

@@ -2,9 +2,6 @@ from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
 from .check_images import CheckSettings as CheckSettings
 from .circuit_checks import CausalChecks as CausalChecks
-from .circuit_sets import take_complement as take_complement
-from .circuit_sets import take_kept_units as take_kept_units
-from .circuit_sets import take_top_units as take_top_units
 from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .counted_sites import counted_sites as counted_sites
 from .counted_sites import site_roles as site_roles
@@ -18,8 +15,8 @@ from .faithfulness import MIB_FRACTIONS as MIB_FRACTIONS
 from .faithfulness import AblationSettings as AblationSettings
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import measure_circuits as measure_circuits
-from .found_circuit import FoundCircuit as FoundCircuit
 from .gated import Gated as Gated
+from .gated import circuit_of as circuit_of
 from .gated import kept_embeddings as kept_embeddings
 from .gated_units import ablate_all_but as ablate_all_but
 from .judgement import judge_circuit as judge_circuit

@@ -33,7 +33,7 @@ from circuitry.circuits.edges import Edges, Pair
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import rows_that_fit
-from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
+from circuitry.interventions.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
 
 EdgeMasks = Mapping[Pair, Bool[np.ndarray, "_ _"]]
@@ -226,7 +226,7 @@ class StreamEdges(GatedEdges):
             found |= {sites[mlp]: _Place(mlp, block.n_neurons), f"blocks.{i}.mlp": _Place(mlp, 1)}
         return found
 
-    def between(self, units: KeptUnits) -> dict[Pair, np.ndarray]:
+    def between(self, units: Mapping[str, Chosen]) -> dict[Pair, np.ndarray]:
         """Return all edges of heads and MLPs but those of units that are not kept: these are at the baseline then."""
         named = [f"blocks.{i}.{kind}" for i in range(len(self.stream.blocks)) for kind in ("attn", "mlp")]
         kept = {}

@@ -11,14 +11,15 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import torch
 
 from circuitry.analysis.quickstart_model import QuickstartModel
-from circuitry.circuits import BUDGETS, LEARNED, AttributionGraph, shares_of
+from circuitry.circuits import BUDGETS, LEARNED, shares_of
 from circuitry.circuits.budgets import Budget
 from circuitry.circuits.cost import OperationCounter
+from circuitry.circuits.graph import Circuit
+from circuitry.circuits.methods import METHODS, MethodName
 from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.encoder import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.encoder.metrics import METRICS
-from circuitry.circuits.methods import METHODS, MethodName
 from circuitry.interventions import (
     MIB_FRACTIONS,
     AblationSettings,
@@ -27,8 +28,6 @@ from circuitry.interventions import (
     judge_circuit,
     measure_circuits,
     propose_circuits,
-    take_kept_units,
-    take_top_units,
 )
 from circuitry.judging.scoreboard import unit_overlap
 from circuitry.judging.unseen_images import ClassImages, ClassRecords, read_class, split_records
@@ -105,7 +104,7 @@ Contestant = tuple[str, str]
 class Found(NamedTuple):
     """Circuits of all sizes, and what they cost."""
 
-    graphs: list[AttributionGraph]
+    circuits: list[Circuit]
     cost: dict[str, float]
 
 
@@ -186,18 +185,18 @@ class Contest:
         for method in sorted(methods, key=lambda name: name != LEARNED):
             started = time.process_time()
             with OperationCounter() as counter:
-                graphs = propose_circuits(task, config.sizes, method=method, masks=masks)
+                circuits = propose_circuits(task, config.sizes, method=method, masks=masks)
             cost = {"seconds": time.process_time() - started, "operations": counter.total}
             if method == LEARNED:
-                found[method, LEARNED] = Found(graphs, cost)
-                n_units = {site: len(scores) for site, scores in graphs[0].node_scores.items()}
-                shares = [shares_of(take_kept_units(graph), n_units) for graph in graphs]
+                found[method, LEARNED] = Found(circuits, cost)
+                n_units = {site: len(scores) for site, scores in circuits[0].source.node_scores.items()}
+                shares = [shares_of(one.units, n_units) for one in circuits]
                 continue
             for budget in config.budgets:
-                budgets = shares if budget == LEARNED else [budget] * len(graphs)
+                budgets = shares if budget == LEARNED else [budget] * len(circuits)
                 found[method, budget] = Found(
                     [
-                        replace(graphs[0], kept_units=take_top_units(graphs[0], size, budget=one))
+                        circuits[0].source.strongest(size, budget=one)
                         for size, one in zip(config.sizes, budgets, strict=True)
                     ],
                     cost,
@@ -216,14 +215,16 @@ class Contest:
         stability = self.stability(job, images, found, work) if stable else {}
         paths = list[Path]()
         for contestant in self.contestants:
-            graphs, cost = found[contestant]
-            named = replace(graphs[0], class_name=class_name, domain=config.domain)
+            circuits, cost = found[contestant]
+            first = circuits[0]
+            named = replace(first.source, kept_units=dict(first.units), class_name=class_name, domain=config.domain)
+            circuits = [replace(one, source=named) for one in circuits]
             facts: dict[str, Any] = {**cost, "stability": stability.get(contestant, [])}
             if stable:
                 tested = config.sizes.index(min(config.sizes, key=lambda size: abs(size - config.tested_size)))
-                facts["tests"] = judge_circuit(unseen, graphs[tested], minimality=False).to_dict("records")
+                facts["tests"] = judge_circuit(unseen, circuits[tested], minimality=False).to_dict("records")
             mine = files_of(folder, (class_name, *contestant, baseline, metric))
-            measure_circuits(unseen, named, [take_kept_units(graph) for graph in graphs], settings).save(mine[0])
+            measure_circuits(unseen, circuits, settings).save(mine[0])
             named.save(mine[1])
             with whole_file(mine[2]) as temporary:
                 temporary.write_text(json.dumps(facts))
@@ -248,7 +249,7 @@ class Contest:
         rows: dict[Contestant, list[dict[str, Any]]] = {}
         for kind, (first, second) in pairs.items():
             for contestant in second:
-                twins = zip(config.sizes, first[contestant].graphs, second[contestant].graphs, strict=True)
+                twins = zip(config.sizes, first[contestant].circuits, second[contestant].circuits, strict=True)
                 for size, a, b in twins:
                     overlap, chance = unit_overlap(a, b)
                     row = {"kind": kind, "size": size, "value": overlap, "chance": chance}

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS
-from circuitry.interventions.unit_scores import PATCHING
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 
@@ -69,7 +68,7 @@ def scoreboard_tables(
         means over classes with Student's intervals; ``by_class``: the summary by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
-    exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == PATCHING}
+    exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == "patching"}
     for job, one in judged.items():
         names = {**_names_of(job), "counted": counted}
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
@@ -164,18 +163,18 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
 
 
 @checked
-def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float]:
-    """Return the mean Jaccard index of the kept units over sites, and its value for equally many random units.
+def unit_overlap(a: Circuit, b: Circuit) -> tuple[float, float]:
+    """Return the mean Jaccard index of the units over sites, and its value for equally many random units.
 
     Raises:
         InputError: As `node_overlap`.
     """
-    found = node_overlap(a, b)
-    kept = {site: (len(a.kept_units[site]), len(b.kept_units[site])) for site in found}
+    found = node_overlap(*(replace(one.source, kept_units=dict(one.units), edge_scores={}) for one in (a, b)))
+    kept = {site: (len(a.units[site]), len(b.units[site])) for site in found}
     known = [site for site, overlap in found.items() if not np.isnan(overlap) and any(kept[site])]
     if not known:
         return float("nan"), float("nan")
-    chance = [chance_overlap(len(a.node_scores[site]), *kept[site]) for site in known]
+    chance = [chance_overlap(len(a.source.node_scores[site]), *kept[site]) for site in known]
     return float(np.mean([found[site] for site in known])), float(np.mean(chance))
 
 

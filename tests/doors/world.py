@@ -64,7 +64,7 @@ class World:
         self.extraction.run(QUIET)
         self.graphs = circuitry.GraphFolder(self.folder / "graphs")
         self.graph = circuits.attribute_parts(self.task, self.settings, np.array([0, 0, 1])).whole
-        self.units = interventions.take_kept_units(self.graph)
+        self.units = dict(self.graph.circuit(None).units)
         self.ablation = interventions.AblationSettings(fractions=(0.2, 1.0), random_draws=1)
         self.curve = circuitry.faithfulness_curve(self.task, self.graph, self.ablation)
         self.checks = interventions.CheckSettings(n_images=2, n_others=2, seen=True)

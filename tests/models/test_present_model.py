@@ -39,7 +39,7 @@ from circuitry.circuits import (
 )
 from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.encoder import Counterfactual
-from circuitry.interventions import kept_embeddings
+from circuitry.interventions import circuit_of, kept_embeddings
 from circuitry.models import NamedBaseline
 from circuitry.representations import embed_images
 from tests.representations.test_embeddings import draw
@@ -261,7 +261,7 @@ def test_hooks_that_runs_of_a_stream_would_bypass_are_refused(site: str) -> None
         for call in (
             lambda: direct_effects(stream, images, torch.ones(16)),
             lambda: direct_vectors(stream, images),
-            lambda: kept_embeddings(task, [{"blocks.0.attn": [0]}]),
+            lambda: kept_embeddings(task, [circuit_of(task, {"blocks.0.attn": [0]})]),
         ):
             with pytest.raises(InputError, match=site):
                 call()

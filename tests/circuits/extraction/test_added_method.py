@@ -38,12 +38,12 @@ def test_a_method_from_outside_is_one_call(
     expected = score_units(task, "activation")
     graph = attribute(task.encoder, task.images, task.metric, method="activation", rule=left_rule(1), progress=False)
     found = find_circuit(task, method="activation", size=0.1)
-    for one in (graph, graphs["axe", "real"], found.graph):
+    for one in (graph, graphs["axe", "real"], found.source):
         assert one.settings["scored_by"] == "activation"
         for site, scores in expected.items():
             np.testing.assert_allclose(one.node_scores[site], scores, rtol=1e-5, atol=1e-6)
     assert len(compare(graphs, "node_overlap")) == len(expected)
-    with pytest.raises(InputError, match="'activation' .* 'gradient'"):
+    with pytest.raises(InputError, match=r"'activation' .* 'gradient'"):
         compare(
             [
                 graphs["axe", "real"],
