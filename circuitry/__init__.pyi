@@ -26,13 +26,10 @@ from .circuits.graph import Circuit as Circuit
 from .circuits.graph_folder import GraphFolder as GraphFolder
 from .circuits.measures import edge_jaccard as edge_jaccard
 from .circuits.measures import node_overlap as node_overlap
-from .circuits.measures import register_measure as register_measure
 from .circuits.measures import wl_kernel as wl_kernel
-from .circuits.methods import register_method as register_method
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
 from .circuits.stream_graph import score_edges as score_edges
-from .circuits.unit_scores import score_units as score_units
 from .comparison.comparison import Comparison as Comparison
 from .data.domains import DomainFolder as DomainFolder
 from .encoder.baselines import Baseline as Baseline

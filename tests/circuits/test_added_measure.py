@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circuitry import InputError, compare, compare_domains, register_measure
-from circuitry.circuits import Circuit, Measure, similarity
+from circuitry import InputError, compare, compare_domains
+from circuitry.circuits import Circuit, Measure, register_measure, similarity
 from circuitry.circuits.measures import MEASURES, Matrices
 from circuitry.reports import Report
 from circuitry.reports.measure_names import MEASURE_NAMES, measure_name

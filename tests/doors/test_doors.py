@@ -65,7 +65,6 @@ def test_settings_that_are_no_numbers_are_refused(kind: Any, values: dict[str, A
 
 
 SILENT: Any = {
-    "sets as integers": (lambda w: _kept(w, int), "True or False|booleans|bool"),
     "gates as NaN": (lambda w: _gated(w).run(torch.full((_gated(w).n_gates,), torch.nan)), "gates.*NaN"),
     "a single gate": (lambda w: _gated(w).run(torch.ones(1)), "gates.* 1 "),
     "own as integers": (lambda w: replace(_one(w, interventions.FaithfulnessCurve), own=np.array([1, 0, 1])), "own"),
@@ -112,13 +111,6 @@ def _found(walk: Walk) -> circuitry.Comparison:
     return walk.values.world.comparison
 
 
-def _kept(walk: Walk, dtype: type) -> Any:
-    task, graph = walk.values.world.task, walk.values.world.graph
-    n_units = {site: graph.n_units(site) for site in graph.sites}
-    masks = graph.circuit(2).edges.masks(n_units)
-    return circuitry.interventions.kept_embeddings(task, [{pair: mask.astype(dtype) for pair, mask in masks.items()}])
-
-
 def _positions(walk: Walk, edges: Any) -> Any:
     return circuits.edges_by_position(walk.values.world.stream_task, edges)
 
@@ -142,10 +134,6 @@ def test_what_gave_wrong_numbers_silently_is_refused(name: str, walk: Walk) -> N
     call, words = SILENT[name]
     with pytest.raises(InputError, match=words):
         call(walk)
-
-
-def test_sets_as_booleans_are_taken(walk: Walk) -> None:
-    assert _kept(walk, bool).isfinite().all()
 
 
 def test_texts_of_one_direction_explain_no_more_than_one_of_them() -> None:

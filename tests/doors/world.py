@@ -64,7 +64,6 @@ class World:
         self.extraction.run(QUIET)
         self.graphs = circuitry.GraphFolder(self.folder / "graphs")
         self.graph = circuits.attribute_parts(self.task, self.settings, np.array([0, 0, 1])).whole
-        self.units = dict(self.graph.circuit(None).units)
         self.ablation = interventions.AblationSettings(fractions=(0.2, 1.0), random_draws=1)
         self.curve = circuitry.faithfulness_curve(self.task, self.graph, self.ablation)
         self.checks = interventions.CheckSettings(n_images=2, n_others=2, seen=True)
@@ -80,8 +79,8 @@ class World:
         self.draws = comparison.draw_resamples(["a", "b", "c"], 4, resamples=10)
         scorer = interventions.ClassScorer(self.weights, {"axe": 1})
         self.tasks = {("axe", domain): self.task for domain in DOMAINS}
-        self.two_graphs = {("axe", domain): self.graph for domain in DOMAINS}
-        self.transfer = interventions.transfer_circuits(self.tasks, self.two_graphs, scorer)
+        self.two_circuits = {("axe", domain): self.graph.circuit(None) for domain in DOMAINS}
+        self.transfer = interventions.transfer_circuits(self.tasks, self.two_circuits, scorer)
         self.check = interventions.check_attribution(self.task, self.graph, top=2, random=2)
 
     def _make_representations(self) -> None:

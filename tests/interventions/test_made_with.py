@@ -115,9 +115,10 @@ def test_circuits_move_between_domains_whose_texts_differ() -> None:
     graphs = {("cat", domain): graph(own) for domain, own in weights.items()}
     scorer = ClassScorer(weights, {"cat": 0})
     for function in (transfer_circuits, interchange):
-        assert len(function(tasks, graphs, scorer)) == 4
+        circuits = {key: one.circuit(None) for key, one in graphs.items()}
+        assert len(function(tasks, circuits, scorer)) == 4
         with pytest.raises(InputError, match="text weights"):
-            function(tasks, {("cat", "photo"): graphs["cat", "sketch"]}, scorer)
+            function(tasks, {("cat", "photo"): circuits["cat", "sketch"]}, scorer)
     sketched = graphs["cat", "sketch"]
     own_style = replace(sketched, settings=sketched.settings | {"texts": OWN_STYLE})
     faithfulness_curve(tasks["cat", "photo"], own_style, FEW)

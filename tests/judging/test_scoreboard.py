@@ -76,7 +76,7 @@ def test_rank_agreement_is_the_mean_over_sites_that_vary() -> None:
 
 
 def test_overlap_and_its_chance() -> None:
-    overlap, chance = unit_overlap(graph_of([1.0, 2.0, 3.0, 4.0], [0, 1]), graph_of([1.0, 2.0, 3.0, 4.0], [1, 2]))
+    overlap, chance = unit_overlap(*(graph_of([1.0, 2.0, 3.0, 4.0], kept).circuit(None) for kept in ([0, 1], [1, 2])))
     assert overlap == pytest.approx(1 / 3)
     assert chance == pytest.approx((1 * 1 + 4 / 3) / 6)  # of six pairs one is the same, four share one unit
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuitry import Clip, InputError, Task, attribute, class_logit, compare, find_circuit, left_rule, register_method
-from circuitry.circuits import METHODS, AttributionSettings, attribute_parts, score_units
+from circuitry import Clip, InputError, Task, attribute, class_logit, compare, find_circuit, left_rule
+from circuitry.circuits import METHODS, AttributionSettings, attribute_parts, register_method, score_units
 from circuitry.circuits.methods import SCORED_BY
 from tests.support.extraction import run, tensors
 from tests.support.work import QUIET
