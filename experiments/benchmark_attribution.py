@@ -25,8 +25,8 @@ from itertools import pairwise
 from typing import TypeVar
 
 from circuitry.runs import Work, run_script
-from circuitry import Encoder, Task, class_logit, score_units
-from circuitry.circuits import AttributionSettings, count_operations, parse_rule
+from circuitry import Encoder, Task, class_logit
+from circuitry.circuits import AttributionSettings, count_operations, parse_rule, score_units
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE

@@ -79,7 +79,7 @@ def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices
 
     Example:
         >>> def as_many_edges(circuits):
-        ...     counts = np.array([circuit.edges.count for circuit in circuits])
+        ...     counts = np.array([circuit.count for circuit in circuits])
         ...     return {None: np.minimum.outer(counts, counts) / np.maximum.outer(counts, counts)}
         >>> register_measure("as_many_edges", as_many_edges)
         >>> compare(graphs, "as_many_edges")

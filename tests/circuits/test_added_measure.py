@@ -20,7 +20,7 @@ GRAPHS = {("axe", domain): random_graph(i, "axe", domain, fraction=0.3 + 0.2 * i
 
 
 def as_many_edges(circuits: Sequence[Circuit]) -> Matrices:
-    counts = np.array([one.edges.count for one in circuits], float)
+    counts = np.array([one.count for one in circuits], float)
     return {None: np.minimum(counts, counts[:, None]) / np.maximum(counts, counts[:, None])}
 
 

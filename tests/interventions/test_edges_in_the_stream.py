@@ -229,7 +229,8 @@ def test_units_of_heads_and_whole_mlps_are_ablated_as_in_heads_and_neurons() -> 
     }
     fine: dict[str, list[int]] = dict(zip(stream.sites, ([*range(16)], [1], [], [0], [*range(64)]), strict=True))
     task = task_of(images, baseline=images.flip(0))
-    assert_same(*(kept_embeddings(task, [circuit_of(task, units)]) for units in (coarse, fine)), 0.1)
+    one, same = (kept_embeddings(task, [circuit_of(task, units)]) for units in (coarse, fine))
+    assert_same(one, same, 0.1)
     settings = AblationSettings(fractions=(0.5, 1.0))
     curve = faithfulness_curve(task_of(images[:2], baseline=images[2:]), graphs()["MLPs"], settings)
     assert curve.faithfulness[-1] == pytest.approx(1)
