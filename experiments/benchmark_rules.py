@@ -42,7 +42,7 @@ from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric, metric_of_class
 from circuitry.encoder.baselines import BaselineName, default_baseline
 from circuitry.encoder.sites import INPUT
-from circuitry.models import NamedBaseline, read_images
+from circuitry.models import FolderBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
 
 import pandas as pd
@@ -118,7 +118,7 @@ def circuits(
     """Yield (name, errors) of circuits."""
     weights = clip.text_weights(images.all_classes)
     name = config.baseline or default_baseline(clip.encoder)
-    baseline = NamedBaseline(name, clip, images, config.n_images, config.seed)
+    baseline = FolderBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))

@@ -75,7 +75,7 @@ from circuitry.interventions import (
     unit_pixels,
 )
 from circuitry.judging import edge_movements
-from circuitry.models import NamedBaseline, activations, image_batches, linear_probe, read_images
+from circuitry.models import FolderBaseline, activations, image_batches, linear_probe, read_images
 from circuitry.representations import (
     embed_images,
     embed_texts,
@@ -208,7 +208,7 @@ CASES: dict[str, Callable[[World], Any]] = {
         w.checks().pixels(*w.key, n_images=1),
     ),
     "mean_baseline": lambda w: mean_baseline(w.encoder, w.images, "unit"),
-    "NamedBaseline": lambda w: NamedBaseline("mean-unit", w.clip, w.data).of("axe", "ink", 2),
+    "FolderBaseline": lambda w: FolderBaseline("mean-unit", w.clip, w.data).of("axe", "ink", 2),
     "in_feature_basis": lambda w: in_feature_basis(w.encoder, {"attnpool": w.sae}).read_unhooked(
         w.images, ["attnpool"]
     ),

@@ -45,8 +45,8 @@ from circuitry.interventions.check_images import CheckSettings
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.clip import Clip
+from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
-from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import style_word
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import checked
@@ -195,10 +195,10 @@ class CardJobs:
         return [path]
 
     @cached_property
-    def _mean(self) -> NamedBaseline:
+    def _mean(self) -> FolderBaseline:
         return self.checks.baseline_called("mean-position")
 
-    def _replacements(self, key: Key) -> dict[str, NamedBaseline]:
+    def _replacements(self, key: Key) -> dict[str, FolderBaseline]:
         """Return the baselines of a circuit's exact effects; a class of one domain has no others."""
         found = {"zero": self.checks.baseline_called("zero"), "mean": self._mean}
         if any(other[0] == key[0] and other != key for other in self.scores.keys):

@@ -20,6 +20,7 @@ from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
 from circuitry.circuits.rule_report import describe_made
+from circuitry.circuits.strongest import strongest_edges
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
@@ -184,8 +185,14 @@ class AttributionGraph:
         """
         if edges_per_node is None:
             return Circuit(self, self.edges.units)
+        found, cut = strongest_edges(self.edge_scores, edges_per_node, any_sign), dict[tuple[str, str], np.ndarray]()
+        for pair, place in found.items():
+            cut[pair] = np.full(self.edge_scores[pair].shape, np.nan)
+            cut[pair][place] = self.edge_scores[pair][place]
+        edges = replace(self.edges, scores=cut)
+        vars(edges)["places"] = found  # known, so that comparisons of many circuits need not look for them
         made_with = {"edges_per_node": edges_per_node, "any_sign": any_sign}
-        return Circuit(self, self.edges.units, self.edges.strongest(edges_per_node, any_sign=any_sign), made_with)
+        return Circuit(self, edges.units, edges, made_with)
 
     @checked
     def strongest(

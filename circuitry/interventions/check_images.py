@@ -11,8 +11,8 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key
 from circuitry.encoder.baselines import ZERO, as_baseline
+from circuitry.models.folder_baselines import BASELINE_NAMES
 from circuitry.models.folder_work import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
-from circuitry.models.named_baselines import BASELINE_NAMES
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Natural, checked, one_of
 

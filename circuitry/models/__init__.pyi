@@ -2,6 +2,7 @@ from .checkpoints import read_checkpoint as read_checkpoint
 from .classifier import Classifier as Classifier
 from .classifier_nets import load_classifier as load_classifier
 from .clip import Clip as Clip
+from .folder_baselines import FolderBaseline as FolderBaseline
 from .folder_work import FolderSettings as FolderSettings
 from .folder_work import FolderWork as FolderWork
 from .image_pass import activations as activations
@@ -9,7 +10,6 @@ from .image_pass import image_batches as image_batches
 from .image_pass import read_images as read_images
 from .linear_probe import linear_probe as linear_probe
 from .loading import load_clip as load_clip
-from .named_baselines import NamedBaseline as NamedBaseline
 from .options import ModelOptions as ModelOptions
 from .prompts import default_templates as default_templates
 from .prompts import style_templates as style_templates

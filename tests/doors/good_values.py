@@ -75,7 +75,7 @@ def _instances(w: World) -> list[Any]:
         *(circuits.RuleErrors(w.task, w.settings), circuits.Measure("edge_jaccard"), circuits.ReadingSettings(), some),
         *(
             encoder.TokenGrid(("class",), 2, 2),
-            models.NamedBaseline("zero", w.clip, w.images),
+            models.FolderBaseline("zero", w.clip, w.images),
             bases.Component("mlp", 0),
         ),
         *(judging.planted_convolution(), study.EvaluationSet.of(w.images), reports.Report("Title"), go.Figure()),

@@ -128,7 +128,7 @@ def by_place(w: World) -> dict[str, Any]:
         "ResidualStream.writer": {"name": "embed"},
         "ResidualStream.attended": {"streams": torch.zeros(6, 2, 17, 32)},
         "FolderWork.baseline_called": {"name": "zero"},
-        "NamedBaseline": {"name": "zero"},
+        "FolderBaseline": {"choice": "zero"},
         "FolderWork.claim": {"file_format": "x 1", "records": {("axe", "real"): [w.record]}},
         "TokenGrid": {"first": ("class",), "height": 2, "width": 2},
         "TokenGrid.patches": {"by_token": np.zeros((2, 5))},

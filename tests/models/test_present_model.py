@@ -40,7 +40,7 @@ from circuitry.circuits import (
 from circuitry.circuits.rule_errors import RuleErrors
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import circuit_of, kept_embeddings
-from circuitry.models import NamedBaseline
+from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images
 from tests.representations.test_embeddings import draw
 from tests.support.assert_same import assert_same
@@ -139,18 +139,18 @@ def test_a_stream_has_the_weights_of_now(layer: str) -> None:
 
 def test_means_are_taken_anew_and_references_refused(tiny: Tiny, tmp_path: Path) -> None:
     clip, data = tiny.load(), draw(tmp_path)
-    named, metric = NamedBaseline("mean-unit", clip, data), class_logit(torch.eye(4, 16), 1)
+    named, metric = FolderBaseline("mean-unit", clip, data), class_logit(torch.eye(4, 16), 1)
     task = Task(clip.encoder, torch.randn(2, 3, 64, 64), metric, sites=["layer4.0"], work=QUIET)
     errors = RuleErrors(task, AttributionSettings(), left_rule(2))
     settings = ExtractionSettings(n_images=1, texts=["{}"], baseline="mean-unit")
     work = Extraction(clip, data, tmp_path / "out", settings)
-    before, ours = named.of("axe", "ink", 1), work.baseline_of(("axe", "ink"), 1)
+    before, ours = named.of("axe", "ink", 1), work.baseline.of("axe", "ink", 1)
     assert named.of("cat", "photo", 1) is before
-    assert work.baseline_of(("cat", "photo"), 1) is ours
+    assert work.baseline.of("cat", "photo", 1) is ours
     digest = clip.digest
     CHANGES["data"](clip.encoder.tower)
     assert named.of("axe", "ink", 1).digest != before.digest
-    assert work.baseline_of(("axe", "ink"), 1).digest != ours.digest
+    assert work.baseline.of("axe", "ink", 1).digest != ours.digest
     with pytest.raises(InputError, match="reference"):
         errors.nodes(left_rule(1))
     for again in (lambda: work.run(QUIET), lambda: work.read(data.records)):
