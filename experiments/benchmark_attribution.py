@@ -26,12 +26,12 @@ from typing import TypeVar
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
-from circuitry.circuits import AttributionSettings, count_operations, parse_rule
+from circuitry.circuits import AttributionSettings, count_operations, parse_rule, score_units
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.chain_edges import chain_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.nodes import node_effects
-from circuitry.interventions import patch_effects, score_units
+from circuitry.interventions import patch_effects
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
 

@@ -32,7 +32,7 @@ from circuitry.encoder import Metric, metric_of_class
 from circuitry.encoder.baselines import default_baseline
 from circuitry.encoder.choices import BaselineName
 from circuitry.encoder.sites import INPUT
-from circuitry.models import NamedBaseline, read_images
+from circuitry.models import FolderBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
 
 import pandas as pd
@@ -126,7 +126,7 @@ def circuits(clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Ke
     """Yield (name, task) of circuits."""
     weights = clip.text_weights(images.all_classes)
     name = config.baseline or default_baseline(clip.encoder)
-    baseline = NamedBaseline(name, clip, images, config.n_images, config.seed)
+    baseline = FolderBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))

@@ -37,7 +37,7 @@ from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_fil
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import ResidualStream
-from circuitry.circuits import EDGE_METHODS, LEARNED, Edges, attribute_components, cut_effects
+from circuitry.circuits import EDGE_METHODS, LEARNED, Circuit, attribute_components, cut_effects
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.encoder import Task, mean_baseline
@@ -167,11 +167,11 @@ def judge(config: Config, seen: Task, unseen: Task, method: str, random: np.ndar
         graph, sets = find(config, seen, method)
     seconds = time.process_time() - started
     draws = config.random_draws if random is None else 0
-    curve = measure_circuits(unseen, graph, sets, AblationSettings(random_draws=draws, seed=config.seed))
+    curve = measure_circuits(unseen, sets, AblationSettings(random_draws=draws, seed=config.seed))
     return Judged(curve if random is None else replace(curve, random=random), graph, seconds, counter.total)
 
 
-def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[Edges]]:
+def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[Circuit]]:
     """Return the edges with their scores by a method, positive where they help, and its sets by size."""
     rule = midpoint_rule(5) if method == "path" else left_rule(1)
     scorer = method if method in EDGE_METHODS else "gradient"
@@ -179,12 +179,13 @@ def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Seq
     edges = graph.edges
     if method == LEARNED:
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
-        found = learn_masks(task, config.sizes, masks, edges=edges)
+        found = learn_masks(task, config.sizes, masks, among=Circuit(graph, edges.units, edges))
         surely = {pair: expit(scores) for pair, scores in found.scores.scores.items()}
-        return replace(graph, edge_scores={**graph.edge_scores, **surely}), found.kept
+        return replace(graph, edge_scores={**graph.edge_scores, **surely}), found.circuits
     if method == "exact":
         edges = cut_effects(task, edges)
-    return replace(graph, edge_scores={**graph.edge_scores, **edges.scores}), [edges.top(size) for size in config.sizes]
+    sets = [Circuit(graph, edges.units, edges.top(size)) for size in config.sizes]
+    return replace(graph, edge_scores={**graph.edge_scores, **edges.scores}), sets
 
 
 def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> dict[str, pd.DataFrame]:

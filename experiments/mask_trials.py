@@ -23,12 +23,11 @@ from typing import Any
 
 from circuitry.runs import InputError, Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import strongest_units
+from circuitry.circuits import Circuit, score_units, strongest_units
 from circuitry.comparison import mean_interval
 from circuitry.data import ImageRecord, image_listing
 from circuitry.encoder import Task, mean_baseline
-from circuitry.interventions import FISHER, MaskSettings, kept_embeddings, learn_masks, score_units
-from circuitry.interventions.circuit_sets import KeptUnits
+from circuitry.interventions import MaskSettings, circuit_of, kept_embeddings, learn_masks
 from circuitry.judging import smallest_sizes
 from circuitry.models import read_images
 from circuitry.reports import Report, write_results
@@ -141,7 +140,7 @@ class Trials:
         task = replace(task, sites=self.gated)
         rows = []
         for cut_from, scores, seconds in self.score(task, trial):
-            circuits = [strongest_units(scores, self.of_gated(size), "global") for size in SIZES]
+            circuits = [circuit_of(task, strongest_units(scores, self.of_gated(size), "global")) for size in SIZES]
             values = (selectivity(task, some, circuits) for some in (unseen, found_on))
             rows += [
                 {"trial": job[0] + cut_from, "class": job[1], "size": s, "value": v, "found": f, "seconds": seconds}
@@ -156,7 +155,7 @@ class Trials:
         """Yield what circuits are cut from, scores of the gated units, none negative, and their seconds."""
         started = time.process_time()
         if not trial.masks:
-            yield "", score_units(task, FISHER).scores, time.process_time() - started
+            yield "", score_units(task, "fisher"), time.process_time() - started
             return
         size, masks = self.of_gated(self.config.learned_size), list[Scores]()
         for seed in range(self.config.seed, self.config.seed + trial.masks):
@@ -188,7 +187,7 @@ def half_of_stage(scores: Scores) -> Scores:
     return {site: (of_site + means[stage_of[site]]) / 2 for site, of_site in scores.items()}
 
 
-def selectivity(task: Task, images: ClassImages, circuits: Sequence[KeptUnits]) -> list[float]:
+def selectivity(task: Task, images: ClassImages, circuits: Sequence[Circuit]) -> list[float]:
     """Return the share of the model's difference between the class and others that each circuit recovers on images."""
     task, n_own = replace(task, images=images.together, others=None), len(images.own)
     found = [task.encoder(images.together), *kept_embeddings(task, circuits)]

@@ -22,13 +22,12 @@ from typing import Any
 
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import LEARNED, AttributionGraph, compare_domains
+from circuitry.circuits import LEARNED, METHODS, AttributionGraph, compare_domains
 from circuitry.comparison import Comparison
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.data.parts import Key
 from circuitry.encoder import Baseline, Task, class_margin, mean_baseline
 from circuitry.interventions import (
-    METHODS,
     ClassScorer,
     MaskSettings,
     interchange,
@@ -138,9 +137,9 @@ class Sharing(FolderWork):
         own, others = images.half(HALVES.index(what)) if what in HALVES else images
         masks = replace(self.config.masks, seed=self.config.seed + (what == SEED))
         task = self.ablating((class_name, domain), ClassImages(own, others), Work())
-        (graph,) = propose_circuits(task, [self.config.size], method=method, masks=masks)
+        (circuit,) = propose_circuits(task, [self.config.size], method=method, masks=masks)
         path = self.config.out / "jobs" / class_name / f"{domain}.{method}.{what.replace(' ', '-')}.safetensors"
-        replace(graph, class_name=class_name, domain=domain).save(path)
+        replace(circuit.source, class_name=class_name, domain=domain).save(path)
         return [path]
 
     def graphs(self, method: str, what: str) -> dict[Key, AttributionGraph]:
@@ -154,8 +153,9 @@ class Sharing(FolderWork):
         weights = self.weights(self.images.domains[0])
         scorer = ClassScorer(weights, {name: self.images.label(name) for name in self.classes}, class_margin)
         graphs = self.graphs(method, ALL)
-        moved = transfer_circuits(unseen, graphs, scorer)
-        exchanged = interchange(unseen, graphs, scorer, seed=self.config.seed)
+        circuits = {key: graph.circuit(None) for key, graph in graphs.items()}
+        moved = transfer_circuits(unseen, circuits, scorer)
+        exchanged = interchange(unseen, circuits, scorer, seed=self.config.seed)
         of = zip(exchanged["class"], exchanged["circuit_domain"], strict=True)
         return moved, exchanged.assign(whole_site=[keeps_a_site(graphs[key]) for key in of])
 

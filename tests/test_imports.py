@@ -155,6 +155,13 @@ def test_public_names_resolve_and_are_described() -> None:
             assert not str(value.__doc__).startswith(f"{name}(")  # what a dataclass without one is given
 
 
+def test_help_of_a_long_signature_fits_twelve_lines() -> None:
+    lines = str(inspect.signature(circuitry.attribute))
+    assert len(lines) < 12 * 80
+    assert "Condition" not in lines
+    assert "<" not in lines
+
+
 def test_every_room_has_a_table_of_contents() -> None:
     assert STUBS.keys() >= {f"circuitry.{room}" for room in ROOMS}
     for package in STUBS:

@@ -19,7 +19,7 @@ from torch import Tensor
 from circuitry import CausalChecks, Clip, DomainFolder
 from circuitry.encoder import Counterfactual
 from circuitry.encoder.modes import own_modes
-from circuitry.models import NamedBaseline
+from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images
 from tests.doors.walk import FEW, public_names
 from tests.doors.world import World
@@ -39,7 +39,7 @@ METHODS: dict[str, Callable[[World], Any]] = {
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
     "Counterfactual": lambda w: Counterfactual(w.task.others).run(w.task.encoder, w.task.sites),
-    "NamedBaseline": lambda w: NamedBaseline("mean-unit", w.one(Clip), w.one(DomainFolder)).of("axe", "real", 2),
+    "FolderBaseline": lambda w: FolderBaseline("mean-unit", w.one(Clip), w.one(DomainFolder)).of("axe", "real", 2),
     "CausalChecks": lambda w: CausalChecks(
         *(w.one(Clip), w.one(DomainFolder), w.graphs, w.named["checks"])
     ).extract_faithfulness(w.scratch, rankings=["absolute"], fractions=(0.5,), random_draws=1, work=QUIET),

@@ -34,8 +34,8 @@ from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.clip import Clip
+from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
-from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import style_word
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.given import checked
@@ -170,12 +170,12 @@ class CardJobs:
         return [path]
 
     @cached_property
-    def _baselines(self) -> dict[str, NamedBaseline]:
+    def _baselines(self) -> dict[str, FolderBaseline]:
         """The baselines of exact effects, by the name of the replacement."""
         called = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
         return {by: self.checks.baseline_called(name) for by, name in called.items()}
 
-    def _replacements(self, key: Key) -> dict[str, NamedBaseline]:
+    def _replacements(self, key: Key) -> dict[str, FolderBaseline]:
         """Return the baselines of a circuit's exact effects; a class of one domain has no others."""
         alone = not any(other[0] == key[0] and other != key for other in self.scores.keys)
         return {by: one for by, one in self._baselines.items() if by != "other-domains" or not alone}

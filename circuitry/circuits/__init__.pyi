@@ -33,8 +33,11 @@ from .measures import chance_overlap as chance_overlap
 from .measures import depth_bias as depth_bias
 from .measures import edge_jaccard as edge_jaccard
 from .measures import node_overlap as node_overlap
+from .measures import register_measure as register_measure
 from .measures import similarity as similarity
 from .measures import wl_kernel as wl_kernel
+from .methods import METHODS as METHODS
+from .methods import register_method as register_method
 from .pooling_pairs import PoolingPairs as PoolingPairs
 from .pooling_pairs import pooling_pairs as pooling_pairs
 from .position_moves import edges_by_position as edges_by_position
@@ -48,3 +51,4 @@ from .quadrature import parse_rule as parse_rule
 from .rules import DEFAULT_RULES as DEFAULT_RULES
 from .rules import relative_error as relative_error
 from .text_span import text_span as text_span
+from .unit_scores import score_units as score_units

@@ -1,6 +1,6 @@
 """Attribution: from an encoder, images and a metric to an `AttributionGraph`.
 
-1. `nodes`: integrated gradients of the metric at every site score every unit;
+1. a method (`methods`) scores every unit: by default integrated gradients of the metric at its site (`nodes`);
 2. the units with the largest absolute score are kept, by a budget (`budgets`); in a feature basis
    these are latents, never error units;
 3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
@@ -23,8 +23,10 @@ from circuitry.circuits.budgets import SAME_SHARE, strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of, part_effects
+from circuitry.circuits.methods import SITE_PATH, MethodName
+from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.circuits.quadrature import AnyRule, as_rule
+from circuitry.circuits.unit_scores import graph_of, score_parts
 from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count, default_baseline
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
@@ -52,6 +54,7 @@ def attribute(
     edge_rule: AnyRule | None = None,
     edges: str | None = None,
     budget: str = SAME_SHARE,
+    method: MethodName = SITE_PATH,
     memory_gib: Positive = 1.0,
     class_name: str | None = None,
     domain: str | None = None,
@@ -59,8 +62,8 @@ def attribute(
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
     The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``, the default type) change nothing. The share
-    of units, its budget, the rules and the methods of edges are explained at `AttributionSettings`, which has the same
-    defaults.
+    of units, its budget, the rules and the methods of units and edges are explained at `AttributionSettings`, which has
+    the same defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -89,7 +92,7 @@ def attribute(
         >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
-    settings = AttributionSettings(node_fraction, budget, as_rule(rule), as_rule(edge_rule), edges)
+    settings = AttributionSettings(node_fraction, budget, as_rule(rule), as_rule(edge_rule), edges, method=method)
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
@@ -100,7 +103,7 @@ def attribute(
         )
     task = Task(encoder, images, metric, baseline=ZERO if baseline is None else baseline, sites=sites, work=work)
     with task.running(gradients=True):
-        nodes = node_effects(task, settings.node_rule, settings.autocast)
+        nodes, _ = score_parts(task, settings)
         kept = _kept(encoder, nodes, settings)
         found = score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
         graph = _graph(task, settings, nodes, kept, found.scores)
@@ -146,8 +149,7 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         raise InputError(f"Every image is in one part, but {given} images and {len(parts)} parts were given.")
     check_count(task.baseline, len(images))
     with task.running(gradients=True):
-        nodes = part_effects(task, settings.node_rule, settings.autocast, parts)
-        merged = NodeEffects.merge(list(nodes.values()))
+        merged, nodes = score_parts(task, settings, parts)
         whole = _kept(encoder, merged, settings)
         kept = {part: _kept(encoder, of_part, settings) for part, of_part in nodes.items()}
         scored = {part: _union(whole, own) for part, own in kept.items()}
@@ -190,15 +192,5 @@ def _graph(
     kept: _Kept,
     edges: Mapping[tuple[str, str], np.ndarray],
 ) -> AttributionGraph:
-    encoder = task.encoder
-    error = {site: units for site, units in encoder.error_units.items() if site in nodes.scores}
-    return AttributionGraph(
-        task.sites,
-        nodes_of(encoder, nodes.scores),
-        dict(kept),
-        dict(edges),
-        nodes.completeness,
-        nodes.n_images,
-        settings=settings.as_dict() | task.made_with | edges_made_with(encoder, settings),
-        error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
-    )
+    made_with = settings.as_dict() | task.made_with | edges_made_with(task.encoder, settings)
+    return replace(graph_of(task, nodes, made_with), kept_units=dict(kept), edge_scores=dict(edges))

@@ -26,6 +26,10 @@ SAME_SHARE, GLOBAL, LEARNED = "same-share", "global", "learned"
 BUDGETS = (SAME_SHARE, GLOBAL)
 """Names of budgets that depend on the scores alone."""
 
+RANKINGS = ("absolute", "signed")
+"""Which units come first: ``absolute``: those with the largest |score| (MIB's choice for CMD); ``signed``: those whose
+removal lowers the metric most (MIB's choice for CPR)."""
+
 Budget = str | Mapping[str, float]
 """A name, or a table: the share of the units of each site, relative to the others."""
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
+from circuitry.circuits.methods import SITE_PATH, MethodName
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.shared_options import option
 from circuitry.runs.given import Share, checked, one_of
@@ -54,6 +55,8 @@ class AttributionSettings:
         str | None, one_of(*EDGE_METHODS), option(choices=EDGE_METHODS), tyro.conf.arg(name="edge-method")
     ] = None
     """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
+    method: Annotated[MethodName, option(choices=tuple(METHODS))] = SITE_PATH
+    """How units are chosen: by a score of each, or learned together as a mask; see `METHODS`."""
     autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None
     """Lower precision where PyTorch deems it safe, of node scores (default: that of the weights). Edges keep theirs:
     squared distances of nearly equal activations would lose their digits."""
@@ -73,6 +76,7 @@ class AttributionSettings:
         return {
             "node_fraction": self.node_fraction,
             "budget": self.budget,
+            "method": self.method,
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
             "edge_method": self.edges,

@@ -28,6 +28,7 @@ COMPARED_SETTINGS = {
     "classes": "the list of classes",
     "node_fraction": "the share of kept units",
     "budget": "the budget",
+    "method": "the method that scores units",
     "node_rule": "the quadrature rule of nodes",
     "edge_rule": "the quadrature rule of edges",
     "edges": "the kind of edges",

@@ -42,7 +42,7 @@ class Consensus:
     units: dict[str, np.ndarray]
     """Stability of each kept unit by site, in the order of the kept units."""
     edges: dict[tuple[str, str], np.ndarray]
-    """Stability of each edge by pair of sites, in the order of `Circuit.edge_places`."""
+    """Stability of each edge by pair of sites, in the order of `Edges.places`."""
 
     @property
     def unit_stability(self) -> float:
@@ -64,12 +64,12 @@ class Consensus:
         """
         if not 0 <= share <= 1:
             raise InputError(f"A share of draws must lie in [0, 1], but {share} was given.")
-        kept, graph = self.circuit.source.kept_units, self.circuit.graph.copy()
+        kept, graph = self.circuit.units, self.circuit.graph.copy()
         for site, stabilities in self.units.items():
             for unit, stability in zip(kept[site], stabilities, strict=True):
                 graph.nodes[f"{site}/{unit}"]["stability"] = float(stability)
         for (up, down), stabilities in self.edges.items():
-            for row, column, stability in zip(*self.circuit.edge_places[up, down], stabilities, strict=True):
+            for row, column, stability in zip(*self.circuit.its_edges.places[up, down], stabilities, strict=True):
                 graph.edges[f"{up}/{kept[up][column]}", f"{down}/{kept[down][row]}"]["stability"] = float(stability)
         graph.remove_edges_from([edge[:2] for edge in graph.edges(data="stability") if edge[2] < share])
         graph.remove_nodes_from([node for node, stability in graph.nodes(data="stability") if stability < share])
@@ -106,11 +106,13 @@ def find_consensus(
         site: (counts * n / total) @ np.stack([part.node_scores[site] for part in parts]) for site in source.inner_sites
     }
     units = {site: probability @ held for site, held in _held_units(drawn, source).items()}
-    places = circuit.edge_places
+    places = circuit.its_edges.places
     found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
     for weights, share in zip(counts * n / total, probability, strict=True):
         scores = {pair: np.tensordot(weights, edges[pair], 1) for pair in places}
-        for pair, held in strongest_edges(scores, circuit.edges_per_node, circuit.any_sign).items():
+        for pair, held in strongest_edges(
+            scores, circuit.made_with["edges_per_node"], circuit.made_with["any_sign"]
+        ).items():
             in_draw = np.zeros(scores[pair].shape, bool)
             in_draw[held] = True
             found[pair] += share * in_draw[places[pair]]

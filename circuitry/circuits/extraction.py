@@ -206,7 +206,7 @@ class Extraction(FolderWork):
             used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
             by = {"classes": list(self.images.all_classes), "ready_metric": graph.settings["metric"]}
             made_with = graph.settings | by | self.asked
-            if self.named_baseline is not None:  # its name says it all, whatever another machine's rounding does
+            if self.baseline.given is None:  # its name says it all, whatever another machine's rounding does
                 made_with.pop("baseline_digest")
             provenance = made_by | {"images": used}
             replace(graph, class_name=class_name, domain=domain, settings=made_with, provenance=provenance).save(path)

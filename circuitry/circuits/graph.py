@@ -1,10 +1,11 @@
-"""What attribution leaves behind: `AttributionGraph`, plain arrays that are stored, and `Circuit`, cut out of it.
+"""What attribution leaves behind: `AttributionGraph`, the stored scores, and `Circuit`, units and edges chosen by them.
 
 No torch and no model: circuits are studied on any laptop.
 """
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -13,13 +14,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from circuitry.circuits.budgets import RANKINGS, SAME_SHARE, Budget, budget_name, strongest_units
 from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
 from circuitry.circuits.edges import Edges, strongest_edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import DISTINCT, Count, checked, one_of
+from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
 IN_STREAM = "any two sites, through the residual stream"
 """The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
@@ -38,10 +40,7 @@ class AttributionGraph:
         >>> graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
     """
 
-    HOW_TO_GET: ClassVar = (
-        "give the graph of what find_circuit returns (found.graph), the source of a circuit (circuit.source), or one "
-        "of a folder (graphs[class, domain])"
-    )
+    HOW_TO_GET: ClassVar = "give the source of a circuit (circuit.source), or one of a folder (graphs[class, domain])"
 
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
@@ -178,12 +177,50 @@ class AttributionGraph:
         return ", ".join([f"{self.n_images} images", *facts, *largest_gap(self.completeness)])
 
     @checked
-    def circuit(self, edges_per_node: Count = 3, *, any_sign: bool = False) -> "Circuit":
+    def circuit(self, edges_per_node: Count | None = 3, *, any_sign: bool = False) -> "Circuit":
         """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
 
-        A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study.
+        A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study. With
+        None in place of a number the kept units alone are the circuit.
         """
-        return Circuit(self, edges_per_node, any_sign)
+        if edges_per_node is None:
+            return Circuit(self, self.edges.units)
+        found, cut = strongest_edges(self.edge_scores, edges_per_node, any_sign), dict[tuple[str, str], np.ndarray]()
+        for pair, place in found.items():
+            cut[pair] = np.full(self.edge_scores[pair].shape, np.nan)
+            cut[pair][place] = self.edge_scores[pair][place]
+        edges = replace(self.edges, scores=cut)
+        vars(edges)["places"] = found  # known, so that comparisons of many circuits need not look for them
+        made_with = {"edges_per_node": edges_per_node, "any_sign": any_sign}
+        return Circuit(self, edges.units, edges, made_with)
+
+    @checked
+    def strongest(
+        self,
+        size: Share,
+        ranking: Annotated[str, one_of(*RANKINGS)] = "absolute",
+        budget: Budget = SAME_SHARE,
+        sites: Names | None = None,
+    ) -> "Circuit":
+        """Return the circuit of the first units of the sites, as many as a budget gives each.
+
+        Args:
+            size: Share of the units, in (0, 1].
+            ranking: One of `RANKINGS`.
+            budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
+            sites: Sites of the circuit (default: all but `input`).
+
+        Raises:
+            InputError: for a size outside (0, 1], another ranking or budget, or sites that the graph lacks.
+        """
+        if missing := [site for site in sites or () if site not in self.inner_sites]:
+            raise no_circuit_at(missing, self.inner_sites)
+        scores = {site: self.node_scores[site] for site in sites or self.inner_sites}
+        if ranking == "signed":  # none is negative then, so that the largest are those that help most
+            least = min(of_site.min() for of_site in scores.values())
+            scores = {site: of_site - least for site, of_site in scores.items()}
+        made_with = {"size": size, "ranking": ranking, "budget": budget_name(budget)}
+        return Circuit(self, strongest_units(scores, size, budget), made_with=made_with)
 
     @checked
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -209,58 +246,127 @@ class AttributionGraph:
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
-    """A circuit: the kept units of an attribution graph and the strongest edges between them.
+    """Some units of an encoder, and perhaps some of the edges between them, whatever chose them.
 
     Example:
-        >>> circuit = graph.circuit(edges_per_node=3)
+        >>> circuit = graph.circuit(edges_per_node=3)    # or graph.strongest(0.1), or what find_circuit returns
         >>> circuit.to_pandas("edges")    # upstream and downstream site and unit, score
         >>> circuit.graph                 # networkx.DiGraph with nodes site/unit
+        >>> curve = measure_circuits(task, [circuit])    # beside its complement and random circuits
     """
 
-    HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
+    HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3), or take what find_circuit returns"
 
     source: AttributionGraph
-    """The graph that it is cut out of, with its kept units."""
-    edges_per_node: Count
-    """The most edges into a unit."""
-    any_sign: bool = False
-    """Whether edges may have a score of zero or less."""
+    """Scores of all units, and what made them."""
+    units: Mapping[str, Int[np.ndarray, " _"]]
+    """Numbers of its units by site; a site that is not there is left alone."""
+    edges: Edges | None = None
+    """Edges between its units; None for units alone, which act through every edge."""
+    made_with: dict[str, Any] = field(default_factory=dict)
+    """How it was chosen by the scores, in plain values."""
+    keep_error: bool = False
+    """Whether runs keep the error units of sites in a feature basis, or the edges from and into them."""
 
-    @cached_property
-    def edges(self) -> Edges:
-        """The strongest edges into every unit."""
-        return self.source.edges.strongest(self.edges_per_node, any_sign=self.any_sign)
+    def __post_init__(self) -> None:
+        if missing := [site for site in self.units if site not in self.source.node_scores]:
+            raise no_circuit_at(missing, self.source.inner_sites)
+        for site, units in self.units.items():
+            n = len(self.source.node_scores[site])
+            if len(units) and not 0 <= units.min() <= units.max() < n:
+                raise InputError(f"Site {site!r} has units 0 to {n - 1}, but a circuit has others there: correct it.")
+        edges = self.edges
+        if edges is not None and not all(np.array_equal(u, self.units.get(s, ())) for s, u in edges.units.items()):
+            raise InputError("The edges of a circuit run between its units, but others were given: see Edges.among.")
 
-    @cached_property
-    def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row.
+    @property
+    def count(self) -> int:
+        """Number of its edges, of units alone that of the units."""
+        return sum(map(len, self.units.values())) if self.edges is None else self.edges.count
 
-        They are those of `edges`, found without a copy of all scores.
+    @property
+    def size(self) -> float:
+        """Share of the units at its sites, or of the edges between all of them, error units included."""
+        if self.edges is None:
+            return self.count / sum(len(self.source.node_scores[site]) for site in self.units)
+        return self.count / sum(self.source.n_units(up) * self.source.n_units(down) for up, down in self.edges.scores)
+
+    @property
+    def its_edges(self) -> Edges:
+        """Its edges; none between its units where it has units alone."""
+        return Edges(self.units, {}) if self.edges is None else self.edges
+
+    @checked
+    def at(self, sites: Names) -> "Circuit":
+        """Return its part at some sites.
+
+        Raises:
+            InputError: for sites where it has no units.
         """
-        return strongest_edges(self.source.edge_scores, self.edges_per_node, self.any_sign)
+        if missing := [site for site in sites if site not in self.units]:
+            raise no_circuit_at(missing, tuple(self.units))
+        units = {site: self.units[site] for site in sites}
+        return replace(self, units=units, edges=None if self.edges is None else self.edges.among(units))
+
+    def nothing(self) -> "Circuit":
+        """Return the circuit without any unit, or edge, at the same sites; its complement is everything there."""
+        if self.edges is None:
+            return replace(self, units={s: units[:0] for s, units in self.units.items()}, keep_error=False)
+        return replace(self, edges=self.edges.without(self.edges), keep_error=False)
+
+    def complement(self) -> "Circuit":
+        """Return all other units at the same sites, or all other edges between all units there."""
+        n_units = {site: len(self.source.node_scores[site]) for site in self.units}
+        made_with = {"complement_of": self.made_with}
+        if self.edges is None:
+            units = {site: np.setdiff1d(np.arange(n), self.units[site]) for site, n in n_units.items()}
+            return Circuit(self.source, units, None, made_with, not self.keep_error)
+        units = {site: np.arange(n) for site, n in n_units.items()}
+        nothing, something = np.float32(np.nan), np.float32(0)
+        scores = {pair: np.where(mask, nothing, something) for pair, mask in self.edges.masks(n_units).items()}
+        return Circuit(
+            self.source, units, replace(self.edges, units=units, scores=scores), made_with, not self.keep_error
+        )
+
+    @checked
+    def random(self, seed: Seed | np.random.Generator = 0) -> "Circuit":
+        """Return a random circuit with as many units at every site, or as many edges; see `Edges.random`."""
+        rng, made_with = np.random.default_rng(seed), {"random_like": self.made_with}
+        if self.edges is not None:
+            return replace(self, edges=self.edges.random(rng), made_with=made_with)
+        orders = {site: rng.permutation(len(self.source.node_scores[site])) for site in self.units}
+        return replace(self, units={s: orders[s][: len(units)] for s, units in self.units.items()}, made_with=made_with)
+
+    def without_each(self) -> "Iterator[Circuit]":
+        """Yield the circuit without each of its edges in turn, of units alone without each unit."""
+        if self.edges is not None:
+            yield from (replace(self, edges=left) for left in self.edges.without_each())
+            return
+        for site, units in self.units.items():
+            for i in range(len(units)):
+                yield replace(self, units={**self.units, site: np.delete(units, i)})
 
     @checked
     def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes") -> pd.DataFrame:
         """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
         if kind == "edges":
-            return self.edges.to_pandas()
-        nodes = self.source.to_pandas()
-        kept = nodes[nodes["kept"] & nodes["site"].isin(self.source.inner_sites)]
-        return kept[["site", "unit", "score"]].reset_index(drop=True)
+            return self.its_edges.to_pandas()
+        nodes = nodes_table({site: self.source.node_scores[site] for site in self.units}, self.units)
+        return nodes[nodes["kept"]][["site", "unit", "score"]].reset_index(drop=True)
 
     @cached_property
     def graph(self) -> nx.DiGraph:
         """Directed acyclic graph; nodes ``site/unit`` (site, unit, score), edges (weight)."""
-        graph = self.edges.to_networkx()
+        graph = self.its_edges.to_networkx()
         for _, node in graph.nodes(data=True):
             node["score"] = float(self.source.node_scores[node["site"]][node["unit"]])
         return graph
 
     @checked
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph, as `AttributionGraph.save`, with how the circuit was cut out of it."""
+        """Write the circuit and its source, as `AttributionGraph.save`."""
         self.source.check_finite()
-        write_graph(path, vars(self.source), {"edges_per_node": self.edges_per_node, "any_sign": self.any_sign})
+        write_graph(path, vars(self.source), vars(self))
 
     @classmethod
     @checked
@@ -270,13 +376,17 @@ class Circuit:
         Raises:
             InputError: as `AttributionGraph.load`, and for the file of a graph alone.
         """
-        return cls(AttributionGraph.load(path), **read_cut(path))
+        source = AttributionGraph.load(path)
+        with naming_damage(path):
+            return cls(source, **read_cut(path))
 
     def __repr__(self) -> str:
-        source = self.source
-        units = sum(len(source.kept_units.get(site, ())) for site in source.inner_sites)
-        edges = sum(len(rows) for rows, _ in self.edge_places.values())
-        return (
-            f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "
-            f"{self.edges_per_node} into a unit), {source._made}"
-        )
+        units, cut = sum(map(len, self.units.values())), self.made_with.get("edges_per_node")
+        edges = "" if self.edges is None else f", {self.edges.count} edges"
+        edges += "" if cut is None else f" (at most {cut} into a unit)"
+        return f"Circuit of {self.source.title}: {len(self.units)} sites, {units} units{edges}, {self.source._made}"
+
+
+def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
+    """Return the refusal of sites that a graph, or a circuit, has no units at."""
+    return InputError(f"There are no circuit units at {', '.join(missing)}; the sites are {', '.join(sites)}.")

@@ -7,29 +7,39 @@ from typing import Any
 import numpy as np
 
 from circuitry.circuits.completeness import Completeness
+from circuitry.circuits.edges import Edges
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry attribution graph 4"
+FORMAT = "circuitry attribution graph 5"
 """Name and version of the file format."""
 _PLAIN = ("n_images", "class_name", "domain", "settings", "provenance")
-_CUT = "circuit"
+_CUT, _PLAIN_OF_CUT = "circuit", ("made_with", "keep_error")
 
 
-def write_graph(path: str | os.PathLike[str], graph: Mapping[str, Any], cut: Mapping[str, Any] | None = None) -> None:
+def write_graph(
+    path: str | os.PathLike[str], graph: Mapping[str, Any], circuit: Mapping[str, Any] | None = None
+) -> None:
     """Write the fields of a graph as safetensors with a JSON header, whole or not at all.
 
     Args:
         path: The file.
         graph: The fields of an `AttributionGraph`.
-        cut: How a circuit is cut out of it.
+        circuit: The fields of a `Circuit` that was cut out of it.
     """
     arrays: dict[str, np.ndarray] = {f"node_scores/{site}": one for site, one in graph["node_scores"].items()}
     arrays |= {f"error_scores/{site}": one for site, one in graph["error_scores"].items()}
     arrays |= {f"edge_scores/{up}->{down}": one for (up, down), one in graph["edge_scores"].items()}
     arrays |= {f"kept_units/{site}": units for site, units in graph["kept_units"].items()}
     header = {name: graph[name] for name in ("sites", "completeness", *_PLAIN)} | {"edges": list(graph["edge_scores"])}
-    write_arrays(path, FORMAT, header | ({} if cut is None else {_CUT: dict(cut)}), arrays)
+    if circuit is not None:
+        edges = circuit["edges"]
+        arrays |= {f"units/{site}": units for site, units in circuit["units"].items()}
+        header[_CUT] = {name: circuit[name] for name in _PLAIN_OF_CUT} | {"sites": list(circuit["units"])}
+        if edges is not None:
+            arrays |= {f"edges/{up}->{down}": one for (up, down), one in edges.scores.items()}
+            header[_CUT] |= {"wiring": edges.wiring, "edges": list(edges.scores), "edge_sites": list(edges.units)}
+    write_arrays(path, FORMAT, header, arrays)
 
 
 def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -48,12 +58,17 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return how a circuit is cut out of the graph in a file.
+    """Return the fields of the circuit in a file, except for its source.
 
     Raises:
         InputError: for the file of a graph alone.
     """
-    header, _ = read_arrays(path, FORMAT, "circuit")
+    header, arrays = read_arrays(path, FORMAT, "circuit")
     if _CUT not in header:
         raise InputError(f"{path} holds a graph and no circuit: cut one with AttributionGraph.load(path).circuit().")
-    return dict(header[_CUT])
+    cut, edges = header[_CUT], None
+    units = {site: arrays[f"units/{site}"] for site in cut["sites"]}
+    if "wiring" in cut:
+        scores = {(up, down): arrays[f"edges/{up}->{down}"] for up, down in cut["edges"]}
+        edges = Edges({site: units[site] for site in cut["edge_sites"]}, scores, cut["wiring"])
+    return {"units": units, "edges": edges} | {name: cut[name] for name in _PLAIN_OF_CUT}

@@ -36,13 +36,12 @@ AtDepths = Callable[[Sequence[Circuit], Sequence[int]], Sequence[Matrices]]
 """Circuits and depths -> the similarity of every two of the circuits, at each depth."""
 
 
-def without_depth(measure: Callable[[Sequence[Circuit]], Matrices]) -> AtDepths:
-    """Return a measure without a depth as one of `MEASURES`: the same at each depth."""
+def _without_depth(measure: Callable[[Sequence[Circuit]], Matrices]) -> AtDepths:
     return lambda circuits, depths: [measure(circuits)] * len(depths)
 
 
 def _of_sources(measure: Callable[[Sequence[AttributionGraph]], Matrices]) -> AtDepths:
-    return without_depth(lambda circuits: measure([circuit.source for circuit in circuits]))
+    return _without_depth(lambda circuits: measure([circuit.source for circuit in circuits]))
 
 
 def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrices]:
@@ -52,7 +51,7 @@ def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrice
 
 MEASURES: dict[str, AtDepths] = {
     "node_overlap": _of_sources(node_overlap_matrices),
-    "edge_jaccard": without_depth(lambda circuits: {None: edge_jaccard_matrix(circuits)}),
+    "edge_jaccard": _without_depth(lambda circuits: {None: edge_jaccard_matrix(circuits)}),
     "wl_kernel": _kernels,
     "spearman": _of_sources(lambda graphs: score_matrices(graphs, spearman_matrix)),
     "cosine": _of_sources(lambda graphs: score_matrices(graphs, cosine_matrix)),
@@ -67,6 +66,25 @@ scores of the edges that either graph scores (the circuit shift score of arXiv 2
 study's. At depth 1 three quarters of it are names of nodes, so it ranks pairs of domains like node overlap (rank
 correlation .99 on a small model) and adds no evidence to it.
 """
+
+
+@checked
+def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices]) -> None:
+    """Make a similarity of circuits known by a name: `similarity`, `compare`, `compare_domains` and reports take it.
+
+    Args:
+        name: What to call it; a measure of the same name is replaced.
+        function: From circuits, which are checked to be comparable, to the similarity of every two of them [circuits,
+            circuits] by site, or under None for the whole circuit; NaN where there is none.
+
+    Example:
+        >>> def as_many_edges(circuits):
+        ...     counts = np.array([circuit.count for circuit in circuits])
+        ...     return {None: np.minimum.outer(counts, counts) / np.maximum.outer(counts, counts)}
+        >>> register_measure("as_many_edges", as_many_edges)
+        >>> compare(graphs, "as_many_edges")
+    """
+    MEASURES[name] = _without_depth(function)
 
 
 @checked
@@ -246,10 +264,9 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:
     check_comparable(a.source, b.source)
-    if a.edges_per_node != b.edges_per_node:
-        raise InputError(
-            "Compared circuits need equally many edges per node, but these have "
-            f"{a.edges_per_node} and {b.edges_per_node}: cut both with one number."
-        )
-    if a.any_sign != b.any_sign:
-        raise InputError("Compared circuits need edges of the same signs, but only one has any_sign: cut both alike.")
+    for name in ("edges_per_node", "any_sign"):
+        cuts = [one.made_with.get(name) for one in (a, b)]
+        if cuts[0] != cuts[1]:
+            raise InputError(
+                f"Compared circuits are cut alike, but these have {name} {cuts[0]} and {cuts[1]}: cut both with one."
+            )

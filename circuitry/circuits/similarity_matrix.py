@@ -181,9 +181,13 @@ def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitAr
     """Return a circuit in numbers, without some sites: their nodes, and the edges that begin or end there."""
     source = circuit.source
     starts, n_units = _numbering(source)
-    numbers = {site: start + source.kept_units[site] for site, start in starts.items() if site not in without}
+    numbers = {
+        site: start + circuit.units[site]
+        for site, start in starts.items()
+        if site in circuit.units and site not in without
+    }
     nodes, tails, heads = [*numbers.values()], [], []
-    for (up, down), (rows, columns) in circuit.edge_places.items():
+    for (up, down), (rows, columns) in circuit.its_edges.places.items():
         if up in numbers and down in numbers:
             tails.append(numbers[up][columns])
             heads.append(numbers[down][rows])

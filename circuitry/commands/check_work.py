@@ -17,7 +17,6 @@ from circuitry.interventions import (
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import HARDLY_ANY, nearest_to_a_tenth, span
 from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.judging.planted import RULES
@@ -67,7 +66,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> Written:
     rules = pd.concat([rules_of(checks, key, work) for key in keys], ignore_index=True)
     shown = class_name, domain = keys[0]
     graph = checks.graphs[shown]
-    sites = choose_sites(graph)
+    sites = list(graph.inner_sites)
     check = check_attribution(checks.task_found_with(shown, work), graph)
     tables = {
         f"{measure}_{ranking}": curves_by_domain([curve for curve in curves if curve.ranking == ranking], measure)
@@ -166,7 +165,7 @@ def write_transfer(config: Config, checks: CausalChecks) -> Written:
     report.summary(transfer_findings(transfer, similarity))
     first = next(iter(chosen.values()))
     add_causal_guide(report, first.settings, checked_on)
-    add_transfer(report, transfer, similarity, marks, choose_sites(first))
+    add_transfer(report, transfer, similarity, marks, list(first.inner_sites))
     add_interchange(report, exchanged, marks)
     small = [name for name in tables if name != "transfer"]
     return write(config, checks, report, tables, small, compared(transfer))

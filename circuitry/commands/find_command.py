@@ -16,10 +16,12 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from circuitry.circuits.budgets import LEARNED
+from circuitry.circuits.methods import METHODS, MethodName
 from circuitry.data.shared_options import NOthers, option
-from circuitry.interventions.intervention_settings import METHODS, Selectivity
+from circuitry.interventions.intervention_settings import Selectivity
 from circuitry.models import FolderSettings, ModelOptions
-from circuitry.runs.given import Count, Share, one_of
+from circuitry.runs.given import Count, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,8 @@ class Config(FolderSettings, ModelOptions):
     out: Path | None = None
     """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
     runs/find/CLASS-DOMAIN)."""
-    method: Annotated[str, one_of(*METHODS), option(choices=METHODS)] = "learned"
-    """How units are chosen: learned together as a mask, or by a score of each; gradient is the cheapest."""
+    method: Annotated[MethodName, option(choices=tuple(METHODS))] = LEARNED
+    """How units are chosen: by a score of each, or learned together as a mask; gradient is the cheapest."""
     size: Share | None = None
     """Share of the units to keep (default: 0.3, without --selectivity)."""
     selectivity: Selectivity | None = None

@@ -13,8 +13,8 @@ from circuitry.data.names import chosen_names
 from circuitry.encoder.baselines import AnyBaseline
 from circuitry.encoder.metrics import Metric, metric_of_class
 from circuitry.interventions.counted_sites import counted_sites
+from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
-from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import templates_of
 from circuitry.runs import InputError, Work
 
@@ -82,21 +82,17 @@ class Subject:
         weights = self.clip.text_weights(self.classes, templates_of(self.config.texts, self.domain))
         return metric_of_class(self.config.metric or "logit")(weights, self.classes.index(self.class_name))
 
-    def baseline(self, count: int) -> AnyBaseline:
-        """Return what replaces ablated activations of so many images."""
-        return "zero" if self._named is None else self._named.of(self.class_name, self.domain, count)
-
     @cached_property
-    def _named(self) -> NamedBaseline | None:
-        name = self.config.baseline or "mean-position"
-        if name == "zero" or self.images is None:
+    def _baseline(self) -> FolderBaseline | None:
+        if self.images is None:
             return None
-        return NamedBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
+        name = self.config.baseline or "mean-position"
+        return FolderBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
 
     @property
     def baseline_records(self) -> tuple[ImageRecord, ...]:
         """The images that the baseline is made of."""
-        return () if self._named is None else self._named.records(self.class_name, self.domain)
+        return () if self._baseline is None else self._baseline.records(self.class_name, self.domain)
 
     @property
     def records(self) -> list[ImageRecord]:
@@ -118,7 +114,9 @@ class Subject:
         if not len(own):
             raise InputError(f"No image of {self.class_name} in {self.domain} can be read: see the warnings above.")
         given = others if len(others) else None
-        baseline = self.baseline(len(own) + len(others))
+        baseline: AnyBaseline = "zero"
+        if self._baseline is not None:
+            baseline = self._baseline.of(self.class_name, self.domain, len(own) + len(others))
         task = Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
         return replace(task, sites=counted_sites(task))
 

@@ -8,21 +8,21 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry import AttributionGraph, Clip, Task, find_circuit, judge_circuit, midpoint_rule
+from circuitry import AttributionGraph, Circuit, Clip, Task, find_circuit, judge_circuit, midpoint_rule
 from circuitry.circuits.edge_methods import score_edges
 from circuitry.commands.find_command import Config
 from circuitry.commands.find_subject import Subject
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import image_listing
 from circuitry.encoder.sites import INPUT
-from circuitry.interventions import AblationSettings, FaithfulnessCurve, FoundCircuit, MaskSettings, measure_circuits
+from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, measure_circuits
 from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
 from circuitry.runs import InputError, Job, JobFolder, versions
 
-FORMAT = "circuitry found circuit 2"
+FORMAT = "circuitry found circuit 3"
 STEPS = (("circuit",), ("unseen images",), ("tests",), ("edges",))
 """What is done one after the other; a finished one is read."""
 DRAWN = 12
@@ -32,7 +32,7 @@ DRAWN = 12
 class Search(NamedTuple):
     """What was found and measured."""
 
-    found: FoundCircuit
+    found: Circuit
     drawn: AttributionGraph
     """Its strongest units with edges."""
     curve: FaithfulnessCurve
@@ -46,7 +46,7 @@ def main(config: Config) -> Written:
     found, drawn, curve, tested = search(config, subject)
     curves = pd.concat([curve.to_pandas(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
     counts = int(curve.own.sum()), int((~curve.own).sum())
-    findings = circuit_verdicts(found.graph.title, found.size, curves, tested, counts)
+    findings = circuit_verdicts(found.source.title, found.size, curves, tested, counts)
     tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}
     print(tables["recovered"].to_string(index=False))
     return write_report(config, subject, found, drawn, tables, findings)
@@ -56,7 +56,7 @@ def search(config: Config, subject: Subject) -> Search:
     """Find the circuit, measure and test it, and score its edges; what is finished is read."""
     out = config.folder
     circuit, curve, tests, edges = (
-        out / name for name in ("circuit", "unseen.safetensors", "tests.csv", "edges.safetensors")
+        out / name for name in ("circuit.safetensors", "unseen.safetensors", "tests.csv", "edges.safetensors")
     )
 
     def do(job: Job, _: object) -> Sequence[Path]:
@@ -64,18 +64,19 @@ def search(config: Config, subject: Subject) -> Search:
             masks = MaskSettings(steps=config.steps, seed=config.seed)
             size, target = config.size_wanted, config.selectivity
             found = find_circuit(subject.found_on, method=config.method, size=size, selectivity=target, masks=masks)
-            graph = replace(found.graph, class_name=subject.class_name, domain=subject.domain)
-            return replace(found, graph=graph).save(circuit)
-        found = FoundCircuit.load(circuit)
+            source = replace(found.source, class_name=subject.class_name, domain=subject.domain)
+            replace(found, source=source).save(circuit)
+            return [circuit]
+        found = Circuit.load(circuit)
         if job == STEPS[1]:
             settings = AblationSettings(random_draws=5, seed=config.seed)
-            measure_circuits(subject.unseen, found.graph, [found.units], settings).save(curve)
+            measure_circuits(subject.unseen, [found], settings).save(curve)
             return [curve]
         if job == STEPS[2]:
             settings = AblationSettings(seed=config.seed)
-            write_named_table(tests, judge_circuit(subject.unseen, found.graph, settings, minimality=False))
+            write_named_table(tests, judge_circuit(subject.unseen, found, settings, minimality=False))
             return [tests]
-        with_edges(subject.found_on, found.graph).save(edges)
+        with_edges(subject.found_on, found.source).save(edges)
         return [edges]
 
     _ = subject.metric  # refuses texts, before the folder is claimed
@@ -92,7 +93,7 @@ def search(config: Config, subject: Subject) -> Search:
     for step in STEPS:  # each needs those before: another process may be doing one, and is waited for
         folder.run(do, only=[step])
     tested = read_named_table(tests, na_values=[""])
-    return Search(FoundCircuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested)
+    return Search(Circuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested)
 
 
 def made_with(config: Config, subject: Subject) -> dict[str, object]:
@@ -118,9 +119,9 @@ def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
     return replace(graph, kept_units=strongest, edge_scores=dict(edges))
 
 
-def whole_sites(clip: Clip, found: FoundCircuit) -> str:
+def whole_sites(clip: Clip, found: Circuit) -> str:
     """Say which sites a circuit's size counts, and which stay whole."""
-    counted = found.graph.inner_sites
+    counted = found.source.inner_sites
     whole = [site for site in clip.encoder.sites if site not in (*counted, INPUT)]
     said = f"Counted are the units of {', '.join(counted)}."
     return f"{said} {', '.join(whole)} only read out or repeat another site: they stay whole." if whole else said
@@ -129,17 +130,17 @@ def whole_sites(clip: Clip, found: FoundCircuit) -> str:
 def write_report(
     config: Config,
     subject: Subject,
-    found: FoundCircuit,
+    found: Circuit,
     drawn: AttributionGraph,
     tables: dict[str, pd.DataFrame],
     findings: Sequence[Finding],
 ) -> Written:
     """Write the report, the tables and the circuit."""
-    what = found.graph.title
-    kept, units = (sum(map(len, values.values())) for values in (found.units, found.graph.node_scores))
+    what = found.source.title
+    kept, units = (sum(map(len, values.values())) for values in (found.units, found.source.node_scores))
     report = Report(
         f"Which units of {config.model} recognise {what}?",
-        f"The circuit keeps {kept} of {units} units (method: {found.method}). {found.note}\n\n"
+        f"The circuit keeps {kept} of {units} units (method: {config.method}). {found.made_with.get('note', '')}\n\n"
         f"Images of the class that it was found on: {len(subject.own[0])}; that it was tested on: "
         f"{len(subject.own[1])}. "
         f"{whole_sites(subject.clip, found)}",
@@ -155,5 +156,5 @@ def write_report(
     }
     sheet = contact_sheet(cells, ["class", "others"], ["found on", "tested on"], per_cell=8)
     report.image(sheet, "Images of the class, and of others.", alt=f"Images of {what} and of other classes")
-    provenance = {"model": config.model, **found.graph.settings, **versions()}
+    provenance = {"model": config.model, **found.source.settings, **versions()}
     return write_results(report, tables, config.folder, None, provenance, None, listings_of_records(subject.records))

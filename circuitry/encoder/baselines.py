@@ -196,7 +196,7 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
         )
     if isinstance(value, str) and value in BASELINE_NAMES:
         raise InputError(
-            f"The baseline {value!r} is made of a data set, which is not known here: give NamedBaseline({value!r}, "
+            f"The baseline {value!r} is made of a data set, which is not known here: give FolderBaseline({value!r}, "
             "clip, images).of(class_name, domain, n), or find the circuits with extract()."
         )
     raise InputError(

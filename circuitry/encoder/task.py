@@ -26,7 +26,7 @@ from circuitry.encoder.baselines import (
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import ClassLogit, Metric, metric_name
 from circuitry.encoder.site_activations import checked_sites, clean_activations
-from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.encoder.tensor_batches import ImageBatches, Images, checked_batches, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.workers import Work
@@ -182,6 +182,21 @@ class Task:
             "basis": self.encoder.basis,
             "hooked_sites": list(self.encoder.hooked_sites),
         }
+
+
+def with_others(task: Task) -> tuple[Task, int]:
+    """Return a task of the images and then those of other classes, and the number of the first.
+
+    Raises:
+        InputError: for no images, or no images of other classes.
+    """
+    sets = [list(checked_batches(some)) for some in (task.images, task.others) if some is not None]
+    if not all(counts := [sum(map(len, batches)) for batches in sets]):
+        raise InputError(
+            f"A task has at least one image of its class and, where others are given, of other classes, but {counts} "
+            "were given."
+        )
+    return replace(task, images=[batch for batches in sets for batch in batches if len(batch)], others=None), counts[0]
 
 
 def _held(images: Images | None, encoder: Encoder, work: Work) -> Any:

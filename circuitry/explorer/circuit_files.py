@@ -68,13 +68,14 @@ def _series(
 ) -> Series:
     graph = circuit.source
     nothing = np.zeros(0, np.int64)
-    kept = [graph.kept_units.get(site, nothing) for site in sites]
+    kept = [circuit.units.get(site, nothing) for site in sites]
     first = dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False))
     n = sum(map(len, kept))
-    places = circuit.edge_places
+    edges = circuit.its_edges
+    places = edges.places
     up = _joined(first[above] + columns for (above, _), (_, columns) in places.items()).astype(np.int64)
     down = _joined(first[below] + rows for (_, below), (rows, _) in places.items()).astype(np.int64)
-    scores = _joined(graph.edge_scores[pair][place] for pair, place in places.items())
+    scores = _joined(edges.scores[pair][place] for pair, place in places.items())
     order = np.lexsort((-scores, down))
     small = np.uint16 if n < 1 << 16 else np.uint32
     arrays = {

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from circuitry.cards.unit_maps import unit_maps
+from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import Key
 from circuitry.encoder.baselines import Baseline, Counterfactual
@@ -25,7 +26,6 @@ from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.gated import kept_embeddings
-from circuitry.interventions.kept_sets import leave_out, take_everything
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
@@ -92,7 +92,8 @@ class LiveModel:
             self._baselines[by, key] = self._named[by].of(*key, len(images))
         metric = checks.metric_of(*key)
         task = Task(checks.clip.encoder, images, metric, baseline=self._baselines[by, key], work=self.work)
-        without, everything = leave_out(units, graph), take_everything(units, graph)
+        circuit = Circuit(graph, {site: np.array(some) for site, some in units.items()})
+        without, everything = circuit.complement(), circuit.nothing().complement()
         whole, cut = (float(in_double(metric(found)).mean()) for found in kept_embeddings(task, [everything, without]))
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 

@@ -21,9 +21,7 @@ from circuitry.data.captions import distinct_words
 from circuitry.data.parts import Key
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.circuit_checks import CausalChecks
-from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.gated import kept_embeddings
-from circuitry.interventions.kept_sets import as_kept, leave_out, take_everything
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.representations.strongest_features import default_vocabulary
@@ -88,9 +86,8 @@ def view_model(
 
 def circuit_embeddings(checks: CausalChecks, key: Key, images: Tensor, work: Work) -> Tensor:
     """Return the embeddings [runs, images, d] of some images; see `RUNS`."""
-    graph = checks.graphs[key]
-    kept = as_kept(graph, take_kept_units(graph), checks.settings.keep_error)
-    runs = [take_everything(kept, graph), kept, leave_out(kept, graph)]
+    circuit = checks.circuit(key)
+    runs = [circuit.nothing().complement(), circuit, circuit.complement()]
     return kept_embeddings(checks.task(key, images, work=work), runs)
 
 

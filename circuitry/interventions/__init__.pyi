@@ -1,9 +1,6 @@
 from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
 from .circuit_checks import CausalChecks as CausalChecks
-from .circuit_sets import take_complement as take_complement
-from .circuit_sets import take_kept_units as take_kept_units
-from .circuit_sets import take_top_units as take_top_units
 from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .counted_sites import counted_sites as counted_sites
 from .counted_sites import site_roles as site_roles
@@ -14,12 +11,10 @@ from .effects import AttributionCheck as AttributionCheck
 from .effects import PatchEffects as PatchEffects
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import measure_circuits as measure_circuits
-from .found_circuit import FoundCircuit as FoundCircuit
 from .gated import Gated as Gated
+from .gated import circuit_of as circuit_of
 from .gated import kept_embeddings as kept_embeddings
 from .gated_units import ablate_all_but as ablate_all_but
-from .intervention_settings import FISHER as FISHER
-from .intervention_settings import METHODS as METHODS
 from .intervention_settings import MIB_FRACTIONS as MIB_FRACTIONS
 from .intervention_settings import AblationSettings as AblationSettings
 from .intervention_settings import CheckSettings as CheckSettings
@@ -41,4 +36,3 @@ from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity
 from .transfer_tables import transfer_matrix as transfer_matrix
 from .transfer_tables import transfer_over_depth as transfer_over_depth
-from .unit_scores import score_units as score_units

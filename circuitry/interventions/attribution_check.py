@@ -19,8 +19,8 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.task import Task
-from circuitry.interventions.circuit_sets import ANY_TEXTS, check_made_with
 from circuitry.interventions.effects import AttributionCheck
+from circuitry.interventions.made_with import ANY_TEXTS, check_made_with
 from circuitry.interventions.patching import patch_effects
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Natural, checked

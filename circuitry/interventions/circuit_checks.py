@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.budgets import RANKINGS
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
@@ -24,10 +25,9 @@ from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import METRICS
 from circuitry.encoder.task import Task
 from circuitry.interventions.check_images import CheckedImages, CheckImages
-from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import faithfulness_curve
-from circuitry.interventions.intervention_settings import MIB_FRACTIONS, RANKINGS, AblationSettings, CheckSettings
+from circuitry.interventions.intervention_settings import MIB_FRACTIONS, AblationSettings, CheckSettings
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
 from circuitry.models.clip import Clip
@@ -85,8 +85,12 @@ class CausalChecks(FolderWork):
                 clip, images, FolderSettings(metric=metric, texts=found["texts"], baseline=ZERO.name)
             )
 
-    def _circuit(self, key: Key) -> AttributionGraph:
-        """Return a circuit, without what it was found by where another metric or other texts may be asked for."""
+    def circuit(self, key: Key) -> Circuit:
+        """Return the units of a class and domain that are kept, with error units where the settings say so."""
+        return replace(self._graph(key).circuit(None), keep_error=self.settings.keep_error)
+
+    def _graph(self, key: Key) -> AttributionGraph:
+        """Return a graph, without what it was found by where another metric or other texts may be asked for."""
         graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
         return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
 
@@ -178,7 +182,7 @@ class CausalChecks(FolderWork):
 
         def measure(job: Job, images: CheckedImages) -> list[Path]:
             key = class_name, domain = job[0], job[1]
-            graph, paths = self._circuit(key), []
+            graph, paths = self._graph(key), []
             with self.clip.encoder.running():  # one digest of the encoder for all curves
                 for ranking in rankings if len(images.own) else ():
                     for sites in _site_sets(graph) if one_site else [None]:
@@ -234,15 +238,15 @@ class CausalChecks(FolderWork):
             (class_name,) = job
             if not images:
                 return []
-            graphs, tables = {key: self._circuit(key) for key in by_class[class_name]}, {}
+            circuits, tables = {key: self.circuit(key) for key in by_class[class_name]}, {}
             with self.clip.encoder.running():  # one digest of the encoder for all tables
-                for sites in [None, *(_site_sets(next(iter(graphs.values()))) if one_site else [])]:
+                for sites in [None, *(_site_sets(next(iter(circuits.values())).source) if one_site else [])]:
                     tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
-                    moved = transfer_circuits(tasks, graphs, scorer, keep_error=checked.keep_error)
+                    moved = transfer_circuits(tasks, circuits, scorer)
                     tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
                 if exchange:
                     tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
-                    tables[f"interchange/{class_name}.csv"] = interchange(tasks, graphs, scorer, seed=checked.seed)
+                    tables[f"interchange/{class_name}.csv"] = interchange(tasks, circuits, scorer, seed=checked.seed)
             for name, table in tables.items():
                 write_named_table(folder.path / name, table)
             return [folder.path / name for name in tables]
@@ -270,7 +274,7 @@ class CausalChecks(FolderWork):
         key = class_name, domain
         images = self._read_some(self.chosen.own(key))[:n_images]
         task = self.task(key, images, work=work)
-        maps = circuit_pixels(task, self._circuit(key), keep_error=self.settings.keep_error)
+        maps = circuit_pixels(task, self.circuit(key))
         return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
     def _claim(self, out: str | os.PathLike[str], file_format: str, jobs: Sequence[Job], **asked: Any) -> JobFolder:
@@ -301,7 +305,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _site_sets(graph: AttributionGraph) -> list[list[str]]:
-    return [[site] for site in choose_sites(graph)]
+    return [[site] for site in graph.inner_sites]
 
 
 def _name(sites: Sequence[str] | None) -> str:

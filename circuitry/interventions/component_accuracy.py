@@ -14,7 +14,7 @@ from circuitry.bases.residual import ResidualStream
 from circuitry.encoder.baselines import mean_baseline
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task
-from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.gated import circuit_of, kept_embeddings
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
@@ -51,7 +51,7 @@ def mean_ablation_accuracy(
         rows += [*((i, str(head)) for head in range(block.n_heads)), (i, "heads"), (i, "mlp")]
         kept += [{attn: np.delete(np.arange(block.n_heads), head)} for head in range(block.n_heads)]
         kept += [{attn: np.arange(0)}, {mlp: np.arange(0)}]
-    found = kept_embeddings(task, kept)
+    found = kept_embeddings(task, [circuit_of(task, units) for units in kept])
     right = [float((_answers(one, weights) == labels).mean()) for one in found]
     return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=_COLUMNS)
 

@@ -47,7 +47,7 @@ class FaithfulnessCurve:
     fractions: tuple[float, ...]
     """Share of the units kept, ascending."""
     ranking: str
-    """Which units come first, see `circuit_sets.RANKINGS`."""
+    """Which units come first, see `budgets.RANKINGS`."""
     n_units: tuple[int, ...]
     """Units kept over all sites, by fraction."""
     full: Float[np.ndarray, " images"]

@@ -4,38 +4,32 @@ The metric is measured with only a circuit kept, at the sizes of the MIB benchma
 2504.13151), beside everything but the circuit and random circuits of its size; see `FaithfulnessCurve`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from circuitry.circuits.budgets import SAME_SHARE, budget_name
-from circuitry.circuits.edges import Edges
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.encoder.metrics import checked_metric
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.task import Task
-from circuitry.interventions.circuit_sets import check_made_with, circuit_sites, take_top_units
+from circuitry.encoder.task import Task, with_others
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.gated import Kept, kept_embeddings, with_others
+from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.intervention_settings import AblationSettings
-from circuitry.interventions.kept_sets import (
-    UnitsOrEdges,
-    as_kept,
-    count_edges,
-    count_parts,
-    draw_random,
-    leave_out,
-    take_everything,
-)
+from circuitry.interventions.made_with import check_made_with, named_sites
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.progress import Bar
 
 AT_ONCE = 64
 """Circuits that `measure_each` holds at once."""
+Run = Callable[[Task, Sequence[Any]], Tensor]
+"""From a task and what its runs keep to embeddings [runs, images, d]."""
 
 
 @checked
@@ -61,60 +55,54 @@ def faithfulness_curve(
         >>> curve.to_pandas("selectivity")    # of a task with others: does the circuit tell the class from them?
         >>> curve.areas()    # CPR and CMD
     """
-    sites = circuit_sites(task, graph)
-    budget = settings.budget or SAME_SHARE
-    circuits = [take_top_units(graph, share, settings.ranking, sites, budget) for share in settings.fractions]
-    curve = measure_circuits(task, graph, circuits, settings)
+    budget, sites = settings.budget or SAME_SHARE, named_sites(task)
+    circuits = [graph.strongest(share, settings.ranking, budget, sites) for share in settings.fractions]
+    curve = measure_circuits(task, circuits, settings)
     fractions = tuple(map(float, settings.fractions))
     return replace(curve, fractions=fractions, settings=curve.settings | {"budget": budget_name(budget)})
 
 
 @checked
 def measure_circuits(
-    task: Task,
-    graph: AttributionGraph,
-    circuits: Sequence[UnitsOrEdges],
-    settings: AblationSettings = AblationSettings(),
+    task: Task, circuits: Sequence[Circuit], settings: AblationSettings = AblationSettings()
 ) -> FaithfulnessCurve:
     """Measure the metric with each of some circuits kept, with all but it, and with random units or edges.
 
     Args:
-        task: See `faithfulness_curve`.
-        graph: Has the units, class and domain of the circuits.
-        circuits: Units by site, or `Edges`, the smallest circuit first.
+        task: See `faithfulness_curve`; of circuits of units its sites are those that are ablated, where it names some.
+        circuits: The smallest first, of one source: all of units, or all of edges.
         settings: Random circuits, and whether errors are kept.
 
     Returns:
-        A curve whose fractions are shares of all units, or of all edges. Random circuits are those of `draw_random`.
+        A curve whose fractions are shares of all units, or of all edges. Random circuits of units are nested like the
+        circuits themselves.
 
     Example:
-        >>> circuits = [graph.edges.top(share) for share in (0.05, 0.1, 0.2)]
-        >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), graph, circuits).to_pandas()
+        >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), [graph.circuit(n) for n in (1, 3, 9)])
+        >>> measure_circuits(unseen, [find_circuit(seen, size=0.4)]).to_pandas("selectivity")
     """
     if not circuits:
         raise InputError("A curve is measured of at least one circuit, but none was given.")
-    check_made_with(task, [graph])
-    sites, of_edges = circuit_sites(task, graph), isinstance(circuits[0], Edges)
-    bare = [one if isinstance(one, Edges) else {site: one[site] for site in sites} for one in circuits]
-    drawn = draw_random(graph, bare, settings.random_draws, np.random.default_rng(settings.seed))
-    kept, random = ([as_kept(graph, one, settings.keep_error) for one in some] for some in (bare, drawn))
-    everything = take_everything(kept[0], graph)
+    source, sites = circuits[0].source, named_sites(task)
+    check_made_with(task, [source])
+    of_edges = circuits[0].edges is not None
+    bare = [one if of_edges or sites is None else one.at(sites) for one in circuits]
+    kept = [replace(one, keep_error=settings.keep_error) for one in bare]
+    nothing = kept[0].nothing()
     groups = {
-        "full": [everything],
-        "empty": [leave_out(everything, graph)],
+        "full": [nothing.complement()],
+        "empty": [nothing],
         "kept": kept,
-        "complement": [leave_out(circuit, graph) for circuit in kept],
-        "random": random,
+        "complement": [circuit.complement() for circuit in kept],
+        "random": draw_random(kept, settings.random_draws, np.random.default_rng(settings.seed)),
     }
     values, own = measure_metric(task, [circuit for group in groups.values() for circuit in group])
     parts = np.split(values, np.cumsum([len(group) for group in groups.values()])[:-1])
     measured = dict(zip(groups, parts, strict=True))
-    sizes = tuple(count_parts(circuit) for circuit in bare)
-    total = count_edges(everything) if of_edges else sum(len(graph.node_scores[site]) for site in sites)
     return FaithfulnessCurve(
-        fractions=tuple(n / total for n in sizes),
+        fractions=tuple(circuit.size for circuit in kept),
         ranking="edges" if of_edges else settings.ranking,
-        n_units=sizes,
+        n_units=tuple(circuit.count for circuit in kept),
         full=measured["full"][0],
         empty=measured["empty"][0],
         kept=measured["kept"],
@@ -122,36 +110,52 @@ def measure_circuits(
         random=measured["random"].reshape(settings.random_draws, len(kept), len(own)),
         own=own,
         group=np.zeros(len(own), dtype=np.int64),
-        class_name=graph.class_name,
-        domain=graph.domain,
+        class_name=source.class_name,
+        domain=source.domain,
         settings={
             "baseline": task.baseline.name,
             "seed": settings.seed,
-            "sites": sites,
+            "sites": list(sites or kept[0].units),
             "keep_error": settings.keep_error,
         },
     )
 
 
+def draw_random(circuits: Sequence[Circuit], draws: int, rng: np.random.Generator) -> list[Circuit]:
+    """Return random circuits as large as each of some, draw by draw; those of units nested from circuit to circuit."""
+    if circuits[0].edges is not None:
+        return [circuit.random(rng) for _ in range(draws) for circuit in circuits]
+    everything = circuits[0].nothing().complement()
+    orders = [everything.random(rng).units for _ in range(draws)]
+    return [
+        replace(one, units={site: order[site][: len(units)] for site, units in one.units.items()})
+        for order in orders
+        for one in circuits
+    ]
+
+
 @own_modes()
 def measure_metric(
-    task: Task, circuits: Sequence[Kept]
+    task: Task, circuits: Sequence[Any], run: Run = kept_embeddings
 ) -> tuple[Float[np.ndarray, "circuits images"], Bool[np.ndarray, " images"]]:
     """Return the metric of every image, and of the others, under every circuit, and which images are of the class."""
     everything, n_own = with_others(task)
-    embeddings = kept_embeddings(everything, circuits)
+    embeddings = run(everything, circuits)
     values = np.stack([checked_metric(task.metric, e).cpu().double().numpy() for e in embeddings])
     return values, np.arange(values.shape[1]) < n_own
 
 
 def measure_each(
-    task: Task, circuits: Iterable[Kept], total: int, what: str = "circuits"
+    task: Task, circuits: Iterable[Any], total: int, what: str = "circuits", run: Run = kept_embeddings
 ) -> Float[np.ndarray, "circuits images"]:
-    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all."""
+    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all.
+
+    ``run`` makes the embeddings of what is in place of circuits.
+    """
     left, parts = iter(circuits), list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
     with Bar(total=total, desc=what, unit="circuit", disable=not task.work.progress) as bar:
         while some := list(islice(left, AT_ONCE)):
-            parts.append(measure_metric(quiet, some)[0])
+            parts.append(measure_metric(quiet, some, run)[0])
             bar.update(len(some))
     return np.concatenate(parts)

@@ -8,7 +8,7 @@
 How gates act is in `gated_units` and `circuitry.circuits.edge_cuts`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -19,44 +19,67 @@ from torch import Tensor
 
 from circuitry.bases.gated_reading import lifted
 from circuitry.bases.residual import ResidualStream, in_stream
-from circuitry.circuits.edge_cuts import EdgeMasks, edges_of_units, gated_edges_of
-from circuitry.circuits.edges import Edges, Pair
+from circuitry.circuits.edge_cuts import EdgeMasks, GatedEdges, edges_of_units, gated_chain, gated_edges_of
+from circuitry.circuits.edges import Edges
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches, count_batches
-from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
-from circuitry.interventions.gated_units import GatedUnits
+from circuitry.interventions.gated_units import GatedUnits, units_with_errors
+from circuitry.interventions.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE, checked
 from circuitry.runs.progress import Bar
 
-Kept = KeptUnits | Edges | EdgeMasks
-"""What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
-
 
 @checked
-def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circuits images d"]:
+def kept_embeddings(task: Task, circuits: Sequence[Circuit]) -> Float[Tensor, "circuits images d"]:
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
     Args:
         task: Whose encoder, images and baseline. An encoder in heads and neurons takes heads and whole MLPs, too.
-        circuits: Units to keep by site, see `take_kept_units`; or `Edges`, all between the same sites.
+        circuits: Of units; or all of edges, between the same sites.
 
     Raises:
         InputError: for no circuits or images, unknown sites or units, edges between other sites, or a baseline that
             does not fit the images.
 
     Example:
-        >>> logit = metric(kept_embeddings(task, [take_kept_units(graph)])[0]).mean()
-        >>> logit = metric(kept_embeddings(task, [graph.circuit(3).edges])[0]).mean()
+        >>> logit = metric(kept_embeddings(task, [graph.circuit(3)])[0]).mean()          # its edges
+        >>> logit = metric(kept_embeddings(task, [graph.circuit(None)])[0]).mean()       # its units
+        >>> logit = metric(kept_embeddings(task, [circuit_of(task, {"layer4.0": [3, 5]})])[0]).mean()
     """
-    gated, kept = _gated(task, circuits)
-    found, n_batches = list[Tensor](), count_batches(task.images, gated.rows)
+    if not circuits:
+        raise InputError("Embeddings are those of at least one circuit, but none was given.")
+    kinds = {None if one.edges is None else frozenset(one.edges.scores) for one in circuits}
+    if len(kinds) > 1:
+        raise InputError(f"Circuits of edges run between the same sites, but {len(kinds)} kinds were given.")
+    if (pairs := kinds.pop()) is not None:
+        gated = gated_edges_of(task, pairs)
+        return gated_embeddings(task, gated, (edge_masks(gated, one) for one in circuits))
+    sites = dict.fromkeys(site for circuit in circuits for site in circuit.units)
+    units = [units_with_errors(circuit) for circuit in circuits]
+    if in_stream(task.encoder) and not set(sites) <= set(task.encoder.sites):
+        gated, stream = gated_edges_of(task, ()), ResidualStream.of(task.encoder)
+        marked = [{site: mark_kept(some, gated.size(site), site) for site, some in one.items()} for one in units]
+        return gated_embeddings(task, gated, [edges_of_units(stream, one) for one in marked])  # they act through edges
+    return gated_embeddings(task, GatedUnits.of(task, list(sites)), units)
+
+
+def gated_embeddings(task: Task, gated: Any, kept: Iterable[Any]) -> Float[Tensor, "circuits images d"]:
+    """Return the embeddings of a task's images under gates.
+
+    Args:
+        task: Its images and baseline.
+        gated: Its encoder with gates on units or edges.
+        kept: Gates of true and false as that takes them, of each run.
+    """
+    found, n_batches, runs = list[Tensor](), count_batches(task.images, gated.rows), list(kept)
     with task.running(), Bar(desc="circuits", unit="circuit", disable=not task.work.progress) as bar:
         for batch in task.batches(gated.rows):
             clean = batch.clean([gated.start, *gated.sites])
             ends = batch.ends({site: clean[site] for site in gated.sites})
-            stacks, which = gated.stacks(kept, clean, max(1, gated.rows // len(batch.images)))
+            stacks, which = gated.stacks(runs, clean, max(1, gated.rows // len(batch.images)))
             parts = list[Tensor]()
             bar.total = (1 + max(which)) * n_batches if n_batches else None
             for gates in stacks:
@@ -66,27 +89,44 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
     return torch.cat(found, 1)
 
 
-def _gated(task: Task, circuits: Sequence[Kept]) -> tuple[Any, Sequence[Any]]:
-    """Return what gates the encoder, and the circuits as it takes them."""
-    if not circuits:
-        raise InputError("Embeddings are those of at least one circuit, but none was given.")
-    if any(pairs := [pairs_of(circuit) for circuit in circuits]):
-        if len(set(pairs)) > 1:
-            raise InputError(f"Circuits of edges run between the same sites, but {len(set(pairs))} kinds were given.")
-        return gated_edges_of(task, pairs[0]), circuits
-    units: list[Any] = list(circuits)
-    sites = [site for circuit in units for site in circuit]
-    if in_stream(task.encoder) and not set(sites) <= set(task.encoder.sites):
-        gated, stream = gated_edges_of(task, ()), ResidualStream.of(task.encoder)
-        kept = [{site: mark_kept(some, gated.size(site), site) for site, some in one.items()} for one in units]
-        return gated, [edges_of_units(stream, one) for one in kept]  # heads and whole MLPs act through their edges
-    return GatedUnits.of(task, sites), circuits
+def edge_masks(gated: GatedEdges, circuit: Circuit) -> EdgeMasks:
+    """Return the edges of a circuit as masks over all units, error units too."""
+    masks = dict(gated.masks(circuit.its_edges))
+    n_nodes = {site: len(circuit.source.node_scores[site]) for site in circuit.units}
+    for (up, down), mask in masks.items() if circuit.keep_error else ():
+        mask[:, n_nodes[up] :] = True
+        mask[n_nodes[down] :] = True
+    return masks
 
 
-def pairs_of(circuit: Kept) -> frozenset[Pair]:
-    """Return the pairs of sites between which a circuit has edges; none of a circuit of units."""
-    keys = circuit.scores if isinstance(circuit, Edges) else circuit
-    return frozenset(key for key in keys if isinstance(key, tuple))
+@checked
+def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
+    """Return the circuit of units that are chosen by hand; its source has no scores.
+
+    Args:
+        task: Its encoder has the units.
+        units: By site: numbers, or a boolean mask over all of them.
+
+    Raises:
+        InputError: for unknown sites and units, and the image.
+
+    Example:
+        >>> kept_embeddings(task, [circuit_of(task, {"layer3.0": [0, 7], "layer4.0": scores > 0})])
+    """
+    encoder = task.encoder
+    if in_stream(encoder) and not set(units) <= set(encoder.sites):
+        gated = gated_edges_of(task, ())
+        sizes = {site: gated.size(site) for site in units}
+    else:
+        sizes = dict(gated_chain(encoder, GatedUnits.of(task, list(units)).sites, rows=1).sizes)
+    n_nodes = {site: encoder.error_units[site].start if site in encoder.error_units else n for site, n in sizes.items()}
+    chosen = {site: np.flatnonzero(mark_kept(units[site], n, site)) for site, n in n_nodes.items()}
+    scores, errors = (
+        {s: np.zeros(n) for s, n in n_nodes.items()},
+        {s: np.zeros(sizes[s] - n) for s, n in n_nodes.items()},
+    )
+    source = AttributionGraph(tuple(sizes), scores, chosen, {}, {}, 1, error_scores=errors)
+    return Circuit(source, chosen, made_with={"chosen": "by hand"})
 
 
 class Gated:
@@ -180,24 +220,9 @@ class Gated:
 
     @checked
     def chosen(self, mask: Bool[np.ndarray, " gates"], values: Float[np.ndarray, " gates"]) -> Any:
-        """Return the chosen units as masks by site, or the chosen edges with these values as scores."""
+        """Return the numbers of the chosen units by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))
-        return found if self._edges is not None else {site: ~np.isnan(kept) for site, kept in found.items()}
-
-
-def with_others(task: Task) -> tuple[Task, int]:
-    """Return a task of the images and then those of other classes, and the number of the first.
-
-    Raises:
-        InputError: for no images, or no images of other classes.
-    """
-    sets = [list(checked_batches(some)) for some in (task.images, task.others) if some is not None]
-    if not all(counts := [sum(map(len, batches)) for batches in sets]):
-        raise InputError(
-            f"A task has at least one image of its class and, where others are given, of other classes, but {counts} "
-            "were given."
-        )
-    return replace(task, images=[batch for batches in sets for batch in batches if len(batch)], others=None), counts[0]
+        return found if self._edges is not None else {s: np.flatnonzero(~np.isnan(kept)) for s, kept in found.items()}
 
 
 def _inner(task: Task) -> list[str]:

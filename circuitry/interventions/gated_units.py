@@ -16,13 +16,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from circuitry.bases.gated_reading import mixed
+from circuitry.circuits.graph import Circuit
 from circuitry.encoder.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import rows_that_fit
-from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
-from circuitry.interventions.patches import Patch
+from circuitry.interventions.patches import Chosen, Patch, mark_kept
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -62,7 +62,7 @@ class GatedUnits:
         return {site: self.encoder.units_of(site, activations[site]).shape[dim] for site, dim in dims.items()}
 
     def stacks(
-        self, circuits: Sequence[KeptUnits], clean: Mapping[str, Tensor], at_once: int
+        self, circuits: Sequence[Mapping[str, Chosen]], clean: Mapping[str, Tensor], at_once: int
     ) -> tuple[Iterator[UnitGates], list[int]]:
         """Return the gates of all different circuits, ``at_once`` at a time, and the number of each circuit in these.
 
@@ -138,25 +138,34 @@ def gate_units(
     return encoder.carry(site, value, activation)
 
 
+def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
+    """Return the numbers of a circuit's units by site, and behind them those of the error units that it keeps."""
+    source, found = circuit.source, dict[str, np.ndarray]()
+    for site, units in circuit.units.items():
+        n_nodes, n_units = len(source.node_scores[site]), source.n_units(site)
+        found[site] = np.append(units, np.arange(n_nodes, n_units if circuit.keep_error else n_nodes)).astype(np.int64)
+    return found
+
+
 @checked
-def ablate_all_but(encoder: Encoder, circuit: KeptUnits, baseline: AnyBaseline = "zero") -> list[Patch]:
+def ablate_all_but(encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero") -> list[Patch]:
     """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
 
     Args:
         encoder: The encoder to patch.
-        circuit: Units to keep by site.
+        circuit: Its units are kept.
         baseline: One for all images, or one for every image of the runs within the block.
 
     Example:
         >>> with patched(encoder, ablate_all_but(encoder, circuit)):
         ...     alone = encoder(images)
     """
-    ends = as_baseline(baseline)
-    values = Baseline(ends.name, ends.run(encoder, circuit)) if isinstance(ends, Counterfactual) else ends
+    ends, kept_units = as_baseline(baseline), units_with_errors(circuit)
+    values = Baseline(ends.name, ends.run(encoder, circuit.units)) if isinstance(ends, Counterfactual) else ends
 
     def write(site: str, activation: Tensor) -> Tensor:
         size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
-        kept = torch.from_numpy(mark_kept(circuit[site], size, site)).to(activation.device)
+        kept = torch.from_numpy(mark_kept(kept_units[site], size, site)).to(activation.device)
         return gate_units(encoder, site, kept[None], values.at(site, activation), activation)
 
-    return [Patch(site, partial(write, site)) for site in circuit]
+    return [Patch(site, partial(write, site)) for site in kept_units]

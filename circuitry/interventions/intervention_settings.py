@@ -5,19 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from circuitry import encoder
-from circuitry.circuits.budgets import BUDGETS, LEARNED, SAME_SHARE, Budget, check_budget
+from circuitry.circuits.budgets import BUDGETS, LEARNED, RANKINGS, SAME_SHARE, Budget, check_budget
 from circuitry.data.shared_options import NImages, NOthers, option
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.options import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import ABOVE_ZERO, SOME, Count, Natural, Seed, Share, between, checked, one_of
 
-PATCHING, FISHER = "patching", "fisher"
-METHODS = ("site-path", "input-path", "gradient", PATCHING, FISHER, LEARNED)
-"""Methods that find the units of a circuit; all but the last rank units one by one. See `search`."""
-RANKINGS = ("absolute", "signed")
-"""Which units come first: ``absolute``: those with the largest |score| (MIB's choice for CMD); ``signed``: those whose
-removal lowers the metric most (MIB's choice for CPR)."""
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
 MOST_SELECTIVE = 1.5
@@ -56,7 +50,7 @@ class AblationSettings:
     HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
     ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
-    """Which units come first, see `circuit_sets.RANKINGS`."""
+    """Which units come first, see `budgets.RANKINGS`."""
     budget: Budget | None = None
     """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default of curves: the
     same share of every site, the study's; of `find_circuit`: global, and of a mask its own counts)."""

@@ -16,29 +16,26 @@ one that gives every image the same answer.
   over images (Welch's, between images of the class and others, for selectivity), Holm over units. Holds if it falls
   without each.
 
-A circuit of edges is put to the same tests, edge by edge, against random edges (`draw_random`).
+A circuit of edges is put to the same tests, edge by edge, against random edges (`Circuit.random`).
 """
 
 import logging
 import time
 import warnings
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.circuits.edges import Edges
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Circuit
 from circuitry.comparison.significance import LEVEL, holm
 from circuitry.encoder.task import Task
-from circuitry.interventions.circuit_sets import ANY_CLASS, check_made_with, circuit_sites, take_kept_units
 from circuitry.interventions.curves import HARDLY_ANY, FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits, measure_each
 from circuitry.interventions.intervention_settings import AblationSettings
-from circuitry.interventions.kept_sets import UnitsOrEdges, as_kept, count_parts, draw_random, leave_out, without_each
+from circuitry.interventions.made_with import ANY_CLASS, check_made_with, named_sites
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -58,21 +55,15 @@ NAN = float("nan")
 
 @checked
 def judge_circuit(
-    task: Task,
-    graph: AttributionGraph,
-    settings: AblationSettings = AblationSettings(),
-    *,
-    edges: Edges | None = None,
-    minimality: bool = True,
+    task: Task, circuit: Circuit, settings: AblationSettings = AblationSettings(), *, minimality: bool = True
 ) -> pd.DataFrame:
-    """Test the kept units of a graph: sufficiency, necessity, minimality, and the complement alone.
+    """Test the units of a circuit, and its edges where it has some: sufficiency, necessity, minimality, complement.
 
     Args:
-        task: See `faithfulness_curve`; with a baseline of the same name as the graph's, such as that of the task that
+        task: See `faithfulness_curve`; with a baseline of the same name as the circuit's, such as that of the task that
             it was found with.
-        graph: The circuit, such as `FoundCircuit.graph`.
+        circuit: What `find_circuit` returns, or one with edges such as ``graph.circuit(3)``, which are tested likewise.
         settings: Seed, and whether errors are kept.
-        edges: Edges between its units, such as ``graph.circuit(3).edges``, which are tested likewise.
         minimality: Whether to test each unit and each edge, a run for each; a line of the log says how long that will
             take where it is more than a minute.
 
@@ -88,54 +79,49 @@ def judge_circuit(
         InputError: for a circuit of another encoder, metric or baseline, or without units or edges.
 
     Example:
-        >>> found = find_circuit(task, size=0.4)
+        >>> circuit = find_circuit(task, size=0.4)
         >>> unseen = Task(encoder, more_cats, metric, baseline=task.baseline, others=more_not_cats)
-        >>> judge_circuit(unseen, found.graph)
+        >>> judge_circuit(unseen, circuit)
     """
-    check_made_with(task, [graph], (*ANY_CLASS, "baseline"))
-    tested: dict[str, UnitsOrEdges] = {"units": take_kept_units(graph, circuit_sites(task, graph))}
-    if edges is not None:
-        tested["edges"] = edges
-    for kind, circuit in tested.items():
-        if not count_parts(circuit):
-            raise InputError(f"A test of {kind} needs some, but the circuit of {graph.title} has none: keep one.")
+    check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
+    sites, units = named_sites(task), replace(circuit, edges=None)
+    tested = {"units": units if sites is None else units.at(sites)}
+    if circuit.edges is not None:
+        tested["edges"] = circuit
+    for kind, one in tested.items():
+        if not one.count:
+            raise InputError(
+                f"A test of {kind} needs some, but the circuit of {circuit.source.title} has none: add one."
+            )
     rng = np.random.default_rng(settings.seed)
-    rows = [row for one in tested.values() for row in _rows(task, graph, one, settings, rng, minimality)]
+    rows = [row for kind, one in tested.items() for row in _rows(task, one, kind, settings, rng, minimality)]
     columns = ["test", "measure", "value", "low", "high", "n", "p", "holds", "random_low", "random_high"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _rows(
-    task: Task,
-    graph: AttributionGraph,
-    circuit: UnitsOrEdges,
-    settings: AblationSettings,
-    rng: np.random.Generator,
-    minimality: bool,
+    task: Task, circuit: Circuit, kind: str, settings: AblationSettings, rng: np.random.Generator, minimality: bool
 ) -> list[Row]:
     """Return the rows of a circuit of units, or of edges."""
-    measure = "faithfulness" if task.others is None else "selectivity"
-    kind = " (edges)" if isinstance(circuit, Edges) else ""
-    random = draw_random(graph, [circuit], 2 * DRAWS, rng)
-    keep = partial(as_kept, graph, keep_error=settings.keep_error)
-    kept = map(keep, (circuit, *random[:DRAWS]))
-    rests = (leave_out(keep(one), graph) for one in (circuit, *random[DRAWS:]))
-    curve = measure_circuits(task, graph, [circuit], replace(settings, random_draws=0))
+    measure, named = "faithfulness" if task.others is None else "selectivity", " (edges)" if kind == "edges" else ""
+    kept = replace(circuit, keep_error=settings.keep_error)
+    random = [kept.random(rng) for _ in range(2 * DRAWS)]
+    rests = (one.complement() for one in (kept, *random[DRAWS:]))
+    curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
     n, started = 2 * (1 + DRAWS), time.perf_counter()
-    beside = measure_each(task, chain(kept, rests), n, "random circuits")
+    beside = measure_each(task, chain([kept, *random[:DRAWS]], rests), n, "random circuits")
     seconds = (time.perf_counter() - started) / n
-    rows = [(row[0] + kind, *row[1:]) for row in _beside_random(curve, beside, measure)]
+    rows = [(row[0] + named, *row[1:]) for row in _beside_random(curve, beside, measure)]
     if minimality:
-        parts = count_parts(circuit)
-        if seconds * parts > LONG:
+        if seconds * kept.count > LONG:
             log.warning(
                 "Testing each of %d %s takes about %.0f minutes: minimality=False leaves this out.",
-                parts,
-                "edges" if kind else "units",
-                seconds * parts / 60,
+                kept.count,
+                kind,
+                seconds * kept.count / 60,
             )
-        changed = measure_each(task, map(keep, chain([circuit], without_each(circuit))), 1 + parts, "one by one")
-        rows.append(_minimality(kind or " (units)", measure, changed, curve.own))
+        changed = measure_each(task, chain([kept], kept.without_each()), 1 + kept.count, "one by one")
+        rows.append(_minimality(f" ({kind})", measure, changed, curve.own))
     return rows
 
 

@@ -22,16 +22,22 @@ only together: where one of query, key and value is closed, the others get no gr
 gates of 0 and 1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
-from circuitry.circuits.edges import Edges
+from circuitry.bases.residual import in_stream
+from circuitry.circuits.budgets import LEARNED
+from circuitry.circuits.graph import IN_STREAM, Circuit
+from circuitry.circuits.nodes import NodeEffects
+from circuitry.circuits.unit_scores import graph_of
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
 from circuitry.interventions.gated import Gated
@@ -60,8 +66,8 @@ IMPORTANCE_IMAGES = 24
 class LearnedMasks(NamedTuple):
     """Masks on units or on edges, one for each size."""
 
-    kept: list[Any]
-    """The circuits, by the sizes as they were given: units as masks by site, or `Edges`."""
+    circuits: list[Circuit]
+    """Those that the masks keep, by the sizes as they were given."""
     scores: Any
     """How far scores end above the least kept one of the smallest circuit, whose own are 0 or more: by site [units],
     NaN for error units, or the `Edges` with these scores."""
@@ -77,7 +83,7 @@ def learn_masks(
     sizes: Annotated[Sequence[Share], SOME],
     settings: MaskSettings = MaskSettings(),
     *,
-    edges: Edges | None = None,
+    among: Circuit | None = None,
     keep_error: bool = False,
 ) -> LearnedMasks:
     """Learn which units, or edges, keep what the model answers.
@@ -87,8 +93,8 @@ def learn_masks(
             sites have gates. Answers are the metric, for a `class_logit` with the logits of all classes.
         sizes: Shares of the units, or edges, to keep; masks are learned one after the other by falling size.
         settings: How masks are learned.
-        edges: Edges to choose from, in place of units; all others between the same sites are cut. In a chain every
-            downstream unit needs a run of its stage: give edges between few units.
+        among: A circuit whose edges are chosen from, in place of units; all others between the same sites are cut. In a
+            chain every downstream unit needs a run of its stage: give edges between few units.
         keep_error: Whether the error units of feature bases are kept; else they are ablated.
 
     Raises:
@@ -97,19 +103,37 @@ def learn_masks(
 
     Example:
         >>> task = Task(encoder, cats, class_logit(weights, 3), others=not_cats)
-        >>> learn_masks(task, [0.3, 0.1]).kept[0]["layer3.0"]
-        >>> found = learn_masks(task, [0.3, 0.1], edges=graph.edges)
-        >>> measure_circuits(unseen, graph, found.kept[::-1]).to_pandas()
+        >>> learn_masks(task, [0.3, 0.1]).circuits[0].units["layer3.0"]
+        >>> found = learn_masks(task, [0.3, 0.1], among=graph.circuit(3))
+        >>> measure_circuits(unseen, found.circuits[::-1]).to_pandas()
     """
+    edges = None if among is None else among.its_edges
     if edges is not None and not edges.count:
         raise InputError("Masks choose from at least one edge, but none was given: see Edges.between.")
     with (
         task.running(gradients=True),
         Bar(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
     ):
-        return _Learning(Gated(task, edges, keep_error=keep_error), default_answers(task.metric), settings).learn(
-            sizes, bar
+        runs = Gated(task, edges, keep_error=keep_error)
+        kept, scores, lost, steps = _Learning(runs, default_answers(task.metric), settings).learn(sizes, bar)
+    made = [{"size": size, "lost": lost, "steps": steps, "seed": settings.seed} for size in sizes]
+    if among is not None:
+        return LearnedMasks(
+            [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores, lost, steps
         )
+    stream = {"edges": IN_STREAM} if in_stream(task.encoder) else {}
+    effects = NodeEffects(_gates(scores), {}, runs.n_own)
+    source = graph_of(task, effects, {"method": LEARNED, "budget": LEARNED, **stream, **task.made_with})
+    circuits = []
+    for units, by in zip(kept, made, strict=True):
+        first = {site: some[np.argsort(-source.node_scores[site][some])] for site, some in units.items()}
+        circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by, keep_error=keep_error))
+    return LearnedMasks(circuits, scores, lost, steps)
+
+
+def _gates(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the gates that training ended with by site, 0 for error units, which have none."""
+    return {site: np.nan_to_num(expit(of_site.astype(float))) for site, of_site in scores.items()}
 
 
 class _Learning:
@@ -134,8 +158,8 @@ class _Learning:
             )
         self.first = START_WEIGHT * normal_ranks(gate_importance(runs, answers, IMPORTANCE_IMAGES))
 
-    def learn(self, sizes: Sequence[float], bar: Bar) -> LearnedMasks:
-        """Return the masks of all sizes."""
+    def learn(self, sizes: Sequence[float], bar: Bar) -> tuple[list[Any], Any, float, int]:
+        """Return what the masks of all sizes keep, the scores, and what is lost after how many steps."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         scores = self.first.clone().requires_grad_()
         descent, path, falling = _Descent(), list[Tensor](), sorted(sizes, reverse=True)
@@ -147,12 +171,8 @@ class _Learning:
         above = scores.detach() - scores.detach()[path[-1]].min()
         places: list[int] = np.argsort(np.argsort(-np.asarray(sizes), kind="stable")).tolist()
         ends = above.cpu().numpy()
-        return LearnedMasks(
-            [self.runs.chosen(path[place].cpu().numpy(), ends) for place in places],
-            self.runs.scored(ends),
-            self._measure(path[-1].float()),
-            descent.steps,
-        )
+        kept = [self.runs.chosen(path[place].cpu().numpy(), ends) for place in places]
+        return kept, self.runs.scored(ends), self._measure(path[-1].float()), descent.steps
 
     def _shrink(
         self,

@@ -75,6 +75,15 @@ class Places:
         return chosen
 
 
+def mark_kept(units: Chosen, size: int, site: str) -> Bool[np.ndarray, " size"]:
+    """Return which of a site's units are chosen, as a boolean mask.
+
+    Raises:
+        InputError: for units outside, or a mask of another length.
+    """
+    return Places.read(units, "units").mask(size, site, "units")
+
+
 PatchValue = int | float | Float[Tensor, "..."] | Baseline | Counterfactual | Callable[[Tensor], Tensor]
 """A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
 the site's whole activation that returns one of the same shape. Only the patched part of each is written."""

@@ -27,9 +27,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import checked_metric
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
-from circuitry.interventions.circuit_sets import mark_kept
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
-from circuitry.interventions.patches import Chosen
+from circuitry.interventions.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked, one_of
 from circuitry.runs.progress import Bar

@@ -5,19 +5,19 @@ the mean colour) to the image; the sum of a map is the change of the target alon
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Circuit
 from circuitry.encoder.metrics import checked_metric
 from circuitry.encoder.task import Batch, Task
 from circuitry.encoder.tensor_batches import rows_that_fit
-from circuitry.interventions.circuit_sets import KeptUnits, check_made_with, take_kept_units
 from circuitry.interventions.gated_units import ablate_all_but
-from circuitry.interventions.kept_sets import as_kept
+from circuitry.interventions.made_with import check_made_with
 from circuitry.interventions.patches import patched
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural, checked
@@ -27,18 +27,18 @@ POINTS = 32
 
 
 @checked
-def logit_pixels(task: Task, circuit: KeptUnits | None = None) -> Float[Tensor, "batch h w"]:
+def logit_pixels(task: Task, circuit: Circuit | None = None) -> Float[Tensor, "batch h w"]:
     """Return what each pixel adds to the metric, of the whole encoder or with only a circuit's units kept.
 
     Args:
         task: Images and metric, and what the other units are put to.
-        circuit: Units to keep by site (default: the whole encoder).
+        circuit: Its units are kept (default: the whole encoder).
 
     Raises:
         InputError: for a metric of the wrong shape, or a baseline that does not fit the images.
 
     Example:
-        >>> maps = logit_pixels(Task(encoder, photos, metric), take_kept_units(graph))    # summed over colours
+        >>> maps = logit_pixels(Task(encoder, photos, metric), graph.circuit(None))    # summed over colours
     """
 
     def target(x: Tensor) -> Tensor:
@@ -55,9 +55,7 @@ def logit_pixels(task: Task, circuit: KeptUnits | None = None) -> Float[Tensor, 
         return torch.cat([maps(batch) for batch in task.batches(1 if one_by_one else None)])
 
 
-def circuit_pixels(
-    task: Task, graph: AttributionGraph, *, keep_error: bool = False
-) -> dict[str, Float[Tensor, "batch h w"]]:
+def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "batch h w"]]:
     """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
 
     The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
@@ -65,17 +63,15 @@ def circuit_pixels(
 
     Args:
         task: Images and metric, and what the other units are put to.
-        graph: The circuit.
-        keep_error: Whether the circuit at all sites keeps the error units; see `AblationSettings`.
+        circuit: Its units are kept.
     """
-    check_made_with(task, [graph])
-    everywhere = take_kept_units(graph)
-    last = list(everywhere)[-2:][0]
-    unit = int(everywhere[last][0])
+    check_made_with(task, [circuit.source])
+    last = list(circuit.units)[-2:][0]
+    unit = int(circuit.units[last][0])
     return {
         "whole model": logit_pixels(task),
-        f"circuit at {last}": logit_pixels(task, {last: everywhere[last]}),
-        "circuit at all sites": logit_pixels(task, as_kept(graph, everywhere, keep_error)),
+        f"circuit at {last}": logit_pixels(task, replace(circuit.at([last]), keep_error=False)),
+        "circuit at all sites": logit_pixels(task, circuit),
         f"unit {last}/{unit}": unit_pixels(task, last, unit),
     }
 

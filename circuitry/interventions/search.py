@@ -3,60 +3,40 @@
 A method proposes a circuit of any size; the circuit is then measured in ablated runs. With a wanted selectivity the
 smallest size that reaches it is searched, each method by the same bisection of sizes.
 
-| method | score of a unit | runs |
-|---|---|---|
-| ``site-path`` | integrated gradients at its site, the study's (`nodes`) | points x sites |
-| ``input-path`` | gradients along a path of the image (`image_path`) | points |
-| ``gradient`` | gradient x (baseline - activation), attribution patching | one |
-| ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
-| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
-| ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
-
-All but the last rank units one by one; ``AblationSettings.budget`` shares a circuit out over the sites (`budgets`), by
-default in one cut over all sites, with which every ranking needs fewer units than with the same share of every site. A
-mask has counts of its own, which the budget ``learned`` gives the other methods.
+Methods score units one by one (`methods`), except for ``learned``; ``AblationSettings.budget`` shares a circuit out
+over the sites (`budgets`), by default in one cut over all sites, with which every ranking needs fewer units than with
+the same share of every site. A mask has counts of its own, which the budget ``learned`` gives the other methods.
 
 Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
 rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
-units are to be ranked as exact patching would, at the least cost. `extract` keeps the site path, since it alone scores
-edges, and no other ranking gives circuits that work clearly better. Masks are not the only circuit that works: two
-seeds are more alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
+units are to be ranked as exact patching would, at the least cost. `extract` takes the site path by default, since no
+other ranking gives circuits that work clearly better. Masks are not the only circuit that works: two seeds are more
+alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
 (``experiments/shared_masks.py``).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated
-
-import numpy as np
-from scipy.special import expit
+from typing import Annotated, Any
 
 from circuitry.bases.residual import in_stream
 from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph
-from circuitry.circuits.nodes import NodeEffects, nodes_of
-from circuitry.encoder.metrics import metric_name
-from circuitry.encoder.sites import INPUT
-from circuitry.encoder.task import Task
-from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
-from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.circuits.graph import IN_STREAM, Circuit
+from circuitry.circuits.methods import MethodName
+from circuitry.circuits.nodes import NodeEffects
+from circuitry.circuits.unit_scores import graph_of, score_units
+from circuitry.encoder.task import Task, with_others
 from circuitry.interventions.faithfulness import measure_circuits
-from circuitry.interventions.found_circuit import FoundCircuit
-from circuitry.interventions.gated import with_others
-from circuitry.interventions.intervention_settings import FISHER, METHODS, AblationSettings, MaskSettings, Selectivity
+from circuitry.interventions.intervention_settings import AblationSettings, MaskSettings, Selectivity
 from circuitry.interventions.masks import learn_masks
-from circuitry.interventions.unit_scores import score_units
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 
 SMALLEST, ROUNDS = 0.05, 4
 """The smallest size that is tried for a selectivity, and the number of sizes."""
 
-SCORED_BY = {FISHER: "squared change of the answers", LEARNED: "gate of the mask"}
-"""What the scores of a method are, where they are no effects on the metric."""
-
-Proposer = Callable[[Sequence[float]], list[AttributionGraph]]
+Proposer = Callable[[Sequence[float]], list[Circuit]]
 """Makes the circuits of some sizes."""
 
 
@@ -64,12 +44,12 @@ Proposer = Callable[[Sequence[float]], list[AttributionGraph]]
 def find_circuit(
     task: Task,
     *,
-    method: str = LEARNED,
+    method: MethodName = LEARNED,
     size: Share | None = None,
     selectivity: Selectivity | None = None,
     masks: MaskSettings = MaskSettings(),
     settings: AblationSettings = AblationSettings(),
-) -> FoundCircuit:
+) -> Circuit:
     """Find the units that carry the model's answers for some images while everything else is ablated.
 
     Args:
@@ -83,7 +63,8 @@ def find_circuit(
         settings: The ranking of units, random circuits beside those that are measured, and whether errors are kept.
 
     Returns:
-        The circuit. Where a selectivity was not reached, or cannot be computed, ``note`` says so.
+        The circuit. With a selectivity ``made_with`` has those that were tried, by size, and a ``note`` where none
+        reached it.
 
     Raises:
         InputError: for another method, both or none of size and selectivity, a selectivity out of range, without others
@@ -92,16 +73,13 @@ def find_circuit(
     Example:
         >>> from circuitry.interventions import find_circuit
         >>> task = Task(encoder, cats, class_logit(weights, 3), baseline="mean-position", others=not_cats)
-        >>> found = find_circuit(task, size=0.4)
-        >>> found.to_pandas()    # faithfulness and selectivity of circuit, complement and random units
+        >>> circuit = find_circuit(task, size=0.4)
+        >>> measure_circuits(unseen, [circuit]).to_pandas()    # beside its complement and random units
     """
     if (size is None) == (selectivity is None):
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
     if size is not None:
-        (graph,) = _proposer(task, method, masks, settings)([size])
-        curve = _curve(task, [graph], settings)
-        reason = _no_selectivity(curve)
-        return FoundCircuit(graph, curve, f"There is no selectivity: {reason}." if reason else "")
+        return _proposer(task, method, masks, settings)([size])[0]
     if task.others is None:
         raise InputError(
             "Selectivity compares images of the class with others, but the task has no others: make it with "
@@ -116,10 +94,10 @@ def propose_circuits(
     task: Task,
     sizes: Annotated[Sequence[Share], SOME],
     *,
-    method: str = LEARNED,
+    method: MethodName = LEARNED,
     masks: MaskSettings = MaskSettings(),
     settings: AblationSettings = AblationSettings(),
-) -> list[AttributionGraph]:
+) -> list[Circuit]:
     """Return one circuit of each size by one search, not measured: of one ranking, or of one training of masks.
 
     Args:
@@ -132,83 +110,50 @@ def propose_circuits(
 
 def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSettings) -> Proposer:
     """Return what makes circuits, with what all sizes share done."""
-    if method not in METHODS:
-        raise InputError(f"Circuits are found by one of {', '.join(METHODS)}, but {method!r} was given.")
     if method == LEARNED:
         if settings.budget not in (None, LEARNED):
             raise InputError(
                 f"A learned mask has its own counts, but the budget {budget_name(settings.budget)!r} was given: leave "
                 "it out, or rank the units by another method."
             )
-        return lambda sizes: _learned(task, sizes, masks, settings)
-    scored_by = SCORED_BY.get(method, f"effect on the {metric_name(task.metric)}")
-    graph = _graph(task, score_units(task, method), method, scored_by, settings)
+        return lambda sizes: learn_masks(task, sizes, masks, keep_error=settings.keep_error).circuits
+    effects = NodeEffects(score_units(task, method), {}, with_others(task)[1])
+    made_with = {"method": method, "ranking": settings.ranking, "budget": budget_name(settings.budget or GLOBAL)}
+    made_with |= {"edges": IN_STREAM} if in_stream(task.encoder) else {}
+    graph = graph_of(task, effects, made_with | task.made_with)
 
-    def rank(sizes: Sequence[float]) -> list[AttributionGraph]:
+    def rank(sizes: Sequence[float]) -> list[Circuit]:
         budgets: Sequence[Budget] = [settings.budget or GLOBAL] * len(sizes)
         if settings.budget == LEARNED:
             n_units = {site: len(scores) for site, scores in graph.node_scores.items()}
-            budgets = [shares_of(take_kept_units(one), n_units) for one in _learned(task, sizes, masks, settings)]
-        taken = zip(sizes, budgets, strict=True)
-        return [replace(graph, kept_units=take_top_units(graph, n, settings.ranking, None, b)) for n, b in taken]
+            budgets = [shares_of(one.units, n_units) for one in learn_masks(task, sizes, masks).circuits]
+        taken = [graph.strongest(n, settings.ranking, b) for n, b in zip(sizes, budgets, strict=True)]
+        return [replace(one, source=replace(graph, kept_units=dict(one.units))) for one in taken]
 
     return rank
 
 
-def _learned(
-    task: Task, sizes: Sequence[float], masks: MaskSettings, settings: AblationSettings
-) -> list[AttributionGraph]:
-    """Return masks as graphs, whose scores are the gates that training ended with."""
-    found = learn_masks(task, sizes, masks, keep_error=settings.keep_error)
-    gates = {site: np.nan_to_num(expit(scores.astype(float))) for site, scores in found.scores.items()}
-    effects = NodeEffects(gates, {}, with_others(task)[1])
-    graph = _graph(task, effects, LEARNED, SCORED_BY[LEARNED], settings)
-    graph = replace(graph, settings=graph.settings | {"lost": found.lost, "steps": found.steps, "seed": masks.seed})
-    units = [{site: np.flatnonzero(chosen) for site, chosen in kept.items()} for kept in found.kept]
-    return [replace(graph, kept_units={s: u[np.argsort(-gates[s][u])] for s, u in kept.items()}) for kept in units]
-
-
-def _graph(
-    task: Task, effects: NodeEffects, method: str, scored_by: str, settings: AblationSettings
-) -> AttributionGraph:
-    """Return scores of all units as a graph that keeps none yet."""
-    made_with = {"method": method, "scored_by": scored_by, "ranking": settings.ranking, **task.made_with}
-    made_with["budget"] = budget_name(settings.budget or (LEARNED if method == LEARNED else GLOBAL))
-    made_with |= {"edges": IN_STREAM} if in_stream(task.encoder) else {}
-    errors = {s: effects.scores[s][u.start :] for s, u in task.encoder.error_units.items() if s in effects.scores}
-    nodes, sites = nodes_of(task.encoder, effects.scores), tuple(site for site in task.sites if site != INPUT)
-    complete, n_images = effects.completeness, effects.n_images
-    return AttributionGraph(sites, nodes, {}, {}, complete, n_images, settings=made_with, error_scores=errors)
-
-
-def _bisect(task: Task, target: float, propose: Proposer, settings: AblationSettings) -> FoundCircuit:
+def _bisect(task: Task, target: float, propose: Proposer, settings: AblationSettings) -> Circuit:
     """Bisect the sizes, by their ratio, for the smallest that reaches a selectivity."""
-    low, high, tried = SMALLEST, 1.0, list[tuple[float, AttributionGraph]]()
+    low, high, tried = SMALLEST, 1.0, list[tuple[float, Circuit]]()
     for _ in range(ROUNDS):
         size = (low * high) ** 0.5
-        (graph,) = propose([size])
-        curve = _curve(task, [graph], replace(settings, random_draws=0))
-        if reason := _no_selectivity(curve):
+        (circuit,) = propose([size])
+        curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
+        if reason := str(curve.to_pandas("selectivity")["reason"].iloc[0]):
             raise InputError(
                 f"The selectivity of a circuit is a share of the model's own, but {reason}: give images of the class "
                 "that the model tells from the others, or a size= instead."
             )
-        tried.append((float(curve.selectivity[0]), graph))
+        tried.append((float(curve.selectivity[0]), circuit))
         low, high = (low, size) if tried[-1][0] >= target else (size, high)
-    tried.sort(key=lambda one: sum(map(len, one[1].kept_units.values())))
+    tried.sort(key=lambda one: one[1].count)
     reached = [one for one in tried if one[0] >= target]
-    best, graph = reached[0] if reached else max(tried, key=lambda one: one[0])
-    missed = (
-        f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has the "
-        f"largest, {best:.3g}. The curve has all of them."
-    )
-    return FoundCircuit(graph, _curve(task, [one[1] for one in tried], settings), "" if reached else missed)
-
-
-def _curve(task: Task, graphs: Sequence[AttributionGraph], settings: AblationSettings) -> FaithfulnessCurve:
-    return measure_circuits(task, graphs[0], [take_kept_units(graph) for graph in graphs], settings)
-
-
-def _no_selectivity(curve: FaithfulnessCurve) -> str:
-    """Return why a curve has no selectivity; empty where it has one."""
-    return str(curve.to_pandas("selectivity")["reason"].iloc[0])
+    best, circuit = reached[0] if reached else max(tried, key=lambda one: one[0])
+    made_with: dict[str, Any] = {"selectivity": target, "tried": [[one.size, reaches] for reaches, one in tried]}
+    if not reached:
+        made_with["note"] = (
+            f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has "
+            f"the largest, {best:.3g}."
+        )
+    return replace(circuit, made_with=circuit.made_with | made_with)

@@ -8,7 +8,7 @@
 `transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more the domains share.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,25 +18,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
 from circuitry.data.names import unknown_name
 from circuitry.encoder.baselines import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches
-from circuitry.interventions.circuit_sets import (
-    ANY_TEXTS,
-    check_made_with,
-    circuit_sites,
-    take_complement,
-    take_kept_units,
-)
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.interventions.gated import kept_embeddings, with_others
-from circuitry.interventions.kept_sets import as_kept
+from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.made_with import ANY_TEXTS, check_made_with, named_sites
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar
@@ -84,10 +77,8 @@ class ClassScorer:
 @checked
 def transfer_circuits(
     tasks: Mapping[Key, Task],
-    graphs: Mapping[Key, AttributionGraph],
+    circuits: Mapping[Key, Circuit],
     scorer: ClassScorer,
-    *,
-    keep_error: bool = False,
 ) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
 
@@ -96,9 +87,8 @@ def transfer_circuits(
             also says how many of them the circuit alone takes for its class, and whether it tells its class from them
             (see `FaithfulnessCurve`); a baseline with an activation for every image has them for the images and then
             for the others.
-        graphs: Circuits by (class, domain), e.g. a `GraphFolder`; their kept units are the circuits.
+        circuits: By (class, domain); their units are kept.
         scorer: The classes among which an image is classified.
-        keep_error: See `AblationSettings`.
 
     Returns:
         Columns class, circuit_domain, image_domain, faithfulness, reason, metric, full_metric, empty_metric,
@@ -113,22 +103,22 @@ def transfer_circuits(
     Example:
         >>> scorer = ClassScorer(weights, {name: i for i, name in enumerate(names)})
         >>> tasks = {key: Task(clip.encoder, photos, scorer.metric_of(*key)) for key, photos in images.items()}
-        >>> table = transfer_circuits(tasks, graphs, scorer)
+        >>> circuits = {key: graph.circuit(None) for key, graph in graphs.items()}
+        >>> table = transfer_circuits(tasks, circuits, scorer)
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
         >>> transfer_matrix(table, "accuracy")
     """
     rows: list[dict[str, Any]] = []
-    for key, task, circuits in _jobs(tasks, graphs, scorer):
-        sites = circuit_sites(task, next(iter(circuits.values())))
-        units = [as_kept(graph, take_kept_units(graph, sites), keep_error) for graph in circuits.values()]
-        nothing: dict[str, Sequence[int]] = dict.fromkeys(sites, ())
-        everything = take_complement(nothing, next(iter(circuits.values())))
+    for key, task, by_domain in _jobs(tasks, circuits, scorer):
+        sites = named_sites(task)
+        kept = [one if sites is None else one.at(sites) for one in by_domain.values()]
+        nothing = kept[0].nothing()
         together, n_own = with_others(task)
-        found = kept_embeddings(replace(together, images=_images_of(together)), [everything, nothing, *units])
+        found = kept_embeddings(replace(together, images=_images_of(together)), [nothing.complement(), nothing, *kept])
         parts = {"": found[:, :n_own]} | ({} if task.others is None else {"other_": found[:, n_own:]})
         scores = {prefix: [scorer.score(one, task.metric, *key) for one in part] for prefix, part in parts.items()}
         (full, _), (empty, _) = scores[""][:2]
-        for run, circuit_domain in enumerate(circuits, start=2):
+        for run, circuit_domain in enumerate(by_domain, start=2):
             row: dict[str, Any] = {"class": key[0], "circuit_domain": circuit_domain, "image_domain": key[1]}
             row["faithfulness"], row["reason"] = faithfulness_ratio(scores[""][run][0], full, empty)
             for prefix, by_run in scores.items():
@@ -142,7 +132,7 @@ def transfer_circuits(
 @own_modes()
 @checked
 def interchange(
-    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer, *, seed: Seed = 0
+    tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], scorer: ClassScorer, *, seed: Seed = 0
 ) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
@@ -156,16 +146,14 @@ def interchange(
     """
     rows = []
     rng = np.random.default_rng(seed)
-    for (class_name, domain), task, circuits in _jobs(tasks, graphs, scorer):
+    for (class_name, domain), task, by_domain in _jobs(tasks, circuits, scorer):
         own = _images_of(task)
-        for circuit_domain, graph in circuits.items():
+        for circuit_domain, circuit in by_domain.items():
             if (class_name, circuit_domain) not in tasks:
                 continue
             donors = _images_of(tasks[class_name, circuit_domain])
-            circuit = take_kept_units(graph)
-            control = {s: rng.permutation(len(graph.node_scores[s]))[: len(u)] for s, u in circuit.items()}
-            nothing: dict[str, Sequence[int]] = dict.fromkeys(circuit, ())
-            runs = [take_complement(exchanged, graph) for exchanged in (nothing, circuit, control)]
+            exchanged = replace(circuit, keep_error=False)
+            runs = [one.complement() for one in (circuit.nothing(), exchanged, exchanged.random(rng))]
             chosen = donors[_partners(len(own), len(donors), circuit_domain == domain, rng)]
             mixing = replace(task, images=own, others=None, baseline=Counterfactual(chosen))
             scores = [scorer.score(e, task.metric, class_name, domain) for e in kept_embeddings(mixing, runs)]
@@ -177,10 +165,10 @@ def interchange(
 
 
 def _jobs(
-    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer
-) -> Iterator[tuple[Key, Task, dict[str, AttributionGraph]]]:
-    """Yield the task of every (class, domain) with the class's circuits by domain, those of one class in memory."""
-    with_circuit = {class_name for class_name, _ in graphs}
+    tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], scorer: ClassScorer
+) -> Iterator[tuple[Key, Task, dict[str, Circuit]]]:
+    """Yield the task of every (class, domain) with the units of the class's circuits by domain."""
+    with_circuit = {class_name for class_name, _ in circuits}
     classes = [name for name in dict.fromkeys(name for name, _ in tasks) if name in with_circuit]
     if not classes:
         raise InputError("Transfer needs a class with both a circuit and images, but there is none.")
@@ -188,14 +176,12 @@ def _jobs(
         raise InputError(f"Every class needs its row of the text weights, but labels lack {', '.join(missing)}.")
     todo = [key for name in classes for key in tasks if key[0] == name]
     progress = any(task.work.progress for task in tasks.values())
-    circuits: dict[str, AttributionGraph] = {}
-    for place, key in enumerate(Bar(todo, desc="transfer", unit="job", disable=not progress)):
-        if not place or key[0] != todo[place - 1][0]:
-            circuits = {domain: graphs[name, domain] for name, domain in graphs if name == key[0]}
+    for key in Bar(todo, desc="transfer", unit="job", disable=not progress):
+        of_class = {d: replace(one, edges=None) for (name, d), one in circuits.items() if name == key[0]}
         task = tasks[key]
-        check_made_with(task, circuits.values(), ANY_TEXTS)
-        check_made_with(task, [graph for domain, graph in circuits.items() if domain == key[1]])
-        yield key, replace(task, work=replace(task.work, progress=False)), circuits
+        check_made_with(task, [one.source for one in of_class.values()], ANY_TEXTS)
+        check_made_with(task, [one.source for domain, one in of_class.items() if domain == key[1]])
+        yield key, replace(task, work=replace(task.work, progress=False)), of_class
 
 
 def _images_of(task: Task) -> Float[Tensor, "images 3 h w"]:

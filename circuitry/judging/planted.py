@@ -32,6 +32,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.task import Task
+from circuitry.interventions.gated import circuit_of
 from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.interventions.masks import learn_masks
 from circuitry.interventions.patches import Patch, patched
@@ -217,11 +218,12 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
     task = Task(encoder, images, planted.metric, sites=sites, work=Work(progress=False))
     exact = patch_effects(task)
     score(EXACT, exact.scores, edge_movements(task))
-    every_edge = Edges.between({site: np.arange(len(exact.scores[site])) for site in sites}, "chain")
+    every_unit = circuit_of(task, {site: np.arange(len(exact.scores[site])) for site in sites})
+    every_edge = Edges.between(every_unit.units, "chain")
     masks = MaskSettings(batch_size=n_images, seed=seed)
     for name, method in SEARCHED.items():
-        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].node_scores, {})
-    gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), edges=every_edge)
+        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.node_scores, {})
+    gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), among=replace(every_unit, edges=every_edge))
     score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.scores.items()})
     score(CUTS, {}, cut_effects(task, every_edge).scores)
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])

@@ -16,7 +16,7 @@ from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.intervention_settings import MIB_FRACTIONS, PATCHING
+from circuitry.interventions.intervention_settings import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 
@@ -63,7 +63,7 @@ def scoreboard_tables(
         classes with Student's intervals; ``by_class``: the summary by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
-    exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == PATCHING}
+    exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == "patching"}
     for job, one in judged.items():
         names = {**_names_of(job), "counted": counted}
         curves.append(curve_by_size(one.curve, sizes).assign(**names))

@@ -4,13 +4,13 @@ from .classifier import Classifier as Classifier
 from .classifier import read_outputs as read_outputs
 from .classifier_nets import load_classifier as load_classifier
 from .clip import Clip as Clip
+from .folder_baselines import FolderBaseline as FolderBaseline
 from .folder_work import FolderWork as FolderWork
 from .image_pass import activations as activations
 from .image_pass import image_batches as image_batches
 from .image_pass import read_images as read_images
 from .linear_probe import linear_probe as linear_probe
 from .loading import load_clip as load_clip
-from .named_baselines import NamedBaseline as NamedBaseline
 from .options import FolderSettings as FolderSettings
 from .options import ModelOptions as ModelOptions
 from .prompts import default_templates as default_templates

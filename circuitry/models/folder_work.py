@@ -15,17 +15,16 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
-from circuitry.encoder.baselines import Baseline, Counterfactual, as_baseline, default_baseline
 from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
 from circuitry.encoder.tower_digest import check_same_weights
 from circuitry.models.clip import Clip
+from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
-from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.options import FolderSettings
 from circuitry.models.prompts import as_patterns, templates_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.given import Names, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -57,17 +56,12 @@ class FolderWork:
         Raises:
             InputError: for a metric, texts or a baseline that are not known.
         """
-        if settings.baseline is None:
-            settings = replace(settings, baseline=default_baseline(clip.encoder))
         self.clip, self.images, self.settings = clip, images, settings
         self._metric = metric_of_class(settings.metric)
         self.templates = {domain: self._templates(domain) for domain in images.domains}
         self._weights: dict[tuple[str, ...], Tensor] = {}
         self._model = clip.digest
-        self._chosen = chosen or (settings.n_images, settings.seed)
-        given, self.named_baseline = settings.baseline, None
-        if isinstance(given, str) and given != "zero":
-            self.named_baseline = self.baseline_called(given)
+        self.baseline = FolderBaseline(settings.baseline, clip, images, *(chosen or (settings.n_images, settings.seed)))
 
     def _templates(self, domain: str) -> tuple[str, ...]:
         if self.settings.texts is None:
@@ -90,16 +84,9 @@ class FolderWork:
         return self._metric(self.weights(domain), self.images.label(class_name))
 
     @checked
-    def baseline_called(self, name: str) -> NamedBaseline:
-        """Return a baseline by name, made of the chosen images."""
-        return NamedBaseline(name, self.clip, self.images, *self._chosen)
-
-    @checked
-    def baseline_of(self, key: Key, n_images: Count, *, strict: bool = False) -> Baseline | Counterfactual:
-        """Return what replaces ablated activations of a number of images of a class in a domain."""
-        if self.named_baseline is None:
-            return as_baseline(self.settings.baseline)
-        return self.named_baseline.of(*key, n_images, strict=strict)
+    def baseline_called(self, name: str) -> FolderBaseline:
+        """Return another baseline by name, made of the same images."""
+        return replace(self.baseline, choice=name)
 
     @checked
     def task(
@@ -116,7 +103,7 @@ class FolderWork:
             self.clip.encoder,
             images,
             self.metric_of(*key),
-            baseline=self.baseline_of(key, count, strict=work.strict),
+            baseline=self.baseline.of(*key, count, strict=work.strict),
             others=others,
             sites=sites,
             work=replace(work, progress=False),
@@ -135,17 +122,17 @@ class FolderWork:
     @property
     def asked(self) -> dict[str, Any]:
         """Metric, texts and baseline in plain values."""
-        texts, baseline = self.settings.texts, self.settings.baseline
+        texts = self.settings.texts
         return {
             "metric": metric_name(self.settings.metric),
             "texts": texts if isinstance(texts, str) else list(as_patterns(texts or ())),
-            "baseline": baseline if isinstance(baseline, str) else as_baseline(baseline).name,
+            "baseline": self.baseline.name,
         }
 
     @property
     def made_with(self) -> dict[str, Any]:
         """Everything except for images that shapes a number, in plain values."""
-        baseline = {} if self.named_baseline else {"baseline_digest": as_baseline(self.settings.baseline).digest}
+        given = self.baseline.given
         return {
             "model": self.clip.name,
             "model_digest": self.clip.digest,
@@ -153,7 +140,7 @@ class FolderWork:
             "n_images": self.settings.n_images,
             "seed": self.settings.seed,
             **self.asked,
-            **baseline,
+            **({} if given is None else {"baseline_digest": given.digest}),
         }
 
     @checked
@@ -182,8 +169,8 @@ class FolderWork:
         """
         check_same_weights(self._model, self.clip.digest, type(self).__name__)
         listed = {"images": _listing(record for some in records.values() for record in some), **(listings or {})}
-        if self.named_baseline is not None:
-            listed["baseline_images"] = _listing(self.named_baseline.records_of(list(records)))
+        if self.baseline.given is None:
+            listed["baseline_images"] = _listing(self.baseline.records_of(list(records)))
         return JobFolder(Path(out), file_format, self.made_with | shaped_by, jobs, listed)
 
 

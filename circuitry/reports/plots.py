@@ -8,7 +8,6 @@ from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.found_circuit import FoundCircuit
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
 from circuitry.reports.figures.heatmaps import component_heatmap
 from circuitry.reports.figures.lines import faithfulness_curves
@@ -17,7 +16,7 @@ from circuitry.reports.measure_names import measure_name
 from circuitry.reports.sections.compared import draw_matrix
 from circuitry.runs.given import checked
 
-Plotted = AttributionGraph | Circuit | FoundCircuit | FaithfulnessCurve | DirectEffects | Comparison | AttributionCheck
+Plotted = AttributionGraph | Circuit | FaithfulnessCurve | DirectEffects | Comparison | AttributionCheck
 """What `plot` draws."""
 
 _EFFECT = "mean direct effect"
@@ -28,7 +27,7 @@ def plot(result: Plotted) -> go.Figure:
     """Draw a result as an interactive figure of plotly's.
 
     Args:
-        result: A `Circuit`, a `FoundCircuit` or an `AttributionGraph` becomes its units by site and strongest edges;
+        result: A `Circuit` or an `AttributionGraph` becomes its units by site and strongest edges;
             a `FaithfulnessCurve` its selectivity by size, or its faithfulness where there are no images of other
             classes; `DirectEffects` a heatmap of heads and MLPs by layer; a `Comparison` the matrix of domains; an
             `AttributionCheck` attributed scores against exact effects.
@@ -37,16 +36,14 @@ def plot(result: Plotted) -> go.Figure:
         A figure: ``.show()`` opens it, ``.write_html(path)`` and ``.write_image(path)`` save it.
 
     Example:
-        >>> plot(found)          # the circuit
-        >>> plot(found.curve)    # how much it recovers
+        >>> plot(circuit)
+        >>> plot(curve)    # how much it recovers
     """
     match result:
         case Circuit():
             return circuit_drawing(result, result.source.inner_sites, title=result.source.title)
         case AttributionGraph():
             return plot(result.circuit())
-        case FoundCircuit():
-            return plot(result.graph)
         case FaithfulnessCurve():
             return _plot_curve(result)
         case DirectEffects():

@@ -11,23 +11,22 @@ from typing import Annotated, Any, NamedTuple
 
 from circuitry.runs import ALONE, InputError, Job, Rank, Work, whole_file
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import BUDGETS, LEARNED, AttributionGraph, shares_of
+from circuitry.circuits import BUDGETS, LEARNED, shares_of
 from circuitry.circuits.budgets import Budget
 from circuitry.circuits.cost import OperationCounter
+from circuitry.circuits.graph import Circuit
+from circuitry.circuits.methods import METHODS, MethodName
 from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.encoder import Baseline, Task, mean_baseline
 from circuitry.encoder.metrics import METRICS
 from circuitry.interventions import (
-    METHODS,
     MIB_FRACTIONS,
     AblationSettings,
     MaskSettings,
     counted_sites,
     measure_circuits,
     propose_circuits,
-    take_kept_units,
-    take_top_units,
 )
 from circuitry.runs.given import Count, Natural, Seed, Share, checked, one_of
 from experiments.unseen_images import ClassImages, ClassRecords, read_class, split_records
@@ -48,7 +47,7 @@ class ContestSettings(QuickstartModel):
     """Images of a class in a domain: to find circuits on, and as many at most to measure on."""
     n_others: Count = 18
     """Images of other classes: likewise."""
-    methods: tuple[Annotated[str, one_of(*METHODS)], ...] = METHODS
+    methods: tuple[MethodName, ...] = tuple(METHODS)
     """Ways to find circuits; see `find_circuit`."""
     budgets: tuple[Annotated[str, one_of(*BUDGETS, LEARNED)], ...] = (*BUDGETS, LEARNED)
     """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
@@ -89,7 +88,7 @@ BASELINE = "mean"
 class Found(NamedTuple):
     """Circuits of all sizes, and what they cost."""
 
-    graphs: list[AttributionGraph]
+    circuits: list[Circuit]
     cost: dict[str, float]
 
 
@@ -159,17 +158,17 @@ class Contest:
         for method in sorted(config.methods, key=lambda name: name != LEARNED):
             started = time.process_time()
             with OperationCounter() as counter:
-                graphs = propose_circuits(task, config.sizes, method=method, masks=masks)
+                circuits = propose_circuits(task, config.sizes, method=method, masks=masks)
             cost = {"seconds": time.process_time() - started, "operations": counter.total}
             if method == LEARNED:
-                found[method, LEARNED] = Found(graphs, cost)
-                n_units = {site: len(scores) for site, scores in graphs[0].node_scores.items()}
-                shares = [shares_of(take_kept_units(graph), n_units) for graph in graphs]
+                found[method, LEARNED] = Found(circuits, cost)
+                n_units = {site: len(scores) for site, scores in circuits[0].source.node_scores.items()}
+                shares = [shares_of(one.units, n_units) for one in circuits]
                 continue
             for budget in config.budgets:
                 cuts = zip(config.sizes, shares if budget == LEARNED else repeat(budget), strict=False)
-                kept = [take_top_units(graphs[0], size, budget=one) for size, one in cuts]
-                found[method, budget] = Found([replace(graphs[0], kept_units=units) for units in kept], cost)
+                ranked = [circuits[0].source.strongest(size, budget=one) for size, one in cuts]
+                found[method, budget] = Found(ranked, cost)
         return found
 
     def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
@@ -182,10 +181,14 @@ class Contest:
         settings = AblationSettings(random_draws=self.config.random_draws, seed=self.config.seed)
         paths = list[Path]()
         for contestant in self.contestants:
-            graphs, cost = found[contestant]
-            named = replace(graphs[0], class_name=class_name, domain=self.config.domain)
+            circuits, cost = found[contestant]
+            first = circuits[0]
+            named = replace(
+                first.source, kept_units=dict(first.units), class_name=class_name, domain=self.config.domain
+            )
+            circuits = [replace(one, source=named) for one in circuits]
             mine = files_of(folder, (class_name, *contestant))
-            measure_circuits(unseen, named, [take_kept_units(graph) for graph in graphs], settings).save(mine[0])
+            measure_circuits(unseen, circuits, settings).save(mine[0])
             named.save(mine[1])
             with whole_file(mine[2]) as temporary:
                 temporary.write_text(json.dumps(cost))

@@ -19,7 +19,7 @@ from circuitry.bases.components import BLOCK_POINTS
 from circuitry.bases.residual import adds_up
 from circuitry.circuits import attribute, midpoint_rule
 from circuitry.encoder import Baseline, Encoder, Task, mean_baseline
-from circuitry.interventions import Patch, ablate_all_but, kept_embeddings, patch_effects, patched
+from circuitry.interventions import Patch, ablate_all_but, circuit_of, kept_embeddings, patch_effects, patched
 from circuitry.runs import InputError
 from tests.support.stream_scores import run_stream
 from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
@@ -142,9 +142,10 @@ def test_patching_a_head_or_a_neuron_equals_a_hook_on_the_towers_own_modules(
         nothing = by_hand(encoder.tower, 0, part, torch.zeros_like, images)
         with patched(heads, Patch(site, 0.0)):
             torch.testing.assert_close(heads(images), nothing, rtol=1e-5, atol=1e-6)
-        with patched(heads, ablate_all_but(heads, {site: [1]})):
+        circuit = circuit_of(Task(heads, images, metric), {site: [1]})
+        with patched(heads, ablate_all_but(heads, circuit)):
             one_left = heads(images)
-        alone = kept_embeddings(Task(heads, images, metric), [{site: [1]}])[0]
+        alone = kept_embeddings(Task(heads, images, metric), [circuit])[0]
     torch.testing.assert_close(one_left, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -187,12 +188,12 @@ def test_a_mean_baseline_moves_heads_alone() -> None:
 def test_everything_kept_is_the_tower_and_a_unit_that_is_carried_is_refused() -> None:
     encoder, heads, images = wrapped(make_tower("vit"))
     site = "transformer.resblocks.0.attn"
-    kept = {site: [0, 1]}
+    kept = circuit_of(Task(heads, images, metric), {site: [0, 1]})
     with torch.no_grad():
         alone = kept_embeddings(Task(heads, images, metric), [kept])[0]
         torch.testing.assert_close(alone, encoder(images), rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="0 to 1, but 2 "):
-        kept_embeddings(Task(heads, images, metric), [{site: [2]}])
+        circuit_of(Task(heads, images, metric), {site: [2]})
     with pytest.raises(InputError, match="0 to 1, but 2 "):
         patch_effects(Task(heads, images, metric), units={site: [2]})
 

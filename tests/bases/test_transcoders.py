@@ -31,7 +31,7 @@ from circuitry.bases import ResidualStream, SparseAutoencoder, Transcoder
 from circuitry.bases.latent_basis import sae_digest
 from circuitry.circuits import attribute_components, gauss_legendre_rule, score_edges
 from circuitry.encoder import Baseline
-from circuitry.interventions import AblationSettings, kept_embeddings
+from circuitry.interventions import AblationSettings, circuit_of, kept_embeddings
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import beside_by_hand, decode_by_hand, encode_by_hand, make_sae
 from tests.support.towers import make_tower
@@ -282,8 +282,8 @@ def test_circuits_of_latents_keep_the_error_where_told() -> None:
     alone = torch.zeros_like(latents)
     alone[..., [1, 4]] = latents[..., [1, 4]]
     task = Task(case.encoder, case.images, lambda e: e[:, 0], work=QUIET)
-    units = case.encoder.error_units[SITES[0]]
-    found = kept_embeddings(task, [{SITES[0]: [1, 4]}, {SITES[0]: [1, 4, *units]}, {}])
+    circuit = circuit_of(task, {SITES[0]: [1, 4]})
+    found = kept_embeddings(task, [circuit, replace(circuit, keep_error=True), circuit_of(task, {})])
     outs = [case.written(0, alone, 0 * beside), case.written(0, alone, beside) + error]
     for mine, out in zip(found, [*outs, case.seen(0)[1]], strict=True):
         with case.writing(0, partial(_whatever, out)), torch.no_grad():

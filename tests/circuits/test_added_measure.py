@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipe for a measure, step by step: a function of circuits, and a line of `MEASURES`."""
+"""CONTRIBUTING's recipe for a measure: a function of circuits, and one call."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from circuitry import InputError, compare, compare_domains
-from circuitry.circuits import Circuit, Measure, similarity
-from circuitry.circuits.measures import MEASURES, Matrices, without_depth
+from circuitry.circuits import Circuit, Measure, register_measure, similarity
+from circuitry.circuits.measures import MEASURES, Matrices
 from circuitry.reports import Report
 from circuitry.reports.measure_names import MEASURE_NAMES, measure_name
 from circuitry.reports.sections.compared import add_summary
@@ -20,7 +20,7 @@ GRAPHS = {("axe", domain): random_graph(i, "axe", domain, fraction=0.3 + 0.2 * i
 
 
 def as_many_edges(circuits: Sequence[Circuit]) -> Matrices:
-    counts = np.array([one.edges.count for one in circuits], float)
+    counts = np.array([one.count for one in circuits], float)
     return {None: np.minimum(counts, counts[:, None]) / np.maximum(counts, counts[:, None])}
 
 
@@ -30,7 +30,8 @@ def by_hand(a: str, b: str) -> float:
 
 
 def test_the_recipe_gives_the_measure_its_own_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(MEASURES, "as_many_edges", without_depth(as_many_edges))
+    monkeypatch.setattr("circuitry.circuits.measures.MEASURES", dict(MEASURES))
+    register_measure("as_many_edges", as_many_edges)
     a, b = (GRAPHS["axe", domain] for domain in ("clipart", "real"))
     assert 0 < by_hand("clipart", "real") < 1
     assert similarity(a, b, "as_many_edges") == {None: by_hand("clipart", "real")}

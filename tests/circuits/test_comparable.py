@@ -109,6 +109,7 @@ OTHERS: dict[str, tuple[object, object]] = {
     "edge_rule": ("left-10", "gauss-radau-5"),
     "edges": ("neighbouring sites", IN_STREAM),
     "edge_method": ("gradient", "exact-readers"),
+    "method": ("site-path", "fisher"),
     "correction": ("none", "relp"),
     "baseline": ("zero", "mean-unit"),
     "baseline_digest": ("d4", "e5"),
@@ -231,7 +232,7 @@ def test_all_graphs_of_a_set_are_checked() -> None:
 
 def test_circuits_cut_in_another_way_are_refused() -> None:
     for measure in (edge_jaccard, wl_kernel):
-        with pytest.raises(InputError, match=r"edges per node.* 1 and 2"):
+        with pytest.raises(InputError, match=r"edges_per_node 1 and 2"):
             measure(FIRST.circuit(1), SECOND.circuit(2))
         with pytest.raises(InputError, match="any_sign"):
             measure(FIRST.circuit(2), FIRST.circuit(2, any_sign=True))

@@ -52,9 +52,9 @@ def test_stability_is_the_share_of_all_draws_by_enumeration(budget: str) -> None
             rows.append([u in set(strongest[site]) and scores[u] * whole.node_scores[site][u] > 0 for u in units])
         for pair, rows in held_edges.items():
             scores = np.sum([n[p] * edges[pair][p] for p in draw], 0) / total
-            cut = replace(whole, edge_scores=whole.edge_scores | {pair: scores}).circuit(2).edge_places[pair]
+            cut = replace(whole, edge_scores=whole.edge_scores | {pair: scores}).circuit(2).its_edges.places[pair]
             there = set(zip(*(place.tolist() for place in cut), strict=True))
-            places = zip(*(place.tolist() for place in circuit.edge_places[pair]), strict=True)
+            places = zip(*(place.tolist() for place in circuit.its_edges.places[pair]), strict=True)
             rows.append([place in there for place in places])
     for site, rows in held_units.items():
         np.testing.assert_allclose(found.units[site], np.mean(rows, 0))
@@ -79,7 +79,9 @@ def test_hand_worked_consensus() -> None:
     edges = {("up", "down"): np.array([[[-1.0, 4]], [[3, 4]]])}
     found = find_consensus(whole.circuit(2), parts, edges)
     assert found.units["up"].tolist() == [1, 0.75]
-    assert dict(zip(found.circuit.edge_places["up", "down"][1].tolist(), found.edges["up", "down"], strict=True)) == {
+    assert dict(
+        zip(found.circuit.its_edges.places["up", "down"][1].tolist(), found.edges["up", "down"], strict=True)
+    ) == {
         0: 0.75,
         1: 1,
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circuitry import Encoder, Patch, Task, attribute, class_logit, midpoint_rule, patch_effects, patched
 from circuitry.encoder import Baseline, Counterfactual
-from circuitry.interventions import kept_embeddings
+from circuitry.interventions import circuit_of, kept_embeddings
 from circuitry.interventions.patches import PatchValue
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -78,7 +78,7 @@ def test_circuits_stay_on_their_device(on_meta: Encoder) -> None:
     circuits = [{site: np.arange(2) for site in on_meta.sites[1:]}, {on_meta.sites[-1]: np.arange(3)}]
     for baseline in (mean(on_meta), images(on_meta)):
         task = Task(on_meta, images(on_meta), metric(), baseline=baseline, work=QUIET)
-        embeddings = kept_embeddings(task, circuits)
+        embeddings = kept_embeddings(task, [circuit_of(task, units) for units in circuits])
         assert embeddings.device == META
         assert embeddings.shape == (2, 3, 16)
 

@@ -173,9 +173,6 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
 def test_hand_worked_circuit() -> None:
     cut = small_graph().circuit(edges_per_node=1, any_sign=True)
     circuit = cut.graph
-    assert cut.edge_places.keys() == cut.edges.places.keys()
-    for pair, places in cut.edge_places.items():
-        assert {*zip(*places, strict=True)} == {*zip(*cut.edges.places[pair], strict=True)}
     # head/1 takes the larger of (0.5, 0.25); head/2 of (-0.5, -0.25), by sign and not by size; head/0 has equals.
     assert {(a, b): d["weight"] for a, b, d in circuit.edges(data=True)} == {
         ("conv/1", "head/1"): 0.5,
@@ -223,6 +220,27 @@ def test_a_stored_circuit_comes_back_whole(tmp_path: Path) -> None:
     small_graph().save(tmp_path / "graph")
     with pytest.raises(InputError, match=r"graph and no circuit.*AttributionGraph.load\(path\).circuit"):
         Circuit.load(tmp_path / "graph")
+
+
+def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> None:
+    graph = small_graph()
+    for cut in (graph.circuit(None), graph.strongest(0.5), graph.circuit(1, any_sign=True)):
+        rest, everything = cut.complement(), cut.nothing().complement()
+        assert (cut.nothing().count, cut.count + rest.count) == (0, everything.count)
+        assert everything.size == 1
+        assert cut.size == cut.count / everything.count
+        assert (rest.keep_error, rest.complement().keep_error) == (True, False)
+        twin, again = cut.random(3), cut.random(3)
+        assert nx.utils.graphs_equal(twin.graph, again.graph)
+        assert (twin.count, twin.at(["head"]).units.keys()) == (cut.count, {"head"})  # type: ignore[comparison-overlap]
+        assert {site: len(units) for site, units in twin.units.items()} == {s: len(u) for s, u in cut.units.items()}
+        assert [one.count for one in cut.without_each()] == [cut.count - 1] * cut.count
+        rest.save(tmp_path / "rest")
+        loaded = Circuit.load(tmp_path / "rest")
+        assert nx.utils.graphs_equal(loaded.graph, rest.graph)
+        assert (loaded.made_with, loaded.keep_error) == (rest.made_with, rest.keep_error)
+    with pytest.raises(InputError, match="act9"):
+        graph.circuit(None).at(["act9"])
 
 
 # What people see

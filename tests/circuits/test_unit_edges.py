@@ -203,7 +203,7 @@ def test_edges_of_any_method_are_stored_loaded_cut_and_compared(tmp_path: Path) 
     assert (again.settings["edge_method"], again.settings["edge_rule"]) == ("exact-readers", "left-1")
     assert edge_jaccard(again.circuit(3), a.circuit(3)) == 1
     assert 0 < edge_jaccard(again.circuit(3), b.circuit(3)) < 1
-    assert again.circuit(3).edges.count == len(again.circuit(3).graph.edges)
+    assert again.circuit(3).count == len(again.circuit(3).graph.edges)
     plain = attribute(encoder, images[:2], metric, 0.2, progress=False)
     assert plain.settings["edge_method"] == "gradient"
     with pytest.raises(InputError, match=r"exact-readers.*gradient"):

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from circuitry import Circuit
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.interventions import FoundCircuit
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
 from tests.support.scripts import CLASSES, command_module
@@ -40,7 +40,7 @@ def test_a_circuit_of_a_class_is_found_and_tested(config: Any, capsys: pytest.Ca
     written = module.main(config)  # everything is read
     assert "as many random units" in capsys.readouterr().out
     assert written.claims
-    graph = FoundCircuit.load(config.out / "circuit").graph
+    graph = Circuit.load(config.out / "circuit.safetensors").source
     assert (graph.class_name, graph.domain, graph.n_images) == ("fish", "real", 2)
     kept = sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.kept_units)
     assert kept == pytest.approx(0.4, abs=0.05)
@@ -86,7 +86,7 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
     subject = module.Subject(again)
     find, seconds = module.find_circuit, list[Future[Any]]()
 
-    def find_beside_another(*given: Any, **named: Any) -> FoundCircuit:
+    def find_beside_another(*given: Any, **named: Any) -> Circuit:
         assert not seconds, "found twice"
         seconds.append(pool.submit(module.search, again, subject))
         wait(seconds, timeout=0.5)
@@ -96,8 +96,8 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
     with ThreadPoolExecutor(1) as pool:
         first = module.search(again, subject)
         second = seconds[0].result()
-    for site, scores in first.found.graph.node_scores.items():
-        assert scores.tolist() == second.found.graph.node_scores[site].tolist()
+    for site, scores in first.found.source.node_scores.items():
+        assert scores.tolist() == second.found.source.node_scores[site].tolist()
     pd.testing.assert_frame_equal(first.tested, second.tested)
 
 

@@ -26,9 +26,8 @@ def test_selectivity_is_that_of_curves() -> None:
     images, sites = planted.images(16, 0), tuple(planted.nodes)
     images = images[planted.metric(planted.encoder(images)).argsort(descending=True)]  # the class has the most
     task = Task(planted.encoder, images[:6], planted.metric, others=images[6:], sites=sites, work=QUIET)
-    graphs = propose_circuits(task, [0.3, 0.8], method="gradient")
-    circuits = [graph.kept_units for graph in graphs]
-    curve = measure_circuits(task, graphs[0], circuits, AblationSettings(random_draws=0))
+    circuits = propose_circuits(task, [0.3, 0.8], method="gradient")
+    curve = measure_circuits(task, circuits, AblationSettings(random_draws=0))
     assert_same(
         np.array(trials.selectivity(task, ClassImages(images[:6], images[6:]), circuits)),
         curve.selectivity,

@@ -124,8 +124,8 @@ def test_a_mean_by_name_is_over_all_images_of_a_task(resnet: Any, per: str) -> N
     [
         ("mean-position", r"'mean-position'.*mean_baseline\(encoder, images, 'position'\).*others"),
         ("mean-unit", r"'mean-unit'.*mean_baseline\(encoder, images, 'unit'\).*others"),
-        ("counterfactual", r"NamedBaseline\('counterfactual'.*extract"),
-        ("other-domains", r"NamedBaseline\('other-domains'.*extract"),
+        ("counterfactual", r"FolderBaseline\('counterfactual'.*extract"),
+        ("other-domains", r"FolderBaseline\('other-domains'.*extract"),
     ],
 )
 def test_a_name_without_its_images_says_who_makes_it(resnet: Any, name: str, words: str) -> None:

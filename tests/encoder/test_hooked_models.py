@@ -28,7 +28,7 @@ from circuitry.cards import unit_cards
 from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.data import load_image
 from circuitry.encoder import Baseline
-from circuitry.models import NamedBaseline
+from circuitry.models import FolderBaseline
 from circuitry.representations import (
     embed_images,
     extract_features,
@@ -147,7 +147,7 @@ def test_single_calls_go_on(clip: Clip, root: Path) -> None:
 
 
 def test_means_of_a_patched_model_are_its_own(clip: Clip, root: Path) -> None:
-    named = NamedBaseline("mean-unit", clip, DomainFolder(root / "data"))
+    named = FolderBaseline("mean-unit", clip, DomainFolder(root / "data"))
     with patched(clip.encoder, PATCH):
         under = named.of("axe", "ink", 1)
     clean = named.of("axe", "ink", 1)

@@ -125,7 +125,7 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     curves = checks.extract_faithfulness(tmp_path / "f", **FAST)
     assert [(c.class_name, c.domain) for c in curves[::2]] == [(c, d) for c in CLASSES for d in DOMAINS]
     curve, key, images = curves[7], ("cat", "sketch"), checks.images_of(("cat", "sketch"))
-    given = checks.baseline_of(key, 4)
+    given = checks.baseline.of(*key, 4)
     assert given.n_images == (4 if baseline == "counterfactual" else None)
     task = Task(clip.encoder, images.own, checks.metric_of(*key), baseline=given, others=images.others, work=QUIET)
     settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)

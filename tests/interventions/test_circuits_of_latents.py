@@ -21,12 +21,7 @@ from circuitry import (
     midpoint_rule,
 )
 from circuitry.bases.latent_basis import sae_digest
-from circuitry.interventions import (
-    AblationSettings,
-    ClassScorer,
-    kept_embeddings,
-    transfer_circuits,
-)
+from circuitry.interventions import AblationSettings, ClassScorer, circuit_of, kept_embeddings, transfer_circuits
 from tests.support.feature_bases import attribute, clean_by_hand, decode_by_hand, setting
 from tests.support.work import QUIET
 
@@ -78,9 +73,9 @@ def test_circuits_with_and_without_error(name: str) -> None:
             embedding: Tensor = plain(x.movedim(-1, plain.unit_dim(site)), start=site)
         return embedding
 
-    circuit = {site: kept}
     task = Task(features, images, lambda e: e[:, 0], work=QUIET)
-    found = kept_embeddings(task, [circuit, {site: [*kept, *features.error_units[site]]}, {}])
+    circuit = circuit_of(task, {site: kept})
+    found = kept_embeddings(task, [circuit, replace(circuit, keep_error=True), circuit_of(task, {})])
     decoded = decode_by_hand(sae, alone, beside)
     expected = [embedded(decoded), embedded(decoded + error), plain(images)]
     for mine, theirs in zip(found, expected, strict=True):
@@ -106,23 +101,20 @@ def test_ends_of_the_curve(keep_error: bool) -> None:
     curve = faithfulness_curve(task, graph, settings)
     with torch.no_grad():
         assert curve.full == pytest.approx(metric(plain(images)).numpy(), rel=1e-9)
-    nothing: dict[str, list[int]] = {site: [] for site in graph.sites if site != "input"}
-    everything = {site: range(len(graph.node_scores[site])) for site in nothing}
-    errors = features.error_units if keep_error else {}
-    all_nodes = {site: [*units, *errors.get(site, ())] for site, units in everything.items()}
-    kept = metric(kept_embeddings(task, [all_nodes])[0]).numpy()
-    empty = metric(kept_embeddings(task, [nothing])[0]).numpy()
+    empty_circuit = graph.circuit(None).nothing()
+    latents = empty_circuit.complement()  # with all error units
+    kept = metric(kept_embeddings(task, [replace(latents, keep_error=keep_error)])[0]).numpy()
+    empty = metric(kept_embeddings(task, [empty_circuit])[0]).numpy()
     assert curve.empty == pytest.approx(empty, rel=1e-9)
     assert curve.kept[-1] == pytest.approx(kept, rel=1e-9)
     assert curve.random[:, -1] == pytest.approx(np.stack([kept, kept]), rel=1e-9)
-    assert curve.n_units[-1] == sum(len(graph.node_scores[site]) for site in nothing)
+    assert curve.n_units[-1] == latents.count
     assert curve.settings["keep_error"] is keep_error
     if keep_error:
         assert (curve.faithfulness[-1], curve.completeness[-1]) == pytest.approx((1, 0), abs=1e-9)
     else:  # what the latents explain, and what is left to the error
         assert not np.isclose(curve.faithfulness[-1], 1)
-        error_units = {site: features.error_units.get(site, ()) for site in nothing}
-        left = metric(kept_embeddings(task, [error_units])[0]).numpy()
+        left = metric(kept_embeddings(task, [replace(empty_circuit, keep_error=True)])[0]).numpy()
         assert curve.complement[-1] == pytest.approx(left, rel=1e-9)
 
 
@@ -136,7 +128,8 @@ def test_transfer_keeps_the_error_where_told() -> None:
 
     def row(keep_error: bool) -> Any:
         tasks = {key: Task(features, images, class_logit(weights, 1), work=QUIET)}
-        return transfer_circuits(tasks, {key: graph}, ClassScorer(weights, {"a": 1}), keep_error=keep_error).iloc[0]
+        circuits = {key: replace(graph.circuit(None), keep_error=keep_error)}
+        return transfer_circuits(tasks, circuits, ClassScorer(weights, {"a": 1})).iloc[0]
 
     assert row(True)["metric"] == row(True)["full_metric"] == pytest.approx(row(False)["full_metric"])
     assert row(False)["metric"] != pytest.approx(row(False)["full_metric"])

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, left_rule
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import Edges, attribute_components, cut_effects
+from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.encoder import Stage
-from circuitry.interventions import Gated, MaskSettings, kept_embeddings, learn_masks
+from circuitry.interventions import Gated, MaskSettings, circuit_of, kept_embeddings, learn_masks
 from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
+from tests.support.circuits import circuit_with
 from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
 
@@ -59,7 +60,7 @@ def test_gates_are_cuts_and_their_gradients_finite_differences(kind: str) -> Non
         assert n == edges.count
         kept = np.random.default_rng(0).random(n) < 0.7
         found = runs.run(torch.from_numpy(kept).double())
-        assert_same(found, kept_embeddings(task, [runs.chosen(kept, np.ones(n))])[0], 0.01)
+        assert_same(found, kept_embeddings(task, [circuit_with(runs.chosen(kept, np.ones(n)))])[0], 0.01)
         assert runs.run(torch.ones(n).double(), torch.tensor([1])).shape == found[1:].shape
         soft = (0.3 + 0.6 * torch.rand(n)).double()
         soft[: n // 2] = 0.5  # rows of equal gates have gradients of their own
@@ -74,7 +75,7 @@ def test_masks_find_the_planted_edges_those_into_attention_too(planted: PlantedC
     units = {site: np.arange(4 if site == "head" else 8) for site in planted.nodes}
     settings = MaskSettings(steps=150 if planted.name == "attention" else 75, batch_size=16)
     task = Task(planted.encoder, planted.images(16, 1), planted.metric, work=QUIET)
-    found = learn_masks(task, [0.1], settings, edges=Edges.between(units, "chain")).scores.scores
+    found = learn_masks(task, [0.1], settings, among=circuit_with(Edges.between(units, "chain"))).scores.scores
     for pair, places in planted.edges.items():
         truth = np.zeros(found[pair].shape, dtype=bool)
         truth[tuple(np.transpose(places))] = True
@@ -93,8 +94,8 @@ def test_without_interactions_masks_rank_edges_as_cutting_each_does() -> None:
     task = Task(Encoder(nn.Linear(1, 1), stages, (2, 1)), images, lambda e: e[:, 0], work=QUIET)
     edges = Edges.between({"first": np.arange(6), "second": np.arange(4)}, "chain")
     exact = cut_effects(task, edges)
-    found = learn_masks(task, [0.5, 0.25], MaskSettings(steps=200, batch_size=16), edges=edges)
-    for kept, share in zip(found.kept, (0.5, 0.25), strict=True):
+    found = learn_masks(task, [0.5, 0.25], MaskSettings(steps=200, batch_size=16), among=circuit_with(edges))
+    for kept, share in zip((one.its_edges for one in found.circuits), (0.5, 0.25), strict=True):
         strongest = exact.top(share).masks({"first": 6, "second": 4})["first", "second"]
         assert (kept.masks({"first": 6, "second": 4})["first", "second"] & strongest).sum() >= 24 * share - 1
     scores = [one.scores["first", "second"].ravel() for one in (found.scores, exact)]
@@ -106,24 +107,24 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
     others, pairs = torch.randn_like(images), edges.scores.items()
     some = replace(edges, scores={pair: np.where(pair[0] == "blocks.0.mlp", np.nan, block) for pair, block in pairs})
     task, sizes = Task(encoder, images, metric, others=others, work=QUIET), [0.2, 0.5]
-    found = learn_masks(task, sizes, MaskSettings(steps=40, batch_size=4), edges=some)
-    assert [kept.count for kept in found.kept] == [round(size * some.count) for size in sizes]
+    found = learn_masks(task, sizes, MaskSettings(steps=40, batch_size=4), among=circuit_with(some))
+    assert [one.count for one in found.circuits] == [round(size * some.count) for size in sizes]
     for pair, scores in found.scores.scores.items():
         assert np.array_equal(np.isnan(scores), np.isnan(some.scores[pair]))
-        assert np.array_equal(scores >= 0, ~np.isnan(found.kept[0].scores[pair]))
+        assert np.array_equal(scores >= 0, ~np.isnan(found.circuits[0].its_edges.scores[pair]))
     everything = torch.cat([images, others])
     rng, task = np.random.default_rng(0), Task(encoder, everything, metric, work=QUIET)
-    target = metric(kept_embeddings(task, [{}])[0])
+    target = metric(kept_embeddings(task, [circuit_of(task, {})])[0])
 
-    def lost(kept: Edges) -> float:
+    def lost(kept: Circuit) -> float:
         values = metric(kept_embeddings(task, [kept])[0])
         return float((values - target).square().mean() / target.var(unbiased=False))
 
-    assert found.lost == pytest.approx(lost(found.kept[0]), rel=1e-4)
-    assert found.lost < np.mean([lost(found.kept[0].random(rng)) for _ in range(20)])
+    assert found.lost == pytest.approx(lost(found.circuits[0]), rel=1e-4)
+    assert found.lost < np.mean([lost(found.circuits[0].random(rng)) for _ in range(20)])
 
 
 def test_no_edges_to_choose_from_are_refused() -> None:
     encoder, images, edges = edges_of("MLPs")
     with pytest.raises(InputError, match="at least one edge"):
-        learn_masks(Task(encoder, images, metric, work=QUIET), [0.5], edges=edges.without(edges))
+        learn_masks(Task(encoder, images, metric, work=QUIET), [0.5], among=circuit_with(edges.without(edges)))

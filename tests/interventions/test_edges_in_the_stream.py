@@ -12,11 +12,12 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, Work, attribute, faithfulness_curve, left_rule
 from circuitry.bases import ResidualStream
-from circuitry.circuits import Edges, attribute_components, cut_effects
+from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.circuits.edge_cuts import gated_chain
 from circuitry.interventions import (
     AblationSettings,
     MaskSettings,
+    circuit_of,
     find_circuit,
     judge_circuit,
     judgement,
@@ -25,6 +26,7 @@ from circuitry.interventions import (
     measure_circuits,
 )
 from tests.support.assert_same import assert_same
+from tests.support.circuits import circuit_by
 from tests.support.stream_scores import run_stream
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -123,9 +125,9 @@ def test_cut_edges_of_neurons_are_a_tower_written_out_by_hand() -> None:
     del masks["trunk.norm_pre", "trunk.blocks.1.mlp"]  # of a pair that is not there all are kept
     with torch.no_grad():
         expected = by_hand(stream.encoder.tower, images[:2], other[:2], masks)
-    assert_same(kept_embeddings(task_of(images[:2], baseline=other[:2]), [masks])[0], expected, 0.1)
+    assert_same(kept_embeddings(task_of(images[:2], baseline=other[:2]), [circuit_by(masks)])[0], expected, 0.1)
     small = task_of(images, baseline=other, work=Work(progress=False, memory_gib=1e-9))
-    assert_same(kept_embeddings(small, [masks])[0, :2], expected, 0.1)
+    assert_same(kept_embeddings(small, [circuit_by(masks)])[0, :2], expected, 0.1)
 
 
 def test_in_a_chain_of_heads_and_neurons_all_edges_past_the_next_site_are_open() -> None:
@@ -138,20 +140,20 @@ def test_in_a_chain_of_heads_and_neurons_all_edges_past_the_next_site_are_open()
         clean = batch.clean(sites)
         gates = {pair: torch.from_numpy(mask) for pair, mask in masks.items()}
         found = gated_chain(stream.components, sites, 100).run(clean[sites[0]], batch.ends(clean), gates)
-    assert_same(found, kept_embeddings(task, [masks]), 0.1)
+    assert_same(found, kept_embeddings(task, [circuit_by(masks)]), 0.1)
 
 
 @pytest.mark.parametrize("kind", ["neurons", "MLPs"])
 def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     stream, images = opened()
     graph, other = graphs()[kind], images.flip(0)
-    circuits = [graph.edges.top(0.1), graph.edges]
+    circuits = [Circuit(graph, graph.edges.units, edges) for edges in (graph.edges.top(0.1), graph.edges)]
     task = task_of(images[:2], baseline=other, others=images[2:])
-    curve = measure_circuits(task, graph, circuits, AblationSettings(random_draws=1))
+    curve = measure_circuits(task, circuits, AblationSettings(random_draws=1))
     with torch.no_grad():
         assert_same(curve.full, metric(stream.encoder(images)), 0.1)
         assert_same(curve.empty, metric(stream.encoder(other)), 0.1)
-    assert curve.n_units == tuple(edges.count for edges in circuits)
+    assert curve.n_units == tuple(circuit.count for circuit in circuits)
     if kind == "MLPs":  # all units are in the graph
         assert curve.faithfulness[-1] == pytest.approx(1)
         assert curve.completeness[-1] == pytest.approx(0)
@@ -168,7 +170,7 @@ def test_edges_of_a_stream_graph_are_those_of_its_readers_and_writers() -> None:
             keep[stream.edge(f"{up}.{u}" if up.endswith("attn") else up, reader)] = True
     with torch.no_grad():
         expected = run_stream(stream, images, keep)
-    assert_same(kept_embeddings(task_of(images), [circuit.edges])[0], expected, 0.1)
+    assert_same(kept_embeddings(task_of(images), [circuit])[0], expected, 0.1)
     assert 0 < keep.sum() < stream.edges.sum()
 
 
@@ -193,11 +195,11 @@ def test_cutting_each_edge_is_a_run_without_it() -> None:
 
 def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sites() -> None:
     _, images = opened()
-    found = find_circuit(task_of(images), method="gradient", size=0.1).graph
-    edges = Edges.between(found.edges.units, found.edges.wiring)
-    assert set(edges.scores) == set(combinations(found.inner_sites, 2))
-    learned = learn_masks(task_of(images), [0.5], MaskSettings(steps=2), edges=edges)
-    assert learned.kept[0].count == round(0.5 * edges.count)
+    found = find_circuit(task_of(images), method="gradient", size=0.1)
+    edges = Edges.between(found.units, found.source.edges.wiring)
+    assert set(edges.scores) == set(combinations(found.units, 2))
+    learned = learn_masks(task_of(images), [0.5], MaskSettings(steps=2), among=replace(found, edges=edges))
+    assert learned.circuits[0].count == round(0.5 * edges.count)
 
 
 def test_what_comes_later_has_no_part_in_what_comes_before() -> None:
@@ -210,7 +212,7 @@ def test_what_comes_later_has_no_part_in_what_comes_before() -> None:
         (up, down): mask & (rng.random(mask.shape) < 0.5 if down in sites[3:5] else True)
         for (up, down), mask in unread.items()
     }
-    a, b, clean = kept_embeddings(task_of(images), [unread, other, whole])
+    a, b, clean = kept_embeddings(task_of(images), [circuit_by(masks) for masks in (unread, other, whole)])
     assert torch.equal(a, b)
     assert not torch.allclose(a, clean)
 
@@ -226,7 +228,8 @@ def test_units_of_heads_and_whole_mlps_are_ablated_as_in_heads_and_neurons() -> 
     }
     fine: dict[str, list[int]] = dict(zip(stream.sites, ([*range(16)], [1], [], [0], [*range(64)]), strict=True))
     task = task_of(images, baseline=images.flip(0))
-    assert_same(kept_embeddings(task, [coarse]), kept_embeddings(task, [fine]), 0.1)
+    one, same = (kept_embeddings(task, [circuit_of(task, units)]) for units in (coarse, fine))
+    assert_same(one, same, 0.1)
     settings = AblationSettings(fractions=(0.5, 1.0))
     curve = faithfulness_curve(task_of(images[:2], baseline=images[2:]), graphs()["MLPs"], settings)
     assert curve.faithfulness[-1] == pytest.approx(1)
@@ -237,37 +240,30 @@ def test_circuits_across_sites_are_judged_by_units_and_by_edges(monkeypatch: pyt
     graph = graphs()["MLPs"]
     graph = replace(graph, settings=graph.settings | {"baseline": "counterfactual"})
     monkeypatch.setattr(judgement, "DRAWS", 5)
-    task, edges = task_of(images[:2], baseline=images[2:]), graph.circuit(1).edges
-    table = judge_circuit(task, graph, edges=edges).set_index("test")
+    task, circuit = task_of(images[:2], baseline=images[2:]), graph.circuit(1)
+    table = judge_circuit(task, circuit).set_index("test")
     assert list(table.index) == [
         *("circuit", "complement", "sufficiency", "necessity", "minimality (units)"),
         *("circuit (edges)", "complement (edges)", "sufficiency (edges)", "necessity (edges)", "minimality (edges)"),
     ]
-    assert table.loc["minimality (edges)", "n"] == edges.count
-    nothing = edges.without(edges)
-    kept, empty = (float(metric(e).mean()) for e in kept_embeddings(task, [edges, nothing]))
+    assert table.loc["minimality (edges)", "n"] == circuit.count
+    kept, empty = (float(metric(e).mean()) for e in kept_embeddings(task, [circuit, circuit.nothing()]))
     with torch.no_grad():
         full = float(metric(stream.encoder(images[:2])).mean())
     assert table.loc["circuit (edges)", "value"] == pytest.approx((kept - empty) / (full - empty))
 
 
-ONE = {("embed", "blocks.0.mlp"): np.ones((2, 1), dtype=bool)}
-
-
-@pytest.mark.parametrize(
-    ("circuit", "named"),
-    [
-        (ONE, r"embed->blocks.0.mlp.*\[2, 1\].*1 and 1"),
-        ({("head", "trunk.blocks.0.mlp"): np.ones((64, 16), dtype=bool)}, "head to trunk.blocks.0.mlp"),
-        ({"blocks.7.mlp": [0]}, "'blocks.7.mlp'"),
-    ],
-)
-def test_refusals(circuit: Any, named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        kept_embeddings(task_of(opened()[1]), [circuit])
+def test_refusals() -> None:
+    task = task_of(opened()[1])
+    with pytest.raises(InputError, match=r"'embed'.*0 to 0.*unit 1"):
+        kept_embeddings(task, [circuit_by({("embed", "blocks.0.mlp"): np.ones((1, 2), dtype=bool)})])
+    with pytest.raises(InputError, match=r"head to trunk.blocks.0.mlp"):
+        kept_embeddings(task, [circuit_by({("head", "trunk.blocks.0.mlp"): np.ones((64, 16), dtype=bool)})])
+    with pytest.raises(InputError, match=r"'blocks.7.mlp'"):
+        circuit_of(task, {"blocks.7.mlp": [0]})
 
 
 def test_an_encoder_of_other_sites_is_refused() -> None:
     stream, images = opened()
     with pytest.raises(InputError, match=r"blocks.0.attn.*in_components"):
-        kept_embeddings(Task(stream.encoder, images, metric, work=QUIET), [graphs()["MLPs"].edges])
+        kept_embeddings(Task(stream.encoder, images, metric, work=QUIET), [graphs()["MLPs"].circuit(3)])

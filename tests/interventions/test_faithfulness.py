@@ -24,8 +24,6 @@ from circuitry.interventions import (
     faithfulness_curve,
     kept_embeddings,
     pool_curves,
-    take_complement,
-    take_top_units,
 )
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from tests.interventions.test_gated_units import IMAGES, by_hand, first
@@ -83,11 +81,10 @@ def test_hand_worked_curve() -> None:
 
 def test_rankings() -> None:
     graph = graph_with({"input": [1.0], "a": [-1.0, 5, -2, 0.5]})
-    assert take_top_units(graph, 0.5)["a"].tolist() == [1, 2]
-    assert take_top_units(graph, 0.5, "signed")["a"].tolist() == [1, 3]
-    assert "input" not in take_top_units(graph, 1.0)
-    assert take_complement({"a": np.array([1, 2])}, graph)["a"].tolist() == [0, 3]
-    assert take_complement({"a": [False, True, True, False]}, graph)["a"].tolist() == [0, 3]
+    assert graph.strongest(0.5).units["a"].tolist() == [1, 2]
+    assert graph.strongest(0.5, "signed").units["a"].tolist() == [1, 3]
+    assert "input" not in graph.strongest(1.0).units
+    assert graph.strongest(0.5).complement().units["a"].tolist() == [0, 3]
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit", "convnext"])
@@ -363,7 +360,7 @@ def test_a_baseline_for_every_image_goes_on_with_the_others() -> None:
     baseline = torch.cat([IMAGES.flip(0), IMAGES[:1]])
     curve = measured(settings, baseline=baseline, others=other)
     assert curve.empty.tolist() == first(by_hand().encoder(baseline)).tolist() == [1, 11, 11]
-    circuit = take_top_units(graph_with(SCORES), 0.5)
+    circuit = graph_with(SCORES).strongest(0.5)
     for images, ends, found in ((IMAGES, baseline[:2], curve.kept[0, :2]), (other, baseline[2:], curve.kept[0, 2:])):
         assert first(kept_embeddings(by_hand(images, baseline=ends), [circuit])[0]).tolist() == found.tolist()
     batches = measured(settings, [IMAGES[:1], IMAGES[1:]], baseline=baseline, others=[other])  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from circuitry import Encoder, InputError, Task, Work, mean_baseline
 from circuitry.bases import in_components
 from circuitry.encoder import Stage
-from circuitry.interventions import Gated, ablate_all_but, kept_embeddings, patched
+from circuitry.interventions import Gated, ablate_all_but, circuit_of, kept_embeddings, patched
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -52,7 +52,7 @@ def by_hand(images: Tensor = IMAGES, **given: Any) -> Task:
     ],
 )
 def test_hand_worked_circuits(circuit: Any, expected: list[int]) -> None:
-    assert kept_embeddings(by_hand(), [circuit])[0, :, 0].tolist() == expected
+    assert kept_embeddings(by_hand(), [circuit_of(by_hand(), circuit)])[0, :, 0].tolist() == expected
 
 
 def test_circuits_that_begin_alike_are_one_run_up_to_where_they_part() -> None:
@@ -67,39 +67,42 @@ def test_circuits_that_begin_alike_are_one_run_up_to_where_they_part() -> None:
 
     task.encoder.stages = tuple(map(counted, task.encoder.stages))
     chosen = [([0, 1], [0]), ([0, 1], [1]), ([2], [1]), ([0, 1], [0])]
-    found = kept_embeddings(task, [{"first": units, "second": later} for units, later in chosen])
+    found = kept_embeddings(task, [circuit_of(by_hand(), {"first": units, "second": later}) for units, later in chosen])
     assert found[:, :, 0].tolist() == [[6, 1], [0, 0], [5, 0], [6, 1]]
     assert rows == {"first": 2, "second": 2 * 2, "embedding": 3 * 2}  # two images
 
 
 def test_images_are_baselines_of_each_other() -> None:
-    found = kept_embeddings(by_hand(baseline=IMAGES.flip(0)), [{"first": [0, 2]}])[0, :, 0]
+    found = kept_embeddings(by_hand(baseline=IMAGES.flip(0)), [circuit_of(by_hand(), {"first": [0, 2]})])[0, :, 0]
     assert found.tolist() == [2 * 1 + 5, 1 * 3 + 0]
 
 
 def test_patches_are_the_same_ablation() -> None:
-    encoder, circuit = hand_worked(), {"first": [0, 1], "second": [0]}
+    encoder, circuit = hand_worked(), circuit_of(by_hand(), {"first": [0, 1], "second": [0]})
     with patched(encoder, ablate_all_but(encoder, circuit)), torch.no_grad():
         assert torch.equal(encoder(IMAGES), kept_embeddings(by_hand(), [circuit])[0])
 
 
 @pytest.mark.parametrize(
-    ("given", "circuits", "named"),
+    ("given", "units", "named"),
     [
-        ({}, [], "at least one circuit"),
-        ({}, {"first": [0]}, "list of circuits.*dict"),
-        ({}, [{"input": [0]}], "'input'"),
-        ({}, [{"third": [0]}], "'third'"),
-        ({}, [{"first": [0, 3]}], "'first'.*0 to 2.*3"),
-        ({}, [{"first": [True, True]}], "'first'.*3.*2"),
-        ({"baseline": IMAGES[:1].expand(3, -1, -1, -1)}, [{"first": [0]}], "3 activations.*2 images"),
-        ({"images": []}, [{"first": [0]}], "none"),
+        ({}, {"input": [0]}, "'input'"),
+        ({}, {"third": [0]}, "'third'"),
+        ({}, {"first": [0, 3]}, "'first'.*0 to 2.*3"),
+        ({}, {"first": [True, True]}, "'first'.*3.*2"),
+        ({"baseline": IMAGES[:1].expand(3, -1, -1, -1)}, {"first": [0]}, "3 activations.*2 images"),
+        ({"images": []}, {"first": [0]}, "none"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_refusals(given: dict[str, Any], circuits: Any, named: str) -> None:
+def test_refusals(given: dict[str, Any], units: Any, named: str) -> None:
     with pytest.raises(InputError, match=named):
-        kept_embeddings(by_hand(**given), circuits)
+        kept_embeddings(by_hand(**given), [circuit_of(by_hand(), units)])
+
+
+def test_no_circuit_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one circuit"):
+        kept_embeddings(by_hand(), [])
 
 
 SITES = ("act3", "layer2.0", "layer4.0", "attnpool")
@@ -119,7 +122,7 @@ def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
         assert_same(runs.embeddings, encoder(images), 0.1)
         assert_same(runs.run(gates, torch.tensor([2, 0])), found[[2, 0]], 0.1)
     ones = np.ones(runs.n_gates)
-    circuits = [runs.chosen(kept, ones) for kept in (gates.bool().numpy(), ones > 0)]
+    circuits = [circuit_of(task, runs.chosen(kept, ones)) for kept in (gates.bool().numpy(), ones > 0)]
     together = kept_embeddings(task, circuits)
     assert_same(found, together[0], 0.1)
     assert_same(together[1], runs.embeddings, 0.1)

@@ -30,7 +30,7 @@ def task_of(planted: PlantedCircuit = PLANTED, **given: Any) -> Task:
 
 
 def test_the_planted_circuit_passes() -> None:
-    rows = judge_circuit(task_of(), graph_of(PLANTED.nodes)).set_index("test")
+    rows = judge_circuit(task_of(), graph_of(PLANTED.nodes).circuit(None)).set_index("test")
     assert list(rows.index) == ["circuit", "complement", "sufficiency", "necessity", "minimality (units)"]
     assert rows.loc["circuit", "value"] == pytest.approx(1, abs=1e-5)
     assert rows.loc["complement", "value"] == pytest.approx(0, abs=1e-5)
@@ -44,12 +44,12 @@ def test_the_planted_circuit_passes() -> None:
 
 def test_a_wrong_circuit_fails_and_a_unit_without_effect_is_found() -> None:
     wrong = graph_of({"conv1": (2, 3), "conv2": (2, 3), "head": (1,)})
-    assert not judge_circuit(task_of(), wrong)["holds"].any()
+    assert not judge_circuit(task_of(), wrong.circuit(None))["holds"].any()
     with_one_more = graph_of({**PLANTED.nodes, "conv1": (0, 1, 2)})
-    table = judge_circuit(task_of(), with_one_more).set_index("test")
+    table = judge_circuit(task_of(), with_one_more.circuit(None)).set_index("test")
     assert table.loc["minimality (units)", "value"] == pytest.approx(5 / 6)
     assert not table.loc["minimality (units)", "holds"]
-    without = judge_circuit(task_of(), with_one_more, minimality=False).set_index("test")
+    without = judge_circuit(task_of(), with_one_more.circuit(None), minimality=False).set_index("test")
     assert without.equals(table.drop("minimality (units)"))
 
 
@@ -57,7 +57,7 @@ def test_edges_and_images_of_other_classes() -> None:
     graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, progress=False)
     bright = PLANTED.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None]
     task = replace(task_of(), images=bright, others=PLANTED.images(8, 2))
-    table = judge_circuit(task, graph, edges=graph.circuit(1).edges).set_index("test")
+    table = judge_circuit(task, graph.circuit(1)).set_index("test")
     assert (table["measure"] == "selectivity").all()
     assert table.loc["circuit", "value"] == pytest.approx(1, abs=1e-4)
     assert table.loc["minimality (edges)", "n"] == graph.circuit(1).graph.number_of_edges()
@@ -67,8 +67,8 @@ def test_a_circuit_may_keep_no_unit_of_a_site() -> None:
     graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.3, budget="global", progress=False)
     empty = graph_of({site: [] if site == "conv1" else units for site, units in graph.kept_units.items()})
     assert len({len(units) for units in graph.kept_units.values()}) > 1
-    assert judge_circuit(task_of(), graph)["value"].notna().all()
-    table = judge_circuit(task_of(), empty).set_index("test")
+    assert judge_circuit(task_of(), graph.circuit(None))["value"].notna().all()
+    table = judge_circuit(task_of(), empty.circuit(None)).set_index("test")
     assert table.loc["circuit", "value"] == pytest.approx(0, abs=1e-5)  # conv1 is at its baseline
     assert not table.loc["sufficiency", "holds"]
 
@@ -86,7 +86,7 @@ def judged_weights(weights: Tensor, kept: list[int]) -> pd.DataFrame:
     task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], others=others, work=QUIET)
     scores = {"input": np.zeros(1), "units": weights.numpy()}
     graph = AttributionGraph(tuple(scores), scores, {"units": np.array(kept)}, {}, {}, 1)
-    return judge_circuit(task, graph, minimality=False).set_index("test")
+    return judge_circuit(task, graph.circuit(None), minimality=False).set_index("test")
 
 
 def test_what_random_units_reach_does_not_hold() -> None:
@@ -119,11 +119,11 @@ OTHER = planted_convolution(seed=1)
 )
 def test_refusals(task: Task, graph: AttributionGraph, named: str) -> None:
     with pytest.raises(InputError, match=named):
-        judge_circuit(task, graph)
+        judge_circuit(task, graph.circuit(None))
 
 
 def test_a_circuit_without_edges_is_refused() -> None:
     graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, left_rule(1), progress=False)
     harmful = replace(graph, edge_scores={pair: -np.abs(scores) for pair, scores in graph.edge_scores.items()})
     with pytest.raises(InputError, match="edges"):
-        judge_circuit(task_of(), harmful, edges=harmful.circuit(3).edges)
+        judge_circuit(task_of(), harmful.circuit(3))

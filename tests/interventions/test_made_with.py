@@ -27,7 +27,6 @@ from circuitry.interventions import (
     check_attribution,
     interchange,
     measure_circuits,
-    take_kept_units,
     transfer_circuits,
 )
 from circuitry.interventions.pixels import circuit_pixels
@@ -61,17 +60,17 @@ def graph(weights: Tensor = WEIGHTS, label: int = 0) -> AttributionGraph:
 
 def moved(function: Any) -> Callable[[Task, AttributionGraph], object]:
     scorer = ClassScorer(WEIGHTS, {"cat": 0})
-    return lambda one, found: function({("cat", "photo"): one}, {("cat", "photo"): found}, scorer)
+    return lambda one, found: function({("cat", "photo"): one}, {("cat", "photo"): found.circuit(None)}, scorer)
 
 
 DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
     "curve": lambda one, found: faithfulness_curve(one, found, FEW),
-    "circuits": lambda one, found: measure_circuits(one, found, [take_kept_units(found)], FEW),
-    "judge": lambda one, found: judge_circuit(one, found, minimality=False),
+    "circuits": lambda one, found: measure_circuits(one, [found.circuit(None)], FEW),
+    "judge": lambda one, found: judge_circuit(one, found.circuit(None), minimality=False),
     "attribution": lambda one, found: check_attribution(one, found, top=1, random=1),
     "transfer": moved(transfer_circuits),
     "interchange": moved(interchange),
-    "pixels": circuit_pixels,
+    "pixels": lambda one, found: circuit_pixels(one, found.circuit(None)),
 }
 
 
@@ -116,9 +115,10 @@ def test_circuits_move_between_domains_whose_texts_differ() -> None:
     graphs = {("cat", domain): graph(own) for domain, own in weights.items()}
     scorer = ClassScorer(weights, {"cat": 0})
     for function in (transfer_circuits, interchange):
-        assert len(function(tasks, graphs, scorer)) == 4
+        circuits = {key: one.circuit(None) for key, one in graphs.items()}
+        assert len(function(tasks, circuits, scorer)) == 4
         with pytest.raises(InputError, match="text weights"):
-            function(tasks, {("cat", "photo"): graphs["cat", "sketch"]}, scorer)
+            function(tasks, {("cat", "photo"): circuits["cat", "sketch"]}, scorer)
     sketched = graphs["cat", "sketch"]
     own_style = replace(sketched, settings=sketched.settings | {"texts": OWN_STYLE})
     faithfulness_curve(tasks["cat", "photo"], own_style, FEW)

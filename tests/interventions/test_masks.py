@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, class_logit, class_margin, in_feature_basis
-from circuitry.interventions import Gated, LearnedMasks, MaskSettings, kept_embeddings, learn_masks, masks
+from circuitry.interventions import Gated, LearnedMasks, MaskSettings, circuit_of, kept_embeddings, learn_masks, masks
 from circuitry.interventions.answers import default_answers
 from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.support.assert_same import assert_same
@@ -26,10 +26,6 @@ def task_of(planted: PlantedCircuit = PLANTED, seed: int = 0, n_own: int = 8) ->
     return Task(planted.encoder, images[:n_own], planted.metric, others=others, sites=sites, work=QUIET)
 
 
-def count(kept: dict[str, np.ndarray]) -> int:
-    return sum(int(units.sum()) for units in kept.values())
-
-
 def learn(sizes: list[float], **settings: Any) -> LearnedMasks:
     return learn_masks(task_of(), sizes, MaskSettings(**settings))
 
@@ -44,9 +40,9 @@ def test_masks_find_what_was_planted(planted: PlantedCircuit, seed: int) -> None
 
 def test_sizes_are_exact_and_come_as_they_were_given() -> None:
     several = learn([0.1, 0.8, 0.5], steps=9)
-    assert [count(kept) for kept in several.kept] == [2, 16, 10]
+    assert [one.count for one in several.circuits] == [2, 16, 10]
     assert several.steps == 9
-    assert all((several.scores[site][kept] >= 0).all() for site, kept in several.kept[0].items())
+    assert all((several.scores[site][kept] >= 0).all() for site, kept in several.circuits[0].units.items())
     one, same, other = (learn([0.4], steps=30, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(one.scores[site], same.scores[site]) for site in one.scores)
     assert any(not np.array_equal(one.scores[site], other.scores[site]) for site in one.scores)
@@ -78,14 +74,14 @@ def test_the_last_step_has_the_wanted_size(shrinking: float, kept: list[int], mo
 def test_a_step_has_images_of_both_sides() -> None:
     with pytest.raises(InputError, match=r"batch_size=1 .*at least 2"):
         learn([0.4], steps=2, batch_size=1)
-    assert count(learn([0.4], steps=2, batch_size=2).kept[0]) == 8
+    assert learn([0.4], steps=2, batch_size=2).circuits[0].count == 8
     alone = learn_masks(task_of(n_own=16), [0.4], MaskSettings(steps=2, batch_size=1))
-    assert count(alone.kept[0]) == 8
+    assert alone.circuits[0].count == 8
 
 
 def test_the_loss_is_the_variance_of_the_answers_that_is_lost() -> None:
     found, task = learn([0.4], steps=10), task_of(n_own=16)
-    gated, whole = kept_embeddings(task, [found.kept[0], {}])[:, :, 0]
+    gated, whole = kept_embeddings(task, [found.circuits[0], circuit_of(task, {})])[:, :, 0]
     assert_same(found.lost, (gated - whole).square().mean() / whole.var(unbiased=False), 1e-3, rtol=1e-4)
 
 
@@ -99,13 +95,13 @@ def test_error_units_have_no_gate(resnet: nn.Module, keep_error: bool) -> None:
     found = learn_masks(task, [0.5], MaskSettings(steps=2), keep_error=keep_error)
     assert np.isnan(found.scores["layer3.0"][errors.start :]).all()
     assert not np.isnan(found.scores["layer3.0"][: errors.start]).any()
-    kept = found.kept[0]["layer3.0"]
+    kept = np.isin(np.arange(errors.start), found.circuits[0].units["layer3.0"])
     assert kept.sum() == errors.start // 2
     with task.running(gradients=True), torch.no_grad():
         runs = Gated(task, keep_error=keep_error)
-        gated = runs.run(torch.from_numpy(kept[: errors.start]).double())
-    kept[errors.start :] = keep_error
-    assert_same(gated, kept_embeddings(task, [{"layer3.0": kept}])[0], 0.1)
+        gated = runs.run(torch.from_numpy(kept).double())
+    assert found.circuits[0].keep_error == keep_error
+    assert_same(gated, kept_embeddings(task, found.circuits)[0], 0.1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from circuitry import Encoder, InputError, Task, Work, class_logit, patched
-from circuitry.interventions import ablate_all_but, logit_pixels, unit_pixels
+from circuitry.interventions import ablate_all_but, circuit_of, logit_pixels, unit_pixels
 from tests.interventions.test_patching import linear_encoder
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
@@ -37,9 +37,9 @@ def test_maps_sum_to_what_the_path_changes(tower: str, kept: bool, each: bool) -
     task = task_of(tower, each=each)
     encoder, images = task.encoder, task.images
     assert isinstance(images, torch.Tensor)
-    circuit = {encoder.sites[2]: [0, 1, 2]} if kept else None
-    found = logit_pixels(task, circuit)
-    with torch.no_grad(), patched(encoder, ablate_all_but(encoder, circuit or {}, task.baseline)):
+    circuit = circuit_of(task, {encoder.sites[2]: [0, 1, 2]} if kept else {})
+    found = logit_pixels(task, circuit if kept else None)
+    with torch.no_grad(), patched(encoder, ablate_all_but(encoder, circuit, task.baseline)):
         change = task.metric(encoder(images)) - task.metric(encoder(torch.zeros_like(images)))
     assert found.shape == (2, *encoder.image_size)
     assert found.sum((1, 2)).tolist() == pytest.approx(change.tolist(), abs=5e-2)
@@ -48,7 +48,7 @@ def test_maps_sum_to_what_the_path_changes(tower: str, kept: bool, each: bool) -
 
 def test_nothing_kept_has_no_pixels_and_memory_changes_nothing() -> None:
     task = task_of("resnet", 3)
-    assert not logit_pixels(task, {"layer4.0": []}).any()
+    assert not logit_pixels(task, circuit_of(task, {"layer4.0": []})).any()
     small = replace(task, work=Work(progress=False, memory_gib=1e-6))
     assert_same(logit_pixels(small), logit_pixels(task), 1e-7)
 

@@ -9,13 +9,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, class_logit, faithfulness_curve, in_feature_basis, patch_effects
+from circuitry.circuits import METHODS, Circuit
 from circuitry.encoder import Stage
 from circuitry.interventions import (
-    METHODS,
     AblationSettings,
-    FoundCircuit,
     MaskSettings,
     find_circuit,
+    measure_circuits,
     propose_circuits,
 )
 from circuitry.judging import planted_convolution
@@ -54,13 +54,15 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet:
     metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
     task = Task(encoder, images, metric, others=others, sites=["layer3.0", "layer4.0"], work=QUIET)
     found = find_circuit(task, method=method, size=0.25, masks=MaskSettings(steps=6, batch_size=4))
-    n_units = sum(len(scores) for scores in found.graph.node_scores.values())
+    n_units = sum(len(scores) for scores in found.source.node_scores.values())
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
-    assert found.method == method
-    assert found.graph.settings["scored_by"]
-    assert set(found.to_pandas()["circuit"]) == {"kept", "complement", "random"}
-    assert found.graph.settings | task.made_with == found.graph.settings
-    curve = faithfulness_curve(task, found.graph, AblationSettings(fractions=(0.5,), random_draws=1))
+    assert found.source.settings["method"] == method
+    assert found.source.settings["scored_by"]
+    assert {s: u.tolist() for s, u in found.units.items()} == {
+        s: u.tolist() for s, u in found.source.kept_units.items()
+    }
+    assert found.source.settings | task.made_with == found.source.settings
+    curve = faithfulness_curve(task, found.source, AblationSettings(fractions=(0.5,), random_draws=1))
     assert curve.kept.shape == (1, 6)
 
 
@@ -69,19 +71,19 @@ def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
     images, others = planted.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None], planted.images(8, 2)
     task = Task(planted.encoder, images, planted.metric, others=others, work=QUIET)
     found = find_circuit(task, method="patching", selectivity=0.9, settings=QUICK)
-    assert not found.note
-    assert list(found.curve.fractions) == sorted(found.curve.fractions)
-    reached = np.array(found.curve.fractions)[found.curve.selectivity >= 0.9]
-    assert found.size == pytest.approx(reached.min())
+    assert "note" not in found.made_with
+    reached = [size for size, selectivity in found.made_with["tried"] if selectivity >= 0.9]
+    assert found.size == min(reached)
     missed = find_circuit(task, method="gradient", selectivity=1.5, settings=QUICK)
-    assert "4 sizes" in missed.note
-    assert "1.5" in missed.note
-    assert missed.curve.selectivity.max() == pytest.approx(
-        missed.to_pandas().query("measure == 'selectivity'")["value"].iloc[0]
-    )
+    assert "4 sizes" in missed.made_with["note"]
+    assert "1.5" in missed.made_with["note"]
+    sizes, selectivities = np.transpose(missed.made_with["tried"])
+    assert sizes.tolist() == sorted(sizes)
+    assert missed.size == sizes[selectivities.argmax()]
+    assert measure_circuits(task, [missed], QUICK).selectivity == pytest.approx(selectivities.max())
 
 
-def found_in(images: Tensor, others: Tensor | None = None, **given: Any) -> FoundCircuit:
+def found_in(images: Tensor, others: Tensor | None = None, **given: Any) -> Circuit:
     planted = planted_convolution()
     task = Task(planted.encoder, images, planted.metric, others=others, work=QUIET)
     return find_circuit(task, masks=SHORT, **given)
@@ -93,7 +95,7 @@ SOME = planted_convolution().images(4, 0)
 @pytest.mark.parametrize(
     ("others", "given", "named"),
     [
-        (None, {"method": "magic", "size": 0.5}, "site-path, .*'magic'"),
+        (None, {"method": "magic", "size": 0.5}, "'site-path', .*'magic'"),
         (None, {"size": 0.5, "selectivity": 0.8}, "size= and selectivity="),
         (None, {}, "size= and selectivity="),
         (None, {"selectivity": 0.8}, "others="),
@@ -110,8 +112,7 @@ def test_refusals(others: Tensor | None, given: dict[str, Any], named: str) -> N
         found_in(SOME, others, **given)
 
 
-def test_without_other_images_a_note_says_that_there_is_no_selectivity() -> None:
-    assert "no images of other classes" in found_in(SOME, size=0.5, method="gradient").note
+def test_no_images_are_refused() -> None:
     with pytest.raises(InputError, match="at least one image"):
         found_in(SOME[:0], size=0.5)
 
@@ -120,10 +121,9 @@ def test_without_other_images_a_note_says_that_there_is_no_selectivity() -> None
 def test_circuits_of_several_sizes_come_from_one_search_in_the_order_asked(method: str) -> None:
     planted = planted_convolution()
     task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
-    graphs = propose_circuits(task, [0.2, 0.8, 0.5], method=method, masks=MaskSettings(steps=6))
-    kept = [sum(map(len, graph.kept_units.values())) for graph in graphs]
-    assert kept == [4, 16, 10]  # of 20 units, in one cut over all sites
-    assert all(np.array_equal(graphs[0].node_scores["conv1"], graph.node_scores["conv1"]) for graph in graphs)
+    circuits = propose_circuits(task, [0.2, 0.8, 0.5], method=method, masks=MaskSettings(steps=6))
+    assert [one.count for one in circuits] == [4, 16, 10]  # of 20 units, in one cut over all sites
+    assert len({one.source.node_scores["conv1"].tobytes() for one in circuits}) == 1
 
 
 def test_rankings_are_the_exact_ones_where_the_tail_is_linear() -> None:
@@ -132,7 +132,7 @@ def test_rankings_are_the_exact_ones_where_the_tail_is_linear() -> None:
     exact = patch_effects(task).scores["units"]
     for method in sorted({*METHODS} - {"learned", "fisher"}):
         found = find_circuit(task, method=method, size=0.5)
-        assert stats.spearmanr(found.graph.node_scores["units"], exact).statistic == pytest.approx(1)
+        assert stats.spearmanr(found.source.node_scores["units"], exact).statistic == pytest.approx(1)
 
 
 def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> None:
@@ -144,8 +144,8 @@ def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> Non
     factors = torch.randn(8, 1, generator=torch.Generator().manual_seed(0)).numpy()
     squares = (factors * changes) ** 2
     expected = (squares[:6].mean(0) + squares[6:].mean(0)) / 2
-    assert_same(found.graph.node_scores["units"], expected, at_least=1e-3)
-    assert found.graph.settings["scored_by"] == "squared change of the answers"
+    assert_same(found.source.node_scores["units"], expected, at_least=1e-3)
+    assert found.source.settings["scored_by"] == "squared change of the answers"
 
 
 def test_a_budget_shares_out_the_size_of_every_method() -> None:
@@ -153,7 +153,7 @@ def test_a_budget_shares_out_the_size_of_every_method() -> None:
     task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
     masks = MaskSettings(steps=6)
     (mask,) = propose_circuits(task, [0.5], masks=masks)
-    counts = [len(units) for units in mask.kept_units.values()]
+    counts = [len(units) for units in mask.units.values()]
     for method in ("gradient", "fisher"):
         by_budget = {
             budget: find_circuit(
@@ -162,13 +162,13 @@ def test_a_budget_shares_out_the_size_of_every_method() -> None:
             for budget in ("same-share", "global", "learned")
         }
         kept = {budget: [len(units) for units in found.units.values()] for budget, found in by_budget.items()}
-        scores = by_budget["global"].graph.node_scores
+        scores = by_budget["global"].source.node_scores
         n_units = [len(of_site) for of_site in scores.values()]
         assert kept["same-share"] == [-(-n // 2) for n in n_units]
         first = np.argsort(-np.abs(np.concatenate([*scores.values()])), kind="stable")[: sum(n_units) // 2]
         assert kept["global"] == np.histogram(first, np.cumsum([0, *n_units]))[0].tolist()
         assert kept["learned"] == counts
-        assert {budget: found.graph.settings["budget"] for budget, found in by_budget.items()} == {b: b for b in kept}
+        assert {budget: found.source.settings["budget"] for budget, found in by_budget.items()} == {b: b for b in kept}
     with pytest.raises(InputError, match="global"):
         find_circuit(task, size=0.5, settings=AblationSettings(budget="global"))
 
@@ -183,8 +183,8 @@ def test_latents_are_nodes_and_errors_are_told_apart(resnet: nn.Module, method: 
     task = Task(features, images, metric, sites=["layer3.0"], work=QUIET)
     settings = AblationSettings(keep_error=True)
     found = find_circuit(task, method=method, size=0.5, masks=MaskSettings(steps=5), settings=settings)
-    assert len(found.graph.node_scores["layer3.0"]) == latents
-    assert len(found.graph.error_scores["layer3.0"]) == len(features.error_units["layer3.0"])
+    assert len(found.source.node_scores["layer3.0"]) == latents
+    assert len(found.source.error_scores["layer3.0"]) == len(features.error_units["layer3.0"])
     assert len(found.units["layer3.0"]) == latents // 2
     assert found.units["layer3.0"].max() < latents
 
@@ -194,9 +194,3 @@ def test_images_come_in_batches_too() -> None:
     batches = found_in([images[:3], images[3:]], [others], size=0.5)  # type: ignore[arg-type]
     as_one = found_in(images, others, size=0.5)
     assert {s: u.tolist() for s, u in batches.units.items()} == {s: u.tolist() for s, u in as_one.units.items()}
-
-
-def test_a_found_circuit_is_shown() -> None:
-    found = found_in(SOME, method="gradient", size=0.5)
-    size = f"{found.curve.faithfulness[0]:.2f}"
-    assert f"faithfulness {size}" in repr(found.curve)

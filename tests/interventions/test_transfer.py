@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import AttributionGraph, Encoder, InputError, Task
+from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task
 from circuitry.encoder import Baseline, Stage, class_margin
 from circuitry.interventions import (
     ClassScorer,
@@ -31,10 +31,10 @@ def encoder() -> Encoder:
     return Encoder(nn.Linear(1, 1), stages, (1, 1))
 
 
-def graph(units: list[int]) -> AttributionGraph:
+def circuit(units: list[int], embedding: tuple[int, ...] = (0, 1)) -> Circuit:
     scores = {"input": np.zeros(3), "u": np.zeros(3), "embedding": np.zeros(2)}
-    kept = {"input": np.array([0]), "u": np.array(units, int), "embedding": np.array([0, 1])}
-    return AttributionGraph(tuple(scores), scores, kept, {}, {}, 1)
+    kept = {"input": np.array([0]), "u": np.array(units, int), "embedding": np.array(embedding, int)}
+    return AttributionGraph(tuple(scores), scores, kept, {}, {}, 1).circuit(None)
 
 
 def pixels(*values: tuple[float, float, float]) -> Tensor:
@@ -48,7 +48,7 @@ IMAGES = {
     ("cat", "photo"): pixels((4.0, 0, 3), (4, 0, 3)),
     ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3), (0, 3, 4)),
 }
-GRAPHS = {("cat", "photo"): graph([0, 2]), ("cat", "sketch"): graph([1, 2])}
+CIRCUITS = {("cat", "photo"): circuit([0, 2]), ("cat", "sketch"): circuit([1, 2])}
 
 
 def tasks(
@@ -70,20 +70,20 @@ def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
 
 
 def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
-    graphs = {("cat", "photo"): graph([0, 1, 2]), ("cat", "sketch"): graph([])}
-    table = transfer_circuits(tasks(), graphs, SCORER)
+    circuits = {("cat", "photo"): circuit([0, 1, 2]), ("cat", "sketch"): circuit([])}
+    table = transfer_circuits(tasks(), circuits, SCORER)
     assert cells(table, "faithfulness") == {
         ("photo", "photo"): 1,
         ("sketch", "photo"): 0,
         ("photo", "sketch"): 1,
         ("sketch", "sketch"): 0,
     }
-    moved = interchange(tasks(), graphs, SCORER)
+    moved = interchange(tasks(), circuits, SCORER)
     assert cells(moved, "change")["sketch", "photo"] == pytest.approx(cells(moved, "random_change")["sketch", "photo"])
 
 
 def test_hand_worked_transfer() -> None:
-    table = transfer_circuits(tasks(), GRAPHS, SCORER)
+    table = transfer_circuits(tasks(), CIRCUITS, SCORER)
     # Cosines 4/5 in photos, (4/5 + 4/5 + 3/5) / 3 in sketches; with the other domain's circuit only u2 is left: 0.
     assert cells(table, "faithfulness") == {
         ("photo", "photo"): 1,
@@ -105,9 +105,7 @@ def test_hand_worked_transfer() -> None:
 
 def test_hand_worked_interchange() -> None:
     images = {("cat", "photo"): pixels((3.0, 0, 4)), ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3))}
-    alone = {("cat", "photo"): graph([0]), ("cat", "sketch"): graph([1])}
-    for one in alone.values():
-        one.kept_units["embedding"] = np.array([], dtype=np.int64)
+    alone = {("cat", "photo"): circuit([0], ()), ("cat", "sketch"): circuit([1], ())}
     table = interchange(tasks(images), alone, SCORER)
     change = cells(table, "change")
     assert change["photo", "photo"] == 0  # a single image has no other partner
@@ -125,18 +123,18 @@ def test_hand_worked_interchange() -> None:
 def test_no_lead_and_missing_pairs() -> None:
     # A baseline that is better at the class than the images are.
     better = Baseline("better", {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])})
-    table = transfer_circuits(tasks(baseline=better), GRAPHS, SCORER)
+    table = transfer_circuits(tasks(baseline=better), CIRCUITS, SCORER)
     assert table["faithfulness"].isna().all()
     assert table["reason"].str.startswith("the model does no better than the baseline: 0.8 against 1").iloc[0]
     only_photos = {("cat", "photo"): IMAGES["cat", "photo"]}
-    assert len(transfer_circuits(tasks(only_photos), GRAPHS, SCORER)) == 2
-    pairs = interchange(tasks(only_photos), GRAPHS, SCORER)
+    assert len(transfer_circuits(tasks(only_photos), CIRCUITS, SCORER)) == 2
+    pairs = interchange(tasks(only_photos), CIRCUITS, SCORER)
     assert pairs["circuit_domain"].tolist() == ["photo"]
     dogs = {("dog", "photo"): pixels((1, 1, 1))}
     with pytest.raises(InputError, match="there is none"):
-        transfer_circuits(tasks(dogs), GRAPHS, ClassScorer(WEIGHTS, {"dog": 1}))
+        transfer_circuits(tasks(dogs), CIRCUITS, ClassScorer(WEIGHTS, {"dog": 1}))
     with pytest.raises(InputError, match="lack cat"):
-        transfer_circuits(tasks(), GRAPHS, ClassScorer(WEIGHTS, {}))
+        transfer_circuits(tasks(), CIRCUITS, ClassScorer(WEIGHTS, {}))
 
 
 def square(values: list[list[float]]) -> pd.DataFrame:
@@ -157,12 +155,12 @@ def test_rank_correlation_with_similarity() -> None:
     with pytest.raises(InputError, match="a, b, c and of a, b"):
         transfer_against_similarity(flat, similarity.iloc[:2, :2])
     with pytest.raises(InputError, match=r"'reason'.*faithfulness, metric"):
-        transfer_matrix(transfer_circuits(tasks(), GRAPHS, SCORER), "reason")
+        transfer_matrix(transfer_circuits(tasks(), CIRCUITS, SCORER), "reason")
 
 
 def test_images_of_other_classes() -> None:
     others = {("cat", "photo"): pixels((0.0, 0, 5)), ("cat", "sketch"): pixels((0.0, 4, 0), (0, 0, 5))}
-    table = transfer_circuits(tasks(others=others), GRAPHS, SCORER)
+    table = transfer_circuits(tasks(others=others), CIRCUITS, SCORER)
     assert cells(table, "other_metric")["photo", "photo"] == 0
     assert cells(table, "other_metric")["sketch", "sketch"] == pytest.approx(0.5)
     assert cells(table, "other_accuracy")["sketch", "sketch"] == 0.5  # (0, 4, 0) is taken for the class
@@ -171,7 +169,7 @@ def test_images_of_other_classes() -> None:
     assert selectivity.loc["photo", "photo"] == pytest.approx(0.8 / 0.8)
     assert selectivity.loc["sketch", "sketch"] == pytest.approx(1)
     assert selectivity.loc["sketch", "photo"] == 0
-    last = transfer_circuits(tasks(others=others, sites=["embedding"]), GRAPHS, SCORER)
+    last = transfer_circuits(tasks(others=others, sites=["embedding"]), CIRCUITS, SCORER)
     assert transfer_matrix(last).to_numpy().tolist() == [[1, 1], [1, 1]]  # both keep the whole embedding
     both = pd.concat([table.assign(sites="u"), table.assign(sites="all")])
     depth = transfer_over_depth(both)
@@ -198,31 +196,31 @@ def test_a_weak_class_does_not_dominate() -> None:
 
 
 def test_a_baseline_has_one_image_for_all_or_one_for_every_image_and_other() -> None:
-    expected = transfer_circuits(tasks(), GRAPHS, SCORER)
+    expected = transfer_circuits(tasks(), CIRCUITS, SCORER)
     one = tasks(baseline=pixels((0, 0, 0)))
-    pd.testing.assert_frame_equal(transfer_circuits(one, GRAPHS, SCORER), expected)
+    pd.testing.assert_frame_equal(transfer_circuits(one, CIRCUITS, SCORER), expected)
     key = ("cat", "photo")
     baseline, photos = pixels((0, 1, 0), (0, 0, 0), (4, 0, 3)), {key: IMAGES[key]}
-    table = transfer_circuits(tasks(photos, others={key: pixels((0, 4, 3))}, baseline=baseline), GRAPHS, SCORER)
+    table = transfer_circuits(tasks(photos, others={key: pixels((0, 4, 3))}, baseline=baseline), CIRCUITS, SCORER)
     # Of the photos (4, 0, 3) with u0 and u2 kept: u0 + u1 is 5 and 4, of the other (0, 4, 3) it is 0; then
     # all of the embedding is kept.
     assert table["metric"][0] == pytest.approx((5 / 34**0.5 + 4 / 5) / 2)
     assert table["other_metric"][0] == 0
     with pytest.raises(InputError, match=r"3 activations.*'input'.*2 images"):
-        transfer_circuits(tasks(photos, baseline=baseline), GRAPHS, SCORER)
+        transfer_circuits(tasks(photos, baseline=baseline), CIRCUITS, SCORER)
 
 
 def test_texts_go_by_the_domain_of_the_images() -> None:
     scorer = ClassScorer({"photo": WEIGHTS, "sketch": WEIGHTS.flip(0)}, {"cat": 0})
-    plain = cells(transfer_circuits(tasks(), GRAPHS, SCORER), "full_metric")
-    found = cells(transfer_circuits(tasks(scorer=scorer), GRAPHS, scorer), "full_metric")
+    plain = cells(transfer_circuits(tasks(), CIRCUITS, SCORER), "full_metric")
+    found = cells(transfer_circuits(tasks(scorer=scorer), CIRCUITS, scorer), "full_metric")
     assert found["sketch", "photo"] == plain["sketch", "photo"] == pytest.approx(4 / 5)
     assert found["photo", "sketch"] == pytest.approx(10 / 15)
 
 
 def test_another_metric() -> None:
     scorer = ClassScorer(WEIGHTS, {"cat": 0}, class_margin)
-    table = transfer_circuits(tasks(scorer=scorer), GRAPHS, scorer)
+    table = transfer_circuits(tasks(scorer=scorer), CIRCUITS, scorer)
     assert cells(table, "full_metric")["photo", "photo"] == pytest.approx(0.8 - 0.6)
 
 

@@ -10,7 +10,6 @@ from circuitry import Clip, InputError, Task, attribute, class_logit, faithfulne
 from circuitry.circuits import cut_effects
 from circuitry.interventions import (
     AblationSettings,
-    FoundCircuit,
     find_circuit,
     judge_circuit,
     kept_embeddings,
@@ -34,29 +33,27 @@ def given() -> Any:
     metric = class_logit(weights, 0)
     graph = attribute(encoder, images, metric, rule=left_rule(1), progress=False)
     task = Task(encoder, images, metric, work=QUIET)
-    curve = faithfulness_curve(task, graph, AblationSettings(fractions=(0.5,), random_draws=0))
-    found = FoundCircuit(graph, curve)
-    return SimpleNamespace(task=task, graph=graph, circuit=graph.circuit(2), found=found)
+    return SimpleNamespace(task=task, graph=graph, circuit=graph.circuit(2))
 
 
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda g: faithfulness_curve(g.task, g.found), "AttributionGraph as graph.*FoundCircuit"),
-        (lambda g: judge_circuit(g.task, g.circuit), "AttributionGraph as graph.*Circuit"),
-        (lambda g: measure_circuits(g.task, g.found, [g.circuit.edges]), "AttributionGraph as graph.*FoundCircuit"),
+        (lambda g: faithfulness_curve(g.task, g.circuit), "AttributionGraph as graph.*Circuit"),
+        (lambda g: judge_circuit(g.task, g.graph), "Circuit as circuit.*AttributionGraph"),
+        (lambda g: measure_circuits(g.task, [g.circuit.edges]), "Circuit.*Edges"),
         (lambda g: faithfulness_curve(g.task.encoder, g.graph), "Task as task.*Encoder"),
-        (lambda g: judge_circuit(g.task.encoder, g.graph), "Task as task.*Encoder"),
-        (lambda g: measure_circuits(g.task.encoder, g.graph, [g.circuit.edges]), "Task as task.*Encoder"),
+        (lambda g: judge_circuit(g.task.encoder, g.circuit), "Task as task.*Encoder"),
+        (lambda g: measure_circuits(g.task.encoder, [g.circuit]), "Task as task.*Encoder"),
         (lambda g: find_circuit(g.task.encoder, size=0.5), "Task as task.*Encoder"),
         (lambda g: propose_circuits(g.task.encoder, [0.5]), "Task as task.*Encoder"),
-        (lambda g: kept_embeddings(g.task.encoder, [g.circuit.edges]), "Task as task.*Encoder"),
+        (lambda g: kept_embeddings(g.task.encoder, [g.circuit]), "Task as task.*Encoder"),
         (lambda g: learn_masks(g.task.encoder, [0.3]), "Task as task.*Encoder"),
         (lambda g: cut_effects(g.task.encoder, g.circuit.edges), "Task as task.*Encoder"),
         (lambda g: cut_effects(g.task, g.circuit), "Edges as edges.*Circuit"),
-        (lambda g: learn_masks(g.task, [0.3], edges=g.graph), "Edges as edges.*AttributionGraph"),
+        (lambda g: learn_masks(g.task, [0.3], among=g.graph), "Circuit as among.*AttributionGraph"),
         (lambda g: faithfulness_curve(g.task, g.graph, g.task.images), "AblationSettings as settings.*Tensor"),
-        (lambda g: kept_embeddings(g.task, g.found.units), "list of circuits.*dict"),
+        (lambda g: kept_embeddings(g.task, g.circuit), "list of circuits.*Circuit"),
         (lambda g: learn_masks(g.task, ONE), r"list of sizes.*0.3.*\[0.3\]"),
         (lambda g: propose_circuits(g.task, ONE), r"list of sizes.*0.3.*\[0.3\]"),
         (lambda g: AblationSettings(fractions=ONE), r"list of fractions.*0.3.*\[0.3\]"),

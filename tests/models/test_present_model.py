@@ -37,8 +37,8 @@ from circuitry.circuits import (
     pooling_pairs,
 )
 from circuitry.encoder import Counterfactual
-from circuitry.interventions import kept_embeddings
-from circuitry.models import NamedBaseline
+from circuitry.interventions import circuit_of, kept_embeddings
+from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images
 from tests.representations.test_embeddings import draw
 from tests.support.assert_same import assert_same
@@ -137,16 +137,16 @@ def test_a_stream_has_the_weights_of_now(layer: str) -> None:
 
 def test_means_are_taken_anew(tiny: Tiny, tmp_path: Path) -> None:
     clip, data = tiny.load(), draw(tmp_path)
-    named = NamedBaseline("mean-unit", clip, data)
+    named = FolderBaseline("mean-unit", clip, data)
     settings = ExtractionSettings(n_images=1, texts=["{}"], baseline="mean-unit")
     work = Extraction(clip, data, tmp_path / "out", settings)
-    before, ours = named.of("axe", "ink", 1), work.baseline_of(("axe", "ink"), 1)
+    before, ours = named.of("axe", "ink", 1), work.baseline.of("axe", "ink", 1)
     assert named.of("cat", "photo", 1) is before
-    assert work.baseline_of(("cat", "photo"), 1) is ours
+    assert work.baseline.of("cat", "photo", 1) is ours
     digest = clip.digest
     CHANGES["data"](clip.encoder.tower)
     assert named.of("axe", "ink", 1).digest != before.digest
-    assert work.baseline_of(("axe", "ink"), 1).digest != ours.digest
+    assert work.baseline.of("axe", "ink", 1).digest != ours.digest
     for again in (lambda: work.run(QUIET), lambda: work.read(data.records)):
         with pytest.raises(InputError, match=f"{digest}.*{clip.digest}"):
             again()
@@ -255,7 +255,7 @@ def test_hooks_that_runs_of_a_stream_would_bypass_are_refused(site: str) -> None
         for call in (
             lambda: direct_effects(stream, images, torch.ones(16)),
             lambda: direct_vectors(stream, images),
-            lambda: kept_embeddings(task, [{"blocks.0.attn": [0]}]),
+            lambda: kept_embeddings(task, [circuit_of(task, {"blocks.0.attn": [0]})]),
         ):
             with pytest.raises(InputError, match=site):
                 call()

@@ -8,7 +8,7 @@ import pytest
 
 from circuitry import InputError, plot
 from circuitry.circuits import DirectEffects
-from circuitry.interventions import AttributionCheck, FaithfulnessCurve, FoundCircuit
+from circuitry.interventions import AttributionCheck, FaithfulnessCurve
 from tests.circuits.test_graph import small_graph
 from tests.comparison.test_comparison import comparison
 
@@ -37,8 +37,7 @@ def drawn(result: Any, trace: int = -1) -> Any:
 
 def test_circuits_are_drawn_with_their_units() -> None:
     graph = small_graph()
-    found = FoundCircuit(graph, curve_over(True, True, False))
-    for result in (graph, graph.circuit(), found):
+    for result in (graph, graph.circuit(), graph.circuit(None)):
         figure = plot(result)
         assert "alarm clock in sketch" in figure.layout.title.text
         assert sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None) == 5
@@ -78,5 +77,5 @@ def test_comparisons_and_checks_are_drawn() -> None:
 
 
 def test_other_things_are_refused() -> None:
-    with pytest.raises(InputError, match=r"FoundCircuit.* 3 "):
+    with pytest.raises(InputError, match=r"Circuit.* 3 "):
         plot(3)  # type: ignore[arg-type]

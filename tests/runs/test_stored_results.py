@@ -16,7 +16,7 @@ import circuitry
 from circuitry import AttributionGraph, Circuit, Comparison, InputError
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import DirectEffects
-from circuitry.interventions import FaithfulnessCurve, FoundCircuit
+from circuitry.interventions import FaithfulnessCurve
 from circuitry.models import load_sae
 from circuitry.representations import ImageFeatures
 from circuitry.representations.grams import DomainRepresentation
@@ -44,7 +44,6 @@ MADE: dict[type, Callable[[], Any]] = {
     DirectEffects: lambda: DirectEffects(("a",), np.ones((2, 1)), np.ones((2, 1, 4)), np.zeros(2), np.ones(2)),
     DomainRepresentation: representation,
     FaithfulnessCurve: lambda: make_curve("axe", "real"),
-    FoundCircuit: lambda: FoundCircuit(small_graph(), make_curve("axe", "real"), "a note"),
     ImageFeatures: random_features,
     SparseAutoencoder: small_sae,
 }

@@ -27,7 +27,7 @@ from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
-from circuitry.models import NamedBaseline, style_templates
+from circuitry.models import FolderBaseline, style_templates
 from circuitry.runs import Work
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
 from tests.support.work import QUIET
@@ -199,7 +199,7 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root:
         elif name == "other-domains":
             baseline = mean_baseline(clip.encoder, [tensors(clip, root, "axe", other, 2, 4)])
         elif name == "counterfactual":
-            records = NamedBaseline(name, clip, data, 2, 4).records("axe", domain)
+            records = FolderBaseline(name, clip, data, 2, 4).records("axe", domain)
             drawn = [r.relative for r in records if r.path.stat().st_size != CUT]
             baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
         images = tensors(clip, root, "axe", domain, 2, 4)
@@ -212,13 +212,13 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root:
 
 def test_counterfactual_images_go_round_the_other_classes(clip: Clip, root: Path) -> None:
     data = DomainFolder(root)
-    draws = {seed: NamedBaseline("counterfactual", clip, data, 3, seed).records("cat", "real") for seed in range(5)}
+    draws = {seed: FolderBaseline("counterfactual", clip, data, 3, seed).records("cat", "real") for seed in range(5)}
     for records in draws.values():
         assert {record.domain for record in records} == {"real"}
         assert sorted(record.class_name for record in records) == ["axe", "axe", "fish"]  # there is one fish
         assert {record.class_name for record in records[:2]} == {"axe", "fish"}
     assert len(set(draws.values())) > 1
-    assert draws[0] == NamedBaseline("counterfactual", clip, data, 3, 0).records("cat", "real")
-    more = NamedBaseline("counterfactual", clip, data, 50, 0).of("cat", "real", 6)
+    assert draws[0] == FolderBaseline("counterfactual", clip, data, 3, 0).records("cat", "real")
+    more = FolderBaseline("counterfactual", clip, data, 50, 0).of("cat", "real", 6)
     assert isinstance(more, Counterfactual)
     assert torch.equal(more.images[:2], more.images[4:])  # there are four, and then they come again

@@ -5,7 +5,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from circuitry.circuits import AttributionGraph, Circuit, Completeness
+from circuitry.circuits import AttributionGraph, Completeness
 from circuitry.reports.figures import circuit_drawing, circuit_graphs, circuit_pair
 from circuitry.runs import InputError
 from tests.circuits.test_graph import small_graph
@@ -146,7 +146,7 @@ def test_circuits_are_drawn_as_their_graphs() -> None:
         {},
         1,
     )
-    one = Circuit(source, 2)
+    one = source.circuit(2)
     assert circuit_drawing(one, SITES, title="t") == circuit_drawing(one.graph, SITES, title="t")
     assert circuit_drawing(one) == circuit_drawing(one.graph, ["act1", "layer1.0"])
     pairs = [circuit_pair(c, c, SITES, name_a="real", name_b="sketch", title="t") for c in (one, one.graph)]

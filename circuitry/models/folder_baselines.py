@@ -1,4 +1,4 @@
-"""Baselines by name, which are made of the data: means over images, and counterfactual images.
+"""What replaces ablated activations of the images of a data set: a baseline, or a name that is made of the data.
 
 - ``zero``: zero;
 - ``mean-position``, ``mean-unit``: the mean activation over the chosen images of all classes and domains, at each
@@ -21,7 +21,16 @@ import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.encoder.baselines import MEANS, ZERO, Baseline, Counterfactual, mean_baseline
+from circuitry.encoder.baselines import (
+    MEANS,
+    ZERO,
+    AnyBaseline,
+    Baseline,
+    Counterfactual,
+    as_baseline,
+    default_baseline,
+    mean_baseline,
+)
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
@@ -31,19 +40,19 @@ from circuitry.runs.given import Count, Seed, checked
 
 @checked
 @dataclass(frozen=True, eq=False)
-class NamedBaseline:
-    """A baseline by name for every class and domain of a data set.
+class FolderBaseline:
+    """A baseline for every class and domain of a data set.
 
     Raises:
         InputError: for another name.
 
     Example:
-        >>> named = NamedBaseline("counterfactual", clip, images, n_images=10)
+        >>> named = FolderBaseline("counterfactual", clip, images, n_images=10)
         >>> attribute(clip.encoder, batch, metric, baseline=named.of("cat", "sketch", len(batch)))
     """
 
-    name: str
-    """One of `BASELINE_NAMES`."""
+    choice: AnyBaseline | None
+    """One of `BASELINE_NAMES`, or what a `Task` takes for all images alike (default: by the tower)."""
     clip: Clip
     images: DomainFolder
     """The data; means and draws are over its selected classes and domains."""
@@ -53,8 +62,23 @@ class NamedBaseline:
     """Seed of the choice of images."""
 
     def __post_init__(self) -> None:
-        if self.name not in BASELINE_NAMES:
-            raise InputError(f"Expected one of the baselines {', '.join(BASELINE_NAMES)}, but {self.name!r} was given.")
+        if isinstance(self.choice, str) and self.choice not in BASELINE_NAMES:
+            raise InputError(
+                f"Expected one of the baselines {', '.join(BASELINE_NAMES)}, but {self.choice!r} was given."
+            )
+
+    @cached_property
+    def given(self) -> Baseline | Counterfactual | None:
+        """The baseline of all images, where it is not made of the data."""
+        choice = default_baseline(self.clip.encoder) if self.choice is None else self.choice
+        return None if isinstance(choice, str) and choice != ZERO.name else as_baseline(choice)
+
+    @property
+    def name(self) -> str:
+        """For tables and provenance."""
+        if self.given is not None:
+            return self.given.name
+        return default_baseline(self.clip.encoder) if self.choice is None else str(self.choice)
 
     @checked
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
@@ -65,7 +89,7 @@ class NamedBaseline:
     @checked
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         """Return the images that shape the baseline of a class in a domain; raise `InputError` where there are none."""
-        if self.name == "zero":
+        if self.given is not None:
             return ()
         if self.name == "counterfactual":
             found = self._drawn(class_name, domain)
@@ -95,8 +119,8 @@ class NamedBaseline:
         Raises:
             InputError: when there are no images to make it of, or none of them can be read.
         """
-        if self.name == "zero":
-            return ZERO
+        if self.given is not None:
+            return self.given
         if self.name in MEANS:
             made_of = self.clip.encoder.digest, strict
             kept = {} if self.clip.encoder.hooked_sites else self._means  # what hooks do is in no digest

@@ -1,0 +1,78 @@
+"""Methods that score units, by name. No torch.
+
+| method | score of a unit | runs |
+|---|---|---|
+| ``site-path`` | integrated gradients at its site, the study's (`nodes`) | points x sites |
+| ``input-path`` | gradients along a path of the image (`image_path`) | points |
+| ``gradient`` | gradient x (baseline - activation), attribution patching | one |
+| ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
+| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
+| ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
+
+`score_units` scores by each of them, and so do `attribute`, `extract` and `find_circuit`; `register_method` adds one. A
+method of the package is named by its place: those that run circuits lie in a later room, and are loaded when they are
+used.
+"""
+
+from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
+from typing import Annotated, Any
+
+from circuitry.circuits.budgets import LEARNED
+from circuitry.runs.errors import shown
+from circuitry.runs.given import Condition, checked
+
+SITE_PATH, FISHER = "site-path", "fisher"
+EFFECT = "effect on the metric"
+
+UnitScorer = Callable[..., Mapping[str, Any]]
+"""Task and `AttributionSettings` -> scores [units] by site, error units too; positive where a unit helps."""
+METHODS: dict[str, UnitScorer | str] = {
+    SITE_PATH: "circuitry.circuits.unit_scores:along_sites",
+    "input-path": "circuitry.circuits.unit_scores:along_image",
+    "gradient": "circuitry.circuits.unit_scores:gradient_at_image",
+    "patching": "circuitry.interventions.unit_methods:exact_effects",
+    FISHER: "circuitry.interventions.unit_methods:squared_changes",
+    LEARNED: "circuitry.interventions.unit_methods:mask_gates",
+}
+"""What scores units, by the name of the method: a function, or its place."""
+SCORED_BY = {FISHER: "squared change of the answers", LEARNED: "gate of the mask"}
+"""What the scores of a method are, where they are no effects on the metric."""
+
+MethodName = Annotated[
+    str,
+    Condition(
+        f"one of {', '.join(map(repr, METHODS))}",
+        lambda name: None if name in METHODS else shown(name),
+        "choose one, or add it with register_method",
+        tuple(METHODS),
+    ),
+]
+
+
+@checked
+def register_method(name: str, function: UnitScorer, scored_by: str = EFFECT) -> None:
+    """Make a method that scores units known: `attribute`, `extract`, `find_circuit` and `score_units` take its name.
+
+    Args:
+        name: What to call it; a method of the same name is replaced.
+        function: From a `Task` and `AttributionSettings` to scores [units] by site, at all its sites; positive where a
+            unit helps. The task has others where they are given.
+        scored_by: What the scores are, in words.
+
+    Example:
+        >>> def by_activation(task, settings):
+        ...     with task.running():
+        ...         clean = [batch.clean(task.sites) for batch in task.batches()]
+        ...     return {site: mean_over_images_and_positions(clean, site) for site in task.sites}
+        >>> register_method("activation", by_activation, "mean activation")
+        >>> graph = attribute(encoder, images, metric, method="activation")
+    """
+    METHODS[name], SCORED_BY[name] = function, scored_by
+
+
+def scorer_called(name: str) -> UnitScorer:
+    """Return the function of a method."""
+    found = METHODS[name]
+    scorer: UnitScorer = resolve_name(found) if isinstance(found, str) else found
+    return scorer
