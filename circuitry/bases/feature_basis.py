@@ -96,7 +96,6 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
     return Encoder(encoder.tower, stages, encoder.image_size, points=encoder.points, chain=encoder.chain)
 
 
-@checked
 def site_named(encoder: Encoder, name: str) -> str:
     """Return the site of an encoder that a name means.
 

@@ -31,7 +31,7 @@ from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, checked
+from circuitry.runs.given import Natural
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
 PORTS = ("q", "k", "v")
@@ -39,7 +39,6 @@ PORTS = ("q", "k", "v")
 _Weights = TypeVar("_Weights")
 
 
-@checked
 class Component(NamedTuple):
     """A writer or a reader of the residual stream; as text its parts with points between them."""
 
@@ -99,14 +98,12 @@ class Layer:
         alone = tuple(Component(self.name, unit) for unit in self.apart)
         return alone if self.of_heads else (*alone, Component(self.name))
 
-    @checked
     def groups(self, size: int) -> Bool[Tensor, "components unit"]:
         """Return which of ``size`` units each component is."""
         alone = _one_hot(self.apart, size).bool()
         return alone if self.of_heads else torch.cat([alone, ~alone.any(0, keepdim=True)])
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class ResidualStream:
     """A transformer tower as writers and readers of its residual stream.
@@ -131,7 +128,6 @@ class ResidualStream:
     """The same tower in heads and neurons."""
 
     @classmethod
-    @checked
     def of(cls, encoder: Encoder, units: Mapping[str, Units] | None = None) -> "ResidualStream":
         """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
 
@@ -216,7 +212,6 @@ class ResidualStream:
             return False
         return before < after and up in self.layers[before].names
 
-    @checked
     def edge(self, writer: str, reader: str) -> tuple[int, int]:
         """Return the row and column of an edge in `edges`, by the names of its ends.
 
@@ -237,7 +232,6 @@ class ResidualStream:
             f"{writers[-1]}) to a later reader ({readers[0]}, ... {readers[-1]})."
         )
 
-    @checked
     def writer(self, name: str) -> int:
         """Return the place among `writers` of one by name, or raise `InputError` with the names that come close."""
         names = [str(one) for one in self.writers]
@@ -290,7 +284,6 @@ class ResidualStream:
         ones = _one_hot(chosen, block.n_neurons).to(weight)
         return (block.mlp_out(ones[:, None])[:, 0] - self.biases(index)[1]).detach()
 
-    @checked
     def biases(self, block: Natural) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
         if block >= len(self.blocks):
@@ -322,7 +315,6 @@ class ResidualStream:
         carried = x.narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
         return carried if layer.block else carried + self.blocks[-1].mlp_out(self.components.units_of(site, x))
 
-    @checked
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
         return torch.cat([self.written_by(layer, activations) for layer in self.layers[:-1]])

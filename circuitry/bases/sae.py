@@ -96,7 +96,6 @@ class SparseAutoencoder:
         """Number of features, active or not."""
         return self.w_enc.shape[1]
 
-    @checked
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
         """Return the features' activations, zero or positive except of signed-topk; differentiable in ``x``.
 
@@ -105,7 +104,6 @@ class SparseAutoencoder:
         """
         return self.activate(self.before_activation(x))
 
-    @checked
     def before_activation(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
         """Return what the activation takes; raise `InputError` for inputs of another width."""
         if x.shape[-1] != self.d:
@@ -118,7 +116,6 @@ class SparseAutoencoder:
             x = x - self.b_dec
         return x @ self.w_enc + self.b_enc
 
-    @checked
     def activate(self, before: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Return the features' activations of their pre-activations."""
         if self.k is not None:
@@ -131,12 +128,10 @@ class SparseAutoencoder:
             found = before.relu()
         return found if self.soft_cap is None else torch.tanh(found / self.soft_cap) * self.soft_cap
 
-    @checked
     def decode(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d"]:
         """Return the reconstruction; of normalised inputs where ``normalised``."""
         return features @ self.w_dec + self.b_dec
 
-    @checked
     def scaled(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return inputs as they are encoded: normalised where ``normalised``."""
         if self.normalised == "length":
@@ -151,7 +146,6 @@ class SparseAutoencoder:
         """Whether features times what stands first in ``beside`` are those of the input in its own scale."""
         return self.normalised is not None or self.tokens != "all"
 
-    @checked
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
         """Return what a reconstruction in the input's own scale takes from the input besides the features.
 
@@ -172,14 +166,12 @@ class SparseAutoencoder:
             return torch.stack([self.b_dec, torch.ones_like(self.b_dec)])
         return self.b_dec[None] if self.has_scale else self.b_dec.new_zeros(0, self.d)
 
-    @checked
     def in_scale(
         self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
     ) -> Float[Tensor, "*batch features"]:
         """Return features in the scale of the input that they are of."""
         return features * beside[..., :1] if self.has_scale else features
 
-    @checked
     def recompose(
         self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
     ) -> Float[Tensor, "*batch d"]:
@@ -189,7 +181,6 @@ class SparseAutoencoder:
             found = found + beside @ self.beside_rows
         return found if self.has_scale else found + self.b_dec
 
-    @checked
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SparseAutoencoder":
         """Return the same autoencoder on another device or in another floating-point type."""
         try:
@@ -199,7 +190,6 @@ class SparseAutoencoder:
             raise InputError(f"Device {str(device)!r} cannot be used here ({reason}): give cpu, or cuda.") from error
         return replace(self, **moved)
 
-    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with a JSON header and a checksum, whole or not at all."""
         tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors()}
@@ -238,7 +228,6 @@ class Transcoder(SparseAutoencoder):
                 "a bias of its input into b_enc."
             )
 
-    @checked
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
         """Return what `SparseAutoencoder.beside` does, and behind it what the skip gives."""
         found = super().beside(x)

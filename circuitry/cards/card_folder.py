@@ -22,7 +22,6 @@ from jaxtyping import Float
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import NAME, read_manifest
 
@@ -78,7 +77,6 @@ class SeenImages(NamedTuple):
         return cls(images, arrays, np.load(path.with_suffix(".npy"), mmap_mode="r"))
 
 
-@checked
 class CardFolder:
     """The cards of all units of the circuits of a folder.
 
@@ -138,20 +136,17 @@ class CardFolder:
         """Whether the model's words work on these images."""
         return WordCheck(**read_beside(self.path / "words.json"))
 
-    @checked
     def thumbnail(self, image_id: str) -> bytes:
         """Return an image as the model sees it, 96 x 96 pixels as WebP; KeyError for an unknown one."""
         if image_id not in self.images:
             raise KeyError(f"no image {image_id!r} in {self.path}")
         return thumbnail_file(self.path, image_id).read_bytes()
 
-    @checked
     def activations(self, domain: str) -> ActivationTable:
         """Return the ids of a domain's images, and activations [images, units]; units as in `CardFolder.units`."""
         ids = tuple(row[0] for row in read_beside(self.path / "images" / f"{domain}.json"))
         return ids, np.load(self.path / "images" / f"{domain}.npy", mmap_mode="r")
 
-    @checked
     def card(self, site: str, unit: int) -> UnitCard:
         """Return the card of a unit; KeyError for a unit that is in no circuit, `InputError` for a damaged file."""
         if unit not in self._units.get(site, ()):

@@ -80,7 +80,6 @@ def unit_cards(
     return CardFolder(out)
 
 
-@checked
 class CardJobs:
     """The jobs of `unit_cards`; its arguments are described there."""
 

@@ -21,7 +21,6 @@ from circuitry.circuits.nodes import image_effects
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 UnitsBySite = Mapping[str, np.ndarray]
 """Numbers of units by site."""
@@ -115,7 +114,6 @@ class TopLists:
                 self.tops[by][site] = top.joined(places, values[site], watched.maps[site])
 
 
-@checked
 def top_images(
     shown: Shown, units: UnitsBySite, k: int = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
 ) -> dict[str, dict[tuple[str, int], TopImages]]:

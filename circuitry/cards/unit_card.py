@@ -9,15 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from circuitry.runs.given import checked
-
 ACTIVATION, EFFECT = "activation", "effect"
 """The two rankings of top images: by a unit's activation, and by its effect on the image's own class."""
 FEWEST = 20
 """Images of a half that names can be fitted on."""
 
 
-@checked
 class CardImage(NamedTuple):
     """An image that cards show."""
 
@@ -33,7 +30,6 @@ class CardImage(NamedTuple):
     """The thing that it shows, with one name in all domains."""
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class TopImages:
     """The images of a domain in which a unit is strongest."""
@@ -47,7 +43,6 @@ class TopImages:
     without a place in the image."""
 
 
-@checked
 @dataclass(frozen=True)
 class UnitName:
     """A name, and how well it predicts the unit's activation on images that it was not fitted on."""
@@ -84,7 +79,6 @@ class UnitName:
         return not self.correlation > max(self.chance, self.references["random word"][1])
 
 
-@checked
 @dataclass(frozen=True)
 class WordCheck:
     """Whether a model's words work on some images: zero-shot classification by the names of their classes."""
@@ -110,7 +104,6 @@ class WordCheck:
         )
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class UnitCard:
     """One unit: the images that activate it in every domain, its effects, and its name.

@@ -11,13 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.encoder.encoder import Encoder
-from circuitry.runs.given import checked
 
 MAP_SIDE = 8
 """Most cells of a map in a row or a column; larger maps keep the largest activation of each cell."""
 
 
-@checked
 def unit_kind(encoder: Encoder, site: str) -> str:
     """Return the kind of a site's units: channel, feature, head, neuron or latent.
 

@@ -43,7 +43,6 @@ _FIRST, _LAST = 0.998, 0.97
 """Weight of the first and past the last top image, as CLIP-Dissect has them."""
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class WordedImages:
     """Images with the probabilities of words in them, and the halves that names are fitted and tested on.

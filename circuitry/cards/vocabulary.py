@@ -11,7 +11,6 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 
-@checked
 def unit_words() -> tuple[str, ...]:
     """Return our own words: colours, textures, materials, shapes, parts, scenes, lines, media and lettering."""
     return _lines((files(__package__) / "words.txt").read_text(encoding="utf-8"))

@@ -22,7 +22,6 @@ CONFIDENCE = 0.95
 """Of the interval of the accuracy whose lower end must lie above chance."""
 
 
-@checked
 def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None = None) -> tuple[str, ...]:
     """Return the words that a model names units by; a classifier's words are the names of its outputs.
 

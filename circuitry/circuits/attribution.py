@@ -110,7 +110,6 @@ def attribute(
     return replace(graph, class_name=class_name, domain=domain)
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class AttributionParts:
     """What `attribute_parts` finds on all images and on each part of them."""

@@ -20,7 +20,6 @@ from jaxtyping import Float, Int
 
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 SAME_SHARE, GLOBAL, LEARNED = "same-share", "global", "learned"
 BUDGETS = (SAME_SHARE, GLOBAL)
@@ -34,7 +33,6 @@ Budget = str | Mapping[str, float]
 """A name, or a table: the share of the units of each site, relative to the others."""
 
 
-@checked
 def strongest_units(
     scores: Mapping[str, Float[np.ndarray, " units"]], share: float, budget: Budget = SAME_SHARE
 ) -> dict[str, Int[np.ndarray, " kept"]]:
@@ -62,7 +60,6 @@ def strongest_units(
     return {site: order[: sizes[site]].astype(np.int64) for site, order in orders.items()}
 
 
-@checked
 def shares_of(kept: Mapping[str, np.ndarray], n_units: Mapping[str, int]) -> dict[str, float]:
     """Return the share of each site's units that a circuit keeps, as a table for another circuit's budget."""
     return {site: len(units) / n_units[site] for site, units in kept.items()}

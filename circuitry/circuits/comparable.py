@@ -13,7 +13,6 @@ import numpy as np
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.provenance import difference
 
 COMPARED_SETTINGS = {
@@ -66,7 +65,6 @@ class Comparable:
         self._settings: dict[tuple[str, Any], tuple[Any, str]] = {}
         """By name, and by what graphs have in common that are to agree, the value and the title of one of them."""
 
-    @checked
     def add(self, graph: AttributionGraph) -> None:
         """Check a graph against those before it.
 

@@ -7,13 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from circuitry.runs.given import checked
-
 ADDS_UP, ROUGHLY = 0.1, 0.5
 """Largest gaps, as shares of the metric's change, of scores that add up, and that do so roughly."""
 
 
-@checked
 class Completeness(NamedTuple):
     """How well a site's scores add up.
 

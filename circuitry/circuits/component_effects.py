@@ -16,7 +16,6 @@ EFFECTS_FORMAT = "circuitry direct effects 1"
 """Name and version of the file format."""
 
 
-@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class DirectEffects:
     """Direct effects of the components of a transformer on a class logit, image by image.
@@ -48,7 +47,6 @@ class DirectEffects:
         rest = pd.DataFrame({"writer": ["rest"], "effect": [self.rest.mean()]})
         return pd.concat([table.iloc[order], rest], ignore_index=True)
 
-    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the effects as safetensors with a JSON header, whole or not at all."""
         write_arrays(

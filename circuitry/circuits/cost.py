@@ -20,7 +20,6 @@ from circuitry.circuits.unit_scores import score_parts
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task
-from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 
@@ -54,7 +53,6 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-@checked
 def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSettings) -> Operations:
     """Return the operations that the node scores and the edge scores of one image take.
 

@@ -156,7 +156,6 @@ def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list
     return {site: list(units.values()) for site, units in found.items()}
 
 
-@checked
 def edge_names(edges: Edges) -> list[tuple[str, str]]:
     """Return the names (writer, reader) of the edges of `attribute_components`, row by row of `Edges.to_pandas`.
 

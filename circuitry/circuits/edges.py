@@ -47,7 +47,6 @@ class Edges:
         return f"Edges ({self.wiring}): {self.count} between {sum(map(len, self.units.values()))} units"
 
     @classmethod
-    @checked
     def between(cls, units: Mapping[str, np.ndarray], wiring: Wiring) -> "Edges":
         """Return all edges that a wiring has between some units, with scores of 0.
 
@@ -68,7 +67,6 @@ class Edges:
         """Number of edges."""
         return sum(len(rows) for rows, _ in self.places.values())
 
-    @checked
     def strongest(self, into: Count, *, any_sign: bool = False) -> "Edges":
         """Return the edges with the largest score into every unit, whichever site they come from.
 
@@ -82,7 +80,6 @@ class Edges:
             marks[pair][place] = True
         return self._where(marks)
 
-    @checked
     def top(self, share: Share, by: Annotated[str, one_of("absolute", "signed")] = "absolute") -> "Edges":
         """Return the edges with the largest scores over all pairs of sites together, one at least.
 
@@ -102,7 +99,6 @@ class Edges:
         chosen[there[np.argsort(-values, kind="stable")[: max(1, round(share * len(there)))]]] = True
         return self._where(self._blocks(chosen, list(self.scores)))
 
-    @checked
     def among(self, units: Mapping[str, Sequence[int] | np.ndarray]) -> "Edges":
         """Return the edges between some of the units; units and pairs of other sites are left out."""
         rows = {
@@ -111,12 +107,10 @@ class Edges:
         scores = {(u, d): s[np.ix_(rows[d], rows[u])] for (u, d), s in self.scores.items() if u in rows and d in rows}
         return replace(self, units={site: self.units[site][place] for site, place in rows.items()}, scores=scores)
 
-    @checked
     def without(self, other: "Edges") -> "Edges":
         """Return the edges that are not among others between the same units."""
         return self._where({pair: np.isnan(scores) for pair, scores in other.scores.items()})
 
-    @checked
     def random(self, rng: np.random.Generator) -> "Edges":
         """Return as many edges between the same units, at random; the scores move with them.
 
@@ -136,7 +130,6 @@ class Edges:
                 left[row, column] = np.nan
                 yield replace(self, scores={**self.scores, pair: left})
 
-    @checked
     def masks(self, n_units: Mapping[str, Count]) -> dict[Pair, np.ndarray]:
         """Return the edges as booleans [all units downstream, all units upstream] by pair of sites, for runs.
 

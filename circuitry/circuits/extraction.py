@@ -97,7 +97,6 @@ class Extraction(FolderWork):
 
     settings: ExtractionSettings
 
-    @checked
     def __init__(
         self,
         clip: Clip,
@@ -148,7 +147,6 @@ class Extraction(FolderWork):
             **with_rules(self.settings, self.clip.encoder).as_dict(),
         )
 
-    @checked
     def run(self, work: Work = Work(), most: Natural | None = None) -> dict[Job, float]:
         """Do what is unfinished, together with other processes that do the same, and return the seconds by job done.
 
@@ -166,7 +164,6 @@ class Extraction(FolderWork):
             unit="image",
         )
 
-    @checked
     def estimate(self, work: Work = Work()) -> Iterator[str]:
         """Count the jobs, do the first ones, which stay done, and say how long the others will take, line by line."""
         sizes = {job: len(records) for job, records in self.selection.items() if records}

@@ -108,7 +108,6 @@ class AttributionGraph:
         """Sites whose scores do not add up to the metric's change, or repeat another site's, with the reason."""
         return find_doubtful(self.node_scores, self.completeness, self.inner_sites)
 
-    @checked
     def n_units(self, site: str) -> int:
         """Return how many units the activation of a site has, nodes and error units."""
         if site not in self.node_scores:
@@ -144,7 +143,6 @@ class AttributionGraph:
             return sites_table(self.sites, self.node_scores, self.kept_units, self.completeness)
         return nodes_table(self.node_scores, self.kept_units)
 
-    @checked
     def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
         """Return the n units with the largest absolute score: site, unit, score.
 
@@ -194,7 +192,6 @@ class AttributionGraph:
         made_with = {"edges_per_node": edges_per_node, "any_sign": any_sign}
         return Circuit(self, edges.units, edges, made_with)
 
-    @checked
     def strongest(
         self,
         size: Share,
@@ -222,7 +219,6 @@ class AttributionGraph:
         made_with = {"size": size, "ranking": ranking, "budget": budget_name(budget)}
         return Circuit(self, strongest_units(scores, size, budget), made_with=made_with)
 
-    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
         self.check_finite()
@@ -296,7 +292,6 @@ class Circuit:
         """Its edges; none between its units where it has units alone."""
         return Edges(self.units, {}) if self.edges is None else self.edges
 
-    @checked
     def at(self, sites: Names) -> "Circuit":
         """Return its part at some sites.
 
@@ -328,7 +323,6 @@ class Circuit:
             self.source, units, replace(self.edges, units=units, scores=scores), made_with, not self.keep_error
         )
 
-    @checked
     def random(self, seed: Seed | np.random.Generator = 0) -> "Circuit":
         """Return a random circuit with as many units at every site, or as many edges; see `Edges.random`."""
         rng, made_with = np.random.default_rng(seed), {"random_like": self.made_with}
@@ -346,7 +340,6 @@ class Circuit:
             for i in range(len(units)):
                 yield replace(self, units={**self.units, site: np.delete(units, i)})
 
-    @checked
     def to_pandas(self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes") -> pd.DataFrame:
         """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
         if kind == "edges":
@@ -362,7 +355,6 @@ class Circuit:
             node["score"] = float(self.source.node_scores[node["site"]][node["unit"]])
         return graph
 
-    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the circuit and its source, as `AttributionGraph.save`."""
         self.source.check_finite()

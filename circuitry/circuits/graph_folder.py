@@ -72,18 +72,15 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """Parts into which the images of each (class, domain) were cut; those of few images have fewer graphs."""
         return int(self.manifest["config"]["n_parts"])
 
-    @checked
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
         return graph_file(self.path, class_name, domain, part)
 
-    @checked
     def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
         """Return the images that a circuit was found on, as paths below the root of the data."""
         self._check((class_name, domain))
         return tuple(self[class_name, domain].provenance["images"])
 
-    @checked
     def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
         """Return the graphs of the parts of the images by number; parts without images are absent.
 
@@ -93,7 +90,6 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
         return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
 
-    @checked
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores [parts, kept downstream, kept upstream] of the whole's edges, as each part finds them.
 

@@ -68,7 +68,6 @@ correlation .99 on a small model) and adds no evidence to it.
 """
 
 
-@checked
 def register_measure(name: str, function: Callable[[Sequence[Circuit]], Matrices]) -> None:
     """Make a similarity of circuits known by a name: `similarity`, `compare`, `compare_domains` and reports take it.
 
@@ -177,7 +176,6 @@ def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure)
     return {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
 
 
-@checked
 def depth_bias(graph: AttributionGraph) -> float:
     """Return the logarithm of the ratio of the score mass in the deeper half of the sites to that in the other half.
 
@@ -223,7 +221,6 @@ def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> Attribu
     )
 
 
-@checked
 def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
     """Return the expected Jaccard index of two independent random subsets of ``units``.
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from circuitry.circuits.budgets import LEARNED
 from circuitry.runs.errors import shown
-from circuitry.runs.given import Condition, checked
+from circuitry.runs.given import Condition
 
 SITE_PATH, FISHER = "site-path", "fisher"
 EFFECT = "effect on the metric"
@@ -50,7 +50,6 @@ MethodName = Annotated[
 ]
 
 
-@checked
 def register_method(name: str, function: UnitScorer, scored_by: str = EFFECT) -> None:
     """Make a method that scores units known: `attribute`, `extract`, `find_circuit` and `score_units` take its name.
 

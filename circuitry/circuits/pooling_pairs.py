@@ -28,7 +28,6 @@ from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class PoolingPairs:
     """The embeddings of images as sums over pairs of (head of the attention pooling, unit of the last block)."""
@@ -46,12 +45,10 @@ class PoolingPairs:
         found: np.ndarray = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True) + self.rest
         return found
 
-    @checked
     def take(self, rows: Int[np.ndarray, " some"]) -> "PoolingPairs":
         """Return the same for some of the images."""
         return replace(self, read=self.read[rows], rest=self.rest[rows])
 
-    @checked
     def effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, "images heads units"]:
         """Return the direct effect of each pair on a class logit, or on a difference of two.
 

@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from circuitry.runs.given import checked
 
-
-@checked
 class Command(NamedTuple):
     """What the list of commands says of one."""
 

@@ -51,7 +51,6 @@ class Draws(NamedTuple):
     """Infinite if all draws are the same."""
 
 
-@checked
 def draw_resamples(
     families: Annotated[Sequence[object], SOME], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
 ) -> Draws:

@@ -121,7 +121,6 @@ class Comparison:
         same_class = self.parts[self.parts["class_a"] == self.parts["class_b"]]
         return bool(len(self.ceilings) and (same_class["domain_a"] != same_class["domain_b"]).any())
 
-    @checked
     def at(self, site: str) -> "Comparison":
         """Return the comparison at one site; `InputError` for an unknown one."""
         if site not in self.sites:
@@ -129,7 +128,6 @@ class Comparison:
         found = {name: (table := getattr(self, name))[table["site"] == site] for name in _TABLES}
         return replace(self, **found, left_out={})
 
-    @checked
     def among(self, group: str) -> "Comparison":
         """Return the comparison of one group of classes; `InputError` for an unknown one."""
         if group not in self.groups:
@@ -139,7 +137,6 @@ class Comparison:
         parts = self.parts[self.parts["class_a"].isin(members) & self.parts["class_b"].isin(members)]
         return replace(self, values=values, parts=parts, groups={"all": members})
 
-    @checked
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
         """Return the domain-by-domain means over classes and sites, on all images.
 
@@ -274,7 +271,6 @@ class Comparison:
         named = {self.measure: self.values, f"chance_{self.measure}": self.chance, **named}
         return {name: table for name, table in named.items() if len(table)}
 
-    @checked
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a JSON file with a checksum into a folder; `tables` are for reading."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}

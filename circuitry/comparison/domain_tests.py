@@ -67,7 +67,6 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
     return _table(rows)
 
 
-@checked
 def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Do the tests of `domain_tests` on parts: the means over sites, with their dual bootstrap.
 
@@ -95,7 +94,6 @@ def _paired(
     return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
 
-@checked
 def ceiling_tests(
     parts: PartArray, draws: Draws, alike: bool, families: Mapping[str, str] | None = None
 ) -> pd.DataFrame:

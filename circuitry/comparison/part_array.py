@@ -69,7 +69,6 @@ def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
     }
 
 
-@checked
 class PartArray(NamedTuple):
     """The similarities of parts of the same class as an array; NaN where there is none."""
 
@@ -89,7 +88,6 @@ class PartArray(NamedTuple):
         return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
 
     @classmethod
-    @checked
     def from_table(cls, parts: PartTable) -> "PartArray":
         """Arrange the rows that compare two parts of one class; other rows do not count."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]

@@ -26,7 +26,6 @@ CHANCE = ("site", "value")
 """Columns of a table of chance levels."""
 
 
-@checked
 def with_columns(*columns: str) -> Condition:
     """Return the condition of being a table with some columns, with numbers in `NUMBERS`."""
 
@@ -57,7 +56,6 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(means.reindex(columns=domains).to_numpy(dtype=float), index=domains, columns=domains)
 
 
-@checked
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value.
 
@@ -83,7 +81,6 @@ def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
         raise InputError(f"A class, two domains and a site have one value, but {row} has several: remove all but one.")
 
 
-@checked
 def class_groups(
     classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, tuple[str, ...]]:
@@ -96,7 +93,6 @@ def class_groups(
     return found
 
 
-@checked
 def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``)."""
     by = list(key)
@@ -124,6 +120,7 @@ def write_tables(
     return paths
 
 
+@checked
 def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
     """Write a table as a CSV file; a file is complete or absent.
 
@@ -134,6 +131,7 @@ def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None 
         _renamed(table, _quoted).to_csv(temporary, index=False, float_format=float_format)
 
 
+@checked
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
     return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)

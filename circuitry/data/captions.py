@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from circuitry.data.names import drawn_by_name, in_a_sentence
-from circuitry.runs.given import checked
 
 SHARED_STYLE_WORDS = ("image", "picture")
 """Style words that fit every domain and say nothing about it."""
@@ -47,7 +46,6 @@ _UNCOUNTED = frozenset({"art"})
 _TAKES_AN = re.compile(r"(?!eu|ewe|one\b|once|uni|uk|us[ae]|ute|uto)[aeiou]|hour|heir|honest", re.IGNORECASE)
 
 
-@checked
 def caption(class_name: str, domain: str, rng: random.Random, *, aligned: bool = False) -> str:
     """Return a random caption of an image of this class and domain; its full stop is dropped half of the time.
 
@@ -79,7 +77,6 @@ def _drawn(patterns: Sequence[str], rng: random.Random) -> tuple[str, str]:
     return pattern, "" if rng.random() < 0.5 else "."
 
 
-@checked
 def readable(class_name: str) -> str:
     """Return the class name as words: underscores and hyphens become spaces, runs of them one space."""
     return " ".join(re.split(r"[\s_-]+", class_name.strip(" _-")))

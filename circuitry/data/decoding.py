@@ -19,7 +19,6 @@ from torch import Tensor
 
 from circuitry.data.images import Decoding, load_image, reason_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 Preprocess = Callable[[Image.Image], Tensor]
 """From a picture to a float tensor [3,H,W]; open_clip's validation transform is one. Files are decoded upright, except
@@ -36,7 +35,6 @@ class AsStored:
         return self.transform(picture)
 
 
-@checked
 def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
     """Return a preprocessing whose pictures are decoded in a way."""
     plain = preprocess.transform if isinstance(preprocess, AsStored) else preprocess

@@ -115,7 +115,6 @@ class DomainFolder:
             f"{len(self.records)} images, {len(self.domains)} domains, {len(self.classes)} classes)"
         )
 
-    @checked
     def label(self, class_name: str) -> int:
         """Return the index of a class among all classes of the data set, whatever was selected."""
         return self.all_classes.index(chosen_names("class", (class_name,), self.all_classes)[0])
@@ -132,7 +131,6 @@ class DomainFolder:
         chosen_names("domain", (domain,), self.domains)
         return tuple(self.ranked(class_name, domain, seed)[:n])
 
-    @checked
     def ranked(self, class_name: str, domain: str, seed: int) -> Sequence[ImageRecord]:
         """Return all images of a class in a domain in the order in which `select` takes them; names are not checked."""
         group = self._groups.get((domain, class_name), [])

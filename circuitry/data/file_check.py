@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
 """Treatment of missing files: an error, skipped and counted, or not looked for."""
@@ -57,7 +56,6 @@ class FileCheck:
     names are in memory: files of folders for which no room is left are queried one by one.
     """
 
-    @checked
     def __init__(self, policy: MissingFiles, root: str | os.PathLike[str] = "") -> None:
         self.policy = policy
         self._root = root

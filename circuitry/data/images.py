@@ -78,7 +78,6 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
 
-@checked
 def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     """Return the identity of each image's file: path below the root -> its size in bytes and its checksum.
 

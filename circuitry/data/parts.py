@@ -27,7 +27,7 @@ from circuitry.data.file_check import check_file
 from circuitry.data.names import drawn_by_name
 from circuitry.data.shared_options import DEFAULT_PARTS as DEFAULT_PARTS
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import at_least, checked
+from circuitry.runs.given import at_least
 
 _PATH_COLUMNS = ("path", "filepath")
 """Names of the column of paths below the root in a listing."""
@@ -38,7 +38,6 @@ ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
 """Item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
-@checked
 def part_numbers(
     records: Mapping[Key, Sequence[ImageRecord]],
     n_parts: Annotated[int, at_least(2)] = DEFAULT_PARTS,
@@ -81,7 +80,6 @@ def stem_without_domain(record: ImageRecord) -> str:
     return stem.replace(record.domain, "", 1).strip("_- .") or stem
 
 
-@checked
 def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
     """Read the item of each image from a listing, a table with a column of paths below the root.
 

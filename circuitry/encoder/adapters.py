@@ -15,7 +15,6 @@ from circuitry.encoder.timm_nets import read_timm
 from circuitry.encoder.torchvision_nets import read_torchvision
 from circuitry.encoder.transformers_towers import FAMILIES, read_transformers
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 ReadTower = Callable[[nn.Module], Chain | None]
 
@@ -27,7 +26,6 @@ _READERS: dict[str, ReadTower] = {
 }
 
 
-@checked
 def register_architecture(name: str, read: ReadTower) -> None:
     """Make a kind of tower known: what wraps towers asks its reader first; blocks and tokens are in its chain.
 

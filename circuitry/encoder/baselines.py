@@ -66,7 +66,6 @@ class Baseline:
         """Digest of everything that shapes a number."""
         return weights_digest(self.values)
 
-    @checked
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
 
@@ -80,7 +79,6 @@ class Baseline:
             encoder.position(site)  # which refuses a name that it does not know
         return {site: encoder.carry(site, self.at(site, like, start), like) for site, like in clean.items()}
 
-    @checked
     def at(self, site: str, like: Tensor, start: Natural = 0) -> Tensor:
         """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
         value = self.values.get(site)
@@ -97,7 +95,6 @@ class Baseline:
             )
         return value.to(like).expand_as(like)
 
-    @checked
     def select(self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Baseline":
         """Return the baseline of some of the images of a run, by their places."""
         return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
@@ -138,7 +135,6 @@ class Counterfactual:
         """Digest of everything that shapes a number."""
         return weights_digest({"counterfactual images": self.images})
 
-    @checked
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
@@ -152,7 +148,6 @@ class Counterfactual:
                 )
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
-    @checked
     def run(self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)) -> dict[str, Tensor]:
         """Return the activations at ``sites`` of the one image, or of those of the images that are chosen."""
         chosen = self.images[images] if self.n_images else self.images
@@ -160,7 +155,6 @@ class Counterfactual:
         check_finite(found, "Activations of the counterfactual images")
         return found
 
-    @checked
     def select(self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Counterfactual":
         """Return the counterfactual images of some of the images of a run, by their places."""
         return Counterfactual(self.images[images]) if self.n_images else self
@@ -176,7 +170,6 @@ MEANS = {f"mean-{per}": per for per in ("position", "unit")}
 """What `mean_baseline` keeps apart, by the name of its baseline."""
 
 
-@checked
 def as_baseline(value: object) -> Baseline | Counterfactual:
     """Return the baseline that is meant, see the module.
 
@@ -275,7 +268,6 @@ def mean_baseline(
     return Baseline(f"mean-{per}", {site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()})
 
 
-@checked
 def default_baseline(encoder: Encoder) -> BaselineName:
     """Return the name of a baseline under which path integrals exist in a tower.
 

@@ -19,7 +19,6 @@ from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import PlacedBlock, Stage
 from circuitry.encoder.tokens import TokenGrid
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 TransformerBlock = nn.Module | PlacedBlock
 Link = str | tuple[str | Callable[[Tensor], Tensor], ...] | Stage
@@ -30,7 +29,6 @@ _CONTAINERS = ("Sequential", "RegStage", "AnyStage")
 """Kinds of modules that run their children one after the other; kinds derived from them are blocks."""
 
 
-@checked
 @dataclass(frozen=True)
 class Chain:
     """What an adapter reads off a tower; see `register_architecture`."""
@@ -56,7 +54,6 @@ def class_token(x: Tensor) -> Tensor:
     return x[:, 0]
 
 
-@checked
 def linked_stages(net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path: str = "") -> Iterator[Stage]:
     """Yield the stages of a network that is written as links.
 

@@ -98,6 +98,7 @@ class Encoder(HookedSites):
         return cls._checked(tower, chain_of(tower))
 
     @classmethod
+    @checked
     def from_stages(
         cls, tower: nn.Module, links: Sequence[Link], image_size: tuple[int, int], unit_dim: int = 1
     ) -> "Encoder":
@@ -181,13 +182,11 @@ class Encoder(HookedSites):
         """The places behind a site's units that are carried past it; only `in_components` has some."""
         return {stage.site: stage.carried for stage in self.stages if stage.carried}
 
-    @checked
     def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Return a site's activation without what is carried past it."""
         behind = self.carried.get(site)
         return activation if behind is None else activation.narrow(self.unit_dim(site), 0, behind.start)
 
-    @checked
     def carry(
         self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
@@ -199,13 +198,11 @@ class Encoder(HookedSites):
         past = activation.narrow(dim, behind.start, len(behind))
         return torch.cat([value.narrow(dim, 0, behind.start), past], dim)
 
-    @checked
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
         index = self.position(site)
         return 1 if index == 0 else self.stages[index - 1].unit_dim
 
-    @checked
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
     ) -> Float[Tensor, "rows ..."]:
@@ -235,7 +232,6 @@ class Encoder(HookedSites):
             x = self._hook_points[index + 1](self.stages[index].run(x))
         return x
 
-    @checked
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
@@ -268,7 +264,6 @@ class Encoder(HookedSites):
             finally:
                 self.stages = stages
 
-    @checked
     def running(self, *, gradients: bool = False) -> AbstractContextManager[None]:
         """Within the block the encoder is this thread's own, in evaluation mode, its weights take no gradients, and
         PyTorch's modes are the package's; then all is as before.

@@ -10,7 +10,6 @@ from transformer_lens.hook_points import HookPoint
 
 from circuitry.encoder.tower_runs import TowerRuns
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 
 class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
@@ -47,7 +46,6 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
             self.hook_dict[name] = hook_point
         self.mod_dict = dict(self.hook_dict)
 
-    @checked
     def position(self, site: str) -> int:
         """Return the index of a site in the chain; raise `InputError` for one that is not there."""
         if site not in self._position:
@@ -62,7 +60,6 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         with self._runs.lock:
             return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
 
-    @checked
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
         """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
         honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]

@@ -157,7 +157,6 @@ METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_ma
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
 
 
-@checked
 def metric_of_class(metric: str | MetricOfClass | None) -> MetricOfClass:
     """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`."""
     if isinstance(metric, str) and metric in METRICS:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import Names
 
 
 def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
@@ -30,7 +30,6 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
             )
 
 
-@checked
 def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
     """Return the sites to score (default: all) after checking that they exist and come in order."""
     if sites is None:

@@ -126,7 +126,6 @@ class Task:
         for name, value in held.items():
             object.__setattr__(self, name, value)
 
-    @checked
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
         """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it.
@@ -138,7 +137,6 @@ class Task:
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             yield
 
-    @checked
     def batches(self, rows: Count | None = None) -> Iterator[Batch]:
         """Yield the images in batches of at most ``rows``, and of no more than fit the memory.
 
@@ -154,7 +152,6 @@ class Task:
             raise InputError("At least one image is needed, but there were none.")
         check_count(self.baseline, count)
 
-    @checked
     def of_some(self, images: Tensor, chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Task":
         """Return the task for some of the images, with their part of the baseline.
 

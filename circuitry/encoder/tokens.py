@@ -6,12 +6,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 CLASS_TOKEN = "class token"
 
 
-@checked
 @dataclass(frozen=True)
 class TokenGrid:
     """The tokens of a tower, in order; see `Encoder.token_grid`.
@@ -32,7 +30,6 @@ class TokenGrid:
         """Return how many tokens there are."""
         return len(self.first) + self.height * self.width
 
-    @checked
     def patches(self, by_token: Shaped[np.ndarray, "*axes tokens"]) -> Shaped[np.ndarray, "*axes height width"]:
         """Return numbers by token as grids over the image, without the tokens before them.
 

@@ -39,7 +39,6 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, write_json
 from circuitry.runs.provenance import digest, versions
 
@@ -49,7 +48,6 @@ MOST_BYTES = 64 << 20
 log = logging.getLogger(__name__)
 
 
-@checked
 class Exported(NamedTuple):
     """The page that `export_explorer` wrote, and its sizes; as text, the line that a command prints."""
 
@@ -82,7 +80,6 @@ class _Folder:
         self.sizes[kind] = self.sizes.get(kind, 0) + len(content)
 
 
-@checked
 def export_explorer(
     graphs: GraphFolder,
     out: str | Path,

@@ -6,14 +6,12 @@ from pathlib import Path
 
 from circuitry.explorer.packing import EXPLORER_FORMAT
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME
 
 INDEX_PAGE = "index.html"
 """The page, which is written when its data are complete."""
 
 
-@checked
 def read_about(folder: Path) -> dict[str, str]:
     """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the ``export``.
 
@@ -36,7 +34,6 @@ def read_about(folder: Path) -> dict[str, str]:
     return about
 
 
-@checked
 def exported_study(folder: str | PathLike[str]) -> str | None:
     """Return the digest of the circuits that the explorer in a folder shows; None without a complete explorer."""
     try:

@@ -34,7 +34,6 @@ BASELINES: dict[Replacement, str] = {"zero": "zero", "mean": "mean-position", "o
 """The baseline of each replacement."""
 
 
-@checked
 class LiveModel:
     """A model that measures effects of units and looks at images; it remembers the images and means that it needed.
 

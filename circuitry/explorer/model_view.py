@@ -26,7 +26,7 @@ from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.representations.strongest_features import default_vocabulary
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.given import Count, Names
 from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 
@@ -42,7 +42,6 @@ _Vectors = tuple[tuple[str, ...], np.ndarray]
 """Names of components, and their mean contributions to embeddings of length 1 [components, d]."""
 
 
-@checked
 def view_model(
     checks: CausalChecks, *, n_images: Count = 4, vocabulary: Names | None = None, work: Work = Work()
 ) -> ModelView:

@@ -10,7 +10,6 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 _PAIR = ["domain_a", "domain_b"]
 _RATIO = [*_PAIR, "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b"]
@@ -42,7 +41,6 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
     return found
 
 
-@checked
 def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
     """Read the faithfulness curves that `CausalChecks.extract_faithfulness` wrote into a folder."""
     paths = sorted(Path(folder).glob("*/*.safetensors"))

@@ -38,7 +38,6 @@ from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import LiveAnswers
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
-from circuitry.runs.given import checked
 
 HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"
@@ -59,7 +58,6 @@ HEADERS = {
 """Headers of all answers but refusals of other hosts and failures; the page has its own policy for what it loads."""
 
 
-@checked
 def serve_explorer(
     folder: str | PathLike[str], *, live: LiveAnswers | None = None, port: int = 0, open_page: bool = False
 ) -> None:
@@ -145,7 +143,6 @@ class Access:
         return answer
 
 
-@checked
 def explorer_app(folder: str | PathLike[str], access: Access, live: LiveAnswers | None = None) -> Starlette:
     """Return the application that serves an explorer, for any ASGI server; see `serve_explorer`."""
     path = Path(folder)

@@ -94,13 +94,11 @@ class CausalChecks(FolderWork):
         graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
         return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
 
-    @checked
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
         """Return the images of a circuit's checks that can be read."""
         own, others = (self.read(of(key), strict=work.strict) for of in (self.chosen.own, self.chosen.others))
         return CheckedImages(own, others if len(others) else None)
 
-    @checked
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found.
 
@@ -116,7 +114,6 @@ class CausalChecks(FolderWork):
             raise InputError(f"No image of {one.class_name!r} in {one.domain!r} can be read: look at {one.path}.")
         return images
 
-    @checked
     def task_found_with(self, key: Key, work: Work = Work()) -> Task:
         """Return the task that a circuit was found with.
 
@@ -141,7 +138,6 @@ class CausalChecks(FolderWork):
         asked = {name: getattr(settings, name) for name in names}
         return {"model": self.clip.name, "circuits": self.graphs.settings, **self.asked, **asked, **versions()}
 
-    @checked
     def extract_faithfulness(
         self,
         out: str | os.PathLike[str],
@@ -201,7 +197,6 @@ class CausalChecks(FolderWork):
         )
         return [FaithfulnessCurve.load(path) for path in self._results(folder)]
 
-    @checked
     def extract_transfer(
         self,
         out: str | os.PathLike[str],
@@ -262,7 +257,6 @@ class CausalChecks(FolderWork):
             made[kind].append(table.assign(sites=path.stem) if kind == "transfer" else table)
         return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items() if tables}
 
-    @checked
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -58,7 +58,6 @@ def site_roles(task: Task) -> dict[str, str]:
     return roles
 
 
-@checked
 def counted_sites(task: Task) -> tuple[str, ...]:
     """Return the sites of a task that count in a circuit's size; the others stay whole.
 

@@ -32,7 +32,6 @@ CURVE_FORMAT = "circuitry faithfulness curve 2"
 """Name and version of the file format."""
 
 
-@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
     """The metric of every image with circuits of growing size kept; the circuits are nested.
@@ -100,7 +99,6 @@ class FaithfulnessCurve:
             f"{known or 'nothing known'} with {size:.3g} of the units"
         )
 
-    @checked
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with 95 % bootstrap intervals.
 
@@ -137,7 +135,6 @@ class FaithfulnessCurve:
         found = reading.intervals(areas)
         return self._tidy(found, {"measure": ("CPR", "CMD")}, reading.reason)
 
-    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve as safetensors with a JSON header, whole or not at all."""
         header = {name: getattr(self, name) for name in _CURVE_HEADER}
@@ -215,7 +212,6 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
     )
 
 
-@checked
 def curves_by_domain(
     curves: Annotated[Sequence[FaithfulnessCurve], SOME], measure: str = "faithfulness"
 ) -> pd.DataFrame:

@@ -10,13 +10,12 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.encoder.sites import INPUT
-from circuitry.runs.given import DISTINCT, Count, checked
+from circuitry.runs.given import DISTINCT, Count
 
 PATCHED_BY = ("unit", "site", "position")
 DIRECTIONS = ("noise", "denoise")
 
 
-@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class PatchEffects:
     """Exact effects on the metric of moving one thing from its clean activation to the baseline.
@@ -59,7 +58,6 @@ STRONGEST_SHARE = 0.2
 """Share of the units of all sites that `AttributionCheck.across_sites` counts site by site."""
 
 
-@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionCheck:
     """Attributed scores beside exact effects."""

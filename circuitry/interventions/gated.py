@@ -149,7 +149,6 @@ class Gated:
         ...     embeddings = runs.run(torch.full((runs.n_gates,), 0.5))
     """
 
-    @checked
     def __init__(self, task: Task, edges: Edges | None = None, *, keep_error: bool = False) -> None:
         everything, self.n_own = with_others(task)
         gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges.scores)
@@ -183,7 +182,6 @@ class Gated:
     def __len__(self) -> int:
         return len(self._start)
 
-    @checked
     def run(
         self, gates: Annotated[Float[Tensor, " gates"], FINITE], chosen: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "some d"]:
@@ -201,7 +199,6 @@ class Gated:
         found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
         return found
 
-    @checked
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
         if len(values) != self.n_gates:
@@ -218,7 +215,6 @@ class Gated:
         units = self._edges.units
         return replace(self._edges, scores={(u, d): v[np.ix_(units[d], units[u])] for (u, d), v in found.items()})
 
-    @checked
     def chosen(self, mask: Bool[np.ndarray, " gates"], values: Float[np.ndarray, " gates"]) -> Any:
         """Return the numbers of the chosen units by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))

@@ -24,7 +24,6 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.interventions.patches import Chosen, Patch, mark_kept
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 UnitGates = Mapping[str, Shaped[Tensor, "stack units"]]
 """Gates by site, of error units too: booleans or real numbers. A site without gates is left alone."""
@@ -147,7 +146,6 @@ def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
     return found
 
 
-@checked
 def ablate_all_but(encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero") -> list[Patch]:
     """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
 

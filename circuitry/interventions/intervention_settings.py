@@ -104,7 +104,6 @@ class CheckSettings(FolderSettings):
                 "give the name 'counterfactual', or a baseline for all images."
             )
 
-    @checked
     def as_found(self, config: Mapping[str, Any]) -> "CheckSettings":
         """Return these settings with metric, texts, baseline and budget of the circuits where none is given.
 

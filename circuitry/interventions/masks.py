@@ -62,7 +62,6 @@ IMPORTANCE_IMAGES = 24
 """Images of the class, and others, that importance is measured on at most."""
 
 
-@checked
 class LearnedMasks(NamedTuple):
     """Masks on units or on edges, one for each size."""
 

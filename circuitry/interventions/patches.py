@@ -122,7 +122,6 @@ class Patch:
                 kept = tuple(np.ravel(getattr(self, name)).tolist()) if is_mask else places.indices
                 object.__setattr__(self, name, kept)
 
-    @checked
     def places(self, what: Literal["units", "positions"]) -> Places | None:
         """Return the ``units`` or ``positions`` that are written; None for all."""
         given = getattr(self, what)

@@ -35,7 +35,6 @@ from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class ClassScorer:
     """How embeddings are scored for a class: by its metric, and by whether they are taken for it."""
@@ -52,12 +51,10 @@ class ClassScorer:
             raise unknown_name("class", class_name, self.labels)
         return self.labels[class_name]
 
-    @checked
     def metric_of(self, class_name: str, domain: str) -> Metric:
         """Return the metric of a class on images of a domain."""
         return self.metric(self._weights_of(domain), self._label(class_name))
 
-    @checked
     def score(
         self, embeddings: Float[Tensor, "images d"], metric: Metric, class_name: str, domain: str
     ) -> tuple[float, float]:

@@ -22,7 +22,6 @@ TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", 
 """The same with the ablated sites."""
 
 
-@checked
 def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.DataFrame:
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
@@ -51,7 +50,6 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
     return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
 
 
-@checked
 def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Comparison:
     """Return a transfer table as a `Comparison`: circuits of one domain on images of another.
 
@@ -120,7 +118,6 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     return (*mantel(alike, both_ways), points)
 
 
-@checked
 def transfer_over_depth(
     table: TransferTable,
     value: str = "selectivity",

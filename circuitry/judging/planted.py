@@ -38,7 +38,7 @@ from circuitry.interventions.masks import learn_masks
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.search import propose_circuits
-from circuitry.runs.given import Amount, Count, Seed, checked
+from circuitry.runs.given import Amount, Count, Seed
 from circuitry.runs.workers import Work
 
 RULES = {
@@ -64,7 +64,6 @@ PlantedEdges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
 """(downstream unit, upstream unit) by pair of consecutive sites."""
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class PlantedCircuit:
     """A network and the circuit that was built into it."""
@@ -77,13 +76,11 @@ class PlantedCircuit:
     """Planted units by site."""
     edges: PlantedEdges
 
-    @checked
     def metric(self, embedding: Tensor) -> Tensor:
         """Return the first number of the embedding, the circuit's output [B]."""
         return embedding[:, 0]
 
 
-@checked
 def planted_convolution(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     """Build a convolutional network: red -> above a threshold, green -> saturated; the metric is their weighted sum.
 
@@ -118,7 +115,6 @@ def planted_convolution(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
-@checked
 def planted_attention(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     """Build an attention block and an MLP: the class token reads red from the patch that is greenest.
 
@@ -179,7 +175,6 @@ def planted_attention(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     return PlantedCircuit("attention", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
-@checked
 def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0) -> pd.DataFrame:
     """Return how well every method finds the planted units and edges.
 
@@ -229,7 +224,6 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
 
 
-@checked
 def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
     """Return how far each downstream unit moves when one upstream unit is at the baseline, of one batch of images.
 

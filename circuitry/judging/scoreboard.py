@@ -18,13 +18,12 @@ from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Share, checked
+from circuitry.runs.given import SOME, Share
 
 JOB = ("class", "method", "budget", "baseline", "metric")
 """Columns that identify a search."""
 
 
-@checked
 class Judged(NamedTuple):
     """One search: the circuits of one class by one method and budget, with one baseline and metric."""
 
@@ -42,7 +41,6 @@ def _names_of(job: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(JOB, job, strict=True))
 
 
-@checked
 def scoreboard_tables(
     judged: Annotated[Mapping[tuple[str, ...], Judged], SOME],
     sizes: Annotated[Sequence[Share], SOME],
@@ -100,7 +98,6 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     return dict(zip(areas["measure"], areas["value"], strict=True))
 
 
-@checked
 def smallest_sizes(
     curves: Annotated[pd.DataFrame, with_columns("circuit", "size", "value")], targets: Sequence[float]
 ) -> pd.DataFrame:
@@ -127,7 +124,6 @@ def smallest_sizes(
     return pd.DataFrame(rows, columns=[*apart, "target", "value"])
 
 
-@checked
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
     """Return Spearman's correlation of scores with exact effects, mean over sites where both vary.
 
@@ -147,7 +143,6 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
     return float(np.mean(found)) if found else float("nan")
 
 
-@checked
 def over_classes(table: Annotated[pd.DataFrame, with_columns("class", "value")]) -> pd.DataFrame:
     """Return the mean of ``value`` over classes with Student's 95 % interval, for each combination of other columns.
 

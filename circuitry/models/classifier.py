@@ -48,7 +48,6 @@ class Classifier(Clip):
         return {**self.configuration, "last_layer": last}
 
     @own_modes()
-    @checked
     def text_weights(
         self, class_names: Names, templates: Sequence[Template] | None = None, **_: object
     ) -> Float[Tensor, "classes d"]:
@@ -67,7 +66,6 @@ class Classifier(Clip):
         unit = F.normalize(self.rows, dim=-1)
         return F.normalize(torch.stack([unit[list(known[name])].mean(0) for name in class_names]), dim=-1)
 
-    @checked
     def with_classes(self, classes: Mapping[str, Sequence[int]]) -> "Classifier":
         """Return the classifier with other outputs counting as classes, by name.
 
@@ -77,7 +75,6 @@ class Classifier(Clip):
         outputs = _checked_outputs(classes, len(self.rows))
         return replace(self, classes=outputs, configuration={**self.configuration, "classes": outputs})
 
-    @checked
     def logits(self, embeddings: Float[Tensor, "batch d"]) -> Float[Tensor, "batch outputs"]:
         """Return the classifier's own logits, bias included.
 
@@ -87,7 +84,6 @@ class Classifier(Clip):
         return F.linear(embeddings, self.rows, self.bias)
 
 
-@checked
 def as_classifier(
     name: str,
     net: nn.Module,
@@ -117,6 +113,7 @@ def as_classifier(
     )
 
 
+@checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the classifier's outputs by class from a table ``classes.tsv`` with columns class and imagenet_index.
 

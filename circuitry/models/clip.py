@@ -113,7 +113,6 @@ class Clip:
         """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
         return replace(self, preprocess=with_decoding(self.preprocess, decoding))
 
-    @checked
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
         """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
         return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
@@ -123,7 +122,6 @@ class Clip:
         return replace(self, encoder=in_components(self.encoder))
 
     @own_modes()
-    @checked
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
         config = open_clip.get_model_preprocess_cfg(self.model)
@@ -195,7 +193,6 @@ class Clip:
         embedding = getattr(self.model, "token_embedding", None)
         return embedding.weight if isinstance(embedding, nn.Embedding) else None
 
-    @checked
     def pair_logits(
         self, embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]
     ) -> Float[Tensor, "batch classes"]:

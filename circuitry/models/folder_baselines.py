@@ -80,13 +80,11 @@ class FolderBaseline:
             return self.given.name
         return default_baseline(self.clip.encoder) if self.choice is None else str(self.choice)
 
-    @checked
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
         """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
         asked = keys[:1] if self.name in MEANS else keys
         return list(dict.fromkeys(record for key in asked for record in self.records(*key)))
 
-    @checked
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         """Return the images that shape the baseline of a class in a domain; raise `InputError` where there are none."""
         if self.given is not None:
@@ -106,7 +104,6 @@ class FolderBaseline:
             )
         return tuple(found)
 
-    @checked
     def of(self, class_name: str, domain: str, count: int, *, strict: bool = False) -> Baseline | Counterfactual:
         """Return the baseline for ``count`` images of a class in a domain.
 

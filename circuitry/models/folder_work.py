@@ -24,7 +24,7 @@ from circuitry.models.image_pass import read_images
 from circuitry.models.options import FolderSettings
 from circuitry.models.prompts import as_patterns, templates_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import Names
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -41,7 +41,6 @@ class FolderWork:
 
     settings: FolderSettings
 
-    @checked
     def __init__(
         self, clip: Clip, images: DomainFolder, settings: FolderSettings, *, chosen: tuple[int, int] | None = None
     ) -> None:
@@ -68,7 +67,6 @@ class FolderWork:
             raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
         return templates_of(self.settings.texts, domain)
 
-    @checked
     def weights(self, domain: str) -> Tensor:
         """Return the text weights of all classes of the data for images of a domain."""
         if domain not in self.templates:
@@ -78,17 +76,14 @@ class FolderWork:
             self._weights[templates] = self.clip.text_weights(self.images.all_classes, templates)
         return self._weights[templates]
 
-    @checked
     def metric_of(self, class_name: str, domain: str) -> Metric:
         """Return the metric of a class on images of a domain."""
         return self._metric(self.weights(domain), self.images.label(class_name))
 
-    @checked
     def baseline_called(self, name: str) -> FolderBaseline:
         """Return another baseline by name, made of the same images."""
         return replace(self.baseline, choice=name)
 
-    @checked
     def task(
         self,
         key: Key,
@@ -109,7 +104,6 @@ class FolderWork:
             work=replace(work, progress=False),
         )
 
-    @checked
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
         """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`.
 
@@ -143,7 +137,6 @@ class FolderWork:
             **({} if given is None else {"baseline_digest": given.digest}),
         }
 
-    @checked
     def claim(
         self,
         out: Path,

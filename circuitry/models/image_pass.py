@@ -24,7 +24,6 @@ BATCH_SIZE = 64
 """Images in one run; it changes numbers by rounding only."""
 
 
-@checked
 def image_batches(
     encoder: Encoder,
     preprocess: Preprocess,
@@ -51,7 +50,6 @@ def image_batches(
             bar.update(len(batch))
 
 
-@checked
 def activations(
     encoder: Encoder,
     preprocess: Preprocess,

@@ -61,7 +61,6 @@ class ModelOptions:
     released one as blocks.9.hook_resid_post=org/name, and with --units components a transcoder's MLP as
     blocks.9.hook_mlp_out=PATH."""
 
-    @checked
     def clip(self, rank: Rank = ALONE) -> "models.Clip":
         """Load the model on the device of this process, with the units that were asked for."""
         device = rank.device(self.device)
@@ -88,7 +87,6 @@ class ModelOptions:
         """Return the images."""
         return self.images_of(self.split)
 
-    @checked
     def images_of(self, split: str | None) -> "circuitry.DomainFolder":
         """Return the images of another list."""
         return circuitry.DomainFolder(self.data, split=split, domains=self.domains, classes=self.classes)

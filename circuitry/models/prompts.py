@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 Template = str | Callable[[str], str]
 """A string with ``{}`` for the class name, or a function of the name, as open_clip writes templates."""
@@ -48,7 +47,6 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
     return default_templates() if texts == "pooled" else style_templates(domain)
 
 
-@checked
 def style_templates(domain: str) -> tuple[str, ...]:
     """Return templates that do nothing but name a domain's style: "a sketch of a {}." and "a sketch of the {}."."""
     style = with_article(style_word(domain))

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from circuitry.models.checkpoints import read_content
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 HUB = "hf-hub:"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".pkl", ".gz")
@@ -58,7 +57,6 @@ STORED = tuple(
 """Classes whose objects released files hold."""
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class SaeFile:
     """A weights file, and what says what it is of; everything is read when it is first asked for."""
@@ -69,7 +67,6 @@ class SaeFile:
     """Whether the user says how the inputs were shifted and scaled."""
 
     @classmethod
-    @checked
     def find(cls, path: str | os.PathLike[str], *, is_shifted: bool = False) -> "SaeFile":
         """Return the weights file of a path, a folder or a place on the hub.
 

@@ -83,7 +83,6 @@ def load_sae(
     return replace(sae, site=sae.site if site is None else site).to(device)
 
 
-@checked
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
     """Read the autoencoders that a command line names.
 
@@ -106,7 +105,6 @@ def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
     return found
 
 
-@checked
 def register_sae_reader(
     name: str, recognises: Callable[[SaeFile], bool], read: Callable[[SaeFile], SparseAutoencoder]
 ) -> None:

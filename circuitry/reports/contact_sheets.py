@@ -6,13 +6,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, checked
+from circuitry.runs.given import Count, Names
 
 TILE, GAP = 64, 2
 """Side of a tile and pixels between tiles; between cells twice as many."""
 
 
-@checked
 def contact_sheet(
     cells: Mapping[tuple[str, str], Sequence[Path | Image.Image]], rows: Names, columns: Names, *, per_cell: Count = 2
 ) -> Image.Image:

@@ -25,14 +25,12 @@ from circuitry.reports.result_tables import write_with_provenance
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.provenance import command
 
 OPEN_TABLES = 4
 """Tables of a page that are open; those after them are folded."""
 
 
-@checked
 class Finding(NamedTuple):
     """One sentence of the answer to a report's title, with its evidence; all numbers come from tables."""
 
@@ -60,7 +58,6 @@ class Report:
         >>> report.write("report.html")
     """
 
-    @checked
     def __init__(self, title: str, introduction: str = "") -> None:
         if not title.strip():
             raise InputError("A report needs a title, but an empty one was given; say what it asks.")
@@ -72,7 +69,6 @@ class Report:
         self.plotly_figures: dict[str, go.Figure] = {}
         """The interactive figures by the id of their div, for `write_static`."""
 
-    @checked
     def summary(self, findings: Sequence[Finding | None]) -> None:
         """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
@@ -81,18 +77,15 @@ class Report:
         """Return the sentences of the summary as plain text, for a terminal; how certain they are is on the page."""
         return [finding.claim for finding in self._findings]
 
-    @checked
     def section(self, heading: str, *, folded: bool = False) -> None:
         """Start a section, which the table of contents lists; a folded one shows its heading until it is opened."""
         name = f"section-{self._next('section')}"
         self._blocks.append(("section", {"name": name, "heading": heading, "folded": folded}))
 
-    @checked
     def text(self, text: str) -> None:
         """Add plain text; empty lines separate paragraphs."""
         self._blocks.append(("text", text))
 
-    @checked
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
         name = f"figure-{self._next('figure')}"
@@ -107,7 +100,6 @@ class Report:
         )
         self._add_figure(caption, drawing=drawing)
 
-    @checked
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
         """Embed an image; ``alt`` says what it shows.
 
@@ -128,7 +120,6 @@ class Report:
     def _next(self, kind: str) -> int:
         return 1 + sum(of == kind for of, _ in self._blocks)
 
-    @checked
     def table(
         self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None, folded: bool = False
     ) -> None:
@@ -179,12 +170,10 @@ class Report:
             n += kind == "table" and not (hidden or block["folded"])
         return n
 
-    @checked
     def provenance(self, facts: Mapping[str, object]) -> None:
         """Say where the numbers come from: checkpoint, settings, versions, seeds. Stands at the end."""
         self._provenance = {name: str(value) for name, value in facts.items()}
 
-    @checked
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
         target = Path(path)
@@ -262,7 +251,6 @@ class Written(NamedTuple):
         return "\n".join(lines)
 
 
-@checked
 def write_results(
     report: Report,
     tables: Mapping[str, pd.DataFrame],

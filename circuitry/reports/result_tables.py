@@ -9,7 +9,6 @@ import pandas as pd
 
 from circuitry.comparison.table import write_tables
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.provenance import command, versions
 
 
@@ -29,7 +28,6 @@ class KeepSettings:
             write_with_provenance(tables, self.results, settings | facts | versions())
 
 
-@checked
 def write_with_provenance(
     tables: Mapping[str, pd.DataFrame],
     folder: Path,

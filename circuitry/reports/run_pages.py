@@ -11,7 +11,6 @@ from urllib.parse import quote
 import jinja2
 
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import checked
 
 REPORT_PAGE = "report.html"
 PAGES = (REPORT_PAGE, "explorer/index.html")
@@ -43,7 +42,6 @@ def list_pages(folder: Path) -> list[RunPage]:
     return [_described(folder, path) for path in [*paths, *sorted(inner)]]
 
 
-@checked
 def link_pages(folder: Path) -> Path | None:
     """Write the index of the pages in the folder of a run, and have its report link to the others and to its tables.
 

@@ -11,12 +11,11 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import stem_without_domain
 from circuitry.representations.cells import rows_of_cells
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
+from circuitry.runs.given import Count, Seed
 
 _LABELS = ("domain", "class_name")
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """Vectors of length 1 in one embedding space, each with its source, domain and class.
@@ -56,13 +55,11 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    @checked
     def take(self, which: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"]) -> "Embeddings":
         """Return the rows of an index or a mask."""
         chosen = {name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)}
         return replace(self, **chosen)
 
-    @checked
     def sample(self, n: Count, seed: Seed = 0) -> "Embeddings":
         """Return ``n`` random ones, evenly over classes and domains: one of each, then another of each, and so on."""
         shuffled = self.table().sample(frac=1, random_state=seed)

@@ -16,10 +16,9 @@ from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.representations.cells import compare_by_parts
 from circuitry.representations.features import NO_FEATURE, TOPS, ImageFeatures, Ranking
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
+from circuitry.runs.given import Count, Seed
 
 
-@checked
 def compare_features(
     features: ImageFeatures,
     groups: Mapping[str, Sequence[str]] | None = None,

@@ -41,7 +41,6 @@ Ranking = Literal["activation", "study"]
 """Order of features that equally many images name; see the module's description."""
 
 
-@checked
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
     """The strongest features of many images, sorted by domain and class."""
@@ -79,7 +78,6 @@ class ImageFeatures:
         return rows_of_cells(self.images)
 
     @classmethod
-    @checked
     def join(cls, parts: Annotated[Sequence["ImageFeatures"], SOME]) -> "ImageFeatures":
         """Return the features of all images of several, one after the other."""
         images = pd.concat([part.images for part in parts], ignore_index=True)
@@ -88,7 +86,6 @@ class ImageFeatures:
         )
         return cls(images, strongest, activation, parts[0].n_features)
 
-    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""
         header = {"images": self.images.to_dict("list"), "n_features": self.n_features}
@@ -102,13 +99,11 @@ class ImageFeatures:
         with naming_damage(path):
             return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
 
-    @checked
     def counts(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " features"]:
         """Return how many of these images name each feature."""
         named = self.strongest[rows]
         return np.bincount(named[named >= 0], minlength=self.n_features)
 
-    @checked
     def tops(
         self, rows: Int[np.ndarray, " rows"], ranking: Ranking = "activation"
     ) -> Int[np.ndarray, "sizes strongest"]:
@@ -126,7 +121,6 @@ class ImageFeatures:
             found[i, : len(top)] = top
         return found
 
-    @checked
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""
         named = self.strongest[rows]

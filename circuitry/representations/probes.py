@@ -147,7 +147,6 @@ def _without_items(
     return [(train[~np.isin(items[train], items[part])], part) for part in cuts]
 
 
-@checked
 class SiteProbes(NamedTuple):
     """Balanced accuracies of linear probes at every site, in 0..1."""
 

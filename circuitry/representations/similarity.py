@@ -23,10 +23,9 @@ from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Names, Seed, checked
+from circuitry.runs.given import SOME, Count, Names, Seed
 
 
-@checked
 class RepresentationSimilarity(NamedTuple):
     """CKA between domains at every site; p values are one-sided and not corrected for their number."""
 
@@ -37,7 +36,6 @@ class RepresentationSimilarity(NamedTuple):
     apart: pd.DataFrame
     """The domain ``apart`` with the others, and the others among themselves: as ``domains``; empty without it."""
 
-    @checked
     def comparisons(
         self, parts: Annotated[pd.DataFrame, with_columns("kernel", *PARTS)] | None = None
     ) -> dict[str, Comparison]:
@@ -63,7 +61,6 @@ class RepresentationSimilarity(NamedTuple):
         return found
 
 
-@checked
 def compare_representations(
     grams: Sequence[Grams],
     kernels: Names = KERNELS,
@@ -131,7 +128,6 @@ class RepresentationParts(NamedTuple):
     site, value. A class that is in neither part changes nothing."""
 
 
-@checked
 def compare_representation_parts(
     domains: Annotated[Sequence[DomainRepresentation], SOME], classes: Names | None = None
 ) -> RepresentationParts:

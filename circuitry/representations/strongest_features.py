@@ -171,7 +171,6 @@ def _strongest(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return numbers.cpu().numpy(), top.values.clamp_min(0).cpu().numpy()
 
 
-@checked
 def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
     """Return class names, the words of DomainNet's styles, and the names of ImageNet's 1000 classes."""
     from open_clip import IMAGENET_CLASSNAMES

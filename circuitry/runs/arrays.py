@@ -14,14 +14,12 @@ from safetensors.numpy import save
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import checked
 
 _ENTRY = "circuitry"
 
 log = logging.getLogger(__name__)
 
 
-@checked
 def write_arrays(
     path: str | os.PathLike[str], format_name: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> None:
@@ -35,7 +33,6 @@ def write_arrays(
         temporary.write_bytes(content)  # not save_file: a full disk is then an OSError that says so
 
 
-@checked
 def read_arrays(
     path: str | os.PathLike[str], format_name: str, what: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -24,7 +24,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked, fitting
+from circuitry.runs.given import fitting
 from circuitry.runs.path_refusals import sentence_of
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
@@ -73,7 +73,6 @@ class Outcome(Protocol):
         """Return the answer in short, and the paths, in plain values."""
 
 
-@checked
 def run_script(config_type: type[Config], main: Callable[[Config], Any], description: str | None) -> None:
     """Read ``config_type`` from the command line, and run ``main``.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 LOCKS = ".locks"
 TORN = ".torn-"
@@ -36,7 +35,6 @@ def _made(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be made in this place: give a path in another folder.") from error
 
 
-@checked
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that becomes ``path`` on success and vanishes on failure.
@@ -96,7 +94,6 @@ def _is_file(path: Path, file: int) -> bool:
         return False
 
 
-@checked
 @contextmanager
 def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a name in a folder, which the system frees with the process.

@@ -23,7 +23,7 @@ from filelock import Timeout
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks, remove_torn
-from circuitry.runs.given import Natural, checked
+from circuitry.runs.given import Natural
 from circuitry.runs.manifest import NAME, claim, read_sealed, write_sealed
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
@@ -56,7 +56,6 @@ class JobFolder:
         >>> folder.run(do, prepare=lambda job: read_images(clip, records[job[0]])[1])
     """
 
-    @checked
     def __init__(
         self,
         path: Path,
@@ -83,19 +82,16 @@ class JobFolder:
                 left.append(job)
         return left
 
-    @checked
     def is_done(self, job: Job) -> bool:
         """Return whether a job's files are there and agree with their checksums."""
         return self._damage(job) is None
 
-    @checked
     def files(self, job: Job) -> list[Path]:
         """Return the files that a finished job left, in the order in which it wrote them."""
         if not self._record(job).is_file():
             raise InputError(f"The job {job} of {self.path} is not done: run it first.")
         return [self.path / name for name in self._entries(job)]
 
-    @checked
     def run(
         self,
         do: Callable[[Job, Any], Sequence[Path]],

@@ -12,7 +12,6 @@ from typing import Any
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.provenance import difference, digest, versions
 
 NAME = "manifest.json"
@@ -22,7 +21,6 @@ _REMOVE = "remove its folder and make it again"
 log = logging.getLogger(__name__)
 
 
-@checked
 def claim(
     folder: Path,
     format_name: str,
@@ -72,7 +70,6 @@ def claim(
     )
 
 
-@checked
 def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format."""
     manifest = read_sealed(folder / NAME, _REMOVE)

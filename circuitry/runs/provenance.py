@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from circuitry.runs.given import checked
-
 PACKAGES = (
     "clip-circuitry",
     "torch",
@@ -62,7 +60,6 @@ def command() -> str:
     return " ".join(["/".join(Path(script).parts[-2:]), *map(shlex.quote, kept)])
 
 
-@checked
 def digest(value: Any) -> str:
     """Return a short digest of anything that JSON can hold, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, default=str)

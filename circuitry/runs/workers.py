@@ -30,20 +30,17 @@ _SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "passive"}
 """GNU's OpenMP, which PyTorch's wheels for Linux hold, spins for some 30 microseconds; others do not spin at all."""
 
 
-@checked
 class Rank(NamedTuple):
     """Which of the processes this is."""
 
     worker: Natural
     workers: Count
 
-    @checked
     def order(self, jobs: Sequence[T]) -> list[T]:
         """Return jobs in this process's order: its own share first, then those of the others in turn."""
         shares = [(self.worker + i) % self.workers for i in range(self.workers)]
         return [job for share in shares for job in jobs[share :: self.workers]]
 
-    @checked
     def device(self, wanted: str) -> str:
         """Return the device of this process: of several on a machine each takes its own GPU."""
         return f"cuda:{os.environ['LOCAL_RANK']}" if wanted == "cuda" and "LOCAL_RANK" in os.environ else wanted
@@ -58,7 +55,6 @@ def this_rank() -> Rank:
     return Rank(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
-@checked
 def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
     """Return variables with which threads that wait for each other soon leave the core to others.
 
@@ -70,7 +66,6 @@ def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
     return {} if _SHORT_WAITS.keys() & environment.keys() else dict(_SHORT_WAITS)
 
 
-@checked
 def run_array(
     task: Callable[[int, int], object],
     workers: Count,
@@ -177,7 +172,6 @@ class Work:
     progress: bool = True
     """Whether to show progress bars."""
 
-    @checked
     def bar(self, name: str) -> str | None:
         """Return the name of a progress bar, or None where none is to be shown."""
         return name if self.progress and self.rank.worker == 0 else None
@@ -201,12 +195,10 @@ class WorkSettings:
     job_options: tuple[str, ...] = ()
     """submitit's parameters of the jobs as name=value: slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
 
-    @checked
     def work(self, rank: Rank = ALONE) -> Work:
         """Return these settings for one process."""
         return Work(rank, self.memory_gib, self.strict, self.progress)
 
-    @checked
     def share_out(self, share: Callable[[Work], object], logs: Path) -> bool:
         """Have the work done, and return whether this process goes on with the results: of torchrun's ranks, the first.
 

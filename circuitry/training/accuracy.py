@@ -44,7 +44,6 @@ PredictionTable = Annotated[pd.DataFrame, with_columns("class", "domain", "class
 """A row for each image and classifier; see `evaluation.predictions`."""
 
 
-@checked
 def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.DataFrame:
     """Return all accuracies of all classifiers, one a row.
 
@@ -165,6 +164,7 @@ def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[
     return pd.Categorical.from_codes(labels.astype(int), pd.Index(list(classes)))
 
 
+@checked
 def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[str]) -> None:
     """Write predictions of one domain: for each image its label, the highest classes of each classifier, and the ranks.
 

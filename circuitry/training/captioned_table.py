@@ -32,7 +32,6 @@ def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
     return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
 
 
-@checked
 def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
 
@@ -46,7 +45,6 @@ def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(sorted(found - sentence - {"", "a", "an"}))
 
 
-@checked
 def generated_captions(seed: Seed = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
     """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class.
 
@@ -60,7 +58,6 @@ def generated_captions(seed: Seed = 0, *, aligned: bool = False) -> Callable[[Im
     return of_image
 
 
-@checked
 def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterator[CaptionedImage]:
     """Join images and captions; a caption that a mapping lacks is empty."""
     of_image = captions if callable(captions) else lambda record: captions.get(record.relative, "")
@@ -69,7 +66,6 @@ def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterato
         yield CaptionedImage(path, record.relative, record.domain, record.class_name, of_image(record))
 
 
-@checked
 def write_captioned_table(
     images: Iterable[CaptionedImage],
     path: str | os.PathLike[str],

@@ -24,7 +24,6 @@ from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
 from circuitry.training.devices import available_device, node_rank
@@ -36,7 +35,6 @@ from circuitry.training.training_table import CheckedTable, check_training_table
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
 
-@checked
 def train_clip(
     table: Path,
     out: Path,

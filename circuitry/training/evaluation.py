@@ -61,6 +61,7 @@ def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
     return scores
 
 
+@checked
 def zero_shot_heads(
     clip: Clip, class_names: Sequence[str], texts: Mapping[str, Texts], styles: Mapping[str, str]
 ) -> dict[str, Head | dict[str, Head]]:
@@ -102,7 +103,6 @@ def zero_shot_accuracy(
 
 
 @own_modes()
-@checked
 def predictions(
     encoder: Encoder,
     heads: Annotated[Mapping[str, Head | Mapping[str, Head]], SOME],

@@ -6,7 +6,6 @@ from typing import Annotated
 import pandas as pd
 
 from circuitry.comparison.table import with_columns
-from circuitry.runs.given import checked
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, MEASURE, harmonic_mean
 
 CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
@@ -16,7 +15,6 @@ AccuracyTable = Annotated[pd.DataFrame, with_columns("classifier", "domain", "pa
 """Accuracies of one model or of runs."""
 
 
-@checked
 def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Sequence[str] = ()) -> pd.DataFrame:
     """Return accuracy on held-out classes beside its possible causes: a row per domain, and group of models.
 

@@ -18,7 +18,6 @@ from filelock import Timeout
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.training.training_settings import ModelTraining
 from circuitry.training.training_table import CheckedTable
@@ -76,7 +75,6 @@ def alone(out: Path) -> Iterator[None]:
     remove_locks(out)
 
 
-@checked
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """Return (epoch, file) of every kept checkpoint of a run, in order of epochs.
 
@@ -98,7 +96,6 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     return sorted((epoch, path) for epoch, path in found if path.suffix != ".pt" or zipfile.is_zipfile(path))
 
 
-@checked
 def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> dict[int, Path]:
     """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model.
 

@@ -14,7 +14,6 @@ _FORMAT = "circuitry run 3"
 RUN_FILE = "run.json"
 
 
-@checked
 def record_run(folder: Path, table: Path, training: Any) -> None:
     """Write into a trained model's folder what it was trained on, and how, unless that is written.
 

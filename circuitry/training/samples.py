@@ -28,7 +28,7 @@ from circuitry.encoder.modes import own_modes
 from circuitry.models.image_pass import activations
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Count, Seed, checked
+from circuitry.runs.given import Count, Seed
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 from circuitry.training.training_table import read_chunks
@@ -37,7 +37,6 @@ _FORMAT = "circuitry samples 1"
 
 
 @own_modes()
-@checked
 def sample_activations(
     encoder: Encoder,
     preprocess: Preprocess,
@@ -146,7 +145,6 @@ class SampleFiles(Sequence[Tensor]):
         return torch.from_numpy(np.load(self._paths[place]))
 
 
-@checked
 def extract_samples(
     encoder: Encoder,
     preprocess: Preprocess,

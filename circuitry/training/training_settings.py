@@ -150,7 +150,6 @@ CLIP_PRESETS = tuple(
 """Names of all presets."""
 
 
-@checked
 def clip_preset(name: Annotated[str, one_of(*CLIP_PRESETS)], *, study: bool = False) -> ClipTraining:
     """Return a training by the name of its preset; with ``study`` a tiny model's also has what the study's share.
 

@@ -55,7 +55,6 @@ LISTS: Job = ("lists",)
 """The job that writes lists and captions; every other job draws a class in a style."""
 
 
-@checked
 def draw_image(class_name: str, style: str, seed: Seed, size: int = 64) -> Image.Image:
     """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
@@ -106,7 +105,6 @@ class DrawingSettings:
             )
 
 
-@checked
 def write_toy(
     root: Path | str, settings: DrawingSettings | None = None, *, workers: Count | None = None, progress: bool = True
 ) -> Path:

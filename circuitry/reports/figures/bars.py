@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import checked
 
 KINDS = {
     "alone": ("among held-out classes alone", "diamond-open"),
@@ -25,7 +24,6 @@ _GUESSING: Mapping[str, str] = {"chance": "dot", "chance_alone": "dash"}
 _PERCENT = {"range": [0, 115], "tickvals": list(range(0, 101, 20)), "title_text": "accuracy, mean over classes (%)"}
 
 
-@checked
 def accuracy_bars(
     table: pd.DataFrame, *, title: str = "Accuracy by domain", marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
@@ -47,7 +45,6 @@ def accuracy_bars(
     return _finish_accuracies(figure, table, title)
 
 
-@checked
 def accuracy_panels(
     panels: Mapping[str, pd.DataFrame], colours: Mapping[str, str], *, title: str, columns: int = 3
 ) -> go.Figure:

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import Names
 
 MOST_NODES = 300
 """With more nodes only the strongest units of every site are drawn, and a line under the heading says so."""
@@ -53,7 +53,6 @@ class _Layout(NamedTuple):
     """Lowest and highest row of every kind."""
 
 
-@checked
 def circuit_pair(
     circuit_a: Circuit | nx.DiGraph,
     circuit_b: Circuit | nx.DiGraph,
@@ -87,7 +86,6 @@ def circuit_pair(
     return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
 
 
-@checked
 def circuit_drawing(
     circuit: Circuit | nx.DiGraph,
     sites: Names | None = None,

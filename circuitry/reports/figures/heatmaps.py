@@ -12,7 +12,6 @@ from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.reports.measure_names import measure_name
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 """Colours of numbers that have a sign."""
@@ -26,7 +25,6 @@ WIDTH_OF_CELLS, WIDTH_OF_CHARACTER = 800, 8
 """Pixels that the columns of all panels have together on a page, and that a character of their names takes."""
 
 
-@checked
 def similarity_heatmap(
     matrix: pd.DataFrame,
     *,
@@ -58,7 +56,6 @@ def similarity_heatmap(
     return style.lay_out(figure, title=title, subtitle=measure + note)
 
 
-@checked
 def similarity_panels(
     table: pd.DataFrame, *, title: str, groups: Mapping[str, str] | None = None, first: str | None = None
 ) -> go.Figure:
@@ -169,7 +166,6 @@ def add_cells(
     figure.update_xaxes(**plain, ticktext=below, title_text=matrix.columns.name, tickangle=0)
 
 
-@checked
 def transfer_beside_similarity(
     transfer: pd.DataFrame,
     similarity: pd.DataFrame,
@@ -209,7 +205,6 @@ def transfer_beside_similarity(
     return style.lay_out(figure, title=title)
 
 
-@checked
 def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: float | None = None) -> go.Figure:
     """Draw a number for every component of every layer of a transformer: heads, then what else there is, by layer.
 

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import SOME, Names, checked
+from circuitry.runs.given import SOME, Names
 
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
@@ -26,7 +26,6 @@ LABELS_BELOW_EACH_OTHER = 21
 """Labels that fit beside the axis; closer ends of lines are moved."""
 
 
-@checked
 def overlap_over_depth(
     depth: pd.DataFrame,
     sites: Annotated[Names, SOME],
@@ -140,7 +139,6 @@ def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float
     figure.update_layout(margin_r=7 * longest)
 
 
-@checked
 def faithfulness_curves(
     curves: pd.DataFrame,
     *,

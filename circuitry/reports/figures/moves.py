@@ -9,7 +9,7 @@ from jaxtyping import Num
 from circuitry.encoder.tokens import TokenGrid
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import FINITE, checked
+from circuitry.runs.given import FINITE
 
 WIDEST, THINNEST = 9.0, 1.5
 """Of arrows, in pixels."""
@@ -17,7 +17,6 @@ DRAWN = 12
 """Most moves that are drawn."""
 
 
-@checked
 def position_moves(
     moves: Annotated[Num[np.ndarray, "..."], FINITE], image: np.ndarray, grid: TokenGrid, *, title: str, measure: str
 ) -> go.Figure:

@@ -10,13 +10,11 @@ from jaxtyping import Num
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 IMAGE_SIDE, MAP_SIDE = 112, 32
 """Most pixels a side of images and maps as they are drawn."""
 
 
-@checked
 def position_heatmap(effects: Num[np.ndarray, "..."], image: np.ndarray, *, title: str, measure: str) -> go.Figure:
     """Draw the effects of a site's positions over the image they come from.
 
@@ -69,7 +67,6 @@ def _as_pictures(figure: go.Figure) -> go.Figure:
     return figure
 
 
-@checked
 def pixel_maps(
     images: np.ndarray,
     maps: Mapping[str, np.ndarray],

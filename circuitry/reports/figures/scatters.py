@@ -8,14 +8,13 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import SOME, Names, checked
+from circuitry.runs.given import SOME, Names
 
 PANELS_IN_A_ROW = 4
 
 _AGREE = {"color": style.GREY, "width": 1}
 
 
-@checked
 def attribution_against_patching(
     points: pd.DataFrame,
     sites: Annotated[Names, SOME],

@@ -10,7 +10,6 @@ from plotly.subplots import make_subplots
 from scipy.optimize import isotonic_regression
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 INK = "#22262b"
 GREY = "#7c858e"
@@ -20,7 +19,6 @@ _Look = TypeVar("_Look")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-@checked
 class Mark(NamedTuple):
     """How a domain looks in every figure: colour, plotly symbol, and the same symbol as a character."""
 
@@ -28,12 +26,10 @@ class Mark(NamedTuple):
     symbol: str
     glyph: str
 
-    @checked
     def marker(self, size: int, **more: object) -> dict[str, object]:
         """Return it as plotly's marker of points."""
         return {"symbol": self.symbol, "color": self.colour, "size": size, **more}
 
-    @checked
     def line(self, rows: pd.DataFrame) -> dict[str, object]:
         """Return it as the options of a line with points and, from ``low`` to ``high`` of the rows, `whiskers`."""
         return {
@@ -60,7 +56,6 @@ MARKS = (
 )
 
 
-@checked
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
     """Return a mark for every domain, by alphabetical order, so that one set of domains always looks the same.
 
