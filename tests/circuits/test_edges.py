@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from circuitry.circuits import Edges
-from circuitry.runs import InputError
 
 Edge = tuple[str, int, str, int]
 UNITS = {"a": np.array([7, 2, 5]), "b": np.array([0, 4]), "c": np.array([1])}
@@ -87,11 +86,3 @@ def test_table_masks_and_networkx_hold_the_same_edges() -> None:
 def test_all_edges_of_a_wiring() -> None:
     assert Edges.between(UNITS, "chain").count == 3 * 2 + 2
     assert Edges.between(UNITS, "stream").count == 3 * 2 + 3 + 2
-
-
-@pytest.mark.parametrize(
-    ("share", "by", "named"), [(0.0, "absolute", "0.0"), (2.0, "absolute", "2.0"), (0.5, "size", "size")]
-)
-def test_bad_shares_and_rankings_are_named(share: float, by: str, named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        drawn().top(share, by)

@@ -129,7 +129,8 @@ class World:
             return next(table for table in self.tables if not any(one.wrong(table) for one in conditions))
         if hint is float and taken:
             return 0.5
-        return self.good(hint, name) if hint is not int else max(self.named.get(name, 2), *taken[:1])
+        known = self.named.get(name)
+        return self.good(hint, name) if hint is not int else max(known if isinstance(known, int) else 2, *taken[:1])
 
     def arguments(self, function: Any, *, more: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return good values for a function's required parameters, and for those named."""

@@ -66,7 +66,6 @@ def test_a_missing_image_leaves_a_dash_and_labels_are_written() -> None:
     [
         ({}, [], ["c"], 1, "0 rows"),
         ({}, ["r"], [], 1, "0 columns"),
-        ({}, ["r"], ["c"], 0, "per_cell.* 0 "),
         ({("fish", "oil"): [filled(RED)]}, ["fish"], ["real"], 1, "'fish', 'oil'"),
     ],
 )

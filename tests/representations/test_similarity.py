@@ -267,7 +267,6 @@ def ones(*classes: str) -> Grams:
     ("given", "options", "words"),
     [
         ([REAL], {}, "domains.* 1 "),
-        ([REAL, REAL], {"permutations": 0}, "permutations.* 0 "),
         (three(), {"apart": "ink"}, "'ink' .* clipart, real, sketch"),
         ([REAL, grams("sketch", rows(1), site="b")], {}, "real has a and sketch has b"),
         ([REAL, grams("sketch", rows(1))], {"kernels": ["cosine"]}, "linear, rbf, but 'cosine'"),

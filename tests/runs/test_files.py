@@ -211,9 +211,6 @@ def test_a_place_where_nothing_can_be_made_is_told(
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert Path(place).parts[0] in said
-    if make not in (lock, write):
-        with pytest.raises(InputError, match=Path(place).parts[0]):
-            make(tmp_path / place)
 
 
 def test_a_file_in_the_place_of_the_locks_is_an_error(tmp_path: Path) -> None:

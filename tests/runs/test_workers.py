@@ -87,7 +87,6 @@ def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
     ("workers", "settings", "named"),
     [
         (2, {"cluster": "cloud"}, "slurm.*local.*'cloud'"),
-        (0, {"cluster": "local"}, "0"),
         (1, {"cluster": "local", "options": {"timeout_min": "long"}}, "timeout_min"),
     ],
 )

@@ -94,10 +94,6 @@ def test_samples_of_an_encoder_in_bfloat16(resnet: nn.Module, tmp_path: Path) ->
 def test_what_cannot_be_sampled_is_refused(resnet: nn.Module, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(resnet)
     shown = Shown(tmp_path, torch.zeros(1, 3, 8, 8))
-    for records, site, positions, words in (
-        ([], None, None, "none"),
-        (shown.records, None, 0, " 0 "),
-        (shown.records, "layer9", None, "'layer9'"),
-    ):
+    for records, site, words in (([], None, "none"), (shown.records, "layer9", "'layer9'")):
         with pytest.raises(InputError, match=words):
-            sample_activations(encoder, shown, records, site, positions_per_image=positions)
+            sample_activations(encoder, shown, records, site)

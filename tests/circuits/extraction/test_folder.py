@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, InputError, left_rule, load_clip
-from circuitry.circuits import Extraction
+from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule, load_clip
 from circuitry.encoder import Baseline
 from circuitry.runs import Work
 from tests.support.extraction import contents, planned, run
@@ -125,8 +124,8 @@ def test_unknown_settings_are_refused_before_the_folder_is_claimed(
 def test_wrong_kinds_are_refused(unchecked: None, clip: Clip, root: Path) -> None:
     images, wrong = DomainFolder(root), Path("x")
     calls: list[tuple[Callable[[], Any], str]] = [
-        (lambda: Extraction(wrong, images, wrong), "Clip.*load_clip"),  # type: ignore[arg-type]
-        (lambda: Extraction(clip, wrong, wrong), "DomainFolder.*PosixPath"),  # type: ignore[arg-type]
+        (lambda: extract(wrong, images, wrong), "Clip.*load_clip"),  # type: ignore[arg-type]
+        (lambda: extract(clip, wrong, wrong), "DomainFolder.*PosixPath"),  # type: ignore[arg-type]
     ]
     for call, words in calls:
         with pytest.raises(InputError, match=words):
