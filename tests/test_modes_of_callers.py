@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry import CausalChecks, Clip, DomainFolder
+from circuitry import CausalChecks, Clip, DomainFolder, left_rule
 from circuitry.encoder import Counterfactual
 from circuitry.encoder.modes import own_modes
 from circuitry.models import FolderBaseline
@@ -35,6 +35,8 @@ FOUND = {
     if MODEL.search(str(list(inspect.signature(value).parameters.values())))
 }
 """Public functions of a model, by name."""
+SMALL = ("cache_dir", "classes", "edge_rule", "masks", "n_images", "rule", "settings", "sites", "size")
+"""Parameters that are given although they have a default, which takes long."""
 METHODS: dict[str, Callable[[World], Any]] = {
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
@@ -87,7 +89,14 @@ def call(world: World, name: str, arguments: Mapping[str, Any]) -> Any:
 
 @pytest.mark.parametrize("name", [*FOUND, *METHODS])
 def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
-    arguments = world.arguments(FOUND[name], more=(*FEW, "cache_dir", "size", "masks")) if name in FOUND else {}
+    arguments = world.arguments(FOUND[name], more=(*FEW, *SMALL)) if name in FOUND else {}
+    if name == "extract":
+        arguments |= {
+            "node_fraction": 0.02,
+            "rule": left_rule(1),
+            "sites": world.named["sites"][1:],
+            "texts": ["a {}."],
+        }
     expected = call(world, name, arguments)
     with hostile():
         before = modes_now()

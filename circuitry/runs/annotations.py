@@ -1,6 +1,6 @@
 """Whether a value is of the type that an annotation names, and how to say so. No torch."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,7 +18,7 @@ def is_of_type(value: Any, kind: Any) -> bool:
         return callable(value)
     if kind in (int, float):
         return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if kind in LISTS and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) != 1):
+    if kind in LISTS and (isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1):
         return False
     try:
         return isinstance(value, kind)

@@ -116,7 +116,7 @@ class Walk:
     def odd(self, door: Door, parameter: str) -> dict[str, Any]:
         """Return odd values of a parameter by what they are."""
         good = None
-        with contextlib.suppress(TypeError, InputError):  # of an option that nothing good is known for
+        with contextlib.suppress(Exception):  # of an option that nothing good is known for
             good = self.world.good(door.hints[parameter], parameter)
         return anything(self.world) | self.files | spoiled(good)
 

@@ -15,7 +15,7 @@ from beartype.door import is_bearable
 from PIL import Image
 
 import circuitry
-from circuitry import bases, circuits, comparison, interventions, representations
+from circuitry import bases, circuits, comparison, interventions, representations, training
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.runs.annotations import LISTS
 from circuitry.runs.given import Condition
@@ -57,26 +57,18 @@ class World:
         self.graphs = circuitry.GraphFolder(folder / "graphs")
         self.in_stream = circuitry.Task(vit, torch.randn(2, 3, 32, 32), metric, work=QUIET)
         self.tables = [found.values, found.parts, found.summary(), comparison.domain_matrix(found.values)]
-        self.named = _by_name(self, clip, data, sae) | {
-            "metric": metric,
-            "weights": weights,
-            "comparisons": [found, other],
-        }
+        self.named = _by_name(self, clip, data, sae)
+        self.named |= {"metric": metric, "weights": weights, "comparisons": [found, other]}
         self.values = [
             *(clip, data, encoder, data.records[0], task, graph, graph.circuit(2), graph.edges, self.graphs, rule),
-            *(
-                circuitry.faithfulness_curve(task, graph, few),
-                found,
-                array,
-                pair_cells(array),
-                sae,
-                QUIET,
-                few,
-                settings,
-            ),
+            *(circuitry.faithfulness_curve(task, graph, few), found, array, pair_cells(array), sae, QUIET, few),
             *(comparison.draw_resamples(["a", "b", "c"], 4, resamples=10), bases.ResidualStream.of(vit), batch),
             *(interventions.ClassScorer(weights, {"axe": 1}), circuitry.Patch(sites[0], 0.0), pd.Series([0.1, 0.2])),
             *(representations.embed_texts(clip, CLASSES, cache_dir=folder), *self.tables[:1], self.named["checks"]),
+            settings,
+            circuits.AttributionSettings(0.1, rule=rule, edge_rule=rule),
+            representations.RepresentationSettings(n_images=3, n_parts=2, sites=tuple(sites[-2:])),
+            training.SaeTraining(steps=2, batch_size=8, resample_every=0),
         ]
 
     def one(self, kind: type) -> Any:
@@ -158,7 +150,8 @@ def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
     units, kept, n_units = {site: np.array([0, 1])}, {"u": np.arange(2)}, {"u": 5}
     circuits, scores = [units], {"u": np.arange(3.0)}
     edges = [("embed", "embedding")]
-    label, unit, seed, permutations, resamples, size = 1, 0, 0, 5, 10, 0.3
+    label, unit, seed, permutations, resamples, size, n_images = 1, 0, 0, 5, 10, 0.3, 2
+    rule = edge_rule = circuitry.left_rule(1)
     masks = interventions.MaskSettings(steps=2)
     checks = interventions.CheckSettings(n_images=2, n_others=2, seen=True)
 
