@@ -27,12 +27,17 @@ from tests.support.work import QUIET
 
 ROOMS = ("bases", "circuits", "encoder", "interventions", "judging", "models", "representations", "training")
 MODEL = re.compile(r"\b(Encoder|Clip|Task|ResidualStream|PlantedCircuit)\b")
+ELSEWHERE = {
+    **{"in_components": "runs nothing", "site_named": "runs nothing", "extract_samples": "as sample_activations"},
+    "score_methods": "calls the functions above",
+}
+"""Public functions of a model that are not called here, and why."""
 FOUND = {
     name: value
     for name, value in public_names()
     if inspect.isfunction(value)
     if value.__module__.split(".")[1] in ROOMS
-    if name not in ("in_components", "site_named")  # which run nothing
+    if name not in ELSEWHERE
     if MODEL.search(str(list(inspect.signature(value).parameters.values())))
 }
 """Public functions of a model, by name."""
@@ -46,7 +51,7 @@ OF_STREAM = (
 METHODS: dict[str, Callable[[World], Any]] = {
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
-    "Counterfactual": lambda w: Counterfactual(w.task.others).run(w.task.encoder, w.task.sites),
+    "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(w.task.encoder, w.task.sites),
     "FolderBaseline": lambda w: FolderBaseline("mean-unit", w.one(Clip), w.one(DomainFolder)).of("axe", "real", 2),
     "CausalChecks": lambda w: CausalChecks(
         *(w.one(Clip), w.one(DomainFolder), w.graphs, w.named["checks"])

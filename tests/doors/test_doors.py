@@ -37,6 +37,7 @@ def test_every_name_at_the_top_is_a_door() -> None:
 
 
 TURNED = {"domain_a": "domain_b", "domain_b": "domain_a"}
+COLUMN: Any = pd.Series(["a", "b"])
 SILENT: Any = {
     "no number": (lambda w: interventions.AblationSettings(fractions=(0.1, float("nan"))), "fractions.* nan"),
     "a baseline of uint8": (lambda w: encoder.Baseline("x", {"a": torch.zeros(1, 2).byte()}), "uint8"),
@@ -44,10 +45,7 @@ SILENT: Any = {
     "a patch of uint8": (lambda w: circuitry.Patch("act1", torch.zeros(1).byte()), "uint8"),
     "a class twice": (lambda w: circuitry.compare(w.graphs, classes=["cat", "cat"]), "'cat' twice"),
     "an edge twice": (lambda w: circuits.edges_by_position(w.in_stream, [("embed", "embedding")] * 2), "twice"),
-    "names as a column": (
-        lambda w: circuits.text_span(np.eye(3), np.eye(3)[:2], cast(Any, pd.Series(["a", "b"]))),
-        "Series",
-    ),
+    "names as a column": (lambda w: circuits.text_span(np.eye(3), np.eye(3)[:2], COLUMN), "Series"),
     "parts that are no whole numbers": (
         lambda w: circuits.attribute_parts(w.task, circuits.AttributionSettings(), np.array([0.2, 0.7, 1])),
         "parts.*float64",

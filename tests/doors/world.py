@@ -148,7 +148,8 @@ def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
     tasks = {("axe", one): world.task for one in DOMAINS}
     graphs = {("axe", one): replace(world.graph, class_name="axe", domain=one) for one in DOMAINS}
     units, kept, n_units = {site: np.array([0, 1])}, {"u": np.arange(2)}, {"u": 5}
-    circuits, scores = [units], {"u": np.arange(3.0)}
+    circuits, heads = [interventions.take_kept_units(world.graph)], {"all": lambda found: found[:, :4]}
+    scores = {"u": np.arange(3.0)}
     edges = [("embed", "embedding")]
     label, unit, seed, permutations, resamples, size, n_images = 1, 0, 0, 5, 10, 0.3, 2
     rule = edge_rule = circuitry.left_rule(1)
