@@ -28,7 +28,9 @@ from tests.support.work import QUIET
 ROOMS = ("bases", "circuits", "encoder", "interventions", "judging", "models", "representations", "training")
 MODEL = re.compile(r"\b(Encoder|Clip|Task|ResidualStream|PlantedCircuit)\b")
 ELSEWHERE = {
-    **{"in_components": "runs nothing", "site_named": "runs nothing", "extract_samples": "as sample_activations"},
+    "in_components": "runs nothing",
+    "site_named": "runs nothing",
+    "extract_samples": "as sample_activations",
     "score_methods": "calls the functions above",
 }
 """Public functions of a model that are not called here, and why."""
