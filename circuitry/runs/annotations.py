@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-LISTS = (list, tuple, Collection, Iterable, Iterator, Sequence, Set)
+LIST_TYPES = (list, tuple, Collection, Iterable, Iterator, Sequence, Set)
 """Types of several values, in order or not, without keys."""
 
 
@@ -18,7 +18,7 @@ def is_of_type(value: Any, kind: Any) -> bool:
         return callable(value)
     if kind in (int, float):
         return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if kind in LISTS and (isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1):
+    if kind in LIST_TYPES and (isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1):
         return False
     try:
         return isinstance(value, kind)
@@ -73,7 +73,7 @@ _HOW_TO_GET = {
 def type_in_words(hint: Any, name: str) -> str:
     """Return what an annotation asks for."""
     kind = get_origin(hint) or hint
-    if kind in LISTS:
+    if kind in LIST_TYPES:
         return f"a list of {name}"
     if hasattr(hint, "dim_str"):  # of jaxtyping
         return f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
@@ -85,7 +85,7 @@ def type_in_words(hint: Any, name: str) -> str:
 def how_to_give(value: Any, hint: Any, name: str) -> str:
     """Return what to do about a value that does not fit an annotation."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind in LISTS:
+    if kind in LIST_TYPES:
         if how := inner and getattr(inner[0], "HOW_TO_GET", None):
             return how if not is_of_type(value, inner[0]) else f"write [{name}]"
         if isinstance(value, Iterable) and not isinstance(value, str | bytes):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import numpy as np
 from jaxtyping import jaxtyped
 
-from circuitry.runs.annotations import LISTS, annotation_in_words, how_to_give, is_of_type, type_in_words
+from circuitry.runs.annotations import LIST_TYPES, annotation_in_words, how_to_give, is_of_type, type_in_words
 from circuitry.runs.errors import InputError, shown
 from circuitry.runs.path_refusals import refuse_path
 
@@ -196,7 +196,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, dict) and len(inner) == 2:
         keys = _each(value, inner[0], [f"key of {name}"] * len(value))
         return dict(zip(keys, _each(value.values(), inner[1], [f"{name}[{key!r}]" for key in value]), strict=True))
-    if isinstance(value, list | tuple | set | frozenset | range) and kind in LISTS and inner:
+    if isinstance(value, list | tuple | set | frozenset | range) and kind in LIST_TYPES and inner:
         return _list_fitting(value, kind, inner, name)
     return value.item() if kind in (int, float) and isinstance(value, np.generic) else value
 

@@ -17,7 +17,7 @@ from PIL import Image
 import circuitry
 from circuitry import bases, circuits, comparison, interventions, representations, training
 from circuitry.comparison.ceiling import pair_cells
-from circuitry.runs.annotations import LISTS
+from circuitry.runs.annotations import LIST_TYPES
 from circuitry.runs.given import Condition
 from tests.comparison.similarities import similarities
 from tests.support.feature_bases import make_sae
@@ -55,7 +55,7 @@ class World:
         array = comparison.PartArray.from_table(found.parts)
         self.task, self.graph, self.comparison = task, graph, found
         self.graphs = circuitry.GraphFolder(folder / "graphs")
-        self.in_stream = circuitry.Task(vit, torch.randn(2, 3, 32, 32), metric, work=QUIET)
+        self.in_stream = circuitry.Task(vit, torch.randn(3, 3, 32, 32), metric, work=QUIET)
         self.tables = [found.values, found.parts, found.summary(), comparison.domain_matrix(found.values)]
         self.named = _by_name(self, clip, data, sae)
         self.named |= {"metric": metric, "weights": weights, "comparisons": [found, other]}
@@ -107,7 +107,7 @@ class World:
             return simple[kind]
         if kind in (dict, Mapping):
             return {self.good(inner[0], "key"): self.good(inner[1], name)} if inner else {}
-        if kind in LISTS:
+        if kind in LIST_TYPES:
             fixed = kind is tuple and inner[-1] is not Ellipsis
             some = [self.good(one, name) for one in (inner if fixed else inner[:1])]
             return tuple(some) if kind is tuple else some
@@ -150,7 +150,7 @@ def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
     units, kept, n_units = {site: np.array([0, 1])}, {"u": np.arange(2)}, {"u": 5}
     circuits, heads = [interventions.take_kept_units(world.graph)], {"all": lambda found: found[:, :4]}
     scores = {"u": np.arange(3.0)}
-    edges = [("embed", "embedding")]
+    edges = [("embed", "blocks.0.attn.0.q")]
     label, unit, seed, permutations, resamples, size, n_images = 1, 0, 0, 5, 10, 0.3, 2
     rule = edge_rule = circuitry.left_rule(1)
     masks = interventions.MaskSettings(steps=2)
