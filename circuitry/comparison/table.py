@@ -11,7 +11,7 @@ import pandas as pd
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Condition, fitting
+from circuitry.runs.given import Condition, checked, fitting
 
 VALUES = ("class", "domain_a", "domain_b", "site", "value")
 """Columns of a table of values; others may follow."""
