@@ -74,7 +74,7 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
             answer = "Partly" if above or below else "Cannot be told"
             answer = "Yes" if above == len(group) else "No" if below == len(group) else answer
             each = ", ".join(group["said"] + " in " + group["test_domain"])
-            model = f" ({name})" if name else ""
+            model = " (" + str(name) + ")" if name else ""
             found.append(
                 Finding(
                     f"{question} {answer}{model}: {setting} minus {other}, points of accuracy: {each}.",

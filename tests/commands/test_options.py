@@ -25,12 +25,10 @@ PAGES = {name: help_page(name) for name in COMMANDS}
 OTHER_VALUES = {
     "--model": "the quickstart has two; a training also takes a configuration's path",
     "--precision": "open_clip's trainer has more than the package's own",
-    "--cluster": "the study's steps only wait for each other on SLURM",
 }
 """Options whose values differ between commands, and why."""
 OTHER_WORDS = {
     "--batch-size": "an autoencoder is trained on samples, of which an image has several",
-    "--n-images": "a mixture's images are of no one class",
     "--processes": "processes of a training are one run, those of the quickstart share out jobs",
     "--steps": "steps of masks and steps of an autoencoder's optimizer",
 }

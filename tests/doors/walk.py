@@ -73,6 +73,7 @@ def public_names() -> Iterator[tuple[str, Any]]:
                 callable(value)
                 and not isinstance(value, types.GenericAlias)
                 and hasattr(value, "__name__")
+                and str(value.__module__).startswith("circuitry")
                 and name not in seen
             ):
                 seen.add(name)
