@@ -14,4 +14,3 @@ from .plots import plot as plot
 from .result_tables import write_with_provenance as write_with_provenance
 from .run_pages import link_pages as link_pages
 from .sections.accuracies import add_told_apart as add_told_apart
-from .sections.compared import with_intervals as with_intervals

@@ -9,7 +9,7 @@ held-out classes alone (``alone``), which does not depend on how readily a model
 """
 
 from circuitry.comparison import mean_interval
-from circuitry.reports import Finding, Report, with_intervals
+from circuitry.reports import Finding, Report
 from circuitry.training import AMONG_PART, CLASS_PARTS, CLASSIFIER, MEASURE, SUPERVISED
 from experiments.study.run_tables import MODEL, UPPER, by_test_domain, last_checkpoints, model_names, without_screened
 
@@ -84,6 +84,16 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
                 )
             )
     return found
+
+
+def with_intervals(table: pd.DataFrame, spec: str, column: str) -> "pd.Series[str]":
+    """Return ``value [low, high]`` of every row; only the value where the interval is unknown, a dash for neither."""
+    rows = zip(table[column], table["low"], table["high"], strict=True)
+    said = [
+        "–" if pd.isna(value) else f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]")
+        for value, low, high in rows
+    ]
+    return pd.Series(said, table.index, dtype=object)
 
 
 def add_differences(report: Report, differences: pd.DataFrame) -> None:

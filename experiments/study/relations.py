@@ -4,8 +4,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from circuitry.comparison import LEVEL
-from circuitry.reports import Finding, Report, with_intervals
+from circuitry.reports import Finding, Report
 from circuitry.reports.figures import Mark
+from experiments.study.differences import with_intervals
 from experiments.study.over_models import FEWEST_MODELS
 from experiments.study.relation_panels import ENOUGH, relation_panels
 

@@ -207,7 +207,7 @@ def test_suggestions_of_the_explorer_are_whole() -> None:
         ("    python experiments/simulate_trust.py --drawz 3\n", ["--drawz"]),
         ("    python experiments/no_such_script.py\n", ["no_such_script"]),
         ("    python experiments/simulate_trust.py --draws 1000    # a minute\n", []),
-        ("See `circuitry find --size 0.3`, `circuitry NAME --help`, `circuitry study ... --do`.", []),
+        ("See `circuitry find --size 0.3`, `circuitry NAME --help`, `circuitry train ... --workers 8`.", []),
         ("    for n in 0 1; do circuitry find --model m$n --data x --class cat --n-images $n; done\n", []),
     ],
 )

@@ -69,7 +69,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
         test_domain = None if setting == "natural-only" else "quickdraw"
         write_run(StudyRun(run, "rn-tiny", setting, test_domain, ("key", "car"), seed))
     config = module.Config(
-        runs=tmp_path / "runs",
+        runs=(tmp_path / "runs",),
         data=quickstart / "run" / "toy",
         n_images=2,
         n_tested=1,
@@ -91,7 +91,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
     assert "Cannot be told" in page
     assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
     with pytest.raises(InputError, match="test domain"):
-        module.main(replace(config, runs=tmp_path / "runs" / "natural-only-0", out=tmp_path / "none"))
+        module.main(replace(config, runs=(tmp_path / "runs" / "natural-only-0",), out=tmp_path / "none"))
 
 
 def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.MonkeyPatch) -> None:
