@@ -71,9 +71,9 @@ def write_domain(
     write_json(path.with_suffix(".json"), listed)
     arrays = {"embeddings": torch.cat(embeddings or [torch.zeros(0, 1)]).numpy()}
     for by, tops in lists.tops.items():
-        for site, found in tops.items():
-            arrays |= {f"{by}/places/{site}": found.places.numpy(), f"{by}/values/{site}": found.values.numpy()}
-            arrays |= {} if found.heat is None else {f"{by}/heat/{site}": found.heat.numpy()}
+        for site, (places, values, heat) in tops.items():
+            arrays |= {f"{by}/places/{site}": places.numpy(), f"{by}/values/{site}": values.numpy()}
+            arrays |= {} if heat is None else {f"{by}/heat/{site}": heat.numpy()}
     write_arrays(path, CARDS_FORMAT, {}, arrays)
     return [table, path.with_suffix(".json"), *thumbnails, path]
 

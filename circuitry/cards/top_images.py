@@ -66,28 +66,26 @@ def watch_units(shown: Shown, units: UnitsBySite, rule: QuadratureRule = GRADIEN
                 )
 
 
-class TopOfSite(NamedTuple):
-    """The strongest images of a site's units, strongest first; ties in the order of the images."""
+Top = tuple[Tensor, Tensor, Tensor | None]
+"""The strongest images of a site's units, strongest first; ties in the order of the images.
 
-    places: Tensor
-    """Numbers of the images [units, k]; -1 where there are no more with a value above zero."""
-    values: Tensor
-    """Activations or effects, by which the images are ranked [units, k]."""
-    heat: Tensor | None
-    """Their maps [units, k, height, width]."""
+Numbers of the images [units, k], -1 where no further value is above zero; their activations or effects [units, k];
+their maps [units, k, height, width].
+"""
 
-    def joined(self, places: Tensor, values: Tensor, maps: Tensor | None) -> "TopOfSite":
-        """Return the strongest of these and of a further batch: numbers [batch], values and maps [batch, units]."""
-        n = self.values.shape[1]
-        both = torch.cat([self.values, values.T.clamp_min(0)], 1)
-        best = both.sort(dim=1, descending=True, stable=True).indices[:, :n]
-        largest = both.gather(1, best)
-        where = torch.cat([self.places, places.expand(len(both), -1)], 1).gather(1, best)
-        heat = self.heat
-        if maps is not None:
-            before = maps.new_zeros(len(both), n, *maps.shape[2:]) if heat is None else heat
-            heat = torch.cat([before, maps.transpose(0, 1)], 1)[torch.arange(len(both))[:, None], best]
-        return TopOfSite(where.masked_fill(largest <= 0, -1), largest, heat)
+
+def _joined(top: Top, places: Tensor, values: Tensor, maps: Tensor | None) -> Top:
+    """Return the strongest of these and of a further batch: numbers [batch], values and maps [batch, units]."""
+    before, strongest, heat = top
+    n = strongest.shape[1]
+    both = torch.cat([strongest, values.T.clamp_min(0)], 1)
+    best = both.sort(dim=1, descending=True, stable=True).indices[:, :n]
+    largest = both.gather(1, best)
+    where = torch.cat([before, places.expand(len(both), -1)], 1).gather(1, best)
+    if maps is not None:
+        old = maps.new_zeros(len(both), n, *maps.shape[2:]) if heat is None else heat
+        heat = torch.cat([old, maps.transpose(0, 1)], 1)[torch.arange(len(both))[:, None], best]
+    return where.masked_fill(largest <= 0, -1), largest, heat
 
 
 class TopLists:
@@ -97,13 +95,10 @@ class TopLists:
         if k < 1:
             raise InputError(f"Expected at least one image of each unit, but k={k} was given.")
         self.ids: list[str] = []
-        self.tops = {
-            by: {
-                site: TopOfSite(torch.full((len(some), k), -1), torch.zeros(len(some), k), None)
-                for site, some in units.items()
-            }
-            for by in (ACTIVATION, EFFECT)
+        none: dict[str, Top] = {
+            site: (torch.full((len(some), k), -1), torch.zeros(len(some), k), None) for site, some in units.items()
         }
+        self.tops = {by: dict(none) for by in (ACTIVATION, EFFECT)}
 
     def add(self, watched: Watched) -> None:
         """Take a batch into account."""
@@ -111,7 +106,7 @@ class TopLists:
         self.ids += watched.ids
         for by, values in ((ACTIVATION, watched.activation), (EFFECT, watched.effects)):
             for site, top in self.tops[by].items():
-                self.tops[by][site] = top.joined(places, values[site], watched.maps[site])
+                self.tops[by][site] = _joined(top, places, values[site], watched.maps[site])
 
 
 def top_images(
@@ -138,14 +133,12 @@ def top_images(
     found: dict[str, dict[tuple[str, int], TopImages]] = {}
     for by, tops in lists.tops.items():
         found[by] = {}
-        for site, top in tops.items():
-            scale = lists.tops[ACTIVATION][site].values[:, 0].numpy()
-            heat = None if top.heat is None else as_heat(top.heat.numpy(), scale)
+        for site, (places, values, maps) in tops.items():
+            scale = lists.tops[ACTIVATION][site][1][:, 0].numpy()
+            heat = None if maps is None else as_heat(maps.numpy(), scale)
             for row, unit in enumerate(units[site]):
-                some = [int(place) for place in top.places[row] if place >= 0]
-                found[by][site, int(unit)] = TopImages(
-                    tuple(lists.ids[place] for place in some),
-                    top.values[row, : len(some)].numpy(),
-                    None if heat is None else heat[row, : len(some)],
-                )
+                some = [int(place) for place in places[row] if place >= 0]
+                ids, n = tuple(lists.ids[place] for place in some), len(some)
+                here = None if heat is None else heat[row, :n]
+                found[by][site, int(unit)] = TopImages(ids, values[row, :n].numpy(), here)
     return found
