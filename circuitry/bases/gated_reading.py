@@ -33,7 +33,7 @@ def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
 
 
 def different_rows(gates: Sequence[Gates]) -> tuple[Int[Tensor, " different"], Int[Tensor, " down"]]:
-    """Return one row of each kind that all gates have alike, and of which kind each row is.
+    """Return one of all rows that are equal in all gates, and the number of each row among these.
 
     Where gradients are taken, rows that are equal by chance stay apart; those without a gate do not, see `lifted`.
     """

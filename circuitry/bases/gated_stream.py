@@ -33,7 +33,7 @@ _Read = Callable[[Tensor], Tensor]
 """The streams [rows, batch, position, d_model] under some rows of gates."""
 
 
-class Written(NamedTuple):
+class LayerRun(NamedTuple):
     """How far a layer of this run lies from its baseline."""
 
     layer: Layer
@@ -66,7 +66,7 @@ def run_gated(
     )
     first, *layers, last = stream.layers
     baseline = stream.components.units_of(first.site, ends[first.site])
-    earlier = [Written(first, start - baseline, (start - baseline)[None])]
+    earlier = [LayerRun(first, start - baseline, (start - baseline)[None])]
     for layer in layers:
         end = stream.components.units_of(layer.site, ends[layer.site])
         block, into = layer.block, _gates_into(layer, earlier, gates)
@@ -79,13 +79,13 @@ def run_gated(
             neurons = in_order(block.norm_mlp, block.mlp_in, block.activation)
             moved, out = _units(read, into, neurons, at_once) - end, block.mlp_out
             wrote = (out(moved) - stream.biases(layer.index)[1])[None]
-        earlier.append(Written(layer, moved, wrote))
+        earlier.append(LayerRun(layer, moved, wrote))
         baseline = baseline + out(end)
     into = _gates_into(last, earlier, gates)
     return _units(partial(_streams, stream, baseline, earlier, into), into, stream.encoder.stages[-1].run, at_once)
 
 
-def _gates_into(layer: Layer, earlier: Sequence[Written], gates: GatesByLayers) -> list[Gates | None]:
+def _gates_into(layer: Layer, earlier: Sequence[LayerRun], gates: GatesByLayers) -> list[Gates | None]:
     """Return the gates of a layer's readers on each earlier layer, port behind port; none where all are open."""
     found = list[Gates | None]()
     for up in (one.layer for one in earlier):
@@ -105,7 +105,7 @@ def _gates_into(layer: Layer, earlier: Sequence[Written], gates: GatesByLayers) 
 def _streams(
     stream: ResidualStream,
     baseline: Float[Tensor, "_ position d_model"],
-    earlier: Sequence[Written],
+    earlier: Sequence[LayerRun],
     into: Sequence[Gates | None],
     rows: Int[Tensor, " rows"],
 ) -> Float[Tensor, "rows batch position d_model"]:
@@ -116,7 +116,7 @@ def _streams(
     return found
 
 
-def _through(stream: ResidualStream, one: Written, gate: Gates) -> Float[Tensor, "rows batch position d_model"]:
+def _through(stream: ResidualStream, one: LayerRun, gate: Gates) -> Float[Tensor, "rows batch position d_model"]:
     """Return what a layer writes beyond its baseline through gates on its units, or on all of it."""
     open_, gate = gate.detach().any(0), gate.to(one.units)
     if gate.shape[1] == len(one.stream):

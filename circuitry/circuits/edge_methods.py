@@ -34,10 +34,10 @@ from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked, one_of
 
-Units = Mapping[str, Int[np.ndarray, " kept"]]
+EdgeEnds = Mapping[str, Int[np.ndarray, " kept"]]
 """By site."""
 
-SCORERS: Mapping[str, Callable[[Task, Units, QuadratureRule], Mapping[Pair, np.ndarray]]] = {
+SCORERS: Mapping[str, Callable[[Task, EdgeEnds, QuadratureRule], Mapping[Pair, np.ndarray]]] = {
     SQUARED: chain_edges,
     **{name: partial(unit_edges, score) for name, score in ATTRIBUTED.items()},
     "cuts": lambda task, units, _: cut_effects(task, Edges.between(units, "stream")).scores,
@@ -53,7 +53,7 @@ COMPONENT_SCORERS: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule],
 @checked
 def score_edges(
     task: Task,
-    units: Units,
+    units: EdgeEnds,
     *,
     method: Annotated[str, one_of(*EDGE_METHODS)] | None = None,
     rule: AnyRule | None = None,
@@ -62,7 +62,7 @@ def score_edges(
 
     Args:
         task: Its encoder has the sites; the baseline is what an upstream unit is put to.
-        units: Units by site, in the encoder's order, such as the ``kept_units`` of a graph.
+        units: EdgeEnds by site, in the encoder's order, such as the ``kept_units`` of a graph.
         method: One of `EDGE_METHODS` (default: ``squared``; in heads and neurons ``gradient``).
         rule: Points of the path, or the rule's name (default: midpoint-10; in heads and neurons one gradient).
 
@@ -197,13 +197,13 @@ def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> Quadrature
 
 
 def part_edges(
-    task: Task, units: Mapping[int, Units], settings: AttributionSettings, parts: Int[np.ndarray, " images"]
+    task: Task, units: Mapping[int, EdgeEnds], settings: AttributionSettings, parts: Int[np.ndarray, " images"]
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
     """Return the scores of `score_edges` between the units of each part of the images.
 
     Args:
         task: Its images are a tensor, and gradients run.
-        units: Units by site, of each part.
+        units: EdgeEnds by site, of each part.
         settings: Their method and rule are taken.
         parts: The part of each image.
     """

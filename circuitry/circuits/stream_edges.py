@@ -64,8 +64,8 @@ from circuitry.runs.progress import Bar
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
-PATTERNS = ("attn.hook_pattern",)
-EVERYTHING = (*PATTERNS, "attn.hook_v", "mlp.hook_post")
+BY_PATTERN = ("attn.hook_pattern",)
+BY_READER = (*BY_PATTERN, "attn.hook_v", "mlp.hook_post")
 """Hook points of a block behind its readers, by which gradients are needed where readers are exact."""
 
 Reader = Callable[[Float[Tensor, "batch position d_model"]], Float[Tensor, "passes batch readers"]]
@@ -103,7 +103,7 @@ def attributed(
         rule: Points of the path.
         passes: In what contexts gradients are taken.
         gradients: How they are taken.
-        exact: Hook points behind the readers that are computed exactly: `PATTERNS` or `EVERYTHING`.
+        exact: Hook points behind the readers that are computed exactly: `BY_PATTERN` or `BY_READER`.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, a gradient that is not finite, or a baseline that does
@@ -143,10 +143,10 @@ def attributed(
 
 ATTRIBUTED: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
     "gradient": attributed,
-    "exact-readers": partial(attributed, exact=EVERYTHING),
-    "exact-softmax": partial(attributed, exact=PATTERNS),
+    "exact-readers": partial(attributed, exact=BY_READER),
+    "exact-softmax": partial(attributed, exact=BY_PATTERN),
     "gradient-dropping": partial(attributed, passes=without_each_block),
-    "atp-star": partial(attributed, passes=without_each_block, exact=PATTERNS),
+    "atp-star": partial(attributed, passes=without_each_block, exact=BY_PATTERN),
     "relp": partial(attributed, passes=relevance),
     "relp-with-patterns": partial(attributed, passes=partial(relevance, frozen_patterns=False)),
     "path-by-layer": partial(attributed, gradients=layer_gradients),
