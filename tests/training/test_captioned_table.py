@@ -67,8 +67,6 @@ def test_what_is_no_table_is_refused(images: DomainFolder, tmp_path: Path, unche
     ):
         with pytest.raises(InputError, match=words):
             write(given, tmp_path / "t.tsv")
-    with pytest.raises(InputError, match="'drop'"):
-        write([], tmp_path / "t.tsv", no_caption="drop")
     for content in (None, "{", '{"format": "else"}'):
         if content is not None:
             (tmp_path / "t.json").write_text(content)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from circuitry.runs import InputError, versions
+from circuitry.runs.manifest import write_sealed
 from circuitry.training import (
     CaptionedImage,
     clip_preset,
@@ -40,8 +41,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for content, words in (
         ({"format": "circuitry run 2"}, "'circuitry run 2'.*'circuitry run 3'"),
         ({}, "'unknown'"),
-        ([], r"run\.json"),
     ):
-        (tmp_path / "run.json").write_text(json.dumps(content))
+        write_sealed(tmp_path / "run.json", content)
         with pytest.raises(InputError, match=words):
             read_run(tmp_path)

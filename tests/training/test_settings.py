@@ -80,5 +80,5 @@ def test_a_batch_is_cut_into_equal_shares(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "words"), [("rn50-cc3", "rn50-cc3m"), ("x", "swin-t-cc12m")])
 def test_unknown_presets(name: str, words: str) -> None:
-    with pytest.raises(InputError, match=f"{words}.*{name!r}"):
+    with pytest.raises(InputError, match=f"{name!r}.*{words}"):
         clip_preset(name)
