@@ -32,6 +32,7 @@ ELSEWHERE = {
     "site_named": "runs nothing",
     "extract_samples": "as sample_activations",
     "score_methods": "calls the functions above",
+    "zero_shot_heads": "returns functions",
 }
 """Public functions of a model that are not called here, and why."""
 FOUND = {
@@ -47,7 +48,7 @@ SMALL = ("cache_dir", "classes", "edge_rule", "masks", "n_images", "rule", "sett
 """Parameters that are given although they have a default, which takes long."""
 OF_STREAM = (
     *("direct_effects", "direct_vectors", "edges_by_position", "mean_ablation_accuracy"),
-    *("moves_between_positions", "score_edges"),
+    *("moves_between_positions", "attribute_components"),
 )
 """Those of transformers."""
 METHODS: dict[str, Callable[[World], Any]] = {
@@ -113,6 +114,8 @@ def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
             "sites": world.named["sites"][1:],
             "texts": ["a {}."],
         }
+    if name in ("interchange", "transfer_circuits"):
+        arguments["circuits"] = dict.fromkeys(arguments["tasks"], world.named["circuit"])
     if name in OF_STREAM:
         stream = {"task": world.in_stream, "images": world.in_stream.images}
         arguments |= {key: value for key, value in stream.items() if key in arguments}

@@ -77,7 +77,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     with pytest.raises(InputError, match=r"--validation-split.*--data"):
         module.validation_table(replace(held, data=None))
     for wrong, message in (
-        (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' here; perhaps"),
+        (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' of train"),
         (["--precision", "fp9"], "'fp32'"),
     ):
         monkeypatch.setattr(sys, "argv", ["circuitry train", *call, *wrong])

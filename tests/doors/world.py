@@ -147,8 +147,9 @@ def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
     matrix = similarity = world.tables[-1]
     tasks = {("axe", one): world.task for one in DOMAINS}
     graphs = {("axe", one): replace(world.graph, class_name="axe", domain=one) for one in DOMAINS}
-    units, kept, n_units = {site: np.array([0, 1])}, {"u": np.arange(2)}, {"u": 5}
-    circuits, heads = [world.graph.circuit(None)], {"all": lambda found: found[:, :4]}
+    circuit, pair = world.graph.circuit(None), sites[:2]
+    units, kept, n_units = dict.fromkeys(pair, np.array([0, 1])), {"u": np.arange(2)}, {"u": 5}
+    circuits, heads = [circuit], {"all": lambda found: found[:, :4]}
     scores = {"u": np.arange(3.0)}
     edges = [("embed", "blocks.0.attn.0.q")]
     label, unit, seed, permutations, resamples, size, n_images = 1, 0, 0, 5, 10, 0.3, 2

@@ -136,7 +136,7 @@ def test_wrong_kinds_are_refused(unchecked: None, clip: Clip, root: Path) -> Non
     ("files", "words"),
     [
         ({}, "no folder of graphs"),
-        ({"manifest.json": json.dumps({"format": "circuitry extraction 0", "jobs": []})}, "'circuitry extraction 0'"),
+        ({"manifest.json": json.dumps({"format": "circuitry extraction 0", "jobs": []})}, "manifest.json"),
         ({"manifest.json": "{"}, "manifest.json"),
         ({"below/manifest.json": "{}", "below/graphs/x": ""}, "below has: give that folder"),
         (None, "no folder of graphs"),
