@@ -161,7 +161,7 @@ def test_inputs_that_were_shifted_are_undone(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_reader_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sae_readers, "_readers", list(sae_readers._readers))
+    monkeypatch.setattr(sae_readers, "_readers", dict(sae_readers._readers))
     save_file({"mine": torch.eye(D)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"mine.*SAELens.*saev.*register_sae_reader"):
         load_sae(tmp_path / "a.safetensors")
@@ -212,12 +212,12 @@ BATCH_TOPK = {"trainer": TRAINER | {"dict_class": "MatryoshkaBatchTopKSAE"}}
 @pytest.mark.parametrize(
     ("state", "config", "words"),
     [
-        (WEIGHTS, PRISMA | {"architecture": "jumprelu"}, "'jumprelu'.*no class"),
+        (WEIGHTS, PRISMA | {"architecture": "jumprelu"}, "'jumprelu'"),
         (WEIGHTS, PRISMA | {"activation_fn_str": "tanh-relu"}, "'tanh-relu'"),
         (WEIGHTS, PRISMA | {"normalize_activations": "expected_average"}, "'expected_average'"),
-        (WEIGHTS, PRISMA | {"hook_point_head_index": 3}, r"head \(3\)"),
+        (WEIGHTS, PRISMA | {"hook_point_head_index": 3}, r"head.* 3,"),
         (WEIGHTS, PRISMA | {"is_transcoder": True, "layer_subtype": "hook_resid_pre"}, "'hook_resid_pre'"),
-        ({"W_enc": torch.eye(D)}, PRISMA, "lacks W_dec, b_enc, b_dec"),
+        ({"W_enc": torch.eye(D)}, PRISMA, "lacks b_enc, W_dec, b_dec"),
         (WEIGHTS | {"threshold": torch.tensor(-1.0)}, BATCH_TOPK, "threshold .*-1"),
         (WEIGHTS, {"trainer": TRAINER | {"dict_class": "CrossCoder"}}, "'CrossCoder'"),
         ({"encoder.final_block.0.weight": torch.eye(D)}, {}, "Overcomplete.*threshold"),
@@ -290,7 +290,7 @@ def test_a_transcoder_without_names_of_places_has_no_site(tmp_path: Path) -> Non
 
 
 def test_a_reader_that_stumbles_is_told_of_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sae_readers, "_readers", list(sae_readers._readers))
+    monkeypatch.setattr(sae_readers, "_readers", dict(sae_readers._readers))
     register_sae_reader("mine", lambda file: True, lambda file: file.config["no such setting"])
     path, _ = written(LAYOUTS["prisma"], tmp_path)
     with pytest.raises(InputError, match=f"{path}.*no such setting"):
