@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from circuitry import InputError
 from circuitry.training import training_table as module
-from circuitry.training.training_table import check_training_table, read_chunks
+from circuitry.training.training_table import check_training_table
 
 COLUMNS = ("filepath", "title")
 
@@ -47,21 +46,6 @@ def test_a_table_without_missing_files_is_used_itself(tmp_path: Path) -> None:
     checked = check_training_table(path, ("filepath",), 2, skip_missing=True)
     assert checked.without_missing(tmp_path / "copy.tsv") == path
     assert not (tmp_path / "copy.tsv").exists()
-
-
-def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> None:
-    path = tmp_path / "train.tsv"
-    path.write_text("filepath\ttitle\n" + "".join(f"/none/{i}.png\ta\n" for i in range(2500)))
-    with pytest.raises(InputError, match=r" 2500 .*(/none/\d\.png, ){4}/none/4\.png"):
-        check_training_table(path, COLUMNS, 2)
-
-
-def test_many_lines_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK", 2000)
-    path = tmp_path / "train.tsv"
-    path.write_text("filepath\ttitle\n" + f"{path}\ta fish\n" * 5000)
-    assert [len(lines) for lines in read_chunks(path, COLUMNS)] == [2000, 2000, 1000]
-    assert np.all(check_training_table(path, COLUMNS, 1024).present)
 
 
 @pytest.mark.parametrize(
