@@ -14,10 +14,12 @@ MINIATURE = {"study/circuits", "study/generalization", "study/sharing"}
 """Tables of the study's miniature, without a command: `docs/study.md` says what they are for."""
 
 COMMAND_OF = {
+    "circuits_over_models": "circuits-over-models",
     "compare_circuits": "compare",
     "embedding_separation": "separation",
     "faithfulness": "check",
     "representations": "represent",
+    "shared_circuitry": "shared-circuitry",
     "shared_features": "features",
     "transfer": "check",
 }

@@ -26,8 +26,6 @@ SETTINGS = "settings.toml"
 STUDY = "icml2025"
 """The preset of ``--study``."""
 PACKAGE = Path(__file__).parents[1]
-OF_STUDY = PACKAGE.parent / "experiments" / "study"
-"""Where programs of the study lie, and their presets."""
 
 
 def write_settings(config: Any, command: str) -> None:
@@ -75,13 +73,16 @@ def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
 def preset_file(name: str, kind: type[Any]) -> Path:
     """Return the file of a preset for the command whose settings are of this class."""
     program = Path(str(sys.modules[kind.__module__].__file__))
-    command = program.stem.removesuffix("_command").replace("_", "-")
-    found = {path.parent.name: path for folder in (OF_STUDY, program.parent, PACKAGE)
-             for path in sorted(folder.glob(f"presets/*/{command}.toml"))}  # fmt: skip
-    if name not in found:
-        known = f"but {', '.join(found)}" if found else "and none of another name"
-        raise InputError(f"There is no preset {name!r} of {command}, {known}: see --preset, --study in its help.")
-    return found[name]
+    return _found(name, program.stem.removesuffix("_command").replace("_", "-"), program.parent)
+
+
+def _found(name: str, command: str, *folders: Path) -> Path:
+    files = (path for folder in (*folders, PACKAGE) for path in sorted(folder.glob(f"presets/*/{command}.toml")))
+    known = {path.parent.name: path for path in files}
+    if name not in known:
+        has = f"but {', '.join(known)}" if known else "and none of another name"
+        raise InputError(f"There is no preset {name!r} of {command}, {has}: see --preset, --study in its help.")
+    return known[name]
 
 
 def preset(name: str, command: str) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def preset(name: str, command: str) -> dict[str, Any]:
     Example:
         >>> replace(ExtractionSettings(), baseline=preset("icml2025", "compare")["baseline"])
     """
-    table = read_settings(PACKAGE / "presets" / name / f"{command}.toml")
+    table = read_settings(_found(name, command))
     return {
         option.replace("-", "_"): None if value == "None" else tuple(value) if isinstance(value, list) else value
         for option, value in table.items()

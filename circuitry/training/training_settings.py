@@ -150,7 +150,7 @@ CLIP_PRESETS = tuple(
 """Names of all presets."""
 
 
-def clip_preset(name: Annotated[str, one_of(*CLIP_PRESETS)], *, study: bool = False) -> ClipTraining:
+def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
     """Return a training by the name of its preset; with ``study`` a tiny model's also has what the study's share.
 
     Raises:

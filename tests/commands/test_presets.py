@@ -13,7 +13,7 @@ from circuitry.commands import COMMANDS
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.runs import preset
 from circuitry.runs.command_line import read_line
-from circuitry.runs.settings_file import OF_STUDY, PACKAGE, settings_text
+from circuitry.runs.settings_file import PACKAGE, settings_text
 from circuitry.training import clip_preset
 from circuitry.training.training_settings import CLIP_PRESETS
 from tests.support.scripts import FIGURES, command_module
@@ -53,7 +53,8 @@ NEEDED = {
     "study": ["--data", "x"],
 }
 """What commands are not run without."""
-FILES = sorted(path for folder in (PACKAGE, OF_STUDY) for path in folder.glob("presets/*/*.toml"))
+PROGRAMS = PACKAGE.parent / "experiments" / "study"
+FILES = sorted(path for folder in (PACKAGE, PROGRAMS) for path in folder.glob("presets/*/*.toml"))
 
 
 def read(name: str, *words: str) -> Any:

@@ -30,12 +30,6 @@ def compared(*seeds: int) -> Any:
     return compare_models([similarities(2, seed=seed) for seed in seeds])
 
 
-def saved(folder: Path, name: str, content: bytes | None) -> None:
-    comparison().save(folder)
-    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
-    Comparison.load(folder)
-
-
 by_name: Any = {"node_overlap": comparison()}
 models: Any = compare_models
 REFUSALS: list[tuple[Callable[[Path], object], str]] = [
@@ -54,10 +48,6 @@ REFUSALS: list[tuple[Callable[[Path], object], str]] = [
     (lambda tmp: compared(0, 1, 0), "twice among 3"),
     (lambda tmp: models(by_name), "list of comparisons.* dict .*compare_domains"),
     (lambda tmp: models(comparison()), "list of comparisons.* Comparison was given"),
-    (lambda tmp: saved(tmp, "values.csv", None), r"values\.csv is missing"),
-    (lambda tmp: saved(tmp, "header.json", b"{"), r"header\.json is damaged"),
-    (lambda tmp: saved(tmp, "header.json", b'{"format": "x 1"}'), "'x 1', but .*'circuitry comparison 2'"),
-    (lambda tmp: saved(tmp, "header.json", None), "no comparison in"),
 ]
 
 

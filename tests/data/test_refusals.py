@@ -158,9 +158,7 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
     ),
     (lambda w: tensors(w, lambda i: torch.ones(3, 2, 2) * 1j), ("real numbers", "000.png", "complex64")),
     (lambda w: tensors(w, lambda i: torch.ones(3, 2 + i, 2)), ("001.png", "(3, 3, 2) after (3, 2, 2)")),
-    (lambda w: listing(["1.png"]), ("ImageRecord", "'1.png'")),
     # Parts and names
-    (lambda w: part_numbers(records_of({"a": range(3)}), 1), ("n_parts", " 1 ")),
     (lambda w: part_numbers(records_of({"a": [4]}), 2, with_items(w)), ("a/axe/a_4.png",)),
     (lambda w: [with_items(w), item_column(w / "pictures.tsv", "item")], ("path or filepath and item", "path, source")),
     (lambda w: imagenet_index([f"n{i:08d}" for i in range(999)]), ("1000 ", " 999")),
