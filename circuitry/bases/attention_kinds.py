@@ -50,11 +50,7 @@ _AS_IT_IS = nn.Identity()
 
 
 def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
-    """Return the parts of an attention module in evaluation mode; none of a kind that is not known.
-
-    Raises:
-        InputError: for a gate on attention, or heads that together are not as wide as the stream.
-    """
+    """Return the parts of an attention module in evaluation mode; none of a kind that is not known."""
     if isinstance(attn, nn.MultiheadAttention):
         return AttentionParts(
             attn.num_heads,

@@ -94,11 +94,7 @@ class Block:
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:
-    """Return the steps of a block in evaluation mode.
-
-    Raises:
-        InputError: for a kind of block, attention or MLP that is not known, or one with a gate on attention.
-    """
+    """Return the steps of a block in evaluation mode."""
     module, places = (block.module, block.places) if isinstance(block, PlacedBlock) else (block, nowhere)
     attn = next((getattr(module, name) for name in _ATTENTION if hasattr(module, name)), None)
     attention = attention_parts(attn, places)

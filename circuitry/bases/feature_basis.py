@@ -221,11 +221,7 @@ def _basis(encoder: Encoder, site: str, sae: SparseAutoencoder, activation: Tens
 
 
 def tokens_of(sae: SparseAutoencoder, encoder: Encoder, activation: Tensor) -> Tensor | None:
-    """Return one at the tokens [token, 1] that an autoencoder is of, zero at the others; none where it is of all.
-
-    Raises:
-        InputError: for tokens that the tower, or this activation of it, does not have.
-    """
+    """Return one at the tokens [token, 1] that an autoencoder is of, zero at the others; none where it is of all."""
     if sae.tokens == "all":
         return None
     grid = encoder.token_grid

@@ -253,12 +253,7 @@ def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
 
 
 def of_shifted_inputs(sae: SparseAutoencoder, mean: Tensor, scale: float) -> SparseAutoencoder:
-    """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same.
-
-    Raises:
-        InputError: for a scale or a mean that is not finite, a scale that is not positive, a mean of another width, an
-            autoencoder that normalises its inputs itself, or a transcoder.
-    """
+    """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same."""
     if not 0 < scale < float("inf") or (mean.dim() and tuple(mean.shape) != (sae.d,)) or not mean.isfinite().all():
         shown = list(mean.shape) if bool(mean.isfinite().all()) else "with NaN or infinity"
         raise InputError(

@@ -200,11 +200,7 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
 
 
 def check_count(baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False) -> None:
-    """Check that a baseline with one activation for every image has one for each of a run's.
-
-    Raises:
-        InputError: for another number than ``n_images``, or where these are those ``so_far`` for a smaller one.
-    """
+    """Check that a baseline with one activation for every image has one for each of a run's."""
     n = baseline.n_images
     if n is None or n == n_images or (so_far and n > n_images):
         return

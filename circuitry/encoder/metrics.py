@@ -175,11 +175,7 @@ def metric_of_class(metric: str | MetricOfClass | None) -> MetricOfClass:
 
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
-    """Return the metric [B] of embeddings [B, D].
-
-    Raises:
-        InputError: unless it gives one finite number per image, with a gradient where one is needed.
-    """
+    """Return the metric [B] of embeddings [B, D]."""
     value: object = metric(embedding)
     if not isinstance(value, Tensor):
         raise InputError(

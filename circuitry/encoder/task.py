@@ -128,11 +128,7 @@ class Task:
 
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
-        """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it.
-
-        Raises:
-            InputError: as `Encoder.running`.
-        """
+        """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it."""
         rows_that_fit(self.encoder, self.work.memory_gib)  # measured once, by the stages' ordinary ways
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             yield

@@ -55,19 +55,10 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     bias = ridge.intercept_ - rows @ scaler.mean_
     if len(classes) == 2:  # scikit-learn keeps the second class's alone
         rows, bias = np.concatenate([-rows, rows]), np.concatenate([-bias, bias])
-    weights = {
+    outputs = {name: (i,) for i, name in enumerate(classes)}
+    last_layer = {
         name: torch.from_numpy(values).to(clip.encoder.device, clip.encoder.dtype)
         for name, values in (("rows", rows), ("bias", bias))
     }
-    outputs = {name: (i,) for i, name in enumerate(classes)}
-    return Classifier(
-        clip.name,
-        clip.model,
-        clip.encoder,
-        clip.preprocess,
-        clip.tokenizer,
-        saes=clip.saes,
-        configuration={**clip.configuration, "classes": outputs},
-        classes=outputs,
-        **weights,
-    )
+    configuration = {**clip.configuration, "classes": outputs}
+    return Classifier(**{**vars(clip), **last_layer, "classes": outputs, "configuration": configuration})

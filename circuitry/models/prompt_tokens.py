@@ -19,12 +19,7 @@ _WORDS = 8
 
 
 def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
-    """Return the tokens of prompts, name by name.
-
-    Raises:
-        InputError: for a prompt that does not fit the context, which would be cut, and two names that are the same
-            tokens in the first template.
-    """
+    """Return the tokens of prompts, name by name."""
     tokens = tokenizer(prompts)
     if "context_length" in signature(tokenizer).parameters:
         _check_length(tokenizer, prompts, tokens)

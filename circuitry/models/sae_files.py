@@ -68,12 +68,7 @@ class SaeFile:
 
     @classmethod
     def find(cls, path: str | os.PathLike[str], *, is_shifted: bool = False) -> "SaeFile":
-        """Return the weights file of a path, a folder or a place on the hub.
-
-        Raises:
-            InputError: for a path that does not exist, a place on the hub that cannot be reached or that has none, and
-                a folder without weights or with several.
-        """
+        """Return the weights file of a path, a folder or a place on the hub."""
         place = _local(path)
         if place.is_dir():
             place = place / _only([file.relative_to(place).as_posix() for file in place.rglob("*")], path)
@@ -102,21 +97,13 @@ class SaeFile:
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
-        """What the weights file holds.
-
-        Raises:
-            InputError: for a file that cannot be read, or that could run code.
-        """
+        """What the weights file holds."""
         found = read_content(self.path, STORED, len(self.first_line))
         return found if isinstance(found, Mapping) else {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What the weights are of, in values that JSON can hold; empty where nothing says it.
-
-        Raises:
-            InputError: for JSON that cannot be read.
-        """
+        """What the weights are of, in values that JSON can hold; empty where nothing says it."""
         texts = [self.path.with_name(name) for name in CONFIGS if self.path.with_name(name).is_file()]
         try:
             found = json.loads(self.first_line or (texts[0].read_text("utf-8") if texts else "{}"))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.transformers_towers import pooled_output, vision_kind
+from circuitry.models.checkpoints import loading
 from circuitry.models.classifier import as_classifier
 from circuitry.models.clip import Clip, checked_device
 from circuitry.runs.errors import InputError
@@ -91,13 +92,8 @@ def _check_place(place: str, given: nn.Module | None) -> None:
 
 
 def _from(place: str, what: str, auto: Any, **options: Any) -> Any:
-    try:
+    with loading(f"the {what} of {place!r} by transformers"):
         return auto.from_pretrained(place, **options)
-    except Exception as error:  # readers of hubs and files raise almost anything
-        raise InputError(
-            f"transformers could not load the {what} of {place!r} ({' '.join(str(error).split())[:300]}): give a local "
-            "folder as save_pretrained writes it, or a hub id; what is not on this machine needs the network once."
-        ) from error
 
 
 def _weights(place: str, config: Any) -> Any:

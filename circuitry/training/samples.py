@@ -95,9 +95,6 @@ class ImageFiles:
         """Return the files of image records, and then those of tables with the column ``filepath``.
 
         Relative paths start from the folder of their table. An image counts once, wherever it is named.
-
-        Raises:
-            InputError: For a table that is missing or lacks the column, and files that do not exist.
         """
         parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
         for table in tables:

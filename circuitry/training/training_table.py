@@ -38,20 +38,16 @@ class CheckedTable:
         """Return the number of lines whose file does not exist."""
         return len(self.present) - self.n_images
 
-    def chunks(self) -> Iterator[pd.DataFrame]:
-        """Yield the lines whose files exist, in chunks."""
-        start = 0
-        for chunk in read_chunks(self.path, ("filepath",)):
-            yield chunk[self.present[start : start + len(chunk)]]
-            start += len(chunk)
-
     def without_missing(self, target: Path) -> Path:
         """Return a table of the files that exist: this one, or a copy at ``target`` if some are missing."""
         if not self.n_missing:
             return self.path
+        start = 0
         with whole_file(target) as temporary:
-            for i, chunk in enumerate(self.chunks()):
-                chunk.to_csv(temporary, sep="\t", index=False, lineterminator="\n", mode="a", header=i == 0)
+            for chunk in read_chunks(self.path, ("filepath",)):
+                there = chunk[self.present[start : start + len(chunk)]]
+                there.to_csv(temporary, sep="\t", index=False, lineterminator="\n", mode="a", header=start == 0)
+                start += len(chunk)
         return target
 
 
@@ -65,10 +61,6 @@ def check_training_table(
         columns: Needed columns, with a value in every line; the first one names the files.
         batch_size: Least number of images.
         skip_missing: Whether to leave out lines whose file does not exist.
-
-    Raises:
-        InputError: For a table that is missing, unreadable, lacks a column or values, names files that do not exist
-            (without ``skip_missing``), or has fewer images than a batch.
     """
     check_file(path, "a training table", "write_captioned_table makes one")
     present: list[np.ndarray] = []

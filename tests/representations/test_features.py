@@ -15,8 +15,7 @@ from circuitry.comparison import PARTS
 from circuitry.comparison.part_array import WHOLE
 from circuitry.representations import ImageFeatures, compare_features
 from circuitry.representations.cells import cut_images
-from circuitry.representations.feature_sharing import chance_share, feature_share
-from circuitry.representations.features import TOPS
+from circuitry.representations.features import TOPS, chance_share, feature_share
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 

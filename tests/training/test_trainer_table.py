@@ -71,16 +71,17 @@ def test_the_table_by_hand(tmp_path: Path) -> None:
         image("2.png", 'a "sharp" axe'),
         image('3".png', "l'axe à\xa0côté\0"),
     ]
-    table = write_table(images, tmp_path / "runs" / "train.tsv", missing_files="unchecked")
-    assert table.path.read_text(encoding="utf-8") == (
+    path = tmp_path / "runs" / "train.tsv"
+    table = write_table(images, path, missing_files="unchecked")
+    assert path.read_text(encoding="utf-8") == (
         'filepath\ttitle\n/data/1.png\ttwo axes here\n/data/2.png\t"a ""sharp"" axe"\n"/data/3"".png"\tl\'axe à côté\n'
     )
-    read = pd.read_csv(table.path, sep="\t")
+    read = pd.read_csv(path, sep="\t")
     assert read["filepath"].tolist() == [each.path for each in images]
-    assert list(caption_rows(table.path)) == list(read.itertuples(index=False, name=None))
-    assert (table.images, table.counts) == (3, {("real", "cat"): 3})
+    assert list(caption_rows(path)) == list(read.itertuples(index=False, name=None))
+    assert (table["images"], table["counts"]) == (3, {"real": {"cat": 3}})
     digested = '1.png\ttwo axes here\n2.png\ta "sharp" axe\n3".png\tl\'axe à côté\n'
-    assert table.digest == hashlib.sha256(digested.encode()).hexdigest()[:16]
+    assert table["digest"] == hashlib.sha256(digested.encode()).hexdigest()[:16]
 
 
 def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +90,8 @@ def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for size in (1, 2, 7):
         monkeypatch.setattr(module, "BATCH", size)
         pieces = write_table(iter(images), tmp_path / "b.tsv", missing_files="unchecked")
-        assert pieces.path.read_bytes() == whole.path.read_bytes()
-        assert (pieces.digest, pieces.counts) == (whole.digest, whole.counts)
+        assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+        assert pieces == whole
 
 
 def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
@@ -101,8 +102,8 @@ def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> Non
     assert "6.png" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3.png"]
     table = write_table(images, tmp_path / "t.tsv", missing_files="skip")
-    assert (table.images, table.missing_files) == (1, 8)
-    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked").images == 9
+    assert (table["images"], table["left_out"]["missing_files"]) == (1, 8)
+    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"] == 9
 
 
 def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> 
         write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     assert not any(tmp_path.iterdir())
     table = write_table(images, tmp_path / "t.tsv", missing_files="unchecked", no_caption="skip")
-    assert (table.images, table.no_caption) == (2, 4)
+    assert (table["images"], table["left_out"]["no_caption"]) == (2, 4)
 
 
 def test_duplicates_are_refused_and_two_paths_with_one_hash_are_none(
@@ -124,7 +125,7 @@ def test_duplicates_are_refused_and_two_paths_with_one_hash_are_none(
     assert not any(tmp_path.iterdir())
     monkeypatch.setattr(module, "hash", len, raising=False)
     images = [image("a.png"), image("b.png")]
-    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked").images == 2
+    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"] == 2
     with pytest.raises(InputError, match="1 images"):
         write_table([*images, images[0]], tmp_path / "t.tsv", missing_files="unchecked")
 
@@ -134,8 +135,8 @@ def test_nothing_and_paths_that_no_line_holds(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     odd = image("a\u2028b.png")  # not printable, but no line break for the table
-    path = write_table([odd], tmp_path / "t.tsv", missing_files="unchecked").path
-    assert pd.read_csv(path, sep="\t")["filepath"].tolist() == [odd.path]
+    write_table([odd], tmp_path / "t.tsv", missing_files="unchecked")
+    assert pd.read_csv(tmp_path / "t.tsv", sep="\t")["filepath"].tolist() == [odd.path]
 
 
 def test_headers(tmp_path: Path) -> None:
