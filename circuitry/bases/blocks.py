@@ -8,7 +8,7 @@ Every block adds two things to the residual stream x [batch, position, d_model]:
     post    = activation(pre),  pre = mlp_in(norm(x))                        the neurons
     x       = x + mlp_out(post)
 
-A new kind of block is one function that returns these steps as a `Block`; names are those of TransformerLens. Kinds of
+A new kind of block is one function that returns these steps as a `Block`; names follow TransformerLens. Kinds of
 attention are in `attention_kinds`, of MLPs in `mlp_kinds`. Blocks that norm behind attention and MLP instead of before
 them have no norms in front, and add what the norms make of it.
 """

@@ -149,7 +149,7 @@ class Counterfactual:
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
     def run(self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)) -> dict[str, Tensor]:
-        """Return the activations at ``sites`` of the one image, or of those of the images that are chosen."""
+        """Return the activations at ``sites`` of the one image, or of the chosen images."""
         chosen = self.images[images] if self.n_images else self.images
         found = encoder.read_unhooked(chosen.to(encoder.device, encoder.dtype), sites)
         check_finite(found, "Activations of the counterfactual images")

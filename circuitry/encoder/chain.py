@@ -123,7 +123,7 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
     if not _same(found, own):
         raise InputError(
             (parted or f"This {_kind(tower)} is no chain of its parts: behind {at} it does something else.")
-            + f" Its own output {_shape(own)} is not that of the chain {_shape(found)}: give the stages up to there to "
+            + f" Its own output {_shape(own)} differs from the chain's {_shape(found)}: give the stages up to there to "
             "Encoder.from_stages."
         )
 

@@ -38,7 +38,7 @@ class ClassLogit:
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """The label, and numbers that tell the weights of all classes, and those of its own, from others."""
+        """The label, and numbers that differ for other weights of all classes or of its own class."""
         every = self.weights.detach()
         return {"label": self.label, "class_weights": _sketch(every[self.label]), "text_weights": _sketch(every)}
 

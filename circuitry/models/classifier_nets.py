@@ -82,7 +82,7 @@ def load_classifier(
 
 
 def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of timm, the settings of its preprocessing, and this: timm's own."""
+    """Return a network of timm, the settings of its preprocessing, and timm's preprocessing."""
     if name not in timm.list_models():
         raise unknown_name("network of timm", name, timm.list_models())
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
@@ -96,8 +96,8 @@ def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable
 
 
 def _torchvision_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of torchvision, the settings of its preprocessing, and this: that of its weights."""
-    names = models.list_models(module=models)  # without those that segment or detect
+    """Return a network of torchvision, the settings of its preprocessing, and the preprocessing of its weights."""
+    names = models.list_models(module=models)  # without networks that segment or detect
     if name not in names:
         raise unknown_name("classifier of torchvision", name, names)
     kinds: Any = models.get_model_weights(name)

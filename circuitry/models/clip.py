@@ -76,13 +76,13 @@ class Clip:
 
     @property
     def digest(self) -> str:
-        """Short digest of all that shapes an embedding: whatever is kept in a folder or a cache is named by it.
+        """Short digest of everything that shapes an embedding; folders and caches name their results by it.
 
         Raises:
             InputError: while hooks act at sites, for a digest does not say what they do.
         """
         self.encoder.check_unhooked(
-            "what they do is in no digest, so nothing is kept of this model or compared with what was kept: do it "
+            "a digest does not hold their effect, so no result of this model goes to a folder or a cache: do it "
             "outside of the block, or take permanent hooks off by encoder.reset_hooks(including_permanent=True)"
         )
         return self.unhooked_digest
@@ -144,7 +144,7 @@ class Clip:
             class_names: Names as in a sentence; underscores become spaces.
             templates: Strings with ``{}`` or functions of the name (default: OpenAI's 80 and six for DomainNet's
                 styles).
-            cache_dir: Folder of kept results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
+            cache_dir: Folder of results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
                 text encoder and tokens. A folder that cannot be written is no error.
 
         Raises:

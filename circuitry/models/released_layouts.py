@@ -97,7 +97,7 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
 
         autoencoder   z = N(x) - b_dec;  f = act(z W_enc + b_enc);  out = N^-1(f W_dec + b_dec)
         gated         f = [z W_enc + b_gate > 0] act(z W_enc exp(r_mag) + b_mag); b_enc is stored and not used
-        transcoder    out = N^-1(f W_dec + b_dec_out + x W_skip^T), with N's statistics those of the input
+        transcoder    out = N^-1(f W_dec + b_dec_out + x W_skip^T), with N's statistics of the input
 
     Layer norm divides by the unbiased standard deviation plus 1e-5, and its inverse multiplies by the former alone.
     """

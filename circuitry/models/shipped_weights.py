@@ -52,7 +52,7 @@ def write_packed(state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_b
 
     Args:
         state: The state dict of an open_clip model.
-        tokens: Ids of the tokens whose embeddings are kept, each once.
+        tokens: Ids of the tokens whose embeddings the file holds, each once.
         path: The file, ``<model>.safetensors``; the description is written beside it.
         made_by: How the weights were made, in plain values.
     """

@@ -51,7 +51,7 @@ def embed_images(
         images: Images to embed. Unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; default: all.
         seed: Seed of the choice.
-        cache_dir: Folder where results are kept, keyed by the model and the contents of the files;
+        cache_dir: Folder of the results, whose names hold the digests of the model and of the files;
             default: the user's cache. A folder that cannot be written to is no error.
         work: Progress bar, and whether an unreadable file is an error.
 
@@ -118,7 +118,7 @@ def embed_texts(
         styles: Names of domains: each class gets a prompt in each, "a sketch of a cat." The word is the first of the
             domain's own in `STYLE_WORDS` ("photo" for real), or the domain's name. Default: no styles, and the
             templates of zero-shot classification.
-        cache_dir: Folder where results are kept; default: the user's cache.
+        cache_dir: Folder of the results; default: the user's cache.
 
     Raises:
         InputError: for no classes or no styles.

@@ -32,7 +32,7 @@ RUN_FILE = "run.json"
 TRAINING_JOB: Job = ("training",)
 """The job of the folder."""
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")
-_BLOCK = 1 << 24  # bytes of a table that are held at a time
+_BLOCK = 1 << 24  # bytes of a table in memory at a time
 
 
 def claim_run(
@@ -81,8 +81,8 @@ def alone(out: Path) -> Iterator[None]:
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """Return (epoch, file) of every kept checkpoint of a run, in order of epochs.
 
-    It takes runs of `train_clip`, finished or not. Their setting ``keep_checkpoints`` says which
-    are kept. Incomplete files are left out.
+    It takes runs of `train_clip`, finished or not, whose setting ``keep_checkpoints`` chooses the epochs. Incomplete
+    files are left out.
 
     Raises:
         InputError: For a folder that is not a run's.
@@ -103,7 +103,7 @@ def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> d
     """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model.
 
     Raises:
-        InputError: For a run without checkpoints, or an epoch that was not kept.
+        InputError: For a run without checkpoints, or without one of the epochs.
     """
     kept = dict(checkpoints(run_folder))
     if not kept:
