@@ -18,10 +18,10 @@ from circuitry.models.sae_files import SaeFile
 
 log = logging.getLogger(__name__)
 
-Reader = tuple[Callable[[SaeFile], bool], Callable[[SaeFile], SparseAutoencoder]]
+SaeReader = tuple[Callable[[SaeFile], bool], Callable[[SaeFile], SparseAutoencoder]]
 """A function that recognises a file, and one that makes its autoencoder."""
 Sae = TypeVar("Sae", bound=SparseAutoencoder)
-Parts = dict[str, Any]
+SaeParts = dict[str, Any]
 """Arguments of `SparseAutoencoder`."""
 
 PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -218,7 +218,7 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
         )
     w_enc, b_enc, b_dec = file.take("encoder", "latent_bias", "pre_bias")
     w_dec = w_enc.T.contiguous() if name["tied"] == "True" else file.take("decoder")[0]
-    parts: Parts = {"soft_cap": float(name["cap"]) or None, "site": "embedding"}
+    parts: SaeParts = {"soft_cap": float(name["cap"]) or None, "site": "embedding"}
     _check(file, "activation", name["act"], ("ReLU", "TopKReLU", "TopK", "JumpReLU", "BatchTopKReLU"))
     if name["act"] in ("TopK", "TopKReLU"):
         parts |= {"activation": "topk" if name["act"] == "TopKReLU" else "signed-topk", "k": int(name["k"])}
@@ -241,7 +241,7 @@ def refuse_overcomplete(file: SaeFile) -> SparseAutoencoder:
     )
 
 
-LAYOUTS: dict[str, Reader] = {
+LAYOUTS: dict[str, SaeReader] = {
     "SAELens": (lambda file: file.path.name == "sae_weights.safetensors", read_saelens),
     "ViT-Prisma": (
         lambda f: "W_enc" in f.tensors and {"hook_point_layer", "expansion_factor"} <= f.config.keys(),
@@ -271,13 +271,13 @@ def _check(file: SaeFile, setting: str, value: object, known: Collection[object]
         )
 
 
-def _parts(file: SaeFile, *names: str) -> Parts:
+def _parts(file: SaeFile, *names: str) -> SaeParts:
     """Return encoder, its bias, decoder and its bias by our names, and the settings beside them."""
     weights = zip(("w_enc", "b_enc", "w_dec", "b_dec"), file.take(*names), strict=True)
     return {**dict(weights), "about": {"config": file.config}}
 
 
-def _gated(file: SaeFile, gate: str = "b_gate") -> Parts:
+def _gated(file: SaeFile, gate: str = "b_gate") -> SaeParts:
     """Return a gated autoencoder, whose gates have the bias ``gate``, as a JumpReLU one."""
     parts = _parts(file, "W_enc", "b_mag", "W_dec", "b_dec")
     r_mag, b_gate = file.take("r_mag", gate)
@@ -285,7 +285,7 @@ def _gated(file: SaeFile, gate: str = "b_gate") -> Parts:
     return parts | {"w_enc": parts["w_enc"] * r_mag.exp(), "activation": "jumprelu", "threshold": threshold}
 
 
-def _above(threshold: Tensor, b_enc: Tensor) -> Parts:
+def _above(threshold: Tensor, b_enc: Tensor) -> SaeParts:
     """Return settings that zero features up to a threshold, one for all or one for each."""
     return {"activation": "jumprelu", "threshold": threshold.clamp_min(0).expand(len(b_enc)).contiguous()}
 

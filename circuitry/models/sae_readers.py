@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from circuitry.bases.sae import SAE_FORMAT, SparseAutoencoder, Transcoder, of_shifted_inputs
-from circuitry.models.released_layouts import LAYOUTS, Reader
+from circuitry.models.released_layouts import LAYOUTS, SaeReader
 from circuitry.models.sae_files import SaeFile
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError, naming_damage
@@ -136,7 +136,7 @@ def _unknown(file: SaeFile) -> InputError:
 
 
 OWN = "circuitry"
-_readers: dict[str, Reader] = {
+_readers: dict[str, SaeReader] = {
     OWN: (lambda file: '"circuitry-sae-' in file.metadata.get("circuitry", ""), _read_own),
     **LAYOUTS,
 }

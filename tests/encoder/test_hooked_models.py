@@ -29,12 +29,7 @@ from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.data import load_image
 from circuitry.encoder import Baseline
 from circuitry.models import FolderBaseline
-from circuitry.representations import (
-    embed_images,
-    extract_features,
-    extract_representations,
-    image_features,
-)
+from circuitry.representations import embed_images, extract_features, extract_representations, image_features
 from circuitry.training import extract_samples
 from circuitry.training.samples import ImageFiles
 from tests.representations.test_embeddings import draw

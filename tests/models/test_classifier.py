@@ -106,11 +106,7 @@ def embeddings_of(model: Classifier, data: DomainFolder, domain: str) -> tuple[T
     return torch.cat(found), names
 
 
-RIGHT_BY_README = {
-    "photo": (0.966, 0.921),
-    "cartoon": (0.393, 0.250),
-    "silhouette": (0.125, 0.014),
-}
+RIGHT_BY_README = {"photo": (0.966, 0.921), "cartoon": (0.393, 0.250), "silhouette": (0.125, 0.014)}
 """Share of pictures right among the set's classes, and among all 1000; of the other domains it is slow to see."""
 
 

@@ -60,12 +60,8 @@ _ENDS = {"bos_token": "<start>", "eos_token": "<end>", "cls_token": "<unk>"}
 
 @pytest.mark.parametrize(
     ("made", "most"),
-    [
-        (None, 9),
-        (dict[str, str](), 9),
-        ({"pad_token": "<end>"}, 9),  # as SigLIP's
-        ({**_ENDS, "tokenizer_mode": "clips"}, 8),  # which ends in a token of the class
-    ],
+    # An end that pads, as SigLIP's, and one behind a token of the class.
+    [(None, 9), ({"pad_token": "<end>"}, 9), ({**_ENDS, "tokenizer_mode": "clips"}, 8)],
 )
 def test_prompts_that_a_tokenizer_would_cut_are_refused(made: dict[str, str] | None, most: int, saved: Path) -> None:
     clip = load_clip(saved / "clip")
@@ -140,14 +136,6 @@ def test_a_model_in_memory_is_not_changed(saved: Path) -> None:
     assert isinstance(clip, Classifier)
     with torch.no_grad():
         assert_same(clip.logits(clip.encoder(images)), model.eval()(images).logits, at_least=0.01)
-
-
-def test_a_digest_names_the_weights_and_the_preprocessing(saved: Path, tmp_path: Path) -> None:
-    model = library_tower("dinov2")[0]
-    same = save_model(model, tmp_path / "same")
-    other = save_model(model, tmp_path / "other", hf.ViTImageProcessor(size={"height": 32, "width": 32}))
-    digests = [load_clip(folder).digest for folder in (saved / "dinov2", same, other)]
-    assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_digest_names_neither_the_place_of_a_model_nor_what_saves_memory(saved: Path, tmp_path: Path) -> None:
@@ -255,14 +243,12 @@ def test_pictures_are_cut_for_a_network_of_timm_as_timm_cuts_them(tmp_path: Path
     assert np.array_equal(clip.shown(clip.preprocess(picture)[None])[0], np.asarray(small))
 
 
-def bert(folder: Path) -> Path:
-    hf.BertConfig().save_pretrained(folder)
-    return folder
+def configured(config: Any) -> Any:
+    def make(folder: Path) -> Path:
+        config.save_pretrained(folder)
+        return folder
 
-
-def naflex(folder: Path) -> Path:
-    hf.Siglip2Config().save_pretrained(folder)
-    return folder
+    return make
 
 
 def without(name: str, kind: str = "dinov2") -> Any:
@@ -290,8 +276,8 @@ def uncut(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (bert, r"'bert'"),
-        (naflex, "NaFlex"),
+        (configured(hf.BertConfig()), r"CLIP, SigLIP, DINOv2.*'bert'"),
+        (configured(hf.Siglip2Config()), "NaFlex"),
         (without("config.json"), "no config.json"),
         (without("preprocessor_config.json"), "image processor"),
         (without("model.safetensors"), "weights"),
@@ -330,8 +316,6 @@ def test_a_hub_that_cannot_be_reached_and_models_from_nowhere_are_told_in_a_sent
     [
         ("timm:resnet5", "a1_in1k", "resnet50"),
         ("timm:resnet50", "no-tag", "a1_in1k"),
-        ("torchvision:resnet5", "DEFAULT", "resnet50"),
-        ("torchvision:resnet50", "no-tag", "IMAGENET1K_V2"),
         ("torchvision:fasterrcnn_resnet50_fpn", "no-tag", "classifier .*'fasterrcnn_resnet50_fpn'"),
         ("keras:resnet50", "x", "keras:resnet50"),
     ],
@@ -339,12 +323,3 @@ def test_a_hub_that_cannot_be_reached_and_models_from_nowhere_are_told_in_a_sent
 def test_unknown_networks_and_tags_are_refused_with_those_that_come_near(name: str, tag: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_classifier(name, pretrained=tag)
-
-
-def test_a_text_model_and_one_with_other_inputs_are_no_towers() -> None:
-    config = hf.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
-    with pytest.raises(InputError, match=r"CLIP, SigLIP, DINOv2.*'bert'"):
-        Encoder.from_tower(hf.BertModel(config))
-    vision = hf.Siglip2VisionConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
-    with pytest.raises(InputError, match="NaFlex"):
-        Encoder.from_tower(hf.Siglip2VisionModel(vision))

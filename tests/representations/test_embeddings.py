@@ -14,7 +14,6 @@ from circuitry import Clip, DomainFolder, InputError
 from circuitry.data import load_image
 from circuitry.representations import Embeddings, embed_images, embed_texts
 from circuitry.runs import Work
-from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET
 
 FILES = ("ink/axe/0.png", "ink/axe/1.png", "ink/cat/0.png", "photo/axe/0.png", "photo/cat/0.png")
@@ -116,18 +115,6 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(
     assert encoded == [5, 5]
     (tmp_path / "file").touch()
     assert_equal(first, embed_images(clip, images, cache_dir=tmp_path / "file" / "cache", work=QUIET))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_an_encoder_of_half_precision(
-    dtype: torch.dtype, tiny: Tiny, clip: Clip, images: DomainFolder, tmp_path: Path
-) -> None:
-    half = tiny.load()
-    half.model.to(dtype)
-    found = embed_images(half, images, cache_dir=tmp_path / "half", work=QUIET)
-    full = embed_images(clip, images, cache_dir=tmp_path / "full", work=QUIET)
-    assert found.vectors.dtype == np.float32
-    assert (found.vectors * full.vectors).sum(1) == pytest.approx(1, abs=0.01)
 
 
 def test_images_are_those_that_select_chooses_in_its_order(

@@ -13,12 +13,7 @@ from torch import Tensor
 from circuitry import Clip, DomainFolder, InputError
 from circuitry.bases import SparseAutoencoder
 from circuitry.data import load_image
-from circuitry.representations import (
-    default_vocabulary,
-    extract_features,
-    image_features,
-    name_features,
-)
+from circuitry.representations import default_vocabulary, extract_features, image_features, name_features
 from tests.support.work import QUIET
 
 CELLS = [(name, domain) for name in ("cat", "dog") for domain in ("clipart", "real", "sketch")]

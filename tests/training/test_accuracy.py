@@ -125,13 +125,6 @@ def test_classifiers_and_domains_are_apart_and_the_order_of_rows_does_not_matter
     )
 
 
-def test_a_domain_without_an_image_of_one_part() -> None:
-    only_seen = answers(("8", "axe", "axe", 1, 1, 1), domain="photo")
-    table = tidy_accuracy(pd.concat([INK, only_seen], ignore_index=True), HELD_OUT)
-    assert set(table.loc[table["domain"] == "photo", "part"]) == {"all", "seen"}
-    assert HARMONIC_MEAN not in set(table.loc[table["domain"] == "photo", "measure"])
-
-
 def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:
     again = INK.assign(classifier="b", rank=INK["rank"] + 1)
     both = pd.concat([INK, again], ignore_index=True)

@@ -14,15 +14,7 @@ from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
 from circuitry.runs import InputError
 from circuitry.training import trainer_table as module
-from circuitry.training.trainer_table import (
-    CaptionedImage,
-    caption_rows,
-    clean,
-    is_text,
-    quoted,
-    unquoted,
-    write_table,
-)
+from circuitry.training.trainer_table import CaptionedImage, caption_rows, clean, is_text, quoted, unquoted, write_table
 
 
 def image(name: str, caption: str = "a cat", folder: str = "/data") -> CaptionedImage:
