@@ -104,11 +104,6 @@ class Clip:
         """Everything besides the modules of ``model`` that shapes an embedding."""
         return self.configuration
 
-    @property
-    def _text_digest(self) -> str:
-        """Short digest of the text encoder: its modules and weights, and the configuration that it was built by."""
-        return digest([tower_digest(self.model, _OF_IMAGES), self.configuration])
-
     def with_decoding(self, decoding: Decoding) -> "Clip":
         """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
         return replace(self, preprocess=with_decoding(self.preprocess, decoding))
@@ -160,7 +155,8 @@ class Clip:
         tokens = prompt_tokens(self.tokenizer, class_names, prompts)
         if (embedding := self._token_embedding) is not None:
             check_known_words(self.name, self.tokenizer, embedding, prompts, tokens)
-        key = digest([self._text_digest, weights_digest({"tokens": tokens}), len(names), str(self.encoder.dtype)])
+        encoder = digest([tower_digest(self.model, _OF_IMAGES), self.configuration])
+        key = digest([encoder, weights_digest({"tokens": tokens}), len(names), str(self.encoder.dtype)])
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 
         def make() -> dict[str, np.ndarray]:

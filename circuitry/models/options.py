@@ -135,11 +135,7 @@ BaselineChoice = Annotated[
 @checked
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
-    """The questions to a model about every class and domain.
-
-    Raises:
-        InputError: for less than one image.
-    """
+    """The questions to a model about every class and domain."""
 
     n_images: NImages = 50
     seed: SeedOption = 0

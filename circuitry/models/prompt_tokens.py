@@ -57,15 +57,7 @@ def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Te
 def check_known_words(
     model: str, tokenizer: Tokenizer, embedding: Tensor, prompts: Sequence[str], tokens: Tensor
 ) -> None:
-    """Raise `InputError` for words that have no embedding in packed weights; see `shipped_weights`.
-
-    Args:
-        model: Its name.
-        tokenizer: Texts -> tokens.
-        embedding: The token embedding [tokens, d].
-        prompts: The texts.
-        tokens: Their tokens.
-    """
+    """Raise `InputError` for words without an embedding [tokens, d] in packed weights; see `shipped_weights`."""
     absent = absent_tokens(tokenizer, embedding, tokens)
     if not len(absent):
         return

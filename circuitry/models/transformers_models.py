@@ -7,7 +7,7 @@ Images pass the model's own processor, class texts its own tokenizer and text mo
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -66,14 +66,10 @@ def load_transformers(source: str | Path | nn.Module, device: str | torch.device
     set_model_preprocess_cfg(model, shown)
     model.to(where).eval().requires_grad_(False)
     if isinstance(classifier, nn.Linear):
-        return as_classifier(place, model, preprocess, {"transformers": made_by}, _outputs(config.id2label))
+        times = Counter(config.id2label.values())  # labels that are equal, as ImageNet's two cranes, get the number
+        outputs = {f"{label} ({i})" if times[label] > 1 else label: (i,) for i, label in config.id2label.items()}
+        return as_classifier(place, model, preprocess, {"transformers": made_by}, outputs)
     return TransformersClip(place, model, Encoder.from_tower(model), preprocess, tokenizer, configuration=made_by)
-
-
-def _outputs(labels: Mapping[int, str]) -> dict[str, tuple[int]]:
-    """Return the outputs of a classifier by label; labels that are equal, as ImageNet's two cranes, get the number."""
-    times = Counter(labels.values())
-    return {f"{label} ({i})" if times[label] > 1 else label: (i,) for i, label in labels.items()}
 
 
 def _check_place(place: str, given: nn.Module | None) -> None:

@@ -63,7 +63,9 @@ def embed_images(
         >>> embedded.vectors.shape
         (41380, 1024)
     """
-    records = _chosen(images, n_images, seed)
+    records: Sequence[ImageRecord] = images.records
+    if n_images is not None:
+        records = [r for d in images.domains for c in images.classes for r in images.select(c, d, n_images, seed)]
     if clip.encoder.hooked_sites:
         found = _embedded(clip, records, work)
     else:
@@ -77,13 +79,6 @@ def embed_images(
         log.warning("embeddings: %d of %d images cannot be read", len(records) - len(read), len(records))
     labels = [np.array([getattr(record, name) for record in read]) for name in ("relative", "domain", "class_name")]
     return Embeddings(found["vectors"], *labels)
-
-
-def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[ImageRecord]:
-    if n_images is None:
-        return images.records
-    cells = [(class_name, domain) for domain in images.domains for class_name in images.classes]
-    return [record for cell in cells for record in images.select(*cell, n_images, seed)]
 
 
 def _embedded(clip: Clip, records: Sequence[ImageRecord], work: Work) -> Mapping[str, np.ndarray]:

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import ResPostBlock
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.bases import ResidualStream, components, in_components
+from circuitry.bases import ResidualStream, in_components
 from circuitry.bases.components import BLOCK_POINTS
 from circuitry.bases.residual import adds_up
 from circuitry.circuits import attribute, midpoint_rule
@@ -208,17 +208,6 @@ def test_writing_a_pattern_changes_the_run() -> None:
         changed = heads.run_with_hooks(images, fwd_hooks=[("blocks.0.attn.hook_pattern", uniform)])
         assert not torch.allclose(changed, heads(images), atol=1e-4)
     assert heads.hooked_sites == ()
-
-
-def test_the_plain_way_of_attention_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    _, heads, images = wrapped(make_tower("vit"))
-    components._say_the_plain_way.cache_clear()
-    heads(images)
-    heads.run_with_cache(images, names_filter="blocks.0.attn.hook_z")
-    assert not caplog.text
-    for _ in range(2):
-        heads.run_with_cache(images, names_filter="blocks.0.attn.hook_pattern")
-    assert caplog.text.count("fused attention hides scores and patterns") == 1
 
 
 def test_hook_points_that_are_not_there_are_told() -> None:

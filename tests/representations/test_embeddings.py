@@ -73,13 +73,6 @@ def test_vectors_are_the_models_own_one_by_one(
     assert np.linalg.norm(found.vectors, axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_second_run_reads_what_the_first_wrote(embed: Callable[..., Embeddings], encoded: list[int]) -> None:
-    first = embed()
-    assert encoded == [5]
-    assert_equal(first, embed())
-    assert encoded == [5]
-
-
 def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
     embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder
 ) -> None:
@@ -91,6 +84,7 @@ def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
 
     paint("blue")
     before, size = embed(), path.stat().st_size
+    assert_equal(embed(), before)  # the second run reads it
     paint("red")
     assert path.stat().st_size == size
     after = embed()
@@ -100,21 +94,6 @@ def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
     os.utime(path, ns=(2, 2))
     assert_equal(embed(), after)
     assert encoded == [5, 5]
-
-
-def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(
-    clip: Clip, images: DomainFolder, tmp_path: Path, encoded: list[int]
-) -> None:
-    first = embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET)
-    (file,) = (tmp_path / "cache").iterdir()
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    for _ in range(2):  # made again, and read
-        assert_equal(first, embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET))
-    assert encoded == [5, 5]
-    (tmp_path / "file").touch()
-    assert_equal(first, embed_images(clip, images, cache_dir=tmp_path / "file" / "cache", work=QUIET))
 
 
 def test_images_are_those_that_select_chooses_in_its_order(

@@ -92,34 +92,6 @@ def test_finished_runs_are_returned_and_unfinished_ones_resumed(
     assert len(arguments(calls)) == 4
 
 
-def test_other_settings_in_the_same_folder_are_refused(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    train_clip(train, out, settings, WORK)
-    with pytest.raises(InputError, match=r"extra: '--siglip' is new; seed: 0 -> 1"):
-        train_clip(train, out, replace(settings, seed=1, extra=("--siglip",)), WORK)
-    train.write_text(train.read_text().replace("picture", "photo"))
-    with pytest.raises(InputError, match=r"table: .*sha256"):
-        train_clip(train, out, settings, WORK)
-    assert len(arguments(calls)) == 1
-
-
-def test_a_copied_run_with_its_images_goes_on(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        for i in range(9):
-            shutil.copy(tmp_path / f"{i}.png", tmp_path / folder)
-        (tmp_path / folder / "train.tsv").write_text(train.read_text().replace(f"{tmp_path}/", f"{tmp_path / folder}/"))
-    train_clip(tmp_path / "a" / "train.tsv", tmp_path / "a" / "run", settings, WORK)
-    shutil.copytree(tmp_path / "a" / "run", tmp_path / "b" / "run")
-    train_clip(tmp_path / "b" / "train.tsv", tmp_path / "b" / "run", settings, WORK)
-    assert len(arguments(calls)) == 1
-    train.write_text((tmp_path / "a" / "train.tsv").read_text())
-    with pytest.raises(InputError, match=r"'0\.png' -> 'a/0\.png'"):  # why they differ
-        train_clip(train, tmp_path / "b" / "run", settings, WORK)
-
-
 def test_what_diverges_is_an_error_and_never_finished(
     train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
 ) -> None:
