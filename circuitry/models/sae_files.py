@@ -79,9 +79,6 @@ class SaeFile:
     @cached_property
     def metadata(self) -> Mapping[str, str]:
         """The header of a safetensors file; empty for others."""
-        with open(self.path, "rb") as opened:
-            if opened.read(9)[8:] != b"{":
-                return {}
         try:
             with safe_open(self.path, "numpy") as file:
                 return file.metadata() or {}

@@ -38,16 +38,20 @@ class CheckedTable:
         """Return the number of lines whose file does not exist."""
         return len(self.present) - self.n_images
 
+    def chunks(self) -> Iterator[pd.DataFrame]:
+        """Yield the lines whose files exist, in chunks."""
+        start = 0
+        for chunk in read_chunks(self.path, ("filepath",)):
+            yield chunk[self.present[start : start + len(chunk)]]
+            start += len(chunk)
+
     def without_missing(self, target: Path) -> Path:
         """Return a table of the files that exist: this one, or a copy at ``target`` if some are missing."""
         if not self.n_missing:
             return self.path
-        start = 0
         with whole_file(target) as temporary:
-            for chunk in read_chunks(self.path, ("filepath",)):
-                there = chunk[self.present[start : start + len(chunk)]]
-                there.to_csv(temporary, sep="\t", index=False, lineterminator="\n", mode="a", header=start == 0)
-                start += len(chunk)
+            for i, chunk in enumerate(self.chunks()):
+                chunk.to_csv(temporary, sep="\t", index=False, lineterminator="\n", mode="a", header=i == 0)
         return target
 
 

@@ -100,10 +100,19 @@ REFUSED: tuple[tuple[Callable[[Encoder, torch.Tensor], object], str], ...] = (
     (lambda *_: check_count(Counterfactual(IMAGES), 2), "3 .*'input'.* 2 "),
     (lambda encoder, images: mean_baseline(encoder, iter(images[0])), r"\[64, 64\]"),
     (lambda encoder, images: mean_baseline(encoder, [images / 0]), "'mean-position' at site 'input'"),
-    (lambda *of: Task(*of, torch.sum, baseline="mean-unit"), r"mean_baseline\(encoder, images, 'unit'\).*others"),
-    (lambda *of: attribute(*of, torch.sum, baseline="mean-position"), r"mean_baseline\(.*'position'\).*others"),
-    (lambda *of: Task(*of, torch.sum, baseline="counterfactual"), r"FolderBaseline\('counterfactual'.*extract"),
-    (lambda *of: Task(*of, torch.sum, baseline="other-domains"), r"FolderBaseline\('other-domains'.*extract"),
+    (
+        lambda *of: Task(of[0], of[1], torch.sum, baseline="mean-unit"),
+        r"mean_baseline\(encoder, images, 'unit'\).*others",
+    ),
+    (
+        lambda *of: attribute(of[0], of[1], torch.sum, baseline="mean-position"),
+        r"mean_baseline\(.*'position'\).*others",
+    ),
+    (
+        lambda *of: Task(of[0], of[1], torch.sum, baseline="counterfactual"),
+        r"FolderBaseline\('counterfactual'.*extract",
+    ),
+    (lambda *of: Task(of[0], of[1], torch.sum, baseline="other-domains"), r"FolderBaseline\('other-domains'.*extract"),
 )
 
 

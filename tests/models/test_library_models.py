@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -273,53 +274,41 @@ def uncut(folder: Path) -> Path:
     return save_model(library_tower("dinov2")[0], folder, processor)
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (configured(hf.BertConfig()), r"CLIP, SigLIP, DINOv2.*'bert'"),
-        (configured(hf.Siglip2Config()), "NaFlex"),
-        (without("config.json"), "no config.json"),
-        (without("preprocessor_config.json"), "image processor"),
-        (without("model.safetensors"), "weights"),
-        (lacking, "CLIPModel.*missing"),
-        (uncut, r"\[3, 32, 48\].*\[3, 48, 32\]"),
-    ],
+def unreachable(name: str, folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf.AutoConfig, "from_pretrained", lambda *_, **__: (folder / "no route to host").read_text())
+        load_clip(name)
+
+
+def loading(make: Callable[[Path], Path]) -> Callable[[Path, Path], object]:
+    return lambda _, folder: load_clip(make(folder))
+
+
+def network(name: str, tag: str) -> Callable[[Path, Path], object]:
+    return lambda *_: load_classifier(name, pretrained=tag)
+
+
+REFUSED: tuple[tuple[Callable[[Path, Path], object], str], ...] = (
+    (loading(configured(hf.BertConfig())), r"CLIP, SigLIP, DINOv2.*'bert'"),
+    (loading(configured(hf.Siglip2Config())), "NaFlex"),
+    (loading(without("config.json")), "no config.json"),
+    (loading(without("preprocessor_config.json")), "image processor"),
+    (loading(without("model.safetensors")), "weights"),
+    (loading(lacking), "CLIPModel.*missing"),
+    (loading(uncut), r"\[3, 32, 48\].*\[3, 48, 32\]"),
+    (lambda _, folder: unreachable("org/model", folder), r"'org/model'.*no route to host"),
+    (lambda *_: load_clip(library_tower("clip")[0]), "CLIPModel was made from a configuration"),
+    (lambda *_: load_clip(torch.nn.Linear(1, 1)), "Linear"),
+    (lambda saved, _: load_clip(saved / "clip", "x.pt"), "own weights"),
+    (lambda saved, _: load_clip(saved / "dinov2").pair_logits(torch.zeros(1, 32), torch.zeros(1, 32)), "no scale"),
+    (network("timm:resnet5", "a1_in1k"), "resnet50"),
+    (network("timm:resnet50", "no-tag"), "a1_in1k"),
+    (network("torchvision:fasterrcnn_resnet50_fpn", "no-tag"), "classifier .*'fasterrcnn_resnet50_fpn'"),
+    (network("keras:resnet50", "x"), "keras:resnet50"),
 )
-def test_folders_that_are_no_vision_model_are_refused(make: Any, words: str, tmp_path: Path) -> None:
+
+
+@pytest.mark.parametrize(("call", "words"), REFUSED)
+def test_refusals(call: Callable[[Path, Path], object], words: str, saved: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
-        load_clip(make(tmp_path))
-
-
-def test_a_hub_that_cannot_be_reached_and_models_from_nowhere_are_told_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, saved: Path
-) -> None:
-    def no_network(*_: object, **__: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(hf.AutoConfig, "from_pretrained", no_network)
-    with pytest.raises(InputError, match=r"'org/model'.*no route to host"):
-        load_clip("org/model")
-    monkeypatch.undo()
-    with pytest.raises(InputError, match="CLIPModel was made from a configuration"):
-        load_clip(library_tower("clip")[0])
-    with pytest.raises(InputError, match="Linear"):
-        load_clip(torch.nn.Linear(1, 1))
-    with pytest.raises(InputError, match="own weights"):
-        load_clip(saved / "clip", "x.pt")
-    dino = load_clip(saved / "dinov2")
-    with pytest.raises(InputError, match="no scale"):
-        dino.pair_logits(torch.zeros(1, 32), torch.zeros(1, 32))
-
-
-@pytest.mark.parametrize(
-    ("name", "tag", "words"),
-    [
-        ("timm:resnet5", "a1_in1k", "resnet50"),
-        ("timm:resnet50", "no-tag", "a1_in1k"),
-        ("torchvision:fasterrcnn_resnet50_fpn", "no-tag", "classifier .*'fasterrcnn_resnet50_fpn'"),
-        ("keras:resnet50", "x", "keras:resnet50"),
-    ],
-)
-def test_unknown_networks_and_tags_are_refused_with_those_that_come_near(name: str, tag: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        load_classifier(name, pretrained=tag)
+        call(saved, tmp_path)

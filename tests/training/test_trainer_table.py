@@ -12,9 +12,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
+from circuitry.data import DomainFolder
+from circuitry.data.captions import SHARED_STYLE_WORDS
 from circuitry.runs import InputError
+from circuitry.training import (
+    generated_captions,
+    read_captions,
+    read_description,
+    training_table,
+    with_captions,
+    write_captioned_table,
+)
 from circuitry.training import trainer_table as module
 from circuitry.training.trainer_table import CaptionedImage, caption_rows, clean, is_text, quoted, unquoted, write_table
+from circuitry.training.training_table import check_training_table
 
 
 def image(name: str, caption: str = "a cat", folder: str = "/data") -> CaptionedImage:
@@ -199,3 +210,113 @@ def test_tables_pass_in_constant_memory(tmp_path: Path, monkeypatch: pytest.Monk
     # 8 bytes an image, twice while the array grows and where neighbours are compared.
     assert many - few < 25 * 7_000
     assert peak(lambda: sum(1 for _ in caption_rows(tmp_path / "8000.tsv"))) < 200_000
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> DomainFolder:
+    """Two classes in two domains."""
+    for domain in ("real", "sketch"):
+        for name in ("axe", "bed"):
+            (tmp_path / "data" / domain / name).mkdir(parents=True)
+            for i in range(4):
+                (tmp_path / "data" / domain / name / f"{i}.png").touch()
+    return DomainFolder(tmp_path / "data")
+
+
+def test_the_json_counts_what_is_in_the_table(images: DomainFolder, tmp_path: Path) -> None:
+    captions = {record.relative: f"caption of {record.relative}" for record in images.records}
+    table = write_captioned_table(with_captions(images.records, captions), tmp_path / "t.tsv", about={"seed": 3})
+    described = read_description(table)
+    assert (described["images"], described["seed"]) == (16, 3)
+    assert described["counts"] == {domain: {"axe": 4, "bed": 4} for domain in ("real", "sketch")}
+    assert described["left_out"] == {"missing_files": 0, "no_caption": 0}
+    assert {"python", "clip-circuitry", "commit"} <= described["versions"].keys()
+    (first, *_) = with_captions(images.records, captions)
+    assert first == CaptionedImage(
+        str(images.records[0].path), "real/axe/0.png", "real", "axe", "caption of real/axe/0.png"
+    )
+
+
+def test_captions_are_read_from_the_root(tmp_path: Path) -> None:
+    (tmp_path / "captions.tsv").write_text('filepath\ttitle\nreal/axe/0.png\tNA\nreal/axe/1.png\t"a ""b"" c"\n')
+    assert read_captions(tmp_path) == {"real/axe/0.png": "NA", "real/axe/1.png": 'a "b" c'}
+    with pytest.raises(InputError, match="none/captions"):
+        read_captions(tmp_path / "none")
+
+
+def test_captions_of_an_image_do_not_depend_on_the_others(images: DomainFolder) -> None:
+    records = images.records
+    plain, aligned = generated_captions(seed=4), generated_captions(seed=4, aligned=True)
+    assert [plain(record) for record in records[::-2]] == [plain(record) for record in records][::-2]
+    assert all(any(word in aligned(record) for word in SHARED_STYLE_WORDS) for record in records)
+    assert not all(any(word in plain(record) for word in SHARED_STYLE_WORDS) for record in records)
+
+
+def test_what_is_no_table_is_refused(images: DomainFolder, tmp_path: Path) -> None:
+    for captioned, words in ((with_captions(images.records, {}), "16 of 16"), (with_captions([], {}), "t.tsv")):
+        with pytest.raises(InputError, match=words):
+            write_captioned_table(captioned, tmp_path / "t.tsv")
+    for content in (None, "{", '{"format": "else"}'):
+        if content is not None:
+            (tmp_path / "t.json").write_text(content)
+        with pytest.raises(InputError, match=r"t\.json"):
+            read_description(tmp_path / "t.tsv")
+
+
+COLUMNS = ("filepath", "title")
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Seven lines, of which the files of the third and the last do not exist; one caption has quotes and a tab."""
+    titles = ["a fish", 'a "fish"\tin ink', "7", "", "a star", "x", "y"]
+    files = [tmp_path / f"{i}.png" for i in range(7)]
+    for i in (0, 1, 3, 4, 5):
+        files[i].touch()
+    pd.DataFrame({"filepath": files, "more": range(7), "title": titles}).to_csv(
+        tmp_path / "train.tsv", sep="\t", index=False
+    )
+    return tmp_path / "train.tsv"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
+def test_chunks_change_nothing(listed: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_table, "_CHUNK", chunk)
+    with pytest.raises(InputError, match=r" 2 .*/2\.png, .*/6\.png"):
+        check_training_table(listed, COLUMNS, 2)
+    with pytest.raises(InputError, match=r" 1 .*title.*/3\.png"):
+        check_training_table(listed, COLUMNS, 2, skip_missing=True)
+    checked = check_training_table(listed, ("filepath",), 2, skip_missing=True)
+    assert checked.present.tolist() == [True, True, False, True, True, True, False]
+    assert (checked.n_images, checked.n_missing) == (5, 2)
+    copy = checked.without_missing(tmp_path / "copy.tsv")
+    whole = pd.read_csv(listed, sep="\t")
+    pd.testing.assert_frame_equal(pd.read_csv(copy, sep="\t"), whole[checked.present].reset_index(drop=True))
+
+
+def test_a_table_without_missing_files_is_used_itself(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(f"filepath\n{path}\n{path}\n")
+    checked = check_training_table(path, ("filepath",), 2, skip_missing=True)
+    assert checked.without_missing(tmp_path / "copy.tsv") == path
+    assert not (tmp_path / "copy.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("filepath\ttitle\n", " 0 .* 2"),
+        ("title\tfilepath", " 0 .* 2"),
+        ("filepath\ttitle\n{path}\ta\n", " 1 .* 2"),
+        ("", "filepath<TAB>title"),
+        ("path\ttitle\nx\ty\n", "filepath<TAB>title.*path<TAB>title"),
+        ("{path}\ta\n", "filepath<TAB>title.*<TAB>a"),
+        ("filepath\ttitle\n{path}\ta\n{path}\ta\tb\tc\n", "line 3.*filepath<TAB>title"),
+    ],
+)
+def test_tables_that_cannot_be_trained_on(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(content.replace("{path}", str(path)))
+    for table, expected in ((path, words), (tmp_path / "none.tsv", "none.tsv")):
+        with pytest.raises(InputError, match=expected):
+            check_training_table(table, COLUMNS, 2)
