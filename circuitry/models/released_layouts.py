@@ -24,7 +24,7 @@ Sae = TypeVar("Sae", bound=SparseAutoencoder)
 SaeParts = dict[str, Any]
 """Arguments of `SparseAutoencoder`."""
 
-PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
+_PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
 NORMALISATIONS = {"layer_norm": "layer-norm", "constant_norm_rescale": "length", "none": None, "None": None, None: None}
 """Our names of ViT-Prisma's and SAELens' ``normalize_activations``."""
 SAELENS = {
@@ -42,7 +42,7 @@ DICTIONARIES = {
     "AutoEncoderNew": (*_LINEAR, "decoder.bias"),
     "AutoEncoderTopK": (*_LINEAR, "b_dec"),
     "BatchTopKSAE": (*_LINEAR, "b_dec"),
-    "MatryoshkaBatchTopKSAE": PLAIN,
+    "MatryoshkaBatchTopKSAE": _PLAIN,
 }
 """Weights of dictionary_learning's classes."""
 _MSAE_NAME = re.compile(
@@ -75,7 +75,7 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
             raise file.refuse(f"an autoencoder with a {name} for its features, which is not supported")
 
     act, threshold = SAELENS[kind]
-    parts = _gated(file) if kind == "gated" else _parts(file, *PLAIN)
+    parts = _gated(file) if kind == "gated" else _parts(file, *_PLAIN)
     if threshold is not None:
         parts["threshold"] = file.take(threshold)[0].expand(len(parts["b_enc"]))
     parts |= {"activation": act, "k": config.get("k") if kind == "topk" else None, "about": {"config": config}}
@@ -108,7 +108,7 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     _check(file, "activation", activation, ("relu",) if architecture == "gated" else ("relu", "topk"))
     _check(file, "normalisation of inputs", normalisation, NORMALISATIONS)
     _check(file, "head (hook_point_head_index)", config.get("hook_point_head_index"), (None,))
-    parts = _gated(file) if architecture == "gated" else _parts(file, *PLAIN)
+    parts = _gated(file) if architecture == "gated" else _parts(file, *_PLAIN)
     if activation == "topk":
         parts |= {"activation": "topk", "k": int((config.get("activation_fn_kwargs") or {}).get("k", 0))}
     if config.get("cls_token_only") or config.get("use_patches_only"):
@@ -131,7 +131,7 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
     Without a schema b_dec was subtracted, and inputs were (x - mean) / scale, which the file does not say.
     """
     config, schema = file.config, file.config.get("schema")
-    parts = _parts(file, *PLAIN) | {"tokens": "patches", "subtract_decoder_bias": schema is None}
+    parts = _parts(file, *_PLAIN) | {"tokens": "patches", "subtract_decoder_bias": schema is None}
     if schema is None and not file.is_shifted:
         log.warning(
             "%s is a file of saev before its schemas: it lacks the mean and the scale of its inputs. Give them "
@@ -169,7 +169,7 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
     """
     config = file.config
     _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
-    parts = _gated(file, "b_enc") if config.get("gated_sae") else _parts(file, *PLAIN)
+    parts = _gated(file, "b_enc") if config.get("gated_sae") else _parts(file, *_PLAIN)
     tokens: Any = "class" if config.get("class_token") else "all"
     return SparseAutoencoder(**parts, site=f"blocks.{config['block_layer']}.hook_resid_post", tokens=tokens)
 
@@ -182,7 +182,7 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
         kind = "AutoEncoderNew"
     _check(file, "class", kind, DICTIONARIES)
     parts = _parts(file, *DICTIONARIES[kind]) | {"subtract_decoder_bias": kind != "AutoEncoderNew"}
-    if DICTIONARIES[kind] != PLAIN:
+    if DICTIONARIES[kind] != _PLAIN:
         parts |= {name: parts[name].T.contiguous() for name in ("w_enc", "w_dec")}
     if trainer.get("layer") is not None:
         parts["site"] = f"blocks.{trainer['layer']}.hook_resid_post"
