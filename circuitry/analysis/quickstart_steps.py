@@ -28,11 +28,11 @@ from circuitry.models.shipped_weights import write_packed
 from circuitry.reports.page import Written
 from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
+from circuitry.training.accuracy import accuracy_kinds
 from circuitry.training.captioned_table import read_captions, with_captions, write_captioned_table
 from circuitry.training.clip_training import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.held_out_accuracy import accuracy_kinds
-from circuitry.training.run_record import record_run
+from circuitry.training.run_folder import record_run
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}

@@ -50,11 +50,7 @@ _AS_IT_IS = nn.Identity()
 
 
 def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
-    """Return the parts of an attention module in evaluation mode; none of a kind that is not known.
-
-    Raises:
-        InputError: for a gate on attention, or heads that together are not as wide as the stream.
-    """
+    """Return the parts of an attention module in evaluation mode; none of a kind that is not known."""
     if isinstance(attn, nn.MultiheadAttention):
         return AttentionParts(
             attn.num_heads,
@@ -152,7 +148,7 @@ def _check_width(width: int, n_heads: int, d_head: int) -> None:
 
 
 def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
-    """Turn queries or keys as DINOv3 does, except those of class token and registers."""
+    """Turn queries or keys as DINOv3 does; the class token and registers stay unturned."""
     rotary = places()
     if rotary is None:
         return x
@@ -163,7 +159,7 @@ def _turned_by_cosines(places: Callable[[], Any], x: Heads) -> Heads:
 
 
 def _turning(attn: Any, places: AddedByPlace) -> Callable[[Tensor], Tensor]:
-    """Return how queries and keys are turned by their position, except those of class token and registers."""
+    """Return the function that turns queries and keys by their position; class token and registers stay unturned."""
 
     def turned(x: Heads) -> Heads:
         rotary = places()

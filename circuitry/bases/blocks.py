@@ -8,7 +8,7 @@ Every block adds two things to the residual stream x [batch, position, d_model]:
     post    = activation(pre),  pre = mlp_in(norm(x))                        the neurons
     x       = x + mlp_out(post)
 
-A new kind of block is one function that returns these steps as a `Block`; names are those of TransformerLens. Kinds of
+A new kind of block is one function that returns these steps as a `Block`; names follow TransformerLens. Kinds of
 attention are in `attention_kinds`, of MLPs in `mlp_kinds`. Blocks that norm behind attention and MLP instead of before
 them have no norms in front, and add what the norms make of it.
 """
@@ -94,11 +94,7 @@ class Block:
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:
-    """Return the steps of a block in evaluation mode.
-
-    Raises:
-        InputError: for a kind of block, attention or MLP that is not known, or one with a gate on attention.
-    """
+    """Return the steps of a block in evaluation mode."""
     module, places = (block.module, block.places) if isinstance(block, PlacedBlock) else (block, nowhere)
     attn = next((getattr(module, name) for name in _ATTENTION if hasattr(module, name)), None)
     attention = attention_parts(attn, places)

@@ -133,7 +133,7 @@ def site_named(encoder: Encoder, name: str) -> str:
 
 
 def _between(stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int) -> Stage:
-    """Return the stage that reads the basis of the site before it, and writes that of its own."""
+    """Return the stage that reads the basis of the site before it and writes the basis of its own site."""
     if before is None and after is None:
         return stage
 
@@ -163,7 +163,7 @@ def _between(stage: Stage, before: FeatureBasis | None, after: FeatureBasis | No
 def _narrow_in_basis(
     run: NarrowStage, before: FeatureBasis | None, after: FeatureBasis | None, up: Tensor, down: Tensor
 ) -> NarrowStage:
-    """Return a narrowed stage for kept units of the bases.
+    """Return a narrowed stage for some units of the bases.
 
     ``run`` is in the tower's own units: it takes the change of all of them, or of the kept ones where the site before
     is in no basis; it gives all of them, or the kept ones where its own site is in none.
@@ -221,11 +221,7 @@ def _basis(encoder: Encoder, site: str, sae: SparseAutoencoder, activation: Tens
 
 
 def tokens_of(sae: SparseAutoencoder, encoder: Encoder, activation: Tensor) -> Tensor | None:
-    """Return one at the tokens [token, 1] that an autoencoder is of, zero at the others; none where it is of all.
-
-    Raises:
-        InputError: for tokens that the tower, or this activation of it, does not have.
-    """
+    """Return one at the tokens [token, 1] that an autoencoder is of, zero at the others; none where it is of all."""
     if sae.tokens == "all":
         return None
     grid = encoder.token_grid

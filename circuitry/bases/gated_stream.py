@@ -57,9 +57,6 @@ def run_gated(
         ends: Activations of the baseline at the sites of the stream, for every image or one for all.
         gates: Booleans, or real numbers by which the embeddings are differentiable.
         at_once: Different streams that neurons, or units of the embedding, may read at once.
-
-    Raises:
-        InputError: for hooks in the blocks or behind them, on which it would not act.
     """
     stream.components.check_unhooked(
         "runs under gates on edges go through the weights of the blocks: put hooks before the blocks", stream.sites[0]

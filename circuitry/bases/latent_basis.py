@@ -55,7 +55,7 @@ class FeatureBasis:
     def some_units(self, units: Int[Tensor, " some"]) -> Callable[[Tensor], Tensor]:
         """Return what makes these units of an activation, with as little of the autoencoder as they need.
 
-        Error needs all latents, and so do latents that compete with each other, as those of TopK do.
+        The error needs all latents, and so do latents that compete with each other, as in TopK.
         """
         sae, axis = self.sae, self.unit_dim
         if bool((units >= sae.n_features).any()):
@@ -73,7 +73,7 @@ class FeatureBasis:
     def of_block(self, block: Block) -> Block:
         """Return a transformer block whose neurons are latents and error of what its MLP adds to the residual stream.
 
-        Pre-activations are those of the latents, in their scale, and behind them the units that have no nonlinearity.
+        Pre-activations of the latents come first, in their scale, then the units that have no nonlinearity.
         """
         sae, axis, n = self.sae, self.unit_dim, self.sae.n_features
 

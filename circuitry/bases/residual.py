@@ -108,7 +108,7 @@ class Layer:
 class ResidualStream:
     """A transformer tower as writers and readers of its residual stream.
 
-    Weights are read off the tower when they are asked for, and kept to the end of a run (`Encoder.running`).
+    Each access reads the weights off the tower; within a run (`Encoder.running`) the first access does.
 
     Example:
         >>> stream = ResidualStream.of(clip.encoder)
@@ -129,7 +129,7 @@ class ResidualStream:
 
     @classmethod
     def of(cls, encoder: Encoder, units: Mapping[str, Units] | None = None) -> "ResidualStream":
-        """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
+        """Take a tower apart; an encoder in heads and neurons stays as it is, with its hooks.
 
         Args:
             units: Units by site in heads and neurons that become components of their own, such as the ``kept_units``

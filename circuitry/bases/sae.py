@@ -53,7 +53,7 @@ class SparseAutoencoder:
     b_dec: Float[Tensor, " d"]
     """[d]."""
     activation: Activation = "relu"
-    """``signed-topk`` keeps the k largest as they are, ``topk`` those of them that are positive."""
+    """``signed-topk`` keeps the k largest numbers, ``topk`` the positive numbers among them."""
     threshold: Float[Tensor, " features"] | None = None
     """[features], for jumprelu: pre-activations up to this are put to zero."""
     k: Count | None = None
@@ -143,7 +143,7 @@ class SparseAutoencoder:
 
     @property
     def has_scale(self) -> bool:
-        """Whether features times what stands first in ``beside`` are those of the input in its own scale."""
+        """Whether features times the first number of ``beside`` have the scale of the input."""
         return self.normalised is not None or self.tokens != "all"
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
@@ -253,12 +253,7 @@ def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
 
 
 def of_shifted_inputs(sae: SparseAutoencoder, mean: Tensor, scale: float) -> SparseAutoencoder:
-    """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same.
-
-    Raises:
-        InputError: for a scale or a mean that is not finite, a scale that is not positive, a mean of another width, an
-            autoencoder that normalises its inputs itself, or a transcoder.
-    """
+    """Return an autoencoder for x, given one that was trained on (x - mean) / scale; its features are the same."""
     if not 0 < scale < float("inf") or (mean.dim() and tuple(mean.shape) != (sae.d,)) or not mean.isfinite().all():
         shown = list(mean.shape) if bool(mean.isfinite().all()) else "with NaN or infinity"
         raise InputError(

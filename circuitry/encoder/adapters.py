@@ -47,11 +47,7 @@ def register_architecture(name: str, read: ReadTower) -> None:
 
 
 def chain_of(tower: nn.Module) -> Chain:
-    """Return the chain of a tower.
-
-    Raises:
-        InputError: for a tower that no adapter knows.
-    """
+    """Return the chain of a tower."""
     for read in _READERS.values():
         if (found := read(tower)) is not None:
             return found

@@ -149,7 +149,7 @@ class Counterfactual:
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
     def run(self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)) -> dict[str, Tensor]:
-        """Return the activations at ``sites`` of the one image, or of those of the images that are chosen."""
+        """Return the activations at ``sites`` of the one image, or of the chosen images."""
         chosen = self.images[images] if self.n_images else self.images
         found = encoder.read_unhooked(chosen.to(encoder.device, encoder.dtype), sites)
         check_finite(found, "Activations of the counterfactual images")
@@ -200,11 +200,7 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
 
 
 def check_count(baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False) -> None:
-    """Check that a baseline with one activation for every image has one for each of a run's.
-
-    Raises:
-        InputError: for another number than ``n_images``, or where these are those ``so_far`` for a smaller one.
-    """
+    """Check that a baseline with one activation for every image has one for each of a run's."""
     n = baseline.n_images
     if n is None or n == n_images or (so_far and n > n_images):
         return

@@ -101,11 +101,7 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
 
 
 def check_chain(tower: nn.Module, chain: Chain) -> None:
-    """Run an image of noise through a chain and through its tower, both in the tower's present mode.
-
-    Raises:
-        InputError: where the two differ by more than `_TOLERANCE`, with the place at which they part.
-    """
+    """Run an image of noise through a chain and through its tower, both in the tower's present mode."""
     weight = next(tower.parameters(), None)
     if weight is None or weight.is_meta:
         return
@@ -127,7 +123,7 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
     if not _same(found, own):
         raise InputError(
             (parted or f"This {_kind(tower)} is no chain of its parts: behind {at} it does something else.")
-            + f" Its own output {_shape(own)} is not that of the chain {_shape(found)}: give the stages up to there to "
+            + f" Its own output {_shape(own)} differs from the chain's {_shape(found)}: give the stages up to there to "
             "Encoder.from_stages."
         )
 

@@ -48,7 +48,7 @@ class Encoder(HookedSites):
     Called by itself an encoder follows PyTorch's modes and the mode of training, as its tower does; whatever the
     package computes with it sets its own (`running`).
 
-    Threads may share an encoder: runs and ``with`` blocks of one wait for those of the others.
+    Threads may share an encoder: one thread at a time runs it or holds a ``with`` block.
 
     Example:
         >>> encoder = Encoder.from_tower(model.visual)
@@ -93,7 +93,7 @@ class Encoder(HookedSites):
         """Wrap an image tower: of open_clip (``model.visual``), timm, torchvision or transformers.
 
         Raises:
-            InputError: for a tower that has no adapter, or one whose own output is not that of its chain.
+            InputError: for a tower without an adapter, or a tower whose output differs from its chain.
         """
         return cls._checked(tower, chain_of(tower))
 
@@ -111,7 +111,7 @@ class Encoder(HookedSites):
             unit_dim: Axis of the units in what modules return; -1 for tokens.
 
         Raises:
-            InputError: for an unknown path, or a tower whose own output is not that of the chain.
+            InputError: for an unknown path, or a tower whose output differs from the chain.
 
         Example:
             >>> links = [("conv1", "bn1", "relu"), "layer1", "layer2", ("avgpool", nn.Flatten()), "fc"]

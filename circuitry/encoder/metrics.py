@@ -38,7 +38,7 @@ class ClassLogit:
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """The label, and numbers that tell the weights of all classes, and those of its own, from others."""
+        """The label, and numbers that differ for other weights of all classes or of its own class."""
         every = self.weights.detach()
         return {"label": self.label, "class_weights": _sketch(every[self.label]), "text_weights": _sketch(every)}
 
@@ -175,11 +175,7 @@ def metric_of_class(metric: str | MetricOfClass | None) -> MetricOfClass:
 
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
-    """Return the metric [B] of embeddings [B, D].
-
-    Raises:
-        InputError: unless it gives one finite number per image, with a gradient where one is needed.
-    """
+    """Return the metric [B] of embeddings [B, D]."""
     value: object = metric(embedding)
     if not isinstance(value, Tensor):
         raise InputError(

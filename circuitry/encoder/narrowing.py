@@ -1,9 +1,9 @@
 """Stages restricted to the units that an edge needs: the speed of edge attribution on ResNets.
 
-An edge needs the kept units downstream (rows) and the gradient by the kept units upstream (columns), often a tenth of
+An edge needs some units downstream (rows) and the gradient by some units upstream (columns), often a tenth of
 each. A `NarrowStage` computes just that:
 
-    narrow(x, delta) = stage(x + delta placed at the kept upstream units), kept downstream units
+    narrow(x, delta) = the chosen downstream units of stage(x + delta at the chosen upstream units)
 
 where only ``delta`` carries gradient. The weights are sliced, the rest of the stage is constant in ``delta``
 and leaves the graph: of a bottleneck only the middle 3x3 convolution keeps its full size.

@@ -1,6 +1,6 @@
-"""Norms: which towers have norms that divide by the scale of their input, and such norms with it held constant.
+"""Norms that divide by the scale of their input: the towers that have some, and such a norm at a constant scale.
 
-With the scale held constant a norm over the last axis is an affine map, as exact decompositions need it.
+At a constant scale a norm over the last axis is an affine map, as exact decompositions need it.
 """
 
 from typing import Any

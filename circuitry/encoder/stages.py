@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from circuitry.runs.given import checked
 
 NarrowStage = Callable[[Tensor, Tensor], Tensor]
-"""Maps (activation x, change ``delta`` of the kept upstream units) to the kept downstream units of
+"""Maps (activation x, change ``delta`` of the chosen upstream units) to the chosen downstream units of
 ``stage(x + delta)``, differentiable in ``delta`` only."""
 
 

@@ -1,4 +1,4 @@
-"""A task: what is asked of an encoder. Whatever scores, patches or ablates units starts from one.
+"""A task: an encoder, images and a metric. Every function that scores, patches or ablates units starts from one.
 
 1. `Task.running` is a run of its encoder (`Encoder.running`) that takes the stages' fast ways;
 2. `Task.batches` is the one loop over images: batches that fit memory, each with its part of the baseline;
@@ -93,7 +93,7 @@ class Task:
 
         Args:
             encoder: Its device and precision are used.
-            images: A one-shot iterator is kept in temporary files, so that every pass sees the same images.
+            images: A one-shot iterator goes to temporary files, so that every pass sees the same images.
             metric: Such as `class_logit`.
             baseline: ``"zero"``; with others ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
                 ``others``; a `Baseline` such as `mean_baseline` makes, or another task's; or counterfactual images [1,
@@ -128,11 +128,7 @@ class Task:
 
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
-        """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it.
-
-        Raises:
-            InputError: as `Encoder.running`.
-        """
+        """Within the block the encoder is this thread's own and fast, and the caller's modes do not reach it."""
         rows_that_fit(self.encoder, self.work.memory_gib)  # measured once, by the stages' ordinary ways
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             yield
@@ -182,7 +178,7 @@ class Task:
 
 
 def with_others(task: Task) -> tuple[Task, int]:
-    """Return a task of the images and then those of other classes, and the number of the first.
+    """Return a task of the images followed by the images of other classes, and the number of the first.
 
     Raises:
         InputError: for no images, or no images of other classes.

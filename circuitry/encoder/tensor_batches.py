@@ -72,9 +72,6 @@ def checked_batches(images: object) -> Iterator[Tensor]:
     """Return the batches of images, which may be empty, each checked to be one when its turn comes.
 
     Of (images, labels), as a `DataLoader` or a torchvision data set gives them, the images are taken.
-
-    Raises:
-        InputError: for anything but floating-point tensors of three or four dimensions, and for values of pixels.
     """
     if isinstance(images, Dataset) and isinstance(images, Sized):
         images = map(images.__getitem__, range(len(images)))

@@ -47,11 +47,7 @@ def read_timm(net: nn.Module) -> Chain | None:
 
 
 def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
-    """Yield the stages up to the last feature map or token stream; ``path`` goes before the modules' names.
-
-    Raises:
-        InputError: for a trunk of another kind.
-    """
+    """Yield the stages up to the last feature map or token stream; ``path`` goes before the modules' names."""
     if isinstance(trunk, timm_models.VisionTransformer):
         entry = in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre)
         yield Stage(f"{path}norm_pre", entry, -1)

@@ -96,11 +96,7 @@ _RUNS: weakref.WeakKeyDictionary[nn.Module, TowerRuns] = weakref.WeakKeyDictiona
 
 
 def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
-    """Check that a tower has the modules that it was ``made_of``, and that nothing but their own ``forward`` acts.
-
-    Raises:
-        InputError: for a module that was replaced, has hooks of PyTorch's, or another ``forward``.
-    """
+    """Check that a tower has the modules that it was ``made_of``, and that nothing but their own ``forward`` acts."""
     modules = dict(tower.named_modules())
     if modules != made_of:
         other = next(name for name in (*modules, *made_of) if modules.get(name) is not made_of.get(name))

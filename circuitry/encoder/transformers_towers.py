@@ -48,11 +48,7 @@ def from_transformers(module: nn.Module) -> bool:
 
 
 def vision_kind(config: Any) -> str:
-    """Return the kind of vision tower that a configuration of transformers describes.
-
-    Raises:
-        InputError: for a model of another kind, such as one of texts, and SigLIP 2 with images of any size (NaFlex).
-    """
+    """Return the kind of vision tower that a configuration of transformers describes."""
     name = str(getattr(config, "model_type", type(config).__name__))
     if name in _KINDS:
         return _KINDS[name]
@@ -68,11 +64,7 @@ def vision_kind(config: Any) -> str:
 
 
 def read_transformers(tower: nn.Module) -> Chain | None:
-    """Return the chain of a vision model of transformers; none of a model of another library.
-
-    Raises:
-        InputError: see `vision_kind`; also where a module with a role is not there.
-    """
+    """Return the chain of a vision model of transformers; none of a model of another library."""
     model: Any = tower
     if not from_transformers(tower) or not hasattr(tower, "config"):
         return None
@@ -92,11 +84,7 @@ def read_transformers(tower: nn.Module) -> Chain | None:
 
 
 def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
-    """Return the first of some paths that leads to a part of a module, and the part.
-
-    Raises:
-        InputError: where none does.
-    """
+    """Return the first of some paths that leads to a part of a module, and the part."""
     for name in names:
         part: Any = module
         for step in name.split("."):

@@ -1,12 +1,12 @@
 """Architectures by name: open_clip's, the ones shipped here, and model-config JSONs."""
 
-import difflib
 import json
 import os
 from pathlib import Path
 
 import open_clip
 
+from circuitry.data.names import unknown_name
 from circuitry.runs.errors import InputError
 
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"
@@ -30,7 +30,12 @@ def register_model(name: str | os.PathLike[str]) -> str:
             return str(name)
         path = SHIPPED_CONFIGS / f"{name}.json"
         if not path.is_file():
-            raise InputError(_unknown_model(str(name)))
+            hub = "" if str(name).count("/") != 1 else f", or for one of the hub in open_clip's layout hf-hub:{name}"
+            raise InputError(
+                f"{unknown_name('model', str(name), known_models())} Give a name from open_clip.list_models(), one "
+                f"shipped here ({', '.join(sorted(p.stem for p in SHIPPED_CONFIGS.glob('*.json')))}), or the path of a "
+                f"model-config JSON{hub}."
+            )
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
@@ -44,22 +49,6 @@ def register_model(name: str | os.PathLike[str]) -> str:
         raise InputError(f"open_clip has another model named {path.stem!r}: rename {path}.")
     open_clip.add_model_config(path)
     return path.stem
-
-
-def _unknown_model(name: str) -> str:
-    shipped = sorted(p.stem for p in SHIPPED_CONFIGS.glob("*.json"))
-    near = difflib.get_close_matches(name.replace("/", "-"), known_models(), n=3)
-    hints = [f"did you mean {' or '.join(near)}?"] if near else []
-    if name.count("/") == 1:
-        hints.append(
-            f"A model of the Hugging Face hub is written hf-hub:{name} in open_clip's layout, and {name} without other "
-            "weights in transformers'."
-        )
-    return (
-        f"There is no model {name!r}: give a name from open_clip.list_models(), one shipped here "
-        f"({', '.join(shipped)}), or the path of a model-config JSON{'; ' if near else '.'}"
-        + (f"{'' if near else ' '}{' '.join(hints)}" if hints else "")
-    )
 
 
 def check_tag(name: str, tag: str) -> None:

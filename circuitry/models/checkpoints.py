@@ -4,7 +4,8 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -52,10 +53,6 @@ def read_content(file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: 
         file: Of torch.save or safetensors.
         stand_ins: Harmless classes by the full names of others, in whose place they are made.
         start: Where in the file it begins.
-
-    Raises:
-        InputError: for a missing or unreadable file, or one that needs more than tensors, plain values and these
-            classes.
     """
     if not file.is_file():
         raise InputError(
@@ -72,6 +69,18 @@ def read_content(file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: 
         ) from error
     except Exception as error:  # readers of broken files raise almost anything
         raise InputError(f"{file} is not a readable checkpoint ({str(error) or type(error).__name__}).") from error
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Say what could not be loaded where a library fails to, which perhaps needs the network."""
+    try:
+        yield
+    except Exception as error:  # readers of hubs and files raise almost anything
+        raise InputError(
+            f"Could not load {what} ({' '.join(str(error).split())[:300]}): give a name, a folder or a file that its "
+            "library reads; what is not on this machine needs the network once."
+        ) from error
 
 
 def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:

@@ -91,11 +91,7 @@ def as_classifier(
     made_by: Mapping[str, Any],
     classes: Mapping[str, Sequence[int]],
 ) -> Classifier:
-    """Return a network as a classifier; it loses its last layer.
-
-    Raises:
-        InputError: for a network that does not end in a linear layer, or an output that it does not have.
-    """
+    """Return a network as a classifier; it loses its last layer."""
     last = _without_last_layer(net)
     rows = last.weight.detach()
     bias = torch.zeros(len(rows)).to(rows) if last.bias is None else last.bias.detach()

@@ -1,9 +1,7 @@
 """Load image classifiers of timm and torchvision, and the EfficientNets whose ImageNet weights come with packages."""
 
-import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -16,8 +14,9 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision import models
 
+from circuitry.data.names import unknown_name
 from circuitry.encoder.modes import own_modes
-from circuitry.models.checkpoints import check_state, read_checkpoint
+from circuitry.models.checkpoints import check_state, loading, read_checkpoint
 from circuitry.models.classifier import Classifier, as_classifier
 from circuitry.models.clip import checked_device
 from circuitry.runs.errors import InputError
@@ -83,13 +82,13 @@ def load_classifier(
 
 
 def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of timm, the settings of its preprocessing, and this: timm's own."""
+    """Return a network of timm, the settings of its preprocessing, and timm's preprocessing."""
     if name not in timm.list_models():
-        raise InputError(f"timm has no network {name!r}: {_near(name, timm.list_models())}.")
+        raise unknown_name("network of timm", name, timm.list_models())
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
     if tag is not None and tag not in tags:
-        raise InputError(f"timm has no weights {tag!r} for {name}; its tags are: {', '.join(tags) or 'none'}.")
-    with _downloading(f"the weights {tag!r} of {name}"):
+        raise unknown_name(f"tag of timm's weights for {name}", tag, tags)
+    with loading(f"the weights {tag!r} of {name}"):
         net: Any = timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=tag is not None)
     data = resolve_model_data_config(net)
     shown = {key: data[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
@@ -97,35 +96,19 @@ def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable
 
 
 def _torchvision_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of torchvision, the settings of its preprocessing, and this: that of its weights."""
-    names = models.list_models(module=models)  # without those that segment or detect
+    """Return a network of torchvision, the settings of its preprocessing, and the preprocessing of its weights."""
+    names = models.list_models(module=models)  # without networks that segment or detect
     if name not in names:
-        raise InputError(f"torchvision has no classifier {name!r}: {_near(name, names)}.")
+        raise unknown_name("classifier of torchvision", name, names)
     kinds: Any = models.get_model_weights(name)
     tags = [one.name for one in kinds]
     if tag is not None and tag not in tags:
-        raise InputError(f"torchvision has no weights {tag!r} for {name}; its tags are: {', '.join(tags)}.")
-    with _downloading(f"the weights {tag!r} of {name}"):
+        raise unknown_name(f"tag of torchvision's weights for {name}", tag, tags)
+    with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
     preset = kinds[tag or kinds.DEFAULT.name].transforms()
     size = (preset.crop_size * 2)[:2]
     return net, {"mean": preset.mean, "std": preset.std, "size": tuple(size), "preset": repr(preset)}, preset
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else "see its list_models()"
-
-
-@contextmanager
-def _downloading(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"Could not load {what} ({' '.join(str(error).split())[:300]}): what is not on this machine needs the "
-            "network once; or give a local file as checkpoint."
-        ) from error
 
 
 def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:

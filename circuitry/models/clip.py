@@ -76,13 +76,13 @@ class Clip:
 
     @property
     def digest(self) -> str:
-        """Short digest of all that shapes an embedding: whatever is kept in a folder or a cache is named by it.
+        """Short digest of everything that shapes an embedding; folders and caches name their results by it.
 
         Raises:
             InputError: while hooks act at sites, for a digest does not say what they do.
         """
         self.encoder.check_unhooked(
-            "what they do is in no digest, so nothing is kept of this model or compared with what was kept: do it "
+            "a digest does not hold their effect, so no result of this model goes to a folder or a cache: do it "
             "outside of the block, or take permanent hooks off by encoder.reset_hooks(including_permanent=True)"
         )
         return self.unhooked_digest
@@ -103,11 +103,6 @@ class Clip:
     def _built_by(self) -> Mapping[str, Any]:
         """Everything besides the modules of ``model`` that shapes an embedding."""
         return self.configuration
-
-    @property
-    def _text_digest(self) -> str:
-        """Short digest of the text encoder: its modules and weights, and the configuration that it was built by."""
-        return digest([tower_digest(self.model, _OF_IMAGES), self.configuration])
 
     def with_decoding(self, decoding: Decoding) -> "Clip":
         """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
@@ -144,7 +139,7 @@ class Clip:
             class_names: Names as in a sentence; underscores become spaces.
             templates: Strings with ``{}`` or functions of the name (default: OpenAI's 80 and six for DomainNet's
                 styles).
-            cache_dir: Folder of kept results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
+            cache_dir: Folder of results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
                 text encoder and tokens. A folder that cannot be written is no error.
 
         Raises:
@@ -160,7 +155,8 @@ class Clip:
         tokens = prompt_tokens(self.tokenizer, class_names, prompts)
         if (embedding := self._token_embedding) is not None:
             check_known_words(self.name, self.tokenizer, embedding, prompts, tokens)
-        key = digest([self._text_digest, weights_digest({"tokens": tokens}), len(names), str(self.encoder.dtype)])
+        encoder = digest([tower_digest(self.model, _OF_IMAGES), self.configuration])
+        key = digest([encoder, weights_digest({"tokens": tokens}), len(names), str(self.encoder.dtype)])
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 
         def make() -> dict[str, np.ndarray]:

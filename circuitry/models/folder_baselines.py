@@ -42,10 +42,6 @@ from circuitry.runs.given import Count, Seed, checked
 @dataclass(frozen=True, eq=False)
 class FolderBaseline:
     """A baseline for every class and domain of a data set.
-
-    Raises:
-        InputError: for another name.
-
     Example:
         >>> named = FolderBaseline("counterfactual", clip, images, n_images=10)
         >>> attribute(clip.encoder, batch, metric, baseline=named.of("cat", "sketch", len(batch)))

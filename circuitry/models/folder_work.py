@@ -1,4 +1,4 @@
-"""Work on a data set, class by class and domain by domain: what to ask of a model, and where results are kept.
+"""Work on a data set, class by class and domain by domain: the questions to a model, and the folder of the results.
 
 `FolderWork` joins a model, images by class and domain, and `FolderSettings`. It makes text weights, metrics, baselines
 and tasks, reads images, and claims the `JobFolder` of the results. Extraction, causal checks and scripts stand on it.
@@ -30,7 +30,7 @@ from circuitry.runs.workers import Work
 
 
 class FolderWork:
-    """A model, images by class and domain, and what is asked: the start of all work on a data set.
+    """A model, images by class and domain, and settings: the start of all work on a data set.
 
     Example:
         >>> work = FolderWork(clip, DomainFolder("DomainNet"), FolderSettings(n_images=8, metric="margin"))
@@ -44,12 +44,12 @@ class FolderWork:
     def __init__(
         self, clip: Clip, images: DomainFolder, settings: FolderSettings, *, chosen: tuple[int, int] | None = None
     ) -> None:
-        """Check what is asked before any work is done.
+        """Check the settings before any work is done.
 
         Args:
             clip: The model.
             images: Its images.
-            settings: What is asked.
+            settings: Metric, texts, baseline and numbers of images.
             chosen: Number and seed of the images that a baseline by name is made of (default: the settings').
 
         Raises:

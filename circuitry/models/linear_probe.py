@@ -2,7 +2,7 @@
 
 1. The embeddings of given images are standardised, and a ridge classifier is fitted on them (`ridge`).
 2. The standardisation is folded into its rows and biases, so that these act on embeddings themselves.
-3. The rows then replace class texts, as those of a `Classifier` do.
+3. The rows then replace class texts, as the rows of a `Classifier` do.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from circuitry.runs.given import checked
 def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     """Return a model whose class texts are the rows of a linear probe on its embeddings.
 
-    Take other images than those that will be explained: the probe has seen these.
+    Take other images than the images to explain: the probe has seen its own.
 
     Args:
         clip: The model; its texts, if it has some, are not used.
@@ -55,19 +55,10 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     bias = ridge.intercept_ - rows @ scaler.mean_
     if len(classes) == 2:  # scikit-learn keeps the second class's alone
         rows, bias = np.concatenate([-rows, rows]), np.concatenate([-bias, bias])
-    weights = {
+    outputs = {name: (i,) for i, name in enumerate(classes)}
+    last_layer = {
         name: torch.from_numpy(values).to(clip.encoder.device, clip.encoder.dtype)
         for name, values in (("rows", rows), ("bias", bias))
     }
-    outputs = {name: (i,) for i, name in enumerate(classes)}
-    return Classifier(
-        clip.name,
-        clip.model,
-        clip.encoder,
-        clip.preprocess,
-        clip.tokenizer,
-        saes=clip.saes,
-        configuration={**clip.configuration, "classes": outputs},
-        classes=outputs,
-        **weights,
-    )
+    configuration = {**clip.configuration, "classes": outputs}
+    return Classifier(**{**vars(clip), **last_layer, "classes": outputs, "configuration": configuration})

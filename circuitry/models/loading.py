@@ -64,17 +64,11 @@ def load_clip(
     text = os.fspath(name)
     if text in EFFICIENTNETS or text.partition(":")[0] in LIBRARIES:
         return load_classifier(text, checkpoint, pretrained, device=device)
-    if _is_model_folder(text) or (_is_hub_id(text) and checkpoint is None and pretrained is None):
+    # Where a folder also has the name of a model, it needs a configuration.
+    is_folder = Path(text).is_dir() and (text not in known_models() or (Path(text) / "config.json").is_file())
+    is_hub_id = text.count("/") == 1 and ":" not in text and not text.endswith(".json")
+    if is_folder or (is_hub_id and checkpoint is None and pretrained is None):
         if checkpoint is not None or pretrained is not None:
             raise InputError(f"The folder {text} brings its own weights: give no checkpoint and no pretrained tag.")
         return load_transformers(Path(text) if Path(text).is_dir() else text, device)
     return load_open_clip(text, checkpoint, pretrained, device)
-
-
-def _is_model_folder(text: str) -> bool:
-    """Say whether a name means a folder; where it also names a model, the folder has a configuration."""
-    return Path(text).is_dir() and (text not in known_models() or (Path(text) / "config.json").is_file())
-
-
-def _is_hub_id(text: str) -> bool:
-    return text.count("/") == 1 and ":" not in text and not text.endswith(".json")

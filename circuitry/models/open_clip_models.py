@@ -10,7 +10,7 @@ import torch
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.models.architectures import check_tag, register_model
-from circuitry.models.checkpoints import check_state, read_checkpoint
+from circuitry.models.checkpoints import check_state, loading, read_checkpoint
 from circuitry.models.clip import Clip, checked_device
 from circuitry.models.shipped_weights import shipped_file, shipped_models
 from circuitry.runs.errors import InputError
@@ -47,21 +47,12 @@ def load_open_clip(
 
 def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
     """Build a model with its pretrained weights, or with random ones, to be replaced."""
-    try:
-        with _quiet():
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=pretrained, pretrained_text=not random, require_pretrained=not random
-            )
-            tokenizer, configuration = open_clip.get_tokenizer(name), open_clip.get_model_config(name)
-    except TypeError as error:
-        raise InputError(f"open_clip cannot build {name} ({error}): correct its model configuration.") from error
-    except (OSError, RuntimeError) as error:
-        asked = f"the weights {pretrained!r} of {name}" if pretrained else f"model, weights or tokenizer of {name}"
-        layout = ", and a repository in open_clip's layout" if name.startswith("hf-hub:") else ""
-        raise InputError(
-            f"open_clip could not load {asked} ({' '.join(str(error).split())[:300]}): what is not on this machine "
-            f"needs the network once{layout}; or give a local file as checkpoint."
-        ) from error
+    what = f"the weights {pretrained!r} of {name}" if pretrained else f"model, weights or tokenizer of {name}"
+    with loading(f"{what} by open_clip"), _quiet():
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, pretrained=pretrained, pretrained_text=not random, require_pretrained=not random
+        )
+        tokenizer, configuration = open_clip.get_tokenizer(name), open_clip.get_model_config(name)
     return Clip(name, model, Encoder.from_tower(model.visual), preprocess, tokenizer, configuration=configuration)
 
 

@@ -1,4 +1,4 @@
-"""What command lines ask of a model: which model, which images, and what a class is recognised by. No torch.
+"""Options of command lines that name a model, its images, and the metric and texts of a class. No torch.
 
 A command's `Config` inherits from the classes of options that it needs, so that an option has the same name, default
 and meaning everywhere; see also `data.shared_options`, `runs.WorkSettings` and `circuits.AttributionSettings`.
@@ -135,11 +135,7 @@ BaselineChoice = Annotated[
 @checked
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
-    """What a model is asked about every class and domain.
-
-    Raises:
-        InputError: for less than one image.
-    """
+    """The questions to a model about every class and domain."""
 
     n_images: NImages = 50
     seed: SeedOption = 0

@@ -1,4 +1,4 @@
-"""Prompts become tokens, and are refused where the text encoder would not read what they say."""
+"""Tokens of prompts; a prompt that the text encoder would read in part, or not at all, is refused."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,12 +19,7 @@ _WORDS = 8
 
 
 def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
-    """Return the tokens of prompts, name by name.
-
-    Raises:
-        InputError: for a prompt that does not fit the context, which would be cut, and two names that are the same
-            tokens in the first template.
-    """
+    """Return the tokens of prompts, name by name."""
     tokens = tokenizer(prompts)
     if "context_length" in signature(tokenizer).parameters:
         _check_length(tokenizer, prompts, tokens)
@@ -39,7 +34,7 @@ def prompt_tokens(tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[
 
 
 def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) -> None:
-    """Check that no prompt was cut: those that fill the context have no other tokens in a longer one."""
+    """Check that no prompt was cut: a prompt that fills the context has the same tokens in a longer context."""
     padding, context = tokenizer([""]).mode().values, tokens.shape[1]
     for i in ((tokens == padding).sum(1) <= 1).nonzero().flatten().tolist():
         whole = tokenizer([prompts[i]], context_length=context + len(prompts[i].encode()))[0]
@@ -53,7 +48,7 @@ def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) 
 
 
 def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Tensor:
-    """Return those of some tokens that have no embedding in packed weights; an empty text has the others."""
+    """Return the tokens that have no embedding in packed weights, without the tokens of an empty text."""
     used = torch.unique(tokens)
     absent: Tensor = used[~embedding[used].any(1).cpu()]
     return absent[~torch.isin(absent, tokenizer([""]))]
@@ -62,15 +57,7 @@ def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Te
 def check_known_words(
     model: str, tokenizer: Tokenizer, embedding: Tensor, prompts: Sequence[str], tokens: Tensor
 ) -> None:
-    """Raise `InputError` for words that have no embedding in packed weights; see `shipped_weights`.
-
-    Args:
-        model: Its name.
-        tokenizer: Texts -> tokens.
-        embedding: The token embedding [tokens, d].
-        prompts: The texts.
-        tokens: Their tokens.
-    """
+    """Raise `InputError` for words without an embedding [tokens, d] in packed weights; see `shipped_weights`."""
     absent = absent_tokens(tokenizer, embedding, tokens)
     if not len(absent):
         return

@@ -1,25 +1,128 @@
-"""Layouts of sparse autoencoders of vision models: saev, clipscope, PatchSAE, dictionary_learning, MSAE, Overcomplete.
+"""Layouts of sparse autoencoders and transcoders that others released: a row of `LAYOUTS` each.
 
-Each is a function that says whether a file has the layout, and one that reads it. Names of weights are theirs; W_enc is
-[d, features] and W_dec [features, d] unless a transpose says otherwise.
+Names of weights are theirs; W_enc is [d, features] and W_dec [features, d] unless a transpose says otherwise. A gated
+autoencoder becomes a JumpReLU one, and linear scales of inputs and features are multiplied into the weights.
 """
 
 import logging
 import re
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from circuitry.bases.sae import SparseAutoencoder, gate_threshold, of_shifted_inputs
+from circuitry.bases.sae import SparseAutoencoder, Transcoder, gate_threshold, of_shifted_inputs
 from circuitry.models.sae_files import SaeFile
 
 log = logging.getLogger(__name__)
 
+SaeReader = tuple[Callable[[SaeFile], bool], Callable[[SaeFile], SparseAutoencoder]]
+"""A function that recognises a file, and one that makes its autoencoder."""
+Sae = TypeVar("Sae", bound=SparseAutoencoder)
+SaeParts = dict[str, Any]
+"""Arguments of `SparseAutoencoder`."""
 
-def is_saev(file: SaeFile) -> bool:
-    """Say whether a file is saev's: a line of JSON, then a state dict."""
-    return bool(file.first_line)
+_PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
+NORMALISATIONS = {"layer_norm": "layer-norm", "constant_norm_rescale": "length", "none": None, "None": None, None: None}
+"""Our names of ViT-Prisma's and SAELens' ``normalize_activations``."""
+SAELENS = {
+    "standard": ("relu", None),
+    "gated": ("jumprelu", None),
+    "jumprelu": ("jumprelu", "threshold"),
+    "topk": ("topk", None),
+    "batchtopk": ("jumprelu", "topk_threshold"),
+    "matryoshka_batchtopk": ("jumprelu", "topk_threshold"),
+}
+"""Activation, and the name of the threshold, by architecture without the words ``skip`` and ``transcoder``."""
+_LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
+DICTIONARIES = {
+    "AutoEncoder": (*_LINEAR, "bias"),
+    "AutoEncoderNew": (*_LINEAR, "decoder.bias"),
+    "AutoEncoderTopK": (*_LINEAR, "b_dec"),
+    "BatchTopKSAE": (*_LINEAR, "b_dec"),
+    "MatryoshkaBatchTopKSAE": _PLAIN,
+}
+"""Weights of dictionary_learning's classes."""
+_MSAE_NAME = re.compile(
+    r"(?P<features>\d+)_(?P<d>\d+)_(?P<act>[A-Za-z0-9]+)(_(?P<k>\d+))?(_[UR]W)?_(?P<tied>True|False)_"
+    r"(?P<norm>True|False)_(?P<cap>\d+(\.\d+)?)"
+)
+
+
+def read_saelens(file: SaeFile) -> SparseAutoencoder:
+    """Read a folder of SAELens 2 to 6: cfg.json beside sae_weights.safetensors."""
+    if not file.config:
+        raise file.refuse("SAELens' weights, but no cfg.json lies beside it, so that their activation is not known")
+    config = dict(file.config)
+    config = {**(config.pop("metadata", None) or config.pop("meta", None) or {}), **config}
+    config.setdefault("hook_name", config.get("hook_point"))
+    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
+    if activation == "topk":  # before version 6 an activation of the standard architecture
+        config["architecture"] = "topk"
+        config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
+    words = config.setdefault("architecture", "standard").split("_")
+    is_transcoder = "transcoder" in words
+    kind = "_".join(word for word in words if word not in ("skip", "transcoder")) or "standard"
+    normalisation = config.get("normalize_activations") or "none"
+    _check(file, "architecture", kind, SAELENS)
+    _check(file, "activation", activation, ("relu", "topk"))
+    known = ("none",) if is_transcoder else ("none", "constant_norm_rescale", "layer_norm")
+    _check(file, "normalisation of inputs", normalisation, known)
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if name in file.tensors and not torch.allclose(file.tensors[name], torch.ones_like(file.tensors[name])):
+            raise file.refuse(f"an autoencoder with a {name} for its features, which is not supported")
+
+    act, threshold = SAELENS[kind]
+    parts = _gated(file) if kind == "gated" else _parts(file, *_PLAIN)
+    if threshold is not None:
+        parts["threshold"] = file.take(threshold)[0].expand(len(parts["b_enc"]))
+    parts |= {"activation": act, "k": config.get("k") if kind == "topk" else None, "about": {"config": config}}
+    parts["subtract_decoder_bias"] = config.get("apply_b_dec_to_input", True) and not is_transcoder
+    site = config.get("hook_name")
+    if is_transcoder:
+        site = config.get("hook_name_out") or site
+        site = site and str(site).replace("ln2.hook_normalized", "hook_mlp_out").replace("hook_mlp_in", "hook_mlp_out")
+        return Transcoder(**parts, site=site, w_skip=file.take("W_skip")[0] if "skip" in words else None)
+    if config.get("rescale_acts_by_decoder_norm"):  # features are compared as if the decoder's rows had length one
+        norms = parts["w_dec"].norm(dim=1)
+        parts |= {"w_enc": parts["w_enc"] * norms, "b_enc": parts["b_enc"] * norms}
+        parts["w_dec"] = parts["w_dec"] / norms[:, None]
+    return _normalised(SparseAutoencoder(**parts, site=site), normalisation)
+
+
+def read_prisma(file: SaeFile) -> SparseAutoencoder:
+    """Read config.json beside a state dict, or a file of both, with N for the config's ``normalize_activations``.
+
+        autoencoder   z = N(x) - b_dec;  f = act(z W_enc + b_enc);  out = N^-1(f W_dec + b_dec)
+        gated         f = [z W_enc + b_gate > 0] act(z W_enc exp(r_mag) + b_mag); b_enc is stored and not used
+        transcoder    out = N^-1(f W_dec + b_dec_out + x W_skip^T), with N's statistics of the input
+
+    Layer norm divides by the unbiased standard deviation plus 1e-5, and its inverse multiplies by the former alone.
+    """
+    config = file.config
+    architecture, activation = config.get("architecture", "standard"), config.get("activation_fn_str", "relu")
+    normalisation = config.get("normalize_activations")
+    _check(file, "architecture", architecture, ("standard", "gated"))
+    _check(file, "activation", activation, ("relu",) if architecture == "gated" else ("relu", "topk"))
+    _check(file, "normalisation of inputs", normalisation, NORMALISATIONS)
+    _check(file, "head (hook_point_head_index)", config.get("hook_point_head_index"), (None,))
+    parts = _gated(file) if architecture == "gated" else _parts(file, *_PLAIN)
+    if activation == "topk":
+        parts |= {"activation": "topk", "k": int((config.get("activation_fn_kwargs") or {}).get("k", 0))}
+    if config.get("cls_token_only") or config.get("use_patches_only"):
+        parts["tokens"] = "class" if config.get("cls_token_only") else "patches"
+    layer = config["hook_point_layer"]
+    layer = layer[0] if isinstance(layer, list) else layer
+    if not config.get("is_transcoder"):
+        site = f"blocks.{layer}.{config.get('layer_subtype', 'hook_resid_post')}"
+        return _normalised(SparseAutoencoder(**parts, site=site), normalisation)
+    _check(file, "transcoder's input", config.get("layer_subtype"), ("ln2.hook_normalized", "hook_mlp_in"))
+    site = f"blocks.{config.get('out_hook_point_layer', layer)}.{config.get('layer_out_subtype', 'hook_mlp_out')}"
+    parts["b_enc"] = parts["b_enc"] - parts["b_dec"] @ parts["w_enc"]  # of the input as it is normalised
+    parts |= {"b_dec": file.take("b_dec_out")[0], "w_skip": file.tensors.get("W_skip")}
+    return _normalised(Transcoder(**parts, subtract_decoder_bias=False, site=site), normalisation)
 
 
 def read_saev(file: SaeFile) -> SparseAutoencoder:
@@ -28,38 +131,25 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
     Without a schema b_dec was subtracted, and inputs were (x - mean) / scale, which the file does not say.
     """
     config, schema = file.config, file.config.get("schema")
-    w_enc, b_enc, w_dec, b_dec = file.take("W_enc", "b_enc", "W_dec", "b_dec")
+    parts = _parts(file, *_PLAIN) | {"tokens": "patches", "subtract_decoder_bias": schema is None}
     if schema is None and not file.is_shifted:
         log.warning(
-            "%s is a file of saev before its schemas: the mean and the scale of its inputs are not in it. Give them "
-            "(load_sae(..., mean=, scale=)), or its latents are those of other activations.",
+            "%s is a file of saev before its schemas: it lacks the mean and the scale of its inputs. Give them "
+            "(load_sae(..., mean=, scale=)); without them its latents belong to other activations.",
             file.path,
         )
     settings = config.get("cfg", config)
     nested = settings.get("activation") or {}
-    kind = (
-        nested.get("cls") or (config.get("cls") if config.get("cls") != "SparseAutoencoderConfig" else None) or "Relu"
-    )
-    more: dict[str, Any]
-    if kind == "Relu":
-        more = {"activation": "relu"}
-    elif kind == "TopK":
-        more = {"activation": "signed-topk", "k": (nested.get("params") or settings)["top_k"]}
+    outer = config.get("cls") if config.get("cls") != "SparseAutoencoderConfig" else None
+    kind = nested.get("cls") or outer or "Relu"
+    _check(file, "activation", kind, ("Relu", "TopK", "BatchTopK"))
+    if kind == "TopK":
+        parts |= {"activation": "signed-topk", "k": (nested.get("params") or settings)["top_k"]}
     elif kind == "BatchTopK":
         if "activation.threshold" not in file.tensors:
             raise file.refuse("an autoencoder of BatchTopK without its threshold, which a batch alone cannot replace")
-        more = _above(file.tensors["activation.threshold"], b_enc)
-    else:
-        raise file.refuse(f"an autoencoder with the activation {kind!r}: Relu, TopK and BatchTopK can be read")
-    return SparseAutoencoder(
-        w_enc, b_enc, w_dec, b_dec, subtract_decoder_bias=schema is None, tokens="patches",
-        about={"config": config}, **more,
-    )  # fmt: skip
-
-
-def is_clipscope(file: SaeFile) -> bool:
-    """Say whether a file is clipscope's."""
-    return {"pre_b", "enc", "dec"} <= file.tensors.keys()
+        parts |= _above(file.tensors["activation.threshold"], parts["b_enc"])
+    return SparseAutoencoder(**parts)
 
 
 def read_clipscope(file: SaeFile) -> SparseAutoencoder:
@@ -72,77 +162,47 @@ def read_clipscope(file: SaeFile) -> SparseAutoencoder:
     )  # fmt: skip
 
 
-def is_patch_sae(file: SaeFile) -> bool:
-    """Say whether a file is PatchSAE's, or of Hugo Fry, whose code it extends."""
-    return {"W_enc", "W_dec"} <= file.tensors.keys() and "block_layer" in file.config
-
-
 def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
     """Read f = relu((x - b_dec) W_enc + b_enc), or a gated one, whose gates have the bias b_enc.
 
-    Numbers of blocks may count from the last one.
+    PatchSAE extends the code of Hugo Fry, whose files it shares. Numbers of blocks may count from the last one.
     """
     config = file.config
-    w_enc, b_enc, w_dec, b_dec = file.take("W_enc", "b_enc", "W_dec", "b_dec")
-    if config.get("module_name", "resid") != "resid":
-        raise file.refuse(f"an autoencoder of {config['module_name']!r}: those of 'resid' can be read")
-    more: dict[str, Any] = {"site": f"blocks.{config['block_layer']}.hook_resid_post", "about": {"config": config}}
-    more["tokens"] = "class" if config.get("class_token") else "all"
-    if config.get("gated_sae"):
-        r_mag, b_mag = file.take("r_mag", "b_mag")
-        more |= {"activation": "jumprelu", "threshold": gate_threshold(b_mag, r_mag, b_enc)}
-        w_enc, b_enc = w_enc * r_mag.exp(), b_mag
-    return SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, **more)
-
-
-def is_dictionary_learning(file: SaeFile) -> bool:
-    """Say whether a file is dictionary_learning's: ae.pt beside a config of its trainer."""
-    return isinstance(file.config.get("trainer"), dict)
+    _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
+    parts = _gated(file, "b_enc") if config.get("gated_sae") else _parts(file, *_PLAIN)
+    tokens: Any = "class" if config.get("class_token") else "all"
+    return SparseAutoencoder(**parts, site=f"blocks.{config['block_layer']}.hook_resid_post", tokens=tokens)
 
 
 def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
-    """Read AutoEncoder, AutoEncoderNew, AutoEncoderTopK, BatchTopKSAE and MatryoshkaBatchTopKSAE."""
+    """Read ae.pt beside the config of its trainer, of one of the classes of `DICTIONARIES`."""
     trainer, stored = file.config["trainer"], file.tensors
     kind = str(trainer.get("dict_class")).replace("Matroyshka", "Matryoshka")  # as it was spelt
-    layer, name = trainer.get("layer"), str(trainer.get("submodule_name"))
-    site = None if layer is None else f"blocks.{layer}.hook_resid_post"
-    more: dict[str, Any] = {"site": "embedding" if "projection" in name else site, "about": {"config": file.config}}
-    if kind == "AutoEncoder" and "bias" in stored:
-        w_enc, b_enc, w_dec, b_dec = file.take("encoder.weight", "encoder.bias", "decoder.weight", "bias")
-    elif kind in ("AutoEncoder", "AutoEncoderNew"):
-        w_enc, b_enc, w_dec, b_dec = file.take("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
-        more["subtract_decoder_bias"] = False
-    elif kind in ("AutoEncoderTopK", "BatchTopKSAE"):
-        w_enc, b_enc, w_dec, b_dec = file.take("encoder.weight", "encoder.bias", "decoder.weight", "b_dec")
-    elif kind == "MatryoshkaBatchTopKSAE":
-        w_enc, b_enc, w_dec, b_dec = file.take("W_enc", "b_enc", "W_dec", "b_dec")
-        w_enc, w_dec = w_enc.T, w_dec.T  # transposed again below
-    else:
-        known = "AutoEncoder, AutoEncoderNew, AutoEncoderTopK, BatchTopKSAE and MatryoshkaBatchTopKSAE"
-        raise file.refuse(f"an autoencoder of the class {kind!r}: {known} can be read")
+    if kind == "AutoEncoder" and "bias" not in stored:
+        kind = "AutoEncoderNew"
+    _check(file, "class", kind, DICTIONARIES)
+    parts = _parts(file, *DICTIONARIES[kind]) | {"subtract_decoder_bias": kind != "AutoEncoderNew"}
+    if DICTIONARIES[kind] != _PLAIN:
+        parts |= {name: parts[name].T.contiguous() for name in ("w_enc", "w_dec")}
+    if trainer.get("layer") is not None:
+        parts["site"] = f"blocks.{trainer['layer']}.hook_resid_post"
+    if "projection" in str(trainer.get("submodule_name")):
+        parts["site"] = "embedding"
     if kind == "AutoEncoderTopK":
-        more |= {"activation": "topk", "k": int(stored["k"]) if "k" in stored else int(trainer["k"])}
+        parts |= {"activation": "topk", "k": int(stored["k"]) if "k" in stored else int(trainer["k"])}
     if "BatchTopK" in kind:
         (threshold,) = file.take("threshold")
         if float(threshold) < 0:
             raise file.refuse(f"an autoencoder of BatchTopK whose threshold was never set ({float(threshold):g})")
-        more |= _above(threshold, b_enc)
-    return SparseAutoencoder(w_enc.T.contiguous(), b_enc, w_dec.T.contiguous(), b_dec, **more)
-
-
-_MSAE_NAME = re.compile(
-    r"(?P<features>\d+)_(?P<d>\d+)_(?P<act>[A-Za-z0-9]+)(_(?P<k>\d+))?(_[UR]W)?_(?P<tied>True|False)_"
-    r"(?P<norm>True|False)_(?P<cap>\d+(\.\d+)?)"
-)
-
-
-def is_msae(file: SaeFile) -> bool:
-    """Say whether a file is of MSAE (Zaigrajew et al. 2025), whose settings are its name."""
-    return {"pre_bias", "latent_bias", "encoder"} <= file.tensors.keys()
+        parts |= _above(threshold, parts["b_enc"])
+    return SparseAutoencoder(**parts)
 
 
 def read_msae(file: SaeFile) -> SparseAutoencoder:
-    """Read h = (z - pre_bias) encoder + latent_bias of z = (x - mean) s, then act, then cap tanh(f / cap)."""
+    """Read h = (z - pre_bias) encoder + latent_bias of z = (x - mean) s, then act, then cap tanh(f / cap).
+
+    The name of the file holds its settings (Zaigrajew et al. 2025).
+    """
     name = _MSAE_NAME.match(file.path.name)
     if name is None:
         raise file.refuse(
@@ -158,47 +218,86 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
         )
     w_enc, b_enc, b_dec = file.take("encoder", "latent_bias", "pre_bias")
     w_dec = w_enc.T.contiguous() if name["tied"] == "True" else file.take("decoder")[0]
-    more: dict[str, Any] = {"soft_cap": float(name["cap"]) or None, "site": "embedding"}
-    activation = name["act"]
-    if activation in ("TopK", "TopKReLU"):
-        more |= {"activation": "topk" if activation == "TopKReLU" else "signed-topk", "k": int(name["k"])}
-    elif activation == "JumpReLU":
-        more |= {"activation": "jumprelu", "threshold": file.take("activation.log_threshold")[0].exp()}
-    elif activation == "BatchTopKReLU":
+    parts: SaeParts = {"soft_cap": float(name["cap"]) or None, "site": "embedding"}
+    _check(file, "activation", name["act"], ("ReLU", "TopKReLU", "TopK", "JumpReLU", "BatchTopKReLU"))
+    if name["act"] in ("TopK", "TopKReLU"):
+        parts |= {"activation": "topk" if name["act"] == "TopKReLU" else "signed-topk", "k": int(name["k"])}
+    elif name["act"] == "JumpReLU":
+        parts |= {"activation": "jumprelu", "threshold": file.take("activation.log_threshold")[0].exp()}
+    elif name["act"] == "BatchTopKReLU":
         log.warning(
             "%s has BatchTopK, which depends on the batch: as in MSAE's evaluation ReLU replaces it.", file.path
         )
-    elif activation != "ReLU":
-        raise file.refuse(f"an autoencoder of MSAE with the activation {activation!r}")
     about = {"config": {"name": file.path.name, "scaling_factor": None if scale is None else float(scale)}}
-    sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **more)
+    sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **parts)
     return sae if scale is None else of_shifted_inputs(sae, torch.as_tensor(mean).float(), 1 / float(scale))
 
 
-def is_overcomplete(file: SaeFile) -> bool:
-    """Say whether a file is a state dict of Overcomplete's."""
-    return any(name.startswith(("encoder.final_block.", "dictionary.")) for name in file.tensors)
-
-
-def read_overcomplete(file: SaeFile) -> SparseAutoencoder:
-    """Refuse it."""
+def refuse_overcomplete(file: SaeFile) -> SparseAutoencoder:
+    """Refuse a state dict of Overcomplete."""
     raise file.refuse(
-        "a state dict of Overcomplete's, which does not say its activation and lacks BatchTopK's running threshold, so "
+        "a state dict of Overcomplete, which does not say its activation and lacks BatchTopK's running threshold, so "
         "that it cannot be run: save weights, activation and threshold by SparseAutoencoder(...).save"
     )
 
 
-def _above(threshold: Tensor, b_enc: Tensor) -> dict[str, Any]:
-    """Return the settings of features that are kept where they exceed one threshold for all, or one each."""
+LAYOUTS: dict[str, SaeReader] = {
+    "SAELens": (lambda file: file.path.name == "sae_weights.safetensors", read_saelens),
+    "ViT-Prisma": (
+        lambda f: "W_enc" in f.tensors and {"hook_point_layer", "expansion_factor"} <= f.config.keys(),
+        read_prisma,
+    ),
+    "saev": (lambda file: bool(file.first_line), read_saev),
+    "clipscope": (lambda file: {"pre_b", "enc", "dec"} <= file.tensors.keys(), read_clipscope),
+    "PatchSAE": (
+        lambda file: {"W_enc", "W_dec"} <= file.tensors.keys() and "block_layer" in file.config,
+        read_patch_sae,
+    ),
+    "dictionary_learning": (lambda file: isinstance(file.config.get("trainer"), dict), read_dictionary_learning),
+    "MSAE": (lambda file: {"pre_bias", "latent_bias", "encoder"} <= file.tensors.keys(), read_msae),
+    "Overcomplete": (
+        lambda file: any(name.startswith(("encoder.final_block.", "dictionary.")) for name in file.tensors),
+        refuse_overcomplete,
+    ),
+}
+"""Readers by name, in the order in which a file is shown to them."""
+
+
+def _check(file: SaeFile, setting: str, value: object, known: Collection[object]) -> None:
+    if value not in [*known]:
+        raise file.refuse(
+            f"an autoencoder with the {setting} {value!r}, which is not supported: {', '.join(map(repr, known))} can "
+            "be read"
+        )
+
+
+def _parts(file: SaeFile, *names: str) -> SaeParts:
+    """Return encoder, its bias, decoder and its bias by our names, and the settings beside them."""
+    weights = zip(("w_enc", "b_enc", "w_dec", "b_dec"), file.take(*names), strict=True)
+    return {**dict(weights), "about": {"config": file.config}}
+
+
+def _gated(file: SaeFile, gate: str = "b_gate") -> SaeParts:
+    """Return a gated autoencoder, whose gates have the bias ``gate``, as a JumpReLU one."""
+    parts = _parts(file, "W_enc", "b_mag", "W_dec", "b_dec")
+    r_mag, b_gate = file.take("r_mag", gate)
+    threshold = gate_threshold(parts["b_enc"], r_mag, b_gate)
+    return parts | {"w_enc": parts["w_enc"] * r_mag.exp(), "activation": "jumprelu", "threshold": threshold}
+
+
+def _above(threshold: Tensor, b_enc: Tensor) -> SaeParts:
+    """Return settings that zero features up to a threshold, one for all or one for each."""
     return {"activation": "jumprelu", "threshold": threshold.clamp_min(0).expand(len(b_enc)).contiguous()}
 
 
-LAYOUTS = (
-    ("saev", is_saev, read_saev),
-    ("clipscope", is_clipscope, read_clipscope),
-    ("PatchSAE", is_patch_sae, read_patch_sae),
-    ("dictionary_learning", is_dictionary_learning, read_dictionary_learning),
-    ("MSAE", is_msae, read_msae),
-    ("Overcomplete", is_overcomplete, read_overcomplete),
-)
-"""Name, what recognises a file, and what reads it."""
+def _normalised(sae: Sae, how: object) -> Sae:
+    """Let an autoencoder normalise its inputs; their constant length is sqrt(d), ours one."""
+    ours: Any = NORMALISATIONS[how]  # type: ignore[index]
+    if ours != "length":
+        return replace(sae, normalised=ours)
+    length = sae.d**0.5
+    # A bias that is subtracted, and all that adds to a reconstruction, is as much shorter as the inputs.
+    shorter = {"w_dec": sae.w_dec / length, "b_dec": sae.b_dec / length}
+    if isinstance(sae, Transcoder) and sae.w_skip is not None:
+        shorter["w_skip"] = sae.w_skip / length
+    return replace(sae, normalised="length", w_enc=sae.w_enc * length, **shorter)

@@ -1,7 +1,7 @@
 """Files of sparse autoencoders that others released: found on disk or on the hub, opened without running code in them.
 
-A weights file is one of torch.save or safetensors. What it is of says a JSON file beside it, its own first line, or an
-object inside it, whose class `StoredSettings` replaces.
+torch.save or safetensors wrote a weights file. Its settings are a JSON file beside it, its own first line, or an object
+inside it, whose class `StoredSettings` replaces.
 """
 
 import json
@@ -24,7 +24,7 @@ HUB = "hf-hub:"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".pkl", ".gz")
 """Endings of files that hold weights."""
 CONFIGS = ("cfg.json", "config.json")
-"""Names of JSON files that say what weights are of."""
+"""Names of JSON files with the settings of weights."""
 PREFERRED = ("sae_weights.safetensors", "ae.pt")
 """Weights files that are taken where a folder has several."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
@@ -59,7 +59,7 @@ STORED = tuple(
 
 @dataclass(frozen=True, eq=False)
 class SaeFile:
-    """A weights file, and what says what it is of; everything is read when it is first asked for."""
+    """A weights file and its settings; the first access to an attribute reads it."""
 
     path: Path
     """The weights file."""
@@ -68,12 +68,7 @@ class SaeFile:
 
     @classmethod
     def find(cls, path: str | os.PathLike[str], *, is_shifted: bool = False) -> "SaeFile":
-        """Return the weights file of a path, a folder or a place on the hub.
-
-        Raises:
-            InputError: for a path that does not exist, a place on the hub that cannot be reached or that has none, and
-                a folder without weights or with several.
-        """
+        """Return the weights file of a path, a folder or a place on the hub."""
         place = _local(path)
         if place.is_dir():
             place = place / _only([file.relative_to(place).as_posix() for file in place.rglob("*")], path)
@@ -84,9 +79,6 @@ class SaeFile:
     @cached_property
     def metadata(self) -> Mapping[str, str]:
         """The header of a safetensors file; empty for others."""
-        with open(self.path, "rb") as opened:
-            if opened.read(9)[8:] != b"{":
-                return {}
         try:
             with safe_open(self.path, "numpy") as file:
                 return file.metadata() or {}
@@ -102,21 +94,13 @@ class SaeFile:
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
-        """What the weights file holds.
-
-        Raises:
-            InputError: for a file that cannot be read, or that could run code.
-        """
+        """The content of the weights file."""
         found = read_content(self.path, STORED, len(self.first_line))
         return found if isinstance(found, Mapping) else {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What the weights are of, in values that JSON can hold; empty where nothing says it.
-
-        Raises:
-            InputError: for JSON that cannot be read.
-        """
+        """The settings of the weights, in values that JSON can hold; empty where there are none."""
         texts = [self.path.with_name(name) for name in CONFIGS if self.path.with_name(name).is_file()]
         try:
             found = json.loads(self.first_line or (texts[0].read_text("utf-8") if texts else "{}"))
@@ -135,7 +119,7 @@ class SaeFile:
         return {name: value.detach().float() for name, value in state.items() if isinstance(value, Tensor)}
 
     def take(self, *names: str) -> list[Tensor]:
-        """Return weights by name; raise `InputError` for those that are not there."""
+        """Return weights by name; raise `InputError` for a name that is not there."""
         if missing := [name for name in names if name not in self.tensors]:
             raise InputError(f"{self.path} lacks {', '.join(missing)}: it is no whole autoencoder's.")
         return [self.tensors[name] for name in names]

@@ -1,37 +1,26 @@
 """Readers of sparse autoencoders and transcoders: each knows one layout, and the first that recognises a file reads it.
 
-A new layout is one function that makes a `SparseAutoencoder` of a `SaeFile`, registered by `register_sae_reader`.
-Layouts of others are in `prisma_layout`, `saelens_layout` and `released_layouts`.
+`released_layouts` has the layouts of other packages; `register_sae_reader` adds one.
 """
 
 import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from circuitry.bases.sae import SAE_FORMAT, SparseAutoencoder, Transcoder, of_shifted_inputs
-from circuitry.models.prisma_layout import is_prisma, read_prisma
-from circuitry.models.released_layouts import LAYOUTS
+from circuitry.models.released_layouts import LAYOUTS, SaeReader
 from circuitry.models.sae_files import SaeFile
-from circuitry.models.saelens_layout import is_saelens, read_saelens
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import FINITE, Positive, checked
 
 log = logging.getLogger(__name__)
-
-
-class SaeReader(NamedTuple):
-    """What reads one layout."""
-
-    name: str
-    recognises: Callable[[SaeFile], bool]
-    read: Callable[[SaeFile], SparseAutoencoder]
 
 
 @checked
@@ -71,15 +60,15 @@ def load_sae(
     is_shifted = mean is not None or scale is not None
     file = SaeFile.find(path, is_shifted=is_shifted)
     with naming_damage(file.path):
-        reader = next((one for one in _readers if one.recognises(file)), None)
-        if reader is None:
+        name = next((name for name, (recognises, _) in _readers.items() if recognises(file)), None)
+        if name is None:
             raise _unknown(file)
-        sae = reader.read(file)
+        sae = _readers[name][1](file)
     if is_shifted:
         sae = of_shifted_inputs(sae, torch.as_tensor(0.0 if mean is None else mean), 1.0 if scale is None else scale)
-    if reader.name != OWN:
-        sae = replace(sae, about={"reader": reader.name, **sae.about})
-    log.info("%s is read as a %s of %s: %d latents", file.path, type(sae).__name__, reader.name, sae.n_features)
+    if name != OWN:
+        sae = replace(sae, about={"reader": name, **sae.about})
+    log.info("%s is read as a %s of %s: %d latents", file.path, type(sae).__name__, name, sae.n_features)
     return replace(sae, site=sae.site if site is None else site).to(device)
 
 
@@ -108,7 +97,7 @@ def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
 def register_sae_reader(
     name: str, recognises: Callable[[SaeFile], bool], read: Callable[[SaeFile], SparseAutoencoder]
 ) -> None:
-    """Add a reader that is asked before all others; one of the same name is replaced.
+    """Add a reader that sees each file before the others do, or replace one.
 
     Args:
         name: Of the layout, for messages.
@@ -121,11 +110,9 @@ def register_sae_reader(
         ...     return SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, site=file.config["layer"])
         >>> register_sae_reader("mine", lambda file: "enc" in file.tensors, read)
     """
-    _readers[:] = [SaeReader(name, recognises, read), *(one for one in _readers if one.name != name)]
-
-
-def _is_own(file: SaeFile) -> bool:
-    return '"circuitry-sae-' in file.metadata.get("circuitry", "")
+    others = {known: reader for known, reader in _readers.items() if known != name}
+    _readers.clear()
+    _readers.update({name: (recognises, read), **others})
 
 
 def _read_own(file: SaeFile) -> SparseAutoencoder:
@@ -143,15 +130,13 @@ def _unknown(file: SaeFile) -> InputError:
         else "no settings (config.json, cfg.json) beside them, without which their activation is not known"
     )
     return InputError(
-        f"{file.path} holds {names}, with {what}, which none of the readers {', '.join(one.name for one in _readers)} "
+        f"{file.path} holds {names}, with {what}, which none of the readers {', '.join(_readers)} "
         "knows: give the whole folder that was released, or add a reader by register_sae_reader."
     )
 
 
 OWN = "circuitry"
-_readers = [
-    SaeReader(OWN, _is_own, _read_own),
-    SaeReader("SAELens", is_saelens, read_saelens),
-    SaeReader("ViT-Prisma", is_prisma, read_prisma),
-    *(SaeReader(*layout) for layout in LAYOUTS),
-]
+_readers: dict[str, SaeReader] = {
+    OWN: (lambda file: '"circuitry-sae-' in file.metadata.get("circuitry", ""), _read_own),
+    **LAYOUTS,
+}

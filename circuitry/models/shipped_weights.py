@@ -32,11 +32,7 @@ def shipped_models() -> list[str]:
 
 
 def shipped_file(name: str) -> Path:
-    """Return the file of the weights of a model.
-
-    Raises:
-        InputError: when it is not the file that its description names.
-    """
+    """Return the file of the weights of a model."""
     path = SHIPPED_WEIGHTS / f"{name}.safetensors"
     if _checksum(path) != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]:
         raise InputError(f"Expected the weights that came with this package in {path}, but it differs: install again.")
@@ -56,7 +52,7 @@ def write_packed(state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_b
 
     Args:
         state: The state dict of an open_clip model.
-        tokens: Ids of the tokens whose embeddings are kept, each once.
+        tokens: Ids of the tokens whose embeddings the file holds, each once.
         path: The file, ``<model>.safetensors``; the description is written beside it.
         made_by: How the weights were made, in plain values.
     """

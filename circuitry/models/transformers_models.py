@@ -7,7 +7,7 @@ Images pass the model's own processor, class texts its own tokenizer and text mo
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.transformers_towers import pooled_output, vision_kind
+from circuitry.models.checkpoints import loading
 from circuitry.models.classifier import as_classifier
 from circuitry.models.clip import Clip, checked_device
 from circuitry.runs.errors import InputError
@@ -65,14 +66,10 @@ def load_transformers(source: str | Path | nn.Module, device: str | torch.device
     set_model_preprocess_cfg(model, shown)
     model.to(where).eval().requires_grad_(False)
     if isinstance(classifier, nn.Linear):
-        return as_classifier(place, model, preprocess, {"transformers": made_by}, _outputs(config.id2label))
+        times = Counter(config.id2label.values())  # labels that are equal, as ImageNet's two cranes, get the number
+        outputs = {f"{label} ({i})" if times[label] > 1 else label: (i,) for i, label in config.id2label.items()}
+        return as_classifier(place, model, preprocess, {"transformers": made_by}, outputs)
     return TransformersClip(place, model, Encoder.from_tower(model), preprocess, tokenizer, configuration=made_by)
-
-
-def _outputs(labels: Mapping[int, str]) -> dict[str, tuple[int]]:
-    """Return the outputs of a classifier by label; labels that are equal, as ImageNet's two cranes, get the number."""
-    times = Counter(labels.values())
-    return {f"{label} ({i})" if times[label] > 1 else label: (i,) for i, label in labels.items()}
 
 
 def _check_place(place: str, given: nn.Module | None) -> None:
@@ -91,13 +88,8 @@ def _check_place(place: str, given: nn.Module | None) -> None:
 
 
 def _from(place: str, what: str, auto: Any, **options: Any) -> Any:
-    try:
+    with loading(f"the {what} of {place!r} by transformers"):
         return auto.from_pretrained(place, **options)
-    except Exception as error:  # readers of hubs and files raise almost anything
-        raise InputError(
-            f"transformers could not load the {what} of {place!r} ({' '.join(str(error).split())[:300]}): give a local "
-            "folder as save_pretrained writes it, or a hub id; what is not on this machine needs the network once."
-        ) from error
 
 
 def _weights(place: str, config: Any) -> Any:

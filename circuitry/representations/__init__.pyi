@@ -1,8 +1,8 @@
 from .embedding_set import Embeddings as Embeddings
 from .embeddings import embed_images as embed_images
 from .embeddings import embed_texts as embed_texts
-from .feature_sharing import compare_features as compare_features
 from .features import ImageFeatures as ImageFeatures
+from .features import compare_features as compare_features
 from .grams import read_representations as read_representations
 from .kernel_alignment import cka as cka
 from .probes import SiteProbes as SiteProbes

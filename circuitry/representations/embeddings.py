@@ -51,7 +51,7 @@ def embed_images(
         images: Images to embed. Unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; default: all.
         seed: Seed of the choice.
-        cache_dir: Folder where results are kept, keyed by the model and the contents of the files;
+        cache_dir: Folder of the results, whose names hold the digests of the model and of the files;
             default: the user's cache. A folder that cannot be written to is no error.
         work: Progress bar, and whether an unreadable file is an error.
 
@@ -63,7 +63,9 @@ def embed_images(
         >>> embedded.vectors.shape
         (41380, 1024)
     """
-    records = _chosen(images, n_images, seed)
+    records: Sequence[ImageRecord] = images.records
+    if n_images is not None:
+        records = [r for d in images.domains for c in images.classes for r in images.select(c, d, n_images, seed)]
     if clip.encoder.hooked_sites:
         found = _embedded(clip, records, work)
     else:
@@ -77,13 +79,6 @@ def embed_images(
         log.warning("embeddings: %d of %d images cannot be read", len(records) - len(read), len(records))
     labels = [np.array([getattr(record, name) for record in read]) for name in ("relative", "domain", "class_name")]
     return Embeddings(found["vectors"], *labels)
-
-
-def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[ImageRecord]:
-    if n_images is None:
-        return images.records
-    cells = [(class_name, domain) for domain in images.domains for class_name in images.classes]
-    return [record for cell in cells for record in images.select(*cell, n_images, seed)]
 
 
 def _embedded(clip: Clip, records: Sequence[ImageRecord], work: Work) -> Mapping[str, np.ndarray]:
@@ -118,7 +113,7 @@ def embed_texts(
         styles: Names of domains: each class gets a prompt in each, "a sketch of a cat." The word is the first of the
             domain's own in `STYLE_WORDS` ("photo" for real), or the domain's name. Default: no styles, and the
             templates of zero-shot classification.
-        cache_dir: Folder where results are kept; default: the user's cache.
+        cache_dir: Folder of the results; default: the user's cache.
 
     Raises:
         InputError: for no classes or no styles.

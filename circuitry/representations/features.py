@@ -1,7 +1,10 @@
-"""The strongest features of a sparse autoencoder in many images: histograms, and a summary of each feature. No torch.
+"""The strongest features of a sparse autoencoder in many images, and what two domains share of them. No torch.
 
 Every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``); a class in a domain
 is the histogram of these names over its images, its features ranked by count.
+
+`compare_features` asks whether a class has the same features in two domains: the mean over k in {5, 10, 15, 20} of the
+common share of the first k features of both.
 
 Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
 then the one with the smaller number. A feature that no image names is in no top-k, so with fewer than k named features
@@ -10,18 +13,21 @@ even equal histograms share less than all. The study takes each top-k by ``torch
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from circuitry.representations.cells import rows_of_cells
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.table import CHANCE
+from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.representations.cells import compare_by_parts, rows_of_cells
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import SOME, Count, checked
+from circuitry.runs.given import SOME, Count, Seed, checked
 
 FEATURES_FORMAT = "circuitry image features 1"
 """Name and version of the files, and of a folder of them."""
@@ -128,3 +134,68 @@ class ImageFeatures:
         totals = np.bincount(named[named >= 0], self.activation[rows][named >= 0], minlength=self.n_features)
         order = np.lexsort((-totals, -counts))[:STRONGEST]  # stable, so that smaller numbers come first
         return order[counts[order] > 0]
+
+
+def compare_features(
+    features: ImageFeatures,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    *,
+    ranking: Ranking = "activation",
+    n_parts: Count = DEFAULT_PARTS,
+    seed: Seed = 0,
+) -> Comparison:
+    """Compare the features of each class between all pairs of domains.
+
+    Args:
+        features: From `image_features`.
+        groups: Further groups of classes; see `class_groups`.
+        ranking: Order of features that equally many images name, and whether unnamed features fill the tops.
+        n_parts: Parts of the images of a class in a domain.
+        seed: Seed of the bootstraps.
+
+    Returns:
+        Values of all images, without sites; parts, for ceilings; chance: `chance_share`.
+
+    Raises:
+        InputError: when no class has images in two domains, or for an unknown ranking.
+
+    Example:
+        >>> comparison = compare_features(image_features(clip, sae, images))
+        >>> comparison.matrix()
+    """
+    return compare_by_parts(
+        "feature_sharing",
+        features.images,
+        n_parts,
+        lambda rows: features.tops(rows, ranking),
+        feature_share,
+        groups=groups,
+        about={"n_features": features.n_features, "ranking": ranking},
+        chance=pd.DataFrame([(None, chance_share(features.occurring))], columns=list(CHANCE)),
+        chance_of="random features",
+        seed=seed,
+    )
+
+
+def feature_share(
+    a: Int[np.ndarray, "pairs sizes strongest"], b: Int[np.ndarray, "pairs sizes strongest"]
+) -> Float[np.ndarray, " pairs"]:
+    """Return the mean over sizes k of |top k of a & top k of b| / k, for pairs of tops from `ImageFeatures.tops`."""
+    shared = np.zeros(a.shape[:2])
+    for place in range(a.shape[2]):  # one member at a time: all pairs of members of all pairs need much memory
+        member = a[:, :, place, None]
+        shared += ((member == b) & (member != NO_FEATURE)).any(-1)
+    return np.asarray((shared / TOPS).mean(1))
+
+
+def chance_share(n_features: int) -> float:
+    """Return the expected share of two independent random rankings of ``n_features``.
+
+    Two random subsets of size k have k^2 / n_features common members on average (hypergeometric), so with at
+    least 20 features it is the mean of k / n_features.
+    """
+    if n_features < 1:
+        raise InputError(
+            f"A ranking needs at least one feature, but there are {n_features}: give images with features."
+        )
+    return float(np.mean([min(k, n_features) ** 2 / (n_features * k) for k in TOPS]))

@@ -1,9 +1,9 @@
-"""Domains by the inner products of their class means: enough to compare them, small enough to keep. No torch.
+"""Domains by the inner products of their class means, which suffice to compare them and are small. No torch.
 
 With separate positions, RN50's earliest sites have 802,816 features per image, so 345 class means of one site take
 1.1 GB, and all sites 10 GB.
 
-Class means are appended to a temporary file per site, as differences from the site's first row. That row is kept in
+Class means are appended to a temporary file per site, as differences from the site's first row. That row is in
 double precision, so differences in single precision lose no digits to a common part. The Gram matrix is summed over
 blocks of features that fit a budget.
 
@@ -62,9 +62,9 @@ class DomainRepresentation:
     """A domain's images at every site."""
 
     grams: Grams
-    """Those of all images."""
+    """Inner products of the class means of all images."""
     parts: tuple[Grams, ...]
-    """Those of each part of the images; an item is in the same part in every domain."""
+    """Inner products of each part of the images; an item is in the same part in every domain."""
     unit_means: Mapping[str, Float[np.ndarray, "_ _"]]
     """By site, each image's activation averaged over positions [images, units]."""
     image_classes: tuple[str, ...]

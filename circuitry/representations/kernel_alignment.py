@@ -63,9 +63,6 @@ def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) 
         gram: Inner products of the rows, at least four.
         kernel: One of `KERNELS`.
         what: What is represented, for messages.
-
-    Raises:
-        InputError: for an unknown kernel, or rows without differences.
     """
     if kernel not in KERNELS:
         raise InputError(f"Expected one of the kernels {', '.join(KERNELS)}, but {kernel!r} was given.")

@@ -98,11 +98,6 @@ def probe_left_out(
         groups: Group of each image, left out of training in turn: the domain.
         folds: Folds of the items of a group, if other groups have them too.
 
-    Raises:
-        InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, groups
-            without a class in common, features that are not finite, or another number of labels or groups than of
-            images.
-
     Example:
         >>> probe_left_out(embeddings, classes, domains)
         {'quickdraw': 0.31, 'real': 0.78}
@@ -176,9 +171,6 @@ def probe_sites(
         features: By site, one row per image, e.g. unit means: each unit's activation averaged over positions.
         classes, domains: Class and domain of every image.
         items, folds, seed: See `probe_accuracy`.
-
-    Raises:
-        InputError: see `probe_accuracy` and `probe_left_out`.
     """
     sites, left_out = [], []
     for site, x in features.items():

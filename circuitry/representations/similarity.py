@@ -136,46 +136,41 @@ def compare_representation_parts(
     Args:
         domains: From `extract_representations`, with the same sites and as many parts.
         classes: Classes that count (default: all).
-
-    Raises:
-        InputError: as `compare_representations`.
     """
     cells = [(ALL, one.grams.domain, part) for one in domains for part in (WHOLE, *range(len(one.parts)))]
     grams = [part if classes is None else part.only(classes) for one in domains for part in (one.grams, *one.parts)]
     tables, without = [], []
     for site in _common_sites(grams):
         for kernel in KERNELS:
-            found = _PartsAt(grams, site, kernel)
-            table = compare_parts(cells, found.compare, site=site).assign(kernel=kernel)
+            table, without_one = _compare_parts_at(grams, cells, site, kernel)
             tables.append(table)
-            # One row for each pair of parts, in their order, and one column for each class.
-            without_one = pd.concat([pd.DataFrame(found.without), table], axis=1)
-            means = without_one[table["part_b"] != WHOLE].groupby(["domain_a", "domain_b"])
-            left = means[list(found.names)].mean().reset_index().melt(["domain_a", "domain_b"], var_name="class")
+            means = pd.concat([without_one, table], axis=1)[table["part_b"] != WHOLE].groupby(["domain_a", "domain_b"])
+            left = means[list(without_one)].mean().reset_index().melt(["domain_a", "domain_b"], var_name="class")
             without.append(left.assign(kernel=kernel, site=site))
     columns = ["kernel", "class", "domain_a", "domain_b", "site", "value"]
     return RepresentationParts(pd.concat(tables, ignore_index=True), pd.concat(without, ignore_index=True)[columns])
 
 
-class _PartsAt:
-    """CKA between parts at one site, also without each class."""
+def _compare_parts_at(
+    grams: Sequence[Grams], cells: Sequence[tuple[str, str, int]], site: str, kernel: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the CKA of pairs of parts, and in the same rows the CKA without each class, a column for each."""
+    names = tuple(dict.fromkeys(name for one in grams for name in one.classes))
+    kernel_of = cache(lambda row, common: _kernel_of(grams[row], common, site, kernel))
+    without: list[dict[str, float]] = []
 
-    def __init__(self, grams: Sequence[Grams], site: str, kernel: str) -> None:
-        self.names = tuple(dict.fromkeys(name for one in grams for name in one.classes))
-        self.without: list[dict[str, float]] = []
-        self._grams, self._site = grams, site
-        self._kernel = cache(lambda row, common: _kernel_of(grams[row], common, site, kernel))
-
-    def compare(self, rows_a: np.ndarray, rows_b: np.ndarray) -> np.ndarray:
-        """Return the CKA of each pair."""
+    def compare(rows_a: np.ndarray, rows_b: np.ndarray) -> np.ndarray:
         values = []
         for i, j in zip(rows_a.tolist(), rows_b.tolist(), strict=True):
-            common = _common_classes(self._grams[i], self._grams[j], self._site)
-            alignment = Alignment(self._kernel(i, common), self._kernel(j, common))
+            common = _common_classes(grams[i], grams[j], site)
+            alignment = Alignment(kernel_of(i, common), kernel_of(j, common))
             values.append(alignment.value)
-            without = dict(zip(common, alignment.without_each().tolist(), strict=True))
-            self.without.append({name: without.get(name, values[-1]) for name in self.names})
+            left = dict(zip(common, alignment.without_each().tolist(), strict=True))
+            without.append({name: left.get(name, values[-1]) for name in names})
         return np.array(values)
+
+    table = compare_parts(cells, compare, site=site).assign(kernel=kernel)
+    return table, pd.DataFrame(without, columns=list(names))
 
 
 def cka_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
@@ -193,16 +188,6 @@ def check_common(a: str, b: str, n_classes: int) -> None:
             f"Unbiased CKA needs at least {FEWEST_ROWS} classes with images in both domains, but {a} and {b} have "
             f"{n_classes} in common: give more classes, or leave one of the domains out."
         )
-
-
-def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], Alignment]:
-    """Return the classes that two domains have in common and their alignment over them at a site.
-
-    Raises:
-        InputError: for fewer than four common classes, rows that do not differ, or an unknown kernel.
-    """
-    common = _common_classes(a, b, site)
-    return common, Alignment(*(_kernel_of(one, common, site, kernel) for one in (a, b)))
 
 
 def _common_classes(a: Grams, b: Grams, site: str) -> tuple[str, ...]:
@@ -231,7 +216,8 @@ class _ComparedPair(NamedTuple):
 
 
 def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int, seed: int) -> _ComparedPair:
-    classes, alignment = align(a, b, site, kernel)
+    classes = _common_classes(a, b, site)
+    alignment = Alignment(*(_kernel_of(one, classes, site, kernel) for one in (a, b)))
     without_each = pd.Series(alignment.without_each(), index=list(classes))
     return _ComparedPair((a.domain, b.domain), alignment.value, alignment.null(permutations, seed), without_each)
 

@@ -36,9 +36,6 @@ def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
 
     Articles and the words of the sentences round style and class are left out.
-
-    Raises:
-        InputError: as `read_captions`.
     """
     found = {word.strip(".,") for caption in read_captions(place).values() for word in caption.split()}
     sentence = {word.strip(".,") for pattern in PATTERNS for word in pattern.split()}
@@ -97,22 +94,12 @@ def write_captioned_table(
         >>> photos = DomainFolder("DomainNet", split="train", domains=("real",))
         >>> write_captioned_table(with_captions(photos.records, read_captions("DomainNet")), "runs/train.tsv")
     """
-    table = write_table(images, path, missing_files=missing_files, no_caption=no_caption)
-    counts: dict[str, dict[str, int]] = {}
-    for (domain, class_name), n in table.counts.items():
-        counts.setdefault(domain, {})[class_name] = n
-    made = {
-        "format": _FORMAT,
-        "digest": table.digest,
-        "images": table.images,
-        **(about or {}),
-        "left_out": {"missing_files": table.missing_files, "no_caption": table.no_caption},
-        "counts": counts,
-        "versions": versions(),
-    }
-    with whole_file(description_file(table.path)) as temporary:
+    table = Path(path)
+    written = write_table(images, table, missing_files=missing_files, no_caption=no_caption)
+    made = {"format": _FORMAT, **written, **(about or {}), "versions": versions()}
+    with whole_file(description_file(table)) as temporary:
         temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    return table.path
+    return table
 
 
 def description_file(table: Path) -> Path:

@@ -54,7 +54,7 @@ def train_clip(
         settings: See `ClipTraining`; `clip_preset` has the study's.
         work: Device, reading processes and progress.
         validation: Another such table; its loss after each epoch goes to ``out/validation.csv``. It draws random
-            numbers, so the weights differ from those of a training without it.
+            numbers, so the weights differ from a training without it.
 
     Raises:
         InputError: For an unusable table, model or device; a training that diverges; a folder that holds a run with

@@ -64,11 +64,7 @@ def pinned_threads(number: int) -> Iterator[None]:
 
 
 def node_rank(nodes: int) -> int:
-    """Return the number of this machine, from torchrun's environment variables.
-
-    Raises:
-        InputError: For several machines without these variables, or with a number out of range.
-    """
+    """Return the number of this machine, from torchrun's environment variables."""
     if nodes == 1:
         return 0
     needed = ("PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")

@@ -132,7 +132,8 @@ def predictions(
         InputError: For a wrong number of scores, embeddings that are not finite or of another width, or a held-out
             class that the images lack.
     """
-    apart = torch.tensor([name in chosen_held_out(held_out, images) for name in images.all_classes])
+    chosen = chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
+    apart = torch.tensor([name in chosen for name in images.all_classes])
     records: list[ImageRecord] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in heads}
     last = encoder.sites[-1]
@@ -157,11 +158,6 @@ def predictions(
         _with_outcomes(about.assign(classifier=name), torch.cat(parts), labels, apart) for name, parts in scores.items()
     ]
     return pd.concat(tables, ignore_index=True)
-
-
-def chosen_held_out(held_out: Sequence[str], images: DomainFolder) -> tuple[str, ...]:
-    """Return held-out classes, each once; InputError for one that the images lack."""
-    return chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
 
 
 def _scores(head: Head | Mapping[str, Head], embeddings: Tensor, records: Sequence[ImageRecord]) -> Tensor:

@@ -32,12 +32,13 @@ KEEP_UNTRAINED = "--keep-untrained"
 UPRIGHT = "--upright"
 
 
-class OnAnyDevice(nn.parallel.DistributedDataParallel):
-    """Accept the device ids that open_clip passes even on the CPU, where the parent class refuses them."""
+_parallel = nn.parallel.DistributedDataParallel
 
-    def __init__(self, module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any) -> None:
-        on_cpu = next(module.parameters()).device.type == "cpu"
-        super().__init__(module, device_ids=None if on_cpu else device_ids, **settings)
+
+def parallel_on_any_device(module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any) -> nn.Module:
+    """Leave out the device ids that open_clip passes even on the CPU, where PyTorch refuses them."""
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    return _parallel(module, device_ids=None if on_cpu else device_ids, **settings)
 
 
 def with_registered_model(arguments: Sequence[str]) -> list[str]:
@@ -99,5 +100,5 @@ if __name__ == "__main__":
     if UPRIGHT in given:
         given.remove(UPRIGHT)
         decode_upright()
-    torch.nn.parallel.DistributedDataParallel = OnAnyDevice  # type: ignore[assignment,misc]
+    torch.nn.parallel.DistributedDataParallel = parallel_on_any_device  # type: ignore[assignment,misc]
     sys.exit(trainer.main(with_registered_model(given)) or 0)

@@ -55,10 +55,6 @@ def run_trainer(
         console: File to which the trainer's output is added.
         settings, work: Of the training.
         images_per_epoch: Images of an epoch, all processes together, for the bar.
-
-    Raises:
-        InputError: When the loss is not finite.
-        RuntimeError: When the trainer fails; the message ends with its last lines.
     """
     last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure
     total = images_per_epoch * settings.epochs

@@ -1,7 +1,7 @@
-"""The folder of a training run. No torch.
+"""The folder of a training run, and ``run.json``, the settings and the table of its training. No torch.
 
-It is a `JobFolder` with one job, the training. Its configuration is everything that shapes the weights: a finished run
-is returned, an interrupted one resumes, and other settings are refused with the differences.
+The folder is a `JobFolder` with one job, the training. Its configuration is everything that shapes the weights: a
+finished run is returned, an interrupted one resumes, and other settings are refused with the differences.
 """
 
 import hashlib
@@ -18,15 +18,21 @@ from filelock import Timeout
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
+from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.manifest import read_sealed, write_sealed
+from circuitry.runs.provenance import versions
+from circuitry.training.captioned_table import description_file, read_description
 from circuitry.training.training_settings import ModelTraining
 from circuitry.training.training_table import CheckedTable
 
 _FORMAT = "circuitry training 1"
+_RUN_FORMAT = "circuitry run 3"
+RUN_FILE = "run.json"
 TRAINING_JOB: Job = ("training",)
 """The job of the folder."""
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")
-_BLOCK = 1 << 24  # bytes of a table that are held at a time
+_BLOCK = 1 << 24  # bytes of a table in memory at a time
 
 
 def claim_run(
@@ -39,9 +45,6 @@ def claim_run(
     """Return the folder of a run, new or with the same settings.
 
     It compares the settings, the configuration of the model by name, the table, and ``more`` that shapes the weights.
-
-    Raises:
-        InputError: When ``out`` holds a run with other settings; the message has both values of each.
     """
     about = {"model": dict(model), "table": described(table.path), "skipped": table.n_missing}
     return JobFolder(out, _FORMAT, asdict(settings) | about | more, [TRAINING_JOB])
@@ -78,8 +81,8 @@ def alone(out: Path) -> Iterator[None]:
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """Return (epoch, file) of every kept checkpoint of a run, in order of epochs.
 
-    It takes runs of `train_clip`, finished or not. Their setting ``keep_checkpoints`` says which
-    are kept. Incomplete files are left out.
+    It takes runs of `train_clip`, finished or not, whose setting ``keep_checkpoints`` chooses the epochs. Incomplete
+    files are left out.
 
     Raises:
         InputError: For a folder that is not a run's.
@@ -100,7 +103,7 @@ def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> d
     """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model.
 
     Raises:
-        InputError: For a run without checkpoints, or an epoch that was not kept.
+        InputError: For a run without checkpoints, or without one of the epochs.
     """
     kept = dict(checkpoints(run_folder))
     if not kept:
@@ -111,3 +114,38 @@ def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> d
             "of these, or train into another folder with keep_checkpoints."
         )
     return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}
+
+
+def record_run(folder: Path, table: Path, training: Any) -> None:
+    """Write ``run.json``, the table and the settings of a training, into a model's folder, unless it is there.
+
+    Args:
+        folder: Folder of the training.
+        table: Its table; the description beside it (`write_captioned_table`) is stored word for word.
+        training: Its settings, a dataclass.
+
+    Example:
+        >>> record_run(Path("runs/x"), Path("runs/train.tsv"), clip_preset("rn50-cc3m"))
+    """
+    if (folder / RUN_FILE).is_file():
+        return
+    told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
+    described = read_description(table) if description_file(table).is_file() else None
+    made = {"kind": type(training).__name__, "training": told, "table": described, "commit": versions()["commit"]}
+    write_sealed(folder / RUN_FILE, {"format": _RUN_FORMAT, **made})
+
+
+@checked
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit.
+
+    Raises:
+        InputError: If there is none, or one of another version.
+    """
+    path = folder / RUN_FILE
+    if not path.is_file():
+        raise InputError(f"A run has a {RUN_FILE}, but {folder} has none: train a model there first.")
+    content = read_sealed(path, "train it again")
+    if (found := content.pop("format", "unknown")) != _RUN_FORMAT:
+        raise InputError(f"{path} has format {found!r}, but this version reads {_RUN_FORMAT!r}: train the model again.")
+    return content

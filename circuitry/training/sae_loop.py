@@ -33,7 +33,7 @@ from circuitry.training.training_settings import SaeTraining
 
 _STATE_FORMAT = "circuitry sparse autoencoder training 1"
 RESAMPLED_ENCODER = 0.2
-"""Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
+"""Length of a resampled feature's encoder weights, relative to the mean length of living features."""
 RESAMPLING_BATCHES = 8
 """Batches from which new directions are drawn."""
 _DIAGNOSED = 4096
@@ -64,7 +64,7 @@ HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.
 
-    Explained variance is that of the encoded samples, scaled as ``sae.normalised`` says.
+    Explained variance is of the encoded samples, scaled as ``sae.normalised`` says.
     """
     alive = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.w_enc.device)
     total = torch.zeros(sae.d, dtype=torch.float64)

@@ -102,7 +102,7 @@ def train_sae(
     """Train a sparse autoencoder with ReLU. Equal seeds give equal results on one machine.
 
     Args:
-        samples: One sample per row, e.g. from `sample_activations`, or pieces of samples, one held at a time.
+        samples: One sample per row, e.g. from `sample_activations`, or pieces of samples, one in memory at a time.
         settings: Of the training (default: the study's rates and sizes; see `SaeTraining.study`).
         normalise: Scale samples to length one, as the trained autoencoder then does (the study: image embeddings).
         site: Site of the activations; stored.

@@ -92,12 +92,9 @@ class ImageFiles:
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> "ImageFiles":
-        """Return the files of image records, and then those of tables with the column ``filepath``.
+        """Return the files of image records, and then the files in tables with the column ``filepath``.
 
         Relative paths start from the folder of their table. An image counts once, wherever it is named.
-
-        Raises:
-            InputError: For a table that is missing or lacks the column, and files that do not exist.
         """
         parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
         for table in tables:
@@ -202,7 +199,7 @@ class SampleBatches:
     """Endless batches of samples: pass after pass over shuffled pieces, each shuffled itself.
 
     Args:
-        pieces: Samples [n, d] each; one is held at a time.
+        pieces: Samples [n, d] each; one is in memory at a time.
         batch_size: Samples in a batch, at most.
         drop_last: Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch.
         generator: Source of the orders.

@@ -13,10 +13,9 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
@@ -48,44 +47,16 @@ class CaptionedImage(NamedTuple):
     caption: str
 
 
-@dataclass(frozen=True)
-class WrittenTable:
-    """Summary of a table of `write_table`."""
-
-    path: Path
-    images: int
-    counts: dict[tuple[str, str], int]
-    """(domain, class) -> number of images."""
-    missing_files: int
-    """Images left out because their file does not exist."""
-    no_caption: int
-    """Images left out because they have no caption."""
-    digest: str
-    """Digest of relative paths and captions, in their order."""
-
-
-# --- writing ------------------------------------------------------------------------------------------------
-
-
 def write_table(
     images: Iterable[CaptionedImage],
     path: str | os.PathLike[str],
     *,
     missing_files: MissingFiles = "refuse",
     no_caption: NoCaption = "refuse",
-) -> WrittenTable:
-    """Write the table of open_clip's trainer atomically; white space in captions becomes single spaces.
+) -> dict[str, Any]:
+    """Write the table of `write_captioned_table` atomically; return its digest and its numbers of images.
 
-    Images without a file, or without a caption that the trainer reads as text, are an error or left out and counted.
-    The digest of the content does not depend on the folder of the images.
-
-    Raises:
-        InputError: For no images, missing files or captions (unless they are left out), a repeated image, and a path
-            with tabs or line breaks.
-
-    Example:
-        >>> write_table(caption_table("cc3m.tsv", "cc3m"), "runs/train.tsv", no_caption="skip").images
-        2905954
+    The digest of relative paths and captions does not depend on the folder of the images.
     """
     target = Path(path)
     files, untitled = FileCheck(missing_files), Tally()
@@ -109,8 +80,11 @@ def write_table(
         if not hashes:
             raise InputError(f"A table needs images, but there are none for {target}: give some.")
         _refuse_duplicates(temporary, hashes)
-    left_out = files.missing.count, untitled.count
-    return WrittenTable(target, len(hashes), dict(counts), *left_out, digest.hexdigest()[:16])
+    by_domain: dict[str, dict[str, int]] = {}
+    for (domain, class_name), n in counts.items():
+        by_domain.setdefault(domain, {})[class_name] = n
+    left_out = {"missing_files": files.missing.count, "no_caption": untitled.count}
+    return {"digest": digest.hexdigest()[:16], "images": len(hashes), "left_out": left_out, "counts": by_domain}
 
 
 def _batches(
@@ -204,9 +178,6 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
             f"{len(twice)} images are listed more than once, such as {', '.join(twice[:5])}: list each once, also "
             "those of the base set."
         )
-
-
-# --- reading ------------------------------------------------------------------------------------------------
 
 
 def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:

@@ -46,7 +46,7 @@ class ModelTraining:
     lr: Positive
     """Learning rate: the highest."""
     weight_decay: Amount
-    """Weight decay of all weights except those of norms and biases."""
+    """Weight decay of all weights except norms and biases."""
     crop_scale: Share = 0.9
     """Smallest share of an image's area that a random crop keeps."""
     keep_checkpoints: Natural = 0

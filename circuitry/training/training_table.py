@@ -65,10 +65,6 @@ def check_training_table(
         columns: Needed columns, with a value in every line; the first one names the files.
         batch_size: Least number of images.
         skip_missing: Whether to leave out lines whose file does not exist.
-
-    Raises:
-        InputError: For a table that is missing, unreadable, lacks a column or values, names files that do not exist
-            (without ``skip_missing``), or has fewer images than a batch.
     """
     check_file(path, "a training table", "write_captioned_table makes one")
     present: list[np.ndarray] = []

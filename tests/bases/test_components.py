@@ -14,7 +14,7 @@ from timm.models.vision_transformer import ResPostBlock
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.bases import ResidualStream, components, in_components
+from circuitry.bases import ResidualStream, in_components
 from circuitry.bases.components import BLOCK_POINTS
 from circuitry.bases.residual import adds_up
 from circuitry.circuits import attribute, midpoint_rule
@@ -210,51 +210,45 @@ def test_writing_a_pattern_changes_the_run() -> None:
     assert heads.hooked_sites == ()
 
 
-def test_the_plain_way_of_attention_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    _, heads, images = wrapped(make_tower("vit"))
-    components._say_the_plain_way.cache_clear()
-    heads(images)
-    heads.run_with_cache(images, names_filter="blocks.0.attn.hook_z")
-    assert not caplog.text
-    for _ in range(2):
-        heads.run_with_cache(images, names_filter="blocks.0.attn.hook_pattern")
-    assert caplog.text.count("fused attention hides scores and patterns") == 1
-
-
-@pytest.mark.parametrize("name", ["blocks.2.attn.hook_z", "blocks.0.attn.hook_result", "blocks.0.attn"])
-def test_hook_points_that_are_not_there_are_told(name: str) -> None:
+def test_hook_points_that_are_not_there_are_told() -> None:
+    name = "blocks.0.attn.hook_result"
     _, heads, images = wrapped(make_tower("vit"))
     words = f"no site '{name}'; this encoder's sites are input, ln_pre.*; hooks also act at blocks.0.hook_resid_pre, "
     with pytest.raises(InputError, match=words):
         heads.run_with_hooks(images, fwd_hooks=[(name, lambda x, hook: None)])
-    for names in (name, ["blocks.0.attn.hook_z", name]):
-        with pytest.raises(InputError, match=words):
-            heads.run_with_cache(images, names_filter=names)
+    with pytest.raises(InputError, match=words):
+        heads.run_with_cache(images, names_filter=["blocks.0.attn.hook_z", name])
 
 
-def test_towers_without_known_blocks_are_refused() -> None:
-    with pytest.raises(InputError, match="ModifiedResNet"):
-        in_components(Encoder.from_tower(make_tower("resnet")))
+def with_block(**parts: nn.Module) -> Encoder:
+    """timm's vision transformer with other parts of its first block."""
+    tower: Any = make_tower("timm-vit")
+    for name, part in parts.items():
+        setattr(tower.trunk.blocks[0], name, part)
+    return Encoder.from_tower(tower)
+
+
+def without_a_block() -> Encoder:
     tower: Any = make_tower("timm-vit")
     tower.trunk.blocks[0] = nn.Identity()
-    words = "Heads and neurons are known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType"
+    return Encoder.from_tower(tower)
+
+
+MLP = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16))
+UNKNOWN: tuple[tuple[Callable[[], Encoder], str], ...] = (
+    (lambda: Encoder.from_tower(make_tower("resnet")), "ModifiedResNet"),
+    (without_a_block, "known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType"),
+    (lambda: with_block(mlp=MLP), "a Block with Attention and Sequential"),
+    (lambda: with_block(attn=Attention(16, 2, gated=True)), "behind a gate on attention are not known: use this"),
+    (lambda: with_block(attn=Attention(16, 2, attn_head_dim=16)), r"stream \(16\), but this tower has 2 heads of 16"),
+)
+
+
+@pytest.mark.parametrize(("make", "words"), UNKNOWN)
+def test_towers_without_known_blocks_are_refused(make: Callable[[], Encoder], words: str) -> None:
+    encoder = make()
     with pytest.raises(InputError, match=words):
-        in_components(Encoder.from_tower(tower))
-    tower = make_tower("timm-vit")
-    tower.trunk.blocks[0].mlp = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16))
-    with pytest.raises(InputError, match="a Block with Attention and Sequential"):
-        in_components(Encoder.from_tower(tower))
-    for attention, words in (
-        (Attention(16, 2, gated=True), "Heads behind a gate on attention are not known: use this tower's residual"),
-        (
-            Attention(16, 2, attn_head_dim=16),
-            r"as wide as the residual stream \(16\), but this tower has 2 heads of 16",
-        ),
-    ):
-        other: Any = make_tower("timm-vit")
-        other.trunk.blocks[0].attn = attention
-        with pytest.raises(InputError, match=words):
-            in_components(Encoder.from_tower(other))
+        in_components(encoder)
 
 
 def _timm(kind: Any = timm_models.VisionTransformer, **options: Any) -> nn.Module:

@@ -9,12 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from circuitry import (
-    Clip,
-    Encoder,
-    InputError,
-    in_feature_basis,
-)
+from circuitry import Clip, Encoder, InputError, in_feature_basis
 from circuitry.bases.latent_basis import sae_digest
 from circuitry.encoder import Stage
 from circuitry.encoder.narrowing import narrow_stage
@@ -24,8 +19,7 @@ from tests.support.towers import make_tower
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype", "tolerance"),
-    [*((kind, torch.double, 1e-11) for kind in KINDS), ("relu", torch.float, 1e-4)],
+    ("kind", "dtype", "tolerance"), [*((kind, torch.double, 1e-11) for kind in KINDS), ("relu", torch.float, 1e-4)]
 )
 @pytest.mark.parametrize("name", ["resnet", "vit", "swin", "convnext", "timm-vit"])
 def test_outputs_are_those_of_the_tower(name: str, kind: str, dtype: torch.dtype, tolerance: float) -> None:

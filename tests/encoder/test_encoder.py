@@ -85,33 +85,9 @@ def test_hooks_write_in_whole_and_partial_runs(resnet: Any) -> None:
         assert torch.equal(whole, by_hand)
         assert torch.equal(partial, by_hand)
         assert torch.equal(encoder(images), encoder.run_with_cache(images)[0])  # nothing was left behind
-
-
-def test_hooks_are_removed_after_an_exception(resnet: Any) -> None:
-    encoder = Encoder.from_tower(resnet)
-
-    def fail(activation: Tensor, hook: object) -> Tensor:
-        raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        encoder.run_with_hooks(images_for(encoder), fwd_hooks=[("layer4.0", fail)])
-    assert not any(point.fwd_hooks for point in encoder.hook_dict.values())
-
-
-def test_a_run_restores_mode_and_gradients_even_after_an_exception(resnet: Any) -> None:
-    encoder = Encoder.from_tower(resnet)
-    resnet.train()
-    resnet.layer1.eval()
-    resnet.conv1.weight.requires_grad_(True)
-    modes = [m.training for m in resnet.modules()]
-    with encoder.running():
-        assert not any(m.training for m in resnet.modules())
-        assert not resnet.conv1.weight.requires_grad
-    with pytest.raises(InputError), encoder.running():
-        encoder(torch.zeros(1))
-    assert [m.training for m in resnet.modules()] == modes
-    assert resnet.conv1.weight.requires_grad
-    assert not resnet.conv2.weight.requires_grad
+    with pytest.raises(InputError), encoder.hooks(fwd_hooks=[("layer4.0", zero), ("act1", zero)]):
+        encoder(images, stop=" ".join(encoder.hooked_sites))
+    assert not encoder.hooked_sites
 
 
 def test_fast_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: nn.Module) -> None:
@@ -129,70 +105,31 @@ def test_fast_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: 
         assert torch.equal(encoder(images), plain)
 
 
-def test_the_tower_keeps_its_modules_and_names(resnet: Any) -> None:
-    before = [(name, id(module)) for name, module in resnet.named_modules()]
-    Encoder.from_tower(resnet)
-    assert [(name, id(module)) for name, module in resnet.named_modules()] == before
-    assert not hasattr(resnet.conv1, "name")
-
-
-def test_unknown_site_lists_the_sites(resnet: Any) -> None:
-    encoder = Encoder.from_tower(resnet)
-    message = r"no site 'layer9\.0'; this encoder's sites are input, act1"
-    with pytest.raises(InputError, match=message):
-        encoder(images_for(encoder), stop="layer9.0")
-    with pytest.raises(InputError, match=message):
-        encoder.run_with_hooks(images_for(encoder), fwd_hooks=[("layer9.0", lambda x, hook: x)])
-
-
-def test_a_run_backwards_is_refused(resnet: Any) -> None:
-    encoder = Encoder.from_tower(resnet)
-    with pytest.raises(InputError, match=r"'act1' lies before 'layer1\.0'"):
-        encoder(torch.zeros(1, 32, 16, 16), start="layer1.0", stop="act1")
-
-
-def test_images_of_the_wrong_size_are_refused(resnet: Any) -> None:
-    with pytest.raises(InputError, match=r"\[batch, 3, 64, 64\].*\[1, 3, 32, 64\]"):
-        Encoder.from_tower(resnet)(torch.zeros(1, 3, 32, 64))
-
-
-def test_unsupported_tower_lists_what_is_supported() -> None:
-    with pytest.raises(InputError, match=r"Linear.*ModifiedResNet.*Swin"):
-        Encoder.from_tower(nn.Linear(2, 2))
-
-
-def test_equal_site_names_are_refused() -> None:
-    stage = Stage(INPUT, nn.Identity(), 1)
-    with pytest.raises(InputError, match="must differ"):
-        Encoder(nn.Linear(1, 1), [stage], (1, 1))
-
-
-def buffers(tower: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in tower.named_buffers()}
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_looking_at_a_tower_in_training_changes_nothing_in_it(resnet: Any) -> None:
     encoder = Encoder.from_tower(resnet)
     images = images_for(encoder, 4)
     embedding, cache = encoder.run_with_cache(images)
     resnet.train()
     resnet.layer1.eval()
-    modes, before = [m.training for m in resnet.modules()], buffers(resnet)
+    resnet.conv1.weight.requires_grad_(True)
+    modes, before = [m.training for m in resnet.modules()], {k: v.clone() for k, v in resnet.named_buffers()}
+    with encoder.running():
+        assert not any(m.training for m in resnet.modules())
+        assert not resnet.conv1.weight.requires_grad
+    with pytest.raises(InputError), encoder.running():
+        encoder(torch.zeros(1))
+    assert [resnet.conv1.weight.requires_grad, resnet.conv2.weight.requires_grad] == [True, False]
     again, cache_again = encoder.run_with_cache(images)
     means = mean_baseline(encoder, [images])
     others = Counterfactual(images).run(encoder, ["layer2.0"])
-    assert equal(buffers(resnet), before)
+    assert all(torch.equal(value, before[name]) for name, value in resnet.named_buffers())
     assert [m.training for m in resnet.modules()] == modes
     assert torch.equal(again, embedding)
     assert torch.equal(cache_again["layer2.0"], cache["layer2.0"])
     assert torch.equal(others["layer2.0"], cache["layer2.0"])
     torch.testing.assert_close(means.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
     encoder(images)  # a plain run is the tower's own: it trains
-    assert not equal(buffers(resnet), before)
+    assert not all(torch.equal(value, before[name]) for name, value in resnet.named_buffers())
 
 
 def test_a_cache_still_lets_gradients_reach_the_weights(resnet: Any) -> None:
@@ -236,21 +173,6 @@ def test_within_a_run_the_digest_is_made_once(resnet: Any, monkeypatch: pytest.M
             assert encoder.digest == first
 
 
-def test_sites_with_hooks_are_known_while_these_act(resnet: Any) -> None:
-    encoder = Encoder.from_tower(resnet)
-    assert not encoder.hooked_sites
-    with encoder.hooks(fwd_hooks=[("layer4.0", lambda a, hook: None), ("act1", lambda a, hook: None)]):
-        assert list(encoder.hooked_sites) == ["act1", "layer4.0"]
-    assert not encoder.hooked_sites
-
-
-def test_weights_of_inference_mode_are_refused_where_gradients_are_needed() -> None:
-    with torch.inference_mode():
-        tower = make_tower("vit")
-    with pytest.raises(InputError, match=r"torch.inference_mode\(\)"):
-        rows_that_fit(Encoder.from_tower(tower), 1.0)
-
-
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, pickle.dumps])
 def test_a_copy_is_refused(make_copy: Callable[[Encoder], object], resnet: Any) -> None:
     encoder = Encoder.from_tower(resnet)
@@ -258,3 +180,26 @@ def test_a_copy_is_refused(make_copy: Callable[[Encoder], object], resnet: Any) 
         make_copy(encoder)
     copied = Encoder.from_tower(copy.deepcopy(encoder.tower))
     assert copied.digest == encoder.digest
+
+
+def inference_weights() -> Encoder:
+    with torch.inference_mode():
+        return Encoder.from_tower(make_tower("vit"))
+
+
+UNKNOWN = r"no site 'layer9\.0'; this encoder's sites are input, act1"
+REFUSED: tuple[tuple[Callable[[Encoder], object], str], ...] = (
+    (lambda one: one(images_for(one), stop="layer9.0"), UNKNOWN),
+    (lambda one: one.run_with_hooks(images_for(one), fwd_hooks=[("layer9.0", lambda x, hook: x)]), UNKNOWN),
+    (lambda one: one(torch.zeros(1, 32, 16, 16), start="layer1.0", stop="act1"), r"'act1' lies before 'layer1\.0'"),
+    (lambda one: one(torch.zeros(1, 3, 32, 64)), r"\[batch, 3, 64, 64\].*\[1, 3, 32, 64\]"),
+    (lambda _: Encoder.from_tower(nn.Linear(2, 2)), "Linear.*ModifiedResNet.*Swin"),
+    (lambda _: Encoder(nn.Linear(1, 1), [Stage(INPUT, nn.Identity(), 1)], (1, 1)), "must differ"),
+    (lambda _: rows_that_fit(inference_weights(), 1.0), r"torch.inference_mode\(\)"),
+)
+
+
+@pytest.mark.parametrize(("call", "words"), REFUSED)
+def test_refusals(call: Callable[[Encoder], object], words: str, resnet: Any) -> None:
+    with pytest.raises(InputError, match=words):
+        call(Encoder.from_tower(resnet))

@@ -29,12 +29,7 @@ from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.data import load_image
 from circuitry.encoder import Baseline
 from circuitry.models import FolderBaseline
-from circuitry.representations import (
-    embed_images,
-    extract_features,
-    extract_representations,
-    image_features,
-)
+from circuitry.representations import embed_images, extract_features, extract_representations, image_features
 from circuitry.training import extract_samples
 from circuitry.training.samples import ImageFiles
 from tests.representations.test_embeddings import draw
@@ -114,13 +109,7 @@ def test_no_folder_is_filled_by_a_patched_model(kind: str, clip: Clip, root: Pat
     with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):
         FOLDERS[kind](clip, images, graphs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_an_extraction_that_was_set_up_before_is_refused_and_leaves_no_circuit(
-    clip: Clip, root: Path, tmp_path: Path
-) -> None:
-    work = planned(clip, root / "data", tmp_path / "out")
-    assert work.folder.unfinished()
+    work = planned(clip, images.root, tmp_path / "before")  # set up without the patch
     with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):
         work.run(QUIET)
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -183,11 +183,7 @@ def test_transformers_and_open_clip_with_the_same_weights_have_the_same_graph(tw
         assert [v.tolist() for v in ours.kept_units.values()] == [v.tolist() for v in theirs.kept_units.values()]
         scores = {(names[a], names[b]): v for (a, b), v in ours.edge_scores.items()}
         assert_same(scores, dict(theirs.edge_scores), at_least=1e-9, rtol=1e-6)
-
-
-def test_transformers_and_open_clip_have_the_same_edges_and_direct_effects(twins: tuple[Encoder, Encoder]) -> None:
-    images, weights = images_and_weight(twins[0])
-    ours, theirs = (attribute_components(Task(encoder, images, class_logit(weights, 0))) for encoder in twins)
+    ours, theirs = (attribute_components(Task(encoder, images, metric)) for encoder in twins)
     assert_same(dict(ours.edges.scores), dict(theirs.edges.scores), at_least=1e-9, rtol=1e-6)
     found, expected = (direct_effects(ResidualStream.of(encoder), images, weights[0]) for encoder in twins)
     assert found.writers == expected.writers
@@ -199,11 +195,7 @@ def test_tokens_are_named_as_they_lie() -> None:
     names = ("siglip", "dinov2-registers", "dinov3")
     encoders = {name: Encoder.from_tower(library_tower(name)[0]) for name in names}
     grids = {name: encoder.token_grid for name, encoder in encoders.items()}
-    assert {name: len(grid.first) for name, grid in grids.items()} == {
-        "siglip": 0,
-        "dinov2-registers": 4,
-        "dinov3": 3,
-    }
+    assert [len(grids[name].first) for name in names] == [0, 4, 3]
     for name, grid in grids.items():
         encoder = encoders[name]
         with torch.no_grad():

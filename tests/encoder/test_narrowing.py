@@ -87,17 +87,6 @@ def test_the_stage_is_left_as_it_was(kind: str) -> None:
     assert all(torch.equal(stage.state_dict()[k], v) for k, v in state.items())
 
 
-@pytest.mark.parametrize("kind", list(STAGES))
-def test_only_the_step_takes_a_gradient(kind: str) -> None:
-    stage, shortcut, units, _ = make(kind)
-    stage.requires_grad_(False)
-    x = torch.randn(1, units, 4, 4, dtype=torch.double, requires_grad=True)
-    delta = torch.zeros(1, 1, 4, 4, dtype=torch.double, requires_grad=True)
-    y = shortcut(stage, torch.tensor([1]), torch.tensor([0]))(x, delta)
-    gradients = torch.autograd.grad(y.sum(), (x, delta), allow_unused=True)
-    assert [gradient is None for gradient in gradients] == [True, False]
-
-
 @pytest.mark.parametrize("name", ["vit", "swin", "convnext"])
 def test_any_two_sites_run_all_the_stages_between(name: str) -> None:
     encoder = Encoder.from_tower(make_tower(name))

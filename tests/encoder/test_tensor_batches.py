@@ -31,22 +31,6 @@ def test_a_pass_that_was_broken_off_loses_no_image(read_before: int) -> None:
     assert asked == [0, 1, 2, 3]
 
 
-def test_passes_side_by_side_see_the_same() -> None:
-    batches = ImageBatches(
-        iter(torch.split(torch.randn(6, 3, 64, 64), 2)), Encoder.from_tower(make_tower("resnet")), rows=4
-    )
-    for a, b in zip(batches, batches, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_what_is_no_batch_is_refused_when_its_turn_comes() -> None:
-    batches = ImageBatches(
-        iter([torch.zeros(1, 3, 64, 64), torch.zeros(64, 64)]), Encoder.from_tower(make_tower("resnet")), 4
-    )
-    with pytest.raises(InputError, match=r"\[64, 64\]"):
-        list(batches)
-
-
 @pytest.mark.parametrize("way", ["pairs", "single images", "a data set"])
 def test_images_come_as_people_have_them(way: str) -> None:
     images = torch.randn(3, 3, 64, 64)
@@ -66,12 +50,6 @@ def test_pixels_are_no_normalised_images(caplog: pytest.LogCaptureFixture) -> No
     assert "clip.preprocess" in caplog.text
     with pytest.raises(InputError, match=r"to 2\d\d.*clip\.preprocess"):
         list(checked_batches(255 * pixels))
-
-
-def test_whole_numbers_are_no_images() -> None:
-    bytes_of_pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    with pytest.raises(InputError, match=r"torch\.uint8.*clip\.preprocess"):
-        list(ImageBatches(bytes_of_pixels, Encoder.from_tower(make_tower("resnet")), 4))
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 3, 8, 8), (3, 4, 4)])

@@ -5,7 +5,7 @@ import pytest
 import timm.models as timm_models
 import torch
 
-from circuitry.encoder import Encoder, TokenGrid
+from circuitry.encoder import Encoder
 from circuitry.runs import InputError
 from tests.bases.test_components import FURTHER
 from tests.support.towers import make_tower, timm_vit
@@ -37,12 +37,6 @@ def test_a_patch_is_the_token_that_a_change_of_its_pixels_reaches_first(name: st
     assert len(moved) == len(grid)
     assert np.argwhere(grid.patches(moved)).tolist() == [[row, column]]
     assert not moved[: len(first)].any()
-
-
-def test_numbers_by_token_are_split() -> None:
-    grid = TokenGrid(("class token", "register 1"), 2, 3)
-    by_token = np.arange(16.0).reshape(2, 8)
-    assert grid.patches(by_token)[1].tolist() == [[10, 11, 12], [13, 14, 15]]
 
 
 def test_other_numbers_and_other_towers_are_refused() -> None:

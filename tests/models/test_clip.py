@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,15 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from circuitry import Clip, Encoder, InputError, in_feature_basis, load_clip
-from circuitry.models import read_checkpoint
 from circuitry.models.architectures import register_model
 from tests.support.feature_bases import make_sae
 from tests.support.tiny_clip import CONFIG, NAME, Tiny, saved
 
 TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]
 
-
-# Checkpoints
 
 WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
     "training checkpoint": lambda state, folder: saved(
@@ -47,6 +43,9 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
     "both wrappers": lambda state, folder: saved(
         {f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"
     ),
+    "wrapped otherwise": lambda state, folder: saved(
+        {f"_orig_mod.module.{k}": v for k, v in state.items()}, folder / "m.pt"
+    ),
     "half precision": lambda state, folder: saved(
         {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, folder / "h.pt"
     ),
@@ -60,15 +59,6 @@ def test_checkpoints_of_every_kind_are_loaded(kind: str, tiny: Tiny, tmp_path: P
     tolerance = 1e-3 if kind == "half precision" else 0
     for key, value in tiny.state.items():
         torch.testing.assert_close(loaded[key], value, rtol=tolerance, atol=tolerance)
-
-
-def test_safetensors_are_loaded(clip: Clip, tiny: Tiny) -> None:
-    assert all(torch.equal(value, tiny.state[key]) for key, value in clip.model.state_dict().items())
-
-
-def test_wrappers_are_taken_off_in_any_order(tmp_path: Path) -> None:
-    path = saved({"_orig_mod.module.weight": torch.ones(1)}, tmp_path / "x.pt")
-    assert list(read_checkpoint(path)) == ["weight"]
 
 
 def test_the_encoder_is_the_models_own_tower(clip: Clip, tiny: Tiny) -> None:
@@ -89,19 +79,6 @@ def test_a_loaded_model_is_ready_for_analysis(clip: Clip) -> None:
     torch.testing.assert_close(pixels, white[:, None, None].expand(3, 64, 64))
 
 
-def test_a_shipped_model_is_loaded_by_name(tmp_path: Path) -> None:
-    state = open_clip.create_model(register_model("rn-tiny")).state_dict()
-    loaded = load_clip("rn-tiny", saved(state, tmp_path / "x.pt"))
-    assert loaded.name == "rn-tiny"
-    assert all(torch.equal(v, state[k]) for k, v in loaded.model.state_dict().items())
-
-
-def test_two_models_have_one_digest_if_their_weights_agree(clip: Clip, tiny: Tiny, tmp_path: Path) -> None:
-    same = load_clip(tiny.config, saved(tiny.state, tmp_path / "same.pt"))
-    other = load_clip(tiny.config, saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "other.pt"))
-    assert same.digest == clip.digest != other.digest
-
-
 @pytest.fixture(scope="module")
 def twin(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Clip:
     """A model with the weights of the tiny one and another activation function, which has no weights."""
@@ -119,11 +96,6 @@ def test_a_model_of_another_configuration_has_another_digest_and_other_text_weig
     ours, theirs = (model.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "one") for model in (clip, twin))
     assert not torch.equal(ours, theirs)
     assert torch.equal(theirs, twin.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "another"))
-
-
-def test_files_decoded_otherwise_are_another_digest(clip: Clip) -> None:
-    stored = clip.with_decoding("as-stored")
-    assert stored.digest != clip.digest == stored.with_decoding("upright").digest
 
 
 def transform(size: int = 64, **changes: Any) -> Callable[[Image.Image], Tensor]:
@@ -149,6 +121,8 @@ PREPROCESSING: dict[str, Callable[[Image.Image], Tensor]] = {
 def test_other_preprocessing_is_another_digest(change: str, clip: Clip) -> None:
     with torch.autocast("cpu"), torch.device("meta"):
         assert replace(clip, preprocess=transform()).digest == clip.digest
+    stored = clip.with_decoding("as-stored")
+    assert stored.digest != clip.digest == stored.with_decoding("upright").digest
     assert replace(clip, preprocess=PREPROCESSING[change]).digest != clip.digest
 
 
@@ -159,7 +133,10 @@ def test_preprocessing_by_chance_is_another_digest_each_time_and_one_that_fails_
         _ = replace(clip, preprocess=lambda picture: torch.ones(1) * (1 // 0)).digest
 
 
-def test_another_encoder_is_another_digest(clip: Clip, tiny: Tiny) -> None:
+def test_another_encoder_is_another_digest(clip: Clip, tiny: Tiny, tmp_path: Path) -> None:
+    assert load_clip(tiny.config, saved(tiny.state, tmp_path / "same.pt")).digest == clip.digest
+    other_scale = saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "other.pt")
+    assert load_clip(tiny.config, other_scale).digest != clip.digest
     own, other = (Encoder.from_tower(copy.deepcopy(clip.encoder.tower)) for _ in range(2))
     other.tower.get_submodule("conv1").weight.data.neg_()  # type: ignore[operator]
     assert replace(clip, encoder=own).digest != replace(clip, encoder=other).digest != clip.digest
@@ -187,10 +164,6 @@ def test_settings_of_modules_are_in_the_digest_and_in_that_of_texts(tiny: Tiny, 
     assert not torch.allclose(other, weights, atol=1e-2)
 
 
-def test_a_model_prints_in_a_line(clip: Clip) -> None:
-    assert repr(clip) == f"Clip('{NAME}': 11 sites, 64 x 64 px, on cpu)"
-
-
 def test_loading_a_checkpoint_says_nothing_of_random_weights(
     tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,9 +173,6 @@ def test_loading_a_checkpoint_says_nothing_of_random_weights(
     assert capsys.readouterr() == ("", "")
     assert logging.getLogger().handlers == before
     assert logging.getLogger().filters == []
-
-
-# Refusals
 
 
 class Custom:
@@ -238,18 +208,28 @@ NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
     "cut short": (lambda state, folder: truncated(state, folder / "x.pt"), r"x\.pt"),
     "cut safetensors": (lambda state, folder: truncated(state, folder / "x.safetensors"), r"x\.safetensors"),
     "empty": (lambda _, folder: holding(b"", folder / "x.pt"), "an empty file"),
-    "exploding": (
-        lambda state, folder: compressed(saved(state, folder / "x.pt")),
-        r"x\.pt.*unpacks to 1\d,\d{3},\d{3}",
-    ),
+    "exploding": (lambda state, folder: compressed(saved(state, folder / "x.pt")), r"unpacks to 1\d,\d{3},\d{3}"),
     "page": (lambda _, folder: holding(b"\n<!DOCTYPE html><html>404</html>", folder / "x.pt"), "a web page"),
     "pointer": (lambda _, folder: holding(b"version https://git-lfs.github.com/spec", folder / "x.pt"), "Git LFS"),
-    "text": (lambda _, folder: holding(b"eeny meeny", folder / "x.pt"), "b'eeny mee'"),
     "like a pickle": (lambda _, folder: holding(b"\x80garb", folder / "x.pt"), r"x\.pt"),
     "no weights": (lambda _, folder: saved({"epoch": 1}, folder / "x.pt"), "no state dict"),
     "list": (lambda _, folder: saved([torch.ones(1)], folder / "x.pt"), "no state dict"),
-    "number": (lambda _, folder: saved({"state_dict": {"a": 1}}, folder / "x.pt"), "no state dict"),
-    "none": (lambda _, folder: saved({"state_dict": None}, folder / "x.pt"), "no state dict"),
+    "other shape": (
+        lambda state, folder: saved(state | {"visual.conv2.weight": torch.ones(2, 3)}, folder / "x.pt"),
+        r"visual.conv2.weight is \[4, 4, 3, 3\] in the model and \[2, 3\] in the",
+    ),
+    # Of two differences the first in the model's order is named.
+    "two differences": (
+        lambda state, folder: saved(
+            {k: v for k, v in state.items() if k != "visual.bn1.bias"} | {"logit_scale": torch.ones(2)}, folder / "x.pt"
+        ),
+        r"logit_scale is \[\] in the model and \[2\] in the file",
+    ),
+    "more": (lambda state, folder: saved(state | {"extra": torch.ones(5)}, folder / "x.pt"), "extra is absent in the"),
+    "infinite": (
+        lambda state, folder: saved(state | {"logit_scale": torch.tensor(torch.inf)}, folder / "x.pt"),
+        "infinite values in logit_scale",
+    ),
 }
 
 
@@ -262,84 +242,42 @@ def test_files_that_are_no_checkpoints_are_refused(kind: str, tiny: Tiny, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            {"visual.conv2.weight": torch.ones(2, 3)},
-            "visual.conv2.weight is [4, 4, 3, 3] in the model and [2, 3] in the",
-        ),
-        ({"visual.bn1.bias": None}, "visual.bn1.bias is [4] in the model and absent in the file"),
-        ({"extra": torch.ones(5)}, "extra is absent in the model and [5] in the file"),
-        # Of two differences the first in the model's order is named.
-        ({"visual.bn1.bias": None, "logit_scale": torch.ones(2)}, "logit_scale is [] in the model and [2] in the file"),
-    ],
-)
-def test_the_first_difference_is_named(
-    change: dict[str, Tensor | None], words: str, tiny: Tiny, tmp_path: Path
-) -> None:
-    state = {key: value for key, value in (tiny.state | change).items() if value is not None}
-    with pytest.raises(InputError, match=re.escape(words)):
-        load_clip(tiny.config, saved(state, tmp_path / "x.pt"))
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_named(bad: float, tiny: Tiny, tmp_path: Path) -> None:
-    weight = tiny.state["visual.layer2.1.conv1.weight"].clone()
-    weight[3, 0] = bad
-    path = saved(tiny.state | {"visual.layer2.1.conv1.weight": weight}, tmp_path / "x.pt")
-    with pytest.raises(InputError, match=r"visual.layer2.1.conv1.weight"):
-        load_clip(tiny.config, path)
-
-
-@pytest.mark.parametrize(
     ("name", "weights", "words"),
     [
         ("RN50", {}, r"'RN50'.*neither.*--checkpoint and --pretrained"),
         ("RN50", {"checkpoint": "x.pt", "pretrained": "openai"}, "both"),
         ("RN5O", {"checkpoint": "x.pt"}, r"'RN5O'.*rn-tiny, swin-t, vit-tiny"),
         ("RN50", {"pretrained": "opneai"}, "'opneai' for RN50.*openai, "),
-        (NAME, {"pretrained": "openai"}, f"'openai' for {NAME}.*none"),
-        ("ViT-B/32", {"pretrained": "openai"}, r"ViT-B-32.*\?"),
+        ("ViT-B/32", {"pretrained": "openai"}, "perhaps .*ViT-B-32"),
         ("openai/clip-vit-base-patch32", {"checkpoint": "x.pt"}, "hf-hub:openai/clip-vit-base-patch32"),
     ],
 )
-def test_names_and_tags_that_are_not_known_are_refused(
-    name: str, weights: dict[str, str], words: str, tiny: Tiny
-) -> None:
-    register_model(tiny.config)
+def test_names_and_tags_that_are_not_known_are_refused(name: str, weights: dict[str, str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_clip(name, **weights)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'cuda:7'"):
+        load_clip(tiny.config, saved(tiny.state, tmp_path / "x.pt"), device="cuda:7")
+
+
+@pytest.mark.parametrize("config", [None, {"model_cfg": CONFIG}])
 @pytest.mark.parametrize(("name", "tag"), [("RN50", "openai"), ("hf-hub:org/model", None)])
-def test_weights_that_cannot_be_downloaded_are_told_in_a_sentence(
-    name: str, tag: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_weights_that_cannot_be_downloaded_are_no_random_ones(
+    name: str, tag: str | None, config: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_network(*_: object, **__: object) -> str:
         raise OSError("no route to host")
 
     for download in ("download_pretrained", "download_pretrained_from_hf"):
         monkeypatch.setattr(f"open_clip.factory.{download}", no_network)
-    with pytest.raises(InputError, match=rf"{name}.*no route to host"):
+    if config is not None:
+        monkeypatch.setattr("open_clip.factory._get_hf_config", lambda *_, **__: config)
+    with pytest.raises(InputError, match=name):
         load_clip(name, pretrained=tag)
     assert caplog.records == []
-
-
-def test_a_hub_model_whose_weights_cannot_be_downloaded_is_not_a_random_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(*_: object, **__: object) -> str:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("open_clip.factory._get_hf_config", lambda *_, **__: {"model_cfg": CONFIG})
-    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", no_network)
-    with pytest.raises(InputError, match="hf-hub:org/model"):
-        load_clip("hf-hub:org/model")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-@pytest.mark.parametrize("device", ["cuda", "tpu", "cuda:7"])
-def test_a_device_that_is_not_there_is_named(device: str, tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"'{device}'"):
-        load_clip(tiny.config, saved(tiny.state, tmp_path / "x.pt"), device=device)
 
 
 @pytest.mark.parametrize(
@@ -349,21 +287,17 @@ def test_a_device_that_is_not_there_is_named(device: str, tiny: Tiny, tmp_path: 
         ("b.json", None, r"b.json"),
         ("c.json", json.dumps({"embed_dim": 4}), "vision_cfg, text_cfg"),
         ("RN50.json", json.dumps(CONFIG), r"'RN50'.*RN50.json"),
+        ("circuitry-test-x.json", json.dumps(CONFIG | {"colour": 1}), "colour"),
+        ("circuitry-test-y.json", json.dumps(CONFIG | {"vision_cfg": {"colour": 1}}), "colour"),
     ],
 )
-def test_model_configurations_that_are_none(name: str, content: str | None, words: str, tmp_path: Path) -> None:
+def test_model_configurations_that_are_none(
+    name: str, content: str | None, words: str, tiny: Tiny, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words):
-        load_clip(tmp_path / name, "x.pt")
-
-
-@pytest.mark.parametrize("change", [{"colour": 1}, {"vision_cfg": {"colour": 1}}])
-def test_keys_that_open_clip_does_not_know_are_named(change: dict[str, object], tiny: Tiny, tmp_path: Path) -> None:
-    path = tmp_path / f"circuitry-test-{'-'.join(change)}.json"
-    path.write_text(json.dumps(CONFIG | change))
-    with pytest.raises(InputError, match="colour"):
-        load_clip(path, saved(tiny.state, tmp_path / "x.pt"))
+        load_clip(tmp_path / name, saved(tiny.state, tmp_path / "x.pt"))
 
 
 def test_the_same_configuration_may_lie_in_two_places(tiny: Tiny, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from circuitry.circuits import ExtractionSettings
 from circuitry.models import ModelOptions
 from circuitry.models.architectures import register_model
 from tests.support.feature_bases import make_sae
-from tests.support.scripts import study_config
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,7 @@ def test_an_mlp_is_read_in_latents_beside_heads(tmp_path: Path) -> None:
     assert site in clip.encoder.carried
 
 
-def test_settings_by_the_study_have_its_rule() -> None:
-    assert study_config("compare", "--model", "x", "--data", "x").as_dict()["node_rule"] == "left-10"
-
-
 def test_the_quickstarts_model_brings_its_weights_and_no_other_gets_them() -> None:
     assert QuickstartModel().clip().digest == load_clip("rn-tiny").digest
     with pytest.raises(InputError, match=r"'RN50' .*--checkpoint and --pretrained"):
         QuickstartModel(model="RN50").clip()
-
-
-def test_weights_that_are_missing_or_not_known_are_refused() -> None:
-    with pytest.raises(InputError, match="'x' for RN50"):
-        ModelOptions(model="RN50", data=Path("x"), pretrained="x").clip()
-    with pytest.raises(InputError, match=r"'RN50' .*--checkpoint and --pretrained"):
-        ModelOptions(model="RN50", data=Path("x")).clip()

@@ -29,13 +29,7 @@ from circuitry import (
     patched,
 )
 from circuitry.bases import ResidualStream
-from circuitry.circuits import (
-    Extraction,
-    ExtractionSettings,
-    direct_effects,
-    direct_vectors,
-    pooling_pairs,
-)
+from circuitry.circuits import Extraction, ExtractionSettings, direct_effects, direct_vectors, pooling_pairs
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import circuit_of, kept_embeddings
 from circuitry.models import FolderBaseline
@@ -209,11 +203,6 @@ def test_what_would_act_on_some_runs_is_refused_by_all(place: str, hook: str) ->
             call()
     remove()
     assert torch.equal(encoder(images), tower(images))
-
-
-def test_no_kind_of_tower_has_such_hooks_itself(any_tower: nn.Module) -> None:
-    with Encoder.from_tower(any_tower).running():
-        pass
 
 
 def test_hooks_on_a_text_encoder_are_refused(tiny: Tiny, tmp_path: Path) -> None:

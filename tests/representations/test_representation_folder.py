@@ -1,7 +1,7 @@
 """Representations of whole domains against activations held in memory."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -116,9 +116,6 @@ def assert_rows(gram: np.ndarray, names: list[str], rows: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
-# Class means
-
-
 @pytest.mark.parametrize("domain", ["real", "sketch"])
 def test_class_means_are_those_of_activations_in_memory(clip: Clip, root: Path, made: Path, domain: str) -> None:
     found = DomainRepresentation.load(made / f"{domain}.safetensors")
@@ -185,31 +182,6 @@ def test_batches_and_budget_do_not_change_the_result(
                 np.testing.assert_allclose(mine.by_site[site], theirs.by_site[site], atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_an_encoder_of_half_precision(dtype: torch.dtype, tiny: Tiny, root: Path, tmp_path: Path) -> None:
-    half = tiny.load()
-    half.model.to(dtype)
-    site = half.encoder.sites[-1]
-    found = represent(half, root, tmp_path / "half", sites=(site,))["real"]
-    full = represent(tiny.load(), root, tmp_path / "full", sites=(site,))["real"]
-    assert found.unit_means[site].dtype == np.float32
-    np.testing.assert_allclose(found.unit_means[site], full.unit_means[site], atol=0.05 * full.unit_means[site].std())
-
-
-# Folders
-
-
-def test_a_folder_is_read_and_refuses_another_configuration(clip: Clip, root: Path, tmp_path: Path) -> None:
-    """How a folder is shared, resumed and repaired is tested with `JobFolder`."""
-    represent(clip, root, tmp_path, sites=("layer4.0",))
-    assert [one.grams.domain for one in read_representations(tmp_path)] == ["real", "sketch"]
-    for changes, words in (({"n_images": 2}, "n_images: 3 -> 2"), ({"sites": ("layer3.0",)}, r"'layer3\.0' is new")):
-        with pytest.raises(InputError, match=words):
-            represent(clip, root, tmp_path, **{"sites": ("layer4.0",)} | changes)
-    with pytest.raises(InputError, match=r"none .*manifest\.json"):
-        read_representations(tmp_path / "none")
-
-
 def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
     clip: Clip, root: Path, tmp_path: Path
 ) -> None:
@@ -220,45 +192,27 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
         represent(clip, root, tmp_path / "refused", Work(strict=True, progress=False), sites=("layer4.0",))
 
 
-# Bad input
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"), [({"n_images": 1}, "2 parts.* n_images=1"), ({"sites": ("layer9",)}, "'layer9'")]
-)
-def test_bad_settings_are_named(clip: Clip, root: Path, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        represent(clip, root, tmp_path, **settings)
-    assert list(tmp_path.iterdir()) == []
-    unknown: Any = "kept"
-    with pytest.raises(InputError, match=r"'averaged', 'flattened'.*positions.*'kept'"):
-        RepresentationSettings(positions=unknown)
-
-
-def test_activations_that_are_not_finite_are_refused(tiny: Tiny, root: Path, tmp_path: Path) -> None:
+def test_refusals(clip: Clip, root: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """How a folder is shared, resumed and repaired is tested with `JobFolder`."""
+    represent(clip, root, tmp_path / "out", sites=("layer4.0",))
+    assert [one.grams.domain for one in read_representations(tmp_path / "out")] == ["real", "sketch"]
     spoiled = tiny.load()
     spoiled.encoder.tower.get_submodule("layer2.0.bn3").bias.data[0] = torch.inf  # type: ignore[operator]
-    with pytest.raises(InputError, match=r"'layer2\.0' are not finite.*/axe/\d\.png"):
-        represent(spoiled, root, tmp_path, sites=("layer1.0", "layer2.0"))
-
-
-def test_a_domain_without_a_readable_image_is_refused(clip: Clip, tmp_path: Path) -> None:
-    (tmp_path / "real" / "cat").mkdir(parents=True)
-    (tmp_path / "real" / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="images of real"):
-        represent(clip, tmp_path, tmp_path / "out", sites=("layer4.0",))
-
-
-@pytest.mark.parametrize(
-    ("classes", "parts", "words"),
-    [
-        (("axe", "fish", "lion", "key"), (2,), "4 classes with 2 images, but sketch has 3"),
-        (("axe", "cat", "pizza", "key"), (), "real and sketch have 3"),
-    ],
-)
-def test_too_few_classes_for_cka_are_known_from_the_folder(
-    root: Path, classes: tuple[str, ...], parts: tuple[int, ...], words: str
-) -> None:
+    (tmp_path / "empty" / "real" / "cat").mkdir(parents=True)
+    (tmp_path / "empty" / "real" / "cat" / "0.png").write_bytes(b"no image")
+    four, three = ("axe", "fish", "lion", "key"), ("axe", "cat", "pizza", "key")
     check_enough_images(DomainFolder(root, domains=("real",)))
-    with pytest.raises(InputError, match=words):
-        check_enough_images(DomainFolder(root, classes=classes), *parts)
+    refused: list[tuple[Callable[[], object], str]] = [
+        (lambda: represent(clip, root, tmp_path / "out", sites=("layer4.0",), n_images=2), "n_images: 3 -> 2"),
+        (lambda: read_representations(tmp_path / "none"), r"none .*manifest\.json"),
+        (lambda: represent(clip, root, tmp_path / "x", n_images=1), "2 parts.* n_images=1"),
+        (lambda: represent(clip, root, tmp_path / "x", sites=("layer9",)), "'layer9'"),
+        (lambda: represent(spoiled, root, tmp_path / "y", sites=("layer2.0",)), r"'layer2\.0' are not finite.*/axe/\d"),
+        (lambda: represent(clip, tmp_path / "empty", tmp_path / "z", sites=("layer4.0",)), "images of real"),
+        (lambda: check_enough_images(DomainFolder(root, classes=four), 2), "4 classes with 2 .* sketch has 3"),
+        (lambda: check_enough_images(DomainFolder(root, classes=three)), "real and sketch have 3"),
+    ]
+    for call, words in refused:
+        with pytest.raises(InputError, match=words):
+            call()
+    assert not (tmp_path / "x").exists()

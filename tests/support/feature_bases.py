@@ -8,11 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import circuitry
-from circuitry import (
-    AttributionGraph,
-    Encoder,
-    class_logit,
-)
+from circuitry import AttributionGraph, Encoder, class_logit
 from circuitry.bases import SparseAutoencoder
 from tests.support.towers import make_tower
 

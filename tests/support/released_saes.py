@@ -131,46 +131,38 @@ TRANSCODER: dict[str, Any] = {
 OF_MLP: dict[str, Any] = {"site": "blocks.1.hook_mlp_out"}
 
 
-# SAELens 6
+# SAELens
 
 
-def saelens(more: dict[str, Any], shapes: dict[str, tuple[int, ...]], formula: Formula, **layout: Any) -> Layout:
-    config = {"d_in": D, "d_sae": FEATURES, "normalize_activations": "none", "apply_b_dec_to_input": True} | more
-    config["metadata"] = {"hook_name": "blocks.1.hook_resid_post", "hook_name_out": "blocks.1.hook_mlp_out"}
+def saelens(more: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = None, **layout: Any) -> Layout:
+    config: dict[str, Any] = {"d_in": D, "d_sae": FEATURES, "normalize_activations": "none"} | more
+    if "hook_point" not in config:
+        config["metadata"] = {"hook_name": "blocks.1.hook_resid_post", "hook_name_out": "blocks.1.hook_mlp_out"}
+    kind, bias = config.get("architecture"), config.get("apply_b_dec_to_input", True)
+    k = config.get("k", config.get("activation_fn_kwargs", {}).get("k"))
 
     def write(folder: Path, weights: Weights) -> Path:
         (folder / "cfg.json").write_text(json.dumps(config))
         save_file(weights, folder / "sae_weights.safetensors")
         return folder
 
-    return Layout(shapes, write, formula, "SAELens", **{"site": "blocks.1.hook_resid_post"} | layout)
-
-
-def saelens_gated(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    z = x - w["b_dec"]
-    f = (z @ w["W_enc"] + w["b_gate"] > 0) * relu(z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"])
-    return f, f @ w["W_dec"] + w["b_dec"]
-
-
-def saelens_layer_normed(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    z, undo = normed(x, "layer_norm")
-    f = relu((z - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
-    return f, undo(f @ w["W_dec"] + w["b_dec"])
-
-
-def saelens_skip(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    before = x @ w["W_enc"] + w["b_enc"]
-    f = relu(before) * (before > w["threshold"])
-    return f, f @ w["W_dec"] + w["b_dec"] + x @ w["W_skip"].T
-
-
-def batch_topk(name: str) -> Formula:
     def formula(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        before = (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
-        f = relu(before) * (before > w[name])
-        return f, f @ w["W_dec"] + w["b_dec"]
+        z, undo = normed(x, config["normalize_activations"])
+        z = z - bias * w["b_dec"]
+        if kind == "gated":
+            f = (z @ w["W_enc"] + w["b_gate"] > 0) * relu(z @ (w["W_enc"] * np.exp(w["r_mag"])) + w["b_mag"])
+        else:
+            before = z @ w["W_enc"] + w["b_enc"]
+            f = relu(before) * (before > w.get("threshold", w.get("topk_threshold", 0)))
+        norms = np.linalg.norm(w["W_dec"], axis=1) if "rescale_acts_by_decoder_norm" in config else 1.0
+        f = f * norms
+        f = largest(f, k) if kind == "topk" or "activation_fn_kwargs" in config else f
+        skip = x @ w["W_skip"].T if "W_skip" in w else 0
+        return f, undo(f / norms @ w["W_dec"] + w["b_dec"] + skip)
 
-    return formula
+    weights = SHAPES | (shapes or {})
+    weights = {name: shape for name, shape in weights.items() if kind != "gated" or name != "b_enc"}
+    return Layout(weights, write, formula, "SAELens", **{"site": "blocks.1.hook_resid_post"} | layout)
 
 
 # saev

@@ -125,19 +125,6 @@ def test_classifiers_and_domains_are_apart_and_the_order_of_rows_does_not_matter
     )
 
 
-def test_without_held_out_classes_there_is_one_part() -> None:
-    table = tidy_accuracy(INK)
-    assert set(table["part"]) == {"all"}
-    assert not {AMONG_PART, FALLS_ON_HELD_OUT, HARMONIC_MEAN} & set(table["measure"])
-
-
-def test_a_domain_without_an_image_of_one_part() -> None:
-    only_seen = answers(("8", "axe", "axe", 1, 1, 1), domain="photo")
-    table = tidy_accuracy(pd.concat([INK, only_seen], ignore_index=True), HELD_OUT)
-    assert set(table.loc[table["domain"] == "photo", "part"]) == {"all", "seen"}
-    assert HARMONIC_MEAN not in set(table.loc[table["domain"] == "photo", "measure"])
-
-
 def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:
     again = INK.assign(classifier="b", rank=INK["rank"] + 1)
     both = pd.concat([INK, again], ignore_index=True)
@@ -147,16 +134,6 @@ def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:
     found = read_predictions(tmp_path / "epoch_1-ink.safetensors")
     pd.testing.assert_frame_equal(found, both[found.columns])
     pd.testing.assert_frame_equal(tidy_accuracy(found, HELD_OUT), tidy_accuracy(both, HELD_OUT))
-
-
-def test_a_damaged_listing_beside_predictions_is_named_itself(tmp_path: Path) -> None:
-    listing = [f"{i}" for i in range(8)]
-    claim(tmp_path, "circuitry test 1", {}, {"images": dict.fromkeys(listing, "digest")})
-    write_predictions(tmp_path / "epoch_1-ink.safetensors", INK, listing)
-    (tmp_path / "images.json").write_text("{")
-    with pytest.raises(InputError, match=r"images\.json") as caught:
-        read_predictions(tmp_path / "epoch_1-ink.safetensors")
-    assert "epoch_1-ink" not in str(caught.value)
 
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:

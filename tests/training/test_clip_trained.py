@@ -20,7 +20,7 @@ from circuitry.data import load_image
 from circuitry.models import load_clip
 from circuitry.runs import InputError, preset
 from circuitry.training import ClipTraining, checkpoints, kept_checkpoints, train_clip
-from tests.support.clip_training import CONFIG, WORK, written
+from tests.support.clip_training import CONFIG, WORK, write_images, written
 
 WITHOUT_BATCH_NORM = CONFIG | {
     "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "head_width": 8, "layers": 1}
@@ -33,15 +33,24 @@ def weights(checkpoint: Path) -> dict[str, Any]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def needs_trainer() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _needs_trainer() -> None:
     for name in ("webdataset", "braceexpand"):
         pytest.importorskip(name, reason="open_clip's trainer needs open_clip_torch[training]")
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipTraining, Path]:
+    """A table of one batch, settings, and the checkpoint of a training by one process of one thread."""
+    folder = tmp_path_factory.mktemp("one")
+    settings = replace(written(WITHOUT_BATCH_NORM, folder / "vit-smallest.json"), epochs=1, batch_size=8, warmup=0)
+    table = write_images(folder, 8)  # of one colour each, which no crop changes
+    return table, settings, train_clip(table, folder / "run", settings, WORK)
+
+
 def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings: ClipTraining, tmp_path: Path) -> None:
-    needs_trainer()
     out = tmp_path / "run"
-    settings = replace(settings, model=str(settings.model), epochs=12, keep_checkpoints=5)
+    settings = replace(settings, model=str(settings.model), epochs=6, keep_checkpoints=4)
     code = f"from circuitry.training import *\ntrain_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as run:
         while not (out / "checkpoints" / "epoch_latest.pt").is_file():
@@ -52,19 +61,19 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
         run.kill()
     _, alive = psutil.wait_procs(started, timeout=20)
     assert alive == []  # the trainer ends with the process that started it, though nobody could tell it to
-    assert not (out / "checkpoints" / "epoch_12.pt").exists()
+    assert not (out / "checkpoints" / "epoch_6.pt").exists()
     assert "Start epoch 0" in (out / "console.log").read_text()
 
     checkpoint = train_clip(train, out, settings, WORK)
     assert "resuming checkpoint" in (out / "console.log").read_text()
     content = torch.load(checkpoint, weights_only=True)
-    assert content["epoch"] == 12
+    assert content["epoch"] == 6
     steps = {int(entry["step"]) for entry in content["optimizer"]["state"].values()}
-    assert steps == {12 * 2}
+    assert steps == {6 * 2}
     assert load_clip(settings.model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
-    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (0, 5, 10, 12)]
+    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (0, 4, 6)]
     assert kept_checkpoints(out, [0])[0] == out / "checkpoints" / "epoch_0.pt"
-    with pytest.raises(InputError, match=r"epoch 3.* 0, 5, 10, 12"):
+    with pytest.raises(InputError, match=r"epoch 3.* 0, 4, 6"):
         kept_checkpoints(out, [3])
 
 
@@ -88,14 +97,10 @@ def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
     return checkpoint
 
 
-def test_two_processes_or_machines_take_the_steps_of_one(train: Path, tmp_path: Path) -> None:
-    needs_trainer()
-    settings = replace(written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json"), batch_size=8, warmup=0)
-    lines = train.read_text().splitlines(keepends=True)
-    train.write_text("".join(lines[:9]))  # eight images of one colour each, which no crop changes: one batch
+def test_two_processes_or_machines_take_the_steps_of_one(one: tuple[Path, ClipTraining, Path], tmp_path: Path) -> None:
+    train, settings, by_one = one
     two = replace(settings, processes=2)
     found = {
-        "one": train_clip(train, tmp_path / "one", settings, WORK),
         "processes": train_clip(train, tmp_path / "processes", two, WORK),
         "machines": on_two_machines(train, tmp_path / "machines", two),
     }
@@ -104,7 +109,7 @@ def test_two_processes_or_machines_take_the_steps_of_one(train: Path, tmp_path: 
     for name in ("processes", "machines"):
         assert "[8/8 (100%)]" in (tmp_path / name / "console.log").read_text()
         state = weights(found[name])
-        for key, expected in weights(found["one"]).items():
+        for key, expected in weights(by_one).items():
             given = state[key]
             if key.endswith(
                 "in_proj_bias"
@@ -117,7 +122,6 @@ SHARED = ("precision", "grad_checkpointing", "keep_checkpoints", "decoding")
 
 
 def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
-    needs_trainer()
     settings = written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json")
     shared = {name: value for name, value in preset("icml2025", "train").items() if name in SHARED}
     as_the_study = replace(settings, **shared, accumulation=2, warmup=0)
@@ -152,19 +156,17 @@ def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
 
 
 def test_the_machines_threads_and_keeping_the_untrained_model_change_no_weight(
-    train: Path, settings: ClipTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: tuple[Path, ClipTraining, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs_trainer()
-    settings = replace(settings, epochs=1, warmup=0)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    one = weights(train_clip(train, tmp_path / "one", settings, WORK))
-    assert [epoch for epoch, _ in checkpoints(tmp_path / "one")] == [1]
-    assert json.loads((tmp_path / "one" / "manifest.json").read_text())["config"]["threads"] == 1
+    train, settings, by_one = one
+    run = by_one.parents[1]
+    assert [epoch for epoch, _ in checkpoints(run)] == [1]
+    assert json.loads((run / "manifest.json").read_text())["config"]["threads"] == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     two = weights(train_clip(train, tmp_path / "two", replace(settings, keep_checkpoints=1), WORK))
-    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    assert all(torch.equal(tensor, two[name]) for name, tensor in weights(by_one).items())
     torch.manual_seed(0)
-    untrained = open_clip.create_model("rn-smallest").state_dict()
+    untrained = open_clip.create_model("vit-smallest").state_dict()
     kept = weights(tmp_path / "two" / "checkpoints" / "epoch_0.pt")
     assert kept.keys() == untrained.keys()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in untrained.items())

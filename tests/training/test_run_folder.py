@@ -1,16 +1,28 @@
-"""What a training run leaves in its folder: settings that are compared, checkpoints that are whole."""
+"""A training run's folder: settings that are compared, whole checkpoints, and the record of its training."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from circuitry import InputError
-from circuitry.training import checkpoints, clip_preset
+from circuitry.runs import InputError, versions
+from circuitry.runs.manifest import write_sealed
+from circuitry.training import (
+    CaptionedImage,
+    checkpoints,
+    clip_preset,
+    read_description,
+    read_run,
+    record_run,
+    write_captioned_table,
+)
 from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
 from circuitry.training.training_table import CheckedTable
+
+CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp")
 
 
 def test_settings_are_compared(tmp_path: Path) -> None:
@@ -49,3 +61,26 @@ def test_checkpoints_in_order_of_epochs_without_those_cut_short(tmp_path: Path) 
     cut = (folder / "epoch_11.pt").read_bytes()
     (folder / "epoch_11.pt").write_bytes(cut[: len(cut) // 2])
     assert checkpoints(tmp_path) == [(9, folder / "epoch_9.pt"), (10, folder / "epoch_10.pt")]
+
+
+def test_a_run_has_its_settings_and_its_table_word_for_word(tmp_path: Path) -> None:
+    image = CaptionedImage("/x/1.png", "1.png", "real", "axe", "a axe")
+    table = write_captioned_table([image], tmp_path / "t.tsv", about={"mine": [1]}, missing_files="unchecked")
+    record_run(tmp_path / "run", table, CLIP)
+    found = read_run(tmp_path / "run")
+    assert found["table"] == read_description(table)
+    assert found["training"] == json.loads(json.dumps(asdict(CLIP)))
+    assert (found["kind"], found["commit"]) == ("ClipTraining", versions()["commit"])
+    record_run(tmp_path / "run", table, replace(CLIP, seed=5))  # what is written stays
+    assert read_run(tmp_path / "run") == found
+    record_run(tmp_path / "other", tmp_path / "by_hand.tsv", replace(CLIP, model=tmp_path / "mine.json"))
+    assert read_run(tmp_path / "other")["table"] is None
+    assert read_run(tmp_path / "other")["training"]["model"] == str(tmp_path / "mine.json")
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run\.json"):
+        read_run(tmp_path)
+    write_sealed(tmp_path / "run.json", {"format": "circuitry run 2"})
+    with pytest.raises(InputError, match=r"'circuitry run 2'.*'circuitry run 3'"):
+        read_run(tmp_path)

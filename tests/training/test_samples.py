@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from circuitry import DomainFolder, Encoder, InputError
 from circuitry.models import activations
-from circuitry.runs import Work
 from circuitry.training import sample_activations, samples
-
-QUIET = Work(progress=False)
+from tests.support.work import QUIET
 
 
 class Shown:
@@ -73,22 +71,6 @@ def test_a_few_positions_of_every_image(resnet: nn.Module, tmp_path: Path, monke
     for cut in (1, 3):
         monkeypatch.setattr(samples, "activations", partial(activations, batch_size=cut))
         torch.testing.assert_close(sampled("layer2.0", 5), few, atol=1e-5, rtol=1e-4)
-
-
-def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module, tmp_path: Path) -> None:
-    encoder = Encoder.from_tower(resnet.train())
-    shown = Shown(tmp_path, torch.randn(3, 3, *encoder.image_size))
-    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
-    sample_activations(encoder, shown, shown.records, "layer2.0", work=QUIET)
-    assert resnet.training
-    for name, buffer in resnet.named_buffers():
-        assert torch.equal(buffer, before[name]), name
-
-
-def test_samples_of_an_encoder_in_bfloat16(resnet: nn.Module, tmp_path: Path) -> None:
-    encoder = Encoder.from_tower(resnet.eval().bfloat16())
-    shown = Shown(tmp_path, torch.randn(2, 3, *encoder.image_size))
-    assert sample_activations(encoder, shown, shown.records, work=QUIET).dtype == torch.float32
 
 
 def test_what_cannot_be_sampled_is_refused(resnet: nn.Module, tmp_path: Path) -> None:

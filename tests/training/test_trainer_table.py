@@ -3,7 +3,7 @@
 import hashlib
 import io
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +12,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
+from circuitry.data import DomainFolder
+from circuitry.data.captions import SHARED_STYLE_WORDS
 from circuitry.runs import InputError
-from circuitry.training import trainer_table as module
-from circuitry.training.trainer_table import (
-    CaptionedImage,
-    caption_rows,
-    clean,
-    is_text,
-    quoted,
-    unquoted,
-    write_table,
+from circuitry.training import (
+    generated_captions,
+    read_captions,
+    read_description,
+    training_table,
+    with_captions,
+    write_captioned_table,
 )
+from circuitry.training import trainer_table as module
+from circuitry.training.trainer_table import CaptionedImage, caption_rows, clean, is_text, quoted, unquoted, write_table
+from circuitry.training.training_table import check_training_table
 
 
 def image(name: str, caption: str = "a cat", folder: str = "/data") -> CaptionedImage:
@@ -32,9 +35,6 @@ def image(name: str, caption: str = "a cat", folder: str = "/data") -> Captioned
 def rows(path: Path, text: str) -> list[tuple[str, str]]:
     path.write_text(text, encoding="utf-8")
     return list(caption_rows(path))
-
-
-# --- what the trainer reads ------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=150)
@@ -74,16 +74,17 @@ def test_the_table_by_hand(tmp_path: Path) -> None:
         image("2.png", 'a "sharp" axe'),
         image('3".png', "l'axe à\xa0côté\0"),
     ]
-    table = write_table(images, tmp_path / "runs" / "train.tsv", missing_files="unchecked")
-    assert table.path.read_text(encoding="utf-8") == (
+    path = tmp_path / "runs" / "train.tsv"
+    table = write_table(images, path, missing_files="unchecked")
+    assert path.read_text(encoding="utf-8") == (
         'filepath\ttitle\n/data/1.png\ttwo axes here\n/data/2.png\t"a ""sharp"" axe"\n"/data/3"".png"\tl\'axe à côté\n'
     )
-    read = pd.read_csv(table.path, sep="\t")
+    read = pd.read_csv(path, sep="\t")
     assert read["filepath"].tolist() == [each.path for each in images]
-    assert list(caption_rows(table.path)) == list(read.itertuples(index=False, name=None))
-    assert (table.images, table.counts) == (3, {("real", "cat"): 3})
+    assert list(caption_rows(path)) == list(read.itertuples(index=False, name=None))
+    assert (table["images"], table["counts"]) == (3, {"real": {"cat": 3}})
     digested = '1.png\ttwo axes here\n2.png\ta "sharp" axe\n3".png\tl\'axe à côté\n'
-    assert table.digest == hashlib.sha256(digested.encode()).hexdigest()[:16]
+    assert table["digest"] == hashlib.sha256(digested.encode()).hexdigest()[:16]
 
 
 def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,11 +93,8 @@ def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for size in (1, 2, 7):
         monkeypatch.setattr(module, "BATCH", size)
         pieces = write_table(iter(images), tmp_path / "b.tsv", missing_files="unchecked")
-        assert pieces.path.read_bytes() == whole.path.read_bytes()
-        assert (pieces.digest, pieces.counts) == (whole.digest, whole.counts)
-
-
-# --- what is refused or left out -------------------------------------------------------------------------------------
+        assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+        assert pieces == whole
 
 
 def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
@@ -107,8 +105,8 @@ def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> Non
     assert "6.png" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3.png"]
     table = write_table(images, tmp_path / "t.tsv", missing_files="skip")
-    assert (table.images, table.missing_files) == (1, 8)
-    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked").images == 9
+    assert (table["images"], table["left_out"]["missing_files"]) == (1, 8)
+    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"] == 9
 
 
 def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
@@ -118,20 +116,19 @@ def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> 
         write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     assert not any(tmp_path.iterdir())
     table = write_table(images, tmp_path / "t.tsv", missing_files="unchecked", no_caption="skip")
-    assert (table.images, table.no_caption) == (2, 4)
+    assert (table["images"], table["left_out"]["no_caption"]) == (2, 4)
 
 
-def test_duplicates_are_refused(tmp_path: Path) -> None:
-    images = [image('a".png'), image("b.png"), image("c.png"), image('a".png', "another caption"), image("c.png")]
+def test_duplicates_are_refused_and_two_paths_with_one_hash_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = [image('a".png'), image("b.png"), image("c.png"), image('a".png', "another caption"), image("c.png")]
     with pytest.raises(InputError, match=r'2 images.*"/data/a"".png", /data/c.png'):
-        write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
+        write_table(twice, tmp_path / "t.tsv", missing_files="unchecked")
     assert not any(tmp_path.iterdir())
-
-
-def test_two_paths_with_one_hash_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "hash", len, raising=False)
     images = [image("a.png"), image("b.png")]
-    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked").images == 2
+    assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked")["images"] == 2
     with pytest.raises(InputError, match="1 images"):
         write_table([*images, images[0]], tmp_path / "t.tsv", missing_files="unchecked")
 
@@ -141,11 +138,8 @@ def test_nothing_and_paths_that_no_line_holds(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     odd = image("a\u2028b.png")  # not printable, but no line break for the table
-    path = write_table([odd], tmp_path / "t.tsv", missing_files="unchecked").path
-    assert pd.read_csv(path, sep="\t")["filepath"].tolist() == [odd.path]
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
+    write_table([odd], tmp_path / "t.tsv", missing_files="unchecked")
+    assert pd.read_csv(tmp_path / "t.tsv", sep="\t")["filepath"].tolist() == [odd.path]
 
 
 def test_headers(tmp_path: Path) -> None:
@@ -176,15 +170,11 @@ def test_quoting_is_undone(field: str) -> None:
     assert unquoted(quoted(field)) == field
 
 
-@pytest.mark.parametrize("first", ["a cat\thttp://x.org/a.jpg", "a.jpg", "filepath", "", "a cat"])
-def test_a_table_without_a_header_where_one_is_needed(first: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"t\.tsv.*filepath<TAB>title"):
-        rows(tmp_path / "t.tsv", f"{first}\nb.jpg\ta dog\n")
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (b"a cat\thttp://x.org/a.jpg\nb.jpg\ta dog\n", r"t\.tsv.*filepath<TAB>title"),
+        (b"a.jpg\nb.jpg\ta dog\n", r"t\.tsv.*filepath<TAB>title"),
         (b"filepath\ttitle\na.jpg\ta cat\nb.jpg\n", r"t\.tsv, line 3.* 2 .* 1: 'b\.jpg'"),
         (b"path\tid\ttext\na.jpg\t1\ta\tcat\n", r"line 2.* 3 .* 4: 'a\.jpg"),
         (b"filepath\ttitle\na.jpg\tcaf\xe9\n", r"t\.tsv.*UTF-8"),
@@ -196,9 +186,6 @@ def test_bad_tables(tmp_path: Path, content: bytes | None, words: str) -> None:
         (tmp_path / "t.tsv").write_bytes(content)
     with pytest.raises(InputError, match=words):
         list(caption_rows(tmp_path / "t.tsv"))
-
-
-# --- memory ----------------------------------------------------------------------------------------------------------
 
 
 def peak(work: Callable[[], object]) -> int:
@@ -225,8 +212,111 @@ def test_tables_pass_in_constant_memory(tmp_path: Path, monkeypatch: pytest.Monk
     assert peak(lambda: sum(1 for _ in caption_rows(tmp_path / "8000.tsv"))) < 200_000
 
 
-def test_the_memory_test_can_fail(tmp_path: Path) -> None:
-    def hoard(n: int) -> Callable[[], Sequence[CaptionedImage]]:
-        return lambda: [image(f"{i}.png", "a cat on a mat") for i in range(n)]
+@pytest.fixture
+def images(tmp_path: Path) -> DomainFolder:
+    """Two classes in two domains."""
+    for domain in ("real", "sketch"):
+        for name in ("axe", "bed"):
+            (tmp_path / "data" / domain / name).mkdir(parents=True)
+            for i in range(4):
+                (tmp_path / "data" / domain / name / f"{i}.png").touch()
+    return DomainFolder(tmp_path / "data")
 
-    assert peak(hoard(8_000)) - peak(hoard(1_000)) > 25 * 7_000
+
+def test_the_json_counts_what_is_in_the_table(images: DomainFolder, tmp_path: Path) -> None:
+    captions = {record.relative: f"caption of {record.relative}" for record in images.records}
+    table = write_captioned_table(with_captions(images.records, captions), tmp_path / "t.tsv", about={"seed": 3})
+    described = read_description(table)
+    assert (described["images"], described["seed"]) == (16, 3)
+    assert described["counts"] == {domain: {"axe": 4, "bed": 4} for domain in ("real", "sketch")}
+    assert described["left_out"] == {"missing_files": 0, "no_caption": 0}
+    assert {"python", "clip-circuitry", "commit"} <= described["versions"].keys()
+    (first, *_) = with_captions(images.records, captions)
+    assert first == CaptionedImage(
+        str(images.records[0].path), "real/axe/0.png", "real", "axe", "caption of real/axe/0.png"
+    )
+
+
+def test_captions_are_read_from_the_root(tmp_path: Path) -> None:
+    (tmp_path / "captions.tsv").write_text('filepath\ttitle\nreal/axe/0.png\tNA\nreal/axe/1.png\t"a ""b"" c"\n')
+    assert read_captions(tmp_path) == {"real/axe/0.png": "NA", "real/axe/1.png": 'a "b" c'}
+    with pytest.raises(InputError, match="none/captions"):
+        read_captions(tmp_path / "none")
+
+
+def test_captions_of_an_image_do_not_depend_on_the_others(images: DomainFolder) -> None:
+    records = images.records
+    plain, aligned = generated_captions(seed=4), generated_captions(seed=4, aligned=True)
+    assert [plain(record) for record in records[::-2]] == [plain(record) for record in records][::-2]
+    assert all(any(word in aligned(record) for word in SHARED_STYLE_WORDS) for record in records)
+    assert not all(any(word in plain(record) for word in SHARED_STYLE_WORDS) for record in records)
+
+
+def test_what_is_no_table_is_refused(images: DomainFolder, tmp_path: Path) -> None:
+    for captioned, words in ((with_captions(images.records, {}), "16 of 16"), (with_captions([], {}), "t.tsv")):
+        with pytest.raises(InputError, match=words):
+            write_captioned_table(captioned, tmp_path / "t.tsv")
+    for content in (None, "{", '{"format": "else"}'):
+        if content is not None:
+            (tmp_path / "t.json").write_text(content)
+        with pytest.raises(InputError, match=r"t\.json"):
+            read_description(tmp_path / "t.tsv")
+
+
+COLUMNS = ("filepath", "title")
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Seven lines, of which the files of the third and the last do not exist; one caption has quotes and a tab."""
+    titles = ["a fish", 'a "fish"\tin ink', "7", "", "a star", "x", "y"]
+    files = [tmp_path / f"{i}.png" for i in range(7)]
+    for i in (0, 1, 3, 4, 5):
+        files[i].touch()
+    pd.DataFrame({"filepath": files, "more": range(7), "title": titles}).to_csv(
+        tmp_path / "train.tsv", sep="\t", index=False
+    )
+    return tmp_path / "train.tsv"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
+def test_chunks_change_nothing(listed: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_table, "_CHUNK", chunk)
+    with pytest.raises(InputError, match=r" 2 .*/2\.png, .*/6\.png"):
+        check_training_table(listed, COLUMNS, 2)
+    with pytest.raises(InputError, match=r" 1 .*title.*/3\.png"):
+        check_training_table(listed, COLUMNS, 2, skip_missing=True)
+    checked = check_training_table(listed, ("filepath",), 2, skip_missing=True)
+    assert checked.present.tolist() == [True, True, False, True, True, True, False]
+    assert (checked.n_images, checked.n_missing) == (5, 2)
+    copy = checked.without_missing(tmp_path / "copy.tsv")
+    whole = pd.read_csv(listed, sep="\t")
+    pd.testing.assert_frame_equal(pd.read_csv(copy, sep="\t"), whole[checked.present].reset_index(drop=True))
+
+
+def test_a_table_without_missing_files_is_used_itself(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(f"filepath\n{path}\n{path}\n")
+    checked = check_training_table(path, ("filepath",), 2, skip_missing=True)
+    assert checked.without_missing(tmp_path / "copy.tsv") == path
+    assert not (tmp_path / "copy.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("filepath\ttitle\n", " 0 .* 2"),
+        ("title\tfilepath", " 0 .* 2"),
+        ("filepath\ttitle\n{path}\ta\n", " 1 .* 2"),
+        ("", "filepath<TAB>title"),
+        ("path\ttitle\nx\ty\n", "filepath<TAB>title.*path<TAB>title"),
+        ("{path}\ta\n", "filepath<TAB>title.*<TAB>a"),
+        ("filepath\ttitle\n{path}\ta\n{path}\ta\tb\tc\n", "line 3.*filepath<TAB>title"),
+    ],
+)
+def test_tables_that_cannot_be_trained_on(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(content.replace("{path}", str(path)))
+    for table, expected in ((path, words), (tmp_path / "none.tsv", "none.tsv")):
+        with pytest.raises(InputError, match=expected):
+            check_training_table(table, COLUMNS, 2)
