@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from circuitry.bases import ResidualStream
 from circuitry.bases.attention_kinds import mix_by_pattern
 from circuitry.bases.blocks import Block
-from circuitry.circuits import attribute_components, midpoint_rule
-from circuitry.encoder import Encoder, Task
-from circuitry.runs import InputError
+from circuitry.circuits import midpoint_rule
+from circuitry.encoder import Encoder
 from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
 from tests.support.stream_scores import Scores, edge_scores, linear_transformer, of_edges, run_stream
@@ -278,18 +277,6 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
-
-
-def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> None:
-    _, stream, images = opened()
-    with pytest.raises(InputError, match=r"'gradient', 'exact-readers', .*'atp'"):
-        attribute_components(Task(stream.encoder, images, product), method="atp")
-    tower: Any = make_tower("timm-vit").double()
-    tower.trunk.norm = nn.GroupNorm(1, 17).double()  # over tokens
-    _, stream, images = opened(tower)
-    with pytest.raises(InputError, match=r"a GroupNorm: .*gradient"):
-        edge_scores(stream, images, product, method="relp")
-    assert not any(module._forward_pre_hooks for module in tower.modules())
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 from circuitry.bases import ResidualStream
 from circuitry.circuits import edges_by_position, midpoint_rule, moves_between_positions
 from circuitry.encoder import Encoder, Task
-from circuitry.runs import InputError
 from tests.bases.test_components import FURTHER
 from tests.support.towers import make_tower
 
@@ -75,13 +74,3 @@ def change_without_the_writer(stream: ResidualStream, cache: Any, port: str) -> 
     q, k = (cache[f"blocks.1.attn.hook_{one}"] for one in "qk")
     first, second = (block.scores(one[0], k) if port == "q" else block.scores(q, one[1]) for one in (after, earlier))
     return (first - second) / (2 * step)
-
-
-def test_edges_that_stay_where_they_are_are_told() -> None:
-    stream, images = opened("vit")
-    with pytest.raises(
-        InputError, match=r"but 'blocks.1.mlp' reads every position for itself: give a head's query, key"
-    ):
-        moves_between_positions(Task(stream.encoder, images, metric), [(WRITER, "blocks.1.mlp")])
-    with pytest.raises(InputError, match=r"There is no edge from 'blocks\.0\.attn\.7'"):
-        moves_between_positions(Task(stream.encoder, images, metric), [("blocks.0.attn.7", f"{HEAD}.v")])

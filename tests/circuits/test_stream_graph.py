@@ -16,9 +16,7 @@ from circuitry.circuits import (
     attribute_components,
     edge_jaccard,
     edge_names,
-    edges_by_position,
     left_rule,
-    midpoint_rule,
 )
 from circuitry.circuits.edge_methods import SCORERS, as_graph
 from circuitry.circuits.graph import IN_STREAM
@@ -134,14 +132,3 @@ def test_hooks_that_would_not_act_are_refused() -> None:
     images = torch.randn(1, 3, *encoder.image_size)
     with patched(encoder, Patch("ln_pre", 0.0)), pytest.raises(InputError, match=r"ln_pre.*in_components"):
         attribute_components(Task(encoder, images, metric, work=QUIET))
-
-
-def test_rules_are_given_by_name_too() -> None:
-    encoder = Encoder.from_tower(make_tower("timm-vit"))
-    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), metric, work=QUIET)
-    named, given = (attribute_components(task, rule=rule) for rule in ("midpoint-2", midpoint_rule(2)))
-    assert named.settings == given.settings
-    first, second = (edges_by_position(task, [("embed", "embedding")], rule=rule) for rule in ("left-2", left_rule(2)))
-    np.testing.assert_array_equal(first, second)
-    for pair, scores in given.edge_scores.items():
-        np.testing.assert_array_equal(named.edge_scores[pair], scores)

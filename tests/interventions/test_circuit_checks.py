@@ -277,22 +277,6 @@ def test_a_circuit_of_a_metric_of_ones_own_is_measured_by_it(clip: Clip, folder:
         faithfulness_curve(replace(task, metric=class_logit(weights, 1)), graph, few)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"metric": "loss"}, "logit, margin.*'loss'"),
-        ({"texts": "photo"}, "'photo'"),
-        ({"baseline": "one"}, "mean-position.*'one'"),
-        ({"baseline": torch.zeros(2, 3, 64, 64)}, "every image.*'counterfactual'"),
-        ({"n_images": 0}, "n_images, but 0"),
-        ({"n_others": -1}, "n_others, but -1"),
-    ],
-)
-def test_settings_that_are_not_known(clip: Clip, folder: Path, settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        checks_of(clip, folder, **settings)
-
-
 def test_activations_that_circuits_were_found_with_are_given_again(clip: Clip, folder: Path, tmp_path: Path) -> None:
     images, grey = DomainFolder(folder / "images", classes=("cat", "axe")), torch.zeros(1, 3, 64, 64)
     graphs = extract(clip, images, tmp_path / "graphs", n_images=2, baseline=grey, work=QUIET, **RULES)

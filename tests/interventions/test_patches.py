@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, mean_baseline
-from circuitry.encoder import Baseline, Counterfactual
+from circuitry.encoder import Counterfactual
 from circuitry.interventions import Patch, patched
 from circuitry.interventions.patches import PatchValue
 from tests.support.towers import make_tower
@@ -186,44 +186,6 @@ def test_hooks_of_others_stay(resnet: nn.Module) -> None:
     assert seen == [3, 3]
 
 
-@pytest.mark.parametrize(
-    ("patches", "message"),
-    [
-        (
-            [Patch("act1", 0.0, units=[1, 2]), Patch("act2", 0.0), Patch("act1", 1.0, units=[2, 3], positions=[4])],
-            r"the one at 'act1', units 1, 2, all positions and the one at 'act1', units 2, 3, positions 4 do: separate",
-        ),
-        ([Patch("act1", 0.0), Patch("act1", 0.0)], r"at 'act1', all units, all positions and the one at 'act1'"),
-        ([Patch("act1", 0.0), Patch("act1", 0.0, units=range(12))], "units 0, 1, 2, 3, 4, 5, 6, 7 and 4 more"),
-        ([Patch("act9", 0.0)], "no site 'act9'"),
-        ([Patch("act1", 0.0, units=[1, 4, -1])], "has units 0 to 3, but 4, -1 was asked for: choose units within"),
-        ([Patch("act1", 0.0, positions=[1024])], "'act1' has positions 0 to 1023, but 1024 was asked for: choose pos"),
-        ([Patch("attnpool", 0.0, positions=[1])], "'attnpool' has positions 0 to 0, but 1 was asked for"),
-        (
-            [Patch("act1", Counterfactual(torch.zeros(2, 3, 64, 64)), units=[0])],
-            r"'act1', units 0, all positions has shape \[2, 4, 32, 32\], but the activation there is \[3, 4, 32, 32\]",
-        ),
-        (
-            [Patch("act1", Baseline("two", {"act1": torch.zeros(2, 4, 32, 32)}))],
-            "'two' has 2 activations at site 'act1' for 3 images",
-        ),
-        ([Patch("act1", torch.zeros(3, 4, 8, 8))], r"has shape \[3, 4, 8, 8\].*or with a batch of 1 for all images"),
-        ([Patch("act1", lambda a: a.sum(1))], r"has shape \[3, 32, 32\]"),
-    ],
-)
-def test_what_does_not_fit_is_refused(resnet: nn.Module, patches: list[Patch], message: str) -> None:
-    encoder, images = setting(resnet)
-    with pytest.raises(InputError, match=message), patched(encoder, patches):
-        encoder(images)
-    assert hooks_left(encoder) == 0
-
-
-def test_patches_side_by_side_are_no_overlap(resnet: nn.Module) -> None:
-    encoder, images = setting(resnet)
-    with patched(encoder, [Patch("act1", 0.0, [0]), Patch("act1", 0.0, [1]), Patch("act1", 1.0, [2], [3])]):
-        encoder(images)
-
-
 def mask_of(places: list[int], size: int) -> np.ndarray:
     mask = np.zeros(size, dtype=bool)
     mask[places] = True
@@ -255,12 +217,6 @@ def test_masks_and_single_numbers_mean_what_they_say(resnet: nn.Module) -> None:
         patched(encoder, two_masks).__enter__()
     with patched(encoder, [two_masks[0], Patch("act1", 0.0, mask_of([1], 4))]):
         encoder(images)
-
-
-@pytest.mark.parametrize("units", [[1.7], float("nan"), [[1, 2]], ["a"], True, [None]])
-def test_what_is_no_place_is_refused(units: object) -> None:
-    with pytest.raises(InputError, match="units"):
-        Patch("act1", 0.0, units=units)  # type: ignore[arg-type]
 
 
 def test_other_images_run_in_evaluation_mode(resnet: nn.Module) -> None:

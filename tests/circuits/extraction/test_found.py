@@ -14,7 +14,6 @@ from circuitry import (
     Clip,
     DomainFolder,
     GraphFolder,
-    InputError,
     attribute,
     class_logit,
     class_margin,
@@ -28,7 +27,6 @@ from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, 
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.models import FolderBaseline, style_templates
-from circuitry.runs import Work
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
 from tests.support.work import QUIET
 
@@ -70,13 +68,6 @@ def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: P
     assert set(listed) == {f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)}
 
 
-def test_the_manifest_is_readable(made: Path) -> None:
-    config = GraphFolder(made).manifest["config"]
-    assert config["classes"] == ["axe", "cat", "fish"]
-    assert config["templates"] == config["texts"] == TEMPLATES
-    assert (config["baseline"], config["metric"], config["node_rule"]) == ("zero", "logit", "left-2")
-
-
 @pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
 def test_a_graph_is_what_attribute_says_of_the_same_images(
     class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path
@@ -98,14 +89,6 @@ def test_a_graph_is_what_attribute_says_of_the_same_images(
     for pair, scores in whole.edge_scores.items():
         shares = [part.n_images / whole.n_images for part in found.values()]
         np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
-
-
-def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
-    table = compare(GraphFolder(made))
-    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
-        ["axe", "real", "sketch"],
-        ["cat", "real", "sketch"],
-    ]
 
 
 def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
@@ -134,11 +117,6 @@ def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog
         run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
     assert lines == ["no images, so no circuit (1): fish in sketch", "cat in sketch: 1 of 4 images cannot be read"]
-
-
-def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"annot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat"], work=Work(strict=True, progress=False))
 
 
 # What a class is asked by
