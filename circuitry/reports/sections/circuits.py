@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from circuitry.circuits.budgets import describe_budget
+from circuitry.circuits.consensus import mean_stability
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
@@ -170,3 +173,14 @@ def comparison_report(
     a, b = (graphs[pair[0], domain].circuit(cut[0], any_sign=cut[1]) for domain in pair[1:])
     add_circuit_pair(report, a, b, overlap.sites, marks)
     return report
+
+
+def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
+    """Add the section on the stability of circuits when their images are drawn again, from `circuit_stability`."""
+    report.section("Would other images give the same circuits?", folded=True)
+    report.table(
+        mean_stability(stability),
+        "Stability of circuits when the parts of their images are drawn again with replacement: the probability that a "
+        "unit is kept with its sign, and that an edge is among the strongest into its unit. Means over classes; the "
+        "last row is the mean over all circuits.",
+    )

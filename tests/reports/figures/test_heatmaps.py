@@ -27,16 +27,6 @@ def test_heatmap_shows_the_matrix_and_marks_the_ceilings(matrix: pd.DataFrame) -
     assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("circuit of", "images of")
 
 
-def test_heatmap_with_another_or_no_diagonal_and_with_negative_values(matrix: pd.DataFrame) -> None:
-    figure = similarity_heatmap(matrix, title="t", measure="faithfulness", diagonal="same domain")
-    assert figure.layout.title.subtitle.text == "faithfulness; dotted: same domain"
-    matrix = matrix.mask(np.eye(2, dtype=bool))
-    figure = similarity_heatmap(-matrix, title="t", measure="rank correlation")
-    assert (figure.data[0].zmin, figure.data[0].zmax) == (-0.3, 0.3)
-    assert not figure.layout.shapes
-    assert figure.layout.title.subtitle.text == "rank correlation"
-
-
 def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer() -> None:
     rows = [(0, "0", 0.5), (0, "10", 0.1), (0, "2", -0.2), (0, "mlp", 1.0), (1, "0", 0.3)]
     table = pd.DataFrame(rows, columns=["block", "component", "effect"])
@@ -108,12 +98,3 @@ def test_domains_that_relate_alike_stand_side_by_side() -> None:
     unknown = far.mask(far == far.loc["clipart", "real"])
     assert cluster_order(unknown) == names
     assert cluster_order(far.loc[["real", "clipart"], ["real", "clipart"]]) == ["real", "clipart"]
-
-
-def test_symbols_of_domains_are_never_turned_and_names_are_left_out_where_they_do_not_fit() -> None:
-    names = [f"a long domain name {i}" for i in range(6)]
-    figure = similarity_heatmap(pd.DataFrame(np.eye(6), index=names, columns=names), title="t", measure="m")
-    assert figure.layout.xaxis.tickangle == 0
-    assert not any("domain" in tick for tick in figure.layout.xaxis.ticktext)
-    assert all("domain" in tick for tick in figure.layout.yaxis.ticktext)
-    assert len(set(figure.layout.xaxis.ticktext)) == 6
