@@ -198,12 +198,7 @@ class CausalChecks(FolderWork):
         return [FaithfulnessCurve.load(path) for path in self._results(folder)]
 
     def extract_transfer(
-        self,
-        out: str | os.PathLike[str],
-        *,
-        one_site: bool = False,
-        exchange: bool = True,
-        work: Work = Work(),
+        self, out: str | os.PathLike[str], *, one_site: bool = False, exchange: bool = True, work: Work = Work()
     ) -> dict[str, pd.DataFrame]:
         """Keep and interchange circuits between all domains, class by class, into a folder.
 

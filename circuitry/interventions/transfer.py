@@ -72,11 +72,7 @@ class ClassScorer:
 
 @own_modes()
 @checked
-def transfer_circuits(
-    tasks: Mapping[Key, Task],
-    circuits: Mapping[Key, Circuit],
-    scorer: ClassScorer,
-) -> pd.DataFrame:
+def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], scorer: ClassScorer) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
 
     Args:

@@ -118,10 +118,7 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     return (*mantel(alike, both_ways), points)
 
 
-def transfer_over_depth(
-    table: TransferTable,
-    value: str = "selectivity",
-) -> pd.DataFrame:
+def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.DataFrame:
     """Return what a domain's own circuits and those of other domains recover, site by site.
 
     Args:

@@ -50,8 +50,7 @@ class General:
     open: Annotated[bool, FlagCreatePairsOff, arg(help="Open the page in the browser.")] = False
     quiet: Annotated[bool, FlagCreatePairsOff, arg(help="Show no progress, and only errors of the libraries.")] = False
     config: Annotated[
-        Path | None,
-        arg(help="Settings of an earlier run, its file settings.toml; what is given besides still holds."),
+        Path | None, arg(help="Settings of an earlier run, its file settings.toml; what is given besides still holds.")
     ] = None
     preset: Annotated[
         str | None, arg(help="Settings by name, or their file; they and --config hold in the order they are given in.")

@@ -12,15 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import (
-    AttributionGraph,
-    Comparison,
-    compare,
-    compare_domains,
-    edge_jaccard,
-    node_overlap,
-    wl_kernel,
-)
+from circuitry import AttributionGraph, Comparison, compare, compare_domains, edge_jaccard, node_overlap, wl_kernel
 from circuitry.circuits import Measure, ReadingSettings, chance_overlap, similarity
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.class_pass import SiteMarks

@@ -81,10 +81,7 @@ def test_hand_worked_consensus() -> None:
     assert found.units["up"].tolist() == [1, 0.75]
     assert dict(
         zip(found.circuit.its_edges.places["up", "down"][1].tolist(), found.edges["up", "down"], strict=True)
-    ) == {
-        0: 0.75,
-        1: 1,
-    }
+    ) == {0: 0.75, 1: 1}
     assert found.unit_stability == pytest.approx(2.75 / 3)
     assert found.edge_stability == 0.875
     assert set(found.graph(0.75).edges) == {("up/0", "down/0"), ("up/1", "down/0")}

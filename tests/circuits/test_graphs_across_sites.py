@@ -10,14 +10,7 @@ from scipy import stats
 
 from circuitry.bases import Component
 from circuitry.bases.residual import PORTS
-from circuitry.circuits import (
-    AttributionGraph,
-    depth_bias,
-    edge_jaccard,
-    node_overlap,
-    similarity,
-    wl_kernel,
-)
+from circuitry.circuits import AttributionGraph, depth_bias, edge_jaccard, node_overlap, similarity, wl_kernel
 from circuitry.circuits.edge_methods import as_graph
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import StreamScores

@@ -14,13 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from circuitry import (
-    AttributionGraph,
-    compare,
-    edge_jaccard,
-    node_overlap,
-    wl_kernel,
-)
+from circuitry import AttributionGraph, compare, edge_jaccard, node_overlap, wl_kernel
 from circuitry.circuits import Completeness, Measure, chance_overlap, depth_bias, similarity
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.measures import MEASURES, mean_chance_overlap, permuted_units, similarity_matrices

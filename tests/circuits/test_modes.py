@@ -13,12 +13,7 @@ from torch import Tensor
 import circuitry
 from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
 from circuitry.bases import ResidualStream
-from circuitry.circuits import (
-    direct_effects,
-    direct_vectors,
-    edges_by_position,
-    pooling_pairs,
-)
+from circuitry.circuits import direct_effects, direct_vectors, edges_by_position, pooling_pairs
 from circuitry.encoder import Task
 from tests.support.oracles import setting
 from tests.support.stream_scores import edge_scores

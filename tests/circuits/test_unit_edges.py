@@ -10,13 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import (
-    AttributionSettings,
-    attribute,
-    attribute_parts,
-    left_rule,
-    midpoint_rule,
-)
+from circuitry.circuits import AttributionSettings, attribute, attribute_parts, left_rule, midpoint_rule
 from circuitry.encoder import Encoder, Task
 from tests.bases.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same

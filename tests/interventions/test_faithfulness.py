@@ -69,7 +69,7 @@ def test_hand_worked_curve() -> None:
             "high",
             "n_images",
             "reason",
-        ),
+        )
     ]
     row = table[(table["circuit"] == "kept") & (table["fraction"] == 0.5)].iloc[0]
     assert row["class"] == "cat"

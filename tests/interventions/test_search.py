@@ -11,13 +11,7 @@ from torch import Tensor, nn
 from circuitry import Encoder, Task, class_logit, faithfulness_curve, in_feature_basis, patch_effects
 from circuitry.circuits import METHODS, Circuit
 from circuitry.encoder import Stage
-from circuitry.interventions import (
-    AblationSettings,
-    MaskSettings,
-    find_circuit,
-    measure_circuits,
-    propose_circuits,
-)
+from circuitry.interventions import AblationSettings, MaskSettings, find_circuit, measure_circuits, propose_circuits
 from circuitry.judging import planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import make_sae

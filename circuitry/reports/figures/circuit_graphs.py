@@ -86,12 +86,7 @@ def circuit_pair(
     return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
 
 
-def circuit_drawing(
-    circuit: Circuit | nx.DiGraph,
-    sites: Names | None = None,
-    *,
-    title: str = "Circuit",
-) -> go.Figure:
+def circuit_drawing(circuit: Circuit | nx.DiGraph, sites: Names | None = None, *, title: str = "Circuit") -> go.Figure:
     """Draw one circuit: units for the metric above, units against it below.
 
     A positive score means that the unit helps: the metric falls without it. An edge has the colour of the unit at its
@@ -113,10 +108,7 @@ def circuit_drawing(
 
 
 def _draw(
-    circuits: Mapping[str, Circuit | nx.DiGraph],
-    sites: Sequence[str],
-    kinds: Mapping[str, _Look],
-    title: str,
+    circuits: Mapping[str, Circuit | nx.DiGraph], sites: Sequence[str], kinds: Mapping[str, _Look], title: str
 ) -> go.Figure:
     graphs = {name: one.graph if isinstance(one, Circuit) else one for name, one in circuits.items()}
     nodes = _nodes(graphs, sites)

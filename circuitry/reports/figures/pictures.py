@@ -67,12 +67,7 @@ def _as_pictures(figure: go.Figure) -> go.Figure:
     return figure
 
 
-def pixel_maps(
-    images: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    *,
-    names: Sequence[str],
-) -> go.Figure:
+def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]) -> go.Figure:
     """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
 
     Args:

@@ -16,9 +16,7 @@ _AGREE = {"color": style.GREY, "width": 1}
 
 
 def attribution_against_patching(
-    points: pd.DataFrame,
-    sites: Annotated[Names, SOME],
-    correlations: pd.DataFrame | None = None,
+    points: pd.DataFrame, sites: Annotated[Names, SOME], correlations: pd.DataFrame | None = None
 ) -> go.Figure:
     """Draw attributed scores against exact effects, a panel per site; on the line the two agree.
 

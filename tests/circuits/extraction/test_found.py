@@ -10,17 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry import (
-    Clip,
-    DomainFolder,
-    GraphFolder,
-    attribute,
-    class_logit,
-    class_margin,
-    compare,
-    extract,
-    left_rule,
-)
+from circuitry import Clip, DomainFolder, GraphFolder, attribute, class_logit, class_margin, compare, extract, left_rule
 from circuitry.circuits import AttributionSettings, attribute_parts
 from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline

@@ -43,11 +43,7 @@ def ends(edges: go.Scatter) -> set[tuple[float, float]]:
 def test_circuit_pair_sorts_nodes_and_edges_into_shared_and_not() -> None:
     figure = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="axe")
     labels = [drawn(figure, kind)[1].name for kind in ("a", "b", "shared")]
-    assert labels == [
-        "only real: 1 node, 2 edges",
-        "only sketch: 2 nodes, 1 edge",
-        "shared: 3 nodes, 1 edge",
-    ]
+    assert labels == ["only real: 1 node, 2 edges", "only sketch: 2 nodes, 1 edge", "shared: 3 nodes, 1 edge"]
     edges, nodes = drawn(figure, "shared")
     assert set(nodes.text) == {
         "<b>act1/0</b><br>score -0.5 in real<br>score -0.4 in sketch",

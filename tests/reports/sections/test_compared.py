@@ -12,13 +12,7 @@ import pytest
 from circuitry import Comparison
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.compared import (
-    add_comparison,
-    add_matrix,
-    add_over_depth,
-    add_summary,
-    with_intervals,
-)
+from circuitry.reports.sections.compared import add_comparison, add_matrix, add_over_depth, add_summary, with_intervals
 from tests.support.parts import parts_of_halves
 
 DOMAINS = ("clipart", "real", "sketch")

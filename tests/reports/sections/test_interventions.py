@@ -10,10 +10,7 @@ from circuitry.interventions import FaithfulnessCurve
 from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.causal_curves import (
-    faithfulness_findings,
-    kept_beats_random,
-)
+from circuitry.reports.sections.causal_curves import faithfulness_findings, kept_beats_random
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 from circuitry.reports.sections.transfers import own_circuits_lead, structure_predicts
 
