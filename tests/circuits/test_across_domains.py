@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import AttributionGraph, Comparison, compare, compare_domains, edge_jaccard, node_overlap, wl_kernel
-from circuitry.circuits import Measure, ReadingSettings, chance_overlap, similarity
+from circuitry import AttributionGraph, Comparison, compare, compare_domains, edge_jaccard, node_overlap
+from circuitry.circuits import Measure, ReadingSettings, chance_overlap
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.class_pass import SiteMarks
-from circuitry.circuits.measures import MEASURES
 from tests.circuits.test_measures import random_graph
 
 
@@ -43,19 +42,6 @@ def test_each_pair_of_domains_once_in_order_and_no_absent_pair() -> None:
     ]
     assert table["value"].tolist() == expected
     assert len(set(expected)) > 1
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_a_table_holds_the_values_of_its_measure(measure: str) -> None:
-    a, b = random_graph(0, "axe", "a"), random_graph(1, "axe", "b")
-    table = compare([b, a], Measure(measure, 3), edges_per_node=2)
-    direct: dict[str, Mapping[Any, float]] = {
-        "node_overlap": node_overlap(a, b),
-        "edge_jaccard": {None: edge_jaccard(a.circuit(2), b.circuit(2))},
-        "wl_kernel": {None: wl_kernel(a.circuit(2), b.circuit(2), 3)},
-    }
-    expected = direct.get(measure) or similarity(a, b, measure)
-    assert dict(zip(table["site"], table["value"], strict=True)) == pytest.approx(dict(expected))
 
 
 def test_a_subset_of_classes() -> None:
@@ -177,27 +163,6 @@ def test_circuits_of_other_edges(any_sign: bool) -> None:
     expected = compare(three_domains(), edges_per_node=1, any_sign=any_sign)
     pd.testing.assert_frame_equal(found.values, expected)
     assert found.about == {"edges_per_node": 1, "any_sign": any_sign, "n": 4.0, "n_per_part": 4.0}
-
-
-def test_groups_hold_the_classes_that_are_there() -> None:
-    for comparison in comparisons().values():
-        assert comparison.groups == {"all": CLASSES, "held-out": ("fish",)}
-    assert compare_domains(three_domains())["wl_kernel"].groups == {"all": CLASSES}
-
-
-def test_sites_that_repeat_or_keep_few_units_are_left_out_of_means() -> None:
-    made = {key: random_graph(i, *key, units=20) for i, key in enumerate(three_domains())}
-    kept = {key: {**g.kept_units, "b": g.kept_units["a"][::-1], "c": g.kept_units["c"][:1]} for key, g in made.items()}
-    by_site = {key: replace(g, kept_units=kept[key], edge_scores={}) for key, g in made.items()}
-    found = compare_domains(by_site, measures=["node_overlap"])["node_overlap"]
-    assert found.left_out == {"b": "repeats a", "c": "keeps 1 unit"}
-    assert found.matrix().loc["clipart", "real"] == pytest.approx(
-        found.values.query("domain_a == 'clipart' and domain_b == 'real' and site == 'a'")["value"].mean()
-    )
-    asked = compare_domains(by_site, measures=["node_overlap"], settings=ReadingSettings(all_sites=True))
-    assert asked["node_overlap"].left_out == {}
-    assert comparisons()["node_overlap"].left_out == {}  # all sites keep four units, so that is no reason
-    assert compare_domains(by_site, measures=["edge_jaccard"])["edge_jaccard"].left_out == {}
 
 
 def keeping(seed: int, **kept: list[int]) -> AttributionGraph:

@@ -267,15 +267,6 @@ def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
     np.testing.assert_allclose(found[2]["act1", "act2"], expected, rtol=1e-6, atol=1e-12)
 
 
-def test_a_single_image_is_a_part_that_equals_the_whole(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    found = in_parts(encoder, images[:1], weights, [3], rule=left_rule(2))
-    assert list(found.parts) == [3]
-    assert worst(found.parts[3].edge_scores, found.whole.edge_scores) == 0
-    with pytest.raises(InputError, match="in one part, but 3 images and 2 parts were given"):
-        in_parts(encoder, images, weights, [0, 1])
-
-
 def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     state = {name: value.clone() for name, value in resnet.state_dict().items()}
@@ -284,15 +275,6 @@ def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
     assert resnet.training
     assert all(torch.equal(value, state[name]) for name, value in resnet.state_dict().items())
     assert resnet.layer2[1].downsample is None
-
-
-def test_double_precision_is_kept(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    single = attribute(encoder, images, weights, rule=left_rule(2))
-    resnet.double()
-    double = attribute(encoder, images, weights.double(), rule=left_rule(2))
-    assert worst(single.node_scores, double.node_scores) < 1e-4
-    assert worst(single.edge_scores, double.edge_scores) < 1e-4
 
 
 # --- the study's own numbers -----------------------------------------------------------------------------------------

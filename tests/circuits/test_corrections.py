@@ -16,6 +16,7 @@ from circuitry.bases.blocks import Block
 from circuitry.circuits import midpoint_rule
 from circuitry.encoder import Encoder
 from tests.circuits.test_edge_oracles import ON_PAPER
+from tests.support.metrics import product
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
 from tests.support.stream_scores import Scores, edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
@@ -172,10 +173,6 @@ def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> 
     score = found.scores[found.readers.index("blocks.0.mlp"), 0]
     assert score == pytest.approx((embed * read).sum((1, 2)).mean().item())
     assert found.scores[-1, 0] == pytest.approx(edge_scores(stream, images, product).scores[-1, 0])  # never left out
-
-
-def product(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def test_atp_star_is_both() -> None:

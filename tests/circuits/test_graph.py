@@ -1,6 +1,5 @@
 """Stored graphs, their tables, and circuits cut out of them."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -101,23 +100,6 @@ def test_hand_worked_circuit() -> None:
     }
 
 
-def test_three_edges_per_node_unless_told_and_no_more_than_there_are() -> None:
-    scores = np.array([[0.1, 0.4, 0.2, 0.3]])
-    graph = small_graph(
-        kept_units={"input": np.array([0]), "conv": np.array([3, 2, 1, 0]), "head": np.array([2])},
-        edge_scores={("conv", "head"): scores},
-    )
-    assert {tail for tail, _ in graph.circuit().graph.edges} == {"conv/2", "conv/1", "conv/0"}
-    assert graph.circuit(9).graph.number_of_edges() == 4
-
-
-def test_a_circuit_is_acyclic_and_plain() -> None:
-    circuit = small_graph().circuit().graph
-    assert isinstance(circuit, nx.DiGraph)
-    assert nx.is_directed_acyclic_graph(circuit)
-    assert json.dumps(nx.node_link_data(circuit, edges="edges"))  # numbers of Python, not of numpy
-
-
 def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> None:
     graph = small_graph()
     for cut in (graph.circuit(None), graph.strongest(0.5), graph.circuit(1, any_sign=True)):
@@ -142,29 +124,11 @@ def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> No
 # What people see
 
 
-def test_a_graph_prints_in_a_line() -> None:
-    settings = {"node_rule": "left-10", "baseline": "zero"}
-    assert repr(small_graph(settings=settings)) == (
-        "AttributionGraph of alarm clock in sketch: 2 sites, 5 of 7 units kept, 7 images, rule left-10, baseline zero, "
-        "largest completeness gap 33% of the metric's change at conv: roughly"
-    )
-    nameless = small_graph(class_name=None, domain=None, settings={}, completeness={})
-    assert repr(nameless) == "AttributionGraph of a graph without a name: 2 sites, 5 of 7 units kept, 7 images"
-
-
 def test_the_strongest_units_in_a_table() -> None:
     table = small_graph().top(3)
     assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
     assert list(table.columns) == ["site", "unit", "score"]
     assert len(small_graph().top(99)) == 7  # not those of the image
-
-
-def test_a_circuit_as_tables() -> None:
-    circuit = small_graph().circuit(1)
-    assert circuit.to_pandas().to_numpy().tolist() == [
-        ["conv", 1, -2.0], ["conv", 3, 1.0], ["head", 0, -1.0], ["head", 1, 3.0], ["head", 2, 2.0]
-    ]  # fmt: skip
-    assert len(circuit.to_pandas("edges")) == circuit.graph.number_of_edges()
 
 
 def test_nodes_and_edges_as_tables() -> None:

@@ -148,12 +148,3 @@ def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: 
     assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
     assert resnet.training
     assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
-
-
-def test_sizes_of_one_are_broadcast(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    wide = Baseline("unit", {"act2": torch.randn(1, 4, 1, 1)})
-    full = Baseline("unit", {"act2": wide.values["act2"].expand(3, 4, 32, 32).clone()})
-    found, expected = (attribute(encoder, images, weights, b, rule=midpoint_rule(2)) for b in (wide, full))
-    assert worst(found.node_scores, expected.node_scores) < 1e-5
-    assert worst(found.edge_scores, expected.edge_scores) < 1e-5

@@ -11,13 +11,10 @@ from circuitry.bases import ResidualStream
 from circuitry.circuits import edges_by_position, midpoint_rule, moves_between_positions
 from circuitry.encoder import Encoder, Task
 from tests.bases.test_components import FURTHER
+from tests.support.metrics import product as metric
 from tests.support.towers import make_tower
 
 WRITER, HEAD = "blocks.0.attn.1", "blocks.1.attn.0"
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def opened(name: str) -> tuple[ResidualStream, Tensor]:

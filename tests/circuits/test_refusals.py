@@ -18,7 +18,7 @@ from circuitry.circuits.consensus import find_consensus
 from circuitry.encoder import Baseline, Stage, mean_baseline
 from tests.circuits.test_graph import small_graph
 from tests.circuits.test_measures import FIRST, SECOND, random_graph
-from tests.circuits.test_stream_edges import metric
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

@@ -12,14 +12,11 @@ from circuitry.bases import Component, ResidualStream
 from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import Work
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
 
 HEAD = Component("blocks.0.attn", 1)
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
@@ -97,12 +94,6 @@ def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> N
     expected = -torch.einsum("wbpm,bpm->w", changes[:-1], sum(slopes, torch.zeros(()))) / len(images)
     row = found.scores[found.readers.index("blocks.1.mlp"), :-1]
     np.testing.assert_allclose(row, expected.detach().numpy(), rtol=1e-8)
-
-
-def test_at_the_clean_point_both_paths_are_attribution_patching() -> None:
-    stream, images = opened()
-    found, plain = (edge_scores(stream, images, metric, method) for method in ("path-by-layer", "gradient"))
-    np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
 
 
 def _activations(stream: ResidualStream, images: Tensor) -> dict[str, Tensor]:

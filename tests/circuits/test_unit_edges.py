@@ -10,17 +10,13 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import AttributionSettings, attribute, attribute_parts, left_rule, midpoint_rule
-from circuitry.encoder import Encoder, Task
+from circuitry.circuits import attribute, left_rule, midpoint_rule
+from circuitry.encoder import Encoder
 from tests.bases.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
@@ -133,17 +129,6 @@ def test_images_in_parts_give_the_same_edges() -> None:
             for found in (parts, whole)
         )
         np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-14)
-
-
-def test_edges_of_all_images_are_means_of_the_parts() -> None:
-    encoder, images = opened()
-    task = Task(encoder, images, metric, baseline=images.flip(0), work=QUIET)
-    found = attribute_parts(task, AttributionSettings(node_fraction=1.0, rule=left_rule(2)), np.array([0, 1, 1]))
-    whole = attribute(encoder, images, metric, 1.0, left_rule(2), images.flip(0), progress=False)
-    pair = ("trunk.norm_pre", "trunk.blocks.1.attn")
-    order = [found.whole.kept_units[site].argsort() for site in reversed(pair)]
-    same = [whole.kept_units[site].argsort() for site in reversed(pair)]
-    np.testing.assert_allclose(found.whole.edge_scores[pair][np.ix_(*order)], whole.edge_scores[pair][np.ix_(*same)])
 
 
 def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:

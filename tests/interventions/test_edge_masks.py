@@ -19,12 +19,9 @@ from circuitry.judging import PlantedCircuit, planted_attention, planted_convolu
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_with
+from tests.support.metrics import product as metric
 from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:

@@ -27,15 +27,12 @@ from circuitry.interventions import (
 )
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import run_stream
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 Masks = dict[tuple[str, str], np.ndarray]
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 @cache

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, Task, attribute, class_logit, left_rule, mean_baseline
-from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage
+from circuitry.encoder import AnyBaseline, Counterfactual, Stage
 from circuitry.encoder.baselines import ZERO
 from circuitry.interventions import Patch, patch_effects, patched
 from circuitry.runs import Work
 from tests.support.assert_same import assert_same
-from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 
@@ -156,13 +155,3 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
     # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
     # the metric. From the site on: the base, the source, and one run for each of two units.
     assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
-
-
-def test_a_baseline_by_hand_is_named() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    baseline = Baseline("ones", {"proj": torch.ones(1, 1)})
-    task = Task(encoder, images, class_logit(weights, 0), baseline=baseline, sites=["proj"], work=QUIET)
-    effects = patch_effects(task, by="site")
-    assert effects.settings == task.made_with
-    ones = float(class_logit(weights, 0)(torch.ones(1, 16)))
-    assert effects.scores["proj"] == pytest.approx(effects.clean_metric - ones, abs=1e-6)

@@ -1,15 +1,13 @@
 """One question by every method: sizes, scores, notes and refusals; learned masks on networks with a known answer."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import nn
 
 from circuitry import Encoder, Task, class_logit, faithfulness_curve, in_feature_basis, patch_effects
-from circuitry.circuits import METHODS, Circuit
+from circuitry.circuits import METHODS
 from circuitry.encoder import Stage
 from circuitry.interventions import AblationSettings, MaskSettings, find_circuit, measure_circuits, propose_circuits
 from circuitry.judging import planted_convolution
@@ -75,12 +73,6 @@ def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
     assert sizes.tolist() == sorted(sizes)
     assert missed.size == sizes[selectivities.argmax()]
     assert measure_circuits(task, [missed], QUICK).selectivity == pytest.approx(selectivities.max())
-
-
-def found_in(images: Tensor, others: Tensor | None = None, **given: Any) -> Circuit:
-    planted = planted_convolution()
-    task = Task(planted.encoder, images, planted.metric, others=others, work=QUIET)
-    return find_circuit(task, masks=SHORT, **given)
 
 
 @pytest.mark.parametrize("method", ["gradient", "learned"])
@@ -151,10 +143,3 @@ def test_latents_are_nodes_and_errors_are_told_apart(resnet: nn.Module, method: 
     assert len(found.source.error_scores["layer3.0"]) == len(features.error_units["layer3.0"])
     assert len(found.units["layer3.0"]) == latents // 2
     assert found.units["layer3.0"].max() < latents
-
-
-def test_images_come_in_batches_too() -> None:
-    images, others = planted_convolution().images(8, 1), planted_convolution().images(6, 2)
-    batches = found_in([images[:3], images[3:]], [others], size=0.5)  # type: ignore[arg-type]
-    as_one = found_in(images, others, size=0.5)
-    assert {s: u.tolist() for s, u in batches.units.items()} == {s: u.tolist() for s, u in as_one.units.items()}

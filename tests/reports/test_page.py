@@ -1,6 +1,5 @@
 """One self-contained page; what it holds, and that a browser draws it."""
 
-import errno
 import html
 import io
 import json
@@ -72,17 +71,6 @@ def test_text_is_escaped_and_split_into_paragraphs(tmp_path: Path) -> None:
     assert page.count("&lt;script&gt;") == 13  # title, section and the caption of a table stand twice, the rest once
     assert "<p>one</p>\n<p>&lt;script&gt;" in page
     assert 'alt="a &#34;quoted&#34; &lt;alt&gt;"' in page
-
-
-def test_plotly_is_inlined_exactly_once_and_only_where_needed(tmp_path: Path) -> None:
-    report = Report("t")
-    assert 'class="plotly' not in outside_scripts(written(report, tmp_path))
-    assert written(report, tmp_path).count("<script") == 1  # the page's own
-    for figure in figures().values():
-        report.figure(figure, "caption")
-    page = written(report, tmp_path)
-    assert len(re.findall(r"\* plotly\.js v", page)) == 1
-    assert re.findall(r'id="(figure-\d)"', page) == ["figure-1", "figure-2", "figure-3", "figure-4"]
 
 
 def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
@@ -234,23 +222,6 @@ def test_static_images_without_kaleido(tmp_path: Path, monkeypatch: pytest.Monke
     assert result.paths == []
     assert "clip-circuitry[static]" in str(result.missing)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_finished_run_on_a_disk_that_can_only_be_read_says_where_its_report_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tables = {"a": pd.DataFrame({"x": [1]})}
-    done = write_results(Report("t"), tables, tmp_path, None, {})
-    assert (tmp_path / "index.html").is_file()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
-
-    monkeypatch.setattr("circuitry.reports.page.write_with_provenance", refuse)
-    again = write_results(Report("t"), tables, tmp_path, None, {})
-    assert again.tables == []
-    assert str(done.report) in str(again)
-    assert "Read-only" in str(again)
 
 
 def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,31 +122,6 @@ def test_children_end_with_a_script(number: signal.Signals, tmp_path: Path) -> N
         assert said.count("\n") == 1
 
 
-SLOW = """
-import time
-from pathlib import Path
-Path("on").write_text("1")
-while not Path("go").exists():
-    time.sleep(0.01)
-"""
-
-
-def test_ctrl_c_while_a_server_loads_libraries_says_one_line(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "script.py").write_text(ENDED)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "script.py", "--out", "."]
-    piped = {"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": os.environ | {"PYTHONPATH": path}}
-    with subprocess.Popen(command, start_new_session=True, **piped) as script:  # type: ignore[call-overload]
-        wait_for(tmp_path / "on")
-        os.killpg(script.pid, signal.SIGINT)
-        (tmp_path / "go").touch()
-        _, said = script.communicate(timeout=20)
-    assert script.returncode == 128 + signal.SIGINT
-    assert said.startswith("interrupted; this goes on: ")
-    assert said.count("\n") == 1
-
-
 def wait_until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not true():

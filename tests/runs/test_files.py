@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from circuitry.reports import Report, write_results
 from circuitry.runs import InputError, JobFolder, claim, file_lock, run_script, whole_file
-from circuitry.runs.files import LOCKS, TORN, remove_locks, remove_torn
+from circuitry.runs.files import LOCKS, remove_locks
 
 
 @dataclass(frozen=True)
@@ -171,21 +171,3 @@ def test_a_place_where_nothing_can_be_made_is_told(
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert Path(place).parts[0] in said
-
-
-def test_torn_files_are_removed_while_another_worker_removes_the_locks(tmp_path: Path) -> None:
-    def make_and_remove_locks() -> None:
-        for _ in range(1000):
-            with file_lock(tmp_path, "job"):
-                pass
-            remove_locks(tmp_path)
-
-    torn = tmp_path / "deep" / f"{TORN}x"
-    torn.parent.mkdir()
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(make_and_remove_locks)
-        while not other.done():
-            torn.touch()
-            remove_torn(tmp_path)
-            assert not torn.exists()
-    other.result()

@@ -90,25 +90,6 @@ def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: 
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
 
 
-def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: Path) -> None:
-    first, second = (
-        run(clip, root, tmp_path / str(seed), classes=["axe"], domains=["real"], n_images=1, seed=seed)["axe", "real"]
-        for seed in (0, 2)
-    )
-    assert first.n_images == second.n_images == 1
-    same = torch.equal(tensors(clip, root, "axe", "real", 1, 0), tensors(clip, root, "axe", "real", 1, 2))
-    assert not same
-    assert not np.allclose(first.node_scores["input"], second.node_scores["input"])
-
-
-@pytest.mark.filterwarnings("default:Skipped an image")
-def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
-    lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
-    assert lines == ["no images, so no circuit (1): fish in sketch", "cat in sketch: 1 of 4 images cannot be read"]
-
-
 # What a class is asked by
 
 
