@@ -165,9 +165,6 @@ def _compare(
 
 def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
     """Return graphs by class and domain.
-
-    Raises:
-        InputError: for a graph without class or domain, and two of the same.
     """
     if isinstance(graphs, Mapping):
         return graphs

@@ -135,9 +135,6 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         settings: Share of units and rules.
         parts: Number of each image's part, see `part_numbers`.
 
-    Raises:
-        InputError: as `attribute`, and for another number of parts than of images.
-
     Example:
         >>> found = attribute_parts(task, settings, parts=np.arange(len(images)) % 4)
         >>> node_overlap(found.parts[0], found.parts[1])

@@ -88,9 +88,6 @@ class Comparable:
 
 def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
     """Check that two graphs may be compared.
-
-    Raises:
-        InputError: as `Comparable.add`.
     """
     checked = Comparable()
     checked.add(a)

@@ -57,9 +57,6 @@ class DirectEffects:
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "DirectEffects":
         """Read effects that `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, or another format.
         """
         header, tensors = read_arrays(path, EFFECTS_FORMAT, "file of direct effects")
         with naming_damage(path):

@@ -58,9 +58,6 @@ class Consensus:
         """Return the consensus circuit: units, and edges between them, that hold in at least this share of draws.
 
         Nodes and edges have the attributes of `Circuit.graph`, and ``stability``.
-
-        Raises:
-            InputError: for a share outside [0, 1].
         """
         if not 0 <= share <= 1:
             raise InputError(f"A share of draws must lie in [0, 1], but {share} was given.")
@@ -87,9 +84,6 @@ def find_consensus(
         circuit: The circuit of all images.
         parts: Graphs of the parts, from `GraphFolder.parts`.
         edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
-
-    Raises:
-        InputError: for fewer than two parts.
 
     Example:
         >>> parts = list(graphs.parts("cat", "sketch").values())

@@ -72,9 +72,6 @@ class GatedEdges:
 
     def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
         """Return the embeddings, given the activations at the first site and the baselines.
-
-        Raises:
-            InputError: for gates of other units than there are, or between sites that no edge joins.
         """
         for (up, down), gate in gates.items():
             size = [self.size(down), self.size(up)]
@@ -96,9 +93,6 @@ class GatedEdges:
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
         """Return the kept edges as masks over all units.
-
-        Raises:
-            InputError: for units that the encoder does not have.
         """
         if not isinstance(circuit, Edges):
             return circuit
@@ -120,9 +114,6 @@ class GatedEdges:
 
 def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
     """Return a task's encoder with gates on the edges between some pairs of sites.
-
-    Raises:
-        InputError: for sites that the encoder lacks, or that do not follow each other in a chain.
     """
     encoder, pairs = task.encoder, list(pairs)
     rows = rows_that_fit(encoder, task.work.memory_gib)

@@ -177,9 +177,6 @@ def _name(site: str, unit: int) -> str:
 
 def edge_method(encoder: Encoder, name: str | None) -> str:
     """Return the method that scores the edges of an encoder, by its name or the default.
-
-    Raises:
-        InputError: for a method that the encoder's units do not have.
     """
     streams = in_stream(encoder)
     if name not in (None, SQUARED) and not streams:

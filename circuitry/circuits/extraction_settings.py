@@ -13,9 +13,6 @@ from circuitry.runs.given import DISTINCT, checked
 @dataclass(frozen=True)
 class ExtractionSettings(AttributionSettings, FolderSettings):
     """How to find the circuits of a whole data set; see `extract`.
-
-    Raises:
-        InputError: for a value outside its range, which is named.
     """
 
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None

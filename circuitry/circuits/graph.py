@@ -133,9 +133,6 @@ class AttributionGraph:
             kind: ``nodes``: site, unit, score, kept, one row per unit. ``edges``: upstream_site, upstream_unit,
                 downstream_site, downstream_unit, score, one row per edge between kept units. ``sites``: site, units,
                 kept, effect_sum, metric_difference, gap, gap_share, verdict, see `Completeness`.
-
-        Raises:
-            InputError: for another kind.
         """
         if kind == "edges":
             return self.edges.to_pandas()
@@ -149,9 +146,6 @@ class AttributionGraph:
         Args:
             n: How many.
             site: Where (default: at all sites but the image and `doubtful_sites`, unless all are doubtful).
-
-        Raises:
-            InputError: for a site that is not there.
         """
         if site is not None:
             self.n_units(site)  # which refuses a name that it does not know
@@ -206,9 +200,6 @@ class AttributionGraph:
             ranking: One of `RANKINGS`.
             budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
             sites: Sites of the circuit (default: all but `input`).
-
-        Raises:
-            InputError: for a size outside (0, 1], another ranking or budget, or sites that the graph lacks.
         """
         if missing := [site for site in sites or () if site not in self.inner_sites]:
             raise no_circuit_at(missing, self.inner_sites)
@@ -294,9 +285,6 @@ class Circuit:
 
     def at(self, sites: Names) -> "Circuit":
         """Return its part at some sites.
-
-        Raises:
-            InputError: for sites where it has no units.
         """
         if missing := [site for site in sites if site not in self.units]:
             raise no_circuit_at(missing, tuple(self.units))

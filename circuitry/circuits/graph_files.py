@@ -59,9 +59,6 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the fields of the circuit in a file, except for its source.
-
-    Raises:
-        InputError: for the file of a graph alone.
     """
     header, arrays = read_arrays(path, FORMAT, "circuit")
     if _CUT not in header:

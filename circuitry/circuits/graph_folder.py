@@ -32,9 +32,6 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     Args:
         path: The folder that was given to `extract`.
 
-    Raises:
-        InputError: for a folder of something else, or one of another version.
-
     Example:
         >>> graphs = GraphFolder("runs/x")
         >>> graphs["cat", "sketch"].kept_units["layer4.0"]

@@ -38,9 +38,6 @@ def image_path_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
 
     Returns:
         Effects; completeness of `input` alone, where it is among the sites.
-
-    Raises:
-        InputError: see `node_effects`.
     """
     sites = task.sites
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(()))

@@ -120,9 +120,6 @@ def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) 
         task: With gradients running.
         rule: Points and weights of the path integral.
         autocast: Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``.
-
-    Raises:
-        InputError: as `image_effects`.
     """
     (found,) = part_effects(task, rule, autocast).values()
     return found
@@ -136,9 +133,6 @@ def part_effects(
     Args:
         task, rule, autocast: As of `node_effects`.
         parts: The part of each image (default: all are in part 0).
-
-    Raises:
-        InputError: as `image_effects`.
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     dtype = autocast and getattr(torch, autocast)

@@ -72,9 +72,6 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
         encoder: A ResNet with CLIP's attention pooling.
         images: Tensor [B, 3, H, W] or an iterable of such batches.
 
-    Raises:
-        InputError: for no images, a tower without such pooling, or hooks at the embedding.
-
     Example:
         >>> pairs = pooling_pairs(clip.encoder, photos)
         >>> pairs.effects(weights[3]).mean(0)  # of each head and unit on the logit of the class 3

@@ -41,9 +41,6 @@ def edges_by_position(
         edges: Names of (writer, reader).
         rule: Points of the path.
 
-    Raises:
-        InputError: for an unknown edge, and as `attribute_components`.
-
     Example:
         >>> found = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
         >>> by_patch = clip.encoder.token_grid.patches(found)
@@ -71,9 +68,6 @@ def moves_between_positions(
         task: As for `attribute_components`.
         edges: Names of (writer, reader); readers are the query, key or value of a head.
         rule: Points of the path.
-
-    Raises:
-        InputError: for an unknown edge, one into an MLP or the embedding, and as `attribute_components`.
 
     Example:
         >>> moves = moves_between_positions(task, [("embed", "blocks.3.attn.0.v")])

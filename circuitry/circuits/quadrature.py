@@ -55,9 +55,6 @@ def left_rule(points: Count) -> QuadratureRule:
 
     One point is gradient times activation difference, attribution patching (arXiv 2310.10348).
 
-    Raises:
-        InputError: for no points, or too many.
-
     Example:
         >>> left_rule(4).points
         (0.0, 0.25, 0.5, 0.75)
@@ -72,9 +69,6 @@ def midpoint_rule(points: Count) -> QuadratureRule:
     """Return the midpoint rule, t = (k + 1/2)/n, whose error falls as 1/n^2, where that of the left rule falls as 1/n.
 
     With few points it may still be no better: how many a model needs, `circuitry.circuits.relative_error` tells.
-
-    Raises:
-        InputError: for no points, or too many.
 
     Example:
         >>> midpoint_rule(2).points

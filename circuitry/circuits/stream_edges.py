@@ -104,10 +104,6 @@ def attributed(
         passes: In what contexts gradients are taken.
         gradients: How they are taken.
         exact: Hook points behind the readers that are computed exactly: `BY_PATTERN` or `BY_READER`.
-
-    Raises:
-        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, or a baseline that does
-            not fit.
     """
     sums, n_images = [torch.zeros(()) for _ in range(3)], 0
     n_patterns = (len(passes(stream)) + 3) * sum(one.n_heads for one in stream.blocks) * bool(exact)
@@ -195,10 +191,6 @@ def _over_passes(
 
 def stream_of(task: Task) -> tuple[ResidualStream, Task]:
     """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons.
-
-    Raises:
-        InputError: for hooks on an encoder that is not in heads and neurons, whose runs these are not, and as
-            `ResidualStream.of`.
     """
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:

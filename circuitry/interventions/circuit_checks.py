@@ -63,9 +63,6 @@ class CausalChecks(FolderWork):
         self, clip: Clip, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings | None = None
     ) -> None:
         """Join a model, its circuits, and images to check them on.
-
-        Raises:
-            InputError: for circuits of another model, and a metric, texts or a baseline that are not known.
         """
         settings = settings or CheckSettings()
         found = graphs.manifest["config"]
@@ -101,9 +98,6 @@ class CausalChecks(FolderWork):
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found.
-
-        Raises:
-            InputError: when none of them can be read.
         """
         return self._read_some(self.chosen.found_on((class_name, domain)))
 
@@ -212,10 +206,6 @@ class CausalChecks(FolderWork):
             ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
             ``exchange`` also ``interchange``: table of `interchange`. A warning names each class without a readable
             image.
-
-        Raises:
-            InputError: for a folder made with other settings or images, with the difference; when no image at all can
-                be read; and what those functions raise.
         """
         by_class: dict[str, list[Key]] = {}
         for key in self.chosen.keys:
@@ -256,9 +246,6 @@ class CausalChecks(FolderWork):
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them.
-
-        Raises:
-            InputError: when none of the images can be read.
         """
         key = class_name, domain
         images = self._read_some(self.chosen.own(key))[:n_images]

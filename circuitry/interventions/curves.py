@@ -107,9 +107,6 @@ class FaithfulnessCurve:
         high, n_images, reason. Intervals of random units resample the draws too. They are NaN where one class has a
         single image, or for selectivity a single image of others, and where the lead of the model over the baseline is
         within the noise.
-
-        Raises:
-            InputError: for another measure than faithfulness or selectivity.
         """
         if measure not in CURVE_MEASURES:
             raise InputError(f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given.")
@@ -145,9 +142,6 @@ class FaithfulnessCurve:
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "FaithfulnessCurve":
         """Read a curve that `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, or another format.
         """
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
@@ -188,9 +182,6 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
 
     The metric is averaged over all images before dividing, so that a class with a small lead over the
     baseline cannot dominate; intervals are over the classes and their images.
-
-    Raises:
-        InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.
 
     Example:
         >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()

@@ -107,9 +107,6 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
         task: Its encoder has the units.
         units: By site: numbers, or a boolean mask over all of them.
 
-    Raises:
-        InputError: for unknown sites and units, and the image.
-
     Example:
         >>> kept_embeddings(task, [circuit_of(task, {"layer3.0": [0, 7], "layer4.0": scores > 0})])
     """
@@ -139,9 +136,6 @@ class Gated:
         task: All units at its sites have a gate.
         edges: Edges that have a gate, in place of units; other edges between the same sites are cut.
         keep_error: Whether error units of feature bases, which have no gate, are kept; else they are at the baseline.
-
-    Raises:
-        InputError: see `kept_embeddings`.
 
     Example:
         >>> with task.running(gradients=True):

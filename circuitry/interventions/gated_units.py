@@ -41,9 +41,6 @@ class GatedUnits:
     @classmethod
     def of(cls, task: Task, sites: Sequence[str]) -> "GatedUnits":
         """Return a task's encoder with gates at some sites.
-
-        Raises:
-            InputError: for sites that the encoder lacks, or the image.
         """
         if INPUT in sites:
             raise InputError("The image itself is never ablated, but units at 'input' were given: leave out 'input'.")

@@ -109,9 +109,6 @@ class CheckSettings(FolderSettings):
 
         Args:
             config: The configuration in the manifest of the circuits.
-
-        Raises:
-            InputError: where the circuits were found with activations as baseline, which have to be given again.
         """
         names = ("metric", "texts", "baseline", "budget")
         found = {name: config.get(name, SAME_SHARE) for name in names if getattr(self, name) is None}

@@ -37,9 +37,6 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
         graphs: A graph that does not say what it was made with is taken.
         names: What has to agree. Of ``text_weights`` only those of the class where both have one label, those of all
             classes only where both have as many, and none where texts differ by domain.
-
-    Raises:
-        InputError: for a graph that was made with something else.
     """
     given = task.made_with
     for graph in graphs:

@@ -43,9 +43,6 @@ class Places:
     @classmethod
     def read(cls, given: Chosen, what: str) -> "Places":
         """Read places as a user gives them; ``what`` (units or positions) is for messages.
-
-        Raises:
-            InputError: for anything but whole numbers and booleans.
         """
         array = np.asarray(given)
         if array.dtype == bool and array.ndim:
@@ -58,9 +55,6 @@ class Places:
 
     def mask(self, size: int, site: str, what: str) -> Bool[np.ndarray, " size"]:
         """Return where the places are among ``size`` of them.
-
-        Raises:
-            InputError: for a place outside, or a mask of another length; the message names the site.
         """
         if self.mask_length not in (None, size):
             raise InputError(
@@ -77,9 +71,6 @@ class Places:
 
 def mark_kept(units: Chosen, size: int, site: str) -> Bool[np.ndarray, " size"]:
     """Return which of a site's units are chosen, as a boolean mask.
-
-    Raises:
-        InputError: for units outside, or a mask of another length.
     """
     return Places.read(units, "units").mask(size, site, "units")
 
@@ -93,9 +84,6 @@ the site's whole activation that returns one of the same shape. Only the patched
 @dataclass(frozen=True, eq=False)
 class Patch:
     """What is written where, in the activation [B, ...] of a site.
-
-    Raises:
-        InputError: for units or positions that are no whole numbers or mask.
 
     Example:
         >>> Patch("layer4.0", 0.0, units=5)                           # zero ablation of one channel

@@ -32,9 +32,6 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
         table: From `transfer_circuits` or `interchange`.
         value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
             average.
-
-    Raises:
-        InputError: when the table has no such column.
     """
     numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
     if "other_metric" in numeric:
@@ -60,9 +57,6 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
     Args:
         table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
         value: As for `transfer_matrix`.
-
-    Raises:
-        InputError: when the table has no such column.
 
     Example:
         >>> compare_transfer(table, "selectivity").at("layer3.0").matrix(normalise=True)
@@ -95,9 +89,6 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     Returns:
         The correlation, its p value from orders of the domains, and the points: domain_a, domain_b, similarity,
         transfer. Correlation and p are NaN for fewer than three domains, or when one of the two is constant.
-
-    Raises:
-        InputError: when the matrices have different domains.
     """
     if set(matrix.index) != set(similarity.index):
         first, second = (", ".join(sorted(map(str, table.index))) for table in (matrix, similarity))

@@ -126,9 +126,6 @@ def smallest_sizes(
 
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
     """Return Spearman's correlation of scores with exact effects, mean over sites where both vary.
-
-    Raises:
-        InputError: For a site without exact effects, or with those of other units.
     """
     if other := [site for site in scores if site not in exact or scores[site].shape != exact[site].shape]:
         raise InputError(
@@ -147,9 +144,6 @@ def over_classes(table: Annotated[pd.DataFrame, with_columns("class", "value")])
     """Return the mean of ``value`` over classes with Student's 95 % interval, for each combination of other columns.
 
     Columns value, low, high, n_classes replace class and value.
-
-    Raises:
-        InputError: For a class with two values of one combination.
     """
     apart = [name for name in table.columns if name not in ("class", "value", "low", "high", "n_units")]
     if table.duplicated([*apart, "class"]).any():

@@ -102,9 +102,6 @@ class Report:
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
         """Embed an image; ``alt`` says what it shows.
-
-        Raises:
-            InputError: for an empty ``alt``.
         """
         if not alt.strip():
             raise InputError(
@@ -132,9 +129,6 @@ class Report:
             caption: What the numbers are, with units.
             formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
             folded: Whether to show the start of the caption alone until it is opened.
-
-        Raises:
-            InputError: for ``formats`` of a column that the table lacks.
         """
         formats = dict(formats or {})
         if unknown := [column for column in formats if column not in table.columns]:

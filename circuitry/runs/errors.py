@@ -22,9 +22,6 @@ def naming_damage(path: object) -> Iterator[None]:
     """Name the file in the error where what was read from it turns out to be something else.
 
     An `InputError` that names the file stays as it is.
-
-    Raises:
-        InputError: for whatever goes wrong within the block with what a file holds.
     """
     try:
         yield

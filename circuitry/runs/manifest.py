@@ -103,9 +103,6 @@ def write_sealed(path: Path, content: Mapping[str, object]) -> None:
 
 def read_sealed(path: Path, advice: str) -> dict[str, Any]:
     """Return the object that `write_sealed` wrote.
-
-    Raises:
-        InputError: for a missing or damaged file; ``advice`` ends its sentence.
     """
     if not path.exists():
         raise InputError(f"{path} is missing: {advice}.")

@@ -99,9 +99,6 @@ def preset(name: str, command: str) -> dict[str, Any]:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return a file of settings as its values by option.
-
-    Raises:
-        InputError: for a file that cannot be read, and another than a file of settings.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

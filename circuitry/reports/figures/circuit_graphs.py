@@ -70,9 +70,6 @@ def circuit_pair(
             ``weight``.
         sites: The columns, from the image to the embedding.
         name_a, name_b: The two domains, in the colours of ``marks``.
-
-    Raises:
-        InputError: for equal names, a node of no listed site, a node without score, or an edge without weight.
     """
     if name_a == name_b:
         raise InputError(f'The two circuits need different names, both are "{name_a}".')
@@ -95,9 +92,6 @@ def circuit_drawing(circuit: Circuit | nx.DiGraph, sites: Names | None = None, *
     Args:
         circuit: A circuit, or a graph with nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
         sites: The columns, from the image to the embedding (default: those of the circuit's nodes, in their order).
-
-    Raises:
-        InputError: for a node of no listed site, a node without score, or an edge without weight.
     """
     kinds = {ABOVE: _Look("for the metric", style.POSITIVE), BELOW: _Look("against it", style.NEGATIVE)}
     if sites is None:

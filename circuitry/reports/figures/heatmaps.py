@@ -42,9 +42,6 @@ def similarity_heatmap(
         measure: What the numbers are, for the line under the heading.
         diagonal: What the numbers on the diagonal are, for the same line.
         clustered: Whether to order domains by `cluster_order` (default: the matrix's order).
-
-    Raises:
-        InputError: for index and columns that differ, or hold a domain twice, or for no domain.
     """
     check_matrix(matrix)
     if clustered:
@@ -186,9 +183,6 @@ def transfer_beside_similarity(
         similarity_measure: What similarity is measured by.
         similarity_diagonal: What the numbers on the diagonal of similarity are.
         clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
-
-    Raises:
-        InputError: for a matrix that is not square over domains.
     """
     check_matrix(transfer)
     check_matrix(similarity)
@@ -212,9 +206,6 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: 
         table: Columns block, component (a head's number, or another name such as ``mlp``) and the measure.
         measure: The column to draw.
         middle: The number between the two colours (default: 0).
-
-    Raises:
-        InputError: for a table without these columns, or none of its rows.
     """
     if table.empty or {"block", "component", measure} - set(table):
         raise InputError(

@@ -29,9 +29,6 @@ def position_moves(
         image: The image as bytes [height, width, 3], of any size.
         grid: Where the tokens lie; `Encoder.token_grid`.
         measure: What the numbers are, with their unit.
-
-    Raises:
-        InputError: for moves of another number of tokens, or an image of another kind.
     """
     if moves.shape != (len(grid), len(grid)):
         raise InputError(

@@ -26,9 +26,6 @@ def attribution_against_patching(
         sites: The sites to draw, a panel each.
         correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``; the random sample's are written over
             the panel.
-
-    Raises:
-        InputError: for a site that the points lack.
     """
     check_table(points, "points", ("site", "unit", "top", "attributed", "exact"), key=("site", "unit"))
     style.need_values(points, "points", "site", sites)

@@ -61,9 +61,6 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
 
     Figures of a subset keep the looks of the whole when they are given the marks of the whole.
 
-    Raises:
-        InputError: for more domains than marks.
-
     Example:
         >>> marks = domain_marks(["sketch", "photo", "clipart"])
         >>> overlap_over_depth(depth.query("domain != 'clipart'"), sites, marks=marks)
