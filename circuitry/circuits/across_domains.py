@@ -164,8 +164,7 @@ def _compare(
 
 
 def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
-    """Return graphs by class and domain.
-    """
+    """Return graphs by class and domain."""
     if isinstance(graphs, Mapping):
         return graphs
     found: dict[tuple[str, str], AttributionGraph] = {}

@@ -66,8 +66,7 @@ def shares_of(kept: Mapping[str, np.ndarray], n_units: Mapping[str, int]) -> dic
 
 
 def check_budget(budget: Budget) -> None:
-    """Check that a budget is a known name, or a table of shares.
-    """
+    """Check that a budget is a known name, or a table of shares."""
     if isinstance(budget, Mapping):
         if wrong := {site: share for site, share in budget.items() if not 0 <= share <= 1}:
             site, share = next(iter(wrong.items()))

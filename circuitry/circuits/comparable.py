@@ -87,8 +87,7 @@ class Comparable:
 
 
 def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
-    """Check that two graphs may be compared.
-    """
+    """Check that two graphs may be compared."""
     checked = Comparable()
     checked.add(a)
     checked.add(b)

@@ -56,8 +56,7 @@ class DirectEffects:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "DirectEffects":
-        """Read effects that `save` wrote.
-        """
+        """Read effects that `save` wrote."""
         header, tensors = read_arrays(path, EFFECTS_FORMAT, "file of direct effects")
         with naming_damage(path):
             return cls(tuple(header["writers"]), **{name: tensors[name] for name in _EFFECT_ARRAYS})

@@ -33,16 +33,13 @@ ROUNDINGS = 100
 
 
 @checked
-def direct_effects(
-    stream: ResidualStream, images: Images, weight: Float[Tensor, " d"], work: Work = Work()
-) -> DirectEffects:
+def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor, " d"]) -> DirectEffects:
     """Decompose the class logit into heads, MLPs and what stands before the first block.
 
     Args:
         stream: The tower; see `ResidualStream.of`.
         images: Tensor [B, 3, H, W] or an iterable of such batches.
         weight: Text weight of the class, normalised; ``weights[label]``.
-        work: Memory.
 
     Raises:
         InputError: for no images, a weight of another size, a tower that pools by attention or has more than a
@@ -59,8 +56,13 @@ def direct_effects(
     parts = []
     with components.running():
         _check_hooks(stream)
-        weight = _checked_weight(encoder, weight, width)
-        for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
+        if weight.shape != (width,):
+            raise InputError(
+                f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
+                f"{list(weight.shape)} was given: give one row of the text weights."
+            )
+        weight = weight.detach().to(encoder.device, encoder.dtype)
+        for batch in ImageBatches(images, components, rows_that_fit(encoder, Work().memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
             slope, constant = _last_step(encoder, last, weight)
@@ -161,12 +163,3 @@ def _check_hooks(stream: ResidualStream) -> None:
     why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
     stream.components.check_unhooked(why, stream.sites[0])
     stream.encoder.check_unhooked(why)
-
-
-def _checked_weight(encoder: Encoder, weight: Tensor, size: int) -> Tensor:
-    if weight.shape != (size,):
-        raise InputError(
-            f"The text weight of a class has the {size} numbers of an embedding, but one of shape {list(weight.shape)} "
-            "was given: give one row of the text weights."
-        )
-    return weight.detach().to(encoder.device, encoder.dtype)

@@ -71,8 +71,7 @@ class GatedEdges:
         return self.sites[0]
 
     def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
-        """Return the embeddings, given the activations at the first site and the baselines.
-        """
+        """Return the embeddings, given the activations at the first site and the baselines."""
         for (up, down), gate in gates.items():
             size = [self.size(down), self.size(up)]
             if not self.reads(up, down):
@@ -92,8 +91,7 @@ class GatedEdges:
         return self.sizes[site]
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
-        """Return the kept edges as masks over all units.
-        """
+        """Return the kept edges as masks over all units."""
         if not isinstance(circuit, Edges):
             return circuit
         for site, units in circuit.units.items():
@@ -113,8 +111,7 @@ class GatedEdges:
 
 
 def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
-    """Return a task's encoder with gates on the edges between some pairs of sites.
-    """
+    """Return a task's encoder with gates on the edges between some pairs of sites."""
     encoder, pairs = task.encoder, list(pairs)
     rows = rows_that_fit(encoder, task.work.memory_gib)
     if in_stream(encoder):

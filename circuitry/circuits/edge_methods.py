@@ -176,8 +176,7 @@ def _name(site: str, unit: int) -> str:
 
 
 def edge_method(encoder: Encoder, name: str | None) -> str:
-    """Return the method that scores the edges of an encoder, by its name or the default.
-    """
+    """Return the method that scores the edges of an encoder, by its name or the default."""
     streams = in_stream(encoder)
     if name not in (None, SQUARED) and not streams:
         raise InputError(

@@ -19,6 +19,7 @@ from circuitry.circuits.completeness import Completeness, find_doubtful, largest
 from circuitry.circuits.edges import Edges, strongest_edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
@@ -83,9 +84,7 @@ class AttributionGraph:
     @property
     def title(self) -> str:
         """Class and domain, for messages."""
-        return (
-            " in ".join(name for name in (self.class_name, self.domain) if name is not None) or "a graph without a name"
-        )
+        return " in ".join(filter(None, (self.class_name, self.domain))) or "a graph without a name"
 
     @property
     def inner_sites(self) -> tuple[str, ...]:
@@ -164,7 +163,9 @@ class AttributionGraph:
 
     @property
     def _made(self) -> str:
-        made_by = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
+        by_path = self.settings.get("method", SITE_PATH) == SITE_PATH  # no other method takes the rule
+        made_by = {"node_rule": "rule"} if by_path else {"method": "method"}
+        made_by |= {"baseline": "baseline", "metric": "metric"}
         facts = [f"{word} {self.settings[name]}" for name, word in made_by.items() if name in self.settings]
         return ", ".join([f"{self.n_images} images", *facts, *largest_gap(self.completeness)])
 
@@ -284,8 +285,7 @@ class Circuit:
         return Edges(self.units, {}) if self.edges is None else self.edges
 
     def at(self, sites: Names) -> "Circuit":
-        """Return its part at some sites.
-        """
+        """Return its part at some sites."""
         if missing := [site for site in sites if site not in self.units]:
             raise no_circuit_at(missing, tuple(self.units))
         units = {site: self.units[site] for site in sites}

@@ -58,8 +58,7 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of the circuit in a file, except for its source.
-    """
+    """Return the fields of the circuit in a file, except for its source."""
     header, arrays = read_arrays(path, FORMAT, "circuit")
     if _CUT not in header:
         raise InputError(f"{path} holds a graph and no circuit: cut one with AttributionGraph.load(path).circuit().")

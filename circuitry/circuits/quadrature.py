@@ -11,6 +11,7 @@ from typing import Any, ClassVar, overload
 
 import numpy as np
 
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, checked
 
@@ -139,7 +140,9 @@ def as_rule(rule: AnyRule | None) -> QuadratureRule | None:
 
 
 def describe_rules(settings: Mapping[str, Any]) -> str:
-    """Return a sentence on the rules in the settings of a graph."""
+    """Return a sentence on how the units of a graph were scored, and on its rules, from its settings."""
+    if (method := settings.get("method", SITE_PATH)) != SITE_PATH:
+        return f"The method {method} scores the units."
     nodes, edges = settings.get("node_rule", "an unknown rule"), settings.get("edge_rule", "an unknown rule")
     return f"Paths are integrated by {nodes}" + ("." if nodes == edges else f" for nodes and {edges} for edges.")
 

@@ -190,8 +190,7 @@ def _over_passes(
 
 
 def stream_of(task: Task) -> tuple[ResidualStream, Task]:
-    """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons.
-    """
+    """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons."""
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:
         return stream, task

@@ -40,7 +40,8 @@ def score_units(
     Example:
         >>> score_units(Task(encoder, cats, metric, others=not_cats), "fisher")["layer4.0"]
     """
-    return dict(scorer_called(method)(_inner(task), settings or AttributionSettings()))
+    inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
+    return dict(scorer_called(method)(inner, settings or AttributionSettings()))
 
 
 def score_parts(
@@ -111,7 +112,3 @@ def own_images(task: Task) -> Task:
     everything, n_own = with_others(task)
     images: Tensor = torch.cat(list(checked_batches(everything.images)))
     return everything.of_some(images, slice(n_own))
-
-
-def _inner(task: Task) -> Task:
-    return replace(task, sites=tuple(site for site in task.sites if site != INPUT))

@@ -62,8 +62,7 @@ class CausalChecks(FolderWork):
     def __init__(
         self, clip: Clip, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings | None = None
     ) -> None:
-        """Join a model, its circuits, and images to check them on.
-        """
+        """Join a model, its circuits, and images to check them on."""
         settings = settings or CheckSettings()
         found = graphs.manifest["config"]
         if found["model_digest"] != clip.digest:
@@ -97,8 +96,7 @@ class CausalChecks(FolderWork):
         return CheckedImages(own, others if len(others) else None)
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
-        """Return the images [B, 3, H, W] of a class and domain on which its circuit was found.
-        """
+        """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
         return self._read_some(self.chosen.found_on((class_name, domain)))
 
     def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
@@ -245,8 +243,7 @@ class CausalChecks(FolderWork):
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them.
-        """
+        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them."""
         key = class_name, domain
         images = self._read_some(self.chosen.own(key))[:n_images]
         task = self.task(key, images, work=work)

@@ -62,15 +62,8 @@ def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples 
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Weights of sums over images and over random circuits: a row for all of them alike, or one per resample."""
-
-    images: Float[np.ndarray, "rows images"]
-    """Contrast weights; NaN where there is no contrast."""
-    draws: Float[np.ndarray, "rows draws"]
-
-
+Weights = tuple[Float[np.ndarray, "rows images"], Float[np.ndarray, "rows draws"]]
+"""Weights of sums over images, NaN where there is no contrast, and over random circuits: one row, or one a resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
 """Something read off a curve under some weights: values [rows, ...] by circuit."""
 
@@ -95,10 +88,10 @@ class CurveReading:
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
         """Return the measure [rows, fractions] by circuit; NaN where the whole model has no lead."""
-        images = weights.images
+        images, draws = weights
         found = {"kept": images @ self.kept.T, "complement": images @ self.complement.T}
         if len(self.random):
-            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, weights.draws, optimize=True)
+            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, draws, optimize=True)
         empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
         return {name: (value - empty) / lead for name, value in found.items()}
 
@@ -120,7 +113,7 @@ class CurveReading:
         """Why there is no value; empty where there is."""
         if self._lacks_others:
             return NO_OTHERS
-        images = self.weights.images
+        images, _ = self.weights
         if not np.isnan(self._lead(images)).any():
             return ""
         return describe_missing_lead(*(float((images @ values)[0]) for values in (self.full, self.empty)))
@@ -158,7 +151,7 @@ class CurveReading:
         if self._lacks_others:
             images[:] = np.nan
         draws = count(len(self.random)) / len(self.random) if len(self.random) else np.zeros((rows, 0))
-        return Weights(images, draws)
+        return images, draws
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
         """Return the contrast of the whole model less that of nothing kept; NaN where it is not above rounding."""

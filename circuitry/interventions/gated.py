@@ -145,7 +145,8 @@ class Gated:
 
     def __init__(self, task: Task, edges: Edges | None = None, *, keep_error: bool = False) -> None:
         everything, self.n_own = with_others(task)
-        gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges.scores)
+        inner = [site for site in task.sites if site != INPUT]
+        gated: Any = GatedUnits.of(task, inner) if edges is None else gated_edges_of(task, edges.scores)
         self._gated, self.rows = gated, int(gated.rows)
         sites, last, each = gated.sites, gated.sites[-1], task.baseline.n_images is not None
         starts, whole, ends = list[Tensor](), list[Tensor](), {site: list[Tensor]() for site in sites}
@@ -157,7 +158,9 @@ class Gated:
                         ends[site].append(end)
                 starts.append(clean[sites[0]])
                 whole.append(task.encoder(clean[last], start=last))
-        self._start = _channels_last(torch.cat(starts))
+        start = torch.cat(starts)
+        # The layout in which convolutions on a CPU are fastest.
+        self._start = start.contiguous(memory_format=torch.channels_last) if start.dim() == 4 else start
         self._ends = {site: torch.cat(parts) for site, parts in ends.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(whole)
         """Those of the whole model."""
@@ -213,12 +216,3 @@ class Gated:
         """Return the numbers of the chosen units by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))
         return found if self._edges is not None else {s: np.flatnonzero(~np.isnan(kept)) for s, kept in found.items()}
-
-
-def _inner(task: Task) -> list[str]:
-    return [site for site in task.sites if site != INPUT]
-
-
-def _channels_last(activation: Tensor) -> Tensor:
-    """Return the same numbers in the layout in which convolutions on a CPU are fastest."""
-    return activation.contiguous(memory_format=torch.channels_last) if activation.dim() == 4 else activation

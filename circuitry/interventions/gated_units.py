@@ -40,8 +40,7 @@ class GatedUnits:
 
     @classmethod
     def of(cls, task: Task, sites: Sequence[str]) -> "GatedUnits":
-        """Return a task's encoder with gates at some sites.
-        """
+        """Return a task's encoder with gates at some sites."""
         if INPUT in sites:
             raise InputError("The image itself is never ablated, but units at 'input' were given: leave out 'input'.")
         ordered = sorted(set(sites), key=task.encoder.position)

@@ -42,8 +42,7 @@ class Places:
 
     @classmethod
     def read(cls, given: Chosen, what: str) -> "Places":
-        """Read places as a user gives them; ``what`` (units or positions) is for messages.
-        """
+        """Read places as a user gives them; ``what`` (units or positions) is for messages."""
         array = np.asarray(given)
         if array.dtype == bool and array.ndim:
             flat = array.reshape(-1)
@@ -54,8 +53,7 @@ class Places:
         return cls(tuple(int(i) for i in array.reshape(-1)))
 
     def mask(self, size: int, site: str, what: str) -> Bool[np.ndarray, " size"]:
-        """Return where the places are among ``size`` of them.
-        """
+        """Return where the places are among ``size`` of them."""
         if self.mask_length not in (None, size):
             raise InputError(
                 f"Site {site!r} has {size} {what}, but the boolean mask has {self.mask_length}: give one per place."
@@ -70,8 +68,7 @@ class Places:
 
 
 def mark_kept(units: Chosen, size: int, site: str) -> Bool[np.ndarray, " size"]:
-    """Return which of a site's units are chosen, as a boolean mask.
-    """
+    """Return which of a site's units are chosen, as a boolean mask."""
     return Places.read(units, "units").mask(size, site, "units")
 
 

@@ -1,7 +1,7 @@
 """What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -134,21 +134,13 @@ def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
-class OwnLead(NamedTuple):
-    """By how much a domain's own circuits lead those of other domains, kept at one site at a time."""
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, "pd.Series[float]", int] | None:
+    """Return how far circuits of a domain lead those of other domains on its images, from `transfer_over_depth`.
 
-    own: float
-    """Mean over sites."""
-    other: float
-    """Mean over sites."""
-    by_site: "pd.Series[float]"
-    """The lead at each site, the largest first."""
-    n_apart: int
-    """Sites where the intervals do not overlap."""
-
-
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
-    """Return the lead of own circuits in a table of `transfer_over_depth`, None where it is known at no site."""
+    Returns:
+        The mean over sites of a domain's own circuits, and of others; the lead at each site, the largest first; the
+        number of sites where the intervals do not overlap. None where no site has a value.
+    """
     wide = over_depth.pivot(index="site", columns="domain", values=["value", "low", "high"])
     if not {OWN, OTHER} <= set(wide["value"].columns):
         return None
@@ -157,7 +149,7 @@ def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
         return None
     by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
     apart = wide["low"][OWN] > wide["high"][OTHER]
-    return OwnLead(float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum()))
+    return float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum())
 
 
 def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:

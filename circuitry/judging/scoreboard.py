@@ -125,8 +125,7 @@ def smallest_sizes(
 
 
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
-    """Return Spearman's correlation of scores with exact effects, mean over sites where both vary.
-    """
+    """Return Spearman's correlation of scores with exact effects, mean over sites where both vary."""
     if other := [site for site in scores if site not in exact or scores[site].shape != exact[site].shape]:
         raise InputError(
             f"Scores are compared with exact effects of the same units, but there are none for the sites "

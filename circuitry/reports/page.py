@@ -101,8 +101,7 @@ class Report:
         self._add_figure(caption, drawing=drawing)
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
-        """Embed an image; ``alt`` says what it shows.
-        """
+        """Embed an image; ``alt`` says what it shows."""
         if not alt.strip():
             raise InputError(
                 "An image needs an alternative text, but an empty one was given; say what the image shows."

@@ -102,8 +102,7 @@ def write_sealed(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read_sealed(path: Path, advice: str) -> dict[str, Any]:
-    """Return the object that `write_sealed` wrote.
-    """
+    """Return the object that `write_sealed` wrote."""
     if not path.exists():
         raise InputError(f"{path} is missing: {advice}.")
     try:

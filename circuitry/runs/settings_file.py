@@ -98,8 +98,7 @@ def preset(name: str, command: str) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return a file of settings as its values by option.
-    """
+    """Return a file of settings as its values by option."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circuitry.bases import ResidualStream
-from circuitry.circuits import edges_by_position, midpoint_rule, moves_between_positions
+from circuitry.circuits import edges_by_position, moves_between_positions
 from circuitry.encoder import Encoder, Task
 from tests.bases.test_components import FURTHER
 from tests.support.metrics import product as metric
@@ -28,9 +28,9 @@ def opened(name: str) -> tuple[ResidualStream, Tensor]:
 def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
     stream, images = opened(name)
     edges = [(WRITER, f"{HEAD}.{port}") for port in "qkv"]
-    task, rule = Task(stream.components, images, metric, baseline=images.flip(0)), midpoint_rule(2)
-    moves = moves_between_positions(task, edges, rule=rule)
-    at = edges_by_position(task, edges, rule=rule)
+    task = Task(stream.components, images, metric, baseline=images.flip(0))
+    moves = moves_between_positions(task, edges)
+    at = edges_by_position(task, edges)
     assert (np.abs(at).max((0, 2)) > 1e-6).all()
     for place, axis in ((0, 2), (1, 1), (2, 1)):  # where the query stands; where keys and values do
         np.testing.assert_allclose(moves[:, place].sum(axis), at[:, place], rtol=1e-6, atol=1e-12)

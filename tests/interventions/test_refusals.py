@@ -60,8 +60,8 @@ def kept_edges(*edges: Edges) -> object:
 
 
 def swept(given: dict[str, Any], **of_task: Any) -> object:
-    task = Task(RESNET, **({"images": PIXELS, "metric": first, "work": QUIET} | of_task))
-    return i.patch_effects(task, **given)
+    asked: dict[str, Any] = {"images": PIXELS, "metric": first, "work": QUIET} | of_task
+    return i.patch_effects(Task(RESNET, **asked), **given)
 
 
 def run_patched(*patches: i.Patch) -> object:
