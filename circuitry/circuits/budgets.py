@@ -7,8 +7,8 @@
 | ``learned`` | as many as a learned mask of this size keeps; `find_circuit` learns the mask |
 | a table | the share of each site in the table times one factor, at most all of its units |
 
-A global budget compares scores of units at different sites. A table gives one method the counts of another, such as
-those of a learned mask. The image itself is no node: at ``input`` every budget keeps the same share.
+A global budget compares scores of units at different sites. With a table, one method keeps as many units of each site
+as another method, such as a learned mask. The image itself is no node: at ``input`` every budget keeps the same share.
 """
 
 import math

@@ -27,9 +27,9 @@ class DirectEffects:
     writers: Annotated[tuple[str, ...], DISTINCT]
     effects: Float[np.ndarray, "images writers"]
     by_position: Float[np.ndarray, "images heads positions"]
-    """Of the heads alone, in order, by the position that each reads; sums over positions to their effects."""
+    """Effects of heads, in the order of the writers, by the position that a head reads; they sum to ``effects``."""
     rest: Float[np.ndarray, " images"]
-    """Of all biases."""
+    """Effect of all biases together."""
     logits: Float[np.ndarray, " images"]
     """The class logit, which effects and rest add up to."""
 

@@ -147,7 +147,7 @@ def _draws(n: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, 
 def _held_units(
     drawn: Mapping[str, Float[np.ndarray, "draws units"]], source: AttributionGraph
 ) -> dict[str, Bool[np.ndarray, "draws kept"]]:
-    """Return which kept units each draw keeps with their sign: with a global budget by the scores of all sites."""
+    """Return which units of the circuit each draw keeps with the same sign; a global budget ranks all sites at once."""
     by_rank = {site: np.argsort(-np.abs(scores), axis=1, kind="stable") for site, scores in drawn.items()}
     kept = source.kept_units
     in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}

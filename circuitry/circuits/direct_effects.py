@@ -1,4 +1,4 @@
-"""What every component adds to a class logit directly, not through later components: an exact decomposition.
+"""Decompose a class logit exactly into the direct effects of components, which skip all later components.
 
 The class logit is the cosine of the embedding with a class's text weight. With the length of the embedding, and the
 scale of the tower's last norm, as they are on the image, it is linear in the residual stream behind the last block, and
@@ -82,7 +82,7 @@ def direct_vectors(
 ) -> Float[np.ndarray, "images writers d"]:
     """Return what each writer adds to the embedding directly: the effect on any class is its product with the text.
 
-    Arguments and errors are those of `direct_effects`; the length of the embedding is not divided by.
+    Takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
     """
     _check_linear(stream)
     components, last = stream.components, stream.encoder.stages[-1].run
@@ -110,7 +110,7 @@ def _by_position(stream: ResidualStream, index: int, cache: dict[str, Tensor], s
 
 
 def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the slope of the logit by the last stream, and what is left where the stream is zero, scales held."""
+    """Return the gradient of the logit by the last stream, and the logit of a zero stream, scales of norms fixed."""
     last = encoder.stages[-1].run
     with _held_norms(encoder.tower), torch.enable_grad():
         x = stream.detach().requires_grad_()
@@ -123,7 +123,7 @@ def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor
 
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
-    """Within the block each norm keeps the scale of its first input, so that it is an affine map."""
+    """Within the block each norm divides by the scale of its first input, so that it is an affine map."""
     scales: dict[nn.Module, Tensor] = {}
 
     def held(norm: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
 
 
 def _check_linear(stream: ResidualStream) -> int:
-    """Return the width of the embedding after checking that it is linear in the last stream, scales of norms held."""
+    """Return the width of the embedding after checking that it is linear in the last stream with fixed norm scales."""
     encoder, last = stream.encoder, stream.encoder.stages[-1]
     blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
     x = encoder.read_unhooked(blank, encoder.sites[-2:-1])[encoder.sites[-2]]

@@ -1,4 +1,4 @@
-"""What attribution leaves behind: `AttributionGraph`, the stored scores, and `Circuit`, units and edges chosen by them.
+"""Results of attribution: `AttributionGraph` stores the scores, `Circuit` the units and edges chosen by them.
 
 No torch and no model: circuits are studied on any laptop.
 """
@@ -59,9 +59,9 @@ class AttributionGraph:
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: fraction, rules, baseline; graphs are compared where it is the same, see `comparable`."""
+    """Settings of the computation: fraction, rules, baseline; compared graphs must agree on them, see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """What made it: versions, model digest, seed."""
+    """Versions, model digest and seed of the run that made it."""
     error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
     """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
     of all that the latents miss. They are no nodes of circuits."""
@@ -368,5 +368,5 @@ class Circuit:
 
 
 def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
-    """Return the refusal of sites that a graph, or a circuit, has no units at."""
+    """Return the error for sites at which a graph, or a circuit, has no units."""
     return InputError(f"There are no circuit units at {', '.join(missing)}; the sites are {', '.join(sites)}.")

@@ -43,7 +43,7 @@ def write_graph(
 
 
 def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of a graph that `write_graph` wrote; KeyError for one that is missing in a readable file."""
+    """Return the fields of a graph that `write_graph` wrote; raise KeyError if a readable file lacks one of them."""
     header, arrays = read_arrays(path, FORMAT, "attribution graph")
     sites = tuple(header["sites"])
     return {

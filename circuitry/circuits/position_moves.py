@@ -1,4 +1,4 @@
-"""From where to where in the image does an edge carry? Only heads move between positions, through their pattern.
+"""Effects of edges by pairs of positions. Only heads move information between positions, through their pattern.
 
 The effect of an edge is a sum over positions, see `stream_edges`. Into a port of a head it is a sum over pairs of
 positions (to, from):

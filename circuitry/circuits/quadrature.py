@@ -31,7 +31,7 @@ class QuadratureRule:
     points: tuple[float, ...]
     """Where the gradient is taken: 0 is the clean activation, 1 the baseline."""
     weights: tuple[float, ...]
-    """What each point counts."""
+    """Weight of each point."""
 
     def __str__(self) -> str:
         return self.name
@@ -94,7 +94,7 @@ def gauss_radau_rule(points: Count) -> QuadratureRule:
     """Return the Gauss-Radau rule whose first point is t = 0, exact for polynomials up to degree 2n - 2.
 
     That point costs next to nothing: the gradient at the clean activation comes for all sites from one backward pass,
-    and that of an edge's metric is zero there. What holds of sharp turns for Gauss-Legendre holds here.
+    and the gradient of an edge's metric is zero there. Sharp turns near zero are missed as by Gauss-Legendre.
     """
     n = _checked(points)
     from scipy.special import roots_jacobi  # here, as scipy takes as long to load as all the rest

@@ -86,7 +86,7 @@ class CausalChecks(FolderWork):
         return replace(self._graph(key).circuit(None), keep_error=self.settings.keep_error)
 
     def _graph(self, key: Key) -> AttributionGraph:
-        """Return a graph, without what it was found by where another metric or other texts may be asked for."""
+        """Return a graph; if the checks may have another metric or texts, without the settings that name its own."""
         graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
         return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
 
@@ -125,7 +125,7 @@ class CausalChecks(FolderWork):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the numbers: model, circuits, settings, versions."""
+        """Model, circuits, settings and versions behind the numbers."""
         settings, names = self.settings, ("n_images", "n_others", "seen", "budget", "keep_error", "seed")
         asked = {name: getattr(settings, name) for name in names}
         return {"model": self.clip.name, "circuits": self.graphs.settings, **self.asked, **asked, **versions()}

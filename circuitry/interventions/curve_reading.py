@@ -1,10 +1,10 @@
-"""What a faithfulness curve says: ratios of contrasts between images, with bootstrap intervals. No torch.
+"""Read a faithfulness curve: ratios of contrasts between images, with bootstrap intervals. No torch.
 
 1. A measure is a contrast, a weighted sum of the metric over images: for faithfulness the mean over images of the
    class; for selectivity that mean less the mean over images of other classes. Weights are 1/n in the class and -1/n
    outside.
 2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
-   (contrast of the circuit - contrast of nothing kept) / (contrast of the whole model - contrast of nothing kept).
+   (contrast of the circuit - contrast of the baseline) / (contrast of the whole model - contrast of the baseline).
 3. The interval of one class resamples images, and the draws of random circuits, and takes percentiles. It is about
    this class and other images of it: with a single image, of the class or of others, there is none.
 4. The interval of several classes resamples classes, and the draws of random circuits. Classes have images of their
@@ -31,7 +31,7 @@ CONFIDENCE, RESAMPLES = 0.95, 2000
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
-    """Return (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), or NaN and the reason why there is none.
+    """Return (m(circuit) - m(baseline)) / (m(model) - m(baseline)), or NaN and the reason why there is none.
 
     All three are metrics averaged over the images, before any division.
     """
@@ -154,7 +154,7 @@ class CurveReading:
         return images, draws
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
-        """Return the contrast of the whole model less that of nothing kept; NaN where it is not above rounding."""
+        """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""
         lead = images @ (self.full - self.empty)
         size = np.abs(images) @ np.maximum(np.abs(self.full), np.abs(self.empty))
         return np.where(lead > 1e-6 * size, lead, np.nan)

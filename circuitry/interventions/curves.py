@@ -38,9 +38,9 @@ class FaithfulnessCurve:
 
     The metrics are kept image by image, so that intervals come from resampling. Two measures are read off:
 
-    - faithfulness: (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), means over images of the class;
-    - selectivity: the same of the difference between the mean over images of the class and the mean over images of
-      other classes. A circuit that answers its class whatever it is shown may be faithful; its selectivity is 0.
+    - faithfulness: (m(circuit) - m(baseline)) / (m(model) - m(baseline)), means over images of the class;
+    - selectivity: the same ratio of differences, the mean over images of the class less the mean over images of other
+      classes. A circuit that gives every image the same answer may be faithful; its selectivity is 0.
     """
 
     fractions: tuple[float, ...]
@@ -102,11 +102,11 @@ class FaithfulnessCurve:
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with 95 % bootstrap intervals.
 
-        Of one class they are over images, of several (`pool_curves`) over classes and images (`curve_reading`). Columns
-        class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units, value, low,
-        high, n_images, reason. Intervals of random units resample the draws too. They are NaN where one class has a
-        single image, or for selectivity a single image of others, and where the lead of the model over the baseline is
-        within the noise.
+        Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
+        (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure,
+        fraction, n_units, value, low, high, n_images, reason. Intervals of random units resample the draws too. They
+        are NaN where one class has a single image, or for selectivity a single image of others, and where the lead of
+        the model over the baseline is within the noise.
         """
         if measure not in CURVE_MEASURES:
             raise InputError(f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given.")

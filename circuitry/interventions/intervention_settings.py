@@ -74,7 +74,7 @@ class AblationSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
-    """What `CausalChecks` take; means and draws of a named baseline are over the images that circuits were found on.
+    """Settings of `CausalChecks`. A mean or counterfactual baseline is made of the images that circuits were found on.
 
     Raises:
         InputError: for a value outside its range, or a baseline with an activation for every image.

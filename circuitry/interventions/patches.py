@@ -23,7 +23,7 @@ from circuitry.runs.given import checked
 
 @runtime_checkable
 class ArrayLike(Protocol):
-    """What numpy takes for an array, tensors on the CPU among it."""
+    """An object that numpy converts to an array, such as a tensor on the CPU."""
 
     def __array__(self) -> np.ndarray: ...
 
@@ -80,7 +80,7 @@ the site's whole activation that returns one of the same shape. Only the patched
 @checked
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """What is written where, in the activation [B, ...] of a site.
+    """A value to write into units and positions of the activation [B, ...] of a site.
 
     Example:
         >>> Patch("layer4.0", 0.0, units=5)                           # zero ablation of one channel

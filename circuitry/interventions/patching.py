@@ -2,8 +2,8 @@
 
 For each batch of images:
 
-1. one clean run gives the activations a at all sites; the baseline gives the activations o, for counterfactual images
-   those of the same sites, image by image;
+1. one clean run gives the activations a at all sites; the baseline gives the activations o at the same sites, one for
+   every image if it is made of counterfactual images;
 2. for each site, copies of the base activation are stacked, each with one unit (or position) taken from the
    other side, and the rest of the tower runs on the stack, as many copies at a time as memory allows;
 3. ``noise``: base a, o written in, effect = metric(a) - metric(patched);
@@ -45,7 +45,7 @@ def patch_effects(
 
     Args:
         task: Whose baseline is patched in, at whose sites.
-        by: What is patched at a time: ``"unit"`` at all its positions, ``"position"`` with all its units, or the
+        by: The patched thing: one ``"unit"`` at all its positions, ``"position"`` with all its units, or the
             whole ``"site"``.
         direction: ``"noise"`` or ``"denoise"``; see the module.
         units: Units to patch by site, at these sites alone (default: all units at the task's sites).

@@ -1,4 +1,4 @@
-"""What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
+"""Summaries of a transfer table: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
 from typing import Annotated
@@ -17,7 +17,7 @@ OWN, OTHER = "own domain's circuit", "other domains' circuits"
 
 
 CircuitTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")]
-"""What `transfer_circuits` returns."""
+"""A table of `transfer_circuits`."""
 TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")]
 """The same with the ablated sites."""
 
@@ -25,8 +25,8 @@ TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", 
 def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.DataFrame:
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
-    Faithfulness and selectivity are those of the metrics' means over classes, so that a class that the model hardly
-    recognises in a domain cannot dominate; NaN where the model does no better than the baseline.
+    Faithfulness and selectivity are ratios of means over classes, so that a class that the model hardly recognises in a
+    domain cannot dominate; NaN where the model does no better than the baseline.
 
     Args:
         table: From `transfer_circuits` or `interchange`.
@@ -110,7 +110,7 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
 
 
 def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.DataFrame:
-    """Return what a domain's own circuits and those of other domains recover, site by site.
+    """Return the share of the metric that own circuits and circuits of other domains recover, site by site.
 
     Args:
         table: From `CausalChecks.extract_transfer`, with the column ``sites``; ``all`` is left out.
@@ -190,7 +190,7 @@ def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> p
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
-    """What the circuit (or the whole) adds to the baseline; for selectivity less what it adds on other classes."""
+    """The metric less the baseline's; for selectivity less the same difference on images of other classes."""
     others = (f"other_{metric}", "other_empty_metric") if value == "selectivity" else ()
     check_table(table, "transfer", (metric, "empty_metric", *others), key=())
     found = table[metric] - table["empty_metric"]

@@ -53,7 +53,7 @@ def scoreboard_tables(
         judged: Searches by `JOB`; the method ``patching`` is the reference of ranks.
         sizes: The grid.
         targets: Selectivities for `smallest_sizes`.
-        counted: What sizes are shares of, e.g. "1840 units at 17 sites": a column of every table.
+        counted: The units that sizes are shares of, e.g. "1840 units at 17 sites"; a column of every table.
 
     Returns:
         ``curves``: both measures of circuit, complement and random units by size; ``summary``: smallest sizes, CPR and

@@ -62,7 +62,7 @@ class General:
 
 @runtime_checkable
 class Outcome(Protocol):
-    """What a command may return: its text is printed at the end."""
+    """The result of a command; its text is printed at the end."""
 
     @property
     def report(self) -> Path:
@@ -75,9 +75,9 @@ class Outcome(Protocol):
 def run_script(config_type: type[Config], main: Callable[[Config], Any], description: str | None) -> None:
     """Read ``config_type`` from the command line, and run ``main``.
 
-    `General` has the options that every command takes. What ``main`` returns (`Outcome`) is printed at the end.
-    Errors that a user can mend (of input, and those of `sentence_of`) end the process with status 2 and their message;
-    an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
+    `General` has the options that every command takes. The `Outcome` that ``main`` returns is printed at the end.
+    Errors that a user can mend (`InputError`, and those that `sentence_of` explains) end the process with status 2 and
+    their message; an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it

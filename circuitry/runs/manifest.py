@@ -123,7 +123,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _listed(path: Path, expected: object) -> dict[str, str] | None:
-    """Return the listing in a file; None for one that is missing or has not the expected digest."""
+    """Return the listing in a file; None if the file is missing or its digest is not the expected one."""
     try:
         listing = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Settings as TOML files: those of a run, written beside its results, and presets. No torch.
+"""Settings as TOML files: the settings of a run, written beside its results, and presets. No torch.
 
 A line is an option as on the command line, ``n-images = 8``, with ``"None"`` for none; settings made of settings are
 tables, ``[training]``. The file of a run leaves out where results go: it says what was done, not where. ``--config``

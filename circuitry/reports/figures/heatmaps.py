@@ -39,8 +39,8 @@ def similarity_heatmap(
     Args:
         matrix: Index = columns = domains; where the diagonal is empty, nothing is dotted. The names of index and
             columns, where given, become the titles of the axes (say "circuit of", "images of").
-        measure: What the numbers are, for the line under the heading.
-        diagonal: What the numbers on the diagonal are, for the same line.
+        measure: Meaning of the numbers, for the line under the heading.
+        diagonal: Meaning of the numbers on the diagonal, for the same line.
         clustered: Whether to order domains by `cluster_order` (default: the matrix's order).
     """
     check_matrix(matrix)
@@ -179,9 +179,8 @@ def transfer_beside_similarity(
     Args:
         transfer: From `transfer_matrix`.
         similarity: From `domain_matrix`, of the same domains.
-        measure: What transfer is measured by.
-        similarity_measure: What similarity is measured by.
-        similarity_diagonal: What the numbers on the diagonal of similarity are.
+        measure, similarity_measure: Names of the measures of transfer and of similarity.
+        similarity_diagonal: Meaning of the numbers on the diagonal of similarity.
         clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
     """
     check_matrix(transfer)

@@ -12,7 +12,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE
 
 WIDEST, THINNEST = 9.0, 1.5
-"""Of arrows, in pixels."""
+"""Width of arrows in pixels."""
 DRAWN = 12
 """Most moves that are drawn."""
 

@@ -78,7 +78,7 @@ def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | No
 
 
 def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
-    """Add the section on what was computed and how to read it; ``settings`` are those of a graph."""
+    """Add the section on the method and how to read its numbers; ``settings`` are ``AttributionGraph.settings``."""
     report.section("How to read this", folded=True)
     report.text(
         "Every class has a circuit in every domain. Integrated gradients score each unit (channel) of each site: how "
@@ -110,7 +110,7 @@ def found_report(
     any_sign: bool = False,
     after_images: Callable[[Report, Mapping[str, Mark]], None] | None = None,
 ) -> Report:
-    """Return a report that draws circuits one by one, for those of one domain; arguments as `comparison_report`."""
+    """Return a report that draws the circuits of one domain one by one; arguments as `comparison_report`."""
     report = _begun(title, introduction, graphs, images, after_images)
     for key in list(graphs)[:CIRCUITS_DRAWN]:
         circuit = graphs[key].circuit(edges_per_node, any_sign=any_sign)
@@ -158,7 +158,7 @@ def comparison_report(
 
     Args:
         title: Title of the page.
-        introduction: What was done, in a few sentences.
+        introduction: A few sentences on the analysis.
         comparisons: From `compare_domains`.
         graphs: Graphs by class and domain.
         images: The images of the graphs.
