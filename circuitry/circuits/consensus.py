@@ -155,15 +155,12 @@ def _held_units(
         counts = {site: len(kept[site]) for site in drawn}
         if source.settings.get("budget") == GLOBAL:
             share = sum(counts.values()) / sum(scores.shape[1] for scores in drawn.values())
-            counts = {site: len(units) for site, units in _strongest_of(drawn, draw, share).items()}
+            of_draw = {site: scores[draw] for site, scores in drawn.items()}
+            counts = {s: len(units) for s, units in strongest_units(of_draw, share, GLOBAL).items()} if share else {}
         for site, count in counts.items():
             in_draw[site][draw, by_rank[site][draw, :count]] = True
     same = {site: np.sign(scores) == np.sign(source.node_scores[site]) for site, scores in drawn.items()}
     return {site: (in_draw[site] & same[site])[:, kept[site]] for site in drawn}
-
-
-def _strongest_of(drawn: Mapping[str, np.ndarray], draw: int, share: float) -> dict[str, np.ndarray]:
-    return strongest_units({site: scores[draw] for site, scores in drawn.items()}, share, GLOBAL) if share else {}
 
 
 def _mean(parts: Iterable[np.ndarray]) -> float:

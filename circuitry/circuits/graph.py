@@ -219,12 +219,7 @@ class AttributionGraph:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
-        """Read a graph that `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, another format or version, wrong shapes, units that are not
-                there, or scores that are not finite.
-        """
+        """Read a graph that `save` wrote; refuse a damaged file, and scores that are not finite."""
         with naming_damage(path):
             graph = cls(**read_graph(path))
             graph.check_finite()
@@ -351,11 +346,7 @@ class Circuit:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "Circuit":
-        """Read a circuit that `save` wrote.
-
-        Raises:
-            InputError: as `AttributionGraph.load`, and for the file of a graph alone.
-        """
+        """Read a circuit that `save` wrote; refuse the file of a graph alone."""
         source = AttributionGraph.load(path)
         with naming_damage(path):
             return cls(source, **read_cut(path))

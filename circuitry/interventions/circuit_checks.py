@@ -107,11 +107,7 @@ class CausalChecks(FolderWork):
         return images
 
     def task_found_with(self, key: Key, work: Work = Work()) -> Task:
-        """Return the task that a circuit was found with.
-
-        Raises:
-            InputError: for a baseline that was not given to `extract` by name, or when no image can be read.
-        """
+        """Return the task that a circuit was found with."""
         images = self.found_on(*key)
         baseline = self.baseline_called(self.graphs[key].settings["baseline"]).of(*key, len(images))
         return Task(self.clip.encoder, images, self._found_by.metric_of(*key), baseline=baseline, work=work)

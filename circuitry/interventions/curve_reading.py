@@ -103,7 +103,7 @@ class CurveReading:
     def _interval(self, value: np.ndarray, resampled: np.ndarray) -> np.ndarray:
         """Return the interval [2, rest] around a value [rest] from resampled values [resamples, rest]."""
         band = percentile_band(resampled)
-        if (n := self._n_classes) > 1:
+        if (n := len(np.unique(self.group))) > 1:
             variance = np.where(np.isnan(band[0]), np.nan, n / (n - 1) * known_variance(resampled))
             return np.stack(Spread(value, variance, np.full_like(value, n - 1.0)).interval())
         return np.full_like(band, np.nan) if min(side.sum() for _, side in self._sides) < 2 else band
@@ -127,10 +127,6 @@ class CurveReading:
         """The images that the contrast adds, and those that it takes away."""
         sides = [(1, self.own), (-1, ~self.own)]
         return sides[: 1 if self.measure == "faithfulness" or self._lacks_others else 2]
-
-    @property
-    def _n_classes(self) -> int:
-        return len(np.unique(self.group))
 
     @cached_property
     def _resampled(self) -> Weights:

@@ -74,11 +74,7 @@ class AblationSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
-    """Settings of `CausalChecks`. A mean or counterfactual baseline is made of the images that circuits were found on.
-
-    Raises:
-        InputError: for a value outside its range, or a baseline with an activation for every image.
-    """
+    """Settings of `CausalChecks`. A mean or counterfactual baseline is made of the images that circuits were found on."""
 
     n_images: NImages = 6
     """Images that circuits were not found on."""

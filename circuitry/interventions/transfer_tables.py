@@ -134,7 +134,7 @@ def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, "pd.Series[float]", int] | None:
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Series, int] | None:
     """Return how far circuits of a domain lead those of other domains on its images, from `transfer_over_depth`.
 
     Returns:

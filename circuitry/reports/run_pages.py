@@ -22,20 +22,15 @@ _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 _HEAD = 1 << 14
 
 
-def _list_pages(folder: Path) -> list[dict[str, str]]:
-    """Return title, address, date and kind of the pages in the folder of a run, the pages of inner folders last."""
-    paths = [path for name in PAGES if (path := folder / name).is_file()]
-    inner = {path for name in PAGES for path in folder.glob(f"*/{name}")} - set(paths)
-    return [_described(folder, path) for path in [*paths, *sorted(inner)]]
-
-
 def link_pages(folder: Path) -> Path | None:
     """Write the index of the pages in the folder of a run, and have its report link to the others and to its tables.
 
     Returns:
         The index; None where the folder has another ``index.html``, which is left alone.
     """
-    pages = _list_pages(folder)
+    paths = [path for name in PAGES if (path := folder / name).is_file()]
+    inner = {path for name in PAGES for path in folder.glob(f"*/{name}")} - set(paths)
+    pages = [_described(folder, path) for path in [*paths, *sorted(inner)]]
     report = folder / REPORT_PAGE
     if report.is_file():
         others = [page for page in pages if page["address"] in PAGES[1:]]

@@ -98,7 +98,9 @@ def run_script(config_type: type[Config], main: Callable[[Config], Any], descrip
         end_with(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
-        print(f"interrupted; this goes on: {_again()}", file=sys.stderr)
+        script, *words = sys.argv
+        again = " ".join([script if " " in script else f"python {script}", *map(shlex.quote, words)])
+        print(f"interrupted; this goes on: {again}", file=sys.stderr)
         sys.exit(128 + number)
 
 
@@ -183,12 +185,6 @@ def _tell(outcome: Outcome | None, general: General) -> None:
         print(outcome)
     if general.open and outcome is not None:
         webbrowser.open(outcome.report.resolve().as_uri())
-
-
-def _again() -> str:
-    """Return this command line as it was typed."""
-    script, *arguments = sys.argv
-    return " ".join([script if " " in script else f"python {script}", *map(shlex.quote, arguments)])
 
 
 def end_with(sentence: str) -> None:
