@@ -74,7 +74,7 @@ class AblationSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
-    """Settings of `CausalChecks`. A mean or counterfactual baseline is made of the images that circuits were found on."""
+    """Settings of `CausalChecks`. Mean and counterfactual baselines are of the images that circuits were found on."""
 
     n_images: NImages = 6
     """Images that circuits were not found on."""

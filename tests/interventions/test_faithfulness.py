@@ -55,22 +55,8 @@ def test_hand_worked_curve() -> None:
     assert curve.random.shape == (3, 3, 2)
     assert np.array_equal(curve.random[:, 2], np.broadcast_to(curve.full, (3, 2)))
     table = curve.to_pandas()
-    assert list(table.columns) == [
-        *(
-            "class",
-            "domain",
-            "circuit",
-            "ranking",
-            "measure",
-            "fraction",
-            "n_units",
-            "value",
-            "low",
-            "high",
-            "n_images",
-            "reason",
-        )
-    ]
+    columns = "class domain circuit ranking measure fraction n_units value low high n_images reason"
+    assert list(table.columns) == columns.split()
     row = table[(table["circuit"] == "kept") & (table["fraction"] == 0.5)].iloc[0]
     assert row["class"] == "cat"
     assert (row["n_units"], row["n_images"], row["reason"], row["ranking"]) == (3, 2, "", "absolute")

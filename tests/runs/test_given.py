@@ -2,7 +2,6 @@
 
 import inspect
 import pydoc
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,11 +118,3 @@ def test_help_can_be_read() -> None:
         if not name.startswith("_") and not inspect.ismodule(place := getattr(circuitry, name)):
             shown = pydoc.plain(pydoc.render_doc(place))
             assert not [word for word in ("Condition", "<function", "<lambda>", " 0x") if word in shown]
-
-
-def test_a_signature_says_conditions_in_a_word() -> None:
-    shown = str(inspect.signature(circuitry.attribute))
-    for words in ("node_fraction: Share = 0.1", "batch_size: Count | None", "sites: Names |"):
-        assert words in shown
-    assert len(textwrap.wrap(shown, 80)) <= 12
-    assert str(inspect.signature(circuitry.Task)).startswith("(encoder: Encoder, images: ")

@@ -22,8 +22,6 @@ def test_heatmap_shows_the_matrix_and_marks_the_ceilings(matrix: pd.DataFrame) -
     assert list(cells.x) == list(cells.y) == ["real", "sketch"]
     assert (cells.zmin, cells.zmax) == (0, 0.9)
     assert [(shape.x0 + shape.x1) / 2 for shape in figure.layout.shapes] == [0]
-    assert figure.layout.title.text == "Edges"
-    assert figure.layout.title.subtitle.text == "Jaccard; dotted: two parts of a domain's images"
     assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("circuit of", "images of")
 
 
@@ -63,10 +61,6 @@ def test_transfer_lies_beside_similarity() -> None:
     assert figure.layout.yaxis.title.text == "circuit of"
     assert figure.layout.xaxis.title.text == "images of"
     assert [shape.xref for shape in figure.layout.shapes] == ["x", "x", "x2"]
-    titles = [a.text.split("<br>")[0] for a in figure.layout.annotations]
-    assert titles == ["faithfulness", "edge Jaccard index"]
-    assert "dotted: own domain's circuit" in figure.layout.annotations[0].text
-    assert "dotted: two parts of a domain's images" in figure.layout.annotations[1].text
 
 
 def test_pixel_maps_stand_beside_their_images() -> None:
