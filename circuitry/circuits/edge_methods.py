@@ -1,4 +1,4 @@
-"""The one door to scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
+"""Scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
 
 A method is a name of `EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site (`chain_edges`);
 the default of a chain. The others score effects on the metric through the residual stream and need an encoder in heads

@@ -27,7 +27,7 @@ _FEW = 12
 
 
 class GraphFolder(Mapping[Key, AttributionGraph]):
-    """The graphs of a finished or unfinished extraction: (class, domain) -> graph, read when asked for.
+    """The graphs of a finished or unfinished extraction: (class, domain) -> graph, read at each access.
 
     Args:
         path: The folder that was given to `extract`.
@@ -88,7 +88,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
 
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
-        """Return the scores [parts, kept downstream, kept upstream] of the whole's edges, as each part finds them.
+        """Return the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph.
 
         By (upstream, downstream) site, parts in the order of `parts`.
         """
@@ -146,7 +146,7 @@ def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
 
 
 def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:
-    """Write the scores [parts, kept downstream, kept upstream] of the whole's edges on each part."""
+    """Write the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph."""
     arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
     write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)
 

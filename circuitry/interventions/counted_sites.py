@@ -59,7 +59,7 @@ def site_roles(task: Task) -> dict[str, str]:
 
 
 def counted_sites(task: Task) -> tuple[str, ...]:
-    """Return the sites of a task that count in a circuit's size; the others stay whole.
+    """Return the sites of a task that count in a circuit's size; runs ablate no unit of the others.
 
     Example:
         >>> body = dataclasses.replace(task, sites=counted_sites(task))

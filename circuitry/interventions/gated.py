@@ -127,7 +127,7 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
 
 
 class Gated:
-    """Images of a task, held for many runs under gates on units or on edges; masks are learned on them.
+    """Images of a task, in memory for many runs under gates on units or on edges; masks are learned on them.
 
     Use it within ``task.running(gradients=True)``. Stages before the first gated site are run once. Images of other
     classes come after the task's own.
@@ -163,7 +163,7 @@ class Gated:
         self._start = start.contiguous(memory_format=torch.channels_last) if start.dim() == 4 else start
         self._ends = {site: torch.cat(parts) for site, parts in ends.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(whole)
-        """Those of the whole model."""
+        """Embeddings of the model without cuts."""
         self._edges, self._without_gate = edges, float(keep_error and edges is None)
         self._with_gate: dict[Any, np.ndarray] = (
             dict(gated.masks(edges))

@@ -28,7 +28,7 @@ POINTS = 32
 
 @checked
 def logit_pixels(task: Task, circuit: Circuit | None = None) -> Float[Tensor, "batch h w"]:
-    """Return what each pixel adds to the metric, of the whole encoder or with only a circuit's units kept.
+    """Return the contribution of each pixel to the metric, in the encoder or with only a circuit's units kept.
 
     Args:
         task: Images and metric, and what the other units are put to.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 SHOWN = 160
-"""Characters of a text that messages show whole."""
+"""Messages shorten texts of this length or more."""
 
 
 class InputError(ValueError):
