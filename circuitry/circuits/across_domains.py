@@ -96,9 +96,6 @@ def compare_domains(
         A `Comparison` by name of the measure. Only parts of different numbers are compared: equal numbers share
         items. The sites that `SiteMarks` finds are left out of means over sites.
 
-    Raises:
-        InputError: as `compare`, and when no class has circuits in two domains.
-
     Example:
         >>> graphs = extract(clip, images, "runs/x")
         >>> comparisons = compare_domains(graphs, {"held-out": ["fish", "key"]})
@@ -164,11 +161,7 @@ def _compare(
 
 
 def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
-    """Return graphs by class and domain.
-
-    Raises:
-        InputError: for a graph without class or domain, and two of the same.
-    """
+    """Return graphs by class and domain."""
     if isinstance(graphs, Mapping):
         return graphs
     found: dict[tuple[str, str], AttributionGraph] = {}

@@ -112,14 +112,14 @@ def attribute(
 
 @dataclass(frozen=True, eq=False)
 class AttributionParts:
-    """What `attribute_parts` finds on all images and on each part of them."""
+    """The graphs that `attribute_parts` returns: of all images, and of each part of them."""
 
     whole: AttributionGraph
     parts: dict[int, AttributionGraph]
     """The graph of each part's images, by the number of the part."""
     edges: dict[tuple[str, str], np.ndarray]
-    """Scores [parts, kept downstream, kept upstream] of the edges between the units that the *whole* keeps, by pair of
-    sites, as each part finds them: what resamples of the parts need."""
+    """Scores [parts, kept downstream, kept upstream] by pair of sites, on each part, of the edges between the units of
+    the graph of all images; `find_consensus` resamples them."""
 
 
 @checked
@@ -134,9 +134,6 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         task: Its images are a tensor.
         settings: Share of units and rules.
         parts: Number of each image's part, see `part_numbers`.
-
-    Raises:
-        InputError: as `attribute`, and for another number of parts than of images.
 
     Example:
         >>> found = attribute_parts(task, settings, parts=np.arange(len(images)) % 4)
@@ -169,12 +166,12 @@ _Kept = Mapping[str, np.ndarray]
 
 
 def _union(first: _Kept, second: _Kept) -> dict[str, np.ndarray]:
-    """Return the units of both, those of the first in front."""
+    """Return the units of both sets: first the units of the first set, then the others of the second."""
     return {site: np.concatenate([units, np.setdiff1d(second[site], units)]) for site, units in first.items()}
 
 
 def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept) -> dict[tuple[str, str], np.ndarray]:
-    """Return the scores between some of the units that they are given between, in the order of ``kept``."""
+    """Return the scores of the edges between the units in ``kept`` alone, in their order."""
     place = {site: {unit: i for i, unit in enumerate(units.tolist())} for site, units in scored.items()}
     chosen = {site: [place[site][unit] for unit in units.tolist()] for site, units in kept.items()}
     return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}

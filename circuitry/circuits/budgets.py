@@ -7,8 +7,8 @@
 | ``learned`` | as many as a learned mask of this size keeps; `find_circuit` learns the mask |
 | a table | the share of each site in the table times one factor, at most all of its units |
 
-A global budget compares scores of units at different sites. A table gives one method the counts of another, such as
-those of a learned mask. The image itself is no node: at ``input`` every budget keeps the same share.
+A global budget compares scores of units at different sites. With a table, one method keeps as many units of each site
+as another method, such as a learned mask. The image itself is no node: at ``input`` every budget keeps the same share.
 """
 
 import math
@@ -66,11 +66,7 @@ def shares_of(kept: Mapping[str, np.ndarray], n_units: Mapping[str, int]) -> dic
 
 
 def check_budget(budget: Budget) -> None:
-    """Check that a budget is a known name, or a table of shares.
-
-    Raises:
-        InputError: for another one.
-    """
+    """Check that a budget is a known name, or a table of shares."""
     if isinstance(budget, Mapping):
         if wrong := {site: share for site, share in budget.items() if not 0 <= share <= 1}:
             site, share = next(iter(wrong.items()))

@@ -57,9 +57,6 @@ def chain_edges(
             a CPU, see `CACHED_BYTES`.
         kept_units: Units of the circuit by site.
         rule: Points and weights of the path integral.
-
-    Raises:
-        InputError: for activations or scores that are not finite, or a baseline that does not fit.
     """
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)

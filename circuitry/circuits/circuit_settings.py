@@ -32,9 +32,6 @@ Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 class AttributionSettings:
     """How to attribute; the defaults are the study's except for the rule, which was `STUDY_RULE`.
 
-    Raises:
-        InputError: for a value outside its range, which is named.
-
     Example:
         >>> settings = AttributionSettings(node_fraction=0.05, rule=left_rule(10))
         >>> graph = attribute(encoder, images, metric, rule=settings.rule)

@@ -1,7 +1,8 @@
 """One pass over the graphs of all classes that collects the similarities of several measures. No torch.
 
-All graphs of a class (of all images in each domain, and of their parts) are compared with each other at once, see
-`similarity_matrix`. One part in every domain is kept for the next few classes, which it is compared with.
+All graphs of a class (of all images in each domain, and of parts of the images) are compared with each other at once,
+see `similarity_matrix`. The graphs of one part in every domain stay in memory until the next few classes are compared
+with them.
 """
 
 from collections import Counter, defaultdict, deque
@@ -91,7 +92,7 @@ class ClassPass:
         self._compared: dict[str, list[_Compared]] = {}
 
     def add(self, class_name: str, graphs: ByNode) -> None:
-        """Compare the graphs of a class with each other and with those of the few classes before it."""
+        """Compare the graphs of a class with each other and with graphs of the few classes before it."""
         for (_, part), graph in graphs.items():
             self._checked.add(graph)
             self.marks.add(graph)

@@ -2,8 +2,9 @@
 
 Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
 models means nothing. A graph stores how many units its sites have, and its `COMPARED_SETTINGS`. A setting that one of
-two graphs lacks is not compared. Numbers of images may differ, as they do between domains. Text weights are compared
-within lists of as many classes, those of a class within the class; in the images' own style within a domain.
+two graphs lacks is not compared. Numbers of images may differ, as they do between domains. Text weights of all classes
+are compared between graphs with equally many classes, text weights of one class between graphs of this class. If texts
+are in the images' own style, text weights are compared within a domain alone.
 """
 
 import logging
@@ -63,7 +64,7 @@ class Comparable:
     def __init__(self) -> None:
         self._first: AttributionGraph | None = None
         self._settings: dict[tuple[str, Any], tuple[Any, str]] = {}
-        """By name, and by what graphs have in common that are to agree, the value and the title of one of them."""
+        """The value of a setting and the title of a graph that has it, by the key of `_settings`."""
 
     def add(self, graph: AttributionGraph) -> None:
         """Check a graph against those before it.
@@ -87,27 +88,23 @@ class Comparable:
 
 
 def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
-    """Check that two graphs may be compared.
-
-    Raises:
-        InputError: as `Comparable.add`.
-    """
+    """Check that two graphs may be compared."""
     checked = Comparable()
     checked.add(a)
     checked.add(b)
 
 
 def same_setting(a: Any, b: Any) -> bool:
-    """Return whether two values of a setting agree, those of text weights up to another machine's rounding."""
+    """Return whether two values of a setting agree; text weights may differ by the rounding of another machine."""
     if isinstance(a, list) and isinstance(b, list) and any(isinstance(x, float) for x in a):
         return len(a) == len(b) and np.allclose(a, b, rtol=_NEAR, atol=_NEAR)
     return bool(a == b)
 
 
 def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
-    """Return the `COMPARED_SETTINGS` of a graph, by name and by what graphs have in common that are to agree.
+    """Return the `COMPARED_SETTINGS` of a graph by name and scope: graphs of one scope must agree on the value.
 
-    The provenance holds the digest of the whole model, also where the settings hold the encoder's.
+    The provenance holds the digest of the whole model, even if the settings hold the digest of the encoder.
     """
     known = graph.provenance | graph.settings
     if "model_digest" in graph.provenance:
@@ -115,7 +112,7 @@ def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
     found = {name: _plain(known[name]) for name in COMPARED_SETTINGS if name in known}
     if str(found.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         found.pop("baseline_digest", None)
-    if found.get("metric") == "logit":  # to which the texts of other classes are nothing
+    if found.get("metric") == "logit":  # does not depend on the texts of other classes
         found.pop("classes", None)
     domain = graph.domain if found.get("texts") == OWN_STYLE else None
     common: dict[str, Any] = {"class_weights": (graph.class_name or graph.settings.get("label"), domain)}
@@ -124,7 +121,7 @@ def _settings(graph: AttributionGraph) -> dict[tuple[str, Any], Any]:
 
 
 def _differ(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
-    """Return in words that a setting of one graph is another one's."""
+    """Return the clause of a message that says how a setting of two graphs differs."""
     if name in ("text_weights", "class_weights"):  # whose numbers say nothing to a reader
         return f"{COMPARED_SETTINGS[name]} are others for {title} than for {other_title}"
     if name == "classes":  # there may be hundreds

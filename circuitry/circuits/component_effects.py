@@ -27,9 +27,9 @@ class DirectEffects:
     writers: Annotated[tuple[str, ...], DISTINCT]
     effects: Float[np.ndarray, "images writers"]
     by_position: Float[np.ndarray, "images heads positions"]
-    """Of the heads alone, in order, by the position that each reads; sums over positions to their effects."""
+    """Effects of heads, in the order of the writers, by the position that a head reads; they sum to ``effects``."""
     rest: Float[np.ndarray, " images"]
-    """Of all biases."""
+    """Effect of all biases together."""
     logits: Float[np.ndarray, " images"]
     """The class logit, which effects and rest add up to."""
 
@@ -56,11 +56,7 @@ class DirectEffects:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "DirectEffects":
-        """Read effects that `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, or another format.
-        """
+        """Read effects that `save` wrote."""
         header, tensors = read_arrays(path, EFFECTS_FORMAT, "file of direct effects")
         with naming_damage(path):
             return cls(tuple(header["writers"]), **{name: tensors[name] for name in _EFFECT_ARRAYS})

@@ -58,9 +58,6 @@ class Consensus:
         """Return the consensus circuit: units, and edges between them, that hold in at least this share of draws.
 
         Nodes and edges have the attributes of `Circuit.graph`, and ``stability``.
-
-        Raises:
-            InputError: for a share outside [0, 1].
         """
         if not 0 <= share <= 1:
             raise InputError(f"A share of draws must lie in [0, 1], but {share} was given.")
@@ -87,9 +84,6 @@ def find_consensus(
         circuit: The circuit of all images.
         parts: Graphs of the parts, from `GraphFolder.parts`.
         edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
-
-    Raises:
-        InputError: for fewer than two parts.
 
     Example:
         >>> parts = list(graphs.parts("cat", "sketch").values())
@@ -153,7 +147,7 @@ def _draws(n: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, 
 def _held_units(
     drawn: Mapping[str, Float[np.ndarray, "draws units"]], source: AttributionGraph
 ) -> dict[str, Bool[np.ndarray, "draws kept"]]:
-    """Return which kept units each draw keeps with their sign: with a global budget by the scores of all sites."""
+    """Return which units of the circuit each draw keeps with the same sign; a global budget ranks all sites at once."""
     by_rank = {site: np.argsort(-np.abs(scores), axis=1, kind="stable") for site, scores in drawn.items()}
     kept = source.kept_units
     in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}
@@ -161,15 +155,12 @@ def _held_units(
         counts = {site: len(kept[site]) for site in drawn}
         if source.settings.get("budget") == GLOBAL:
             share = sum(counts.values()) / sum(scores.shape[1] for scores in drawn.values())
-            counts = {site: len(units) for site, units in _strongest_of(drawn, draw, share).items()}
+            of_draw = {site: scores[draw] for site, scores in drawn.items()}
+            counts = {s: len(units) for s, units in strongest_units(of_draw, share, GLOBAL).items()} if share else {}
         for site, count in counts.items():
             in_draw[site][draw, by_rank[site][draw, :count]] = True
     same = {site: np.sign(scores) == np.sign(source.node_scores[site]) for site, scores in drawn.items()}
     return {site: (in_draw[site] & same[site])[:, kept[site]] for site in drawn}
-
-
-def _strongest_of(drawn: Mapping[str, np.ndarray], draw: int, share: float) -> dict[str, np.ndarray]:
-    return strongest_units({site: scores[draw] for site, scores in drawn.items()}, share, GLOBAL) if share else {}
 
 
 def _mean(parts: Iterable[np.ndarray]) -> float:

@@ -1,4 +1,4 @@
-"""What an attribution costs, in counted floating-point operations.
+"""Count the floating-point operations of an attribution.
 
 1. `count_operations` runs an attribution while PyTorch counts the operations of convolutions and matrix products (two
    per multiply-add, those on padding included), forward and backward; everything else is small beside them;
@@ -56,8 +56,8 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSettings) -> Operations:
     """Return the operations that the node scores and the edge scores of one image take.
 
-    They depend on the architecture, the rules, the sites and the share of units, not on the image. The metric at every
-    site's baseline, which a run takes once however many images it has, is among those of the nodes.
+    The counts depend on the architecture, the rules, the sites and the share of units, not on the image. The count of
+    node scores includes the metric at the baseline of every site, which takes one run however many images there are.
 
     Example:
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())

@@ -1,4 +1,4 @@
-"""What every component adds to a class logit directly, not through later components: an exact decomposition.
+"""Decompose a class logit exactly into the direct effects of components, which skip all later components.
 
 The class logit is the cosine of the embedding with a class's text weight. With the length of the embedding, and the
 scale of the tower's last norm, as they are on the image, it is linear in the residual stream behind the last block, and
@@ -33,16 +33,13 @@ ROUNDINGS = 100
 
 
 @checked
-def direct_effects(
-    stream: ResidualStream, images: Images, weight: Float[Tensor, " d"], work: Work = Work()
-) -> DirectEffects:
+def direct_effects(stream: ResidualStream, images: Images, weight: Float[Tensor, " d"]) -> DirectEffects:
     """Decompose the class logit into heads, MLPs and what stands before the first block.
 
     Args:
         stream: The tower; see `ResidualStream.of`.
         images: Tensor [B, 3, H, W] or an iterable of such batches.
         weight: Text weight of the class, normalised; ``weights[label]``.
-        work: Memory.
 
     Raises:
         InputError: for no images, a weight of another size, a tower that pools by attention or has more than a
@@ -59,8 +56,13 @@ def direct_effects(
     parts = []
     with components.running():
         _check_hooks(stream)
-        weight = _checked_weight(encoder, weight, width)
-        for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
+        if weight.shape != (width,):
+            raise InputError(
+                f"The text weight of a class has the {width} numbers of an embedding, but one of shape "
+                f"{list(weight.shape)} was given: give one row of the text weights."
+            )
+        weight = weight.detach().to(encoder.device, encoder.dtype)
+        for batch in ImageBatches(images, components, rows_that_fit(encoder, Work().memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
             slope, constant = _last_step(encoder, last, weight)
@@ -80,7 +82,7 @@ def direct_vectors(
 ) -> Float[np.ndarray, "images writers d"]:
     """Return what each writer adds to the embedding directly: the effect on any class is its product with the text.
 
-    Arguments and errors are those of `direct_effects`; the length of the embedding is not divided by.
+    Takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
     """
     _check_linear(stream)
     components, last = stream.components, stream.encoder.stages[-1].run
@@ -108,7 +110,7 @@ def _by_position(stream: ResidualStream, index: int, cache: dict[str, Tensor], s
 
 
 def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the slope of the logit by the last stream, and what is left where the stream is zero, scales held."""
+    """Return the gradient of the logit by the last stream, and the logit of a zero stream, scales of norms fixed."""
     last = encoder.stages[-1].run
     with _held_norms(encoder.tower), torch.enable_grad():
         x = stream.detach().requires_grad_()
@@ -121,7 +123,7 @@ def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor
 
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
-    """Within the block each norm keeps the scale of its first input, so that it is an affine map."""
+    """Within the block each norm divides by the scale of its first input, so that it is an affine map."""
     scales: dict[nn.Module, Tensor] = {}
 
     def held(norm: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
 
 
 def _check_linear(stream: ResidualStream) -> int:
-    """Return the width of the embedding after checking that it is linear in the last stream, scales of norms held."""
+    """Return the width of the embedding after checking that it is linear in the last stream with fixed norm scales."""
     encoder, last = stream.encoder, stream.encoder.stages[-1]
     blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
     x = encoder.read_unhooked(blank, encoder.sites[-2:-1])[encoder.sites[-2]]
@@ -161,12 +163,3 @@ def _check_hooks(stream: ResidualStream) -> None:
     why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
     stream.components.check_unhooked(why, stream.sites[0])
     stream.encoder.check_unhooked(why)
-
-
-def _checked_weight(encoder: Encoder, weight: Tensor, size: int) -> Tensor:
-    if weight.shape != (size,):
-        raise InputError(
-            f"The text weight of a class has the {size} numbers of an embedding, but one of shape {list(weight.shape)} "
-            "was given: give one row of the text weights."
-        )
-    return weight.detach().to(encoder.device, encoder.dtype)

@@ -3,12 +3,13 @@
 A downstream unit reads its own mixture of upstream activations and baselines. Which way edges run depends on the
 encoder:
 
-- in a chain an edge leads to the next site. A downstream unit is what the stage makes of an input in which the upstream
-  units of its cut edges are at the baseline and the others are what this run made of them. What a site carries past its
-  units, such as the stream behind which a norm lies, goes on as this run makes it: edges past the next site are open;
-- in heads and neurons an edge leads to any later site, through the residual stream, and a reader has a stream of its
-  own (`circuitry.bases.gated_stream`). Sites may be those of heads and whole MLPs, as `attribute_components` names
-  them.
+- in a chain an edge leads to the next site. For each downstream unit the stage gets an input of its own: upstream
+  units whose edge to it is cut have the baseline's activation, the others have the activation of this run. Activations
+  that a site carries past its units (the residual stream, where a norm follows) are never cut: edges past the next
+  site stay;
+- in heads and neurons an edge leads to any later site, through the residual stream, and every reader has its own stream
+  (`circuitry.bases.gated_stream`). The names of sites may also be the names that `attribute_components` gives to
+  layers of heads and whole MLPs.
 
 With all edges kept this is the clean run; with all edges cut, the output on the baseline. A unit without kept outgoing
 edges has no effect. (Path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023,
@@ -71,11 +72,7 @@ class GatedEdges:
         return self.sites[0]
 
     def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
-        """Return the embeddings, given the activations at the first site and the baselines.
-
-        Raises:
-            InputError: for gates of other units than there are, or between sites that no edge joins.
-        """
+        """Return the embeddings, given the activations at the first site and the baselines."""
         for (up, down), gate in gates.items():
             size = [self.size(down), self.size(up)]
             if not self.reads(up, down):
@@ -95,11 +92,7 @@ class GatedEdges:
         return self.sizes[site]
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
-        """Return the kept edges as masks over all units.
-
-        Raises:
-            InputError: for units that the encoder does not have.
-        """
+        """Return the kept edges as masks over all units."""
         if not isinstance(circuit, Edges):
             return circuit
         for site, units in circuit.units.items():
@@ -119,11 +112,7 @@ class GatedEdges:
 
 
 def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
-    """Return a task's encoder with gates on the edges between some pairs of sites.
-
-    Raises:
-        InputError: for sites that the encoder lacks, or that do not follow each other in a chain.
-    """
+    """Return a task's encoder with gates on the edges between some pairs of sites."""
     encoder, pairs = task.encoder, list(pairs)
     rows = rows_that_fit(encoder, task.work.memory_gib)
     if in_stream(encoder):

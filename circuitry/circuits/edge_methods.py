@@ -1,4 +1,4 @@
-"""The one door to scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
+"""Scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
 
 A method is a name of `EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site (`chain_edges`);
 the default of a chain. The others score effects on the metric through the residual stream and need an encoder in heads
@@ -176,11 +176,7 @@ def _name(site: str, unit: int) -> str:
 
 
 def edge_method(encoder: Encoder, name: str | None) -> str:
-    """Return the method that scores the edges of an encoder, by its name or the default.
-
-    Raises:
-        InputError: for a method that the encoder's units do not have.
-    """
+    """Return the method that scores the edges of an encoder, by its name or the default."""
     streams = in_stream(encoder)
     if name not in (None, SQUARED) and not streams:
         raise InputError(

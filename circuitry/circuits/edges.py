@@ -86,9 +86,6 @@ class Edges:
         Args:
             share: Share of the edges, in (0, 1].
             by: ``absolute`` or ``signed`` score.
-
-        Raises:
-            InputError: without edges, for a share outside (0, 1], or another ranking.
         """
         if not self.count:
             raise InputError("The strongest edges are a share of scored edges, but there are none: give more units.")

@@ -106,7 +106,7 @@ class Extraction(FolderWork):
         classes: Names | None = None,
         domains: Names | None = None,
     ) -> None:
-        """Check what is asked; see `extract`."""
+        """Refuse settings that do not fit the model and images; see `extract`."""
         super().__init__(clip, images, settings or ExtractionSettings())
         self.out, self.classes, self.domains = out, classes, domains
 
@@ -198,7 +198,7 @@ class Extraction(FolderWork):
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
-        for part, graph in graphs:  # the whole comes last: where it is, its parts are, too
+        for part, graph in graphs:  # the graph of all images comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)
             used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
             by = {"classes": list(self.images.all_classes), "ready_metric": graph.settings["metric"]}

@@ -12,11 +12,7 @@ from circuitry.runs.given import DISTINCT, checked
 @checked
 @dataclass(frozen=True)
 class ExtractionSettings(AttributionSettings, FolderSettings):
-    """How to find the circuits of a whole data set; see `extract`.
-
-    Raises:
-        InputError: for a value outside its range, which is named.
-    """
+    """How to find the circuits of a whole data set; see `extract`."""
 
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Sites: those to score, in the encoder's order; edges run between consecutive ones (default: all)."""

@@ -1,4 +1,4 @@
-"""What attribution leaves behind: `AttributionGraph`, the stored scores, and `Circuit`, units and edges chosen by them.
+"""Results of attribution: `AttributionGraph` stores the scores, `Circuit` the units and edges chosen by them.
 
 No torch and no model: circuits are studied on any laptop.
 """
@@ -19,6 +19,7 @@ from circuitry.circuits.completeness import Completeness, find_doubtful, largest
 from circuitry.circuits.edges import Edges, strongest_edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
@@ -58,9 +59,9 @@ class AttributionGraph:
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: fraction, rules, baseline; graphs are compared where it is the same, see `comparable`."""
+    """Settings of the computation: fraction, rules, baseline; compared graphs must agree on them, see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """What made it: versions, model digest, seed."""
+    """Versions, model digest and seed of the run that made it."""
     error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
     """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
     of all that the latents miss. They are no nodes of circuits."""
@@ -83,9 +84,7 @@ class AttributionGraph:
     @property
     def title(self) -> str:
         """Class and domain, for messages."""
-        return (
-            " in ".join(name for name in (self.class_name, self.domain) if name is not None) or "a graph without a name"
-        )
+        return " in ".join(filter(None, (self.class_name, self.domain))) or "a graph without a name"
 
     @property
     def inner_sites(self) -> tuple[str, ...]:
@@ -133,9 +132,6 @@ class AttributionGraph:
             kind: ``nodes``: site, unit, score, kept, one row per unit. ``edges``: upstream_site, upstream_unit,
                 downstream_site, downstream_unit, score, one row per edge between kept units. ``sites``: site, units,
                 kept, effect_sum, metric_difference, gap, gap_share, verdict, see `Completeness`.
-
-        Raises:
-            InputError: for another kind.
         """
         if kind == "edges":
             return self.edges.to_pandas()
@@ -149,9 +145,6 @@ class AttributionGraph:
         Args:
             n: How many.
             site: Where (default: at all sites but the image and `doubtful_sites`, unless all are doubtful).
-
-        Raises:
-            InputError: for a site that is not there.
         """
         if site is not None:
             self.n_units(site)  # which refuses a name that it does not know
@@ -170,7 +163,9 @@ class AttributionGraph:
 
     @property
     def _made(self) -> str:
-        made_by = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
+        by_path = self.settings.get("method", SITE_PATH) == SITE_PATH  # no other method takes the rule
+        made_by = {"node_rule": "rule"} if by_path else {"method": "method"}
+        made_by |= {"baseline": "baseline", "metric": "metric"}
         facts = [f"{word} {self.settings[name]}" for name, word in made_by.items() if name in self.settings]
         return ", ".join([f"{self.n_images} images", *facts, *largest_gap(self.completeness)])
 
@@ -206,9 +201,6 @@ class AttributionGraph:
             ranking: One of `RANKINGS`.
             budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
             sites: Sites of the circuit (default: all but `input`).
-
-        Raises:
-            InputError: for a size outside (0, 1], another ranking or budget, or sites that the graph lacks.
         """
         if missing := [site for site in sites or () if site not in self.inner_sites]:
             raise no_circuit_at(missing, self.inner_sites)
@@ -227,12 +219,7 @@ class AttributionGraph:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
-        """Read a graph that `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, another format or version, wrong shapes, units that are not
-                there, or scores that are not finite.
-        """
+        """Read a graph that `save` wrote; refuse a damaged file, and scores that are not finite."""
         with naming_damage(path):
             graph = cls(**read_graph(path))
             graph.check_finite()
@@ -293,11 +280,7 @@ class Circuit:
         return Edges(self.units, {}) if self.edges is None else self.edges
 
     def at(self, sites: Names) -> "Circuit":
-        """Return its part at some sites.
-
-        Raises:
-            InputError: for sites where it has no units.
-        """
+        """Return its part at some sites."""
         if missing := [site for site in sites if site not in self.units]:
             raise no_circuit_at(missing, tuple(self.units))
         units = {site: self.units[site] for site in sites}
@@ -363,11 +346,7 @@ class Circuit:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "Circuit":
-        """Read a circuit that `save` wrote.
-
-        Raises:
-            InputError: as `AttributionGraph.load`, and for the file of a graph alone.
-        """
+        """Read a circuit that `save` wrote; refuse the file of a graph alone."""
         source = AttributionGraph.load(path)
         with naming_damage(path):
             return cls(source, **read_cut(path))
@@ -380,5 +359,5 @@ class Circuit:
 
 
 def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
-    """Return the refusal of sites that a graph, or a circuit, has no units at."""
+    """Return the error for sites at which a graph, or a circuit, has no units."""
     return InputError(f"There are no circuit units at {', '.join(missing)}; the sites are {', '.join(sites)}.")

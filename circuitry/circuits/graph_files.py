@@ -43,7 +43,7 @@ def write_graph(
 
 
 def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of a graph that `write_graph` wrote; KeyError for one that is missing in a readable file."""
+    """Return the fields of a graph that `write_graph` wrote; raise KeyError if a readable file lacks one of them."""
     header, arrays = read_arrays(path, FORMAT, "attribution graph")
     sites = tuple(header["sites"])
     return {
@@ -58,11 +58,7 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of the circuit in a file, except for its source.
-
-    Raises:
-        InputError: for the file of a graph alone.
-    """
+    """Return the fields of the circuit in a file, except for its source."""
     header, arrays = read_arrays(path, FORMAT, "circuit")
     if _CUT not in header:
         raise InputError(f"{path} holds a graph and no circuit: cut one with AttributionGraph.load(path).circuit().")

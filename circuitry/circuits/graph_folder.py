@@ -27,13 +27,10 @@ _FEW = 12
 
 
 class GraphFolder(Mapping[Key, AttributionGraph]):
-    """The graphs of a finished or unfinished extraction: (class, domain) -> graph, read when asked for.
+    """The graphs of a finished or unfinished extraction: (class, domain) -> graph, read at each access.
 
     Args:
         path: The folder that was given to `extract`.
-
-    Raises:
-        InputError: for a folder of something else, or one of another version.
 
     Example:
         >>> graphs = GraphFolder("runs/x")
@@ -64,12 +61,12 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What made the graphs, in a few words: the manifest's configuration with long lists cut short."""
+        """The configuration in the manifest, with long lists cut short."""
         return {name: _shortened(value) for name, value in self.manifest["config"].items()}
 
     @property
     def n_parts(self) -> int:
-        """Parts into which the images of each (class, domain) were cut; those of few images have fewer graphs."""
+        """Number of parts that the images of a (class, domain) are cut into; fewer images leave some parts empty."""
         return int(self.manifest["config"]["n_parts"])
 
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
@@ -91,7 +88,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
 
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
-        """Return the scores [parts, kept downstream, kept upstream] of the whole's edges, as each part finds them.
+        """Return the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph.
 
         By (upstream, downstream) site, parts in the order of `parts`.
         """
@@ -132,13 +129,13 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
 
 def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> Path:
-    """Return where an extraction keeps the graph of a part of a job's images, of all, or the edges on each part."""
+    """Return the path of a file of an extraction: the graph of a part or of all images, or the edges of each part."""
     name = part if isinstance(part, str) else f"part-{part}"
     return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
 
 
 def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
-    """Return a graph of a folder; raise `InputError` for one that is of another class or domain than its place."""
+    """Return the graph in a file; raise `InputError` if its class or domain is not the one in the file's name."""
     graph = AttributionGraph.load(file)
     if (graph.class_name, graph.domain) != (class_name, domain):
         raise InputError(
@@ -149,7 +146,7 @@ def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
 
 
 def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:
-    """Write the scores [parts, kept downstream, kept upstream] of the whole's edges on each part."""
+    """Write the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph."""
     arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
     write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)
 

@@ -29,7 +29,7 @@ from circuitry.runs.progress import Bar
 def image_path_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site, by a path of the image.
 
-    The image's path ends at the baseline's activation of `input`: black after normalisation (zero), the mean image, or
+    The path leads from the image to the baseline's activation of `input`: zeros after normalisation, the mean image, or
     the counterfactual images.
 
     Args:
@@ -38,9 +38,6 @@ def image_path_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
 
     Returns:
         Effects; completeness of `input` alone, where it is among the sites.
-
-    Raises:
-        InputError: see `node_effects`.
     """
     sites = task.sites
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(()))

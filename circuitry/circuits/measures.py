@@ -127,9 +127,6 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
 
     Edges of sites where one of the two has no effect are left out; NaN when neither has an edge.
 
-    Raises:
-        InputError: as `node_overlap`, and for circuits with other numbers of edges per node.
-
     Example:
         >>> edge_jaccard(cat_in_photos.circuit(3), cat_in_sketches.circuit(3))
         0.11
@@ -146,9 +143,6 @@ def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
     al. 2011, JMLR 12; the steps are in `similarity_matrix`). Sites where one of the two has no effect are left out;
     NaN when nothing is left.
 
-    Raises:
-        InputError: for a negative depth, and as `edge_jaccard`.
-
     Example:
         >>> wl_kernel(cat_in_photos.circuit(3), cat_in_sketches.circuit(3), depth=1)
         0.34
@@ -162,9 +156,6 @@ def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure)
     """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
 
     NaN where it is undefined: a constant score vector (``spearman``, ``edge_spearman``), one of zeros (``cosine``).
-
-    Raises:
-        InputError: for an unknown measure, and as `node_overlap`.
 
     Example:
         >>> similarity(cat_in_photos, cat_in_sketches, "spearman")["layer4.0"]
@@ -182,9 +173,6 @@ def depth_bias(graph: AttributionGraph) -> float:
     The mass of a site is the sum of the absolute scores of its units; the image, and the middle one of an odd number
     of sites, count for neither half. Positive: the circuit is deep. After the dependency depth bias of arXiv
     2604.08192. NaN where a half has no effect.
-
-    Raises:
-        InputError: for scores that are not finite.
     """
     graph.check_finite()
     mass = [float(np.abs(graph.node_scores[site]).sum()) for site in graph.inner_sites]
@@ -225,9 +213,6 @@ def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
     """Return the expected Jaccard index of two independent random subsets of ``units``.
 
     The overlap i is hypergeometric; the Jaccard index of sizes a and b is i / (a + b - i).
-
-    Raises:
-        InputError: for subsets larger than the whole, or both empty.
 
     Example:
         >>> chance_overlap(units=512, kept_a=52, kept_b=52)

@@ -35,9 +35,9 @@ METHODS: dict[str, UnitScorer | str] = {
     FISHER: "circuitry.interventions.unit_methods:squared_changes",
     LEARNED: "circuitry.interventions.unit_methods:mask_gates",
 }
-"""What scores units, by the name of the method: a function, or its place."""
+"""The function that scores units, or its import path, by the name of the method."""
 SCORED_BY = {FISHER: "squared change of the answers", LEARNED: "gate of the mask"}
-"""What the scores of a method are, where they are no effects on the metric."""
+"""Meaning of the scores, by method; scores of other methods are effects on the metric."""
 
 MethodName = Annotated[
     str,
@@ -57,7 +57,7 @@ def register_method(name: str, function: UnitScorer, scored_by: str = EFFECT) ->
         name: What to call it; a method of the same name is replaced.
         function: From a `Task` and `AttributionSettings` to scores [units] by site, at all its sites; positive where a
             unit helps. The task has others where they are given.
-        scored_by: What the scores are, in words.
+        scored_by: Meaning of the scores, in words.
 
     Example:
         >>> def by_activation(task, settings):

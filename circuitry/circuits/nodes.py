@@ -80,8 +80,8 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
 
     Args:
         task: With gradients running.
-        rule: Points and weights of the path integral; ``left_rule(1)`` is gradient times activation, whose gradients
-            at all sites are those of one run.
+        rule: Points and weights of the path integral; ``left_rule(1)`` is gradient times activation, and takes a single
+            run for all sites.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
@@ -120,9 +120,6 @@ def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) 
         task: With gradients running.
         rule: Points and weights of the path integral.
         autocast: Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``.
-
-    Raises:
-        InputError: as `image_effects`.
     """
     (found,) = part_effects(task, rule, autocast).values()
     return found
@@ -136,9 +133,6 @@ def part_effects(
     Args:
         task, rule, autocast: As of `node_effects`.
         parts: The part of each image (default: all are in part 0).
-
-    Raises:
-        InputError: as `image_effects`.
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     dtype = autocast and getattr(torch, autocast)
@@ -164,7 +158,7 @@ def part_effects(
 
 
 def members_of(parts: Int[np.ndarray, " images"] | None, batch: Batch) -> dict[int, Any]:
-    """Return the places in a batch of the images of each part that has some; all of them are a slice."""
+    """Return the indices of the images of each part in a batch; a slice if all images are of one part."""
     numbers = None if parts is None else parts[batch.start : batch.start + len(batch.images)]
     if numbers is None or (numbers == numbers[0]).all():
         return {0 if numbers is None else int(numbers[0]): slice(None)}
@@ -176,9 +170,9 @@ class _PartSum(NamedTuple):
 
     effects: dict[str, np.ndarray]
     clean: float
-    """Of the clean metric."""
+    """Sum of the clean metric."""
     ends: dict[str, float]
-    """Of the metric at the baseline, by site where it differs between images."""
+    """Sum of the metric at the baseline, by site; only sites whose baseline differs between images."""
     n_images: int
 
 

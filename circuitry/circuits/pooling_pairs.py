@@ -55,12 +55,8 @@ class PoolingPairs:
         Args:
             weight: Text weight of a class, normalised, or the difference of two.
         """
-        found: np.ndarray = self.read * (self.directions @ weight) / self._lengths[:, None, None]
-        return found
-
-    @property
-    def _lengths(self) -> np.ndarray:
-        found: np.ndarray = np.linalg.norm(self.embeddings, axis=-1)
+        lengths = np.linalg.norm(self.embeddings, axis=-1)
+        found: np.ndarray = self.read * (self.directions @ weight) / lengths[:, None, None]
         return found
 
 
@@ -71,9 +67,6 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
     Args:
         encoder: A ResNet with CLIP's attention pooling.
         images: Tensor [B, 3, H, W] or an iterable of such batches.
-
-    Raises:
-        InputError: for no images, a tower without such pooling, or hooks at the embedding.
 
     Example:
         >>> pairs = pooling_pairs(clip.encoder, photos)

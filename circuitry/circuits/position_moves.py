@@ -1,4 +1,4 @@
-"""From where to where in the image does an edge carry? Only heads move between positions, through their pattern.
+"""Effects of edges by pairs of positions. Only heads move information between positions, through their pattern.
 
 The effect of an edge is a sum over positions, see `stream_edges`. Into a port of a head it is a sum over pairs of
 positions (to, from):
@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.bases.residual import PORTS, Component, ResidualStream
-from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline, stream_of
 from circuitry.circuits.stream_gradients import Tap, reader_gradients, tapped_run
 from circuitry.encoder.task import Task
@@ -30,7 +29,7 @@ from circuitry.runs.given import DISTINCT, SOME, checked
 
 @checked
 def edges_by_position(
-    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: AnyRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME]
 ) -> Float[np.ndarray, "images edges positions"]:
     """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
 
@@ -39,10 +38,6 @@ def edges_by_position(
     Args:
         task: As for `attribute_components`.
         edges: Names of (writer, reader).
-        rule: Points of the path.
-
-    Raises:
-        InputError: for an unknown edge, and as `attribute_components`.
 
     Example:
         >>> found = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
@@ -54,7 +49,7 @@ def edges_by_position(
     found = []
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            gradients = reader_gradients(stream, task.metric, clean, other, as_rule(rule)).readers
+            gradients = reader_gradients(stream, task.metric, clean, other, PLAIN).readers
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
             parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
             found.append(torch.stack(parts, 1).cpu().double().numpy())
@@ -63,17 +58,13 @@ def edges_by_position(
 
 @checked
 def moves_between_positions(
-    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT], *, rule: AnyRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT]
 ) -> Float[np.ndarray, "images edges to from"]:
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 
     Args:
         task: As for `attribute_components`.
         edges: Names of (writer, reader); readers are the query, key or value of a head.
-        rule: Points of the path.
-
-    Raises:
-        InputError: for an unknown edge, one into an MLP or the embedding, and as `attribute_components`.
 
     Example:
         >>> moves = moves_between_positions(task, [("embed", "blocks.3.attn.0.v")])
@@ -82,17 +73,12 @@ def moves_between_positions(
     """
     stream, task = stream_of(task)
     places = [_place(stream, writer, reader) for writer, reader in edges]
-    found, given = [], as_rule(rule)
+    found = []
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            a, b = clean[stream.sites[0]], other[stream.sites[0]]
-            points = [tapped_run(stream, task.metric, a + t * (b - a), ("attn.hook_z",)) for t in given.points]
+            taps = tapped_run(stream, task.metric, clean[stream.sites[0]], ("attn.hook_z",))
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
-            taps = list(zip(given.weights, points, strict=True))
-            parts = [
-                torch.stack([weight * _moves(stream, reader, change[column], at) for weight, at in taps]).sum(0)
-                for column, reader in places
-            ]
+            parts = [_moves(stream, reader, change[column], taps) for column, reader in places]
             n = change.shape[2]
             some = torch.stack(parts, 1).cpu().double().numpy() if parts else np.zeros((change.shape[1], 0, n, n))
             found.append(some)
@@ -112,7 +98,7 @@ def _place(stream: ResidualStream, writer: str, reader: str) -> tuple[int, Compo
 def _moves(
     stream: ResidualStream, reader: Component, change: Tensor, taps: dict[str, Tap]
 ) -> Float[Tensor, "batch to from"]:
-    """Return the effects at one point of the path, given what the writer changes."""
+    """Return the effects, given what the writer changes."""
     layer = next(one for one in stream.layers if one.name == reader.layer)
     block, path, head, port = layer.block, layer.name, reader.unit, PORTS.index(reader.port)
     assert block is not None

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, overload
 
 import numpy as np
 
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, checked
 
@@ -30,7 +31,7 @@ class QuadratureRule:
     points: tuple[float, ...]
     """Where the gradient is taken: 0 is the clean activation, 1 the baseline."""
     weights: tuple[float, ...]
-    """What each point counts."""
+    """Weight of each point."""
 
     def __str__(self) -> str:
         return self.name
@@ -55,9 +56,6 @@ def left_rule(points: Count) -> QuadratureRule:
 
     One point is gradient times activation difference, attribution patching (arXiv 2310.10348).
 
-    Raises:
-        InputError: for no points, or too many.
-
     Example:
         >>> left_rule(4).points
         (0.0, 0.25, 0.5, 0.75)
@@ -72,9 +70,6 @@ def midpoint_rule(points: Count) -> QuadratureRule:
     """Return the midpoint rule, t = (k + 1/2)/n, whose error falls as 1/n^2, where that of the left rule falls as 1/n.
 
     With few points it may still be no better: how many a model needs, `circuitry.circuits.relative_error` tells.
-
-    Raises:
-        InputError: for no points, or too many.
 
     Example:
         >>> midpoint_rule(2).points
@@ -99,7 +94,7 @@ def gauss_radau_rule(points: Count) -> QuadratureRule:
     """Return the Gauss-Radau rule whose first point is t = 0, exact for polynomials up to degree 2n - 2.
 
     That point costs next to nothing: the gradient at the clean activation comes for all sites from one backward pass,
-    and that of an edge's metric is zero there. What holds of sharp turns for Gauss-Legendre holds here.
+    and the gradient of an edge's metric is zero there. Sharp turns near zero are missed as by Gauss-Legendre.
     """
     n = _checked(points)
     from scipy.special import roots_jacobi  # here, as scipy takes as long to load as all the rest
@@ -145,7 +140,9 @@ def as_rule(rule: AnyRule | None) -> QuadratureRule | None:
 
 
 def describe_rules(settings: Mapping[str, Any]) -> str:
-    """Return a sentence on the rules in the settings of a graph."""
+    """Return a sentence on how the units of a graph were scored, and on its rules, from its settings."""
+    if (method := settings.get("method", SITE_PATH)) != SITE_PATH:
+        return f"The method {method} scores the units."
     nodes, edges = settings.get("node_rule", "an unknown rule"), settings.get("edge_rule", "an unknown rule")
     return f"Paths are integrated by {nodes}" + ("." if nodes == edges else f" for nodes and {edges} for edges.")
 

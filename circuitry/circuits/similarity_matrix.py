@@ -113,7 +113,7 @@ def _numbering(graph: AttributionGraph) -> tuple[dict[str, int], int]:
 def _scored_edges(
     graph: AttributionGraph, starts: Mapping[str, int], n_units: int, left_out: Collection[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers and scores of the edges that a graph scores, without those of the sites left out."""
+    """Return the numbers and scores of the edges that a graph scores, except for edges at the sites left out."""
     none = np.empty(0, np.int64)
     numbers, values = [none], [np.empty(0)]
     for (up, down), scores in graph.edge_scores.items():

@@ -22,8 +22,8 @@ exact-readers: every edge counts the change of its reader's output, norm and non
 gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
     direct effect is seen where one through a later block cancels it.
 atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
-    all positions at once, so are keys, which AtP* patches one by one. A size gets the sign of the mean that it is the
-    mean size of, and the mean over images is one of signed effects.
+    all positions at once, so are keys, which AtP* patches one by one. The mean size of the effects gets the sign of
+    their mean; the mean over images is then taken of signed effects.
 relp: coefficients of layer-wise relevance propagation instead of gradients, as in RelP (Jafari et al. 2025, arXiv
     2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
     act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
@@ -104,10 +104,6 @@ def attributed(
         passes: In what contexts gradients are taken.
         gradients: How they are taken.
         exact: Hook points behind the readers that are computed exactly: `BY_PATTERN` or `BY_READER`.
-
-    Raises:
-        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, or a baseline that does
-            not fit.
     """
     sums, n_images = [torch.zeros(()) for _ in range(3)], 0
     n_patterns = (len(passes(stream)) + 3) * sum(one.n_heads for one in stream.blocks) * bool(exact)
@@ -194,12 +190,7 @@ def _over_passes(
 
 
 def stream_of(task: Task) -> tuple[ResidualStream, Task]:
-    """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons.
-
-    Raises:
-        InputError: for hooks on an encoder that is not in heads and neurons, whose runs these are not, and as
-            `ResidualStream.of`.
-    """
+    """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons."""
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:
         return stream, task

@@ -47,9 +47,6 @@ def text_span(
         most that as many random directions explain together in `CHANCE_QUANTILE` of the draws), most (the same of any
         directions: the principal components).
 
-    Raises:
-        InputError: for other numbers of texts and embeddings, other sizes, or fewer than two images.
-
     Example:
         >>> vectors = direct_vectors(stream, photos)
         >>> text_span(vectors[:, stream.writer("blocks.11.attn.3")], clip.text_weights(words), words)

@@ -31,7 +31,7 @@ def score_units(
         task: Encoder, images, metric, baseline and sites; for ``fisher`` and ``learned`` with images of other classes,
             which the package's other methods leave out.
         method: One of `METHODS`.
-        settings: The rule of ``site-path``, and the size of a mask (default: those of `AttributionSettings`).
+        settings: The rule of ``site-path``, and the size of a mask (default: ``AttributionSettings()``).
 
     Returns:
         Scores [units], positive where a unit helps; of ``fisher`` squared changes of the answers, none negative and 0
@@ -40,16 +40,17 @@ def score_units(
     Example:
         >>> score_units(Task(encoder, cats, metric, others=not_cats), "fisher")["layer4.0"]
     """
-    return dict(scorer_called(method)(_inner(task), settings or AttributionSettings()))
+    inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
+    return dict(scorer_called(method)(inner, settings or AttributionSettings()))
 
 
 def score_parts(
     task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the scores of all images and those of each part of them, by the method of the settings.
+    """Return unit scores on all images, and on each part of the images, by the method of the settings.
 
-    The site path scores all parts in one pass, the image too, and says how well its scores add up. Another method
-    scores all images, and then those of each part.
+    The site path scores all parts in one pass, scores the pixels too, and returns the completeness of its scores. Every
+    other method scores all images in one run and the images of each part in a run of their own.
 
     Args:
         task: With gradients running; with parts its images are a tensor.
@@ -111,7 +112,3 @@ def own_images(task: Task) -> Task:
     everything, n_own = with_others(task)
     images: Tensor = torch.cat(list(checked_batches(everything.images)))
     return everything.of_some(images, slice(n_own))
-
-
-def _inner(task: Task) -> Task:
-    return replace(task, sites=tuple(site for site in task.sites if site != INPUT))

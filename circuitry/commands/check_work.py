@@ -17,7 +17,7 @@ from circuitry.interventions import (
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.interventions.curves import HARDLY_ANY, nearest_to_a_tenth, span
+from circuitry.interventions.curves import HARDLY_ANY, nearest_to_a_tenth
 from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.judging.planted import RULES
 from circuitry.reports import Report, write_results
@@ -98,7 +98,8 @@ def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:
     """Say whether the circuits' answers depend on the image; nothing where selectivity was not measured."""
     selective = curves_by_domain([curve for curve in curves if curve.ranking == "absolute"], "selectivity")
     size = nearest_to_a_tenth(curves[0].fractions)
-    best = span(selective, "kept", size).high
+    at_size = selective[(selective["circuit"] == "kept") & (selective["fraction"] == size)]
+    best = float(at_size["value"].max())
     if math.isnan(best):
         return ""
     words = f"With {size:.0%} of the units the most selective domain's circuits reach {best:z.2f}: "

@@ -22,8 +22,12 @@ from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
 from circuitry.reports.sections.apart import add_domain_apart
 from circuitry.reports.sections.causal_curves import add_answers, works_findings
-from circuitry.reports.sections.circuits import circuit_findings, comparison_report, found_report
-from circuitry.reports.sections.stability import add_circuit_stability
+from circuitry.reports.sections.circuits import (
+    add_circuit_stability,
+    circuit_findings,
+    comparison_report,
+    found_report,
+)
 from circuitry.runs import ALONE, InputError, Work
 from circuitry.training import accuracy_kinds, zero_shot_accuracy
 

@@ -1,8 +1,9 @@
-"""Answers: what a learned mask keeps of the embeddings, and how much they depend on each gate while all are open.
+"""Answers: numbers made of embeddings, which a learned mask preserves; and how much they depend on each open gate.
 
-Masks start from the latter. With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of squared
-distance. Its mean over images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018, arXiv
-1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and lowers those of another.
+Masks start from this dependence. With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of
+squared distance. Its mean over images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018,
+arXiv 1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and lowers the answers
+of another.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +18,14 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, check_width
 
 Answers = Callable[[Tensor], Tensor]
-"""Embeddings [B, D] -> what a mask keeps of them [B, answers], such as the logits of all classes."""
+"""Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
 
 
 def default_answers(metric: Metric) -> Answers:
-    """Return what a mask keeps for a metric: the metric, or for a `class_logit` this class and all logits.
+    """Return the answers that a mask preserves for a metric: the metric, or all logits for a `class_logit`.
 
-    For a class these are its lead over the mean of all classes, and all cosine logits less their mean; the lead counts
-    as much as all of these together.
+    Answers of a class are its lead over the mean of all classes, and all cosine logits less their mean; the lead counts
+    as much as all logits together.
     """
     if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
         return lambda embedding: metric(embedding)[:, None]
@@ -69,7 +70,7 @@ def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) ->
 
     Args:
         runs: Images under gates, as `Gated` holds them.
-        answers: What is kept of the embeddings.
+        answers: Function from embeddings to answers.
         n_images: Images of the class, and of others, at most (default: all).
     """
     generator = torch.Generator().manual_seed(0)  # every call begins alike

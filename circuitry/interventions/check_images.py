@@ -28,11 +28,7 @@ class CheckImages:
     """
 
     def __init__(self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings) -> None:
-        """Choose them.
-
-        Raises:
-            InputError: when no circuit is of a selected class and domain.
-        """
+        """Choose them."""
         self.images, self.graphs, self.settings = images, graphs, settings
         self._ranks = dict[Key, tuple[ImageRecord, ...]]()  # the names of a circuit's images are read with its graph
         found = graphs.manifest["config"]
@@ -51,11 +47,7 @@ class CheckImages:
         return self.ranked(key)[: self.n_found]
 
     def own(self, key: Key) -> tuple[ImageRecord, ...]:
-        """Return images of a class and domain on which its circuit was not found.
-
-        Raises:
-            InputError: when it was found on all of them.
-        """
+        """Return images of a class and domain on which its circuit was not found."""
         return self._unseen(key)[: self.settings.n_images]
 
     def others(self, key: Key) -> tuple[ImageRecord, ...]:

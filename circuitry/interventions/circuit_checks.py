@@ -62,11 +62,7 @@ class CausalChecks(FolderWork):
     def __init__(
         self, clip: Clip, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings | None = None
     ) -> None:
-        """Join a model, its circuits, and images to check them on.
-
-        Raises:
-            InputError: for circuits of another model, and a metric, texts or a baseline that are not known.
-        """
+        """Join a model, its circuits, and images to check them on."""
         settings = settings or CheckSettings()
         found = graphs.manifest["config"]
         if found["model_digest"] != clip.digest:
@@ -90,7 +86,7 @@ class CausalChecks(FolderWork):
         return replace(self._graph(key).circuit(None), keep_error=self.settings.keep_error)
 
     def _graph(self, key: Key) -> AttributionGraph:
-        """Return a graph, without what it was found by where another metric or other texts may be asked for."""
+        """Return a graph; if the checks may have another metric or texts, without the settings that name its own."""
         graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
         return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
 
@@ -100,11 +96,7 @@ class CausalChecks(FolderWork):
         return CheckedImages(own, others if len(others) else None)
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
-        """Return the images [B, 3, H, W] of a class and domain on which its circuit was found.
-
-        Raises:
-            InputError: when none of them can be read.
-        """
+        """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
         return self._read_some(self.chosen.found_on((class_name, domain)))
 
     def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
@@ -115,11 +107,7 @@ class CausalChecks(FolderWork):
         return images
 
     def task_found_with(self, key: Key, work: Work = Work()) -> Task:
-        """Return the task that a circuit was found with.
-
-        Raises:
-            InputError: for a baseline that was not given to `extract` by name, or when no image can be read.
-        """
+        """Return the task that a circuit was found with."""
         images = self.found_on(*key)
         baseline = self.baseline_called(self.graphs[key].settings["baseline"]).of(*key, len(images))
         return Task(self.clip.encoder, images, self._found_by.metric_of(*key), baseline=baseline, work=work)
@@ -133,7 +121,7 @@ class CausalChecks(FolderWork):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the numbers: model, circuits, settings, versions."""
+        """Model, circuits, settings and versions behind the numbers."""
         settings, names = self.settings, ("n_images", "n_others", "seen", "budget", "keep_error", "seed")
         asked = {name: getattr(settings, name) for name in names}
         return {"model": self.clip.name, "circuits": self.graphs.settings, **self.asked, **asked, **versions()}
@@ -198,12 +186,7 @@ class CausalChecks(FolderWork):
         return [FaithfulnessCurve.load(path) for path in self._results(folder)]
 
     def extract_transfer(
-        self,
-        out: str | os.PathLike[str],
-        *,
-        one_site: bool = False,
-        exchange: bool = True,
-        work: Work = Work(),
+        self, out: str | os.PathLike[str], *, one_site: bool = False, exchange: bool = True, work: Work = Work()
     ) -> dict[str, pd.DataFrame]:
         """Keep and interchange circuits between all domains, class by class, into a folder.
 
@@ -217,10 +200,6 @@ class CausalChecks(FolderWork):
             ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
             ``exchange`` also ``interchange``: table of `interchange`. A warning names each class without a readable
             image.
-
-        Raises:
-            InputError: for a folder made with other settings or images, with the difference; when no image at all can
-                be read; and what those functions raise.
         """
         by_class: dict[str, list[Key]] = {}
         for key in self.chosen.keys:
@@ -260,11 +239,7 @@ class CausalChecks(FolderWork):
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them.
-
-        Raises:
-            InputError: when none of the images can be read.
-        """
+        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them."""
         key = class_name, domain
         images = self._read_some(self.chosen.own(key))[:n_images]
         task = self.task(key, images, work=work)

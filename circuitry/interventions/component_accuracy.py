@@ -52,13 +52,7 @@ def mean_ablation_accuracy(
         kept += [{attn: np.delete(np.arange(block.n_heads), head)} for head in range(block.n_heads)]
         kept += [{attn: np.arange(0)}, {mlp: np.arange(0)}]
     found = kept_embeddings(task, [circuit_of(task, units) for units in kept])
-    right = [float((_answers(one, weights) == labels).mean()) for one in found]
-    return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=_COLUMNS)
-
-
-_COLUMNS = ["block", "component", "accuracy"]
-
-
-def _answers(embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]) -> np.ndarray:
-    found: np.ndarray = (F.normalize(embeddings, dim=-1) @ weights.to(embeddings).T).argmax(1).cpu().numpy()
-    return found
+    answers = (F.normalize(found, dim=-1) @ weights.to(found).T).argmax(2).cpu().numpy()
+    shares = (answers == labels).mean(1).tolist()
+    table = [(*row, share) for row, share in zip(rows, shares, strict=True)]
+    return pd.DataFrame(table, columns=["block", "component", "accuracy"])

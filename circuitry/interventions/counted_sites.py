@@ -4,8 +4,8 @@ A circuit that drops the readout channels of other classes is small without havi
 are told by runs of the encoder, whatever its architecture:
 
 - *readouts*: their units act on the embedding one by one, up to one factor for an image (a norm). Cut them into four
-  parts, and scale each part by a random factor: 16 such embeddings of an image differ within five directions, those of
-  the four parts and of what is carried past them. Anything that mixes units before a nonlinearity spans more.
+  parts, and scale each part by a random factor: 16 such embeddings of an image differ along five directions at most,
+  one for each part and one for activations carried past them. A site that mixes units before a nonlinearity has more.
 - *repeats*: every unit depends on one unit of the site before alone, such as a pooled channel. Zeroing half of the
   units there leaves the other half here as they are.
 """
@@ -59,7 +59,7 @@ def site_roles(task: Task) -> dict[str, str]:
 
 
 def counted_sites(task: Task) -> tuple[str, ...]:
-    """Return the sites of a task that count in a circuit's size; the others stay whole.
+    """Return the sites of a task that count in a circuit's size; runs ablate no unit of the others.
 
     Example:
         >>> body = dataclasses.replace(task, sites=counted_sites(task))

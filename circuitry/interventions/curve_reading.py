@@ -1,10 +1,10 @@
-"""What a faithfulness curve says: ratios of contrasts between images, with bootstrap intervals. No torch.
+"""Read a faithfulness curve: ratios of contrasts between images, with bootstrap intervals. No torch.
 
 1. A measure is a contrast, a weighted sum of the metric over images: for faithfulness the mean over images of the
    class; for selectivity that mean less the mean over images of other classes. Weights are 1/n in the class and -1/n
    outside.
 2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
-   (contrast of the circuit - contrast of nothing kept) / (contrast of the whole model - contrast of nothing kept).
+   (contrast of the circuit - contrast of the baseline) / (contrast of the whole model - contrast of the baseline).
 3. The interval of one class resamples images, and the draws of random circuits, and takes percentiles. It is about
    this class and other images of it: with a single image, of the class or of others, there is none.
 4. The interval of several classes resamples classes, and the draws of random circuits. Classes have images of their
@@ -31,7 +31,7 @@ CONFIDENCE, RESAMPLES = 0.95, 2000
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
-    """Return (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), or NaN and the reason why there is none.
+    """Return (m(circuit) - m(baseline)) / (m(model) - m(baseline)), or NaN and the reason why there is none.
 
     All three are metrics averaged over the images, before any division.
     """
@@ -62,15 +62,8 @@ def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples 
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Weights of sums over images and over random circuits: a row for all of them alike, or one per resample."""
-
-    images: Float[np.ndarray, "rows images"]
-    """Contrast weights; NaN where there is no contrast."""
-    draws: Float[np.ndarray, "rows draws"]
-
-
+Weights = tuple[Float[np.ndarray, "rows images"], Float[np.ndarray, "rows draws"]]
+"""Weights of sums over images, NaN where there is no contrast, and over random circuits: one row, or one a resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
 """Something read off a curve under some weights: values [rows, ...] by circuit."""
 
@@ -95,10 +88,10 @@ class CurveReading:
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
         """Return the measure [rows, fractions] by circuit; NaN where the whole model has no lead."""
-        images = weights.images
+        images, draws = weights
         found = {"kept": images @ self.kept.T, "complement": images @ self.complement.T}
         if len(self.random):
-            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, weights.draws, optimize=True)
+            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, draws, optimize=True)
         empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
         return {name: (value - empty) / lead for name, value in found.items()}
 
@@ -110,7 +103,7 @@ class CurveReading:
     def _interval(self, value: np.ndarray, resampled: np.ndarray) -> np.ndarray:
         """Return the interval [2, rest] around a value [rest] from resampled values [resamples, rest]."""
         band = percentile_band(resampled)
-        if (n := self._n_classes) > 1:
+        if (n := len(np.unique(self.group))) > 1:
             variance = np.where(np.isnan(band[0]), np.nan, n / (n - 1) * known_variance(resampled))
             return np.stack(Spread(value, variance, np.full_like(value, n - 1.0)).interval())
         return np.full_like(band, np.nan) if min(side.sum() for _, side in self._sides) < 2 else band
@@ -120,7 +113,7 @@ class CurveReading:
         """Why there is no value; empty where there is."""
         if self._lacks_others:
             return NO_OTHERS
-        images = self.weights.images
+        images, _ = self.weights
         if not np.isnan(self._lead(images)).any():
             return ""
         return describe_missing_lead(*(float((images @ values)[0]) for values in (self.full, self.empty)))
@@ -134,10 +127,6 @@ class CurveReading:
         """The images that the contrast adds, and those that it takes away."""
         sides = [(1, self.own), (-1, ~self.own)]
         return sides[: 1 if self.measure == "faithfulness" or self._lacks_others else 2]
-
-    @property
-    def _n_classes(self) -> int:
-        return len(np.unique(self.group))
 
     @cached_property
     def _resampled(self) -> Weights:
@@ -158,10 +147,10 @@ class CurveReading:
         if self._lacks_others:
             images[:] = np.nan
         draws = count(len(self.random)) / len(self.random) if len(self.random) else np.zeros((rows, 0))
-        return Weights(images, draws)
+        return images, draws
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
-        """Return the contrast of the whole model less that of nothing kept; NaN where it is not above rounding."""
+        """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""
         lead = images @ (self.full - self.empty)
         size = np.abs(images) @ np.maximum(np.abs(self.full), np.abs(self.empty))
         return np.where(lead > 1e-6 * size, lead, np.nan)

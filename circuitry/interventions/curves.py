@@ -1,14 +1,14 @@
 """Faithfulness curves as they are stored: the metric of every image with circuits of growing size kept. No torch.
 
-`pool_curves` makes the curves of several classes one, `curves_by_domain` and `areas_by_domain` tables of each domain's,
-`span`, `mean_over_depth` and `most_selective_site` the numbers that reports state; `curve_reading` reads a curve.
+`pool_curves` makes one curve of the curves of several classes; `curves_by_domain` and `areas_by_domain` make a table of
+each domain; `mean_over_depth` and `most_selective_site` return the numbers that reports state.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -38,9 +38,9 @@ class FaithfulnessCurve:
 
     The metrics are kept image by image, so that intervals come from resampling. Two measures are read off:
 
-    - faithfulness: (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), means over images of the class;
-    - selectivity: the same of the difference between the mean over images of the class and the mean over images of
-      other classes. A circuit that answers its class whatever it is shown may be faithful; its selectivity is 0.
+    - faithfulness: (m(circuit) - m(baseline)) / (m(model) - m(baseline)), means over images of the class;
+    - selectivity: the same ratio of differences, the mean over images of the class less the mean over images of other
+      classes. A circuit that gives every image the same answer may be faithful; its selectivity is 0.
     """
 
     fractions: tuple[float, ...]
@@ -102,14 +102,11 @@ class FaithfulnessCurve:
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with 95 % bootstrap intervals.
 
-        Of one class they are over images, of several (`pool_curves`) over classes and images (`curve_reading`). Columns
-        class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units, value, low,
-        high, n_images, reason. Intervals of random units resample the draws too. They are NaN where one class has a
-        single image, or for selectivity a single image of others, and where the lead of the model over the baseline is
-        within the noise.
-
-        Raises:
-            InputError: for another measure than faithfulness or selectivity.
+        Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
+        (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure,
+        fraction, n_units, value, low, high, n_images, reason. Intervals of random units resample the draws too. They
+        are NaN where one class has a single image, or for selectivity a single image of others, and where the lead of
+        the model over the baseline is within the noise.
         """
         if measure not in CURVE_MEASURES:
             raise InputError(f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given.")
@@ -144,11 +141,7 @@ class FaithfulnessCurve:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "FaithfulnessCurve":
-        """Read a curve that `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, or another format.
-        """
+        """Read a curve that `save` wrote."""
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
             sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
@@ -188,9 +181,6 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
 
     The metric is averaged over all images before dividing, so that a class with a small lead over the
     baseline cannot dominate; intervals are over the classes and their images.
-
-    Raises:
-        InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.
 
     Example:
         >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()
@@ -249,22 +239,6 @@ def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.
 def nearest_to_a_tenth(fractions: Sequence[float]) -> float:
     """Return the size of circuit that is nearest to a tenth of the units, by ratio."""
     return min(fractions, key=lambda fraction: abs(np.log(fraction / TENTH)))
-
-
-class Span(NamedTuple):
-    """The least and the largest of some values; NaN where none is known."""
-
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.low:z.2f} to {self.high:z.2f}"
-
-
-def span(curves: pd.DataFrame, circuit: str, fraction: float) -> Span:
-    """Return the span over domains of a circuit's values at one size, both of the table of `curves_by_domain`."""
-    found = curves[(curves["circuit"] == circuit) & (curves["fraction"] == fraction)]["value"]
-    return Span(float(found.min()), float(found.max()))
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:

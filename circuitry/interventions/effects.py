@@ -39,7 +39,7 @@ class PatchEffects:
     """Mean metric with the whole site at the baseline."""
     n_images: Count
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: baseline."""
+    """Settings of the computation: the task's, with its baseline."""
 
     def __repr__(self) -> str:
         what = f"PatchEffects by {self.by} ({self.direction}): {len(self.sites)} sites"

@@ -29,7 +29,7 @@ from circuitry.runs.progress import Bar
 AT_ONCE = 64
 """Circuits that `measure_each` holds at once."""
 Run = Callable[[Task, Sequence[Any]], Tensor]
-"""From a task and what its runs keep to embeddings [runs, images, d]."""
+"""From a task and the circuits of its runs to embeddings [runs, images, d]."""
 
 
 @checked
@@ -122,7 +122,7 @@ def measure_circuits(
 
 
 def draw_random(circuits: Sequence[Circuit], draws: int, rng: np.random.Generator) -> list[Circuit]:
-    """Return random circuits as large as each of some, draw by draw; those of units nested from circuit to circuit."""
+    """Return a random circuit as large as each circuit, draw by draw; random units of one draw are nested by size."""
     if circuits[0].edges is not None:
         return [circuit.random(rng) for _ in range(draws) for circuit in circuits]
     everything = circuits[0].nothing().complement()
@@ -150,7 +150,7 @@ def measure_each(
 ) -> Float[np.ndarray, "circuits images"]:
     """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all.
 
-    ``run`` makes the embeddings of what is in place of circuits.
+    ``circuits`` may be other objects if ``run`` makes embeddings of them.
     """
     left, parts = iter(circuits), list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))

@@ -107,9 +107,6 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
         task: Its encoder has the units.
         units: By site: numbers, or a boolean mask over all of them.
 
-    Raises:
-        InputError: for unknown sites and units, and the image.
-
     Example:
         >>> kept_embeddings(task, [circuit_of(task, {"layer3.0": [0, 7], "layer4.0": scores > 0})])
     """
@@ -130,7 +127,7 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
 
 
 class Gated:
-    """Images of a task, held for many runs under gates on units or on edges; masks are learned on them.
+    """Images of a task, in memory for many runs under gates on units or on edges; masks are learned on them.
 
     Use it within ``task.running(gradients=True)``. Stages before the first gated site are run once. Images of other
     classes come after the task's own.
@@ -140,9 +137,6 @@ class Gated:
         edges: Edges that have a gate, in place of units; other edges between the same sites are cut.
         keep_error: Whether error units of feature bases, which have no gate, are kept; else they are at the baseline.
 
-    Raises:
-        InputError: see `kept_embeddings`.
-
     Example:
         >>> with task.running(gradients=True):
         ...     runs = Gated(task)
@@ -151,7 +145,8 @@ class Gated:
 
     def __init__(self, task: Task, edges: Edges | None = None, *, keep_error: bool = False) -> None:
         everything, self.n_own = with_others(task)
-        gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges.scores)
+        inner = [site for site in task.sites if site != INPUT]
+        gated: Any = GatedUnits.of(task, inner) if edges is None else gated_edges_of(task, edges.scores)
         self._gated, self.rows = gated, int(gated.rows)
         sites, last, each = gated.sites, gated.sites[-1], task.baseline.n_images is not None
         starts, whole, ends = list[Tensor](), list[Tensor](), {site: list[Tensor]() for site in sites}
@@ -163,10 +158,12 @@ class Gated:
                         ends[site].append(end)
                 starts.append(clean[sites[0]])
                 whole.append(task.encoder(clean[last], start=last))
-        self._start = _channels_last(torch.cat(starts))
+        start = torch.cat(starts)
+        # The layout in which convolutions on a CPU are fastest.
+        self._start = start.contiguous(memory_format=torch.channels_last) if start.dim() == 4 else start
         self._ends = {site: torch.cat(parts) for site, parts in ends.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(whole)
-        """Those of the whole model."""
+        """Embeddings of the model without cuts."""
         self._edges, self._without_gate = edges, float(keep_error and edges is None)
         self._with_gate: dict[Any, np.ndarray] = (
             dict(gated.masks(edges))
@@ -219,12 +216,3 @@ class Gated:
         """Return the numbers of the chosen units by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))
         return found if self._edges is not None else {s: np.flatnonzero(~np.isnan(kept)) for s, kept in found.items()}
-
-
-def _inner(task: Task) -> list[str]:
-    return [site for site in task.sites if site != INPUT]
-
-
-def _channels_last(activation: Tensor) -> Tensor:
-    """Return the same numbers in the layout in which convolutions on a CPU are fastest."""
-    return activation.contiguous(memory_format=torch.channels_last) if activation.dim() == 4 else activation

@@ -40,11 +40,7 @@ class GatedUnits:
 
     @classmethod
     def of(cls, task: Task, sites: Sequence[str]) -> "GatedUnits":
-        """Return a task's encoder with gates at some sites.
-
-        Raises:
-            InputError: for sites that the encoder lacks, or the image.
-        """
+        """Return a task's encoder with gates at some sites."""
         if INPUT in sites:
             raise InputError("The image itself is never ablated, but units at 'input' were given: leave out 'input'.")
         ordered = sorted(set(sites), key=task.encoder.position)
@@ -138,7 +134,7 @@ def gate_units(
 
 
 def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
-    """Return the numbers of a circuit's units by site, and behind them those of the error units that it keeps."""
+    """Return the numbers of a circuit's units by site, and behind them the numbers of the error units that it keeps."""
     source, found = circuit.source, dict[str, np.ndarray]()
     for site, units in circuit.units.items():
         n_nodes, n_units = len(source.node_scores[site]), source.n_units(site)

@@ -74,11 +74,7 @@ class AblationSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
-    """What `CausalChecks` take; means and draws of a named baseline are over the images that circuits were found on.
-
-    Raises:
-        InputError: for a value outside its range, or a baseline with an activation for every image.
-    """
+    """Settings of `CausalChecks`. Mean and counterfactual baselines are of the images that circuits were found on."""
 
     n_images: NImages = 6
     """Images that circuits were not found on."""
@@ -109,9 +105,6 @@ class CheckSettings(FolderSettings):
 
         Args:
             config: The configuration in the manifest of the circuits.
-
-        Raises:
-            InputError: where the circuits were found with activations as baseline, which have to be given again.
         """
         names = ("metric", "texts", "baseline", "budget")
         found = {name: config.get(name, SAME_SHARE) for name in names if getattr(self, name) is None}

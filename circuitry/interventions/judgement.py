@@ -1,4 +1,4 @@
-"""Tests of a circuit: is it enough, is it needed, is each part of it needed, and what does the rest do alone?
+"""Tests of a circuit: is it sufficient, is it necessary, is each unit needed, and what does the complement do?
 
 After "Hypothesis Testing the Circuit Hypothesis in LLMs" (Shi et al. 2024, arXiv 2410.13032). The measure is
 selectivity where there are images of other classes, else faithfulness; which cannot tell a circuit of the class from
@@ -40,7 +40,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 DRAWS = 40
-"""Random circuits of each kind; to beat all 40 is significant against `SHARE` at `LEVEL`."""
+"""Random circuits of each kind; 40 wins of 40 are significant against `SHARE` at `LEVEL`."""
 SHARE = 0.9
 """The share q of random circuits that a circuit has to beat."""
 OF_RANDOM = (2.5, 97.5)
@@ -62,18 +62,18 @@ def judge_circuit(
     Args:
         task: See `faithfulness_curve`; with a baseline of the same name as the circuit's, such as that of the task that
             it was found with.
-        circuit: What `find_circuit` returns, or one with edges such as ``graph.circuit(3)``, which are tested likewise.
+        circuit: A circuit of `find_circuit`, or one with edges such as ``graph.circuit(3)``: its edges are tested too.
         settings: Seed, and whether errors are kept.
         minimality: Whether to test each unit and each edge, a run for each; a line of the log says how long that will
             take where it is more than a minute.
 
     Returns:
-        One row per test, those of edges named so: columns test, measure, value, low, high, n, p, holds, random_low,
-        random_high. The value is the share of random circuits beaten (sufficiency, necessity), the share of units or
-        edges without which the measure falls (minimality, p the largest after Holm), and the measure itself (circuit,
-        complement; with low and high, no p). Between random_low and random_high lies the measure of 95 % of the random
-        circuits (circuit, sufficiency), or of the model without them (complement, necessity). What makes a row hold is
-        said above, in the module's text.
+        One row per test, with "(edges)" in the name of a test of edges: columns test, measure, value, low, high, n, p,
+        holds, random_low, random_high. The value is the share of random circuits beaten (sufficiency, necessity), the
+        share of units or edges without which the measure falls (minimality, p the largest after Holm), and the measure
+        itself (circuit, complement; with low and high, no p). Between random_low and random_high lies the measure of
+        95 % of the random circuits (circuit, sufficiency), or of the model without them (complement, necessity). The
+        module's docstring says when a row holds.
 
     Raises:
         InputError: for a circuit of another encoder, metric or baseline, or without units or edges.
@@ -128,7 +128,7 @@ def _rows(
 def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -> list[Row]:
     """Set the circuit beside random ones, and its complement beside theirs.
 
-    ``values`` [circuits, images] are the circuit's, those of random ones, and then of the complements of all these.
+    ``values`` [circuits, images] are the metrics of the circuit, of random circuits, and then of their complements.
     """
     table = curve.to_pandas(measure).set_index("circuit")
     contrasts, (full, empty) = (_contrasts(some, curve.own, measure) for some in (values, [curve.full, curve.empty]))
@@ -159,9 +159,9 @@ def _win_test(wins: np.ndarray) -> tuple[float, float, float, int, float]:
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
-    """Test for each part whether the contrast falls without it.
+    """Test for each unit or edge whether the contrast falls without it.
 
-    ``values`` [1 + parts, images] are those of the circuit, and without each part.
+    ``values`` [1 + units, images] are the metrics of the circuit, and of the circuit without each unit or edge.
     """
     change = values[1:] - values[:1]
     inside, outside = change[:, own], change[:, ~own]

@@ -1,4 +1,4 @@
-"""Whether a task may measure a circuit: made with the same model, metric and baseline, at sites that both have."""
+"""Check that a task may measure a circuit: both have the same model, metric and baseline, and common sites."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,7 +24,7 @@ _WAYS = {
     "class_weights": "give the metric of the class and the text weights that it was found by",
 }
 ANY_TEXTS = ("model_digest", "basis", "metric")
-"""What a circuit and a task that measures it have in common, on images of any domain."""
+"""Settings on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
 """The same on images of one domain: another class's circuit is a control, another baseline another question."""
 
@@ -33,13 +33,10 @@ def check_made_with(task: Task, graphs: Iterable[AttributionGraph], names: Seque
     """Check that graphs were made with what a task has.
 
     Args:
-        task: What measures them.
+        task: The task that measures them.
         graphs: A graph that does not say what it was made with is taken.
-        names: What has to agree. Of ``text_weights`` only those of the class where both have one label, those of all
-            classes only where both have as many, and none where texts differ by domain.
-
-    Raises:
-        InputError: for a graph that was made with something else.
+        names: Settings that have to agree. If both have the same label, only the text weights of this class are
+            compared; else all text weights, if both have equally many classes; none if texts differ by domain.
     """
     given = task.made_with
     for graph in graphs:

@@ -57,7 +57,7 @@ START_WEIGHT = 3.0
 PATIENCE = 60
 """Steps after the shrinking without a smaller loss before a size is done."""
 MOMENTUM, FORGETTING = 0.9, 0.98
-"""What a step keeps of the mean gradient and of its mean square."""
+"""Weights of the earlier steps in the mean gradient and in its mean square."""
 IMPORTANCE_IMAGES = 24
 """Images of the class, and others, that importance is measured on at most."""
 
@@ -66,9 +66,9 @@ class LearnedMasks(NamedTuple):
     """Masks on units or on edges, one for each size."""
 
     circuits: list[Circuit]
-    """Those that the masks keep, by the sizes as they were given."""
+    """The circuit of each mask, in the order of the given sizes."""
     scores: Any
-    """How far scores end above the least kept one of the smallest circuit, whose own are 0 or more: by site [units],
+    """Final scores less the smallest score in the smallest circuit, so that its units have 0 or more: by site [units],
     NaN for error units, or the `Edges` with these scores."""
     lost: float
     """Share of the variance of the model's answers that the smallest circuit loses, on all images."""

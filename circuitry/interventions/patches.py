@@ -23,7 +23,7 @@ from circuitry.runs.given import checked
 
 @runtime_checkable
 class ArrayLike(Protocol):
-    """What numpy takes for an array, tensors on the CPU among it."""
+    """An object that numpy converts to an array, such as a tensor on the CPU."""
 
     def __array__(self) -> np.ndarray: ...
 
@@ -42,11 +42,7 @@ class Places:
 
     @classmethod
     def read(cls, given: Chosen, what: str) -> "Places":
-        """Read places as a user gives them; ``what`` (units or positions) is for messages.
-
-        Raises:
-            InputError: for anything but whole numbers and booleans.
-        """
+        """Read places as a user gives them; ``what`` (units or positions) is for messages."""
         array = np.asarray(given)
         if array.dtype == bool and array.ndim:
             flat = array.reshape(-1)
@@ -57,11 +53,7 @@ class Places:
         return cls(tuple(int(i) for i in array.reshape(-1)))
 
     def mask(self, size: int, site: str, what: str) -> Bool[np.ndarray, " size"]:
-        """Return where the places are among ``size`` of them.
-
-        Raises:
-            InputError: for a place outside, or a mask of another length; the message names the site.
-        """
+        """Return where the places are among ``size`` of them."""
         if self.mask_length not in (None, size):
             raise InputError(
                 f"Site {site!r} has {size} {what}, but the boolean mask has {self.mask_length}: give one per place."
@@ -76,11 +68,7 @@ class Places:
 
 
 def mark_kept(units: Chosen, size: int, site: str) -> Bool[np.ndarray, " size"]:
-    """Return which of a site's units are chosen, as a boolean mask.
-
-    Raises:
-        InputError: for units outside, or a mask of another length.
-    """
+    """Return which of a site's units are chosen, as a boolean mask."""
     return Places.read(units, "units").mask(size, site, "units")
 
 
@@ -92,10 +80,7 @@ the site's whole activation that returns one of the same shape. Only the patched
 @checked
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """What is written where, in the activation [B, ...] of a site.
-
-    Raises:
-        InputError: for units or positions that are no whole numbers or mask.
+    """A value to write into units and positions of the activation [B, ...] of a site.
 
     Example:
         >>> Patch("layer4.0", 0.0, units=5)                           # zero ablation of one channel

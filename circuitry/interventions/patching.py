@@ -2,8 +2,8 @@
 
 For each batch of images:
 
-1. one clean run gives the activations a at all sites; the baseline gives the activations o, for counterfactual images
-   those of the same sites, image by image;
+1. one clean run gives the activations a at all sites; the baseline gives the activations o at the same sites, one for
+   every image if it is made of counterfactual images;
 2. for each site, copies of the base activation are stacked, each with one unit (or position) taken from the
    other side, and the rest of the tower runs on the stack, as many copies at a time as memory allows;
 3. ``noise``: base a, o written in, effect = metric(a) - metric(patched);
@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from circuitry.encoder.doubles import in_double
-from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import checked_metric
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
@@ -46,7 +45,7 @@ def patch_effects(
 
     Args:
         task: Whose baseline is patched in, at whose sites.
-        by: What is patched at a time: ``"unit"`` at all its positions, ``"position"`` with all its units, or the
+        by: The patched thing: one ``"unit"`` at all its positions, ``"position"`` with all its units, or the
             whole ``"site"``.
         direction: ``"noise"`` or ``"denoise"``; see the module.
         units: Units to patch by site, at these sites alone (default: all units at the task's sites).
@@ -85,7 +84,9 @@ def patch_effects(
                 base, written = (clean[site], other[site]) if noise else (other[site], clean[site])
                 moved[site] += float(run(other[site], site).sum())
                 axes = _patched_axes(base, by, encoder.unit_dim(site))
-                wanted = _wanted(encoder, base, site, by, chosen)
+                units_there = encoder.units_of(site, base)  # not what is carried past them
+                size = math.prod(units_there.shape[axis] for axis in axes)
+                wanted = mark_kept(chosen[site], size, site) if site in chosen else np.ones(size, dtype=bool)
                 effects = _effects(partial(run, site=site), base, written, axes, wanted, rows)
                 sums[site] = (effects if noise else -effects) + sums[site]
                 bar.update()
@@ -106,14 +107,6 @@ def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
     unit_axis = unit_dim % activation.dim()
     positions = [axis for axis in range(1, activation.dim()) if axis != unit_axis]
     return {"unit": [unit_axis], "position": positions, "site": []}[by]
-
-
-def _wanted(encoder: Encoder, activation: Tensor, site: str, by: str, chosen: Mapping[str, Chosen]) -> np.ndarray:
-    """Return which of the things that can be patched at a site are, as a mask."""
-    units = encoder.units_of(site, activation)
-    axes = _patched_axes(activation, by, encoder.unit_dim(site))
-    size = math.prod(units.shape[axis] for axis in axes)
-    return mark_kept(chosen[site], size, site) if site in chosen else np.ones(size, dtype=bool)
 
 
 def _effects(

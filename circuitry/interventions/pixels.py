@@ -28,14 +28,11 @@ POINTS = 32
 
 @checked
 def logit_pixels(task: Task, circuit: Circuit | None = None) -> Float[Tensor, "batch h w"]:
-    """Return what each pixel adds to the metric, of the whole encoder or with only a circuit's units kept.
+    """Return the contribution of each pixel to the metric, in the encoder or with only a circuit's units kept.
 
     Args:
         task: Images and metric, and what the other units are put to.
         circuit: Its units are kept (default: the whole encoder).
-
-    Raises:
-        InputError: for a metric of the wrong shape, or a baseline that does not fit the images.
 
     Example:
         >>> maps = logit_pixels(Task(encoder, photos, metric), graph.circuit(None))    # summed over colours
@@ -79,9 +76,6 @@ def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "bat
 @checked
 def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h w"]:
     """Return what each pixel adds to a unit's activation, mean over its positions.
-
-    Raises:
-        InputError: for an unknown site, or a unit outside it.
 
     Example:
         >>> maps = unit_pixels(task, "layer4.0", graph.kept_units["layer4.0"][0])

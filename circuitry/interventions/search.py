@@ -96,16 +96,15 @@ def propose_circuits(
     *,
     method: MethodName = LEARNED,
     masks: MaskSettings = MaskSettings(),
-    settings: AblationSettings = AblationSettings(),
 ) -> list[Circuit]:
     """Return one circuit of each size by one search, not measured: of one ranking, or of one training of masks.
 
     Args:
-        task: As for method, masks, settings and errors, see `find_circuit`.
+        task: As for method, masks and errors, see `find_circuit`.
         sizes: Shares of the units to keep; masks stay at each of them on the way from the largest to the smallest, and
             share out the steps.
     """
-    return _proposer(task, method, masks, settings)(sizes)
+    return _proposer(task, method, masks, AblationSettings())(sizes)
 
 
 def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSettings) -> Proposer:

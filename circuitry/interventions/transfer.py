@@ -72,11 +72,7 @@ class ClassScorer:
 
 @own_modes()
 @checked
-def transfer_circuits(
-    tasks: Mapping[Key, Task],
-    circuits: Mapping[Key, Circuit],
-    scorer: ClassScorer,
-) -> pd.DataFrame:
+def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], scorer: ClassScorer) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
 
     Args:
@@ -134,8 +130,8 @@ def interchange(
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
     Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
-    every site: what any exchange of that size does. Pairs of images and random units are drawn by ``seed``; the other
-    arguments and the errors are those of `transfer_circuits`. Baselines, sites and others of the tasks have no part.
+    every site: any exchange of that size has this effect. Pairs of images and random units are drawn by ``seed``; for
+    other arguments and errors see `transfer_circuits`. Baselines, sites and others of the tasks are not used.
 
     Returns:
         Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by

@@ -1,7 +1,7 @@
-"""What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
+"""Summaries of a transfer table: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ OWN, OTHER = "own domain's circuit", "other domains' circuits"
 
 
 CircuitTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")]
-"""What `transfer_circuits` returns."""
+"""A table of `transfer_circuits`."""
 TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")]
 """The same with the ablated sites."""
 
@@ -25,16 +25,13 @@ TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", 
 def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.DataFrame:
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
-    Faithfulness and selectivity are those of the metrics' means over classes, so that a class that the model hardly
-    recognises in a domain cannot dominate; NaN where the model does no better than the baseline.
+    Faithfulness and selectivity are ratios of means over classes, so that a class that the model hardly recognises in a
+    domain cannot dominate; NaN where the model does no better than the baseline.
 
     Args:
         table: From `transfer_circuits` or `interchange`.
         value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
             average.
-
-    Raises:
-        InputError: when the table has no such column.
     """
     numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
     if "other_metric" in numeric:
@@ -60,9 +57,6 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
     Args:
         table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
         value: As for `transfer_matrix`.
-
-    Raises:
-        InputError: when the table has no such column.
 
     Example:
         >>> compare_transfer(table, "selectivity").at("layer3.0").matrix(normalise=True)
@@ -95,9 +89,6 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     Returns:
         The correlation, its p value from orders of the domains, and the points: domain_a, domain_b, similarity,
         transfer. Correlation and p are NaN for fewer than three domains, or when one of the two is constant.
-
-    Raises:
-        InputError: when the matrices have different domains.
     """
     if set(matrix.index) != set(similarity.index):
         first, second = (", ".join(sorted(map(str, table.index))) for table in (matrix, similarity))
@@ -118,11 +109,8 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     return (*mantel(alike, both_ways), points)
 
 
-def transfer_over_depth(
-    table: TransferTable,
-    value: str = "selectivity",
-) -> pd.DataFrame:
-    """Return what a domain's own circuits and those of other domains recover, site by site.
+def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.DataFrame:
+    """Return the share of the metric that own circuits and circuits of other domains recover, site by site.
 
     Args:
         table: From `CausalChecks.extract_transfer`, with the column ``sites``; ``all`` is left out.
@@ -146,21 +134,13 @@ def transfer_over_depth(
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
-class OwnLead(NamedTuple):
-    """By how much a domain's own circuits lead those of other domains, kept at one site at a time."""
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Series, int] | None:
+    """Return how far circuits of a domain lead those of other domains on its images, from `transfer_over_depth`.
 
-    own: float
-    """Mean over sites."""
-    other: float
-    """Mean over sites."""
-    by_site: "pd.Series[float]"
-    """The lead at each site, the largest first."""
-    n_apart: int
-    """Sites where the intervals do not overlap."""
-
-
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
-    """Return the lead of own circuits in a table of `transfer_over_depth`, None where it is known at no site."""
+    Returns:
+        The mean over sites of a domain's own circuits, and of others; the lead at each site, the largest first; the
+        number of sites where the intervals do not overlap. None where no site has a value.
+    """
     wide = over_depth.pivot(index="site", columns="domain", values=["value", "low", "high"])
     if not {OWN, OTHER} <= set(wide["value"].columns):
         return None
@@ -169,7 +149,7 @@ def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
         return None
     by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
     apart = wide["low"][OWN] > wide["high"][OTHER]
-    return OwnLead(float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum()))
+    return float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum())
 
 
 def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
@@ -210,7 +190,7 @@ def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> p
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
-    """What the circuit (or the whole) adds to the baseline; for selectivity less what it adds on other classes."""
+    """The metric less the baseline's; for selectivity less the same difference on images of other classes."""
     others = (f"other_{metric}", "other_empty_metric") if value == "selectivity" else ()
     check_table(table, "transfer", (metric, "empty_metric", *others), key=())
     found = table[metric] - table["empty_metric"]

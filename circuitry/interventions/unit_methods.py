@@ -27,7 +27,7 @@ def squared_changes(task: Task, settings: AttributionSettings) -> Mapping[str, n
 
 
 def mask_gates(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
-    """Score each unit by the gate that it ends with in a mask of the size of the settings."""
+    """Score each unit by its final gate in a learned mask of the size of the settings."""
     source = learn_masks(task, [settings.node_fraction]).circuits[0].source
     errors = source.error_scores
     return {site: np.append(gates, errors.get(site, ())) for site, gates in source.node_scores.items()}

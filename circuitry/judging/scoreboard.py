@@ -53,7 +53,7 @@ def scoreboard_tables(
         judged: Searches by `JOB`; the method ``patching`` is the reference of ranks.
         sizes: The grid.
         targets: Selectivities for `smallest_sizes`.
-        counted: What sizes are shares of, e.g. "1840 units at 17 sites": a column of every table.
+        counted: The units that sizes are shares of, e.g. "1840 units at 17 sites"; a column of every table.
 
     Returns:
         ``curves``: both measures of circuit, complement and random units by size; ``summary``: smallest sizes, CPR and
@@ -125,11 +125,7 @@ def smallest_sizes(
 
 
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
-    """Return Spearman's correlation of scores with exact effects, mean over sites where both vary.
-
-    Raises:
-        InputError: For a site without exact effects, or with those of other units.
-    """
+    """Return Spearman's correlation of scores with exact effects, mean over sites where both vary."""
     if other := [site for site in scores if site not in exact or scores[site].shape != exact[site].shape]:
         raise InputError(
             f"Scores are compared with exact effects of the same units, but there are none for the sites "
@@ -147,9 +143,6 @@ def over_classes(table: Annotated[pd.DataFrame, with_columns("class", "value")])
     """Return the mean of ``value`` over classes with Student's 95 % interval, for each combination of other columns.
 
     Columns value, low, high, n_classes replace class and value.
-
-    Raises:
-        InputError: For a class with two values of one combination.
     """
     apart = [name for name in table.columns if name not in ("class", "value", "low", "high", "n_units")]
     if table.duplicated([*apart, "class"]).any():

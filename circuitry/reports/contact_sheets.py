@@ -19,9 +19,6 @@ def contact_sheet(
 
     Images are fitted into squares and keep their shape. A place without an image shows a dash.
 
-    Raises:
-        InputError: for nothing to show, or a cell of no row or column.
-
     Example:
         >>> contact_sheet({("fish", "real"): [Path("a.png")]}, rows=["fish"], columns=["real", "sketch"])
     """

@@ -22,7 +22,7 @@ FIGURE_CONFIG = {
 NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
 _BROWSER_FAILED = "the browser that draws them failed ({}): see that there is room in {}, or set TMPDIR, and run again"
 WIDTH = 1000
-"""Of a PNG figure that sets no width; it is drawn at twice the size."""
+"""Width in pixels of a PNG figure that sets none; it is drawn at twice the size."""
 
 
 class StaticImages(NamedTuple):

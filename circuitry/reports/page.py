@@ -35,11 +35,11 @@ class Finding(NamedTuple):
     """One sentence of the answer to a report's title, with its evidence; all numbers come from tables."""
 
     claim: str
-    """What was found, with its numbers."""
+    """The result, with its numbers."""
     certainty: str
-    """How sure it is: intervals, tests, over what."""
+    """Evidence for the claim: intervals and tests, and the images or classes they are over."""
     refutation: str
-    """What would change it; the page writes "What would change it:" before."""
+    """Evidence that would change the claim; the page writes "What would change it:" before it."""
 
 
 class Report:
@@ -101,11 +101,7 @@ class Report:
         self._add_figure(caption, drawing=drawing)
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
-        """Embed an image; ``alt`` says what it shows.
-
-        Raises:
-            InputError: for an empty ``alt``.
-        """
+        """Embed an image; ``alt`` says what it shows."""
         if not alt.strip():
             raise InputError(
                 "An image needs an alternative text, but an empty one was given; say what the image shows."
@@ -132,9 +128,6 @@ class Report:
             caption: What the numbers are, with units.
             formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
             folded: Whether to show the start of the caption alone until it is opened.
-
-        Raises:
-            InputError: for ``formats`` of a column that the table lacks.
         """
         formats = dict(formats or {})
         if unknown := [column for column in formats if column not in table.columns]:
@@ -171,7 +164,7 @@ class Report:
         return n
 
     def provenance(self, facts: Mapping[str, object]) -> None:
-        """Say where the numbers come from: checkpoint, settings, versions, seeds. Stands at the end."""
+        """Add checkpoint, settings, versions and seeds at the end of the page."""
         self._provenance = {name: str(value) for name, value in facts.items()}
 
     def write(self, path: str | PathLike[str]) -> Path:
@@ -224,7 +217,7 @@ def _cell(value: object, spec: str | None = None) -> str:
 
 
 class Written(NamedTuple):
-    """What `write_results` wrote; as text, the lines that a command prints."""
+    """The paths that `write_results` wrote; as text, the lines that a command prints."""
 
     report: Path
     tables: list[Path]
@@ -272,7 +265,7 @@ def write_results(
         tables: Tables by name.
         out: Folder for ``report.html``, ``tables`` and ``figures``.
         results: Folder for the small tables with the same ``provenance.json``, if any.
-        provenance: What made it; the script's command is added.
+        provenance: Facts for ``provenance.json``; the script's command is added.
         small: Names of the tables that are small enough to be committed (default: all).
         listings: Names of what the report looked at, e.g. classes and images: one a line in ``<name>.txt``.
         comparisons: Comparisons to save in ``comparisons``, by name.

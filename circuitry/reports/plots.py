@@ -17,7 +17,7 @@ from circuitry.reports.sections.compared import draw_matrix
 from circuitry.runs.given import checked
 
 Plotted = AttributionGraph | Circuit | FaithfulnessCurve | DirectEffects | Comparison | AttributionCheck
-"""What `plot` draws."""
+"""Types of results that `plot` draws."""
 
 _EFFECT = "mean direct effect"
 

@@ -39,7 +39,7 @@ def write_with_provenance(
     Args:
         tables: Tables by name.
         folder: Folder of the files.
-        provenance: What made them; the script's command is added.
+        provenance: Facts for ``provenance.json``; the script's command is added.
         listings: Names of what the tables look at, e.g. classes and images: one a line in ``<name>.txt``.
 
     Example:

@@ -5,7 +5,6 @@ import html
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 import jinja2
@@ -23,36 +22,19 @@ _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 _HEAD = 1 << 14
 
 
-class RunPage(NamedTuple):
-    """A page in the folder of a run."""
-
-    title: str
-    address: str
-    """Relative to the folder, for links."""
-    date: str
-    """When it was written."""
-    kind: str
-    """report or explorer."""
-
-
-def list_pages(folder: Path) -> list[RunPage]:
-    """Return the pages in the folder of a run: its own first, then those of folders within it."""
-    paths = [path for name in PAGES if (path := folder / name).is_file()]
-    inner = {path for name in PAGES for path in folder.glob(f"*/{name}")} - set(paths)
-    return [_described(folder, path) for path in [*paths, *sorted(inner)]]
-
-
 def link_pages(folder: Path) -> Path | None:
     """Write the index of the pages in the folder of a run, and have its report link to the others and to its tables.
 
     Returns:
         The index; None where the folder has another ``index.html``, which is left alone.
     """
-    pages = list_pages(folder)
+    paths = [path for name in PAGES if (path := folder / name).is_file()]
+    inner = {path for name in PAGES for path in folder.glob(f"*/{name}")} - set(paths)
+    pages = [_described(folder, path) for path in [*paths, *sorted(inner)]]
     report = folder / REPORT_PAGE
     if report.is_file():
-        others = [page for page in pages if page.address in PAGES[1:]]
-        links = [f'<a href="{page.address}">{page.kind}</a>' for page in others]
+        others = [page for page in pages if page["address"] in PAGES[1:]]
+        links = [f'<a href="{page["address"]}">{page["kind"]}</a>' for page in others]
         if n_tables := len(list((folder / "tables").glob("*.csv"))):
             links.append(f'<a href="tables/">{n_tables} tables</a>')
         shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
@@ -68,13 +50,14 @@ def link_pages(folder: Path) -> Path | None:
     return index
 
 
-def _described(folder: Path, path: Path) -> RunPage:
+def _described(folder: Path, path: Path) -> dict[str, str]:
     with open(path, encoding="utf-8", errors="replace") as file:
         found = _TITLE.search(file.read(_HEAD))
     address = path.relative_to(folder).as_posix()
     kind = "explorer" if path.parent.name == "explorer" else "report"
     date = datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d")
-    return RunPage(html.unescape(found[1]).strip() if found else address, quote(address), date, kind)
+    title = html.unescape(found[1]).strip() if found else address
+    return {"title": title, "address": quote(address), "date": date, "kind": kind}
 
 
 def _read(path: Path) -> str:

@@ -41,7 +41,7 @@ def read_arrays(
     Args:
         path: The file.
         format_name: Name and version that it must have.
-        what: What it is, for messages: "attribution graph".
+        what: Name of the kind of file, for messages: "attribution graph".
 
     Raises:
         InputError: for a missing or damaged file, or another format or version.

@@ -50,8 +50,7 @@ class General:
     open: Annotated[bool, FlagCreatePairsOff, arg(help="Open the page in the browser.")] = False
     quiet: Annotated[bool, FlagCreatePairsOff, arg(help="Show no progress, and only errors of the libraries.")] = False
     config: Annotated[
-        Path | None,
-        arg(help="Settings of an earlier run, its file settings.toml; what is given besides still holds."),
+        Path | None, arg(help="Settings of an earlier run, its file settings.toml; what is given besides still holds.")
     ] = None
     preset: Annotated[
         str | None, arg(help="Settings by name, or their file; they and --config hold in the order they are given in.")
@@ -63,7 +62,7 @@ class General:
 
 @runtime_checkable
 class Outcome(Protocol):
-    """What a command may return: its text is printed at the end."""
+    """The result of a command; its text is printed at the end."""
 
     @property
     def report(self) -> Path:
@@ -76,9 +75,9 @@ class Outcome(Protocol):
 def run_script(config_type: type[Config], main: Callable[[Config], Any], description: str | None) -> None:
     """Read ``config_type`` from the command line, and run ``main``.
 
-    `General` has the options that every command takes. What ``main`` returns (`Outcome`) is printed at the end.
-    Errors that a user can mend (of input, and those of `sentence_of`) end the process with status 2 and their message;
-    an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
+    `General` has the options that every command takes. The `Outcome` that ``main`` returns is printed at the end.
+    Errors that a user can mend (`InputError`, and those that `sentence_of` explains) end the process with status 2 and
+    their message; an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it
@@ -99,7 +98,9 @@ def run_script(config_type: type[Config], main: Callable[[Config], Any], descrip
         end_with(sentence)
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
-        print(f"interrupted; this goes on: {_again()}", file=sys.stderr)
+        script, *words = sys.argv
+        again = " ".join([script if " " in script else f"python {script}", *map(shlex.quote, words)])
+        print(f"interrupted; this goes on: {again}", file=sys.stderr)
         sys.exit(128 + number)
 
 
@@ -184,12 +185,6 @@ def _tell(outcome: Outcome | None, general: General) -> None:
         print(outcome)
     if general.open and outcome is not None:
         webbrowser.open(outcome.report.resolve().as_uri())
-
-
-def _again() -> str:
-    """Return this command line as it was typed."""
-    script, *arguments = sys.argv
-    return " ".join([script if " " in script else f"python {script}", *map(shlex.quote, arguments)])
 
 
 def end_with(sentence: str) -> None:

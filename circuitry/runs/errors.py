@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 SHOWN = 160
-"""Characters of a text that messages show whole."""
+"""Messages shorten texts of this length or more."""
 
 
 class InputError(ValueError):
@@ -22,9 +22,6 @@ def naming_damage(path: object) -> Iterator[None]:
     """Name the file in the error where what was read from it turns out to be something else.
 
     An `InputError` that names the file stays as it is.
-
-    Raises:
-        InputError: for whatever goes wrong within the block with what a file holds.
     """
     try:
         yield

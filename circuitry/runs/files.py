@@ -17,7 +17,7 @@ LOCKS = ".locks"
 TORN = ".torn-"
 """How the name of a file begins while it is written; a killed process leaves it behind."""
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What a file system without locks says."""
+"""Errors of a file system without locks."""
 
 
 def make_folder(folder: Path) -> None:

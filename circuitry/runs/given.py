@@ -1,4 +1,4 @@
-"""What strangers give to the package, checked at the door against annotations. No torch.
+"""Check the arguments that users give to public functions against the annotations. No torch.
 
 1. `checked` marks a door: a call whose arguments do not fit the annotations is refused in one sentence;
 2. an annotation asks for more than a type by a `Condition`: `Names`, `Count`, `Share`, `FINITE`;
@@ -24,16 +24,16 @@ ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)
 
 
 class Condition(NamedTuple):
-    """What an ``Annotated`` asks for beside its type."""
+    """A condition on a value beside its type, written into an ``Annotated``."""
 
     wanted: str
-    """What is expected, in words."""
+    """The expected value, in words."""
     wrong: Callable[[Any], str | None]
-    """From a value of the type to what is wrong with it, None for nothing."""
+    """From a value of the type to a description of the fault, None without fault."""
     how: str
-    """What to do."""
+    """Advice, in words."""
     taken: tuple[str | int | float, ...] = ()
-    """The words, or the smallest and the largest number, that are taken: where that is all that is asked for."""
+    """The allowed words, or the smallest and the largest number; empty for conditions of another kind."""
 
     def __repr__(self) -> str:
         return self.wanted

@@ -1,12 +1,12 @@
-"""A folder of results that any number of processes make together, and that is gone on with wherever it stopped.
+"""A folder of results that several processes make together, and that a later run resumes where it stopped.
 
 1. The folder is claimed: ``manifest.json`` says what made it, and another configuration is refused with the difference.
 2. A job is a tuple of names, such as (class, domain). It is done by the process that holds its lock; the system frees
-   the lock of a process that ends, however it ends. Each worker does its own share first, then what others have left,
-   then waits for theirs.
+   the lock of a process that ends, however it ends. Each worker does its own share first, then jobs that others have
+   left, then waits for jobs that others are doing.
 3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a sealed record of
    configuration, job and files. A job counts as done while its record is whole and its own, and its files agree.
-4. What is missing or damaged is made again. When nothing is left to do, locks and torn files are removed.
+4. Missing and damaged files are made again. When no job is left, locks and torn files are removed.
 """
 
 import hashlib
@@ -104,7 +104,7 @@ class JobFolder:
         progress: str | None = None,
         unit: str = "job",
     ) -> dict[Job, float]:
-        """Do what is unfinished: first this worker's share, then what others have left, then wait for theirs.
+        """Do the unfinished jobs: first this worker's share, then jobs that others left; then wait for the others.
 
         Args:
             do: Does a job with what ``prepare`` returned, writes its files with `whole_file` and returns their paths.
@@ -114,8 +114,8 @@ class JobFolder:
             most: Stop after so many jobs, to see how long they take.
             only: Jobs to do; the others are left as they are.
             sizes: How much of the bar a job is; 1 by default.
-            progress: What the bar is called; no bar by default.
-            unit: What the bar counts.
+            progress: Name of the bar; no bar by default.
+            unit: Name of the things that the bar counts.
 
         Returns:
             Seconds by job, of the jobs that this call did.
@@ -147,7 +147,7 @@ class JobFolder:
         return seconds
 
     def _claimed(self, order: Sequence[Job], prepare: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
-        """Yield the jobs that no other worker has, with their inputs; those of the next are read meanwhile."""
+        """Yield the jobs that no other worker has, with their inputs; the inputs of the next job are read meanwhile."""
         with ExitStack() as locks:
             locked = ((job, lock) for job in order if (lock := self._lock(job, locks)) is not None)
             for (job, lock), inputs in _prefetch(locked, lambda one: prepare(one[0])):
@@ -185,7 +185,7 @@ class JobFolder:
         write_sealed(self._record(job), {**self._owner(job), "files": files})
 
     def _damage(self, job: Job) -> str | None:
-        """Return what is wrong with the files of a job: None for sound ones, nothing to tell for no record."""
+        """Return the damage to the files of a job in words: None without damage, an empty text without a record."""
         record = self._record(job)
         if not record.is_file():
             return ""
@@ -229,7 +229,7 @@ class JobFolder:
 
 
 def _prefetch(items: Iterable[Item], prepare: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
-    """Yield each item with what ``prepare`` returns for it; that of the next is computed meanwhile."""
+    """Yield each item with the result of ``prepare``; the result of the next item is computed meanwhile."""
     started = ((item, _in_a_thread(prepare, item)) for item in items)
     for one, _ in pairwise(chain(started, [None])):  # which starts the next before it gives this one
         assert one is not None

@@ -102,11 +102,7 @@ def write_sealed(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read_sealed(path: Path, advice: str) -> dict[str, Any]:
-    """Return the object that `write_sealed` wrote.
-
-    Raises:
-        InputError: for a missing or damaged file; ``advice`` ends its sentence.
-    """
+    """Return the object that `write_sealed` wrote."""
     if not path.exists():
         raise InputError(f"{path} is missing: {advice}.")
     try:
@@ -127,7 +123,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _listed(path: Path, expected: object) -> dict[str, str] | None:
-    """Return the listing in a file; None for one that is missing or has not the expected digest."""
+    """Return the listing in a file; None if the file is missing or its digest is not the expected one."""
     try:
         listing = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -23,7 +23,7 @@ SENTENCES = {
     errno.ELOOP: "{} is a link that leads to itself: give another path, or remove the link.",
     errno.ENAMETOOLONG: "The name {} is too long for this disk: shorten the names of classes, domains or folders.",
 }
-"""What to tell of an error, with the path it is about."""
+"""Sentences for the user by number of the error; the braces stand for the path."""
 REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """Errors that say that a path itself cannot be; the others are of the machine."""
 

@@ -1,4 +1,4 @@
-"""What made a number: command, versions, commit, digests of configurations, weights and files."""
+"""Provenance of a number: command, versions, commit, digests of configurations, weights and files."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 
 CODE = (":(top)circuitry", ":(top,glob)experiments/*.py", ":(top)pyproject.toml")
-"""What changes a number, in git's words."""
+"""Files that can change a number, as paths for git."""
 
 WHERE = ("out", "results")
 """Options of scripts that say where results go: they change no number."""

@@ -1,4 +1,4 @@
-"""Settings as TOML files: those of a run, written beside its results, and presets. No torch.
+"""Settings as TOML files: the settings of a run, written beside its results, and presets. No torch.
 
 A line is an option as on the command line, ``n-images = 8``, with ``"None"`` for none; settings made of settings are
 tables, ``[training]``. The file of a run leaves out where results go: it says what was done, not where. ``--config``
@@ -99,11 +99,7 @@ def preset(name: str, command: str) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return a file of settings as its values by option.
-
-    Raises:
-        InputError: for a file that cannot be read, and another than a file of settings.
-    """
+    """Return a file of settings as its values by option."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

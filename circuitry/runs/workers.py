@@ -37,7 +37,7 @@ class Rank(NamedTuple):
     workers: Count
 
     def order(self, jobs: Sequence[T]) -> list[T]:
-        """Return jobs in this process's order: its own share first, then those of the others in turn."""
+        """Return jobs in this process's order: its own share first, then the shares of the others in turn."""
         shares = [(self.worker + i) % self.workers for i in range(self.workers)]
         return [job for share in shares for job in jobs[share :: self.workers]]
 

@@ -3,7 +3,7 @@
 import gc
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -12,20 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import (
-    AttributionGraph,
-    Comparison,
-    InputError,
-    compare,
-    compare_domains,
-    edge_jaccard,
-    node_overlap,
-    wl_kernel,
-)
-from circuitry.circuits import Measure, ReadingSettings, chance_overlap, similarity
+from circuitry import AttributionGraph, Comparison, compare, compare_domains, edge_jaccard, node_overlap
+from circuitry.circuits import Measure, ReadingSettings, chance_overlap
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.class_pass import SiteMarks
-from circuitry.circuits.measures import MEASURES
 from tests.circuits.test_measures import random_graph
 
 
@@ -54,44 +44,9 @@ def test_each_pair_of_domains_once_in_order_and_no_absent_pair() -> None:
     assert len(set(expected)) > 1
 
 
-@pytest.mark.parametrize("measure", MEASURES)
-def test_a_table_holds_the_values_of_its_measure(measure: str) -> None:
-    a, b = random_graph(0, "axe", "a"), random_graph(1, "axe", "b")
-    table = compare([b, a], Measure(measure, 3), edges_per_node=2)
-    direct: dict[str, Mapping[Any, float]] = {
-        "node_overlap": node_overlap(a, b),
-        "edge_jaccard": {None: edge_jaccard(a.circuit(2), b.circuit(2))},
-        "wl_kernel": {None: wl_kernel(a.circuit(2), b.circuit(2), 3)},
-    }
-    expected = direct.get(measure) or similarity(a, b, measure)
-    assert dict(zip(table["site"], table["value"], strict=True)) == pytest.approx(dict(expected))
-
-
-def test_a_mapping_and_a_list_of_graphs_are_the_same() -> None:
-    mapping = {(str(g.class_name), str(g.domain)): g for g in graphs()}
-    pd.testing.assert_frame_equal(compare(mapping), compare(graphs()))
-    pd.testing.assert_frame_equal(compare(iter(graphs())), compare(graphs()))
-
-
 def test_a_subset_of_classes() -> None:
     table = compare(graphs(), "node_overlap", classes=["fish"])
     assert table[["class", "site"]].to_numpy().tolist() == [["fish", s] for s in "abc"]
-
-
-@pytest.mark.parametrize(
-    ("given", "options", "words"),
-    [
-        (graphs, {"measure": "jaccard"}, "'jaccard'.*node_overlap, edge_jaccard, wl"),
-        (graphs, {"classes": ["axe", "cat"]}, "cat; the classes are axe, fish"),
-        (graphs, {"edges_per_node": 0}, "edges_per_node, but 0"),
-        (lambda: [*graphs(), graphs()[0]], {}, "Two graphs of class 'axe' in domain 'sketch'"),
-        (lambda: [random_graph(0, None)], {}, "class_name and domain"),
-        (lambda: [random_graph(0, "axe", None)], {}, "class_name and domain"),
-    ],
-)
-def test_what_cannot_be_compared_says_why(given: Callable[[], Any], options: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        compare(given(), **options)
 
 
 # Comparisons
@@ -210,34 +165,6 @@ def test_circuits_of_other_edges(any_sign: bool) -> None:
     assert found.about == {"edges_per_node": 1, "any_sign": any_sign, "n": 4.0, "n_per_part": 4.0}
 
 
-def test_groups_hold_the_classes_that_are_there() -> None:
-    for comparison in comparisons().values():
-        assert comparison.groups == {"all": CLASSES, "held-out": ("fish",)}
-    assert compare_domains(three_domains())["wl_kernel"].groups == {"all": CLASSES}
-
-
-def test_a_comparison_needs_two_domains_of_a_class() -> None:
-    lone = {("axe", "real"): random_graph(0, "axe", "real"), ("cat", "sketch"): random_graph(1, "cat", "sketch")}
-    for few in (lone, {}):
-        with pytest.raises(InputError, match="class in at least two domains"):
-            compare_domains(few)
-
-
-def test_sites_that_repeat_or_keep_few_units_are_left_out_of_means() -> None:
-    made = {key: random_graph(i, *key, units=20) for i, key in enumerate(three_domains())}
-    kept = {key: {**g.kept_units, "b": g.kept_units["a"][::-1], "c": g.kept_units["c"][:1]} for key, g in made.items()}
-    by_site = {key: replace(g, kept_units=kept[key], edge_scores={}) for key, g in made.items()}
-    found = compare_domains(by_site, measures=["node_overlap"])["node_overlap"]
-    assert found.left_out == {"b": "repeats a", "c": "keeps 1 unit"}
-    assert found.matrix().loc["clipart", "real"] == pytest.approx(
-        found.values.query("domain_a == 'clipart' and domain_b == 'real' and site == 'a'")["value"].mean()
-    )
-    asked = compare_domains(by_site, measures=["node_overlap"], settings=ReadingSettings(all_sites=True))
-    assert asked["node_overlap"].left_out == {}
-    assert comparisons()["node_overlap"].left_out == {}  # all sites keep four units, so that is no reason
-    assert compare_domains(by_site, measures=["edge_jaccard"])["edge_jaccard"].left_out == {}
-
-
 def keeping(seed: int, **kept: list[int]) -> AttributionGraph:
     made = random_graph(seed, units=20)
     units = made.kept_units | {site: np.array(of_site) for site, of_site in kept.items()}
@@ -289,12 +216,3 @@ def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
         compare_domains(Lazy(), measures=["wl_kernel"])
     finally:
         gc.enable()
-
-
-def test_graphs_are_taken_as_a_list_and_one_domain_is_refused() -> None:
-    by_key = three_domains()
-    listed = compare_domains(list(by_key.values()))["node_overlap"].values
-    pd.testing.assert_frame_equal(listed, compare_domains(by_key)["node_overlap"].values)
-    alone = [graph for (_, domain), graph in by_key.items() if domain == "real"]
-    with pytest.raises(InputError, match="two"):
-        compare(alone)

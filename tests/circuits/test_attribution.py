@@ -174,13 +174,6 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
         assert worst(parts.edge_scores, whole.edge_scores) < 1e-4
 
 
-def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet, n=4)
-    whole, small = (attribute(encoder, images, weights, rule=midpoint_rule(3), memory_gib=gib) for gib in (1.0, 0.002))
-    assert worst(small.node_scores, whole.node_scores) < 1e-4
-    assert worst(small.edge_scores, whole.edge_scores) < 1e-4
-
-
 def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
     from circuitry.encoder.tensor_batches import bytes_per_image
@@ -274,15 +267,6 @@ def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
     np.testing.assert_allclose(found[2]["act1", "act2"], expected, rtol=1e-6, atol=1e-12)
 
 
-def test_a_single_image_is_a_part_that_equals_the_whole(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    found = in_parts(encoder, images[:1], weights, [3], rule=left_rule(2))
-    assert list(found.parts) == [3]
-    assert worst(found.parts[3].edge_scores, found.whole.edge_scores) == 0
-    with pytest.raises(InputError, match="in one part, but 3 images and 2 parts were given"):
-        in_parts(encoder, images, weights, [0, 1])
-
-
 def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     state = {name: value.clone() for name, value in resnet.state_dict().items()}
@@ -291,15 +275,6 @@ def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
     assert resnet.training
     assert all(torch.equal(value, state[name]) for name, value in resnet.state_dict().items())
     assert resnet.layer2[1].downsample is None
-
-
-def test_double_precision_is_kept(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    single = attribute(encoder, images, weights, rule=left_rule(2))
-    resnet.double()
-    double = attribute(encoder, images, weights.double(), rule=left_rule(2))
-    assert worst(single.node_scores, double.node_scores) < 1e-4
-    assert worst(single.edge_scores, double.edge_scores) < 1e-4
 
 
 # --- the study's own numbers -----------------------------------------------------------------------------------------
@@ -344,60 +319,6 @@ def test_equal_to_the_study() -> None:
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"node_fraction": 0.0}, r"\(0, 1\] as node_fraction, but 0.0 "),
-        ({"node_fraction": 1.5}, r"\(0, 1\] as node_fraction, but 1.5 "),
-        ({"baseline": "mean"}, "mean_baseline\\(encoder, images\\), but 'mean' was given"),
-        ({"sites": ("act2", "act1")}, "in the encoder's order, but act2, act1 was given; the order is input, act1"),
-        ({"sites": ("act9",)}, "no site 'act9'"),
-        ({"sites": ()}, "but none was given"),
-        ({"batch_size": 0}, "batch_size, but 0"),
-        ({"memory_gib": 0.0}, "memory_gib, but 0.0"),
-    ],
-)
-def test_bad_settings_are_refused(resnet: Any, settings: dict[str, object], message: str) -> None:
-    encoder, images, weights = setting(resnet)
-    with pytest.raises(InputError, match=message):
-        attribute(encoder, images, weights, **settings)
-
-
-def test_bad_images_are_refused(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    with pytest.raises(InputError, match="one image"):
-        attribute(encoder, [], weights)
-    with pytest.raises(InputError, match=r"iterable of such batches, but a tensor \[64, 64\]"):
-        attribute(encoder, images[0, 0], weights)
-    with pytest.raises(InputError, match=r"given \[3, 3, 32, 32\]"):
-        attribute(encoder, images[..., :32, :32], weights)
-
-
-def test_activations_that_are_not_finite_name_the_site(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    with pytest.raises(InputError, match="at site 'input' are not finite"):
-        attribute(encoder, images * float("nan"), weights)
-    resnet.layer2[0].conv2.weight[0, 0, 0, 0] = float("inf")
-    with pytest.raises(InputError, match=r"at site 'layer2.0' are not finite"):
-        attribute(encoder, images, weights)
-
-
-def test_a_metric_of_the_wrong_shape_is_refused(resnet: Any) -> None:
-    encoder, images, _ = setting(resnet)
-    with pytest.raises(InputError, match=r"one number per image \[3\], but this one returned \[\]"):
-        circuitry.attribute(encoder, images, lambda e: e.sum(), progress=False)
-
-
-def test_metric_and_baseline_messages(resnet: Any) -> None:
-    with pytest.raises(InputError, match="a row of the 4 text weights, but 4"):
-        class_logit(torch.zeros(4, 16), 4)
-    encoder = Encoder.from_tower(resnet)
-    with pytest.raises(InputError, match="at least one reference image"):
-        mean_baseline(encoder, [])
-    with pytest.raises(InputError, match=r"'position'.*'unit'.*\bper\b.*'pixel'"):
-        mean_baseline(encoder, [], per="pixel")
 
 
 def test_gradient_times_activation_is_the_one_point_left_rule() -> None:

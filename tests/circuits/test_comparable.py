@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,14 +26,13 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import ReadingSettings, similarity
+from circuitry.circuits import similarity
 from circuitry.circuits.comparable import COMPARED_SETTINGS, check_comparable
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.measures import MEASURES
 from circuitry.encoder import Stage, class_margin
 from circuitry.encoder.metrics import ClassLogit, Metric
 from tests.circuits.test_measures import FIRST, SECOND, random_graph
-from tests.support.towers import VIT, randomise
 
 Use = Callable[[AttributionGraph, AttributionGraph], object]
 USES: tuple[Use, ...] = (
@@ -58,28 +56,6 @@ def assert_refused(a: AttributionGraph, b: AttributionGraph, *words: str) -> Non
 
 
 # Other units
-
-
-def vit_graph(width: int, domain: str) -> AttributionGraph:
-    """By a small ViT; the names of its sites do not depend on its width."""
-    torch.manual_seed(0)
-    config = VIT | {"vision_cfg": VIT["vision_cfg"] | {"width": width}}  # type: ignore[operator]
-    tower = open_clip.model.CLIP(**config).visual.eval().requires_grad_(False)
-    randomise(tower)
-    encoder = Encoder.from_tower(tower)
-    images = torch.rand(2, 3, *encoder.image_size)
-    graph = attribute(encoder, images, lambda e: e.sum(1), rule=left_rule(1), progress=False)
-    return replace(graph, class_name="axe", domain=domain)
-
-
-def test_two_vits_of_different_width_are_refused_and_one_equals_itself() -> None:
-    small, large = vit_graph(32, "real"), vit_graph(64, "sketch")
-    assert small.sites == large.sites
-    site = next(site for site in small.sites if small.n_units(site) != large.n_units(site))
-    assert_refused(small, large, site, "32 units in axe in real", "64 units in axe in sketch")
-    same = {("axe", "real"): small, ("axe", "sketch"): small}
-    found = compare_domains(same, settings=ReadingSettings(any_sign=True))
-    assert all(value.values["value"].tolist() == [1] * len(value.values) for value in found.values())
 
 
 def test_other_widths_error_units_and_sites_are_refused() -> None:
@@ -130,11 +106,6 @@ def test_graphs_found_in_another_way_are_refused(name: str) -> None:
 
 def test_every_compared_setting_has_a_test() -> None:
     assert set(OTHERS) == set(COMPARED_SETTINGS) - {"text_weights", "class_weights", "classes"}  # which follow
-
-
-def test_the_digest_of_the_encoder_does_not_hide_that_of_the_whole_model() -> None:
-    one, other = (replace(g, settings={"model_digest": "e"}, provenance={"model_digest": g.domain}) for g in pair())
-    assert_refused(one, other, "the model with its texts", "'real'", "'sketch'")
 
 
 TOWER = nn.Linear(1, 1)
@@ -199,14 +170,6 @@ def test_in_the_images_own_style_text_weights_differ_by_domain() -> None:
     check_comparable(*logits)  # a logit has the text of its class alone
 
 
-def test_what_may_differ_and_where_settings_are_found() -> None:
-    a, b = pair()
-    one, other = (replace(g, provenance={"model_digest": d}) for g, d in ((a, "a1"), (b, "b2")))
-    assert_refused(one, other, "the model", "'a1'", "'b2'")
-    check_comparable(replace(a, settings={"hooked_sites": ("b",)}), replace(b, settings={"hooked_sites": ["b"]}))
-    check_comparable(a, replace(b, n_images=a.n_images + 3))
-
-
 @pytest.mark.parametrize("name", ["other-domains", "other-domains-position", "counterfactual"])
 def test_of_a_baseline_of_the_job_only_the_name_counts(name: str) -> None:
     one, other = (replace(g, settings={"baseline": name, "baseline_digest": g.domain}) for g in pair())
@@ -259,19 +222,6 @@ def test_scores_that_are_not_finite_are_neither_compared_nor_saved(kind: str, va
     with pytest.raises(InputError, match=".*".join(words)):
         graph.save(tmp_path / "x")
     assert not list(tmp_path.iterdir())
-
-
-def test_damaged_graphs_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(AttributionGraph, "check_finite", lambda self: None)
-        broken("node", math.nan).save(tmp_path / "x")
-    with pytest.raises(InputError, match="axe in real at b are not all finite"):
-        AttributionGraph.load(tmp_path / "x")
-    graph = random_graph(0)
-    graph.kept_units["b"] = np.array([0, 1, 2, 8])
-    graph.save(tmp_path / "y")
-    with pytest.raises(InputError, match=r"kept units of b .* 8 units"):
-        AttributionGraph.load(tmp_path / "y")
 
 
 # No effect at all

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from circuitry import AttributionGraph, InputError
+from circuitry import AttributionGraph
 from circuitry.circuits.budgets import GLOBAL, SAME_SHARE, strongest_units
 from circuitry.circuits.consensus import find_consensus
 from tests.circuits.test_measures import chain, random_graph
@@ -81,10 +81,7 @@ def test_hand_worked_consensus() -> None:
     assert found.units["up"].tolist() == [1, 0.75]
     assert dict(
         zip(found.circuit.its_edges.places["up", "down"][1].tolist(), found.edges["up", "down"], strict=True)
-    ) == {
-        0: 0.75,
-        1: 1,
-    }
+    ) == {0: 0.75, 1: 1}
     assert found.unit_stability == pytest.approx(2.75 / 3)
     assert found.edge_stability == 0.875
     assert set(found.graph(0.75).edges) == {("up/0", "down/0"), ("up/1", "down/0")}
@@ -99,11 +96,3 @@ def test_equal_parts_hold_always() -> None:
     found = find_consensus(whole.circuit(3), [replace(whole, n_images=2)] * 6, edges)
     assert found.unit_stability == pytest.approx(1)
     assert found.edge_stability == pytest.approx(1)
-
-
-def test_one_part_and_no_share_are_refused() -> None:
-    whole, parts, edges = with_edges(0)
-    with pytest.raises(InputError, match=r"two parts .* 1 was given"):
-        find_consensus(whole.circuit(), parts[:1], edges)
-    with pytest.raises(InputError, match=r"\[0, 1\], but 90.0 was given"):
-        find_consensus(whole.circuit(), parts, edges).graph(90.0)

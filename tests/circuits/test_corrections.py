@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from circuitry.bases import ResidualStream
 from circuitry.bases.attention_kinds import mix_by_pattern
 from circuitry.bases.blocks import Block
-from circuitry.circuits import attribute_components, midpoint_rule
-from circuitry.encoder import Encoder, Task
-from circuitry.runs import InputError
+from circuitry.circuits import midpoint_rule
+from circuitry.encoder import Encoder
 from tests.circuits.test_edge_oracles import ON_PAPER
+from tests.support.metrics import product
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
 from tests.support.stream_scores import Scores, edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
@@ -175,10 +175,6 @@ def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> 
     assert found.scores[-1, 0] == pytest.approx(edge_scores(stream, images, product).scores[-1, 0])  # never left out
 
 
-def product(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
-
-
 def test_atp_star_is_both() -> None:
     _, stream, images = opened()
     names = ("atp-star", "exact-softmax", "gradient-dropping")
@@ -278,18 +274,6 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
-
-
-def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> None:
-    _, stream, images = opened()
-    with pytest.raises(InputError, match=r"'gradient', 'exact-readers', .*'atp'"):
-        attribute_components(Task(stream.encoder, images, product), method="atp")
-    tower: Any = make_tower("timm-vit").double()
-    tower.trunk.norm = nn.GroupNorm(1, 17).double()  # over tokens
-    _, stream, images = opened(tower)
-    with pytest.raises(InputError, match=r"a GroupNorm: .*gradient"):
-        edge_scores(stream, images, product, method="relp")
-    assert not any(module._forward_pre_hooks for module in tower.modules())
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:

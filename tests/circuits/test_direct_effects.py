@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry.bases import ResidualStream
-from circuitry.circuits import DirectEffects, direct_effects, direct_vectors
+from circuitry.circuits import direct_effects, direct_vectors
 from circuitry.encoder import Encoder
-from circuitry.runs import InputError
 from tests.bases.test_components import FURTHER
 from tests.support.towers import make_tower
 
@@ -51,33 +50,6 @@ def test_an_effect_is_the_change_of_the_logit_with_the_scales_held() -> None:
             np.testing.assert_allclose(found.effects[:, index], (centred @ tower.proj @ weight / length).numpy())
 
 
-def test_a_tower_in_training_is_looked_at_in_evaluation() -> None:
-    encoder, images, weight = tower_and_images("timm-vit")
-    stream = ResidualStream.of(encoder)
-    expected = direct_effects(stream, images, weight)
-    encoder.tower.train()
-    dropped: Any = encoder.tower.get_submodule("trunk.pos_drop")
-    dropped.p = 0.5
-    state = torch.get_rng_state()
-    np.testing.assert_array_equal(direct_effects(stream, images, weight).effects, expected.effects)
-    assert torch.equal(torch.get_rng_state(), state)  # nothing was dropped
-
-
-def test_towers_that_are_not_linear_there_and_bad_weights_are_refused() -> None:
-    encoder, images, weight = tower_and_images("vit-attentional-pooling")
-    with pytest.raises(InputError, match="proj of this VisionTransformer"):
-        direct_effects(ResidualStream.of(encoder), images, weight)
-    encoder, images, weight = tower_and_images("timm-vit")
-    with pytest.raises(InputError, match=r"has the 16 numbers of an embedding, but one of shape \[3\] was given"):
-        direct_effects(ResidualStream.of(encoder), images, weight[:3])
-    with pytest.raises(InputError, match="need at least one image"):
-        direct_effects(ResidualStream.of(encoder), images[:0], weight)
-    tower: Any = encoder.tower
-    tower.head.append(torch.nn.GELU())
-    with pytest.raises(InputError, match="head of this TimmModel"):
-        direct_effects(ResidualStream.of(Encoder.from_tower(tower)), images, weight)
-
-
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
 def test_vectors_give_the_effects_on_any_class(name: str) -> None:
     encoder, images, weight = tower_and_images(name)
@@ -97,9 +69,3 @@ def test_effects_are_shown() -> None:
     largest = np.abs(found.effects.mean(0)).argmax()
     assert table["writer"].iloc[0] == found.writers[largest]
     assert found.writers[largest] in repr(found)
-
-
-def test_effects_have_a_column_for_each_writer() -> None:
-    numbers = np.zeros((2, 3))
-    with pytest.raises(InputError, match=r"1 writers .*3 columns"):
-        DirectEffects(("a",), numbers, np.zeros((2, 1, 4)), np.zeros(2), np.zeros(2))

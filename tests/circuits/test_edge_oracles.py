@@ -13,6 +13,7 @@ from circuitry.bases import ResidualStream, in_components
 from circuitry.bases.components import BLOCK_POINTS, PATTERN_POINTS
 from circuitry.circuits import attribute, gauss_legendre_rule, left_rule
 from circuitry.encoder import Encoder
+from tests.support.metrics import product
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.stream_scores import edge_scores, of_edges, run_stream
 from tests.support.towers import make_tower
@@ -79,10 +80,6 @@ def test_cuts_of_edges_are_those_worked_on_paper() -> None:
 
 
 # --- captum ----------------------------------------------------------------------------------------------------------
-
-
-def product(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def timm_vit() -> tuple[Any, Tensor]:

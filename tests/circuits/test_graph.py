@@ -1,23 +1,15 @@
 """Stored graphs, their tables, and circuits cut out of them."""
 
-import json
 import math
-import os
-import pickle
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from circuitry import AttributionGraph, Circuit, InputError
 from circuitry.circuits import Completeness
-from circuitry.circuits.graph_files import FORMAT
-from circuitry.runs import write_arrays
-from tests.support.torn_writes import tear_writes
 
 
 def small_graph(**changes: object) -> AttributionGraph:
@@ -87,86 +79,6 @@ def test_doubtful_sites_are_not_among_the_strongest() -> None:
 # Stored graphs
 
 
-def assert_equal(a: AttributionGraph, b: AttributionGraph) -> None:
-    for arrays in ("node_scores", "kept_units", "edge_scores"):
-        mine, theirs = getattr(a, arrays), getattr(b, arrays)
-        assert list(mine) == list(theirs), arrays
-        for key in mine:
-            assert mine[key].dtype == theirs[key].dtype
-            np.testing.assert_array_equal(mine[key], theirs[key])
-    for field in ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance"):
-        assert getattr(a, field) == getattr(b, field), field
-
-
-def test_a_stored_graph_comes_back_whole(tmp_path: Path) -> None:
-    small_graph().save(tmp_path / "deep" / "graph.safetensors")
-    loaded = AttributionGraph.load(tmp_path / "deep" / "graph.safetensors")
-    assert_equal(loaded, small_graph())
-    assert isinstance(loaded.completeness["conv"], Completeness)
-
-
-def test_a_graph_without_names_or_strides_comes_back_whole(tmp_path: Path) -> None:
-    edges = np.asfortranarray(small_graph().edge_scores["conv", "head"])
-    graph = small_graph(class_name=None, domain=None, edge_scores={("conv", "head"): edges})
-    graph.save(str(tmp_path / "graph"))
-    assert_equal(AttributionGraph.load(str(tmp_path / "graph")), graph)
-
-
-def test_no_stored_graph_is_a_pickle(tmp_path: Path) -> None:
-    path = tmp_path / "graph.safetensors"
-    small_graph().save(path)
-    with pytest.raises(pickle.UnpicklingError):
-        pickle.loads(path.read_bytes())
-    assert len(load_file(path)) == 3 + 3 + 1
-
-
-def changed(path: Path, arrays: Mapping[str, np.ndarray | None]) -> Path:
-    """Store the small graph with other arrays in it (None: without one)."""
-    small_graph().save(path)
-    tensors = load_file(path) | {name: a for name, a in arrays.items() if a is not None}
-    kept = {name: a for name, a in tensors.items() if arrays.get(name, a) is not None}
-    header = {
-        "sites": ["input", "conv", "head"],
-        "completeness": {},
-        "n_images": 7,
-        "class_name": None,
-        "domain": None,
-        "settings": {},
-        "provenance": {},
-        "edges": [["conv", "head"]],
-    }
-    write_arrays(path, FORMAT, header, kept)
-    return path
-
-
-@pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head", "edge_scores/conv->head"])
-def test_loading_names_the_array_that_is_missing(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"/x\b.*'{name}'"):
-        AttributionGraph.load(changed(tmp_path / "x", {name: None}))
-
-
-def test_a_graph_without_edges_is_read_again(tmp_path: Path) -> None:
-    small_graph(edge_scores={}).save(tmp_path / "x")
-    assert AttributionGraph.load(tmp_path / "x").edge_scores == {}
-
-
-def test_loading_edges_of_another_shape_is_refused(tmp_path: Path) -> None:
-    path = changed(tmp_path / "x", {"edge_scores/conv->head": np.zeros((2, 3))})
-    with pytest.raises(InputError, match=r"/x\b.*conv->head.*\[2, 3\].*\[3, 2\]"):
-        AttributionGraph.load(path)
-
-
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "graph.safetensors"
-    small_graph().save(path)
-
-    tear_writes(monkeypatch)
-    with pytest.raises(OSError, match="no space left"):
-        small_graph(n_images=8).save(path)
-    assert AttributionGraph.load(path).n_images == 7
-    assert os.listdir(tmp_path) == ["graph.safetensors"]
-
-
 # Circuits
 
 
@@ -186,40 +98,6 @@ def test_hand_worked_circuit() -> None:
         "head/2": {"site": "head", "unit": 2, "score": 2.0},
         "head/0": {"site": "head", "unit": 0, "score": -1.0},
     }
-
-
-def test_three_edges_per_node_unless_told_and_no_more_than_there_are() -> None:
-    scores = np.array([[0.1, 0.4, 0.2, 0.3]])
-    graph = small_graph(
-        kept_units={"input": np.array([0]), "conv": np.array([3, 2, 1, 0]), "head": np.array([2])},
-        edge_scores={("conv", "head"): scores},
-    )
-    assert {tail for tail, _ in graph.circuit().graph.edges} == {"conv/2", "conv/1", "conv/0"}
-    assert graph.circuit(9).graph.number_of_edges() == 4
-
-
-def test_a_circuit_is_acyclic_and_plain() -> None:
-    circuit = small_graph().circuit().graph
-    assert isinstance(circuit, nx.DiGraph)
-    assert nx.is_directed_acyclic_graph(circuit)
-    assert json.dumps(nx.node_link_data(circuit, edges="edges"))  # numbers of Python, not of numpy
-
-
-def test_a_circuit_without_edges_is_refused() -> None:
-    with pytest.raises(InputError, match="edges_per_node, but 0 "):
-        small_graph().circuit(0)
-
-
-def test_a_stored_circuit_comes_back_whole(tmp_path: Path) -> None:
-    cut = small_graph().circuit(1, any_sign=True)
-    cut.save(tmp_path / "circuit")
-    loaded = Circuit.load(tmp_path / "circuit")
-    assert_equal(loaded.source, cut.source)
-    assert nx.utils.graphs_equal(loaded.graph, cut.graph)
-    assert_equal(AttributionGraph.load(tmp_path / "circuit"), cut.source)
-    small_graph().save(tmp_path / "graph")
-    with pytest.raises(InputError, match=r"graph and no circuit.*AttributionGraph.load\(path\).circuit"):
-        Circuit.load(tmp_path / "graph")
 
 
 def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> None:
@@ -246,36 +124,11 @@ def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> No
 # What people see
 
 
-def test_a_graph_prints_in_a_line() -> None:
-    settings = {"node_rule": "left-10", "baseline": "zero"}
-    assert repr(small_graph(settings=settings)) == (
-        "AttributionGraph of alarm clock in sketch: 2 sites, 5 of 7 units kept, 7 images, rule left-10, baseline zero, "
-        "largest completeness gap 33% of the metric's change at conv: roughly"
-    )
-    nameless = small_graph(class_name=None, domain=None, settings={}, completeness={})
-    assert repr(nameless) == "AttributionGraph of a graph without a name: 2 sites, 5 of 7 units kept, 7 images"
-
-
-def test_a_circuit_prints_in_a_line() -> None:
-    assert repr(small_graph().circuit(1)) == (
-        "Circuit of alarm clock in sketch: 2 sites, 5 units, 2 edges (at most 1 into a unit), 7 images, baseline zero, "
-        "largest completeness gap 33% of the metric's change at conv: roughly"
-    )
-
-
 def test_the_strongest_units_in_a_table() -> None:
     table = small_graph().top(3)
     assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
     assert list(table.columns) == ["site", "unit", "score"]
     assert len(small_graph().top(99)) == 7  # not those of the image
-
-
-def test_a_circuit_as_tables() -> None:
-    circuit = small_graph().circuit(1)
-    assert circuit.to_pandas().to_numpy().tolist() == [
-        ["conv", 1, -2.0], ["conv", 3, 1.0], ["head", 0, -1.0], ["head", 1, 3.0], ["head", 2, 2.0]
-    ]  # fmt: skip
-    assert len(circuit.to_pandas("edges")) == circuit.graph.number_of_edges()
 
 
 def test_nodes_and_edges_as_tables() -> None:

@@ -4,25 +4,16 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import pytest
 from scipy import stats
 
 from circuitry.bases import Component
 from circuitry.bases.residual import PORTS
-from circuitry.circuits import (
-    AttributionGraph,
-    depth_bias,
-    edge_jaccard,
-    node_overlap,
-    similarity,
-    wl_kernel,
-)
+from circuitry.circuits import AttributionGraph, depth_bias, edge_jaccard, node_overlap, similarity, wl_kernel
 from circuitry.circuits.edge_methods import as_graph
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import StreamScores
-from circuitry.reports.figures import circuit_drawing, circuit_pair
 
 BLOCKS, HEADS = 2, 2
 STREAM: dict[str, Any] = {"edges": IN_STREAM}
@@ -92,26 +83,3 @@ def test_depth_is_that_of_layers() -> None:
     for ports in (False, True):
         biases = [depth_bias(as_graph(one, STREAM, ports=ports)) for one in (found, deeper)]
         assert biases[1] > biases[0] + 1
-
-
-@pytest.mark.parametrize("ports", [False, True])
-def test_circuits_are_drawn_by_layer_heads_apart_from_mlps(ports: bool) -> None:
-    a, b = (as_graph(scores(seed), STREAM, ports=ports).circuit(2) for seed in (0, 1))
-    sites = a.source.sites
-    for figure in (circuit_drawing(a), circuit_pair(a, b, sites, name_a="photo", name_b="sketch", title="")):
-        columns = [text.split("<br>")[0] for text in figure.layout.xaxis.ticktext]
-        assert columns == list(sites)
-        drawn = [
-            (text.split("<b>")[1].split("</b>")[0], x, symbol)
-            for trace in figure.data
-            if trace.mode == "markers" and trace.text
-            for text, x, symbol in zip(trace.text, trace.x, trace.marker.symbol, strict=True)
-        ]
-        assert {name for name, *_ in drawn} == set(a.graph)
-        for name, x, symbol in drawn:
-            site = name.partition("/")[0]
-            assert columns[int(x)] == site
-            assert (symbol == "square") == (".attn" in site)
-        lines = [text for trace in figure.data if trace.mode == "lines" for text in trace.text if text]
-        told = {tuple(text.split("<br>")[0].split(" → ")) for text in lines}
-        assert told == set(nx.compose(a.graph, b.graph if len(figure.data) > 4 else a.graph).edges)

@@ -9,7 +9,7 @@ import torch
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 
-from circuitry import AttributionGraph, Encoder, InputError, class_logit, left_rule, midpoint_rule
+from circuitry import AttributionGraph, Encoder, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import AttributionSettings, attribute_parts, attribution, gauss_legendre_rule
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Task
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
@@ -148,38 +148,3 @@ def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: 
     assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
     assert resnet.training
     assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_a_baseline_has_one_activation_per_image(resnet: Any, count: int) -> None:
-    encoder, images, weights = setting(resnet)
-    values = {"act1": torch.zeros(1, 4, 32, 32), "layer4.0": torch.zeros(count, 256, 2, 2)}
-    given: list[tuple[AnyBaseline, str]] = [
-        (Baseline("mine", values), f"'mine' has {count} activations at site 'layer4.0' for (3|at least 3) images"),
-        (torch.zeros(count, 3, 64, 64), f"'counterfactual' has {count} activations at site 'input' for"),
-    ]
-    for baseline, message in given:
-        for cut in (images, [images[:2], images[2:]]):
-            with pytest.raises(InputError, match=message):
-                attribute(encoder, cut, weights, baseline)
-        task = Task(encoder, images, class_logit(weights, 1), baseline=baseline, work=QUIET)
-        with pytest.raises(InputError, match=f"has {count} activations at site .* for 3 images: give one for every"):
-            attribute_parts(task, AttributionSettings(), np.arange(3))
-
-
-def test_a_baseline_of_another_shape_names_the_site(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    for shape in ([1, 4, 16, 16], [1, 4], [3, 5, 32, 32]):
-        with pytest.raises(InputError, match=r"at site 'act2', where the encoder's are \[3, 4, 32, 32\]"):
-            attribute(encoder, images, weights, Baseline("mine", {"act2": torch.zeros(shape)}))
-    with pytest.raises(InputError, match=r"takes images \[batch, 3, 64, 64\], but was given \[3, 3, 32, 32\]"):
-        attribute(encoder, images, weights, torch.zeros(3, 3, 32, 32))
-
-
-def test_sizes_of_one_are_broadcast(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    wide = Baseline("unit", {"act2": torch.randn(1, 4, 1, 1)})
-    full = Baseline("unit", {"act2": wide.values["act2"].expand(3, 4, 32, 32).clone()})
-    found, expected = (attribute(encoder, images, weights, b, rule=midpoint_rule(2)) for b in (wide, full))
-    assert worst(found.node_scores, expected.node_scores) < 1e-5
-    assert worst(found.edge_scores, expected.edge_scores) < 1e-5

@@ -18,7 +18,7 @@ from circuitry import (
     patch_effects,
 )
 from circuitry.bases import SparseAutoencoder
-from circuitry.circuits import AttributionSettings, QuadratureRule, attribute_parts, gauss_legendre_rule
+from circuitry.circuits import QuadratureRule, gauss_legendre_rule
 from circuitry.encoder import Baseline, Stage
 from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.support.feature_bases import (
@@ -219,22 +219,6 @@ def test_any_cut_and_precision_gives_the_same() -> None:
         for arrays in ("node_scores", "error_scores", *compared):
             for key, values in getattr(whole, arrays).items():
                 assert relative(getattr(other, arrays)[key], values) < tolerance
-
-
-def test_autocast_ranks_alike() -> None:
-    plain, saes, images, weights = setting("vit", "topk")
-    plain.tower.float()
-    features = in_feature_basis(plain, saes)
-    exact, half = (
-        attribute_parts(
-            Task(features, images.float(), class_logit(weights.float(), 1), work=QUIET),
-            AttributionSettings(rule=midpoint_rule(1), autocast=dtype),
-            np.zeros(len(images), int),
-        ).whole
-        for dtype in (None, "bfloat16")
-    )
-    site = next(iter(saes))
-    assert np.corrcoef(exact.node_scores[site], half.node_scores[site])[0, 1] > 0.95
 
 
 def test_weights_of_autoencoders_are_not_memory_of_an_image() -> None:

@@ -3,7 +3,6 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,25 +13,11 @@ from torch import Tensor
 import circuitry
 from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
 from circuitry.bases import ResidualStream
-from circuitry.circuits import (
-    AttributionSettings,
-    attribute_parts,
-    direct_effects,
-    direct_vectors,
-    edges_by_position,
-    pooling_pairs,
-)
-from circuitry.encoder import Task, tensor_batches
+from circuitry.circuits import direct_effects, direct_vectors, edges_by_position, pooling_pairs
+from circuitry.encoder import Task
 from tests.support.oracles import setting
 from tests.support.stream_scores import edge_scores
 from tests.support.towers import TOWERS, make_tower
-from tests.support.work import QUIET
-
-CALLERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "no_grad": torch.no_grad,
-    "inference_mode": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-}
 
 
 def attribute(encoder: Encoder, images: Any, weights: Tensor, **more: Any) -> AttributionGraph:
@@ -42,30 +27,6 @@ def attribute(encoder: Encoder, images: Any, weights: Tensor, **more: Any) -> At
 def same(a: AttributionGraph, b: AttributionGraph) -> bool:
     parts = ((a.node_scores, b.node_scores), (a.kept_units, b.kept_units), (a.edge_scores, b.edge_scores))
     return all(np.array_equal(x[key], y[key]) for x, y in parts for key in (*x, *y)) and a.settings == b.settings
-
-
-@pytest.mark.parametrize("caller", list(CALLERS))
-@pytest.mark.parametrize("rule", [left_rule(2), midpoint_rule(2)], ids=lambda rule: rule.name)
-def test_the_modes_of_the_caller_change_nothing(caller: str, rule: circuitry.circuits.QuadratureRule) -> None:
-    encoder, images, weights = setting(make_tower("resnet"))
-    others = torch.randn_like(images)
-    settings = AttributionSettings(rule=rule)
-    expected = attribute(encoder, images, weights, rule=rule)
-    task = Task(encoder, images, class_logit(weights, 1), baseline=others, work=QUIET)
-    expected_parts = attribute_parts(task, settings, np.arange(3) % 2)
-    tensor_batches._measured.clear()  # so that memory is measured in the caller's mode, too
-    with CALLERS[caller]():
-        found = attribute(encoder, images * 1, weights * 1, rule=rule)
-        own = Task(encoder, images * 1, class_logit(weights * 1, 1), baseline=others * 1, work=QUIET)
-        found_parts = attribute_parts(own, settings, np.arange(3) % 2)
-        measured = dict(tensor_batches._measured[encoder])
-    assert same(found, expected)
-    of_both = [(found.whole, *found.parts.values()) for found in (found_parts, expected_parts)]
-    pairs = zip(*of_both, strict=True)
-    assert all(same(a, b) for a, b in pairs)
-    tensor_batches._measured.clear()
-    tensor_batches.rows_that_fit(encoder, 1.0)
-    assert measured == tensor_batches._measured[encoder]
 
 
 OF_HALF_PRECISION = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]

@@ -12,8 +12,8 @@ from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import attribute, midpoint_rule
 from circuitry.encoder import Encoder
 from circuitry.runs import InputError
-from tests.circuits.test_stream_edges import metric
 from tests.support.assert_same import assert_same
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.towers import make_tower
 

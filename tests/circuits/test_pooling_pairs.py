@@ -3,13 +3,11 @@
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
 from circuitry.circuits import pooling_pairs
 from circuitry.encoder import Encoder
-from circuitry.runs import InputError
 from tests.support.towers import make_tower
 
 
@@ -38,11 +36,3 @@ def test_pairs_add_up_to_the_embedding_and_the_logit_and_follow_the_units() -> N
     rest = found.rest @ weight.numpy() / np.linalg.norm(found.embeddings, axis=1)
     np.testing.assert_allclose(effects[:, head, unit], (out @ weight / embeddings.norm(dim=-1)).numpy(), rtol=1e-8)
     np.testing.assert_allclose(effects.sum((1, 2)) + rest, logits.numpy(), rtol=1e-8)
-
-
-def test_other_towers_and_no_images_are_refused() -> None:
-    with pytest.raises(InputError, match=r"TimmModel .* direct_effects"):
-        pooling_pairs(Encoder.from_tower(make_tower("timm-vit")), torch.zeros(1, 3, 32, 32))
-    encoder = Encoder.from_tower(make_tower("resnet"))
-    with pytest.raises(InputError, match="at least one image"):
-        pooling_pairs(encoder, torch.zeros(0, 3, *encoder.image_size))

@@ -8,17 +8,13 @@ import torch
 from torch import Tensor
 
 from circuitry.bases import ResidualStream
-from circuitry.circuits import edges_by_position, midpoint_rule, moves_between_positions
+from circuitry.circuits import edges_by_position, moves_between_positions
 from circuitry.encoder import Encoder, Task
-from circuitry.runs import InputError
 from tests.bases.test_components import FURTHER
+from tests.support.metrics import product as metric
 from tests.support.towers import make_tower
 
 WRITER, HEAD = "blocks.0.attn.1", "blocks.1.attn.0"
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def opened(name: str) -> tuple[ResidualStream, Tensor]:
@@ -32,9 +28,9 @@ def opened(name: str) -> tuple[ResidualStream, Tensor]:
 def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
     stream, images = opened(name)
     edges = [(WRITER, f"{HEAD}.{port}") for port in "qkv"]
-    task, rule = Task(stream.components, images, metric, baseline=images.flip(0)), midpoint_rule(2)
-    moves = moves_between_positions(task, edges, rule=rule)
-    at = edges_by_position(task, edges, rule=rule)
+    task = Task(stream.components, images, metric, baseline=images.flip(0))
+    moves = moves_between_positions(task, edges)
+    at = edges_by_position(task, edges)
     assert (np.abs(at).max((0, 2)) > 1e-6).all()
     for place, axis in ((0, 2), (1, 1), (2, 1)):  # where the query stands; where keys and values do
         np.testing.assert_allclose(moves[:, place].sum(axis), at[:, place], rtol=1e-6, atol=1e-12)
@@ -75,13 +71,3 @@ def change_without_the_writer(stream: ResidualStream, cache: Any, port: str) -> 
     q, k = (cache[f"blocks.1.attn.hook_{one}"] for one in "qk")
     first, second = (block.scores(one[0], k) if port == "q" else block.scores(q, one[1]) for one in (after, earlier))
     return (first - second) / (2 * step)
-
-
-def test_edges_that_stay_where_they_are_are_told() -> None:
-    stream, images = opened("vit")
-    with pytest.raises(
-        InputError, match=r"but 'blocks.1.mlp' reads every position for itself: give a head's query, key"
-    ):
-        moves_between_positions(Task(stream.encoder, images, metric), [(WRITER, "blocks.1.mlp")])
-    with pytest.raises(InputError, match=r"There is no edge from 'blocks\.0\.attn\.7'"):
-        moves_between_positions(Task(stream.encoder, images, metric), [("blocks.0.attn.7", f"{HEAD}.v")])

@@ -1,192 +1,142 @@
-"""What attribution cannot work with is refused in one sentence that names it, and never becomes a graph."""
+"""Whatever attribution, its edges and its comparisons cannot work with is refused in a sentence that names it."""
 
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-import circuitry
-from circuitry import Encoder, InputError, class_logit, left_rule
-from circuitry.circuits import (
-    AttributionSettings,
-    attribute_components,
-    attribute_parts,
-    direct_effects,
-    direct_vectors,
-    edges_by_position,
-    moves_between_positions,
-    similarity,
-)
-from circuitry.encoder import Baseline, Stage, Task
-from circuitry.encoder.tensor_batches import ImageBatches
-from tests.support.oracles import setting
+from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task, compare, compare_domains, left_rule
+from circuitry import attribute as attribute_images
+from circuitry import circuits as c
+from circuitry.bases import ResidualStream
+from circuitry.circuits.consensus import find_consensus
+from circuitry.encoder import Baseline, Stage, mean_baseline
+from tests.circuits.test_graph import small_graph
+from tests.circuits.test_measures import FIRST, SECOND, random_graph
+from tests.support.metrics import product as metric
+from tests.support.stream_scores import edge_scores
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
-
-@pytest.fixture
-def vit() -> tuple[Encoder, Tensor, Tensor]:
-    return setting(make_tower("vit"))
-
-
-def test_a_metric_that_is_not_finite_is_named(vit: tuple[Encoder, Tensor, Tensor]) -> None:
-    encoder, images, _ = vit
-
-    def broken(e: Tensor) -> Tensor:
-        return e.sum(1) * float("nan")
-
-    with pytest.raises(InputError, match=r"the metric '.*broken' is NaN or infinite for one of 3 embeddings"):
-        circuitry.attribute(encoder, images, broken, rule=left_rule(1), progress=False)
-    with pytest.raises(InputError, match=r"the metric '.*broken' is NaN or infinite"):
-        attribute_parts(Task(encoder, images, broken, work=QUIET), AttributionSettings(), np.arange(3))
+Call = Callable[[], object]
+RESNET, VIT, TIMM, LINEAR_TO_NONE = (
+    Encoder.from_tower(make_tower(name)) for name in ("resnet", "vit", "timm-vit", "vit-attentional-pooling")
+)
+IMAGES = {encoder: torch.randn(3, 3, *encoder.image_size) for encoder in (RESNET, VIT, TIMM, LINEAR_TO_NONE)}
 
 
-def test_a_metric_that_is_not_finite_at_the_baseline_is_named(vit: tuple[Encoder, Tensor, Tensor]) -> None:
-    encoder, images, _ = vit
-    with pytest.raises(InputError, match=r"is NaN or infinite for one of 1 embeddings"):
-        circuitry.attribute(encoder, images, lambda e: 1 / e.norm(dim=1), rule=left_rule(1), progress=False)
+def attribute(encoder: Encoder = RESNET, images: Any = None, metric: Any = metric, **settings: Any) -> AttributionGraph:
+    given = IMAGES[encoder] if images is None else images
+    return attribute_images(encoder, given, metric, progress=False, **({"rule": left_rule(1)} | settings))
 
 
-def test_a_baseline_at_a_site_that_there_is_not_is_refused(vit: tuple[Encoder, Tensor, Tensor]) -> None:
-    encoder, images, weights = vit
-    baseline = Baseline("median", {"layer99": torch.zeros(1, 4)})
-    with pytest.raises(InputError, match=r"There is no site 'layer99'; this encoder's sites are input, "):
-        circuitry.attribute(encoder, images, class_logit(weights, 0), baseline=baseline, progress=False)
+def parts(numbers: Any, images: Tensor = IMAGES[VIT], metric: Any = metric, **given: Any) -> object:
+    return c.attribute_parts(Task(VIT, images, metric, work=QUIET, **given), c.AttributionSettings(), numbers)
 
 
-def test_a_gradient_that_is_not_finite_names_the_site(vit: tuple[Encoder, Tensor, Tensor]) -> None:
-    encoder, images, _ = vit
-
-    def flat(e: Tensor) -> Tensor:
-        return (e.sum(1) * 0).sqrt()
-
-    for rule in (left_rule(1), circuitry.midpoint_rule(1)):
-        with pytest.raises(InputError, match=r"metric '.*flat' by the activation at site 'input' is NaN"):
-            circuitry.attribute(encoder, images, flat, rule=rule, progress=False)
-
-
-def test_edges_that_are_not_finite_name_the_pair() -> None:
+def squared_steps_overflow() -> Encoder:
     """Activations of 1e20 are finite in single precision, their squared movements are not."""
-    stages = (Stage("act1", lambda x: 1e20 * x, 1), Stage("act2", lambda x: 2 * x, 1), Stage("embedding", _unit_sum, 1))
-    encoder = Encoder(torch.nn.Linear(1, 1), stages, (2, 2))
-    with pytest.raises(InputError, match="Scores of edges from 'act1' to 'act2' are NaN or infinite"):
-        circuitry.attribute(encoder, torch.ones(1, 3, 2, 2), lambda e: e[:, 0], progress=False)
+    last = Stage("embedding", lambda x: (x * 1e-20).sum((2, 3)), 1)
+    stages = (Stage("act1", lambda x: 1e20 * x, 1), Stage("act2", lambda x: 2 * x, 1), last)
+    return Encoder(nn.Linear(1, 1), stages, (2, 2))
 
 
-def _unit_sum(x: Tensor) -> Tensor:
-    return (x * 1e-20).sum((2, 3))
+def with_norm_over_tokens() -> ResidualStream:
+    tower: Any = make_tower("timm-vit")
+    tower.trunk.norm = nn.GroupNorm(1, 17)
+    return ResidualStream.of(Encoder.from_tower(tower))
 
 
-@pytest.mark.parametrize("way", ["a tensor", "a list", "nothing", "parts"])
-def test_no_images_are_refused(vit: tuple[Encoder, Tensor, Tensor], way: str) -> None:
-    encoder, images, weights = vit
-    metric, none = class_logit(weights, 1), images[:0]
-    given: Any = {"a tensor": none, "a list": [none, none]}.get(way, [])
-
-    def run() -> object:
-        if way == "parts":
-            return attribute_parts(Task(encoder, none, metric, work=QUIET), AttributionSettings(), np.arange(0))
-        return circuitry.attribute(encoder, given, metric, progress=False)
-
-    with pytest.raises(InputError, match="one image"):
-        run()
+def saved(graph: AttributionGraph, path: Path) -> Path:
+    graph.save(path)
+    return path
 
 
-def test_wrong_types_get_a_sentence(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
-    encoder, images, weights = vit
-    metric = class_logit(weights, 1)
-    make: Any = Task
-    for first, last, words in (
-        (encoder.tower, metric, r"Encoder as encoder, but VisionTransformer.*clip\.encoder"),
-        (None, metric, "Encoder as encoder, but None"),
-        (encoder, None, "function as metric, but None"),
-        (encoder, "logit", "function as metric, but .*'logit'"),
-    ):
-        with pytest.raises(InputError, match=words):
-            make(first, images, last)
-    batches: Any = ImageBatches
-    for given, kind in ((images.numpy(), "ndarray"), (iter([np.zeros(3)]), "ndarray"), (None, "None")):
-        with pytest.raises(InputError, match=f"an iterable of such batches, but {kind}.* was given"):
-            list(batches(given, encoder, 2))
+STREAM, NONE = [("embed", "blocks.1.mlp")], torch.zeros(0, 3, 64, 64)
+ATTRIBUTION: list[tuple[Call, str]] = [
+    (lambda: attribute(node_fraction=1.5), r"\(0, 1\] as node_fraction, but 1.5 "),
+    (lambda: attribute(baseline="mean"), r"mean_baseline\(encoder, images\), but 'mean' was given"),
+    (lambda: attribute(sites=("act2", "act1")), "in the encoder's order, but act2, act1 was given; the order is input"),
+    (lambda: attribute(sites=("act9",)), "no site 'act9'"),
+    (lambda: attribute(sites=()), "but none was given"),
+    (lambda: attribute(edges="relp"), "relp"),
+    (lambda: attribute(images=[]), "one image"),
+    (lambda: attribute(images=NONE), "one image"),
+    (lambda: attribute(images=IMAGES[RESNET][..., :32, :32]), r"given \[3, 3, 32, 32\]"),
+    (lambda: attribute(images=IMAGES[RESNET] * float("nan")), "at site 'input' are not finite"),
+    (lambda: attribute(metric=lambda e: e.sum()), r"one number per image \[3\], but this one returned \[\]"),
+    (lambda: attribute(metric=lambda e: e.sum(1) * float("nan")), "is NaN or infinite for one of 3 embeddings"),
+    (lambda: attribute(VIT, metric=lambda e: 1 / e.norm(dim=1)), "is NaN or infinite for one of 1 embeddings"),
+    (lambda: attribute(metric=lambda e: (e.sum(1) * 0).sqrt()), "activation at site 'input' is NaN"),
+    (lambda: attribute(metric=lambda e: e.detach().sum(1)), "returned has none: compute it from the embedding"),
+    (lambda: c.attribute_components(Task(VIT, IMAGES[VIT], lambda e: e.detach().sum(1))), "compute it from the embedd"),
+    (lambda: attribute(baseline=Baseline("mine", {"layer99": torch.zeros(1, 4)})), "no site 'layer99'"),
+    (lambda: attribute(baseline=Baseline("mine", {"act2": torch.zeros(1, 4, 16, 16)})), r"'act2'.*\[3, 4, 32, 32\]"),
+    (lambda: attribute(baseline=torch.zeros(3, 3, 32, 32)), r"\[batch, 3, 64, 64\], but was given \[3, 3, 32, 32\]"),
+    (lambda: attribute(baseline=torch.zeros(2, 3, 64, 64)), "'counterfactual' has 2 activations at site 'input' for"),
+    (lambda: attribute_images(squared_steps_overflow(), torch.ones(1, 3, 2, 2), metric=lambda e: e[:, 0]),
+     "Scores of edges from 'act1' to 'act2' are NaN or infinite"),
+    (lambda: parts(np.array([0, 1])), "in one part, but 3 images and 2 parts were given"),
+    (lambda: parts(np.arange(3), metric=lambda e: e.sum(1) * float("nan")), "NaN or infinite"),
+    (lambda: parts(np.arange(3), baseline=torch.zeros(2, 3, 32, 32)), "2 activations .* for 3 images: give one for ev"),
+    (lambda: mean_baseline(RESNET, []), "at least one reference image"),
+    (lambda: left_rule(0), "points, but 0"),
+    (lambda: c.parse_rule("simpson-4"), "Unknown quadrature rule .*left-10, midpoint-10, gauss-legendre-10, gauss-ra"),
+    (lambda: c.parse_rule("left-99999999999"), "needs 1 to 1000 points"),
+    (lambda: c.QuadratureRule("odd", (0.0, 1.0), (1.0,)), "'odd' has 2 points and 1 weights"),
+    (lambda: c.QuadratureRule("half", (0.5,), (0.5,)), r"weights that sum to 0\.5"),
+]  # fmt: skip
+STREAMS: list[tuple[Call, str]] = [
+    (lambda: c.attribute_components(Task(VIT, IMAGES[VIT], metric), method="atp"), "'exact-readers', .*'atp'"),
+    (lambda: edge_scores(with_norm_over_tokens(), IMAGES[TIMM], metric, method="relp"), "a GroupNorm: .*gradient"),
+    (lambda: edge_scores(ResidualStream.of(VIT), IMAGES[VIT], lambda e: (e[:, 0] - e[:, 0]).sqrt()), "of edges are Na"),
+    (lambda: c.edges_by_position(Task(VIT, IMAGES[VIT], metric), [("embed", "blocks.0.attn.9.q")]), "no edge from 'em"),
+    (lambda: c.moves_between_positions(Task(VIT, IMAGES[VIT], metric), STREAM), "reads every position for itself"),
+    (lambda: c.direct_effects(ResidualStream.of(LINEAR_TO_NONE), IMAGES[LINEAR_TO_NONE], torch.ones(16)), "proj of th"),
+    (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM], torch.ones(3)), r"16 numbers .* shape \[3\]"),
+    (lambda: c.direct_effects(ResidualStream.of(TIMM), IMAGES[TIMM][:0], torch.ones(16)), "at least one image"),
+    (lambda: c.DirectEffects(("a",), np.zeros((2, 3)), np.zeros((2, 1, 4)), np.zeros(2), np.zeros(2)), "3 columns"),
+    (lambda: c.pooling_pairs(TIMM, IMAGES[TIMM]), "TimmModel .* direct_effects"),
+    (lambda: c.text_span(np.ones((4, 8)), np.ones((4, 8)), ["a"]), r"\[texts, 8\] .* 1 texts"),
+]
+COMPARED: list[tuple[Call, str]] = [
+    (lambda: compare([FIRST, FIRST]), "class_name and domain"),
+    (lambda: compare([random_graph(0), random_graph(1)]), "Two graphs of class 'axe' in domain 'real'"),
+    (lambda: compare([random_graph(0), random_graph(1, domain="b")], classes=["cat"]), "cat; the classes are axe"),
+    (lambda: compare([random_graph(0)]), "two"),
+    (lambda: compare_domains({("axe", "real"): random_graph(0)}), "class in at least two domains"),
+    (lambda: c.similarity(FIRST, SECOND, "jaccard"), "'jaccard'.*node_overlap, edge_jaccard, wl"),
+    (lambda: c.Measure("wl_kernel", -1), r"depth.* -1"),
+    (lambda: c.chance_overlap(5, 6, 1), "5 units .* 6 and 1 were given"),
+    (lambda: find_consensus(FIRST.circuit(), [FIRST], {}), r"two parts .* 1 was given"),
+    (lambda: small_graph().circuit(0), "edges_per_node, but 0 "),
+    (lambda: replace(small_graph()).to_pandas("units"), r"'nodes', 'edges', 'sites' .*'units'"),
+]
 
 
-def test_all_scores_may_be_zero(vit: tuple[Encoder, Tensor, Tensor]) -> None:
-    encoder, images, _ = vit
-    graph = circuitry.attribute(encoder, images, lambda e: 0 * e.sum(1), progress=False)
+@pytest.mark.parametrize(("call", "named"), [*ATTRIBUTION, *STREAMS, *COMPARED])
+def test_refusals(call: Call, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        call()
+
+
+def test_a_graph_is_no_circuit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"graph and no circuit.*AttributionGraph.load\(path\).circuit"):
+        Circuit.load(saved(small_graph(), tmp_path / "graph"))
+
+
+def test_weights_that_are_not_finite_name_the_site() -> None:
+    tower: Any = make_tower("resnet")
+    tower.layer2[0].conv2.weight[0, 0, 0, 0] = float("inf")
+    with pytest.raises(InputError, match=r"at site 'layer2.0' are not finite"):
+        attribute_images(Encoder.from_tower(tower), IMAGES[RESNET], metric, progress=False)
+
+
+def test_all_scores_may_be_zero() -> None:
+    graph = attribute(VIT, metric=lambda e: 0 * e.sum(1))
     assert all((scores == 0).all() for scores in graph.node_scores.values())
-
-
-def test_an_encoder_is_no_task_and_no_residual_stream(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
-    encoder, images, weights = vit
-    edges, wrong = [("embed", "blocks.1.mlp")], cast(Any, encoder)
-    for of_task in (
-        lambda: attribute_components(wrong),
-        lambda: edges_by_position(wrong, edges),
-        lambda: moves_between_positions(wrong, edges),
-    ):
-        with pytest.raises(InputError, match=r"Task as task.*Encoder.*Task\(clip.encoder"):
-            of_task()
-    for of_stream in (lambda: direct_effects(wrong, images, weights[0]), lambda: direct_vectors(wrong, images)):
-        with pytest.raises(InputError, match=r"ResidualStream as stream.*Encoder.*ResidualStream.of\(clip.enc"):
-            of_stream()
-
-
-def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
-    encoder, images, weights = vit
-    graph: Any = circuitry.attribute(encoder, images, class_logit(weights, 1), rule=left_rule(1), progress=False)
-    circuit: Any = graph.circuit(2)
-    for of_graphs in (
-        lambda: circuitry.node_overlap(circuit, circuit),
-        lambda: similarity(circuit, circuit, "cosine"),
-        lambda: circuitry.compare([circuit, circuit]),
-    ):
-        with pytest.raises(InputError, match=r"AttributionGraph as \S*, but Circuit was given: .*\(circuit.source\)"):
-            of_graphs()
-    for of_circuits in (circuitry.edge_jaccard, circuitry.wl_kernel):
-        with pytest.raises(InputError, match=r"Circuit as a, but Attr.* out of a graph with graph.circuit\(3\)"):
-            of_circuits(graph, graph)
-    with pytest.raises(InputError, match=r"whole number as edges_per_node, but .* was given: give a whole number such"):
-        graph.circuit(1.5)
-    assert len(graph.circuit(np.int64(2)).graph) == len(circuit.graph)
-
-
-def test_settings_take_rules_and_calls_their_names(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
-    encoder, images, weights = vit
-    metric = class_logit(weights, 1)
-    for wrong in (cast(Any, "left-10"), cast(Any, 10)):
-        for name in ("rule", "edge_rule"):
-            with pytest.raises(InputError, match=rf"QuadratureRule as {name}, but .* left_rule\(10\) and its"):
-                AttributionSettings(**{name: wrong})
-    for given, words in ((cast(Any, 10), "rule.*10"), ("left", "'left'.*left-10")):
-        with pytest.raises(InputError, match=words):
-            circuitry.attribute(encoder, images, metric, rule=given)
-        with pytest.raises(InputError, match=words):
-            attribute_components(Task(encoder, images, metric), rule=given)
-
-
-def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
-    encoder, images, weights = vit
-    site, measure = cast(Any, "embedding"), cast(Any, "edge_jaccard")
-    for call in (
-        lambda: circuitry.attribute(encoder, images, class_logit(weights, 1), sites=site),
-        lambda: circuitry.Task(encoder, images, class_logit(weights, 1), sites=site),
-    ):
-        with pytest.raises(InputError, match=r"list of sites.*'embedding' was given: write \['embedd"):
-            call()
-    with pytest.raises(InputError, match=r"list of measures.* the string .* was given: write \['edge_jaccard'\]"):
-        circuitry.compare_domains({}, measures=measure)
-
-
-def test_a_metric_without_a_gradient_is_named(vit: tuple[Encoder, Tensor, Tensor]) -> None:
-    encoder, images, _ = vit
-
-    def cut_off(e: Tensor) -> Tensor:
-        return e.detach().sum(1)
-
-    for rule in (left_rule(1), circuitry.midpoint_rule(1)):
-        with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
-            circuitry.attribute(encoder, images, cut_off, rule=rule, progress=False)
-    with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
-        attribute_components(Task(encoder, images, cut_off, work=QUIET))

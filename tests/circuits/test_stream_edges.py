@@ -11,15 +11,12 @@ from torch import Tensor
 from circuitry.bases import Component, ResidualStream
 from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
-from circuitry.runs import InputError, Work
+from circuitry.runs import Work
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
 
 HEAD = Component("blocks.0.attn", 1)
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
@@ -99,12 +96,6 @@ def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> N
     np.testing.assert_allclose(row, expected.detach().numpy(), rtol=1e-8)
 
 
-def test_at_the_clean_point_both_paths_are_attribution_patching() -> None:
-    stream, images = opened()
-    found, plain = (edge_scores(stream, images, metric, method) for method in ("path-by-layer", "gradient"))
-    np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
-
-
 def _activations(stream: ResidualStream, images: Tensor) -> dict[str, Tensor]:
     _, cache = stream.components.run_with_cache(images)
     return dict(cache)
@@ -159,21 +150,6 @@ def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alon
         (slope,) = torch.autograd.grad(metric(tower(images)).mean(), amount)
         handle.remove()
         assert found[:, 1, position].mean() == pytest.approx(-float(slope), rel=1e-8)
-
-
-def test_edges_that_are_not_there_have_no_positions() -> None:
-    stream, images = opened()
-    for edge in (("blocks.1.mlp", "blocks.0.mlp"), ("blocks.7.attn.0", "embedding"), ("embed", "blocks.0.attn.9.q")):
-        with pytest.raises(InputError, match=f"There is no edge from '{edge[0]}' to '{edge[1]}'"):
-            edges_by_position(Task(stream.encoder, images, metric), [edge])
-
-
-def test_bad_input_is_told() -> None:
-    stream, images = opened()
-    with pytest.raises(InputError, match="one image"):
-        edge_scores(stream, images[:0], metric)
-    with pytest.raises(InputError, match="Scores of edges are NaN or infinite"):
-        edge_scores(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())
 
 
 def test_in_a_linear_network_scores_are_exact_cuts() -> None:

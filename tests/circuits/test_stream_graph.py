@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from circuitry import InputError, Patch, patched
 from circuitry.bases import Component, ResidualStream, in_components
@@ -16,15 +15,14 @@ from circuitry.circuits import (
     attribute_components,
     edge_jaccard,
     edge_names,
-    edges_by_position,
     left_rule,
-    midpoint_rule,
 )
 from circuitry.circuits.edge_methods import SCORERS, as_graph
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import StreamScores
 from circuitry.encoder import Encoder, Task
 from tests.support.assert_same import assert_same
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -39,10 +37,6 @@ SMALL = StreamScores(
     np.array([27.0, -48, 128]),
     3,
 )
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def test_a_small_graph_on_paper() -> None:
@@ -127,21 +121,3 @@ def test_graphs_under_a_hook_are_not_compared_with_others() -> None:
     assert hooked.settings["hooked_sites"] == [site]
     with pytest.raises(InputError, match=f"hooks.*{site}"):
         edge_jaccard(plain.circuit(2), hooked.circuit(2))
-
-
-def test_hooks_that_would_not_act_are_refused() -> None:
-    encoder = Encoder.from_tower(make_tower("vit"))
-    images = torch.randn(1, 3, *encoder.image_size)
-    with patched(encoder, Patch("ln_pre", 0.0)), pytest.raises(InputError, match=r"ln_pre.*in_components"):
-        attribute_components(Task(encoder, images, metric, work=QUIET))
-
-
-def test_rules_are_given_by_name_too() -> None:
-    encoder = Encoder.from_tower(make_tower("timm-vit"))
-    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), metric, work=QUIET)
-    named, given = (attribute_components(task, rule=rule) for rule in ("midpoint-2", midpoint_rule(2)))
-    assert named.settings == given.settings
-    first, second = (edges_by_position(task, [("embed", "embedding")], rule=rule) for rule in ("left-2", left_rule(2)))
-    np.testing.assert_array_equal(first, second)
-    for pair, scores in given.edge_scores.items():
-        np.testing.assert_array_equal(named.edge_scores[pair], scores)

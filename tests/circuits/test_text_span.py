@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from circuitry.circuits import text_span
-from circuitry.runs import InputError
 
 TEXTS = ("red", "round", "striped", "large")
 
@@ -71,9 +70,3 @@ def test_names_of_heads_that_know_no_text_exceed_chance_as_often_as_the_level_sa
 def test_vectors_that_do_not_vary_have_no_texts() -> None:
     _, texts = planted()
     assert text_span(np.ones((4, 8)), texts, TEXTS).empty
-
-
-def test_sizes_that_do_not_fit_are_told() -> None:
-    vectors, texts = planted()
-    with pytest.raises(InputError, match=r"\[texts, 8\] .* 3 texts"):
-        text_span(vectors, texts, TEXTS[:3])

@@ -1,6 +1,5 @@
 """Circuits of a global budget, whose sites keep unequal numbers of units, some of them none."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,13 @@ from PIL import Image
 
 from circuitry import Clip, DomainFolder, Encoder, GraphFolder, attribute, compare_domains, left_rule
 from circuitry.bases import in_components
-from circuitry.cards import unit_cards
 from circuitry.circuits import Extraction, ExtractionSettings
 from tests.support.assert_same import assert_same
+from tests.support.metrics import product as total
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 RULE = left_rule(2)
-
-
-def total(embedding: torch.Tensor) -> torch.Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 @pytest.mark.parametrize(("tower", "components"), [("resnet", False), ("vit", True)])
@@ -69,12 +64,3 @@ def test_comparisons_and_their_chance(extraction: Extraction) -> None:
     values = found.values.dropna()
     assert values["value"].between(0, 1).all()
     assert found.chance.dropna()["value"].between(0, 1).all()
-
-
-def test_cards_of_sites_where_no_circuit_keeps_a_unit(extraction: Extraction, tmp_path: Path) -> None:
-    graphs = GraphFolder(extraction.out)
-    few: dict[str, Any] = {"top": 2, "bins": 3, "exact_images": 1, "exact_units": 1, "vocabulary": ["red", "blue"]}
-    cards = unit_cards(extraction.clip, extraction.images, graphs, tmp_path / "cards", work=QUIET, **few)
-    kept = {(s, int(unit)) for graph in graphs.values() for s in graph.sites for unit in graph.kept_units[s]}
-    assert set(cards.units()) == kept
-    assert cards.card(*cards.units()[0]).title

@@ -1,8 +1,6 @@
 """Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, derivatives of hooks on modules."""
 
-from dataclasses import replace
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,28 +10,13 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import (
-    AttributionGraph,
-    AttributionSettings,
-    attribute,
-    attribute_parts,
-    edge_jaccard,
-    left_rule,
-    midpoint_rule,
-    node_overlap,
-    wl_kernel,
-)
-from circuitry.encoder import Encoder, Task
-from circuitry.runs import InputError
+from circuitry.circuits import attribute, left_rule, midpoint_rule
+from circuitry.encoder import Encoder
 from tests.bases.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
@@ -133,26 +116,6 @@ def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int
     return found
 
 
-def test_graphs_in_heads_and_neurons_are_stored_cut_and_compared(tmp_path: Path) -> None:
-    encoder, images = opened()
-    a, b = (attribute(encoder, part, metric, 0.2, progress=False) for part in (images[:2], images[1:]))
-    a.save(tmp_path / "a.safetensors")
-    again = AttributionGraph.load(tmp_path / "a.safetensors")
-    assert list(again.edge_scores) == list(a.edge_scores)
-    assert all(np.array_equal(again.edge_scores[pair], a.edge_scores[pair]) for pair in a.edge_scores)
-    circuit = again.circuit(3)
-    sites = [circuit.graph.nodes[node]["site"] for node in circuit.graph]
-    assert any(sites and encoder.position(d) > encoder.position(u) + 1 for u, d in _site_pairs(circuit.graph))
-    assert edge_jaccard(circuit, a.circuit(3)) == wl_kernel(circuit, a.circuit(3)) == 1
-    assert 0 < edge_jaccard(circuit, b.circuit(3)) < 1
-    assert set(node_overlap(again, b)) == set(a.inner_sites)
-    assert replace(a, edge_scores={}).to_pandas("edges").empty
-
-
-def _site_pairs(graph: Any) -> list[tuple[str, str]]:
-    return [(graph.nodes[tail]["site"], graph.nodes[head]["site"]) for tail, head in graph.edges]
-
-
 def test_images_in_parts_give_the_same_edges() -> None:
     encoder, images = opened()
     whole = attribute(encoder, images, metric, 0.1, left_rule(2), images.flip(0), progress=False)
@@ -166,17 +129,6 @@ def test_images_in_parts_give_the_same_edges() -> None:
             for found in (parts, whole)
         )
         np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-14)
-
-
-def test_edges_of_all_images_are_means_of_the_parts() -> None:
-    encoder, images = opened()
-    task = Task(encoder, images, metric, baseline=images.flip(0), work=QUIET)
-    found = attribute_parts(task, AttributionSettings(node_fraction=1.0, rule=left_rule(2)), np.array([0, 1, 1]))
-    whole = attribute(encoder, images, metric, 1.0, left_rule(2), images.flip(0), progress=False)
-    pair = ("trunk.norm_pre", "trunk.blocks.1.attn")
-    order = [found.whole.kept_units[site].argsort() for site in reversed(pair)]
-    same = [whole.kept_units[site].argsort() for site in reversed(pair)]
-    np.testing.assert_allclose(found.whole.edge_scores[pair][np.ix_(*order)], whole.edge_scores[pair][np.ix_(*same)])
 
 
 def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:
@@ -193,21 +145,6 @@ def test_some_sites_alone_have_the_same_edges_between_them() -> None:
     some = attribute(encoder, images, metric, 1.0, left_rule(1), sites=sites, progress=False)
     assert list(some.edge_scores) == [sites]
     np.testing.assert_allclose(some.edge_scores[sites], whole.edge_scores[sites])
-
-
-def test_edges_of_any_method_are_stored_loaded_cut_and_compared(tmp_path: Path) -> None:
-    encoder, images = opened()
-    a, b = (attribute(encoder, x, metric, 0.2, edges="exact-readers", progress=False) for x in (images[:2], images[1:]))
-    a.save(tmp_path / "a.safetensors")
-    again = AttributionGraph.load(tmp_path / "a.safetensors")
-    assert (again.settings["edge_method"], again.settings["edge_rule"]) == ("exact-readers", "left-1")
-    assert edge_jaccard(again.circuit(3), a.circuit(3)) == 1
-    assert 0 < edge_jaccard(again.circuit(3), b.circuit(3)) < 1
-    assert again.circuit(3).count == len(again.circuit(3).graph.edges)
-    plain = attribute(encoder, images[:2], metric, 0.2, progress=False)
-    assert plain.settings["edge_method"] == "gradient"
-    with pytest.raises(InputError, match=r"exact-readers.*gradient"):
-        edge_jaccard(again.circuit(3), plain.circuit(3))
 
 
 def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest_to_it() -> None:
@@ -231,13 +168,3 @@ def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest
     readers, plain = (float(stats.spearmanr(cuts, one).statistic) for one in others)
     assert readers > 0.8
     assert readers > plain - 0.02
-
-
-def test_methods_that_the_units_do_not_have_are_refused() -> None:
-    encoder, images = opened()
-    with pytest.raises(InputError, match=r"exact-readers.*'nothing'"):
-        attribute(encoder, images, metric, edges="nothing")
-    with pytest.raises(InputError, match="relp"):
-        attribute(Encoder.from_tower(encoder.tower), images, metric, edges="relp", progress=False)
-    squared = attribute(encoder, images, metric, 0.1, left_rule(2), edges="squared", progress=False)
-    assert list(squared.edge_scores) == list(pairwise(squared.inner_sites))

@@ -115,19 +115,6 @@ def test_rules_are_compared_with_every_unit_patched() -> None:
         assert found[column].tolist() == pytest.approx(check[column].tolist()[::1])
 
 
-def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module) -> None:
-    encoder, images = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64)
-    metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
-    task = Task(encoder, images, metric, sites=["layer4.0"], work=QUIET)
-    expected = compare_rules(task, {"left 2": left_rule(2)})
-    resnet.train()
-    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
-    found = compare_rules(task, {"left 2": left_rule(2)})
-    assert all(torch.equal(buffer, before[name]) for name, buffer in resnet.named_buffers())
-    assert resnet.training
-    pd.testing.assert_frame_equal(found, expected)
-
-
 def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
     plain, saes, images, weights = setting("resnet", "relu", n=2)
     encoder, site = in_feature_basis(plain, saes), plain.sites[-1]

@@ -2,12 +2,10 @@
 
 import logging
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +24,6 @@ from circuitry import (
 )
 from circuitry.bases import SparseAutoencoder
 from circuitry.encoder import Task, class_margin
-from circuitry.encoder.metrics import Metric
 from circuitry.interventions import (
     AblationSettings,
     CheckSettings,
@@ -34,9 +31,7 @@ from circuitry.interventions import (
     check_attribution,
     faithfulness_curve,
 )
-from circuitry.interventions.check_images import CheckImages
 from circuitry.models import load_sae
-from tests.support.extraction import contents
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
 
@@ -98,27 +93,6 @@ def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder
     assert checks_of(clip, folder, n_others=0).images_of(key).others is None
 
 
-def test_images_of_another_draw_come_first_and_are_asked_for_once(
-    clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = copied(folder, tmp_path)
-    shutil.copytree(place / "images" / "real" / "fish", place / "images" / "real" / "zebra")
-    images, key, asked = DomainFolder(place / "images"), ("cat", "real"), list[tuple[str, str]]()
-    in_order = [record.relative for record in images.select(*key)]
-
-    def another_draw(self: GraphFolder, *of: str) -> tuple[str, ...]:
-        asked.append((of[0], of[1]))
-        return tuple(in_order[3:])
-
-    monkeypatch.setattr(GraphFolder, "image_names", another_draw)
-    chosen = CheckImages(images, GraphFolder(place / "graphs"), CheckSettings(n_images=9))
-    for _ in range(2):
-        assert [record.relative for record in chosen.found_on(key)] == in_order[3:]
-        assert [record.relative for record in chosen.own(key)] == in_order[:3]
-    assert asked == [key]
-    assert chosen.ranked(("zebra", "real")) == images.select("zebra", "real")  # no circuit is of zebras
-
-
 @pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
 def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: Path, tmp_path: Path) -> None:
     checks = checks_of(clip, folder, baseline=baseline)
@@ -151,22 +125,6 @@ def test_one_site_at_a_time_and_class_by_class(clip: Clip, folder: Path, tmp_pat
     assert found["transfer"]["sites"].unique().tolist() == ["all", *sites]
     assert found["transfer"]["class"].unique().tolist() == list(CLASSES)
     assert len(found["interchange"]) == len(CLASSES) * 4
-
-
-def test_only_the_damaged_is_measured_again(
-    clip: Clip, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    checks = checks_of(clip, folder)
-    curves, tables = faithfulness(checks, tmp_path / "f"), checks.extract_transfer(tmp_path / "t", work=QUIET)
-    before = contents(tmp_path)
-    (tmp_path / "f" / "cat" / "real.signed.all.safetensors").unlink()
-    (tmp_path / "t" / "interchange" / "fish.csv").write_bytes(b"")
-    assert len(faithfulness(checks, tmp_path / "f")) == len(curves)
-    for kind, table in checks.extract_transfer(tmp_path / "t", work=QUIET).items():
-        pd.testing.assert_frame_equal(table, tables[kind])
-    assert contents(tmp_path) == before
-    made_again = [line for line in caplog.messages if "made again" in line]
-    assert [line.split(" is made")[0] for line in made_again] == ["cat in real", "fish"]
 
 
 def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path, tmp_path: Path) -> None:
@@ -216,18 +174,6 @@ def test_classes_without_readable_images_are_left_out(
         only.extract_transfer(tmp_path / "y", work=QUIET)
 
 
-def test_tables_of_classes_with_and_without_others(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    copy = copied(folder, tmp_path)
-    checks = checks_of(clip, copy, n_others=1)
-    (other,) = checks.chosen.others(("cat", "real"))
-    other.path.write_bytes(b"")  # it is also an image of its own class, of which another one can be read
-    with pytest.warns(UserWarning, match="the file is empty"):
-        table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
-    missing = table[table["other_metric"].isna()]
-    assert {*zip(missing["class"], missing["image_domain"], strict=True)} == {("cat", "real")}
-    assert table["other_metric"].dtype == float
-
-
 def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Path, tmp_path: Path) -> None:
     images = DomainFolder(folder / "images", classes=("cat", "axe"))
     asked: dict[str, Any] = {"n_images": 2, "metric": "margin", "texts": "own-style", "baseline": "mean-unit"}
@@ -248,57 +194,6 @@ def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Pa
         assert torch.equal(torch.as_tensor(found_with.images), checks.found_on("cat", "real"))
         assert torch.equal(found_with.metric(embeddings), checks.metric_of("cat", "real")(embeddings))
         check_attribution(found_with, graphs["cat", "real"], top=1, random=0)
-
-
-def test_another_metric_is_asked_for_by_name_and_not_by_hand(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    key, checks = ("cat", "real"), checks_of(clip, folder, ["cat"], metric="margin")
-    graph = checks.graphs[key]
-    curves = faithfulness(checks, tmp_path / "f")
-    whole = next(curve for curve in curves if curve.domain == "real").full[:2].mean()
-    task = Task(clip.encoder, checks.images_of(key).own, checks.metric_of(*key), work=QUIET)
-    assert task.metric(clip.encoder(torch.as_tensor(task.images))).mean().item() == pytest.approx(whole, rel=1e-5)
-    assert len(checks.extract_transfer(tmp_path / "t", work=QUIET)["interchange"]) == len(DOMAINS) ** 2
-    with pytest.raises(InputError, match=r"'logit'.*'margin'"):
-        faithfulness_curve(task, graph)
-
-
-def test_a_circuit_of_a_metric_of_ones_own_is_measured_by_it(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    def doubled(weights: torch.Tensor, label: int) -> Metric:
-        return class_logit(2 * weights, label)
-
-    images, key = DomainFolder(folder / "images", classes=["cat"]), ("cat", "real")
-    graph = extract(clip, images, tmp_path / "graphs", n_images=2, metric=doubled, work=QUIET, **RULES)[key]
-    assert graph.settings["metric"].endswith("doubled")
-    weights, few = clip.text_weights(CLASSES), AblationSettings(fractions=(0.5,), random_draws=0)
-    sites = ["layer4.0", "attnpool"]
-    task = Task(clip.encoder, read(clip, folder, *key), doubled(weights, 1), sites=sites, work=QUIET)
-    faithfulness_curve(task, graph, few)
-    with pytest.raises(InputError, match="text weights"):
-        faithfulness_curve(replace(task, metric=class_logit(weights, 1)), graph, few)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"metric": "loss"}, "logit, margin.*'loss'"),
-        ({"texts": "photo"}, "'photo'"),
-        ({"baseline": "one"}, "mean-position.*'one'"),
-        ({"baseline": torch.zeros(2, 3, 64, 64)}, "every image.*'counterfactual'"),
-        ({"n_images": 0}, "n_images, but 0"),
-        ({"n_others": -1}, "n_others, but -1"),
-    ],
-)
-def test_settings_that_are_not_known(clip: Clip, folder: Path, settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        checks_of(clip, folder, **settings)
-
-
-def test_activations_that_circuits_were_found_with_are_given_again(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    images, grey = DomainFolder(folder / "images", classes=("cat", "axe")), torch.zeros(1, 3, 64, 64)
-    graphs = extract(clip, images, tmp_path / "graphs", n_images=2, baseline=grey, work=QUIET, **RULES)
-    with pytest.raises(InputError, match=r"'counterfactual'.*mean-position"):
-        CausalChecks(clip, images, graphs)
-    assert CausalChecks(clip, images, graphs, CheckSettings(baseline=grey)).asked["baseline"] == "counterfactual"
 
 
 def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path: Path) -> None:

@@ -20,23 +20,9 @@ from circuitry import (
     mean_baseline,
     midpoint_rule,
 )
-from circuitry.bases.latent_basis import sae_digest
 from circuitry.interventions import AblationSettings, ClassScorer, circuit_of, kept_embeddings, transfer_circuits
 from tests.support.feature_bases import attribute, clean_by_hand, decode_by_hand, setting
 from tests.support.work import QUIET
-
-
-def test_a_graph_knows_its_basis(tmp_path: Path) -> None:
-    plain, saes, images, weights = setting("vit", "relu")
-    site, *others = saes
-    features = in_feature_basis(plain, {site: saes[site]})
-    graphs = [attribute(encoder, images, weights, rule=left_rule(1)) for encoder in (plain, features)]
-    assert [graph.settings["basis"] for graph in graphs] == [{}, {site: sae_digest(saes[site])}]
-    assert graphs[0].settings["model_digest"] == graphs[1].settings["model_digest"]  # the same tower
-    graphs[1].save(tmp_path / "graph.safetensors")
-    assert AttributionGraph.load(tmp_path / "graph.safetensors").settings == graphs[1].settings
-    both = in_feature_basis(features, {other: saes[other] for other in others})
-    assert both.basis == {site: sae_digest(sae) for site, sae in saes.items()}
 
 
 def test_only_latents_are_nodes(tmp_path: Path) -> None:

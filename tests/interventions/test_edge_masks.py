@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, Task, attribute, left_rule
+from circuitry import Encoder, Task, attribute, left_rule
 from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.encoder import Stage
@@ -19,12 +19,9 @@ from circuitry.judging import PlantedCircuit, planted_attention, planted_convolu
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_with
+from tests.support.metrics import product as metric
 from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:
@@ -122,9 +119,3 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
 
     assert found.lost == pytest.approx(lost(found.circuits[0]), rel=1e-4)
     assert found.lost < np.mean([lost(found.circuits[0].random(rng)) for _ in range(20)])
-
-
-def test_no_edges_to_choose_from_are_refused() -> None:
-    encoder, images, edges = edges_of("MLPs")
-    with pytest.raises(InputError, match="at least one edge"):
-        learn_masks(Task(encoder, images, metric, work=QUIET), [0.5], among=circuit_with(edges.without(edges)))

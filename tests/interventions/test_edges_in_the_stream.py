@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry import AttributionGraph, Encoder, InputError, Task, Work, attribute, faithfulness_curve, left_rule
+from circuitry import AttributionGraph, Encoder, Task, Work, attribute, faithfulness_curve, left_rule
 from circuitry.bases import ResidualStream
 from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.circuits.edge_cuts import gated_chain
@@ -27,15 +27,12 @@ from circuitry.interventions import (
 )
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import run_stream
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 Masks = dict[tuple[str, str], np.ndarray]
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 @cache
@@ -251,19 +248,3 @@ def test_circuits_across_sites_are_judged_by_units_and_by_edges(monkeypatch: pyt
     with torch.no_grad():
         full = float(metric(stream.encoder(images[:2])).mean())
     assert table.loc["circuit (edges)", "value"] == pytest.approx((kept - empty) / (full - empty))
-
-
-def test_refusals() -> None:
-    task = task_of(opened()[1])
-    with pytest.raises(InputError, match=r"'embed'.*0 to 0.*unit 1"):
-        kept_embeddings(task, [circuit_by({("embed", "blocks.0.mlp"): np.ones((1, 2), dtype=bool)})])
-    with pytest.raises(InputError, match=r"head to trunk.blocks.0.mlp"):
-        kept_embeddings(task, [circuit_by({("head", "trunk.blocks.0.mlp"): np.ones((64, 16), dtype=bool)})])
-    with pytest.raises(InputError, match=r"'blocks.7.mlp'"):
-        circuit_of(task, {"blocks.7.mlp": [0]})
-
-
-def test_an_encoder_of_other_sites_is_refused() -> None:
-    stream, images = opened()
-    with pytest.raises(InputError, match=r"blocks.0.attn.*in_components"):
-        kept_embeddings(Task(stream.encoder, images, metric, work=QUIET), [graphs()["MLPs"].circuit(3)])

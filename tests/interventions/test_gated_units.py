@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, Task, Work, mean_baseline
+from circuitry import Encoder, Task, Work, mean_baseline
 from circuitry.bases import in_components
 from circuitry.encoder import Stage
 from circuitry.interventions import Gated, ablate_all_but, circuit_of, kept_embeddings, patched
@@ -81,28 +81,6 @@ def test_patches_are_the_same_ablation() -> None:
     encoder, circuit = hand_worked(), circuit_of(by_hand(), {"first": [0, 1], "second": [0]})
     with patched(encoder, ablate_all_but(encoder, circuit)), torch.no_grad():
         assert torch.equal(encoder(IMAGES), kept_embeddings(by_hand(), [circuit])[0])
-
-
-@pytest.mark.parametrize(
-    ("given", "units", "named"),
-    [
-        ({}, {"input": [0]}, "'input'"),
-        ({}, {"third": [0]}, "'third'"),
-        ({}, {"first": [0, 3]}, "'first'.*0 to 2.*3"),
-        ({}, {"first": [True, True]}, "'first'.*3.*2"),
-        ({"baseline": IMAGES[:1].expand(3, -1, -1, -1)}, {"first": [0]}, "3 activations.*2 images"),
-        ({"images": []}, {"first": [0]}, "none"),
-    ],
-)
-@pytest.mark.usefixtures("unchecked")
-def test_refusals(given: dict[str, Any], units: Any, named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        kept_embeddings(by_hand(**given), [circuit_of(by_hand(), units)])
-
-
-def test_no_circuit_is_refused() -> None:
-    with pytest.raises(InputError, match="at least one circuit"):
-        kept_embeddings(by_hand(), [])
 
 
 SITES = ("act3", "layer2.0", "layer4.0", "attnpool")

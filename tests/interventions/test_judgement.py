@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, left_rule
+from circuitry import AttributionGraph, Encoder, Task, attribute, left_rule
 from circuitry.encoder import Stage
 from circuitry.interventions import judge_circuit
 from circuitry.judging import PlantedCircuit, planted_convolution
@@ -104,26 +104,3 @@ def test_better_than_random_is_not_yet_sufficient(weight: float, holds: bool) ->
     assert table[["value", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([weight, 0, 0])
     assert table.loc["sufficiency", "p"] == pytest.approx(stats.binom.sf(39, 40, 0.9))  # below 0.05
     assert table.loc[["circuit", "sufficiency"], "holds"].tolist() == [holds] * 2
-
-
-OTHER = planted_convolution(seed=1)
-
-
-@pytest.mark.parametrize(
-    ("task", "graph", "named"),
-    [
-        (task_of(), graph_of({"conv1": (), "conv2": (), "head": ()}), "units"),
-        (task_of(OTHER), graph_of(PLANTED.nodes), "model_digest"),
-        (task_of(baseline=PLANTED.images(12, 3)), graph_of(PLANTED.nodes), "'zero'.*'counterfactual'"),
-    ],
-)
-def test_refusals(task: Task, graph: AttributionGraph, named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        judge_circuit(task, graph.circuit(None))
-
-
-def test_a_circuit_without_edges_is_refused() -> None:
-    graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, left_rule(1), progress=False)
-    harmful = replace(graph, edge_scores={pair: -np.abs(scores) for pair, scores in graph.edge_scores.items()})
-    with pytest.raises(InputError, match="edges"):
-        judge_circuit(task_of(), harmful.circuit(3))

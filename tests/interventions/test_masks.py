@@ -104,31 +104,6 @@ def test_error_units_have_no_gate(resnet: nn.Module, keep_error: bool) -> None:
     assert_same(gated, kept_embeddings(task, found.circuits)[0], 0.1)
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"steps": 0}, "steps, but 0"),
-        ({"batch_size": 0}, "batch_size, but 0"),
-        ({"autocast": "int8"}, "'float16' as autocast.*'int8'"),
-    ],
-)
-def test_settings_are_checked(settings: dict[str, Any], named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        MaskSettings(**settings)
-
-
-@pytest.mark.parametrize("sizes", [[], [0.0], [0.5, 1.5]])
-def test_sizes_are_shares(sizes: list[float]) -> None:
-    with pytest.raises(InputError, match="sizes"):
-        learn(sizes, steps=2)
-
-
-def test_answers_must_differ() -> None:
-    same = PLANTED.images(1, 0).repeat(4, 1, 1, 1)
-    with pytest.raises(InputError, match="same for all"):
-        learn_masks(Task(PLANTED.encoder, same, PLANTED.metric, work=QUIET), [0.5], MaskSettings(steps=2))
-
-
 def test_answers_of_a_class_are_its_lead_and_all_centred_logits() -> None:
     weights, embeddings = nn.functional.normalize(torch.randn(5, 8), dim=-1), torch.randn(6, 8)
     logits = nn.functional.normalize(embeddings, dim=-1) @ weights.T

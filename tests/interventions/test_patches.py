@@ -4,14 +4,13 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, mean_baseline
-from circuitry.encoder import Baseline, Counterfactual
+from circuitry import Encoder, mean_baseline
+from circuitry.encoder import Counterfactual
 from circuitry.interventions import Patch, patched
 from circuitry.interventions.patches import PatchValue
 from tests.support.towers import make_tower
@@ -161,115 +160,3 @@ def test_gradients_pass_around_the_patch(resnet: nn.Module) -> None:
         (gradient,) = torch.autograd.grad(encoder(x, start="layer4.0").sum(), x)
     assert gradient[:, 3].abs().max() == 0
     assert gradient[:, 4].abs().max() > 0
-
-
-def test_no_hook_is_left_after_an_exception(resnet: nn.Module) -> None:
-    encoder, images = setting(resnet)
-    clean = encoder(images)
-    with pytest.raises(ZeroDivisionError), patched(encoder, [Patch("act1", 0.0)]):
-        assert 1 / (hooks_left(encoder) - 2)
-    with pytest.raises(InputError), patched(encoder, [Patch("act1", 0.0), Patch("act9", 0.0)]):
-        pass
-    with pytest.raises(InputError), patched(encoder, [Patch("act1", 0.0, units=[99])]):
-        encoder(images)
-    assert hooks_left(encoder) == 0
-    assert torch.equal(encoder(images), clean)
-
-
-def test_hooks_of_others_stay(resnet: nn.Module) -> None:
-    encoder, images = setting(resnet)
-    seen: list[int] = []
-    encoder.add_hook("act2", lambda a, hook: seen.append(len(a)))
-    with patched(encoder, [Patch("act1", 0.0)]), patched(encoder, [Patch("act3", 0.0)]):
-        encoder(images)
-    encoder(images)
-    assert seen == [3, 3]
-
-
-@pytest.mark.parametrize(
-    ("patches", "message"),
-    [
-        (
-            [Patch("act1", 0.0, units=[1, 2]), Patch("act2", 0.0), Patch("act1", 1.0, units=[2, 3], positions=[4])],
-            r"the one at 'act1', units 1, 2, all positions and the one at 'act1', units 2, 3, positions 4 do: separate",
-        ),
-        ([Patch("act1", 0.0), Patch("act1", 0.0)], r"at 'act1', all units, all positions and the one at 'act1'"),
-        ([Patch("act1", 0.0), Patch("act1", 0.0, units=range(12))], "units 0, 1, 2, 3, 4, 5, 6, 7 and 4 more"),
-        ([Patch("act9", 0.0)], "no site 'act9'"),
-        ([Patch("act1", 0.0, units=[1, 4, -1])], "has units 0 to 3, but 4, -1 was asked for: choose units within"),
-        ([Patch("act1", 0.0, positions=[1024])], "'act1' has positions 0 to 1023, but 1024 was asked for: choose pos"),
-        ([Patch("attnpool", 0.0, positions=[1])], "'attnpool' has positions 0 to 0, but 1 was asked for"),
-        (
-            [Patch("act1", Counterfactual(torch.zeros(2, 3, 64, 64)), units=[0])],
-            r"'act1', units 0, all positions has shape \[2, 4, 32, 32\], but the activation there is \[3, 4, 32, 32\]",
-        ),
-        (
-            [Patch("act1", Baseline("two", {"act1": torch.zeros(2, 4, 32, 32)}))],
-            "'two' has 2 activations at site 'act1' for 3 images",
-        ),
-        ([Patch("act1", torch.zeros(3, 4, 8, 8))], r"has shape \[3, 4, 8, 8\].*or with a batch of 1 for all images"),
-        ([Patch("act1", lambda a: a.sum(1))], r"has shape \[3, 32, 32\]"),
-    ],
-)
-def test_what_does_not_fit_is_refused(resnet: nn.Module, patches: list[Patch], message: str) -> None:
-    encoder, images = setting(resnet)
-    with pytest.raises(InputError, match=message), patched(encoder, patches):
-        encoder(images)
-    assert hooks_left(encoder) == 0
-
-
-def test_patches_side_by_side_are_no_overlap(resnet: nn.Module) -> None:
-    encoder, images = setting(resnet)
-    with patched(encoder, [Patch("act1", 0.0, [0]), Patch("act1", 0.0, [1]), Patch("act1", 1.0, [2], [3])]):
-        encoder(images)
-
-
-def mask_of(places: list[int], size: int) -> np.ndarray:
-    mask = np.zeros(size, dtype=bool)
-    mask[places] = True
-    return mask
-
-
-@torch.no_grad()
-def test_masks_and_single_numbers_mean_what_they_say(resnet: nn.Module) -> None:
-    encoder, images = setting(resnet)
-
-    def run(units: object = None, positions: object = None) -> Tensor:
-        with patched(encoder, Patch("layer4.0", 3.0, units, positions)):  # type: ignore[arg-type]
-            out: Tensor = encoder(images, stop="layer4.0")
-            return out
-
-    expected = run([5, 9])
-    assert not torch.equal(expected, run([0, 1]))  # what a mask was once read as
-    mask = mask_of([5, 9], 256)
-    for units in (mask, mask.tolist(), torch.from_numpy(mask), torch.tensor([5, 9]), [5.0, 9.0], np.array([9, 5])):
-        assert torch.equal(run(units), expected)
-    assert torch.equal(run(5), run([5]))
-    assert Patch("layer4.0", 0.0, units=5).units == (5,)
-    assert torch.equal(run(positions=mask_of([3], 4).reshape(2, 2)), run(positions=3))
-    assert not torch.equal(run(np.zeros(256, dtype=bool)), run())
-    with pytest.raises(InputError, match=r"'layer4\.0' has 256 units, but the boolean mask has 3: give one per place"):
-        run([True, False, True])
-    two_masks = [Patch("act1", 0.0, mask_of([0], 4)), Patch("act1", 0.0, mask_of([0, 1], 4))]
-    with pytest.raises(InputError, match="'act1', units 0, all positions and the one at 'act1', units 0, 1,"):
-        patched(encoder, two_masks).__enter__()
-    with patched(encoder, [two_masks[0], Patch("act1", 0.0, mask_of([1], 4))]):
-        encoder(images)
-
-
-@pytest.mark.parametrize("units", [[1.7], float("nan"), [[1, 2]], ["a"], True, [None]])
-def test_what_is_no_place_is_refused(units: object) -> None:
-    with pytest.raises(InputError, match="units"):
-        Patch("act1", 0.0, units=units)  # type: ignore[arg-type]
-
-
-def test_other_images_run_in_evaluation_mode(resnet: nn.Module) -> None:
-    encoder, images = setting(resnet)
-    expected = encoder.eval()(images, stop="act1")
-    resnet.train()
-    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
-    with patched(encoder, Patch("act1", Counterfactual(images))):
-        assert resnet.training
-        written = encoder(torch.zeros(3, 4, 32, 32), start="act1", stop="act1")
-    assert torch.equal(written, expected)
-    assert all(torch.equal(buffer, before[name]) for name, buffer in resnet.named_buffers())

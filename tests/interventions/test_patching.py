@@ -1,7 +1,6 @@
 """Patching sweeps against paper, against patches one by one, and against attribution where it must be exact."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline
-from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage
+from circuitry import Encoder, Task, attribute, class_logit, left_rule, mean_baseline
+from circuitry.encoder import AnyBaseline, Counterfactual, Stage
 from circuitry.encoder.baselines import ZERO
 from circuitry.interventions import Patch, patch_effects, patched
 from circuitry.runs import Work
 from tests.support.assert_same import assert_same
-from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 
@@ -157,42 +155,3 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
     # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
     # the metric. From the site on: the base, the source, and one run for each of two units.
     assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
-
-
-def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:
-    encoder, images, weights = setting(resnet)
-    resnet.train()
-    patch_effects(Task(encoder, images, class_logit(weights, 1), sites=["attnpool"], work=QUIET))
-    assert resnet.training
-
-
-@pytest.mark.parametrize(
-    ("of_task", "given", "named"),
-    [
-        ({}, {"units": {"attnpool": [3, 16]}}, "'attnpool'.*0 to 15.*16"),
-        ({}, {"units": {"attnpool": [True, False]}}, "'attnpool'.*16.*2"),
-        ({}, {"units": {"act9": [3]}}, "'act9'"),
-        ({}, {"units": {"attnpool": [3]}, "by": "site"}, "by='unit'.*'site'"),
-        ({}, {"by": "head"}, "'position' as by.*'head'"),
-        ({}, {"direction": "both"}, "'denoise' as direction.*'both'"),
-        ({"baseline": torch.zeros(2, 3, 64, 64)}, {}, "'input'.*3 images"),
-        ({"baseline": torch.zeros(3, 3, 32, 32)}, {}, r"\[batch, 3, 64, 64\].*\[3, 3, 32, 32\]"),
-        ({"images": []}, {}, "none"),
-        ({"metric": lambda e: e}, {}, r"\[3\].*\[3, 16\]"),
-    ],
-)
-def test_refusals(resnet: nn.Module, of_task: dict[str, Any], given: dict[str, Any], named: str) -> None:
-    encoder, images, weights = setting(resnet)
-    asked: dict[str, Any] = {"images": images, "metric": class_logit(weights, 1), "work": QUIET} | of_task
-    with pytest.raises(InputError, match=named):
-        patch_effects(Task(encoder, **asked), **given)
-
-
-def test_a_baseline_by_hand_is_named() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    baseline = Baseline("ones", {"proj": torch.ones(1, 1)})
-    task = Task(encoder, images, class_logit(weights, 0), baseline=baseline, sites=["proj"], work=QUIET)
-    effects = patch_effects(task, by="site")
-    assert effects.settings == task.made_with
-    ones = float(class_logit(weights, 0)(torch.ones(1, 16)))
-    assert effects.scores["proj"] == pytest.approx(effects.clean_metric - ones, abs=1e-6)

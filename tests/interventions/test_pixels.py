@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import Encoder, InputError, Task, Work, class_logit, patched
+from circuitry import Encoder, Task, Work, class_logit, patched
 from circuitry.interventions import ablate_all_but, circuit_of, logit_pixels, unit_pixels
 from tests.interventions.test_patching import linear_encoder
 from tests.support.assert_same import assert_same
@@ -51,9 +51,3 @@ def test_nothing_kept_has_no_pixels_and_memory_changes_nothing() -> None:
     assert not logit_pixels(task, circuit_of(task, {"layer4.0": []})).any()
     small = replace(task, work=Work(progress=False, memory_gib=1e-6))
     assert_same(logit_pixels(small), logit_pixels(task), 1e-7)
-
-
-@pytest.mark.parametrize(("site", "unit", "named"), [("nowhere", 0, "nowhere"), ("layer4.0", 256, "0 to 255.*256")])
-def test_refusals(site: str, unit: int, named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        unit_pixels(task_of("resnet", 1), site, unit)

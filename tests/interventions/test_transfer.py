@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task
-from circuitry.encoder import Baseline, Stage, class_margin
+from circuitry.encoder import Baseline, Stage
 from circuitry.interventions import (
     ClassScorer,
     interchange,
@@ -216,19 +216,3 @@ def test_texts_go_by_the_domain_of_the_images() -> None:
     found = cells(transfer_circuits(tasks(scorer=scorer), CIRCUITS, scorer), "full_metric")
     assert found["sketch", "photo"] == plain["sketch", "photo"] == pytest.approx(4 / 5)
     assert found["photo", "sketch"] == pytest.approx(10 / 15)
-
-
-def test_another_metric() -> None:
-    scorer = ClassScorer(WEIGHTS, {"cat": 0}, class_margin)
-    table = transfer_circuits(tasks(scorer=scorer), CIRCUITS, scorer)
-    assert cells(table, "full_metric")["photo", "photo"] == pytest.approx(0.8 - 0.6)
-
-
-def test_selectivity_takes_off_what_other_classes_get() -> None:
-    row = {"class": "x", "circuit_domain": "a", "image_domain": "a", "sites": "u", "reason": "", "faithfulness": 0.0}
-    ends = {"metric": 0.6, "full_metric": 0.9, "empty_metric": 0.1}
-    others = {"other_metric": 0.3, "other_full_metric": 0.3, "other_empty_metric": 0.1}
-    table = pd.DataFrame([row | ends | others])
-    # (0.6 - 0.1 - (0.3 - 0.1)) / (0.9 - 0.1 - (0.3 - 0.1))
-    assert transfer_matrix(table, "selectivity").loc["a", "a"] == pytest.approx(0.5)
-    assert transfer_over_depth(table)["value"].tolist() == [pytest.approx(0.5)]

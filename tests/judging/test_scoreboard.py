@@ -92,10 +92,7 @@ def test_tables_of_a_scoreboard() -> None:
             curve_of([0.0, 0.9]), graph_of([1, 2, 3, 5], [3]), 2.0, 4 * 10**9
         ),
         ("cat", "gradient", "global", "zero", "logit"): Judged(
-            curve_of([0.6, 0.9]),
-            graph_of([1, 2, 5, 3], [2]),
-            1.0,
-            10**9,
+            curve_of([0.6, 0.9]), graph_of([1, 2, 5, 3], [2]), 1.0, 10**9
         ),
     }
     tables = scoreboard_tables(found, sizes, [0.5], "4 units at 1 site")

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from circuitry.reports import contact_sheet
 from circuitry.reports.contact_sheets import TILE
-from circuitry.runs import InputError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -48,33 +46,3 @@ def test_a_cell_shows_its_first_images_side_by_side_in_their_shape() -> None:
     assert box_of(sheet, RED)[2] <= box_of(sheet, BLUE)[0]
     left, top, right, bottom = box_of(sheet, BLUE)
     assert (right - left, bottom - top) == (TILE, TILE // 2)
-
-
-def test_a_missing_image_leaves_a_dash_and_labels_are_written() -> None:
-    full = contact_sheet({("r", "c"): [filled((255, 255, 255))]}, ["r"], ["c"], per_cell=1)
-    empty = contact_sheet({}, ["r"], ["c"], per_cell=1)
-    assert full.size == empty.size
-    y, x = np.nonzero((np.asarray(full) != np.asarray(empty)).any(axis=2))
-    assert 0 < len(x) < 0.05 * TILE**2
-    assert np.ptp(x) > np.ptp(y)  # a dash, not the box of a character that the font lacks
-    assert (np.asarray(full) < 128).any()
-    assert contact_sheet({}, ["a much longer label"], ["c"], per_cell=1).width > empty.width
-
-
-@pytest.mark.parametrize(
-    ("cells", "rows", "columns", "per_cell", "said"),
-    [
-        ({}, [], ["c"], 1, "0 rows"),
-        ({}, ["r"], [], 1, "0 columns"),
-        ({("fish", "oil"): [filled(RED)]}, ["fish"], ["real"], 1, "'fish', 'oil'"),
-    ],
-)
-def test_what_cannot_be_shown_is_refused(
-    cells: dict[tuple[str, str], list[Path | Image.Image]],
-    rows: list[str],
-    columns: list[str],
-    per_cell: int,
-    said: str,
-) -> None:
-    with pytest.raises(InputError, match=said):
-        contact_sheet(cells, rows, columns, per_cell=per_cell)

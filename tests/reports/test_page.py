@@ -1,12 +1,9 @@
 """One self-contained page; what it holds, and that a browser draws it."""
 
-import base64
-import errno
 import html
 import io
 import json
 import re
-import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +13,8 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from circuitry.reports import Finding, Report, write_results
-from circuitry.reports.figure_files import StaticImages, write_static
+from circuitry.reports import Report, write_results
+from circuitry.reports.figure_files import write_static
 from circuitry.reports.figures import (
     accuracy_bars,
     circuit_drawing,
@@ -25,8 +22,6 @@ from circuitry.reports.figures import (
     overlap_over_depth,
     similarity_heatmap,
 )
-from circuitry.reports.page import Written
-from circuitry.runs import InputError
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
 from tests.support.browser import drawn_marks, find_browser, load
@@ -78,23 +73,6 @@ def test_text_is_escaped_and_split_into_paragraphs(tmp_path: Path) -> None:
     assert 'alt="a &#34;quoted&#34; &lt;alt&gt;"' in page
 
 
-def test_names_in_figures_cannot_end_the_script(tmp_path: Path) -> None:
-    report = Report("t")
-    report.figure(go.Figure(go.Bar(x=["</script><b>"], y=[1])), "c")
-    assert "</script><b>" not in written(report, tmp_path)
-
-
-def test_plotly_is_inlined_exactly_once_and_only_where_needed(tmp_path: Path) -> None:
-    report = Report("t")
-    assert 'class="plotly' not in outside_scripts(written(report, tmp_path))
-    assert written(report, tmp_path).count("<script") == 1  # the page's own
-    for figure in figures().values():
-        report.figure(figure, "caption")
-    page = written(report, tmp_path)
-    assert len(re.findall(r"\* plotly\.js v", page)) == 1
-    assert re.findall(r'id="(figure-\d)"', page) == ["figure-1", "figure-2", "figure-3", "figure-4"]
-
-
 def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
     report = Report("t", "See https://example.org")
     report.image(Image.new("RGB", (2, 2)), "c", alt="a")
@@ -105,30 +83,6 @@ def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
     assert targets
     assert all(target.startswith(("#", "data:")) for target in targets)
     assert not re.search(r"@import|url\(", page)
-
-
-def test_no_figure_offers_to_upload_its_data(tmp_path: Path) -> None:
-    report = Report("t")
-    report.figure(go.Figure(), "c")
-    config = written(report, tmp_path).rsplit('"showSendToCloud"', 1)[1]
-    assert config.startswith((":false", ": false"))
-
-
-def test_sections_are_listed_and_numbering_follows_the_order(tmp_path: Path) -> None:
-    report = Report("t")
-    report.section("First")
-    report.image(Image.new("RGB", (2, 2)), "an image", alt="a")
-    report.section("Second")
-    report.figure(go.Figure(), "a figure")
-    report.table(pd.DataFrame({"a": [1]}), "a table")
-    report.provenance({"seed": 0})
-    page = written(report, tmp_path)
-    listed = [("section-1", "First"), ("section-2", "Second"), ("provenance", "Provenance")]
-    assert re.findall(r'<a href="#([\w-]+)">(\w+)</a>', page) == listed
-    assert all(page.count(f'id="{anchor}"') == 1 for anchor, _ in listed)
-    parts = ["<b>Figure 1.</b> an image", "<b>Figure 2.</b> a figure", "<b>Table 1.</b> a table", 'id="provenance"']
-    places = [page.index(part) for part in parts]
-    assert places == sorted(places)
 
 
 def test_table_formats_its_numbers(tmp_path: Path) -> None:
@@ -159,24 +113,6 @@ def test_table_formats_its_numbers(tmp_path: Path) -> None:
         ["1"],
     ]
     assert '<td class="number">12,345</td>' in page
-
-
-def test_images_are_embedded_as_they_are(tmp_path: Path) -> None:
-    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    report = Report("t")
-    report.image(picture, "c", alt="a")
-    (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', written(report, tmp_path))
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(picture))
-
-
-def test_what_a_report_refuses() -> None:
-    with pytest.raises(InputError, match="title"):
-        Report(" ")
-    report = Report("t")
-    with pytest.raises(InputError, match="alternative text"):
-        report.image(Image.new("RGB", (2, 2)), "c", alt="")
-    with pytest.raises(InputError, match=r"column b.*a"):
-        report.table(pd.DataFrame({"a": [1]}), "c", formats={"b": ".1%"})
 
 
 # In a browser
@@ -267,23 +203,6 @@ def test_no_name_of_a_class_domain_or_file_is_run(tmp_path: Path) -> None:
     assert [html.unescape(heading) for heading in headings] == list(HARMFUL)
 
 
-@needs_browser
-def test_the_browser_tells_what_went_wrong(tmp_path: Path) -> None:
-    path = tmp_path / "page.html"
-    path.write_text(
-        "<!doctype html><body><script>console.error('boom', 3); console.log('fine'); setTimeout(() => {"
-        "document.body.append('late'); throw new Error('thrown')}, 50)</script><img src='missing.png'>"
-    )
-    page = load(path)
-    assert "late" in page.dom
-    errors = "\n".join(page.console_errors)
-    assert "boom 3" in errors
-    assert "thrown" in errors
-    assert "missing.png" in errors
-    assert "fine" not in errors
-    assert page.requests == ((tmp_path / "missing.png").as_uri(),)
-
-
 # Static images
 
 
@@ -303,79 +222,6 @@ def test_static_images_without_kaleido(tmp_path: Path, monkeypatch: pytest.Monke
     assert result.paths == []
     assert "clip-circuitry[static]" in str(result.missing)
     assert not list(tmp_path.iterdir())
-
-
-def test_what_was_written_is_told_with_what_pictures_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = tmp_path / "report.html"
-    assert str(Written(report, [], StaticImages([], "they need kaleido"))) == (
-        f"report: {report}\nno PNG figures: they need kaleido"
-    )
-    pictures = StaticImages([tmp_path / "figures" / "figure-1.png"], None)
-    assert str(Written(report, [], pictures)) == f"report: {report}\nPNG figures: {tmp_path / 'figures'}"
-    assert str(Written(report, [], StaticImages([], None))) == f"report: {report}"
-
-
-def test_static_images_without_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chromium = pytest.importorskip("choreographer.browsers.chromium")
-    monkeypatch.setattr(chromium.Chromium, "find_browser", lambda **_: None)
-    result = write_static({"a": go.Figure()}, tmp_path)
-    assert result.paths == []
-    assert "Chrome" in str(result.missing)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("failure", "raised"),
-    [
-        (OSError("Executor is closed"), None),  # choreographer's ChannelClosedError has no number
-        (RuntimeError("the browser crashed"), None),
-        (OSError(errno.ENOSPC, "No space left on device"), OSError),
-        (ValueError("a wrong figure"), ValueError),
-    ],
-)
-def test_a_browser_that_fails_costs_the_pictures_and_a_full_disk_is_told(
-    failure: Exception, raised: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kaleido = pytest.importorskip("kaleido")
-    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", lambda *_, **__: (failure,))
-    if raised is not None:
-        with pytest.raises(raised):
-            write_static({"a": go.Figure()}, tmp_path)
-    else:
-        found = write_static({"a": go.Figure()}, tmp_path)
-        assert found.paths == []
-        assert type(failure).__name__ in str(found.missing)
-        assert tempfile.gettempdir() in str(found.missing)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_finished_run_on_a_disk_that_can_only_be_read_says_where_its_report_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tables = {"a": pd.DataFrame({"x": [1]})}
-    done = write_results(Report("t"), tables, tmp_path, None, {})
-    assert (tmp_path / "index.html").is_file()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
-
-    monkeypatch.setattr("circuitry.reports.page.write_with_provenance", refuse)
-    again = write_results(Report("t"), tables, tmp_path, None, {})
-    assert again.tables == []
-    assert str(done.report) in str(again)
-    assert "Read-only" in str(again)
-
-
-def test_the_answer_stands_before_everything_else(tmp_path: Path) -> None:
-    report = Report("Is it shared?", "An introduction.")
-    report.section("Details")
-    report.summary([None, Finding("It is <shared>.", "By 0.5 [0.4, 0.6].", "Fewer classes.")])
-    assert report.in_short() == ["It is <shared>."]
-    page = outside_scripts(written(report, tmp_path))
-    places = [page.index(text) for text in ("It is &lt;shared&gt;.", "By 0.5", "Fewer classes", "<h2 id=")]
-    assert places == sorted(places)
-    assert page.count("<li>") == 1
-    assert "In short" not in written(Report("t"), tmp_path)
 
 
 def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

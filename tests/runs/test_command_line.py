@@ -122,31 +122,6 @@ def test_children_end_with_a_script(number: signal.Signals, tmp_path: Path) -> N
         assert said.count("\n") == 1
 
 
-SLOW = """
-import time
-from pathlib import Path
-Path("on").write_text("1")
-while not Path("go").exists():
-    time.sleep(0.01)
-"""
-
-
-def test_ctrl_c_while_a_server_loads_libraries_says_one_line(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "script.py").write_text(ENDED)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "script.py", "--out", "."]
-    piped = {"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": os.environ | {"PYTHONPATH": path}}
-    with subprocess.Popen(command, start_new_session=True, **piped) as script:  # type: ignore[call-overload]
-        wait_for(tmp_path / "on")
-        os.killpg(script.pid, signal.SIGINT)
-        (tmp_path / "go").touch()
-        _, said = script.communicate(timeout=20)
-    assert script.returncode == 128 + signal.SIGINT
-    assert said.startswith("interrupted; this goes on: ")
-    assert said.count("\n") == 1
-
-
 def wait_until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not true():
@@ -179,25 +154,6 @@ def test_errors_of_the_disk_that_a_user_can_mend_are_a_sentence(
     assert "/data/x" in printed
 
 
-def test_results_into_a_file_are_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "out").touch()
-    for path in (tmp_path / "out" / "x", tmp_path / "out"):
-        with pytest.raises(SystemExit):
-            run(lambda config, path=path: path.mkdir(parents=True, exist_ok=True))
-        assert str(path) in capsys.readouterr().err
-
-
-def test_a_full_disk_is_a_sentence_without_a_path(capsys: pytest.CaptureFixture[str]) -> None:
-    def main(config: Config) -> None:
-        raise OSError(errno.ENOSPC, "")  # of writing into an open file
-
-    with pytest.raises(SystemExit):
-        run(main)
-    said = capsys.readouterr().err
-    assert "full" in said
-    assert "None" not in said
-
-
 @pytest.mark.parametrize(
     "error", [OSError(errno.EIO, "a bad disk"), ValueError("a bug"), OSError(errno.EACCES, "a bug without a path")]
 )
@@ -207,41 +163,6 @@ def test_any_other_error_keeps_its_traceback(error: Exception) -> None:
 
     with pytest.raises(type(error), match="a b"):
         run(main)
-
-
-def test_help_shows_what_it_is_for_and_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(lambda config: None, "--help")
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    assert "What it is for." in shown
-    assert "How many." in shown
-
-
-SCRIPT = """
-import logging
-from dataclasses import dataclass, replace
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-
-@dataclass
-class Config:
-    '''Settings.'''
-
-def main(config):
-    logging.warning("3 images left out")
-    raise InputError("Give more images.")
-
-run_script(Config, main, None)
-"""
-
-
-def test_a_process_shows_warnings_and_the_sentence_and_no_more(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines() == ["3 images left out", "error: Give more images."]
 
 
 WAITS = """

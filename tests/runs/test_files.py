@@ -18,23 +18,12 @@ from filelock import FileLock, Timeout
 
 from circuitry.reports import Report, write_results
 from circuitry.runs import InputError, JobFolder, claim, file_lock, run_script, whole_file
-from circuitry.runs.files import LOCKS, TORN, remove_locks, remove_torn
+from circuitry.runs.files import LOCKS, remove_locks
 
 
 @dataclass(frozen=True)
 class Settings:
     """None."""
-
-
-def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "table.csv"
-    for text in ("old", "new"):
-        with whole_file(path) as temporary:
-            assert temporary.parent == path.parent  # else the rename would not be atomic
-            assert temporary.suffix == ".csv"
-            temporary.write_text(text)
-    assert path.read_text() == "new"
-    assert os.listdir(path.parent) == ["table.csv"]
 
 
 def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -50,21 +39,6 @@ def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> N
         write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["table.csv"]
-
-
-def test_the_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "x") as temporary:
-        temporary.write_text("half")
-        assert not (tmp_path / "x").exists()
-
-
-def test_a_reader_keeps_the_old_file_that_it_has_open(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("old")
-    with open(tmp_path / "x") as reader:
-        with whole_file(tmp_path / "x") as temporary:
-            temporary.write_text("new")
-        assert reader.read() == "old"
-    assert (tmp_path / "x").read_text() == "new"
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
@@ -158,20 +132,6 @@ def test_a_lock_is_had_though_another_removes_the_locks(tmp_path: Path, monkeypa
     assert [*refused, *vanished] == []
 
 
-def test_processes_that_end_in_one_folder_have_their_locks(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from circuitry.runs.files import file_lock, remove_locks\n"
-        "for _ in range(300):\n"
-        "    with file_lock(Path(sys.argv[1]), 'job'):\n"
-        "        pass\n"
-        "    remove_locks(Path(sys.argv[1]))\n"
-    )
-    both = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "deep" / "x")]) for _ in range(2)]
-    assert [one.wait(60) for one in both] == [0, 0]
-
-
 def lock(out: Path) -> None:
     with file_lock(out, "job"):
         pass
@@ -182,7 +142,7 @@ def write(out: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("place", ["/proc/x", "/proc", "/proc/x/y", "nowhere", "nowhere/x", "loop", "loop/x"])
+@pytest.mark.parametrize("place", ["/proc/x", "nowhere/x", "loop"])
 @pytest.mark.parametrize(
     "make",
     [
@@ -211,27 +171,3 @@ def test_a_place_where_nothing_can_be_made_is_told(
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert Path(place).parts[0] in said
-
-
-def test_a_file_in_the_place_of_the_locks_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / LOCKS).write_text("")
-    with pytest.raises(FileExistsError), file_lock(tmp_path, "job"):
-        pass
-
-
-def test_torn_files_are_removed_while_another_worker_removes_the_locks(tmp_path: Path) -> None:
-    def make_and_remove_locks() -> None:
-        for _ in range(1000):
-            with file_lock(tmp_path, "job"):
-                pass
-            remove_locks(tmp_path)
-
-    torn = tmp_path / "deep" / f"{TORN}x"
-    torn.parent.mkdir()
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(make_and_remove_locks)
-        while not other.done():
-            torn.touch()
-            remove_torn(tmp_path)
-            assert not torn.exists()
-    other.result()

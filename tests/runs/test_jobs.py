@@ -5,14 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from circuitry import InputError
-from circuitry.runs import Job, JobFolder, Rank, file_lock, whole_file
+from circuitry.runs import Job, JobFolder, file_lock, whole_file
 from circuitry.runs.manifest import read_listing
 
 JOBS: list[Job] = [("cat", "photo"), ("cat", "sketch"), ("dog", "photo"), ("dog-photo",)]
@@ -54,23 +53,7 @@ def test_jobs_are_done_once_in_order_and_leave_no_litter(tmp_path: Path) -> None
     assert second.done == []
 
 
-def test_a_finished_folder_that_lost_its_manifest_keeps_no_lock(tmp_path: Path) -> None:
-    Work(tmp_path).run()
-    (tmp_path / "manifest.json").unlink()
-    Work(tmp_path)
-    assert (tmp_path / "manifest.json").is_file()
-    assert not list(tmp_path.rglob(".*"))
-
-
-RECORDS: dict[str, Callable[[list[str]], list[str]]] = {
-    "no record of this kind": lambda lines: ["nonsense"],
-    "an empty record": lambda lines: [],
-    "a record without its last line": lambda lines: lines[:-1],
-    "a record of another job": lambda lines: [line.replace("dog", "cat") for line in lines],
-}
-
-
-@pytest.mark.parametrize("damage", ["flip", "empty", "remove", "no record", *RECORDS])
+@pytest.mark.parametrize("damage", ["flip", "remove", "no record", "a record of another job"])
 def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     Work(tmp_path).run()
     before = contents(tmp_path)
@@ -80,12 +63,10 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pyte
         found = bytearray(path.read_bytes())
         found[3] ^= 1
         path.write_bytes(bytes(found))
-    elif damage == "empty":
-        path.write_bytes(b"")
     elif damage == "remove":
         path.unlink()
-    elif damage in RECORDS:
-        record.write_text("".join(f"{line}\n" for line in RECORDS[damage](record.read_text().splitlines())))
+    elif damage == "a record of another job":
+        record.write_text(record.read_text().replace("dog", "cat"))
     else:
         record.unlink()
     again = Work(tmp_path)
@@ -135,32 +116,12 @@ def test_another_configuration_is_refused_with_names_and_values(tmp_path: Path) 
     assert "left-10" not in str(error.value)
 
 
-def test_another_format_and_a_damaged_manifest_are_refused(tmp_path: Path) -> None:
-    Work(tmp_path)
-    with pytest.raises(InputError, match=r"'circuitry test 1'.*'other'"):
-        JobFolder(tmp_path, "other", {"seed": 0}, JOBS)
-    (tmp_path / "manifest.json").write_text("[" * 200_000)
-    with pytest.raises(InputError, match=r"manifest\.json"):
-        Work(tmp_path)
-
-
 def test_a_job_without_inputs_leaves_nothing_and_is_asked_again(tmp_path: Path) -> None:
     for _ in range(2):
         work = Work(tmp_path)
         work.run(prepare=lambda job: None if job == ("dog", "photo") else 1)
         assert not work.folder.is_done(("dog", "photo"))
     assert work.done == []  # the other ones were done the first time
-
-
-def test_workers_start_with_their_own_share(tmp_path: Path) -> None:
-    work = Work(tmp_path)
-    work.run(rank=Rank(1, 2))
-    assert work.done == [JOBS[1], JOBS[3], JOBS[0], JOBS[2]]
-
-
-def test_there_is_no_such_worker(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"0 to 1.*2"):
-        Work(tmp_path).run(rank=Rank(2, 2))
 
 
 def test_a_run_stops_after_as_many_jobs_as_asked(tmp_path: Path) -> None:
@@ -242,25 +203,3 @@ def test_a_worker_waits_for_the_one_that_is_about_to_make_a_damaged_file_again(t
     waiting.result()
     assert work.done == [JOBS[0]]
     assert work.folder.unfinished() == []
-
-
-def test_a_worker_waits_for_jobs_of_others_and_takes_over_what_they_leave(tmp_path: Path) -> None:
-    work = Work(tmp_path)
-    name = JobFolder._name(JOBS[0])
-    other = subprocess.Popen(
-        [
-            *(sys.executable, "-c"),
-            "import sys, time; from pathlib import Path; from circuitry.runs.files import file_lock\n"
-            "with file_lock(Path(sys.argv[1]), sys.argv[2]):\n    print('held', flush=True); time.sleep(1)",
-            *(str(tmp_path), name),
-        ],
-        stdout=subprocess.PIPE,
-    )
-    assert other.stdout is not None
-    other.stdout.readline()
-    work.run()
-    assert work.done == [*JOBS[1:], JOBS[0]]
-    other.wait()
-    other.stdout.close()
-    with file_lock(tmp_path, name, wait=False):
-        pass

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from circuitry.runs import digest, provenance, versions
-from circuitry.runs.provenance import command, difference, weights_digest
+from circuitry.runs.provenance import command, weights_digest
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
@@ -20,9 +20,6 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
 def test_a_digest_depends_on_everything_else() -> None:
     values = [{"a": 1}, {"a": "1"}, {"a": 2}, {"b": 1}, {"a": 1, "b": 1}, [1, 2], [2, 1], [12], ["a"], None]
     assert len({digest(value) for value in values}) == len(values)
-
-
-def test_a_digest_takes_tuples_for_lists_and_paths_for_their_names() -> None:
     assert digest({"a": (1, 2), "b": Path("x")}) == digest({"a": [1, 2], "b": "x"})
 
 
@@ -36,13 +33,6 @@ def test_weights_have_one_digest_in_any_order_and_layout() -> None:
     assert weights_digest(other) == weights_digest(state())
 
 
-def test_one_bit_changes_the_digest_of_weights() -> None:
-    flipped = state()
-    flipped["a"].view(torch.int32)[1, 2] ^= 1
-    assert torch.allclose(flipped["a"], state()["a"])
-    assert weights_digest(flipped) != weights_digest(state())
-
-
 @pytest.mark.parametrize(
     "changed",
     [
@@ -50,21 +40,12 @@ def test_one_bit_changes_the_digest_of_weights() -> None:
         {"a": torch.arange(6.0).reshape(2, 3).view(torch.int32)},  # the same bytes
         {"d": torch.zeros(0)},
         {"b": torch.tensor(-3)},
+        {"a": torch.arange(6.0).reshape(2, 3).bfloat16()},  # which numpy lacks
+        {"a": torch.nextafter(torch.arange(6.0), torch.tensor(9.0)).reshape(2, 3)},  # one bit of each
     ],
 )
 def test_names_shapes_and_types_change_the_digest_of_weights(changed: dict[str, torch.Tensor]) -> None:
     assert weights_digest(state() | changed) != weights_digest(state())
-
-
-def test_bfloat16_has_a_digest_though_numpy_lacks_it() -> None:
-    assert weights_digest({"a": torch.ones(2).bfloat16()}) != weights_digest({"a": torch.ones(2)})
-
-
-def test_a_difference_is_told_in_words() -> None:
-    ours = {"rule": "left-10", "seed": 0, "same": [1]}
-    theirs = {"rule": "midpoint-6", "same": [1], "old": True}
-    assert difference(ours, theirs) == "old: True -> None; rule: 'midpoint-6' -> 'left-10'; seed: None -> 0"
-    assert difference(ours, dict(ours)) == ""
 
 
 def test_versions_name_what_can_change_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +59,6 @@ def test_versions_name_what_can_change_a_number(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(provenance, "version", absent)
     assert versions()["timm"] == "not installed"
-
-
-def test_the_commit_is_unknown_where_there_is_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(*_: object, **__: object) -> None:
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(subprocess, "run", absent)
-    assert versions()["commit"] == "unknown"
 
 
 @pytest.mark.parametrize(

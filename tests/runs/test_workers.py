@@ -2,13 +2,10 @@
 
 import importlib.util
 import os
-import sys
 import threading
 import time
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -52,11 +49,6 @@ def test_processes_are_prepared_and_one_worker_is_this_process(tmp_path: Path) -
     assert first[0] not in {pid for pid, _ in others}  # on a busy machine one of the two processes may take both shares
 
 
-def test_a_result_alone_is_on_the_standard_output() -> None:
-    with redirect_stdout(sys.stderr), process_pool(2) as pool:
-        assert pool.submit(eval, "__import__('sys').stdout is __import__('sys').stderr").result()
-
-
 def test_cores_are_those_that_openmp_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert usable_cores() == 3
@@ -81,18 +73,6 @@ def test_a_pool_that_is_interrupted_leaves_no_thread() -> None:
 def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"worker 1 of 2 has no images.*\.err"):
         run_array(fail_second, 2, tmp_path, cluster="local", options={"timeout_min": 1})
-
-
-@pytest.mark.parametrize(
-    ("workers", "settings", "named"),
-    [
-        (2, {"cluster": "cloud"}, "slurm.*local.*'cloud'"),
-        (1, {"cluster": "local", "options": {"timeout_min": "long"}}, "timeout_min"),
-    ],
-)
-def test_arrays_that_cannot_be(workers: int, settings: dict[str, Any], named: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=named):
-        run_array(fail_second, workers, tmp_path, **settings)
 
 
 def test_arrays_need_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,11 +106,6 @@ def test_settings_share_work_out_among_the_ranks_of_torchrun(monkeypatch: pytest
 def test_only_the_first_worker_shows_bars() -> None:
     assert [Work(Rank(worker, 2)).bar("nodes") for worker in (0, 1)] == ["nodes", None]
     assert Work(progress=False).bar("nodes") is None
-
-
-def test_a_memory_budget_is_positive() -> None:
-    with pytest.raises(InputError, match=r"0\.0"):
-        Work(memory_gib=0.0)
 
 
 def test_workers_take_their_own_share_first_and_all_in_the_end() -> None:

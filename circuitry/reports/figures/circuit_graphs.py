@@ -33,11 +33,6 @@ _Edges = Mapping[tuple[str, str], dict[str, float]]
 """Weights of every edge, by circuit."""
 
 
-class _Look(NamedTuple):
-    name: str
-    colour: str
-
-
 class _Node(NamedTuple):
     name: str
     site: str
@@ -46,11 +41,10 @@ class _Node(NamedTuple):
     """By circuit."""
 
 
-class _Layout(NamedTuple):
-    places: dict[str, tuple[float, float]]
-    """Column and row of every node drawn."""
-    lanes: dict[str, tuple[float, float]]
-    """Lowest and highest row of every kind."""
+_Two = dict[str, tuple[float, float]]
+"""Column and row of every node drawn, by its name; or the lowest and the highest row of a lane, by its kind."""
+_Looks = Mapping[str, tuple[str, str]]
+"""Name and colour of every kind."""
 
 
 def circuit_pair(
@@ -70,28 +64,20 @@ def circuit_pair(
             ``weight``.
         sites: The columns, from the image to the embedding.
         name_a, name_b: The two domains, in the colours of ``marks``.
-
-    Raises:
-        InputError: for equal names, a node of no listed site, a node without score, or an edge without weight.
     """
     if name_a == name_b:
         raise InputError(f'The two circuits need different names, both are "{name_a}".')
     looks = style.marks_for((name_a, name_b), marks)
     kinds = {
-        ABOVE: _Look(f"only {name_a}", looks[name_a].colour),
-        BELOW: _Look(f"only {name_b}", looks[name_b].colour),
-        MIDDLE: _Look("shared", style.INK),
+        ABOVE: (f"only {name_a}", looks[name_a].colour),
+        BELOW: (f"only {name_b}", looks[name_b].colour),
+        MIDDLE: ("shared", style.INK),
     }
     figure = _draw({name_a: circuit_a, name_b: circuit_b}, sites, kinds, title)
     return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
 
 
-def circuit_drawing(
-    circuit: Circuit | nx.DiGraph,
-    sites: Names | None = None,
-    *,
-    title: str = "Circuit",
-) -> go.Figure:
+def circuit_drawing(circuit: Circuit | nx.DiGraph, sites: Names | None = None, *, title: str = "Circuit") -> go.Figure:
     """Draw one circuit: units for the metric above, units against it below.
 
     A positive score means that the unit helps: the metric falls without it. An edge has the colour of the unit at its
@@ -100,11 +86,8 @@ def circuit_drawing(
     Args:
         circuit: A circuit, or a graph with nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
         sites: The columns, from the image to the embedding (default: those of the circuit's nodes, in their order).
-
-    Raises:
-        InputError: for a node of no listed site, a node without score, or an edge without weight.
     """
-    kinds = {ABOVE: _Look("for the metric", style.POSITIVE), BELOW: _Look("against it", style.NEGATIVE)}
+    kinds = {ABOVE: ("for the metric", style.POSITIVE), BELOW: ("against it", style.NEGATIVE)}
     if sites is None:
         graph = circuit.graph if isinstance(circuit, Circuit) else circuit
         sites = list(dict.fromkeys(str(node).rpartition("/")[0] for node in graph))
@@ -112,12 +95,7 @@ def circuit_drawing(
     return figure.update_xaxes(title_text="site (units for the metric / all units of the circuit)")
 
 
-def _draw(
-    circuits: Mapping[str, Circuit | nx.DiGraph],
-    sites: Sequence[str],
-    kinds: Mapping[str, _Look],
-    title: str,
-) -> go.Figure:
+def _draw(circuits: Mapping[str, Circuit | nx.DiGraph], sites: Sequence[str], kinds: _Looks, title: str) -> go.Figure:
     graphs = {name: one.graph if isinstance(one, Circuit) else one for name, one in circuits.items()}
     nodes = _nodes(graphs, sites)
     edges = _edges(graphs)
@@ -126,23 +104,23 @@ def _draw(
         edge: _kind(weights, list(graphs)) if MIDDLE in kinds else kind_of[edge[1]] for edge, weights in edges.items()
     }
     shown, per_site = _strongest(nodes, sites)
-    layout = _layout(shown, sites, list(kinds))
-    size = max(4.0, min(10.0, 520 / (layout.lanes[ABOVE][1] - layout.lanes[BELOW][0])))
+    places, lanes = _layout(shown, sites, list(kinds))
+    size = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
     figure = go.Figure()
-    for kind, look in kinds.items():
+    for kind, (name, colour) in kinds.items():
         own = {edge: weights for edge, weights in edges.items() if kind_of_edge[edge] == kind}
-        label = f"{look.name}: {_counted(list(kind_of.values()).count(kind), 'node')}, {_counted(len(own), 'edge')}"
-        _draw_edges(figure, own, layout, kind, look.colour)
-        marker = {"color": look.colour, "size": size, "line": {"color": "white", "width": 0.5}}
+        label = f"{name}: {_counted(list(kind_of.values()).count(kind), 'node')}, {_counted(len(own), 'edge')}"
+        _draw_edges(figure, own, places, kind, colour)
+        marker = {"color": colour, "size": size, "line": {"color": "white", "width": 0.5}}
         points = [node for node in shown if node.kind == kind]
-        _draw_nodes(figure, points, layout, name=label, legendgroup=kind, marker=marker)
+        _draw_nodes(figure, points, places, name=label, legendgroup=kind, marker=marker)
     sources = [one.source for one in circuits.values() if isinstance(one, Circuit)]
     doubtful = {site: reason for source in sources for site, reason in source.doubtful_sites.items()}
     left_out = f"drawn: the {per_site} strongest units of every site, {len(shown):,} of {len(nodes):,} nodes"
     remarks = [left_out] if len(shown) < len(nodes) else []
     remarks += ["!: scores do not add up to the metric's change, or repeat the site before"] if doubtful else []
     style.lay_out(figure, title=title, subtitle="; ".join(remarks) or None, height=760, legend=True)
-    _axes(figure, nodes, sites, layout, kinds, doubtful)
+    _axes(figure, nodes, sites, lanes, kinds, doubtful)
     return figure
 
 
@@ -192,7 +170,7 @@ def _strongest(nodes: list[_Node], sites: Sequence[str]) -> tuple[list[_Node], i
     return [node for column in columns for node in column[:cap]], cap
 
 
-def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> _Layout:
+def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> tuple[_Two, _Two]:
     """Stack the nodes of every site within the lane of their kind, strongest first from the middle outwards."""
     stacks = {
         (site, kind): [node.name for node in shown if (node.site, node.kind) == (site, kind)]
@@ -215,19 +193,19 @@ def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> _
             MIDDLE: ((len(names) - 1) / 2, -1),
         }[kind]
         places |= {name: (float(sites.index(site)), start + step * row) for row, name in enumerate(names)}
-    return _Layout(places, {kind: lanes[kind] for kind in kinds})
+    return places, {kind: lanes[kind] for kind in kinds}
 
 
-def _draw_edges(figure: go.Figure, edges: _Edges, layout: _Layout, kind: str, colour: str) -> None:
+def _draw_edges(figure: go.Figure, edges: _Edges, places: _Two, kind: str, colour: str) -> None:
     """Draw curves that leave and reach the nodes level, broken by None; their inner points carry the hover text."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     texts: list[str | None] = []
     steps = [i / 10 for i in range(11)]
     for (upper, lower), weights in edges.items():
-        if upper not in layout.places or lower not in layout.places:
+        if upper not in places or lower not in places:
             continue
-        (x0, y0), (x1, y1) = layout.places[upper], layout.places[lower]
+        (x0, y0), (x1, y1) = places[upper], places[lower]
         xs += [*(x0 + (x1 - x0) * t for t in steps), None]
         ys += [*(y0 + (y1 - y0) * t * t * (3 - 2 * t) for t in steps), None]
         weights_of = [f"weight {weight:.3g} in {name}" for name, weight in weights.items()]
@@ -245,13 +223,13 @@ def _draw_edges(figure: go.Figure, edges: _Edges, layout: _Layout, kind: str, co
     )
 
 
-def _draw_nodes(figure: go.Figure, nodes: list[_Node], layout: _Layout, **looks: Any) -> None:
+def _draw_nodes(figure: go.Figure, nodes: list[_Node], places: _Two, **looks: Any) -> None:
     texts = [
         "<br>".join([f"<b>{node.name}</b>", *(f"score {score:.3g} in {of}" for of, score in node.scores.items())])
         for node in nodes
     ]
     # A lane without points draws one empty point, so that the legend keeps its count.
-    columns, rows = zip(*[layout.places[node.name] for node in nodes], strict=True) if nodes else ([None], [None])
+    columns, rows = zip(*[places[node.name] for node in nodes], strict=True) if nodes else ([None], [None])
     symbols = ["square" if HEADS.search(node.site) else "circle" for node in nodes] or ["circle"]
     looks["marker"] = {**looks["marker"], "symbol": symbols}
     figure.add_scatter(x=columns, y=rows, mode="markers", showlegend=True, text=texts, hoverinfo="text", **looks)
@@ -261,11 +239,10 @@ def _axes(
     figure: go.Figure,
     nodes: list[_Node],
     sites: Sequence[str],
-    layout: _Layout,
-    looks: Mapping[str, _Look],
+    lanes: _Two,
+    looks: _Looks,
     doubtful: Mapping[str, str],
 ) -> None:
-    lanes = layout.lanes
     counted = MIDDLE if MIDDLE in looks else ABOVE
     ticks = []
     for site in sites:
@@ -277,7 +254,7 @@ def _axes(
     figure.update_xaxes(**columns, ticktext=ticks, showgrid=False, autotickangles=[0, -30, -60, -90])
     figure.update_yaxes(
         tickvals=[sum(lanes[kind]) / 2 for kind in looks],
-        ticktext=[look.name.replace(" ", "<br>", 1) for look in looks.values()],
+        ticktext=[name.replace(" ", "<br>", 1) for name, _ in looks.values()],
         range=[lanes[BELOW][0] - 0.5, lanes[ABOVE][1] + 0.5],
         showgrid=False,
     )

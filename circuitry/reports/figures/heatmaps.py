@@ -39,12 +39,9 @@ def similarity_heatmap(
     Args:
         matrix: Index = columns = domains; where the diagonal is empty, nothing is dotted. The names of index and
             columns, where given, become the titles of the axes (say "circuit of", "images of").
-        measure: What the numbers are, for the line under the heading.
-        diagonal: What the numbers on the diagonal are, for the same line.
+        measure: Meaning of the numbers, for the line under the heading.
+        diagonal: Meaning of the numbers on the diagonal, for the same line.
         clustered: Whether to order domains by `cluster_order` (default: the matrix's order).
-
-    Raises:
-        InputError: for index and columns that differ, or hold a domain twice, or for no domain.
     """
     check_matrix(matrix)
     if clustered:
@@ -182,13 +179,9 @@ def transfer_beside_similarity(
     Args:
         transfer: From `transfer_matrix`.
         similarity: From `domain_matrix`, of the same domains.
-        measure: What transfer is measured by.
-        similarity_measure: What similarity is measured by.
-        similarity_diagonal: What the numbers on the diagonal of similarity are.
+        measure, similarity_measure: Names of the measures of transfer and of similarity.
+        similarity_diagonal: Meaning of the numbers on the diagonal of similarity.
         clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
-
-    Raises:
-        InputError: for a matrix that is not square over domains.
     """
     check_matrix(transfer)
     check_matrix(similarity)
@@ -212,9 +205,6 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: 
         table: Columns block, component (a head's number, or another name such as ``mlp``) and the measure.
         measure: The column to draw.
         middle: The number between the two colours (default: 0).
-
-    Raises:
-        InputError: for a table without these columns, or none of its rows.
     """
     if table.empty or {"block", "component", measure} - set(table):
         raise InputError(

@@ -48,9 +48,6 @@ def overlap_over_depth(
             name of the site, ``kept``: how many units a circuit keeps there.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
         chance_label: Name of the dotted line.
-
-    Raises:
-        InputError: for a site that the depth table lacks.
     """
     check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
     style.need_values(depth, "depth", "site", sites)
@@ -152,9 +149,6 @@ def faithfulness_curves(
         curves: Columns ``domain``, ``circuit`` (``kept`` and ``random`` are drawn), ``fraction``, ``value``, ``low``,
             ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
         measure: What the values are.
-
-    Raises:
-        InputError: for no rows of kept circuits.
     """
     columns = ("domain", "circuit", "fraction", "value", "low", "high")
     check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))

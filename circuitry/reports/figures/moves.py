@@ -12,7 +12,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import FINITE
 
 WIDEST, THINNEST = 9.0, 1.5
-"""Of arrows, in pixels."""
+"""Width of arrows in pixels."""
 DRAWN = 12
 """Most moves that are drawn."""
 
@@ -29,9 +29,6 @@ def position_moves(
         image: The image as bytes [height, width, 3], of any size.
         grid: Where the tokens lie; `Encoder.token_grid`.
         measure: What the numbers are, with their unit.
-
-    Raises:
-        InputError: for moves of another number of tokens, or an image of another kind.
     """
     if moves.shape != (len(grid), len(grid)):
         raise InputError(

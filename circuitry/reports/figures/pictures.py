@@ -23,9 +23,6 @@ def position_heatmap(effects: Num[np.ndarray, "..."], image: np.ndarray, *, titl
             a grid, without the class token: `TokenGrid.patches`.
         image: The image as bytes [height, width, 3], of any size.
         measure: What the numbers are, with their unit.
-
-    Raises:
-        InputError: for effects that are no grid, or an image of another kind.
     """
     if effects.ndim != 2 or not effects.size:
         raise InputError(
@@ -67,12 +64,7 @@ def _as_pictures(figure: go.Figure) -> go.Figure:
     return figure
 
 
-def pixel_maps(
-    images: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    *,
-    names: Sequence[str],
-) -> go.Figure:
+def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]) -> go.Figure:
     """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
 
     Args:
@@ -80,9 +72,6 @@ def pixel_maps(
         maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
             side: strides and kinks leave a grid that hides the picture.
         names: Names of the rows.
-
-    Raises:
-        InputError: for images of another kind, or maps and names that do not fit them.
     """
     fits = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and len(names) == len(images)
     if not fits or any(values.shape != images.shape[:3] for values in maps.values()):

@@ -16,9 +16,7 @@ _AGREE = {"color": style.GREY, "width": 1}
 
 
 def attribution_against_patching(
-    points: pd.DataFrame,
-    sites: Annotated[Names, SOME],
-    correlations: pd.DataFrame | None = None,
+    points: pd.DataFrame, sites: Annotated[Names, SOME], correlations: pd.DataFrame | None = None
 ) -> go.Figure:
     """Draw attributed scores against exact effects, a panel per site; on the line the two agree.
 
@@ -28,9 +26,6 @@ def attribution_against_patching(
         sites: The sites to draw, a panel each.
         correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``; the random sample's are written over
             the panel.
-
-    Raises:
-        InputError: for a site that the points lack.
     """
     check_table(points, "points", ("site", "unit", "top", "attributed", "exact"), key=("site", "unit"))
     style.need_values(points, "points", "site", sites)

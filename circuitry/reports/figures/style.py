@@ -1,4 +1,4 @@
-"""What every figure shares: a fixed mark per domain, one layout, one way for panels, legends and checks of tables."""
+"""Parts of every figure: a fixed mark per domain, the layout, panels, legends, and checks of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -61,9 +61,6 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
 
     Figures of a subset keep the looks of the whole when they are given the marks of the whole.
 
-    Raises:
-        InputError: for more domains than marks.
-
     Example:
         >>> marks = domain_marks(["sketch", "photo", "clipart"])
         >>> overlap_over_depth(depth.query("domain != 'clipart'"), sites, marks=marks)
@@ -82,7 +79,7 @@ def assign_looks(
 
 
 def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mapping[str, Mark]:
-    """Return the given marks, checked to cover ``domains``, or else those of `domain_marks`."""
+    """Return the given marks, checked to cover ``domains``, or else the marks of `domain_marks`."""
     names = sorted(set(domains))
     if marks is None:
         return domain_marks(names)

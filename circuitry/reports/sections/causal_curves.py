@@ -24,15 +24,7 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.accuracies import add_accuracy
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import (
-    ANOTHER_MODEL,
-    NO,
-    PARTLY,
-    UNKNOWN,
-    WORKS_FROM,
-    YES,
-    not_tested,
-)
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, WORKS_FROM, YES, not_tested
 from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
 
 QUESTIONS = {
@@ -189,9 +181,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(KINDS_OF_CIRCUITS)))
     wide.insert(1, "units kept", size)
     report.table(
-        wide,
-        f"Circuits of the largest |scores|, with 95 % bootstrap intervals {OVER}.",
-        formats={"units kept": ".0%"},
+        wide, f"Circuits of the largest |scores|, with 95 % bootstrap intervals {OVER}.", formats={"units kept": ".0%"}
     )
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
@@ -242,6 +232,5 @@ def add_selectivity_over_depth(
         marks=marks,
     )
     report.figure(
-        figure,
-        f"Only the circuit's units are kept at one site; all other sites stay as they are. {depth_ends(kept)}",
+        figure, f"Only the circuit's units are kept at one site; all other sites stay as they are. {depth_ends(kept)}"
     )

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from circuitry.circuits.budgets import describe_budget
+from circuitry.circuits.consensus import mean_stability
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
@@ -75,7 +78,7 @@ def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | No
 
 
 def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
-    """Add the section on what was computed and how to read it; ``settings`` are those of a graph."""
+    """Add the section on the method and how to read its numbers; ``settings`` are ``AttributionGraph.settings``."""
     report.section("How to read this", folded=True)
     report.text(
         "Every class has a circuit in every domain. Integrated gradients score each unit (channel) of each site: how "
@@ -107,7 +110,7 @@ def found_report(
     any_sign: bool = False,
     after_images: Callable[[Report, Mapping[str, Mark]], None] | None = None,
 ) -> Report:
-    """Return a report that draws circuits one by one, for those of one domain; arguments as `comparison_report`."""
+    """Return a report that draws the circuits of one domain one by one; arguments as `comparison_report`."""
     report = _begun(title, introduction, graphs, images, after_images)
     for key in list(graphs)[:CIRCUITS_DRAWN]:
         circuit = graphs[key].circuit(edges_per_node, any_sign=any_sign)
@@ -155,7 +158,7 @@ def comparison_report(
 
     Args:
         title: Title of the page.
-        introduction: What was done, in a few sentences.
+        introduction: A few sentences on the analysis.
         comparisons: From `compare_domains`.
         graphs: Graphs by class and domain.
         images: The images of the graphs.
@@ -170,3 +173,14 @@ def comparison_report(
     a, b = (graphs[pair[0], domain].circuit(cut[0], any_sign=cut[1]) for domain in pair[1:])
     add_circuit_pair(report, a, b, overlap.sites, marks)
     return report
+
+
+def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
+    """Add the section on the stability of circuits when their images are drawn again, from `circuit_stability`."""
+    report.section("Would other images give the same circuits?", folded=True)
+    report.table(
+        mean_stability(stability),
+        "Stability of circuits when the parts of their images are drawn again with replacement: the probability that a "
+        "unit is kept with its sign, and that an edge is among the strongest into its unit. Means over classes; the "
+        "last row is the mean over all circuits.",
+    )

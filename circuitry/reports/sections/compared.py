@@ -162,10 +162,7 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
         figure = similarity_heatmap(
             matrix, title=f"{title}: ratio to the ceiling", measure=f"{name}{images}", marks=marks
         )
-        report.figure(
-            figure,
-            f"Shared structure as a share of the ceiling. {_ends(matrix, 'Largest', 'smallest')}",
-        )
+        report.figure(figure, f"Shared structure as a share of the ceiling. {_ends(matrix, 'Largest', 'smallest')}")
     table = pd.DataFrame(
         {
             "domain": ratios["domain_a"],

@@ -79,7 +79,7 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
 
 
 def _shared(low: float, high: float) -> str:
-    """Answer by the interval of a ratio to the ceiling; unknown ends tell nothing."""
+    """Answer by the interval of a ratio to the ceiling; unknown limits give no answer."""
     if low > NEARLY_ALL:
         return YES
     if high < HARDLY_ANY:

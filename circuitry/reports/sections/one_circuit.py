@@ -31,7 +31,7 @@ _Row = Mapping[str, Any]
 
 
 def circuit_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return what the circuit, random units and the rest recover, a row a measure, in percent with intervals."""
+    """Return what the circuit, random units and the complement recover: a row per measure, percent with intervals."""
     named = curves.assign(circuit=curves["circuit"].map(KINDS_OF_CIRCUITS), cell=with_intervals(curves, "z.0%"))
     wide = named.pivot(index="measure", columns="circuit", values="cell")
     return wide.loc[list(_MEANING), list(KINDS_OF_CIRCUITS.values())].rename_axis(columns=None).reset_index()
@@ -54,8 +54,8 @@ def circuit_verdicts(
     Args:
         what: Class and domain.
         share: Share of the units that the circuit keeps.
-        curves: What it recovers on unseen images, of both measures: tables of `FaithfulnessCurve`, one size.
-        tested: What `judge_circuit` returns on them.
+        curves: Tables of `FaithfulnessCurve` on unseen images, by both measures, for the circuit's size.
+        tested: The table of `judge_circuit` on the same images.
         n_images: Unseen images of the class and of others.
     """
     n, others = n_images

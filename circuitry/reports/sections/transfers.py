@@ -46,12 +46,12 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
     lead = lead_of_own_circuits(over_depth)
     if lead is None:
         return None
-    sites = lead.by_site
-    told = UNKNOWN if not lead.n_apart else PARTLY if lead.n_apart < len(sites) else YES
+    own, other, sites, n_apart = lead
+    told = UNKNOWN if not n_apart else PARTLY if n_apart < len(sites) else YES
     return Finding(
-        f"Do circuits of other domains do worse than a domain's own? {told}: {value} {lead.other:.2f} against "
-        f"{lead.own:.2f}, mean over {len(sites)} sites kept one at a time.",
-        f"At {lead.n_apart} of {len(sites)} sites the 95 % bootstrap intervals over classes do not overlap. The "
+        f"Do circuits of other domains do worse than a domain's own? {told}: {value} {other:.2f} against "
+        f"{own:.2f}, mean over {len(sites)} sites kept one at a time.",
+        f"At {n_apart} of {len(sites)} sites the 95 % bootstrap intervals over classes do not overlap. The "
         f"difference is {sites.iloc[0]:+.2f} at {sites.index[0]} and {sites.iloc[-1]:+.2f} at {sites.index[-1]}.",
         f"More classes; another site; {ANOTHER_MODEL}.",
     )

@@ -2,19 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule, load_clip
+from circuitry import AttributionGraph, Clip, GraphFolder, InputError, left_rule, load_clip
 from circuitry.encoder import Baseline
 from circuitry.runs import Work
-from tests.support.extraction import contents, planned, run
+from tests.support.extraction import contents, run
 from tests.support.tiny_clip import Tiny, saved
-from tests.support.work import QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 
@@ -121,17 +118,6 @@ def test_unknown_settings_are_refused_before_the_folder_is_claimed(
     assert not (tmp_path / "x").exists()
 
 
-def test_wrong_kinds_are_refused(unchecked: None, clip: Clip, root: Path) -> None:
-    images, wrong = DomainFolder(root), Path("x")
-    calls: list[tuple[Callable[[], Any], str]] = [
-        (lambda: extract(wrong, images, wrong), "Clip.*load_clip"),  # type: ignore[arg-type]
-        (lambda: extract(clip, wrong, wrong), "DomainFolder.*PosixPath"),  # type: ignore[arg-type]
-    ]
-    for call, words in calls:
-        with pytest.raises(InputError, match=words):
-            call()
-
-
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -148,25 +134,3 @@ def test_a_folder_of_something_else_is_refused(files: dict[str, str] | None, wor
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=words):
         GraphFolder(tmp_path / "none" if files is None else tmp_path)
-
-
-def test_a_damaged_graph_says_so_when_it_is_read_and_is_made_again(
-    clip: Clip, root: Path, made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copytree(made, tmp_path / "x")
-    graphs = GraphFolder(tmp_path / "x")
-    graphs.file("axe", "real").write_bytes(b"")
-    with pytest.raises(InputError, match=r"real.all.safetensors"):
-        graphs["axe", "real"]
-    run(clip, root, tmp_path / "x")
-    assert contents(tmp_path / "x") == contents(made)
-    assert "axe in real is made again: " in caplog.text
-
-
-def test_some_jobs_are_done_to_see_how_long_they_take(clip: Clip, root: Path, tmp_path: Path) -> None:
-    plan = planned(clip, root, tmp_path / "x")
-    assert len(plan.folder.unfinished()) == 5
-    seconds = plan.run(QUIET, most=2)
-    assert len(seconds) == 2
-    assert min(seconds.values()) > 0
-    assert len(plan.folder.unfinished()) == 3

@@ -10,25 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry import (
-    Clip,
-    DomainFolder,
-    GraphFolder,
-    InputError,
-    attribute,
-    class_logit,
-    class_margin,
-    compare,
-    extract,
-    left_rule,
-)
+from circuitry import Clip, DomainFolder, GraphFolder, attribute, class_logit, class_margin, compare, extract, left_rule
 from circuitry.circuits import AttributionSettings, attribute_parts
 from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.models import FolderBaseline, style_templates
-from circuitry.runs import Work
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
 from tests.support.work import QUIET
 
@@ -70,13 +58,6 @@ def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: P
     assert set(listed) == {f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)}
 
 
-def test_the_manifest_is_readable(made: Path) -> None:
-    config = GraphFolder(made).manifest["config"]
-    assert config["classes"] == ["axe", "cat", "fish"]
-    assert config["templates"] == config["texts"] == TEMPLATES
-    assert (config["baseline"], config["metric"], config["node_rule"]) == ("zero", "logit", "left-2")
-
-
 @pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
 def test_a_graph_is_what_attribute_says_of_the_same_images(
     class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path
@@ -100,14 +81,6 @@ def test_a_graph_is_what_attribute_says_of_the_same_images(
         np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
 
 
-def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
-    table = compare(GraphFolder(made))
-    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
-        ["axe", "real", "sketch"],
-        ["cat", "real", "sketch"],
-    ]
-
-
 def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
     images = DomainFolder(root, classes=["cat"], domains=["real"])
@@ -115,30 +88,6 @@ def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: 
     for graphs in (chosen_late, chosen_early):
         assert list(graphs) == [("cat", "real")]
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
-
-
-def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: Path) -> None:
-    first, second = (
-        run(clip, root, tmp_path / str(seed), classes=["axe"], domains=["real"], n_images=1, seed=seed)["axe", "real"]
-        for seed in (0, 2)
-    )
-    assert first.n_images == second.n_images == 1
-    same = torch.equal(tensors(clip, root, "axe", "real", 1, 0), tensors(clip, root, "axe", "real", 1, 2))
-    assert not same
-    assert not np.allclose(first.node_scores["input"], second.node_scores["input"])
-
-
-@pytest.mark.filterwarnings("default:Skipped an image")
-def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
-    lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
-    assert lines == ["no images, so no circuit (1): fish in sketch", "cat in sketch: 1 of 4 images cannot be read"]
-
-
-def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"annot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat"], work=Work(strict=True, progress=False))
 
 
 # What a class is asked by

@@ -41,28 +41,10 @@ def test_depth_lines_follow_the_sites(depth: pd.DataFrame) -> None:
     assert len(texts(figure)) == 4
 
 
-def test_depth_shows_negative_values(depth: pd.DataFrame) -> None:
-    moved = depth.assign(value=depth["value"] - 1, low=depth["low"] - 1, high=depth["high"] - 1)
-    low, high = overlap_over_depth(moved, SITES).layout.yaxis.range
-    assert low < -0.7
-    assert high > -0.1
-
-
 def test_depth_leaves_a_gap_where_a_domain_lacks_a_site(depth: pd.DataFrame) -> None:
     figure = overlap_over_depth(depth.drop(index=1), SITES)
     assert np.isnan(named(figure, "sketch").y[1])
     assert np.isnan(named(figure, "sketch").error_y.array[1])
-
-
-def test_labels_of_crowded_ends_stay_within_the_axis() -> None:
-    rows = [(domain, "a", 1 - 0.001 * i, 0.9, 1.0) for i, domain in enumerate("bcdefgh")]
-    depth = pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"])
-    chance = pd.DataFrame({"site": ["a"], "value": [0.0]})
-    figure = overlap_over_depth(depth, ["a"], depth[:1][["site", "value"]], chance)
-    low, high = figure.layout.yaxis.range
-    places = [annotation.y for annotation in figure.layout.annotations]
-    assert len(places) == 9
-    assert low < min(places) < max(places) < high
 
 
 @given(st.lists(st.floats(-5, 5), max_size=12).map(sorted), st.floats(0.01, 2))
@@ -72,30 +54,6 @@ def test_labels_are_apart_and_keep_their_mean(values: list[float], gap: float) -
     assert sum(places) == pytest.approx(sum(values), abs=1e-9)
     if all(b - a >= gap for a, b in pairwise(values)):
         assert places == pytest.approx(values)
-
-
-def test_a_site_that_repeats_the_one_before_says_so_and_kept_units_are_told(depth: pd.DataFrame) -> None:
-    again = depth[depth["site"] == "layer1.0"].assign(site="avgpool")
-    sites = [*SITES[:2], "avgpool", SITES[2]]
-    chance = pd.DataFrame({"site": ["act1", "attnpool", "avgpool"], "value": 0.1, "kept": [1, None, 26]})
-    figure = overlap_over_depth(pd.concat([depth, again]), sites, chance=chance)
-    notes = [
-        tick.split(">", 1)[1].replace("</span>", " ") if "<" in tick else "" for tick in figure.layout.xaxis.ticktext
-    ]
-    told = [[word for word in ("1 unit ", "26 units", "repeats layer1.0") if word in note] for note in notes]
-    assert told == [["1 unit "], [], ["26 units", "repeats layer1.0"], []]
-
-
-def test_lines_stand_apart_so_that_no_interval_covers_another(depth: pd.DataFrame) -> None:
-    figure = overlap_over_depth(depth, SITES)
-    shifts = {name: [x - round(x) for x in named(figure, name).x] for name in ("real", "sketch")}
-    assert all(real < 0 < sketch for real, sketch in zip(*shifts.values(), strict=True))
-
-
-def test_the_heading_says_what_bars_are_only_where_there_are_any(depth: pd.DataFrame) -> None:
-    assert overlap_over_depth(depth, SITES).layout.title.subtitle.text == "bars: 95 % intervals"
-    without = depth.assign(low=np.nan, high=np.nan)
-    assert overlap_over_depth(without, SITES).layout.title.subtitle.text is None
 
 
 CURVES = pd.DataFrame(

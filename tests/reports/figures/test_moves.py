@@ -28,9 +28,3 @@ def test_arrows_go_from_patch_to_patch() -> None:
     (token,) = [trace for trace in figure.data if trace.text]
     assert (token.text, list(token.x), list(token.y)) == ("class token", [-32], [15.5])
     assert figure.layout.xaxis.range[0] < -32
-
-
-def test_no_moves_and_no_class_token_are_drawn_as_none() -> None:
-    figure = position_moves(np.zeros((4, 4)), IMAGE, TokenGrid((), 2, 2), title="cat", measure="effect")
-    assert not [trace for trace in figure.data if trace.hovertemplate]
-    assert tuple(figure.layout.xaxis.range) == (-0.5, 63.5)

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -11,14 +10,10 @@ from PIL import Image
 from circuitry import Comparison, DomainFolder, compare_domains
 from circuitry.circuits import ReadingSettings
 from circuitry.circuits.consensus import STABILITY, mean_stability
-from circuitry.reports import Report
-from circuitry.reports.figures import domain_marks
 from circuitry.reports.sections.accuracies import add_accuracy
-from circuitry.reports.sections.apart import add_domain_apart
 from circuitry.reports.sections.circuits import comparison_report
 from tests.circuits.test_across_domains import parts, three_domains
-from tests.reports.sections.test_accuracy import accuracy
-from tests.reports.sections.test_compared import DOMAINS, captions
+from tests.reports.sections.test_compared import accuracy
 
 
 def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:
@@ -32,16 +27,6 @@ def test_means_of_stability() -> None:
     means = mean_stability(pd.DataFrame(rows, columns=list(STABILITY))).set_index("domain")
     assert means.loc["real"].to_numpy().tolist() == pytest.approx([4, 10, 0.7, 5, 0.375])
     assert means.loc["all", ["unit_stability", "edge_stability"]].to_numpy().tolist() == pytest.approx([0.6, 0.25])
-
-
-def test_one_domain_is_set_against_the_others(tmp_path: Path) -> None:
-    report = Report("t")
-    add_domain_apart(report, comparisons(), "sketch", domain_marks(DOMAINS))
-    found = captions(report, tmp_path)
-    lines = {trace.name: np.array(trace.y) for trace in report.plotly_figures["figure-1"].data}
-    first, second = re.findall("sketch with the others|without sketch", found[0])
-    assert f"lower at {int((lines[first] < lines[second]).sum())} of {len(lines[first])} sites" in found[0]
-    assert sum("held-out classes" in caption for caption in found) == 3
 
 
 @pytest.mark.parametrize("known", [True, False])

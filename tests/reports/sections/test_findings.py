@@ -19,30 +19,6 @@ from tests.comparison.similarities import similarities
 from tests.reports.sections.test_compared import edges, table
 
 
-def test_how_much_is_shared_is_the_ratio_with_its_interval() -> None:
-    comparison = similarities()
-    found = how_much_shared(comparison)
-    mean, (low, high) = comparison.mean_ratio()
-    assert f"{mean:.2f} [{low:.2f}, {high:.2f}]" in found.claim
-    ratios = comparison.ratios()
-    assert abs(mean - ratios["value"].mean()) < 1e-12  # three pairs: the mean of ratios
-    assert f"{int((ratios['high'] < 1).sum())} of 3 intervals" in found.certainty
-
-
-def test_one_pair_of_domains_has_no_mean_and_no_order() -> None:
-    comparison = similarities()
-    values, parts = (
-        table[(table["domain_a"] != "d2") & (table["domain_b"] != "d2")]
-        for table in (comparison.values, comparison.parts)
-    )
-    two = replace(comparison, values=values, parts=parts, groups={})
-    claim, certainty, _ = how_much_shared(two)
-    assert f"{two.ratios()['value'].iloc[0]:.2f} [" in claim
-    assert "pairs of" not in claim
-    assert " to " not in certainty
-    assert which_differs(two) is None
-
-
 def test_copies_share_everything() -> None:
     # Domains of which one is a copy of the other: parts of both are as alike as parts of one.
     comparison = similarities()
@@ -78,12 +54,6 @@ def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
     assert "0 of 3 pairs" in how_much_shared(above).certainty
 
 
-def test_without_parts_of_two_domains_there_is_no_ratio() -> None:
-    claim, certainty, _ = how_much_shared(edges())
-    assert "edge Jaccard index of 0.467" in claim
-    assert "two parts of the same images 0.733" in certainty
-
-
 # Pairs clipart-real, clipart-sketch, real-sketch; sketch is lowest in each of 16 classes, by nearly the same.
 CLEAR = replace(edges(), values=table({f"c{i}": [0.8 + i / 1000, 0.2, 0.1 - i / 2000] for i in range(16)}), groups={})
 
@@ -106,17 +76,6 @@ def test_which_domain_differs(comparison: Comparison, domain: str, value: str, c
     assert ("so few classes" in found.certainty) != clear
 
 
-def test_class_and_domain_effects() -> None:
-    comparison = similarities()
-    effects = comparison.class_by_domain().set_index("what")
-    finding = class_or_domain(comparison)
-    assert finding is not None
-    assert "? Both: " in finding.claim
-    assert f"class adds {effects['value']['class effect']:.3f} [" in finding.claim
-    assert "p 0.031 for the class" in finding.certainty  # of six classes, 2 / 2^6 at least
-    assert class_or_domain(edges()) is None
-
-
 def test_class_and_domain_are_told_by_their_tests() -> None:
     # Of four classes no test can say it, whatever the intervals: the least p is 2 / 2^4.
     four = similarities(4)
@@ -126,10 +85,3 @@ def test_class_and_domain_are_told_by_their_tests() -> None:
     assert finding is not None
     assert f"? {UNKNOWN}: " in finding.claim
     assert "With 4 classes no p can be below 0.12" in finding.certainty
-
-
-def test_parts_of_one_image_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    ratios = Comparison.ratios
-    monkeypatch.setattr(Comparison, "ratios", lambda self: ratios(self).assign(n_per_part=1.0))
-    found = how_much_shared(similarities())
-    assert f"? {UNKNOWN} with 1 image in a part: " in found.claim

@@ -1,28 +1,18 @@
 """The sections of causal checks against tables worked out on paper."""
 
-import html
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.interventions.curves import most_selective_site
 from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
-from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.causal_curves import (
-    add_faithfulness,
-    add_selectivity_over_depth,
-    faithfulness_findings,
-    kept_beats_random,
-)
+from circuitry.reports.sections.causal_curves import faithfulness_findings, kept_beats_random
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
-from circuitry.reports.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
-from tests.support.scripts import command_module
+from circuitry.reports.sections.transfers import own_circuits_lead, structure_predicts
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -61,53 +51,6 @@ def curves_of(on_others: float) -> list[FaithfulnessCurve]:
     ]
 
 
-def page(report: Report, tmp_path: Path) -> str:
-    return html.unescape(report.write(tmp_path / "report.html").read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize(
-    ("on_others", "selectivity", "best"),
-    [
-        (0.7, ["0.00 [0.00, 0.00]"], "0.00"),
-        (0.2, ["0.30 [0.30, 0.30]", "0.55 [0.55, 0.55]"], "0.55"),
-    ],
-)
-def test_faithfulness_and_selectivity(on_others: float, selectivity: list[str], best: str, tmp_path: Path) -> None:
-    report = Report("t")
-    add_faithfulness(report, curves_of(on_others), MARKS)
-    text = page(report, tmp_path)
-    # Of a tenth; CPR: (0.75 + 1) / 2 * 0.9; CMD: 0.25 / 2 * 0.9.
-    for number in ("0.75 [0.75, 0.75]", *selectivity, "0.79 [0.79, 0.79]", "0.11 [0.11, 0.11]"):
-        assert number in text
-    assert len(report.plotly_figures) == 2
-    assert f"reach {best}" in command_module("check").listening_verdict(curves_of(on_others))
-
-
-def test_a_model_without_a_lead_has_no_selectivity(tmp_path: Path) -> None:
-    report = Report("t")
-    add_faithfulness(report, [replace(curve("real", 0.5, 0.5), full=np.ones(4))], MARKS)
-    assert len(report.plotly_figures) == 1
-    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0)]).assign(other_full_metric=1.0)
-    add_transfer(report, table, SIMILARITY, MARKS, ["a"])
-    assert len(report.plotly_figures) == 2
-    assert page(report, tmp_path).count("There is no selectivity: the model does no better than the baseline") == 2
-
-
-def test_selectivity_over_depth(tmp_path: Path) -> None:
-    curves = [
-        curve(domain, kept, 0.1, site=site)
-        for domain, shift in (("real", 0.1), ("sketch", 0.0))
-        for site, kept in (("a", 0.3 + shift), ("b", 0.6 + shift))
-    ]
-    report = Report("t")
-    add_selectivity_over_depth(report, curves, MARKS, ["a", "b"])
-    text = page(report, tmp_path)
-    assert "real at b (0.60)" in text
-    assert "sketch at a (0.20)" in text
-    rows = [("kept", "a", 0.9), ("random", "a", 0.8), ("kept", "b", 0.5), ("random", "b", 0.1)]
-    assert most_selective_site(pd.DataFrame(rows, columns=["circuit", "sites", "value"])) == "b"
-
-
 def transfers(sites: str, other: float) -> pd.DataFrame:
     """Own circuits keep all, others more the nearer the domain."""
     near = {("clipart", "real"): 0.9, ("clipart", "sketch"): 0.5, ("real", "sketch"): 0.1}
@@ -126,14 +69,6 @@ def transfers(sites: str, other: float) -> pd.DataFrame:
 SIMILARITY = pd.DataFrame(
     [[1.0, 0.3, 0.2], [0.3, 1.0, 0.1], [0.2, 0.1, 1.0]], index=list(DOMAINS), columns=list(DOMAINS)
 )
-
-
-def test_transfer_with_and_without_single_sites() -> None:
-    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0), transfers("b", 0.1)])
-    for rows, figures in ((table, 3), (table[table["sites"] == "all"], 1)):
-        report = Report("t")
-        add_transfer(report, rows, SIMILARITY, MARKS, ["a", "b"])
-        assert len(report.plotly_figures) == figures
 
 
 def test_means_that_reports_show() -> None:

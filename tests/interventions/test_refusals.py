@@ -1,0 +1,165 @@
+"""Whatever ablation, patching, masks and the tests of circuits cannot work with is refused by its name."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, left_rule
+from circuitry import interventions as i
+from circuitry.bases import ResidualStream
+from circuitry.circuits import Circuit, Edges, attribute_components
+from circuitry.encoder import Baseline, Counterfactual
+from circuitry.judging import planted_convolution
+from tests.interventions.test_gated_units import IMAGES, by_hand
+from tests.support.circuits import circuit_by, circuit_with
+from tests.support.towers import make_tower
+from tests.support.work import QUIET
+
+Call = Callable[[], object]
+PLANTED, OTHER = planted_convolution(), planted_convolution(seed=1)
+SOME = PLANTED.images(4, 0)
+RESNET = Encoder.from_tower(make_tower("resnet"))
+PIXELS = torch.randn(3, 3, 64, 64)
+VIT = Encoder.from_tower(make_tower("timm-vit"))
+SAME = SOME[:1].repeat(4, 1, 1, 1)
+
+
+def first(embedding: Tensor) -> Tensor:
+    return embedding[:, 0]
+
+
+def planted(images: Any = SOME, **given: Any) -> Task:
+    return Task(PLANTED.encoder, images, PLANTED.metric, work=QUIET, **given)
+
+
+def graph(**settings: Any) -> AttributionGraph:
+    return attribute(PLANTED.encoder, SOME, PLANTED.metric, 0.25, left_rule(1), progress=False, **settings)
+
+
+def curve(settings: Any = None, images: Tensor = IMAGES, **given: Any) -> object:
+    scores = {site: np.ones(n) for site, n in (("input", 3), ("first", 3), ("second", 2))}
+    found = AttributionGraph(tuple(scores), scores, {}, {}, {}, 1)
+    return i.faithfulness_curve(by_hand(images, **given), found, i.AblationSettings(**(settings or {})))
+
+
+def kept(units: Any, **given: Any) -> object:
+    return i.kept_embeddings(by_hand(**given), [i.circuit_of(by_hand(), units)])
+
+
+def chain(**sizes: int) -> Edges:
+    return Edges.between({site: np.arange(n) for site, n in sizes.items()}, "chain")
+
+
+def kept_edges(*edges: Edges) -> object:
+    return i.kept_embeddings(by_hand(), [circuit_with(one) for one in edges])
+
+
+def swept(given: dict[str, Any], **of_task: Any) -> object:
+    asked: dict[str, Any] = {"images": PIXELS, "metric": first, "work": QUIET} | of_task
+    return i.patch_effects(Task(RESNET, **asked), **given)
+
+
+def run_patched(*patches: i.Patch) -> object:
+    with i.patched(RESNET, patches):
+        return RESNET(PIXELS)
+
+
+def in_stream() -> Task:
+    stream = ResidualStream.of(VIT)
+    return Task(stream.components, torch.randn(2, 3, *VIT.image_size), first, work=QUIET)
+
+
+def stream_circuit() -> Circuit:
+    return attribute_components(Task(VIT, torch.randn(2, 3, *VIT.image_size), first, work=QUIET)).circuit(3)
+
+
+def harmful() -> Circuit:
+    found = graph()
+    return replace(found, edge_scores={pair: -np.abs(s) for pair, s in found.edge_scores.items()}).circuit(3)
+
+
+def another_model() -> Task:
+    return Task(OTHER.encoder, SOME, OTHER.metric, work=QUIET)
+
+
+def masks(sizes: list[float], images: Tensor = SOME, **given: Any) -> object:
+    return i.learn_masks(planted(images), sizes, i.MaskSettings(steps=2), **given)
+
+
+P = i.Patch
+HAND = {"first": 3, "second": 2, "embedding": 2}
+RUNS: list[tuple[Call, str]] = [
+    (lambda: kept({"input": [0]}), "'input'"),
+    (lambda: kept({"third": [0]}), "'third'"),
+    (lambda: kept({"first": [0, 3]}), "'first'.*0 to 2.*3"),
+    (lambda: kept({"first": [True, True]}), "'first'.*3.*2"),
+    (lambda: kept({"first": [0]}, baseline=IMAGES[:1].expand(3, -1, -1, -1)), "3 activations.*2 images"),
+    (lambda: kept({"first": [0]}, images=[]), "none"),
+    (lambda: i.kept_embeddings(by_hand(), []), "at least one circuit"),
+    (lambda: kept_edges(chain(first=4, second=2)), "'first'.*0 to 2.*3"),
+    (lambda: kept_edges(chain(first=3, embedding=2)), "first->embedding"),
+    (lambda: kept_edges(chain(first=3, third=2)), "third"),
+    (lambda: kept_edges(chain(**HAND), chain(first=3, second=2)), "2 kinds"),
+    (lambda: i.kept_embeddings(in_stream(), [circuit_by({("embed", "blocks.0.mlp"): np.ones((1, 2), dtype=bool)})]),
+     r"'embed'.*0 to 0.*unit 1"),
+    (lambda: i.kept_embeddings(in_stream(), [circuit_by({("head", "trunk.blocks.0.mlp"): np.ones((64, 16), bool)})]),
+     r"head to trunk.blocks.0.mlp"),
+    (lambda: i.circuit_of(in_stream(), {"blocks.7.mlp": [0]}), "'blocks.7.mlp'"),
+    (lambda: i.kept_embeddings(Task(VIT, torch.zeros(2, 3, *VIT.image_size), first), [stream_circuit()]),
+     r"blocks.0.*in_components"),
+    (lambda: curve({"fractions": (0.5, 0.1)}), r"ascending.*\(0.5, 0.1\)"),
+    (lambda: curve({"fractions": (0.5, 1.5)}), r"\(0, 1\].*1.5"),
+    (lambda: curve(sites=["embedding"]), "embedding.*first, second"),
+    (lambda: curve(images=IMAGES[:1], baseline=IMAGES), "2 activations.*'input'.*1 images"),
+    (lambda: curve(others=[]), "at least one image"),
+    (lambda: i.measure_circuits(by_hand(), []), "at least one circuit"),
+]  # fmt: skip
+PATCHES: list[tuple[Call, str]] = [
+    (lambda: swept({"units": {"attnpool": [3, 16]}}), "'attnpool'.*0 to 15.*16"),
+    (lambda: swept({"units": {"act9": [3]}}), "'act9'"),
+    (lambda: swept({"units": {"attnpool": [3]}, "by": "site"}), "by='unit'.*'site'"),
+    (lambda: swept({}, baseline=torch.zeros(2, 3, 64, 64)), "'input'.*3 images"),
+    (lambda: swept({}, images=[]), "none"),
+    (lambda: swept({}, metric=lambda e: e), r"\[3\].*\[3, 16\]"),
+    (lambda: run_patched(P("act1", 0.0, units=[1, 2]), P("act1", 1.0, units=[2, 3], positions=[4])),
+     "'act1', units 1, 2, all positions and the one at 'act1', units 2, 3, positions 4 do: separate"),
+    (lambda: run_patched(P("act9", 0.0)), "no site 'act9'"),
+    (lambda: run_patched(P("act1", 0.0, units=[1, 4, -1])), "has units 0 to 3, but 4, -1 was asked for"),
+    (lambda: run_patched(P("act1", 0.0, positions=[1024])), "'act1' has positions 0 to 1023, but 1024 was asked for"),
+    (lambda: run_patched(P("act1", Counterfactual(torch.zeros(2, 3, 64, 64)))), r"shape \[2, 4, 32, 32\].*\[3, 4, 32,"),
+    (lambda: run_patched(P("act1", Baseline("two", {"act1": torch.zeros(2, 4, 32, 32)}))), "'two' has 2 activations"),
+    (lambda: run_patched(P("act1", torch.zeros(3, 4, 8, 8))), r"has shape \[3, 4, 8, 8\]"),
+    (lambda: run_patched(P("act1", lambda a: a.sum(1))), r"has shape \[3, 32, 32\]"),
+    *((lambda u=units: P("act1", 0.0, units=u), "units") for units in ([1.7], float("nan"), [[1, 2]], ["a"], [None])),
+    (lambda: i.unit_pixels(Task(RESNET, PIXELS, first), "layer4.0", 256), "0 to 255.*256"),
+]  # fmt: skip
+SEARCH: list[tuple[Call, str]] = [
+    (lambda: i.find_circuit(planted(), method="magic", size=0.5), "'site-path', .*'magic'"),
+    (lambda: i.find_circuit(planted(), size=0.5, selectivity=0.8), "size= and selectivity="),
+    (lambda: i.find_circuit(planted()), "size= and selectivity="),
+    (lambda: i.find_circuit(planted(), selectivity=0.8), "others="),
+    (lambda: i.find_circuit(planted(others=SOME), selectivity=80.0), r"\(0, 1.5\].*80.0"),
+    (lambda: i.find_circuit(planted(others=SOME), selectivity=0.8, method="gradient"), "no better than the baseline"),
+    (lambda: i.find_circuit(planted(SOME[:0]), size=0.5), "at least one image"),
+    (lambda: i.find_circuit(planted(), size=0.5, settings=i.AblationSettings(budget="global")), "global"),
+    (lambda: masks([]), "sizes"),
+    (lambda: masks([0.5, 1.5]), "sizes"),
+    (lambda: masks([0.5], SAME), "same for all"),
+    (lambda: masks([0.5], among=circuit_with(chain(conv1=0, conv2=0))), "at least one edge"),
+    (lambda: i.judge_circuit(planted(), graph().circuit(None).nothing()), "units"),
+    (lambda: i.judge_circuit(planted(), harmful()), "edges"),
+    (lambda: i.judge_circuit(another_model(), graph().circuit(None)), "model_digest"),
+    (lambda: i.judge_circuit(planted(baseline=SOME.flip(0)), graph().circuit(None)), "'zero'.*'counterfactual'"),
+]
+
+
+@pytest.mark.parametrize(("call", "named"), [*RUNS, *PATCHES, *SEARCH])
+def test_refusals(call: Call, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        call()
+    assert not any(point.fwd_hooks for point in RESNET.hook_dict.values())
