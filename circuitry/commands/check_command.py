@@ -17,7 +17,7 @@ circuits are kept at all sites at once, look at selectivity before faithfulness.
 
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
-    circuitry explore --comparisons runs/quickstart/check-transfer/comparisons    # transfer in the explorer
+    circuitry explore --open         # with what the checks found
     circuitry check --circuits runs/domainnet/circuits
     torchrun --nproc-per-node 8 -m circuitry check --device cuda ...    # the curves on eight GPUs
 """
@@ -60,11 +60,12 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
         """Where curves, tables and the report go."""
         return self.out or self.circuits.parent / ("check-transfer" if self.transfer else "check")
 
-    def checks(self, rank: Rank = ALONE) -> "circuitry.CausalChecks":
+    def analysis(self, rank: Rank = ALONE) -> "circuitry.analysis.Analysis":
         """Read model, images and circuits, for one of the processes that work on them."""
         if not self.circuits.is_dir():
             raise InputError(
                 f"There are no circuits at {self.circuits}: run circuitry quickstart or circuitry compare "
                 "first, and give the folder circuits of their run with --circuits."
             )
-        return circuitry.CausalChecks(self.clip(rank), self.images(), circuitry.GraphFolder(self.circuits), self)
+        model, images = self.clip(rank), self.images()
+        return circuitry.analysis.Analysis(model, images, self.folder, checks=self, circuits=self.circuits)

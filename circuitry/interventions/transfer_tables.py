@@ -1,7 +1,7 @@
 """What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -82,6 +82,32 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
     )
 
 
+def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
+    """Return transfer as comparisons by measure, of single sites where there are any.
+
+    None without a table, and of a measure that is not known: where the model has no lead over the baseline.
+    """
+    if table is None:
+        return {}
+    alone = table[table["sites"] != "all"]
+    table = alone if len(alone) else table
+    known = transfer_matrices(table).notna().any()
+    found = [compare_transfer(table, value) for value in CURVE_MEASURES if known.get(value, False)]
+    return {one.measure: one for one in found}
+
+
+def transfer_matrices(table: TransferTable) -> pd.DataFrame:
+    """Return all matrices of a transfer table (`transfer_matrix`) in long form, by ablated sites."""
+    values = ["faithfulness", "accuracy"]
+    if "other_metric" in table:
+        values = ["faithfulness", "selectivity", "accuracy", "other_accuracy"]
+    parts = []
+    for sites, part in table.groupby("sites", sort=False):
+        long = pd.DataFrame({value: transfer_matrix(part, value).stack() for value in values}).reset_index()
+        parts.append(long.assign(sites=sites))
+    return pd.concat(parts, ignore_index=True)
+
+
 @checked
 def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
     """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
@@ -146,21 +172,16 @@ def transfer_over_depth(
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
-class OwnLead(NamedTuple):
-    """By how much a domain's own circuits lead those of other domains, kept at one site at a time."""
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, "pd.Series[float]", int] | None:
+    """Return by how much own circuits lead those of other domains, kept at one site at a time.
 
-    own: float
-    """Mean over sites."""
-    other: float
-    """Mean over sites."""
-    by_site: "pd.Series[float]"
-    """The lead at each site, the largest first."""
-    n_apart: int
-    """Sites where the intervals do not overlap."""
+    Args:
+        over_depth: From `transfer_over_depth`.
 
-
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
-    """Return the lead of own circuits in a table of `transfer_over_depth`, None where it is known at no site."""
+    Returns:
+        The means of own and of other circuits over sites, the lead at each site, the largest first, and the number of
+        sites where the intervals do not overlap; None where it is known at no site.
+    """
     wide = over_depth.pivot(index="site", columns="domain", values=["value", "low", "high"])
     if not {OWN, OTHER} <= set(wide["value"].columns):
         return None
@@ -169,7 +190,7 @@ def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
         return None
     by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
     apart = wide["low"][OWN] > wide["high"][OTHER]
-    return OwnLead(float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum()))
+    return float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum())
 
 
 def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,7 @@ GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
 
 def transfer_findings(transfer: pd.DataFrame, similarity: pd.DataFrame) -> list[Finding | None]:
     """Say whether circuits work in other domains, and whether structure predicts it; arguments as `add_transfer`."""
-    value = _value(transfer)
+    value = transfer_value(transfer)
     one_site = (transfer["sites"] != "all").any()
     return [
         own_circuits_lead(transfer_over_depth(transfer, value), value) if one_site else None,
@@ -37,7 +37,8 @@ def transfer_findings(transfer: pd.DataFrame, similarity: pd.DataFrame) -> list[
     ]
 
 
-def _value(transfer: pd.DataFrame) -> str:
+def transfer_value(transfer: pd.DataFrame) -> str:
+    """Return what a transfer table is read by: selectivity where images of other classes were there."""
     return "selectivity" if "other_metric" in transfer else "faithfulness"
 
 
@@ -46,12 +47,12 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
     lead = lead_of_own_circuits(over_depth)
     if lead is None:
         return None
-    sites = lead.by_site
-    told = UNKNOWN if not lead.n_apart else PARTLY if lead.n_apart < len(sites) else YES
+    own, other, sites, n_apart = lead
+    told = UNKNOWN if not n_apart else PARTLY if n_apart < len(sites) else YES
     return Finding(
-        f"Do circuits of other domains do worse than a domain's own? {told}: {value} {lead.other:.2f} against "
-        f"{lead.own:.2f}, mean over {len(sites)} sites kept one at a time.",
-        f"At {lead.n_apart} of {len(sites)} sites the 95 % bootstrap intervals over classes do not overlap. The "
+        f"Do circuits of other domains do worse than a domain's own? {told}: {value} {other:.2f} against "
+        f"{own:.2f}, mean over {len(sites)} sites kept one at a time.",
+        f"At {n_apart} of {len(sites)} sites the 95 % bootstrap intervals over classes do not overlap. The "
         f"difference is {sites.iloc[0]:+.2f} at {sites.index[0]} and {sites.iloc[-1]:+.2f} at {sites.index[-1]}.",
         f"More classes; another site; {ANOTHER_MODEL}.",
     )
@@ -91,7 +92,7 @@ def add_transfer(
     alone = [site for site in sites if site in set(transfer["sites"])]
     if not alone:
         return
-    value = _value(transfer)
+    value = transfer_value(transfer)
     over_depth = transfer_over_depth(transfer, value)
     if over_depth["value"].isna().all():
         report.text(f"There is no {value}: the model does no better than the baseline.")

@@ -31,7 +31,6 @@ from circuitry.reports.sections import (
     compared,
     one_circuit,
     score_checks,
-    stability,
     transfers,
 )
 from tests.circuits.test_graph import small_graph
@@ -141,7 +140,7 @@ def depth_of_two(report: ReadBack) -> None:
 
 def circuit_stability(report: ReadBack) -> None:
     rows = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25)]
-    stability.add_circuit_stability(report, pd.DataFrame(rows, columns=list(STABILITY)))
+    circuits.add_circuit_stability(report, pd.DataFrame(rows, columns=list(STABILITY)))
 
 
 def selectivity_over_depth(report: ReadBack) -> None:
@@ -180,14 +179,12 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_similarity": lambda r: circuits.add_similarity(r, comparisons(), MARKS),
     "add_circuit": lambda r: one_circuit.add_circuit(r, small_graph().circuit(1), "A circuit."),
     "add_circuit_pair": circuit_pair,
-    "add_circuit_guide": lambda r: circuits.add_circuit_guide(r, SETTINGS),
+    "add_guide": lambda r: circuits.add_guide(r, SETTINGS, "unseen images"),
     "add_circuit_stability": circuit_stability,
     "add_accuracy": lambda r: accuracies.add_accuracy(r, accuracy(), MARKS, test_domain="sketch"),
     "add_told_apart": lambda r: accuracies.add_told_apart(r, accuracy(), "Accuracies."),
     "add_domain_apart": lambda r: apart.add_domain_apart(r, comparisons(), "sketch", MARKS),
     "add_two_lines": depth_of_two,
-    "add_causal_guide": lambda r: causal_curves.add_causal_guide(r, SETTINGS, "unseen images"),
-    "add_answers": lambda r: causal_curves.add_answers(accuracy(), checks.curves_of(0.2), r, checks.MARKS),
     "add_faithfulness": lambda r: causal_curves.add_faithfulness(r, checks.curves_of(0.2), checks.MARKS),
     "add_selectivity_over_depth": selectivity_over_depth,
     "add_transfer": transfer,

@@ -19,10 +19,10 @@ from circuitry.reports.sections.causal_curves import (
     add_selectivity_over_depth,
     faithfulness_findings,
     kept_beats_random,
+    listening_verdict,
 )
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 from circuitry.reports.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
-from tests.support.scripts import command_module
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -80,7 +80,7 @@ def test_faithfulness_and_selectivity(on_others: float, selectivity: list[str], 
     for number in ("0.75 [0.75, 0.75]", *selectivity, "0.79 [0.79, 0.79]", "0.11 [0.11, 0.11]"):
         assert number in text
     assert len(report.plotly_figures) == 2
-    assert f"reach {best}" in command_module("check").listening_verdict(curves_of(on_others))
+    assert f"reach {best}" in listening_verdict(curves_of(on_others))
 
 
 def test_a_model_without_a_lead_has_no_selectivity(tmp_path: Path) -> None:
