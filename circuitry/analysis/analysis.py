@@ -1,13 +1,13 @@
 """One analysis of a model in a folder: circuits, tests of them, comparisons, cards, a report and the explorer.
 
-Every step leaves its files in the folder, and a finished one is read. Several processes share a step by `work.rank`. The
-report shows what the steps found.
+Every step leaves its files in the folder, and a finished one is read. Several processes share a step by the rank of
+their `Work`. The report shows what the steps found.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -31,7 +31,6 @@ from circuitry.explorer.view_files import ModelView
 from circuitry.interventions.attribution_check import RULES, check_attribution, compare_rules
 from circuitry.interventions.circuit_checks import CausalChecks
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
@@ -42,12 +41,16 @@ from circuitry.runs.workers import Work
 from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.held_out_accuracy import accuracy_kinds
 
+T = TypeVar("T")
+
+ONE_SITE_SIZE = 0.1
+"""Share of the units that circuits keep at one site at a time."""
 SMALL = 600
 """Rows of a table that is small enough to be committed."""
 
 
 class Analysis:
-    """An analysis of a model on images, in a folder; `circuits` comes first, other steps are taken or left.
+    """An analysis of a model on images, in a folder: circuits first, then any other steps.
 
     Example:
         >>> run = Analysis(clip, images, "runs/x", ExtractionSettings(n_images=8), CheckSettings(n_images=4))
@@ -73,16 +76,15 @@ class Analysis:
             images: Its images, sorted by domain and class.
             out: Folder of everything that is made.
             settings: How circuits are found.
-            checks: How circuits are tested (default: as `CheckSettings` are).
+            checks: How circuits are tested.
             reading: How circuits are cut where they are compared and drawn.
-            circuits: A folder of circuits that are found already.
+            circuits: A folder of circuits that were found before.
         """
         self.clip, self.images, self.out = clip, images, Path(out)
-        self.settings = settings or ExtractionSettings()
-        self.reading = reading or ReadingSettings()
-        self._checked, self._given = checks or CheckSettings(), circuits
+        self.settings, self.reading = settings or ExtractionSettings(), reading or ReadingSettings()
+        self._checked, self._given = checks, circuits
         self.results: dict[str, Any] = {}
-        """What the steps found, by name; of other processes, too, where these are merged in."""
+        """What the steps found, by name; what other processes found can be added."""
 
     @cached_property
     def extraction(self) -> Extraction:
@@ -101,8 +103,7 @@ class Analysis:
 
     def circuits(self, work: Work = Work()) -> GraphFolder:
         """Find the circuit of every class in every domain, and of parts of the images."""
-        if self._given is None:
-            self.extraction.run(work)
+        self.extraction.run(work)
         if not self.graphs:
             raise InputError(
                 f"No circuit was found: none of the {len(self.images)} images in {self.images.root} can be read."
@@ -116,48 +117,33 @@ class Analysis:
         images: DomainFolder | None = None,
         work: Work = Work(),
     ) -> pd.DataFrame:
-        """Measure zero-shot accuracy by domain, on these or other images.
-
-        Args:
-            held_out: Classes that were held out in training, which are told apart.
-            test_domain: The domain that they were held out of.
-            images: Other images.
-            work: Memory and progress.
-        """
+        """Measure zero-shot accuracy by domain, on these or other ``images``; classes held out in training apart."""
+        self.results["test_domain"] = test_domain
         found = accuracy_kinds(zero_shot_accuracy(self.clip, images or self.images, held_out, work=work))
-        self._keep(test_domain=test_domain)
-        return self._keep(accuracy=found)
+        return self._keep("accuracy", found)
 
     def curves(
         self, work: Work = Work(), rankings: Sequence[str] = ("absolute",), random_draws: int = 2
     ) -> list[FaithfulnessCurve]:
-        """Test each circuit on images that it was not found on; none where there are no others."""
-        if not self._others_left():
-            return self._keep(curves=[])
-        out = self.out / "faithfulness"
-        found = self.checks.extract_faithfulness(out, rankings=tuple(rankings), random_draws=random_draws, work=work)
-        return self._keep(curves=found)
+        """Test each circuit on images that it was not found on; no curves where a class has no others in a domain."""
+        if not self._has_others():
+            return self._keep("curves", [])
+        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "work": work}
+        return self._keep("curves", self.checks.extract_faithfulness(self.out / "faithfulness", **asked))
 
-    def curves_by_site(self, work: Work = Work(), size: float = 0.1, random_draws: int = 2) -> list[FaithfulnessCurve]:
+    def curves_by_site(self, work: Work = Work(), random_draws: int = 2) -> list[FaithfulnessCurve]:
         """Test each circuit at one site at a time, with all else as it is."""
-        found = self.checks.extract_faithfulness(
-            self.out / "one-site",
-            rankings=("absolute",),
-            fractions=(size,),
-            random_draws=random_draws,
-            one_site=True,
-            work=work,
-        )
-        return self._keep(one_site=found)
+        cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (ONE_SITE_SIZE,), "one_site": True}
+        cut |= {"random_draws": random_draws, "work": work}
+        return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 
     def transfer(
         self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False
     ) -> dict[str, pd.DataFrame]:
-        """Test each circuit in the other domains of its class; tables as `CausalChecks.extract_transfer`."""
-        if not self._others_left():
+        """Test each circuit in the other domains of its class; tables as `CausalChecks.extract_transfer` has them."""
+        if not self._has_others():
             return {}
-        domains = {domain for _, domain in self.checks.chosen.keys}
-        if len(domains) < 2:
+        if len(domains := {domain for _, domain in self.checks.chosen.keys}) < 2:
             raise InputError(
                 f"Transfer is between domains, but the chosen circuits in {self.graphs.path} are of {min(domains)} "
                 "alone: give more with --domains, or extract more."
@@ -166,47 +152,34 @@ class Analysis:
         self.results |= found
         return found
 
-    def scores(self, key: Key | None = None, work: Work = Work()) -> AttributionCheck:
+    def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
         """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
         key = key or self._diagonal()[0]
-        found = check_attribution(self.checks.task_found_with(key, work), self.graphs[key])
-        self._keep(pixels=(key, *self.checks.pixels(*key, work=work)))
-        return self._keep(attribution=(key, found))[1]
+        check = check_attribution(self.checks.task_found_with(key, work), self.graphs[key])
+        self.results |= {"attribution": (key, check), "pixels": (key, *self.checks.pixels(*key, work=work))}
+        return check.points
 
     def rules(self, n: int = 4, work: Work = Work()) -> pd.DataFrame:
         """Set scores by several rules beside exact effects, of n circuits of different classes."""
-        tables = []
-        for key in self._diagonal()[:n]:
-            table = compare_rules(self.checks.task_found_with(key, work), RULES)
-            table.insert(0, "class", key[0])
-            table.insert(1, "domain", key[1])
-            tables.append(table)
-        return self._keep(rules=pd.concat(tables, ignore_index=True))
+        found = {key: compare_rules(self.checks.task_found_with(key, work), RULES) for key in self._diagonal()[:n]}
+        table = pd.concat(found, names=["class", "domain"])
+        return self._keep("rules", table.reset_index(["class", "domain"]).reset_index(drop=True))
 
     def compare(
-        self,
-        groups: Mapping[str, Sequence[str]] | None = None,
-        measures: Sequence[str | Measure] = COMPARED,
+        self, groups: Mapping[str, Sequence[str]] | None = None, measures: Sequence[str | Measure] = COMPARED
     ) -> dict[str, Comparison]:
-        """Compare circuits between domains; none where no class has circuits in two."""
-        if all(len({d for c, d in self.graphs if c == name}) < 2 for name in self.graphs.classes):
-            return self._keep(comparisons={})
-        return self._keep(comparisons=compare_domains(self.graphs, groups, measures=measures, settings=self.reading))
-
-    @property
-    def _cut(self) -> dict[str, Any]:
-        return {"edges_per_node": self.reading.edges_per_node, "any_sign": self.reading.any_sign}
-
-    def stability(self) -> pd.DataFrame:
-        """Say whether other images would give the same circuits."""
-        return self._keep(stability=circuit_stability(self.graphs, **self._cut))
+        """Compare circuits between domains; no comparisons where no class has circuits in two."""
+        if len({class_name for class_name, _ in self.graphs}) == len(self.graphs):
+            return self._keep("comparisons", {})
+        self.results["stability"] = circuit_stability(self.graphs, **self._cut)
+        return self._keep("comparisons", compare_domains(self.graphs, groups, measures=measures, settings=self.reading))
 
     def cards(self, work: Work = Work(), out: str | Path | None = None, **settings: Any) -> CardFolder:
         """Make the cards of the circuits' units; ``settings`` are fields of `CardSettings`."""
         return unit_cards(self.clip, self.images, self.graphs, out or self.out / "cards", work=work, **settings)
 
     def explore(self, settings: ExplorerSettings = ExplorerSettings(), model: ModelView | None = None) -> Exported:
-        """Write the explorer of what is in the folder, the report among it."""
+        """Write the explorer of what is in the folder."""
         return explore_run(self.out, self.graphs, model=model, settings=settings)
 
     def report(
@@ -224,30 +197,25 @@ class Analysis:
         Args:
             title: Title of the page.
             introduction: What was done, in a few sentences.
-            results: A second folder for tables of at most `SMALL` rows.
+            results: A second folder, for tables of at most `SMALL` rows.
             provenance: What made the numbers, beside model, settings and versions.
             apart: A domain to set against the others.
             pair: Class and two domains whose circuits are drawn (default: the first class in its two least similar
                 domains).
         """
-        graphs, found = self.graphs, self.results
+        found, graphs = self.results, self.graphs
         if "transfer" in found:
             found["similarity"] = self._similarity()
-        page = Report(title or self._title, introduction or self.introduction)
-        tested = self.checks if found.get("curves") or "transfer" in found else None
-        tested_on = None if tested is None else tested.chosen.in_words
+        page = Report(title or f"Circuits of {self.clip.name}", introduction or self.introduction)
+        facts = {**(provenance or {}), "model": self.clip.name, **graphs.settings, **graphs.manifest["versions"]}
+        tested_on = None
+        if found.get("curves") or "transfer" in found:
+            facts["tested"], tested_on = self.checks.provenance, self.checks.chosen.in_words
         add_findings(page, graphs, self.images, found, self._cut, tested_on, apart, pair)
         tables = tables_of(found, apart)
         small = [name for name, table in tables.items() if len(table) <= SMALL]
-        facts = {**(provenance or {}), "model": self.clip.name, **graphs.settings, **graphs.manifest["versions"]}
-        if tested is not None:
-            facts["tested"] = tested.provenance
         saved = found.get("comparisons", {}) | transfer_comparisons(found.get("transfer"))
         return write_results(page, tables, self.out, results, facts, small, self._looked_at(), saved)
-
-    @property
-    def _title(self) -> str:
-        return f"Circuits of {self.clip.name} in {', '.join(sorted(self.graphs.domains))}"
 
     @property
     def introduction(self) -> str:
@@ -264,13 +232,17 @@ class Analysis:
             f"images in them. The {len(graphs)} circuits are in {graphs.path}: read them with GraphFolder."
         )
 
-    def _keep(self, **found: Any) -> Any:
+    def _keep(self, name: str, found: T) -> T:
         """Remember what a step found, and return it."""
-        self.results |= found
-        return next(iter(found.values()))
+        self.results[name] = found
+        return found
 
-    def _others_left(self) -> bool:
-        """Whether each class has images in each domain that its circuit was not found on, as far as this can be seen."""
+    @property
+    def _cut(self) -> dict[str, Any]:
+        return {"edges_per_node": self.reading.edges_per_node, "any_sign": self.reading.any_sign}
+
+    def _has_others(self) -> bool:
+        """Whether there are images that circuits were not found on; those of given circuits are looked for later."""
         n_found = int(self.graphs.manifest["config"]["n_images"])
         return self._given is not None or min(len(self.images.select(*key)) for key in self.graphs) > n_found
 
@@ -278,19 +250,19 @@ class Analysis:
         """Return circuits of different classes, going round the domains."""
         keys = self.checks.chosen.keys
         classes, domains = (list(dict.fromkeys(names)) for names in zip(*keys, strict=True))
-        return [
-            key for i, name in enumerate(classes) if (key := (name, domains[i % len(domains)])) in self.graphs
-        ] or keys[:1]
+        diagonal = [(name, domains[i % len(domains)]) for i, name in enumerate(classes)]
+        return [key for key in diagonal if key in self.graphs] or keys[:1]
 
     def _similarity(self) -> pd.DataFrame:
         """Return the share of edges that two domains have in common."""
-        if self.results.get("comparisons"):
-            return self.results["comparisons"]["edge_jaccard"].matrix()
-        chosen = {key: self.graphs[key] for key in self.checks.chosen.keys}
-        return compare_domains(chosen, measures=["edge_jaccard"])["edge_jaccard"].matrix()
+        found = self.results.get("comparisons")
+        if not found:
+            chosen = {key: self.graphs[key] for key in self.checks.chosen.keys}
+            found = compare_domains(chosen, measures=["edge_jaccard"])
+        return found["edge_jaccard"].matrix()
 
     def _looked_at(self) -> dict[str, list[str]]:
-        """Return the classes and images that circuits were found on, of given circuits those they are tested on."""
+        """Return the classes and images that circuits were found on; of given circuits those of the tests."""
         if self._given is None:
             return listings_of(self.images, self.settings.n_images, self.settings.seed)
         chosen = self.checks.chosen

@@ -30,7 +30,7 @@ from circuitry.analysis import QuickstartModel
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import CheckSettings
 from circuitry.runs import ALONE, InputError, Rank, WorkSettings
-from circuitry.runs.given import Count, Natural, Share
+from circuitry.runs.given import Count, Natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,6 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     results: SmallTables = None
     random_draws: Natural = 5
     """Random circuits of every size."""
-    one_site_size: Share = 0.1
-    """Share of the units to keep where one site at a time is ablated."""
     rule_circuits: Count = 4
     """How many circuits the rules are compared on: the first class in the first domain, the second in the second..."""
     one_site: bool = True

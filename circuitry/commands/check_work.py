@@ -33,5 +33,5 @@ def measure(config: Config, work: Work) -> Analysis:
         run.transfer(work, one_site=config.one_site, exchange=True)
     else:
         run.curves(work, RANKINGS, config.random_draws)
-        run.curves_by_site(work, config.one_site_size, config.random_draws)
+        run.curves_by_site(work, config.random_draws)
     return run

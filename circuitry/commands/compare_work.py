@@ -1,5 +1,7 @@
 """Find and compare circuits, and write the report."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -31,11 +33,8 @@ def main(config: Config) -> Written | None:
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
     kernels = [Measure("wl_kernel", depth) for depth in config.kernel_depths]
     compared = run.compare({"held-out": config.held_out, "others": seen}, ["node_overlap", "edge_jaccard", *kernels])
-    if compared:
-        run.stability()
-        print(compared["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
-    else:
-        print(run.introduction)
+    edges = compared.get("edge_jaccard")
+    print(run.introduction if edges is None else edges.matrix().to_string(float_format=lambda v: f"{v:.3f}"))
     weights = {"weights": config.checkpoint or config.pretrained, "data": config.data, "sae": list(config.sae)}
     return run.report(results=config.results, provenance=weights, apart=config.apart, pair=config.pair)
 
@@ -60,28 +59,30 @@ def find_and_test(config: Config, work: Work) -> Analysis:
 
 def spelt_as_in(images: DomainFolder, config: Config) -> Config:
     """Return the settings with the held-out classes as the folder spells them; refuse unknown ones."""
-    if not config.held_out:
-        return config
-    try:
-        return replace(config, held_out=chosen_names("class", config.held_out, images.all_classes, class_key))
-    except InputError as error:
-        raise InputError(f"--held-out: {error}") from error
+    with naming("held-out"):
+        names = chosen_names("class", config.held_out, images.all_classes, class_key) if config.held_out else ()
+    return replace(config, held_out=names)
 
 
 def check_names(config: Config, images: DomainFolder) -> None:
     """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
     if config.apart is not None:
-        try:
+        with naming("apart"):
             chosen_names("domain", (config.apart,), images.domains)
-        except InputError as error:
-            raise InputError(f"--apart: {error}") from error
     if config.pair is None:
         return
     class_name, *domains = config.pair
-    try:
+    with naming("pair"):
         empty = [domain for domain in domains if not images.select(class_name, domain, 1)]
-    except InputError as error:
-        raise InputError(f"--pair: {error}") from error
     if empty or len(set(domains)) < 2:
         wrong = f"there are no images of {class_name} in {empty[0]}" if empty else f"{domains[0]} was given twice"
         raise InputError(f"--pair is a class and two domains in which it has images, but {wrong}.")
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Say which option a refusal is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"--{option}: {error}") from error

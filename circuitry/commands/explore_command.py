@@ -1,10 +1,10 @@
 """What is in these circuits? A page to look at classes, domains, units and images, from disk.
 
-Reads what other commands left in the folder of a run: circuits, comparisons, also of transfer, faithfulness curves, unit
-cards. Writes a folder with
-one page, which opens from disk or from any web host and asks for nothing else. What is missing, the page says, with the
-command that makes it. Served on this machine, the page keeps notes on disk. With the model it measures the exact effect
-of units and groups of units when it is asked to, and looks at images that the reader drops on it.
+Reads what other commands left in the folder of a run: circuits, comparisons, also of transfer, faithfulness curves and
+unit cards. Writes a folder with one page, which opens from disk or from any web host and asks for nothing else. What is
+missing, the page says, with the command that makes it. Served on this machine, the page keeps notes on disk. With the
+model it measures the exact effect of units and groups of units when it is asked to, and looks at images that the reader
+drops on it.
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open

@@ -1,14 +1,14 @@
 """Faithfulness curves as they are stored: the metric of every image with circuits of growing size kept. No torch.
 
 `pool_curves` makes the curves of several classes one, `curves_by_domain` and `areas_by_domain` tables of each domain's,
-`span`, `mean_over_depth` and `most_selective_site` the numbers that reports state; `curve_reading` reads a curve.
+`mean_over_depth` and `most_selective_site` the numbers that reports state; `curve_reading` reads a curve.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -249,22 +249,6 @@ def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.
 def nearest_to_a_tenth(fractions: Sequence[float]) -> float:
     """Return the size of circuit that is nearest to a tenth of the units, by ratio."""
     return min(fractions, key=lambda fraction: abs(np.log(fraction / TENTH)))
-
-
-class Span(NamedTuple):
-    """The least and the largest of some values; NaN where none is known."""
-
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.low:z.2f} to {self.high:z.2f}"
-
-
-def span(curves: pd.DataFrame, circuit: str, fraction: float) -> Span:
-    """Return the span over domains of a circuit's values at one size, both of the table of `curves_by_domain`."""
-    found = curves[(curves["circuit"] == circuit) & (curves["fraction"] == fraction)]["value"]
-    return Span(float(found.min()), float(found.max()))
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:

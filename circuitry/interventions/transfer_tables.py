@@ -172,7 +172,7 @@ def transfer_over_depth(
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, "pd.Series[float]", int] | None:
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Series, int] | None:
     """Return by how much own circuits lead those of other domains, kept at one site at a time.
 
     Args:

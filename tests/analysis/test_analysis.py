@@ -15,6 +15,7 @@ from circuitry.reports.figure_files import StaticImages
 from tests.support.work import QUIET
 
 CLASSES, STYLES = ("car", "fish", "key"), ("quickdraw", "real")
+SITES = ("layer3.0", "layer4.0", "attnpool")
 STEPS = ("circuits", "faithfulness", "one-site", "transfer", "cards")
 """Folders of steps that resume."""
 
@@ -26,7 +27,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
 
 
 def begun(images: DomainFolder, out: Path, n_images: int = 2) -> Analysis:
-    settings = ExtractionSettings(n_images=n_images, rule=midpoint_rule(1), parts=2)
+    settings = ExtractionSettings(n_images=n_images, rule=midpoint_rule(1), parts=2, sites=SITES)
     return Analysis(load_clip("rn-tiny"), images, out, settings, CheckSettings(n_images=1, n_others=1))
 
 
@@ -39,7 +40,6 @@ def take_all_steps(run: Analysis) -> str:
     run.scores(("fish", "real"), QUIET)
     run.rules(1, QUIET)
     run.compare({"held-out": ["key"]})
-    run.stability()
     run.cards(QUIET, n_images=3, exact_units=0)
     report = run.report(apart="quickdraw", pair=("fish", "real", "quickdraw")).report
     assert run.explore().page.is_file()
@@ -57,8 +57,8 @@ def test_steps_make_one_report_and_are_not_done_again(
     page, made = take_all_steps(begun(images, tmp_path)), files(tmp_path, *STEPS)
     tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
-    asked = ("How to read this", "The images", "recognise", "work?", "Which domains", "site by site", "other measures",
-             "One circuit in two domains: fish", "in another", "exchanged", "removing a unit", "rule", "look at",
+    asked = ("In short", "How to read this", "The images", "recognise", "work?", "Which domains", "site by site",
+             "other measures", "One circuit in two domains: fish", "in another", "exchanged", "removing a unit", "rule", "look at",
              "Would other images", "Quickdraw against")  # fmt: skip
     assert len(headings) == len(asked) + 1  # and where the numbers come from
     assert all(words in heading for words, heading in zip(asked, headings, strict=False))
