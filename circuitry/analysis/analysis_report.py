@@ -114,7 +114,7 @@ def findings_of(found: Found) -> list[Finding | None]:
 
 def add_images(report: Report, graphs: GraphFolder, images: DomainFolder) -> None:
     """Add the section that shows some images."""
-    classes, domains = sorted(graphs.classes), sorted(graphs.domains)
+    classes, domains = sorted({*graphs.classes} & {*images.classes}), sorted({*graphs.domains} & {*images.domains})
     report.section("The images")
     shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
     report.image(

@@ -58,8 +58,8 @@ def test_steps_make_one_report_and_are_not_done_again(
     tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     asked = ("In short", "How to read this", "The images", "recognise", "work?", "Which domains", "site by site",
-             "other measures", "One circuit in two domains: fish", "in another", "exchanged", "removing a unit", "rule", "look at",
-             "Would other images", "Quickdraw against")  # fmt: skip
+             "other measures", "One circuit in two domains: fish", "in another", "exchanged", "removing a unit", "rule",
+             "look at", "Would other images", "Quickdraw against")  # fmt: skip
     assert len(headings) == len(asked) + 1  # and where the numbers come from
     assert all(words in heading for words, heading in zip(asked, headings, strict=False))
     known = {

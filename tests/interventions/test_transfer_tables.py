@@ -4,7 +4,13 @@ import pandas as pd
 import pytest
 
 from circuitry.interventions import compare_transfer, transfer_matrix
-from circuitry.interventions.transfer_tables import OTHER, OWN, lead_of_own_circuits, transfer_correlations
+from circuitry.interventions.transfer_tables import (
+    OTHER,
+    OWN,
+    lead_of_own_circuits,
+    transfer_comparisons,
+    transfer_correlations,
+)
 from tests.reports.sections.test_interventions import SIMILARITY, transfers
 
 
@@ -55,8 +61,9 @@ def test_leads_by_site() -> None:
     table = pd.DataFrame(depth, columns=["domain", "site", "value"])
     lead = lead_of_own_circuits(table.assign(low=table["value"] - 0.1, high=table["value"] + 0.1))
     assert lead is not None
-    assert list(lead.by_site.items()) == [("y", 0.25), ("x", -0.25)]
-    assert (lead.own, lead.other, lead.n_apart) == (0.5, 0.5, 1)
+    own, other, by_site, n_apart = lead
+    assert list(by_site.items()) == [("y", 0.25), ("x", -0.25)]
+    assert (own, other, n_apart) == (0.5, 0.5, 1)
     assert lead_of_own_circuits(table.assign(low=0.0, high=1.0).iloc[:1]) is None
 
 
