@@ -14,7 +14,7 @@ from circuitry.interventions import CheckSettings
 from circuitry.reports.figure_files import StaticImages
 from tests.support.work import QUIET
 
-CLASSES, STYLES = ("car", "fish", "key"), ("quickdraw", "real")
+CLASSES, STYLES = ("fish", "key"), ("quickdraw", "real")
 SITES = ("layer3.0", "layer4.0", "attnpool")
 STEPS = ("circuits", "faithfulness", "one-site", "transfer", "cards")
 """Folders of steps that resume."""
