@@ -1,11 +1,9 @@
 """Numbers that reports state of curves, against tables worked out on paper."""
 
-import math
-
 import pandas as pd
 import pytest
 
-from circuitry.interventions.curves import areas_by_domain, mean_over_depth, nearest_to_a_tenth, span
+from circuitry.interventions.curves import areas_by_domain, mean_over_depth, nearest_to_a_tenth
 from tests.reports.sections.test_interventions import curves_of
 
 
@@ -26,14 +24,6 @@ def test_areas_are_of_their_ranking() -> None:
     signed = [curve for curve in curves_of(0.2) if curve.ranking == "signed"]
     assert set(areas_by_domain(signed)["measure"]) == {"CPR"}
     assert areas_by_domain([]).empty
-
-
-def test_spans_over_domains() -> None:
-    rows = [("a", "kept", 0.1, 0.5), ("b", "kept", 0.1, 0.25), ("b", "kept", 1.0, 1.0), ("a", "random", 0.1, -0.001)]
-    curves = pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value"])
-    assert span(curves, "kept", 0.1) == (0.25, 0.5)
-    assert str(span(curves, "random", 0.1)) == "0.00 to 0.00"  # no minus before zero
-    assert math.isnan(span(curves, "complement", 0.1).low)
 
 
 def test_means_by_site() -> None:
