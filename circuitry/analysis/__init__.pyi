@@ -1,1 +1,2 @@
-from .quickstart_model import QuickstartModel as QuickstartModel
+from .analysis import Analysis as Analysis
+from .quickstart_settings import QuickstartModel as QuickstartModel

@@ -1,13 +1,16 @@
-"""Settings of the quickstart, and where it leaves what it makes. No torch."""
+"""Settings of the quickstart, and what it leaves behind: where commands start from without options. No torch."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+import circuitry
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES, DrawingSettings
 from circuitry.data.names import chosen_names
 from circuitry.data.shared_options import NImages, NOthers, NUnseen, SeedOption, SmallTables
+from circuitry.models.options import ModelOptions
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
@@ -77,6 +80,20 @@ class QuickstartSettings:
         """What is drawn: the images of the training only where there is one; the test images are the same."""
         first, n_train = (0, self.n_train) if self.train else (self.n_train, 0)
         return DrawingSettings(n_train, self.n_test, seed=self.seed, first=first)
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class QuickstartModel(ModelOptions):
+    """A model and images; the defaults are the quickstart's."""
+
+    model: str = QUICKSTART_MODEL
+    data: Path = QUICKSTART / DRAWN_IMAGES
+
+    @property
+    def known_words(self) -> tuple[str, ...] | None:
+        """Words of the captions beside the images, if there are any: a small model knows no others."""
+        return circuitry.training.caption_words(self.data) if (self.data / "captions.tsv").is_file() else None
 
 
 def say(text: str) -> None:

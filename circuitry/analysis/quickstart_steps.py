@@ -1,47 +1,38 @@
-"""The steps of the quickstart that run a model, each a task for a process of its own."""
+"""The steps of the quickstart that run a model, each for a process of its own."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import torch
 
-from circuitry.analysis.quickstart_report import CHECKED, Checked, Explored, write_report
+from circuitry.analysis.analysis import Analysis
 from circuitry.analysis.quickstart_settings import UNITS, QuickstartSettings, say
-from circuitry.circuits.across_domains import compare_domains
-from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.extraction_settings import ExtractionSettings
-from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder
-from circuitry.data.drawn.drawing import TOY_CLASSES
+from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.names import in_a_sentence
-from circuitry.explorer.export import export_explorer
-from circuitry.interventions.attribution_check import check_attribution
-from circuitry.interventions.circuit_checks import CausalChecks
-from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import CheckSettings
-from circuitry.models.clip import Clip
 from circuitry.models.loading import load_clip
 from circuitry.models.prompts import default_templates
 from circuitry.models.shipped_weights import write_packed
 from circuitry.reports.page import Written
 from circuitry.runs.provenance import command, versions
 from circuitry.runs.workers import Rank, Work
-from circuitry.training.accuracy import accuracy_kinds
 from circuitry.training.captioned_table import read_captions, with_captions, write_captioned_table
 from circuitry.training.clip_training import train_clip
-from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.run_folder import record_run
 from circuitry.training.training_settings import clip_preset
 
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
 FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickdraw", "real")
 
-CIRCUITS = "circuits"
-"""Folder of the circuits within that of the quickstart."""
-DONE = Work(progress=False)
-"""For what is read after the work."""
+FEW_IMAGES = 10
+"""With fewer images a circuit, the report says what they cannot tell."""
+CHECKED = ("fish", "real")
+"""Class and style whose scores are set beside exact patching, and whose pixels are shown."""
 
 
 def train(config: QuickstartSettings, root: Path) -> Path:
@@ -66,91 +57,70 @@ def train(config: QuickstartSettings, root: Path) -> Path:
 
 
 @cache  # a process that does several steps loads the model once
-def subject(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> tuple[Clip, DomainFolder]:
-    """Return the model, in the units that circuits are made of, and the test images."""
+def analysis_of(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Analysis:
+    """Return the analysis of the model, in the units that circuits are made of, on the test images."""
     clip = load_clip(config.model, checkpoint)
     if (config.units or UNITS[config.model]) == "components":
         clip = clip.in_components()
     classes, styles = (FAST_CLASSES, FAST_STYLES) if config.fast else (None, None)
-    return clip, DomainFolder(root, split="test", classes=classes, domains=styles)
+    images = DomainFolder(root, split="test", classes=classes, domains=styles)
+    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
+    return Analysis(
+        clip, images, config.folder, settings, CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
+    )
 
 
 def find_and_test(
     config: QuickstartSettings, checkpoint: Path | None, root: Path, worker: int, workers: int
-) -> pd.DataFrame | None:
-    """Find circuits and test them, as one of several processes that do; the first returns the model's accuracies."""
-    clip, images = subject(config, checkpoint, root)
-    work, accuracy = Work(Rank(worker, workers)), None
-    if worker == 0:
+) -> dict[str, Any]:
+    """Find circuits and test them, as one of several processes that do; return what this one found."""
+    run, work = analysis_of(config, checkpoint, root), Work(Rank(worker, workers))
+    first = worker == 0
+    if first:
         say("3/6 zero-shot accuracy")
-        tested = DomainFolder(root, split="test", domains=images.domains)
-        accuracy = accuracy_kinds(zero_shot_accuracy(clip, tested, config.held_out))
+        run.accuracy(config.held_out, config.test_domain, DomainFolder(root, split="test", domains=run.images.domains))
         say("4/6 circuits of every class in every domain, and of parts of the images")
-    graphs = find_circuits(config, clip, images, work)
-    if worker == 0:
+    run.circuits(work)
+    if first:
         say("5/6 causal checks: do the circuits recover the answer?")
-    checks = checks_of(config, clip, images, graphs)
-    curves_of(config, checks, work)
-    transfer_of(config, checks, work)
-    return accuracy
+    run.curves(work)
+    run.transfer(work)
+    if worker == workers - 1:
+        run.scores(CHECKED, Work(progress=False))
+    return run.results
 
 
-def find_circuits(config: QuickstartSettings, clip: Clip, images: DomainFolder, work: Work) -> GraphFolder:
-    """Find the circuits."""
-    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
-    extraction = Extraction(clip, images, config.folder / CIRCUITS, settings)
-    extraction.run(work)
-    return GraphFolder(extraction.out)
-
-
-def checks_of(config: QuickstartSettings, clip: Clip, images: DomainFolder, graphs: GraphFolder) -> CausalChecks:
-    """Return the circuits, with the images to test them on."""
-    settings = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
-    return CausalChecks(clip, images, graphs, settings)
-
-
-def curves_of(config: QuickstartSettings, checks: CausalChecks, work: Work) -> list[FaithfulnessCurve]:
-    """Test each circuit on images that it was not found on."""
-    out = config.folder / "faithfulness"
-    return checks.extract_faithfulness(out, rankings=("absolute",), random_draws=2, work=work)
-
-
-def transfer_of(config: QuickstartSettings, checks: CausalChecks, work: Work) -> pd.DataFrame:
-    """Test the circuits in other domains, too, on images that they were not found on."""
-    return checks.extract_transfer(config.folder / "transfer", one_site=True, exchange=False, work=work)["transfer"]
-
-
-def check_all(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Checked:
-    """Return the tests of all circuits, and those of one attribution."""
-    clip, images = subject(config, checkpoint, root)
-    graphs = find_circuits(config, clip, images, DONE)
-    checks = checks_of(config, clip, images, graphs)
-    check = check_attribution(checks.task_found_with(CHECKED, DONE), checks.graphs[CHECKED])
-    transfer = transfer_of(config, checks, DONE)
-    return Checked(transfer, check, *checks.pixels(*CHECKED))
-
-
-def explore(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Explored:
-    """Compare the circuits, and write the explorer."""
+def conclude(config: QuickstartSettings, checkpoint: Path | None, root: Path, found: Mapping[str, Any]) -> Written:
+    """Compare the circuits, and write the report and the explorer."""
     say("6/6 comparison, report and explorer")
-    clip, images = subject(config, checkpoint, root)
-    graphs = GraphFolder(config.folder / CIRCUITS)
-    curves = curves_of(config, checks_of(config, clip, images, graphs), DONE)
-    seen = [name for name in images.classes if name not in config.held_out]
-    held_out = [name for name in images.classes if name in config.held_out]
-    comparisons = compare_domains(graphs, {"held-out": held_out, "seen": seen})
-    page = export_explorer(graphs, config.folder / "explorer", comparisons=comparisons, curves=curves)
-    return Explored(comparisons, curves, str(page))
+    run = analysis_of(config, checkpoint, root)
+    run.results |= found
+    classes, in_parts = run.images.classes, config.n_images > 1
+    held_out = [name for name in classes if name in config.held_out]
+    comparisons = run.compare({"held-out": held_out, "seen": [name for name in classes if name not in held_out]})
+    written = run.report(
+        "Are the circuits of a small CLIP shared between styles?",
+        f"A tiny CLIP was trained on drawn images of {len(TOY_CLASSES)} things in {len(STYLES)} styles; "
+        f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For {len(classes)} "
+        "classes the circuit that recognises it in each style was found by attribution. Circuits were compared between "
+        "styles, and tested by taking everything else out of the model, on images that they were not found on. "
+        + few(config),
+        results=config.results,
+        pair=(held_out[0], "real", config.test_domain),
+    )
+    print(run.explore())
+    matrix = comparisons["edge_jaccard"].matrix(normalise=in_parts).to_string(float_format="{:.2f}".format)
+    print(f"edges that two styles share{', as a share of the ceiling' if in_parts else ''}:\n{matrix}")
+    print(few(config))
+    return written
 
 
-def conclude(
-    config: QuickstartSettings,
-    checkpoint: Path | None,
-    root: Path,
-    accuracy: pd.DataFrame,
-    explored: Explored,
-    checked: Checked,
-) -> Written:
-    """Write the report."""
-    clip, images = subject(config, checkpoint, root)
-    return write_report(config, (clip.name, GraphFolder(config.folder / CIRCUITS), images), accuracy, explored, checked)
+def few(config: QuickstartSettings) -> str:
+    """Return what the number of images cannot tell, or nothing where there are enough."""
+    if config.n_images >= FEW_IMAGES:
+        return ""
+    return (
+        f"Circuits were found on {config.n_images} images a class and style: small differences between styles, and "
+        "their order, cannot be told from chance. One model was looked at, so nothing here is about models in general. "
+        "More images: --n-images 14."
+    )

@@ -5,8 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from circuitry import GraphFolder
-from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName, unit_cards
+from circuitry.analysis import Analysis
+from circuitry.cards import CardFolder, CardSettings, UnitCard, UnitName
 from circuitry.commands.cards_command import Config
 from circuitry.runs import Work
 
@@ -23,7 +23,8 @@ def make(config: Config, work: Work) -> CardFolder:
     asked = {field.name: getattr(config, field.name) for field in fields(CardSettings)}
     if config.vocabulary is None:
         asked["vocabulary"] = config.known_words
-    return unit_cards(clip, config.images(), GraphFolder(config.circuits), config.folder, work=work, **asked)
+    run = Analysis(clip, config.images(), config.circuits.parent, circuits=config.circuits)
+    return run.cards(work, config.folder, **asked)
 
 
 def summarise(cards: CardFolder) -> None:

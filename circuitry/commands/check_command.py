@@ -17,7 +17,7 @@ circuits are kept at all sites at once, look at selectivity before faithfulness.
 
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
-    circuitry explore --comparisons runs/quickstart/check-transfer/comparisons    # transfer in the explorer
+    circuitry explore --open         # with what the checks found
     circuitry check --circuits runs/domainnet/circuits
     torchrun --nproc-per-node 8 -m circuitry check --device cuda ...    # the curves on eight GPUs
 """
@@ -30,7 +30,7 @@ from circuitry.analysis import QuickstartModel
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import CheckSettings
 from circuitry.runs import ALONE, InputError, Rank, WorkSettings
-from circuitry.runs.given import Count, Natural, Share
+from circuitry.runs.given import Count, Natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,6 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     results: SmallTables = None
     random_draws: Natural = 5
     """Random circuits of every size."""
-    one_site_size: Share = 0.1
-    """Share of the units to keep where one site at a time is ablated."""
     rule_circuits: Count = 4
     """How many circuits the rules are compared on: the first class in the first domain, the second in the second..."""
     one_site: bool = True
@@ -60,11 +58,12 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
         """Where curves, tables and the report go."""
         return self.out or self.circuits.parent / ("check-transfer" if self.transfer else "check")
 
-    def checks(self, rank: Rank = ALONE) -> "circuitry.CausalChecks":
+    def analysis(self, rank: Rank = ALONE) -> "circuitry.analysis.Analysis":
         """Read model, images and circuits, for one of the processes that work on them."""
         if not self.circuits.is_dir():
             raise InputError(
                 f"There are no circuits at {self.circuits}: run circuitry quickstart or circuitry compare "
                 "first, and give the folder circuits of their run with --circuits."
             )
-        return circuitry.CausalChecks(self.clip(rank), self.images(), circuitry.GraphFolder(self.circuits), self)
+        model, images = self.clip(rank), self.images()
+        return circuitry.analysis.Analysis(model, images, self.folder, checks=self, circuits=self.circuits)

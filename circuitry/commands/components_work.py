@@ -1,7 +1,6 @@
 """Measure heads and MLPs, and write the page."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,24 +32,8 @@ from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNO
 from circuitry.runs import Work, versions
 
 QUIET = Work(progress=False)
+MovingEdge = tuple[str, np.ndarray, np.ndarray]
 EFFECT, ACCURACY = "effect on the lead of the class", "accuracy"
-
-
-class Looked(NamedTuple):
-    """The images that are looked at."""
-
-    records: list[ImageRecord]
-    pixels: Tensor
-    labels: np.ndarray
-
-
-class Shown(NamedTuple):
-    """An edge and an image in which it is looked at."""
-
-    edge: str
-    moves: np.ndarray
-    """What the logit loses without it, by the positions [to, from] that the head moves it between."""
-    picture: np.ndarray
 
 
 def main(config: Config) -> Written:
@@ -58,19 +41,19 @@ def main(config: Config) -> Written:
     clip, images = config.clip(), config.images()
     stream = ResidualStream.of(clip.encoder)
     weights = clip.text_weights(images.all_classes)
-    looked = look(config, clip, images)
-    effects = effects_table(stream, looked, weights)
-    accuracy = mean_ablation_accuracy(stream, looked.pixels, looked.labels, weights, work=QUIET)
-    texts = texts_table(clip, stream, looked, images)
-    shown = place_edge(config, clip, stream, images, weights)
+    pixels, labels = look(config, clip, images)
+    effects = effects_table(stream, pixels, labels, weights)
+    accuracy = mean_ablation_accuracy(stream, pixels, labels, weights, work=QUIET)
+    texts = texts_table(clip, stream, pixels, images)
+    moving = place_edge(config, clip, stream, images, weights)
     tables = {"direct_effects": effects, "mean_ablation": accuracy, "texts": texts}
-    report = write_report(clip, tables, shown)
+    report = write_report(clip, tables, moving)
     provenance = {"model": clip.name, "model_digest": clip.digest, "seed": config.seed, **versions()}
     return write_results(report, tables, config.out, config.results, provenance)
 
 
-def look(config: Config, clip: Clip, images: DomainFolder) -> Looked:
-    """Read some images of every class in every domain."""
+def look(config: Config, clip: Clip, images: DomainFolder) -> tuple[Tensor, np.ndarray]:
+    """Read some images of every class in every domain: their pixels, and the numbers of their classes."""
     chosen = [
         record
         for name in images.classes
@@ -78,16 +61,15 @@ def look(config: Config, clip: Clip, images: DomainFolder) -> Looked:
         for record in images.select(name, domain, config.n_images, config.seed)
     ]
     read = list(image_batches(clip.encoder, clip.preprocess, chosen))
-    records = [record for part, _ in read for record in part]
-    labels = np.array([images.label(record.class_name) for record in records])
-    return Looked(records, torch.cat([batch for _, batch in read]), labels)
+    labels = [images.label(record.class_name) for part, _ in read for record in part]
+    return torch.cat([batch for _, batch in read]), np.array(labels)
 
 
-def effects_table(stream: ResidualStream, looked: Looked, weights: Tensor) -> pd.DataFrame:
+def effects_table(stream: ResidualStream, pixels: Tensor, labels: np.ndarray, weights: Tensor) -> pd.DataFrame:
     """Return the mean direct effect of each head and MLP on the lead of an image's own class over all classes."""
     total, n_classes = np.zeros(len(stream.writers)), 0
-    for label in np.unique(looked.labels):
-        own = looked.pixels[torch.from_numpy(looked.labels == label)]
+    for label in np.unique(labels):
+        own = pixels[torch.from_numpy(labels == label)]
         total += direct_effects(stream, own, weights[label] - weights.mean(0)).effects.mean(0)
         n_classes += 1
     writers = [(layer.index, one.unit) for layer in stream.layers[:-1] for one in layer.components]
@@ -99,13 +81,13 @@ def effects_table(stream: ResidualStream, looked: Looked, weights: Tensor) -> pd
     return pd.DataFrame(rows, columns=["block", "component", EFFECT])
 
 
-def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: DomainFolder) -> pd.DataFrame:
+def texts_table(clip: Clip, stream: ResidualStream, pixels: Tensor, images: DomainFolder) -> pd.DataFrame:
     """Return the three texts that span what each head writes, of classes, domains and classes in domains."""
     things = [readable(name) for name in images.all_classes]
     styled = [style_templates(domain)[0].replace("{}", thing) for thing in things for domain in images.domains]
     texts = list(dict.fromkeys([*things, *map(style_word, images.domains), *styled]))
     embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
-    vectors = direct_vectors(stream, looked.pixels)
+    vectors = direct_vectors(stream, pixels)
     parts = []
     for layer in stream.layers:
         for head, place in enumerate(range(layer.writers.start, layer.writers.stop) if layer.of_heads else ()):
@@ -114,8 +96,13 @@ def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: Doma
     return pd.concat(parts, ignore_index=True)[["block", "component", *parts[0].columns[:-2]]]
 
 
-def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor) -> Shown:
-    """Return from where to where the strongest edge into a head's keys or values carries what it carries."""
+def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor) -> MovingEdge:
+    """Find from where to where the strongest edge into a head's keys or values carries what it carries.
+
+    Returns:
+        The edge in words; what the logit loses without it, by the positions [to, from] that the head moves it between;
+        and the image that this is looked at in.
+    """
     name, domain = images.classes[0], images.domains[0]
     own = read(clip, images.select(name, domain, config.n_images, config.seed))
     rest = [images.select(c, domain, 1, config.seed)[0] for c in images.classes if c != name]
@@ -127,7 +114,7 @@ def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: Domai
     moving = table["downstream_site"].str.endswith((".k", ".v")) & (table["upstream_site"] != "embed")
     edge = names[int(table["score"].where(moving, 0).abs().to_numpy().argmax())]
     moves = moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]
-    return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", moves, clip.shown(own[:1])[0])
+    return (f"{edge[0]} to {edge[1]}, {name} in {domain}", moves, clip.shown(own[:1])[0])
 
 
 def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
@@ -135,7 +122,7 @@ def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
     return torch.cat([batch for _, batch in image_batches(clip.encoder, clip.preprocess, records)])
 
 
-def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> Report:
+def write_report(clip: Clip, tables: dict[str, pd.DataFrame], moving: MovingEdge) -> Report:
     """Put tables and figures on a page."""
     report = Report(f"Heads and MLPs of {clip.name}", "What each adds to the answer, and what the answer needs.")
     effects, accuracy = tables["direct_effects"], tables["mean_ablation"]
@@ -162,13 +149,12 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> R
         "chance: the names of the others are not to be trusted.",
     )
     report.section("Where an edge carries")
-    grid, lost, measure = clip.encoder.token_grid, shown.moves.sum(0), "what the logit loses"
+    edge, moves, picture = moving
+    grid, lost, measure = clip.encoder.token_grid, moves.sum(0), "what the logit loses"
     elsewhere = "".join(f"; {value:.4f} more at the {name}" for name, value in zip(grid.first, lost, strict=False))
-    figure = position_heatmap(grid.patches(lost), shown.picture, title=f"Where {shown.edge} reads", measure=measure)
+    figure = position_heatmap(grid.patches(lost), picture, title=f"Where {edge} reads", measure=measure)
     report.figure(figure, f"What the logit loses without one edge, by the patch that is read{elsewhere}.")
-    figure = position_moves(
-        shown.moves, shown.picture, grid, title=f"From where to where {shown.edge} carries", measure=measure
-    )
+    figure = position_moves(moves, picture, grid, title=f"From where to where {edge} carries", measure=measure)
     report.figure(figure, "The same by the pair of positions that the head moves it between, the strongest ones.")
     return report
 

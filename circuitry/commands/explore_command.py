@@ -1,9 +1,10 @@
 """What is in these circuits? A page to look at classes, domains, units and images, from disk.
 
-Reads what other scripts left in a folder: circuits, comparisons, faithfulness curves, unit cards. Writes a folder with
-one page, which opens from disk or from any web host and asks for nothing else. What is missing, the page says, with the
-command that makes it. Served on this machine, the page keeps notes on disk. With the model it measures the exact effect
-of units and groups of units when it is asked to, and looks at images that the reader drops on it.
+Reads what other commands left in the folder of a run: circuits, comparisons, also of transfer, faithfulness curves and
+unit cards. Writes a folder with one page, which opens from disk or from any web host and asks for nothing else. What is
+missing, the page says, with the command that makes it. Served on this machine, the page keeps notes on disk. With the
+model it measures the exact effect of units and groups of units when it is asked to, and looks at images that the reader
+drops on it.
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open
@@ -30,10 +31,6 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     circuits: Path | None = None
     """Folder of graphs that `extract`, the quickstart or circuitry compare wrote; model and images are those of that
     run, unless a model or images are given (default: circuits in the run)."""
-    comparisons: Path | None = None
-    """Folder of comparisons (default: comparisons in the run)."""
-    faithfulness: Path | None = None
-    """Folder of faithfulness curves (default: faithfulness and check in the run)."""
     cards: Path | None = None
     """Folder of unit cards (default: cards in the run)."""
     out: Path | None = None

@@ -1,33 +1,14 @@
 """Write or serve the page of circuits."""
 
 import webbrowser
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from circuitry import CausalChecks, Comparison, GraphFolder
-from circuitry.cards import CardFolder
+from circuitry import CausalChecks, GraphFolder
+from circuitry.analysis.run_explorer import explore_run
 from circuitry.commands.explore_command import Config
-from circuitry.explorer import (
-    ExplorerSettings,
-    LiveModel,
-    ModelView,
-    export_explorer,
-    exported_study,
-    read_curves,
-    serve_explorer,
-    view_model,
-)
+from circuitry.explorer import ExplorerSettings, LiveModel, ModelView, exported_study, serve_explorer, view_model
 from circuitry.interventions import CheckSettings
-from circuitry.reports import link_pages
-from circuitry.runs import InputError
-
-VARIANTS = {
-    "own-style texts": "circuits-own-style",
-    "the metric margin": "circuits-margin",
-    "means as baseline": "circuits-mean-position",
-}
-"""What other circuits of a run were found with, and their folder."""
 
 
 def main(config: Config) -> None:
@@ -45,50 +26,12 @@ def main(config: Config) -> None:
 
 
 def export(config: Config, graphs: GraphFolder) -> Path:
-    """Read what is there, and write the page."""
-    found = {name: there(config.run / name, getattr(config, name)) for name in ("comparisons", "cards")}
-    names = [field.name for field in fields(ExplorerSettings)]
-    exported = export_explorer(
-        graphs,
-        config.folder,
-        comparisons=read_comparisons(found["comparisons"]),
-        curves=[curve for folder in folders_of_curves(config) for curve in read_curves(folder)],
-        cards=None if found["cards"] is None else CardFolder(found["cards"]),
-        variants=variants_of(config.run),
-        model=ask_model(config, graphs) if config.with_model else None,
-        settings=ExplorerSettings(**{name: getattr(config, name) for name in names}),
-    )
+    """Write the page of what is there."""
+    settings = ExplorerSettings(**{field.name: getattr(config, field.name) for field in fields(ExplorerSettings)})
+    model = ask_model(config, graphs) if config.with_model else None
+    exported = explore_run(config.run, graphs, config.folder, cards=config.cards, model=model, settings=settings)
     print(exported)
-    if config.folder.resolve().parent == config.run.resolve():
-        link_pages(config.run)
     return exported.page
-
-
-def there(default: Path, given: Path | None) -> Path | None:
-    """Return the folder that was given, or the default one where it exists."""
-    return given if given is not None else default if default.is_dir() else None
-
-
-def folders_of_curves(config: Config) -> list[Path]:
-    """Return the folder of curves that was given, or those of the run: first its own, then that of circuitry check."""
-    if config.faithfulness is not None:
-        return [config.faithfulness]
-    return [folder for name in ("faithfulness", "check/all-sites") if (folder := config.run / name).is_dir()]
-
-
-def read_comparisons(folder: Path | None) -> Mapping[str, Comparison]:
-    """Return the comparisons in a folder by measure."""
-    if folder is None:
-        return {}
-    found = {path.name: Comparison.load(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-    if not found:
-        raise InputError(f"There is no comparison in {folder}: give the folder of comparisons.")
-    return found
-
-
-def variants_of(run: Path) -> dict[str, GraphFolder]:
-    """Return the circuits of a run that were found in another way."""
-    return {title: GraphFolder(run / name) for title, name in VARIANTS.items() if (run / name).is_dir()}
 
 
 def ask_model(config: Config, graphs: GraphFolder) -> ModelView:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,17 +28,6 @@ DRAWN = 12
 """Units of a site that are drawn at most, with the edges between them."""
 
 
-class Search(NamedTuple):
-    """What was found and measured."""
-
-    found: Circuit
-    drawn: AttributionGraph
-    """Its strongest units with edges."""
-    curve: FaithfulnessCurve
-    """On unseen images."""
-    tested: pd.DataFrame
-
-
 def main(config: Config) -> Written:
     """Find, test, write; print the answer."""
     subject = Subject(config)
@@ -52,8 +40,12 @@ def main(config: Config) -> Written:
     return write_report(config, subject, found, drawn, tables, findings)
 
 
-def search(config: Config, subject: Subject) -> Search:
-    """Find the circuit, measure and test it, and score its edges; what is finished is read."""
+def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph, FaithfulnessCurve, pd.DataFrame]:
+    """Find the circuit, test it, and score its edges; what is finished is read.
+
+    Returns:
+        The circuit, its strongest units with edges, what it recovers of unseen images, and what `judge_circuit` says.
+    """
     out = config.folder
     circuit, curve, tests, edges = (
         out / name for name in ("circuit.safetensors", "unseen.safetensors", "tests.csv", "edges.safetensors")
@@ -93,7 +85,7 @@ def search(config: Config, subject: Subject) -> Search:
     for step in STEPS:  # each needs those before: another process may be doing one, and is waited for
         folder.run(do, only=[step])
     tested = read_named_table(tests, na_values=[""])
-    return Search(Circuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested)
+    return Circuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested
 
 
 def made_with(config: Config, subject: Subject) -> dict[str, object]:

@@ -51,9 +51,8 @@ def main(config: Config) -> "Written":
         checkpoint = pool.submit(do, "train", config, root).result() if config.train else None
         given = config, checkpoint, root
         shares = [pool.submit(do, "find_and_test", *given, worker, workers) for worker in range(workers)]
-        accuracy, *_ = [share.result() for share in shares]
-        found = [pool.submit(do, step, *given) for step in ("explore", "check_all")]
-        written: Written = pool.submit(do, "conclude", *given, accuracy, *(one.result() for one in found)).result()
+        found = {name: one for share in shares for name, one in share.result().items()}
+        written: Written = pool.submit(do, "conclude", *given, found).result()
     print(f"{time.perf_counter() - started:.0f} s in all")
     return written
 

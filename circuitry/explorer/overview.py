@@ -46,8 +46,7 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
     paths = sorted(Path(folder).glob("*/*.safetensors"))
     if not paths:
         raise InputError(
-            f"There are no faithfulness curves in {folder}: give the folder that extract_faithfulness "
-            "filled; circuitry check has it as all-sites."
+            f"There are no faithfulness curves in {folder}: give the folder that extract_faithfulness filled."
         )
     return [FaithfulnessCurve.load(path) for path in paths]
 

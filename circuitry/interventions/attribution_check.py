@@ -17,7 +17,7 @@ import pandas as pd
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import node_effects, nodes_of
-from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.quadrature import QuadratureRule, gauss_radau_rule, left_rule, midpoint_rule
 from circuitry.encoder.task import Task
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.made_with import ANY_TEXTS, check_made_with
@@ -25,6 +25,13 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Natural, checked
 
+RULES = {
+    "left 10": left_rule(10),
+    "Gauss-Radau 5": gauss_radau_rule(5),
+    "midpoint 10": midpoint_rule(10),
+    "gradient x activation": left_rule(1),
+}
+"""One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
 TOP, RANDOM = 20, 20
 """Units of every site that are checked, by |score| and at random; all where a site has fewer."""
 

@@ -36,7 +36,6 @@ from circuitry.models.options import FolderSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 
 FAITHFULNESS_FORMAT = "circuitry faithfulness 2"
@@ -121,10 +120,9 @@ class CausalChecks(FolderWork):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Model, circuits, settings and versions behind the numbers."""
-        settings, names = self.settings, ("n_images", "n_others", "seen", "budget", "keep_error", "seed")
-        asked = {name: getattr(settings, name) for name in names}
-        return {"model": self.clip.name, "circuits": self.graphs.settings, **self.asked, **asked, **versions()}
+        """What shapes the numbers, beside the circuits."""
+        names = ("n_images", "n_others", "seen", "budget", "keep_error", "seed")
+        return self.asked | {name: getattr(self.settings, name) for name in names}
 
     def extract_faithfulness(
         self,

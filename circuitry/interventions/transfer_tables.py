@@ -76,6 +76,32 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
     )
 
 
+def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
+    """Return transfer as comparisons by measure, of single sites where there are any.
+
+    None without a table, and of a measure that is not known: where the model has no lead over the baseline.
+    """
+    if table is None:
+        return {}
+    alone = table[table["sites"] != "all"]
+    table = alone if len(alone) else table
+    known = transfer_matrices(table).notna().any()
+    found = [compare_transfer(table, value) for value in CURVE_MEASURES if known.get(value, False)]
+    return {one.measure: one for one in found}
+
+
+def transfer_matrices(table: TransferTable) -> pd.DataFrame:
+    """Return all matrices of a transfer table (`transfer_matrix`) in long form, by ablated sites."""
+    values = ["faithfulness", "accuracy"]
+    if "other_metric" in table:
+        values = ["faithfulness", "selectivity", "accuracy", "other_accuracy"]
+    parts = []
+    for sites, part in table.groupby("sites", sort=False):
+        long = pd.DataFrame({value: transfer_matrix(part, value).stack() for value in values}).reset_index()
+        parts.append(long.assign(sites=sites))
+    return pd.concat(parts, ignore_index=True)
+
+
 @checked
 def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
     """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
@@ -135,11 +161,14 @@ def transfer_over_depth(table: TransferTable, value: str = "selectivity") -> pd.
 
 
 def lead_of_own_circuits(over_depth: pd.DataFrame) -> tuple[float, float, pd.Series, int] | None:
-    """Return how far circuits of a domain lead those of other domains on its images, from `transfer_over_depth`.
+    """Return by how much own circuits lead those of other domains, kept at one site at a time.
+
+    Args:
+        over_depth: From `transfer_over_depth`.
 
     Returns:
-        The mean over sites of a domain's own circuits, and of others; the lead at each site, the largest first; the
-        number of sites where the intervals do not overlap. None where no site has a value.
+        The means of own and of other circuits over sites, the lead at each site, the largest first, and the number of
+        sites where the intervals do not overlap; None where it is known at no site.
     """
     wide = over_depth.pivot(index="site", columns="domain", values=["value", "low", "high"])
     if not {OWN, OTHER} <= set(wide["value"].columns):

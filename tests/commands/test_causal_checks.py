@@ -9,7 +9,6 @@ from circuitry import Comparison
 from circuitry.explorer.overview import describe_comparison
 from circuitry.interventions import MaskSettings
 from circuitry.runs import InputError
-from tests.interventions.test_transfer_tables import table as transfer_table
 from tests.support.scripts import assert_drawn, command_module, needs_browser, script
 
 
@@ -23,7 +22,6 @@ def test_faithfulness_is_checked_and_drawn(quickstart: Path, subject_of_the_quic
     assert_drawn(out / "report.html")
     committed = {path.name for path in (out / "results").iterdir()}
     assert {"faithfulness_absolute.csv", "selectivity_one_site.csv", "rules_against_patching.csv"} <= committed
-    assert "planted" not in (out / "report.html").read_text(encoding="utf-8")
     rules = pd.read_csv(out / "results" / "rules_against_patching.csv")
     assert set(rules["rule"]) == {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
 
@@ -35,17 +33,9 @@ def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quicksta
     module.main(module.Config(**subject_of_the_quickstart, transfer=True, out=out, results=out / "results"))
     assert_drawn(out / "report.html")
     assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
-    assert not (out / "results" / "transfer.csv").exists()
     seen = describe_comparison(Comparison.load(out / "comparisons" / "transfer_faithfulness"))
     assert seen["directions"] == ("circuit of", "images of")
     assert len(seen["matrix"]) == 4  # type: ignore[arg-type]
-
-
-def test_transfer_is_a_comparison_where_the_model_has_a_lead() -> None:
-    compared, table = command_module("check").compared, transfer_table().assign(accuracy=0.5)
-    assert {name: one.sites for name, one in compared(table).items()} == {"transfer_faithfulness": ("u",)}
-    assert compared(table.query("sites == 'all'"))["transfer_faithfulness"].sites == ()
-    assert compared(table.assign(full_metric=0.0)) == {}
 
 
 @needs_browser

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,24 +24,23 @@ from circuitry.runs.manifest import write_sealed
 from circuitry.runs.provenance import digest
 from tests.support.scripts import assert_drawn, command_module, needs_browser, script
 
+TRAINED = Path("clip") / "checkpoints" / "epoch_1.pt"
+
+
+def config_of(quickstart: Path, out: Path, **asked: object) -> Any:
+    """Settings of a small comparison of the quickstart's model and images."""
+    given = {"rule": parse_rule("left-1"), "edge_rule": parse_rule("left-2"), "progress": False}
+    subject = {"model": "rn-tiny", "data": quickstart / "run" / "toy", "checkpoint": quickstart / "run" / TRAINED}
+    return command_module("compare").Config(out=out, **(subject | given | asked))
+
 
 @pytest.fixture(scope="module")
 def compared(quickstart: Path) -> Path:
     """The folder of a finished comparison of two classes in two styles."""
-    module = command_module("compare")
     out = quickstart / "compared"
-    config = module.Config(
-        model="rn-tiny",
-        data=quickstart / "run" / "toy",
-        out=out,
-        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
-        classes=("star", "fish"),
-        domains=("real", "clipart"),
-        n_images=2,
-        rule=parse_rule("left-2"),
-        edge_rule=parse_rule("midpoint-1"),
-    )
-    module.main(config)
+    few = {"classes": ("star", "fish"), "domains": ("real", "clipart"), "n_images": 2}
+    rules = {"rule": parse_rule("left-2"), "edge_rule": parse_rule("midpoint-1")}
+    command_module("compare").main(config_of(quickstart, out, **few, **rules))
     return out
 
 
@@ -49,7 +49,7 @@ def arguments(quickstart: Path) -> list[str]:
     """Arguments of a small extraction, as on a command line."""
     run = quickstart / "run"
     return [
-        *("--model", "rn-tiny", "--checkpoint", str(run / "clip" / "checkpoints" / "epoch_1.pt")),
+        *("--model", "rn-tiny", "--checkpoint", str(run / TRAINED)),
         *("--data", str(run / "toy"), "--classes", "star", "fish", "--domains", "real", "clipart", "--n-images", "2"),
         *("--rule", "left-2", "--edge-rule", "midpoint-1", "--no-accuracy"),
     ]
@@ -104,21 +104,10 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
     assert "Traceback" not in logs
 
 
-def test_a_dry_run_counts_and_estimates(
-    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_counts_and_estimates(quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = command_module("compare")
-    checkpoint = quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt"
-    settings = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2, "rule": parse_rule("left-1")}
-    config = module.Config(
-        model="rn-tiny",
-        data=quickstart / "run" / "toy",
-        out=tmp_path,
-        checkpoint=checkpoint,
-        edge_rule=parse_rule("left-2"),
-        dry_run=True,
-        **settings,
-    )
+    few = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2}
+    config = config_of(quickstart, tmp_path, dry_run=True, **few)
     module.main(config)
     printed = capsys.readouterr().out
     assert "3 jobs with 6 images, 0 jobs finished" in printed
@@ -129,14 +118,7 @@ def test_a_dry_run_counts_and_estimates(
     assert not (tmp_path / "report.html").exists()
 
 
-def test_names_are_checked_before_the_extraction(compared: Path, quickstart: Path, tmp_path: Path) -> None:
-    module = command_module("compare")
-    own = {
-        "model": "rn-tiny",
-        "data": quickstart / "run" / "toy",
-        "out": tmp_path / "out",
-        "checkpoint": tmp_path / "x",
-    }
+def test_names_are_checked_before_the_extraction(quickstart: Path, tmp_path: Path) -> None:
     for wrong, words in (
         ({"held_out": ("fisch",)}, r"--held-out: .*fisch.* perhaps you meant fish"),
         ({"pair": ("fihs", "real", "clipart")}, r"--pair: .*fihs.* perhaps you meant fish"),
@@ -144,30 +126,16 @@ def test_names_are_checked_before_the_extraction(compared: Path, quickstart: Pat
         ({"pair": ("fish", "real", "real")}, r"two domains in which it has images, but real was given twice"),
     ):
         with pytest.raises(InputError, match=words):
-            module.main(module.Config(**own, **wrong))
+            command_module("compare").main(config_of(quickstart, tmp_path / "out", **wrong))
     assert not (tmp_path / "out").exists()
 
 
 def test_circuits_of_one_domain_are_reported_without_a_comparison(
-    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = command_module("compare")
-    config = module.Config(
-        model="rn-tiny",
-        data=quickstart / "run" / "toy",
-        out=tmp_path,
-        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
-        classes=("star",),
-        domains=("real",),
-        n_images=1,
-        rule=parse_rule("left-1"),
-        edge_rule=parse_rule("left-2"),
-        metric="margin",
-        texts=("a {}.",),
-        baseline="counterfactual",
-        sites=("layer3.0", "attnpool"),
-        progress=False,
-    )
+    asked = {"metric": "margin", "texts": ("a {}.",), "baseline": "counterfactual", "sites": ("layer3.0", "attnpool")}
+    config = config_of(quickstart, tmp_path, classes=("star",), domains=("real",), n_images=1, **asked)
     with pytest.raises(InputError, match="'counterfactual' of star in real"):
         module.main(config)
     module.main(replace(config, baseline="mean-unit"))
@@ -176,32 +144,18 @@ def test_circuits_of_one_domain_are_reported_without_a_comparison(
     assert (tmp_path / "tables" / "accuracy.csv").is_file()
     ((key, graph),) = GraphFolder(tmp_path / "circuits").items()
     assert (key, graph.sites) == (("star", "real"), ("layer3.0", "attnpool"))
-    asked = [graph.settings[name] for name in ("metric", "texts", "baseline")]
-    assert asked == ["margin", ["a {}."], "mean-unit"]
+    assert [graph.settings[name] for name in ("metric", "texts", "baseline")] == ["margin", ["a {}."], "mean-unit"]
 
 
 def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quickstart: Path, tmp_path: Path) -> None:
-    module = command_module("compare")
     torch.manual_seed(0)
     w_enc, w_dec = torch.randn(384, 40) / 20, torch.randn(40, 384) / 6
     weights = {"encoder.weight": w_enc.T, "encoder.bias": torch.zeros(40), "decoder.weight": w_dec.T}
     (tmp_path / "sae").mkdir()
     (tmp_path / "sae" / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoder"}}')
     torch.save(weights | {"bias": torch.zeros(384)}, tmp_path / "sae" / "ae.pt")  # dictionary_learning's layout
-    config = module.Config(
-        model="rn-tiny",
-        data=quickstart / "run" / "toy",
-        out=tmp_path / "out",
-        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
-        sae=(f"layer4.0={tmp_path / 'sae'}",),
-        classes=("star",),
-        domains=("real",),
-        n_images=1,
-        rule=parse_rule("left-1"),
-        edge_rule=parse_rule("left-2"),
-        dry_run=True,
-    )
-    module.main(config)
+    one = {"classes": ("star",), "domains": ("real",), "n_images": 1, "sae": (f"layer4.0={tmp_path / 'sae'}",)}
+    command_module("compare").main(config_of(quickstart, tmp_path / "out", dry_run=True, **one))
     (graph,) = GraphFolder(tmp_path / "out" / "circuits").values()
     assert {site: len(scores) for site, scores in graph.error_scores.items()} == {"layer4.0": 384}
     assert len(graph.node_scores["layer4.0"]) == 40
@@ -209,24 +163,10 @@ def test_circuits_of_features_of_a_released_autoencoder(compared: Path, quicksta
     assert made_with != GraphFolder(compared / "circuits")["star", "real"].provenance["model_digest"]
 
 
-def test_circuits_of_the_study_are_found_on_its_draw(compared: Path, quickstart: Path, tmp_path: Path) -> None:
-    module, data = command_module("compare"), quickstart / "run" / "toy"
-    config = module.Config(
-        model="rn-tiny",
-        data=data,
-        out=tmp_path / "out",
-        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
-        classes=("star",),
-        domains=("real",),
-        n_images=2,
-        seed=42,
-        rule=parse_rule("left-1"),
-        edge_rule=parse_rule("left-2"),
-        dry_run=True,
-        choice="shuffled",
-        held_out=("Fish",),
-    )
-    module.main(config)
+def test_circuits_of_the_study_are_found_on_its_draw(quickstart: Path, tmp_path: Path) -> None:
+    data, drawn = quickstart / "run" / "toy", {"n_images": 2, "seed": 42, "choice": "shuffled", "held_out": ("Fish",)}
+    one = {"classes": ("star",), "domains": ("real",), "dry_run": True}
+    command_module("compare").main(config_of(quickstart, tmp_path / "out", **one, **drawn))
     graphs = GraphFolder(tmp_path / "out" / "circuits")
     stream = random.Random(42)
     for domain, name in (("real", "fish"), ("real", "car"), ("real", "key"), ("real", "star")):  # held-out ones first

@@ -9,6 +9,7 @@ import tyro
 
 from circuitry import GraphFolder, InputError
 from circuitry.analysis.quickstart_settings import QUICKSTART, QuickstartSettings
+from circuitry.analysis.run_explorer import curve_folders
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT
 from circuitry.commands import run_command
 from circuitry.commands.named_run import check_the_quickstart
@@ -166,11 +167,9 @@ def test_the_page_alone_needs_no_model(said: Said) -> None:
 
 
 def test_the_explorer_reads_the_curves_of_a_run_and_of_its_check(tmp_path: Path) -> None:
-    module, check = command_module("explore"), command_module("check").Config(circuits=tmp_path / "circuits")
-    config = module.Config(run=tmp_path)
-    assert module.folders_of_curves(config) == []
-    there = [tmp_path / "faithfulness", check.folder / "all-sites"]
+    check = command_module("check").Config(circuits=tmp_path / "circuits")
+    assert curve_folders(tmp_path) == []
+    there = [folder / "faithfulness" for folder in (tmp_path, check.folder)]
     for folder in there:
         folder.mkdir(parents=True)
-    assert module.folders_of_curves(config) == there
-    assert module.folders_of_curves(module.Config(run=tmp_path, faithfulness=Path("x"))) == [Path("x")]
+    assert curve_folders(tmp_path) == there

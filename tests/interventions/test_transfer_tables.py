@@ -4,7 +4,13 @@ import pandas as pd
 import pytest
 
 from circuitry.interventions import compare_transfer, transfer_matrix
-from circuitry.interventions.transfer_tables import OTHER, OWN, lead_of_own_circuits, transfer_correlations
+from circuitry.interventions.transfer_tables import (
+    OTHER,
+    OWN,
+    lead_of_own_circuits,
+    transfer_comparisons,
+    transfer_correlations,
+)
 from tests.reports.sections.test_interventions import SIMILARITY, transfers
 
 
@@ -70,3 +76,10 @@ def test_correlations_site_by_site() -> None:
     assert correlations["selectivity: p (Holm)"].tolist() == [1] * 3
     plain = transfer_correlations(table.drop(columns="other_metric"), SIMILARITY)
     assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "faithfulness: p (Holm)", "pairs"]
+
+
+def test_transfer_is_a_comparison_where_the_model_has_a_lead() -> None:
+    whole = table().assign(accuracy=0.5)
+    assert {name: one.sites for name, one in transfer_comparisons(whole).items()} == {"transfer_faithfulness": ("u",)}
+    assert transfer_comparisons(whole.query("sites == 'all'"))["transfer_faithfulness"].sites == ()
+    assert transfer_comparisons(whole.assign(full_metric=0.0)) == transfer_comparisons(None) == {}

@@ -1,14 +1,10 @@
 """The sections on faithfulness and selectivity: curves over the size of the circuit, and site by site."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from circuitry.circuits.budgets import describe_budget
-from circuitry.circuits.quadrature import describe_rules
-from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.interventions.curve_reading import NO_OTHERS
 from circuitry.interventions.curves import (
     HARDLY_ANY,
@@ -22,9 +18,8 @@ from circuitry.interventions.curves import (
 from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.accuracies import add_accuracy
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, WORKS_FROM, YES, not_tested
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, WORKS_FROM, YES
 from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
 
 QUESTIONS = {
@@ -34,37 +29,6 @@ QUESTIONS = {
 OVER = "over images, and over classes where there are several"
 ONE_BY_ONE = "These circuits are lists of units that matter one by one."
 ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
-
-
-def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str) -> None:
-    """Add the section on how to read causal checks; ``settings`` are a graph's, ``tested_on`` names the images."""
-    report.section("How to read this", folded=True)
-    report.text(
-        f"Circuits are tested on {tested_on}. {describe_budget(settings)} {describe_rules(settings)}\n\n"
-        "Faithfulness is the class's metric with only some units active, as a share of the whole model's lead over the "
-        "baseline: 0 is nothing kept, 1 the whole model, and more than 1 means that the removed units work against the "
-        "class. A circuit that gives every image the same answer can be faithful, too. Selectivity measures the lead "
-        "of images of the class over images of other classes, and is 0 for such a circuit. Compare both with as many "
-        "random units, and with all but the circuit: a sufficient circuit may not be necessary. Intervals are over "
-        f"classes and images, of a single class over images; p values are about {THIS_MODEL}."
-    )
-
-
-def works_findings(curves: Sequence[FaithfulnessCurve]) -> list[Finding]:
-    """Say whether circuits work, or that it cannot be told because they were not tested."""
-    if curves:
-        return faithfulness_findings(curves, [])
-    return [not_tested("Tests take images that circuits were not found on: a smaller --n-images leaves some.")]
-
-
-def add_answers(
-    accuracy: pd.DataFrame | None, curves: Sequence[FaithfulnessCurve], report: Report, marks: Mapping[str, Mark]
-) -> None:
-    """Add the sections on the model's accuracy and on whether circuits work, where they are known."""
-    if accuracy is not None:
-        add_accuracy(report, accuracy, marks)
-    if curves:
-        add_faithfulness(report, curves, marks)
 
 
 def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:

@@ -1,19 +1,18 @@
-"""The report of a comparison of circuits."""
+"""The sections on circuits: how to read them, how similar they are, a pair of them, how stable they are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
 from circuitry.circuits.consensus import mean_stability
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import Circuit
 from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
-from circuitry.data.domains import DomainFolder
-from circuitry.reports.contact_sheets import contact_sheet
+from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.style import Mark, domain_marks
+from circuitry.reports.figures.style import Mark
 from circuitry.reports.measure_names import measure_name
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
@@ -26,12 +25,6 @@ from circuitry.reports.sections.compared import (
     add_tests,
 )
 from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
-from circuitry.reports.sections.one_circuit import add_circuit
-
-CIRCUITS_DRAWN = 4
-"""Most circuits that are drawn in the report of one domain."""
-SHEET_ROWS = 20
-"""Most classes on the contact sheet."""
 
 
 def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
@@ -77,8 +70,8 @@ def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | No
     return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap)]
 
 
-def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
-    """Add the section on the method and how to read its numbers; ``settings`` are ``AttributionGraph.settings``."""
+def add_guide(report: Report, settings: Mapping[str, Any], tested_on: str | None = None) -> None:
+    """Add the section on how to read all of it; ``settings`` are a graph's, ``tested_on`` names images of tests."""
     report.section("How to read this", folded=True)
     report.text(
         "Every class has a circuit in every domain. Integrated gradients score each unit (channel) of each site: how "
@@ -98,81 +91,16 @@ def add_circuit_guide(report: Report, settings: Mapping[str, Any]) -> None:
         "An attribution claims causes; it does not prove them. Units are compared by their index, so two domains that "
         "use different units for one purpose count as different."
     )
-
-
-def found_report(
-    title: str,
-    introduction: str,
-    graphs: Mapping[tuple[str, str], AttributionGraph],
-    images: DomainFolder,
-    *,
-    edges_per_node: int = 3,
-    any_sign: bool = False,
-    after_images: Callable[[Report, Mapping[str, Mark]], None] | None = None,
-) -> Report:
-    """Return a report that draws the circuits of one domain one by one; arguments as `comparison_report`."""
-    report = _begun(title, introduction, graphs, images, after_images)
-    for key in list(graphs)[:CIRCUITS_DRAWN]:
-        circuit = graphs[key].circuit(edges_per_node, any_sign=any_sign)
-        found_on = f"found on {circuit.source.n_images} images"
-        add_circuit(report, circuit, f"The kept units at every site, {found_on}, and the strongest edges into them.")
-    if len(graphs) > CIRCUITS_DRAWN:
-        report.text(f"{len(graphs) - CIRCUITS_DRAWN} more circuits are not drawn here.")
-    return report
-
-
-def _begun(
-    title: str,
-    introduction: str,
-    graphs: Mapping[tuple[str, str], AttributionGraph],
-    images: DomainFolder,
-    after_images: Callable[[Report, Mapping[str, Mark]], None] | None,
-) -> Report:
-    """Return a report with how to read it, the images, and what is known of the model."""
-    domains, classes = sorted({domain for _, domain in graphs}), sorted({class_name for class_name, _ in graphs})
-    report = Report(title, introduction)
-    add_circuit_guide(report, next(iter(graphs.values())).settings)
-    report.section("The images")
-    shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
-    report.image(
-        contact_sheet(shown, classes[:SHEET_ROWS], domains),
-        f"Test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain.",
-        alt="Contact sheet of the images by class and domain",
-    )
-    if after_images is not None:
-        after_images(report, domain_marks(domains))
-    return report
-
-
-def comparison_report(
-    title: str,
-    introduction: str,
-    comparisons: Mapping[str, Comparison],
-    graphs: Mapping[tuple[str, str], AttributionGraph],
-    images: DomainFolder,
-    pair: tuple[str, str, str],
-    *,
-    after_images: Callable[[Report, Mapping[str, Mark]], None] | None = None,
-) -> Report:
-    """Return the report of a comparison of circuits, how to read it first; `write_results` writes it.
-
-    Args:
-        title: Title of the page.
-        introduction: A few sentences on the analysis.
-        comparisons: From `compare_domains`.
-        graphs: Graphs by class and domain.
-        images: The images of the graphs.
-        pair: Class and two domains whose circuits are drawn.
-        after_images: Adds what is known of the model, such as its accuracy, after the section with the images.
-    """
-    marks = domain_marks({domain for _, domain in graphs})
-    report = _begun(title, introduction, graphs, images, after_images)
-    add_similarity(report, comparisons, marks)
-    overlap = comparisons["node_overlap"]
-    cut = overlap.about["edges_per_node"], overlap.about["any_sign"]
-    a, b = (graphs[pair[0], domain].circuit(cut[0], any_sign=cut[1]) for domain in pair[1:])
-    add_circuit_pair(report, a, b, overlap.sites, marks)
-    return report
+    if tested_on is not None:
+        report.text(
+            f"Circuits are tested on {tested_on}. Faithfulness is the class's metric with only some units active, as a "
+            "share of the whole model's lead over the baseline: 0 is nothing kept, 1 the whole model, and more than 1 "
+            "means that the removed units work against the class. A circuit that gives every image the same answer can "
+            "be faithful, too. Selectivity measures the lead of images of the class over images of other classes, and "
+            "is 0 for such a circuit. Compare both with as many random units, and with all but the circuit: a "
+            "sufficient circuit may not be necessary. Intervals are over classes and images, of a single class over "
+            f"images; p values are about {THIS_MODEL}."
+        )
 
 
 def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:

@@ -29,7 +29,7 @@ GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
 
 def transfer_findings(transfer: pd.DataFrame, similarity: pd.DataFrame) -> list[Finding | None]:
     """Say whether circuits work in other domains, and whether structure predicts it; arguments as `add_transfer`."""
-    value = _value(transfer)
+    value = transfer_value(transfer)
     one_site = (transfer["sites"] != "all").any()
     return [
         own_circuits_lead(transfer_over_depth(transfer, value), value) if one_site else None,
@@ -37,7 +37,8 @@ def transfer_findings(transfer: pd.DataFrame, similarity: pd.DataFrame) -> list[
     ]
 
 
-def _value(transfer: pd.DataFrame) -> str:
+def transfer_value(transfer: pd.DataFrame) -> str:
+    """Return what a transfer table is read by: selectivity where images of other classes were there."""
     return "selectivity" if "other_metric" in transfer else "faithfulness"
 
 
@@ -91,7 +92,7 @@ def add_transfer(
     alone = [site for site in sites if site in set(transfer["sites"])]
     if not alone:
         return
-    value = _value(transfer)
+    value = transfer_value(transfer)
     over_depth = transfer_over_depth(transfer, value)
     if over_depth["value"].isna().all():
         report.text(f"There is no {value}: the model does no better than the baseline.")

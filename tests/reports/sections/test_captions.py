@@ -130,14 +130,12 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_similarity": lambda r: circuits.add_similarity(r, comparisons(), MARKS),
     "add_circuit": lambda r: one_circuit.add_circuit(r, small_graph().circuit(1), "A circuit."),
     "add_circuit_pair": lambda r: circuits.add_circuit_pair(r, PAIR[0], PAIR[1], ["conv", "head"]),
-    "add_circuit_guide": lambda r: circuits.add_circuit_guide(r, SETTINGS),
+    "add_guide": lambda r: circuits.add_guide(r, SETTINGS, "unseen images"),
     "add_circuit_stability": lambda r: circuits.add_circuit_stability(r, pd.DataFrame(STABLE, columns=list(STABILITY))),
     "add_accuracy": lambda r: accuracies.add_accuracy(r, accuracy(), MARKS, test_domain="sketch"),
     "add_told_apart": lambda r: accuracies.add_told_apart(r, accuracy(), "Accuracies."),
     "add_domain_apart": lambda r: apart.add_domain_apart(r, comparisons(), "sketch", MARKS),
     "add_two_lines": lambda r: apart.add_two_lines(r, TWO, ["x", "y"], "overlap"),
-    "add_causal_guide": lambda r: causal_curves.add_causal_guide(r, SETTINGS, "unseen images"),
-    "add_answers": lambda r: causal_curves.add_answers(accuracy(), checks.curves_of(0.2), r, checks.MARKS),
     "add_faithfulness": lambda r: causal_curves.add_faithfulness(r, checks.curves_of(0.2), checks.MARKS),
     "add_selectivity_over_depth": lambda r: causal_curves.add_selectivity_over_depth(
         r, CURVES, checks.MARKS, ["a", "b"]

@@ -3,17 +3,18 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from circuitry import Comparison, DomainFolder, compare_domains
+from circuitry import Comparison, compare_domains
 from circuitry.circuits import ReadingSettings
 from circuitry.circuits.consensus import STABILITY, mean_stability
-from circuitry.reports.sections.accuracies import add_accuracy
-from circuitry.reports.sections.circuits import comparison_report
+from circuitry.reports import Report
+from circuitry.reports.figures import domain_marks
+from circuitry.reports.sections.apart import add_domain_apart
 from tests.circuits.test_across_domains import parts, three_domains
-from tests.reports.sections.test_compared import accuracy
+from tests.reports.sections.test_compared import DOMAINS, captions
 
 
 def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:
@@ -29,29 +30,11 @@ def test_means_of_stability() -> None:
     assert means.loc["all", ["unit_stability", "edge_stability"]].to_numpy().tolist() == pytest.approx([0.6, 0.25])
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_the_whole_report_is_one_page_with_every_figure(known: bool, tmp_path: Path) -> None:
-    for class_name, domain in three_domains():
-        folder = tmp_path / "images" / domain / class_name
-        folder.mkdir(parents=True)
-        Image.new("RGB", (8, 8), "red").save(folder / "0.png")
-    report = comparison_report(
-        "A title",
-        "An introduction.",
-        comparisons(2),
-        three_domains(),
-        DomainFolder(tmp_path / "images"),
-        ("axe", "real", "sketch"),
-        after_images=(lambda report, marks: add_accuracy(report, accuracy(), marks)) if known else None,
-    )
-    page = report.write(tmp_path / "report.html").read_text(encoding="utf-8")
-    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
-    assert len(headings) == 6 + known
-    assert headings[-1].endswith("axe")
-    assert len(re.findall('<details class="section">', page)) == 2
-    assert len(report.plotly_figures) == known + 1 + 2 * 3 + 1  # each measure of all images, and over its ceiling
-    assert page.count("<img ") == 1
-    assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)
-    assert ("12.5%" in page) == known
-    edges = [set(three_domains()["axe", d].circuit(2).graph.edges) for d in ("real", "sketch")]
-    assert f"{len(edges[0] & edges[1])} edges" in page
+def test_one_domain_is_set_against_the_others(tmp_path: Path) -> None:
+    report = Report("t")
+    add_domain_apart(report, comparisons(), "sketch", domain_marks(DOMAINS))
+    found = captions(report, tmp_path)
+    lines = {trace.name: np.array(trace.y) for trace in report.plotly_figures["figure-1"].data}
+    first, second = re.findall("sketch with the others|without sketch", found[0])
+    assert f"lower at {int((lines[first] < lines[second]).sum())} of {len(lines[first])} sites" in found[0]
+    assert sum("held-out classes" in caption for caption in found) == 3

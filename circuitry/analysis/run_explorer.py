@@ -1,0 +1,63 @@
+"""The explorer of what is in the folder of a run. No torch."""
+
+from pathlib import Path
+
+from circuitry.cards.card_folder import CardFolder
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.comparison.comparison import Comparison
+from circuitry.explorer.explorer_settings import ExplorerSettings
+from circuitry.explorer.export import Exported, export_explorer
+from circuitry.explorer.overview import read_curves
+from circuitry.explorer.view_files import ModelView
+from circuitry.reports.run_pages import link_pages
+
+WITHIN = ("", "check", "check-transfer")
+"""Folders of a run that hold comparisons and curves: its own, and those of circuitry check."""
+VARIANTS = {
+    "own-style texts": "circuits-own-style",
+    "the metric margin": "circuits-margin",
+    "means as baseline": "circuits-mean-position",
+}
+"""Other searches of a run, and the folders of their circuits."""
+
+
+def explore_run(
+    run: Path,
+    graphs: GraphFolder,
+    out: Path | None = None,
+    *,
+    cards: Path | None = None,
+    model: ModelView | None = None,
+    settings: ExplorerSettings = ExplorerSettings(),
+) -> Exported:
+    """Write the explorer of circuits, with the comparisons, curves, cards and variants in the folder of their run.
+
+    Args:
+        run: The folder.
+        graphs: The circuits.
+        out: Folder of the page (default: explorer in the run).
+        cards: Folder of the cards (default: cards in the run).
+        model: What only the model can tell.
+        settings: How much of it.
+    """
+    out, within = out or run / "explorer", [run / name for name in WITHIN]
+    saved = [path for folder in within for path in sorted((folder / "comparisons").glob("*/"))]
+    cards = cards or (run / "cards" if (run / "cards").is_dir() else None)
+    exported = export_explorer(
+        graphs,
+        out,
+        comparisons={path.name: Comparison.load(path) for path in saved},
+        curves=[curve for folder in curve_folders(run) for curve in read_curves(folder)],
+        cards=None if cards is None else CardFolder(cards),
+        variants={title: GraphFolder(run / name) for title, name in VARIANTS.items() if (run / name).is_dir()},
+        model=model,
+        settings=settings,
+    )
+    if out.resolve().parent == run.resolve():
+        link_pages(run)
+    return exported
+
+
+def curve_folders(run: Path) -> list[Path]:
+    """Return the folders of a run's faithfulness curves: first its own, then that of circuitry check."""
+    return [folder for name in WITHIN if (folder := run / name / "faithfulness").is_dir()]

@@ -1,0 +1,92 @@
+"""All steps of a small analysis of the drawn set, and all of them a second time."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from circuitry import DomainFolder, load_clip
+from circuitry.analysis import Analysis
+from circuitry.circuits import ExtractionSettings, midpoint_rule
+from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.interventions import CheckSettings
+from circuitry.reports.figure_files import StaticImages
+from tests.support.work import QUIET
+
+CLASSES, STYLES = ("fish", "key"), ("quickdraw", "real")
+SITES = ("layer3.0", "layer4.0", "attnpool")
+STEPS = ("circuits", "faithfulness", "one-site", "transfer", "cards")
+"""Folders of steps that resume."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
+    drawing = DrawingSettings(0, 4, classes=CLASSES, styles=STYLES)
+    return DomainFolder(write_toy(tmp_path_factory.mktemp("drawn"), drawing, progress=False), split="test")
+
+
+def begun(images: DomainFolder, out: Path, n_images: int = 2) -> Analysis:
+    settings = ExtractionSettings(n_images=n_images, rule=midpoint_rule(1), parts=2, sites=SITES)
+    return Analysis(load_clip("rn-tiny"), images, out, settings, CheckSettings(n_images=1, n_others=1))
+
+
+def take_all_steps(run: Analysis) -> str:
+    run.circuits(QUIET)
+    run.accuracy(("key",), "quickdraw")
+    run.curves(QUIET)
+    run.curves_by_site(QUIET)
+    run.transfer(QUIET, exchange=True)
+    run.scores(("fish", "real"), QUIET)
+    run.rules(1, QUIET)
+    run.compare({"held-out": ["key"]})
+    run.cards(QUIET, n_images=3, exact_units=0)
+    report = run.report(apart="quickdraw", pair=("fish", "real", "quickdraw")).report
+    assert run.explore().page.is_file()
+    return report.read_text(encoding="utf-8")
+
+
+def files(out: Path, *folders: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for name in folders for path in (out / name).rglob("*") if path.is_file()}
+
+
+def test_steps_make_one_report_and_are_not_done_again(
+    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], None))
+    page, made = take_all_steps(begun(images, tmp_path)), files(tmp_path, *STEPS)
+    tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    asked = ("In short", "How to read this", "The images", "recognise", "work?", "Which domains", "site by site",
+             "other measures", "One circuit in two domains: fish", "in another", "exchanged", "removing a unit", "rule",
+             "look at", "Would other images", "Quickdraw against")  # fmt: skip
+    assert len(headings) == len(asked) + 1  # and where the numbers come from
+    assert all(words in heading for words, heading in zip(asked, headings, strict=False))
+    known = {
+        "accuracy",
+        "faithfulness",
+        "selectivity_one_site",
+        "correlations",
+        "interchange",
+        "rules_against_patching",
+    }
+    assert {f"{name}.csv" for name in known} <= set(tables)
+    assert len(pd.read_csv(tmp_path / "tables" / "matrices.csv").query("sites == 'all'")) == len(STYLES) ** 2
+    saved = {path.name for path in (tmp_path / "comparisons").iterdir()}
+    assert {"node_overlap", "edge_jaccard", "wl_kernel"} <= saved
+    again = take_all_steps(begun(images, tmp_path))
+    assert files(tmp_path, *STEPS) == made
+    assert {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")} == tables
+    assert re.findall(r"<h2[^>]*>(.*?)</h2>", again) == headings
+
+
+def test_the_report_says_what_is_missing(images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], None))
+    photos = DomainFolder(images.root, split="test", domains=("real",), classes=("fish",))
+    run = begun(photos, tmp_path, n_images=4)
+    run.circuits(QUIET)
+    assert run.curves(QUIET) == []
+    assert run.transfer(QUIET) == {}
+    assert run.compare() == {}
+    page = run.report().report.read_text(encoding="utf-8")
+    assert all(words in page for words in ("Nothing was compared", "they were not tested", "The circuit of fish"))
