@@ -230,7 +230,7 @@ def test_permuted_units_are_as_strong_but_others() -> None:
         assert sorted(other.node_scores[site]) == sorted(graph.node_scores[site])
         strongest = graph.node_scores[site][graph.kept_units[site]].tolist()
         assert other.node_scores[site][other.kept_units[site]].tolist() == strongest
-    assert all(other.edge_scores[pair] is scores for pair, scores in graph.edge_scores.items())
+    assert all(scores is graph.edge_scores[pair] for pair, scores in other.edge_scores.items())
     draws = [permuted_units(graph, np.random.default_rng(seed)) for seed in range(400)]
     kept = len(graph.kept_units["a"])
     mean = np.mean([node_overlap(graph, draw)["a"] for draw in draws])

@@ -1,6 +1,5 @@
 """The folder of an extraction: what it refuses, notices and goes on with; see also tests/runs/test_jobs."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from circuitry import AttributionGraph, Clip, GraphFolder, InputError, left_rule, load_clip
 from circuitry.encoder import Baseline
 from circuitry.runs import Work
+from circuitry.runs.manifest import write_sealed
 from tests.support.extraction import contents, run
 from tests.support.tiny_clip import Tiny, saved
 
@@ -122,7 +122,6 @@ def test_unknown_settings_are_refused_before_the_folder_is_claimed(
     ("files", "words"),
     [
         ({}, "no folder of graphs"),
-        ({"manifest.json": json.dumps({"format": "circuitry extraction 0", "jobs": []})}, "manifest.json"),
         ({"manifest.json": "{"}, "manifest.json"),
         ({"below/manifest.json": "{}", "below/graphs/x": ""}, "below has: give that folder"),
         (None, "no folder of graphs"),
@@ -134,3 +133,9 @@ def test_a_folder_of_something_else_is_refused(files: dict[str, str] | None, wor
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=words):
         GraphFolder(tmp_path / "none" if files is None else tmp_path)
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "manifest.json", {"format": "circuitry extraction 0", "jobs": []})
+    with pytest.raises(InputError, match="'circuitry extraction 0'"):
+        GraphFolder(tmp_path)
