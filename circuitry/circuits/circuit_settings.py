@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
-from circuitry.circuits.methods import SITE_PATH, MethodName
+from circuitry.circuits.methods import METHODS, SITE_PATH, MethodName
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.shared_options import option
 from circuitry.runs.given import Share, checked, one_of
