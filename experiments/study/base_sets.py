@@ -1,9 +1,11 @@
-"""Base sets of captioned photos, as streams of `CaptionedImage` in constant memory. No torch."""
+"""Base sets of captioned photos, as streams in constant memory, and their validation images. No torch."""
 
+import hashlib
 import json
 import os
 import re
 import tarfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -13,7 +15,87 @@ from typing import Any, Literal
 from circuitry.runs import InputError
 from circuitry.data import IMAGE_SUFFIXES
 from circuitry.training import CaptionedImage, caption_rows
-from experiments.study.base_splits import Split, read_split, validation_part
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation images of a base set, by file name or path below the root."""
+
+    train: frozenset[str] | None
+    """None: all except the validation images."""
+    val: frozenset[str]
+
+
+def read_split(path: str | os.PathLike[str]) -> Split:
+    """Read the split of a base set: ``{"train": [...], "val": [...]}`` in JSON, else validation images line by line."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"Expected a split of a base set, but there is no file {file}: give its path.")
+    text = file.read_text(encoding="utf-8")
+    if file.suffix.lower() != ".json":
+        return Split(None, frozenset(line.strip() for line in text.splitlines() if line.strip()))
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The split {file} is damaged ({error}): download it again.") from None
+    if not (isinstance(parts, dict) and parts.keys() == {"train", "val"} and all(map(_are_names, parts.values()))):
+        shown = f"an object with {sorted(parts)}" if isinstance(parts, dict) else type(parts).__name__
+        raise InputError(
+            f'The split {file} must be JSON {{"train": [...], "val": [...]}} of file names, but it is {shown} or has '
+            "other entries: download the published one."
+        )
+    train, val = (frozenset(parts[part]) for part in ("train", "val"))
+    if both := sorted(train & val):
+        raise InputError(f"The split {file} has {len(both)} files in both parts, such as {both[0]}: name each once.")
+    return Split(train, val)
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def validation_part(
+    images: Iterable[CaptionedImage], part: Literal["train", "val"], validation: float | Split, seed: int = 0
+) -> Iterator[CaptionedImage]:
+    """Yield the training or the validation images of a base set.
+
+    A `Split` names them, and images in neither part are left out. With a share in 0..1 the seed and the relative path
+    of an image alone decide, so its part is the same in every subset and on every machine.
+    """
+    if isinstance(validation, Split):
+        return _named_part(images, part, validation)
+    if not 0 <= validation <= 1:
+        raise InputError(f"The share of validation images must be in 0..1, but {validation} was given.")
+    below = validation * 2**64
+    return (image for image in images if (_drawn(seed, image.relative) < below) == (part == "val"))
+
+
+def _drawn(seed: int, name: str) -> int:
+    """Return a random number below 2**64 that depends on seed and name alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8])
+
+
+def _named_part(
+    images: Iterable[CaptionedImage], part: Literal["train", "val"], split: Split
+) -> Iterator[CaptionedImage]:
+    found = 0
+    for image in images:
+        names = (image.relative, image.relative.rpartition("/")[2])
+        validates = not split.val.isdisjoint(names)
+        trains = not validates and (split.train is None or not split.train.isdisjoint(names))
+        found += validates or (trains and split.train is not None)
+        if validates if part == "val" else trains:
+            yield image
+    named = len(split.val) + len(split.train or ())
+    lost = named - found
+    if lost * 2 > named:
+        raise InputError(
+            f"The base set lacks {lost} of the {named} images of its split, which is of another version: give the "
+            "split of these captions."
+        )
+    if lost:
+        warnings.warn(f"The base set lacks {lost} of the {named} images of its split.", stacklevel=2)
+
 
 IMAGENET_CAPTIONS = "imagenet-captions"
 FIRST = 100
@@ -29,13 +111,6 @@ def imagenet_captions(captions: str | os.PathLike[str], root: str | os.PathLike[
     """Read ImageNet-Captions: a JSON list of entries with filename, wnid, title, tags and description.
 
     Captions are those of `joined_caption`, images lie at ``root/<wnid>/<filename>``, classes are wnids.
-
-    Args:
-        captions: The JSON file.
-        root: Folder of ImageNet's class folders.
-
-    Raises:
-        InputError: For a missing file, a file that is no JSON list, and an entry without filename or wnid.
     """
     folder = os.path.abspath(root)
     for number, entry in enumerate(_json_list(Path(captions)), start=1):
@@ -51,10 +126,6 @@ def joined_caption(entry: Mapping[str, Any]) -> str:
     """Return title, tags (with spaces between them) and description joined by "; ", white space normalised.
 
     Empty parts are left out.
-
-    Example:
-        >>> joined_caption({"title": "My  cat", "tags": ["cat", "pet"], "description": "sleeps"})
-        'My cat; cat pet; sleeps'
     """
     tags = entry.get("tags") or ()
     joined = tags if isinstance(tags, str) else " ".join(str(tag) for tag in tags if tag is not None)
@@ -65,17 +136,7 @@ def joined_caption(entry: Mapping[str, Any]) -> str:
 def caption_table(
     table: str | os.PathLike[str], name: str, root: str | os.PathLike[str] | None = None
 ) -> Iterator[CaptionedImage]:
-    """Read a table of paths and captions, as `caption_rows` does.
-
-    Args:
-        table: Tab-separated, with or without a header.
-        name: Name of the base set.
-        root: Folder of relative paths (default: that of the table). Absolute paths below it are digested relative to
-            it, other absolute paths unchanged, so their digest depends on the machine.
-
-    Raises:
-        InputError: As `caption_rows`.
-    """
+    """Read a table of paths and captions, as `caption_rows` does."""
     folder = os.path.abspath(Path(table).parent if root is None else root)
     prefix = os.path.join(folder, "")
     for path, caption in caption_rows(table):
@@ -95,9 +156,6 @@ def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Itera
     open_clip's csv trainer opens paths as files, so it cannot train on members of a shard, and `write_table` checks no
     files in shards (``missing_files="unchecked"``). Either train on shards (``--dataset-type webdataset``) and pack the
     mixture's other images into shards, too; or extract the shards (``tar -xf``) and list the files by `caption_table`.
-
-    Raises:
-        InputError: For a shard that is missing or damaged.
     """
     for shard in shards:
         path = Path(shard)
@@ -163,11 +221,7 @@ class BaseSet:
         return [self.path] if self.path.suffix == ".tar" else []
 
     def all_images(self) -> Iterator[CaptionedImage]:
-        """Return all of its images, as a stream.
-
-        Raises:
-            InputError: For ImageNet-Captions without a folder of images, and as the readers.
-        """
+        """Return all of its images, as a stream."""
         if self.name == IMAGENET_CAPTIONS:
             if self.images is None:
                 raise InputError(
@@ -186,11 +240,7 @@ class BaseSet:
         return validation_part(self.all_images(), part, self.validation, seed)
 
     def check_images(self) -> None:
-        """Check that one of the first images exists, unless they are in shards.
-
-        Raises:
-            InputError: With the name of one.
-        """
+        """Check that one of the first images exists, unless they are in shards."""
         first = [] if self.shards else [image.path for image in islice(self.all_images(), FIRST)]
         if first and not any(map(os.path.isfile, first)):
             raise InputError(
@@ -202,20 +252,7 @@ class BaseSet:
 def named_base_sets(
     paths: Sequence[str], images: Sequence[str] = (), validation: Sequence[str] = ()
 ) -> dict[str, BaseSet]:
-    """Return base sets by name, from NAME=VALUE of command lines.
-
-    Args:
-        paths: NAME=PATH.
-        images: NAME=FOLDER.
-        validation: NAME=SHARE, or NAME=FILE with a split.
-
-    Raises:
-        InputError: For another form, and a name without a path.
-
-    Example:
-        >>> named_base_sets(["cc12m=cc12m.tsv"], validation=["cc12m=0.01"])["cc12m"].validation
-        0.01
-    """
+    """Return base sets by name, from NAME=VALUE of command lines."""
     by_name, folders, splits = (_named_values(given) for given in (paths, images, validation))
     for name in [*folders, *splits]:
         if name not in by_name:

@@ -62,15 +62,7 @@ class EvaluationSet:
 
 
 def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> EvaluationSet:
-    """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``.
-
-    Args:
-        root: Folder of the thousand class folders.
-        names: Sequence[str] of the classes, see `imagenet_names`.
-
-    Raises:
-        InputError: For other folders in it, or classes beside it.
-    """
+    """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``."""
     root = Path(root).resolve()
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
     index, called = imagenet_index(images.all_classes), imagenet_names(names)
@@ -96,26 +88,10 @@ def extract_accuracies(
     ``<run>/evaluation/<digest>/`` holds the tables and the predictions, ``epoch_<n>-<domain>.safetensors`` (see
     `read_predictions`).
 
-    Args:
-        runs: CLIP and supervised models; see `find_runs`.
-        tests: Images to classify, of all their domains.
-        epochs: Checkpoints (default: all that were kept); 0 is the untrained model.
-        decoding: How image files are decoded; see `load_image`.
-        device: Device of the models.
-        work: Processes and progress.
-
     Returns:
         The columns of `tidy_accuracy`, ``epoch``, ``run`` (name of its folder), ``model``, ``base``, ``sketches``,
         ``captions``, ``trained`` ("CLIP" or "supervised"), ``precision``, ``setting``, ``test_domain`` ("" for none),
         ``held_out_classes`` (joined by ", ") and ``seed``.
-
-    Raises:
-        InputError: For no runs, a missing checkpoint, a held-out class that the images lack, images that were replaced
-            since the tables were made, and as loading a model.
-
-    Example:
-        >>> tests = EvaluationSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
-        >>> extract_accuracies(find_runs(Path("runs/study")), tests).query("part == 'held-out'")
     """
     if not runs:
         raise InputError("Accuracies need at least one run, but none was given: give some.")
@@ -131,13 +107,6 @@ def run_names(runs: Sequence[StudyRun]) -> list[str]:
     """Return the shortest unique names of runs: their paths below the common folder.
 
     A run that holds nothing out may occur once for each set of held-out classes that it is compared with.
-
-    Raises:
-        InputError: For a run that occurs twice with the same classes.
-
-    Example:
-        >>> run_names(find_runs(Path("runs/study")))  # runs/study/a/clip, runs/study/b/clip
-        ['a/clip', 'b/clip']
     """
     asked = [(run.folder.absolute(), run.held_out) for run in runs]
     if len(set(asked)) < len(asked):
@@ -148,10 +117,7 @@ def run_names(runs: Sequence[StudyRun]) -> list[str]:
 
 
 class _Evaluation:
-    """The accuracies of one run, a `JobFolder` with a job for every checkpoint.
-
-    A digest of images, classes and prompts names the folder, so other ones have another folder.
-    """
+    """The accuracies of one run, a `JobFolder` with a job for every checkpoint."""
 
     def __init__(
         self,

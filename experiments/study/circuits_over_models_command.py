@@ -83,11 +83,7 @@ TEXTS = {
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
-    """Return the names of the networks that runs are of, with the folder where two networks have one name.
-
-    Raises:
-        InputError: for two runs of one network.
-    """
+    """Return the names of the networks that runs are of, with the folder where two networks have one name."""
     configs = [GraphFolder(folder / "circuits").manifest["config"] for folder in runs]
     for (one, mine), (other, theirs) in combinations(zip(runs, configs, strict=True), 2):
         if mine["model_digest"] == theirs["model_digest"]:

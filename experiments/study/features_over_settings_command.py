@@ -76,12 +76,7 @@ def main(config: Config) -> Written:
 
 
 def score(config: Config, entry: str) -> dict[str, object]:
-    """Return one model's score of its test domain, and its training.
-
-    Raises:
-        InputError: For a folder without results, a model without setting and test domain, and a table without the group
-            or domain.
-    """
+    """Return one model's score of its test domain, and its training."""
     name, is_named, place = entry.rpartition("=")
     folder = Path(place)
     table, about = folder / "feature_sharing_summary.csv", folder / "provenance.json"

@@ -18,11 +18,7 @@ def style_word_templates() -> tuple[str, ...]:
 
 
 def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
-    """Return the names of ImageNet's thousand classes in the order of their indices.
-
-    Args:
-        whose: ``"open_clip"``: the installed open_clip's; ``"study"``: the study's; four differ.
-    """
+    """Return the names of ImageNet's thousand classes in the order of their indices."""
     from open_clip import IMAGENET_CLASSNAMES
 
     names = dict(enumerate(IMAGENET_CLASSNAMES)) | (STUDY_IMAGENET_NAMES if whose == "study" else {})

@@ -31,13 +31,11 @@ from circuitry.data.drawn import TOY_CLASSES, DrawingSettings, write_toy
 from circuitry.models import register_model
 from circuitry.training import NoCaption, clip_preset
 from experiments.study.base_sets import BaseSet, named_base_sets
-from experiments.study.captioning import STUDY_SEED
-from experiments.study.place import Material, Scale, StudyPlace
+from experiments.study.mixture_files import STUDY_SEED
+from experiments.study.place import Material, Scale, StudyPlace, count_model
 from experiments.study.plan import Cost, Plan, Step
 from experiments.study.steps import study_steps
-from experiments.study.study_set import study_mixtures
-from experiments.study.training_cost import count_model
-from experiments.study.trainings import study_trainings
+from experiments.study.study_set import study_mixtures, study_trainings
 
 import open_clip
 import pandas as pd

@@ -26,18 +26,27 @@ MODELS_SHARE = 0.7
 """Share of a domain's row over which its models are spread."""
 
 
-def embedding_maps(
-    points: pd.DataFrame,
-    *,
-    title: str = "Images in the plane",
-    marks: Mapping[str, style.Mark] | None = None,
-) -> go.Figure:
-    """Draw one map per model: all images with the marks of their domains, texts, if any, as crosses.
+PANELS = (
+    "standardised distance",
+    "silhouette by domain",
+    "domain probe",
+    "modality gap",
+    "accuracy, seen classes",
+    "accuracy, held-out classes",
+)
+"""Measures that are drawn, where a table has them."""
 
-    Args:
-        points: Columns ``model``, ``kind`` ("image" or "text"), ``domain`` (of a text its style, or empty), ``class``,
-            ``x``, ``y``, ``method``: tables of `map_table`.
-    """
+
+def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
+    """Return what guessing reaches, by measure."""
+    accuracies = [name for name in dict.fromkeys(measures["measure"]) if name.startswith("accuracy")]
+    return {"domain probe": 0.5} | dict.fromkeys(accuracies, 1 / n_classes)
+
+
+def embedding_maps(
+    points: pd.DataFrame, *, title: str = "Images in the plane", marks: Mapping[str, style.Mark] | None = None
+) -> go.Figure:
+    """Draw one map per model: all images with the marks of their domains, texts, if any, as crosses."""
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
     points = points.fillna({"domain": ""})  # an empty name read from CSV
     methods = points.groupby("model", sort=False)["method"].first()
@@ -85,18 +94,7 @@ def separation_panels(
     title: str = "Each domain by several measures",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw a panel per measure with a row per domain; the models lie beneath each other in it, the first on top.
-
-    Args:
-        summary: Columns ``measure``, ``model``, ``domain``, ``value``, ``low``, ``high``: from `summarise`, without
-            the rows of all domains together. Intervals are bars, where they are numbers.
-        measures: The measures to draw, in this order.
-        seeds: Columns ``measure``, ``model``, ``domain``, ``seed``, ``value``: from `by_seed`, drawn as strokes.
-        references: A number by measure, drawn as a dotted line: what guessing reaches.
-
-    Raises:
-        InputError: for a measure that the table lacks, or more models than symbols.
-    """
+    """Draw a panel per measure with a row per domain; the models lie beneath each other in it, the first on top."""
     names = ("measure", "model", "domain", "value", "low", "high")
     check_table(summary, "summary", names, key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", measures)
@@ -107,12 +105,7 @@ def separation_panels(
     placed, placed_seeds = (_placed(table, symbols, rows, looks) for table in (summary, seeds))
     titles = [style.capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
     figure, places = style.small_multiples(
-        titles,
-        columns=3,
-        height=34 * max(len(domains), 3),
-        gap=80,
-        shared_yaxes=True,
-        horizontal_spacing=0.04,
+        titles, columns=3, height=34 * max(len(domains), 3), gap=80, shared_yaxes=True, horizontal_spacing=0.04
     )
     for measure, place in zip(measures, places, strict=True):
         if references and measure in references:
@@ -181,22 +174,9 @@ def _stroke(colour: str | list[str]) -> dict[str, object]:
 
 
 def measure_against_measure(
-    summary: pd.DataFrame,
-    x: str,
-    y: str,
-    *,
-    marks: Mapping[str, style.Mark] | None = None,
+    summary: pd.DataFrame, x: str, y: str, *, marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
-    """Draw one measure over another, a line per domain from the first model of the table (filled) to the last (hollow).
-
-    Args:
-        summary: Columns ``measure``, ``model``, ``domain``, ``value``; domains that lack a value are left out.
-        x: Measure of the horizontal axis.
-        y: Measure of the vertical axis.
-
-    Raises:
-        InputError: for a measure that the table lacks.
-    """
+    """Draw one measure over another, a line per domain from the first model (filled) to the last (hollow)."""
     check_table(summary, "summary", ("measure", "model", "domain", "value"), key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", (x, y))
     models = list(style.assign_looks(summary["model"], MODEL_SYMBOLS, "models"))

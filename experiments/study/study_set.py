@@ -7,9 +7,7 @@ from typing import Any, Literal, get_args
 
 from circuitry.runs import InputError
 from circuitry.data import STUDY_HELD_OUT, chosen_names
-from experiments.study.selection import MixtureSettings, Setting
-from experiments.study.sketch_sets import SketchVariant
-from experiments.study.subsampling import DOMAINNET_ROUND
+from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, Setting, SketchVariant
 
 ListPart = Literal["train", "val"]
 
@@ -58,21 +56,11 @@ class MixtureSpec:
 
     @property
     def name(self) -> str:
-        """Return the name of its table, without ``.tsv``, unique in a study.
-
-        Example:
-            >>> MixtureSpec(MixtureSettings("cg-high", "sketch", ("axe",)), "imagenet-sketch-0.3", "cc12m").name
-            'cc12m-cg-high-sketch-imagenet-sketch-0.3'
-        """
+        """Return the name of its table, without ``.tsv``, unique in a study."""
         return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
 
     def study_name(self, part: ListPart = "train") -> str:
-        """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's.
-
-        Example:
-            >>> MixtureSpec(MixtureSettings("upper-high", "sketch")).study_name()
-            'dn-captions-train-lso-cipqrs-nosketchclasses-pseudo'
-        """
+        """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's."""
         settings = self.settings
         if not {settings.natural_domain, settings.test_domain} <= set(DOMAINNET_ROUND):
             return ""
@@ -106,22 +94,6 @@ def study_mixtures(
 
     Natural-only once; for every test domain `BASIC` and the class interpolations; `DOMAIN_INTERPOLATIONS`; and for the
     test domain sketch ImageNet-Sketch in natural-only, leave-out and CG high, there with all seven shares of classes.
-
-    Args:
-        bases: Sequence[str] of base sets; None for DomainNet alone.
-        held_out: Classes held out of the test domain.
-        domains: Domains of the data.
-        natural_domain: Domain of photographs.
-        test_domains: Test domains (default: all except the natural one).
-        sketches: Whether ImageNet-Sketch takes part.
-        size: Images of subsampled mixtures (default: as CG low).
-
-    Raises:
-        InputError: For a test domain that the data lacks.
-
-    Example:
-        >>> [spec.name for spec in study_mixtures(["cc12m"], test_domains=["sketch"])][:2]
-        ['cc12m-natural-only', 'cc12m-cg-low-sketch']
     """
     others = [name for name in domains if name != natural_domain]
     tested = chosen_names("test domain", test_domains, others)
@@ -153,3 +125,56 @@ def _of_test_domain(
         chosen = tuple(_LETTERS[letter] for letter in letters)
         if set(chosen) <= set(domains):
             yield of("domain-interpolation", other_domains=chosen)
+
+
+DIVERSITY = ("cg-low", "cg-high", "leave-out")
+"""The study's 15 settings: these three for each test domain."""
+SUPERVISED_SETTINGS = ("natural-only", *DIVERSITY, "upper-low", "upper-high")
+"""Settings of supervised models."""
+FURTHER_DOMAINS = ("sketch", "clipart")
+"""Test domains on further base sets."""
+ALIGNED_DOMAIN = "quickdraw"
+"""Test domain with aligned captions."""
+
+
+@dataclass(frozen=True)
+class StudyTraining:
+    """One model of the study."""
+
+    mixture: MixtureSpec
+    """Its training images."""
+    model: str
+    """Architecture by its name in presets: ``rn50``."""
+    seed: int = 0
+    supervised: bool = False
+    """A supervised model instead of a CLIP model."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of its folder."""
+        kind = "supervised-" if self.supervised else ""
+        return f"{kind}{self.model}-{self.mixture.name}-s{self.seed}"
+
+
+def in_study(mixture: MixtureSpec, main: str | None) -> bool:
+    """Return whether the study trains on a mixture of `study_mixtures`."""
+    settings = mixture.settings
+    if mixture.base == main:
+        return settings.setting != "aligned" or settings.test_domain == ALIGNED_DOMAIN
+    tested = settings.setting in DIVERSITY and settings.test_domain in FURTHER_DOMAINS
+    return mixture.sketches is None and (settings.setting == "natural-only" or tested)
+
+
+def study_trainings(
+    mixtures: Sequence[MixtureSpec], main: str | None, models: Sequence[str], seeds: Sequence[int]
+) -> list[StudyTraining]:
+    """Return the trainings on the mixtures that are `in_study`."""
+    found = []
+    for mixture in (one for one in mixtures if in_study(one, main)):
+        setting, plain = mixture.settings.setting, mixture.sketches is None
+        everywhere = mixture.base == main and plain and setting in ("natural-only", *DIVERSITY)
+        for model in models if everywhere else models[:1]:
+            found += [StudyTraining(mixture, model, seed) for seed in (seeds if mixture.base == main else seeds[:1])]
+        if mixture.base == main and plain and setting in SUPERVISED_SETTINGS:
+            found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
+    return found

@@ -21,20 +21,17 @@ from typing import ClassVar
 
 from circuitry.runs import InputError, this_rank, whole_file
 from circuitry import DomainFolder
-from circuitry.data import imagenet_partners
-from circuitry.data.decoding import with_decoding
-from circuitry.data.file_check import read_text
-from circuitry.data.images import Decoding
-from circuitry.training import (
-    TrainingWork,
-    predictions,
-    record_run,
-    tidy_accuracy,
+from circuitry.data import Decoding, imagenet_partners, with_decoding
+from circuitry.training import TrainingWork, predictions, record_run, tidy_accuracy
+from experiments.study.supervised import LabelChoice, SupervisedTraining, train_supervised
+from experiments.study.supervised_model import (
+    LabelTable,
+    found_labels,
+    imagenet_wnids,
+    load_supervised,
+    merged_labels,
+    study_labels,
 )
-from experiments.study.labels import LabelTable, found_labels, imagenet_wnids, merged_labels, study_labels
-from experiments.study.supervised import LabelChoice, train_supervised
-from experiments.study.supervised_model import load_supervised
-from experiments.study.supervised_settings import SupervisedTraining
 
 import pandas as pd
 import tyro
@@ -104,10 +101,10 @@ def label_table(config: Config) -> LabelTable | LabelChoice:
         return partial(study_labels, domainnet)
     imagenet: Sequence[str] = imagenet_wnids()
     if config.imagenet_classes is not None:
-        imagenet = read_text(config.imagenet_classes).splitlines()
+        imagenet = config.imagenet_classes.read_text(encoding="utf-8").splitlines()
     partners: Mapping[str, Sequence[int] | None] = imagenet_partners()
     if config.partners is not None:
-        partners = json.loads(read_text(config.partners))
+        partners = json.loads(config.partners.read_text(encoding="utf-8"))
     return merged_labels(imagenet, domainnet, partners)
 
 

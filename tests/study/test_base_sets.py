@@ -16,12 +16,12 @@ from circuitry.training.trainer_table import CaptionedImage
 from experiments.study import base_sets
 from experiments.study.base_sets import (
     BaseSet,
+    Split,
     caption_table,
     imagenet_captions,
     named_base_sets,
     shard_captions,
 )
-from experiments.study.base_splits import Split
 
 # --- ImageNet-Captions -----------------------------------------------------------------------------------------------
 

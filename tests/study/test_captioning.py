@@ -11,7 +11,7 @@ import pytest
 from circuitry.data import DomainFolder, ImageRecord, caption, image_rng
 from circuitry.runs import InputError
 from circuitry.training import read_captions
-from experiments.study.captioning import (
+from experiments.study.mixture_files import (
     SKETCH_PATTERNS,
     Captioning,
     check_listed,
@@ -20,7 +20,7 @@ from experiments.study.captioning import (
     sketch_captions,
     stream_captions,
 )
-from experiments.study.sketch_sets import SketchSet
+from experiments.study.selection import SketchSet
 from tests.conftest import shared
 from tests.study.test_files import DOMAINS
 from tests.study.test_files import root as root

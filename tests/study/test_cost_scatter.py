@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from experiments.study.cost_scatter import cost_against_quality
+from experiments.study.measure_charts import cost_against_quality
 
 VALUES = {"seconds": (2.0, 30.0), "size for 0.8, kept": (0.9, 0.4), "size for 0.8, random": (1.0, 0.95)}
 SUMMARY = pd.DataFrame(

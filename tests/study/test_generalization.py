@@ -13,10 +13,20 @@ from circuitry.runs import InputError
 from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
 from experiments.study import run_tables
-from experiments.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT, effective_robustness
-from experiments.study.effective_robustness import logit as training_logit
-from experiments.study.robustness_lines import robustness_scatter
-from experiments.study.run_tables import MODEL, kinds_of_runs, model_names, screened_classes, settings_table
+from experiments.study.run_tables import (
+    FITTED,
+    MODEL,
+    NO_MODELS,
+    NOTHING,
+    ONE_POINT,
+    effective_robustness,
+    kinds_of_runs,
+    model_names,
+    screened_classes,
+    settings_table,
+)
+from experiments.study.run_tables import logit as training_logit
+from experiments.study.setting_charts import robustness_scatter
 
 RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
 RUN |= {"precision": "fp32", "held_out_classes": "cat"}

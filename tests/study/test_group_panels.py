@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from circuitry.reports.figures import similarity_panels
-from experiments.study.group_panels import apart_panels, group_panel
+from experiments.study.measure_charts import apart_panels, group_panel
 
 DOMAINS = ("clipart", "quickdraw", "real")
 GROUPS = ("all", "held-out", "others")

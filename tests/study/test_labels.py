@@ -5,7 +5,7 @@ import json
 import pytest
 
 from circuitry import InputError
-from experiments.study.labels import LabelTable, found_labels, merged_labels
+from experiments.study.supervised_model import LabelTable, found_labels, merged_labels
 from tests.conftest import shared
 
 IMAGENET = ("n1", "n2", "n3", "n4")

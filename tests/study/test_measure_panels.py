@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from experiments.study.measure_panels import measure_panels
+from experiments.study.measure_charts import measure_panels
 
 
 def test_a_panel_for_each_case_and_a_point_for_each_measure() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.study.over_models import centred_ranks, correlation, relate_over_models, residuals
+from experiments.study.relations import centred_ranks, correlation, relate_over_models, residuals
 
 
 def points(n: int, seed: int = 0) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from circuitry import InputError
-from experiments.study.projection import embedding_map, map_table
+from experiments.study.separation import embedding_map, map_table
 from tests.study.test_separation import random_embeddings
 
 needs_umap = pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs umap-learn")

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from circuitry import InputError
-from experiments.study.run_selections import class_interpolations, domain_interpolations, main_settings, side_by_side
+from experiments.study.study_figures import class_interpolations, domain_interpolations, main_settings, side_by_side
 
 
 def row(setting: str, held_out: float = 0.5, **changed: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from circuitry.runs import InputError
-from experiments.study.setting_bars import mixture_bars, panels_of_models
+from experiments.study.setting_charts import mixture_bars, panels_of_models
 
 SUMMARY = pd.DataFrame(
     [

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from experiments.study.setting_lines import interpolation_lines, setting_dots
+from experiments.study.setting_charts import interpolation_lines, setting_dots
 
 POINTS = pd.DataFrame(
     [

@@ -9,7 +9,7 @@ import pytest
 
 from circuitry.data import ImageRecord, imagenet_partners
 from circuitry.runs import InputError
-from experiments.study.sketch_sets import (
+from experiments.study.selection import (
     CLASS_SHARES,
     LEFT_OUT,
     STUDY_NAMES,

@@ -20,7 +20,7 @@ from circuitry.models.architectures import register_model
 from circuitry.runs import run_script
 from experiments.study import __main__ as programs
 from experiments.study.plan import Step
-from tests.support.scripts import command_module, program_module
+from tests.support.scripts import program_module
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.M
     monkeypatch.setattr(programs, "run_script", only_read)
     kinds = {step.command[3]: step for step in steps if step.kind != "figures"}
     drawn = [step for step in steps if step.kind == "figures"]
-    assert {step.command[4] for step in drawn} <= command_module("figures").FIGURES.keys()
+    assert {step.command[4] for step in drawn} <= program_module("figures").FIGURES.keys()
     assert len(drawn) == 19  # all except those of ImageNet-Sketch
     for step in [*kinds.values(), drawn[0]]:
         monkeypatch.setattr(sys, "argv", list(step.command[2:]))

@@ -13,7 +13,7 @@ from circuitry.training import clip_preset, record_run, with_captions, write_cap
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import StudyRun, find_runs
-from experiments.study.supervised_settings import SupervisedTraining
+from experiments.study.supervised import SupervisedTraining
 from tests.study.made_up_runs import write_run
 
 CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)

@@ -9,8 +9,7 @@ from circuitry import Clip, DomainFolder, InputError
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
 from circuitry.representations import compare_features, image_features, name_features
-from experiments.study.feature_pages import add_features, add_sharing, feature_table
-from experiments.study.feature_tables import images_of_feature
+from experiments.study.features_command import add_features, add_sharing, feature_table, images_of_feature
 from tests.representations.test_strongest_features import root as root
 from tests.representations.test_strongest_features import sae_at
 from tests.support.work import QUIET

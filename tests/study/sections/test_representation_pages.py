@@ -13,8 +13,8 @@ from circuitry.reports.figures import domain_marks
 from circuitry.representations import RepresentationSimilarity, SiteProbes
 from circuitry.representations.probes import TARGETS
 from circuitry.representations.similarity import cka_ceilings
-from experiments.study.representation_charts import cka_over_depth, probes_over_depth
-from experiments.study.representation_pages import add_cka, add_probes, what_probes_decode
+from experiments.study.measure_charts import cka_over_depth, probes_over_depth
+from experiments.study.represent_command import add_cka, add_probes, what_probes_decode
 from tests.reports.sections.test_compared import captions
 
 SITES = ("layer1.0", "act1")  # in the encoder's order, which is not that of the alphabet

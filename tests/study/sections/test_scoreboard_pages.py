@@ -7,7 +7,8 @@ import pandas as pd
 
 from circuitry.reports import Report
 from circuitry.reports.sections.findings import UNKNOWN, YES
-from experiments.study.scoreboard_pages import add_scoreboard, scoreboard_findings, size_panels, with_settings
+from experiments.study.measure_charts import size_panels
+from experiments.study.scoreboard_command import add_scoreboard, scoreboard_findings, with_settings
 from tests.study.test_cost_scatter import SUMMARY
 
 

@@ -11,8 +11,8 @@ from circuitry import DomainFolder, InputError
 from circuitry.reports import Report
 from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.figures import domain_marks
-from experiments.study.separation_pages import add_separation, panel_references, what_changes
-from experiments.study.separation_summary import gather
+from experiments.study.separation import gather
+from experiments.study.separation_command import add_separation, panel_references, what_changes
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
 from tests.support.scripts import assert_drawn, program_module
