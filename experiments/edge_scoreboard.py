@@ -41,13 +41,7 @@ from circuitry.circuits import EDGE_METHODS, LEARNED, Circuit, attribute_compone
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.encoder import Task, mean_baseline
-from circuitry.interventions import (
-    AblationSettings,
-    FaithfulnessCurve,
-    MaskSettings,
-    learn_masks,
-    measure_circuits,
-)
+from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, learn_masks, measure_circuits
 from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
 from circuitry.judging.scoreboard import JOB
 from circuitry.reports import Report, write_results

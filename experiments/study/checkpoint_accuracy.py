@@ -38,12 +38,10 @@ class EvaluationSet:
     """Images to classify, with the names of their classes in prompts."""
 
     images: DomainFolder
-    names: Sequence[str]
-    """One per class of ``images.all_classes``."""
+    names: Sequence[str]  # one per class of ``images.all_classes``
     styles: Mapping[str, str] = field(default_factory=dict)
     """Domain -> domain of the style in its prompts (default: itself)."""
-    holds_out: bool = True
-    """Whether the held-out classes of a run are among the classes."""
+    holds_out: bool = True  # whether the held-out classes of a run are among the classes
 
     @classmethod
     def of(cls, images: DomainFolder) -> "EvaluationSet":
@@ -104,10 +102,7 @@ def extract_accuracies(
 
 
 def run_names(runs: Sequence[StudyRun]) -> list[str]:
-    """Return the shortest unique names of runs: their paths below the common folder.
-
-    A run that holds nothing out may occur once for each set of held-out classes that it is compared with.
-    """
+    """Return the shortest unique names of runs: their paths below the common folder."""
     asked = [(run.folder.absolute(), run.held_out) for run in runs]
     if len(set(asked)) < len(asked):
         twice = next(folder for folder, held_out in asked if asked.count((folder, held_out)) > 1)

@@ -78,8 +78,7 @@ TEXTS = {
     "pairs_by_model": "Similarity of each two domains, and the same as a share of the ceiling (value), by network.",
     "agreement": "Rank correlation over pairs of domains of these shares, for each two networks.",
     "accuracy": "Share of pictures that each network recognises among the classes of the data.",
-}
-"""What each table is."""
+}  # what each table is
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:

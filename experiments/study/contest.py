@@ -69,12 +69,10 @@ class ContestSettings(QuickstartModel):
             )
 
 
-Contestant = tuple[str, str]
-"""A method and its budget."""
+Contestant = tuple[str, str]  # a method and its budget
 
 
-BASELINE = "mean"
-"""What replaces other units: the mean over the images that circuits are found on."""
+BASELINE = "mean"  # what replaces other units: the mean over the images that circuits are found on
 
 
 class Found(NamedTuple):

@@ -94,10 +94,7 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
 
 
 def most_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
-    """Return the features that domains agree on most; ties go to the fewest classes, then tops.
-
-    So features of every class come last: they do not describe a class.
-    """
+    """Return the features that domains agree on most; ties go to the fewest classes, then tops."""
     enough = summary[summary["n_tops"] >= min_tops]
     order = enough.sort_values(["shared", "n_classes", "n_tops", "feature"], ascending=[False, True, False, True])
     return [int(feature) for feature in order["feature"][:n]]
@@ -111,10 +108,7 @@ def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[in
 
 
 def images_of_feature(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
-    """Return the images of a domain, as paths below the data's root, in which a feature is most active.
-
-    Only images with the feature among their 20 strongest count.
-    """
+    """Return the images of a domain, as paths below the data's root, in which a feature is most active."""
     rows, columns = np.nonzero(features.strongest == feature)
     inside = (features.images["domain"] == domain).to_numpy()[rows]
     rows, columns = rows[inside], columns[inside]
@@ -122,10 +116,8 @@ def images_of_feature(features: ImageFeatures, feature: int, domain: str, n: int
     return [str(path) for path in features.images["relative"].iloc[rows[order]]]
 
 
-_SHOWN = 8
-"""Features in each of the two tables."""
-PER_CELL = 3
-"""Images of each feature and domain."""
+_SHOWN = 8  # features in each of the two tables
+PER_CELL = 3  # images of each feature and domain
 
 
 def feature_table(features: ImageFeatures, names: pd.DataFrame) -> pd.DataFrame:
@@ -150,21 +142,13 @@ def add_sharing(report: Report, comparison: Comparison, marks: Mapping[str, Mark
     add_comparison(report, comparison, marks, title="Shared features")
 
 
-def add_features(
-    report: Report,
-    features: ImageFeatures,
-    table: pd.DataFrame,
-    images: DomainFolder,
-    chosen: Sequence[int] | None = None,
-) -> None:
+def add_features(report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder) -> None:
     """Add the sections that show features: their names, their frequency in each domain, their top images."""
     enough = len(features.domains)  # features in fewer tops than there are domains say little either way
     groups = {
         "Features that domains share": most_shared(table, _SHOWN, min_tops=enough),
         "Features that domains do not share": least_shared(table, _SHOWN, min_tops=enough),
     }
-    if chosen is not None:
-        groups = {"The chosen features": list(chosen)}
     for heading, group in groups.items():
         report.section(heading)
         if group:
@@ -177,10 +161,6 @@ def _add_group(
     report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder, chosen: list[int], heading: str
 ) -> None:
     known = table.set_index("feature")
-    if unknown := [feature for feature in chosen if feature not in known.index]:
-        raise InputError(
-            f"Feature {unknown[0]} is among the first 20 of no class in any domain; choose from the table of features."
-        )
     labels, files = _labels(known, chosen), {record.relative: record.path for record in images.records}
     cells = {
         (label, domain): [load_image(files[path]) for path in images_of_feature(features, feature, domain, PER_CELL)]
@@ -239,8 +219,6 @@ class Config(QuickstartModel, WorkSettings):
     vocabulary: Path | None = None
     """Text file of words, one a line: they name features (default: the words of data/captions.tsv where that is, since
     a small model knows no others, else class names, styles and ImageNet's classes)."""
-    features_shown: tuple[int, ...] | None = None
-    """Features to show (default: the most and the least shared ones)."""
     held_out: tuple[str, ...] = ()
     """Held-out classes: a group of their own; the study scores only these."""
     ranking: Literal["activation", "study"] = "activation"
@@ -283,7 +261,7 @@ def main(config: Config) -> Written | None:
     )
     report.summary(sharing_findings(comparison))
     add_sharing(report, comparison, domain_marks(found.domains))
-    add_features(report, found, tables["features"], images, config.features_shown)
+    add_features(report, found, tables["features"], images)
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}

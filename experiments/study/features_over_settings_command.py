@@ -26,10 +26,8 @@ from experiments.study.relations import models_agree
 import numpy as np
 import pandas as pd
 
-MODEL = ["model", "setting", "test_domain"]
-"""Columns that identify a row of the table over seeds."""
-COMPARISON = "feature_sharing"
-"""Folder below the results of circuitry features that holds its `Comparison`."""
+MODEL = ["model", "setting", "test_domain"]  # columns that identify a row of the table over seeds
+COMPARISON = "feature_sharing"  # folder below the results of circuitry features that holds its `Comparison`
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,6 @@ class Config:
 
 def main(config: Config) -> Written:
     """Gather, average over seeds, write, and print where the page is."""
-    if not config.features:
-        raise InputError("Expected --results folders of circuitry features, but none was given: add --features FOLDER.")
     runs = pd.DataFrame([score(config, entry) for entry in config.features])
     table, tests = over_seeds(runs), over_models(config, runs["test_domain"])
     report = Report(

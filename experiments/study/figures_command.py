@@ -35,8 +35,7 @@ MODELS = {
     "efficientnet_lite1_stages_2_to_6": "EfficientNet-Lite1, photographs",
     "efficientnet_lite2_stages_2_to_6": "EfficientNet-Lite2, photographs",
     "toy_body": "small CLIP, drawn set",
-}
-"""Networks by folder of the scoreboard."""
+}  # networks by folder of the scoreboard
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
 IN_PANELS = "(method == 'learned' or method in ['fisher', 'gradient'] and budget != 'learned')"
 CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"

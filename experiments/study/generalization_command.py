@@ -30,7 +30,7 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from circuitry.runs import Count, InputError, Work, WorkSettings, versions
+from circuitry.runs import Count, Work, WorkSettings, versions
 from circuitry import DomainFolder
 from circuitry.data import Decoding
 from circuitry.reports import Finding, Report, Written, add_told_apart, write_results
@@ -137,8 +137,7 @@ def _in_words(tested: pd.DataFrame) -> str:
     return " ".join(words)
 
 
-ALL_CLASSES = len(STANDARD.classes)
-"""How many classes the toy has."""
+ALL_CLASSES = len(STANDARD.classes)  # how many classes the toy has
 
 
 @dataclass(frozen=True)
@@ -236,8 +235,7 @@ def everything(config: Config) -> DomainFolder:
     """Return the test images of all domains."""
     if config.runs is None:
         return toy_images(config.toy, config.toy_settings()[0])
-    if config.data is None:
-        raise InputError("Your own runs need your own test images, but there is no --data: add --data ROOT.")
+    assert config.data is not None  # it is needed with --runs
     return DomainFolder(config.data)
 
 

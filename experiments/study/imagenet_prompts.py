@@ -4,8 +4,7 @@ from typing import Literal
 
 from circuitry.models import default_templates
 
-ImagenetNames = Literal["open_clip", "study"]
-"""Whose names of ImageNet's classes."""
+ImagenetNames = Literal["open_clip", "study"]  # whose names of ImageNet's classes
 STUDY_IMAGENET_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"}
 """The study's names by index, where open_clip has others."""
 STYLE_WORDS_OF_TEMPLATES = ("clipart", "infograph", "painting", "quickdraw", "sketch")

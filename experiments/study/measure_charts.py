@@ -11,8 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-QUALITY, _RANDOM, _COST = "size for 0.8, kept", "size for 0.8, random", "seconds"
-"""Rows of the summary that are drawn."""
+QUALITY, _RANDOM, _COST = "size for 0.8, kept", "size for 0.8, random", "seconds"  # rows of the summary that are drawn
 
 
 def cost_against_quality(
@@ -21,10 +20,7 @@ def cost_against_quality(
     title: str = "Cost of a circuit and its smallest size",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw the size of circuits over their cost, a panel per setting, a point with its interval per method.
-
-    Random units are hollow grey points.
-    """
+    """Draw the size of circuits over their cost, a panel per setting, a point with its interval per method."""
     check_table(
         summary, "summary", ("setting", "method", "what", "value", "low", "high"), key=("setting", "method", "what")
     )
@@ -168,8 +164,7 @@ def group_panel(group: str, *more: str) -> str:
     return "<br>".join([GROUP_NAMES.get(group, "other classes (ID)"), *map(style.faint, more)])
 
 
-ENOUGH = 10
-"""With fewer models, figure and report say so, whatever p is."""
+ENOUGH = 10  # with fewer models, figure and report say so, whatever p is
 
 
 def relation_panels(

@@ -25,8 +25,7 @@ from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, Sketch
 
 import pandas as pd
 
-STUDY_SEED = 42
-"""Seed of all random draws of the study."""
+STUDY_SEED = 42  # seed of all random draws of the study
 
 CaptionSource = Literal["file", "stream", "by-image"]
 """Source of captions: a table; one random stream through all lists, as in the study; a hash of each image's path.
@@ -48,8 +47,7 @@ SKETCH_PATTERNS = (
             *("a {{}} {0}.", "{1} {0} of a {{}}.", "{1} {0} of the {{}}."),
         )
     ),
-)
-"""The study's 21 sentence patterns of ImageNet-Sketch."""
+)  # the study's 21 sentence patterns of ImageNet-Sketch
 
 
 def check_listed(captions: Mapping[str, str], root: str | os.PathLike[str], table: Path) -> None:
@@ -104,12 +102,7 @@ def sketch_caption(class_name: str, rng: random.Random) -> str:
 
 
 def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: Seed = STUDY_SEED) -> dict[str, str]:
-    """Return the captions of ImageNet-Sketch as {path below its root: caption}; by image also for "file".
-
-    By stream, one generator goes through all of its images by class index, including those left out of mixtures.
-    """
-    if unknown := {record.class_name for record in sketches.images} - set(sketches.names):
-        raise InputError(f"Captions need a name of every class, but {min(unknown)} has none: add it.")
+    """Return the captions of ImageNet-Sketch as {path below its root: caption}; by image also for "file"."""
     rng = random.Random(seed)
     return {
         record.relative: sketch_caption(
@@ -211,10 +204,7 @@ def check_one_study(described: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence[str]) -> pd.DataFrame:
-    """Count the images of mixtures: one row per mixture, domain and part; columns mixture, domain, part, images.
-
-    Part "held-out" has the images of held-out classes in any domain, "seen" all others, "base" those of a base set.
-    """
+    """Count the images of mixtures: one row per mixture, domain and part; columns mixture, domain, part, images."""
     keys = {class_key(name) for name in held_out}
     rows = []
     for table in tables:

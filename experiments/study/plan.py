@@ -31,16 +31,11 @@ LOGS = "logs"
 class Cost:
     """What a step costs."""
 
-    operations: float = 0.0
-    """Floating-point operations."""
-    gpu_hours: float = 0.0
-    """Hours, summed over its GPUs."""
-    gpus: int = 0
-    """GPUs at a time."""
-    disk_gib: float = 0.0
-    """Size of all files that it leaves, in GiB."""
-    training_steps: int = 0
-    """Steps of the optimizer of a training."""
+    operations: float = 0.0  # floating-point operations
+    gpu_hours: float = 0.0  # hours, summed over its GPUs
+    gpus: int = 0  # GPUs at a time
+    disk_gib: float = 0.0  # size of all files that it leaves, in GiB
+    training_steps: int = 0  # steps of the optimizer of a training
 
     def __add__(self, other: "Cost") -> "Cost":
         """Return the cost of one after the other."""
@@ -57,16 +52,12 @@ class Cost:
 class Step:
     """One command of a plan."""
 
-    name: str
-    """Unique name."""
-    kind: str
-    """Kind of work, e.g. ``trainings``, by which many steps are chosen at once."""
-    command: tuple[str, ...]
-    """Program and arguments; ``python`` is this interpreter."""
+    name: str  # unique name
+    kind: str  # kind of work, e.g. ``trainings``, by which many steps are chosen at once.
+    command: tuple[str, ...]  # program and arguments; ``python`` is this interpreter
     outputs: tuple[str, ...]
     """Small files below the plan's folder that a finished step leaves; their checksums are kept."""
-    needs: tuple[str, ...] = ()
-    """Steps that must be finished before."""
+    needs: tuple[str, ...] = ()  # steps that must be finished before
     cost: Cost = Cost()
 
 
@@ -136,10 +127,7 @@ class Plan:
         self._jobs.run(self._do, only=[(step.name,) for step in self.chosen(names)])
 
     def submit(self, names: Collection[str] = (), options: Mapping[str, str | int] | None = None) -> dict[str, str]:
-        """Submit the chosen unfinished steps to SLURM, and return their job numbers by name.
-
-        A job begins when the jobs of the steps that it needs have succeeded. SLURM restarts a job whose time is up.
-        """
+        """Submit the chosen unfinished steps to SLURM, and return their job numbers by name."""
         left = self.unfinished(names)
         self._check_needs(left)
         submitted: dict[str, str] = {}

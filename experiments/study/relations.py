@@ -15,21 +15,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-ROUNDING = 1e-12
-"""Correlations and residuals that differ by less are equal."""
-_EXACT, _DRAWS = 50_000, 10_000
-"""Up to the first number of orders all are used, else as many random ones as the second."""
-_MODEL, _STRATUM = "run", "test_domain"
-"""Columns of the model, and of the groups within which ranks are taken."""
-FEWEST_MODELS = 3
-"""A correlation needs so many models."""
-FEWEST_GIVEN = FEWEST_MODELS + 1
-"""A partial correlation needs so many models."""
+ROUNDING = 1e-12  # correlations and residuals that differ by less are equal
+_EXACT, _DRAWS = 50_000, 10_000  # up to the first number of orders all are used, else as many random ones as the second
+_MODEL, _STRATUM = "run", "test_domain"  # columns of the model, and of the groups within which ranks are taken
+FEWEST_MODELS = 3  # a correlation needs so many models
+FEWEST_GIVEN = FEWEST_MODELS + 1  # a partial correlation needs so many models
 RELATIONS = (
     *("what", "with", "rho", "low", "high", "least", "most", "p", "p_holm"),
     *("partial", "partial_p", "given", "n_models", "note", "about"),
-)
-"""Columns of `relate_over_models`; least and most are the correlation without one model."""
+)  # columns of `relate_over_models`; least and most are the correlation without one model
 
 
 def relate_over_models(
@@ -114,10 +108,7 @@ def permutation_p(
     orders: Int[np.ndarray, "orders rows"],
     given: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
-    """Return the share of orders of ``x`` whose correlation with ``y`` is as large; NaN if the correlation is NaN.
-
-    ``given`` is removed from each order of ``x``, since reordered residuals are correlated with it again.
-    """
+    """Return the share of orders of ``x`` whose correlation with ``y`` is as large; NaN if the correlation is NaN."""
     rho = correlation(x, y)
     if np.isnan(rho):
         return float("nan")
@@ -158,8 +149,7 @@ SHARED = {
     "transfer": "faithfulness of other domains' circuits",
     "cka": "CKA at the last site",
     "features": "shared features",
-}
-"""Columns of what a test domain shares with the others, with their names."""
+}  # columns of what a test domain shares with the others, with their names
 LABEL_FREE = {"shift": "circuit shift score", "depth_bias": "depth bias above the other domains'"}
 """Columns that need no accuracy, with their names."""
 

@@ -29,27 +29,19 @@ MODEL = ("trained", "model", "base", "sketches", "captions")
 EVALUATION_COLUMNS = (
     *("run", *MODEL, "precision", "setting", "test_domain", "held_out_classes", "seed", "epoch"),
     *("classifier", "domain", "part", "measure", "value", "chance"),
-)
-"""Needed columns of a table of evaluated runs."""
+)  # needed columns of a table of evaluated runs
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 _KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
 SETTING_ORDER = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
-)
-"""Settings by rising diversity, the order of figures; others come last."""
-COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)
-"""The study's measures of accuracy."""
+)  # settings by rising diversity, the order of figures; others come last
+COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)  # the study's measures of accuracy
 UPPER, SHARE = "upper-high", 0.25
 
 
 def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE) -> pd.DataFrame:
-    """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds.
-
-    Returns:
-        ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``domain``, ``part``, ``mean``, ``sd`` (NaN for one
-        seed), ``seeds``, ``values`` (one per seed, as text), for all classified domains.
-    """
+    """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds."""
     rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
     by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "part"]
     table = rows.groupby(by, sort=False)["value"].agg(
@@ -59,10 +51,7 @@ def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measur
 
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured.
-
-    It has only whole parts, and the columns ``classifier`` and ``measure``.
-    """
+    """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
     found = []
     for classifier in sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}):
         for measure in COMPARED_MEASURES:
@@ -265,8 +254,7 @@ CONTRASTS = {
     ("leave-out", "natural-only"): "Do other domains help in one that was never seen?",
     ("leave-out", "cg-high"): "Is a domain that was never seen easier than one that lacks the classes?",
     (UPPER, "cg-high"): "Does seeing the classes in the domain reach more?",
-}
-"""Settings that are compared, the first minus the second, and the question that this answers."""
+}  # settings that are compared, the first minus the second, and the question that this answers
 MEASURES = {"held_out": MEASURE, "alone": AMONG_PART}
 COLUMNS = (
     *("test_domain", *MODEL, "setting", "minus", "measure"),

@@ -47,10 +47,7 @@ _SHOWN = ("size for 0.5, kept", QUALITY, "size for 0.8, random", "CPR", "CMD", "
 
 
 def scoreboard_findings(summary: pd.DataFrame) -> list[Finding]:
-    """Say whether the smallest circuits that tell their class from others are small, and whether one method finds them.
-
-    Each method takes part with its best budget. Takes the table ``summary`` of a scoreboard.
-    """
+    """Say whether the smallest circuits that tell their class from others are small, and if one method finds them."""
     kept = summary[summary["what"] == QUALITY].dropna(subset="value").sort_values("value", kind="stable")
     question = "Are there small circuits that tell their class from others?"
     if kept.empty:
@@ -124,10 +121,7 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def with_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with a column ``setting``: baseline, metric and, where there are several, budget in words.
-
-    Methods that have a budget of their own are in the settings of all budgets.
-    """
+    """Return a table with a column ``setting``: baseline, metric and, where there are several, budget in words."""
     named = table.assign(setting=table["baseline"] + " baseline, " + table["metric"])
     own = named["budget"] == named["method"]
     budgets = named.loc[~own, "budget"].unique()
@@ -141,8 +135,7 @@ def with_settings(table: pd.DataFrame) -> pd.DataFrame:
 
 
 FORMAT = "circuitry scoreboard 3"
-TARGETS = (0.5, 0.8)
-"""The smallest size that reaches this selectivity is sought."""
+TARGETS = (0.5, 0.8)  # the smallest size that reaches this selectivity is sought
 
 
 @dataclass(frozen=True)

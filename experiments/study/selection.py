@@ -36,8 +36,7 @@ from circuitry.data import DomainFolder, ImageRecord, chosen_names, class_key, i
 DOMAINNET_ROUND = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart")
 """The study's order of DomainNet's domains."""
 
-Combination = tuple[str, str]
-"""A domain and a class."""
+Combination = tuple[str, str]  # a domain and a class
 
 
 def count_combinations(samples: Iterable[ImageRecord]) -> Counter[Combination]:
@@ -94,8 +93,7 @@ Setting = Literal[
     "aligned",
 ]
 
-WHOLE_SETTINGS: tuple[Setting, ...] = ("natural-only", "cg-low")
-"""Settings without subsampling."""
+WHOLE_SETTINGS: tuple[Setting, ...] = ("natural-only", "cg-low")  # settings without subsampling
 HOLDING_OUT: tuple[Setting, ...] = ("cg-low", "cg-high", "class-interpolation", "domain-interpolation", "aligned")
 """Settings that hold classes out of the test domain."""
 INTERPOLATING: tuple[Setting, ...] = ("class-interpolation", "domain-interpolation")
@@ -107,15 +105,13 @@ class MixtureSettings:
     """One training distribution."""
 
     setting: Setting
-    test_domain: str
-    """T, the domain on which generalization is tested."""
+    test_domain: str  # t, the domain on which generalization is tested
     held_out_classes: tuple[str, ...] = ()
     """C2, classes that are left out of T alone; case does not matter, and "_", "-" and " " are the same."""
     size: Count | None = None
     """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
     natural_domain: str = "real"
-    fraction: Part | None = None
-    """Class interpolation: share of C2's images in T before subsampling, 0 to 1."""
+    fraction: Part | None = None  # class interpolation: share of C2's images in T before subsampling, 0 to 1
     other_domains: tuple[str, ...] | None = None
     """Interpolations: domains in addition to the natural one and T; None (class interpolation): all."""
 
@@ -291,8 +287,7 @@ SketchVariant = Literal[
     "imagenet-sketch-0.05",
     "imagenet-sketch-0.01",
     "imagenet-sketch-one",
-]
-"""ImageNet-Sketch replaces random images of the mixture, or the sketches of all but a share of the sketch classes."""
+]  # ImageNet-Sketch replaces random images of the mixture, or the sketches of all but a share of the sketch classes
 
 CLASS_SHARES: Mapping[SketchVariant, Fraction] = MappingProxyType(
     {
@@ -304,8 +299,7 @@ CLASS_SHARES: Mapping[SketchVariant, Fraction] = MappingProxyType(
         "imagenet-sketch-0.01": Fraction(1, 100),
         "imagenet-sketch-one": Fraction(0),
     }
-)
-"""Variant -> share of the sketch classes that stay, rounded down to at least one; in the order of the draws."""
+)  # variant -> share of the sketch classes that stay, rounded down to at least one; in the order of the draws
 
 LEFT_OUT = frozenset(
     {
@@ -328,10 +322,8 @@ class SketchSet(NamedTuple):
 
     images: list[ImageRecord]
     """All images by class: domain "sketch", class the WordNet id, path below the root ``<wnid>/<file>``."""
-    names: Mapping[str, str]
-    """WordNet id -> name of the class in words."""
-    kept: frozenset[str]
-    """WordNet ids of the classes that DomainNet lacks."""
+    names: Mapping[str, str]  # WordNet id -> name of the class in words
+    kept: frozenset[str]  # WordNet ids of the classes that DomainNet lacks
 
     @property
     def records(self) -> list[ImageRecord]:
@@ -343,8 +335,6 @@ def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
     """Read ``root/<wnid>/<file>``; mixtures take the 514 classes without a partner that are not `LEFT_OUT`."""
     from open_clip import IMAGENET_CLASSNAMES
 
-    if not Path(root).is_dir():
-        raise InputError(f"Expected ImageNet-Sketch, <wnid>/<file>, but there is no folder {root}: name its folder.")
     index = imagenet_index(path.name for path in Path(root).iterdir() if path.is_dir() and path.name[0] != ".")
     folder = DomainFolder({_DOMAIN: Path(root).resolve()}, split=None)
     out = LEFT_OUT | {i for indices in imagenet_partners().values() for i in indices}
@@ -384,10 +374,7 @@ def sketch_class_mixtures(
         kept = [record for name in classes for record in by_class[name]]
         dropped = len(others) + len(kept) + len(rest) - len(records)
         if dropped < 0:
-            raise InputError(
-                f"{variant} replaces {len(records) - len(rest) - len(kept)} sketches, but there are {len(others)} "
-                "images of ImageNet-Sketch: give more."
-            )
+            raise InputError(f"{variant} drops more sketches than ImageNet-Sketch has, {len(others)}: give more.")
         made[variant] = [*_without(rest, dropped, rng), *kept, *others]
     return made
 

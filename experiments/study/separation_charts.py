@@ -8,22 +8,17 @@ from circuitry.reports.figures import style
 import pandas as pd
 import plotly.graph_objects as go
 
-TEXT_SYMBOL = "x"
-
-
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
 """Colour shows the domain, the symbol the model: filled the first, hollow the second."""
 
 
-MANY = 1000
-"""With more points in a map they are drawn small."""
+MANY = 1000  # with more points in a map they are drawn small
 
 
 _GUESSING = {"color": style.INK, "dash": "dot", "width": 1.5}
 
 
-MODELS_SHARE = 0.7
-"""Share of a domain's row over which its models are spread."""
+MODELS_SHARE = 0.7  # share of a domain's row over which its models are spread
 
 
 PANELS = (
@@ -33,8 +28,7 @@ PANELS = (
     "modality gap",
     "accuracy, seen classes",
     "accuracy, held-out classes",
-)
-"""Measures that are drawn, where a table has them."""
+)  # measures that are drawn, where a table has them
 
 
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
@@ -46,11 +40,10 @@ def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]
 def embedding_maps(
     points: pd.DataFrame, *, title: str = "Images in the plane", marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
-    """Draw one map per model: all images with the marks of their domains, texts, if any, as crosses."""
+    """Draw one map per model: all images with the marks of their domains."""
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
-    points = points.fillna({"domain": ""})  # an empty name read from CSV
     methods = points.groupby("model", sort=False)["method"].first()
-    domains = sorted(set(points.loc[points["kind"] == "image", "domain"]))
+    domains = sorted(set(points["domain"]))
     looks = style.marks_for(domains, marks)
     titles = [f"{model}<br>{style.faint(method)}" for model, method in methods.items()]
     figure, places = style.small_multiples(titles, columns=2, height=420, gap=70, horizontal_spacing=0.03)
@@ -59,16 +52,10 @@ def embedding_maps(
     square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
     for model, place in zip(methods.index, places, strict=True):
         own = points[points["model"] == model]
-        for (kind, domain), rows in own.groupby(["kind", "domain"]):
-            if kind == "image":
-                name, group, marker = domain, domain, looks[domain].marker(size, opacity=0.7)
-            else:
-                name, group = f"texts, {domain}" if domain else "texts", "texts"
-                colour = looks[domain].colour if domain in looks else style.INK
-                marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
-            hover = f"<b>%{{customdata[0]}}</b>, {name}"
+        for domain, rows in own.groupby("domain"):
+            hover, marker = f"<b>%{{customdata[0]}}</b>, {domain}", looks[str(domain)].marker(size, opacity=0.7)
             style.add_points(
-                figure, rows, "x", "y", ["class"], hover, name=name, legendgroup=group, marker=marker, **place
+                figure, rows, "x", "y", ["class"], hover, name=domain, legendgroup=domain, marker=marker, **place
             )
         low, high = own[["x", "y"]].min(), own[["x", "y"]].max()
         middle, half = (low + high) / 2, float(0.54 * (high - low).max()) or 1.0  # all maps get boxes of one size
@@ -76,9 +63,6 @@ def embedding_maps(
         figure.update_yaxes(**square, range=[middle["y"] - half, middle["y"] + half], **place)
     for domain in domains:  # small, faint points would be hard to see as keys
         style.add_key(figure, domain, mode="markers", marker=looks[domain].marker(9), legendgroup=domain)
-    if "text" in set(points["kind"]):
-        marker = {"symbol": TEXT_SYMBOL, "color": style.GREY, "size": 9}
-        style.add_key(figure, "texts (colour: style)", mode="markers", marker=marker, legendgroup="texts")
     style.lay_out(figure, title=title, legend=True)
     figure.update_layout(margin={"l": 10, "r": 10, "b": 40})
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))

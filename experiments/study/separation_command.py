@@ -71,11 +71,7 @@ import pandas as pd
 def separation_findings(
     measures: pd.DataFrame, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
 ) -> list[Finding | None]:
-    """Say which domain is farthest in each kind of model, and what changes between the kinds.
-
-    ``distances`` are by model; the first measure counts (see `add_distances`). The change is that of ``test_domain``
-    (default: the farthest one in the first kind).
-    """
+    """Say which domain is farthest in each kind of model, and what changes between the kinds."""
     first, *_, last = [*distances, *distances]
     found = [which_differs(distances[first][0])]
     if first == last:
@@ -105,9 +101,7 @@ def what_changes(change: pd.DataFrame, first: str, last: str, domain: str, measu
 def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], what: str) -> None:
     """Add the section with the maps, a `map_table` for each ``model``; ``what`` names their seed."""
     report.section("Where do the images lie?")
-    images = points[points["kind"] == "image"]
-    most = int(images.groupby(["model", "domain"]).size().max())
-    texts = " and class prompts in every style (crosses)" if len(images) < len(points) else ""
+    most = int(points.groupby(["model", "domain"]).size().max())
     no_umap = (
         " Principal components replace UMAP, which was not asked for or needs the package umap-learn "
         "(pip install umap-learn)."
@@ -116,17 +110,14 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], wh
     )
     report.figure(
         embedding_maps(points, marks=marks),
-        f"Images (marks of their domain){texts} in one plane, up to {most:,} of each domain at random; "
+        f"Images (marks of their domain) in one plane, up to {most:,} of each domain at random; "
         f"{what}.{no_umap} In a map by UMAP neighbours are neighbours, but distances between groups and their sizes "
         "mean little. Principal components keep large distances, but may put groups on top of each other.",
     )
 
 
 def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]) -> None:
-    """Add the section on distances between domains, from `compare_distances` of each model.
-
-    Each model has a comparison by the same measures in turn; the models of a measure share a scale of colours.
-    """
+    """Add the section on distances between domains, from `compare_distances` of each model."""
     report.section("Which domains are far apart?")
     for of_models in zip(*distances.values(), strict=True):
         top = max(float(np.nanmax(comparison.matrix())) for comparison in of_models)
@@ -140,10 +131,7 @@ def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]],
 def add_separation(
     report: Report, measures: pd.DataFrame, marks: Mapping[str, Mark], references: Mapping[str, float]
 ) -> None:
-    """Add the section that sets the models side by side, and accuracy beside separation.
-
-    ``measures`` are from `gather`, ``references`` from `panel_references`.
-    """
+    """Add the section that sets the models side by side, and accuracy beside separation."""
     summary = summarise(measures)
     single = summary[summary["domain"] != ALL]
     drawn = [name for name in PANELS if name in set(single["measure"])]
@@ -235,8 +223,6 @@ class Config:
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
     n_mapped: Count | None = PER_DOMAIN
     """Images of a domain on a map, at random by --seed."""
-    map_texts: bool = False
-    """Map class prompts in every style together with the images; they shape the map, too."""
     map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
     """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
     decoding: Decoding = "upright"
@@ -261,8 +247,7 @@ class Measured(NamedTuple):
 
     digest: str
     measures: pd.DataFrame
-    distances: tuple[Comparison, ...]
-    """By each of `DISTANCES`."""
+    distances: tuple[Comparison, ...]  # by each of `DISTANCES`
     means: pd.DataFrame
     points: pd.DataFrame | None
 
@@ -292,8 +277,7 @@ def toy_models(config: Config) -> ComparedModels:
 
 def own_models(config: Config) -> ComparedModels:
     """Return the images and checkpoints that the command line names."""
-    if config.data is None:
-        raise InputError("Your own models need your own images, but --data was not given: add --data ROOT.")
+    assert config.data is not None  # it is needed with --models
     checkpoints: dict[tuple[str, int], Path] = {}
     for entry in config.models:
         name, is_named, checkpoint = entry.partition("=")
@@ -314,21 +298,16 @@ def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_
     distances = tuple(compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
     points = None
     if with_map:
-        styled = None
-        if config.map_texts:
-            styled = embed_texts(clip, compared.images.classes, compared.images.domains, cache_dir=cache)
-        points = map_tables(config, compared, images, styled)
+        points = map_tables(config, compared, images)
     measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
     return Measured(clip.digest, measures, distances, mean_distances(images), points)
 
 
-def map_tables(config: Config, compared: ComparedModels, images: Embeddings, texts: Embeddings | None) -> pd.DataFrame:
+def map_tables(config: Config, compared: ComparedModels, images: Embeddings) -> pd.DataFrame:
     """Map all domains, and once more without the test domain, if one is named."""
     tables = []
     for without in dict.fromkeys((None, compared.test_domain)):
-        table = map_table(
-            images, config.map, texts=texts, per_domain=config.n_mapped, without=without, seed=config.seed
-        )
+        table = map_table(images, config.map, per_domain=config.n_mapped, without=without, seed=config.seed)
         tables.append(table.assign(without=without or ""))
     return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
 
@@ -380,7 +359,6 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "held_out": compared.held_out,
         "n_images": config.n_images,
         "per_domain": config.n_mapped,
-        "map_texts": config.map_texts,
         "seed": config.seed,
         **versions(),
     }

@@ -46,8 +46,7 @@ from experiments.study.study_run import StudyRun, find_runs
 import pandas as pd
 import tyro
 
-FEWEST_ROWS = 4
-"""CKA needs so many classes."""
+FEWEST_ROWS = 4  # CKA needs so many classes
 FORMAT = "circuitry shared circuitry 1"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `accuracy_kinds`."""

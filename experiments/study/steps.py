@@ -10,8 +10,7 @@ from experiments.study.study_set import ALIGNED_DOMAIN, DIVERSITY, StudyTraining
 
 SAE_OPERATIONS = 12
 """Operations of an autoencoder for each sample, unit and feature: two products, forward and twice that backward."""
-GRAPH_BYTES = 10_000_000
-"""Bytes of the scores of a class in a domain, of all images and of parts, for RN50."""
+GRAPH_BYTES = 10_000_000  # bytes of the scores of a class in a domain, of all images and of parts, for RN50
 N_CIRCUIT_IMAGES, N_SHARED_IMAGES = 50, 20
 """Images of a class in a domain on which circuits are found: of one model, and of each that is compared."""
 STUDY_FIGURES = {
@@ -25,17 +24,11 @@ STUDY_FIGURES = {
     "representations": ("cka_over_depth", "cka_apart", "cka_by_group"),
     "shared-circuitry": ("sharing_against_accuracy",),
     "circuits": ("units_apart", "domain_similarity", "similarity_by_group"),
-}
-"""Step -> the figures  that are drawn from its tables."""
+}  # step -> the figures  that are drawn from its tables
 
 
 def measurement_steps(place: StudyPlace) -> Iterator[Step]:
-    """Yield the steps that measure models: autoencoders and shared features, embeddings, CKA, circuits.
-
-    Autoencoders: CG high and leave-out on the base set of the scale. Embeddings: standard and aligned captions with the
-    same held-out domain. CKA and circuits: the first aligned model. Sharing against
-    accuracy: the models of all settings.
-    """
+    """Yield the steps that measure models: autoencoders and shared features, embeddings, CKA, circuits."""
     described = [
         one for one in place.trainings
         if one.mixture.base == place.scale.sae_base and one.mixture.settings.setting in ("cg-high", "leave-out")

@@ -22,23 +22,19 @@ import plotly.graph_objects as go
 KINDS_OF_MODEL = tuple(name for name in MODEL if name != "captions")
 """Columns that identify a kind of model, without captions, which belong to the setting."""
 INTERPOLATIONS = ("class-interpolation", "domain-interpolation")
-N_OTHERS = 4
-"""Domains of DomainNet in CG high, without photographs and the test domain."""
+N_OTHERS = 4  # domains of DomainNet in CG high, without photographs and the test domain
 NO_SKETCHES, SKETCHES = "none", "imagenet-sketch"
 SKETCH_PAIRS = {
     ("natural-only", SKETCHES): "natural-only with ImageNet-Sketch",
     ("cg-low", NO_SKETCHES): "cg-low",
     ("leave-out", SKETCHES): "leave-out with ImageNet-Sketch",
     ("cg-high", NO_SKETCHES): "cg-high",
-}
-"""What the study compares of ImageNet-Sketch: photographs with it and CG low, leave-out with it and CG high."""
+}  # what the study compares of ImageNet-Sketch: photographs with it and CG low, leave-out with it and CG high
 CAPTION_PAIRS = {
     ("cg-high", NO_SKETCHES): "cg-high, standard captions",
     ("aligned", NO_SKETCHES): "cg-high, aligned captions",
-}
-"""Captions that name the style, and captions that do not."""
-N_SKETCH_CLASSES = 345 - 15
-"""Seen sketch classes of DomainNet."""
+}  # captions that name the style, and captions that do not
+N_SKETCH_CLASSES = 345 - 15  # seen sketch classes of DomainNet
 _CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
 _DOMAIN = re.compile(r"domain-interpolation-(.+)")
 _LOW, _HIGH = "CG low", "CG high"
@@ -65,10 +61,7 @@ def main_model(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the rows of models that differ only in one column, such as ``model`` or ``base``.
-
-    Test domains with one such setting are left out if others have several.
-    """
+    """Return the rows of models that differ only in one column, such as ``model`` or ``base``."""
     rows = in_test_domain(table)
     alike = ["test_domain", "setting", *(name for name in KINDS_OF_MODEL if name != column)]
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]

@@ -24,39 +24,27 @@ from circuitry.training import (
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import HOLDING_OUT, MixtureSettings, Setting, mixture
 
-NOTHING_MORE = "none"
-"""No base set, or no images of ImageNet-Sketch."""
+NOTHING_MORE = "none"  # no base set, or no images of ImageNet-Sketch
 
 
 @dataclass(frozen=True)
 class StudyRun:
     """One trained model of a study."""
 
-    folder: Path
-    """Folder of `train_clip` or `train_supervised`."""
-    model: str
-    """open_clip model name, or one shipped here."""
-    setting: str
-    """Setting of its mixture, with fraction and other domains."""
-    test_domain: str | None
-    """Domain on which generalization is tested; None if the mixture does not depend on it."""
+    folder: Path  # folder of `train_clip` or `train_supervised`
+    model: str  # open_clip model name, or one shipped here
+    setting: str  # setting of its mixture, with fraction and other domains
+    test_domain: str | None  # domain on which generalization is tested; None if the mixture does not depend on it
     held_out: tuple[str, ...] = ()
     """Classes held out of the test domain; also of settings that hold nothing out, for comparison."""
     seed: int = 0
-    supervised: bool = False
-    """A supervised model instead of a CLIP model."""
-    base: str = NOTHING_MORE
-    """Base set of captioned photographs in the mixture."""
-    sketches: str = NOTHING_MORE
-    """Variant of ImageNet-Sketch in the mixture."""
-    captions: str = "generated"
-    """Source of the captions."""
-    precision: str = "fp32"
-    """Precision of the training."""
-    threads: int | None = None
-    """Threads of each process; another number rounds differently."""
-    commit: str = "unknown"
-    """Commit of this package's checkout, with ``-dirty`` if files were changed."""
+    supervised: bool = False  # a supervised model instead of a CLIP model
+    base: str = NOTHING_MORE  # base set of captioned photographs in the mixture
+    sketches: str = NOTHING_MORE  # variant of ImageNet-Sketch in the mixture
+    captions: str = "generated"  # source of the captions
+    precision: str = "fp32"  # precision of the training
+    threads: int | None = None  # threads of each process; another number rounds differently
+    commit: str = "unknown"  # commit of this package's checkout, with ``-dirty`` if files were changed
 
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
@@ -102,8 +90,7 @@ def find_runs(folder: Path) -> list[StudyRun]:
     return runs
 
 
-TOY_TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
-"""Settings of the toy's trainings."""
+TOY_TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)  # settings of the toy's trainings
 
 
 def held_out_folds(classes: Sequence[str], n_folds: int) -> tuple[tuple[str, ...], ...]:
@@ -120,18 +107,12 @@ def held_out_folds(classes: Sequence[str], n_folds: int) -> tuple[tuple[str, ...
 class ToySettings:
     """Images, held-out classes and training of the toy's models."""
 
-    n_train: int = 60
-    """Drawn training images per class and style."""
-    n_test: int = 50
-    """Test images per class and style."""
-    classes: tuple[str, ...] = TOY_CLASSES
-    """Drawn classes."""
-    styles: tuple[str, ...] = STYLES
-    """The domains."""
-    held_out: tuple[str, ...] = TOY_CLASSES[1::4]
-    """Classes held out of the test domain."""
-    training: ClipTraining = TOY_TRAINING
-    """Training; each model has its own seed."""
+    n_train: int = 60  # drawn training images per class and style
+    n_test: int = 50  # test images per class and style
+    classes: tuple[str, ...] = TOY_CLASSES  # drawn classes
+    styles: tuple[str, ...] = STYLES  # the domains
+    held_out: tuple[str, ...] = TOY_CLASSES[1::4]  # classes held out of the test domain
+    training: ClipTraining = TOY_TRAINING  # training; each model has its own seed
 
 
 STANDARD = ToySettings()
@@ -155,12 +136,7 @@ def toy_run(
     wait: bool = True,
     work: TrainingWork = TrainingWork(),
 ) -> StudyRun:
-    """Return the model of a setting; train it under ``out`` if it is missing.
-
-    Test domains share the model of ``natural-only``; held-out sets of one size share models of settings that hold
-    nothing out. The seed is that of the training; captions and images are the same for all. If another process trains
-    this model, wait for it, or raise `filelock.Timeout`.
-    """
+    """Return the model of a setting; train it under ``out`` if it is missing."""
     chosen = MixtureSettings(setting, test_domain, settings.held_out)
     without = ["without", *settings.held_out] if setting in HOLDING_OUT else []
     name = "-".join([chosen.name, *without])

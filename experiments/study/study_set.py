@@ -20,8 +20,7 @@ CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 DOMAIN_INTERPOLATIONS = {
     "sketch": ("q", "p", "i", "c", "cq", "cp", "ci", "cpq", "cip"),
     "clipart": ("s", "q", "p", "i", "qs", "is", "ps", "pqs", "ips"),
-}
-"""Test domain -> first letters of the additional domains of each domain interpolation."""
+}  # test domain -> first letters of the additional domains of each domain interpolation
 
 _LETTERS = {domain[0]: domain for domain in sorted(DOMAINNET_ROUND)}
 _SUFFIXES: dict[SketchVariant | None, str] = {
@@ -42,10 +41,8 @@ class MixtureSpec:
     """One mixture: images of DomainNet, of ImageNet-Sketch, and a base set."""
 
     settings: MixtureSettings
-    sketches: SketchVariant | None = None
-    """Variant of ImageNet-Sketch; None for none."""
-    base: str | None = None
-    """Name of the base set of captioned photos."""
+    sketches: SketchVariant | None = None  # variant of ImageNet-Sketch; None for none
+    base: str | None = None  # name of the base set of captioned photos
 
     def __post_init__(self) -> None:
         if self.sketches and self.settings.aligned:
@@ -127,27 +124,20 @@ def _of_test_domain(
             yield of("domain-interpolation", other_domains=chosen)
 
 
-DIVERSITY = ("cg-low", "cg-high", "leave-out")
-"""The study's 15 settings: these three for each test domain."""
-SUPERVISED_SETTINGS = ("natural-only", *DIVERSITY, "upper-low", "upper-high")
-"""Settings of supervised models."""
-FURTHER_DOMAINS = ("sketch", "clipart")
-"""Test domains on further base sets."""
-ALIGNED_DOMAIN = "quickdraw"
-"""Test domain with aligned captions."""
+DIVERSITY = ("cg-low", "cg-high", "leave-out")  # the study's 15 settings: these three for each test domain
+SUPERVISED_SETTINGS = ("natural-only", *DIVERSITY, "upper-low", "upper-high")  # settings of supervised models
+FURTHER_DOMAINS = ("sketch", "clipart")  # test domains on further base sets
+ALIGNED_DOMAIN = "quickdraw"  # test domain with aligned captions
 
 
 @dataclass(frozen=True)
 class StudyTraining:
     """One model of the study."""
 
-    mixture: MixtureSpec
-    """Its training images."""
-    model: str
-    """Architecture by its name in presets: ``rn50``."""
+    mixture: MixtureSpec  # its training images
+    model: str  # architecture by its name in presets: ``rn50``
     seed: int = 0
-    supervised: bool = False
-    """A supervised model instead of a CLIP model."""
+    supervised: bool = False  # a supervised model instead of a CLIP model
 
     @property
     def name(self) -> str:

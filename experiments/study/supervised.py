@@ -97,10 +97,7 @@ def learning_rate(epoch: int, lr: float, milestones: Sequence[int]) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the optimizer's groups of parameters: with weight decay, and without for norms and biases.
-
-    Every parameter with "bias" in its name is a bias, also of relative positions and attention's projections.
-    """
+    """Return the optimizer's groups of parameters: with weight decay, and without for norms and biases."""
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
         module, _, own = name.rpartition(".")
@@ -159,11 +156,6 @@ class TrainingLoop:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
-        if self.accelerator.device.type != device.partition(":")[0]:
-            raise InputError(
-                f"This process has already used accelerate on {self.accelerator.device.type} and cannot train on "
-                f"{device}: start another process."
-            )
         self.name = name
         self.settings = settings
         self.model = model.to(self.accelerator.device)
@@ -265,8 +257,7 @@ def _collate(items: list[Any]) -> Any:
     return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)
 
 
-LabelChoice = Callable[[Iterable[str]], LabelTable]
-"""Classes of a table of images -> the outputs of the head."""
+LabelChoice = Callable[[Iterable[str]], LabelTable]  # classes of a table of images -> the outputs of the head
 _METRICS = ("epoch", "lr", "loss", "accuracy", "images_per_second")
 
 
@@ -339,10 +330,7 @@ def train_supervised(
 def read_samples(
     table: CheckedTable, labels: LabelTable | LabelChoice = found_labels
 ) -> tuple[np.ndarray, Int[np.ndarray, " images"], LabelTable]:
-    """Return the files of a table as one array of bytes, the label of each, and the label table.
-
-    Forked reading processes share the memory of one array; they would copy a list of strings.
-    """
+    """Return the files of a table as one array of bytes, the label of each, and the label table."""
     files, places = [], []
     seen: dict[str, int] = {}  # class -> place in order of appearance
     for chunk in table.chunks():

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from circuitry import InputError
 from circuitry.commands import COMMANDS
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.runs import preset
@@ -101,12 +100,6 @@ def test_files_hold_in_the_order_they_are_given_in(tmp_path: Path) -> None:
     for name in CLIP_PRESETS:
         assert read("train", "--preset", name).training == clip_preset(name)
         assert read("train", "--study", "--preset", name).training == clip_preset(name, study=True)
-
-
-@pytest.mark.parametrize(("name", "words"), [("find", ["--study"]), ("train", ["--preset", "rn50-cc3n"])])
-def test_an_unknown_preset_is_named(name: str, words: list[str]) -> None:
-    with pytest.raises(InputError, match=f"{words[-1].replace('--study', 'icml2025')}.*{name}"):
-        read(name, *words)
 
 
 def test_the_page_says_what_the_study_sets() -> None:

@@ -19,13 +19,7 @@ from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
 from circuitry.runs import InputError, Work
-from circuitry.training import (
-    ClipTraining,
-    TrainingWork,
-    read_predictions,
-    record_run,
-    tidy_accuracy,
-)
+from circuitry.training import ClipTraining, TrainingWork, read_predictions, record_run, tidy_accuracy
 from experiments.study import checkpoint_accuracy as study
 from experiments.study import study_run
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation

@@ -250,15 +250,3 @@ def test_every_kind_of_model_has_a_line_of_its_own() -> None:
     pd.testing.assert_frame_equal(points[points["model"] == "RN50"].reset_index(drop=True), alone)
     figure = robustness_scatter(points)
     assert len([trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]) == 2
-
-
-def test_scatter_moves_nothing_inwards_as_the_line_was_fitted() -> None:
-    table = evaluated()
-    natural = (table["domain"] == "ink") & (table["setting"] == "natural-only")
-    table.loc[natural, "value"] = np.where(table.loc[natural, "epoch"] == 1, 0.0, 0.5)
-    points = effective_robustness(table)
-    figure = robustness_scatter(points)
-    drawn = next(trace for trace in figure.data if trace.mode == "markers" and trace.name == "natural-only")
-    assert sorted(drawn.y) == pytest.approx([logit(0.5 / 10)] * 2 + [0, 0])
-    line = next(trace for trace in figure.data if trace.mode == "lines")
-    assert sorted(line.y) == pytest.approx(sorted(map(logit, points["expected"])))

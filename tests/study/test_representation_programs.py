@@ -151,22 +151,14 @@ def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: P
 def test_a_supervised_baseline_is_trained(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = program_module("train-supervised")
     small = SupervisedTraining(model="rn-tiny", epochs=1, batch_size=16, milestones=())
-    (tmp_path / "imagenet.txt").write_text("n1\nn2\n")
-    (tmp_path / "partners.json").write_text('{"fish": [1], "key": null}')
-    merged = {"imagenet_classes": tmp_path / "imagenet.txt", "partners": tmp_path / "partners.json"}
-    module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE, **merged))
+    module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE))
     printed = capsys.readouterr().out
     assert "balanced top-1" in printed
     model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
-    assert model.classes == ("n1", "n2", *CLASSES)
-    assert model.table.labels["n2"] == model.table.labels["fish"] == 3
+    assert model.classes == CLASSES
     unmerged = module.label_table(module.Config(out=tmp_path, data=toy))(["b", "a"])
     assert unmerged.classes == ("a", "b")  # no folder of ImageNet's
     assert module.label_table(module.Config(out=tmp_path, table=tmp_path / "x")) is found_labels
-    with pytest.raises(InputError, match="--data"):
-        module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
-    with pytest.raises(InputError, match=r"--data.*--table"):
-        module.main(module.Config(out=tmp_path))
 
 
 @needs_browser

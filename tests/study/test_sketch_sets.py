@@ -71,13 +71,6 @@ def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
     strange.unlink()
 
 
-def test_folders_that_are_not_imagenet_sketch(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none"):
-        imagenet_sketch(tmp_path / "none")
-    with pytest.raises(InputError, match=r"1000.* 0"):
-        imagenet_sketch(tmp_path)
-
-
 # --- replacement -----------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -87,17 +86,3 @@ def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType, capl
     ten = count_operations(encoder, metric, AttributionSettings(rule=STUDY_RULE))
     assert study.circuit_operations("rn-tiny") == ten.nodes + 2 * ten.edges
     assert "text weights" not in caplog.text
-
-
-def test_a_study_that_cannot_be(study: ModuleType, tmp_path: Path, miniature: Any) -> None:
-    table = tmp_path / "cc12m.tsv"
-    table.write_text("filepath\ttitle\nnowhere.jpg\ta cat\n")
-    given = {"out": tmp_path, "data": miniature.out / "toy"}
-    for config, words in (
-        ({"out": tmp_path}, "--data"),
-        ({"out": tmp_path, "miniature": True, "base": ("cc12m=x",)}, "miniature.*--base"),
-        ({**given, "base": ("mine=x.tsv",)}, "cc3m.*'mine'"),
-        ({**given, "base": (f"cc12m={table}",)}, "cc12m"),
-    ):
-        with pytest.raises(InputError, match=words):
-            study.main(study.Config(**config))
