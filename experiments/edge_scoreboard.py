@@ -46,7 +46,8 @@ from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_t
 from circuitry.judging.scoreboard import JOB
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from experiments.study.scoreboard_command import scoreboard_findings, size_curves
+from experiments.study.measure_charts import size_curves
+from experiments.study.scoreboard_command import scoreboard_findings
 from experiments.unseen_images import ClassImages, ClassRecords, read_class
 
 import numpy as np

@@ -23,7 +23,7 @@ from circuitry.training import (
     write_predictions,
     zero_shot_heads,
 )
-from experiments.study.imagenet_prompts import ImagenetNames, imagenet_names, style_word_templates
+from experiments.study.selection import ImagenetNames, imagenet_names, style_word_templates
 from experiments.study.study_run import StudyRun
 from experiments.study.supervised_model import SupervisedModel, load_supervised
 

@@ -37,7 +37,6 @@ from circuitry.reports import Finding, Report, Written, add_told_apart, write_re
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.training import MEASURE, TrainingWork, available_device
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
-from experiments.study.imagenet_prompts import ImagenetNames
 from experiments.study.run_tables import (
     MODEL,
     SHARE,
@@ -52,7 +51,7 @@ from experiments.study.run_tables import (
     screened_classes,
     settings_table,
 )
-from experiments.study.selection import Setting
+from experiments.study.selection import ImagenetNames, Setting
 from experiments.study.setting_charts import robustness_scatter, settings_bars
 from experiments.study.study_run import STANDARD, StudyRun, ToySettings, find_runs, held_out_folds, toy_images, toy_run
 

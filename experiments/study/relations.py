@@ -1,4 +1,17 @@
-"""The sections on whether properties of models correlate with how they generalize, from `relate_over_models`."""
+"""The sections on whether properties of models correlate with how they generalize, from `relate_over_models`.
+
+1. A model has one row, or one for each test domain. Ranks are taken within a test domain, divided by their number plus
+   one and centred, so that differences between test domains are no evidence. With one test domain the result is
+   Spearman's correlation.
+2. The interval is the jackknife's over models, which leaves out all rows of a model together; the range of the
+   jackknife values is reported as well.
+3. p is the share of orders of the models that give as large a correlation of either sign: all orders if they are few,
+   else random ones. A model keeps its rows together, and changes places with models that have rows in the same test
+   domains.
+4. The partial correlation removes the ranks of a third number from both by least squares; its p comes from orders of
+   the residuals, from which the third number is removed again (Freedman and Lane 1983). It needs four models: residuals
+   of three are always equal or opposite.
+"""
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import permutations, product
@@ -6,10 +19,9 @@ from math import factorial, prod
 from typing import Any
 
 from circuitry.comparison import LEVEL, holm, jackknife_interval
-from circuitry.reports import Finding, Report
+from circuitry.reports import Finding, Report, with_intervals
 from circuitry.reports.figures import Mark
 from experiments.study.measure_charts import ENOUGH, relation_panels
-from experiments.study.run_tables import with_intervals
 
 import numpy as np
 import pandas as pd

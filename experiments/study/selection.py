@@ -18,6 +18,8 @@ setting                   images (C2: the held-out classes)                    n
 ========================  ===================================================  ===================
 
 No torch.
+
+ImageNet-Sketch: all choices are the study's draws (`random.Random`, seed 42).
 """
 
 import os
@@ -32,6 +34,7 @@ from typing import Any, Literal, NamedTuple
 
 from circuitry.runs import Count, InputError, Part
 from circuitry.data import DomainFolder, ImageRecord, chosen_names, class_key, imagenet_index, imagenet_partners
+from circuitry.models import default_templates
 
 DOMAINNET_ROUND = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart")
 """The study's order of DomainNet's domains."""
@@ -310,10 +313,6 @@ LEFT_OUT = frozenset(
 """ImageNet classes without a DomainNet partner that the study also leaves out, because their names contain the name of
 a class with a partner (sea lion: lion; library: bra)."""
 
-STUDY_NAMES: Mapping[int, str] = MappingProxyType({27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"})
-"""ImageNet classes whose names in the study differ from those of current open_clip."""
-
-
 _DOMAIN, _SEED = "sketch", 42
 
 
@@ -331,17 +330,36 @@ class SketchSet(NamedTuple):
         return [record for record in self.images if record.class_name in self.kept]
 
 
-def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
-    """Read ``root/<wnid>/<file>``; mixtures take the 514 classes without a partner that are not `LEFT_OUT`."""
+ImagenetNames = Literal["open_clip", "study"]  # whose names of ImageNet's classes
+STUDY_IMAGENET_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"}
+"""The study's names by index, where open_clip has others."""
+STYLE_WORDS_OF_TEMPLATES = ("clipart", "infograph", "painting", "quickdraw", "sketch")
+"""The words by which the study picks templates that name a style."""
+
+
+def style_word_templates() -> tuple[str, ...]:
+    """Return the ten default templates that name one of `STYLE_WORDS_OF_TEMPLATES`; none names photographs."""
+    return tuple(t for t in default_templates() if any(word in t for word in STYLE_WORDS_OF_TEMPLATES))
+
+
+def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
+    """Return the names of ImageNet's thousand classes in the order of their indices."""
     from open_clip import IMAGENET_CLASSNAMES
 
+    names = dict(enumerate(IMAGENET_CLASSNAMES)) | (STUDY_IMAGENET_NAMES if whose == "study" else {})
+    return tuple(names.values())
+
+
+def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
+    """Read ``root/<wnid>/<file>``; mixtures take the 514 classes without a partner that are not `LEFT_OUT`."""
     index = imagenet_index(path.name for path in Path(root).iterdir() if path.is_dir() and path.name[0] != ".")
     folder = DomainFolder({_DOMAIN: Path(root).resolve()}, split=None)
     out = LEFT_OUT | {i for indices in imagenet_partners().values() for i in indices}
     images = [
         ImageRecord(one.path, f"{one.class_name}/{one.path.name}", _DOMAIN, one.class_name) for one in folder.records
     ]
-    names = {wnid: STUDY_NAMES.get(i, IMAGENET_CLASSNAMES[i]) for wnid, i in index.items()}
+    called = imagenet_names("study")
+    names = {wnid: called[i] for wnid, i in index.items()}
     return SketchSet(images, names, frozenset(wnid for wnid, i in index.items() if i not in out))
 
 

@@ -2,6 +2,10 @@
 
 All vectors have length 1. Between domains, `compare_distances` compares class by class, `mean_distances` whole domains
 (the study's: Euclidean). Distances, spread, silhouettes and gap do not change when the space is rotated.
+
+Maps: UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours together; its densMAP variant (Narayan et al. 2021,
+doi 10.1038/s41587-020-00801-7) also keeps dense regions dense. Distances between far groups mean little on it.
+Principal components keep large distances and may put distant groups on top of each other.
 """
 
 import importlib.util

@@ -1,4 +1,17 @@
-"""The list of the study's mixtures, with names and the study's own file names. No torch."""
+"""The list of the study's mixtures, with names and the study's own file names. No torch.
+
+Trainings:
+
+1. On the main base set (ImageNet-Captions) every architecture trains on photographs alone, and on CG low, CG high and
+   leave-out of every test domain. The first architecture also trains on the upper bounds, the interpolations, aligned
+   captions (test domain quickdraw) and ImageNet-Sketch, and has a supervised model on photographs alone, in the 15
+   settings and on the upper bounds.
+2. On CC3M and CC12M the first architecture trains with one seed on photographs alone, and on CG low, CG high and
+   leave-out of the test domains sketch and clipart.
+
+The study's scripts leave the architecture of upper bounds open, and architecture and seeds of interpolations and
+ImageNet-Sketch; here they are its first architecture and its three seeds.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

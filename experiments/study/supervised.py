@@ -1,7 +1,15 @@
 """Train a classifier on the image tower of a CLIP model: the study's supervised baseline.
 
 With ``torchrun`` or ``accelerate launch`` several processes share every batch; batch norms then see one share. Each
-epoch (`supervised_loop`) ends with the whole state on disk.
+epoch ends with the whole state on disk.
+
+1. SGD with Nesterov momentum 0.9; weight decay of all weights except norms and biases; each milestone divides the
+   learning rate by ten.
+2. (seed, epoch) gives the order of the images, (seed, epoch, image) the random crop of an image. So an interrupted run
+   ends like an uninterrupted one, and the number of reading processes changes nothing.
+3. Several processes share every batch; accelerate averages their gradients.
+4. In float16 the loss is scaled, so that small gradients do not vanish; a step with overflowing gradients is skipped.
+5. One file stores weights, momenta, scale and history.
 """
 
 import math

@@ -1,6 +1,9 @@
 """A classifier on an open_clip image tower (tower, ReLU, linear head), with its file format.
 
 The file is safetensors; its JSON header has the model's configuration, the names of the outputs and the labels.
+
+The study trains on ImageNet and DomainNet at once. Its head has 1345 outputs: the 1000 classes of ImageNet, then the
+345 of DomainNet. An ImageNet class with a partner in DomainNet gets the partner's output; its own stays unused.
 """
 
 import json

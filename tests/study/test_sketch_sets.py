@@ -12,7 +12,7 @@ from circuitry.runs import InputError
 from experiments.study.selection import (
     CLASS_SHARES,
     LEFT_OUT,
-    STUDY_NAMES,
+    STUDY_IMAGENET_NAMES,
     imagenet_sketch,
     replace_at_random,
     sketch_class_mixtures,
@@ -59,7 +59,7 @@ def test_classes_and_names_are_the_lent_ones() -> None:
     lent = json.loads(shared("facts/study_texts.json").read_text())
     assert {str(i) for i in LEFT_OUT} == lent["imagenet_sketch_left_out_beyond_partners"].keys()
     names = lent["imagenet_names_that_differ_from_open_clip_3"]
-    assert {str(i): name for i, name in STUDY_NAMES.items()} == {i: study for i, (study, _) in names.items()}
+    assert {str(i): name for i, name in STUDY_IMAGENET_NAMES.items()} == {i: study for i, (study, _) in names.items()}
 
 
 def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
