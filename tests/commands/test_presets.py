@@ -15,7 +15,7 @@ from circuitry.runs.command_line import read_line
 from circuitry.runs.settings_file import OF_STUDY, PACKAGE, settings_text
 from circuitry.training import clip_preset
 from circuitry.training.training_settings import CLIP_PRESETS
-from tests.support.scripts import FIGURES, command_module
+from tests.support.scripts import FIGURES, command_module, program_module
 
 SAE = {"steps": None, "drop_last": False, "resample_every": 0, "initialisation": "kaiming", "seed": 49}
 AS_STORED = {"decoding": "as-stored"}
@@ -56,7 +56,8 @@ FILES = sorted(path for folder in (PACKAGE, OF_STUDY) for path in folder.glob("p
 
 
 def read(name: str, *words: str) -> Any:
-    return read_line(command_module(name).Config, [*NEEDED.get(name, []), *words])[0]
+    module = command_module(name) if name in COMMANDS else program_module(name)
+    return read_line(module.Config, [*NEEDED.get(name, []), *words])[0]
 
 
 def plain(config: Any, study: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def test_a_preset_is_read_by_its_command_and_redone_from_the_settings_of_its_run
         assert asdict(again) == asdict(first) == asdict(read(path.stem, "--preset", path.parent.name))
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"figures"}))  # whose names are no option's
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_file_of_settings_gives_all_of_them_again(name: str, tmp_path: Path) -> None:
     first = read(name)
     (tmp_path / "settings.toml").write_text(settings_text(first, "circuitry"))
