@@ -149,11 +149,7 @@ def baseline(
 
 
 def timed(
-    encoder: Encoder,
-    images: Tensor,
-    weights: Tensor,
-    settings: AttributionSettings,
-    sites: Sequence[str] | None = None,
+    encoder: Encoder, images: Tensor, weights: Tensor, settings: AttributionSettings, sites: Sequence[str] | None = None
 ) -> tuple[Scores, EdgeRows, float, float]:
     """Return this package's node scores, scores of all edges between kept units, and the seconds that each took."""
     task = Task(encoder, images, class_logit(weights, 0), sites=sites, work=Work(progress=False))

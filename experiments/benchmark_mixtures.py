@@ -21,8 +21,7 @@ from circuitry.runs.workers import peak_memory_gib
 from circuitry.training import generated_captions
 from experiments.study.base_sets import caption_table
 from experiments.study.mixture_files import write_mixture
-from experiments.study.selection import MixtureSettings, mixture
-from experiments.study.subsampling import DOMAINNET_ROUND
+from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, mixture
 
 import pandas as pd
 

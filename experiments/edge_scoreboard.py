@@ -41,18 +41,13 @@ from circuitry.circuits import EDGE_METHODS, LEARNED, Circuit, attribute_compone
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.encoder import Task, mean_baseline
-from circuitry.interventions import (
-    AblationSettings,
-    FaithfulnessCurve,
-    MaskSettings,
-    learn_masks,
-    measure_circuits,
-)
+from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, learn_masks, measure_circuits
 from circuitry.judging import Judged, over_classes, rank_agreement, scoreboard_tables
 from circuitry.judging.scoreboard import JOB
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from experiments.study.scoreboard_pages import scoreboard_findings, size_curves
+from experiments.study.measure_charts import size_curves
+from experiments.study.scoreboard_command import scoreboard_findings
 from experiments.unseen_images import ClassImages, ClassRecords, read_class
 
 import numpy as np

@@ -39,15 +39,7 @@ from circuitry.interventions.curves import HARDLY_ANY
 from circuitry.models import FolderSettings, FolderWork
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
-from circuitry.reports.sections.findings import (
-    ANOTHER_MODEL,
-    NO,
-    PARTLY,
-    UNKNOWN,
-    WORKS_FROM,
-    YES,
-    how_much_shared,
-)
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, WORKS_FROM, YES, how_much_shared
 from experiments.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 import numpy as np

@@ -37,6 +37,7 @@ from .measures import register_measure as register_measure
 from .measures import similarity as similarity
 from .measures import wl_kernel as wl_kernel
 from .methods import METHODS as METHODS
+from .methods import MethodName as MethodName
 from .methods import register_method as register_method
 from .pooling_pairs import PoolingPairs as PoolingPairs
 from .pooling_pairs import pooling_pairs as pooling_pairs

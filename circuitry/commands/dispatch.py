@@ -81,4 +81,4 @@ def list_of_commands() -> str:
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         lines += ["", group]
         lines += [f"  {name:{width}}  {one.help}" for name, one in COMMANDS.items() if one.group == group]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "The programs of the ICML 2025 study: python -m experiments.study, in a checkout."])

@@ -16,6 +16,7 @@ from .images import Decoding as Decoding
 from .images import image_listing as image_listing
 from .images import load_image as load_image
 from .names import chosen_names as chosen_names
+from .names import drawn_by_name as drawn_by_name
 from .parts import item_column as item_column
 from .parts import part_numbers as part_numbers
 from .shuffled_images import ShuffledImages as ShuffledImages

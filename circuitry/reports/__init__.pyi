@@ -3,6 +3,8 @@ from .contact_sheets import contact_sheet as contact_sheet
 from .figure_files import write_figure as write_figure
 from .figure_registry import FIGURES as FIGURES
 from .figure_registry import figure as figure
+from .figure_registry import heatmap as heatmap
+from .figure_registry import matrix as matrix
 from .figure_registry import table as table
 from .listings import listings_of as listings_of
 from .measure_names import measure_name as measure_name
@@ -14,3 +16,13 @@ from .plots import plot as plot
 from .result_tables import write_with_provenance as write_with_provenance
 from .run_pages import link_pages as link_pages
 from .sections.accuracies import add_told_apart as add_told_apart
+from .sections.apart import add_two_lines as add_two_lines
+from .sections.compared import add_comparison as add_comparison
+from .sections.compared import add_matrix as add_matrix
+from .sections.compared import add_over_depth as add_over_depth
+from .sections.compared import add_summary as add_summary
+from .sections.compared import add_tests as add_tests
+from .sections.compared import with_intervals as with_intervals
+from .sections.findings import class_or_domain as class_or_domain
+from .sections.findings import how_much_shared as how_much_shared
+from .sections.findings import which_differs as which_differs

@@ -1,3 +1,4 @@
+from .cells import compare_by_parts as compare_by_parts
 from .embedding_set import Embeddings as Embeddings
 from .embeddings import embed_images as embed_images
 from .embeddings import embed_texts as embed_texts
@@ -9,8 +10,10 @@ from .probes import SiteProbes as SiteProbes
 from .probes import probe_accuracy as probe_accuracy
 from .probes import probe_sites as probe_sites
 from .representation_folder import RepresentationSettings as RepresentationSettings
+from .representation_folder import check_enough_images as check_enough_images
 from .representation_folder import extract_representations as extract_representations
 from .similarity import RepresentationSimilarity as RepresentationSimilarity
+from .similarity import cka_ceilings as cka_ceilings
 from .similarity import compare_representation_parts as compare_representation_parts
 from .similarity import compare_representations as compare_representations
 from .strongest_features import default_vocabulary as default_vocabulary

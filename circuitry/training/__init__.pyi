@@ -24,6 +24,7 @@ from .evaluation import predictions as predictions
 from .evaluation import zero_shot_accuracy as zero_shot_accuracy
 from .evaluation import zero_shot_heads as zero_shot_heads
 from .run_folder import checkpoints as checkpoints
+from .run_folder import claim_run as claim_run
 from .run_folder import kept_checkpoints as kept_checkpoints
 from .run_folder import read_run as read_run
 from .run_folder import record_run as record_run
@@ -37,6 +38,9 @@ from .trainer_table import NoCaption as NoCaption
 from .trainer_table import caption_rows as caption_rows
 from .training_settings import CLIP_PRESETS as CLIP_PRESETS
 from .training_settings import ClipTraining as ClipTraining
+from .training_settings import ModelTraining as ModelTraining
 from .training_settings import SaeTraining as SaeTraining
 from .training_settings import TrainingWork as TrainingWork
 from .training_settings import clip_preset as clip_preset
+from .training_table import CheckedTable as CheckedTable
+from .training_table import check_training_table as check_training_table

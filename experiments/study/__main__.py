@@ -18,8 +18,7 @@ PROGRAMS = {
     "circuits-over-models": "do circuits of domains agree over networks?",
     "scoreboard": "which way to find circuits works best on my model?",
     "figures": "draw figures by name, from tables",
-}
-"""What each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``."""
+}  # what each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
-"""Base sets of captioned photos, as streams of `CaptionedImage` in constant memory. No torch."""
+"""Base sets of captioned photos, as streams in constant memory, and their validation images. No torch."""
 
+import hashlib
 import json
 import os
 import re
 import tarfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -13,30 +15,75 @@ from typing import Any, Literal
 from circuitry.runs import InputError
 from circuitry.data import IMAGE_SUFFIXES
 from circuitry.training import CaptionedImage, caption_rows
-from experiments.study.base_splits import Split, read_split, validation_part
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation images of a base set, by file name or path below the root."""
+
+    train: frozenset[str] | None  # None: all except the validation images
+    val: frozenset[str]
+
+
+def read_split(path: str | os.PathLike[str]) -> Split:
+    """Read the split of a base set: ``{"train": [...], "val": [...]}`` in JSON, else validation images line by line."""
+    file = Path(path)
+    text = file.read_text(encoding="utf-8")
+    if file.suffix.lower() != ".json":
+        return Split(None, frozenset(line.strip() for line in text.splitlines() if line.strip()))
+    parts = json.loads(text)
+    train, val = (frozenset(parts[part]) for part in ("train", "val"))
+    return Split(train, val)
+
+
+def validation_part(
+    images: Iterable[CaptionedImage], part: Literal["train", "val"], validation: float | Split, seed: int = 0
+) -> Iterator[CaptionedImage]:
+    """Yield the training or the validation images of a base set."""
+    if isinstance(validation, Split):
+        return _named_part(images, part, validation)
+    if not 0 <= validation <= 1:
+        raise InputError(f"The share of validation images must be in 0..1, but {validation} was given.")
+    below = validation * 2**64
+    return (image for image in images if (_drawn(seed, image.relative) < below) == (part == "val"))
+
+
+def _drawn(seed: int, name: str) -> int:
+    """Return a random number below 2**64 that depends on seed and name alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8])
+
+
+def _named_part(
+    images: Iterable[CaptionedImage], part: Literal["train", "val"], split: Split
+) -> Iterator[CaptionedImage]:
+    found = 0
+    for image in images:
+        names = (image.relative, image.relative.rpartition("/")[2])
+        validates = not split.val.isdisjoint(names)
+        trains = not validates and (split.train is None or not split.train.isdisjoint(names))
+        found += validates or (trains and split.train is not None)
+        if validates if part == "val" else trains:
+            yield image
+    named = len(split.val) + len(split.train or ())
+    lost = named - found
+    if lost * 2 > named:
+        raise InputError(
+            f"The base set lacks {lost} of the {named} images of its split, which is of another version: give the "
+            "split of these captions."
+        )
+    if lost:
+        warnings.warn(f"The base set lacks {lost} of the {named} images of its split.", stacklevel=2)
+
 
 IMAGENET_CAPTIONS = "imagenet-captions"
-FIRST = 100
-"""Images that `BaseSet.check_images` looks for."""
-_CHUNK = 1 << 20
-"""Characters of a JSON file in memory at a time."""
-_LONGEST_ENTRY = 1 << 26
-"""Characters of the longest entry of a JSON list; a longer one is damaged."""
+FIRST = 100  # images that `BaseSet.check_images` looks for
+_CHUNK = 1 << 20  # characters of a JSON file in memory at a time
+_LONGEST_ENTRY = 1 << 26  # characters of the longest entry of a JSON list; a longer one is damaged
 _BETWEEN = re.compile(r"[\s,]*")
 
 
 def imagenet_captions(captions: str | os.PathLike[str], root: str | os.PathLike[str]) -> Iterator[CaptionedImage]:
-    """Read ImageNet-Captions: a JSON list of entries with filename, wnid, title, tags and description.
-
-    Captions are those of `joined_caption`, images lie at ``root/<wnid>/<filename>``, classes are wnids.
-
-    Args:
-        captions: The JSON file.
-        root: Folder of ImageNet's class folders.
-
-    Raises:
-        InputError: For a missing file, a file that is no JSON list, and an entry without filename or wnid.
-    """
+    """Read ImageNet-Captions: a JSON list of entries with filename, wnid, title, tags and description."""
     folder = os.path.abspath(root)
     for number, entry in enumerate(_json_list(Path(captions)), start=1):
         if not (isinstance(entry, dict) and entry.get("filename") and entry.get("wnid")):
@@ -48,14 +95,7 @@ def imagenet_captions(captions: str | os.PathLike[str], root: str | os.PathLike[
 
 
 def joined_caption(entry: Mapping[str, Any]) -> str:
-    """Return title, tags (with spaces between them) and description joined by "; ", white space normalised.
-
-    Empty parts are left out.
-
-    Example:
-        >>> joined_caption({"title": "My  cat", "tags": ["cat", "pet"], "description": "sleeps"})
-        'My cat; cat pet; sleeps'
-    """
+    """Return title, tags (with spaces between them) and description joined by "; ", white space normalised."""
     tags = entry.get("tags") or ()
     joined = tags if isinstance(tags, str) else " ".join(str(tag) for tag in tags if tag is not None)
     parts = (entry.get("title"), joined, entry.get("description"))
@@ -65,17 +105,7 @@ def joined_caption(entry: Mapping[str, Any]) -> str:
 def caption_table(
     table: str | os.PathLike[str], name: str, root: str | os.PathLike[str] | None = None
 ) -> Iterator[CaptionedImage]:
-    """Read a table of paths and captions, as `caption_rows` does.
-
-    Args:
-        table: Tab-separated, with or without a header.
-        name: Name of the base set.
-        root: Folder of relative paths (default: that of the table). Absolute paths below it are digested relative to
-            it, other absolute paths unchanged, so their digest depends on the machine.
-
-    Raises:
-        InputError: As `caption_rows`.
-    """
+    """Read a table of paths and captions, as `caption_rows` does."""
     folder = os.path.abspath(Path(table).parent if root is None else root)
     prefix = os.path.join(folder, "")
     for path, caption in caption_rows(table):
@@ -87,21 +117,9 @@ def caption_table(
 
 
 def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Iterator[CaptionedImage]:
-    """List the images of webdataset shards, without reading them: paths ``<shard>.tar/<key>.jpg``, and captions.
-
-    As webdataset demands, the files of a sample are neighbours in their shard and share their name up to the first dot.
-    The caption is the text of ``<key>.txt``, else "caption" in ``<key>.json``, else empty.
-
-    open_clip's csv trainer opens paths as files, so it cannot train on members of a shard, and `write_table` checks no
-    files in shards (``missing_files="unchecked"``). Either train on shards (``--dataset-type webdataset``) and pack the
-    mixture's other images into shards, too; or extract the shards (``tar -xf``) and list the files by `caption_table`.
-
-    Raises:
-        InputError: For a shard that is missing or damaged.
-    """
+    """List the images of webdataset shards, without reading them: paths ``<shard>.tar/<key>.jpg``, and captions."""
     for shard in shards:
         path = Path(shard)
-        _check_file(path, "a webdataset shard")
         try:
             with tarfile.open(path, "r:") as tar:
                 yield from _shard_images(tar, path, name)
@@ -148,12 +166,9 @@ class BaseSet:
     """Files of a base set, and its validation images."""
 
     name: str
-    path: Path
-    """ImageNet-Captions: its JSON; others: a table of paths and captions, or (a folder of) webdataset shards."""
-    images: Path | None = None
-    """Folder of relative paths (default: that of the table)."""
-    validation: float | Split | None = None
-    """Validation images: their share, or a split."""
+    path: Path  # ImageNet-Captions: its JSON; others: a table of paths and captions, or (a folder of) webdataset shards
+    images: Path | None = None  # folder of relative paths (default: that of the table)
+    validation: float | Split | None = None  # validation images: their share, or a split
 
     @property
     def shards(self) -> list[Path]:
@@ -163,11 +178,7 @@ class BaseSet:
         return [self.path] if self.path.suffix == ".tar" else []
 
     def all_images(self) -> Iterator[CaptionedImage]:
-        """Return all of its images, as a stream.
-
-        Raises:
-            InputError: For ImageNet-Captions without a folder of images, and as the readers.
-        """
+        """Return all of its images, as a stream."""
         if self.name == IMAGENET_CAPTIONS:
             if self.images is None:
                 raise InputError(
@@ -186,11 +197,7 @@ class BaseSet:
         return validation_part(self.all_images(), part, self.validation, seed)
 
     def check_images(self) -> None:
-        """Check that one of the first images exists, unless they are in shards.
-
-        Raises:
-            InputError: With the name of one.
-        """
+        """Check that one of the first images exists, unless they are in shards."""
         first = [] if self.shards else [image.path for image in islice(self.all_images(), FIRST)]
         if first and not any(map(os.path.isfile, first)):
             raise InputError(
@@ -202,20 +209,7 @@ class BaseSet:
 def named_base_sets(
     paths: Sequence[str], images: Sequence[str] = (), validation: Sequence[str] = ()
 ) -> dict[str, BaseSet]:
-    """Return base sets by name, from NAME=VALUE of command lines.
-
-    Args:
-        paths: NAME=PATH.
-        images: NAME=FOLDER.
-        validation: NAME=SHARE, or NAME=FILE with a split.
-
-    Raises:
-        InputError: For another form, and a name without a path.
-
-    Example:
-        >>> named_base_sets(["cc12m=cc12m.tsv"], validation=["cc12m=0.01"])["cc12m"].validation
-        0.01
-    """
+    """Return base sets by name, from NAME=VALUE of command lines."""
     by_name, folders, splits = (_named_values(given) for given in (paths, images, validation))
     for name in [*folders, *splits]:
         if name not in by_name:
@@ -250,7 +244,6 @@ def _share_or_split(given: str) -> float | Split:
 
 def _json_list(path: Path) -> Iterator[Any]:
     """Yield the entries of a JSON list; the file need not fit into memory."""
-    _check_file(path, "ImageNet-Captions' JSON file")
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8-sig") as file:
         text = file.read(_CHUNK).lstrip()
@@ -271,8 +264,3 @@ def _json_list(path: Path) -> Iterator[Any]:
                 text, place = text[place:] + more, 0
                 continue
             yield entry
-
-
-def _check_file(path: Path, what: str) -> None:
-    if not path.is_file():
-        raise InputError(f"Expected {what}, but there is no file {path}: download it, or give its path.")

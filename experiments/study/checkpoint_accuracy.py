@@ -23,7 +23,7 @@ from circuitry.training import (
     write_predictions,
     zero_shot_heads,
 )
-from experiments.study.imagenet_prompts import ImagenetNames, imagenet_names, style_word_templates
+from experiments.study.selection import ImagenetNames, imagenet_names, style_word_templates
 from experiments.study.study_run import StudyRun
 from experiments.study.supervised_model import SupervisedModel, load_supervised
 
@@ -38,12 +38,10 @@ class EvaluationSet:
     """Images to classify, with the names of their classes in prompts."""
 
     images: DomainFolder
-    names: Sequence[str]
-    """One per class of ``images.all_classes``."""
+    names: Sequence[str]  # one per class of ``images.all_classes``
     styles: Mapping[str, str] = field(default_factory=dict)
     """Domain -> domain of the style in its prompts (default: itself)."""
-    holds_out: bool = True
-    """Whether the held-out classes of a run are among the classes."""
+    holds_out: bool = True  # whether the held-out classes of a run are among the classes
 
     @classmethod
     def of(cls, images: DomainFolder) -> "EvaluationSet":
@@ -62,15 +60,7 @@ class EvaluationSet:
 
 
 def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> EvaluationSet:
-    """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``.
-
-    Args:
-        root: Folder of the thousand class folders.
-        names: Sequence[str] of the classes, see `imagenet_names`.
-
-    Raises:
-        InputError: For other folders in it, or classes beside it.
-    """
+    """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``."""
     root = Path(root).resolve()
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
     index, called = imagenet_index(images.all_classes), imagenet_names(names)
@@ -96,26 +86,10 @@ def extract_accuracies(
     ``<run>/evaluation/<digest>/`` holds the tables and the predictions, ``epoch_<n>-<domain>.safetensors`` (see
     `read_predictions`).
 
-    Args:
-        runs: CLIP and supervised models; see `find_runs`.
-        tests: Images to classify, of all their domains.
-        epochs: Checkpoints (default: all that were kept); 0 is the untrained model.
-        decoding: How image files are decoded; see `load_image`.
-        device: Device of the models.
-        work: Processes and progress.
-
     Returns:
         The columns of `tidy_accuracy`, ``epoch``, ``run`` (name of its folder), ``model``, ``base``, ``sketches``,
         ``captions``, ``trained`` ("CLIP" or "supervised"), ``precision``, ``setting``, ``test_domain`` ("" for none),
         ``held_out_classes`` (joined by ", ") and ``seed``.
-
-    Raises:
-        InputError: For no runs, a missing checkpoint, a held-out class that the images lack, images that were replaced
-            since the tables were made, and as loading a model.
-
-    Example:
-        >>> tests = EvaluationSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
-        >>> extract_accuracies(find_runs(Path("runs/study")), tests).query("part == 'held-out'")
     """
     if not runs:
         raise InputError("Accuracies need at least one run, but none was given: give some.")
@@ -128,17 +102,7 @@ def extract_accuracies(
 
 
 def run_names(runs: Sequence[StudyRun]) -> list[str]:
-    """Return the shortest unique names of runs: their paths below the common folder.
-
-    A run that holds nothing out may occur once for each set of held-out classes that it is compared with.
-
-    Raises:
-        InputError: For a run that occurs twice with the same classes.
-
-    Example:
-        >>> run_names(find_runs(Path("runs/study")))  # runs/study/a/clip, runs/study/b/clip
-        ['a/clip', 'b/clip']
-    """
+    """Return the shortest unique names of runs: their paths below the common folder."""
     asked = [(run.folder.absolute(), run.held_out) for run in runs]
     if len(set(asked)) < len(asked):
         twice = next(folder for folder, held_out in asked if asked.count((folder, held_out)) > 1)
@@ -148,10 +112,7 @@ def run_names(runs: Sequence[StudyRun]) -> list[str]:
 
 
 class _Evaluation:
-    """The accuracies of one run, a `JobFolder` with a job for every checkpoint.
-
-    A digest of images, classes and prompts names the folder, so other ones have another folder.
-    """
+    """The accuracies of one run, a `JobFolder` with a job for every checkpoint."""
 
     def __init__(
         self,

@@ -78,16 +78,11 @@ TEXTS = {
     "pairs_by_model": "Similarity of each two domains, and the same as a share of the ceiling (value), by network.",
     "agreement": "Rank correlation over pairs of domains of these shares, for each two networks.",
     "accuracy": "Share of pictures that each network recognises among the classes of the data.",
-}
-"""What each table is."""
+}  # what each table is
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
-    """Return the names of the networks that runs are of, with the folder where two networks have one name.
-
-    Raises:
-        InputError: for two runs of one network.
-    """
+    """Return the names of the networks that runs are of, with the folder where two networks have one name."""
     configs = [GraphFolder(folder / "circuits").manifest["config"] for folder in runs]
     for (one, mine), (other, theirs) in combinations(zip(runs, configs, strict=True), 2):
         if mine["model_digest"] == theirs["model_digest"]:

@@ -7,19 +7,13 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from circuitry.runs import ALONE, InputError, Job, Rank, Work, whole_file
+from circuitry.runs import ALONE, Count, InputError, Job, Natural, Rank, Seed, Share, Work, one_of, whole_file
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import BUDGETS, LEARNED, shares_of
-from circuitry.circuits.budgets import Budget
-from circuitry.circuits.cost import OperationCounter
-from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import METHODS, MethodName
-from circuitry.data import image_listing
-from circuitry.data.names import chosen_names, drawn_by_name
-from circuitry.encoder import Baseline, Task, mean_baseline
-from circuitry.encoder.metrics import METRICS
+from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName, OperationCounter, shares_of
+from circuitry.data import chosen_names, drawn_by_name, image_listing
+from circuitry.encoder import Baseline, Task, class_logit, mean_baseline, metric_of_class
 from circuitry.interventions import (
     MIB_FRACTIONS,
     AblationSettings,
@@ -28,11 +22,9 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
-from circuitry.runs.given import Count, Natural, Seed, Share, checked, one_of
 from experiments.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 
-@checked
 @dataclass(frozen=True, kw_only=True)
 class ContestSettings(QuickstartModel):
     """Settings of the scoreboard; the defaults are the quickstart's model and images."""
@@ -52,7 +44,7 @@ class ContestSettings(QuickstartModel):
     budgets: tuple[Annotated[str, one_of(*BUDGETS, LEARNED)], ...] = (*BUDGETS, LEARNED)
     """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
     site as the mask keeps)."""
-    metric: Annotated[str, one_of(*METRICS)] = "margin"
+    metric: Literal["logit", "margin"] = "margin"
     """What units are scored by: the class's cosine logit, or its lead over the mean of the other classes."""
     sizes: tuple[Share, ...] = tuple(sorted({*MIB_FRACTIONS, 0.3, 0.4, 0.6, 0.75, 0.9}))
     """Shares of the units that are kept: those of MIB, over which CPR and CMD are areas, and where circuits begin to
@@ -63,7 +55,7 @@ class ContestSettings(QuickstartModel):
     """Images of a step."""
     sites: tuple[str, ...] | None = None
     """Sites: of the circuits; others stay whole (default: those that compute, see `counted_sites`)."""
-    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
+    autocast: Literal["bfloat16", "float16"] | None = None
     """Lower precision where PyTorch deems it safe: while masks are trained; see `MaskSettings`."""
     random_draws: Natural = 2
     """Random circuits of every size."""
@@ -77,12 +69,10 @@ class ContestSettings(QuickstartModel):
             )
 
 
-Contestant = tuple[str, str]
-"""A method and its budget."""
+Contestant = tuple[str, str]  # a method and its budget
 
 
-BASELINE = "mean"
-"""What replaces other units: the mean over the images that circuits are found on."""
+BASELINE = "mean"  # what replaces other units: the mean over the images that circuits are found on
 
 
 class Found(NamedTuple):
@@ -124,7 +114,7 @@ class Contest:
         if self.config.sites is not None:
             return self.config.sites
         images = self.read(self.classes[0])[0].own
-        return counted_sites(Task(self.clip.encoder, images, METRICS["logit"](self.weights, 0)))
+        return counted_sites(Task(self.clip.encoder, images, class_logit(self.weights, 0)))
 
     def records(self, class_name: str) -> tuple[ClassRecords, ClassRecords]:
         """Return images of the class and of others to find circuits on, and then to measure on."""
@@ -141,7 +131,7 @@ class Contest:
         return Task(
             self.clip.encoder,
             images.own,
-            METRICS[self.config.metric](self.weights, self.images.label(class_name)),
+            metric_of_class(self.config.metric)(self.weights, self.images.label(class_name)),
             baseline=baseline,
             others=images.others,
             sites=self.sites,
@@ -154,7 +144,7 @@ class Contest:
         masks = MaskSettings(
             steps=config.steps, batch_size=config.batch_size, seed=config.seed, autocast=config.autocast
         )
-        shares: Sequence[Budget] = []
+        shares: list[Any] = []
         for method in sorted(config.methods, key=lambda name: name != LEARNED):
             started = time.process_time()
             with OperationCounter() as counter:

@@ -14,25 +14,33 @@ classes (features shared by all classes). Comparisons are saved in OUT/compariso
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from circuitry.runs import Job, JobFolder, Work, WorkSettings, versions
+from circuitry.runs import Count, InputError, Job, JobFolder, Seed, Work, WorkSettings, at_least, digest, versions
 from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import read_vocabulary
-from circuitry.data import image_listing
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.names import chosen_names
-from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.comparison import Comparison
+from circuitry.data import chosen_names, class_key, image_listing, load_image
 from circuitry.models import load_sae
-from circuitry.reports import Report, write_results
-from circuitry.reports.figures import domain_marks
-from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Written
+from circuitry.reports import (
+    Finding,
+    Report,
+    Written,
+    add_comparison,
+    class_or_domain,
+    contact_sheet,
+    how_much_shared,
+    listings_of,
+    which_differs,
+    write_results,
+)
+from circuitry.reports.figures import Mark, domain_marks
 from circuitry.representations import (
     ImageFeatures,
     compare_features,
@@ -40,12 +48,152 @@ from circuitry.representations import (
     extract_features,
     name_features,
 )
-from circuitry.representations.features import Ranking
-from circuitry.runs.given import Count, Seed, at_least
 from circuitry.training import SaeTraining, caption_words, train_sae_on_images
-from circuitry.training.run_folder import described
-from experiments.study.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 from experiments.study.study_run import run_of
+
+import numpy as np
+import pandas as pd
+
+
+def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
+    """Return the share of each domain's images that name a feature: one row per feature, one column per domain."""
+    columns = {}
+    for domain, rows in features.images.groupby("domain").indices.items():
+        named = features.strongest[rows]
+        columns[domain] = np.bincount(named[named >= 0], minlength=features.n_features) / len(rows)
+    return pd.DataFrame(columns).rename_axis(index="feature", columns="domain")
+
+
+def feature_summary(features: ImageFeatures) -> pd.DataFrame:
+    """Return how far domains agree on each feature that is in some top 20, a row each.
+
+    Returns:
+        Columns feature, n_images (that name it), n_tops (classes in domains with it in their top 20), n_classes (of
+        these), shared: the probability that another domain's top 20 of the same class holds it, given that one does.
+        Features of classes with images in a single domain are left out.
+    """
+    by_class: dict[str, list[np.ndarray]] = {}
+    for (name, _), rows in features.cells().items():
+        by_class.setdefault(name, []).append(np.bincount(features.ranked(rows), minlength=features.n_features))
+    several = [members for members in by_class.values() if len(members) > 1]
+    if not several:
+        raise InputError("Features are shared between domains, but no class has images in two of them.")
+    counts = np.array([np.sum(members, axis=0) for members in several])
+    others = np.array([[len(members) - 1] for members in several])
+    tops = counts.sum(0)
+    table = pd.DataFrame(
+        {
+            "feature": np.arange(features.n_features),
+            "n_images": np.bincount(features.strongest[features.strongest >= 0], minlength=features.n_features),
+            "n_tops": tops,
+            "n_classes": (counts > 0).sum(0),
+            "shared": (counts * (counts - 1) / others).sum(0) / np.maximum(tops, 1),
+        }
+    )
+    return table.query("n_tops > 0").reset_index(drop=True)
+
+
+def most_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
+    """Return the features that domains agree on most; ties go to the fewest classes, then tops."""
+    enough = summary[summary["n_tops"] >= min_tops]
+    order = enough.sort_values(["shared", "n_classes", "n_tops", "feature"], ascending=[False, True, False, True])
+    return [int(feature) for feature in order["feature"][:n]]
+
+
+def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
+    """Return the features that domains agree on least; ties go to the most tops."""
+    enough = summary[summary["n_tops"] >= min_tops]
+    order = enough.sort_values(["shared", "n_tops", "feature"], ascending=[True, False, True])
+    return [int(feature) for feature in order["feature"][:n]]
+
+
+def images_of_feature(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
+    """Return the images of a domain, as paths below the data's root, in which a feature is most active."""
+    rows, columns = np.nonzero(features.strongest == feature)
+    inside = (features.images["domain"] == domain).to_numpy()[rows]
+    rows, columns = rows[inside], columns[inside]
+    order = np.argsort(-features.activation[rows, columns], kind="stable")[:n]
+    return [str(path) for path in features.images["relative"].iloc[rows[order]]]
+
+
+_SHOWN = 8  # features in each of the two tables
+PER_CELL = 3  # images of each feature and domain
+
+
+def feature_table(features: ImageFeatures, names: pd.DataFrame) -> pd.DataFrame:
+    """Return every feature in some top 20: its name, how far it is shared, its frequency in each domain."""
+    table = names.merge(feature_summary(features), on="feature", validate="one_to_one")
+    return table.merge(feature_frequency(features), left_on="feature", right_index=True)
+
+
+def sharing_findings(comparison: Comparison) -> list[Finding | None]:
+    """Answer whether domains share features: how much, which least, and whether the class or the domain counts."""
+    return [how_much_shared(comparison, "features"), which_differs(comparison), class_or_domain(comparison)]
+
+
+def add_sharing(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
+    """Add the section on how much domains share, from `compare_features`."""
+    report.section("How many features do domains share?")
+    report.text(
+        "Each image has its 20 strongest features. For a class in a domain, features are ranked by how many of its "
+        "images have them. Feature sharing of two domains is the share of their first k features that are equal, "
+        "averaged over k = 5, 10, 15, 20 and over classes."
+    )
+    add_comparison(report, comparison, marks, title="Shared features")
+
+
+def add_features(report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder) -> None:
+    """Add the sections that show features: their names, their frequency in each domain, their top images."""
+    enough = len(features.domains)  # features in fewer tops than there are domains say little either way
+    groups = {
+        "Features that domains share": most_shared(table, _SHOWN, min_tops=enough),
+        "Features that domains do not share": least_shared(table, _SHOWN, min_tops=enough),
+    }
+    for heading, group in groups.items():
+        report.section(heading)
+        if group:
+            _add_group(report, features, table, images, group, heading)
+        else:
+            report.text("There are none.")
+
+
+def _add_group(
+    report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder, chosen: list[int], heading: str
+) -> None:
+    known = table.set_index("feature")
+    labels, files = _labels(known, chosen), {record.relative: record.path for record in images.records}
+    cells = {
+        (label, domain): [load_image(files[path]) for path in images_of_feature(features, feature, domain, PER_CELL)]
+        for feature, label in labels.items()
+        for domain in features.domains
+    }
+    sheet = contact_sheet(cells, list(labels.values()), list(features.domains), per_cell=PER_CELL)
+    report.image(
+        sheet,
+        "The images of each domain in which a feature is most active; a dash where there are fewer.",
+        alt=f"{heading}: top images by feature and domain",
+    )
+    shares = known.loc[chosen, list(features.domains)]
+    numbers = known.loc[chosen, ["shared", "n_classes"]].rename(columns={"n_classes": "classes"})
+    both = pd.concat([numbers, shares], axis=1).rename_axis(index=None)
+    both.insert(0, "feature", list(labels.values()))
+    both[["cosine", "next word"]] = known.loc[chosen, ["cosine", "runner_up"]]
+    report.table(
+        both.reset_index(drop=True),
+        "shared: the chance that another domain has the feature among the first 20 of a class where one domain has it; "
+        f"classes: the number of classes that have it among their first 20; then the share of each domain's images "
+        f"with it. {int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak, with a question mark: "
+        "word and feature are far apart, or the next word is nearly as close (`name_features`).",
+        formats={"shared": ".2f", "cosine": ".2f"} | dict.fromkeys(features.domains, ".0%"),
+    )
+
+
+def _labels(known: pd.DataFrame, chosen: Sequence[int]) -> dict[int, str]:
+    """Return the name and number of each feature, a weak name with a question mark."""
+    rows = known.loc[list(chosen)]
+    named = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
+    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in named}
+
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""
@@ -71,14 +219,12 @@ class Config(QuickstartModel, WorkSettings):
     vocabulary: Path | None = None
     """Text file of words, one a line: they name features (default: the words of data/captions.tsv where that is, since
     a small model knows no others, else class names, styles and ImageNet's classes)."""
-    features_shown: tuple[int, ...] | None = None
-    """Features to show (default: the most and the least shared ones)."""
     held_out: tuple[str, ...] = ()
     """Held-out classes: a group of their own; the study scores only these."""
-    ranking: Ranking = "activation"
+    ranking: Literal["activation", "study"] = "activation"
     """Order of features that equally many images name: the more active first, or as in the study the order of
     torch.topk, which fills tops with unnamed features."""
-    parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
+    parts: Annotated[int, at_least(2)] = 4
     """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
     out: Path = Path("runs/shared_features")
     """Folder of the results: the autoencoder, the features of images, tables and the page."""
@@ -115,7 +261,7 @@ def main(config: Config) -> Written | None:
     )
     report.summary(sharing_findings(comparison))
     add_sharing(report, comparison, domain_marks(found.domains))
-    add_features(report, found, tables["features"], images, config.features_shown)
+    add_features(report, found, tables["features"], images)
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
@@ -158,7 +304,7 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
         return load_sae(config.autoencoder, config.device)
     images = config.images_of(config.train_split)
     made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(config.training)}
-    made_with |= {"tables": [described(table) for table in config.more_tables]}
+    made_with |= {"tables": [digest(table.read_text()) for table in config.more_tables]}
     folder = JobFolder(
         config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
     )

@@ -1,6 +1,6 @@
 """Does a model share more features between domains, the more diverse its training was? One table over many models.
 
-Reads --results folders of circuitry features, one for each model, and compares the models: for each
+Reads --results folders of the program features, one for each model, and compares the models: for each
 setting and test domain, how many features the test domain shares with the other domains, on the held-out classes. With
 two or more models of a test domain it also tests each pair of domains over these models: the model is the unit, so the
 result is about the training and not about one checkpoint. Setting and test domain are those of the run that a
@@ -26,10 +26,8 @@ from experiments.study.relations import models_agree
 import numpy as np
 import pandas as pd
 
-MODEL = ["model", "setting", "test_domain"]
-"""Columns that identify a row of the table over seeds."""
-COMPARISON = "feature_sharing"
-"""Folder below the results of circuitry features that holds its `Comparison`."""
+MODEL = ["model", "setting", "test_domain"]  # columns that identify a row of the table over seeds
+COMPARISON = "feature_sharing"  # folder below the results of features that holds its `Comparison`
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Config:
     """Settings of the table."""
 
     features: tuple[str, ...]
-    """Folders of features, --results of circuitry features: name=folder for a model that is no run of a study."""
+    """Folders of features, --results of the program features: name=folder for a model that is no run of a study."""
     group: Literal["held-out", "all"] = "held-out"
     """Classes that are scored: held-out, as in the study, or all."""
     test_domain: str | None = None
@@ -49,7 +47,9 @@ class Config:
 def main(config: Config) -> Written:
     """Gather, average over seeds, write, and print where the page is."""
     if not config.features:
-        raise InputError("Expected --results folders of circuitry features, but none was given: add --features FOLDER.")
+        raise InputError(
+            "Expected --results folders of the program features, but none was given: add --features FOLDER."
+        )
     runs = pd.DataFrame([score(config, entry) for entry in config.features])
     table, tests = over_seeds(runs), over_models(config, runs["test_domain"])
     report = Report(
@@ -76,17 +76,12 @@ def main(config: Config) -> Written:
 
 
 def score(config: Config, entry: str) -> dict[str, object]:
-    """Return one model's score of its test domain, and its training.
-
-    Raises:
-        InputError: For a folder without results, a model without setting and test domain, and a table without the group
-            or domain.
-    """
+    """Return one model's score of its test domain, and its training."""
     name, is_named, place = entry.rpartition("=")
     folder = Path(place)
     table, about = folder / "feature_sharing_summary.csv", folder / "provenance.json"
     if not (table.is_file() and about.is_file()):
-        raise InputError(f"{folder} holds no results of circuitry features: give the folder of its --results.")
+        raise InputError(f"{folder} holds no results of the program features: give the folder of its --results.")
     provenance = json.loads(about.read_text(encoding="utf-8"))
     run = provenance.get("trained_on") or {}
     setting = name if is_named else run.get("setting")

@@ -13,22 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from circuitry.runs import InputError
-from circuitry.data.names import chosen_names
+from circuitry.runs import InputError, one_of
+from circuitry.data import chosen_names
+from circuitry.reports import FIGURES, figure, heatmap, matrix, table, write_figure
 from circuitry.reports import figures as charts
-from circuitry.reports.figure_files import write_figure
-from circuitry.reports.figure_registry import FIGURES, figure, heatmap, matrix, table
 from circuitry.reports.figures import style
-from circuitry.runs.given import one_of
-from experiments.study import (
-    representation_charts,
-    separation_charts,
-    study_figures,  # noqa: F401  registers them
-)
-from experiments.study.cost_scatter import cost_against_quality
-from experiments.study.measure_panels import measure_panels
-from experiments.study.scoreboard_pages import size_curves, size_panels
-from experiments.study.separation_pages import PANELS, panel_references
+from experiments.study import study_figures  # noqa: F401  registers them
+from experiments.study.measure_charts import cka_over_depth as draw_cka
+from experiments.study.measure_charts import cost_against_quality, measure_panels, size_curves, size_panels
+from experiments.study.measure_charts import probes_over_depth as draw_probes
+from experiments.study.separation_charts import PANELS, embedding_maps, panel_references, separation_panels
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -41,8 +35,7 @@ MODELS = {
     "efficientnet_lite1_stages_2_to_6": "EfficientNet-Lite1, photographs",
     "efficientnet_lite2_stages_2_to_6": "EfficientNet-Lite2, photographs",
     "toy_body": "small CLIP, drawn set",
-}
-"""Networks by folder of the scoreboard."""
+}  # networks by folder of the scoreboard
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
 IN_PANELS = "(method == 'learned' or method in ['fisher', 'gradient'] and budget != 'learned')"
 CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
@@ -139,7 +132,7 @@ def accuracy_of_pairs(tables: Path, title: str) -> go.Figure:
 @figure("Where do the styles look alike to the model?", "representations")
 def cka_over_depth(tables: Path, title: str) -> go.Figure:
     domains, ceilings = (table(tables, name).query("group == 'all'") for name in ("cka_over_depth", "cka_ceilings"))
-    return representation_charts.cka_over_depth(domains, ceilings, title=title)
+    return draw_cka(domains, ceilings, title=title)
 
 
 @figure("Where does one style part from the others?", "representations")
@@ -150,7 +143,7 @@ def cka_apart(tables: Path, title: str) -> go.Figure:
 
 @figure("What can be read off the activations?", "representations")
 def probes_over_depth(tables: Path, title: str) -> go.Figure:
-    return representation_charts.probes_over_depth(table(tables, "probes"), title=title)
+    return draw_probes(table(tables, "probes"), title=title)
 
 
 @figure("Which styles share their features?", "shared_features")
@@ -163,14 +156,14 @@ def feature_sharing(tables: Path, title: str) -> go.Figure:
 
 @figure("Do captions that name no style bring the styles together?", "embedding_separation")
 def embedding_map(tables: Path, title: str) -> go.Figure:
-    return separation_charts.embedding_maps(table(tables, "map"), title=title)
+    return embedding_maps(table(tables, "map"), title=title)
 
 
 @figure("How far do the styles lie apart, and does accuracy follow?", "embedding_separation")
 def separation(tables: Path, title: str) -> go.Figure:
     summary = table(tables, "summary").query("domain != 'all'")
     references = panel_references(summary, json.loads((tables / "provenance.json").read_text())["classes"])
-    return separation_charts.separation_panels(summary, PANELS, table(tables, "by_seed"), references, title=title)
+    return separation_panels(summary, PANELS, table(tables, "by_seed"), references, title=title)
 
 
 @dataclass(frozen=True)

@@ -34,17 +34,27 @@ from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, s
 from circuitry.reports import write_figure
 from circuitry.training import Captions, NoCaption, read_description
 from experiments.study.base_sets import named_base_sets
-from experiments.study.captioning import Captioning, CaptionSource, first_of, sketch_captions
-from experiments.study.mixture_files import check_one_study, mixture_summary, write_mixture
-from experiments.study.selection import MixtureSettings, Setting, admitted, mixture
-from experiments.study.setting_bars import mixture_bars
-from experiments.study.sketch_sets import (
+from experiments.study.mixture_files import (
+    Captioning,
+    CaptionSource,
+    check_one_study,
+    first_of,
+    mixture_summary,
+    sketch_captions,
+    write_mixture,
+)
+from experiments.study.selection import (
+    MixtureSettings,
+    Setting,
     SketchSet,
     SketchVariant,
+    admitted,
     imagenet_sketch,
+    mixture,
     replace_at_random,
     sketch_class_mixtures,
 )
+from experiments.study.setting_charts import mixture_bars
 from experiments.study.study_set import ListPart, MixtureSpec, study_mixtures
 
 import pandas as pd

@@ -6,16 +6,48 @@ that checkpoints and stored features fill. It leaves out the time to read images
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+from circuitry.circuits import OperationCounter
+from circuitry.encoder import Encoder
+from circuitry.models import register_model
 from circuitry.training import CLIP_PRESETS, ClipTraining, NoCaption, clip_preset
 from experiments.study.__main__ import PROGRAMS
 from experiments.study.base_sets import BaseSet
 from experiments.study.plan import Cost, Step
-from experiments.study.study_set import MixtureSpec
-from experiments.study.supervised_settings import SupervisedTraining
-from experiments.study.training_cost import ModelOperations, count_model
-from experiments.study.trainings import StudyTraining
+from experiments.study.study_set import MixtureSpec, StudyTraining
+from experiments.study.supervised import SupervisedTraining
+
+import open_clip
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+class ModelOperations(NamedTuple):
+    """Floating-point operations of a CLIP model on one image with its caption, and its size."""
+
+    image: float  # the forward pass of the image
+    training_step: float  # forward and backward passes of the image and of the caption
+    parameters: int  # weights
+    embedding: int  # numbers of an image's embedding
+
+
+@cache
+def count_model(name: str) -> ModelOperations:
+    """Count the operations of a model of open_clip's, or of one shipped here, by PyTorch's formulas."""
+    model = open_clip.create_model(register_model(name), pretrained_text=False, require_pretrained=False)
+    images = torch.zeros(2, 3, *Encoder.from_tower(model.visual).image_size)  # two: batch norms need a variance
+    texts = torch.zeros(2, model.context_length, dtype=torch.long)
+    # PyTorch has a formula for matrix products, but not for fused attention on every device
+    with sdpa_kernel(SDPBackend.MATH), OperationCounter() as counter:
+        embedded = model.encode_image(images)
+        image = counter.total
+        (embedded.sum() + model.encode_text(texts).sum()).backward()
+    weights = sum(weight.numel() for weight in model.parameters())
+    return ModelOperations(image / 2, counter.total / 2, weights, embedded.shape[1])
+
 
 GIB = 2**30
 _NO_COST = Cost()
@@ -25,20 +57,15 @@ _NO_COST = Cost()
 class Scale:
     """How the study and its miniature differ, apart from their material."""
 
-    models: tuple[str, ...]
-    """Architectures; the first one takes part everywhere."""
-    sae_base: str
-    """Base set whose models get autoencoders."""
+    models: tuple[str, ...]  # architectures; the first one takes part everywhere
+    sae_base: str  # base set whose models get autoencoders
     epochs: int
     supervised_epochs: int
-    batch_size: int | None = None
-    """Images in a step of CLIP (default: the preset's)."""
+    batch_size: int | None = None  # images in a step of CLIP (default: the preset's)
     supervised_batch_size: int = SupervisedTraining.batch_size
-    gpus: int = 0
-    """Most GPUs of a step; 0 for none."""
+    gpus: int = 0  # most GPUs of a step; 0 for none
     device: str = "cuda"
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Command -> its further options."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # command -> its further options
 
     def preset(self, one: StudyTraining) -> str:
         """Return the preset of a training; that of ImageNet-Captions without a base set."""
@@ -60,20 +87,15 @@ class Material:
 
     domainnet: Path
     held_out: tuple[str, ...]
-    counts: Mapping[tuple[str, str], int]
-    """(domain, class) -> training images."""
-    n_test: int
-    """Test images."""
+    counts: Mapping[tuple[str, str], int]  # (domain, class) -> training images
+    n_test: int  # test images
     bases: Mapping[str, BaseSet]
-    base_sizes: Mapping[str, int]
-    """Base set -> its training images."""
-    validation: Mapping[str, str]
-    """Base set -> its validation images, as the program mixtures takes them."""
+    base_sizes: Mapping[str, int]  # base set -> its training images
+    validation: Mapping[str, str]  # base set -> its validation images, as the program mixtures takes them
     main_base: str | None = None
     imagenet_sketch: Path | None = None
     imagenet: Path | None = None
-    no_caption: NoCaption = "skip"
-    """What happens to images without a caption that the trainer reads as text."""
+    no_caption: NoCaption = "skip"  # what happens to images without a caption that the trainer reads as text
 
     def size(self, mixture: MixtureSpec) -> int:
         """Return how many images a mixture has: its base set, photographs, and seen images of the test domain."""
@@ -94,14 +116,10 @@ class StudyPlace:
     scale: Scale
     material: Material
     trainings: Sequence[StudyTraining]
-    half_rate: float
-    """Operations per second of a GPU in mixed precision: trainings."""
-    single_rate: float
-    """Operations per second of a GPU in single precision: everything else."""
-    circuit_operations: float = 0.0
-    """Operations of the scores of one image, with those of its part."""
-    keep_checkpoints: int | None = None
-    """Epochs between two checkpoints; None for the study's."""
+    half_rate: float  # operations per second of a GPU in mixed precision: trainings
+    single_rate: float  # operations per second of a GPU in single precision: everything else
+    circuit_operations: float = 0.0  # operations of the scores of one image, with those of its part
+    keep_checkpoints: int | None = None  # epochs between two checkpoints; None for the study's
 
     def step(
         self, name: str, kind: str, command: str, options: Sequence[object], outputs: Sequence[Path],

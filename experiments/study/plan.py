@@ -31,16 +31,11 @@ LOGS = "logs"
 class Cost:
     """What a step costs."""
 
-    operations: float = 0.0
-    """Floating-point operations."""
-    gpu_hours: float = 0.0
-    """Hours, summed over its GPUs."""
-    gpus: int = 0
-    """GPUs at a time."""
-    disk_gib: float = 0.0
-    """Size of all files that it leaves, in GiB."""
-    training_steps: int = 0
-    """Steps of the optimizer of a training."""
+    operations: float = 0.0  # floating-point operations
+    gpu_hours: float = 0.0  # hours, summed over its GPUs
+    gpus: int = 0  # GPUs at a time
+    disk_gib: float = 0.0  # size of all files that it leaves, in GiB
+    training_steps: int = 0  # steps of the optimizer of a training
 
     def __add__(self, other: "Cost") -> "Cost":
         """Return the cost of one after the other."""
@@ -57,35 +52,17 @@ class Cost:
 class Step:
     """One command of a plan."""
 
-    name: str
-    """Unique name."""
-    kind: str
-    """Kind of work, e.g. ``trainings``, by which many steps are chosen at once."""
-    command: tuple[str, ...]
-    """Program and arguments; ``python`` is this interpreter."""
+    name: str  # unique name
+    kind: str  # kind of work, e.g. ``trainings``, by which many steps are chosen at once.
+    command: tuple[str, ...]  # program and arguments; ``python`` is this interpreter
     outputs: tuple[str, ...]
     """Small files below the plan's folder that a finished step leaves; their checksums are kept."""
-    needs: tuple[str, ...] = ()
-    """Steps that must be finished before."""
+    needs: tuple[str, ...] = ()  # steps that must be finished before
     cost: Cost = Cost()
 
 
 class Plan:
-    """Steps in order, and the folder of their outputs.
-
-    Args:
-        folder: Folder of all outputs.
-        steps: Each after those that it needs.
-        where: Working directory of the commands.
-
-    Raises:
-        InputError: For two steps of one name, and a step that needs one that does not come before it.
-
-    Example:
-        >>> draw = Step("draw", "data", ("python", "draw.py"), outputs=("list.txt",))
-        >>> train = Step("train", "trainings", ("python", "train.py"), outputs=("run.json",), needs=("draw",))
-        >>> Plan(Path("runs/x"), [draw, train]).run()
-    """
+    """Steps in order, and the folder of their outputs."""
 
     def __init__(self, folder: Path, steps: Sequence[Step], where: Path = Path()) -> None:
         self.folder, self.steps, self.where = Path(folder), tuple(steps), Path(where)
@@ -120,16 +97,7 @@ class Plan:
     def check_room(
         self, names: Collection[str] = (), *, disk_gib: float | None = None, hours: float | None = None
     ) -> None:
-        """Check that disk and GPU hours suffice for the unfinished steps.
-
-        Args:
-            names: Chosen steps.
-            disk_gib: GiB that may be filled (default: what the disk has free).
-            hours: Available GPU hours (default: no limit).
-
-        Raises:
-            InputError: With the needed and the available amount.
-        """
+        """Check that disk and GPU hours suffice for the unfinished steps."""
         needed = sum((step.cost for step in self.unfinished(names)), Cost())
         there = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.is_dir())
         free = shutil.disk_usage(there).free / 2**30 if disk_gib is None else disk_gib
@@ -145,11 +113,7 @@ class Plan:
             )
 
     def run(self, names: Collection[str] = ()) -> None:
-        """Do the chosen unfinished steps in order, up to the first that fails.
-
-        Raises:
-            InputError: When another process runs the plan, and for a step that fails or does not leave its outputs.
-        """
+        """Do the chosen unfinished steps in order, up to the first that fails."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(file_lock(self.folder, "plan", wait=False))
@@ -163,17 +127,7 @@ class Plan:
         self._jobs.run(self._do, only=[(step.name,) for step in self.chosen(names)])
 
     def submit(self, names: Collection[str] = (), options: Mapping[str, str | int] | None = None) -> dict[str, str]:
-        """Submit the chosen unfinished steps to SLURM, and return their job numbers by name.
-
-        A job begins when the jobs of the steps that it needs have succeeded. SLURM restarts a job whose time is up.
-
-        Args:
-            names: Chosen steps.
-            options: submitit's parameters of every job, except its GPUs, which are the step's.
-
-        Raises:
-            InputError: For a needed step that is neither finished nor chosen, and when submitit raises.
-        """
+        """Submit the chosen unfinished steps to SLURM, and return their job numbers by name."""
         left = self.unfinished(names)
         self._check_needs(left)
         submitted: dict[str, str] = {}

@@ -31,13 +31,11 @@ from circuitry.data.drawn import TOY_CLASSES, DrawingSettings, write_toy
 from circuitry.models import register_model
 from circuitry.training import NoCaption, clip_preset
 from experiments.study.base_sets import BaseSet, named_base_sets
-from experiments.study.captioning import STUDY_SEED
-from experiments.study.place import Material, Scale, StudyPlace
+from experiments.study.mixture_files import STUDY_SEED
+from experiments.study.place import Material, Scale, StudyPlace, count_model
 from experiments.study.plan import Cost, Plan, Step
 from experiments.study.steps import study_steps
-from experiments.study.study_set import study_mixtures
-from experiments.study.training_cost import count_model
-from experiments.study.trainings import study_trainings
+from experiments.study.study_set import study_mixtures, study_trainings
 
 import open_clip
 import pandas as pd
@@ -45,15 +43,12 @@ import torch
 
 log = logging.getLogger(__name__)
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where commands run, so that Python finds the programs of the study."""
-POINTS = 10
-"""Points of the rule of the study's circuits."""
+CHECKOUT = Path(__file__).resolve().parents[2]  # where commands run, so that Python finds the programs of the study
+POINTS = 10  # points of the rule of the study's circuits
 
 MAIN, PHOTOS = "imagenet-captions", "photos"
 KNOWN_BASES = (MAIN, "cc3m", "cc12m")
-SHARD_IMAGES = 10_000
-"""Images of a webdataset shard, by convention; they are not counted one by one."""
+SHARD_IMAGES = 10_000  # images of a webdataset shard, by convention; they are not counted one by one
 STUDY = Scale(("rn50", "vit-s-32", "swin-t"), sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
 MINIATURE = Scale(
     ("rn-tiny", "vit-tiny"),
@@ -78,15 +73,13 @@ MINIATURE = Scale(
         "separation": ("--map", "auto"),
         "shared-circuitry": ("--sae-steps", "5", "--n-images", "4", "--n-tested", "1"),
     },
-)
-"""Tiny models, two passes; autoencoders of the models with further photographs."""
+)  # tiny models, two passes; autoencoders of the models with further photographs
 MINIATURE_MIXTURES = (
     *("natural-only", "cg-low-quickdraw", "cg-high-quickdraw", "leave-out-quickdraw", "upper-high-quickdraw"),
     *("aligned-quickdraw", "class-interpolation-0.4-low-quickdraw", "class-interpolation-0.4-quickdraw"),
     *("cg-low-sketch", "cg-high-sketch", "domain-interpolation-clipart-sketch"),
     "domain-interpolation-clipart+quickdraw-sketch",
-)
-"""What is trained on in the miniature: one of each kind."""
+)  # what is trained on in the miniature: one of each kind
 
 
 @dataclass(frozen=True)
@@ -166,8 +159,6 @@ def main(config: Config) -> None:
 
 def drawn(config: Config) -> Config:
     """Draw the miniature's images, and a table of more photographs as its base set."""
-    if config.base or config.data is not None:
-        raise InputError("The miniature draws its images, but others were given: remove --data and --base.")
     settings = DrawingSettings(config.n_train, config.n_train)
     root = write_toy(config.out / "toy", settings, progress=False)
     photos = write_toy(config.out / PHOTOS, replace(settings, seed=1, styles=("real",)), progress=False)
@@ -181,8 +172,7 @@ def drawn(config: Config) -> Config:
 
 def steps(config: Config) -> list[Step]:
     """Return all steps of the study on this material."""
-    if config.data is None:
-        raise InputError("The study needs DomainNet, but no folder was given: add --data ROOT, or --miniature.")
+    assert config.data is not None  # or the miniature draws it
     domainnet = config.data.absolute()
     images = DomainFolder(domainnet, split="train", missing_files="unchecked")
     given = named_base_sets(config.base, config.base_images, config.base_validation)
@@ -227,10 +217,7 @@ def steps(config: Config) -> list[Step]:
 
 
 def circuit_operations(model: str) -> float:
-    """Return the operations of the study's circuits for one image: unit scores once, edge scores of all and of a part.
-
-    Operations are linear in the points of the quadrature rule, so counts of one and two points give those of ten.
-    """
+    """Return the operations of the study's circuits for one image: unit scores, and edge scores twice."""
     tower = open_clip.create_model(register_model(model), pretrained_text=False, require_pretrained=False).visual
     encoder = Encoder.from_tower(tower.eval().requires_grad_(False))
     metric = class_logit(torch.eye(2, count_model(model).embedding), 0)

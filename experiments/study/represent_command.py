@@ -15,45 +15,130 @@ domain that was left out, refute it. Comparisons are saved in OUT/comparisons fo
     torchrun --nproc-per-node 2 -m experiments.study represent      # two processes share the domains
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from circuitry.runs import InputError, Work, WorkSettings, read_manifest, versions
+from circuitry.runs import Count, Seed, Work, WorkSettings, at_least, versions
 from circuitry.analysis import QuickstartModel
 from circuitry.comparison import Comparison
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.names import chosen_names
-from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.reports import Report, write_results
-from circuitry.reports.figures import domain_marks
-from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Written
+from circuitry.data import chosen_names, class_key
+from circuitry.reports import (
+    Finding,
+    Report,
+    Written,
+    add_matrix,
+    add_over_depth,
+    add_two_lines,
+    how_much_shared,
+    listings_of,
+    measure_name,
+    which_differs,
+    with_intervals,
+    write_results,
+)
+from circuitry.reports.figures import Mark, domain_marks
 from circuitry.representations import (
     RepresentationSettings,
     RepresentationSimilarity,
+    SiteProbes,
+    check_enough_images,
+    cka_ceilings,
     compare_representation_parts,
     compare_representations,
     extract_representations,
     probe_sites,
     read_representations,
 )
-from circuitry.representations.grams import REPRESENTATIONS_FORMAT, Grams
-from circuitry.representations.kernel_alignment import FEWEST_ROWS
-from circuitry.representations.representation_folder import Positions, check_enough_images
-from circuitry.representations.similarity import cka_ceilings
-from circuitry.runs.given import Count, Seed, at_least
-from experiments.study.representation_pages import (
-    add_cka,
-    add_probes,
-    add_representation_guide,
-    representation_findings,
-)
+from experiments.study.measure_charts import TARGET_MARKS, probes_over_depth
 
 import numpy as np
 import pandas as pd
+
+
+def representation_findings(
+    similarity: RepresentationSimilarity, parts: pd.DataFrame, probes: SiteProbes
+) -> list[Finding | None]:
+    """Answer whether domains share a representation, by linear CKA at the last site and by probes."""
+    first = next(iter(similarity.comparisons(parts).values()))
+    last = first.at(first.sites[-1])
+    return [how_much_shared(last, "arrangement of the classes"), which_differs(last), what_probes_decode(probes.sites)]
+
+
+def what_probes_decode(sites: pd.DataFrame) -> Finding:
+    """Say what linear probes decode at the last site against the first: from ``sites`` of `probe_sites`."""
+    said = sites.assign(said=with_intervals(sites, ".2f"))
+    first, last = (
+        ", ".join(f"the {target} {value}" for target, value in zip(rows["target"], rows["said"], strict=True))
+        for rows in (said[said["site"] == site] for site in said["site"].iloc[[0, -1]])
+    )
+    chances = sites.drop_duplicates("target")
+    guess = ", ".join(f"the {t} {chance:.2f}" for t, chance in zip(chances["target"], chances["chance"], strict=True))
+    return Finding(
+        f"At {sites['site'].iloc[-1]} a linear probe decodes {last} (balanced accuracy).",
+        f"95 % intervals over folds, or over the domain that is left out. Guessing: {guess}. At "
+        f"{sites['site'].iloc[0]}: {first}.",
+        "Other images; a non-linear probe. A probe shows what can be decoded, not what the model uses.",
+    )
+
+
+def add_cka(
+    report: Report,
+    similarity: RepresentationSimilarity,
+    parts: pd.DataFrame,
+    marks: Mapping[str, Mark],
+    group: str = "all",
+) -> None:
+    """Add the section on CKA: over depth by every kernel, and between all domains at the last site."""
+    of = "" if group == "all" else f", {group} classes"
+    report.section(f"Are classes arranged in the same way in every domain?{of}")
+    comparisons = list(similarity.comparisons(parts).values())
+    for comparison in comparisons:
+        add_over_depth(report, comparison, marks, "CKA compares the means of classes.")
+        kernel = similarity.apart["kernel"] == comparison.measure.removeprefix("cka_")
+        add_two_lines(report, similarity.apart[kernel], comparison.sites, measure_name(comparison.measure))
+    last = comparisons[0].at(comparisons[0].sites[-1])
+    site = last.sites[0]
+    add_matrix(report, last, marks, title=f"CKA at {site}{of}", more=f"Of class means at {site}, the last site.")
+
+
+def add_probes(report: Report, probes: SiteProbes) -> None:
+    """Add the section on linear probes."""
+    report.section("What can be decoded, and where?")
+    words = [
+        "Balanced accuracy of linear classifiers on each unit's activation averaged over positions (bars: 95 % "
+        "intervals over folds, and over domains where one is left out); images of one item are never on both sides."
+    ]
+    for target in TARGET_MARKS:
+        values = probes.sites[probes.sites["target"] == target].set_index("site")["value"]
+        best, worst = str(values.idxmax()), str(values.idxmin())
+        words.append(f"The {target}: best at {best} ({values[best]:.2f}), worst at {worst} ({values[worst]:.2f}).")
+    report.figure(probes_over_depth(probes.sites), " ".join(words))
+    by_domain = probes.left_out.pivot(index="site", columns="domain", values="value")
+    by_domain = by_domain.loc[list(dict.fromkeys(probes.left_out["site"]))]
+    report.table(
+        by_domain.rename_axis(columns=None),
+        "Class across domains: accuracy on the images of one domain, by a classifier of all other domains.",
+        formats=dict.fromkeys(by_domain.columns, ".0%"),
+    )
+
+
+def add_representation_guide(report: Report) -> None:
+    """Add the section on what was computed and how to read it."""
+    report.section("How to read this", folded=True)
+    report.text(
+        "CKA asks whether two domains arrange the classes in the same way: whether classes that are close in one "
+        "domain are close in the other, in whatever directions. It is 1 if the arrangements differ only by a rotation "
+        "and a scale. It has no bias: its mean is 0 for unrelated arrangements. Compare it with two parts of the same "
+        "images, which have fewer images than the whole, and with permuted classes. By default features are units "
+        "averaged over positions, as in the study; with positions kept (flattened) the numbers are different.\n\n"
+        "A probe shows what a linear classifier can decode from a representation, not what the model makes of it. "
+        "Averages over positions keep what is in an image, not where. A class that is decoded within domains but not "
+        "across them is represented differently in each domain."
+    )
 
 
 @dataclass(frozen=True)
@@ -64,9 +149,9 @@ class Config(QuickstartModel, WorkSettings):
     """Sites: of the encoder, in its order (default: all)."""
     n_images: Count | None = 20
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
-    positions: Positions = "averaged"
+    positions: Literal["averaged", "flattened"] = "averaged"
     """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
-    parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
+    parts: Annotated[int, at_least(2)] = 4
     """Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."""
     held_out: tuple[str, ...] = ()
     """Held-out classes: a group of their own (OOD); CKA is also computed for them and for the others (ID)."""
@@ -102,7 +187,7 @@ def main(config: Config) -> Written | None:
     found = read_representations(config.representations)
     if config.common_classes:
         groups = in_all_domains(groups, [one.grams for one in found])
-    made = read_manifest(config.representations, REPRESENTATIONS_FORMAT)["config"]
+    made = json.loads((config.representations / "manifest.json").read_text())["config"]
     report = Report(
         f"Do domains share the representations of {made['model']}?",
         f"CKA and linear probes at {len(found[0].unit_means)} sites, on "
@@ -154,25 +239,15 @@ def main(config: Config) -> Written | None:
 
 
 def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the groups of classes: all, and with held-out classes, these and the others.
-
-    Raises:
-        InputError: for an unknown held-out class, or a group with too few classes for CKA.
-    """
+    """Return the groups of classes: all, and with held-out classes, these and the others."""
     groups = {"all": tuple(classes)}
     if config.held_out:
         held_out = chosen_names("held-out class", config.held_out, classes, class_key)
         groups |= {"held-out": held_out, "seen": tuple(name for name in classes if name not in held_out)}
-    for name, members in groups.items():
-        if len(members) < FEWEST_ROWS:
-            raise InputError(
-                f"CKA needs at least {FEWEST_ROWS} classes, but the group {name!r} has {len(members)}: give more "
-                "--held-out classes, or none."
-            )
     return groups
 
 
-def in_all_domains(groups: Mapping[str, Sequence[str]], domains: Sequence[Grams]) -> dict[str, tuple[str, ...]]:
+def in_all_domains(groups: Mapping[str, Sequence[str]], domains: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """Return the classes of each group that every domain has at every site."""
     common = set.intersection(*(set(one.present(site)) for one in domains for site in one.by_site))
     return {name: tuple(one for one in classes if one in common) for name, classes in groups.items()}

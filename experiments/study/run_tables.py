@@ -2,14 +2,38 @@
 
 The models never saw held-out classes in the test domain, so accuracy on them is compositional generalization. Only
 seeds are averaged; runs that differ in anything else have separate rows, or are refused.
+
+Logit accuracies of models trained on photographs alone, in the test domain against photographs, lie on a line. The
+height of another model above this line is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
+
+Differences between settings test the study's claims:
+
+1. Diversity helps: CG high above CG low, and leave-out above photographs alone.
+2. An entirely unseen domain is sometimes easier than one that lacks the classes: leave-out above CG high.
+3. Seeing the classes reaches more, most of all in quickdraw: the upper bound above CG high.
+
+Each difference is of accuracy on held-out classes in the test domain, among all classes (``held_out``) and among the
+held-out classes alone (``alone``), which does not depend on how readily a model predicts a held-out class.
 """
 
 from collections.abc import Sequence
 
 from circuitry.runs import InputError
-from circuitry.comparison import check_table
-from circuitry.training import CLASS_PARTS, CLASSIFIER, F1, FALSE_ALARMS, MEASURE, OWN_STYLE, SUPERVISED, accuracy_kinds
+from circuitry.comparison import check_table, mean_interval
+from circuitry.reports import Finding, Report, with_intervals
+from circuitry.training import (
+    AMONG_PART,
+    CLASS_PARTS,
+    CLASSIFIER,
+    F1,
+    FALSE_ALARMS,
+    MEASURE,
+    OWN_STYLE,
+    SUPERVISED,
+    accuracy_kinds,
+)
 
+import numpy as np
 import pandas as pd
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
@@ -17,36 +41,19 @@ MODEL = ("trained", "model", "base", "sketches", "captions")
 EVALUATION_COLUMNS = (
     *("run", *MODEL, "precision", "setting", "test_domain", "held_out_classes", "seed", "epoch"),
     *("classifier", "domain", "part", "measure", "value", "chance"),
-)
-"""Needed columns of a table of evaluated runs."""
+)  # needed columns of a table of evaluated runs
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 _KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
 SETTING_ORDER = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
-)
-"""Settings by rising diversity, the order of figures; others come last."""
-COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)
-"""The study's measures of accuracy."""
+)  # settings by rising diversity, the order of figures; others come last
+COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)  # the study's measures of accuracy
 UPPER, SHARE = "upper-high", 0.25
 
 
 def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE) -> pd.DataFrame:
-    """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds.
-
-    Args:
-        evaluated: The table of `extract_accuracies`.
-        classifier: Classifier of CLIP models, e.g. ``all templates``; supervised models have one.
-        measure: Measure of `tidy_accuracy`.
-
-    Returns:
-        ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``domain``, ``part``, ``mean``, ``sd`` (NaN for one
-        seed), ``seeds``, ``values`` (one per seed, as text), for all classified domains.
-
-    Raises:
-        InputError: For a classifier or measure without rows, and for runs of one row that differ in precision or
-            epochs, or have the same seed.
-    """
+    """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds."""
     rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
     by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "part"]
     table = rows.groupby(by, sort=False)["value"].agg(
@@ -56,10 +63,7 @@ def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measur
 
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured.
-
-    It has only whole parts, and the columns ``classifier`` and ``measure``.
-    """
+    """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
     found = []
     for classifier in sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}):
         for measure in COMPARED_MEASURES:
@@ -70,11 +74,7 @@ def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
-    """Return the rows of a measure and, for CLIP models, of a classifier; see `by_test_domain`.
-
-    Raises:
-        InputError: For a classifier or measure without rows.
-    """
+    """Return the rows of a measure and, for CLIP models, of a classifier; see `by_test_domain`."""
     check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (evaluated["measure"] == measure)
     if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
@@ -116,12 +116,7 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def model_names(table: pd.DataFrame) -> "pd.Series[str]":
-    """Return for each row the name of its model among the models of the table; empty if there is one kind.
-
-    Example:
-        >>> model_names(accuracy_kinds(evaluated)).unique().tolist()
-        ['CLIP, RN50, no base set', 'CLIP, ViT-S-32, no base set', 'CLIP, RN50, cc12m', 'supervised, RN50, no base set']
-    """
+    """Return for each row the name of its model among the models of the table; empty if there is one kind."""
     differing = [name for name in MODEL if name in table and table[name].nunique() > 1]
     empty = pd.Series("", index=table.index, dtype=str)
     return table[differing].replace(_NONE).agg(", ".join, axis=1) if differing else empty
@@ -151,10 +146,6 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
     share of other classes' images that are taken for it is at least `SHARE`, mean over seeds. Guessing gives 0, and so
     does a model that always answers this class. A class below that would be a zero in every setting.
 
-    Args:
-        evaluated: The table of `extract_accuracies`.
-        classifier: Which of the classifiers of CLIP models.
-
     Returns:
         A row per test domain, model and class: `MODEL`, ``test_domain``, ``class``, ``upper`` (its accuracy),
         ``false_alarms``, ``kept``. Without models of the upper bound there are no rows.
@@ -172,20 +163,13 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
 
 
 def kinds_of_runs(
-    evaluated: pd.DataFrame,
-    classifier: str = CLASSIFIER,
-    screened: pd.DataFrame | None = None,
+    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return `accuracy_kinds` of the last checkpoints by test domain, `MODEL` and setting, over seeds.
 
     Each held-out class comes from the runs that held it out, so over rotated held-out sets every class counts once. A
     class that is screened out in a test domain counts for no model there, so that all rows of a test domain count the
     same classes.
-
-    Args:
-        evaluated: Table of `extract_accuracies`.
-        classifier: Classifier of CLIP models.
-        screened: Table of `screened_classes`; classes that some model does not keep are left out (default: all count).
     """
     rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
     by = ["test_domain", *MODEL, "setting"]
@@ -202,15 +186,7 @@ def without_screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.Da
 
 
 def check_like_classes(table: pd.DataFrame) -> None:
-    """Refuse rows that a figure would compare although they count other held-out classes.
-
-    Args:
-        table: Columns ``test_domain``, `MODEL`, ``setting`` and ``held_out_classes``; rows without held-out classes
-            count none.
-
-    Raises:
-        InputError: With two settings or models of one test domain, and the classes that only one of them counts.
-    """
+    """Refuse rows that a figure would compare although they count other held-out classes."""
     rows = table[table["held_out_classes"].fillna("") != ""]
     first: dict[str, tuple[str, set[str]]] = {}
     for key, group in rows.groupby(["test_domain", *MODEL, "setting"], sort=False):
@@ -223,3 +199,137 @@ def check_like_classes(table: pd.DataFrame) -> None:
                 f"A figure compares rows that count the same held-out classes, but in {domain} the rows of ({other}) "
                 f"and ({name}) differ in {', '.join(unlike)}: draw them separately."
             )
+
+
+FITTED = "fitted"
+NO_MODELS = "undefined: there are no models trained on photographs alone"
+ONE_POINT = "undefined: models trained on photographs alone are all equally good on photographs"
+NOTHING = "undefined: models trained on photographs alone do not exceed guessing here"
+
+
+def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "pd.Series[float]":
+    """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image."""
+    inside = accuracy.clip(0.5 / n_images, 1 - 0.5 / n_images)
+    return (inside / (1 - inside)).map(np.log)
+
+
+def effective_robustness(
+    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, *, measure: str = MEASURE, natural: str = "real"
+) -> pd.DataFrame:
+    """Return accuracy on held-out classes in the test domain and in the natural one, for every checkpoint.
+
+    A line is fitted by least squares to the `logit` accuracies of models trained on photographs alone, one for each
+    test domain and kind of model. If none of these models exceeds guessing in the test domain, there is no line.
+
+    Returns:
+        ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``run``, ``seed``, ``epoch``; the accuracies
+        ``natural`` and ``test``, and their numbers of images (``n_natural``, ``n_test``); ``line``, ``fitted`` or why
+        there is none; ``expected`` on the line and ``effective`` = test - expected, NaN without a line.
+    """
+    rows = chosen_rows(evaluated, classifier, measure)
+    keys = ["test_domain", *MODEL, "setting", "held_out_classes", "run", "seed", "epoch"]
+    rows = rows[rows["part"] == "held-out"].rename(columns={"n_images": "n"})
+    photographs, tested = rows["domain"] == natural, rows["domain"] == rows["test_domain"]
+    columns = [*keys, "value", "n"]
+    there = rows.loc[tested, [*columns, "chance"]]
+    table = rows.loc[photographs, columns].merge(there, on=keys, suffixes=("_natural", "_test"))
+    if table.empty:
+        raise InputError(
+            f"Effective robustness needs runs with held-out classes that classified images of their test domain and of "
+            f"{natural!r}, but there are none: evaluate such runs, or name another natural domain."
+        )
+    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
+    x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
+    table = table.assign(line=FITTED, expected=np.nan)
+    for _, group in table.groupby(["test_domain", *MODEL]):
+        line = group.index[group["setting"] == "natural-only"]
+        if reason := _undefined(group.loc[line]):
+            table.loc[group.index, "line"] = reason
+        else:
+            slope, offset = np.polyfit(x[line], y[line], 1)
+            table.loc[group.index, "expected"] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
+    table["effective"] = table["test"] - table["expected"]
+    return table[[*keys, "natural", "test", "line", "expected", "effective", "n_natural", "n_test"]]
+
+
+def _undefined(reference: pd.DataFrame) -> str | None:
+    """Return why no line goes through the reference models, None where one does."""
+    if reference.empty:
+        return NO_MODELS
+    if (reference["test"] <= reference["chance"]).all():
+        return NOTHING
+    return ONE_POINT if reference["natural"].nunique() == 1 else None
+
+
+CONTRASTS = {
+    ("cg-high", "cg-low"): "Do further domains help where the classes are held out?",
+    ("leave-out", "natural-only"): "Do other domains help in one that was never seen?",
+    ("leave-out", "cg-high"): "Is a domain that was never seen easier than one that lacks the classes?",
+    (UPPER, "cg-high"): "Does seeing the classes in the domain reach more?",
+}  # settings that are compared, the first minus the second, and the question that this answers
+MEASURES = {"held_out": MEASURE, "alone": AMONG_PART}
+COLUMNS = (
+    *("test_domain", *MODEL, "setting", "minus", "measure"),
+    *("difference", "low", "high", "n_classes", "n_seeds"),
+)
+
+
+def paired_differences(
+    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return the differences of `CONTRASTS` for every test domain and kind of model that has both settings.
+
+    Returns:
+        `COLUMNS`: the mean over classes and seeds of ``setting`` minus that of ``minus``, with Student's 95 % interval
+        over classes.
+    """
+    rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
+    of_classes = rows["classifier"].isin([classifier, SUPERVISED]) & ~rows["part"].isin(CLASS_PARTS)
+    rows = rows[of_classes & (rows["domain"] == rows["test_domain"])]
+    found = []
+    for key, group in rows.groupby(["test_domain", *MODEL], sort=False):
+        for name, measure in MEASURES.items():
+            one = group[group["measure"] == measure]
+            wide = one.pivot_table(index=["part", "seed"], columns="setting", values="value")
+            for setting, other in (pair for pair in CONTRASTS if {*pair} <= {*wide}):
+                pairs = (wide[setting] - wide[other]).dropna()
+                if len(pairs):
+                    classes, seeds = (pairs.index.get_level_values(level) for level in ("part", "seed"))
+                    interval = mean_interval(pairs.to_numpy(), list(classes))
+                    found.append((*key, setting, other, name, *interval, classes.nunique(), seeds.nunique()))
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def difference_findings(differences: pd.DataFrame) -> list[Finding]:
+    """Answer the question of each contrast for every kind of model, among the held-out classes alone."""
+    found = []
+    alone = differences[differences["measure"] == "alone"]
+    alone = alone.assign(
+        name=model_names(alone), said=with_intervals(100 * alone[["difference", "low", "high"]], "+.1f", "difference")
+    )
+    for (setting, other), question in CONTRASTS.items():
+        rows = alone[(alone["setting"] == setting) & (alone["minus"] == other)]
+        for name, group in rows.groupby("name", sort=False):
+            above, below = int((group["low"] > 0).sum()), int((group["high"] < 0).sum())
+            answer = "Partly" if above or below else "Cannot be told"
+            answer = "Yes" if above == len(group) else "No" if below == len(group) else answer
+            each = ", ".join(group["said"] + " in " + group["test_domain"])
+            model = f" ({name!s})" if name else ""
+            found.append(
+                Finding(
+                    f"{question} {answer}{model}: {setting} minus {other}, points of accuracy: {each}.",
+                    f"Among held-out classes alone; {above} of {len(group)} intervals over classes lie above zero, "
+                    f"{below} below; paired by class and seed, {group['n_seeds'].max()} seeds.",
+                    "Another sign among all classes, which also depends on how readily a held-out class is predicted.",
+                )
+            )
+    return found
+
+
+def add_differences(report: Report, differences: pd.DataFrame) -> None:
+    """Add the table of differences."""
+    report.section("Differences between settings")
+    shown = differences.drop(columns=[name for name in MODEL if differences[name].nunique() < 2])
+    report.table(
+        shown, "Accuracy on held-out classes in the test domain, setting minus the other, with 95 % intervals."
+    )

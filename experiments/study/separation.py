@@ -2,27 +2,32 @@
 
 All vectors have length 1. Between domains, `compare_distances` compares class by class, `mean_distances` whole domains
 (the study's: Euclidean). Distances, spread, silhouettes and gap do not change when the space is rotated.
+
+Maps: UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours together; its densMAP variant (Narayan et al. 2021,
+doi 10.1038/s41587-020-00801-7) also keeps dense regions dense. Distances between far groups mean little on it.
+Principal components keep large distances and may put distant groups on top of each other.
 """
 
+import importlib.util
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from circuitry.runs import InputError
-from circuitry.comparison import Comparison
-from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.representations import Embeddings, probe_accuracy
-from circuitry.representations.cells import ALL, compare_by_parts
+from circuitry.comparison import Comparison, both_directions, mean_interval
+from circuitry.representations import Embeddings, compare_by_parts, probe_accuracy
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 
 DISTANCES = ("cosine", "euclidean", "standardised")
 """Distances between the means of two sets of vectors; see `distance`."""
 
-MOST_IMAGES = 10_000
-"""Images whose silhouettes are computed at most."""
+ALL, N_PARTS = "all", 4  # the row of all domains together, and parts of the images of a class in a domain
+MOST_IMAGES = 10_000  # images whose silhouettes are computed at most
 
 
 def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: str = "cosine") -> float:
@@ -62,14 +67,6 @@ def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: int 
 
     A finite number of images separates means by itself. So the mean distance of two parts of a class's images takes the
     place of ceilings: two domains that are no farther apart, at equal numbers of images, cannot be distinguished.
-
-    Args:
-        images: The images.
-        measure: See `distance`.
-        seed: Seed of the bootstraps.
-
-    Raises:
-        InputError: when no class has images in two domains.
     """
 
     def describe(rows: np.ndarray) -> np.ndarray:
@@ -80,25 +77,12 @@ def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: int 
         return _apart(a[:, :-1], a[:, -1], b[:, :-1], b[:, -1], measure)
 
     return compare_by_parts(
-        f"{measure}_distance",
-        images.table(),
-        DEFAULT_PARTS,
-        describe,
-        compare,
-        alike=False,
-        about={"seed": seed},
-        seed=seed,
+        f"{measure}_distance", images.table(), N_PARTS, describe, compare, alike=False, about={"seed": seed}, seed=seed
     )
 
 
 def mean_distances(images: Embeddings) -> pd.DataFrame:
-    """Return the distances between the means of whole domains, by every measure.
-
-    They include differences in the domains' shares of the classes; `compare_distances` does not.
-
-    Returns:
-        Columns domain_a, domain_b, cosine, euclidean, standardised.
-    """
+    """Return the distances between the means of whole domains, by every measure."""
     pairs = combinations(_by_domain(images).items(), 2)
     rows = [(a, b, *(distance(x, y, measure) for measure in DISTANCES)) for (a, x), (b, y) in pairs]
     return pd.DataFrame(rows, columns=["domain_a", "domain_b", *DISTANCES])
@@ -109,11 +93,7 @@ def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
 
 
 def image_spread(images: Embeddings) -> pd.DataFrame:
-    """Return the mean Euclidean distance of images to their mean, for each class in each domain and for each domain.
-
-    Returns:
-        Columns class (None for the whole domain), domain, value.
-    """
+    """Return the mean Euclidean distance of images to their mean, for each class in each domain and for each domain."""
 
     def of(vectors: np.ndarray) -> float:
         return float(np.linalg.norm(vectors - vectors.mean(0, dtype=np.float64), axis=1).mean())
@@ -135,19 +115,10 @@ def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *
 
     Returns:
         Columns class, domain, value.
-
-    Raises:
-        InputError: for fewer than two groups, or as many groups as images.
     """
     if len(images) > MOST_IMAGES:
         images = images.sample(MOST_IMAGES, seed)
     labels = images.domain if by == "domain" else images.class_name
-    n_groups = len(set(labels.tolist()))
-    if not 2 <= n_groups < len(images):
-        raise InputError(
-            f"Silhouettes by {by} need at least two groups and more images than groups, but {len(images)} images in "
-            f"{n_groups} were given."
-        )
     values = silhouette_samples(images.vectors.astype(np.float64), labels, metric="cosine")
     rows = [(*key, float(values[group].mean())) for key, group in images.groups().items()]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
@@ -174,26 +145,136 @@ def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
 
 
 def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
-    """Return ``|mean of the images - mean of all texts|``, for all images and for those of each domain.
-
-    Returns:
-        Columns domain (`ALL` first), value: Euclidean, in 0..2.
-    """
+    """Return ``|mean of the images - mean of all texts|``, for all images and for those of each domain."""
     parts = {ALL: images.vectors} | _by_domain(images)
     rows = [(domain, distance(vectors, texts.vectors, "euclidean")) for domain, vectors in parts.items()]
     return pd.DataFrame(rows, columns=["domain", "value"])
 
 
 def class_accuracy(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
-    """Return the share of images whose nearest text is that of their class, by class and domain.
-
-    Args:
-        images: The images.
-        texts: One for each class.
-
-    Returns:
-        Columns class, domain, value.
-    """
+    """Return the share of images whose nearest text is that of their class, by class and domain."""
     right = texts.class_name[(images.vectors @ texts.vectors.T).argmax(1)] == images.class_name
     rows = [(*key, float(right[group].mean())) for key, group in images.groups().items()]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
+
+
+NEIGHBOURS = 15  # UMAP's default; fewer with fewer points
+COMPONENTS = "principal components"  # first words of the name of a map without UMAP
+PER_DOMAIN = 2000  # images of a domain that the study maps
+
+
+class EmbeddingMap(NamedTuple):
+    """Points in the plane, and the method."""
+
+    points: Float[np.ndarray, "n 2"]
+    method: str  # in words: "UMAP with density", or "principal components (41 % of the variance)"
+
+
+def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: int = 0) -> EmbeddingMap:
+    """Map vectors to the plane; the same arguments give the same points."""
+    installed = importlib.util.find_spec("umap") is not None
+    if method == "umap" and not installed:
+        raise InputError(
+            "A map by UMAP needs umap-learn, which is not installed: pip install umap-learn, or choose pca."
+        )
+    if method == "pca" or not installed:
+        pca = PCA(2, svd_solver="full")  # the one that is neither random nor squares the numbers
+        points = pca.fit_transform(vectors.astype(np.float64))
+        return EmbeddingMap(points, f"{COMPONENTS} ({pca.explained_variance_ratio_.sum():.0%} of the variance)")
+    import umap  # slow to import, and an extra
+
+    neighbours = min(NEIGHBOURS, len(vectors) - 1)
+    # n_jobs: with a seed UMAP runs on one thread, and warns where it is not told so.
+    mapper = umap.UMAP(n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1)
+    return EmbeddingMap(np.asarray(mapper.fit_transform(vectors), dtype=np.float64), "UMAP with density")
+
+
+def map_table(
+    images: Embeddings,
+    method: str = "auto",
+    *,
+    per_domain: int | None = PER_DOMAIN,
+    without: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Map random images of each domain, by one model, as the study does."""
+    domains = sorted(set(images.domain.tolist()))
+    if without is not None:
+        if without not in domains or len(domains) < 2:
+            raise InputError(
+                f"A map leaves out one of at least two domains, but {without!r} was given for {', '.join(domains)}."
+            )
+        domains.remove(without)
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain] for domain in domains]
+    chosen = images.take(np.sort(np.concatenate(rows)))
+    points, said = embedding_map(chosen.vectors, method, seed)
+    table = chosen.table()[["domain", "class"]].assign(kind="image")[["kind", "domain", "class"]]
+    return table.assign(x=points[:, 0], y=points[:, 1], method=said)
+
+
+def separation_measures(
+    images: Embeddings, texts: Embeddings, held_out: Sequence[str] = (), *, seed: int = 0
+) -> pd.DataFrame:
+    """Return all measures of one model, by class if they have classes.
+
+    Returns:
+        Columns measure, class (None for measures without classes), domain, value. Distances are means over the other
+        domains.
+    """
+    accuracy = class_accuracy(images, texts)
+    out = accuracy["class"].isin(held_out)
+    cosine, standardised = compare_distances(images), compare_distances(images, "standardised")
+    parts = {
+        "distance": _to_others(cosine.values),
+        "distance of parts": cosine.ceilings,
+        "standardised distance": _to_others(standardised.values),
+        "standardised distance of parts": standardised.ceilings,
+        "spread": image_spread(images).dropna(subset="class"),
+        "silhouette by domain": silhouettes(images, "domain", seed=seed),
+        "silhouette by class": silhouettes(images, "class", seed=seed),
+        "domain probe": domain_probe(images, seed=seed).groupby("domain")["value"].mean().reset_index(),
+        "modality gap": modality_gap(images, texts),
+        "accuracy, seen classes": accuracy[~out],
+        "accuracy, held-out classes": accuracy[out],
+    }
+    columns = ["measure", "class", "domain", "value"]
+    tables = [part.assign(measure=name).reindex(columns=columns) for name, part in parts.items() if len(part)]
+    table = pd.concat([part.astype({"class": object}) for part in tables], ignore_index=True)
+    return table.assign(**{"class": table["class"].where(table["class"].notna(), None)})
+
+
+def _to_others(table: pd.DataFrame) -> pd.DataFrame:
+    return both_directions(table).groupby(["class", "domain"])["value"].mean().reset_index()
+
+
+def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
+    """Join tables of `separation_measures` by (model, seed): columns model, seed in front."""
+    parts = [table.assign(model=m, seed=s)[["model", "seed", *table.columns]] for (m, s), table in measures.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def summarise(measures: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds, then over classes, with Student's 95 % intervals over classes."""
+    rows = []
+    for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
+        values = part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
+        rows.append((*key, *mean_interval(values), part["class"].nunique(), part["seed"].nunique()))
+    columns = ["measure", "model", "domain", "value", "low", "high", "n_classes", "n_seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
+    """Average over classes only: columns measure, model, domain, seed, value."""
+    return measures.groupby(["measure", "model", "domain", "seed"], sort=False)["value"].mean().reset_index()
+
+
+def differences(measures: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """Return what changes from model a to model b, paired by class, after averaging over seeds."""
+    rows = []
+    for key, part in measures.groupby(["measure", "domain"], sort=False):
+        by_model = part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
+        if {a, b} <= set(by_model.columns):
+            change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
+            rows.append((*key, *mean_interval(change), part["class"].nunique()))
+    return pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])

@@ -8,40 +8,42 @@ from circuitry.reports.figures import style
 import pandas as pd
 import plotly.graph_objects as go
 
-TEXT_SYMBOL = "x"
-
-
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
 """Colour shows the domain, the symbol the model: filled the first, hollow the second."""
 
 
-MANY = 1000
-"""With more points in a map they are drawn small."""
+MANY = 1000  # with more points in a map they are drawn small
 
 
 _GUESSING = {"color": style.INK, "dash": "dot", "width": 1.5}
 
 
-MODELS_SHARE = 0.7
-"""Share of a domain's row over which its models are spread."""
+MODELS_SHARE = 0.7  # share of a domain's row over which its models are spread
+
+
+PANELS = (
+    "standardised distance",
+    "silhouette by domain",
+    "domain probe",
+    "modality gap",
+    "accuracy, seen classes",
+    "accuracy, held-out classes",
+)  # measures that are drawn, where a table has them
+
+
+def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
+    """Return what guessing reaches, by measure."""
+    accuracies = [name for name in dict.fromkeys(measures["measure"]) if name.startswith("accuracy")]
+    return {"domain probe": 0.5} | dict.fromkeys(accuracies, 1 / n_classes)
 
 
 def embedding_maps(
-    points: pd.DataFrame,
-    *,
-    title: str = "Images in the plane",
-    marks: Mapping[str, style.Mark] | None = None,
+    points: pd.DataFrame, *, title: str = "Images in the plane", marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
-    """Draw one map per model: all images with the marks of their domains, texts, if any, as crosses.
-
-    Args:
-        points: Columns ``model``, ``kind`` ("image" or "text"), ``domain`` (of a text its style, or empty), ``class``,
-            ``x``, ``y``, ``method``: tables of `map_table`.
-    """
+    """Draw one map per model: all images with the marks of their domains."""
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
-    points = points.fillna({"domain": ""})  # an empty name read from CSV
     methods = points.groupby("model", sort=False)["method"].first()
-    domains = sorted(set(points.loc[points["kind"] == "image", "domain"]))
+    domains = sorted(set(points["domain"]))
     looks = style.marks_for(domains, marks)
     titles = [f"{model}<br>{style.faint(method)}" for model, method in methods.items()]
     figure, places = style.small_multiples(titles, columns=2, height=420, gap=70, horizontal_spacing=0.03)
@@ -50,16 +52,10 @@ def embedding_maps(
     square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
     for model, place in zip(methods.index, places, strict=True):
         own = points[points["model"] == model]
-        for (kind, domain), rows in own.groupby(["kind", "domain"]):
-            if kind == "image":
-                name, group, marker = domain, domain, looks[domain].marker(size, opacity=0.7)
-            else:
-                name, group = f"texts, {domain}" if domain else "texts", "texts"
-                colour = looks[domain].colour if domain in looks else style.INK
-                marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
-            hover = f"<b>%{{customdata[0]}}</b>, {name}"
+        for domain, rows in own.groupby("domain"):
+            hover, marker = f"<b>%{{customdata[0]}}</b>, {domain}", looks[str(domain)].marker(size, opacity=0.7)
             style.add_points(
-                figure, rows, "x", "y", ["class"], hover, name=name, legendgroup=group, marker=marker, **place
+                figure, rows, "x", "y", ["class"], hover, name=domain, legendgroup=domain, marker=marker, **place
             )
         low, high = own[["x", "y"]].min(), own[["x", "y"]].max()
         middle, half = (low + high) / 2, float(0.54 * (high - low).max()) or 1.0  # all maps get boxes of one size
@@ -67,9 +63,6 @@ def embedding_maps(
         figure.update_yaxes(**square, range=[middle["y"] - half, middle["y"] + half], **place)
     for domain in domains:  # small, faint points would be hard to see as keys
         style.add_key(figure, domain, mode="markers", marker=looks[domain].marker(9), legendgroup=domain)
-    if "text" in set(points["kind"]):
-        marker = {"symbol": TEXT_SYMBOL, "color": style.GREY, "size": 9}
-        style.add_key(figure, "texts (colour: style)", mode="markers", marker=marker, legendgroup="texts")
     style.lay_out(figure, title=title, legend=True)
     figure.update_layout(margin={"l": 10, "r": 10, "b": 40})
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
@@ -85,18 +78,7 @@ def separation_panels(
     title: str = "Each domain by several measures",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw a panel per measure with a row per domain; the models lie beneath each other in it, the first on top.
-
-    Args:
-        summary: Columns ``measure``, ``model``, ``domain``, ``value``, ``low``, ``high``: from `summarise`, without
-            the rows of all domains together. Intervals are bars, where they are numbers.
-        measures: The measures to draw, in this order.
-        seeds: Columns ``measure``, ``model``, ``domain``, ``seed``, ``value``: from `by_seed`, drawn as strokes.
-        references: A number by measure, drawn as a dotted line: what guessing reaches.
-
-    Raises:
-        InputError: for a measure that the table lacks, or more models than symbols.
-    """
+    """Draw a panel per measure with a row per domain; the models lie beneath each other in it, the first on top."""
     names = ("measure", "model", "domain", "value", "low", "high")
     check_table(summary, "summary", names, key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", measures)
@@ -107,12 +89,7 @@ def separation_panels(
     placed, placed_seeds = (_placed(table, symbols, rows, looks) for table in (summary, seeds))
     titles = [style.capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
     figure, places = style.small_multiples(
-        titles,
-        columns=3,
-        height=34 * max(len(domains), 3),
-        gap=80,
-        shared_yaxes=True,
-        horizontal_spacing=0.04,
+        titles, columns=3, height=34 * max(len(domains), 3), gap=80, shared_yaxes=True, horizontal_spacing=0.04
     )
     for measure, place in zip(measures, places, strict=True):
         if references and measure in references:
@@ -181,22 +158,9 @@ def _stroke(colour: str | list[str]) -> dict[str, object]:
 
 
 def measure_against_measure(
-    summary: pd.DataFrame,
-    x: str,
-    y: str,
-    *,
-    marks: Mapping[str, style.Mark] | None = None,
+    summary: pd.DataFrame, x: str, y: str, *, marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
-    """Draw one measure over another, a line per domain from the first model of the table (filled) to the last (hollow).
-
-    Args:
-        summary: Columns ``measure``, ``model``, ``domain``, ``value``; domains that lack a value are left out.
-        x: Measure of the horizontal axis.
-        y: Measure of the vertical axis.
-
-    Raises:
-        InputError: for a measure that the table lacks.
-    """
+    """Draw one measure over another, a line per domain from the first model (filled) to the last (hollow)."""
     check_table(summary, "summary", ("measure", "model", "domain", "value"), key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", (x, y))
     models = list(style.assign_looks(summary["model"], MODEL_SYMBOLS, "models"))

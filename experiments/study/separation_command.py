@@ -17,38 +17,175 @@ second by a distance that does not shrink, the third by an accuracy that rises w
 The same name twice means two seeds of one kind of model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
-from circuitry.runs import InputError, versions
+from circuitry.runs import Count, InputError, Seed, one_of, versions
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison import PARTS, Comparison
-from circuitry.data.imagenet_classes import class_key
-from circuitry.data.images import Decoding
-from circuitry.data.names import chosen_names
-from circuitry.reports import Report, write_results
-from circuitry.reports.figures import domain_marks
-from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Written
-from circuitry.representations import Embeddings, embed_images, embed_texts
-from circuitry.runs.given import Count, Seed, one_of
-from experiments.study.projection import PER_DOMAIN, map_table
-from experiments.study.selection import Setting
-from experiments.study.separation import compare_distances, mean_distances
-from experiments.study.separation_pages import (
-    add_distances,
-    add_maps,
-    add_separation,
-    add_separation_guide,
-    panel_references,
-    separation_findings,
+from circuitry.data import Decoding, chosen_names, class_key
+from circuitry.reports import (
+    Finding,
+    Report,
+    Written,
+    add_matrix,
+    add_summary,
+    add_tests,
+    listings_of,
+    measure_name,
+    which_differs,
+    with_intervals,
+    write_results,
 )
-from experiments.study.separation_summary import by_seed, differences, gather, separation_measures, summarise
-from experiments.study.toy_study import STANDARD, toy_checkpoint, toy_images
+from circuitry.reports.figures import Mark, domain_marks, style
+from circuitry.representations import Embeddings, embed_images, embed_texts
+from experiments.study.selection import Setting
+from experiments.study.separation import (
+    ALL,
+    COMPONENTS,
+    PER_DOMAIN,
+    by_seed,
+    compare_distances,
+    differences,
+    gather,
+    map_table,
+    mean_distances,
+    separation_measures,
+    summarise,
+)
+from experiments.study.separation_charts import (
+    PANELS,
+    embedding_maps,
+    measure_against_measure,
+    panel_references,
+    separation_panels,
+)
+from experiments.study.study_run import STANDARD, toy_checkpoint, toy_images
 
+import numpy as np
 import pandas as pd
+
+
+def separation_findings(
+    measures: pd.DataFrame, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
+) -> list[Finding | None]:
+    """Say which domain is farthest in each kind of model, and what changes between the kinds."""
+    first, *_, last = [*distances, *distances]
+    found = [which_differs(distances[first][0])]
+    if first == last:
+        return found
+    domain = test_domain or str(distances[first][0].summary().set_index("domain")["value"].idxmax())
+    change = differences(measures, first, last)
+    named = ("standardised distance", *(name for name in PANELS if name.startswith("accuracy")))
+    return [*found, which_differs(distances[last][0]), what_changes(change, first, last, domain, named)]
+
+
+def what_changes(change: pd.DataFrame, first: str, last: str, domain: str, measures: Sequence[str]) -> Finding:
+    """Say what changes for a domain from one kind of model to another: from `differences`."""
+    rows = change[change["domain"] == domain].set_index("measure").reindex(list(measures)).dropna(subset="difference")
+    clear = (rows["low"] > 0) | (rows["high"] < 0)
+    said = ", ".join(
+        f"{name} {value}{'' if sure else ' (unclear)'}"
+        for name, value, sure in zip(rows.index, with_intervals(rows, "+.2f", "difference"), clear, strict=True)
+    )
+    return Finding(
+        f"From {first} to {last}, {domain} changes by: {said or 'nothing that is known'}.",
+        f"95 % intervals over {rows['n_classes'].max() if len(rows) else 0} classes, paired, after averaging over "
+        "seeds; they leave out how far seeds differ.",
+        "More seeds: a difference between two kinds of models needs several of each.",
+    )
+
+
+def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], what: str) -> None:
+    """Add the section with the maps, a `map_table` for each ``model``; ``what`` names their seed."""
+    report.section("Where do the images lie?")
+    most = int(points.groupby(["model", "domain"]).size().max())
+    no_umap = (
+        " Principal components replace UMAP, which was not asked for or needs the package umap-learn "
+        "(pip install umap-learn)."
+        if points["method"].str.startswith(COMPONENTS).any()
+        else ""
+    )
+    report.figure(
+        embedding_maps(points, marks=marks),
+        f"Images (marks of their domain) in one plane, up to {most:,} of each domain at random; "
+        f"{what}.{no_umap} In a map by UMAP neighbours are neighbours, but distances between groups and their sizes "
+        "mean little. Principal components keep large distances, but may put groups on top of each other.",
+    )
+
+
+def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]) -> None:
+    """Add the section on distances between domains, from `compare_distances` of each model."""
+    report.section("Which domains are far apart?")
+    for of_models in zip(*distances.values(), strict=True):
+        top = max(float(np.nanmax(comparison.matrix())) for comparison in of_models)
+        for model, comparison in zip(distances, of_models, strict=True):
+            title = f"{style.capitalised(measure_name(comparison.measure))} between domains, {model}"
+            add_matrix(report, comparison, marks, title=title, top=top)
+            add_summary(report, [comparison])
+            add_tests(report, comparison)
+
+
+def add_separation(
+    report: Report, measures: pd.DataFrame, marks: Mapping[str, Mark], references: Mapping[str, float]
+) -> None:
+    """Add the section that sets the models side by side, and accuracy beside separation."""
+    summary = summarise(measures)
+    single = summary[summary["domain"] != ALL]
+    drawn = [name for name in PANELS if name in set(single["measure"])]
+    models = list(dict.fromkeys(measures["model"]))
+    n_seeds = int(summary["n_seeds"].max())
+    report.section("How far apart are the domains, and does accuracy follow?")
+    report.figure(
+        separation_panels(single, drawn, by_seed(measures) if n_seeds > 1 else None, references, marks=marks),
+        "Each domain by several measures. Bars: 95 % intervals over classes (Student's t). "
+        + (f"Short strokes: the {n_seeds} seeds. " if n_seeds > 1 else "One seed. ")
+        + "Dotted: guessing.",
+    )
+    whole = summary[summary["domain"] == ALL]
+    report.table(
+        whole.pivot(index="measure", columns="model", values="value")[models].rename_axis(columns=None).reset_index(),
+        "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
+    )
+    if len(models) < 2:
+        return
+    first, last = models[0], models[-1]
+    accuracy = next(name for name in reversed(PANELS) if name in drawn and name.startswith("accuracy"))
+    report.figure(
+        measure_against_measure(single, "standardised distance", accuracy, marks=marks),
+        f"From {first} (filled) to {last} (hollow): distance to the other domains and {accuracy}.",
+    )
+    change = differences(measures, first, last)
+    change = change[(change["domain"] != ALL) & change["measure"].isin(drawn)]
+    cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
+    wide = cells.pivot(index="measure", columns="domain", values="said").loc[drawn]
+    report.table(
+        wide.rename_axis(columns=None).reset_index(),
+        f"Differences from {first} to {last} with 95 % intervals over classes (Student's t), paired by class; none for "
+        "probe and gap, which have no classes.",
+    )
+
+
+def add_separation_guide(report: Report) -> None:
+    """Add the section on what was computed and how to read it, which comes first."""
+    report.section("How to read this", folded=True)
+    report.text(
+        "All embeddings are divided by their length. A distance is the mean over classes of the distance between the "
+        "means of a class in two domains, so that different classes in the domains do not count. Euclidean: as in the "
+        "study. Standardised: divided by the spread of the images around their means, so that it does not change when "
+        "the whole space shrinks. Parts of the same images show how far apart means are by chance; they have fewer "
+        "images than the whole, so their distances are larger.\n\n"
+        "Silhouette: near 1 if images are much nearer to their own domain than to the next, near 0 if domains mix, "
+        "below 0 if images are nearer to another domain. Domain probe: balanced accuracy of a linear classifier for "
+        "one domain against the others; it may find small differences that no distance shows. Modality gap: distance "
+        "between the mean image of a domain and the mean class prompt.\n\n"
+        "Intervals are over classes; p values are about this trained model, or about the mean of several seeds. "
+        "Neither includes the differences between trainings, which the seeds show. Less separation does not imply "
+        "better recognition: look at accuracy, too."
+    )
+
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""
@@ -86,8 +223,6 @@ class Config:
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
     n_mapped: Count | None = PER_DOMAIN
     """Images of a domain on a map, at random by --seed."""
-    map_texts: bool = False
-    """Map class prompts in every style together with the images; they shape the map, too."""
     map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
     """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
     decoding: Decoding = "upright"
@@ -112,8 +247,7 @@ class Measured(NamedTuple):
 
     digest: str
     measures: pd.DataFrame
-    distances: tuple[Comparison, ...]
-    """By each of `DISTANCES`."""
+    distances: tuple[Comparison, ...]  # by each of `DISTANCES`
     means: pd.DataFrame
     points: pd.DataFrame | None
 
@@ -142,13 +276,8 @@ def toy_models(config: Config) -> ComparedModels:
 
 
 def own_models(config: Config) -> ComparedModels:
-    """Return the images and checkpoints that the command line names.
-
-    Raises:
-        InputError: for models without a name, or no images.
-    """
-    if config.data is None:
-        raise InputError("Your own models need your own images, but --data was not given: add --data ROOT.")
+    """Return the images and checkpoints that the command line names."""
+    assert config.data is not None  # it is needed with --models
     checkpoints: dict[tuple[str, int], Path] = {}
     for entry in config.models:
         name, is_named, checkpoint = entry.partition("=")
@@ -169,21 +298,16 @@ def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_
     distances = tuple(compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
     points = None
     if with_map:
-        styled = None
-        if config.map_texts:
-            styled = embed_texts(clip, compared.images.classes, compared.images.domains, cache_dir=cache)
-        points = map_tables(config, compared, images, styled)
+        points = map_tables(config, compared, images)
     measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
     return Measured(clip.digest, measures, distances, mean_distances(images), points)
 
 
-def map_tables(config: Config, compared: ComparedModels, images: Embeddings, texts: Embeddings | None) -> pd.DataFrame:
+def map_tables(config: Config, compared: ComparedModels, images: Embeddings) -> pd.DataFrame:
     """Map all domains, and once more without the test domain, if one is named."""
     tables = []
     for without in dict.fromkeys((None, compared.test_domain)):
-        table = map_table(
-            images, config.map, texts=texts, per_domain=config.n_mapped, without=without, seed=config.seed
-        )
+        table = map_table(images, config.map, per_domain=config.n_mapped, without=without, seed=config.seed)
         tables.append(table.assign(without=without or ""))
     return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
 
@@ -235,7 +359,6 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "held_out": compared.held_out,
         "n_images": config.n_images,
         "per_domain": config.n_mapped,
-        "map_texts": config.map_texts,
         "seed": config.seed,
         **versions(),
     }

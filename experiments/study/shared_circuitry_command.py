@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, versions, whole_file
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
@@ -39,16 +39,14 @@ from circuitry.representations import (
 )
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, run_names
-from experiments.study.over_models import relate_over_models
-from experiments.study.relations import LABEL_FREE, SHARED, add_relations, relation_findings
+from experiments.study.relations import LABEL_FREE, SHARED, add_relations, relate_over_models, relation_findings
 from experiments.study.run_tables import kinds_of_runs
 from experiments.study.study_run import StudyRun, find_runs
 
 import pandas as pd
 import tyro
 
-FEWEST_ROWS = 4
-"""CKA needs so many classes."""
+FEWEST_ROWS = 4  # CKA needs so many classes
 FORMAT = "circuitry shared circuitry 1"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `accuracy_kinds`."""
@@ -165,7 +163,7 @@ def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFr
     return pd.DataFrame(columns).rename_axis("test_domain").reset_index()
 
 
-def circuit_numbers(graphs: GraphFolder) -> dict[str, "pd.Series[float]"]:
+def circuit_numbers(graphs: GraphFolder) -> dict[str, Any]:
     """Return each domain's node overlap with the others, ratio to the ceiling, shift score and depth bias."""
     found = compare_domains(graphs, measures=["node_overlap", "edge_spearman"])
     overlap = found["node_overlap"]

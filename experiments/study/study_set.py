@@ -1,4 +1,17 @@
-"""The list of the study's mixtures, with names and the study's own file names. No torch."""
+"""The list of the study's mixtures, with names and the study's own file names. No torch.
+
+Trainings:
+
+1. On the main base set (ImageNet-Captions) every architecture trains on photographs alone, and on CG low, CG high and
+   leave-out of every test domain. The first architecture also trains on the upper bounds, the interpolations, aligned
+   captions (test domain quickdraw) and ImageNet-Sketch, and has a supervised model on photographs alone, in the 15
+   settings and on the upper bounds.
+2. On CC3M and CC12M the first architecture trains with one seed on photographs alone, and on CG low, CG high and
+   leave-out of the test domains sketch and clipart.
+
+The study's scripts leave the architecture of upper bounds open, and architecture and seeds of interpolations and
+ImageNet-Sketch; here they are its first architecture and its three seeds.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,9 +20,7 @@ from typing import Any, Literal, get_args
 
 from circuitry.runs import InputError
 from circuitry.data import STUDY_HELD_OUT, chosen_names
-from experiments.study.selection import MixtureSettings, Setting
-from experiments.study.sketch_sets import SketchVariant
-from experiments.study.subsampling import DOMAINNET_ROUND
+from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, Setting, SketchVariant
 
 ListPart = Literal["train", "val"]
 
@@ -22,8 +33,7 @@ CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 DOMAIN_INTERPOLATIONS = {
     "sketch": ("q", "p", "i", "c", "cq", "cp", "ci", "cpq", "cip"),
     "clipart": ("s", "q", "p", "i", "qs", "is", "ps", "pqs", "ips"),
-}
-"""Test domain -> first letters of the additional domains of each domain interpolation."""
+}  # test domain -> first letters of the additional domains of each domain interpolation
 
 _LETTERS = {domain[0]: domain for domain in sorted(DOMAINNET_ROUND)}
 _SUFFIXES: dict[SketchVariant | None, str] = {
@@ -44,10 +54,8 @@ class MixtureSpec:
     """One mixture: images of DomainNet, of ImageNet-Sketch, and a base set."""
 
     settings: MixtureSettings
-    sketches: SketchVariant | None = None
-    """Variant of ImageNet-Sketch; None for none."""
-    base: str | None = None
-    """Name of the base set of captioned photos."""
+    sketches: SketchVariant | None = None  # variant of ImageNet-Sketch; None for none
+    base: str | None = None  # name of the base set of captioned photos
 
     def __post_init__(self) -> None:
         if self.sketches and self.settings.aligned:
@@ -58,21 +66,11 @@ class MixtureSpec:
 
     @property
     def name(self) -> str:
-        """Return the name of its table, without ``.tsv``, unique in a study.
-
-        Example:
-            >>> MixtureSpec(MixtureSettings("cg-high", "sketch", ("axe",)), "imagenet-sketch-0.3", "cc12m").name
-            'cc12m-cg-high-sketch-imagenet-sketch-0.3'
-        """
+        """Return the name of its table, without ``.tsv``, unique in a study."""
         return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
 
     def study_name(self, part: ListPart = "train") -> str:
-        """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's.
-
-        Example:
-            >>> MixtureSpec(MixtureSettings("upper-high", "sketch")).study_name()
-            'dn-captions-train-lso-cipqrs-nosketchclasses-pseudo'
-        """
+        """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's."""
         settings = self.settings
         if not {settings.natural_domain, settings.test_domain} <= set(DOMAINNET_ROUND):
             return ""
@@ -106,22 +104,6 @@ def study_mixtures(
 
     Natural-only once; for every test domain `BASIC` and the class interpolations; `DOMAIN_INTERPOLATIONS`; and for the
     test domain sketch ImageNet-Sketch in natural-only, leave-out and CG high, there with all seven shares of classes.
-
-    Args:
-        bases: Sequence[str] of base sets; None for DomainNet alone.
-        held_out: Classes held out of the test domain.
-        domains: Domains of the data.
-        natural_domain: Domain of photographs.
-        test_domains: Test domains (default: all except the natural one).
-        sketches: Whether ImageNet-Sketch takes part.
-        size: Images of subsampled mixtures (default: as CG low).
-
-    Raises:
-        InputError: For a test domain that the data lacks.
-
-    Example:
-        >>> [spec.name for spec in study_mixtures(["cc12m"], test_domains=["sketch"])][:2]
-        ['cc12m-natural-only', 'cc12m-cg-low-sketch']
     """
     others = [name for name in domains if name != natural_domain]
     tested = chosen_names("test domain", test_domains, others)
@@ -153,3 +135,49 @@ def _of_test_domain(
         chosen = tuple(_LETTERS[letter] for letter in letters)
         if set(chosen) <= set(domains):
             yield of("domain-interpolation", other_domains=chosen)
+
+
+DIVERSITY = ("cg-low", "cg-high", "leave-out")  # the study's 15 settings: these three for each test domain
+SUPERVISED_SETTINGS = ("natural-only", *DIVERSITY, "upper-low", "upper-high")  # settings of supervised models
+FURTHER_DOMAINS = ("sketch", "clipart")  # test domains on further base sets
+ALIGNED_DOMAIN = "quickdraw"  # test domain with aligned captions
+
+
+@dataclass(frozen=True)
+class StudyTraining:
+    """One model of the study."""
+
+    mixture: MixtureSpec  # its training images
+    model: str  # architecture by its name in presets: ``rn50``
+    seed: int = 0
+    supervised: bool = False  # a supervised model instead of a CLIP model
+
+    @property
+    def name(self) -> str:
+        """Return the name of its folder."""
+        kind = "supervised-" if self.supervised else ""
+        return f"{kind}{self.model}-{self.mixture.name}-s{self.seed}"
+
+
+def in_study(mixture: MixtureSpec, main: str | None) -> bool:
+    """Return whether the study trains on a mixture of `study_mixtures`."""
+    settings = mixture.settings
+    if mixture.base == main:
+        return settings.setting != "aligned" or settings.test_domain == ALIGNED_DOMAIN
+    tested = settings.setting in DIVERSITY and settings.test_domain in FURTHER_DOMAINS
+    return mixture.sketches is None and (settings.setting == "natural-only" or tested)
+
+
+def study_trainings(
+    mixtures: Sequence[MixtureSpec], main: str | None, models: Sequence[str], seeds: Sequence[int]
+) -> list[StudyTraining]:
+    """Return the trainings on the mixtures that are `in_study`."""
+    found = []
+    for mixture in (one for one in mixtures if in_study(one, main)):
+        setting, plain = mixture.settings.setting, mixture.sketches is None
+        everywhere = mixture.base == main and plain and setting in ("natural-only", *DIVERSITY)
+        for model in models if everywhere else models[:1]:
+            found += [StudyTraining(mixture, model, seed) for seed in (seeds if mixture.base == main else seeds[:1])]
+        if mixture.base == main and plain and setting in SUPERVISED_SETTINGS:
+            found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
+    return found

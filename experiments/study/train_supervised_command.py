@@ -12,29 +12,21 @@ killed run goes on after its last whole epoch.
         --out runs/rn50-supervised
 """
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from circuitry.runs import InputError, this_rank, whole_file
+from circuitry.runs import this_rank, whole_file
 from circuitry import DomainFolder
-from circuitry.data import imagenet_partners
-from circuitry.data.decoding import with_decoding
-from circuitry.data.file_check import read_text
-from circuitry.data.images import Decoding
-from circuitry.training import (
-    TrainingWork,
-    predictions,
-    record_run,
-    tidy_accuracy,
+from circuitry.data import Decoding, with_decoding
+from circuitry.training import TrainingWork, predictions, record_run, tidy_accuracy
+from experiments.study.supervised import LabelChoice, SupervisedTraining, train_supervised
+from experiments.study.supervised_model import (
+    found_labels,
+    load_supervised,
+    study_labels,
 )
-from experiments.study.labels import LabelTable, found_labels, imagenet_wnids, merged_labels, study_labels
-from experiments.study.supervised import LabelChoice, train_supervised
-from experiments.study.supervised_model import load_supervised
-from experiments.study.supervised_settings import SupervisedTraining
 
 import pandas as pd
 import tyro
@@ -54,10 +46,6 @@ class Config:
     """Table of training images: with the column filepath, and class unless folders are named so."""
     domains: tuple[str, ...] | None = None
     """Domains to look at (default: all)."""
-    imagenet_classes: Path | None = None
-    """ImageNet's classes by index, one a line, where the table does not name them by WordNet id."""
-    partners: Path | None = None
-    """JSON file: DomainNet class -> indices of the ImageNet classes that count as it (default: DomainNet's own)."""
     training: tyro.conf.OmitArgPrefixes[SupervisedTraining] = SupervisedTraining(model="RN50")
     """What to train, and with what; the defaults are the study's."""
     work: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
@@ -82,8 +70,7 @@ def main(config: Config) -> None:
 
 def table_of_folder(config: Config) -> Path:
     """Write the table of all train lists of the folder."""
-    if config.data is None:
-        raise InputError("Give a folder of images as --data, a table of them as --table, or both.")
+    assert config.data is not None  # one of the two is given
     records = DomainFolder(config.data, split="train", domains=config.domains).records
     path = config.out / "train.tsv"
     with whole_file(path) as temporary:
@@ -92,23 +79,11 @@ def table_of_folder(config: Config) -> Path:
     return path
 
 
-def label_table(config: Config) -> LabelTable | LabelChoice:
-    """Return the outputs of the head, or what chooses them by the classes of the table."""
-    given = config.imagenet_classes is not None or config.partners is not None
+def label_table(config: Config) -> LabelChoice:
+    """Return what chooses the outputs of the head by the classes of the table."""
     if config.data is None:
-        if given:
-            raise InputError("The classes of ImageNet and DomainNet together need DomainNet as --data.")
         return found_labels
-    domainnet = DomainFolder(config.data, split="train").all_classes
-    if not given:
-        return partial(study_labels, domainnet)
-    imagenet: Sequence[str] = imagenet_wnids()
-    if config.imagenet_classes is not None:
-        imagenet = read_text(config.imagenet_classes).splitlines()
-    partners: Mapping[str, Sequence[int] | None] = imagenet_partners()
-    if config.partners is not None:
-        partners = json.loads(read_text(config.partners))
-    return merged_labels(imagenet, domainnet, partners)
+    return partial(study_labels, DomainFolder(config.data, split="train").all_classes)
 
 
 def accuracy_on(images: DomainFolder, checkpoint: Path, decoding: Decoding) -> pd.DataFrame:

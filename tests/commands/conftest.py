@@ -39,12 +39,7 @@ def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
 
 
 def run_quickstart(
-    out: Path,
-    classes: tuple[str, ...],
-    styles: tuple[str, ...],
-    *,
-    train: bool = True,
-    **config: object,
+    out: Path, classes: tuple[str, ...], styles: tuple[str, ...], *, train: bool = True, **config: object
 ) -> None:
     """Run the quickstart on some classes and styles, with a model trained for a few steps unless ``train`` is false."""
     with pytest.MonkeyPatch.context() as patch:

@@ -177,18 +177,6 @@ def test_the_first_rule_that_keeps_the_error_is_chosen() -> None:
         assert module.choose(measured, error)["rule"].tolist() == [rule, rule]
 
 
-def test_few_circuits_are_of_different_classes_and_domains() -> None:
-    spread = script("benchmark_rules").spread
-    keys = [(c, d) for c in "abc" for d in "xy"]
-    assert spread(keys, 3) == [("a", "x"), ("b", "y"), ("a", "y")]
-    assert spread([], 4) == spread([]) == []
-    many = [(c, d) for c in "abcdefgh" for d in "uvwxyz"]
-    assert spread(many) == list(zip("abcdef", "uvwxyz", strict=True))  # one in every domain
-    found = spread([(c, d) for c in "abcd" for d in "x"])
-    assert len(set(found)) == 4  # although the step shares a factor with the number of circuits
-    assert len(spread(keys, 9)) == 6
-
-
 def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
     module = script("benchmark_rules")
     rows = [
@@ -208,28 +196,6 @@ def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
     promised = module.promise(chosen, table.assign(**{"node cost": 0.5, "edge cost": 0.25})).set_index("kind")
     columns = ["rule", "promised", "measured", "cost", "error of the study's rule"]
     assert promised.loc["edges", columns].tolist() == ["midpoint-4", 0.4, pytest.approx(0.8), 0.25, pytest.approx(0.4)]
-
-
-def test_ways_to_use_the_cores_are_timed_quiet_and_beside_busy_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = script("benchmark_threads")
-    monkeypatch.setattr(module, "TIMED", "import os, sys; print(sys.argv[2] + os.environ.get('OMP_NUM_THREADS', '0'))")
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
-    table = module.run(module.Config(models=("rn-tiny",), images=(2,), rounds=1, busy=1))
-    assert table["seconds, quiet"].tolist() == table["seconds, 1 busy"].tolist() == [20, 20, 20, 21, 21 / 5]
-
-
-def test_the_explorer_of_made_up_cards_is_exported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = script("benchmark_explorer")
-    monkeypatch.setattr(module, "measure", lambda page, graphs, config: pd.DataFrame({"step": ["opening"]}))
-    graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
-    module.main(module.Config(circuits=graphs.path, out=tmp_path / "page", units=20, images=20))
-    printed = capsys.readouterr().out
-    assert all(word in printed for word in ("sizes", "thumbnails", "steps", "export"))
-    assert (tmp_path / "page" / "data" / "cards" / "2.js").is_file()
-    with pytest.raises(InputError, match=r"benchmark_similarity\.py --classes 60"):
-        module.main(module.Config(circuits=tmp_path / "none"))
 
 
 def test_the_explorer_of_a_run_has_what_is_there(

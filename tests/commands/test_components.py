@@ -73,16 +73,6 @@ def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.M
     assert shown.moves.sum() == pytest.approx(score, rel=1e-3)
 
 
-def test_the_page_says_how_effects_and_losses_go_together() -> None:
-    module = command_module("components")
-    rows = [(0, "0", 0.1, 0.9), (0, "1", 0.3, 0.5), (0, "mlp", 0.2, 0.7)]
-    table = pd.DataFrame(rows, columns=["block", "component", module.EFFECT, module.ACCURACY])
-    assert module.agreement(table.drop(columns=module.ACCURACY), table.drop(columns=module.EFFECT)) == (
-        "Rank correlation of direct effect and loss +1.00; accuracy falls most without block 0 1, whose direct effect "
-        "is number 1 of 3."
-    )
-
-
 def test_methods_are_judged_by_their_edges(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a vision transformer of one block, whose edges are few."""
     tables: dict[str, pd.DataFrame] = {}

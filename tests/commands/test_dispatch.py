@@ -9,19 +9,8 @@ import pytest
 
 import circuitry
 from circuitry.commands import COMMANDS, run_command
-from circuitry.commands.command_list import module_of
 
 ROOM = Path(circuitry.__file__).parent / "commands"
-
-
-def test_every_module_of_a_command_is_listed() -> None:
-    modules = {f"circuitry.commands.{path.stem}" for path in ROOM.glob("*_command.py")}
-    assert modules == set(map(module_of, COMMANDS))
-
-
-def test_names_of_a_group_stand_beside_each_other() -> None:
-    groups = [one.group for one in COMMANDS.values()]
-    assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index)
 
 
 @pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])

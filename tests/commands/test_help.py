@@ -11,13 +11,7 @@ from circuitry.commands import COMMANDS, run_command
 from circuitry.commands.command_list import module_of
 from tests.support.scripts import EXPERIMENTS
 
-WITHOUT_SEED = (
-    "info",
-    "evaluate",
-    "benchmark_threads",
-    "emoji_colours",
-    "explore",
-)
+WITHOUT_SEED = ("info", "evaluate", "benchmark_threads", "emoji_colours", "explore")
 """Scripts in which nothing is random, or only the weights of a model that is timed."""
 
 SCRIPTS = {path.stem: path for path in EXPERIMENTS.glob("*.py") if "run_script(" in path.read_text()}

@@ -11,7 +11,6 @@ from circuitry.analysis import QuickstartModel
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.interventions import AblationSettings, measure_circuits, propose_circuits
 from circuitry.judging import planted_convolution
-from circuitry.runs import InputError
 from experiments.unseen_images import ClassImages
 from tests.support.assert_same import assert_same
 from tests.support.scripts import script
@@ -59,8 +58,3 @@ def test_trials_learn_from_no_image_that_is_measured(tmp_path: Path, monkeypatch
     n_gated, n_counted = sum(made.n_units[site] for site in made.gated), sum(made.n_units.values())
     kept = [round(made.of_gated(size) * n_gated) + n_counted - n_gated for size in trials.SIZES]
     assert kept == [round(size * n_counted) for size in trials.SIZES]
-
-
-def test_trials_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(InputError, match=r"The trials are some of 12 other photographs, .*magic"):
-        trials.Config(trials=("magic",))

@@ -188,12 +188,6 @@ def test_command_lines_that_are_shown_are_right() -> None:
     assert not wrong
 
 
-def test_suggestions_of_the_explorer_are_whole() -> None:
-    shown = [line for path in SCRIPTS_OF_PAGES for line, _ in printed(path)]
-    assert len(shown) > 5
-    assert not [line for line in shown if any(dots in line for dots in DOTS)]
-
-
 @pytest.mark.parametrize(
     ("text", "named"),
     [

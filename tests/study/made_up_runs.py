@@ -12,8 +12,7 @@ from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, 
 from experiments.study.run_tables import COMPARED_MEASURES
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import StudyRun
-from experiments.study.study_set import study_mixtures
-from experiments.study.trainings import StudyTraining, study_trainings
+from experiments.study.study_set import StudyTraining, study_mixtures, study_trainings
 
 HELD_OUT = ("axe", "banana", "bed")
 BASES = ("imagenet-captions", "cc3m", "cc12m")

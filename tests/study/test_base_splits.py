@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from circuitry.runs import InputError
 from circuitry.training.trainer_table import CaptionedImage
-from experiments.study.base_splits import Split, read_split, validation_part
+from experiments.study.base_sets import Split, read_split, validation_part
 
 IMAGES = [CaptionedImage(f"/d/{i}.jpg", f"n{i % 3}/{i}.jpg", "base", f"n{i % 3}", "x") for i in range(2000)]
 

@@ -11,16 +11,15 @@ import pytest
 from circuitry.data import DomainFolder, ImageRecord, caption, image_rng
 from circuitry.runs import InputError
 from circuitry.training import read_captions
-from experiments.study.captioning import (
+from experiments.study.mixture_files import (
     SKETCH_PATTERNS,
     Captioning,
-    check_listed,
     first_of,
     sketch_caption,
     sketch_captions,
     stream_captions,
 )
-from experiments.study.sketch_sets import SketchSet
+from experiments.study.selection import SketchSet
 from tests.conftest import shared
 from tests.study.test_files import DOMAINS
 from tests.study.test_files import root as root
@@ -70,29 +69,6 @@ def test_files_that_are_missing_shift_no_caption(root: Path, tmp_path: Path) -> 
     for path in root.glob("*_*.txt"):
         shutil.copy(path, tmp_path)
     assert stream_captions(tmp_path) == stream_captions(root)
-
-
-def test_lists_that_are_missing_are_refused(root: Path, tmp_path: Path) -> None:
-    for path in root.glob("*_*.txt"):
-        shutil.copy(path, tmp_path)
-    (tmp_path / "real_test.txt").unlink()
-    with pytest.raises(InputError, match=r" 12 .* 1, .*real_test\.txt"):
-        stream_captions(tmp_path)
-    for path in tmp_path.glob("quickdraw*"):
-        path.unlink()
-    with pytest.raises(InputError, match=r" 12 .* 3, .*quickdraw_train\.txt.*by-image"):
-        stream_captions(tmp_path)
-
-
-def test_a_listing_that_lacks_images_of_the_captions(root: Path) -> None:
-    table = root / "captions.tsv"
-    captions = read_captions(root)
-    check_listed(captions, root, table)
-    check_listed({**captions, "blueprint/axe/1.png": "a domain that is not there"}, root, table)
-    more = {f"real/axe/none_{i}.png": "a axe" for i in range(7)}
-    expected = r"captions\.tsv has captions of 7 images that the listing in .* lacks, such as real/axe/none_0\.png: "
-    with pytest.raises(InputError, match=expected):
-        check_listed({**captions, **more}, root, table)
 
 
 # --- where captions come from ----------------------------------------------------------------------------------------

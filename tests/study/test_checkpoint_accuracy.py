@@ -19,28 +19,22 @@ from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
 from circuitry.runs import InputError, Work
-from circuitry.training import (
-    ClipTraining,
-    TrainingWork,
-    read_predictions,
-    record_run,
-    tidy_accuracy,
-)
+from circuitry.training import ClipTraining, TrainingWork, read_predictions, record_run, tidy_accuracy
 from experiments.study import checkpoint_accuracy as study
-from experiments.study import toy_study
+from experiments.study import study_run
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
-from experiments.study.labels import LabelTable
 from experiments.study.selection import Setting
-from experiments.study.study_run import StudyRun, find_runs
-from experiments.study.supervised_model import SupervisedModel, TowerClassifier, write_classifier
-from experiments.study.toy_study import (
+from experiments.study.study_run import (
     STANDARD,
     TOY_TRAINING,
+    StudyRun,
     ToySettings,
+    find_runs,
     held_out_folds,
     toy_images,
     toy_run,
 )
+from experiments.study.supervised_model import LabelTable, SupervisedModel, TowerClassifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)
@@ -203,8 +197,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         record_run(out, table, settings)
         return saved({}, out / "checkpoints" / "epoch_1.pt")
 
-    monkeypatch.setattr(toy_study, "train_clip", train)
-    monkeypatch.setattr(toy_study, "write_toy", partial(write_toy, workers=1, progress=False))
+    monkeypatch.setattr(study_run, "train_clip", train)
+    monkeypatch.setattr(study_run, "write_toy", partial(write_toy, workers=1, progress=False))
     return asked
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from circuitry.training import AMONG_PART, MEASURE
-from experiments.study.differences import CONTRASTS, difference_findings, paired_differences
+from experiments.study.run_tables import CONTRASTS, difference_findings, paired_differences
 from tests.study.made_up_runs import HELD_OUT, Asked, made_up_runs
 
 BY_SETTING = {"natural-only": 0.1, "leave-out": 0.5, "cg-low": 0.3, "cg-high": 0.4, "upper-high": 0.9}

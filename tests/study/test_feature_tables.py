@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.study.feature_tables import (
+from experiments.study.features_command import (
     feature_frequency,
     feature_summary,
     images_of_feature,

@@ -13,10 +13,20 @@ from circuitry.runs import InputError
 from circuitry.training import accuracy_kinds
 from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
 from experiments.study import run_tables
-from experiments.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT, effective_robustness
-from experiments.study.effective_robustness import logit as training_logit
-from experiments.study.robustness_lines import robustness_scatter
-from experiments.study.run_tables import MODEL, kinds_of_runs, model_names, screened_classes, settings_table
+from experiments.study.run_tables import (
+    FITTED,
+    MODEL,
+    NO_MODELS,
+    NOTHING,
+    ONE_POINT,
+    effective_robustness,
+    kinds_of_runs,
+    model_names,
+    screened_classes,
+    settings_table,
+)
+from experiments.study.run_tables import logit as training_logit
+from experiments.study.setting_charts import robustness_scatter
 
 RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
 RUN |= {"precision": "fp32", "held_out_classes": "cat"}
@@ -240,15 +250,3 @@ def test_every_kind_of_model_has_a_line_of_its_own() -> None:
     pd.testing.assert_frame_equal(points[points["model"] == "RN50"].reset_index(drop=True), alone)
     figure = robustness_scatter(points)
     assert len([trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]) == 2
-
-
-def test_scatter_moves_nothing_inwards_as_the_line_was_fitted() -> None:
-    table = evaluated()
-    natural = (table["domain"] == "ink") & (table["setting"] == "natural-only")
-    table.loc[natural, "value"] = np.where(table.loc[natural, "epoch"] == 1, 0.0, 0.5)
-    points = effective_robustness(table)
-    figure = robustness_scatter(points)
-    drawn = next(trace for trace in figure.data if trace.mode == "markers" and trace.name == "natural-only")
-    assert sorted(drawn.y) == pytest.approx([logit(0.5 / 10)] * 2 + [0, 0])
-    line = next(trace for trace in figure.data if trace.mode == "lines")
-    assert sorted(line.y) == pytest.approx(sorted(map(logit, points["expected"])))

@@ -3,7 +3,7 @@
 import open_clip
 
 from circuitry.models import default_templates
-from experiments.study.imagenet_prompts import imagenet_names, style_word_templates
+from experiments.study.selection import imagenet_names, style_word_templates
 
 
 def test_style_templates_are_the_ten_of_the_study() -> None:

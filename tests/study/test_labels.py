@@ -2,20 +2,11 @@
 
 import json
 
-import pytest
-
-from circuitry import InputError
-from experiments.study.labels import LabelTable, found_labels, merged_labels
+from experiments.study.supervised_model import merged_labels
 from tests.conftest import shared
 
 IMAGENET = ("n1", "n2", "n3", "n4")
 DOMAINNET = ("aircraft_carrier", "axe", "lion")
-
-
-def test_classes_found() -> None:
-    table = found_labels(["lion", "axe", "lion"])
-    assert table.classes == ("axe", "lion")
-    assert table.labels == {"axe": 0, "lion": 1}
 
 
 def test_merged_by_hand() -> None:
@@ -33,25 +24,3 @@ def test_the_studys_1345_outputs() -> None:
     assert len(merged) == sum(len(indices or ()) for indices in partners.values())
     lions = {i for i, name in enumerate(imagenet) if table.labels[name] == table.labels["lion"]}
     assert lions == set(partners["lion"])
-
-
-@pytest.mark.parametrize(
-    ("imagenet", "partners", "words"),
-    [
-        (("n1", "n1"), {}, "'n1'"),
-        (("axe", "n1"), {}, "'axe'"),
-        (IMAGENET, {"cat": [0]}, "'cat'"),
-        (IMAGENET, {"axe": [4]}, r"0 to 3.*'axe'.* 4"),
-        (IMAGENET, {"axe": [-1]}, r"'axe'.* -1"),
-        (IMAGENET, {"axe": [1], "lion": [1]}, " 1 .*'axe'.*'lion'"),
-    ],
-)
-def test_what_cannot_be_merged(imagenet: tuple[str, ...], partners: dict[str, list[int]], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        merged_labels(imagenet, DOMAINNET, partners)
-
-
-def test_tables_that_are_none() -> None:
-    for classes, labels, words in ((("a", "a"), {}, "'a'"), (("a", "b"), {"x": 2}, "0 to 1.*'x'.* 2")):
-        with pytest.raises(InputError, match=words):
-            LabelTable(classes, labels)

@@ -14,10 +14,8 @@ from circuitry.comparison.models import OVER_MODELS
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.runs import InputError, Rank, Work
 from circuitry.training import TrainingWork
-from experiments.study.labels import LabelTable
-from experiments.study.study_run import StudyRun
-from experiments.study.supervised_model import build_classifier, write_classifier
-from experiments.study.toy_study import TOY_TRAINING, ToySettings
+from experiments.study.study_run import TOY_TRAINING, StudyRun, ToySettings
+from experiments.study.supervised_model import LabelTable, build_classifier, write_classifier
 from tests.commands.conftest import GIVEN_RULE
 from tests.comparison.similarities import similarities
 from tests.study.made_up_runs import write_run

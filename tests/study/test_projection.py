@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from circuitry import InputError
-from experiments.study.projection import embedding_map, map_table
+from experiments.study.separation import embedding_map, map_table
 from tests.study.test_separation import random_embeddings
 
 needs_umap = pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs umap-learn")
@@ -53,31 +53,12 @@ def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours(monkeypat
     assert ((distances.argmin(1) < 12) == (np.arange(24) < 12)).all()
 
 
-@pytest.mark.parametrize(
-    ("vectors", "method", "words"),
-    [
-        (np.eye(3), "pca", r"four finite vectors .*\[3, 3\]"),
-        (np.full((4, 2), np.nan), "pca", r"\[4, 2\] with NaN"),
-    ],
-)
-def test_unusable_input_is_refused(vectors: np.ndarray, method: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        embedding_map(vectors, method)
-
-
-def test_images_are_mapped_alone_and_with_texts_where_they_are_given() -> None:
-    images, texts = random_embeddings(0, n=30), random_embeddings(1, n=4, domains=2)
+def test_all_images_are_mapped() -> None:
+    images = random_embeddings(0, n=30)
     alone = map_table(images, "pca")
     assert alone["kind"].tolist() == ["image"] * 30
     assert alone["domain"].tolist() == images.domain.tolist()
     np.testing.assert_array_equal(alone[["x", "y"]].to_numpy(), embedding_map(images.vectors, "pca").points)
-    found = map_table(images, "pca", texts=texts)
-    assert found["kind"].tolist() == ["image"] * 30 + ["text"] * 4
-    assert found["domain"].tolist() == [*images.domain, *texts.domain]
-    assert found["class"].tolist() == [*images.class_name, *texts.class_name]
-    joint = embedding_map(np.concatenate([images.vectors, texts.vectors]), "pca")
-    np.testing.assert_array_equal(found[["x", "y"]].to_numpy(), joint.points)
-    assert set(found["method"]) == {joint.method}
 
 
 def test_so_many_images_of_each_domain_are_drawn_at_random() -> None:

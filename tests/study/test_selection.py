@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 
 from circuitry.data import ImageRecord
 from circuitry.runs import InputError
-from experiments.study.selection import WHOLE_SETTINGS, MixtureSettings, Setting, admitted, mixture, reference_size
-from experiments.study.subsampling import count_combinations, first_of_each, quotas
+from experiments.study.selection import (
+    WHOLE_SETTINGS,
+    MixtureSettings,
+    Setting,
+    admitted,
+    count_combinations,
+    first_of_each,
+    mixture,
+    quotas,
+    reference_size,
+)
 
 DOMAINNET = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
 laws = hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])

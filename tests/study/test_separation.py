@@ -187,13 +187,6 @@ def test_silhouettes_of_many_images_are_of_an_even_sample(monkeypatch: pytest.Mo
     assert not silhouettes(data, seed=4).equals(silhouettes(part))
 
 
-def test_silhouettes_need_groups() -> None:
-    with pytest.raises(InputError, match=r"domain .* 1 images in 1"):
-        silhouettes(embeddings(("ink", "axe", X)))
-    with pytest.raises(InputError, match=r"class .* 2 images in 2"):
-        silhouettes(embeddings(("ink", "axe", X), ("ink", "cat", Y)), "class")
-
-
 # Probe, gap, accuracy
 
 

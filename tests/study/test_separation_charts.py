@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from circuitry.reports.figures import domain_marks
-from experiments.study.separation_charts import embedding_maps, measure_against_measure, separation_panels
+from experiments.study.separation_charts import embedding_maps, separation_panels
 
 MARKS = domain_marks(["ink", "photo", "sketch"])
 
@@ -17,8 +17,6 @@ POINTS = pd.DataFrame(
             ("image", "ink", 1),
             ("image", "ink", 2),
             ("image", "photo", 3),
-            ("text", "ink", 4),
-            ("text", "", 5),
         )
     ],
     columns=["model", "kind", "domain", "class", "x", "y", "method"],
@@ -40,30 +38,13 @@ def test_maps_hold_every_point_once_per_model() -> None:
     figure = embedding_maps(POINTS, marks=MARKS)
     drawn = [trace for trace in figure.data if trace.x[0] is not None]
     keys = [trace for trace in figure.data if trace.x[0] is None]
-    assert [trace.name for trace in keys] == ["ink", "photo", "texts (colour: style)"]
-    assert [trace.name for trace in drawn] == ["ink", "photo", "texts", "texts, ink"] * 2
-    assert [list(trace.x) for trace in drawn[:4]] == [[1, 2], [3], [5], [4]]
-    assert [list(trace.x) for trace in drawn[4:]] == [[11, 12], [13], [15], [14]]
-    assert [trace.xaxis for trace in drawn] == ["x"] * 4 + ["x2"] * 4
+    assert [trace.name for trace in keys] == ["ink", "photo"]
+    assert [trace.name for trace in drawn] == ["ink", "photo"] * 2
+    assert [list(trace.x) for trace in drawn] == [[1, 2], [3], [11, 12], [13]]
+    assert [trace.xaxis for trace in drawn] == ["x"] * 2 + ["x2"] * 2
     assert all(trace.marker.color == MARKS["ink"].colour for trace in drawn if trace.name.endswith("ink"))
-    assert (drawn[0].marker.symbol, drawn[3].marker.symbol) == (MARKS["ink"].symbol, "x")
     assert "standard<br>" in figure.layout.annotations[0].text
     assert "UMAP with density" in figure.layout.annotations[0].text
-
-
-def test_maps_are_squares_that_hold_all_points() -> None:
-    figure = embedding_maps(POINTS, marks=MARKS)
-    layout = figure.layout
-    for x, y, shift in ((layout.xaxis, layout.yaxis, 0), (layout.xaxis2, layout.yaxis2, 10)):
-        assert x.range[0] < 1 + shift < 5 + shift < x.range[1]
-        assert y.range[0] < -5 < -1 < y.range[1]
-        assert x.range[1] - x.range[0] == pytest.approx(y.range[1] - y.range[0])
-    assert figure.layout.yaxis2.scaleanchor == "x2"
-
-
-def test_texts_without_a_style_survive_a_table_on_disk() -> None:
-    empty = POINTS.assign(domain=POINTS["domain"].replace("", None))
-    assert [t.name for t in embedding_maps(empty).data] == [t.name for t in embedding_maps(POINTS).data]
 
 
 def test_panels_hold_values_intervals_seeds_and_references() -> None:
@@ -88,14 +69,3 @@ def test_panels_hold_values_intervals_seeds_and_references() -> None:
     assert not [t for t in by_panel["x"] if t.name == "reference"]
     assert "ink" in figure.layout.yaxis.ticktext[0]
     assert [t.name for t in keys] == ["standard", "aligned", "95 % interval", "one seed", "guessing"]
-
-
-def test_one_measure_over_another_from_the_first_model_to_the_last() -> None:
-    figure = measure_against_measure(SUMMARY, "distance", "domain probe", marks=MARKS)
-    ink = figure.data[0]
-    assert (ink.name, list(ink.x), list(ink.y)) == ("ink", [0.7, 0.5], [0.7, 0.5])
-    assert list(ink.marker.symbol) == [MARKS["ink"].symbol, f"{MARKS['ink'].symbol}-open"]
-    assert [trace.name for trace in figure.data] == ["ink", "photo", "standard", "aligned"]
-    lacking = SUMMARY[(SUMMARY["domain"] != "photo") | (SUMMARY["measure"] != "distance")]
-    names = [trace.name for trace in measure_against_measure(lacking, "distance", "domain probe").data]
-    assert names == ["ink", "standard", "aligned"]

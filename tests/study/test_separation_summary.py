@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from experiments.study.separation import compare_distances
-from experiments.study.separation_summary import by_seed, differences, gather, separation_measures, summarise
+from experiments.study.separation import by_seed, compare_distances, differences, gather, separation_measures, summarise
 from tests.study.test_separation import random_embeddings
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from circuitry.data import ImageRecord, imagenet_partners
 from circuitry.runs import InputError
-from experiments.study.sketch_sets import (
+from experiments.study.selection import (
     CLASS_SHARES,
     LEFT_OUT,
-    STUDY_NAMES,
+    STUDY_IMAGENET_NAMES,
     imagenet_sketch,
     replace_at_random,
     sketch_class_mixtures,
@@ -59,7 +59,7 @@ def test_classes_and_names_are_the_lent_ones() -> None:
     lent = json.loads(shared("facts/study_texts.json").read_text())
     assert {str(i) for i in LEFT_OUT} == lent["imagenet_sketch_left_out_beyond_partners"].keys()
     names = lent["imagenet_names_that_differ_from_open_clip_3"]
-    assert {str(i): name for i, name in STUDY_NAMES.items()} == {i: study for i, (study, _) in names.items()}
+    assert {str(i): name for i, name in STUDY_IMAGENET_NAMES.items()} == {i: study for i, (study, _) in names.items()}
 
 
 def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
@@ -69,13 +69,6 @@ def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
     with pytest.warns(UserWarning, match="UTF-8"):
         assert imagenet_sketch(root) == complete
     strange.unlink()
-
-
-def test_folders_that_are_not_imagenet_sketch(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none"):
-        imagenet_sketch(tmp_path / "none")
-    with pytest.raises(InputError, match=r"1000.* 0"):
-        imagenet_sketch(tmp_path)
 
 
 # --- replacement -----------------------------------------------------------------------------------------------------

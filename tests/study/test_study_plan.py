@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +19,7 @@ from circuitry.models.architectures import register_model
 from circuitry.runs import run_script
 from experiments.study import __main__ as programs
 from experiments.study.plan import Step
-from tests.support.scripts import command_module, program_module
+from tests.support.scripts import program_module
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.M
     monkeypatch.setattr(programs, "run_script", only_read)
     kinds = {step.command[3]: step for step in steps if step.kind != "figures"}
     drawn = [step for step in steps if step.kind == "figures"]
-    assert {step.command[4] for step in drawn} <= command_module("figures").FIGURES.keys()
+    assert {step.command[4] for step in drawn} <= program_module("figures").FIGURES.keys()
     assert len(drawn) == 19  # all except those of ImageNet-Sketch
     for step in [*kinds.values(), drawn[0]]:
         monkeypatch.setattr(sys, "argv", list(step.command[2:]))
@@ -87,17 +86,3 @@ def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType, capl
     ten = count_operations(encoder, metric, AttributionSettings(rule=STUDY_RULE))
     assert study.circuit_operations("rn-tiny") == ten.nodes + 2 * ten.edges
     assert "text weights" not in caplog.text
-
-
-def test_a_study_that_cannot_be(study: ModuleType, tmp_path: Path, miniature: Any) -> None:
-    table = tmp_path / "cc12m.tsv"
-    table.write_text("filepath\ttitle\nnowhere.jpg\ta cat\n")
-    given = {"out": tmp_path, "data": miniature.out / "toy"}
-    for config, words in (
-        ({"out": tmp_path}, "--data"),
-        ({"out": tmp_path, "miniature": True, "base": ("cc12m=x",)}, "miniature.*--base"),
-        ({**given, "base": ("mine=x.tsv",)}, "cc3m.*'mine'"),
-        ({**given, "base": (f"cc12m={table}",)}, "cc12m"),
-    ):
-        with pytest.raises(InputError, match=words):
-            study.main(study.Config(**config))

@@ -13,8 +13,7 @@ from circuitry.training import clip_preset, record_run, with_captions, write_cap
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import StudyRun, find_runs
-from experiments.study.supervised_settings import SupervisedTraining
-from tests.study.made_up_runs import write_run
+from experiments.study.supervised import SupervisedTraining
 
 CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)
 HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
@@ -70,9 +69,3 @@ def test_runs_on_other_tables_are_no_models_of_the_study(images: tuple[ImageReco
             StudyRun.read(tmp_path / folder)
     with pytest.raises(InputError, match=r"run\.json"):
         find_runs(tmp_path)
-
-
-def test_runs_that_tests_make_up_are_read_as_they_were_written(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    made = write_run(StudyRun(tmp_path / "run", "rn-tiny", "cg-high", "quickdraw", ("key",), 3))
-    assert StudyRun.read(tmp_path / "run") == made

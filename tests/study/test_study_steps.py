@@ -9,13 +9,11 @@ from circuitry import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from experiments.study.base_sets import BaseSet
-from experiments.study.place import Material, Scale, StudyPlace
+from experiments.study.place import Material, Scale, StudyPlace, count_model
 from experiments.study.plan import Step
 from experiments.study.selection import MixtureSettings, mixture
 from experiments.study.steps import study_steps
-from experiments.study.study_set import MixtureSpec, study_mixtures
-from experiments.study.training_cost import count_model
-from experiments.study.trainings import StudyTraining, study_trainings
+from experiments.study.study_set import MixtureSpec, StudyTraining, study_mixtures, study_trainings
 
 MODELS = ("rn50", "vit-s-32", "swin-t")
 BASES = ("imagenet-captions", "cc3m", "cc12m")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -21,21 +20,28 @@ from circuitry.data import imagenet_partners, load_image
 from circuitry.data.imagenet_classes import imagenet_index
 from circuitry.models.architectures import register_model
 from circuitry.training import TrainingWork, checkpoints
-from circuitry.training.run_folder import alone
 from circuitry.training.training_table import check_training_table
-from experiments.study import supervised_loop
-from experiments.study.labels import LabelTable, found_labels, imagenet_wnids, study_labels
-from experiments.study.supervised import LabelChoice, read_samples, train_supervised
-from experiments.study.supervised_loop import (
+from experiments.study import supervised
+from experiments.study.supervised import (
+    LabelChoice,
     SeededImages,
+    SupervisedTraining,
     TrainingLoop,
     half_precision,
     learning_rate,
     parameter_groups,
+    read_samples,
     seed_of,
+    train_supervised,
 )
-from experiments.study.supervised_model import build_classifier, load_supervised
-from experiments.study.supervised_settings import SupervisedTraining
+from experiments.study.supervised_model import (
+    LabelTable,
+    build_classifier,
+    found_labels,
+    imagenet_wnids,
+    load_supervised,
+    study_labels,
+)
 from tests.support.clip_training import CONFIG
 from tests.support.towers import make_tower
 
@@ -221,9 +227,7 @@ def test_crops_depend_on_epoch_and_image_alone(train: Path, settings: Supervised
 # --- loading --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_loaded_is_what_was_trained(
-    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_loaded_is_what_was_trained(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
     table = LabelTable(("none", "cold", "warm"), {"blue": 1, "green": 1, "red": 2})
     checkpoint = train_supervised(train, tmp_path / "run", replace(settings, epochs=1), table, WORK)
     loaded = load_supervised(checkpoint)
@@ -236,15 +240,6 @@ def test_what_is_loaded_is_what_was_trained(
     assert torch.equal(embeddings, tower(images))
     logits = loaded.logits(images)
     assert torch.equal(logits, F.linear(embeddings.clamp(min=0), loaded.head.weight, loaded.head.bias))
-
-    with pytest.raises(InputError, match="nowhere") as caught:
-        load_supervised(checkpoint, "nowhere")
-    assert "damaged" not in str(caught.value)
-    with monkeypatch.context() as patch:
-        patch.setattr(open_clip, "get_model_config", lambda name: {"embed_dim": 3})
-        with pytest.raises(InputError, match=f"{checkpoint}.*rn-smallest") as caught:
-            load_supervised(checkpoint)
-    assert "damaged" not in str(caught.value)
 
     checkpoint.write_bytes(checkpoint.read_bytes()[:-8] + b"damaged.")
     for path in (checkpoint, tmp_path / "none.safetensors"):
@@ -310,7 +305,7 @@ def test_half_precision() -> None:
 def test_a_killed_run_in_float16_goes_on_with_its_scale(
     train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervised_loop, "half_precision", lambda precision, device_type: torch.float16)
+    monkeypatch.setattr(supervised, "half_precision", lambda precision, device_type: torch.float16)
     settings = replace(settings, keep_checkpoints=3)
     undisturbed = train_supervised(train, tmp_path / "a", settings, work=WORK)
     run_epoch, scales = TrainingLoop.run_epoch, []
@@ -361,8 +356,6 @@ def test_threads_of_the_machine_change_no_weight(train: Path, settings: Supervis
         ({"model": "rn-tinny"}, "cpu", "'rn-tinny'"),
         ({"lr": 1e30}, "cpu", r"epoch 1.*1e\+30"),
         ({"milestones": (2, 1)}, "cpu", r"milestones.*\(2, 1\)"),
-        ({"milestones": (1, 0)}, "cpu", r"milestones\[1\].* 0 "),
-        ({"precision": "fp16"}, "cpu", "precision.*'fp16'"),
         ({}, "cuda:99", "'cuda:99'"),
     ],
 )
@@ -376,35 +369,9 @@ def test_settings_that_do_not_fit(
         train_supervised(train, tmp_path / "run", replace(settings, **change), work=replace(WORK, device=device))
 
 
-def test_weights_that_diverge_in_the_last_step(
-    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_batches = TrainingLoop._run_batches
-
-    def diverging(self: TrainingLoop, *arguments: Any) -> Any:
-        found = run_batches(self, *arguments)
-        self.model.head.bias.data[0] = torch.inf
-        return found
-
-    monkeypatch.setattr(TrainingLoop, "_run_batches", diverging)
-    for _ in range(2):
-        with pytest.raises(InputError, match=r"epoch 1.* 0\.01"):
-            train_supervised(train, tmp_path / "run", settings, work=WORK)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read(train: Path, settings: SupervisedTraining, tmp_path: Path, workers: int) -> None:
-    (tmp_path / "data" / "red" / "1.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"red/1\.png"):
-        train_supervised(train, tmp_path / "run", replace(settings, batch_size=12), work=replace(WORK, workers=workers))
-
-
-def test_a_folder_that_is_in_use_or_holds_another_state(
-    train: Path, settings: SupervisedTraining, tmp_path: Path
-) -> None:
+def test_a_folder_that_holds_another_state(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with alone(out), pytest.raises(InputError, match=str(out)):
-        train_supervised(train, out, settings, work=WORK)
+    out.mkdir()
     (out / "state.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"state\.safetensors"):
         train_supervised(train, out, settings, work=WORK)

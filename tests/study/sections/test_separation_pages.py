@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from circuitry import DomainFolder, InputError
+from circuitry import DomainFolder
 from circuitry.reports import Report
 from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.figures import domain_marks
-from experiments.study.separation_pages import add_separation, panel_references, what_changes
-from experiments.study.separation_summary import gather
+from experiments.study.separation_charts import panel_references
+from experiments.study.separation_command import add_separation
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
 from tests.support.scripts import assert_drawn, program_module
@@ -42,26 +42,6 @@ def page(measures: pd.DataFrame, tmp_path: Path) -> str:
     return report.write(tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_differences_of_two_models_stand_in_a_table(tmp_path: Path) -> None:
-    found = page(gather({("plain", 0): model(1.0, 0.6), ("aligned", 0): model(0.4, 0.8)}), tmp_path)
-    for cell in ("<td>-0.90 [-0.90, -0.90]</td>", "<td>+0.20 [+0.20, +0.20]</td>", '<td class="number">0.500</td>'):
-        assert cell in found
-
-
-def test_one_model_has_no_differences_and_guessing_is_one_over_the_classes(tmp_path: Path) -> None:
-    measures = gather({("plain", seed): model(1.0, 0.6) for seed in (0, 1)})
-    assert "the 2 seeds" in page(measures, tmp_path)
-    assert "<td>-" not in page(measures, tmp_path)
-    assert panel_references(measures, 4) == {"domain probe": 0.5, "accuracy, seen classes": 0.25}
-
-
-def test_a_change_whose_interval_holds_zero_is_unclear() -> None:
-    rows = [("distance", "sketch", -0.5, -0.7, -0.3, 16), ("accuracy", "sketch", 0.1, -0.1, 0.3, 16)]
-    change = pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])
-    claim = what_changes(change, "standard", "aligned", "sketch", ["distance", "accuracy"]).claim
-    assert "distance -0.50 [-0.70, -0.30], accuracy +0.10 [-0.10, +0.30] (unclear)" in claim
-
-
 # The script
 
 
@@ -85,7 +65,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
                 held_out=("cat",),
                 test_domain="ink",
                 map="pca",
-                map_texts=True,
             )
         )
     return out
@@ -98,12 +77,8 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
         *("summary", "by_seed", "map", "differences"),
         *("distances_per_domain", "distance_tests", "mean_distances"),
     }
-    assert tables["map"].groupby(["model", "kind"]).size().to_dict() == {
-        (f"{name}{rest}", kind): n
-        for name in ("aligned", "plain")
-        for rest, images in (("", 36), (", without ink", 24))
-        for kind, n in (("image", images), ("text", 6))
-    }
+    sizes = {f"{name}{rest}": n for name in ("aligned", "plain") for rest, n in (("", 36), (", without ink", 24))}
+    assert tables["map"].groupby("model").size().to_dict() == sizes
     assert set(tables["by_seed"].query("model == 'plain'")["seed"]) == {0, 1}
     assert tables["differences"]["difference"].abs().max() == 0  # the same weights under two names
     assert set(tables["summary"].query("measure == 'accuracy, held-out classes'")["n_classes"]) == {1}
@@ -140,11 +115,3 @@ def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkey
     assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (3, 4)]
     assert list(subject.checkpoints) == [(f"{kind} captions", s) for kind in ("standard", "aligned") for s in (3, 4)]
     assert (len(subject.images), subject.test_domain, subject.held_out) == (5, "quickdraw", ("axe",))
-
-
-def test_own_models_need_a_name_and_images(tmp_path: Path) -> None:
-    module = program_module("separation")
-    with pytest.raises(InputError, match="need your own images, but --data was not given"):
-        module.main(module.Config(models=("a=b.pt",)))
-    with pytest.raises(InputError, match=r"Expected --models as name=checkpoint, but 'b\.pt' was given"):
-        module.main(module.Config(models=("b.pt",), data=tmp_path))
