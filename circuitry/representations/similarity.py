@@ -23,7 +23,7 @@ from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Names, Seed
+from circuitry.runs.given import SOME, Count, Names, Seed, checked
 
 
 class RepresentationSimilarity(NamedTuple):
@@ -173,6 +173,7 @@ def _compare_parts_at(
     return table, pd.DataFrame(without, columns=list(names))
 
 
+@checked
 def cka_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
     """Return the mean CKA of two parts of each domain's images: columns class (all), domain, site, value, kernel."""
     return pd.concat(

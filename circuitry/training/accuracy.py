@@ -221,7 +221,6 @@ def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[
     return pd.Categorical.from_codes(labels.astype(int), pd.Index(list(classes)))
 
 
-@checked
 def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[str]) -> None:
     """Write predictions of one domain: for each image its label, the highest classes of each classifier, and the ranks.
 

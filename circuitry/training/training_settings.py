@@ -33,6 +33,7 @@ CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "p
 INITIALISATIONS = ("transposed", "kaiming")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ModelTraining:
     """Settings of any training on a table of images."""
