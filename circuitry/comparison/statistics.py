@@ -73,7 +73,6 @@ def mean_interval(
     return float(spread.value), float(low), float(high)
 
 
-@checked
 def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
 
@@ -93,7 +92,6 @@ def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> t
     return value - reach, value + reach
 
 
-@checked
 def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return each domain's mean similarity with the other domains, with Student's interval over classes.
 

@@ -61,7 +61,6 @@ def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
     return scores
 
 
-@checked
 def zero_shot_heads(
     clip: Clip, class_names: Sequence[str], texts: Mapping[str, Texts], styles: Mapping[str, str]
 ) -> dict[str, Head | dict[str, Head]]:
