@@ -36,8 +36,9 @@ def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
     script = ROOT / first
     name = arguments[0] if first == "circuitry" else COMMAND_OF.get(script.stem, script.stem)
     words, home = f"circuitry {name}", PACKAGE / "commands" / f"{name}_command.py"
-    if name in PROGRAMS:
-        words, home = f"python -m experiments.study {name}", ROOT / "experiments" / "study" / f"{name}_command.py"
+    if (program := name.replace("_", "-")) in PROGRAMS:
+        words = f"python -m experiments.study {program}"
+        home = ROOT / "experiments" / "study" / f"{program.replace('-', '_')}_command.py"
     elif script.is_file():
         words, home = f"python {first}", script
     assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), "results come from a clean commit"

@@ -47,9 +47,7 @@ class Config:
 def main(config: Config) -> Written:
     """Gather, average over seeds, write, and print where the page is."""
     if not config.features:
-        raise InputError(
-            "Expected --results folders of the program features, but none was given: add --features FOLDER."
-        )
+        raise InputError("Expected --results folders of the program features, given none: add --features FOLDER.")
     runs = pd.DataFrame([score(config, entry) for entry in config.features])
     table, tests = over_seeds(runs), over_models(config, runs["test_domain"])
     report = Report(
