@@ -46,7 +46,8 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
     paths = sorted(Path(folder).glob("*/*.safetensors"))
     if not paths:
         raise InputError(
-            f"There are no faithfulness curves in {folder}: give the folder that extract_faithfulness filled."
+            f"There are no faithfulness curves in {folder}: give the folder that extract_faithfulness "
+            "filled; circuitry check calls it faithfulness."
         )
     return [FaithfulnessCurve.load(path) for path in paths]
 

@@ -65,12 +65,12 @@ def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(module, "attribute_components", scored)
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
-    shown = module.place_edge(config, clip, stream, images, weights)
+    edge, moves, _ = module.place_edge(config, clip, stream, images, weights)
     names = [" to ".join(name) for name in edge_names(found[0].edges)]
     scores = dict(zip(names, found[0].edges.to_pandas()["score"], strict=True))
-    score = scores[shown.edge.partition(",")[0]]
+    score = scores[edge.partition(",")[0]]
     assert abs(score) > 1e-6
-    assert shown.moves.sum() == pytest.approx(score, rel=1e-3)
+    assert moves.sum() == pytest.approx(score, rel=1e-3)
 
 
 def test_methods_are_judged_by_their_edges(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,11 +94,11 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
 
     monkeypatch.setattr(module, "find_circuit", find_beside_another)
     with ThreadPoolExecutor(1) as pool:
-        first = module.search(again, subject)
-        second = seconds[0].result()
-    for site, scores in first.found.source.node_scores.items():
-        assert scores.tolist() == second.found.source.node_scores[site].tolist()
-    pd.testing.assert_frame_equal(first.tested, second.tested)
+        found, _, _, tested = module.search(again, subject)
+        found_too, _, _, tested_too = seconds[0].result()
+    for site, scores in found.source.node_scores.items():
+        assert scores.tolist() == found_too.source.node_scores[site].tolist()
+    pd.testing.assert_frame_equal(tested, tested_too)
 
 
 def interrupt(*args: object, **given: object) -> None:
