@@ -167,3 +167,37 @@ def test_accuracies_are_printed_and_kept(toy: Path, tmp_path: Path, capsys: pyte
     for epoch in (1, 2):
         (run / f"epoch_{epoch}.safetensors").touch()
     assert list(module.files(config)) == [(1, run / "epoch_1.safetensors"), (2, run / "epoch_2.safetensors")]
+
+
+@pytest.mark.parametrize("wrong", [{"texts": "photo"}, {"selectivity": 0.5, "size": None}])
+def test_a_refused_search_claims_no_folder(wrong: dict[str, Any], config: Any, toy: Path, tmp_path: Path) -> None:
+    module, data = command_module("find"), tmp_path / "pictures"
+    shutil.copytree(toy / "real" / "fish", data)
+    alone = replace(config, data=data, domain=None, classes=("key",), out=tmp_path / "out")
+    with pytest.raises(InputError, match="|".join([*map(str, wrong), "'photo'"])):
+        module.main(replace(alone, **wrong))
+    assert not alone.out.exists()
+
+
+def test_a_search_for_other_units_is_another(config: Any) -> None:
+    module = command_module("find")
+    channels, components = (replace(config, model="vit-tiny", units=units) for units in ("channels", "components"))
+    made = [module.made_with(one, module.Subject(one)) for one in (channels, components)]
+    assert made[0]["model_digest"] == made[1]["model_digest"]  # that of the weights
+    assert made[0] != made[1]
+
+
+def test_without_pictures_of_other_classes_nothing_is_enough() -> None:
+    said = verdicts(0.9, 0.1, {}, others=0)
+    for words in ("enough? Cannot be told", "other classes", "folders", "90%", "20%"):
+        assert words in said
+
+
+def test_one_image_is_evaluated(toy: Path, tmp_path: Path) -> None:
+    module, image = command_module("evaluate"), next((toy / "real" / "fish").iterdir())
+    (tmp_path / "data" / "real" / "fish").mkdir(parents=True)
+    shutil.copy(image, tmp_path / "data" / "real" / "fish")
+    written = module.main(module.Config(model="rn-tiny", data=tmp_path / "data", out=tmp_path / "o"))
+    table = pd.read_csv(tmp_path / "o" / "tables" / "accuracy.csv")
+    assert table[["domain", "all", "chance"]].to_numpy().tolist() == [["real", 1.0, 1.0]]
+    assert "guessing reaches 100.0%" in written.claims[0]
