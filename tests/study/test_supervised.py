@@ -375,3 +375,26 @@ def test_a_folder_that_holds_another_state(train: Path, settings: SupervisedTrai
     (out / "state.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"state\.safetensors"):
         train_supervised(train, out, settings, work=WORK)
+
+
+def test_weights_that_diverge_in_the_last_step(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batches = TrainingLoop._run_batches
+
+    def diverging(self: TrainingLoop, *arguments: Any) -> Any:
+        found = run_batches(self, *arguments)
+        self.model.head.bias.data[0] = torch.inf
+        return found
+
+    monkeypatch.setattr(TrainingLoop, "_run_batches", diverging)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"epoch 1.* 0\.01"):
+            train_supervised(train, tmp_path / "run", settings, work=WORK)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read(train: Path, settings: SupervisedTraining, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "data" / "red" / "1.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"red/1\.png"):
+        train_supervised(train, tmp_path / "run", replace(settings, batch_size=12), work=replace(WORK, workers=workers))
