@@ -18,7 +18,7 @@ CEILINGS = {
     "lines of the package": 36_500,
     "lines of a module": 400,
     "classes": 202,
-    "classes of settings": 32,
+    "classes of settings": 33,
     "modules that attribute loads": 70,
     "names at the top": 36,
     "lines of experiments": 12_500,

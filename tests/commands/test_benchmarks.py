@@ -223,6 +223,3 @@ def test_the_explorer_of_a_run_has_what_is_there(
     (tmp_path / "explorer" / "index.html").unlink()
     module.main(module.Config(run=tmp_path, serve=True))
     assert (tmp_path / "explorer" / "index.html").is_file()
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty"):
-        module.main(module.Config(run=tmp_path, comparisons=tmp_path / "empty"))

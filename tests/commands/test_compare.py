@@ -22,7 +22,7 @@ from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs import InputError
 from circuitry.runs.manifest import write_sealed
 from circuitry.runs.provenance import digest
-from tests.support.scripts import assert_drawn, command_module, needs_browser, script
+from tests.support.scripts import assert_drawn, command_module, needs_browser, program_module
 
 TRAINED = Path("clip") / "checkpoints" / "epoch_1.pt"
 
@@ -202,7 +202,7 @@ def test_a_script_refuses_bad_input_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_path: Path) -> None:
-    module = script("circuits_over_models")
+    module = program_module("circuits-over-models")
     for part in ("circuits", "comparisons", "tables"):
         shutil.copytree(compared / part, tmp_path / "other" / part)
     manifest = tmp_path / "other" / "circuits" / "manifest.json"

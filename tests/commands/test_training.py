@@ -86,8 +86,6 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
         shown = capsys.readouterr()
         assert message in shown.out + shown.err
         assert "Traceback" not in shown.err
-    with pytest.raises(InputError, match=r"--data.*--table"):
-        module.main(module.Config(out=tmp_path))
 
 
 def test_training_is_timed_against_the_trainer_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
