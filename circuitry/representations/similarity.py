@@ -173,7 +173,6 @@ def _compare_parts_at(
     return table, pd.DataFrame(without, columns=list(names))
 
 
-@checked
 def cka_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
     """Return the mean CKA of two parts of each domain's images: columns class (all), domain, site, value, kernel."""
     return pd.concat(
