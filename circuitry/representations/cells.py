@@ -20,7 +20,6 @@ from circuitry.comparison.part_array import PARTS, WHOLE
 from circuitry.comparison.table import VALUES, class_groups
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import DEFAULT_PARTS, part_numbers
-from circuitry.runs.given import checked
 
 ALL = "all"
 """All classes together, or all domains together, in the place of a name."""
@@ -58,7 +57,6 @@ def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell,
     return {cell: rows for cell, rows in sorted(cells.items()) if len(rows)}
 
 
-@checked
 def compare_by_parts(
     measure: str,
     images: pd.DataFrame,

@@ -23,7 +23,7 @@ from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Names, Seed, checked
+from circuitry.runs.given import SOME, Count, Names, Seed
 
 
 class RepresentationSimilarity(NamedTuple):
