@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Int, Shaped
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Share, checked, one_of
+from circuitry.runs.given import Count, Share, one_of
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
@@ -24,7 +24,6 @@ Wiring = Literal["chain", "stream"]
 """Edges join neighbouring sites (``chain``) or any two, through the residual stream (``stream``)."""
 
 
-@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Edges:
     """Edges between some units of an encoder.
@@ -74,11 +73,11 @@ class Edges:
             into: Edges into a unit, fewer where there are not as many.
             any_sign: Whether edges may have a score of zero or less.
         """
-        least = {pair: np.nan_to_num(scores, nan=-np.inf) for pair, scores in self.scores.items()}
-        marks = {pair: np.zeros(scores.shape, bool) for pair, scores in least.items()}
+        least = {pair: np.where(np.isnan(scores), -np.inf, scores) for pair, scores in self.scores.items()}
+        found = {pair: np.full(scores.shape, np.nan) for pair, scores in self.scores.items()}
         for pair, place in strongest_edges(least, into, any_sign).items():
-            marks[pair][place] = True
-        return self._where(marks)
+            found[pair][place] = self.scores[pair][place]
+        return replace(self, scores=found)
 
     def top(self, share: Share, by: Annotated[str, one_of("absolute", "signed")] = "absolute") -> "Edges":
         """Return the edges with the largest scores over all pairs of sites together, one at least.

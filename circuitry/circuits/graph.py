@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from circuitry.circuits.budgets import RANKINGS, SAME_SHARE, Budget, budget_name, strongest_units
 from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
-from circuitry.circuits.edges import Edges, strongest_edges
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
 from circuitry.circuits.graph_tables import nodes_table, sites_table
 from circuitry.circuits.methods import SITE_PATH
@@ -178,14 +178,8 @@ class AttributionGraph:
         """
         if edges_per_node is None:
             return Circuit(self, self.edges.units)
-        found, cut = strongest_edges(self.edge_scores, edges_per_node, any_sign), dict[tuple[str, str], np.ndarray]()
-        for pair, place in found.items():
-            cut[pair] = np.full(self.edge_scores[pair].shape, np.nan)
-            cut[pair][place] = self.edge_scores[pair][place]
-        edges = replace(self.edges, scores=cut)
-        vars(edges)["places"] = found  # known, so that comparisons of many circuits need not look for them
-        made_with = {"edges_per_node": edges_per_node, "any_sign": any_sign}
-        return Circuit(self, edges.units, edges, made_with)
+        edges = self.edges.strongest(edges_per_node, any_sign=any_sign)
+        return Circuit(self, edges.units, edges, {"edges_per_node": edges_per_node, "any_sign": any_sign})
 
     def strongest(
         self,
@@ -259,7 +253,10 @@ class Circuit:
             if len(units) and not 0 <= units.min() <= units.max() < n:
                 raise InputError(f"Site {site!r} has units 0 to {n - 1}, but a circuit has others there: correct it.")
         edges = self.edges
-        if edges is not None and not all(np.array_equal(u, self.units.get(s, ())) for s, u in edges.units.items()):
+        if edges is not None and not all(
+            units is self.units.get(site) or np.array_equal(units, self.units.get(site, ()))
+            for site, units in edges.units.items()
+        ):
             raise InputError("The edges of a circuit run between its units, but others were given: see Edges.among.")
 
     @property
