@@ -1,5 +1,6 @@
 """Edge attribution between heads and MLPs, against the derivative of exact cuts and against exact cuts themselves."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from circuitry.bases import Component, ResidualStream
 from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule
+from circuitry.circuits.stream_edges import attributed
+from circuitry.circuits.stream_gradients import StreamGradients, reader_gradients
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import Work
 from tests.support.metrics import product as metric
@@ -121,6 +124,23 @@ def test_images_in_any_number_of_batches_give_the_same_scores() -> None:
     parts = edge_scores(stream, [images[:1], images[1:]], metric, baseline=images.flip(0), work=Work(memory_gib=1e-9))
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-10, atol=1e-14)
     assert parts.n_images == 3
+
+
+def test_gradients_of_some_images_are_gone_when_the_next_come() -> None:
+    """They are most of the memory that `Work.memory_gib` bounds."""
+    stream, images = opened()
+    held = list[weakref.ref[Tensor]]()
+
+    def gradients(*given: Any) -> StreamGradients:
+        assert not any(one() is not None for one in held)
+        found = reader_gradients(*given)
+        held.append(weakref.ref(found.readers))
+        return found
+
+    task = Task(stream.components, [images[:1], images[1:]], metric, work=Work(memory_gib=1e-9, progress=False))
+    with task.running(gradients=True):
+        attributed(stream, task, left_rule(1), gradients=gradients)
+    assert len(held) == 3
 
 
 def test_later_components_have_no_edges() -> None:
