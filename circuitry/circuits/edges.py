@@ -73,11 +73,13 @@ class Edges:
             into: Edges into a unit, fewer where there are not as many.
             any_sign: Whether edges may have a score of zero or less.
         """
-        least = {pair: np.where(np.isnan(scores), -np.inf, scores) for pair, scores in self.scores.items()}
-        found = {pair: np.full(scores.shape, np.nan) for pair, scores in self.scores.items()}
-        for pair, place in strongest_edges(least, into, any_sign).items():
-            found[pair][place] = self.scores[pair][place]
-        return replace(self, scores=found)
+        places = strongest_edges(self.scores, into, any_sign)
+        scores = {pair: np.full(block.shape, np.nan) for pair, block in self.scores.items()}
+        for pair, place in places.items():
+            scores[pair][place] = self.scores[pair][place]
+        chosen = replace(self, scores=scores)
+        chosen.__dict__["places"] = places  # else comparisons of many circuits look for them again
+        return chosen
 
     def top(self, share: Share, by: Annotated[str, one_of("absolute", "signed")] = "absolute") -> "Edges":
         """Return the edges with the largest scores over all pairs of sites together, one at least.
@@ -184,6 +186,7 @@ def _strongest_columns(scores: Shaped[np.ndarray, "down up"], n: int) -> Int[np.
     """Return, for each row, the columns of its n largest scores, by sign, largest first; the first among equals."""
     n = min(n, scores.shape[1])
     left = np.array(scores, dtype=float)
+    left[np.isnan(left)] = np.finfo(float).min  # last, but before those that are taken already
     rows, found = np.arange(len(left)), np.empty((len(left), n), dtype=np.int64)
     for k in range(n):
         found[:, k] = left.argmax(1)
@@ -212,7 +215,7 @@ def strongest_edges(
         scores = np.concatenate([edge_scores[pair] for pair in pairs], 1)
         columns = _strongest_columns(scores, n)
         rows, flat = np.repeat(np.arange(len(scores)), columns.shape[1]), columns.ravel()
-        there = np.ones(len(rows), bool) if any_sign else scores[rows, flat] > 0
+        there = scores[rows, flat] > (-np.inf if any_sign else 0)  # NaN is no edge
         ends = np.cumsum([edge_scores[pair].shape[1] for pair in pairs])
         for pair, end in zip(pairs, ends, strict=True):
             start = end - edge_scores[pair].shape[1]

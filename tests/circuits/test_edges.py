@@ -36,9 +36,11 @@ def test_the_strongest_into_each_unit_come_from_any_site() -> None:
     for any_sign in (False, True):
         expected = set()
         for site, unit in (("b", 0), ("b", 4), ("c", 1)):
-            into = sorted((edge for edge in every if edge[2:] == (site, unit)), key=lambda edge: -every[edge])[:2]
+            into = sorted((edge for edge in every if edge[2:] == (site, unit)), key=lambda edge: -every[edge])[:3]
             expected |= {edge for edge in into if any_sign or every[edge] > 0}
-        assert set(listed(edges.strongest(2, any_sign=any_sign))) == expected
+        found = edges.strongest(3, any_sign=any_sign)
+        assert set(listed(found)) == expected
+        assert found.count == len(expected)
 
 
 @pytest.mark.parametrize("by", ["absolute", "signed"])
