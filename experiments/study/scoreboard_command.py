@@ -36,7 +36,6 @@ from circuitry.circuits import AttributionGraph
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.judging import Judged, planted_attention, planted_convolution, score_methods, scoreboard_tables
 from circuitry.reports import Finding, Report, Written, with_intervals, write_results
-from circuitry.reports.figures import style
 from experiments.study.contest import BASELINE, Contest, ContestSettings, files_of
 from experiments.study.measure_charts import QUALITY, cost_against_quality, size_curves
 
@@ -92,7 +91,7 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
     summary = with_settings(tables["summary"])
     report.section("What does a circuit cost, and how small can it be?")
     report.figure(
-        cost_against_quality(summary, marks=style.domain_marks(summary["method"])),
+        cost_against_quality(summary),
         "Processor seconds for one circuit, and the smallest share of units with selectivity 0.8 from that size on, on "
         "images that the circuit was not found on; 1 if no size on the grid reaches it. Hollow: as many random units "
         "at every site. Means over classes.",

@@ -58,7 +58,6 @@ from experiments.study.separation import (
 from experiments.study.separation_charts import (
     PANELS,
     embedding_maps,
-    measure_against_measure,
     panel_references,
     separation_panels,
 )
@@ -152,11 +151,6 @@ def add_separation(
     if len(models) < 2:
         return
     first, last = models[0], models[-1]
-    accuracy = next(name for name in reversed(PANELS) if name in drawn and name.startswith("accuracy"))
-    report.figure(
-        measure_against_measure(single, "standardised distance", accuracy, marks=marks),
-        f"From {first} (filled) to {last} (hollow): distance to the other domains and {accuracy}.",
-    )
     change = differences(measures, first, last)
     change = change[(change["domain"] != ALL) & change["measure"].isin(drawn)]
     cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
