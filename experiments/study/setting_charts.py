@@ -16,20 +16,21 @@ MOST_COLUMNS = 3  # panels beside each other at most; further test domains go be
 BASE = "base"  # the part of a mixture that is the base set
 
 
+def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table over models in which the domain is the test domain."""
+    return table[table["domain"] == table["test_domain"]]
+
+
 def settings_bars(
-    table: pd.DataFrame,
-    *,
-    title: str = "Accuracy in the test domain, by what was trained on",
-    marks: Mapping[str, style.Mark] | None = None,
+    table: pd.DataFrame, marks: Mapping[str, style.Mark], title: str = "Accuracy in the test domain by setting"
 ) -> go.Figure:
     """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model."""
-    tested = table[table["domain"] == table["test_domain"]]
+    tested = in_test_domain(table)
     check_like_classes(tested)
-    looks = style.marks_for(tested["test_domain"], marks)
     tested, titles, columns = in_panels(tested, "test domain ")
     settings = list(dict.fromkeys(tested["setting"]))
     panels = {title: tested[tested["panel"] == title].set_index("setting").reindex(settings) for title in titles}
-    colours = {title: looks[domain].colour for title, domain in titles.items()}
+    colours = {title: marks[domain].colour for title, domain in titles.items()}
     return accuracy_panels(panels, colours, title=title, columns=columns)
 
 
@@ -160,10 +161,7 @@ _LINE_NAME = "line of models of photographs alone"
 
 
 def robustness_scatter(
-    points: pd.DataFrame,
-    natural: str = "real",
-    *,
-    title: str = "Accuracy in the test domain against that on photographs",
+    points: pd.DataFrame, natural: str = "real", title: str = "Accuracy in the test domain against that on photographs"
 ) -> go.Figure:
     """Draw accuracy in the test domain against that in the natural one, every checkpoint a point, logit axes."""
     check_like_classes(points)

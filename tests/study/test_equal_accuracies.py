@@ -61,7 +61,7 @@ def test_equal_accuracies_give_equal_bars(tables: Path, name: str) -> None:
         elif "interpolation" in name or name == "imagenet_sketch_classes":
             add(f"opacity {trace.marker.opacity}", trace.y)
         elif name == "top5_and_f1":
-            add(str(trace.hovertemplate), trace.x)
+            add(str(trace.name), trace.x)
         elif name == "effective_robustness" and trace.mode == "markers":
             add("held-out", trace.y)
     assert values
@@ -86,4 +86,4 @@ def test_rows_of_unlike_classes_are_not_drawn(evaluated: pd.DataFrame) -> None:
     unlike = (kinds["model"] == "vit-s-32") & (kinds["test_domain"] == "sketch")
     kinds.loc[unlike, "held_out_classes"] = "axe, banana"
     with pytest.raises(InputError, match=r"sketch.*vit-s-32.*bed"):
-        settings_bars(side_by_side(kinds, "model"))
+        settings_bars(side_by_side(kinds, "model"), {})

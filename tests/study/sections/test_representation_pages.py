@@ -1,12 +1,10 @@
-"""Figures and sentences on representations hold the numbers of their tables."""
+"""Tables of CKA become comparisons."""
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 
 from circuitry.comparison import PARTS
-from circuitry.representations import RepresentationSimilarity, SiteProbes
-from circuitry.representations.probes import TARGETS
+from circuitry.representations import RepresentationSimilarity
 
 SITES = ("layer1.0", "act1")  # in the encoder's order, which is not that of the alphabet
 DOMAINS = ("clipart", "real", "sketch")
@@ -43,30 +41,6 @@ def parts() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*PARTS, "kernel"])
 
 
-def probes() -> SiteProbes:
-    values = {"layer1.0": (0.25, 0.875, 0.125), "act1": (0.75, 0.5, 0.625)}
-    sites = [
-        (site, target, value, value - 0.05, value + 0.05, 1 / 3 if target == "domain" else 0.1, 60)
-        for site, found in values.items()
-        for target, value in zip(TARGETS, found, strict=True)
-    ]
-    left_out = [(site, domain, 0.1 * i, 0.1, 20) for site in SITES for i, domain in enumerate(DOMAINS)]
-    return SiteProbes(
-        pd.DataFrame(sites, columns=["site", "target", "value", "low", "high", "chance", "n_images"]),
-        pd.DataFrame(left_out, columns=["site", "domain", "value", "chance", "n_images"]),
-    )
-
-
-def line(figure: go.Figure, name: str) -> list[float]:
-    return [float(y) for y in next(trace for trace in figure.data if trace.name == name).y]
-
-
-# Figures
-
-
-# Comparisons
-
-
 def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> None:
     found = similarity().comparisons(parts())
     assert list(found) == ["linear", "rbf"]
@@ -80,6 +54,3 @@ def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> No
     assert rbf.at("act1").ceilings.set_index("domain")["value"]["real"] == pytest.approx(0.8)
     assert rbf.chance["value"].tolist() == pytest.approx([0.01, 0.01])
     assert similarity().comparisons()["linear"].ceilings.empty
-
-
-# Sections

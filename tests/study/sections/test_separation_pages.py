@@ -1,4 +1,4 @@
-"""The report by hand, and the script from end to end on a tiny model."""
+"""The script from end to end on a tiny model."""
 
 import html
 from pathlib import Path
@@ -8,41 +8,13 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder
-from circuitry.reports import Report
 from circuitry.reports.figure_files import StaticImages
-from circuitry.reports.figures import domain_marks
-from experiments.study.separation_charts import panel_references
-from experiments.study.separation_command import add_separation
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
 from tests.support.scripts import assert_drawn, program_module
 from tests.support.tiny_clip import Tiny
 
 NAMES = tuple(f"{d}/{c}/{i}.png" for d in ("ink", "photo", "wash") for c in ("axe", "cat") for i in range(6))
-
-
-def model(distance: float, accuracy: float) -> pd.DataFrame:
-    """Measures of one model: two classes in two domains, ink farther apart and worse."""
-    rows: list[tuple[str, str | None, str, float]] = [
-        (measure, class_name, domain, value * (1 + shift * k))
-        for measure, value, shift in (
-            ("standardised distance", distance, 0.5),
-            ("accuracy, seen classes", accuracy, -0.1),
-        )
-        for class_name in ("axe", "cat")
-        for k, domain in enumerate(("photo", "ink"))
-    ]
-    rows += [("modality gap", None, domain, 0.5) for domain in ("all", "ink", "photo")]
-    return pd.DataFrame(rows, columns=["measure", "class", "domain", "value"])
-
-
-def page(measures: pd.DataFrame, tmp_path: Path) -> str:
-    report = Report("Separation")
-    add_separation(report, measures, domain_marks(["ink", "photo"]), panel_references(measures, 4))
-    return report.write(tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-# The script
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +66,7 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
 def test_a_browser_draws_the_report(measured: Path) -> None:
-    assert_drawn(measured / "run" / "report.html", figures=7)
+    assert_drawn(measured / "run" / "report.html", figures=6)
 
 
 def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
