@@ -10,7 +10,6 @@ from experiments.study.features_command import (
     feature_frequency,
     feature_summary,
     images_of_feature,
-    least_shared,
     most_shared,
 )
 from tests.representations.test_features import features_of, random_features
@@ -64,8 +63,8 @@ def test_the_most_and_the_least_shared_are_chosen() -> None:
         }
     )
     assert most_shared(summary, 3) == [1, 0, 2]
-    assert least_shared(summary, 3) == [3, 5, 2]
-    assert least_shared(summary, 3, min_tops=1) == [3, 5, 4]
+    assert most_shared(summary, 3, least=True) == [3, 5, 2]
+    assert most_shared(summary, 3, least=True, min_tops=1) == [3, 5, 4]
     assert most_shared(summary, 9, min_tops=6) == [1, 0, 3]
 
 
