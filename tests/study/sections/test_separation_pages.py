@@ -2,12 +2,10 @@
 
 import html
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from circuitry import DomainFolder
 from circuitry.reports.figure_files import StaticImages
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
@@ -27,18 +25,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
         draw(out / "data", NAMES)
         tiny.load()
         weights = tiny.config.with_suffix(".safetensors")
-        module.main(
-            module.Config(
-                out=out / "run",
-                results=out / "results",
-                models=(f"plain={weights}", f"plain={weights}", f"aligned={weights}"),
-                model=str(tiny.config),
-                data=out / "data",
-                held_out=("cat",),
-                test_domain="ink",
-                map="pca",
-            )
-        )
+        models = (f"plain={weights}", f"plain={weights}", f"aligned={weights}")
+        images = {"data": out / "data", "held_out": ("cat",), "test_domain": "ink"}
+        where = {"out": out / "run", "results": out / "results"}
+        module.main(module.Config(models=models, model=str(tiny.config), map="pca", **images, **where))
     return out
 
 
@@ -71,19 +61,11 @@ def test_a_browser_draws_the_report(measured: Path) -> None:
 
 def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
-
-    def toy_checkpoint(*arguments: object) -> Path:
-        asked.append(arguments)
-        return tmp_path / "epoch.pt"
-
-    def toy_images(out: Path) -> DomainFolder:
-        return draw(out / "data")
-
-    module = program_module("separation")
-    for name, made in (("toy_checkpoint", toy_checkpoint), ("toy_images", toy_images)):
-        monkeypatch.setattr(module, name, made)
-    monkeypatch.setattr(module, "STANDARD", SimpleNamespace(held_out=("axe",)))
-    subject = module.toy_models(module.Config(toy=tmp_path, seeds=(3, 4)))
+    module, images = program_module("separation"), draw(tmp_path / "data")
+    monkeypatch.setattr(module, "toy_checkpoint", lambda *given: asked.append(given) or tmp_path)
+    monkeypatch.setattr(module, "toy_images", lambda _: images)
+    subject = module.toy_models(module.Config(toy=tmp_path, seeds=(3, 4), held_out=("axe",)))
     assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (3, 4)]
     assert list(subject.checkpoints) == [(f"{kind} captions", s) for kind in ("standard", "aligned") for s in (3, 4)]
-    assert (len(subject.images), subject.test_domain, subject.held_out) == (5, "quickdraw", ("axe",))
+    assert subject[0] == images
+    assert subject[2:] == ("quickdraw", ("axe",))
