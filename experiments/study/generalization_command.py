@@ -1,21 +1,19 @@
 """How and when does CLIP generalize to unseen domains, and to unseen classes of a domain? Accuracies of many runs.
 
-Reads a folder of runs (models trained on mixtures) and writes a table of accuracies at every checkpoint, tables and a
-figure that compare settings and models for each test domain, and effective robustness. On the toy, the default, it
-first draws the images and trains missing models: photographs alone, two domains (cg-low), all domains (cg-high), all
-except the test domain (leave-out), and nothing held out (upper-high), for two test domains and seeds. The held-out
-classes of the toy rotate, so that each is held out once; classes that even the upper bound does not learn are left out.
-With --study all held-out classes count, as in the study, and the table without such classes stands beside.
+Reads a folder of runs (models trained on mixtures) and writes accuracies at every checkpoint, tables and a figure that
+compare settings and models for each test domain, and effective robustness. On the toy, the default, it first draws the
+images and trains missing models for two test domains and seeds: photographs alone, two domains (cg-low), all (cg-high),
+all except the test domain (leave-out), and nothing held out (upper-high). The held-out classes of the toy rotate, so
+that each is held out once; classes that even the upper bound does not learn are left out. With --study all held-out
+classes count, as in the study, and the table without such classes stands beside.
 
 The study finds that diversity helps, that an entirely unseen domain is sometimes easier than one that lacks the
-classes, and that upper bounds are far away, most of all in quickdraw. Each is a row of differences.csv (`differences`),
-with an interval over classes: a difference of the other sign refutes it, also among held-out classes alone, where a
-model's readiness to predict a held-out class does not matter.
+classes, and that upper bounds are far away, most of all in quickdraw. Each is a row of differences.csv, with an
+interval over classes: a difference of the other sign refutes it, also among held-out classes alone.
 
-    python -m experiments.study generalization                                      # the toy: 42 models, over an hour
-    torchrun --nproc-per-node 2 -m experiments.study generalization              # the same in two processes
-    python -m experiments.study generalization --cluster slurm --jobs 20            # the same by an array of jobs
-    python -m experiments.study generalization --runs runs/study --data DomainNet   # your own runs
+    python -m experiments.study generalization                              # the toy: 42 models, over an hour
+    torchrun --nproc-per-node 2 -m experiments.study generalization         # the same in two processes
+    python -m experiments.study generalization --cluster slurm --jobs 20    # the same by an array of jobs
     python -m experiments.study generalization --study --runs runs/study --data DomainNet --imagenet ImageNet/val
 """
 
@@ -24,14 +22,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from circuitry.runs import Work, WorkSettings, versions
 from circuitry import DomainFolder
 from circuitry.data import Decoding
 from circuitry.reports import Finding, Report, Written, add_told_apart, write_results
 from circuitry.reports.figures import Mark, domain_marks
-from circuitry.training import MEASURE, TrainingWork, available_device
+from circuitry.training import CLASSIFIER, MEASURE, TrainingWork, available_device
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
 from experiments.study.run_tables import (
     MODEL,
@@ -129,13 +127,9 @@ class Config:
     """Folder of the results: tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    classifier: Literal["all templates", "style words", "own style"] = "all templates"
-    """Class texts of the figures and the main tables; all are measured."""
     screen: bool = True
     """Leave held-out classes that even the upper bound does not learn out of figures and told_apart.csv, for all models
     of the test domain. The other choice stands beside, in told_apart_all.csv or told_apart_screened.csv."""
-    measure: str = MEASURE
-    """Measure of the table over settings and of robustness: top-1, balanced top-5, macro F1, ...; all are stored."""
     epochs_shown: tuple[int, ...] | None = None
     """Checkpoints to classify with (default: all that were kept); 0 is the untrained model."""
     decoding: Decoding = "upright"
@@ -207,21 +201,18 @@ def toy_runs(config: Config, work: Work) -> list[StudyRun]:
 
 def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
-    classifier = config.classifier
-    screened = screened_classes(evaluated, classifier)
-    every, learned = kinds_of_runs(evaluated, classifier), kinds_of_runs(evaluated, classifier, screened)
+    screened = screened_classes(evaluated)
+    every, learned = kinds_of_runs(evaluated), kinds_of_runs(evaluated, screened=screened)
     beside = {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
     return {
         "evaluation": evaluated,
         "told_apart": learned if config.screen else every,
         **({} if screened.empty else beside),
         "screened": screened,
-        "settings": settings_table(evaluated, classifier, config.measure),
-        "differences": paired_differences(evaluated, classifier, screened if config.screen else None),
+        "settings": settings_table(evaluated),
+        "differences": paired_differences(evaluated, screened=screened if config.screen else None),
         "measures": measures_table(evaluated),
-        "robustness": effective_robustness(
-            evaluated, classifier, measure=config.measure, natural=config.natural_domain
-        ),
+        "robustness": effective_robustness(evaluated, natural=config.natural_domain),
     }
 
 
@@ -246,7 +237,6 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         "axes in logits. The line fits models trained on photographs alone; a model above it is more robust than its "
         "accuracy on photographs predicts. If those models do not exceed guessing, there is no line.",
     )
-    asked = {"classifier": config.classifier, "measure": config.measure}
-    provenance = {"runs": sorted(set(evaluated["run"])), **asked, **versions()}
+    provenance = {"runs": sorted(set(evaluated["run"])), "classifier": CLASSIFIER, "measure": MEASURE, **versions()}
     small = tuple(name for name in tables if name != "evaluation")
     return write_results(report, tables, config.out, config.results, provenance, small)

@@ -164,6 +164,7 @@ def add_separation_guide(report: Report) -> None:
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""
+TOY_SEEDS = (0, 1)
 DISTANCES = ("standardised", "euclidean")
 """What tells apart whether a space shrinks or domains come closer in it, and the study's."""
 
@@ -180,8 +181,6 @@ class Config:
     """Also write the small tables and their provenance here, where the figures read them."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the trainings."""
     models: tuple[str, ...] = ()
     """Your own models as name=checkpoint, instead of the toy's; the first name is compared with the last."""
     model: str = "rn-tiny"
@@ -196,8 +195,6 @@ class Config:
     """Held-out classes: their accuracy is measured separately (default: those of the toy, none with --models)."""
     n_images: Count | None = 50
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
-    n_mapped: Count | None = PER_DOMAIN
-    """Images of a domain on a map, at random by --seed."""
     map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
     """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
     decoding: Decoding = "upright"
@@ -244,7 +241,7 @@ def toy_models(config: Config) -> ComparedModels:
     checkpoints = {
         (name, seed): toy_checkpoint(config.toy, setting, test_domain, seed)
         for name, setting in TOY_MODELS.items()
-        for seed in config.seeds
+        for seed in TOY_SEEDS
     }
     held_out = STANDARD.held_out if config.held_out is None else config.held_out
     return ComparedModels(toy_images(config.toy), checkpoints, test_domain, held_out)
@@ -271,10 +268,7 @@ def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_
     images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
     left_out = dict.fromkeys((None, compared.test_domain)) if with_map else ()
-    maps = [
-        map_table(images, config.map, per_domain=config.n_mapped, without=without, seed=config.seed)
-        for without in left_out
-    ]
+    maps = [map_table(images, config.map, without=without, seed=config.seed) for without in left_out]
     distances = tuple(compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
     measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
     return Measured(clip.digest, measures, distances, mean_distances(images), maps)
@@ -323,7 +317,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "classes": n_classes,
         "held_out": compared.held_out,
         "n_images": config.n_images,
-        "per_domain": config.n_mapped,
+        "per_domain": PER_DOMAIN,
         "seed": config.seed,
         **versions(),
     }
