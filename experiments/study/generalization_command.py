@@ -30,21 +30,8 @@ from circuitry.data import Decoding
 from circuitry.reports import Finding, Report, Written, add_told_apart, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.training import CLASSIFIER, MEASURE, TrainingWork, available_device
+from experiments.study import run_tables
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
-from experiments.study.run_tables import (
-    MODEL,
-    SHARE,
-    UPPER,
-    add_differences,
-    difference_findings,
-    effective_robustness,
-    kinds_of_runs,
-    measures_table,
-    model_names,
-    paired_differences,
-    screened_classes,
-    settings_table,
-)
 from experiments.study.selection import ImagenetNames, Setting
 from experiments.study.setting_charts import in_test_domain, robustness_scatter, settings_bars
 from experiments.study.study_run import STANDARD, StudyRun, find_runs, held_out_folds, toy_images, toy_run
@@ -58,7 +45,7 @@ def generalization_findings(tested: pd.DataFrame) -> list[Finding]:
     """Answer the title for every test domain and model by the best setting below the upper bounds."""
     found = []
     below = tested[~tested["setting"].str.startswith("upper")].dropna(subset="held_out")
-    below = below.assign(name=model_names(tested))
+    below = below.assign(name=run_tables.model_names(tested))
     for (domain, model), rows in below.groupby(["test_domain", "name"], sort=False):
         best = rows.sort_values("held_out").iloc[-1]
         spread = f"standard deviation {best['sd']:.1%} over {best['seeds']} seeds" if best["seeds"] > 1 else "one seed"
@@ -84,13 +71,13 @@ def add_accuracies(report: Report, tables: Mapping[str, pd.DataFrame], screen: b
     report.figure(bars, f"Accuracy in the test domain by setting. Guessing would reach {chance:.1%}.")
     screened = tables["screened"]
     if screened.empty:
-        report.text(f"There are no models of the upper bound ({UPPER}): no class was screened.")
+        report.text(f"There are no models of the upper bound ({run_tables.UPPER}): no class was screened.")
     else:
         out = screened[~screened["kept"]]
         classes = (out["class"] + " in " + out["test_domain"] + out["upper"].map(" ({:.0%})".format)).tolist()
         report.text(
-            f"A class is screened out if the upper bound ({UPPER}), which saw it in the test domain, comes less than "
-            f"{SHARE:.0%} of the way from guessing to perfect accuracy on it. Above "
+            f"A class is screened out if the upper bound ({run_tables.UPPER}), which saw it in the test domain, comes "
+            f"less than {run_tables.SHARE:.0%} of the way from guessing to perfect accuracy on it. Above "
             f"{'they are left out' if screen else 'all held-out classes count'}. {len(out)} of {len(screened)} are "
             f"screened out: {', '.join(classes) or 'none'}."
         )
@@ -100,7 +87,7 @@ def add_accuracies(report: Report, tables: Mapping[str, pd.DataFrame], screen: b
         )
     tested = in_test_domain(tables["settings"]).drop(columns=["domain", "values"])
     report.table(
-        tested.drop(columns=[name for name in MODEL if tested[name].nunique() == 1]).reset_index(drop=True),
+        tested.drop(columns=[name for name in run_tables.MODEL if tested[name].nunique() == 1]).reset_index(drop=True),
         "Accuracy in the test domain, mean and standard deviation over seeds, each held-out set and class apart.",
     )
 
@@ -201,18 +188,18 @@ def toy_runs(config: Config, work: Work) -> list[StudyRun]:
 
 def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
-    screened = screened_classes(evaluated)
-    every, learned = kinds_of_runs(evaluated), kinds_of_runs(evaluated, screened=screened)
+    screened = run_tables.screened_classes(evaluated)
+    every, learned = run_tables.kinds_of_runs(evaluated), run_tables.kinds_of_runs(evaluated, screened=screened)
     beside = {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
     return {
         "evaluation": evaluated,
         "told_apart": learned if config.screen else every,
         **({} if screened.empty else beside),
         "screened": screened,
-        "settings": settings_table(evaluated),
-        "differences": paired_differences(evaluated, screened=screened if config.screen else None),
-        "measures": measures_table(evaluated),
-        "robustness": effective_robustness(evaluated, natural=config.natural_domain),
+        "settings": run_tables.settings_table(evaluated),
+        "differences": run_tables.paired_differences(evaluated, screened=screened if config.screen else None),
+        "measures": run_tables.measures_table(evaluated),
+        "robustness": run_tables.effective_robustness(evaluated, natural=config.natural_domain),
     }
 
 
@@ -227,9 +214,9 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         "that domain (held-out), and of classes that they saw (other classes). A row averages only seeds.",
     )
     best = generalization_findings(in_test_domain(kinds))
-    report.summary([*difference_findings(tables["differences"]), *best])
+    report.summary([*run_tables.difference_findings(tables["differences"]), *best])
     add_accuracies(report, tables, config.screen, marks)
-    add_differences(report, tables["differences"])
+    run_tables.add_differences(report, tables["differences"])
     report.section("Effective robustness")
     report.figure(
         robustness_scatter(tables["robustness"], natural),

@@ -40,20 +40,8 @@ from circuitry.reports import (
 )
 from circuitry.reports.figures import Mark, domain_marks, style
 from circuitry.representations import embed_images, embed_texts
+from experiments.study import separation
 from experiments.study.selection import Setting
-from experiments.study.separation import (
-    ALL,
-    COMPONENTS,
-    PER_DOMAIN,
-    by_seed,
-    compare_distances,
-    differences,
-    gather,
-    map_table,
-    mean_distances,
-    separation_measures,
-    summarise,
-)
 from experiments.study.separation_charts import (
     PANELS,
     embedding_maps,
@@ -91,11 +79,12 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark]) ->
     """Add the section with the maps, a `map_table` for each ``model``."""
     report.section("Where do the images lie?")
     no_umap = " Without umap-learn (pip install umap-learn) principal components replace UMAP."
+    more = no_umap if points["method"].str.startswith(separation.COMPONENTS).any() else ""
     report.figure(
         embedding_maps(points, marks=marks),
         "Images in one plane, at random, of the first seed of each model. In a map by UMAP neighbours are neighbours, "
         "but distances between groups and their sizes mean little. Principal components keep large distances, but may "
-        f"put groups on top of each other.{no_umap if points['method'].str.startswith(COMPONENTS).any() else ''}",
+        f"put groups on top of each other.{more}",
     )
 
 
@@ -119,13 +108,13 @@ def add_separation(
     references: Mapping[str, float],
 ) -> None:
     """Add the section that sets the models side by side, and accuracy beside separation."""
-    summary = summarise(measures)
-    single, whole = summary[summary["domain"] != ALL], summary[summary["domain"] == ALL]
+    summary = separation.summarise(measures)
+    single, whole = summary[summary["domain"] != separation.ALL], summary[summary["domain"] == separation.ALL]
     drawn = [name for name in PANELS if name in set(single["measure"])]
     several = summary["n_seeds"].max() > 1
     report.section("How far apart are the domains, and does accuracy follow?")
     report.figure(
-        separation_panels(single, drawn, by_seed(measures) if several else None, references, marks=marks),
+        separation_panels(single, drawn, separation.by_seed(measures) if several else None, references, marks=marks),
         "Each domain by several measures. Bars: 95 % intervals over classes (Student's t). "
         f"{'Short strokes: the seeds. ' if several else 'One seed. '}Dotted: guessing.",
     )
@@ -135,7 +124,7 @@ def add_separation(
         "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
     )
     if change is not None:
-        change = change[(change["domain"] != ALL) & change["measure"].isin(drawn)]
+        change = change[(change["domain"] != separation.ALL) & change["measure"].isin(drawn)]
         cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
         wide = cells.pivot(index="measure", columns="domain", values="said").loc[drawn]
         report.table(
@@ -268,17 +257,17 @@ def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_
     images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
     left_out = dict.fromkeys((None, compared.test_domain)) if with_map else ()
-    maps = [map_table(images, config.map, without=without, seed=config.seed) for without in left_out]
-    distances = tuple(compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
-    measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
-    return Measured(clip.digest, measures, distances, mean_distances(images), maps)
+    maps = [separation.map_table(images, config.map, without=without, seed=config.seed) for without in left_out]
+    distances = tuple(separation.compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
+    measures = separation.separation_measures(images, texts, compared.held_out, seed=config.seed)
+    return Measured(clip.digest, measures, distances, separation.mean_distances(images), maps)
 
 
 def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> Written:
     """Write tables, figures and the report, and say where they are."""
-    measures = gather({key: one.measures for key, one in found.items()})
+    measures = separation.gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
-    change = differences(measures, names[0], names[-1]) if len(names) > 1 else None
+    change = separation.differences(measures, names[0], names[-1]) if len(names) > 1 else None
     distances = {
         name: [over_seeds(seeds) for seeds in zip(*(one.distances for (n, _), one in found.items() if n == name))]  # noqa: B905
         for name in names
@@ -288,8 +277,8 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     points = points.assign(model=points["model"] + without).round({"x": 4, "y": 4})
     tables = {
         "measures": measures,
-        "summary": summarise(measures),
-        "by_seed": by_seed(measures),
+        "summary": separation.summarise(measures),
+        "by_seed": separation.by_seed(measures),
         "map": points[["model", "kind", "domain", "class", "x", "y", "method"]],
         "distances": joined(distances, lambda one: one.values),
         "distances_per_domain": joined(distances, lambda one: one.over_depth()),
@@ -317,7 +306,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "classes": n_classes,
         "held_out": compared.held_out,
         "n_images": config.n_images,
-        "per_domain": PER_DOMAIN,
+        "per_domain": separation.PER_DOMAIN,
         "seed": config.seed,
         **versions(),
     }

@@ -1,11 +1,10 @@
 """Does sharing explain generalization? The sharing of domains in many models, against their generalization.
 
-The input is a folder of runs (models trained on mixtures, each with a run.json, as of the program generalization).
-For each model and its test domain, the script measures the accuracy on classes that were held out of that domain, split
-as in the study of generalization, and the similarity of the test domain to the others: circuits (node overlap, its
-ratio to the ceiling), transfer of circuits, CKA of class means at the last site, features of a sparse autoencoder. Two
-numbers need only the circuits, no accuracy: the circuit shift score (Spearman of edge scores) and depth bias (arXiv
-2604.08192).
+Reads a folder of runs (models trained on mixtures, as of the program generalization). For each model it measures the
+accuracy on classes that were held out of its test domain, and the similarity of that domain to the others: circuits
+(node overlap, its ratio to the ceiling), transfer of circuits, CKA of class means at the last site, features of an
+autoencoder. Two numbers need only the circuits, no accuracy: the circuit shift score (Spearman of edge scores) and
+depth bias (arXiv 2604.08192).
 
 The study's main claim, that models generalize if domains share circuitry, predicts a positive correlation over models,
 also given accuracy on the other domains. A correlation that is not above zero refutes it, or one that vanishes without
