@@ -1,5 +1,6 @@
 """Relations over models, against scipy, brute force and numbers worked out on paper."""
 
+from collections.abc import Hashable
 from itertools import permutations
 from typing import Any
 
@@ -18,7 +19,7 @@ def points(n: int, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"run": [f"r{i}" for i in range(n)], "test_domain": "sketch", "x": x, "y": y, "z": z})
 
 
-def related(table: pd.DataFrame, given: str | None = None) -> dict[str, Any]:
+def related(table: pd.DataFrame, given: str | None = None) -> dict[Hashable, Any]:
     """Return the one row of x and y."""
     return relate_over_models(table, ["x"], ["y"], given).iloc[0].to_dict()
 

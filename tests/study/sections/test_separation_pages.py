@@ -62,7 +62,12 @@ def test_a_browser_draws_the_report(measured: Path) -> None:
 def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
     module, images = program_module("separation"), draw(tmp_path / "data")
-    monkeypatch.setattr(module, "toy_checkpoint", lambda *given: asked.append(given) or tmp_path)
+
+    def toy_checkpoint(*given: object) -> Path:
+        asked.append(given)
+        return tmp_path
+
+    monkeypatch.setattr(module, "toy_checkpoint", toy_checkpoint)
     monkeypatch.setattr(module, "toy_images", lambda _: images)
     subject = module.toy_models(module.Config(toy=tmp_path, held_out=("axe",)))
     assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (0, 1)]
