@@ -46,30 +46,27 @@ def main(config: Config) -> None:
     """Gather, test, write, and print where the page is."""
     if len(config.runs) < 2:
         raise InputError(f"Networks are compared from two on, but {len(config.runs)} --runs were given.")
-    names = names_of(config.runs)
+    runs = dict(zip(names_of(config.runs), config.runs, strict=True))
     tests, pairs, domains = [], [], []
     for measure in MEASURES:
-        comparisons = {
-            name: Comparison.load(folder / "comparisons" / measure)
-            for name, folder in zip(names, config.runs, strict=True)
-        }
-        tests.append(compare_models(list(comparisons.values())).assign(measure=measure))
-        domains += [one.summary().assign(measure=measure, model=name) for name, one in comparisons.items()]
-        pairs += [ratios(one).assign(measure=measure, model=name) for name, one in comparisons.items()]
+        found = {name: Comparison.load(folder / "comparisons" / measure) for name, folder in runs.items()}
+        tests.append(compare_models(list(found.values())).assign(measure=measure))
+        domains += [one.summary().assign(measure=measure, model=name) for name, one in found.items()]
+        pairs += [ratios(one).assign(measure=measure, model=name) for name, one in found.items()]
     tables = {
         "over_models": pd.concat(tests, ignore_index=True),
         "domains_by_model": pd.concat(domains, ignore_index=True),
         "pairs_by_model": pd.concat(pairs, ignore_index=True),
         "agreement": agreement(pd.concat(pairs, ignore_index=True)),
-        "accuracy": pd.concat([accuracy(folder, name) for folder, name in zip(config.runs, names, strict=True)]),
+        "accuracy": pd.concat([accuracy(folder, name) for name, folder in runs.items()]),
     }
-    report = Report("Do circuits of domains agree over networks?", f"{', '.join(names)}; each network counts once.")
+    report = Report("Do circuits of domains agree over networks?", f"{', '.join(runs)}; each network counts once.")
     report.summary([models_agree(tables["over_models"])])
     for title, text in TEXTS.items():
         report.section(title.replace("_", " "))
         report.table(tables[title], text)
     print(tables["over_models"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    print(write_results(report, tables, config.out, config.results, {"models": names, **versions()}))
+    print(write_results(report, tables, config.out, config.results, {"models": list(runs), **versions()}))
 
 
 TEXTS = {
@@ -94,10 +91,8 @@ def names_of(runs: Sequence[Path]) -> list[str]:
 
 def ratios(comparison: Comparison) -> pd.DataFrame:
     """Return the ratios of the whole circuits, or their means over sites."""
-    table = comparison.ratios()
-    keys = ["domain_a", "domain_b"]
-    kept = table.assign(value=pd.to_numeric(table["value"]))
-    return kept.groupby(keys, as_index=False)[["value", "similarity"]].mean()
+    table = comparison.ratios().astype({"value": float})
+    return table.groupby(["domain_a", "domain_b"], as_index=False)[["value", "similarity"]].mean()
 
 
 def agreement(pairs: pd.DataFrame) -> pd.DataFrame:

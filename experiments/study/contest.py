@@ -5,9 +5,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from circuitry.runs import ALONE, Count, InputError, Job, Natural, Rank, Seed, Share, Work, one_of, whole_file
 from circuitry.analysis import QuickstartModel
@@ -75,11 +74,7 @@ Contestant = tuple[str, str]  # a method and its budget
 BASELINE = "mean"  # what replaces other units: the mean over the images that circuits are found on
 
 
-class Found(NamedTuple):
-    """Circuits of all sizes, and what they cost."""
-
-    circuits: list[Circuit]
-    cost: dict[str, float]
+Found = tuple[list[Circuit], dict[str, float]]  # circuits of all sizes, and what they cost
 
 
 class Contest:
@@ -96,11 +91,6 @@ class Contest:
         counts = images.counts().loc[chosen_names("domain", (config.domain,), images.domains)[0]]
         ranked = sorted(counts.index, key=lambda name: (-counts[name], drawn_by_name(config.seed, name)))
         return list(chosen_names("class", config.judged or ranked[: config.n_judged], images.classes))
-
-    @property
-    def jobs(self) -> list[Job]:
-        """The class of each job, which has all methods and budgets."""
-        return [(name,) for name in self.classes]
 
     @property
     def contestants(self) -> list[Contestant]:
@@ -141,24 +131,22 @@ class Contest:
     def find(self, task: Task) -> dict[Contestant, Found]:
         """Return circuits of every size by each method and budget; units are scored once for all budgets."""
         config, found = self.config, dict[Contestant, Found]()
-        masks = MaskSettings(
-            steps=config.steps, batch_size=config.batch_size, seed=config.seed, autocast=config.autocast
-        )
-        shares: list[Any] = []
+        asked = {name: getattr(config, name) for name in ("steps", "batch_size", "seed", "autocast")}
+        cuts: dict[str, list[Any]] = {budget: [budget] * len(config.sizes) for budget in config.budgets}
         for method in sorted(config.methods, key=lambda name: name != LEARNED):
             started = time.process_time()
             with OperationCounter() as counter:
-                circuits = propose_circuits(task, config.sizes, method=method, masks=masks)
+                circuits = propose_circuits(task, config.sizes, method=method, masks=MaskSettings(**asked))
             cost = {"seconds": time.process_time() - started, "operations": counter.total}
+            source = circuits[0].source
             if method == LEARNED:
-                found[method, LEARNED] = Found(circuits, cost)
-                n_units = {site: len(scores) for site, scores in circuits[0].source.node_scores.items()}
-                shares = [shares_of(one.units, n_units) for one in circuits]
+                n_units = {site: len(scores) for site, scores in source.node_scores.items()}
+                found[method, LEARNED] = circuits, cost
+                cuts[LEARNED] = [shares_of(one.units, n_units) for one in circuits]
                 continue
             for budget in config.budgets:
-                cuts = zip(config.sizes, shares if budget == LEARNED else repeat(budget), strict=False)
-                ranked = [circuits[0].source.strongest(size, budget=one) for size, one in cuts]
-                found[method, budget] = Found(ranked, cost)
+                pairs = zip(config.sizes, cuts[budget], strict=False)  # a mask may have fewer sizes
+                found[method, budget] = [source.strongest(size, budget=cut) for size, cut in pairs], cost
         return found
 
     def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
@@ -172,13 +160,10 @@ class Contest:
         paths = list[Path]()
         for contestant in self.contestants:
             circuits, cost = found[contestant]
-            first = circuits[0]
-            named = replace(
-                first.source, kept_units=dict(first.units), class_name=class_name, domain=self.config.domain
-            )
-            circuits = [replace(one, source=named) for one in circuits]
+            source, units = circuits[0].source, dict(circuits[0].units)
+            named = replace(source, kept_units=units, class_name=class_name, domain=self.config.domain)
             mine = files_of(folder, (class_name, *contestant))
-            measure_circuits(unseen, circuits, settings).save(mine[0])
+            measure_circuits(unseen, [replace(one, source=named) for one in circuits], settings).save(mine[0])
             named.save(mine[1])
             with whole_file(mine[2]) as temporary:
                 temporary.write_text(json.dumps(cost))
@@ -193,9 +178,9 @@ class Contest:
     def provenance(self) -> dict[str, Any]:
         """Return what shapes a number."""
         not_asked = {"judged", "n_judged", *(field.name for field in fields(QuickstartModel))} - {"units"}
-        own = [field.name for field in fields(ContestSettings) if field.name not in not_asked]
-        asked = {name: getattr(self.config, name) for name in own}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+        asked = [field.name for field in fields(ContestSettings) if field.name not in not_asked]
+        values = {name: getattr(self.config, name) for name in asked}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         made = {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes}
         return {**made, **plain, "baseline": BASELINE, "sites": list(self.sites)}
 

@@ -6,7 +6,7 @@ names a feature; the report shows the images with its largest activations.
 
 The study claims that the domain in which classes were left out shares the fewest features with the others; another
 domain that shares significantly fewer refutes it. The references are parts of the same images (the ceiling) and other
-classes (features shared by all classes). Comparisons are saved in OUT/comparisons for `compare_models`.
+classes. Comparisons are saved in OUT/comparisons for `compare_models`.
 
     python -m experiments.study features      # the quickstart's model
     python -m experiments.study features --model RN50 --checkpoint epoch_32.pt --data DomainNet --out runs/features
@@ -14,22 +14,19 @@ classes (features shared by all classes). Comparisons are saved in OUT/compariso
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from circuitry.runs import Count, InputError, Job, JobFolder, Seed, Work, WorkSettings, at_least, digest, versions
+from circuitry.runs import Count, InputError, Job, JobFolder, Seed, Work, WorkSettings, at_least, versions
 from circuitry import Clip, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import read_vocabulary
-from circuitry.comparison import Comparison
 from circuitry.data import chosen_names, class_key, image_listing, load_image
 from circuitry.models import load_sae
 from circuitry.reports import (
-    Finding,
     Report,
     Written,
     add_comparison,
@@ -40,7 +37,7 @@ from circuitry.reports import (
     which_differs,
     write_results,
 )
-from circuitry.reports.figures import Mark, domain_marks
+from circuitry.reports.figures import domain_marks
 from circuitry.representations import (
     ImageFeatures,
     compare_features,
@@ -93,17 +90,11 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
     return table.query("n_tops > 0").reset_index(drop=True)
 
 
-def most_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
-    """Return the features that domains agree on most; ties go to the fewest classes, then tops."""
+def most_shared(summary: pd.DataFrame, n: int, *, least: bool = False, min_tops: int = 2) -> list[int]:
+    """Return the features that domains agree on most, or least; ties go to the fewest classes, or the most tops."""
     enough = summary[summary["n_tops"] >= min_tops]
-    order = enough.sort_values(["shared", "n_classes", "n_tops", "feature"], ascending=[False, True, False, True])
-    return [int(feature) for feature in order["feature"][:n]]
-
-
-def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
-    """Return the features that domains agree on least; ties go to the most tops."""
-    enough = summary[summary["n_tops"] >= min_tops]
-    order = enough.sort_values(["shared", "n_tops", "feature"], ascending=[True, False, True])
+    ascending = {"shared": least, **({} if least else {"n_classes": True}), "n_tops": False, "feature": True}
+    order = enough.sort_values(list(ascending), ascending=list(ascending.values()))
     return [int(feature) for feature in order["feature"][:n]]
 
 
@@ -126,73 +117,39 @@ def feature_table(features: ImageFeatures, names: pd.DataFrame) -> pd.DataFrame:
     return table.merge(feature_frequency(features), left_on="feature", right_index=True)
 
 
-def sharing_findings(comparison: Comparison) -> list[Finding | None]:
-    """Answer whether domains share features: how much, which least, and whether the class or the domain counts."""
-    return [how_much_shared(comparison, "features"), which_differs(comparison), class_or_domain(comparison)]
-
-
-def add_sharing(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
-    """Add the section on how much domains share, from `compare_features`."""
-    report.section("How many features do domains share?")
-    report.text(
-        "Each image has its 20 strongest features. For a class in a domain, features are ranked by how many of its "
-        "images have them. Feature sharing of two domains is the share of their first k features that are equal, "
-        "averaged over k = 5, 10, 15, 20 and over classes."
-    )
-    add_comparison(report, comparison, marks, title="Shared features")
-
-
-def add_features(report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder) -> None:
-    """Add the sections that show features: their names, their frequency in each domain, their top images."""
-    enough = len(features.domains)  # features in fewer tops than there are domains say little either way
-    groups = {
-        "Features that domains share": most_shared(table, _SHOWN, min_tops=enough),
-        "Features that domains do not share": least_shared(table, _SHOWN, min_tops=enough),
-    }
-    for heading, group in groups.items():
-        report.section(heading)
-        if group:
-            _add_group(report, features, table, images, group, heading)
-        else:
-            report.text("There are none.")
-
-
-def _add_group(
-    report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder, chosen: list[int], heading: str
+def add_features(
+    report: Report, features: ImageFeatures, table: pd.DataFrame, images: DomainFolder, *, least: bool
 ) -> None:
-    known = table.set_index("feature")
-    labels, files = _labels(known, chosen), {record.relative: record.path for record in images.records}
+    """Add the section on the features that domains share most, or least: top images, name, frequency by domain."""
+    heading = f"Features that domains {'do not ' * least}share"
+    enough = len(features.domains)  # features in fewer tops than there are domains say little either way
+    chosen, known = most_shared(table, _SHOWN, least=least, min_tops=enough), table.set_index("feature")
+    report.section(heading)
+    if not chosen:
+        report.text("There are none.")
+        return
+    rows = known.loc[chosen]
+    labels = [f"{row.name}{'?' if row.weak else ''} ({row.Index})" for row in rows.itertuples()]
+    files = {record.relative: record.path for record in images.records}
     cells = {
         (label, domain): [load_image(files[path]) for path in images_of_feature(features, feature, domain, PER_CELL)]
-        for feature, label in labels.items()
+        for feature, label in zip(chosen, labels, strict=True)
         for domain in features.domains
     }
-    sheet = contact_sheet(cells, list(labels.values()), list(features.domains), per_cell=PER_CELL)
     report.image(
-        sheet,
+        contact_sheet(cells, labels, list(features.domains), per_cell=PER_CELL),
         "The images of each domain in which a feature is most active; a dash where there are fewer.",
         alt=f"{heading}: top images by feature and domain",
     )
-    shares = known.loc[chosen, list(features.domains)]
-    numbers = known.loc[chosen, ["shared", "n_classes"]].rename(columns={"n_classes": "classes"})
-    both = pd.concat([numbers, shares], axis=1).rename_axis(index=None)
-    both.insert(0, "feature", list(labels.values()))
-    both[["cosine", "next word"]] = known.loc[chosen, ["cosine", "runner_up"]]
+    shown = rows.assign(feature=labels).rename(columns={"n_classes": "classes", "runner_up": "next word"})
     report.table(
-        both.reset_index(drop=True),
+        shown[["feature", "shared", "classes", *features.domains, "cosine", "next word"]].reset_index(drop=True),
         "shared: the chance that another domain has the feature among the first 20 of a class where one domain has it; "
         f"classes: the number of classes that have it among their first 20; then the share of each domain's images "
-        f"with it. {int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak, with a question mark: "
-        "word and feature are far apart, or the next word is nearly as close (`name_features`).",
+        f"with it. {int(rows['weak'].sum())} of these {len(chosen)} names are weak, with a question mark: word and "
+        "feature are far apart, or the next word is nearly as close (`name_features`).",
         formats={"shared": ".2f", "cosine": ".2f"} | dict.fromkeys(features.domains, ".0%"),
     )
-
-
-def _labels(known: pd.DataFrame, chosen: Sequence[int]) -> dict[int, str]:
-    """Return the name and number of each feature, a weak name with a question mark."""
-    rows = known.loc[list(chosen)]
-    named = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
-    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in named}
 
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
@@ -203,17 +160,13 @@ SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", 
 class Config(QuickstartModel, WorkSettings):
     """Settings; the defaults are the quickstart's model and images."""
 
-    NOT_BOTH: ClassVar = (("autoencoder", "more-tables"),)
-
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, where there are lists."""
     n_images: Count | None = None
     """Images of a class in a domain (default: all)."""
     autoencoder: Path | None = None
     """A trained autoencoder of the embedding, from circuitry train-sae (default: train one here on the images of
-    --train-split and --more-tables, and keep it in --out)."""
-    more_tables: tuple[Path, ...] = ()
-    """Tables of more images to train on: as those of circuitry train-sae; the study's has CC12M."""
+    --train-split, and keep it in --out)."""
     training: SaeTraining = SaeTraining()
     """That training."""
     vocabulary: Path | None = None
@@ -248,20 +201,23 @@ def main(config: Config) -> Written | None:
     )
     tables = comparison.tables() | {"features": feature_table(found, names)}
     quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
+    told = "{dead} of them dead, {l0} active per image, {explained_variance} of the variance explained, in training"
     report = Report(
         f"Which features do {len(found.domains)} domains share in {clip.name}?",
         f"A sparse autoencoder describes image embeddings by {sae.n_features} features"
-        + (
-            f" ({quality['dead']} of them dead, {quality['l0']} active per image, {quality['explained_variance']} of "
-            "the variance explained, on its training images)"
-            if quality
-            else ""
-        )
-        + f". Features of {len(found.images)} images are compared between domains, class by class.",
+        f"{f' ({told.format(**quality)})' if quality else ''}. Features of {len(found.images)} images are compared "
+        "between domains, class by class.",
     )
-    report.summary(sharing_findings(comparison))
-    add_sharing(report, comparison, domain_marks(found.domains))
-    add_features(report, found, tables["features"], images)
+    report.summary([how_much_shared(comparison, "features"), which_differs(comparison), class_or_domain(comparison)])
+    report.section("How many features do domains share?")
+    report.text(
+        "Each image has its 20 strongest features. For a class in a domain, features are ranked by how many of its "
+        "images have them. Feature sharing of two domains is the share of their first k features that are equal, "
+        "averaged over k = 5, 10, 15, 20 and over classes."
+    )
+    add_comparison(report, comparison, domain_marks(found.domains), title="Shared features")
+    for least in (False, True):
+        add_features(report, found, tables["features"], images, least=least)
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
@@ -304,14 +260,13 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
         return load_sae(config.autoencoder, config.device)
     images = config.images_of(config.train_split)
     made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(config.training)}
-    made_with |= {"tables": [digest(table.read_text()) for table in config.more_tables]}
     folder = JobFolder(
         config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
     )
     path, unfinished = config.out / "sae.safetensors", config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
-        train_sae_on_images(clip, images, config.training, tables=config.more_tables, folder=unfinished).save(path)
+        train_sae_on_images(clip, images, config.training, folder=unfinished).save(path)
         return [path]
 
     folder.run(train, rank=work.rank)

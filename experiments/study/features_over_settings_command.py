@@ -23,7 +23,6 @@ from circuitry.comparison import Comparison, compare_models
 from circuitry.reports import Report, Written, write_results
 from experiments.study.relations import models_agree
 
-import numpy as np
 import pandas as pd
 
 MODEL = ["model", "setting", "test_domain"]  # columns that identify a row of the table over seeds
@@ -75,50 +74,39 @@ def main(config: Config) -> Written:
 
 def score(config: Config, entry: str) -> dict[str, object]:
     """Return one model's score of its test domain, and its training."""
-    name, is_named, place = entry.rpartition("=")
+    name, _, place = entry.rpartition("=")
     folder = Path(place)
     table, about = folder / "feature_sharing_summary.csv", folder / "provenance.json"
     if not (table.is_file() and about.is_file()):
         raise InputError(f"{folder} holds no results of the program features: give the folder of its --results.")
     provenance = json.loads(about.read_text(encoding="utf-8"))
     run = provenance.get("trained_on") or {}
-    setting = name if is_named else run.get("setting")
-    domain = run.get("test_domain") or config.test_domain
+    setting, domain = name or run.get("setting"), run.get("test_domain") or config.test_domain
     if setting is None or domain is None:
         raise InputError(
             f"The setting and test domain of the model in {folder} are unknown: give it as name={folder} with "
             "--test-domain."
         )
     summary = pd.read_csv(table, keep_default_na=False, na_values=[""])
-    rows = {row["domain"]: row for row in summary[summary["group"] == config.group].to_dict("records")}
-    if domain not in rows:
+    rows = summary[summary["group"] == config.group].set_index("domain")
+    if domain not in rows.index:
         raise InputError(
             f"{table} has no score of {domain!r} for the group {config.group!r}: choose among the domains "
             f"{', '.join(sorted(set(summary['domain'])))} and the groups {', '.join(sorted(set(summary['group'])))}."
         )
-    own, others = rows[domain], [row["value"] for name, row in rows.items() if name != domain]
-    return {
-        "model": run.get("model", provenance["model"]),
-        "setting": setting,
-        "test_domain": domain,
-        "seed": run.get("seed"),
-        "score": own["value"],
-        "low": own["low"],
-        "high": own["high"],
-        "others": float(np.mean(others)),
-        "lowest": own["value"] < min(others),
-        "n_classes": own["n_classes"],
-    }
+    own, others = rows.loc[domain], rows["value"].drop(domain)
+    identity = {"model": run.get("model", provenance["model"]), "setting": setting, "test_domain": domain}
+    values = {"score": own["value"], "low": own["low"], "high": own["high"], "others": float(others.mean())}
+    lowest = own["value"] < others.min()
+    return {**identity, "seed": run.get("seed"), **values, "lowest": lowest, "n_classes": own["n_classes"]}
 
 
 def over_models(config: Config, test_domains: "pd.Series[str]") -> pd.DataFrame:
     """Return the tests of `compare_models` for each test domain that has two or more models."""
     folders = pd.Series([Path(entry.rpartition("=")[2]) for entry in config.features])
     tests = [
-        compare_models([Comparison.load(folder / COMPARISON) for folder in own], config.group).assign(
-            test_domain=domain
-        )
-        for domain, own in folders.groupby(test_domains, sort=False)
+        compare_models([Comparison.load(folder / COMPARISON) for folder in own], config.group).assign(test_domain=name)
+        for name, own in folders.groupby(test_domains, sort=False)
         if len(own) > 1
     ]
     return pd.concat(tests, ignore_index=True) if tests else pd.DataFrame()
@@ -126,11 +114,7 @@ def over_models(config: Config, test_domains: "pd.Series[str]") -> pd.DataFrame:
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Average the models of a setting, architecture and test domain: score, its deviation, and the number of models."""
+    columns = {"score": "mean", "deviation": "std", "others": "mean", "lowest": "sum", "models": "size"}
+    of = {"deviation": "score", "models": "score"}
     groups = runs.groupby(MODEL, sort=False)
-    return groups.agg(
-        score=("score", "mean"),
-        deviation=("score", "std"),
-        others=("others", "mean"),
-        lowest=("lowest", "sum"),
-        models=("score", "size"),
-    ).reset_index()
+    return groups.agg(**{name: (of.get(name, name), how) for name, how in columns.items()}).reset_index()

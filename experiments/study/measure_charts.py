@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from circuitry.comparison import check_table
+from circuitry.reports import with_intervals
 from circuitry.reports.figures import faithfulness_curves, overlap_over_depth, style
+from experiments.study.point_panels import Look, Options, finish_panels, point_panels
 from experiments.study.run_tables import setting_family
 from experiments.study.setting_charts import SETTING_SYMBOLS
 
@@ -14,52 +15,40 @@ from plotly.subplots import make_subplots
 QUALITY, _RANDOM, _COST = "size for 0.8, kept", "size for 0.8, random", "seconds"  # rows of the summary that are drawn
 
 
-def cost_against_quality(
-    summary: pd.DataFrame,
-    *,
-    title: str = "Cost of a circuit and its smallest size",
-    marks: Mapping[str, style.Mark] | None = None,
-) -> go.Figure:
+def cost_against_quality(summary: pd.DataFrame, *, title: str = "Cost of a circuit and its smallest size") -> go.Figure:
     """Draw the size of circuits over their cost, a panel per setting, a point with its interval per method."""
-    check_table(
-        summary, "summary", ("setting", "method", "what", "value", "low", "high"), key=("setting", "method", "what")
-    )
-    style.need_values(summary, "summary", "what", (QUALITY, _COST))
-    looks = style.marks_for(summary["method"], marks)
-    settings = list(dict.fromkeys(summary["setting"]))
-    figure, places = style.small_multiples(settings, columns=3, height=300, gap=80, shared_yaxes=True)
     paid = summary[summary["what"] == _COST].set_index(["setting", "method"])["value"].rename("cost")
-    for name in (_RANDOM, QUALITY):
-        points = summary[summary["what"] == name].join(paid, on=["setting", "method"])
-        for (setting, method), rows in points.groupby(["setting", "method"], sort=False):
-            mark = looks[str(method)]
-            drawn = {"symbol": "circle-open", "color": style.GREY, "size": 8} if name == _RANDOM else mark.marker(11)
-            style.add_points(
-                figure,
-                rows,
-                "cost",
-                "value",
-                ["low", "high"],
-                f"<b>{method}</b>{', random units' if name == _RANDOM else ''}<br>{_COST} %{{x:.3g}}"
-                "<br>%{y:.2f}, interval %{customdata[0]:.2f} to %{customdata[1]:.2f}",
-                marker=drawn,
-                error_y=style.whiskers(rows, str(drawn["color"])) | {"visible": name == QUALITY},
-                **places[settings.index(str(setting))],
-            )
-    for method, mark in looks.items():
-        if method in set(summary["method"]):
-            style.add_key(figure, method, mode="markers", marker=mark.marker(11))
-    style.add_key(figure, "random units", mode="markers", marker={"symbol": "circle-open", "color": style.GREY})
-    style.lay_out(figure, title=title, subtitle=style.interval_note(summary), legend=True)
-    figure.update_xaxes(type="log", dtick=1, title_text=f"{_COST} (log)")
-    figure.update_yaxes(range=[0, 1.05])
-    figure.update_yaxes(title_text="smallest share of units with selectivity 0.8", col=1)
-    return figure
+    points = summary[summary["what"].isin([_RANDOM, QUALITY])].join(paid, on=["setting", "method"])
+    random = points["what"] == _RANDOM
+    points = points.assign(
+        x=points["cost"],
+        y=points["value"],
+        panel=points["setting"],
+        series=points["method"].mask(random, _RANDOM),
+        name=points["method"].mask(random, points["method"] + ", random units"),
+        told=with_intervals(points, ".2f"),
+    )
+    hollow = {"symbol": "circle-open", "color": style.GREY}
+    marks = style.domain_marks(summary["method"])
+
+    def look(rows: pd.DataFrame) -> Options:
+        mark = marks[rows["series"].iloc[0]]
+        return {"marker": mark.marker(11), "error_y": style.whiskers(rows, mark.colour)}
+
+    looks: dict[str, Look] = {_RANDOM: {"marker": {**hollow, "size": 8}}, **dict.fromkeys(marks, look)}
+    hover = f"<b>%{{customdata[0]}}</b><br>{_COST} %{{x:.3g}}<br>%{{customdata[1]}}"
+    grid = {"height": 300, "gap": 80, "shared_yaxes": True, "horizontal_spacing": None}
+    figure, _ = point_panels(points, looks, hover, ["name", "told"], grid)
+    keys: dict[str, Options] = {method: {"marker": mark.marker(11)} for method, mark in marks.items()}
+    keys["random units"] = {"marker": hollow}
+    up = "smallest share of units with selectivity 0.8"
+    finish_panels(figure, keys, title, style.interval_note(summary), x=f"{_COST} (log)", y=up)
+    figure.update_xaxes(type="log", dtick=1)
+    return figure.update_yaxes(range=[0, 1.05])
 
 
 def measure_panels(table: pd.DataFrame, *, title: str) -> go.Figure:
     """Draw the value of every measure in every case."""
-    check_table(table, "table", ("measure", "case", "statistic", "value", "guessing", "n"), key=("measure", "case"))
     cases = list(dict.fromkeys(table["case"]))
     measures = list(dict.fromkeys(table["measure"]))[::-1]
     figure = make_subplots(1, len(cases), shared_yaxes=True, subplot_titles=cases, horizontal_spacing=0.04)
@@ -87,35 +76,21 @@ TARGET_MARKS = dict(zip(("class", "domain", "class across domains"), style.MARKS
 """Marks that few sets of domains reach, so that no target looks like a domain."""
 
 
-def cka_over_depth(
-    domains: pd.DataFrame, ceilings: pd.DataFrame | None = None, *, title: str | None = None
-) -> go.Figure:
+def cka_over_depth(domains: pd.DataFrame, ceilings: pd.DataFrame, *, title: str) -> go.Figure:
     """Draw each domain's mean linear CKA with the other domains over the sites, with its interval."""
-    kernel = "linear"
-    check_table(domains, "domains", ("site", "domain", "kernel", "null_mean"), key=("site", "domain", "kernel"))
-    style.need_values(domains, "domains", "kernel", [kernel])
-    mine = domains[domains["kernel"] == kernel]
-    null = mine.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
-    ceiling = None
-    if ceilings is not None:
-        check_table(ceilings, "ceilings", ("kernel", "site", "value"), key=())
-        ceiling = ceilings[ceilings["kernel"] == kernel].groupby("site", sort=False)["value"].mean().reset_index()
-    return overlap_over_depth(
-        mine,
-        list(null["site"]),
-        ceiling,
-        null,
-        measure=f"CKA with the other domains, {kernel} kernel",
-        chance_label="permuted classes",
-        title=title,
+    mine, parts = (table[table["kernel"] == "linear"] for table in (domains, ceilings))
+    null, ceiling = (
+        rows.groupby("site", sort=False)[column].mean().rename("value").reset_index()
+        for rows, column in ((mine, "null_mean"), (parts, "value"))
     )
+    measure, chance = "CKA with the other domains, linear kernel", "permuted classes"
+    sites = list(null["site"])
+    return overlap_over_depth(mine, sites, ceiling, null, measure=measure, chance_label=chance, title=title)
 
 
 def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     """Draw the balanced accuracy of each target's probe over the sites, with its interval and what guessing reaches."""
-    check_table(sites, "sites", ("site", "target", "chance"), key=("site", "target"))
-    table = sites.rename(columns={"target": "domain"})
-    order = list(dict.fromkeys(sites["site"]))
+    table, order = sites.rename(columns={"target": "domain"}), list(dict.fromkeys(sites["site"]))
     measure = "balanced accuracy of a linear probe"
     figure = overlap_over_depth(table, order, measure=measure, title=title, marks=TARGET_MARKS)
     for chance, targets in sites.groupby("chance")["target"].unique().items():
@@ -135,28 +110,23 @@ GROUP_NAMES = {"all": "all classes", "held-out": "held-out classes (OOD)"}
 
 def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
     """Draw one domain with the others, and the others with each other, over the sites: a panel for each ``panel``."""
-    check_table(table, "depth", ("panel", "domain", "site", "value", "low", "high"), ("panel", "domain", "site"))
-    sites, lines, panels = (list(dict.fromkeys(table[name])) for name in ("site", "domain", "panel"))
-    looks = style.assign_looks(sorted(lines, key=lambda name: "with the others" not in name), style.MARKS[6:8], "lines")
-    figure, places = style.small_multiples(
-        panels, columns=3, height=300, gap=120, shared_yaxes=True, horizontal_spacing=0.04
-    )
-    for panel, place in zip(panels, places, strict=True):
-        for i, (line, mark) in enumerate(looks.items()):
-            rows = table[(table["panel"] == panel) & (table["domain"] == line)]
-            rows = rows.assign(place=rows["site"].map(sites.index) + 0.2 * (i - 0.5))
-            hover = f"<b>{line}</b><br>%{{customdata[0]}}: %{{y:.3f}}"
-            style.add_points(figure, rows, "place", "value", ["site"], hover, **mark.line(rows), **place)
-    for line, mark in looks.items():
-        style.add_key(figure, line, mode="lines+markers", line={"color": mark.colour}, marker=mark.marker(9))
-    style.lay_out(figure, title=title, subtitle=style.interval_note(table), legend=True)
+    sites, lines = (list(dict.fromkeys(table[name])) for name in ("site", "domain"))
+    marks = style.assign_looks(sorted(lines, key=lambda name: "with the others" not in name), style.MARKS[6:8], "lines")
+    places = table["site"].map(sites.index) + 0.2 * (table["domain"].map(list(marks).index) - 0.5)
+    points = table.assign(x=places, y=table["value"], series=table["domain"])
+    looks = {line: mark.line for line, mark in marks.items()}
+    hover, grid = "<b>%{customdata[0]}</b><br>%{customdata[1]}: %{y:.3f}", {"height": 300, "gap": 120}
+    figure, _ = point_panels(points, looks, hover, ["domain", "site"], {"shared_yaxes": True, **grid})
+    keys = {
+        line: {"mode": "lines+markers", "line": {"color": mark.colour}, "marker": mark.marker(9)}
+        for line, mark in marks.items()
+    }
+    finish_panels(figure, keys, title, style.interval_note(table), y=measure)
     figure.update_layout(margin_b=130)  # for the names of sites between axes and legend
     figure.update_xaxes(
         tickvals=list(range(len(sites))), ticktext=sites, tickangle=-90, tickfont_size=10, showgrid=False
     )
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(title_text=measure, col=1)
-    return figure
+    return figure.update_yaxes(rangemode="tozero")
 
 
 def group_panel(group: str, *more: str) -> str:
@@ -177,36 +147,34 @@ def relation_panels(
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw an accuracy of models against each of some other numbers, a panel for each."""
-    check_table(points, "points", ("run", "setting", "test_domain", accuracy), key=("run", "test_domain"))
-    drawn = {column: name for column, name in names.items() if column in points and points[column].notna().any()}
-    shapes = style.assign_looks(points["setting"].map(setting_family), SETTING_SYMBOLS, "settings")
-    looks = style.marks_for(points["test_domain"], marks)
     rho = relations[relations["with"] == accuracy].set_index("what")["rho"]
-    titles = [f"{name}<br>{style.faint(_told(rho, column))}" for column, name in drawn.items()]
-    figure, places = style.small_multiples(titles, columns=3, height=220, gap=110, horizontal_spacing=0.08)
-    called = accuracy.replace("_", " ")
-    for column, place in zip(drawn, places, strict=True):
-        for (domain, setting), rows in points.groupby(["test_domain", "setting"], sort=False):
-            symbol = shapes[setting_family(str(setting))]
-            marker = {"color": looks[str(domain)].colour, "symbol": symbol, "size": 9}
-            hover = f"<b>%{{customdata[0]}}</b>, {domain}<br>{drawn[column]} %{{x:.3f}}<br>{called} %{{y:.1%}}"
-            style.add_points(figure, rows, column, accuracy, ["run"], hover, marker=marker, **place)
+    told = {what: f"{names[what]}<br>{style.faint(_told(rho.get(what)))}" for what in names if what in points}
+    models = points.assign(setting=points["setting"].map(setting_family))
+    shapes = style.assign_looks(models["setting"], SETTING_SYMBOLS, "settings")
+    colours = {name: mark.colour for name, mark in style.marks_for(points["test_domain"], marks).items()}
+    looks = {
+        f"{domain}, {setting}": {"marker": {"color": colours[domain], "symbol": shapes[setting], "size": 9}}
+        for domain, setting in models[["test_domain", "setting"]].drop_duplicates().itertuples(index=False)
+    }
+    models = models.assign(series=models["test_domain"] + ", " + models["setting"], y=points[accuracy])
+    long = models.melt(["run", "test_domain", "series", "y"], list(told), "panel", "x").dropna(subset="x")
+    called, n = accuracy.replace("_", " "), points["run"].nunique()
+    hover = f"<b>%{{customdata[0]}}</b>, %{{customdata[1]}}<br>%{{x:.3f}}<br>{called} %{{y:.1%}}"
+    grid = {"height": 220, "gap": 110, "horizontal_spacing": 0.08}
+    figure, places = point_panels(long.replace({"panel": told}), looks, hover, ["run", "test_domain"], grid)
+    keys: dict[str, Options]
+    keys = {name: {"marker": {"symbol": symbol, "color": style.GREY, "size": 9}} for name, symbol in shapes.items()}
+    tested = dict.fromkeys(points["test_domain"])
+    keys |= {domain: {"marker": {"color": colours[domain], "size": 9}} for domain in tested}
+    subtitle = f"{n} models{'' if n >= ENOUGH else ', too few for a conclusion'}; colour: test domain, symbol: setting"
+    finish_panels(figure, keys, title, subtitle, y=f"accuracy, {called}")
+    for place in places.values():
         figure.update_xaxes(nticks=5, **place)
-    for setting, symbol in shapes.items():
-        style.add_key(figure, setting, mode="markers", marker={"symbol": symbol, "color": style.GREY, "size": 9})
-    for domain in dict.fromkeys(points["test_domain"]):
-        style.add_key(figure, domain, mode="markers", marker={"color": looks[domain].colour, "size": 9})
-    n = points["run"].nunique()
-    few = "" if n >= ENOUGH else ", too few for a conclusion"
-    style.lay_out(figure, title=title, subtitle=f"{n} models{few}; colour: test domain, symbol: setting", legend=True)
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
-    figure.update_yaxes(title_text=f"accuracy, {called}", col=1)
-    return figure
+    return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
 
 
-def _told(rho: "pd.Series[float]", column: str) -> str:
-    value = rho.get(column)
-    return "no correlation" if value is None or pd.isna(value) else f"ρ {value:+.2f}"
+def _told(rho: float | None) -> str:
+    return "no correlation" if rho is None or pd.isna(rho) else f"ρ {rho:+.2f}"
 
 
 def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:

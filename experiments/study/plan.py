@@ -47,6 +47,13 @@ class Cost:
             self.training_steps + other.training_steps,
         )
 
+    def __str__(self) -> str:
+        steps = f", {self.training_steps:,} training steps" if self.training_steps else ""
+        return (
+            f"{self.operations:.3g} operations, {self.gpu_hours:,.1f} GPU hours on {self.gpus} at a time, "
+            f"{self.disk_gib:,.1f} GiB{steps}"
+        )
+
 
 @dataclass(frozen=True)
 class Step:
@@ -62,18 +69,11 @@ class Step:
 
 
 class Plan:
-    """Steps in order, and the folder of their outputs."""
+    """Steps in order, each after those that it needs, and the folder of their outputs."""
 
     def __init__(self, folder: Path, steps: Sequence[Step], where: Path = Path()) -> None:
         self.folder, self.steps, self.where = Path(folder), tuple(steps), Path(where)
-        known: dict[str, Step] = {}
-        for step in self.steps:
-            if step.name in known:
-                raise InputError(f"The plan has two steps named {step.name!r}: give each its own name.")
-            if missing := [name for name in step.needs if name not in known]:
-                raise InputError(f"The step {step.name!r} needs the step {missing[0]!r}: put that before it.")
-            known[step.name] = step
-        self._known = known
+        self._known = {step.name: step for step in self.steps}
 
     @cached_property
     def _jobs(self) -> JobFolder:
@@ -132,11 +132,12 @@ class Plan:
         self._check_needs(left)
         submitted: dict[str, str] = {}
         for step in left:
-            ids = [submitted[name] for name in step.needs if name in submitted]
-            waits: dict[str, Any] = {"slurm_additional_parameters": {"dependency": f"afterok:{':'.join(ids)}"}}
-            gpus: dict[str, Any] = {"gpus_per_node": step.cost.gpus} if step.cost.gpus else {}
-            given = {"name": step.name, **gpus, **(waits if ids else {}), **(options or {})}
-            executor = cluster_executor(self.folder / LOGS, "slurm", given)
+            given: dict[str, Any] = {"name": step.name}
+            if step.cost.gpus:
+                given["gpus_per_node"] = step.cost.gpus
+            if ids := [submitted[name] for name in step.needs if name in submitted]:
+                given["slurm_additional_parameters"] = {"dependency": f"afterok:{':'.join(ids)}"}
+            executor = cluster_executor(self.folder / LOGS, "slurm", {**given, **(options or {})})
             submitted[step.name] = executor.submit(Requeued(partial(_run_step, self, step.name)), 0, 1).job_id
         return submitted
 

@@ -26,7 +26,7 @@ from typing import ClassVar, Literal
 from circuitry.runs import Count, InputError, Natural, job_options, whole_file
 from circuitry import Encoder, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, left_rule
-from circuitry.data import DomainFolder, study_held_out
+from circuitry.data import DomainFolder, chosen_names, study_held_out
 from circuitry.data.drawn import TOY_CLASSES, DrawingSettings, write_toy
 from circuitry.models import register_model
 from circuitry.training import NoCaption, clip_preset
@@ -173,28 +173,28 @@ def drawn(config: Config) -> Config:
 def steps(config: Config) -> list[Step]:
     """Return all steps of the study on this material."""
     assert config.data is not None  # or the miniature draws it
-    domainnet = config.data.absolute()
+    domainnet, small = config.data.absolute(), config.miniature
     images = DomainFolder(domainnet, split="train", missing_files="unchecked")
     given = named_base_sets(config.base, config.base_images, config.base_validation)
     bases = {
         name: replace(base, path=base.path.absolute(), images=base.images and base.images.absolute())
         for name, base in given.items()
     }
-    if not config.miniature and (other := [name for name in bases if name not in KNOWN_BASES]):
-        raise InputError(f"The study's base sets are {', '.join(KNOWN_BASES)}, but {other[0]!r} was given.")
+    if not small:
+        chosen_names("base set of the study", tuple(bases), KNOWN_BASES)
     for base in bases.values():
         base.check_images()
     main_base = MAIN if MAIN in bases else None
     named = [name for name in bases if name != MAIN]
     mixtures = study_mixtures(
-        [main_base, *named] if main_base or config.miniature or not named else named,
-        held_out=TOY_CLASSES[1::4] if config.miniature else study_held_out(images.all_classes),
+        [main_base, *named] if main_base or small or not named else named,
+        held_out=TOY_CLASSES[1::4] if small else study_held_out(images.all_classes),
         domains=images.domains,
         sketches=config.imagenet_sketch is not None,
-        test_domains=("quickdraw", "sketch") if config.miniature else None,
+        test_domains=("quickdraw", "sketch") if small else None,
     )
-    trained = [one for one in mixtures if not config.miniature or one.settings.name in MINIATURE_MIXTURES]
-    scale = MINIATURE if config.miniature else STUDY
+    trained = [one for one in mixtures if not small or one.settings.name in MINIATURE_MIXTURES]
+    scale = MINIATURE if small else STUDY
     trainings = study_trainings(trained, main_base, scale.models, config.seeds)
     material = Material(
         domainnet,
@@ -209,10 +209,9 @@ def steps(config: Config) -> list[Step]:
         config.imagenet and config.imagenet.absolute(),
         config.missing_captions,
     )
-    model = str(clip_preset(scale.preset(trainings[0])).model)
-    counted = circuit_operations(model)
-    out = config.out.absolute()
+    counted = circuit_operations(str(clip_preset(scale.preset(trainings[0])).model))
     rates = config.half_tflops * 1e12, config.single_tflops * 1e12
+    out = config.out.absolute()
     return study_steps(StudyPlace(out, scale, material, trainings, *rates, counted, config.keep_checkpoints))
 
 
@@ -242,18 +241,8 @@ def base_size(base: BaseSet) -> int:
 def print_plan(chosen: list[Step]) -> None:
     """Print every step with its cost and command, and the cost of each kind."""
     for step in chosen:
-        print(f"{step.name}: {in_words(step.cost)}\n    {shlex.join(step.command)}")
-    kinds = dict.fromkeys(step.kind for step in chosen)
+        print(f"{step.name}: {step.cost}\n    {shlex.join(step.command)}")
     print(f"\n{len(chosen)} steps")
-    for kind in [*kinds, None]:
-        of_kind = [step for step in chosen if kind in (step.kind, None)]
-        print(f"{kind or 'in all'} ({len(of_kind)}): {in_words(sum((step.cost for step in of_kind), Cost()))}")
-
-
-def in_words(cost: Cost) -> str:
-    """Describe a cost."""
-    steps = f", {cost.training_steps:,} training steps" if cost.training_steps else ""
-    return (
-        f"{cost.operations:.3g} operations, {cost.gpu_hours:,.1f} GPU hours on {cost.gpus} at a time, "
-        f"{cost.disk_gib:,.1f} GiB{steps}"
-    )
+    for kind in [*dict.fromkeys(step.kind for step in chosen), "in all"]:
+        costs = [step.cost for step in chosen if kind in (step.kind, "in all")]
+        print(f"{kind} ({len(costs)}): {sum(costs, Cost())}")

@@ -13,10 +13,9 @@
    of three are always equal or opposite.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations, product
 from math import factorial, prod
-from typing import Any
 
 from circuitry.comparison import LEVEL, holm, jackknife_interval
 from circuitry.reports import Finding, Report, with_intervals
@@ -30,8 +29,7 @@ from jaxtyping import Float, Int
 ROUNDING = 1e-12  # correlations and residuals that differ by less are equal
 _EXACT, _DRAWS = 50_000, 10_000  # up to the first number of orders all are used, else as many random ones as the second
 _MODEL, _STRATUM = "run", "test_domain"  # columns of the model, and of the groups within which ranks are taken
-FEWEST_MODELS = 3  # a correlation needs so many models
-FEWEST_GIVEN = FEWEST_MODELS + 1  # a partial correlation needs so many models
+FEWEST_MODELS = 3  # a correlation needs so many models, a partial one and an interval one more
 RELATIONS = (
     *("what", "with", "rho", "low", "high", "least", "most", "p", "p_holm"),
     *("partial", "partial_p", "given", "n_models", "note", "about"),
@@ -51,43 +49,39 @@ def relate_over_models(
     rows = []
     for what, other in product(whats, withs):
         used = points.dropna(subset=[what, other, *([] if given is None else [given])])
-        rows.append((what, other, *_relate(used, what, other, given, seed)))
-    names = ["what", "with", "rho", "low", "high", "least", "most", "p", "partial", "partial_p", "n_models", "floor"]
-    table = pd.DataFrame(rows, columns=names)
-    tests = int(table["p"].notna().sum())
-    impossible = table["p"].isna() | (table["floor"] * tests > LEVEL)
-    notes = [f"cannot be significant with {n} models" if no else "" for n, no in zip(table["n_models"], impossible)]  # noqa: B905
-    about = [f"over {n} models" for n in table["n_models"]]
-    return table.assign(p_holm=holm(table["p"]), given=given or "", note=notes, about=about)[list(RELATIONS)]
+        n = used[_MODEL].nunique()
+        found = _relate(used, what, other, given, seed) if n >= FEWEST_MODELS else {}
+        rows.append({"what": what, "with": other, "n_models": n, "about": f"over {n} models", **found})
+    table = pd.DataFrame(rows, columns=[*RELATIONS, "floor"])
+    impossible = table["p"].isna() | (table["floor"] * table["p"].notna().sum() > LEVEL)
+    notes = ("cannot be significant with " + table["n_models"].astype(str) + " models").where(impossible, "")
+    return table.assign(p_holm=holm(table["p"]), given=given or "", note=notes)[list(RELATIONS)]
 
 
-def _relate(used: pd.DataFrame, what: str, other: str, given: str | None, seed: int) -> tuple[float | int, ...]:
+def _relate(used: pd.DataFrame, what: str, other: str, given: str | None, seed: int) -> dict[str, float]:
+    """Return what three or more models give, and the smallest p that they can give (``floor``)."""
+
+    def ranks(rows: pd.DataFrame, name: str) -> np.ndarray:
+        return centred_ranks(rows[name].to_numpy(dtype=float), rows[_STRATUM].astype(str).to_numpy())
+
     models = list(dict.fromkeys(used[_MODEL]))
-    nothing = float("nan")
-    if len(models) < FEWEST_MODELS:
-        return (*(nothing,) * 8, len(models), nothing)
-    strata = used[_STRATUM].astype(str).to_numpy()
-    x, y = (centred_ranks(used[name].to_numpy(dtype=float), strata) for name in (what, other))
+    x, y = ranks(used, what), ranks(used, other)
     rho = float(correlation(x, y))
-    without = []
-    for one in models:
-        kept = used[used[_MODEL] != one]
-        of = kept[_STRATUM].astype(str).to_numpy()
-        without.append(float(correlation(*(centred_ranks(kept[n].to_numpy(dtype=float), of) for n in (what, other)))))
-    each = np.array(without)
-    varies = len(models) > FEWEST_MODELS and np.ptp(each) > ROUNDING  # ties may leave rho unchanged: not certainty
-    low, high = jackknife_interval(rho, each) if varies else (nothing, nothing)
-    orders, floor = _orders(_exchangeable(used[_MODEL].to_numpy(), strata), seed)
-    partial = partial_p = nothing
-    if given is not None and len(models) >= FEWEST_GIVEN:
-        z = centred_ranks(used[given].to_numpy(dtype=float), strata)
+    without = [used[used[_MODEL] != one] for one in models]
+    each = np.array([float(correlation(ranks(rows, what), ranks(rows, other))) for rows in without])
+    orders, floor = _orders(_exchangeable(used[_MODEL].to_numpy(), used[_STRATUM].astype(str).to_numpy()), seed)
+    found = {"rho": rho, "floor": floor, "p": permutation_p(x, y, orders)}
+    if not np.isnan(each).all():
+        found |= {"least": float(np.nanmin(each)), "most": float(np.nanmax(each))}
+    if len(models) > FEWEST_MODELS and np.ptp(each) > ROUNDING:  # ties may leave rho unchanged: not certainty
+        low, high = jackknife_interval(rho, each)
+        found |= {"low": float(np.maximum(low, -1.0)), "high": float(np.minimum(high, 1.0))}
+    if given is not None and len(models) > FEWEST_MODELS:
+        z = ranks(used, given)
         rest_x, rest_y = residuals(x, z), residuals(y, z)
-        partial, partial_p = float(correlation(rest_x, rest_y)), permutation_p(rest_x, rest_y, orders, z)
-    known = each[~np.isnan(each)]
-    least, most = (float(known.min()), float(known.max())) if len(known) else (nothing, nothing)
-    ends = float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
-    p = permutation_p(x, y, orders)
-    return (rho, *ends, least, most, p, partial, partial_p, len(models), floor)
+        found["partial"] = float(correlation(rest_x, rest_y))
+        found["partial_p"] = permutation_p(rest_x, rest_y, orders, z)
+    return found
 
 
 def centred_ranks(values: Float[np.ndarray, " rows"], strata: np.ndarray) -> Float[np.ndarray, " rows"]:
@@ -173,29 +167,24 @@ def relation_findings(
     found = []
     for group in groups:
         rows = relations[relations["what"].isin(group) & (relations["with"] == accuracy)].dropna(subset="rho")
-        listed, target = " or ".join(names[column] for column in group), f"{accuracy.replace('_', ' ')} accuracy"
+        target, listed = accuracy.replace("_", " "), " or ".join(names[one] for one in group)
+        question = f"Does {listed} correlate with {target} accuracy?"
         if rows.empty:
             n = int(relations["n_models"].max()) if len(relations) else 0
-            few = n < FEWEST_MODELS
-            why = f"it takes at least {FEWEST_MODELS}" if few else "one of the two does not vary over them"
-            found.append(
-                Finding(
-                    f"Does {listed} correlate with {target}? Cannot be told.",
-                    f"{n} models have both numbers, but there is no correlation: {why}.",
-                    "More models: other settings, test domains, seeds.",
-                )
-            )
+            why = f"{n} models have both numbers; it takes {FEWEST_MODELS} models over which both vary."
+            found.append(Finding(f"{question} Cannot be told.", why, "More models: other settings, domains, seeds."))
             continue
-        said = rows.assign(said=with_intervals(rows, "+.2f", "rho")).to_dict("records")
-        best = max(said, key=lambda row: abs(row["rho"]))
+        best = rows.assign(said=with_intervals(rows, "+.2f", "rho")).iloc[int(rows["rho"].abs().argmax())]
         clear = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
+        partial = "unknown" if pd.isna(best["partial"]) else f"{best['partial']:+.2f} (p {best['partial_p']:.2g})"
+        given = f" Given {best['given'].replace('_', ' ')}: {partial}." if best["given"] else ""
         found.append(
             Finding(
-                f"Does {listed} correlate with {target}? {'Yes' if clear else 'Cannot be told'}: rank correlation "
-                f"{best['said']} for {names[best['what']]}, over {best['n_models']} models.",
+                f"{question} {'Yes' if clear else 'Cannot be told'}: rank correlation {best['said']} for "
+                f"{names[best['what']]}, over {best['n_models']} models.",
                 f"Jackknife over models; without one of them {best['least']:+.2f} to {best['most']:+.2f}. p "
                 f"{best['p']:.2g} from orders of the models, {best['p_holm']:.2g} corrected for all tests "
-                f"(Holm){'; ' + best['note'] if best['note'] else ''}. {_given_words(best)}",
+                f"(Holm){'; ' + best['note'] if best['note'] else ''}.{given}",
                 "More models, of other settings and seeds. A correlation over models shows no cause: settings change "
                 "many things at once.",
             )
@@ -214,14 +203,6 @@ def models_agree(tests: pd.DataFrame) -> Finding:
     )
 
 
-def _given_words(row: Mapping[Hashable, Any]) -> str:
-    """Say what the correlation is given a third number."""
-    if not row["given"]:
-        return "No third number is taken out."
-    known = f"{row['partial']:+.2f} (p {row['partial_p']:.2g})"
-    return f"Given {row['given'].replace('_', ' ')}: {'unknown' if pd.isna(row['partial']) else known}."
-
-
 def add_relations(
     report: Report,
     points: pd.DataFrame,
@@ -232,33 +213,25 @@ def add_relations(
 ) -> None:
     """Add how to read it, a figure for each accuracy, and the tables; arguments as `relation_panels`."""
     n = points["run"].nunique()
+    few = f" With fewer than {ENOUGH}, a rank correlation mostly shows which models were chosen, and is no evidence."
     report.section("How to read this", folded=True)
     report.text(
         "Every point is a trained model in a test domain. Rank correlations are over models, with ranks within each "
         "test domain; their intervals are jackknife intervals over models. p is the share of orders of the models with "
         "as large a correlation, corrected for all tests (Holm); it is about other models trained in this way, not "
         "about other classes. The partial correlation takes out accuracy on the other domains, because a model that is "
-        "better at everything may also share more.\n\n"
-        + (
-            f"There are {n} models. With fewer than {ENOUGH}, a rank correlation mostly shows which models were "
-            "chosen, and is no evidence."
-            if n < ENOUGH
-            else f"There are {n} models."
-        )
+        f"better at everything may also share more.\n\nThere are {n} models.{few if n < ENOUGH else ''}"
     )
     report.section("Does sharing between domains correlate with accuracy?")
     for accuracy in accuracies:
-        called = accuracy.replace("_", " ")
-        if points[accuracy].notna().any():
-            figure = relation_panels(
-                points, relations, names, accuracy, title=f"Accuracy ({called}) against what is shared", marks=marks
-            )
-            report.figure(figure, _in_words(relations[relations["with"] == accuracy], names))
+        title = f"Accuracy ({accuracy.replace('_', ' ')}) against what is shared"
+        figure = relation_panels(points, relations, names, accuracy, title=title, marks=marks)
+        report.figure(figure, "Every model in each test domain; over a panel the rank correlation over models, if any.")
     shown = relations.assign(
         what=relations["what"].map(names),
         rho=with_intervals(relations, "+.2f", "rho"),
-        without_one=[f"{a:+.2f} to {b:+.2f}" for a, b in zip(relations["least"], relations["most"], strict=True)],
-    ).drop(columns=["low", "high", "least", "most", "given"])
+        without_one=relations["least"].map("{:+.2f}".format) + " to " + relations["most"].map("{:+.2f}".format),
+    )
     order = ["what", "with", "rho", "without_one", "p", "p_holm", "partial", "partial_p", "n_models", "note"]
     report.table(
         shown[order].rename(columns={"p_holm": "p (Holm)", "n_models": "models", "partial_p": "p of partial"}),
@@ -268,11 +241,3 @@ def add_relations(
         formats={"p": ".2g", "p (Holm)": ".2g", "partial": "+.2f", "p of partial": ".2g"},
     )
     report.table(points, "Every model and test domain.")
-
-
-def _in_words(relations: pd.DataFrame, names: Mapping[str, str]) -> str:
-    known = relations.dropna(subset="rho")
-    if known.empty:
-        return f"There is no correlation: fewer than {FEWEST_MODELS} models, or no variation over them."
-    said = ", ".join(f"{names[what]} {rho:+.2f}" for what, rho in zip(known["what"], known["rho"], strict=True))
-    return f"Rank correlations: {said}."

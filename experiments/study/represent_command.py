@@ -53,34 +53,21 @@ from circuitry.representations import (
     probe_sites,
     read_representations,
 )
-from experiments.study.measure_charts import TARGET_MARKS, probes_over_depth
+from experiments.study.measure_charts import probes_over_depth
 
 import numpy as np
 import pandas as pd
 
 
-def representation_findings(
-    similarity: RepresentationSimilarity, parts: pd.DataFrame, probes: SiteProbes
-) -> list[Finding | None]:
-    """Answer whether domains share a representation, by linear CKA at the last site and by probes."""
-    first = next(iter(similarity.comparisons(parts).values()))
-    last = first.at(first.sites[-1])
-    return [how_much_shared(last, "arrangement of the classes"), which_differs(last), what_probes_decode(probes.sites)]
-
-
 def what_probes_decode(sites: pd.DataFrame) -> Finding:
     """Say what linear probes decode at the last site against the first: from ``sites`` of `probe_sites`."""
-    said = sites.assign(said=with_intervals(sites, ".2f"))
-    first, last = (
-        ", ".join(f"the {target} {value}" for target, value in zip(rows["target"], rows["said"], strict=True))
-        for rows in (said[said["site"] == site] for site in said["site"].iloc[[0, -1]])
-    )
-    chances = sites.drop_duplicates("target")
-    guess = ", ".join(f"the {t} {chance:.2f}" for t, chance in zip(chances["target"], chances["chance"], strict=True))
+    said = sites.assign(said="the " + sites["target"] + " " + with_intervals(sites, ".2f"))
+    said["guess"] = "the " + sites["target"] + sites["chance"].map(" {:.2f}".format)
+    first, last = (said[said["site"] == site] for site in said["site"].iloc[[0, -1]])
     return Finding(
-        f"At {sites['site'].iloc[-1]} a linear probe decodes {last} (balanced accuracy).",
-        f"95 % intervals over folds, or over the domain that is left out. Guessing: {guess}. At "
-        f"{sites['site'].iloc[0]}: {first}.",
+        f"At {last['site'].iloc[0]} a linear probe decodes {', '.join(last['said'])} (balanced accuracy).",
+        "95 % intervals over folds, or over the domain that is left out. Guessing: "
+        f"{', '.join(first['guess'])}. At {first['site'].iloc[0]}: {', '.join(first['said'])}.",
         "Other images; a non-linear probe. A probe shows what can be decoded, not what the model uses.",
     )
 
@@ -88,37 +75,30 @@ def what_probes_decode(sites: pd.DataFrame) -> Finding:
 def add_cka(
     report: Report,
     similarity: RepresentationSimilarity,
-    parts: pd.DataFrame,
+    comparisons: Sequence[Comparison],
     marks: Mapping[str, Mark],
-    group: str = "all",
+    of: str,
 ) -> None:
-    """Add the section on CKA: over depth by every kernel, and between all domains at the last site."""
-    of = "" if group == "all" else f", {group} classes"
+    """Add the section on CKA ``of`` some classes: over depth by every kernel, between all domains at the last site."""
     report.section(f"Are classes arranged in the same way in every domain?{of}")
-    comparisons = list(similarity.comparisons(parts).values())
     for comparison in comparisons:
         add_over_depth(report, comparison, marks, "CKA compares the means of classes.")
         kernel = similarity.apart["kernel"] == comparison.measure.removeprefix("cka_")
         add_two_lines(report, similarity.apart[kernel], comparison.sites, measure_name(comparison.measure))
-    last = comparisons[0].at(comparisons[0].sites[-1])
-    site = last.sites[0]
-    add_matrix(report, last, marks, title=f"CKA at {site}{of}", more=f"Of class means at {site}, the last site.")
+    site = comparisons[0].sites[-1]
+    title, more = f"CKA at {site}{of}", f"Of class means at {site}, the last site."
+    add_matrix(report, comparisons[0].at(site), marks, title=title, more=more)
 
 
 def add_probes(report: Report, probes: SiteProbes) -> None:
     """Add the section on linear probes."""
     report.section("What can be decoded, and where?")
-    words = [
+    report.figure(
+        probes_over_depth(probes.sites),
         "Balanced accuracy of linear classifiers on each unit's activation averaged over positions (bars: 95 % "
-        "intervals over folds, and over domains where one is left out); images of one item are never on both sides."
-    ]
-    for target in TARGET_MARKS:
-        values = probes.sites[probes.sites["target"] == target].set_index("site")["value"]
-        best, worst = str(values.idxmax()), str(values.idxmin())
-        words.append(f"The {target}: best at {best} ({values[best]:.2f}), worst at {worst} ({values[worst]:.2f}).")
-    report.figure(probes_over_depth(probes.sites), " ".join(words))
-    by_domain = probes.left_out.pivot(index="site", columns="domain", values="value")
-    by_domain = by_domain.loc[list(dict.fromkeys(probes.left_out["site"]))]
+        "intervals over folds, and over domains where one is left out); images of one item are never on both sides.",
+    )
+    by_domain = probes.left_out.pivot_table("value", "site", "domain", sort=False)
     report.table(
         by_domain.rename_axis(columns=None),
         "Class across domains: accuracy on the images of one domain, by a classifier of all other domains.",
@@ -130,14 +110,12 @@ def add_representation_guide(report: Report) -> None:
     """Add the section on what was computed and how to read it."""
     report.section("How to read this", folded=True)
     report.text(
-        "CKA asks whether two domains arrange the classes in the same way: whether classes that are close in one "
-        "domain are close in the other, in whatever directions. It is 1 if the arrangements differ only by a rotation "
-        "and a scale. It has no bias: its mean is 0 for unrelated arrangements. Compare it with two parts of the same "
-        "images, which have fewer images than the whole, and with permuted classes. By default features are units "
-        "averaged over positions, as in the study; with positions kept (flattened) the numbers are different.\n\n"
-        "A probe shows what a linear classifier can decode from a representation, not what the model makes of it. "
-        "Averages over positions keep what is in an image, not where. A class that is decoded within domains but not "
-        "across them is represented differently in each domain."
+        "CKA asks whether classes that are close in one domain are close in the other, in whatever directions. It is 1 "
+        "if the arrangements differ only by a rotation and a scale, and has no bias: its mean is 0 for unrelated "
+        "arrangements. Compare it with two parts of the same images, which have fewer images than the whole, and with "
+        "permuted classes. By default features are units averaged over positions, as in the study.\n\n"
+        "A probe shows what a linear classifier can decode from a representation, not what the model makes of it. A "
+        "class that is decoded within domains but not across them is represented differently in each domain."
     )
 
 
@@ -188,28 +166,23 @@ def main(config: Config) -> Written | None:
     if config.common_classes:
         groups = in_all_domains(groups, [one.grams for one in found])
     made = json.loads((config.representations / "manifest.json").read_text())["config"]
+    n_images = sum(len(one.image_classes) for one in found)
     report = Report(
         f"Do domains share the representations of {made['model']}?",
-        f"CKA and linear probes at {len(found[0].unit_means)} sites, on "
-        f"{sum(len(one.image_classes) for one in found):,} images of {len(images.classes)} classes in "
-        f"{len(found)} domains.",
+        f"CKA and linear probes at {len(found[0].unit_means)} sites, on {n_images:,} images of {len(images.classes)} "
+        f"classes in {len(found)} domains.",
     )
     add_representation_guide(report)
     tables: dict[str, list[pd.DataFrame]] = {}
     comparisons: dict[str, Comparison] = {}
-    first: tuple[RepresentationSimilarity, pd.DataFrame] | None = None
     for group, classes in groups.items():
-        similarity = compare_representations(
-            [one.grams.only(classes) for one in found],
-            permutations=config.permutations,
-            apart=config.apart,
-            seed=config.seed,
-        )
+        grams, draws = [one.grams.only(classes) for one in found], config.permutations
+        similarity = compare_representations(grams, permutations=draws, apart=config.apart, seed=config.seed)
         parts = compare_representation_parts(found, classes=classes)
-        first = first or (similarity, parts.values)
-        add_cka(report, similarity, parts.values, domain_marks(images.domains), group)
-        for one in similarity.comparisons(parts.values).values():
-            comparisons[f"{one.measure}-{group}"] = one
+        of_group = {f"{one.measure}-{group}": one for one in similarity.comparisons(parts.values).values()}
+        of = "" if group == "all" else f", {group} classes"
+        add_cka(report, similarity, list(of_group.values()), domain_marks(images.domains), of)
+        comparisons |= of_group
         for name, table in {
             "cka": similarity.pairs,
             "cka_over_depth": similarity.domains,
@@ -228,13 +201,18 @@ def main(config: Config) -> Written | None:
         seed=config.seed,
     )
     add_probes(report, probes)
-    if first is not None:
-        report.summary(representation_findings(*first, probes))
+    first = next(iter(comparisons.values()))
+    last = first.at(first.sites[-1])
+    arranged = how_much_shared(last, "arrangement of the classes")
+    report.summary([arranged, which_differs(last), what_probes_decode(probes.sites)])
     joined = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
     written = {name: table for name, table in joined.items() if len(table)}
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
     small = [name for name in written if not name.startswith("cka_parts")]
-    about, looked_at = provenance(config, made["model_digest"]), listings_of(images, config.n_images, config.seed)
+    unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
+    settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
+    about = {**settings, "model_digest": made["model_digest"], **versions()}
+    looked_at = listings_of(images, config.n_images, config.seed)
     return write_results(report, written, config.out, config.results, about, small, looked_at, comparisons)
 
 
@@ -251,13 +229,6 @@ def in_all_domains(groups: Mapping[str, Sequence[str]], domains: Sequence[Any]) 
     """Return the classes of each group that every domain has at every site."""
     common = set.intersection(*(set(one.present(site)) for one in domains for site in one.by_site))
     return {name: tuple(one for one in classes if one in common) for name, classes in groups.items()}
-
-
-def provenance(config: Config, model_digest: str) -> dict[str, object]:
-    """Return the settings that shape the numbers, and the versions."""
-    unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
-    settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
-    return {**settings, "model_digest": model_digest, **versions()}
 
 
 def represent(config: Config, work: Work) -> None:

@@ -29,14 +29,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from circuitry.runs import JobFolder, Work, WorkSettings, versions
 from circuitry.circuits import AttributionGraph
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.judging import Judged, planted_attention, planted_convolution, score_methods, scoreboard_tables
 from circuitry.reports import Finding, Report, Written, with_intervals, write_results
-from circuitry.reports.figures import style
 from experiments.study.contest import BASELINE, Contest, ContestSettings, files_of
 from experiments.study.measure_charts import QUALITY, cost_against_quality, size_curves
 
@@ -48,43 +46,36 @@ _SHOWN = ("size for 0.5, kept", QUALITY, "size for 0.8, random", "CPR", "CMD", "
 
 def scoreboard_findings(summary: pd.DataFrame) -> list[Finding]:
     """Say whether the smallest circuits that tell their class from others are small, and if one method finds them."""
+    named = summary["method"] + (" (" + summary["budget"] + ")").where(summary["budget"] != summary["method"], "")
+    summary = summary.assign(said=with_intervals(summary, ".0%"), named=named)
     kept = summary[summary["what"] == QUALITY].dropna(subset="value").sort_values("value", kind="stable")
     question = "Are there small circuits that tell their class from others?"
     if kept.empty:
         return [Finding(f"{question} Cannot be told: no selectivity is known.", "", "Images of other classes.")]
     best, setting = kept.iloc[0], ["baseline", "metric"]
     random = summary[summary["what"] == QUALITY.replace("kept", "random")]
-    random = random[(random[[*setting, "method", "budget"]] == best[[*setting, "method", "budget"]]).all(axis=1)]
-    beside = f", as many random units at every site with {_share(random.iloc[0])}" if len(random) else ""
+    random = random.merge(kept.iloc[:1][[*setting, "method", "budget"]])
+    beside = f", as many random units at every site with {random['said'].iloc[0]}" if len(random) else ""
     told = "No" if best["value"] >= 1 else "Yes" if (random["low"] > best["high"]).any() else "Cannot be told"
-    alike = kept[(kept[setting] == best[setting]).all(axis=1)].drop_duplicates("method")
+    alike = kept.merge(kept.iloc[:1][setting]).drop_duplicates("method")
     others = alike[alike["method"] != best["method"]]
     first = "Yes" if len(others) and best["high"] < others["low"].min() else "Cannot be told"
-    names = [
-        f"{method} ({budget})" if budget != method else method
-        for method, budget in zip(alike["method"], alike["budget"], strict=True)
-    ]
-    needs = ", ".join(f"{name} {_share(row)}" for name, (_, row) in zip(names, alike.iterrows(), strict=True))
     measured = f"{best['baseline']} baseline, {best['metric']}"
     return [
         Finding(
-            f"{question} {told}: the circuits of {names[0]} reach a selectivity of 0.8 with {_share(best)} of the "
+            f"{question} {told}: the circuits of {best['named']} reach a selectivity of 0.8 with {best['said']} of the "
             f"units{beside} ({measured}).",
             f"Means over {best['n_classes']} classes with Student's 95 % intervals, on images that the circuits were "
             "not found on. 100 %: no smaller circuit reaches it.",
             "Other classes, sizes or baselines; another training of the model.",
         ),
         Finding(
-            f"Does one method find the smallest? {first}: share of the units that each needs, {needs} ({measured}).",
+            f"Does one method find the smallest? {first}: share of the units that each needs, "
+            f"{', '.join(alike['named'] + ' ' + alike['said'])} ({measured}).",
             "A method is first where its interval lies below those of all others; each has its best budget.",
             "More classes; another training of the model.",
         ),
     ]
-
-
-def _share(row: "pd.Series[Any]") -> str:
-    interval = "" if pd.isna(row["low"]) else f" [{row['low']:.0%}, {row['high']:.0%}]"
-    return f"{row['value']:.0%}{interval}"
 
 
 def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -92,7 +83,7 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
     summary = with_settings(tables["summary"])
     report.section("What does a circuit cost, and how small can it be?")
     report.figure(
-        cost_against_quality(summary, marks=style.domain_marks(summary["method"])),
+        cost_against_quality(summary),
         "Processor seconds for one circuit, and the smallest share of units with selectivity 0.8 from that size on, on "
         "images that the circuit was not found on; 1 if no size on the grid reaches it. Hollow: as many random units "
         "at every site. Means over classes.",
@@ -121,16 +112,18 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def with_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with a column ``setting``: baseline, metric and, where there are several, budget in words."""
+    """Return a table with a column ``setting``: baseline, metric and, where there are several, budget in words.
+
+    Masks have counts of their own, and are in the setting of every budget.
+    """
     named = table.assign(setting=table["baseline"] + " baseline, " + table["metric"])
     own = named["budget"] == named["method"]
     budgets = named.loc[~own, "budget"].unique()
     if len(budgets) < 2:
         return named
-    parts = [(budget, named.loc[own | (named["budget"] == budget)]) for budget in budgets]
-    several: pd.DataFrame = pd.concat(
-        [part.assign(setting=part["setting"] + f", budget {budget}") for budget, part in parts]
-    )
+    parts = {budget: named[own | (named["budget"] == budget)] for budget in budgets}
+    parts = {budget: part.assign(setting=part["setting"] + f", budget {budget}") for budget, part in parts.items()}
+    several: pd.DataFrame = pd.concat(parts.values())
     return several
 
 
@@ -150,23 +143,24 @@ class Config(ContestSettings, WorkSettings):
 
 def main(config: Config) -> Written | None:
     """Hold the contest, and write the report."""
-    if config.share_out(partial(hold, config), config.out / "logs"):
-        contest = Contest(config)
-        tables = read_tables(contest, config)
-        report = Report(
-            f"Which circuits of {contest.clip.name} recover the answer?",
-            f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}. Sizes are shares of "
-            f"{tables['curves']['counted'].iloc[0]}; all other sites stay whole.",
-        )
-        report.summary(scoreboard_findings(tables["summary"]))
-        add_scoreboard(report, tables)
-        return write_results(report, tables, config.out, config.results, contest.provenance() | versions())
-    return None
+    if not config.share_out(partial(hold, config), config.out / "logs"):
+        return None
+    contest = Contest(config)
+    tables = read_tables(contest, config)
+    report = Report(
+        f"Which circuits of {contest.clip.name} recover the answer?",
+        f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}. Sizes are shares of "
+        f"{tables['curves']['counted'].iloc[0]}; all other sites stay whole.",
+    )
+    report.summary(scoreboard_findings(tables["summary"]))
+    add_scoreboard(report, tables)
+    return write_results(report, tables, config.out, config.results, contest.provenance() | versions())
 
 
 def folder_of(contest: Contest, out: Path) -> JobFolder:
-    """Return the folder of all jobs."""
-    return JobFolder(out / "jobs", FORMAT, contest.provenance(), contest.jobs, contest.listings())
+    """Return the folder of all jobs, one for each class."""
+    jobs = [(name,) for name in contest.classes]
+    return JobFolder(out / "jobs", FORMAT, contest.provenance(), jobs, contest.listings())
 
 
 def hold(config: Config, work: Work) -> None:

@@ -11,10 +11,11 @@ Principal components keep large distances and may put distant groups on top of e
 import importlib.util
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from circuitry.runs import InputError
 from circuitry.comparison import Comparison, both_directions, mean_interval
+from circuitry.data import chosen_names
 from circuitry.representations import Embeddings, compare_by_parts, probe_accuracy
 
 import numpy as np
@@ -92,47 +93,40 @@ def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
     return {domain: images.vectors[images.domain == domain] for domain in sorted(set(images.domain.tolist()))}
 
 
-def image_spread(images: Embeddings) -> pd.DataFrame:
-    """Return the mean Euclidean distance of images to their mean, for each class in each domain and for each domain."""
-
-    def of(vectors: np.ndarray) -> float:
-        return float(np.linalg.norm(vectors - vectors.mean(0, dtype=np.float64), axis=1).mean())
-
-    rows: list[tuple[str | None, str, float]] = [(*k, of(images.vectors[rows])) for k, rows in images.groups().items()]
-    rows += [(None, domain, of(vectors)) for domain, vectors in _by_domain(images).items()]
+def _of_groups(images: Embeddings, values: np.ndarray) -> pd.DataFrame:
+    """Return the mean of a value of images for each class in each domain: columns class, domain, value."""
+    rows = [(*key, float(values[group].mean())) for key, group in images.groups().items()]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
+
+
+def image_spread(images: Embeddings) -> pd.DataFrame:
+    """Return the mean Euclidean distance of images to their mean, for each class in each domain."""
+    spread = np.empty(len(images))
+    for rows in images.groups().values():
+        vectors = images.vectors[rows]
+        spread[rows] = np.linalg.norm(vectors - vectors.mean(0, dtype=np.float64), axis=1)
+    return _of_groups(images, spread)
 
 
 def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *, seed: int = 0) -> pd.DataFrame:
     """Return mean silhouettes of the images of each class in each domain, with cosine distances.
 
     An image's silhouette is (b - a) / max(a, b): a is its mean distance to the others of its group, b to the images
-    of the nearest other group. Near 1: the group is separate. Near 0: it is mixed with another. Below 0: the image is
-    nearer to another group. Time grows with the square of the number of images, so at most `MOST_IMAGES` are taken,
-    evenly over classes and domains, at random by ``seed``.
-
-    Groups are domains (all classes together) or classes (all domains together).
-
-    Returns:
-        Columns class, domain, value.
+    of the nearest other group. Groups are domains (all classes together) or classes (all domains together). Time grows
+    with the square of the number of images, so at most `MOST_IMAGES` are taken, evenly over classes and domains, at
+    random by ``seed``.
     """
     if len(images) > MOST_IMAGES:
         images = images.sample(MOST_IMAGES, seed)
     labels = images.domain if by == "domain" else images.class_name
-    values = silhouette_samples(images.vectors.astype(np.float64), labels, metric="cosine")
-    rows = [(*key, float(values[group].mean())) for key, group in images.groups().items()]
-    return pd.DataFrame(rows, columns=["class", "domain", "value"])
+    return _of_groups(images, silhouette_samples(images.vectors.astype(np.float64), labels, metric="cosine"))
 
 
 def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
     """Return how well a linear classifier separates each domain from all others, in every fold.
 
-    The balanced accuracy of `probe_accuracy`: guessing reaches 1/2. Rows of domain `ALL` are of one classifier that
-    names the domain: guessing reaches one over the number of domains. Images of one item (`stem_without_domain`) are in
-    one fold.
-
-    Returns:
-        Columns domain, fold, value.
+    Guessing reaches a balanced accuracy of 1/2. Rows of domain `ALL` are of one classifier that names the domain:
+    guessing reaches one over the number of domains. Images of one item are in one fold.
     """
     tasks = {domain: (images.domain == domain).astype(str).tolist() for domain in _by_domain(images)}
     tasks[ALL] = images.domain.tolist()
@@ -153,9 +147,8 @@ def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
 
 def class_accuracy(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
     """Return the share of images whose nearest text is that of their class, by class and domain."""
-    right = texts.class_name[(images.vectors @ texts.vectors.T).argmax(1)] == images.class_name
-    rows = [(*key, float(right[group].mean())) for key, group in images.groups().items()]
-    return pd.DataFrame(rows, columns=["class", "domain", "value"])
+    nearest = texts.class_name[(images.vectors @ texts.vectors.T).argmax(1)]
+    return _of_groups(images, nearest == images.class_name)
 
 
 NEIGHBOURS = 15  # UMAP's default; fewer with fewer points
@@ -163,15 +156,10 @@ COMPONENTS = "principal components"  # first words of the name of a map without 
 PER_DOMAIN = 2000  # images of a domain that the study maps
 
 
-class EmbeddingMap(NamedTuple):
-    """Points in the plane, and the method."""
-
-    points: Float[np.ndarray, "n 2"]
-    method: str  # in words: "UMAP with density", or "principal components (41 % of the variance)"
-
-
-def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: int = 0) -> EmbeddingMap:
-    """Map vectors to the plane; the same arguments give the same points."""
+def embedding_map(
+    vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: int = 0
+) -> tuple[Float[np.ndarray, "n 2"], str]:
+    """Map vectors to the plane, and say how; the same arguments give the same points."""
     installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not installed:
         raise InputError(
@@ -180,13 +168,13 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
     if method == "pca" or not installed:
         pca = PCA(2, svd_solver="full")  # the one that is neither random nor squares the numbers
         points = pca.fit_transform(vectors.astype(np.float64))
-        return EmbeddingMap(points, f"{COMPONENTS} ({pca.explained_variance_ratio_.sum():.0%} of the variance)")
+        return points, f"{COMPONENTS} ({pca.explained_variance_ratio_.sum():.0%} of the variance)"
     import umap  # slow to import, and an extra
 
     neighbours = min(NEIGHBOURS, len(vectors) - 1)
     # n_jobs: with a seed UMAP runs on one thread, and warns where it is not told so.
     mapper = umap.UMAP(n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1)
-    return EmbeddingMap(np.asarray(mapper.fit_transform(vectors), dtype=np.float64), "UMAP with density")
+    return np.asarray(mapper.fit_transform(vectors), dtype=np.float64), "UMAP with density"
 
 
 def map_table(
@@ -200,27 +188,21 @@ def map_table(
     """Map random images of each domain, by one model, as the study does."""
     domains = sorted(set(images.domain.tolist()))
     if without is not None:
-        if without not in domains or len(domains) < 2:
-            raise InputError(
-                f"A map leaves out one of at least two domains, but {without!r} was given for {', '.join(domains)}."
-            )
-        domains.remove(without)
+        domains.remove(*chosen_names("domain", (without,), domains))
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain] for domain in domains]
     chosen = images.take(np.sort(np.concatenate(rows)))
     points, said = embedding_map(chosen.vectors, method, seed)
-    table = chosen.table()[["domain", "class"]].assign(kind="image")[["kind", "domain", "class"]]
-    return table.assign(x=points[:, 0], y=points[:, 1], method=said)
+    table = chosen.table()[["domain", "class"]]
+    return table.assign(x=points[:, 0], y=points[:, 1], method=said, kind="image", without=without or "")
 
 
 def separation_measures(
     images: Embeddings, texts: Embeddings, held_out: Sequence[str] = (), *, seed: int = 0
 ) -> pd.DataFrame:
-    """Return all measures of one model, by class if they have classes.
+    """Return all measures of one model: columns measure, class (None without classes), domain, value.
 
-    Returns:
-        Columns measure, class (None for measures without classes), domain, value. Distances are means over the other
-        domains.
+    Distances are means over the other domains.
     """
     accuracy = class_accuracy(images, texts)
     out = accuracy["class"].isin(held_out)
@@ -230,7 +212,7 @@ def separation_measures(
         "distance of parts": cosine.ceilings,
         "standardised distance": _to_others(standardised.values),
         "standardised distance of parts": standardised.ceilings,
-        "spread": image_spread(images).dropna(subset="class"),
+        "spread": image_spread(images),
         "silhouette by domain": silhouettes(images, "domain", seed=seed),
         "silhouette by class": silhouettes(images, "class", seed=seed),
         "domain probe": domain_probe(images, seed=seed).groupby("domain")["value"].mean().reset_index(),
@@ -238,10 +220,9 @@ def separation_measures(
         "accuracy, seen classes": accuracy[~out],
         "accuracy, held-out classes": accuracy[out],
     }
-    columns = ["measure", "class", "domain", "value"]
-    tables = [part.assign(measure=name).reindex(columns=columns) for name, part in parts.items() if len(part)]
-    table = pd.concat([part.astype({"class": object}) for part in tables], ignore_index=True)
-    return table.assign(**{"class": table["class"].where(table["class"].notna(), None)})
+    table = pd.concat({name: part for name, part in parts.items() if len(part)}, names=["measure"])
+    table = table.reset_index("measure")[["measure", "class", "domain", "value"]].reset_index(drop=True)
+    return table.assign(**{"class": table["class"].astype(object).where(table["class"].notna(), None)})
 
 
 def _to_others(table: pd.DataFrame) -> pd.DataFrame:

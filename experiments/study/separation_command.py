@@ -1,14 +1,13 @@
 """Do the images of a domain lie apart in the embedding space, and do captions without style words bring them together?
 
 Two kinds of small CLIP models are trained on the toy, several seeds each: with standard captions, which often name the
-style ("a sketch of a fish"), and with aligned captions, which never do ("a picture of a fish"). Classes are held out of
-quickdraw in both. Test images and class prompts are embedded; distances between domains, silhouettes, linear probes of
-the domain and the modality gap are measured, and zero-shot accuracy beside them. The images are mapped to the plane,
-once with and once without quickdraw.
+style ("a sketch of a fish"), and with aligned captions, which never do. Classes are held out of quickdraw in both.
+Distances between domains, silhouettes, linear probes of the domain, the modality gap and zero-shot accuracy are
+measured on embeddings of test images and class prompts. The images are mapped, with and without quickdraw.
 
 The study finds that quickdraw lies apart, that aligned captions bring it closer, and that accuracy on the held-out
-classes does not follow. The first is refuted by a domain that lies farther from the others than quickdraw does, the
-second by a distance that does not shrink, the third by an accuracy that rises with it.
+classes does not follow. A domain that lies farther from the others than quickdraw refutes the first, a distance that
+does not shrink the second, an accuracy that rises with it the third.
 
     python -m experiments.study separation
     python -m experiments.study separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
@@ -17,7 +16,7 @@ second by a distance that does not shrink, the third by an accuracy that rises w
 The same name twice means two seeds of one kind of model.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
@@ -40,25 +39,12 @@ from circuitry.reports import (
     write_results,
 )
 from circuitry.reports.figures import Mark, domain_marks, style
-from circuitry.representations import Embeddings, embed_images, embed_texts
+from circuitry.representations import embed_images, embed_texts
+from experiments.study import separation
 from experiments.study.selection import Setting
-from experiments.study.separation import (
-    ALL,
-    COMPONENTS,
-    PER_DOMAIN,
-    by_seed,
-    compare_distances,
-    differences,
-    gather,
-    map_table,
-    mean_distances,
-    separation_measures,
-    summarise,
-)
 from experiments.study.separation_charts import (
     PANELS,
     embedding_maps,
-    measure_against_measure,
     panel_references,
     separation_panels,
 )
@@ -69,50 +55,36 @@ import pandas as pd
 
 
 def separation_findings(
-    measures: pd.DataFrame, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
+    change: pd.DataFrame | None, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
 ) -> list[Finding | None]:
     """Say which domain is farthest in each kind of model, and what changes between the kinds."""
     first, *_, last = [*distances, *distances]
     found = [which_differs(distances[first][0])]
-    if first == last:
+    if change is None:
         return found
     domain = test_domain or str(distances[first][0].summary().set_index("domain")["value"].idxmax())
-    change = differences(measures, first, last)
-    named = ("standardised distance", *(name for name in PANELS if name.startswith("accuracy")))
-    return [*found, which_differs(distances[last][0]), what_changes(change, first, last, domain, named)]
-
-
-def what_changes(change: pd.DataFrame, first: str, last: str, domain: str, measures: Sequence[str]) -> Finding:
-    """Say what changes for a domain from one kind of model to another: from `differences`."""
-    rows = change[change["domain"] == domain].set_index("measure").reindex(list(measures)).dropna(subset="difference")
-    clear = (rows["low"] > 0) | (rows["high"] < 0)
-    said = ", ".join(
-        f"{name} {value}{'' if sure else ' (unclear)'}"
-        for name, value, sure in zip(rows.index, with_intervals(rows, "+.2f", "difference"), clear, strict=True)
-    )
-    return Finding(
-        f"From {first} to {last}, {domain} changes by: {said or 'nothing that is known'}.",
+    measures = ["standardised distance", *(name for name in PANELS if name.startswith("accuracy"))]
+    rows = change[change["domain"] == domain].set_index("measure").reindex(measures).dropna(subset="difference")
+    said = (rows.index + " " + with_intervals(rows, "+.2f", "difference")).tolist()
+    changes = Finding(
+        f"From {first} to {last}, {domain} changes by: {', '.join(said) or 'nothing that is known'}.",
         f"95 % intervals over {rows['n_classes'].max() if len(rows) else 0} classes, paired, after averaging over "
         "seeds; they leave out how far seeds differ.",
         "More seeds: a difference between two kinds of models needs several of each.",
     )
+    return [*found, which_differs(distances[last][0]), changes]
 
 
-def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], what: str) -> None:
-    """Add the section with the maps, a `map_table` for each ``model``; ``what`` names their seed."""
+def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+    """Add the section with the maps, a `map_table` for each ``model``."""
     report.section("Where do the images lie?")
-    most = int(points.groupby(["model", "domain"]).size().max())
-    no_umap = (
-        " Principal components replace UMAP, which was not asked for or needs the package umap-learn "
-        "(pip install umap-learn)."
-        if points["method"].str.startswith(COMPONENTS).any()
-        else ""
-    )
+    no_umap = " Without umap-learn (pip install umap-learn) principal components replace UMAP."
+    more = no_umap if points["method"].str.startswith(separation.COMPONENTS).any() else ""
     report.figure(
         embedding_maps(points, marks=marks),
-        f"Images (marks of their domain) in one plane, up to {most:,} of each domain at random; "
-        f"{what}.{no_umap} In a map by UMAP neighbours are neighbours, but distances between groups and their sizes "
-        "mean little. Principal components keep large distances, but may put groups on top of each other.",
+        "Images in one plane, at random, of the first seed of each model. In a map by UMAP neighbours are neighbours, "
+        "but distances between groups and their sizes mean little. Principal components keep large distances, but may "
+        f"put groups on top of each other.{more}",
     )
 
 
@@ -129,43 +101,37 @@ def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]],
 
 
 def add_separation(
-    report: Report, measures: pd.DataFrame, marks: Mapping[str, Mark], references: Mapping[str, float]
+    report: Report,
+    measures: pd.DataFrame,
+    change: pd.DataFrame | None,
+    marks: Mapping[str, Mark],
+    references: Mapping[str, float],
 ) -> None:
     """Add the section that sets the models side by side, and accuracy beside separation."""
-    summary = summarise(measures)
-    single = summary[summary["domain"] != ALL]
+    summary = separation.summarise(measures)
+    single, whole = summary[summary["domain"] != separation.ALL], summary[summary["domain"] == separation.ALL]
     drawn = [name for name in PANELS if name in set(single["measure"])]
-    models = list(dict.fromkeys(measures["model"]))
-    n_seeds = int(summary["n_seeds"].max())
+    several = summary["n_seeds"].max() > 1
     report.section("How far apart are the domains, and does accuracy follow?")
     report.figure(
-        separation_panels(single, drawn, by_seed(measures) if n_seeds > 1 else None, references, marks=marks),
+        separation_panels(single, drawn, separation.by_seed(measures) if several else None, references, marks=marks),
         "Each domain by several measures. Bars: 95 % intervals over classes (Student's t). "
-        + (f"Short strokes: the {n_seeds} seeds. " if n_seeds > 1 else "One seed. ")
-        + "Dotted: guessing.",
+        f"{'Short strokes: the seeds. ' if several else 'One seed. '}Dotted: guessing.",
     )
-    whole = summary[summary["domain"] == ALL]
-    report.table(
-        whole.pivot(index="measure", columns="model", values="value")[models].rename_axis(columns=None).reset_index(),
-        "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
-    )
-    if len(models) < 2:
-        return
-    first, last = models[0], models[-1]
-    accuracy = next(name for name in reversed(PANELS) if name in drawn and name.startswith("accuracy"))
-    report.figure(
-        measure_against_measure(single, "standardised distance", accuracy, marks=marks),
-        f"From {first} (filled) to {last} (hollow): distance to the other domains and {accuracy}.",
-    )
-    change = differences(measures, first, last)
-    change = change[(change["domain"] != ALL) & change["measure"].isin(drawn)]
-    cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
-    wide = cells.pivot(index="measure", columns="domain", values="said").loc[drawn]
+    wide = whole.pivot(index="measure", columns="model", values="value")[list(dict.fromkeys(measures["model"]))]
     report.table(
         wide.rename_axis(columns=None).reset_index(),
-        f"Differences from {first} to {last} with 95 % intervals over classes (Student's t), paired by class; none for "
-        "probe and gap, which have no classes.",
+        "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
     )
+    if change is not None:
+        change = change[(change["domain"] != separation.ALL) & change["measure"].isin(drawn)]
+        cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
+        wide = cells.pivot(index="measure", columns="domain", values="said").loc[drawn]
+        report.table(
+            wide.rename_axis(columns=None).reset_index(),
+            "Differences from the first to the last kind of model with 95 % intervals over classes (Student's t), "
+            "paired by class; none for probe and gap, which have no classes.",
+        )
 
 
 def add_separation_guide(report: Report) -> None:
@@ -173,14 +139,12 @@ def add_separation_guide(report: Report) -> None:
     report.section("How to read this", folded=True)
     report.text(
         "All embeddings are divided by their length. A distance is the mean over classes of the distance between the "
-        "means of a class in two domains, so that different classes in the domains do not count. Euclidean: as in the "
-        "study. Standardised: divided by the spread of the images around their means, so that it does not change when "
-        "the whole space shrinks. Parts of the same images show how far apart means are by chance; they have fewer "
-        "images than the whole, so their distances are larger.\n\n"
-        "Silhouette: near 1 if images are much nearer to their own domain than to the next, near 0 if domains mix, "
-        "below 0 if images are nearer to another domain. Domain probe: balanced accuracy of a linear classifier for "
-        "one domain against the others; it may find small differences that no distance shows. Modality gap: distance "
-        "between the mean image of a domain and the mean class prompt.\n\n"
+        "means of a class in two domains. Euclidean: as in the study. Standardised: divided by the spread of the "
+        "images around their means, so that it does not change when the whole space shrinks. Parts of the same images "
+        "show how far apart means are by chance; they have fewer images than the whole, so they lie farther apart.\n\n"
+        "Silhouette: near 1 if images are much nearer to their own domain than to the next, near 0 if domains mix. "
+        "Domain probe: balanced accuracy of a linear classifier for one domain against the others. Modality gap: "
+        "distance between the mean image of a domain and the mean class prompt.\n\n"
         "Intervals are over classes; p values are about this trained model, or about the mean of several seeds. "
         "Neither includes the differences between trainings, which the seeds show. Less separation does not imply "
         "better recognition: look at accuracy, too."
@@ -189,6 +153,7 @@ def add_separation_guide(report: Report) -> None:
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""
+TOY_SEEDS = (0, 1)
 DISTANCES = ("standardised", "euclidean")
 """What tells apart whether a space shrinks or domains come closer in it, and the study's."""
 
@@ -205,8 +170,6 @@ class Config:
     """Also write the small tables and their provenance here, where the figures read them."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the trainings."""
     models: tuple[str, ...] = ()
     """Your own models as name=checkpoint, instead of the toy's; the first name is compared with the last."""
     model: str = "rn-tiny"
@@ -221,8 +184,6 @@ class Config:
     """Held-out classes: their accuracy is measured separately (default: those of the toy, none with --models)."""
     n_images: Count | None = 50
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
-    n_mapped: Count | None = PER_DOMAIN
-    """Images of a domain on a map, at random by --seed."""
     map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
     """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
     decoding: Decoding = "upright"
@@ -249,12 +210,12 @@ class Measured(NamedTuple):
     measures: pd.DataFrame
     distances: tuple[Comparison, ...]  # by each of `DISTANCES`
     means: pd.DataFrame
-    points: pd.DataFrame | None
+    points: list[pd.DataFrame]  # maps of the first seed of a kind
 
 
 def main(config: Config) -> Written:
     """Train where needed, measure, write, and print where the report is."""
-    compared = toy_models(config) if not config.models else own_models(config)
+    compared = own_models(config) if config.models else toy_models(config)
     first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
     found = {}
     for (name, seed), checkpoint in compared.checkpoints.items():
@@ -269,7 +230,7 @@ def toy_models(config: Config) -> ComparedModels:
     checkpoints = {
         (name, seed): toy_checkpoint(config.toy, setting, test_domain, seed)
         for name, setting in TOY_MODELS.items()
-        for seed in config.seeds
+        for seed in TOY_SEEDS
     }
     held_out = STANDARD.held_out if config.held_out is None else config.held_out
     return ComparedModels(toy_images(config.toy), checkpoints, test_domain, held_out)
@@ -290,54 +251,41 @@ def own_models(config: Config) -> ComparedModels:
 
 
 def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool) -> Measured:
-    """Embed the images and class prompts by one model, and measure."""
+    """Embed the images and class prompts by one model, and measure; map all domains, and without the test domain."""
     clip = load_clip(config.model, checkpoint=checkpoint, device=config.device).with_decoding(config.decoding)
     cache = config.out / "embeddings"
     images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
-    distances = tuple(compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
-    points = None
-    if with_map:
-        points = map_tables(config, compared, images)
-    measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
-    return Measured(clip.digest, measures, distances, mean_distances(images), points)
-
-
-def map_tables(config: Config, compared: ComparedModels, images: Embeddings) -> pd.DataFrame:
-    """Map all domains, and once more without the test domain, if one is named."""
-    tables = []
-    for without in dict.fromkeys((None, compared.test_domain)):
-        table = map_table(images, config.map, per_domain=config.n_mapped, without=without, seed=config.seed)
-        tables.append(table.assign(without=without or ""))
-    return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
+    left_out = dict.fromkeys((None, compared.test_domain)) if with_map else ()
+    maps = [separation.map_table(images, config.map, without=without, seed=config.seed) for without in left_out]
+    distances = tuple(separation.compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
+    measures = separation.separation_measures(images, texts, compared.held_out, seed=config.seed)
+    return Measured(clip.digest, measures, distances, separation.mean_distances(images), maps)
 
 
 def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> Written:
     """Write tables, figures and the report, and say where they are."""
-    measures = gather({key: one.measures for key, one in found.items()})
+    measures = separation.gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
+    change = separation.differences(measures, names[0], names[-1]) if len(names) > 1 else None
     distances = {
-        name: [
-            over_seeds([one.distances[i] for (n, _), one in found.items() if n == name]) for i in range(len(DISTANCES))
-        ]
+        name: [over_seeds(seeds) for seeds in zip(*(one.distances for (n, _), one in found.items() if n == name))]  # noqa: B905
         for name in names
     }
-    flat = [(name, one) for name, of_model in distances.items() for one in of_model]
-    points = pd.concat(one.points.assign(model=name) for (name, _), one in found.items() if one.points is not None)
+    points = pd.concat([table.assign(model=name) for (name, _), one in found.items() for table in one.points])
     without = points["without"].where(points["without"] == "", ", without " + points["without"])
-    points = points.assign(model=points["model"] + without)
+    points = points.assign(model=points["model"] + without).round({"x": 4, "y": 4})
     tables = {
         "measures": measures,
-        "summary": summarise(measures),
-        "by_seed": by_seed(measures),
+        "summary": separation.summarise(measures),
+        "by_seed": separation.by_seed(measures),
         "map": points[["model", "kind", "domain", "class", "x", "y", "method"]],
-        "distances": joined((name, one.measure, one.values) for name, one in flat),
-        "distances_per_domain": joined((name, one.measure, one.over_depth()) for name, one in flat),
-        "distance_tests": joined((name, one.measure, one.tests()) for name, one in flat),
+        "distances": joined(distances, lambda one: one.values),
+        "distances_per_domain": joined(distances, lambda one: one.over_depth()),
+        "distance_tests": joined(distances, lambda one: one.tests()),
         "mean_distances": pd.concat(one.means.assign(model=name, seed=seed) for (name, seed), one in found.items()),
     }
-    if len(names) > 1:
-        tables["differences"] = differences(measures, names[0], names[-1])
+    tables |= {} if change is None else {"differences": change}
     n_classes = len(compared.images.all_classes)
     marks = domain_marks(compared.images.domains)
     report = Report(
@@ -346,10 +294,10 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         f"{', '.join(compared.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
         "the models are there.",
     )
-    report.summary(separation_findings(measures, distances, compared.test_domain))
+    report.summary(separation_findings(change, distances, compared.test_domain))
     add_separation_guide(report)
-    add_maps(report, points, marks, "first seed of each")
-    add_separation(report, measures, marks, panel_references(measures, n_classes))
+    add_maps(report, points, marks)
+    add_separation(report, measures, change, marks, panel_references(measures, n_classes))
     add_distances(report, distances, marks)
     provenance = {
         "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},
@@ -358,7 +306,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "classes": n_classes,
         "held_out": compared.held_out,
         "n_images": config.n_images,
-        "per_domain": config.n_mapped,
+        "per_domain": separation.PER_DOMAIN,
         "seed": config.seed,
         **versions(),
     }
@@ -367,21 +315,22 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     return write_results(report, tables, config.out, config.results, provenance, small, looked_at)
 
 
-def over_seeds(distances: list[Comparison]) -> Comparison:
+def over_seeds(distances: Sequence[Comparison]) -> Comparison:
     """Average the distances of several seeds, class by class."""
     keys = {"values": ["class", "domain_a", "domain_b", "site"], "parts": list(PARTS[:-1])}
-    tables = {name: pd.concat([getattr(one, name) for one in distances]) for name in keys}
     means = {
-        name: table.groupby(keys[name], dropna=False, sort=False)["value"].mean().reset_index()
-        for name, table in tables.items()
-    }
+        name: pd.concat([getattr(one, name) for one in distances])
+        .groupby(key, dropna=False, sort=False)["value"].mean().reset_index()
+        for name, key in keys.items()
+    }  # fmt: skip
     return replace(distances[0], **means)
 
 
-def joined(tables: Iterator[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
-    """Put tables of (model, measure) under each other, without the site: there is but one."""
+def joined(distances: Mapping[str, Sequence[Comparison]], table: Callable[[Comparison], pd.DataFrame]) -> pd.DataFrame:
+    """Put a table of every model and measure under each other, without the site: there is but one."""
     parts = [
-        table.drop(columns="site", errors="ignore").assign(model=name, measure=measure)
-        for name, measure, table in tables
+        table(one).drop(columns="site", errors="ignore").assign(model=name, measure=one.measure)
+        for name, of_model in distances.items()
+        for one in of_model
     ]
     return pd.concat(parts, ignore_index=True)

@@ -4,59 +4,60 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from circuitry.comparison import check_table
 from circuitry.reports.figures import accuracy_panels, style
-from experiments.study.run_tables import MODEL, check_like_classes, logit, model_names, setting_family
+from experiments.study.point_panels import Look, Options, finish_panels, point_panels
+from experiments.study.run_tables import check_like_classes, logit, model_names, setting_family
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 MOST_COLUMNS = 3  # panels beside each other at most; further test domains go below
-PARTS = ("seen", "held-out")
 BASE = "base"  # the part of a mixture that is the base set
 
 
+def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table over models in which the domain is the test domain."""
+    return table[table["domain"] == table["test_domain"]]
+
+
 def settings_bars(
-    table: pd.DataFrame,
-    *,
-    title: str = "Accuracy in the test domain, by what was trained on",
-    marks: Mapping[str, style.Mark] | None = None,
+    table: pd.DataFrame, marks: Mapping[str, style.Mark], title: str = "Accuracy in the test domain by setting"
 ) -> go.Figure:
     """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model."""
-    key = ("test_domain", *MODEL, "setting", "domain")
-    check_table(table, "settings", (*key, "held_out", "sd", "held_out_classes"), key)
-    tested = table[table["domain"] == table["test_domain"]].assign(name=lambda rows: model_names(rows))
+    tested = in_test_domain(table)
     check_like_classes(tested)
+    tested, titles, columns = in_panels(tested, "test domain ")
     settings = list(dict.fromkeys(tested["setting"]))
-    looks = style.marks_for(tested["test_domain"], marks)
-    keys, titles, columns = panels_of_models(tested, "test domain ")
-    panels, colours = {}, {}
-    for (model, domain), panel in zip(keys, titles, strict=True):
-        rows = tested[(tested["name"] == model) & (tested["test_domain"] == domain)].set_index("setting")
-        panels[panel], colours[panel] = rows.reindex(settings), looks[domain].colour
+    panels = {title: tested[tested["panel"] == title].set_index("setting").reindex(settings) for title in titles}
+    colours = {title: marks[domain].colour for title, domain in titles.items()}
     return accuracy_panels(panels, colours, title=title, columns=columns)
 
 
-def panels_of_models(table: pd.DataFrame, what: str) -> tuple[list[tuple[str, str]], list[str], int]:
-    """Return the panels of every model and test domain: (``name``, ``test_domain``), titles, and how many in a row."""
-    domains, models = sorted(set(table["test_domain"])), list(dict.fromkeys(table["name"]))
+def in_panels(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, dict[str, str], int]:
+    """Return the table with a ``panel`` per model and test domain, all panels with their domains, how many in a row."""
+
+    def title(domain: str, model: str) -> str:
+        return f"{what}{domain}" + (f"<br>{style.faint(model)}" if model else "")
+
+    names = model_names(table)
+    domains, models = sorted(set(table["test_domain"])), list(dict.fromkeys(names))
     if len(domains) <= MOST_COLUMNS or len(models) == 1:
-        keys, columns = list(product(models, domains)), min(len(domains), MOST_COLUMNS)
+        pairs, columns = [(d, m) for m, d in product(models, domains)], min(len(domains), MOST_COLUMNS)
     else:
-        keys, columns = [(m, d) for d, m in product(domains, models)], min(len(models), MOST_COLUMNS)
-    return keys, [f"{what}{domain}" + (f"<br>{style.faint(model)}" if model else "") for model, domain in keys], columns
+        pairs, columns = list(product(domains, models)), min(len(models), MOST_COLUMNS)
+    panel = [title(d, m) for d, m in zip(table["test_domain"], names, strict=True)]
+    return table.assign(panel=panel), {title(d, m): d for d, m in pairs}, columns
 
 
 def mixture_bars(summary: pd.DataFrame) -> go.Figure:
     """Draw the images of every mixture: a bar each, stacked by domain."""
-    check_table(summary, "mixtures", ("mixture", "domain", "part", "images"), key=("mixture", "domain", "part"))
     mixtures = list(dict.fromkeys(summary["mixture"]))
     drawn = summary[summary["part"] != BASE]
     looks = style.domain_marks(drawn["domain"])
     figure = go.Figure()
-    for domain in looks:
-        for part in PARTS:
+    for domain, mark in looks.items():
+        for part in ("seen", "held-out"):
             rows = drawn[(drawn["domain"] == domain) & (drawn["part"] == part)]
             figure.add_bar(
                 name=domain,
@@ -64,78 +65,59 @@ def mixture_bars(summary: pd.DataFrame) -> go.Figure:
                 orientation="h",
                 x=rows["images"],
                 y=rows["mixture"],
-                marker=style.part_filling(part, looks[domain].colour),
+                marker=style.part_filling(part, mark.colour),
                 hovertemplate=f"<b>%{{y}}</b><br>{domain}, {part} classes: %{{x:,}} images<extra></extra>",
             )
-        style.add_key(figure, domain, "bar", orientation="h", marker=style.part_filling("seen", looks[domain].colour))
+        style.add_key(figure, domain, "bar", orientation="h", marker=style.part_filling("seen", mark.colour))
     style.add_key(figure, "held-out classes", "bar", orientation="h", marker=style.part_filling("held-out", style.GREY))
-    bases = summary[summary["part"] == BASE].set_index("mixture")
-    ticks = [
-        f"{name}<br>{style.faint(f'+ {bases.images[name]:,} of {bases.domain[name]}')}" if name in bases.index else name
-        for name in mixtures
-    ]
+    bases = {
+        row.mixture: f"<br>{style.faint(f'+ {row.images:,} of {row.domain}')}"
+        for row in summary[summary["part"] == BASE].itertuples()
+    }
+    ticks = {"tickvals": mixtures, "ticktext": [name + bases.get(name, "") for name in mixtures]}
     style.lay_out(figure, title="Images by mixture", height=190 + 34 * len(mixtures), legend=True)
     figure.update_layout(barmode="stack", bargap=0.3, legend_itemclick=False)
     figure.update_xaxes(title_text="images", tickformat=",")
-    figure.update_yaxes(
-        type="category", tickvals=mixtures, ticktext=ticks, categoryarray=mixtures, autorange="reversed", showgrid=False
-    )
-    return figure
+    return figure.update_yaxes(type="category", **ticks, categoryarray=mixtures, autorange="reversed", showgrid=False)
 
 
 LABEL_GAP = 4.5  # percent between labels that stand above each other
-_COLUMNS = 3  # most panels beside each other
 _ACCURACIES = {"held_out": ("among all classes", "solid"), "alone": ("among held-out classes alone", "dot")}
 """Columns of `accuracy_kinds` that are drawn: the name of each and its line."""
 
 
 def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: bool = True) -> go.Figure:
     """Draw accuracy on held-out classes over how much was seen, a panel per test domain and model."""
-    key = ("panel", "line", "x")
-    check_table(points, "interpolations", (*key, *_ACCURACIES, "chance", "chance_alone"), key)
-    panels = list(dict.fromkeys(points["panel"]))
-    lines = list(dict.fromkeys(points["line"])) if joined else [""]
-    looks = style.assign_looks(lines, style.MARKS[6:], "lines")
-    figure, places = style.small_multiples(panels, columns=_COLUMNS, height=280, gap=100, shared_yaxes=True)
-    for panel, place in zip(panels, places, strict=True):
-        for line in lines:
-            rows = points[(points["panel"] == panel) & ((points["line"] == line) | (not joined))]
-            for column, (name, dash) in _ACCURACIES.items():
-                mark, first = looks[line], column == "held_out"
-                figure.add_scatter(
-                    x=rows["x"],
-                    y=100 * rows[column],
-                    mode="lines+markers" if joined else "markers",
-                    line={"color": mark.colour, "dash": dash, "width": 2},
-                    marker=mark.marker(8 if first else 6, opacity=1 if first else 0.5),
-                    customdata=rows[["line"]],
-                    hovertemplate=f"<b>%{{customdata[0]}}</b>, {name}<br>%{{x:g}}: %{{y:.1f}} %<extra></extra>",
-                    showlegend=False,
-                    **place,
-                )
-        if not joined:
-            _add_labels(figure, points[points["panel"] == panel], place)
-        for column, dash in (("chance", "solid"), ("chance_alone", "dot")):
-            for chance in points.loc[points["panel"] == panel, column].dropna().round(6).unique():
-                figure.add_hline(100 * chance, line={"color": style.GREY, "width": 1, "dash": dash}, **place)
-    if joined:
-        for line in lines:
-            mark = looks[line]
-            style.add_key(figure, line, mode="lines+markers", line={"color": mark.colour}, marker=mark.marker(8))
-    for name, dash in _ACCURACIES.values():
+    mode = "lines+markers" if joined else "markers"
+    looks, keys, parts = dict[str, Look](), dict[str, Options](), []
+    for line, mark in style.assign_looks(points["line"] if joined else [""], style.MARKS[6:], "lines").items():
+        rows = points[points["line"] == line] if joined else points
         if joined:
-            style.add_key(figure, name, mode="lines", line={"color": style.INK, "dash": dash})
-        else:
-            marker = {"size": 8, "opacity": 1 if dash == "solid" else 0.5, "color": style.INK}
-            style.add_key(figure, name, mode="markers", marker=marker)
-    style.add_key(figure, "guessing", mode="lines", line={"color": style.GREY, "width": 1})
+            keys[line] = {"mode": mode, "line": {"color": mark.colour}, "marker": mark.marker(8)}
+        for column, (name, dash) in _ACCURACIES.items():
+            size, opacity = (8, 1) if column == "held_out" else (6, 0.5)
+            parts.append(rows.assign(kind=name, series=line + name, y=100 * rows[column]))
+            stroke = {"color": mark.colour, "dash": dash, "width": 2}
+            looks[line + name] = {"mode": mode, "line": stroke, "marker": mark.marker(size, opacity=opacity)}
+    for name, dash in _ACCURACIES.values():
+        marker = {"size": 8, "opacity": 1 if dash == "solid" else 0.5, "color": style.INK}
+        keys[name] = {"mode": "lines", "line": {"color": style.INK, "dash": dash}} if joined else {"marker": marker}
+    keys["guessing"] = {"mode": "lines", "line": {"color": style.GREY, "width": 1}}
+    hover = "<b>%{customdata[0]}</b>, %{customdata[1]}<br>%{x:g}: %{y:.1f} %"
+    grid = {"height": 280, "gap": 100, "shared_yaxes": True, "horizontal_spacing": None}
+    figure, places = point_panels(pd.concat(parts), looks, hover, ["line", "kind"], grid)
+    for panel, place in places.items():
+        rows = points[points["panel"] == panel]
+        if not joined:
+            _add_labels(figure, rows, place)
+        for column, dash in (("chance", "solid"), ("chance_alone", "dot")):
+            for chance in rows[column].dropna().round(6).unique():
+                figure.add_hline(100 * chance, line={"color": style.GREY, "width": 1, "dash": dash}, **place)
     letters = None if joined else "letters: the first letters of the domains"
-    style.lay_out(figure, title=title, subtitle=letters, legend=True)
-    room = {} if joined else {"range": [points["x"].min() - 0.3, points["x"].max() + 1]}  # for names beside points
-    figure.update_xaxes(title_text=axis, **room)
-    figure.update_yaxes(range=[-4, 104])
-    figure.update_yaxes(title_text="accuracy on held-out classes (%)", col=1)
-    return figure
+    finish_panels(figure, keys, title, letters, x=axis, y="accuracy on held-out classes (%)")
+    if not joined:  # room for names beside points
+        figure.update_xaxes(range=[points["x"].min() - 0.3, points["x"].max() + 1])
+    return figure.update_yaxes(range=[-4, 104])
 
 
 def _add_labels(figure: go.Figure, rows: pd.DataFrame, place: Mapping[str, int]) -> None:
@@ -149,113 +131,71 @@ def _add_labels(figure: go.Figure, rows: pd.DataFrame, place: Mapping[str, int])
 
 def setting_dots(table: pd.DataFrame, *, axis: str, title: str, span: Sequence[float] | None = None) -> go.Figure:
     """Draw values by setting as dots, a mark for each ``series`` and a panel for each ``panel``."""
-    key = ("panel", "setting", "series")
-    check_table(table, "settings", (*key, "value"), key)
-    panels, settings = (list(dict.fromkeys(table[name])) for name in ("panel", "setting"))
-    looks: Mapping[str, style.Mark] = style.assign_looks(dict.fromkeys(table["series"]), style.MARKS, "series")
-    figure, places = style.small_multiples(
-        panels, columns=_COLUMNS, height=60 + 26 * len(settings), gap=90, shared_yaxes=True, horizontal_spacing=0.04
-    )
-    for panel, place in zip(panels, places, strict=True):
-        for i, (series, mark) in enumerate(looks.items()):
-            rows = table[(table["panel"] == panel) & (table["series"] == series)]
-            rows = rows.assign(y=rows["setting"].map(settings.index) + 0.5 * ((i + 0.5) / len(looks) - 0.5))
-            spread = {"array": rows["sd"], "color": mark.colour, "thickness": 1, "width": 0} if "sd" in rows else None
-            figure.add_scatter(
-                x=rows["value"],
-                y=rows["y"],
-                error_x=spread,
-                mode="markers",
-                marker=mark.marker(9),
-                customdata=rows[["setting"]],
-                hovertemplate=f"<b>%{{customdata[0]}}</b>, {series}<br>%{{x:.3g}}<extra></extra>",
-                showlegend=False,
-                **place,
-            )
-    for series, mark in looks.items():
-        style.add_key(figure, series, mode="markers", marker=mark.marker(9))
-    style.lay_out(figure, title=title, legend=True)
+    settings = list(dict.fromkeys(table["setting"]))
+    marks = style.assign_looks(table["series"], style.MARKS, "series")
+    beside = {name: 0.5 * ((i + 0.5) / len(marks) - 0.5) for i, name in enumerate(marks)}
+    places = table["setting"].map(settings.index) + table["series"].map(beside)
+
+    def look(rows: pd.DataFrame) -> Options:
+        mark = marks[rows["series"].iloc[0]]
+        bars = {"color": mark.colour, "thickness": 1, "width": 0}
+        return {"marker": mark.marker(9)} | ({"error_x": {"array": rows["sd"], **bars}} if "sd" in rows else {})
+
+    hover = "<b>%{customdata[0]}</b>, %{customdata[1]}<br>%{x:.3g}"
+    grid = {"height": 60 + 26 * len(settings), "gap": 90, "shared_yaxes": True}
+    points, looks = table.assign(x=table["value"], y=places), dict.fromkeys(marks, look)
+    figure, _ = point_panels(points, looks, hover, ["setting", "series"], grid)
+    finish_panels(figure, {name: {"marker": mark.marker(9)} for name, mark in marks.items()}, title, x=axis)
     figure.update_yaxes(tickvals=list(range(len(settings))), ticktext=settings, range=[len(settings) - 0.5, -0.5])
-    figure.update_xaxes(title_text=axis, range=span)
-    return figure
+    return figure.update_xaxes(range=span)
 
 
-LINE = {"color": style.GREY, "width": 1.5}
+LINE = {"mode": "lines", "line": {"color": style.GREY, "width": 1.5}}
 SETTING_SYMBOLS = (
     *("cross", "x", "pentagon", "hourglass", "bowtie", "hexagram", "triangle-left", "triangle-right", "star-diamond"),
     "octagon",
 )  # symbols of settings, which look like no domain
 
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)  # accuracies that are written on logit axes
+_LINE_NAME = "line of models of photographs alone"
 
 
 def robustness_scatter(
-    points: pd.DataFrame,
-    natural: str = "real",
-    *,
-    title: str = "Accuracy in the test domain against that on photographs",
+    points: pd.DataFrame, natural: str = "real", title: str = "Accuracy in the test domain against that on photographs"
 ) -> go.Figure:
     """Draw accuracy in the test domain against that in the natural one, every checkpoint a point, logit axes."""
-    key = ("test_domain", "held_out_classes", "run", "epoch")
-    columns = (*key, *MODEL, "setting", "natural", "test", "line", "expected", "n_natural", "n_test")
-    check_table(points, "robustness", columns, key)
     check_like_classes(points)
     points = points.astype({"natural": float, "test": float, "expected": float})
+    points, panels, columns = in_panels(points, "")
     points = points.assign(
-        at=logit(points["natural"], points["n_natural"]),
-        height=logit(points["test"], points["n_test"]),
-        on_line=logit(points["expected"], points["n_test"]),
-        name=model_names(points),
-        family=points["setting"].map(setting_family),
+        x=logit(points["natural"], points["n_natural"]),
+        y=logit(points["test"], points["n_test"]),
+        series=points["setting"].map(setting_family),
     )
-    shapes = style.assign_looks(points["family"], SETTING_SYMBOLS, "settings")
-    shades = sample_colorscale("Viridis", [0.9 * i / max(len(shapes) - 1, 1) for i in range(len(shapes))])
-    symbols = {name: (shape, shade) for (name, shape), shade in zip(shapes.items(), shades, strict=True)}
-    keys, titles, wide = panels_of_models(points, "")
-    figure, places = style.small_multiples(
-        titles, columns=wide, height=300, gap=100, shared_yaxes=True, horizontal_spacing=0.04
+    symbols = style.assign_looks(points["series"], SETTING_SYMBOLS, "settings")
+    shades = sample_colorscale("Viridis", [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))])
+    markers = {
+        name: {"symbol": symbol, "color": shade} for (name, symbol), shade in zip(symbols.items(), shades, strict=True)
+    }
+    fitted = points.dropna(subset="expected").sort_values("natural")
+    fitted = fitted.assign(y=logit(fitted["expected"], fitted["n_test"]), series=_LINE_NAME)
+    lines: dict[str, Options] = {_LINE_NAME: LINE} if len(fitted) else {}
+    looks = lines | {name: {"marker": {**marker, "size": 9}} for name, marker in markers.items()}
+    hover = (
+        f"<b>%{{customdata[0]}}</b>, epoch %{{customdata[1]}}<br>{natural} %{{customdata[2]:.1%}}"
+        "<br>%{customdata[3]} %{customdata[4]:.1%}"
     )
-    for (model, domain), place in zip(keys, places, strict=True):
-        rows = points[(points["test_domain"] == domain) & (points["name"] == model)]
-        if len(rows):
-            _add_robustness(figure, place, rows, symbols, f"{natural} %{{customdata[2]:.1%}}<br>{domain}")
-    for setting, (symbol, shade) in symbols.items():
-        style.add_key(figure, setting, mode="markers", marker={"symbol": symbol, "color": shade, "size": 10})
-    if points["expected"].notna().any():
-        style.add_key(figure, "line of models of photographs alone", mode="lines", line=LINE)
-    style.lay_out(
-        figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True
-    )
-    ticks, many = pd.Series(TICKS), pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
-    written = {"tickvals": logit(ticks, many), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
-    figure.update_xaxes(**written, title_text=f"accuracy on {natural} (%)")
-    figure.update_yaxes(**written)
-    figure.update_yaxes(title_text="accuracy in the test domain (%)", col=1)
-    return figure
-
-
-def _add_robustness(
-    figure: go.Figure, place: Mapping[str, int], rows: pd.DataFrame, symbols: Mapping[str, tuple[str, str]], told: str
-) -> None:
-    """Add one panel: the line, or why there is none, and the checkpoints of every setting."""
-    fitted = rows.dropna(subset="expected").sort_values("natural")
-    if len(fitted):
-        figure.add_scatter(
-            x=fitted["at"], y=fitted["on_line"], mode="lines", line=LINE, hoverinfo="skip", showlegend=False, **place
-        )
-    else:
+    more = ["run", "epoch", "natural", "test_domain", "test"]
+    grid = {"columns": columns, "height": 300, "gap": 100, "shared_yaxes": True}
+    figure, places = point_panels(pd.concat([fitted, points]), looks, hover, more, grid, list(panels))
+    corner = {"x": 0.02, "y": 0.98, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "top"}
+    for panel, rows in points[~points["panel"].isin(fitted["panel"])].groupby("panel", sort=False):
         words = "<br>".join(textwrap.wrap(f"line {rows['line'].iloc[0]}", 50))
-        corner = {"x": 0.02, "y": 0.98, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "top"}
-        figure.add_annotation(text=style.faint(words), align="left", showarrow=False, **corner, **place)
-    for setting, (symbol, shade) in symbols.items():
-        style.add_points(
-            figure,
-            rows[rows["family"] == setting],
-            "at",
-            "height",
-            ["run", "epoch", "natural", "test"],
-            f"<b>%{{customdata[0]}}</b>, epoch %{{customdata[1]}}<br>{told} %{{customdata[3]:.1%}}",
-            name=setting,
-            marker={"symbol": symbol, "color": shade, "size": 9},
-            **place,
-        )
+        figure.add_annotation(text=style.faint(words), align="left", showarrow=False, **corner, **places[str(panel)])
+    keys = {name: {"marker": {**marker, "size": 10}} for name, marker in markers.items()} | lines
+    subtitle = "logit axes; none or all right: drawn half an image inwards"
+    up = "accuracy in the test domain (%)"
+    finish_panels(figure, keys, title, subtitle, x=f"accuracy on {natural} (%)", y=up)
+    many = pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
+    written = {"tickvals": logit(pd.Series(TICKS), many), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
+    return figure.update_xaxes(**written).update_yaxes(**written)

@@ -1,11 +1,10 @@
 """Does sharing explain generalization? The sharing of domains in many models, against their generalization.
 
-The input is a folder of runs (models trained on mixtures, each with a run.json, as of the program generalization).
-For each model and its test domain, the script measures the accuracy on classes that were held out of that domain, split
-as in the study of generalization, and the similarity of the test domain to the others: circuits (node overlap, its
-ratio to the ceiling), transfer of circuits, CKA of class means at the last site, features of a sparse autoencoder. Two
-numbers need only the circuits, no accuracy: the circuit shift score (Spearman of edge scores) and depth bias (arXiv
-2604.08192).
+Reads a folder of runs (models trained on mixtures, as of the program generalization). For each model it measures the
+accuracy on classes that were held out of its test domain, and the similarity of that domain to the others: circuits
+(node overlap, its ratio to the ceiling), transfer of circuits, CKA of class means at the last site, features of an
+autoencoder. Two numbers need only the circuits, no accuracy: the circuit shift score (Spearman of edge scores) and
+depth bias (arXiv 2604.08192).
 
 The study's main claim, that models generalize if domains share circuitry, predicts a positive correlation over models,
 also given accuracy on the other domains. A correlation that is not above zero refutes it, or one that vanishes without
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, versions, whole_file
-from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
+from circuitry import CausalChecks, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
 from circuitry.comparison import Comparison
 from circuitry.data import Decoding, chosen_names, class_key
@@ -109,12 +108,13 @@ def measured(config: Config, work: Work) -> pd.DataFrame:
     asked = {name: getattr(config, name) for name in names} | {"test_domains": list(given)}
     jobs: list[Job] = [(name,) for name in runs]
     folder = JobFolder(config.out / "models", FORMAT, asked, jobs, {"images": tests.listing})
+    device, alone = work.rank.device(config.device), replace(work, rank=ALONE, progress=False)
 
     def do(job: Job, _: object) -> list[Path]:
         run, path = runs[job[0]], folder.path / f"{job[0]}.csv"
         domains = given if run.test_domain is None else (run.test_domain,)
-        shared = shared_by(config, run, config.out / "found" / job[0], work)
-        rows = accuracies(config, run, tests, domains, work).merge(shared, on="test_domain", validate="one_to_one")
+        shared = shared_by(config, run, config.out / "found" / job[0], device, alone)
+        rows = accuracies(config, run, tests, domains, device, alone).merge(shared, on="test_domain")
         rows.insert(0, "run", job[0])
         with whole_file(path) as temporary:
             rows.to_csv(temporary, index=False)
@@ -124,16 +124,12 @@ def measured(config: Config, work: Work) -> pd.DataFrame:
     return pd.concat([pd.read_csv(folder.files(job)[0]) for job in jobs], ignore_index=True)
 
 
-def in_one_process(work: Work) -> Work:
-    """Return the work inside a model: one process does it."""
-    return replace(work, rank=ALONE, progress=False)
-
-
-def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Sequence[str], work: Work) -> pd.DataFrame:
+def accuracies(
+    config: Config, run: StudyRun, tests: EvaluationSet, domains: Sequence[str], device: str, work: Work
+) -> pd.DataFrame:
     """Return the accuracies of a run's last checkpoint in each test domain, and on the other domains."""
     last = checkpoints(run.folder)[-1][0]
-    device, quiet = work.rank.device(config.device), in_one_process(work)
-    evaluated = extract_accuracies([run], tests, epochs=(last,), decoding=config.decoding, device=device, work=quiet)
+    evaluated = extract_accuracies([run], tests, epochs=(last,), decoding=config.decoding, device=device, work=work)
     rows = []
     for domain in domains:
         table = kinds_of_runs(evaluated.assign(test_domain=domain)).set_index("domain")
@@ -143,23 +139,28 @@ def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Seq
     return pd.DataFrame(rows)
 
 
-def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFrame:
+def shared_by(config: Config, run: StudyRun, out: Path, device: str, work: Work) -> pd.DataFrame:
     """Return the sharing of each domain in one model: test_domain, and columns of `SHARED` and `LABEL_FREE`."""
-    clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=work.rank.device(config.device))
-    clip = clip.with_decoding(config.decoding)
+    clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=device).with_decoding(config.decoding)
     images = config.images(config.split)
     held_out = run.held_out if config.group == "held-out" else ()
     classes = chosen_names("held-out class", held_out, images.classes, class_key) if held_out else images.classes
-    chosen, quiet = DomainFolder(config.data, split=config.split, classes=classes), in_one_process(work)
-    graphs = extract(clip, chosen, out / "circuits", n_images=config.n_images, seed=config.seed, work=quiet)
+    chosen = DomainFolder(config.data, split=config.split, classes=classes)
+    graphs = extract(clip, chosen, out / "circuits", n_images=config.n_images, seed=config.seed, work=work)
     columns = circuit_numbers(graphs)
     checks = CausalChecks(clip, chosen, graphs, CheckSettings(n_images=config.n_tested, n_others=0))
-    matrix = transfer_matrix(checks.extract_transfer(out / "transfer", exchange=False, work=quiet)["transfer"])
+    matrix = transfer_matrix(checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"])
     columns["transfer"] = pd.Series({domain: matrix[domain].drop(domain).mean() for domain in matrix})
     if len(images.classes) >= FEWEST_ROWS:
-        columns["cka"] = cka(config, clip, images, out / "representations", quiet)
+        settings = RepresentationSettings(config.n_images, (clip.encoder.sites[-1],), config.seed, n_parts=2)
+        found = extract_representations(clip, images, out / "representations", settings, work)
+        similarity = compare_representations([one.grams for one in found], ("linear",), permutations=1)
+        columns["cka"] = similarity.domains.set_index("domain")["value"]
     if config.sae_steps:
-        columns["features"] = with_the_others(features(config, clip, chosen))
+        training = SaeTraining(seed=config.seed, steps=config.sae_steps)
+        sae = train_sae_on_images(clip, config.images(config.train_split), training, work=Work(progress=False))
+        features = image_features(clip, sae, chosen, n_images=config.n_images, seed=config.seed, work=work)
+        columns["features"] = with_the_others(compare_features(features))
     return pd.DataFrame(columns).rename_axis("test_domain").reset_index()
 
 
@@ -169,8 +170,7 @@ def circuit_numbers(graphs: GraphFolder) -> dict[str, Any]:
     overlap = found["node_overlap"]
     columns = {"overlap": with_the_others(overlap), "shift": with_the_others(found["edge_spearman"])}
     if overlap.has_ratios:
-        ratios = overlap.matrix(normalise=True)
-        columns["ratio"] = ratios.mean(axis=1)  # the diagonal is empty
+        columns["ratio"] = overlap.matrix(normalise=True).mean(axis=1)  # the diagonal is empty
     bias = pd.Series({key: depth_bias(graph) for key, graph in graphs.items()}).groupby(level=1).mean()
     columns["depth_bias"] = pd.Series({domain: bias[domain] - bias.drop(domain).mean() for domain in bias.index})
     return columns
@@ -180,24 +180,6 @@ def with_the_others(comparison: Comparison) -> "pd.Series[float]":
     """Return each domain's mean with the other domains."""
     summary = comparison.summary()
     return summary[summary["group"] == "all"].set_index("domain")["value"]
-
-
-def cka(config: Config, clip: Clip, images: DomainFolder, out: Path, work: Work) -> "pd.Series[float]":
-    """Return each domain's mean linear CKA with the others at the last site, over all classes."""
-    sites = (clip.encoder.sites[-1],)
-    settings = RepresentationSettings(config.n_images, sites, config.seed, n_parts=2)
-    found = extract_representations(clip, images, out, settings, work)
-    similarity = compare_representations([one.grams for one in found], ("linear",), permutations=1)
-    return similarity.domains.set_index("domain")["value"]
-
-
-def features(config: Config, clip: Clip, images: DomainFolder) -> Comparison:
-    """Train a small autoencoder on the model's embeddings of all training images, and compare features."""
-    training = SaeTraining(seed=config.seed, steps=config.sae_steps)
-    sae = train_sae_on_images(clip, config.images(config.train_split), training, work=Work(progress=False))
-    return compare_features(
-        image_features(clip, sae, images, n_images=config.n_images, seed=config.seed, work=Work(progress=False))
-    )
 
 
 def write(config: Config, points: pd.DataFrame) -> None:

@@ -1,6 +1,6 @@
 """The steps of the study; each calls one command."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from circuitry.training import SaeTraining
@@ -41,12 +41,11 @@ def measurement_steps(place: StudyPlace) -> Iterator[Step]:
         options, outputs = ["--features", *results, "--out", folder], [folder / "tables" / "sharing_over_settings.csv"]
         needs = [f"features-{one.name}" for one in described]
         yield place.step("sharing", "autoencoders", "features-over-settings", options, outputs, needs)
-    aligned = _models(place, "aligned")
-    if aligned:
-        yield _separation(place, _models(place, "cg-high"), aligned)
+    if aligned := _models(place, ["aligned"], ALIGNED_DOMAIN):
+        yield _separation(place, _models(place, ["cg-high"], ALIGNED_DOMAIN), aligned)
         yield _representations(place, aligned[0])
         yield _circuits(place, aligned[0])
-    if compared := _compared(place):
+    if compared := _models(place, ["natural-only", *DIVERSITY]):  # photographs alone, and the 15 settings
         yield _shared_circuitry(place, compared)
 
 
@@ -109,16 +108,6 @@ def _circuits(place: StudyPlace, one: StudyTraining) -> Step:
     return place.step("circuits", "circuits", "compare", options, outputs, [one.name], cost)
 
 
-def _compared(place: StudyPlace) -> list[StudyTraining]:
-    """Return the models of the first architecture on the main base set: photographs alone, and the 15 settings."""
-    return [
-        one for one in place.trainings
-        if one.mixture.settings.setting in ("natural-only", *DIVERSITY)
-        and (one.mixture.base, one.mixture.sketches) == (place.material.main_base, None)
-        and (one.model, one.supervised) == (place.scale.models[0], False)
-    ]  # fmt: skip
-
-
 def _shared_circuitry(place: StudyPlace, models: list[StudyTraining]) -> Step:
     """Return the step that sets what domains share in each model against how the models generalize."""
     material, name = place.material, "shared-circuitry"
@@ -138,11 +127,11 @@ def _classified(place: StudyPlace, *models: StudyTraining) -> Cost:
     return place.cost(sum(place.counted(one).image for one in models) * place.material.n_test, 1)
 
 
-def _models(place: StudyPlace, setting: str) -> list[StudyTraining]:
-    """Return the models of a setting whose embeddings and circuits are measured, one for each seed."""
+def _models(place: StudyPlace, settings: Collection[str], domain: str | None = None) -> list[StudyTraining]:
+    """Return the models of some settings, of the first architecture on the main base set, one for each seed."""
     return [
         one for one in place.trainings
-        if (one.mixture.settings.setting, one.mixture.settings.test_domain) == (setting, ALIGNED_DOMAIN)
+        if one.mixture.settings.setting in settings and domain in (None, one.mixture.settings.test_domain)
         and (one.mixture.base, one.mixture.sketches) == (place.material.main_base, None)
         and (one.model, one.supervised) == (place.scale.models[0], False)
     ]  # fmt: skip

@@ -1,12 +1,11 @@
 """Figures of the study that are drawn by its plan; few have committed tables. No torch."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from circuitry.runs import InputError
-from circuitry.comparison import check_table
 from circuitry.reports import figure, table
 from circuitry.reports import figures as charts
 from circuitry.training import CLASSIFIER
@@ -14,7 +13,13 @@ from experiments.study.measure_charts import apart_panels, group_panel, relation
 from experiments.study.relations import LABEL_FREE, SHARED
 from experiments.study.run_tables import MODEL, check_like_classes, model_names
 from experiments.study.selection import CLASS_SHARES, DOMAINNET_ROUND
-from experiments.study.setting_charts import interpolation_lines, robustness_scatter, setting_dots, settings_bars
+from experiments.study.setting_charts import (
+    in_test_domain,
+    interpolation_lines,
+    robustness_scatter,
+    setting_dots,
+    settings_bars,
+)
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -41,23 +46,10 @@ _LOW, _HIGH = "CG low", "CG high"
 _ENDS = {"cg-low": (_LOW, 0.0), "upper-low": (_LOW, 1.0), "cg-high": (_HIGH, 0.0), "upper-high": (_HIGH, 1.0)}
 
 
-def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table over models in which the domain is the test domain."""
-    check_table(table, "settings", ("test_domain", *MODEL, "setting", "domain"), key=())
-    return table[table["domain"] == table["test_domain"]]
-
-
 def main_settings(table: pd.DataFrame) -> pd.DataFrame:
     """Return all settings except interpolations of the model with most settings (ties: the first)."""
     rows = in_test_domain(table)
-    rows = _most(rows[~rows["setting"].str.startswith(INTERPOLATIONS)], MODEL)
-    check_like_classes(rows)
-    return rows
-
-
-def main_model(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `effective_robustness` of the model with most rows (ties: the first)."""
-    return _most(points, MODEL)
+    return _most(rows[~rows["setting"].str.startswith(INTERPOLATIONS)])
 
 
 def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -67,39 +59,43 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
     settings = chosen.groupby("test_domain")["setting"].transform("nunique")
     chosen = chosen[settings > 1] if (settings > 1).any() else chosen  # photographs alone are tested in every domain
-    if chosen.empty:
-        raise InputError(f"Two models must differ in their {column} alone, but none of the table do: add such models.")
-    return chosen
+    return _needed(chosen, f"differ in their {column} alone")
 
 
 def renamed_settings(table: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> pd.DataFrame:
     """Return the rows of some (setting, sketches) under new names of settings, of models that have all of them."""
-    rows = in_test_domain(table)
-    given = pd.Series(list(zip(rows["setting"], rows["sketches"], strict=True)), index=rows.index, dtype=object)
-    rows = rows.assign(setting=given.map(names.get), sketches=NO_SKETCHES, captions="")
-    rows = rows[rows["setting"].notna()]
+    order = pd.DataFrame([(*key, name, i) for i, (key, name) in enumerate(names.items())])
+    order.columns = pd.Index(["setting", "sketches", "name", "order"])
+    rows = in_test_domain(table).merge(order, on=["setting", "sketches"])
+    rows = rows.assign(setting=rows["name"], sketches=NO_SKETCHES, captions="").sort_values("order", kind="stable")
     alike = ["test_domain", *(name for name in KINDS_OF_MODEL if name != "sketches")]
     rows = rows[rows.groupby(alike)["setting"].transform("nunique") == len(names)]
+    return _needed(rows, f"have all of {', '.join(names.values())}").reset_index(drop=True)
+
+
+def _needed(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return rows of models, if there are any."""
     if rows.empty:
-        raise InputError(f"The table has no model of all of {', '.join(names.values())}: train such models first.")
-    check_like_classes(rows)
-    order = list(names.values())
-    return rows.sort_values("setting", key=lambda column: column.map(order.index), kind="stable", ignore_index=True)
+        raise InputError(f"The figure needs models that {what}, but the table has none: train such models first.")
+    return rows
 
 
 def sketch_classes(table: pd.DataFrame) -> pd.DataFrame:
     """Return points of CG high with ImageNet-Sketch: ``x`` is the number of DomainNet's sketch classes that stay."""
     rows = in_test_domain(table)
     rows = rows[(rows["setting"] == "cg-high") & rows["sketches"].str.startswith(SKETCHES)]
-    if rows.empty:
-        raise InputError("The table has no model of cg-high with ImageNet-Sketch: train such models first.")
-    check_like_classes(rows)
     shares = {name: float(share) for name, share in CLASS_SHARES.items()} | {SKETCHES: 1.0}
     kept = rows["sketches"].map(lambda name: max(1, int(shares[name] * N_SKETCH_CLASSES)))
-    name = model_names(rows.drop(columns=["captions", "sketches"]))
+    rows = _needed(rows, "saw cg-high and ImageNet-Sketch").assign(x=kept, line="cg-high with ImageNet-Sketch")
+    return _in_panels(rows, ["captions", "sketches"])
+
+
+def _in_panels(rows: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
+    """Return points with a ``panel`` per test domain and model, whose columns ``alike`` do not count."""
+    check_like_classes(rows)
+    name = model_names(rows.drop(columns=alike))
     panel = rows["test_domain"] + name.map(lambda text: f", {text}" if text else "")
-    rows = rows.assign(x=kept, line="cg-high with ImageNet-Sketch", panel=panel)
-    return rows.sort_values(["panel", "x"], kind="stable", ignore_index=True)
+    return rows.assign(panel=panel).sort_values(["panel", "line", "x"], kind="stable", ignore_index=True)
 
 
 def class_interpolations(table: pd.DataFrame) -> pd.DataFrame:
@@ -128,27 +124,18 @@ def domain_interpolations(table: pd.DataFrame) -> pd.DataFrame:
 
 def _points(table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str) -> pd.DataFrame:
     """Return the rows with a place, for the models and test domains that have interpolations of a kind."""
-    rows = in_test_domain(table)
-    interpolated = rows[rows["setting"].str.startswith(kind)]
-    if interpolated.empty:
-        raise InputError(f"The table has no model of a {kind}: make such mixtures and train on them first.")
-    key = ["test_domain", *KINDS_OF_MODEL]
+    rows, key = in_test_domain(table), ["test_domain", *KINDS_OF_MODEL]
+    interpolated = _needed(rows[rows["setting"].str.startswith(kind)], f"saw a {kind}")
     rows = rows.merge(interpolated[key].drop_duplicates(), on=key)
-    placed = rows["setting"].map(place)
-    rows, placed = rows[placed.notna()], placed.dropna()
-    rows = rows.assign(line=[line for line, _ in placed], x=[x for _, x in placed])
-    check_like_classes(rows)
-    name = model_names(rows.drop(columns="captions"))
-    return rows.assign(panel=rows["test_domain"] + name.map(lambda text: f", {text}" if text else "")).sort_values(
-        ["panel", "line", "x"], kind="stable", ignore_index=True
-    )
+    placed = rows["setting"].map(place).dropna()
+    rows = rows.loc[placed.index].assign(line=placed.str[0], x=placed.str[1].astype(float))
+    return _in_panels(rows, ["captions"])
 
 
-def _most(rows: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of the largest group (ties: the first)."""
-    sizes = rows.groupby(list(key), sort=False).size()
-    largest = pd.DataFrame([sizes.idxmax()], columns=list(key))
-    return rows.merge(largest, on=list(key))
+def _most(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the kind of model with most rows (ties: the first)."""
+    largest = pd.DataFrame([rows.groupby(list(MODEL), sort=False).size().idxmax()], columns=list(MODEL))
+    return rows.merge(largest, on=list(MODEL))
 
 
 def compare_settings(
@@ -158,7 +145,7 @@ def compare_settings(
 
     def draw(tables: Path, title: str) -> go.Figure:
         marks = charts.domain_marks(DOMAINNET_ROUND)
-        return settings_bars(choose(table(tables, "told_apart")), title=title, marks=marks)
+        return settings_bars(choose(table(tables, "told_apart")), marks, title)
 
     draw.__name__ = name
     figure(title, results)(draw)
@@ -182,7 +169,7 @@ compare_settings(
 
 @figure("Does accuracy on photographs foretell accuracy on drawings?", "generalization")
 def effective_robustness(tables: Path, title: str) -> go.Figure:
-    return robustness_scatter(main_model(table(tables, "robustness")), title=title)
+    return robustness_scatter(_most(table(tables, "robustness")), title=title)
 
 
 @figure("Do models generalize where domains share circuitry?", "shared_circuitry")

@@ -1,69 +1,45 @@
 """Charts of the study draw the numbers of their tables."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
+from circuitry.reports.figures import domain_marks
 from experiments.study.measure_charts import cost_against_quality, measure_panels
-from experiments.study.setting_charts import interpolation_lines, mixture_bars, panels_of_models, setting_dots
+from experiments.study.separation_charts import embedding_maps, separation_panels
+from experiments.study.setting_charts import in_panels, interpolation_lines, mixture_bars, setting_dots
 
-# Cost scatter
 
-
-VALUES = {"seconds": (2.0, 30.0), "size for 0.8, kept": (0.9, 0.4), "size for 0.8, random": (1.0, 0.95)}
-COSTS = pd.DataFrame(
-    [
-        {"setting": setting, "method": m, "what": what, "value": v, "low": v - 0.1, "high": v + 0.1}
-        for setting in ("zero, logit", "mean, margin")
-        for what, values in VALUES.items()
-        for m, v in zip(("gradient", "learned"), values, strict=True)
-    ]
-)
+def drawn(figure: go.Figure) -> list[go.Scatter]:
+    """Return the traces with points, which the entries of the legend have not."""
+    return [trace for trace in figure.data if trace.x[0] is not None]
 
 
 def test_a_point_for_each_method_and_its_random_units_in_a_panel_for_each_setting() -> None:
-    figure = cost_against_quality(COSTS)
-    points = [trace for trace in figure.data if trace.x[0] is not None]
-    drawn = {(trace.xaxis, float(trace.x[0]), float(trace.y[0])) for trace in points}
-    assert drawn == {
-        (axis, cost, height)
-        for axis in ("x", "x2")
-        for what in ("size for 0.8, kept", "size for 0.8, random")
-        for cost, height in zip(VALUES["seconds"], VALUES[what], strict=True)
-    }
-    bars = {float(trace.y[0]): bool(trace.error_y.visible) for trace in points}
-    assert bars == {0.9: True, 0.4: True, 1.0: False, 0.95: False}
-    np.testing.assert_allclose(points[-1].error_y.array, 0.1)
+    values = {"seconds": (2.0, 30.0), "size for 0.8, kept": (0.9, 0.4), "size for 0.8, random": (1.0, 0.95)}
+    rows = [
+        (setting, method, what, of[i], of[i] - 0.1, of[i] + 0.1)
+        for setting, (what, of), (i, method) in product("ab", values.items(), enumerate(("gradient", "learned")))
+    ]
+    figure = cost_against_quality(pd.DataFrame(rows, columns=["setting", "method", "what", "value", "low", "high"]))
+    points = {(t.xaxis, x, y): t.error_y.array for t in drawn(figure) for x, y in zip(t.x, t.y, strict=True)}
+    costs = {(x, y) for what in list(values)[1:] for x, y in zip(values["seconds"], values[what], strict=True)}
+    assert points.keys() == {(axis, *cost) for axis in ("x", "x2") for cost in costs}
+    assert {y for (_, _, y), bars in points.items() if bars is None} == {1.0, 0.95}
+    np.testing.assert_allclose(points["x", 2.0, 0.9], 0.1)
     assert {trace.name for trace in figure.data if trace.showlegend} == {"gradient", "learned", "random units"}
 
 
-# Measure panels
-
-
 def test_a_panel_for_each_case_and_a_point_for_each_measure() -> None:
-    rows = [(m, c, "s", 0.25 * i, 0.5, 4) for i, (m, c) in enumerate((m, c) for m in "ab" for c in ("one", "two"))]
+    rows = [(m, c, "s", 0.25 * i, 0.5, 4) for i, (m, c) in enumerate(product("ab", ("one", "two")))]
     table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
     figure = measure_panels(table, title="Measures")
-    assert figure.layout.title.text == "Measures"
     assert [list(trace.x) for trace in figure.data] == [[0.5, 0.0], [0.75, 0.25]]
     assert [list(trace.y) for trace in figure.data] == [["b", "a"]] * 2
     assert {note.text for note in figure.layout.annotations} >= {"one", "two"}
-
-
-# Setting bars
-
-
-MIXED = pd.DataFrame(
-    [
-        ("low", "real", "seen", 5),
-        ("low", "real", "held-out", 2),
-        ("low", "sketch", "seen", 4),
-        ("low", "cc3m", "base", 3_000_000),
-        ("high", "real", "seen", 3),
-        ("high", "clipart", "held-out", 8),
-    ],
-    columns=["mixture", "domain", "part", "images"],
-)
 
 
 @pytest.mark.parametrize(
@@ -75,74 +51,107 @@ MIXED = pd.DataFrame(
     ],
 )
 def test_every_model_and_test_domain_has_a_panel(domains: int, models: int, columns: int) -> None:
-    table = pd.DataFrame(
-        [(f"d{d}", f"m{m}") for m in range(models) for d in range(domains)], columns=["test_domain", "name"]
-    )
-    keys, titles, wide = panels_of_models(table, "in ")
-    assert len(set(keys)) == len(set(titles)) == domains * models
-    assert wide == columns
-    assert any(title.startswith("in d1<br>") and "m0" in title for title in titles)
+    rows = [(f"d{d}", f"m{m}") for m, d in product(range(models), range(domains))]
+    table, panels, wide = in_panels(pd.DataFrame(rows, columns=["test_domain", "model"]), "in ")
+    assert set(table["panel"]) == panels.keys()
+    assert (len(panels), wide) == (domains * models, columns)
+    title = table["panel"][1]
+    assert title.startswith("in d1") and panels[title] == "d1" and ("m0" in title) == (models > 1)  # noqa: PT018
 
 
 def test_mixtures_hold_the_table() -> None:
-    figure = mixture_bars(MIXED)
-    drawn = {
+    rows = [
+        *(("low", "real", "seen", 5), ("low", "real", "held-out", 2), ("low", "sketch", "seen", 4)),
+        *(("low", "cc3m", "base", 3_000_000), ("high", "real", "seen", 3), ("high", "clipart", "held-out", 8)),
+    ]
+    figure = mixture_bars(pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"]))
+    found = {
         (mixture, bar.name, "held-out" if bar.marker.pattern.shape else "seen", images)
         for bar in figure.data
         if len(bar.x) and bar.x[0] is not None
         for mixture, images in zip(bar.y, bar.x, strict=True)
     }
-    assert drawn == {tuple(row) for row in MIXED[MIXED["part"] != "base"].to_numpy().tolist()}
-    assert figure.layout.barmode == "stack"
+    assert found == {row for row in rows if row[2] != "base"}
     ticks = dict(zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True))
     assert "3,000,000 of cc3m" in ticks["low"]
     assert ticks["high"] == "high"
-    colours = {bar.name: bar.marker.line.color for bar in figure.data}
-    assert len(set(colours.values())) == 4  # three domains, and grey for the legend's held-out classes
     # Only entries without data are drawn in the legend, also of a domain all of whose classes are held out.
     legend = [bar.name for bar in figure.data if bar.showlegend is not False and bar.x[0] is None]
     assert legend == ["clipart", "real", "sketch", "held-out classes"]
 
 
-# Setting lines
-
-
-DOTS = pd.DataFrame(
-    [
-        (panel, line, x, 0.1 + x / 10, 0.3 + x / 10, 0.0625, 0.25)
-        for panel in ("clipart", "sketch")
-        for line in ("CG low", "CG high")
-        for x in (0.0, 1.0)
-    ],
-    columns=["panel", "line", "x", "held_out", "alone", "chance", "chance_alone"],
-)
-
-
 def test_interpolations_have_a_panel_for_each_test_domain() -> None:
-    figure = interpolation_lines(DOTS, axis="share", title="title")
-    drawn = [trace for trace in figure.data if trace.x[0] is not None]
-    assert len(drawn) == 2 * 2 * 2  # panels, lines, among all and among held-out classes alone
-    assert list(drawn[0].y) == pytest.approx([10, 20])
-    assert list(drawn[1].y) == pytest.approx([30, 40])
+    rows = [
+        (panel, line, x, 0.1 + x / 10, 0.3 + x / 10, 0.0625, 0.25)
+        for panel, line, x in product(("clipart", "sketch"), ("CG low", "CG high"), (0.0, 1.0))
+    ]
+    dots = pd.DataFrame(rows, columns=["panel", "line", "x", "held_out", "alone", "chance", "chance_alone"])
+    figure = interpolation_lines(dots, axis="share", title="title")
+    points = drawn(figure)
+    assert len(points) == 2 * 2 * 2  # panels, lines, among all and among held-out classes alone
+    assert list(points[0].y) == pytest.approx([10, 20])
+    assert list(points[1].y) == pytest.approx([30, 40])
     assert [note.text for note in figure.layout.annotations] == ["clipart", "sketch"]
     assert len(figure.layout.shapes) == 2 * 2  # guessing, in each panel
-    near = DOTS[(DOTS["x"] == 1) & (DOTS["panel"] == "sketch")].assign(label=["c q", "p"])
+    near = dots[(dots["x"] == 1) & (dots["panel"] == "sketch")].assign(label=["c q", "p"])
     figure = interpolation_lines(near, axis="x", title="t", joined=False)
-    labels = [trace for trace in figure.data if trace.mode == "text"]
-    assert [list(trace.text) for trace in labels] == [["c q", "p"]]
-    assert labels[0].y[1] - labels[0].y[0] >= 4.5  # apart, although the points are one
+    (labels,) = (trace for trace in figure.data if trace.mode == "text")
+    assert list(labels.text) == ["c q", "p"]
+    assert labels.y[1] - labels.y[0] >= 4.5  # apart, although the points are one
 
 
 def test_dots_of_a_setting_lie_beside_each_other() -> None:
-    table = pd.DataFrame(
-        [("sketch", setting, series, 0.5, 0.1) for setting in ("cg-low", "cg-high") for series in ("top-1", "top-5")],
-        columns=["panel", "setting", "series", "value", "sd"],
-    )
+    rows = [("sketch", setting, series, 0.5, 0.1) for setting, series in product(("low", "high"), ("top-1", "top-5"))]
+    table = pd.DataFrame(rows, columns=["panel", "setting", "series", "value", "sd"])
     figure = setting_dots(table, axis="accuracy", title="title", span=(0.0, 1.0))
-    drawn = [trace for trace in figure.data if trace.x[0] is not None]
     assert [trace.name for trace in figure.data if trace.showlegend] == ["top-1", "top-5"]
-    assert list(drawn[0].y) == pytest.approx([-0.125, 0.875])
-    assert list(drawn[1].y) == pytest.approx([0.125, 1.125])
-    assert list(figure.layout.yaxis.ticktext) == ["cg-low", "cg-high"]
-    assert list(drawn[0].error_x.array) == [0.1, 0.1]
-    assert setting_dots(table[:1], axis="accuracy", title="title").layout.height > 60  # one setting in one panel
+    assert [list(trace.y) for trace in drawn(figure)] == [[-0.125, 0.875], [0.125, 1.125]]
+    assert list(figure.layout.yaxis.ticktext) == ["low", "high"]
+    assert list(drawn(figure)[0].error_x.array) == [0.1, 0.1]
+
+
+MARKS = domain_marks(["ink", "photo", "sketch"])
+
+
+def test_maps_hold_every_point_once_per_model() -> None:
+    rows = [
+        (model, domain, "axe", x + shift, -x, "UMAP with density")
+        for model, shift in (("standard", 0), ("aligned", 10))
+        for domain, x in (("ink", 1), ("ink", 2), ("photo", 3))
+    ]
+    columns = ["model", "domain", "class", "x", "y", "method"]
+    figure = embedding_maps(pd.DataFrame(rows, columns=columns), marks=MARKS)
+    points = [(trace.name, trace.xaxis, list(trace.x)) for trace in drawn(figure)]
+    assert points[:2] == [("ink", "x", [1, 2]), ("photo", "x", [3])]
+    assert points[2:] == [("ink", "x2", [11, 12]), ("photo", "x2", [13])]
+    assert {trace.marker.color for trace in figure.data if trace.name == "ink"} == {MARKS["ink"].colour}
+    assert "standard<br>" in figure.layout.annotations[0].text
+    assert "UMAP with density" in figure.layout.annotations[0].text
+
+
+def test_panels_hold_values_intervals_seeds_and_references() -> None:
+    rows = [
+        (measure, model, domain, value + shift, low, high)
+        for measure, low, high in (("distance", 0.1, 0.9), ("domain probe", np.nan, np.nan))
+        for model, shift in (("standard", 0.2), ("aligned", 0))
+        for domain, value in (("ink", 0.5), ("photo", 0.4))
+    ]
+    summary = pd.DataFrame(rows, columns=["measure", "model", "domain", "value", "low", "high"])
+    seeds = pd.DataFrame(
+        {"measure": "distance", "model": "aligned", "domain": "ink", "seed": [0, 1], "value": [0.45, 0.55]}
+    )
+    figure = separation_panels(summary, ["distance", "domain probe"], seeds, {"domain probe": 0.5}, marks=MARKS)
+    points = {(trace.xaxis, trace.name): trace for trace in drawn(figure)}
+    first, second = (points["x", name] for name in ("standard", "aligned"))
+    assert [list(first.x), list(second.x)] == [pytest.approx([0.7, 0.6]), [0.5, 0.4]]
+    assert list(second.error_x.array) == pytest.approx([0.4, 0.5])
+    assert list(second.error_x.arrayminus) == pytest.approx([0.4, 0.3])
+    assert first.y[0] < second.y[0] < first.y[1] < second.y[1]  # domain by domain, the first model on top
+    assert [first.marker.symbol, second.marker.symbol] == ["circle", "circle-open"]
+    assert list(first.marker.color) == [MARKS["ink"].colour, MARKS["photo"].colour]
+    strokes = points["x", "aligned, seeds"]
+    assert (list(strokes.x), list(strokes.y)) == ([0.45, 0.55], [second.y[0]] * 2)
+    assert {key for key in points if key[1] == "guessing"} == {("x2", "guessing")}
+    assert list(points["x2", "guessing"].x) == [0.5, 0.5]
+    keys = [trace.name for trace in figure.data if trace.x[0] is None]
+    assert keys == ["standard", "aligned", "95 % interval", "one seed", "guessing"]

@@ -66,8 +66,7 @@ def test_each_question_is_answered_for_every_model(evaluated: pd.DataFrame) -> N
     claims = [one.claim for one in difference_findings(differences)]
     for question in CONTRASTS.values():
         assert any(claim.startswith(f"{question} Yes") for claim in claims), question
-    turned = differences.assign(
-        difference=-differences["difference"], low=-differences["high"], high=-differences["low"]
-    )
+    numbers = {"difference": -differences["difference"], "low": -differences["high"], "high": -differences["low"]}
+    turned = differences.assign(**numbers)
     assert all("? No" in one.claim for one in difference_findings(turned))
     assert difference_findings(paired_differences(evaluated[evaluated["setting"] == "cg-high"])) == []

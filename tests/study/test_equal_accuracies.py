@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -45,25 +44,13 @@ def tables(evaluated: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("name", STUDY_FIGURES["generalization"])
 def test_equal_accuracies_give_equal_bars(tables: Path, name: str) -> None:
-    drawn = figure_of(name, tables)
+    over = "interpolation" in name or name in ("imagenet_sketch_classes", "effective_robustness")
     values: dict[str, set[float]] = {}
-
-    def add(what: str, numbers: Any) -> None:
-        if numbers is not None:
-            known = (float(one) for one in numbers if one is not None)
-            values.setdefault(what, set()).update(round(one, 6) for one in known if math.isfinite(one))
-
-    for trace in drawn.data:
-        if trace.type == "bar":
-            add(trace.name, trace.x)
-        elif trace.showlegend or trace.mode == "text":
-            continue
-        elif "interpolation" in name or name == "imagenet_sketch_classes":
-            add(f"opacity {trace.marker.opacity}", trace.y)
-        elif name == "top5_and_f1":
-            add(str(trace.hovertemplate), trace.x)
-        elif name == "effective_robustness" and trace.mode == "markers":
-            add("held-out", trace.y)
+    for trace in figure_of(name, tables).data:
+        numbers, mode = trace.y if over else trace.x, trace.to_plotly_json().get("mode", "bar")
+        if numbers is not None and numbers[0] is not None and mode in ("bar", "markers", "lines+markers"):
+            what = f"opacity {trace.marker.opacity}" if over else trace.name
+            values.setdefault(what, set()).update(round(float(one), 6) for one in numbers if math.isfinite(one))
     assert values
     assert all(len(found) <= 1 for found in values.values()), values
     if "held-out classes" in values:
@@ -86,4 +73,4 @@ def test_rows_of_unlike_classes_are_not_drawn(evaluated: pd.DataFrame) -> None:
     unlike = (kinds["model"] == "vit-s-32") & (kinds["test_domain"] == "sketch")
     kinds.loc[unlike, "held_out_classes"] = "axe, banana"
     with pytest.raises(InputError, match=r"sketch.*vit-s-32.*bed"):
-        settings_bars(side_by_side(kinds, "model"))
+        settings_bars(side_by_side(kinds, "model"), {})

@@ -1,8 +1,7 @@
 """How far domains agree on single features, on paper and by brute force."""
 
-from itertools import combinations, permutations
+from itertools import permutations
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,7 +9,6 @@ from experiments.study.features_command import (
     feature_frequency,
     feature_summary,
     images_of_feature,
-    least_shared,
     most_shared,
 )
 from tests.representations.test_features import features_of, random_features
@@ -43,42 +41,18 @@ def test_sharing_by_feature_by_brute_force() -> None:
     assert set(table.index) == set().union(*tops.values())
 
 
-def test_the_mean_share_of_the_largest_top_is_that_of_its_features() -> None:
-    # With tops of 20 everywhere: sum of n_tops * shared = 20 * share at k = 20, over ordered pairs per other domain.
-    rng = np.random.default_rng(4)
-    cells = [("c", f"d{i}") for i in range(4)]
-    features = features_of([(*key, rng.choice(30, 20, replace=False).tolist(), [1.0] * 20) for key in cells])
-    table = feature_summary(features)
-    tops = [set(row.tolist()) for row in features.strongest]
-    pairs = np.mean([len(a & b) / 20 for a, b in combinations(tops, 2)])
-    assert (table["n_tops"] * table["shared"]).sum() == pytest.approx(4 * 20 * pairs)
-
-
 def test_the_most_and_the_least_shared_are_chosen() -> None:
-    summary = pd.DataFrame(
-        {
-            "feature": [0, 1, 2, 3, 4, 5],
-            "n_tops": [30, 6, 3, 12, 1, 5],
-            "n_classes": [5, 1, 1, 12, 1, 5],
-            "shared": [1.0, 1.0, 0.5, 0.0, 0.0, 0.0],
-        }
-    )
+    tops, classes, shared = [30, 6, 3, 12, 1, 5], [5, 1, 1, 12, 1, 5], [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
+    summary = pd.DataFrame({"feature": range(6), "n_tops": tops, "n_classes": classes, "shared": shared})
     assert most_shared(summary, 3) == [1, 0, 2]
-    assert least_shared(summary, 3) == [3, 5, 2]
-    assert least_shared(summary, 3, min_tops=1) == [3, 5, 4]
+    assert most_shared(summary, 3, least=True) == [3, 5, 2]
+    assert most_shared(summary, 3, least=True, min_tops=1) == [3, 5, 4]
     assert most_shared(summary, 9, min_tops=6) == [1, 0, 3]
 
 
 def test_top_images_are_the_most_active() -> None:
-    features = features_of(
-        [
-            ("a", "real", [1, 2], [0.5, 0.1]),
-            ("a", "real", [2, 1], [0.9, 0.8]),
-            ("b", "real", [1], [0.6]),
-            ("b", "sketch", [1], [0.7]),
-            ("b", "real", [3], [0.7]),
-        ]
-    )
+    real = [("a", "real", [1, 2], [0.5, 0.1]), ("a", "real", [2, 1], [0.9, 0.8]), ("b", "real", [1], [0.6])]
+    features = features_of([*real, ("b", "sketch", [1], [0.7]), ("b", "real", [3], [0.7])])
     assert images_of_feature(features, 1, "real", 2) == ["real/a/1.png", "real/b/2.png"]
     assert images_of_feature(features, 1, "real", 9) == ["real/a/1.png", "real/b/2.png", "real/a/0.png"]
     assert images_of_feature(features, 9, "real", 2) == []

@@ -5,7 +5,6 @@ import re
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -62,9 +61,6 @@ def test_settings_by_hand() -> None:
     assert order == ["natural-only", "cg-low"]  # from little to much diversity
 
 
-# --- what is never averaged ------------------------------------------------------------------------------------------
-
-
 MODELS: tuple[dict[str, str], ...] = (
     {"model": "RN50"},
     {"model": "ViT-S-32"},
@@ -111,9 +107,6 @@ def test_what_differs_in_more_than_the_seed_is_refused(about: dict[str, Any], wo
     for make in (settings_table, kinds_of_runs):
         with pytest.raises(InputError, match=words):
             make(table)
-
-
-# --- told apart ------------------------------------------------------------------------------------------------------
 
 
 def rotated() -> pd.DataFrame:
@@ -164,9 +157,6 @@ def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: p
     monkeypatch.setattr(run_tables, "SHARE", 0.35)
     strict = screened_classes(rotated()).set_index("class")
     assert strict["kept"].to_dict() == {"cat": False, "dog": False}  # right in 80 % of cats, but in 50 % of others, too
-
-
-def test_without_an_upper_bound_nothing_is_screened() -> None:
     alone = rotated().query("setting == 'cg-low'")
     assert screened_classes(alone).empty
     pd.testing.assert_frame_equal(kinds_of_runs(alone, screened=screened_classes(alone)), kinds_of_runs(alone))
@@ -179,9 +169,6 @@ def test_accuracies_of_one_model_are_told_apart_by_domain() -> None:
     assert found[["seen", "held_out", "own_style"]].to_numpy().tolist() == [[0.5, 0.4, 0.7]]
     nothing = accuracy_kinds(tidy.query("part == 'all'"))
     assert nothing[["all", "held_out"]].isna().to_numpy().tolist() == [[False, True]]
-
-
-# --- effective robustness --------------------------------------------------------------------------------------------
 
 
 def logit(p: float) -> float:
@@ -212,34 +199,21 @@ def test_robustness_against_a_line_on_paper() -> None:
     assert abs(effective["cg-low-1", 2]) > 0.1
 
 
-def test_accuracies_of_nothing_and_everything_stay_finite() -> None:
+def test_without_a_line_nothing_is_expected_and_the_figure_says_why() -> None:
     table = evaluated()
-    table["value"] = np.where(table["domain"] == "ink", table["seed"], np.where(table["epoch"] == 1, 1.0, 0.5))
-    assert np.isfinite(effective_robustness(table)["expected"]).all()
-
-
-def test_without_reference_models_there_is_no_line() -> None:
-    points = effective_robustness(evaluated().query("setting == 'cg-low'"))
-    assert points["expected"].isna().all()
-    assert points["effective"].isna().all()
-    assert points["line"].eq(NO_MODELS).all()
-    assert effective_robustness(evaluated())["line"].eq(FITTED).all()
-
-
-def test_where_photographs_alone_give_nothing_the_line_is_undefined() -> None:
-    table = evaluated()
-    natural = (table["setting"] == "natural-only") & (table["domain"] == "ink")
-    table.loc[natural, "value"] = 0.1  # chance
-    points = effective_robustness(table)
-    assert points["line"].eq(NOTHING).all()
-    assert points["effective"].isna().all()
-    figure = robustness_scatter(points)
-    assert not [trace for trace in figure.data if trace.mode == "lines"]
-    notes = " ".join(re.sub("<[^>]+>", " ", annotation.text) for annotation in figure.layout.annotations)
-    assert "line undefined: models trained on photographs alone do" in notes
-    table.loc[natural, "value"] = 0.5
-    table.loc[(table["setting"] == "natural-only") & (table["domain"] == "real"), "value"] = 0.5
-    assert effective_robustness(table)["line"].eq(ONE_POINT).all()
+    assert effective_robustness(table)["line"].eq(FITTED).all()
+    natural = table["setting"] == "natural-only"
+    nothing, one_point = table.copy(), table.copy()
+    nothing.loc[natural & (table["domain"] == "ink"), "value"] = 0.1  # chance
+    one_point.loc[natural, "value"] = 0.5
+    for rows, reason in ((table[~natural], NO_MODELS), (nothing, NOTHING), (one_point, ONE_POINT)):
+        points = effective_robustness(rows)
+        assert points["line"].eq(reason).all()
+        assert points[["expected", "effective"]].isna().all(axis=None)
+        figure = robustness_scatter(points)
+        assert not [trace for trace in figure.data if trace.mode == "lines"]
+        notes = " ".join(re.sub("<[^>]+>", " ", annotation.text) for annotation in figure.layout.annotations)
+        assert f"line {reason}"[:40] in notes
 
 
 def test_every_kind_of_model_has_a_line_of_its_own() -> None:

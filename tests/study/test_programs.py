@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -14,23 +15,28 @@ from circuitry.comparison.models import OVER_MODELS
 from circuitry.data.drawn.drawing import TOY_CLASSES
 from circuitry.runs import InputError, Rank, Work
 from circuitry.training import TrainingWork
-from experiments.study.study_run import TOY_TRAINING, StudyRun, ToySettings
+from experiments.study.study_run import StudyRun, ToySettings
 from experiments.study.supervised_model import LabelTable, build_classifier, write_classifier
 from tests.commands.conftest import GIVEN_RULE
 from tests.comparison.similarities import similarities
 from tests.study.made_up_runs import write_run
-from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browser, program_module, study_config
+from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browser, program_module
+
+
+def write_runs(folder: Path, quickstart: Path, held_out: tuple[str, ...]) -> None:
+    """Write three runs of the model of the quickstart: two seeds of a setting, and photographs alone."""
+    for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
+        run = folder / f"{setting}-{seed}"
+        run.mkdir(parents=True)
+        (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
+        test_domain = None if setting == "natural-only" else "quickdraw"
+        write_run(StudyRun(run, "rn-tiny", setting, test_domain, held_out, seed))
 
 
 @needs_browser
 def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     module = program_module("generalization")
-    for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
-        run = tmp_path / "runs" / f"{setting}-{seed}"
-        run.mkdir(parents=True)
-        (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
-        test_domain = None if setting == "natural-only" else "quickdraw"
-        write_run(StudyRun(run, "rn-tiny", setting, test_domain, ("key",), seed))
+    write_runs(tmp_path / "runs", quickstart, ("key",))
     supervised = tmp_path / "runs" / "supervised"
     labels = LabelTable(CLASSES, {name: i for i, name in enumerate(CLASSES)})
     classifier = build_classifier("rn-tiny", len(CLASSES), 0.9)[0]
@@ -45,9 +51,8 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     assert kinds[["held_out", "alone", "centred", "predicted_held_out", "harmonic_mean"]].notna().all(axis=None)
     assert kinds["own_style"].isna().equals(kinds["trained"] == "supervised")
     assert "no class was screened" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    chosen = {"classifier": "style words", "measure": "macro F1", "epochs_shown": (1,)}
-    module.main(module.Config(**own, data=quickstart / "run" / "toy", **chosen))
-    assert "macro F1, style words" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    module.main(module.Config(**own, data=quickstart / "run" / "toy", epochs_shown=(1,)))
+    assert set(pd.read_csv(tmp_path / "out" / "tables" / "evaluation.csv")["epoch"]) == {1}
     for name in ("accuracy_by_setting", "effective_robustness"):
         assert len(figure_of(name, tmp_path / "results").data) >= 2
 
@@ -58,12 +63,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
 ) -> None:
     module = program_module("shared-circuitry")
     monkeypatch.setattr(module, "extract", partial(module.extract, rule=GIVEN_RULE))
-    for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
-        run = tmp_path / "runs" / f"{setting}-{seed}"
-        run.mkdir(parents=True)
-        (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
-        test_domain = None if setting == "natural-only" else "quickdraw"
-        write_run(StudyRun(run, "rn-tiny", setting, test_domain, ("key", "car"), seed))
+    write_runs(tmp_path / "runs", quickstart, ("key", "car"))
     config = module.Config(
         runs=(tmp_path / "runs",),
         data=quickstart / "run" / "toy",
@@ -103,42 +103,28 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
         return StudyRun(Path(f"{setting}-{domain}"), "rn-tiny", str(setting), str(domain), settings.held_out)
 
     monkeypatch.setattr(module, "toy_run", train)
-    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch",), seeds=(0,), held_out_sets=2)
+    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch",), seeds=(0,))
     runs = module.toy_runs(config, Work(Rank(1, 2)))
-    assert len(asked) == 8  # each once in its own order, then each once more to be returned
-    first, second = config.toy_settings()
-    assert asked[0] == ("natural-only", "sketch", 0, second)
-    assert sorted(first.held_out + second.held_out) == sorted(first.classes)
-    assert [(run.setting, run.held_out) for run in runs] == [
-        (setting, settings.held_out) for setting in config.settings for settings in (first, second)
-    ]
+    folds = [settings.held_out for settings in module.TOY_SETTINGS]
+    assert len(asked) == 16  # each once in its own order, then each once more to be returned
+    assert asked[0] == ("natural-only", "sketch", 0, module.TOY_SETTINGS[1])
+    assert sorted(name for fold in folds for name in fold) == sorted(TOY_CLASSES)
+    assert [(run.setting, run.held_out) for run in runs] == [*product(config.settings, folds)]
 
 
-def test_a_miniature_of_the_toy_trains_alike() -> None:
-    module = program_module("generalization")
-    assert [settings.training for settings in module.Config().toy_settings()] == [TOY_TRAINING] * 4
-    small = module.Config(n_toy_classes=4, held_out_sets=2, n_train=8, epochs=2).toy_settings()[0]
-    assert (small.classes, small.held_out) == (TOY_CLASSES[:4], TOY_CLASSES[0:4:2])
-    assert (small.training.batch_size, small.training.warmup, small.training.keep_checkpoints) == (32, 0, 2)
-    study = study_config("generalization")
-    assert (study.imagenet_names, len(study.test_domains), study.seeds) == ("study", 5, (0, 1, 2))
-
-
-def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path) -> None:
     module = program_module("features-over-settings")
 
     def results(name: str, setting: str | None, seed: int, sketch: float) -> str:
         folder = tmp_path / name
-        folder.mkdir()
-        rows = [
-            (g, d, v, v - 0.1, v + 0.1, 4) for g in ("all", "held-out") for d, v in (("real", 0.5), ("sketch", sketch))
-        ]
+        similarities(4, seed=len([*tmp_path.iterdir()]) + 1).save(folder / "feature_sharing")
+        scores = product(("all", "held-out"), (("real", 0.5), ("sketch", sketch)))
+        rows = [(group, domain, value, value - 0.1, value + 0.1, 4) for group, (domain, value) in scores]
         columns = ["group", "domain", "value", "low", "high", "n_classes"]
         pd.DataFrame(rows, columns=columns).to_csv(folder / "feature_sharing_summary.csv", index=False)
         run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
         about = {"model": "RN50", "trained_on": None if setting is None else run}
         (folder / "provenance.json").write_text(json.dumps(about))
-        similarities(4, seed=len([*tmp_path.iterdir()])).save(folder / "feature_sharing")
         return str(folder)
 
     low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
@@ -149,11 +135,9 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
     assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
     assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
     assert table["score"].tolist() == pytest.approx([1 / 3, 0.4, 0.5])
-    assert table["deviation"]["cg-low"] == pytest.approx(
-        ((0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2) ** 0.5 / 2**0.5
-    )
+    squares = (0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2
+    assert table["deviation"]["cg-low"] == pytest.approx((squares / 2) ** 0.5)
     assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
-    assert "cg-high" in capsys.readouterr().out
     tests = pd.read_csv(tmp_path / "out" / "tables" / "sharing_tests.csv")
     models = [similarities(4, seed=seed) for seed in (1, 2, 3, 4)]  # all whose test domain is sketch
     pd.testing.assert_frame_equal(tests[list(OVER_MODELS)], compare_models(models), check_dtype=False)

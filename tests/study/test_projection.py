@@ -9,13 +9,6 @@ from circuitry import InputError
 from experiments.study.separation import embedding_map, map_table
 from tests.study.test_separation import random_embeddings
 
-needs_umap = pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs umap-learn")
-
-
-def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "umap" else found(name))
-
 
 @pytest.mark.parametrize("shape", [(30, 5), (6, 40)])
 def test_principal_components_are_numpys_up_to_sign(shape: tuple[int, int]) -> None:
@@ -26,18 +19,18 @@ def test_principal_components_are_numpys_up_to_sign(shape: tuple[int, int]) -> N
     for found, own in zip(points.T, expected.T, strict=True):
         assert found == pytest.approx(own * np.sign(own @ found), abs=1e-9)
     assert method == f"principal components ({(s[:2] ** 2).sum() / (s**2).sum():.0%} of the variance)"
-    np.testing.assert_array_equal(points, embedding_map(vectors, "pca").points)
 
 
 def test_auto_is_principal_components_without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_umap(monkeypatch)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "umap" else found(name))
     vectors = np.random.default_rng(0).normal(size=(9, 4))
-    np.testing.assert_array_equal(embedding_map(vectors).points, embedding_map(vectors, "pca").points)
+    np.testing.assert_array_equal(embedding_map(vectors)[0], embedding_map(vectors, "pca")[0])
     with pytest.raises(InputError, match="pip install umap-learn"):
         embedding_map(vectors, "umap")
 
 
-@needs_umap
+@pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs umap-learn")
 @pytest.mark.filterwarnings("ignore::ImportWarning")  # importing umap says that it found no Tensorflow
 def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     """The only test that imports umap, which takes seconds; to compile it for 24 points would take as long again."""
@@ -46,19 +39,10 @@ def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours(monkeypat
     vectors = np.concatenate([rng.normal(size=(12, 5)), rng.normal(size=(12, 5)) + 20])
     points, method = embedding_map(vectors, seed=1)
     assert method == "UMAP with density"
-    assert points.shape == (24, 2)
-    np.testing.assert_array_equal(points, embedding_map(vectors, "umap", seed=1).points)
-    assert not np.allclose(points, embedding_map(vectors, "umap", seed=2).points)
+    np.testing.assert_array_equal(points, embedding_map(vectors, "umap", seed=1)[0])
+    assert not np.allclose(points, embedding_map(vectors, "umap", seed=2)[0])
     distances = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(24)
     assert ((distances.argmin(1) < 12) == (np.arange(24) < 12)).all()
-
-
-def test_all_images_are_mapped() -> None:
-    images = random_embeddings(0, n=30)
-    alone = map_table(images, "pca")
-    assert alone["kind"].tolist() == ["image"] * 30
-    assert alone["domain"].tolist() == images.domain.tolist()
-    np.testing.assert_array_equal(alone[["x", "y"]].to_numpy(), embedding_map(images.vectors, "pca").points)
 
 
 def test_so_many_images_of_each_domain_are_drawn_at_random() -> None:
@@ -73,9 +57,9 @@ def test_so_many_images_of_each_domain_are_drawn_at_random() -> None:
 
 def test_a_domain_is_left_out_of_the_map() -> None:
     images = random_embeddings(0, n=30)
-    others = images.take(images.domain != "d1")
-    found = map_table(images, "pca", without="d1")
-    np.testing.assert_array_equal(found[["x", "y"]].to_numpy(), embedding_map(others.vectors, "pca").points)
-    assert set(found["domain"]) == {"d0", "d2"}
-    with pytest.raises(InputError, match=r"'ink' .* d0, d1, d2"):
+    for without, kept in ((None, images), ("d1", images.take(images.domain != "d1"))):
+        found = map_table(images, "pca", without=without)
+        np.testing.assert_array_equal(found[["x", "y"]].to_numpy(), embedding_map(kept.vectors, "pca")[0])
+        assert found["domain"].tolist() == kept.domain.tolist()
+    with pytest.raises(InputError, match=r"'ink'.* d0, d1, d2"):
         map_table(images, "pca", without="ink")

@@ -73,41 +73,28 @@ def test_shared_features_are_found_and_drawn(toy: Path, tmp_path: Path) -> None:
     module.main(given)
     assert set(pd.read_csv(out / "again" / "tables" / "features.csv")["name"]) <= {"car", "star"}
     assert not (out / "again" / "sae.safetensors").exists()
-    with pytest.raises(InputError, match=r"none\.txt"):
-        module.words(module.Config(vocabulary=tmp_path / "none.txt"), config.clip(), images)
 
 
 @needs_browser
 def test_representations_are_compared_and_drawn(toy: Path, tmp_path: Path) -> None:
     module, out = program_module("represent"), tmp_path / "representations"
-    config = module.Config(
-        checkpoint=shipped_file("rn-tiny"),
-        data=toy,
-        sites=("layer3.0", "attnpool"),
-        n_images=4,
-        parts=2,
-        apart="quickdraw",
-        permutations=20,
-        folds=2,
-        out=out,
-        results=out / "results",
-    )
+    few = {"sites": ("layer3.0", "attnpool"), "n_images": 4, "parts": 2, "permutations": 20, "folds": 2}
+    subject = {"checkpoint": shipped_file("rn-tiny"), "data": toy, "apart": "quickdraw"}
+    config = module.Config(**subject, **few, out=out, results=out / "results")
     module.main(config)
     assert_drawn(out / "report.html")
     committed = {path.name for path in (out / "results").iterdir()}
     names = ("cka", "cka_over_depth", "cka_apart", "cka_ceilings", "probes", "probes_left_out")
     assert committed == {*(f"{name}.csv" for name in names), "provenance.json", "classes.txt", "images.txt"}
     for name in ("cka_over_depth", "probes_over_depth"):
-        figure = figure_of(name, out / "results")
-        assert len(figure.data) > 0
+        assert len(figure_of(name, out / "results").data) > 0
 
 
 def test_groups_of_classes_for_cka_are_those_held_out_and_the_others() -> None:
-    module, classes = program_module("represent"), [f"class_{i}" for i in range(9)]
-    held_out = ("Class 0", "class-3", "class_5", "class_8")
-    groups = module.class_groups_of(module.Config(held_out=held_out), classes)
-    assert groups["held-out"] == ("class_0", "class_3", "class_5", "class_8")
-    assert groups["seen"] == ("class_1", "class_2", "class_4", "class_6", "class_7")
+    module, classes = program_module("represent"), [f"class_{i}" for i in range(5)]
+    groups = module.class_groups_of(module.Config(held_out=("Class 0", "class-3")), classes)
+    assert groups["held-out"] == ("class_0", "class_3")
+    assert groups["seen"] == ("class_1", "class_2", "class_4")
     assert groups["all"] == tuple(classes)
     with pytest.raises(InputError, match="no held-out class 'aircraft carrier' here"):
         module.class_groups_of(study_config("represent"), classes)
@@ -134,18 +121,6 @@ def test_all_pairs_of_domains_are_compared_over_the_classes_that_all_have() -> N
     kept = [0, 1, 3, 4, 5, 6]  # painting's classes, for the pair without painting, too
     k, m = (rows[domain][kept] @ rows[domain][kept].T for domain in ("real", "sketch"))
     assert_same(value, hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m)), at_least=0.01)
-    assert study_config("represent").common_classes
-
-
-def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:
-    module = program_module("represent")
-    for name in ("car/a.png", "fish/a.png", "key/a.png"):
-        for style in ("clipart", "real"):
-            (tmp_path / style / name).parent.mkdir(parents=True)
-            (tmp_path / style / name).touch()
-    with pytest.raises(InputError, match="at least 4 classes with images in both domains, but clipart and real have 3"):
-        module.main(module.Config(checkpoint=tmp_path / "none.pt", data=tmp_path, split=None, out=tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_supervised_baseline_is_trained(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

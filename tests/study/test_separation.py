@@ -1,7 +1,9 @@
 """Measures of separation against hand-worked numbers and brute force, on rotated spaces, and on blobs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,21 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry import InputError
-from circuitry.comparison import per_domain
 from circuitry.comparison.part_array import WHOLE
 from circuitry.representations import Embeddings
 from circuitry.representations.cells import ALL, cut_images
 from experiments.study.separation import (
     DISTANCES,
+    by_seed,
     class_accuracy,
     compare_distances,
+    differences,
     distance,
     domain_probe,
+    gather,
     image_spread,
     mean_distances,
     modality_gap,
+    separation_measures,
     silhouettes,
+    summarise,
 )
 
 ROOT = math.sqrt(2)
@@ -67,9 +72,6 @@ def blobs(gap: float, seed: int = 0, n: int = 30) -> Embeddings:
     return embeddings(*rows)
 
 
-# Distances
-
-
 def test_distances_by_hand() -> None:
     # axe in ink has the mean (1/2, 1/2, 0), in photo X: cosine 1/sqrt(2), and (1/2, -1/2) apart.
     found = {m: compare_distances(HAND, m).values.set_index("class")["value"].to_dict() for m in DISTANCES}
@@ -91,14 +93,9 @@ def test_whole_domains_by_hand() -> None:
 
 
 def test_spread_by_hand() -> None:
-    found = image_spread(HAND)
-    by_class = found.dropna(subset="class").set_index(["class", "domain"])["value"].to_dict()
-    assert by_class == pytest.approx(
-        {("axe", "ink"): 1 / ROOT, ("cat", "ink"): 0, ("axe", "photo"): 0, ("cat", "photo"): 0}
-    )
-    whole = found[found["class"].isna()].set_index("domain")["value"].to_dict()
-    # photo's mean is (2/3, 1/3): X lies sqrt(2)/3 from it (twice), Y 2 sqrt(2)/3.
-    assert whole["photo"] == pytest.approx((2 * ROOT / 3 + 2 * ROOT / 3) / 3)
+    found = image_spread(HAND).set_index(["class", "domain"])["value"].to_dict()
+    expected = {("axe", "ink"): 1 / ROOT, ("cat", "ink"): 0, ("axe", "photo"): 0, ("cat", "photo"): 0}
+    assert found == pytest.approx(expected)
 
 
 def test_distance_of_a_zero_mean_is_unknown() -> None:
@@ -116,17 +113,10 @@ def test_standardised_distance_is_that_of_one_dimension() -> None:
 
 def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
     data = random_embeddings(1, n=60)
-    data = Embeddings(
-        data.vectors,
-        np.array([f"{d}/{c}/{i // 6}.png" for i, (d, c) in enumerate(zip(data.domain, data.class_name, strict=True))]),
-        data.domain,
-        data.class_name,
-    )
     cells = cut_images(data.table())
     for measure in DISTANCES:
         found = compare_distances(data, measure, seed=5)
         assert (found.measure, found.alike, found.sites) == (f"{measure}_distance", False, ())
-        pd.testing.assert_frame_equal(found.over_depth(), per_domain(found.values))
         for row in found.values.to_dict("records"):
             a, b = (data.vectors[cells[row["class"], row[f"domain_{side}"], WHOLE]] for side in "ab")
             assert row["value"] == pytest.approx(distance(a, b, measure))
@@ -134,47 +124,22 @@ def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
             a = data.vectors[cells[row["class_a"], row["domain_a"], row["part_a"]]]
             b = data.vectors[cells[row["class_b"], row["domain_b"], row["part_b"]]]
             assert row["value"] == pytest.approx(distance(a, b, measure), nan_ok=True)
-    # Images of one name show one thing, and are in the same part of every domain.
-    part_of = {(name, data.source[i].split("/")[2], part) for (name, _, part), rows in cells.items() for i in rows}
-    assert len({pair[:2] for pair in part_of if pair[2] >= 0}) == len({pair for pair in part_of if pair[2] >= 0}) == 20
-
-
-def test_parts_of_identical_domains_lie_as_far_apart_as_those_of_one() -> None:
-    # Noise without any difference: parts of n / 4 images lie sqrt(2 v / (n / 4)) apart (root mean square).
-    data = random_embeddings(2, n=480, d=50, domains=3, classes=1)
-    found = compare_distances(data, "euclidean")
-    between = found.parts[found.parts["domain_a"] != found.parts["domain_b"]]["value"].mean()
-    own = found.ceilings["value"].mean()
-    assert between / own == pytest.approx(1, abs=0.05)
-    assert own == pytest.approx(math.sqrt(2 / 40), rel=0.1)  # a tenth is one standard deviation of a distance
-    with pytest.raises(InputError, match="at least two domains"):
-        compare_distances(embeddings(("ink", "axe", X)))
-
-
-# Silhouettes
-
-
-def brute_force_silhouettes(vectors: np.ndarray, labels: np.ndarray) -> list[float]:
-    found = []
-    for i, x in enumerate(vectors):
-        means = {}
-        for label in set(labels):
-            others = [j for j in range(len(labels)) if labels[j] == label and j != i]
-            means[label] = np.mean([1 - x @ vectors[j] for j in others])
-        a = means.pop(labels[i])
-        b = min(means.values())
-        found.append((b - a) / max(a, b))
-    return found
 
 
 @pytest.mark.parametrize("by", ["domain", "class"])
-def test_silhouettes_equal_brute_force(by: str) -> None:
-    data = random_embeddings(4, n=24)
-    values = np.array(brute_force_silhouettes(data.vectors, data.domain if by == "domain" else data.class_name))
-    found = silhouettes(data, by)  # type: ignore[arg-type]
-    for row in found.itertuples():
-        group = (data.class_name == row[1]) & (data.domain == row.domain)
-        assert row.value == pytest.approx(values[group].mean())
+def test_silhouettes_equal_brute_force(by: Literal["domain", "class"]) -> None:
+    data, values = random_embeddings(4, n=24), []
+    labels = data.domain if by == "domain" else data.class_name
+    for i, x in enumerate(data.vectors):
+        others = {label: np.flatnonzero((labels == label) & (np.arange(24) != i)) for label in set(labels)}
+        means = {label: np.mean([1 - x @ data.vectors[j] for j in rows]) for label, rows in others.items()}
+        a = means.pop(labels[i])
+        b = min(means.values())
+        values.append((b - a) / max(a, b))
+    found = silhouettes(data, by)
+    for row in found.to_dict("records"):
+        group = (data.class_name == row["class"]) & (data.domain == row["domain"])
+        assert row["value"] == pytest.approx(np.array(values)[group].mean())
     assert len(found) == 6
 
 
@@ -187,9 +152,6 @@ def test_silhouettes_of_many_images_are_of_an_even_sample(monkeypatch: pytest.Mo
     assert not silhouettes(data, seed=4).equals(silhouettes(part))
 
 
-# Probe, gap, accuracy
-
-
 def test_blobs_apart_are_told_and_mixed_ones_are_not() -> None:
     apart, mixed = blobs(3.0), blobs(0.0)
     assert domain_probe(apart)["value"].min() == 1
@@ -197,16 +159,13 @@ def test_blobs_apart_are_told_and_mixed_ones_are_not() -> None:
     chance = domain_probe(mixed).groupby("domain")["value"].mean()
     assert chance.to_dict() == pytest.approx(dict.fromkeys((ALL, "ink", "photo"), 0.5), abs=0.14)
     assert abs(silhouettes(mixed)["value"].mean()) < 0.05  # the wider domain is below 0, the other above
-    assert domain_probe(mixed).groupby("domain").size().to_dict() == {ALL: 5, "ink": 5, "photo": 5}
 
 
 def test_one_domain_among_many_is_found_and_the_others_are_at_chance() -> None:
     data = random_embeddings(5, n=240, d=8)
     vectors = data.vectors.copy()
     vectors[:, 0] = 3 * (data.domain == "d1")
-    data = Embeddings(
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True), data.source, data.domain, data.class_name
-    )
+    data = replace(data, vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     found = domain_probe(data).groupby("domain")["value"].mean()
     assert found["d1"] == 1
     assert found[ALL] == pytest.approx((1 + 0.5 + 0.5) / 3, abs=0.1)
@@ -224,13 +183,6 @@ def test_accuracy_by_hand() -> None:
     texts = embeddings(("", "cat", Z), ("", "axe", X), ("", "bed", Y))
     found = class_accuracy(HAND, texts).set_index(["class", "domain"])["value"].to_dict()
     assert found == {("axe", "ink"): 0.5, ("axe", "photo"): 1, ("cat", "ink"): 1, ("cat", "photo"): 0}
-
-
-# Laws
-
-
-def turned(data: Embeddings, rotation: np.ndarray) -> Embeddings:
-    return Embeddings(data.vectors @ rotation, data.source, data.domain, data.class_name)
 
 
 @settings(max_examples=15, deadline=None)
@@ -251,7 +203,7 @@ def test_a_rotation_changes_no_distance_spread_silhouette_gap_or_accuracy(seed: 
                 class_accuracy(i, t)["value"],
             ]
         ).to_numpy()
-        for i, t in ((images, texts), (turned(images, rotation), turned(texts, rotation)))
+        for i, t in ((images, texts), [replace(one, vectors=one.vectors @ rotation) for one in (images, texts)])
     )
     assert after == pytest.approx(before, abs=1e-9, nan_ok=True)
 
@@ -265,3 +217,51 @@ def test_the_order_of_images_changes_nothing(seed: int) -> None:
     measures.append(lambda images: compare_distances(images).values)
     for measure in measures:
         pd.testing.assert_frame_equal(measure(data), measure(shuffled))
+
+
+def test_all_measures_of_one_model() -> None:
+    images = random_embeddings(6, n=60)
+    texts = random_embeddings(7, n=2, domains=1)
+    table = separation_measures(images, texts, held_out=("c1",))
+    sizes = table.groupby("measure", sort=False).size().to_dict()
+    by_class = ("distance", "standardised distance", "spread", "silhouette by domain", "silhouette by class")
+    assert {sizes[name] for name in (*by_class, "distance of parts", "standardised distance of parts")} == {6}
+    assert (sizes["domain probe"], sizes["modality gap"]) == (4, 4)
+    assert set(table[table["measure"] == "accuracy, held-out classes"]["class"]) == {"c1"}
+    assert set(table[table["measure"] == "accuracy, seen classes"]["class"]) == {"c0"}
+    distances = compare_distances(images).values.set_index(["class", "domain_a", "domain_b"])["value"]
+    found = table.set_index(["measure", "class", "domain"])["value"]
+    expected = (distances["c0", "d0", "d1"] + distances["c0", "d1", "d2"]) / 2
+    assert found["distance", "c0", "d1"] == pytest.approx(expected)
+    assert table[table["measure"] == "modality gap"]["class"].isna().all()
+    without = separation_measures(images, texts)
+    assert "accuracy, held-out classes" not in set(without["measure"])
+
+
+def measured(values: Mapping[Any, float]) -> pd.DataFrame:
+    return pd.DataFrame({"measure": "distance", "class": list(values), "domain": "ink", "value": list(values.values())})
+
+
+def test_seeds_are_averaged_before_classes_and_differences_are_paired() -> None:
+    seeds = {("a", 0): {"axe": 1.0, "cat": 2.0}, ("a", 1): {"axe": 3.0, "cat": 2.0}, ("b", 0): {"axe": 1.0, "cat": 0.5}}
+    table = gather({key: measured(values) for key, values in seeds.items()})
+    found = summarise(table)
+    assert found["model"].tolist() == ["a", "b"]
+    reach = 12.7062 * 0.25  # Student's quantile with one degree of freedom, and the standard error of 0.5 and 1
+    assert found[["value", "n_classes", "n_seeds"]].to_numpy().tolist() == [[2, 2, 2], [0.75, 2, 1]]
+    assert found["low"].tolist() == pytest.approx([2, 0.75 - reach], rel=1e-5)
+    assert found["high"].tolist() == pytest.approx([2, 0.75 + reach], rel=1e-5)
+    assert by_seed(table)["value"].tolist() == [1.5, 2.5, 0.75]
+    change = differences(table, "a", "b").iloc[0]
+    expected = [-1.25, -1.25 - reach, -1.25 + reach]
+    assert change[["difference", "low", "high"]].tolist() == pytest.approx(expected, rel=1e-5)
+    assert change["n_classes"] == 2
+
+
+def test_what_is_not_of_a_class_has_no_interval() -> None:
+    table = gather({("a", 0): measured({None: 0.5}), ("a", 1): measured({None: 0.7}), ("b", 0): measured({None: 0.1})})
+    row = summarise(table).iloc[0]
+    assert row["value"] == pytest.approx(0.6)
+    assert row[["low", "high"]].isna().all()
+    assert (row["n_classes"], row["n_seeds"]) == (0, 2)
+    assert differences(table, "a", "b")["difference"].item() == pytest.approx(-0.5)

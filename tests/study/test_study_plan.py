@@ -34,14 +34,9 @@ def miniature(study: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> An
     return config
 
 
-@pytest.fixture(scope="module")
-def steps(study: ModuleType, miniature: Any) -> list[Step]:
-    found: list[Step] = study.steps(study.drawn(miniature))
-    return found
-
-
-def test_commands_of_the_plan_are_taken(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_the_plan_are_taken(study: ModuleType, miniature: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
+    steps: list[Step] = study.steps(study.drawn(miniature))
 
     def only_read(kind: type, main: Callable[[Any], None], *more: Any) -> None:
         run_script(kind, read.append, *more)

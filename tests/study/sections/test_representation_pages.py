@@ -1,85 +1,38 @@
-"""Figures and sentences on representations hold the numbers of their tables."""
+"""Tables of CKA become comparisons."""
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 
 from circuitry.comparison import PARTS
-from circuitry.representations import RepresentationSimilarity, SiteProbes
-from circuitry.representations.probes import TARGETS
+from circuitry.representations import RepresentationSimilarity
 
-SITES = ("layer1.0", "act1")  # in the encoder's order, which is not that of the alphabet
-DOMAINS = ("clipart", "real", "sketch")
+SITES = {"layer1.0": (0.2, 0.4, 0.1, 0.6), "act1": (0.5, 0.9, 0.3, 0.8)}
+"""In the encoder's order, not the alphabet's: CKA of clipart-real, clipart-sketch and real-sketch, and the ceiling."""
 
 
-def similarity() -> RepresentationSimilarity:
-    # Pairs: clipart-real, clipart-sketch, real-sketch.
-    pair_values = {"layer1.0": (0.2, 0.4, 0.1), "act1": (0.5, 0.9, 0.3)}
-    pairs, domains = [], []
-    for site, (cr, cs, rs) in pair_values.items():
+def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> None:
+    pairs, domains, parts = [], [], []
+    for site, (cr, cs, rs, ceiling) in SITES.items():
         for kernel, shift in (("linear", 0.0), ("rbf", 0.05)):
             for a, b, value in (("clipart", "real", cr), ("clipart", "sketch", cs), ("real", "sketch", rs)):
-                p = 0.01 if value > 0.15 else 0.2
-                pairs.append((site, a, b, kernel, value + shift, 0.0, 1.0, 0.0, p, 7))
-            means = {"clipart": (cr + cs) / 2, "real": (cr + rs) / 2, "sketch": (cs + rs) / 2}
-            domains += [(site, d, kernel, v + shift, v - 0.1, v + 0.1, 0.01, 7) for d, v in means.items()]
+                pairs.append((site, a, b, kernel, value + shift, 0.0, 1.0, 0.0, 0.2 - value / 10, 7))
+            for d, v in {"clipart": (cr + cs) / 2, "real": (cr + rs) / 2, "sketch": (cs + rs) / 2}.items():
+                domains.append((site, d, kernel, v + shift, v - 0.1, v + 0.1, 0.01, 7))
+                parts += [("all", "all", d, d, 0, 1 + i, site, ceiling + e, kernel) for i, e in enumerate((0.1, -0.1))]
     statistics = ["kernel", "value", "low", "high", "null_mean"]
-    return RepresentationSimilarity(
+    similarity = RepresentationSimilarity(
         pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]),
         pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
         pd.DataFrame(columns=["site", "domain", *statistics, "n_classes"]),
     )
-
-
-def parts() -> pd.DataFrame:
-    """Ceilings of 0.6 and 0.8, each the mean over two pairs of parts."""
-    rows = [
-        ("all", "all", d, d, 0, part, s, v + shift, k)
-        for s, v in zip(SITES, (0.6, 0.8), strict=True)
-        for d in DOMAINS
-        for k in ("linear", "rbf")
-        for part, shift in ((1, 0.1), (2, -0.1))
-    ]
-    return pd.DataFrame(rows, columns=[*PARTS, "kernel"])
-
-
-def probes() -> SiteProbes:
-    values = {"layer1.0": (0.25, 0.875, 0.125), "act1": (0.75, 0.5, 0.625)}
-    sites = [
-        (site, target, value, value - 0.05, value + 0.05, 1 / 3 if target == "domain" else 0.1, 60)
-        for site, found in values.items()
-        for target, value in zip(TARGETS, found, strict=True)
-    ]
-    left_out = [(site, domain, 0.1 * i, 0.1, 20) for site in SITES for i, domain in enumerate(DOMAINS)]
-    return SiteProbes(
-        pd.DataFrame(sites, columns=["site", "target", "value", "low", "high", "chance", "n_images"]),
-        pd.DataFrame(left_out, columns=["site", "domain", "value", "chance", "n_images"]),
-    )
-
-
-def line(figure: go.Figure, name: str) -> list[float]:
-    return [float(y) for y in next(trace for trace in figure.data if trace.name == name).y]
-
-
-# Figures
-
-
-# Comparisons
-
-
-def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> None:
-    found = similarity().comparisons(parts())
+    found = similarity.comparisons(pd.DataFrame(parts, columns=[*PARTS, "kernel"]))
     assert list(found) == ["linear", "rbf"]
     rbf = found["rbf"]
-    assert (rbf.measure, rbf.sites, rbf.n_classes) == ("cka_rbf", SITES, 7)
-    expected = similarity().domains.query("kernel == 'rbf'").drop(columns="kernel")
+    assert (rbf.measure, rbf.sites, rbf.n_classes) == ("cka_rbf", tuple(SITES), 7)
+    expected = similarity.domains.query("kernel == 'rbf'").drop(columns="kernel")
     pd.testing.assert_frame_equal(rbf.over_depth(), expected)
-    assert rbf.values["p"].tolist() == similarity().pairs.query("kernel == 'rbf'")["p"].tolist()
-    matrix = rbf.at("act1").matrix()
-    assert matrix.loc["clipart", "sketch"] == pytest.approx(0.95)
+    assert rbf.values["p"].tolist() == similarity.pairs.query("kernel == 'rbf'")["p"].tolist()
+    assert rbf.at("act1").matrix().loc["clipart", "sketch"] == pytest.approx(0.95)
     assert rbf.at("act1").ceilings.set_index("domain")["value"]["real"] == pytest.approx(0.8)
     assert rbf.chance["value"].tolist() == pytest.approx([0.01, 0.01])
-    assert similarity().comparisons()["linear"].ceilings.empty
-
-
-# Sections
+    assert similarity.comparisons()["linear"].ceilings.empty
