@@ -175,9 +175,6 @@ def test_a_model_in_a_basis_has_its_own_digest(clip: Clip, tmp_path: Path, monke
     assert torch.equal(features.text_weights(["axe"], ["a {}."], cache_dir=tmp_path), weights)
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
 def test_bad_input_is_refused(resnet: Any, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(resnet)
     sae = make_sae(64, dtype=torch.float)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from circuitry.bases import Component, ResidualStream
-from circuitry.bases.gated_reading import different_rows, lifted
 from circuitry.encoder import Encoder, mean_baseline
 from circuitry.runs import InputError
 from tests.bases.test_components import custom
@@ -139,19 +138,6 @@ def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
             step[place] = 1e-6
             expected = float(value(keep + step) - value(keep - step)) / 2e-6
             assert float(gradient[place]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-
-
-def test_only_gates_whose_gradients_are_wanted_are_read_apart() -> None:
-    edges = torch.tensor([0.0, 0, 0.5]).double()
-    placed = [
-        edges.new_zeros(5, 2).index_put((torch.tensor([1, 3, 3]), torch.tensor([0, 0, 1])), lifted(one))
-        for one in (edges.clone().requires_grad_(), edges)
-    ]
-    assert [different_rows([gates])[1].tolist() for gates in placed] == [[0, 1, 0, 2, 0], [0, 0, 0, 1, 0]]
-    torch.testing.assert_close(placed[0].detach(), placed[1])
-    half = torch.zeros(2, 2, dtype=torch.bfloat16, requires_grad=True)
-    assert lifted(half).dtype == torch.bfloat16
-    assert lifted(half).all()
 
 
 def test_towers_with_norms_between_are_refused() -> None:

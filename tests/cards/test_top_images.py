@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, Task, class_logit, in_components, in_feature_basis
 from circuitry.cards import top_images, unit_kind
-from circuitry.cards.top_images import TopLists, watch_units
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import encode_by_hand, make_sae
 from tests.support.oracles import brute_force_nodes, setting
@@ -94,18 +93,6 @@ def test_the_cut_into_batches_changes_nothing(resnet: nn.Module) -> None:
             for unit, top in tops.items():
                 assert other[by][unit].ids == top.ids
                 np.testing.assert_allclose(other[by][unit].values, top.values, rtol=1e-4)
-
-
-def test_memory_does_not_grow_with_the_images(resnet: nn.Module) -> None:
-    encoder, images, weights = setting(resnet, 11)
-    lists, sizes = TopLists(UNITS, 2), []
-    for _ in range(3):
-        for watched in watch_units(tasks(encoder, images, weights), UNITS):
-            lists.add(watched)
-        tensors = [part for tops in lists.tops.values() for top in tops.values() for part in top]
-        sizes.append(sum(part.untyped_storage().nbytes() for part in tensors if part is not None))
-    assert len(lists.ids) == 33
-    assert sizes[0] == sizes[1] == sizes[2]
 
 
 def test_equal_images_keep_their_order_and_silent_units_have_none() -> None:

@@ -49,8 +49,6 @@ def test_a_subset_of_classes() -> None:
     assert table[["class", "site"]].to_numpy().tolist() == [["fish", s] for s in "abc"]
 
 
-# Comparisons
-
 DOMAINS = ("clipart", "real", "sketch")
 CLASSES = ("axe", "cat", "fish")
 Graphs = dict[tuple[str, str], AttributionGraph]

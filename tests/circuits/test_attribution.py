@@ -1,14 +1,12 @@
 """Node and edge scores against oracles that share no code: paper, brute force, captum, the study's numbers."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerIntegratedGradients
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -20,7 +18,6 @@ from circuitry import (
     class_logit,
     edge_jaccard,
     left_rule,
-    mean_baseline,
     midpoint_rule,
     node_overlap,
     wl_kernel,
@@ -30,16 +27,13 @@ from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import Stage, Task
 from tests.conftest import shared
-from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
+from tests.support.oracles import brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 
 def attribute(encoder: Encoder, images: object, weights: Tensor, **settings: object) -> AttributionGraph:
     return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **settings)  # type: ignore[arg-type]
-
-
-# --- by hand ---------------------------------------------------------------------------------------------------------
 
 
 def hand_worked_encoder() -> Encoder:
@@ -96,9 +90,6 @@ def test_hand_worked_network() -> None:
     }
 
 
-# --- brute force -----------------------------------------------------------------------------------------------------
-
-
 def test_nodes_equal_brute_force(any_tower: nn.Module) -> None:
     encoder, images, weights = setting(any_tower)
     graph = attribute(encoder, images, weights, rule=left_rule(3))
@@ -142,38 +133,6 @@ def test_edges_between_sites_further_apart(resnet: Any, sites: tuple[str, ...]) 
     assert worst(graph.edge_scores, expected) < 1e-4
 
 
-def test_nodes_equal_captum(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet, n=1)
-    graph = attribute(encoder, images, weights, rule=circuitry.circuits.gauss_legendre_rule(7))
-    for site in ("act2", "layer2.1", "layer4.0"):
-        # captum's baseline is that of the model's input, so the input is the site and the layer its entry.
-        _, cache = encoder.run_with_cache(images)
-        tail = TailModule(encoder, site, weights)
-        captum = LayerIntegratedGradients(tail, tail.entry)
-        effect = captum.attribute(
-            cache[site], baselines=torch.zeros_like(cache[site]), n_steps=7, method="gausslegendre"
-        )
-        assert effect.sum((0, 2, 3)).detach().numpy() == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
-
-
-# --- laws ------------------------------------------------------------------------------------------------------------
-
-
-def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet, n=5)
-    whole = attribute(encoder, images, weights, rule=midpoint_rule(3))
-
-    def one_shot() -> Iterator[Tensor]:
-        yield images[:1]
-        yield images[1:]
-
-    for cut, size in ((images, 2), (images, 1), ([images[:4], images[4:]], None), (one_shot(), 3)):
-        parts = attribute(encoder, cut, weights, rule=midpoint_rule(3), batch_size=size)
-        assert parts.n_images == 5
-        assert worst(parts.node_scores, whole.node_scores) < 1e-4
-        assert worst(parts.edge_scores, whole.edge_scores) < 1e-4
-
-
 def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
     from circuitry.encoder.tensor_batches import bytes_per_image
@@ -188,39 +147,6 @@ def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPa
     encoder.stages = (Stage(encoder.stages[0].site, spy, 1), *encoder.stages[1:])
     attribute(encoder, images, weights, rule=left_rule(1), memory_gib=2.5 * bytes_per_image(encoder) / 2**30)
     assert max(seen) == 2
-
-
-def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n), node_fraction=0.01) for n in (2, 60))
-    assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
-    for site in encoder.sites[:-1]:
-        with torch.no_grad():
-            _, cache = encoder.run_with_cache(images)
-            clean = class_logit(weights, 1)(encoder(images)).mean()
-            gone = class_logit(weights, 1)(encoder(torch.zeros_like(cache[site]), start=site)).mean()
-        assert fine.completeness[site].metric_difference == pytest.approx(float(clean - gone), abs=1e-5)
-        assert abs(fine.completeness[site].gap) < 0.02
-        assert abs(fine.completeness[site].gap) <= abs(coarse.completeness[site].gap) + 1e-3
-
-
-def test_mean_baseline(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    reference = torch.randn(7, 3, 64, 64)
-    with torch.no_grad():
-        _, cache = encoder.run_with_cache(reference)
-    by_position = mean_baseline(encoder, [reference[:3], reference[3:]])
-    by_unit = mean_baseline(encoder, [reference], per="unit")
-    torch.testing.assert_close(by_position.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
-    expected = cache["layer2.0"].mean((0, 2, 3), keepdim=True).expand(1, -1, 8, 8)
-    torch.testing.assert_close(by_unit.values["layer2.0"], expected)
-    graph = attribute(encoder, images, weights, baseline=by_position, rule=midpoint_rule(40), node_fraction=0.01)
-    assert graph.settings["baseline"] == "mean-position"
-    assert max(abs(c.gap) for c in graph.completeness.values()) < 0.02
-    assert worst(graph.node_scores, attribute(encoder, images, weights, rule=left_rule(2)).node_scores) > 0.1
-    # An image set that is its own mean has nothing to attribute.
-    same = mean_baseline(encoder, [images[:1]])
-    assert np.abs(attribute(encoder, images[:1], weights, baseline=same).node_scores["layer3.0"]).max() < 1e-6
 
 
 def in_parts(encoder: Encoder, images: Tensor, weights: Tensor, parts: list[int], **settings: Any) -> AttributionParts:
@@ -267,19 +193,6 @@ def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
     np.testing.assert_allclose(found[2]["act1", "act2"], expected, rtol=1e-6, atol=1e-12)
 
 
-def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    state = {name: value.clone() for name, value in resnet.state_dict().items()}
-    resnet.train()
-    attribute(encoder, images, weights, rule=left_rule(1))
-    assert resnet.training
-    assert all(torch.equal(value, state[name]) for name, value in resnet.state_dict().items())
-    assert resnet.layer2[1].downsample is None
-
-
-# --- the study's own numbers -----------------------------------------------------------------------------------------
-
-
 def test_equal_to_the_study() -> None:
     import open_clip
 
@@ -316,9 +229,6 @@ def test_equal_to_the_study() -> None:
         assert edge_jaccard(*circuits) == pytest.approx(expected["edge_jaccard"], abs=1e-6)
         for depth in (1, 2, 3):
             assert wl_kernel(*circuits, depth=depth) == pytest.approx(expected[f"wl_h{depth}"], abs=1e-6)
-
-
-# --- bad input -------------------------------------------------------------------------------------------------------
 
 
 def test_gradient_times_activation_is_the_one_point_left_rule() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,26 +10,13 @@ from hypothesis import strategies as st
 
 from circuitry import InputError
 from circuitry.circuits import BUDGETS, shares_of, strongest_units
-from circuitry.circuits.budgets import Budget, describe_budget
+from circuitry.circuits.budgets import Budget
 
 SCORES = {"a": np.array([0.1, -5.0, 3.0, 0.0, -4.0]), "b": np.array([9.0, 0.2]), "c": np.zeros(3)}
 
 
 def counts(share: float, budget: Budget, scores: Mapping[str, np.ndarray] = SCORES) -> list[int]:
     return [len(units) for units in strongest_units(scores, share, budget).values()]
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"node_fraction": 0.1}, ["0.1", "every site"]),
-        ({"node_fraction": 0.25, "budget": "global"}, ["0.25", "all sites"]),
-        ({"node_fraction": 0.5, "budget": "learned"}, ["0.5", "learned"]),
-        ({}, ["image"]),
-    ],
-)
-def test_a_sentence_says_what_is_counted(settings: dict[str, Any], words: list[str]) -> None:
-    assert all(word in describe_budget(settings) for word in words)
 
 
 def test_the_largest_absolute_scores_are_kept_largest_first_the_first_among_equals() -> None:

@@ -55,9 +55,6 @@ def assert_refused(a: AttributionGraph, b: AttributionGraph, *words: str) -> Non
             use(a, b)
 
 
-# Other units
-
-
 def test_other_widths_error_units_and_sites_are_refused() -> None:
     # Equal kept units and edges: numbered by other widths they shared no edge (0.0) and 0.3 of the labels.
     wider = replace(FIRST, node_scores={"up": np.ones(40), "down": np.ones(6)})
@@ -69,8 +66,6 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
     for sites, words in ((("input", "a", "b", "d"), "c and d"), (("input", "a", "b"), "4 and 3 in number")):
         assert_refused(a, replace(b, sites=sites, node_scores=b.node_scores | {"d": np.ones(8)}), words)
 
-
-# Other settings
 
 OTHERS: dict[str, tuple[object, object]] = {
     "model_digest": ("a1", "b2"),
@@ -201,9 +196,6 @@ def test_circuits_cut_in_another_way_are_refused() -> None:
             measure(FIRST.circuit(2), FIRST.circuit(2, any_sign=True))
 
 
-# Scores that are no numbers
-
-
 def broken(kind: str, value: float) -> AttributionGraph:
     graph = random_graph(0, "axe", "real")
     key: object = ("a", "b") if kind == "edge" else "b"
@@ -222,9 +214,6 @@ def test_scores_that_are_not_finite_are_neither_compared_nor_saved(kind: str, va
     with pytest.raises(InputError, match=".*".join(words)):
         graph.save(tmp_path / "x")
     assert not list(tmp_path.iterdir())
-
-
-# No effect at all
 
 
 def dead(graph: AttributionGraph, *sites: str) -> AttributionGraph:

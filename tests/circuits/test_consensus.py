@@ -88,11 +88,3 @@ def test_hand_worked_consensus() -> None:
     assert set(found.graph(0.9).nodes) == {"up/0", "down/0"}
     assert found.graph(0.5).nodes["up/1"]["stability"] == 0.75
     assert not found.graph(0.9).edges
-
-
-def test_equal_parts_hold_always() -> None:
-    whole, _, _ = with_edges(1)
-    edges = {pair: np.stack([scores] * 6) for pair, scores in whole.edge_scores.items()}
-    found = find_consensus(whole.circuit(3), [replace(whole, n_images=2)] * 6, edges)
-    assert found.unit_stability == pytest.approx(1)
-    assert found.edge_stability == pytest.approx(1)

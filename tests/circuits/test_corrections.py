@@ -39,9 +39,6 @@ def exact(stream: ResidualStream, images: Tensor, rows: Any, columns: Any, other
         return float((linear(stream.encoder(images)) - linear(run_stream(stream, images, keep, other))).mean())
 
 
-# --- AtP*: exact softmax ---------------------------------------------------------------------------------------------
-
-
 def test_on_paper_edges_into_queries_and_keys_are_exact_and_the_others_as_they_were() -> None:
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
     found = of_edges(edge_scores(stream, IMAGE, metric, method="exact-softmax"))
@@ -73,9 +70,6 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     np.testing.assert_allclose(found.into[rows], whole, rtol=1e-8)
     others = [row for row, name in enumerate(found.readers) if not name.endswith((".q", ".k"))]
     np.testing.assert_allclose(found.scores[others], plain.scores[others], rtol=1e-9)
-
-
-# --- exact readers ---------------------------------------------------------------------------------------------------
 
 
 def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() -> None:
@@ -122,9 +116,6 @@ def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> 
             keep[-1, column] = False
             moved = product(stream.encoder(images)) - product(run_stream(stream, images, keep))
             assert found.scores[-1, column] == pytest.approx(float(moved.mean()))
-
-
-# --- AtP*: gradient dropping -----------------------------------------------------------------------------------------
 
 
 def test_on_paper_a_direct_effect_that_a_later_block_cancels_is_seen() -> None:
@@ -186,9 +177,6 @@ def test_atp_star_is_both() -> None:
     early = patterns & ~last
     assert not np.allclose(both.scores[early, 0], softmax.scores[early, 0])
     assert not np.allclose(both.scores[early, 0], dropping.scores[early, 0])
-
-
-# --- RelP ------------------------------------------------------------------------------------------------------------
 
 
 def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
@@ -271,9 +259,6 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
     rows = [i for i, name in enumerate(found["relp"].readers) if name.endswith((".q", ".k"))]
     assert not found["relp"].into[rows].any()
     assert found["relp-with-patterns"].into[rows].all()
-
-
-# --- bad input -------------------------------------------------------------------------------------------------------
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:

@@ -20,7 +20,6 @@ from tests.support.towers import make_tower
 
 LN3 = math.log(3)
 
-# --- by hand ---------------------------------------------------------------------------------------------------------
 
 # Writers, beyond a baseline of zero, write: the embedding (1, 0), (1, 1); head 0 (0, 4) and head 1 (3, 0) at both
 # tokens; the MLP (4, 0), (3, 0).
@@ -79,9 +78,6 @@ def test_cuts_of_edges_are_those_worked_on_paper() -> None:
     assert found == pytest.approx({edge: exact for edge, (_, exact) in ON_PAPER.items()}, abs=1e-12)
 
 
-# --- captum ----------------------------------------------------------------------------------------------------------
-
-
 def timm_vit() -> tuple[Any, Tensor]:
     tower = make_tower("timm-vit").double()
     return tower, torch.randn(3, 3, 32, 32, dtype=torch.float64)
@@ -131,8 +127,6 @@ def test_heads_along_a_path_equal_captums_layer_integrated_gradients() -> None:
     heads = effect.reshape(3, 17, 2, 8).sum((1, 3)).mean(0).detach().numpy()
     np.testing.assert_allclose(graph.node_scores["trunk.blocks.1.attn"], heads, rtol=1e-6)
 
-
-# --- TransformerLens -------------------------------------------------------------------------------------------------
 
 MODULES = (
     ("head.0.", "classifier."),

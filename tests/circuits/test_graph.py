@@ -37,9 +37,6 @@ def small_graph(**changes: object) -> AttributionGraph:
     return replace(graph, **changes)  # type: ignore[arg-type]
 
 
-# Effects
-
-
 def test_the_gap_is_what_the_effects_exceed_the_difference_by() -> None:
     assert Completeness(effect_sum=-0.5, metric_difference=-0.75).gap == 0.25
 
@@ -74,12 +71,6 @@ def test_doubtful_sites_are_not_among_the_strongest() -> None:
     assert len(everywhere.top(99)) == 7
     with pytest.raises(InputError, match=r"'layer9'.*conv"):
         graph.top(3, "layer9")
-
-
-# Stored graphs
-
-
-# Circuits
 
 
 def test_hand_worked_circuit() -> None:
@@ -121,9 +112,6 @@ def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> No
         graph.circuit(None).at(["act9"])
 
 
-# What people see
-
-
 def test_the_strongest_units_in_a_table() -> None:
     table = small_graph().top(3)
     assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
@@ -161,24 +149,3 @@ def test_the_sites_as_a_table() -> None:
     assert table["units"].to_dict() == {"input": 3, "conv": 4, "head": 3}
     assert table["kept"].to_dict() == {"input": 1, "conv": 2, "head": 3}
     assert table["gap"].to_dict() == {"input": -0.125, "conv": 0.25, "head": 0}
-
-
-def test_the_strongest_edges_into_a_unit_may_come_from_any_earlier_site() -> None:
-    graph = AttributionGraph(
-        ("a", "b", "c"),
-        {site: np.array([-1.0, -1.0]) for site in "abc"},
-        {site: np.array([0, 1]) for site in "abc"},
-        {
-            ("a", "b"): np.array([[5.0, 1.0], [2.0, 3.0]]),
-            ("a", "c"): np.array([[7.0, -1.0], [0.5, 9.0]]),
-            ("b", "c"): np.array([[6.0, 8.0], [-2.0, 0.0]]),
-        },
-        {},
-        1,
-    )
-    edges = {(tail, head) for tail, head in graph.circuit(2).graph.edges}
-    assert edges >= {("b/1", "c/0"), ("a/0", "c/0"), ("a/1", "c/1"), ("a/0", "c/1")}
-    assert {edge for edge in edges if edge[1] == "c/0"} == {("b/1", "c/0"), ("a/0", "c/0")}
-    assert len(edges) == 8
-    assert {head for _, head in graph.circuit(3, any_sign=True).graph.edges} == {"b/0", "b/1", "c/0", "c/1"}
-    assert len(graph.circuit(3, any_sign=True).graph.edges) == 4 + 6

@@ -130,13 +130,6 @@ def test_parts_take_their_own_part_of_the_baseline(resnet: Any, kind: str) -> No
             assert graph.completeness[site] == pytest.approx(expected, abs=1e-10)
 
 
-def test_images_that_are_their_own_counterfactual_have_no_effects(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    graph = attribute(encoder, images, weights, images, rule=left_rule(2))
-    assert all(abs(scores).max() == 0 for scores in graph.node_scores.values())
-    assert all(abs(scores).max() == 0 for scores in graph.edge_scores.values())
-
-
 def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: Any) -> None:
     encoder, images, _ = setting(resnet)
     clean = activations(encoder, images)

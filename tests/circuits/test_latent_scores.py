@@ -35,8 +35,6 @@ from tests.support.feature_bases import (
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
-# --- scores by hand --------------------------------------------------------------------------------------------------
-
 
 def test_hand_worked_network() -> None:
     """Sites first (x0, x1) -> second (x0 x1, x1) -> embedding; metric second_0 + 10 second_1."""
@@ -71,9 +69,6 @@ def test_hand_worked_network() -> None:
     # times -3: 13.5. Latent 1 moves both: 2 r (x0 + x1) is -53.4375 and -5.0625, on average -29.25, times -2: 58.5.
     # Into second_1 = x1, which moves by -3 t: 2 (-3 t), on average -3, times -2: 6, and from latent 0 nothing.
     assert graph.edge_scores["first", "second"].tolist() == [[6, 0], [58.5, 13.5]]
-
-
-# --- scores by brute force -------------------------------------------------------------------------------------------
 
 
 def on_the_path(sae: SparseAutoencoder, clean: tuple[Tensor, ...], t: float) -> tuple[Tensor, Tensor]:
@@ -161,9 +156,6 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
         expected = (logits(plain(images)) - logits(plain.run_with_hooks(images, fwd_hooks=[(site, patch)]))).mean()
     assert abs(expected) > 1e-6
     assert found == pytest.approx(float(expected), rel=1e-8)
-
-
-# --- laws ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

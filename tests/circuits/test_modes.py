@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,6 @@ from tests.support.towers import TOWERS, make_tower
 
 def attribute(encoder: Encoder, images: Any, weights: Tensor, **more: Any) -> AttributionGraph:
     return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **more)
-
-
-def same(a: AttributionGraph, b: AttributionGraph) -> bool:
-    parts = ((a.node_scores, b.node_scores), (a.kept_units, b.kept_units), (a.edge_scores, b.edge_scores))
-    return all(np.array_equal(x[key], y[key]) for x, y in parts for key in (*x, *y)) and a.settings == b.settings
 
 
 OF_HALF_PRECISION = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]
@@ -104,28 +99,3 @@ def test_threads_take_turns() -> None:
     assert encoder.stages is stages
     assert encoder.tower.training
     assert encoder.hooked_sites == ()
-
-
-def test_hooks_of_the_user_act_and_are_recorded() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    plain = attribute(encoder, images, weights)
-    with patched(encoder, [Patch("ln_pre", 0.0, units=[1])]):
-        hooked = attribute(encoder, images, weights)
-    assert plain.settings["hooked_sites"] == []
-    assert hooked.settings["hooked_sites"] == ["ln_pre"]
-    assert not np.array_equal(plain.node_scores["proj"], hooked.node_scores["proj"])
-
-
-def test_empty_batches_are_left_out() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    whole = attribute(encoder, images, weights)
-
-    def with_gaps() -> Iterator[Tensor]:
-        yield images[:0]
-        yield images
-        yield images[:0]
-
-    for cut in ([images[:0], images], with_gaps()):
-        found = attribute(encoder, cut, weights)
-        assert found.n_images == len(images)
-        assert same(found, whole)

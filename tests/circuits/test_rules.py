@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import Encoder, attribute, class_logit
+from circuitry import Encoder, attribute
 from circuitry.bases import in_components
 from circuitry.circuits import AttributionSettings, left_rule, midpoint_rule, relative_error
 from circuitry.circuits.rules import kind_of, with_rules
@@ -56,16 +56,6 @@ def test_images_that_come_once_are_all_measured() -> None:
     images = torch.arange(12.0).reshape(4, 3, 1, 1)
     once = errors(iter(torch.split(images, 1)), "midpoint-1", "nodes")
     assert once == pytest.approx(errors(images, "midpoint-1", "nodes"))
-
-
-def test_the_error_holds_against_many_points() -> None:
-    encoder = Encoder.from_tower(make_tower("resnet").double())
-    images, metric = torch.randn(1, 3, 64, 64).double(), class_logit(torch.randn(3, 16).double(), 0)
-    task = Task(encoder, images, metric, sites=("layer2.0", "layer2.1", "layer3.0"), work=QUIET)
-    tables = [relative_error(task, ["midpoint-5"], reference) for reference in ("midpoint-40", "midpoint-200")]
-    for kind in ("nodes", "edges"):
-        found, by_many = (table.loc[table["kind"] == kind, "error"].mean() for table in tables)
-        assert found == pytest.approx(by_many, abs=0.02)
 
 
 def test_attribution_has_one_default(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,15 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from circuitry import Clip, DomainFolder, Encoder, GraphFolder, attribute, compare_domains, left_rule
+from circuitry import Encoder, attribute, left_rule
 from circuitry.bases import in_components
-from circuitry.circuits import Extraction, ExtractionSettings
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as total
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
 
 RULE = left_rule(2)
 
@@ -37,30 +34,3 @@ def test_edges_are_those_between_the_same_units_of_all(tower: str, components: b
         if len(found):
             assert_same(found, by_all, at_least=1e-12)
     assert len(found)
-
-
-@pytest.fixture(scope="module")
-def extraction(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Extraction:
-    """A finished extraction of two classes in two domains, with a global budget of few units."""
-    folder, rng = tmp_path_factory.mktemp("unequal"), np.random.default_rng(0)
-    for domain in ("real", "sketch"):
-        for name in ("axe", "cat"):
-            (folder / "images" / domain / name).mkdir(parents=True)
-            for i in range(2):
-                pixels = rng.integers(0, 256, size=(32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / "images" / domain / name / f"{i}.png")
-    sites = clip.encoder.sites[-4:-1]
-    settings = ExtractionSettings(node_fraction=0.02, budget="global", rule=RULE, sites=sites, n_images=2, parts=2)
-    found = Extraction(clip, DomainFolder(folder / "images"), folder / "run", settings)
-    found.run(QUIET)
-    return found
-
-
-def test_comparisons_and_their_chance(extraction: Extraction) -> None:
-    graphs = GraphFolder(extraction.out)
-    counts = [len(units) for graph in graphs.values() for units in graph.kept_units.values()]
-    assert min(counts) == 0 < max(counts)
-    found = compare_domains(graphs, measures=["node_overlap", "edge_jaccard"])["node_overlap"]
-    values = found.values.dropna()
-    assert values["value"].between(0, 1).all()
-    assert found.chance.dropna()["value"].between(0, 1).all()

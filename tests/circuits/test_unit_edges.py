@@ -116,21 +116,6 @@ def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int
     return found
 
 
-def test_images_in_parts_give_the_same_edges() -> None:
-    encoder, images = opened()
-    whole = attribute(encoder, images, metric, 0.1, left_rule(2), images.flip(0), progress=False)
-    parts = attribute(
-        encoder, [images[:1], images[1:]], metric, 0.1, left_rule(2), images.flip(0), progress=False, memory_gib=1e-9
-    )
-    for up, down in whole.edge_scores:
-        # Units of equal score may change places by rounding.
-        first, second = (
-            found.edge_scores[up, down][found.kept_units[down].argsort()][:, found.kept_units[up].argsort()]
-            for found in (parts, whole)
-        )
-        np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-14)
-
-
 def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:
     encoder = in_components(Encoder.from_tower(custom("norms").double()))
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)

@@ -53,9 +53,6 @@ def directed() -> Comparison:
     return Comparison("transfer", table, directions=("circuit of", "images of"))
 
 
-# Means
-
-
 def test_means_over_depth_are_those_of_each_domain_with_the_others() -> None:
     found = comparison()
     pd.testing.assert_frame_equal(found.over_depth(), per_domain(values()))
@@ -141,9 +138,6 @@ def test_levels_are_means_of_what_there_is() -> None:
     assert len(directed().levels()) == 1
 
 
-# Parts
-
-
 def test_with_parts_everything_is_read_against_the_ceiling() -> None:
     found = similarities()
     matrix, ratios = found.matrix(normalise=True), found.ratios().set_index(["domain_a", "domain_b"])
@@ -180,9 +174,6 @@ def test_families_of_classes_are_drawn_together() -> None:
     }
 
 
-# Directions
-
-
 def test_where_the_order_matters_nothing_is_mirrored() -> None:
     matrix = directed().matrix()
     assert (matrix.index.name, matrix.columns.name) == ("circuit of", "images of")
@@ -190,9 +181,6 @@ def test_where_the_order_matters_nothing_is_mirrored() -> None:
     np.testing.assert_allclose(directed().matrix(normalise=True), [[1, 0.8], [0.25, 1]])
     assert directed().summary().set_index("domain")["value"].to_dict() == {"a": 0.4, "b": 0.2}
     assert directed().tests()["difference"].tolist() == pytest.approx([0.2])
-
-
-# Tables and files
 
 
 def test_tables_come_back_from_their_files(tmp_path: Path) -> None:

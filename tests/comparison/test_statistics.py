@@ -9,8 +9,6 @@ from scipy import stats
 
 from circuitry.comparison import domain_matrix, jackknife_interval, mean_interval, mean_spread, per_domain
 
-# Student's interval
-
 
 def test_the_interval_of_a_mean_is_student_s() -> None:
     values = np.array([0.1, 0.2, math.nan, 0.25, 0.9, 0.4])
@@ -39,9 +37,6 @@ def test_fewer_than_two_values_have_no_interval() -> None:
         assert math.isnan(high)
 
 
-# Jackknife
-
-
 def test_the_jackknife_of_a_mean_is_student_s_interval() -> None:
     values = np.random.default_rng(0).normal(size=12)
     without_each = np.array([np.delete(values, i).mean() for i in range(12)])
@@ -50,9 +45,6 @@ def test_the_jackknife_of_a_mean_is_student_s_interval() -> None:
     assert jackknife_interval(2.0, np.array([2.5, 2.0, 1.5])) == pytest.approx((-0.48414, 4.48414), abs=1e-5)
     for unknown in ([1.0], [1.0, math.nan]):
         assert np.isnan(jackknife_interval(1.0, np.array(unknown))).all()
-
-
-# Tables
 
 
 def table(values: dict[tuple[str, str, str], float], site: str | None = None) -> pd.DataFrame:

@@ -87,8 +87,6 @@ def test_sentences_are_the_lent_ones() -> None:
     }
 
 
-# --- captions of images ----------------------------------------------------------------------------------------------
-
 PATHS = [f"sketch/zebra/{i}.png" for i in range(1200)]
 
 
@@ -106,9 +104,6 @@ def test_aligned_captions_of_images_differ_in_the_word_alone(domain: str) -> Non
     for path, text in zip(PATHS, aligned, strict=True):
         plain = caption("zebra", domain, image_rng(path))
         assert re.sub(rf"\b(an? )?({every})\b", "STYLE", plain) == re.sub(rf"\b(an? )?({every})\b", "STYLE", text)
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)

@@ -106,9 +106,6 @@ def test_counts(folders: Path) -> None:
     assert "4 images, 2 domains, 2 classes" in repr(DomainFolder(folders))
 
 
-# --- drawing images --------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
     root = tmp_path_factory.mktemp("many")
@@ -145,9 +142,6 @@ def test_select_all_and_none(folders: Path) -> None:
     assert images.select("ant hill", "sketch", 5) == ()
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
 def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
     (folders / "photo/owl" / os.fsdecode(b"caf\xe9.png")).touch()
     touch(folders, *(os.fsdecode(name) for name in (b"photo/h\xf6hle/1.png", b"br\xfbl\xe9/owl/1.png")))
@@ -176,9 +170,6 @@ def test_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> 
     images = DomainFolder(tmp_path, missing_files="unchecked")
     assert [record.relative for record in images.records] == ["pencil_art/axe/1.png"]
     assert listed_splits(tmp_path) == ("test",)
-
-
-# --- images as people have them --------------------------------------------------------------------------------------
 
 
 def relatives(images: DomainFolder) -> list[str]:

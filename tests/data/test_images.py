@@ -35,9 +35,6 @@ def make_images(folder: Path, n: int) -> list[Path]:
     return paths
 
 
-# --- one file --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("mode", "colour", "suffix", "expected"),
     [
@@ -92,9 +89,6 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert image.size == (8, 16)
     assert min(pixel(image, 4, 2)) > 240
     assert max(pixel(image, 4, 13)) < 15
-
-
-# --- many files ------------------------------------------------------------------------------------------------------
 
 
 def numbers(batches: Iterable[tuple[list[int], Tensor]]) -> list[list[int]]:
@@ -171,9 +165,6 @@ def test_images_too_long_and_thin_to_be_resized_are_left_out(tmp_path: Path) -> 
     assert len(caught) == 2
 
 
-# What identifies a file
-
-
 def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
     records = []
     for name, content in (("1.png", b"abc"), ("2.png", b"abd"), ("3.png", b"abc")):
@@ -185,9 +176,6 @@ def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
     assert found["photo/cat/1.png"] == found["photo/cat/3.png"] == f"3 {hashlib.sha256(b'abc').hexdigest()[:16]}"
     assert found["photo/cat/2.png"] != found["photo/cat/1.png"]
     assert found["photo/cat/4.png"] == "absent"
-
-
-# --- as stored -------------------------------------------------------------------------------------------------------
 
 
 def write_strange(folder: Path) -> dict[str, Path]:

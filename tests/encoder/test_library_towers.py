@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import open_clip
 import pytest
 import torch
@@ -11,11 +10,10 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule
-from circuitry.bases import ResidualStream, SparseAutoencoder, in_feature_basis, site_named
+from circuitry.bases import ResidualStream, site_named
 from circuitry.cards.unit_maps import map_grid
 from circuitry.circuits import attribute_components, direct_effects
 from circuitry.encoder import Chain, adapters, linked_stages, register_architecture
-from circuitry.encoder.adapters import chain_of
 from tests.support.assert_same import assert_same
 from tests.support.library_towers import NETS, TRANSFORMERS, library_tower
 from tests.support.oracles import brute_force_nodes
@@ -244,45 +242,6 @@ def test_a_chain_is_given_by_names_or_by_a_registered_reader() -> None:
             assert torch.equal(encoder(images), tower(images))
     with pytest.raises(InputError, match=r"'fourth'.*first, second, third"):
         Encoder.from_stages(tower, ["fourth"], (8, 8))
-
-
-class Inside(nn.Module):
-    """A transformer within another module, which no adapter that comes with the package knows."""
-
-    def __init__(self, trunk: nn.Module) -> None:
-        super().__init__()
-        self.trunk = trunk
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.trunk(x)
-        return found
-
-
-def test_a_tower_is_read_and_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever takes an encoder apart knows its blocks and tokens without asking for the reader again."""
-    trunk, _ = library_tower("timm-vit")
-    with monkeypatch.context() as patch:
-        patch.setattr(adapters, "_READERS", dict(adapters._READERS))
-        register_architecture("Inside", lambda net: chain_of(net.trunk) if isinstance(net, Inside) else None)
-        encoder = Encoder.from_tower(Inside(trunk))
-    plain = Encoder.from_tower(trunk)
-    monkeypatch.setattr("circuitry.encoder.encoder.check_chain", lambda *_: pytest.fail("checked again"))
-    images, weights = images_and_weight(encoder, torch.float32)
-    site = encoder.sites[-2]
-    assert encoder.token_grid == plain.token_grid
-    sae = SparseAutoencoder(torch.eye(32)[:, :4], torch.zeros(4), torch.eye(32)[:4], torch.zeros(32), tokens="patches")
-
-    def answers(one: Encoder) -> Any:
-        heads = in_components(one)
-        streams = [ResidualStream.of(given) for given in (one, heads)]
-        return {
-            "effects": np.stack([direct_effects(stream, images, weights[0]).effects for stream in streams]),
-            "latents": in_feature_basis(one, {site: sae}).read_unhooked(images, [site])[site],
-            "map": map_grid(one, site, torch.arange(1.0 + len(encoder.token_grid))[None, None, 1:]),
-            "site": one.position(site_named(one, "blocks.-1.hook_resid_post")),
-        }
-
-    assert_same(answers(encoder), answers(plain), at_least=1e-3, rtol=0)
 
 
 def test_a_tower_by_its_stages_has_sites_but_no_blocks() -> None:

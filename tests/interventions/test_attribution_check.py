@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
 from circuitry.bases import in_feature_basis
-from circuitry.encoder import Stage
 from circuitry.interventions import AttributionCheck, check_attribution, compare_rules
 from tests.interventions.test_patching import linear_encoder
 from tests.support.feature_bases import setting
@@ -50,19 +49,6 @@ def test_hand_worked_scores_across_sites() -> None:
     expected = {"site": ["early", "late"], "n_units": [2, 3], "exact_per_score": [0.5, 4.0]}
     expected |= {"strongest_by_score": [1, 0], "strongest_by_exact": [0, 1]}  # one unit of five
     assert found.to_dict("list") == expected
-
-
-def test_gradient_times_activation_misses_what_saturates() -> None:
-    # min(u, 1) at u = 3, 4, 5: the gradient is zero, the effect of removing a unit is -1.
-    stages = (
-        Stage("u", lambda x: x.flatten(1), 1),
-        Stage("embedding", lambda u: u.clamp(max=1).sum(1, keepdim=True), 1),
-    )
-    encoder, image = Encoder(nn.Linear(1, 1), stages, (1, 1)), torch.tensor([3.0, 4, 5])[None, :, None, None]
-    graph = attribute(encoder, image, lambda e: e[:, 0], rule=left_rule(1), sites=["u"], progress=False)
-    points = check_attribution(Task(encoder, image, lambda e: e[:, 0], work=QUIET), graph).points
-    assert points["attributed"].tolist() == [0, 0, 0]
-    assert points["exact"].tolist() == [1, 1, 1]
 
 
 def test_samples_are_seeded_and_more_points_agree_better() -> None:

@@ -199,21 +199,6 @@ def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sit
     assert learned.circuits[0].count == round(0.5 * edges.count)
 
 
-def test_what_comes_later_has_no_part_in_what_comes_before() -> None:
-    """With nothing of the second block read, it makes no difference what the second block reads."""
-    stream, images = opened()
-    rng, sites = np.random.default_rng(0), (*stream.sites, "head")
-    whole = {pair: np.ones_like(mask) for pair, mask in random_masks(lambda sites: combinations(sites, 2)).items()}
-    unread = {(up, down): mask & (up not in sites[3:5]) for (up, down), mask in whole.items()}
-    other = {
-        (up, down): mask & (rng.random(mask.shape) < 0.5 if down in sites[3:5] else True)
-        for (up, down), mask in unread.items()
-    }
-    a, b, clean = kept_embeddings(task_of(images), [circuit_by(masks) for masks in (unread, other, whole)])
-    assert torch.equal(a, b)
-    assert not torch.allclose(a, clean)
-
-
 def test_units_of_heads_and_whole_mlps_are_ablated_as_in_heads_and_neurons() -> None:
     stream, images = opened()
     coarse: dict[str, list[int]] = {

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from circuitry import Task, attribute, left_rule
 from circuitry.interventions import patch_effects
@@ -69,20 +68,6 @@ def test_the_saturated_unit_is_lost_without_a_path() -> None:
     table = scored(planted_convolution).query("site == 'conv1'").set_index("method")["auroc"]
     assert table["gradient x activation"] < 0.9
     assert table.drop("gradient x activation").min() == 1
-
-
-def test_the_guard_catches_a_blind_method() -> None:
-    planted = planted_convolution(noise=0.02, seed=1)
-    images = planted.images(8, 0)
-    activity = {}
-    _, cache = planted.encoder.run_with_cache(images)
-    for site in ("conv1", "conv2"):
-        activity[site] = cache[site].mean((0, 2, 3)).abs().detach().numpy()
-    areas = [roc_auc_score(np.isin(np.arange(8), planted.nodes[site]), a) for site, a in activity.items()]
-    assert min(areas) < 0.9  # how loud a unit is does not say whether it matters
-    table = scored(planted_convolution)
-    assert table["auroc"].notna().all()
-    pd.testing.assert_frame_equal(table, score_methods(planted_convolution()))
 
 
 def test_areas_are_mann_whitney() -> None:

@@ -173,9 +173,6 @@ def test_a_reader_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         load_sae(tmp_path / "a.safetensors")
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
 class Runs:
     """A pickle that runs code when it is loaded."""
 

@@ -194,9 +194,6 @@ def test_scripts_import_it_before_anything_that_loads_torch(script: Path) -> Non
     assert "run_script" in {alias.name for alias in node.names}
 
 
-# Options of every command
-
-
 def test_the_answer_is_printed_at_the_end_or_as_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

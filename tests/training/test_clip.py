@@ -124,9 +124,6 @@ def test_missing_dependencies_of_the_trainer(
         train_clip(train, tmp_path / "run", settings, WORK)
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [

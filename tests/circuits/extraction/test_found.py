@@ -90,9 +90,6 @@ def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: 
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
 
 
-# What a class is asked by
-
-
 def own_lead(weights: Tensor, label: int) -> ClassLogit:
     return class_logit(2 * weights, label)
 
@@ -125,9 +122,6 @@ def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, 
     assert graphs["axe", "real"].settings["classes"] == ["axe", "cat", "fish"]
     assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
     assert scores[0] != pytest.approx(scores[1], abs=1e-4)
-
-
-# Baselines by name
 
 
 def pixels(clip: Clip, root: Path, names: Sequence[str]) -> Tensor:
