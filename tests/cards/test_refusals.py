@@ -14,8 +14,7 @@ from circuitry.cards import CardFolder, CardSettings, name_units, read_vocabular
 from circuitry.runs.manifest import read_sealed, write_sealed
 from tests.cards.conftest import made
 from tests.cards.test_top_images import tasks
-from tests.cards.test_unit_names import N, worded
-from tests.cards.test_word_check import classifier
+from tests.cards.test_unit_names import N, classifier, worded
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
 

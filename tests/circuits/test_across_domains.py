@@ -3,19 +3,25 @@
 import gc
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import AttributionGraph, Comparison, compare, compare_domains, edge_jaccard, node_overlap
-from circuitry.circuits import Measure, ReadingSettings, chance_overlap
+from circuitry import AttributionGraph, Comparison, InputError, compare, compare_domains, edge_jaccard, node_overlap
+from circuitry.circuits import Circuit, Measure, ReadingSettings, chance_overlap, register_measure, similarity
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.class_pass import SiteMarks
+from circuitry.circuits.measures import MEASURES, Matrices
+from circuitry.reports import Report
+from circuitry.reports.measure_names import MEASURE_NAMES, measure_name
+from circuitry.reports.sections.compared import add_summary
+from circuitry.representations.kernel_alignment import KERNELS
 from tests.circuits.test_measures import random_graph
 
 
@@ -214,3 +220,47 @@ def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
         compare_domains(Lazy(), measures=["wl_kernel"])
     finally:
         gc.enable()
+
+
+STYLES = ("clipart", "real", "sketch")
+GRAPHS = {("axe", domain): random_graph(i, "axe", domain, fraction=0.3 + 0.2 * i) for i, domain in enumerate(STYLES)}
+
+
+def as_many_edges(circuits: Sequence[Circuit]) -> Matrices:
+    counts = np.array([one.count for one in circuits], float)
+    return {None: np.minimum(counts, counts[:, None]) / np.maximum(counts, counts[:, None])}
+
+
+def by_hand(a: str, b: str) -> float:
+    few, many = sorted(len(GRAPHS["axe", domain].circuit(3).graph.edges) for domain in (a, b))
+    return few / many
+
+
+def test_the_recipe_gives_the_measure_its_own_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("circuitry.circuits.measures.MEASURES", dict(MEASURES))
+    register_measure("as_many_edges", as_many_edges)
+    a, b = (GRAPHS["axe", domain] for domain in ("clipart", "real"))
+    assert 0 < by_hand("clipart", "real") < 1
+    assert similarity(a, b, "as_many_edges") == {None: by_hand("clipart", "real")}
+    found = compare_domains(GRAPHS, measures=["as_many_edges", "node_overlap"])
+    pairs = [("clipart", "real"), ("clipart", "sketch"), ("real", "sketch")]
+    for table in (found["as_many_edges"].values, compare(GRAPHS, "as_many_edges")):
+        assert table["value"].tolist() == [by_hand(*pair) for pair in pairs]
+    report = Report("A measure", "of one's own")
+    add_summary(report, [found["as_many_edges"]])
+    page = report.write(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "as many edges" in page
+    for domain in STYLES:
+        mean = np.mean([by_hand(*pair) for pair in pairs if domain in pair])
+        assert f"{mean:.3f}" in page, domain
+
+
+def test_a_name_without_an_entry_is_no_measure() -> None:
+    for use in (lambda: Measure("as_many_edges"), lambda: compare(GRAPHS, "as_many_edges")):
+        with pytest.raises(InputError, match=r"'as_many_edges'.*node_overlap, edge_jaccard"):
+            use()
+
+
+def test_names_for_figures_are_names_of_measures() -> None:
+    assert set(MEASURE_NAMES) <= {*MEASURES, *(f"cka_{kernel}" for kernel in KERNELS)}
+    assert len({measure_name(name) for name in MEASURES}) == len(MEASURES)

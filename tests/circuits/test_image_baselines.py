@@ -63,11 +63,13 @@ def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
     assert graph.settings["baseline"] == ("random" if kind == "activations" else "counterfactual")
 
 
-def test_nodes_equal_captum(resnet: Any) -> None:
+@pytest.mark.parametrize("kind", ["zero", "images"])
+def test_nodes_equal_captum(resnet: Any, kind: str) -> None:
     encoder, images, weights = setting(resnet)
-    others = torch.randn_like(images)
-    graph = attribute(encoder, images, weights, others, rule=gauss_legendre_rule(7))
-    clean, ends = activations(encoder, images), activations(encoder, others)
+    clean, others = activations(encoder, images), torch.randn_like(images)
+    zeros = {site: torch.zeros_like(a) for site, a in clean.items()}
+    baseline, ends = ("zero", zeros) if kind == "zero" else (others, activations(encoder, others))
+    graph = attribute(encoder, images, weights, baseline, rule=gauss_legendre_rule(7))
     for site in ("act2", "layer2.1", "layer4.0"):
         tail = TailModule(encoder, site, weights)
         effect = LayerIntegratedGradients(tail, tail.entry).attribute(
@@ -90,11 +92,12 @@ def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet:
         assert abs(graph.completeness[site].gap) < 0.02
 
 
-@pytest.mark.parametrize("kind", ["images", "activations"])
+@pytest.mark.parametrize("kind", ["zero", "images", "activations"])
 def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
     encoder, images, weights = precise(resnet, n=5)
     others = torch.randn_like(images)
-    baseline: AnyBaseline = others if kind == "images" else Baseline("random", random_activations(encoder, others))
+    given: dict[str, AnyBaseline] = {"zero": "zero", "images": others}
+    baseline = given[kind] if kind in given else Baseline("random", random_activations(encoder, others))
     whole = attribute(encoder, images, weights, baseline, rule=midpoint_rule(2))
 
     def one_shot() -> Iterator[Tensor]:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from circuitry.bases import Component, ResidualStream
-from circuitry.circuits import edges_by_position, gauss_legendre_rule, midpoint_rule
+from circuitry.circuits import edges_by_position, gauss_legendre_rule, midpoint_rule, moves_between_positions
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import Work
+from tests.bases.test_components import FURTHER
 from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores, linear_transformer, run_stream
 from tests.support.towers import make_tower
@@ -146,3 +147,62 @@ def test_in_a_linear_network_scores_are_exact_cuts() -> None:
             exact = float((moved[:, 0] - 2 * moved[:, 1]).mean())
             assert found.scores[row, column] == pytest.approx(exact, rel=1e-7, abs=1e-11)
     assert np.nanmax(np.abs(found.scores)) > 1e-3
+
+
+WRITER, READER = "blocks.0.attn.1", "blocks.1.attn.0"
+
+
+def pair_of_images(name: str) -> tuple[ResidualStream, Tensor]:
+    tower = FURTHER[name]() if name in FURTHER else make_tower(name)
+    encoder = Encoder.from_tower(tower.double())
+    torch.manual_seed(1)
+    return ResidualStream.of(encoder), torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["vit", "average-and-query-key-norm", "perception-encoder"])
+def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
+    stream, images = pair_of_images(name)
+    edges = [(WRITER, f"{READER}.{port}") for port in "qkv"]
+    task = Task(stream.components, images, metric, baseline=images.flip(0))
+    moves = moves_between_positions(task, edges)
+    at = edges_by_position(task, edges)
+    assert (np.abs(at).max((0, 2)) > 1e-6).all()
+    for place, axis in ((0, 2), (1, 1), (2, 1)):  # where the query stands; where keys and values do
+        np.testing.assert_allclose(moves[:, place].sum(axis), at[:, place], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("port", ["q", "k", "v"])
+def test_a_move_is_the_derivative_of_a_hook_on_one_pair_of_positions(port: str) -> None:
+    stream, images = pair_of_images("average-and-query-key-norm")
+    moves = moves_between_positions(Task(stream.encoder, images, metric), [(WRITER, f"{READER}.{port}")])[:, 0]
+    _, cache = stream.components.run_with_cache(images)
+    change = change_without_the_writer(stream, cache, port)
+    amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    to, source = 2, 3
+
+    def write(x: Tensor, hook: object) -> Tensor:
+        added = torch.zeros_like(x)
+        if port == "v":
+            seen = cache["blocks.1.attn.hook_pattern"][:, 0, to, source, None]
+            added[:, to, 0] = seen * change[:, source, 0]
+        else:
+            added[:, 0, to, source] = change[:, 0, to, source]
+        return x + amount * added
+
+    point = f"blocks.1.attn.hook_{'z' if port == 'v' else 'attn_scores'}"
+    for image in range(len(images)):
+        value = metric(stream.components.run_with_hooks(images, fwd_hooks=[(point, write)]))[image]
+        (slope,) = torch.autograd.grad(value, amount)
+        assert moves[image, to, source] == pytest.approx(-float(slope), rel=1e-5)
+
+
+def change_without_the_writer(stream: ResidualStream, cache: Any, port: str) -> Tensor:
+    """How values change, or scores by their query or key, to first order without what the writer wrote."""
+    block, before, step = stream.blocks[1], cache["blocks.1.hook_resid_pre"], 1e-5
+    wrote = stream.written(cache)[[str(one) for one in stream.writers].index(WRITER)]
+    after, earlier = (block.project(block.norm_attention(before + sign * step * wrote)) for sign in (-1, 1))
+    if port == "v":
+        return (after[2] - earlier[2]) / (2 * step)
+    q, k = (cache[f"blocks.1.attn.hook_{one}"] for one in "qk")
+    first, second = (block.scores(one[0], k) if port == "q" else block.scores(q, one[1]) for one in (after, earlier))
+    return (first - second) / (2 * step)

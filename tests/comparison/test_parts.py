@@ -1,14 +1,21 @@
 """A table of parts, the array of it, and what is derived from both, against loops over rows."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from circuitry.comparison import PartArray, ceilings_of
+from circuitry import Comparison
+from circuitry.comparison import PARTS, PartArray, ceilings_of, class_by_domain, sign_flip_p
+from circuitry.comparison.class_table import CELLS, EFFECTS
+from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
+from experiments.simulation import jaccard, keep
 from tests.comparison.similarities import similarities
+from tests.support.assert_same import assert_same
 
 
 def test_the_array_holds_every_row_in_both_orders() -> None:
@@ -47,3 +54,118 @@ def test_unknown_numbers_have_no_weight() -> None:
     values = np.array([[1.0, math.nan, 3.0], [math.nan] * 3])
     assert mean_known(values, 1).tolist() == pytest.approx([2, math.nan], nan_ok=True)
     np.testing.assert_array_equal(known_ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])), [0.5, math.nan])
+
+
+def test_cells_and_effects_are_means_of_rows() -> None:
+    parts = similarities(6, ("u",)).parts
+    table = class_by_domain(parts).set_index("what")
+    assert table.index.tolist() == [*CELLS, *EFFECTS]
+    same, within = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
+    chosen = (same & within, same & ~within, ~same & within, ~same & ~within)
+    a, b, c, d = (parts[rows]["value"].mean() for rows in chosen)
+    expected = [a, b, c, d, (a + b - c - d) / 2, (a - b + c - d) / 2, a - b, b - d]
+    assert table["value"].tolist() == pytest.approx(expected)
+    assert (table["low"] < table["value"]).all()
+    assert table["p"].isna().tolist() == [True] * 4 + [False] * 4
+    assert table["p"].to_dict()["class effect across domains"] == 2 / 2**6
+    assert table["n_classes"].tolist() == [6] * 8
+
+
+def test_p_is_that_of_signs_of_classes() -> None:
+    parts = similarities(5, ("u",), seed=2).parts
+    own = parts[parts["class_a"] == parts["class_b"]]
+    within = own["domain_a"] == own["domain_b"]
+    effects = own[within].groupby("class_a")["value"].mean() - own[~within].groupby("class_a")["value"].mean()
+    found = class_by_domain(parts).set_index("what")["p"].to_dict()
+    assert found["domain effect within a class"] == pytest.approx(sign_flip_p(effects.to_numpy()))
+
+
+def test_without_other_classes_there_is_only_the_domain() -> None:
+    parts = similarities(4).parts
+    alone = class_by_domain(parts[parts["class_a"] == parts["class_b"]])
+    assert alone["what"].tolist() == [CELLS[0], CELLS[1], "domain effect within a class"]
+    assert class_by_domain(parts.iloc[:0]).empty
+
+
+def one_pair_of_parts_per_two_classes(rng: np.random.Generator, n: int) -> pd.DataFrame:
+    """Return parts of unrelated circuits; each class meets the next two, in one pair of parts."""
+    scores = rng.normal(size=(n, 2, 1, 40)) + 0.7 * rng.normal(size=(n, 2, 4, 40))
+    kept = keep(scores, 6)
+    values = jaccard(kept[:, :, :, None, None, None], kept)
+    c, a, p, o, b, q = np.meshgrid(*map(np.arange, values.shape), indexing="ij")
+    met = rng.permuted(np.tile(np.arange(4), (n, n, 1)), axis=2)
+    own = (c == o) & ((a < b) | ((a == b) & (p < q)))
+    other = (c < o) & (o <= c + 2) & (met[c, o, 0] == p) & (met[c, o, 1] == q)
+    rows = (own | other) & (p != q)
+    names = [np.char.add(letter, x[rows].astype(str)) for letter, x in zip("ccdd", (c, o, a, b), strict=True)]
+    columns = (*names, p[rows], q[rows], None, values[rows])
+    return pd.DataFrame(dict(zip(PARTS, columns, strict=True)))
+
+
+def test_intervals_are_wide_and_never_narrow() -> None:
+    rng = np.random.default_rng(0)
+    tables = [class_by_domain(one_pair_of_parts_per_two_classes(rng, 8)) for _ in range(50)]
+    found = [table.set_index("what").loc["class effect", ["value", "low", "high"]] for table in tables]
+    value, low, high = np.array(found, float).T
+    assert ((low <= value.mean()) & (value.mean() <= high)).mean() >= 0.95
+    needed = 2 * stats.t.ppf(0.975, 7) * value.std(ddof=1)
+    assert 1.2 < (high - low).mean() / needed < 2.4
+
+
+def test_families_are_units() -> None:
+    parts = similarities(6, ("u",)).parts
+    found = class_by_domain(parts, {f"c{i:03}": str(i // 2) for i in range(6)}).set_index("what")
+    assert found["p"].to_dict()["class effect"] == 2 / 2**3
+    assert np.isfinite(found["low"]).all()
+
+
+def comparison() -> Comparison:
+    # axe: a-b .2, a-q .4, b-q .6; cat: a-b .4 (at site x), and each .2 more at site y.
+    pairs = {("axe", "a", "b"): 0.2, ("axe", "a", "q"): 0.4, ("axe", "b", "q"): 0.6, ("cat", "a", "b"): 0.4}
+    rows = [(*key, site, value + more) for key, value in pairs.items() for site, more in (("x", 0.0), ("y", 0.2))]
+    values = pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+    return Comparison("node_overlap", values, groups={"held-out": ("cat",)})
+
+
+def test_means_with_and_without_a_domain() -> None:
+    found = means_without(comparison(), "q").set_index(["group", "domain"])
+    # Over sites: a-b (.3 + .5) / 2 = .4, a-q .5, b-q .7.
+    assert found.loc[("all", "a"), "value"] == pytest.approx(0.45)
+    assert found.loc[("all", "a"), "without"] == pytest.approx(0.4)
+    assert found.loc[("all", "q"), "value"] == pytest.approx(0.6)
+    assert found.loc[("all", "q"), "without"] == pytest.approx(0.6)
+    assert found.loc[("held-out", "a"), "without"] == pytest.approx(0.5)
+    # All ordered pairs: each pair twice; without q: a-b, b-a, q-a, q-b.
+    assert found.loc[("all", "all"), "value"] == pytest.approx((0.4 + 0.5 + 0.7) / 3)
+    assert found.loc[("all", "all"), "without"] == pytest.approx((0.4 + 0.4 + 0.5 + 0.7) / 4)
+
+
+def test_the_mean_without_quickdraw_is_over_25_ordered_pairs() -> None:
+    domains = ("real", "clipart", "infograph", "painting", "quickdraw", "sketch")
+    rng = np.random.default_rng(0)
+    pairs = {pair: rng.random(3) for pair in combinations(domains, 2)}  # of three classes
+    rows = [(f"class {i}", *pair, None, value) for pair, values in pairs.items() for i, value in enumerate(values)]
+    values = pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+    found = means_without(Comparison("edge_jaccard", values), "quickdraw").set_index("domain").loc["all"]
+    kept = [
+        float(np.mean(pairs[(a, b) if (a, b) in pairs else (b, a)]))
+        for a in domains for b in domains if a != b and b != "quickdraw"
+    ]  # fmt: skip
+    assert len(kept) == 25
+    assert_same(found["without"], np.mean(kept), at_least=0.1)
+
+
+def test_means_by_group_have_each_pair_once() -> None:
+    found = group_means({"overlap": comparison()}).set_index(["measure", "group", "domain_a", "domain_b"])["value"]
+    assert len(found) == 3 + 1
+    assert found["overlap", "all", "a", "b"] == pytest.approx(0.4)
+    assert found["overlap", "all", "b", "q"] == pytest.approx(0.7)
+    assert found["overlap", "held-out", "a", "b"] == pytest.approx(0.5)
+
+
+def test_a_domain_against_the_others_over_depth() -> None:
+    found = apart_over_depth(comparison(), "q").set_index(["group", "domain", "site"])["value"]
+    assert found["all", "q with the others", "x"] == pytest.approx(0.5)  # axe alone
+    assert found["all", "without q", "x"] == pytest.approx((0.2 + 0.4) / 2)
+    assert found["held-out", "without q", "y"] == pytest.approx(0.6)
+    assert math.isnan(found.get(("held-out", "q with the others", "x"), math.nan))

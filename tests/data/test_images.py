@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data import ImageRecord, image_listing, load_image
+from circuitry.data import ImageRecord, file_check, image_listing, load_image
 from circuitry.data.decoding import numbered_batches, with_decoding
+from circuitry.data.file_check import FileCheck
 from circuitry.data.images import upright
 from circuitry.runs import InputError
 
@@ -211,3 +212,17 @@ def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
         assert torch.equal(stored[name], turned[name]) == (name == "plain"), name
         assert torch.equal(turned[name], transform(upright(Image.open(path))))  # what trainings see
     assert with_decoding(with_decoding(transform, "as-stored"), "upright") is transform
+
+
+@pytest.mark.parametrize("held", [1, 3, 5, 1000])
+def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_check, "MOST_NAMES", held)
+    there = {f"{folder}/{i}.png" for folder in "abc" for i in range(2)}
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    asked = [f"{folder}/{i}.png" for i in (0, 2, 1) for folder in ("a", "b", "none", "c", "a/0.png")] * 2
+    check = FileCheck("skip", tmp_path)
+    assert [name for name in asked if check.keeps(name)] == [name for name in asked if name in there]
+    assert check.missing.count == len(asked) - 12
+    assert sum(len(names or ()) for names in check._listings.values()) <= held

@@ -1,6 +1,7 @@
 """Patching sweeps against paper, against patches one by one, and against attribution where it must be exact."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, Task, attribute, class_logit, left_rule, mean_baseline
+from circuitry.bases import ResidualStream
 from circuitry.encoder import AnyBaseline, Counterfactual, Stage
 from circuitry.encoder.baselines import ZERO
-from circuitry.interventions import Patch, patch_effects, patched
+from circuitry.interventions import (
+    Patch,
+    ablate_all_but,
+    circuit_of,
+    logit_pixels,
+    mean_ablation_accuracy,
+    patch_effects,
+    patched,
+    unit_pixels,
+)
 from circuitry.runs import Work
 from tests.support.assert_same import assert_same
+from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 
@@ -136,3 +148,73 @@ def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
     small = patch_effects(replace(task, work=Work(memory_gib=0.003, progress=False)))
     for found in (parts, small):
         assert_same(found.scores, whole.scores, 1e-6, atol=1e-6)
+
+
+def task_of(tower: str, n: int = 2, each: bool = False) -> Task:
+    encoder = Encoder.from_tower(make_tower(tower).double())
+    images = 0.5 * torch.randn(n, 3, *encoder.image_size, dtype=torch.double)
+    metric = class_logit(F.normalize(torch.randn(3, 16, dtype=torch.double), dim=-1), 1)
+    return Task(encoder, images, metric, baseline=torch.randn_like(images) if each else "zero", work=QUIET)
+
+
+def test_a_linear_unit_is_its_gradient_times_the_pixels() -> None:
+    encoder, images = linear_encoder(), torch.randn(2, 3, 6, 6, dtype=torch.double)
+    one = images.clone().requires_grad_()
+    activation = encoder(one, stop="first").movedim(encoder.unit_dim("first"), 1)[:, 2].reshape(2, -1).mean(1)
+    gradient = torch.autograd.grad(activation.sum(), one)[0]
+    found = unit_pixels(Task(encoder, images, lambda e: e[:, 0], work=QUIET), "first", 2)
+    assert_same(found, (gradient * images).sum(1), 1e-2)
+
+
+@pytest.mark.parametrize("tower", ["resnet", "vit"])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("each", [False, True], ids=["zero", "one baseline for every image"])
+def test_maps_sum_to_what_the_path_changes(tower: str, kept: bool, each: bool) -> None:
+    task = task_of(tower, each=each)
+    encoder, images = task.encoder, task.images
+    assert isinstance(images, torch.Tensor)
+    circuit = circuit_of(task, {encoder.sites[2]: [0, 1, 2]} if kept else {})
+    found = logit_pixels(task, circuit if kept else None)
+    with torch.no_grad(), patched(encoder, ablate_all_but(encoder, circuit, task.baseline)):
+        change = task.metric(encoder(images)) - task.metric(encoder(torch.zeros_like(images)))
+    assert found.shape == (2, *encoder.image_size)
+    assert found.sum((1, 2)).tolist() == pytest.approx(change.tolist(), abs=5e-2)
+    assert not any(hook.fwd_hooks for hook in encoder.hook_dict.values())
+
+
+def test_nothing_kept_has_no_pixels_and_memory_changes_nothing() -> None:
+    task = task_of("resnet", 3)
+    assert not logit_pixels(task, circuit_of(task, {"layer4.0": []})).any()
+    small = replace(task, work=Work(progress=False, memory_gib=1e-6))
+    assert_same(logit_pixels(small), logit_pixels(task), 1e-7)
+
+
+def test_accuracies_are_those_of_hooks_that_put_means() -> None:
+    tower: Any = make_tower("timm-vit")
+    stream = ResidualStream.of(Encoder.from_tower(tower))
+    torch.manual_seed(1)
+    images, weights = torch.randn(40, 3, *stream.encoder.image_size), torch.randn(5, 16)
+    with torch.no_grad():
+        middle = torch.nn.functional.normalize(tower(images).mean(0), dim=0)
+        weights -= (weights @ middle)[:, None] * middle  # so that images are told apart by what is not the same in all
+        labels = (tower(images) @ weights.T).argmax(1).numpy()
+    found = mean_ablation_accuracy(stream, images, labels, weights).set_index(["block", "component"])["accuracy"]
+    assert found[-1, "none"] == 1
+    assert list(found.index[1:5]) == [(0, "0"), (0, "1"), (0, "heads"), (0, "mlp")]
+    for block, component, module, columns in (
+        (0, "1", tower.trunk.blocks[0].attn.proj, slice(8, 16)),
+        (1, "heads", tower.trunk.blocks[1].attn.proj, slice(0, 16)),
+        (1, "mlp", tower.trunk.blocks[1].mlp.fc2, slice(None)),
+    ):
+
+        def put(_: object, inputs: tuple[Tensor], columns: slice = columns) -> tuple[Tensor]:
+            x = inputs[0].clone()
+            x[..., columns] = x[..., columns].mean(0)
+            return (x,)
+
+        handle = module.register_forward_pre_hook(put)
+        with torch.no_grad():
+            right = (tower(images) @ weights.T).argmax(1).numpy() == labels
+        handle.remove()
+        assert found[block, component] == pytest.approx(np.mean(right))
+    assert found.min() < 1
