@@ -36,7 +36,6 @@ CUSTOM: dict[str, dict[str, object]] = {
 
 
 def wrapped(tower: nn.Module) -> tuple[Encoder, Encoder, Tensor]:
-    """The tower's encoder, the same in heads and neurons, and images."""
     encoder = Encoder.from_tower(tower)
     torch.manual_seed(1)
     return encoder, in_components(encoder), torch.randn(3, 3, *encoder.image_size)
@@ -221,7 +220,6 @@ def test_hook_points_that_are_not_there_are_told() -> None:
 
 
 def with_block(**parts: nn.Module) -> Encoder:
-    """timm's vision transformer with other parts of its first block."""
     tower: Any = make_tower("timm-vit")
     for name, part in parts.items():
         setattr(tower.trunk.blocks[0], name, part)

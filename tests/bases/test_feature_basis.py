@@ -15,7 +15,6 @@ from circuitry.encoder import Stage
 from circuitry.encoder.narrowing import narrow_stage
 from circuitry.models import parse_saes
 from tests.support.feature_bases import KINDS, beside_by_hand, decode_by_hand, encode_by_hand, make_sae, setting
-from tests.support.towers import make_tower
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,6 @@ def test_outputs_are_those_of_the_tower(name: str, kind: str, dtype: torch.dtype
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_narrow_stages_equal_whole_ones(name: str, kind: str) -> None:
-    """From and to any units, those of the error too, in value and in vector-Jacobian products."""
     plain, saes, images, _ = setting(name, kind)
     features = in_feature_basis(plain, saes)
     sites = features.sites[-6:-2]
@@ -118,16 +116,6 @@ def test_of_some_tokens_alone(kind: str, tokens: Any, first: int, end: int) -> N
         delta = torch.randn_like(x[..., rows])
         found, whole = stage.narrow(rows, columns)(x, delta), narrow_stage(stage.run, rows, columns, -1, -1)(x, delta)
         torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
-
-
-def test_fast_stages_stay_fast() -> None:
-    plain = Encoder.from_tower(make_tower("resnet"))
-    features = in_feature_basis(plain, {"layer4.0": make_sae(256), "attnpool": make_sae(16)})
-    was, fast = (encoder.stages[plain.position("attnpool") - 1] for encoder in (plain, features))
-    assert was.fast is not None
-    assert fast.fast is not None
-    assert features.stages[0] is plain.stages[0]
-    assert [stage.narrow for stage in features.stages[:2]] == [stage.narrow for stage in plain.stages[:2]]
 
 
 def test_one_site_after_another() -> None:

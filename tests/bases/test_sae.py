@@ -27,7 +27,6 @@ NORMALISATIONS = (None, "length", "layer-norm")
 
 
 def small_sae(kind: str = "relu", **more: Any) -> SparseAutoencoder:
-    """A random autoencoder in double precision."""
     generator = torch.Generator().manual_seed(1)
     shapes = ((D, FEATURES), (FEATURES,), (FEATURES, D), (D,))
     w_enc, b_enc, w_dec, b_dec = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in shapes)

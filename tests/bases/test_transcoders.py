@@ -43,7 +43,6 @@ KINDS = ("transcoder", "skip", "layer-normed skip", "jumprelu", "topk", "of the 
 
 
 def made(kind: str) -> SparseAutoencoder:
-    """A dictionary of an MLP of the small ViT."""
     if kind == "autoencoder":
         return make_sae(D)
     basis = make_sae(D, "layer-normed" if "normed" in kind else kind if kind in ("jumprelu", "topk") else "relu")
@@ -77,7 +76,6 @@ class Setting:
         return part.ln_2, part.mlp
 
     def seen(self, block: int) -> tuple[Tensor, Tensor]:
-        """What an MLP reads and writes in the clean run."""
         _, mlp = self.mlp(block)
         kept: list[Tensor] = []
         handle = mlp.register_forward_hook(lambda module, inputs, out: kept.extend([inputs[0], out]))
@@ -119,7 +117,6 @@ class Setting:
             handle.remove()
 
     def value(self, block: int, out: Tensor) -> Tensor:
-        """The metric, summed over images, where an MLP writes this."""
         with self.writing(block, lambda _: out):
             return self.metric(self.tower(self.images)).sum()
 
@@ -228,7 +225,6 @@ def test_cut_edges_are_runs_in_which_one_latent_reads_another_stream(kind: str) 
 
 @pytest.mark.parametrize("kind", ["layer-normed skip", "topk"])
 def test_other_edges_are_cuts_to_first_order(kind: str) -> None:
-    """Near the clean activations every method is the derivative of cutting edges."""
     case = setting(kind, n=2)
     with torch.no_grad():
         runs = [case.encoder.run_with_cache(x)[1] for x in (case.images, torch.randn_like(case.images))]

@@ -25,7 +25,6 @@ class World(NamedTuple):
     empty: Path
 
     def read(self, change: Callable[[Path], object]) -> None:
-        """Read a copy of the cards after a change."""
         change(copy := Path(shutil.copytree(self.root / "cards", self.empty / "cards")))
         cards = CardFolder(copy)
         assert cards.words

@@ -31,7 +31,6 @@ def tasks(
 
 
 def hooked(tower: nn.Module, images: Tensor, module: str) -> Tensor:
-    """What a module of the tower returns, by PyTorch's own hook."""
     found: list[Tensor] = []
     handle = tower.get_submodule(module).register_forward_hook(lambda *args: found.append(args[2].detach()))
     with torch.no_grad():
@@ -41,7 +40,6 @@ def hooked(tower: nn.Module, images: Tensor, module: str) -> Tensor:
 
 
 def shrunk(one: np.ndarray, side: int = 8) -> np.ndarray:
-    """The largest value of each cell, cell by cell."""
     factor = math.ceil(len(one) / side)
     n = math.ceil(len(one) / factor)
     cells = [

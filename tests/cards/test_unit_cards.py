@@ -35,7 +35,6 @@ def pixels(clip: Clip, folder: Path, class_name: str, domain: str, n: int = N) -
 
 
 def run(clip: Clip, images: Tensor, site: str, put: Tensor | None = None, unit: int = 0) -> tuple[Tensor, Tensor]:
-    """The activation of a module and the embeddings, by PyTorch's hooks, perhaps with a unit replaced."""
     found: list[Tensor] = []
 
     def hook(module: object, inputs: object, output: Tensor) -> Tensor:
@@ -202,17 +201,6 @@ def test_images_that_circuits_were_found_on_come_first_whatever_draw(clip: Clip,
     found_on = set(graphs.image_names("cat", "real"))
     assert {record.relative for record in drawn} != found_on
     assert {record.relative for record in making.selection["cat", "real"][:3]} == found_on
-
-
-def test_memory_changes_nothing(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    small = made(clip, folder, tmp_path / "small", exact_units=0, work=Work(memory_gib=0.02, progress=False))
-    for site, unit in small.units():
-        one, other = small.card(site, unit), CardFolder(folder / "cards").card(site, unit)
-        for by, tops in one.top.items():
-            for domain, top in tops.items():
-                assert top.ids == other.top[by][domain].ids
-                np.testing.assert_allclose(top.values, other.top[by][domain].values, rtol=1e-3)
-        np.testing.assert_array_equal(one.counts, other.counts)
 
 
 def test_clarity_is_one_of_equal_images_and_unknown_of_one() -> None:

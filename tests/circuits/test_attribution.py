@@ -182,7 +182,6 @@ def test_parts_know_the_edges_of_the_whole() -> None:
 
 
 def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
-    """As a global budget may leave it."""
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     task = Task(encoder, images.double(), class_logit(weights.double(), 1), sites=("act1", "act2"), work=QUIET)
     none, some = np.arange(0), np.arange(3)
@@ -229,14 +228,6 @@ def test_equal_to_the_study() -> None:
         assert edge_jaccard(*circuits) == pytest.approx(expected["edge_jaccard"], abs=1e-6)
         for depth in (1, 2, 3):
             assert wl_kernel(*circuits, depth=depth) == pytest.approx(expected[f"wl_h{depth}"], abs=1e-6)
-
-
-def test_gradient_times_activation_is_the_one_point_left_rule() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    graph = attribute(encoder, images, weights, rule=left_rule(1))
-    x = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(class_logit(weights, 1)(encoder(x)).sum(), x)
-    assert graph.node_scores["input"] == pytest.approx((x * gradient).sum((2, 3)).mean(0).detach().numpy(), rel=1e-4)
 
 
 def test_autocast_ranks_alike_and_leaves_no_trace() -> None:

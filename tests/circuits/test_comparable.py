@@ -85,7 +85,6 @@ TOWER = nn.Linear(1, 1)
 
 
 def graph_by(metric: Metric, domain: str | None = None, class_name: str | None = "axe") -> AttributionGraph:
-    """By a network of one linear stage."""
     encoder = Encoder(TOWER, (Stage("embedding", lambda x: x.flatten(1) + 1, 1),), (1, 1))
     graph = attribute(encoder, torch.ones(1, 3, 1, 1), metric, rule=left_rule(1), progress=False)
     return replace(graph, class_name=class_name, domain=domain)

@@ -73,7 +73,6 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
 
 
 def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() -> None:
-    """Values alone are followed by neurons, which their cuts switch on and off."""
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
     found = of_edges(edge_scores(stream, IMAGE, metric, method="exact-readers"))
     expected = {edge: score if edge[1].endswith(".v") else cut for edge, (score, cut) in ON_PAPER.items()}
@@ -140,7 +139,6 @@ def test_on_paper_a_direct_effect_that_a_later_block_cancels_is_seen() -> None:
 
 
 def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> None:
-    """Of two blocks the second alone is left out for what is in the first."""
     tower, stream, images = opened()
     found = edge_scores(stream, images, product, method="gradient-dropping")
     first, second = tower.trunk.blocks
@@ -225,7 +223,6 @@ def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_c
 
 
 def test_relevance_is_conserved_where_there_are_no_biases() -> None:
-    """A baseline of zero: all of the metric comes from what stands before the blocks, through whatever path."""
     tower: Any = make_tower("vit").double()
     for name, parameter in tower.named_parameters():
         if name.endswith("bias"):
@@ -259,9 +256,3 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
     rows = [i for i, name in enumerate(found["relp"].readers) if name.endswith((".q", ".k"))]
     assert not found["relp"].into[rows].any()
     assert found["relp-with-patterns"].into[rows].all()
-
-
-def test_one_block_has_no_other_to_leave_out() -> None:
-    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
-    found = of_edges(edge_scores(stream, IMAGE, metric, method="gradient-dropping"))
-    assert found == pytest.approx({edge: score for edge, (score, _) in ON_PAPER.items()}, abs=1e-12)

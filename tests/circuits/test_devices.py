@@ -47,7 +47,6 @@ def metric() -> Any:
 
 
 def mean(encoder: Encoder) -> Baseline:
-    """A baseline that lies on the CPU, as one that was stored does."""
     with torch.no_grad():
         _, cache = encoder.run_with_cache(images(encoder).to(META))
     return Baseline("mean", {site: torch.zeros(a.shape[1:])[None] for site, a in cache.items()})

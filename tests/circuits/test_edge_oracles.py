@@ -84,7 +84,6 @@ def timm_vit() -> tuple[Any, Tensor]:
 
 
 def test_heads_neurons_and_mlps_equal_captums_gradient_times_activation() -> None:
-    """At a baseline of zero, a component's effect is gradient times activation of the module that reads it."""
     tower, images = timm_vit()
     encoder = in_components(Encoder.from_tower(tower))
     graph = attribute(encoder, images, product, 1.0, left_rule(1), progress=False)
@@ -143,7 +142,6 @@ MODULES = (
 
 
 def transformer_lens_vit(tower: Any) -> Any:
-    """Return TransformerLens' bridge to a transformers ViT with the weights of the timm tower."""
     pytest.importorskip(
         "transformer_lens.model_bridge.supported_architectures.vit", reason="TransformerLens has no ViT"
     )
@@ -185,7 +183,6 @@ def test_transformer_lens_own_vit_has_the_same_values_at_the_hook_points_of_the_
 
 
 def test_edges_into_blocks_and_mlps_are_the_attribution_of_transformer_lens_own_vit() -> None:
-    """What a writer adds at its hook points times the gradient at those of the readers, ports of a block together."""
     tower, images = timm_vit()
     bridge = transformer_lens_vit(tower)
     from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient

@@ -37,10 +37,6 @@ def small_graph(**changes: object) -> AttributionGraph:
     return replace(graph, **changes)  # type: ignore[arg-type]
 
 
-def test_the_gap_is_what_the_effects_exceed_the_difference_by() -> None:
-    assert Completeness(effect_sum=-0.5, metric_difference=-0.75).gap == 0.25
-
-
 @pytest.mark.parametrize(
     ("sums", "share", "verdict"),
     [

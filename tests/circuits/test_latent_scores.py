@@ -105,7 +105,6 @@ def test_latents_equal_brute_force(name: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["resnet", "vit", "swin"])
 def test_edges_equal_brute_force(name: str, kind: str) -> None:
-    """From channels to latents, from latents to latents, and from latents to channels."""
     plain, saes, images, weights = setting(name, kind)
     features = in_feature_basis(plain, saes)
     sites = features.sites[-6:-2]
@@ -243,7 +242,6 @@ class Released:
         self.w = {name: weight.double() for name, weight in tensors(weights).items()}
 
     def latents(self, x: Tensor) -> Tensor:
-        """Of the class token [batch, features], times its deviation."""
         mean, std = self.moments(x)
         z = (x[:, 0] - mean) / (std + 1e-5) - self.w["b_dec"]
         return std * (z @ self.w["W_enc"] + self.w["b_enc"]).clamp_min(0)
@@ -253,7 +251,6 @@ class Released:
 
 
 def added(x: Tensor, change: Tensor) -> Tensor:
-    """Return an activation with something more at the class token."""
     return torch.cat([x[:, :1] + change[:, None], x[:, 1:]], 1)
 
 
@@ -264,7 +261,6 @@ def released(tmp_path: Path) -> Released:
 
 @pytest.fixture
 def case(released: Released, tmp_path: Path) -> tuple[Encoder, Encoder, Tensor, Tensor]:
-    """The tower as it is and in latents of the last block, images, and text weights."""
     plain = Encoder.from_tower(make_tower("vit").double())
     features = in_feature_basis(plain, parse_saes([f"{SITE}={tmp_path}"]))
     images, weights = torch.randn(3, 3, 32, 32, dtype=torch.double), torch.randn(4, 16, dtype=torch.double)

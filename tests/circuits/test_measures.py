@@ -27,7 +27,6 @@ SITES = ("input", "a", "b", "c")
 def random_graph(
     seed: int, class_name: str | None = "axe", domain: str | None = "real", *, units: int = 8, fraction: float = 0.4
 ) -> AttributionGraph:
-    """A layered graph with random scores."""
     rng = np.random.default_rng(seed)
     scores = {site: rng.normal(size=units) for site in SITES}
     kept = strongest_units(scores, fraction)

@@ -28,7 +28,6 @@ def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
 @pytest.mark.parametrize("kind", ["zero", "mean", "counterfactual"])
 def test_one_gradient_gives_the_derivative_of_cutting_every_edge(name: str, kind: str) -> None:
-    """The other route: automatic differentiation through runs in which every reader has a stream of its own."""
     stream, images = opened(name)
     baselines: dict[str, AnyBaseline] = {"zero": "zero", "counterfactual": images.flip(0)}
     baseline = mean_baseline(stream.components, images[:2]) if kind == "mean" else baselines[kind]
@@ -132,7 +131,6 @@ def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alon
 
 
 def test_in_a_linear_network_scores_are_exact_cuts() -> None:
-    """Without norms, with uniform patterns and no nonlinearity, an edge's effect is its derivative."""
     tower = linear_transformer()
     stream = ResidualStream.of(Encoder.from_tower(tower))
     torch.manual_seed(1)

@@ -126,7 +126,6 @@ ORDER = ["embed", *(f"blocks.{i}.{kind}" for i in range(BLOCKS) for kind in ("at
 
 
 def components(layer: str, ports: tuple[str, ...]) -> list[Component]:
-    """The heads of a layer, for each port, or its MLP."""
     heads = [Component(layer, head, port) for port in ports for head in range(HEADS)]
     return heads if layer.endswith("attn") else [Component(layer)]
 
@@ -136,7 +135,6 @@ READERS = tuple(one for layer in ORDER[1:] for one in components(layer, PORTS))
 
 
 def scores(seed: int) -> StreamScores:
-    """Random scores of the edges of two blocks of two heads, from a writer to later readers."""
     found = np.random.default_rng(seed).normal(size=(len(READERS), len(WRITERS)))
     for row, reader in enumerate(READERS):
         for column, writer in enumerate(WRITERS):
@@ -146,7 +144,6 @@ def scores(seed: int) -> StreamScores:
 
 
 def in_other_order(graph: AttributionGraph) -> AttributionGraph:
-    """Return the same graph with its kept units, and the scores of their edges, in the reverse order."""
     return replace(
         graph,
         kept_units={site: units[::-1] for site, units in graph.kept_units.items()},
@@ -174,7 +171,6 @@ def test_units_and_edges_are_matched_by_name(ports: bool) -> None:
 
 
 def test_depth_is_that_of_layers() -> None:
-    """Half of the mass of a graph of two blocks lies up to the first MLP."""
     found = scores(0)
     graph = as_graph(found, STREAM)
     mass = {site: np.abs(values).sum() for site, values in graph.node_scores.items()}

@@ -39,7 +39,6 @@ def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stre
 
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "vit-attentional-pooling", "gated"])
 def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
-    """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_stream_edges."""
     encoder, images = opened(name)
     rule, other = midpoint_rule(2), images.roll(1, 0) * 0.7 + 0.1  # swapped pairs would cancel
     graph = attribute(encoder, images, metric, 1.0, rule, other, edge_rule=rule, progress=False)

@@ -27,7 +27,6 @@ from tests.comparison.test_statistics import table
 
 
 def many_classes(seed: int) -> tuple[dict[tuple[str, str, str], float], dict[str, np.ndarray]]:
-    """Random similarities of three domains in twelve classes, and each domain's mean over the others by class."""
     rng = np.random.default_rng(seed)
     ab, ac, bc = rng.random(12), rng.random(12) ** 2, rng.random(12) / 2
     values: dict[tuple[str, str, str], float] = {}

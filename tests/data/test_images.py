@@ -93,7 +93,6 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 
 
 def numbers(batches: Iterable[tuple[list[int], Tensor]]) -> list[list[int]]:
-    """The grey levels of the images in each batch; the places that come with it are those of the paths."""
     found = []
     for places, batch in batches:
         assert len(places) == len(batch)
@@ -152,7 +151,6 @@ def test_images_that_cannot_be_preprocessed_are_left_out(error: Exception, why: 
 
 
 def test_images_too_long_and_thin_to_be_resized_are_left_out(tmp_path: Path) -> None:
-    """Shortest side to 224 pixels, as open_clip's transform does it, makes gigabytes of 65,000 x 1."""
     paths = make_images(tmp_path, 3)
     for path, size in zip(paths, ((65000, 1), (1, 65000), (1000, 1)), strict=True):
         Image.new("RGB", size).save(path)

@@ -51,7 +51,6 @@ def last_block(encoder: Encoder) -> tuple[str, Any]:
 
 
 def layer(block: Any, names: tuple[str, ...], within: tuple[str, ...]) -> nn.Module:
-    """Return the output layer of a block's attention or MLP, by the names that libraries give it."""
     found = [m for path, m in block.named_modules() if path.startswith(within) and path.endswith(names)]
     return [m for m in found if isinstance(m, nn.Linear)][-1]
 
@@ -222,7 +221,6 @@ LAYERS = ["first", "second", "third"]
 
 @pytest.fixture
 def own_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers that are registered in a test are forgotten after it."""
     monkeypatch.setattr(adapters, "_READERS", dict(adapters._READERS))
 
 

@@ -42,7 +42,6 @@ RULES: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites
 
 @pytest.fixture(scope="module")
 def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five images of every class in every domain, and the circuits found on two of them."""
     root = tmp_path_factory.mktemp("checks")
     rng = np.random.default_rng(0)
     for class_name in CLASSES:
@@ -66,7 +65,6 @@ def faithfulness(checks: CausalChecks, out: Path, **asked: Any) -> list[Faithful
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of images and circuits, to be damaged."""
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 

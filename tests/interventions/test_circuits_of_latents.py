@@ -9,18 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import circuitry
 from circuitry import (
     AttributionGraph,
     Task,
     class_logit,
-    faithfulness_curve,
     in_feature_basis,
     left_rule,
-    mean_baseline,
-    midpoint_rule,
 )
-from circuitry.interventions import AblationSettings, ClassScorer, circuit_of, kept_embeddings, transfer_circuits
+from circuitry.interventions import ClassScorer, circuit_of, kept_embeddings, transfer_circuits
 from tests.support.feature_bases import attribute, clean_by_hand, decode_by_hand, setting
 from tests.support.work import QUIET
 
@@ -66,42 +62,6 @@ def test_circuits_with_and_without_error(name: str) -> None:
     expected = [embedded(decoded), embedded(decoded + error), plain(images)]
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("keep_error", [False, True])
-def test_ends_of_the_curve(keep_error: bool) -> None:
-    plain, saes, images, _ = setting("vit", "relu", n=4)
-    features = in_feature_basis(plain, saes)
-    reference = torch.randn_like(images)
-    baseline = mean_baseline(features, [reference])
-    with torch.no_grad():
-        direction = plain(images).mean(0) - plain(reference).mean(0)
-
-    def metric(e: Tensor) -> Tensor:
-        out: Tensor = e @ direction
-        return out
-
-    graph = circuitry.attribute(features, images, metric, rule=midpoint_rule(1), baseline=baseline, progress=False)
-    task = Task(features, images, metric, baseline=baseline, work=QUIET)
-    settings = AblationSettings(fractions=(0.1, 1.0), random_draws=2, keep_error=keep_error)
-    curve = faithfulness_curve(task, graph, settings)
-    with torch.no_grad():
-        assert curve.full == pytest.approx(metric(plain(images)).numpy(), rel=1e-9)
-    empty_circuit = graph.circuit(None).nothing()
-    latents = empty_circuit.complement()  # with all error units
-    kept = metric(kept_embeddings(task, [replace(latents, keep_error=keep_error)])[0]).numpy()
-    empty = metric(kept_embeddings(task, [empty_circuit])[0]).numpy()
-    assert curve.empty == pytest.approx(empty, rel=1e-9)
-    assert curve.kept[-1] == pytest.approx(kept, rel=1e-9)
-    assert curve.random[:, -1] == pytest.approx(np.stack([kept, kept]), rel=1e-9)
-    assert curve.n_units[-1] == latents.count
-    assert curve.settings["keep_error"] is keep_error
-    if keep_error:
-        assert (curve.faithfulness[-1], curve.completeness[-1]) == pytest.approx((1, 0), abs=1e-9)
-    else:  # what the latents explain, and what is left to the error
-        assert not np.isclose(curve.faithfulness[-1], 1)
-        left = metric(kept_embeddings(task, [replace(empty_circuit, keep_error=True)])[0]).numpy()
-        assert curve.complement[-1] == pytest.approx(left, rel=1e-9)
 
 
 def test_transfer_keeps_the_error_where_told() -> None:

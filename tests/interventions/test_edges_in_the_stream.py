@@ -44,7 +44,6 @@ def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
 
 @cache
 def graphs() -> dict[str, AttributionGraph]:
-    """Graphs of the same images: heads and neurons, heads and MLPs, and those with the ports of heads apart."""
     stream, images = opened()
     task = Task(stream.components, images[:2], metric)
     fine = attribute(stream.components, images[:2], metric, 0.2, left_rule(1), progress=False)
@@ -128,7 +127,6 @@ def test_cut_edges_of_neurons_are_a_tower_written_out_by_hand() -> None:
 
 
 def test_in_a_chain_of_heads_and_neurons_all_edges_past_the_next_site_are_open() -> None:
-    """Where edges run in the stream, too, both are one number."""
     stream, images = opened()
     task, masks = task_of(images, baseline=images.flip(0)), random_masks(pairwise)
     sites = (*stream.sites, "head")

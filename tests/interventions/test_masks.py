@@ -147,7 +147,6 @@ def test_ranks_become_normal_quantiles() -> None:
 
 
 def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:
-    """An encoder, images, and the edges between some units: of a chain, of neurons, of MLPs."""
     torch.manual_seed(1)
     if kind == "chain":
         encoder = Encoder.from_tower(make_tower("resnet").double())
@@ -202,7 +201,6 @@ def test_masks_find_the_planted_edges_those_into_attention_too(planted: PlantedC
 
 
 def test_without_interactions_masks_rank_edges_as_cutting_each_does() -> None:
-    """Every edge adds its own share to the metric, whatever the others do."""
     weights = torch.from_numpy(np.random.default_rng(0).permutation(np.geomspace(0.02, 4, 24)).reshape(4, 6)).float()
     stages = (
         Stage("first", lambda x: x.flatten(1)[:, :6], 1),

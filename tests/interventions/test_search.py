@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from circuitry import Encoder, Task, class_logit, faithfulness_curve, in_components, in_feature_basis, patch_effects
+from circuitry import Encoder, Task, class_logit, faithfulness_curve, in_components, patch_effects
 from circuitry.circuits import METHODS
 from circuitry.encoder import Stage
 from circuitry.interventions import (
@@ -22,7 +22,6 @@ from circuitry.interventions import (
 )
 from circuitry.judging import planted_convolution
 from tests.support.assert_same import assert_same
-from tests.support.feature_bases import make_sae
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -138,22 +137,6 @@ def test_a_budget_shares_out_the_size_of_every_method() -> None:
         assert kept["global"] == np.histogram(first, np.cumsum([0, *n_units]))[0].tolist()
         assert kept["learned"] == counts
         assert {budget: found.source.settings["budget"] for budget, found in by_budget.items()} == {b: b for b in kept}
-
-
-@pytest.mark.parametrize("method", ["gradient", "patching", "learned"])
-def test_latents_are_nodes_and_errors_are_told_apart(resnet: nn.Module, method: str) -> None:
-    plain, images = Encoder.from_tower(resnet), torch.randn(4, 3, 64, 64)
-    width = plain(images[:1], stop="layer3.0").shape[1]
-    features = in_feature_basis(plain, {"layer3.0": make_sae(width, dtype=torch.float)})
-    latents = features.error_units["layer3.0"].start
-    metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
-    task = Task(features, images, metric, sites=["layer3.0"], work=QUIET)
-    settings = AblationSettings(keep_error=True)
-    found = find_circuit(task, method=method, size=0.5, masks=MaskSettings(steps=5), settings=settings)
-    assert len(found.source.node_scores["layer3.0"]) == latents
-    assert len(found.source.error_scores["layer3.0"]) == len(features.error_units["layer3.0"])
-    assert len(found.units["layer3.0"]) == latents // 2
-    assert found.units["layer3.0"].max() < latents
 
 
 Run = Callable[[Tensor], Tensor]

@@ -78,25 +78,6 @@ def test_a_loaded_model_is_ready_for_analysis(clip: Clip) -> None:
     torch.testing.assert_close(pixels, white[:, None, None].expand(3, 64, 64))
 
 
-@pytest.fixture(scope="module")
-def twin(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    """A model with the weights of the tiny one and another activation function, which has no weights."""
-    folder = tmp_path_factory.mktemp("twin")
-    config = folder / f"{NAME}-twin.json"
-    config.write_text(json.dumps(CONFIG | {"quick_gelu": True}))
-    return load_clip(config, saved(tiny.state, folder / "x.pt"))
-
-
-def test_a_model_of_another_configuration_has_another_digest_and_other_text_weights(
-    clip: Clip, twin: Clip, tmp_path: Path
-) -> None:
-    assert all(torch.equal(weight, twin.model.state_dict()[name]) for name, weight in clip.model.state_dict().items())
-    assert twin.digest != clip.digest
-    ours, theirs = (model.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "one") for model in (clip, twin))
-    assert not torch.equal(ours, theirs)
-    assert torch.equal(theirs, twin.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "another"))
-
-
 def transform(size: int = 64, **changes: Any) -> Callable[[Image.Image], Tensor]:
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     settings = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"} | changes
@@ -179,7 +160,6 @@ def holding(content: bytes, path: Path) -> Path:
 
 
 def compressed(path: Path) -> Path:
-    """Pack a checkpoint as tightly as a ZIP archive can be, with ten megabytes of zeros."""
     with zipfile.ZipFile(path) as archive:
         held = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -21,7 +21,6 @@ TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]
 
 
 def direct_weights(clip: Clip, names: list[str], patterns: list[str]) -> Tensor:
-    """Prompt by prompt."""
     rows = []
     for name in names:
         with torch.no_grad():

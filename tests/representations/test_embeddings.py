@@ -42,7 +42,6 @@ def embed(clip: Clip, images: DomainFolder, tmp_path: Path) -> Callable[..., Emb
 
 @pytest.fixture
 def encoded(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that go through the encoder."""
     sizes: list[int] = []
     forward = type(clip.encoder).forward
 

@@ -102,7 +102,6 @@ def expected_means(
 
 
 def assert_rows(gram: np.ndarray, names: list[str], rows: np.ndarray) -> None:
-    """The Gram matrix holds these rows of these classes, centred in any way, and nothing of the others."""
     index = [CLASSES.index(name) for name in names]
     there = np.isfinite(gram)
     np.testing.assert_array_equal(there, np.outer(*[np.isin(np.arange(6), index)] * 2))

@@ -21,7 +21,6 @@ CELLS = [(name, domain) for name in ("cat", "dog") for domain in ("clipart", "re
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three images of each of two classes in three domains, each with its own colours."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name, domain in CELLS:
@@ -33,7 +32,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sae_at(clip: Clip, site: str, features: int = 64) -> SparseAutoencoder:
-    """A random autoencoder of a site, about half of whose features are active."""
     with torch.no_grad():
         at_site = clip.encoder(torch.zeros(1, 3, *clip.encoder.image_size), stop=site)
     d = at_site.shape[clip.encoder.unit_dim(site)]
@@ -43,7 +41,6 @@ def sae_at(clip: Clip, site: str, features: int = 64) -> SparseAutoencoder:
 
 
 def one_by_one(clip: Clip, sae: SparseAutoencoder, path: Path) -> Tensor:
-    """All features of an image, the largest over positions."""
     with torch.no_grad():
         at_site = clip.encoder(clip.preprocess(load_image(path))[None], stop=sae.site)[0]
         positions = at_site.reshape(at_site.shape[0], -1).T

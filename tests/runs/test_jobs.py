@@ -19,8 +19,6 @@ FORMAT = "circuitry test 1"
 
 
 class Work:
-    """Writes a file per job and counts what it did."""
-
     def __init__(self, path: Path, config: dict[str, object] | None = None, **settings: object) -> None:
         self.folder = JobFolder(path, FORMAT, config or {"seed": 0}, JOBS, **settings)  # type: ignore[arg-type]
         self.done: list[Job] = []

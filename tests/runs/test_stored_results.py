@@ -54,7 +54,6 @@ def load(kind: Any, place: Path) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return a result in dictionaries, lists and arrays."""
     if isinstance(value, pd.DataFrame):
         return value.to_dict("list")
     if isinstance(value, Mapping):

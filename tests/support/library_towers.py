@@ -40,12 +40,10 @@ TEXT: dict[str, Any] = {
 
 
 def clip_model() -> Any:
-    """CLIP with both towers; images are embedded in 16 numbers."""
     return hf.CLIPModel(hf.CLIPConfig(vision_config=WIDE, text_config=TEXT, projection_dim=16))
 
 
 def siglip_model() -> Any:
-    """SigLIP with both towers."""
     return hf.SiglipModel(hf.SiglipConfig(vision_config=WIDE, text_config=TEXT | {"projection_size": 32}))
 
 

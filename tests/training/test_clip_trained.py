@@ -28,7 +28,6 @@ WITHOUT_BATCH_NORM = CONFIG | {
 
 
 def weights(checkpoint: Path) -> dict[str, Any]:
-    """Return the weights in a checkpoint of open_clip's trainer."""
     state: dict[str, Any] = torch.load(checkpoint, weights_only=True)["state_dict"]
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
@@ -41,7 +40,6 @@ def _needs_trainer() -> None:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipTraining, Path]:
-    """A table of one batch, settings, and the checkpoint of a training by one process of one thread."""
     folder = tmp_path_factory.mktemp("one")
     settings = replace(written(WITHOUT_BATCH_NORM, folder / "vit-smallest.json"), epochs=1, batch_size=8, warmup=0)
     table = write_images(folder, 8)  # of one colour each, which no crop changes

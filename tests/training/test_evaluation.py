@@ -84,7 +84,6 @@ def mean_colour(tower: MeanColour | None = None) -> Encoder:
 
 @pytest.fixture
 def images(tmp_path: Path) -> DomainFolder:
-    """Three classes, and images whose mean colour is the embedding."""
     return write_colours(
         tmp_path,
         {
@@ -265,7 +264,6 @@ def test_macro_f1_is_over_the_classes_and_images_of_the_part() -> None:
 
 
 def test_accuracies_by_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random scores of four classes; the ranks are made by numpy's sorting."""
     monkeypatch.setattr(accuracy, "TOP", (1, 2, 3))
     random = np.random.default_rng(0)
     scores, labels = random.normal(size=(200, 4)), random.integers(4, size=200)

@@ -188,7 +188,6 @@ def test_bad_tables(tmp_path: Path, content: bytes | None, words: str) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> DomainFolder:
-    """Two classes in two domains."""
     for domain in ("real", "sketch"):
         for name in ("axe", "bed"):
             (tmp_path / "data" / domain / name).mkdir(parents=True)

@@ -181,7 +181,6 @@ def test_counterfactual_images_go_round_the_other_classes(clip: Clip, root: Path
 
 
 def by_activation(task: Task, settings: AttributionSettings) -> dict[str, np.ndarray]:
-    """Score units by their mean activation."""
     with task.running():
         (batch,) = task.batches()
         clean = batch.clean(task.sites)

@@ -62,7 +62,6 @@ def test_size_changes_the_resolution_and_not_the_drawing() -> None:
 
 
 def test_a_seed_gives_the_same_thing_in_every_style() -> None:
-    """Dark lines of the doodle lie where the sketch and the clipart have their outlines."""
     for seed in range(3):
         doodle, clip = (1 - pixels(draw_image("clock", style, seed)).mean(axis=2) for style in ("quickdraw", "clipart"))
         other = 1 - pixels(draw_image("clock", "clipart", seed + 10)).mean(axis=2)
@@ -71,7 +70,6 @@ def test_a_seed_gives_the_same_thing_in_every_style() -> None:
 
 
 def statistics(style: str) -> dict[str, float]:
-    """Means over a few images of every class."""
     images = np.stack([pixels(draw_image(name, style, seed)) for name in TOY_CLASSES for seed in range(3)])
     grey = images.mean(axis=3)
     return {
@@ -152,7 +150,6 @@ def test_test_images_alone_are_those_of_the_whole_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["clipart/lion/clipart_001_000001.jpg", "clipart_train.txt", "notes.txt"])
 def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path: str) -> None:
-    """DomainNet's own folder above all."""
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text("precious")
     with pytest.raises(InputError, match=re.escape(path)):
