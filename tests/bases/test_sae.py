@@ -70,14 +70,6 @@ def test_encode_and_decode_are_the_formulas(kind: str, normalised: Any, subtract
     assert 0 < (features > 0).sum() < features.size
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_any_number_of_batch_axes(kind: str) -> None:
-    sae, x = small_sae(kind), inputs(2, 3, 4)
-    assert sae.encode(x).shape == (2, 3, 4, FEATURES)
-    for index in np.ndindex(2, 3, 4):
-        torch.testing.assert_close(sae.encode(x)[index], sae.encode(x[index]))
-
-
 @pytest.mark.parametrize("normalised", NORMALISATIONS)
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_encoding_is_differentiable(kind: str, normalised: Any) -> None:

@@ -19,7 +19,6 @@ from circuitry.cards import (
     WordedImages,
     name_units,
     read_vocabulary,
-    unit_words,
     vocabulary_of,
     word_probabilities,
 )
@@ -237,12 +236,6 @@ def test_no_image_is_no_evidence() -> None:
     found = check_words("rn-tiny", {}, 10)
     assert not found.works
     assert replace(found, accuracy=0.0) == WordCheck("rn-tiny", 0.0, {}, 0.1, 0, works=False)
-
-
-def test_our_own_words_are_distinct_and_plain() -> None:
-    words = unit_words()
-    assert 400 <= len(words) == len({word.lower() for word in words}) <= 500
-    assert {"striped", "wood", "circle", "wheel", "thin lines", "photograph", "handwriting"} <= set(words)
 
 
 def test_vocabularies(clip: Clip, tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def test_the_order_in_which_units_were_kept_means_nothing() -> None:
     assert wl_kernel(left.circuit(1), right.circuit(1), 3) == 1
     assert edge_jaccard(left.circuit(1), right.circuit(1)) == 1
     assert node_overlap(left, right) == {"up": 1, "down": 1}
+    graph, other = random_graph(0), random_graph(1)
+    turned = replace(
+        graph,
+        kept_units={site: units[::-1] for site, units in graph.kept_units.items()},
+        edge_scores={pair: scores[::-1, ::-1] for pair, scores in graph.edge_scores.items()},
+    )
+    for one in (graph, other):
+        expected = similarity(graph, one, "edge_spearman")[None]
+        assert similarity(turned, one, "edge_spearman")[None] == pytest.approx(expected)
 
 
 def test_no_edges_at_all_have_no_jaccard_index() -> None:

@@ -15,6 +15,7 @@ from circuitry.encoder import Encoder
 from tests.bases.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
+from tests.support.metrics import product as total
 from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.towers import make_tower
 
@@ -66,14 +67,6 @@ def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
                 rows = [i for i, one in enumerate(found.readers) if one in (reader, *(f"{reader}.{p}" for p in "qkv"))]
                 sums[writer, reader], cuts[writer, reader] = value, found.scores[rows, w].sum()
     assert_same(list(sums.values()), list(cuts.values()), at_least=1e-3, rtol=1e-8)
-
-
-def test_a_node_is_the_sum_of_its_edges_to_all_later_readers() -> None:
-    encoder, images = opened()
-    graph = attribute(encoder, images, metric, 1.0, left_rule(1), progress=False)
-    for site in graph.inner_sites[:-1]:
-        total: Any = sum(scores.sum(0) for (up, _), scores in graph.edge_scores.items() if up == site)
-        assert_same(total, graph.node_scores[site][graph.kept_units[site]], at_least=1e-3, rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["timm-vit", "gated"])
@@ -152,3 +145,27 @@ def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest
     readers, plain = (float(stats.spearmanr(cuts, one).statistic) for one in others)
     assert readers > 0.8
     assert readers > plain - 0.02
+
+
+RULE = left_rule(2)
+
+
+@pytest.mark.parametrize(("tower", "components"), [("resnet", False), ("vit", True)])
+def test_edges_are_those_between_the_same_units_of_all(tower: str, components: bool) -> None:
+    encoder = Encoder.from_tower(make_tower(tower).double())
+    encoder = in_components(encoder) if components else encoder
+    images = torch.randn(1, 3, *encoder.image_size, dtype=torch.float64)
+    sites = encoder.sites[-4:]
+    shared: dict[str, Any] = {"rule": RULE, "sites": sites, "baseline": "zero", "progress": False}
+    every = attribute(encoder, images, total, 1.0, **shared)
+    n_units, order = sum(map(len, every.node_scores.values())), every.kept_units
+    cuts = [attribute(encoder, images, total, k / n_units, budget="global", **shared) for k in (2, 8)]
+    assert min(map(len, cuts[0].kept_units.values())) == 0
+    for cut in cuts:
+        assert set(cut.edge_scores) == set(every.edge_scores)
+        places = {site: np.argsort(order[site])[units] for site, units in cut.kept_units.items()}
+        expected = {pair: every.edge_scores[pair][np.ix_(places[pair[1]], places[pair[0]])] for pair in cut.edge_scores}
+        found, by_all = (np.concatenate([s.ravel() for s in scores.values()]) for scores in (cut.edge_scores, expected))
+        if len(found):
+            assert_same(found, by_all, at_least=1e-12)
+    assert len(found)

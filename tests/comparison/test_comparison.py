@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry import Comparison, InputError
+from circuitry import Comparison
 from circuitry.comparison import class_groups, domain_matrix, domain_tests, part_tests, per_domain
 from circuitry.comparison.table import read_named_table, write_named_table, write_tables
 from tests.comparison.similarities import similarities
@@ -245,20 +245,9 @@ def assert_restored(made: Comparison, folder: Path) -> None:
         directed,
     ],
 )
-def test_what_is_saved_is_loaded_unless_a_byte_is_flipped(made: Callable[[], Comparison], tmp_path: Path) -> None:
+def test_what_is_saved_is_loaded(made: Callable[[], Comparison], tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "x"
     made().save(folder)
-    assert_restored(made(), folder)
-    rng = np.random.default_rng(0)
-    for path in sorted(folder.iterdir()):
-        content = path.read_bytes()
-        for place in rng.integers(0, len(content), 3):
-            flipped = bytearray(content)
-            flipped[place] ^= 1 << int(rng.integers(7))
-            path.write_bytes(flipped)
-            with pytest.raises(InputError, match=path.name):
-                Comparison.load(folder)
-        path.write_bytes(content)
     assert_restored(made(), folder)
 
 

@@ -122,19 +122,6 @@ def test_unreadable_images_are_skipped_with_a_warning_or_refused(tmp_path: Path)
         next(batches)
 
 
-def test_at_most_a_batch_is_decoded_in_advance(tmp_path: Path) -> None:
-    seen: list[int] = []
-
-    def recording(image: Image.Image) -> Tensor:
-        seen.append(pixel(image)[0])
-        return to_tensor(image)
-
-    batches = numbered_batches(make_images(tmp_path, 40), recording, 4)
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert len(seen) <= 4 + 4 + 2
-
-
 @pytest.mark.parametrize(("error", "why"), [(MemoryError(), "MemoryError"), (RuntimeError("no room."), "no room")])
 def test_images_that_cannot_be_preprocessed_are_left_out(error: Exception, why: str, tmp_path: Path) -> None:
     def failing(image: Image.Image) -> Tensor:

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from circuitry import Encoder, InputError, mean_baseline
 from circuitry.encoder import Counterfactual, Stage
-from circuitry.encoder import encoder as encoders
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.tensor_batches import ImageBatches, _name_pixels, checked_batches, rows_that_fit
 from tests.bases.test_components import FURTHER
@@ -166,16 +165,6 @@ def test_the_digest_is_of_what_the_tower_computes() -> None:
         tensor.mul_(2)
         found.append(encoder.digest)
     assert len(set(found)) == 3
-
-
-def test_within_a_run_the_digest_is_made_once(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = Encoder.from_tower(resnet.train())
-    first = encoder.digest
-    with encoder.running():
-        assert encoder.digest == first
-        monkeypatch.setattr(encoders, "tower_digest", lambda tower: pytest.fail("made again"))
-        with encoder.running(gradients=True), encoder.fast():
-            assert encoder.digest == first
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, pickle.dumps])

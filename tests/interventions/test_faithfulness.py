@@ -121,13 +121,11 @@ def test_chosen_sites_only_and_any_cut() -> None:
     assert not np.array_equal(again.random, whole.random)
 
 
-def curve_of(kept: np.ndarray, full: np.ndarray | None = None, empty: np.ndarray | None = None) -> FaithfulnessCurve:
-    n = kept.shape[1]
-    full, empty = np.ones(n) if full is None else full, np.zeros(n) if empty is None else empty
-    none = np.zeros((0, *kept.shape))
-    return FaithfulnessCurve(
-        MIB_FRACTIONS, "signed", (1,) * 10, full, empty, kept, 0 * kept, none, np.ones(n, bool), np.zeros(n, int)
-    )
+def curve_of(kept: np.ndarray, **given: np.ndarray) -> FaithfulnessCurve:
+    sizes, n = kept.shape
+    known = {"full": np.ones(n), "empty": np.zeros(n), "own": np.ones(n, bool), "group": np.zeros(n, int)} | given
+    curves = {"kept": kept, "complement": 0 * kept, "random": np.zeros((0, *kept.shape))}
+    return FaithfulnessCurve(MIB_FRACTIONS[:sizes], "signed", (1,) * sizes, **known, **curves)
 
 
 def test_areas_of_known_curves() -> None:
@@ -154,7 +152,7 @@ def test_bands_resample_images() -> None:
     assert ((kept["low"] < kept["value"]) & (kept["value"] < kept["high"])).all()
     # What all images share has no spread, whatever they differ in besides.
     shift = rng.normal(0, 5, 400)
-    shared = curve_of(np.full((10, 400), 0.25) + shift, 1 + shift, shift).to_pandas()
+    shared = curve_of(np.full((10, 400), 0.25) + shift, full=1 + shift, empty=shift).to_pandas()
     shared = shared[shared["circuit"] == "kept"]
     for column in ("value", "low", "high"):
         assert shared[column].to_numpy() == pytest.approx(0.25)
@@ -210,9 +208,7 @@ def test_a_deaf_circuit_is_faithful_but_not_selective() -> None:
     full = np.where(own, 0.8, 0.1) + rng.normal(0, 0.01, n)
     deaf = np.full((10, n), 0.8)
     group = np.arange(n) % 4
-    curve = FaithfulnessCurve(
-        MIB_FRACTIONS, "signed", (1,) * 10, full, np.zeros(n), deaf, 0 * deaf, np.zeros((0, 10, n)), own, group
-    )
+    curve = curve_of(deaf, full=full, own=own, group=group)
     assert curve.faithfulness == pytest.approx(np.full(10, 1), abs=0.05)
     table = curve.to_pandas("selectivity")
     for column in ("value", "low", "high"):
@@ -226,12 +222,8 @@ def test_a_deaf_circuit_is_faithful_but_not_selective() -> None:
 
 def curve_of_classes(shares: Float[np.ndarray, "classes images"], leads: Float[np.ndarray, "classes images"]) -> Any:
     """One size of circuits that keep a share of each image's lead."""
-    full = leads.ravel()
-    shape = (1, len(full))
-    return FaithfulnessCurve(
-        *((0.1,), "signed", (1,), full, np.zeros(len(full)), (shares * leads).reshape(shape), np.zeros(shape)),
-        *(np.zeros((0, *shape)), np.ones(len(full), bool), np.repeat(np.arange(len(shares)), shares.shape[1])),
-    )
+    group = np.repeat(np.arange(len(shares)), shares.shape[1])
+    return curve_of((shares * leads).reshape(1, -1), full=leads.ravel(), group=group)
 
 
 def test_intervals_of_several_classes_are_over_classes() -> None:
@@ -262,12 +254,8 @@ def test_intervals_of_several_classes_are_over_classes() -> None:
     ids=["classes of one", "one class of one", "one other", "classes of one with others", "twos", "one image"],
 )
 def test_one_class_with_a_single_image_has_no_interval(own: list[int], group: list[int], measures: list[str]) -> None:
-    n, kept = len(own), np.ones((10, 1)) * np.linspace(0.4, 0.6, len(own)) * own
-    curve = FaithfulnessCurve(
-        *(MIB_FRACTIONS, "signed", (1,) * 10, np.array(own, float), np.zeros(n), kept, 0 * kept, np.zeros((0, 10, n))),
-        np.array(own, bool),
-        np.array(group),
-    )
+    kept = np.ones((10, 1)) * np.linspace(0.4, 0.6, len(own)) * own
+    curve = curve_of(kept, full=np.array(own, float), own=np.array(own, bool), group=np.array(group))
     for measure in ("faithfulness", "selectivity")[: 1 if all(own) else 2]:
         table = curve.to_pandas(measure)
         assert table["value"].notna().all()

@@ -118,20 +118,6 @@ def test_several_patches_at_once_in_whole_and_partial_runs(resnet: nn.Module) ->
     assert hooks_left(encoder) == 0
 
 
-@torch.no_grad()
-def test_a_null_patch_changes_nothing_bit_for_bit(any_tower: nn.Module) -> None:
-    encoder, images = setting(any_tower)
-    clean, cache = encoder.run_with_cache(images)
-    for patches in (
-        [],
-        [Patch(site, 3.0, units=[]) for site in encoder.sites],
-        [Patch(site, Counterfactual(images)) for site in encoder.sites],
-        [Patch(site, cache[site], units=[1]) for site in encoder.sites],
-    ):
-        with patched(encoder, patches):
-            assert torch.equal(encoder(images), clean)
-
-
 TOWER = make_tower("resnet")
 
 

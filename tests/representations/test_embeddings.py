@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,13 +118,6 @@ def test_unreadable_images_are_left_out_each_time_and_are_an_error_where_all_are
         record.path.write_bytes(b"")
     with pytest.warns(UserWarning, match="empty"), pytest.raises(InputError, match="None of the 5 images"):
         embed()
-
-
-def test_other_preprocessing_reads_no_embeddings_of_before(clip: Clip, images: DomainFolder, tmp_path: Path) -> None:
-    embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET)
-    other = replace(clip, preprocess=lambda picture: clip.preprocess(picture).flip(0))
-    found, expected = (embed_images(other, images, cache_dir=tmp_path / name, work=QUIET) for name in ("cache", "own"))
-    assert_equal(found, expected)
 
 
 def test_texts_in_styles_use_the_words_of_the_domains(clip: Clip, tmp_path: Path) -> None:
