@@ -21,6 +21,7 @@ from circuitry.circuits import attribute, midpoint_rule
 from circuitry.encoder import Baseline, Encoder, Task, mean_baseline
 from circuitry.interventions import Patch, ablate_all_but, circuit_of, kept_embeddings, patch_effects, patched
 from circuitry.runs import InputError
+from tests.support.metrics import product as metric
 from tests.support.stream_scores import run_stream
 from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
 
@@ -107,16 +108,9 @@ def test_sites_are_heads_and_neurons_and_carry_the_residual_stream_past_them() -
 def by_hand(tower: Any, block: int, part: str, change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """The embedding with a function applied to what the output layer of attention or MLP of a timm block reads."""
     module = tower.trunk.blocks[block].attn.proj if part == "attn" else tower.trunk.blocks[block].mlp.fc2
-    handle = module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]),))
-    try:
+    with module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]),)):
         found: Tensor = tower(images)
-    finally:
-        handle.remove()
     return found
-
-
-def metric(embedding: Tensor) -> Tensor:
-    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
 
 
 @pytest.mark.parametrize(("part", "size", "n_units"), [("attn", 8, 2), ("mlp", 1, 64)])

@@ -74,17 +74,15 @@ def test_cutting_an_edge_into_an_mlp_equals_hooks_on_the_towers_own_modules() ->
 
     def written(of: Tensor) -> Tensor:
         seen: list[Tensor] = []
-        handle = projection.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-        tower(of)
-        handle.remove()
+        with projection.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0])):
+            tower(of)
         wrote: Tensor = seen[0][..., 8:] @ projection.weight[:, 8:].T
         return wrote
 
     with torch.no_grad():
         change = written(other) - written(images)
-        handle = tower.trunk.blocks[1].norm2.register_forward_pre_hook(lambda _, inputs: (inputs[0] + change,))
-        expected = tower(images)
-        handle.remove()
+        with tower.trunk.blocks[1].norm2.register_forward_pre_hook(lambda _, inputs: (inputs[0] + change,)):
+            expected = tower(images)
         torch.testing.assert_close(run_stream(stream, images, keep, other), expected)
         assert not torch.allclose(expected, tower(images), atol=1e-6)
 
@@ -108,9 +106,8 @@ def test_cutting_an_edge_into_a_port_of_a_head_equals_a_hook_on_its_rows(port: A
             out[..., first : first + 8] = without[..., first : first + 8]
             return out
 
-        handle = block.attn.qkv.register_forward_hook(rows)
-        expected = tower(images)
-        handle.remove()
+        with block.attn.qkv.register_forward_hook(rows):
+            expected = tower(images)
         torch.testing.assert_close(run_stream(stream, images, keep), expected)
 
 

@@ -4,10 +4,7 @@ The hooks read what an MLP of open_clip reads (behind its norm) and put another 
 transcoder is computed by its formula.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,10 +73,9 @@ class Setting:
     def seen(self, block: int) -> tuple[Tensor, Tensor]:
         _, mlp = self.mlp(block)
         kept: list[Tensor] = []
-        handle = mlp.register_forward_hook(lambda module, inputs, out: kept.extend([inputs[0], out]))
-        with torch.no_grad():
-            self.tower(self.images)
-        handle.remove()
+        with mlp.register_forward_hook(lambda module, inputs, out: kept.extend([inputs[0], out])):
+            with torch.no_grad():
+                self.tower(self.images)
         return kept[0], kept[1]
 
     def parts(self, block: int, read: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,23 +100,13 @@ class Setting:
         skip = beside[..., -D:] if getattr(sae, "w_skip", None) is not None else 0.0
         return decode_by_hand(sae, latents, beside) + skip
 
-    @contextmanager
-    def writing(self, block: int, out: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Within the block an MLP writes something else, made of what it reads."""
-        _, mlp = self.mlp(block)
-        handle = mlp.register_forward_hook(lambda module, inputs, _: out(inputs[0]))
-        try:
-            yield
-        finally:
-            handle.remove()
+    def writing(self, block: int, out: Tensor) -> Any:
+        """Within the block an MLP writes something else."""
+        return self.mlp(block)[1].register_forward_hook(lambda *_: out)
 
     def value(self, block: int, out: Tensor) -> Tensor:
-        with self.writing(block, lambda _: out):
+        with self.writing(block, out):
             return self.metric(self.tower(self.images)).sum()
-
-
-def _whatever(out: Tensor, read: Tensor) -> Tensor:
-    return out
 
 
 def setting(kind: str, n: int = 3) -> Setting:
@@ -279,7 +265,7 @@ def test_circuits_of_latents_keep_the_error_where_told() -> None:
     found = kept_embeddings(task, [circuit, replace(circuit, keep_error=True), circuit_of(task, {})])
     outs = [case.written(0, alone, 0 * beside), case.written(0, alone, beside) + error]
     for mine, out in zip(found, [*outs, case.seen(0)[1]], strict=True):
-        with case.writing(0, partial(_whatever, out)), torch.no_grad():
+        with case.writing(0, out), torch.no_grad():
             torch.testing.assert_close(mine, case.tower(case.images), rtol=1e-9, atol=1e-9)
 
 

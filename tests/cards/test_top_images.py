@@ -61,10 +61,9 @@ def tasks(
 
 def hooked(tower: nn.Module, images: Tensor, module: str) -> Tensor:
     found: list[Tensor] = []
-    handle = tower.get_submodule(module).register_forward_hook(lambda *args: found.append(args[2].detach()))
-    with torch.no_grad():
-        tower.eval()(images)
-    handle.remove()
+    with tower.get_submodule(module).register_forward_hook(lambda *args: found.append(args[2].detach())):
+        with torch.no_grad():
+            tower.eval()(images)
     return found[0]
 
 
@@ -196,10 +195,8 @@ def run(clip: Clip, images: Tensor, site: str, put: Tensor | None = None, unit: 
         return output
 
     tower: Any = clip.encoder.tower
-    handle = tower.get_submodule(site).register_forward_hook(hook)
-    with torch.no_grad():
+    with tower.get_submodule(site).register_forward_hook(hook), torch.no_grad():
         embeddings = tower(images)
-    handle.remove()
     return found[0], embeddings
 
 

@@ -147,32 +147,6 @@ def test_words_fit_as_well_as_any_of_as_many() -> None:
     assert not len(fit_words(words[:, [6]], goal)[0])
 
 
-def right_in(rows: np.ndarray, images: WordedImages) -> UnitName:
-    """The name of a unit for stripes by a vocabulary in which stripes are probable in ``rows``."""
-    probabilities = np.stack([np.where(rows, 0.9, 0.1), images.probabilities[:, 5]], 1)
-    probabilities += 0.01 * np.random.default_rng(6).random((N, 2))
-    two = replace(images, words=("stripes", "noise"), probabilities=probabilities)
-    truth = images.probabilities[:, 4] > 0.5
-    (name,) = names((truth + 0.01 * np.random.default_rng(7).random(N))[:, None], two)
-    return name
-
-
-def test_scores_fall_when_half_of_the_labels_are_missing_or_as_many_are_wrong() -> None:
-    """The sanity checks of NeuronEval (arXiv 2506.05774): accuracy, for one, stays the same under both."""
-    images, rng = worded(), np.random.default_rng(8)
-    truth = images.probabilities[:, 4] > 0.5
-    missing = truth & (rng.random(N) < 0.5)
-    extra = truth | (rng.random(N) < truth.mean())
-    full = right_in(truth, images)
-    assert full.words == ("stripes",)
-    assert full.correlation > 0.99
-    for broken in (missing, extra):
-        name = right_in(broken, images)
-        assert name.words[0] == "stripes"
-        assert name.correlation < full.correlation - 0.1
-        assert name.auprc < full.auprc - 0.1
-
-
 def test_a_unit_that_does_not_vary_has_no_name() -> None:
     images = worded()
     assert name_units(np.zeros((N, 1)), images) == [None]

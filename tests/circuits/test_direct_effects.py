@@ -137,17 +137,6 @@ def many_texts(rng: np.random.Generator) -> np.ndarray:
     return normed
 
 
-def test_names_of_a_head_that_writes_along_a_text_are_above_chance() -> None:
-    rng = np.random.default_rng(0)
-    texts = many_texts(rng)
-    vectors = np.outer(rng.normal(size=100), texts[7]) + 0.05 * rng.normal(size=(100, 16))
-    found = text_span(vectors, texts, [str(i) for i in range(40)], n=3)
-    assert found["text"][0] == "7"
-    assert found["chance"][0] < 0.9 * found["together"][0]
-    assert (found["together"] <= found["most"] + 1e-9).all()
-    assert found["chance"].is_monotonic_increasing
-
-
 def test_names_of_heads_that_know_no_text_exceed_chance_as_often_as_the_level_says() -> None:
     above = []
     for seed in range(100):

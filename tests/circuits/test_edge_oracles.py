@@ -114,10 +114,8 @@ def test_heads_along_a_path_equal_captums_layer_integrated_gradients() -> None:
     entry = torch.nn.Identity()
 
     def from_heads(z: Tensor) -> Tensor:
-        handle = proj.register_forward_pre_hook(lambda _, inputs: (entry(z).repeat(len(inputs[0]) // len(z), 1, 1),))
-        found = product(tower(images.repeat(len(z) // len(images), 1, 1, 1)))
-        handle.remove()
-        return found
+        with proj.register_forward_pre_hook(lambda _, inputs: (entry(z).repeat(len(inputs[0]) // len(z), 1, 1),)):
+            return product(tower(images.repeat(len(z) // len(images), 1, 1, 1)))
 
     z = cache["blocks.1.attn.hook_z"].flatten(2)
     effect = LayerIntegratedGradients(from_heads, entry).attribute(

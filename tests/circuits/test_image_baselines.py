@@ -1,6 +1,7 @@
 """Baselines that depend on the image: counterfactual images and one activation per image, against oracles."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from circuitry import AttributionGraph, Encoder, class_logit, left_rule, midpoin
 from circuitry.circuits import AttributionSettings, attribute_parts, attribution, gauss_legendre_rule
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Task
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
-from tests.support.towers import make_tower
+from tests.support.towers import TOWERS, make_tower
 from tests.support.work import QUIET
 
 
@@ -37,11 +38,10 @@ def precise(tower: Any, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
 
 
 KINDS = ("one per image", "one for all", "a tensor", "activations")
+CASES = [("resnet", kind) for kind in KINDS] + [("vit", KINDS[0]), ("swin", KINDS[-1])]
 
 
-@pytest.mark.parametrize(
-    ("tower", "kind"), [*(("resnet", kind) for kind in KINDS), ("vit", KINDS[0]), ("swin", KINDS[-1])]
-)
+@pytest.mark.parametrize(("tower", "kind"), [*((tower, "zero") for tower in TOWERS), *CASES])
 def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
     encoder, images, weights = precise(make_tower(tower))
     others = torch.randn_like(images)
@@ -54,13 +54,17 @@ def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
     elif kind == "activations":
         ends = random_activations(encoder, images)
         baseline = Baseline("random", ends)
+    elif kind == "zero":
+        baseline, ends = "zero", {site: torch.zeros_like(a) for site, a in ends.items()}
     graph = attribute(encoder, images, weights, baseline, rule=left_rule(3), node_fraction=0.1)
     nodes = {site: brute_force_nodes(encoder, images, weights, site, 3, ends[site]) for site in encoder.sites}
     assert worst(graph.node_scores, nodes) < 1e-8
     kept = graph.kept_units
     edges = {pair: brute_force_edges(encoder, images, pair, kept, 3, ends[pair[0]]) for pair in graph.edge_scores}
     assert worst(graph.edge_scores, edges) < 1e-8
-    assert graph.settings["baseline"] == ("random" if kind == "activations" else "counterfactual")
+    names = {"activations": "random", "zero": "zero"}
+    assert graph.settings["baseline"] == names.get(kind, "counterfactual")
+    assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
 
 
 @pytest.mark.parametrize("kind", ["zero", "images"])

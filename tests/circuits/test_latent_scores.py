@@ -23,7 +23,6 @@ from circuitry import (
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import QuadratureRule, gauss_legendre_rule
 from circuitry.encoder import Baseline, Stage
-from circuitry.encoder.tensor_batches import bytes_per_image
 from circuitry.models import parse_saes
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import (
@@ -33,7 +32,6 @@ from tests.support.feature_bases import (
     clean_by_hand,
     decode_by_hand,
     encode_by_hand,
-    make_sae,
     relative,
     setting,
 )
@@ -202,13 +200,6 @@ def test_latents_and_error_sum_to_the_effect_of_the_site(name: str, kind: str, r
                 assert abs(found.error_scores[site].sum()) > 1e-6 or site == plain.sites[-1]
             else:
                 assert relative(found.node_scores[site], expected.node_scores[site]) < 1e-8
-
-
-def test_weights_of_autoencoders_are_not_memory_of_an_image() -> None:
-    plain = Encoder.from_tower(make_tower("vit"))
-    features = in_feature_basis(plain, {"proj": make_sae(16, factor=1000, dtype=torch.float)})
-    of_latents = 4 * 16000  # bytes; one of the autoencoder's weights has 16 times as much
-    assert of_latents < bytes_per_image(features) - bytes_per_image(plain) < 15 * of_latents
 
 
 UP, SITE = "transformer.resblocks.0", "transformer.resblocks.1"

@@ -5,14 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from circuitry import Comparison
-from circuitry.comparison import PARTS, PartArray, ceilings_of, class_by_domain, sign_flip_p
+from circuitry.comparison import PartArray, ceilings_of, class_by_domain, sign_flip_p
 from circuitry.comparison.class_table import CELLS, EFFECTS
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
-from experiments.simulation import jaccard, keep
 from tests.comparison.similarities import similarities
 
 
@@ -83,31 +81,6 @@ def test_without_other_classes_there_is_only_the_domain() -> None:
     alone = class_by_domain(parts[parts["class_a"] == parts["class_b"]])
     assert alone["what"].tolist() == [CELLS[0], CELLS[1], "domain effect within a class"]
     assert class_by_domain(parts.iloc[:0]).empty
-
-
-def one_pair_of_parts_per_two_classes(rng: np.random.Generator, n: int) -> pd.DataFrame:
-    """Return parts of unrelated circuits; each class meets the next two, in one pair of parts."""
-    scores = rng.normal(size=(n, 2, 1, 40)) + 0.7 * rng.normal(size=(n, 2, 4, 40))
-    kept = keep(scores, 6)
-    values = jaccard(kept[:, :, :, None, None, None], kept)
-    c, a, p, o, b, q = np.meshgrid(*map(np.arange, values.shape), indexing="ij")
-    met = rng.permuted(np.tile(np.arange(4), (n, n, 1)), axis=2)
-    own = (c == o) & ((a < b) | ((a == b) & (p < q)))
-    other = (c < o) & (o <= c + 2) & (met[c, o, 0] == p) & (met[c, o, 1] == q)
-    rows = (own | other) & (p != q)
-    names = [np.char.add(letter, x[rows].astype(str)) for letter, x in zip("ccdd", (c, o, a, b), strict=True)]
-    columns = (*names, p[rows], q[rows], None, values[rows])
-    return pd.DataFrame(dict(zip(PARTS, columns, strict=True)))
-
-
-def test_intervals_are_wide_and_never_narrow() -> None:
-    rng = np.random.default_rng(0)
-    tables = [class_by_domain(one_pair_of_parts_per_two_classes(rng, 8)) for _ in range(50)]
-    found = [table.set_index("what").loc["class effect", ["value", "low", "high"]] for table in tables]
-    value, low, high = np.array(found, float).T
-    assert ((low <= value.mean()) & (value.mean() <= high)).mean() >= 0.95
-    needed = 2 * stats.t.ppf(0.975, 7) * value.std(ddof=1)
-    assert 1.2 < (high - low).mean() / needed < 2.4
 
 
 def test_families_are_units() -> None:

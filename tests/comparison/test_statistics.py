@@ -20,14 +20,11 @@ from circuitry.comparison import (
     mean_interval,
     mean_spread,
     pair_ratios,
-    part_tests,
     per_domain,
 )
 from circuitry.comparison.bootstrap import dual_variance, resampled_means
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_tests import domain_spread
-from circuitry.comparison.models import model_tests
-from circuitry.comparison.statistics import family_of
 from experiments.simulation import Planted, jaccard, keep, simulate
 
 
@@ -241,15 +238,6 @@ def test_nothing_is_read_against_a_ceiling_at_chance() -> None:
     assert ratio(means, np.array([0.0])).item() == pytest.approx(0.2 / np.sqrt(0.05))
 
 
-@pytest.mark.parametrize("noise", [0.3, 0.7, 1.5])
-def test_identical_domains_reach_the_ceiling_and_unrelated_ones_nothing(noise: float) -> None:
-    for shared, expected in ((1.0, 1.0), (0.0, 0.0)):
-        rng = np.random.default_rng(1)
-        cells = [pair_cells(simulate(rng, np.full((16, 1), shared), noise, PLANTED).parts) for _ in range(150)]
-        found = np.array([ratio(np.nanmean(one.values, (0, -2, -1))[None], CHANCE).mean() for one in cells])
-        assert abs(found.mean() - expected) < 0.03 + 2 * stats.sem(found)
-
-
 @pytest.mark.parametrize("n_classes", [4, 16])
 def test_intervals_hold_the_truth_as_often_as_they_say(n_classes: int) -> None:
     many = simulate(np.random.default_rng(9), np.random.default_rng(8).uniform(0.2, 0.9, (2000, 1)), 0.7, PLANTED).parts
@@ -263,25 +251,3 @@ def test_intervals_hold_the_truth_as_often_as_they_say(n_classes: int) -> None:
         shares = dual_bootstrap(pair_cells(made).values, lambda m: ratio(m, CHANCE), draws).interval()
         hits.append((low[0, 0] <= truth <= high[0, 0], shares[0][0, 0] <= share <= shares[1][0, 0]))
     assert (np.mean(hits, axis=0) > 0.93 - 3 * np.sqrt(0.93 * 0.07 / 200)).all()  # binomial, three standard errors
-
-
-@pytest.mark.parametrize("resampled", [False, True])
-def test_tests_of_families_err_unless_families_are_drawn(resampled: bool) -> None:
-    wrong = 0
-    for seed in range(100):
-        rng = np.random.default_rng([7, seed])
-        family = np.repeat(np.arange(9), 4)
-        made = simulate(rng, rng.uniform(0, 1, (9, 3))[family], 0.3, PLANTED).parts
-        families = {name: str(f) for name, f in zip(made.classes, family, strict=True)} if resampled else {}
-        draws = draw_resamples(family_of(made.classes, families), 4, resamples=150, seed=seed)
-        wrong += bool((part_tests(made, draws, families)["p_holm"] < 0.05).any())
-    assert wrong <= 13 if resampled else wrong > 20  # 6 % and three standard errors
-
-
-def test_over_models_a_model_is_one_observation() -> None:
-    rng = np.random.default_rng(0)
-    scores = [rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 3)) for _ in range(300)]
-    found = [model_tests(pd.DataFrame(each, columns=["a", "b", "c"])) for each in scores]
-    errors = np.mean([(each["p_holm"] < 0.05).any() for each in found])
-    assert errors < 0.06 + 3 * np.sqrt(0.06 * 0.94 / 300)
-    assert set(found[0]["about"]) == {"over 8 models"}

@@ -76,14 +76,12 @@ def test_a_head_and_a_layer_of_neurons_are_what_the_towers_own_layers_read(name:
 
     with torch.no_grad():
         assert_same(encoder(images), own(images), at_least=0.1)
-        hook = attention.register_forward_pre_hook(without_first_head)
-        expected = own(images)
-        hook.remove()
+        with attention.register_forward_pre_hook(without_first_head):
+            expected = own(images)
         found = encoder.run_with_hooks(images, fwd_hooks=[("blocks.1.attn.hook_z", no_head)])
         assert_same(found, expected, at_least=0.1)
-        hook = neurons.register_forward_pre_hook(lambda _, given: torch.zeros_like(given[0]))
-        expected = own(images)
-        hook.remove()
+        with neurons.register_forward_pre_hook(lambda _, given: torch.zeros_like(given[0])):
+            expected = own(images)
         found = encoder.run_with_hooks(images, fwd_hooks=[("blocks.1.mlp.hook_post", lambda x, hook: 0 * x)])
         assert_same(found, expected, at_least=0.1)
     assert site.rpartition(".")[2] == "1"
@@ -99,9 +97,8 @@ def test_an_edge_that_is_cut_is_what_the_tower_says_without_the_layer(name: str)
     neurons = layer(last_block(encoder)[1], SECOND_LAYERS, ("mlp",))
     with torch.no_grad():
         clean = metric(own(images))
-        hook = neurons.register_forward_pre_hook(lambda _, given: torch.zeros_like(given[0]))
-        cut = metric(own(images))
-        hook.remove()
+        with neurons.register_forward_pre_hook(lambda _, given: torch.zeros_like(given[0])):
+            cut = metric(own(images))
     assert_same(edges.scores["blocks.1.mlp", "embedding"].item(), (clean - cut).mean().item(), at_least=1e-4)
 
 

@@ -1,7 +1,6 @@
 """The study's logit and its lead over the other classes, on paper."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from circuitry import Encoder, InputError, Task, attribute, class_logit, class_margin
 from circuitry.encoder import Baseline, Counterfactual, MetricOfClass, as_baseline, mean_baseline, metric_of_class
 from circuitry.encoder.baselines import ZERO, check_count, default_baseline
-from circuitry.encoder.metrics import checked_metric, metric_name
+from circuitry.encoder.metrics import checked_metric
 from circuitry.interventions.answers import default_answers
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
@@ -52,13 +51,6 @@ def test_weights_of_inference_mode_let_gradients_through() -> None:
     x = EMBEDDINGS.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(metric(x).sum(), x)
     assert gradient.abs().max() > 0
-
-
-def test_names() -> None:
-    assert [metric_name(make(WEIGHTS, 0)) for make in (class_logit, class_margin)] == ["logit", "margin"]
-    assert metric_name(test_names) == "test_names"
-    assert metric_name(partial(test_names)) == "partial"
-    assert metric_name("logit") == "logit"
 
 
 def test_weights_of_another_length_are_named(caplog: pytest.LogCaptureFixture) -> None:

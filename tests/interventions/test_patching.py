@@ -217,10 +217,8 @@ def test_accuracies_are_those_of_hooks_that_put_means() -> None:
             x[..., columns] = x[..., columns].mean(0)
             return (x,)
 
-        handle = module.register_forward_pre_hook(put)
-        with torch.no_grad():
+        with module.register_forward_pre_hook(put), torch.no_grad():
             right = (tower(images) @ weights.T).argmax(1).numpy() == labels
-        handle.remove()
         assert found[block, component] == pytest.approx(np.mean(right))
     assert found.min() < 1
 

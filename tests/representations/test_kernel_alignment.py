@@ -88,20 +88,6 @@ def test_diagonals_and_what_is_common_to_rows_and_columns_do_not_count() -> None
     assert hsic(k, l) == pytest.approx(hsic(k * (1 - np.eye(7)), l))
 
 
-def test_the_mean_over_minibatches_is_that_of_all_rows() -> None:
-    x = features(60, 4, 5)
-    y = x[:, :3] ** 2 + 0.5 * features(60, 3, 6)
-    k, l = gram_matrix(x), rbf(y)  # noqa: E741
-    rng = np.random.default_rng(7)
-    values = []
-    for _ in range(1500):
-        i = rng.choice(60, 8, replace=False)
-        values.append(hsic(k[np.ix_(i, i)], l[np.ix_(i, i)]))
-    error = np.std(values) / np.sqrt(len(values))
-    assert hsic(k, l) == pytest.approx(np.mean(values), abs=3 * error)
-    assert hsic(k, l) > 10 * error
-
-
 def test_sigma_is_the_root_of_the_median_squared_distance() -> None:
     # Squared distances of 0, 1, 3, 7: 1, 9, 49, 4, 36, 16; the lower of the two in the middle is 9.
     x = np.array([[0.0], [1.0], [3.0], [7.0]])
@@ -134,15 +120,6 @@ def test_rotation_scale_and_offset_change_nothing(kernel: str) -> None:
     order = np.random.default_rng(0).permutation(10)
     assert cka(x[order], y[order], kernel) == pytest.approx(cka(x, y, kernel))
     assert cka(x[order], y, kernel) != pytest.approx(cka(x, y, kernel), abs=1e-3)
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_independent_representations_have_no_cka_in_the_mean(kernel: str) -> None:
-    rng = np.random.default_rng(14)
-    values = [cka(rng.normal(size=(12, 50)), rng.normal(size=(12, 50)), kernel) for _ in range(400)]
-    assert abs(np.mean(values)) < 3 * np.std(values) / 20
-    # With as many features as here, biased CKA is near 1.
-    assert np.std(values) < 0.2
 
 
 def test_without_each_row_is_computed_anew() -> None:
@@ -273,16 +250,15 @@ def studys_kernel(x: Tensor, name: str) -> Tensor:
 def studys_rows(tower: nn.Module, module: str, images: dict[str, Tensor], positions: str) -> dict[str, Tensor]:
     """Means over the images of a row [studys_rows, features], from a plain forward hook."""
     caught: list[Tensor] = []
-    handle = tower.get_submodule(module).register_forward_hook(lambda *call: caught.append(call[2]))
-    found = {}
-    for domain, batch in images.items():
-        with torch.no_grad():
-            tower(batch)
-        x = caught.pop()
-        if positions == "averaged" and x.dim() == 4:
-            x = x.mean((2, 3))
-        found[domain] = x.reshape(2 * ROWS, 2, -1).mean(1)
-    handle.remove()
+    with tower.get_submodule(module).register_forward_hook(lambda *call: caught.append(call[2])):
+        found = {}
+        for domain, batch in images.items():
+            with torch.no_grad():
+                tower(batch)
+            x = caught.pop()
+            if positions == "averaged" and x.dim() == 4:
+                x = x.mean((2, 3))
+            found[domain] = x.reshape(2 * ROWS, 2, -1).mean(1)
     return found
 
 

@@ -47,13 +47,6 @@ def run(main: object, *arguments: str) -> None:
         run_script(Config, main, "What it is for.")  # type: ignore[arg-type]
 
 
-def test_settings_come_from_the_command_line() -> None:
-    seen: list[Config] = []
-    run(seen.append, "--count", "3")
-    run(seen.append)
-    assert seen == [Config(3), Config(1)]
-
-
 def test_an_input_error_is_one_sentence_and_status_two(capsys: pytest.CaptureFixture[str]) -> None:
     def main(config: Config) -> None:
         raise InputError("There are no images.")

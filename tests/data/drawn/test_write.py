@@ -169,13 +169,10 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     [
         ({"classes": ("fish", "lion")}, "'lion'"),
         ({"styles": ("oil",)}, "'oil'"),
-        ({"classes": ()}, "none"),
         ({"styles": ("real", "real")}, r"\['real', 'real'\]"),
-        ({"n_train": -1}, "n_train.* -1 "),
         ({"n_train": 0, "n_test": 0}, "n_train=0, n_test=0"),
         ({"n_train": 1_000_000}, "1000000"),
         ({"size": 8}, "size=8"),
-        ({"seed": -1}, "seed.* -1 "),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
