@@ -1,17 +1,12 @@
 """Heads and neurons as units: equal to the tower, and to hooks on its own modules."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
-import timm.models as timm_models
 import torch
-from timm.layers import Attention, RmsNorm
-from timm.models.vision_transformer import ResPostBlock
-from timm.models.vitamin import GeGluMlp
+from timm.layers import Attention
 from torch import Tensor, nn
 
 from circuitry.bases import ResidualStream, in_components
@@ -23,17 +18,9 @@ from circuitry.interventions import Patch, ablate_all_but, circuit_of, kept_embe
 from circuitry.runs import InputError
 from tests.support.metrics import product as metric
 from tests.support.stream_scores import run_stream
-from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
+from tests.support.towers import CUSTOM, FURTHER, make_tower
 
 VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit", "eva02")
-CUSTOM: dict[str, dict[str, object]] = {
-    "layer-scale": {"ls_init_value": 0.5},
-    "custom": {"block_type": "custom"},
-    "query-key-norm": {"qk_norm": True},
-    "scaled-heads": {"scale_heads": True, "scale_attn_inner": True},
-    "cosine": {"scaled_cosine_attn": True, "scale_heads": True},
-    "norms": {"scale_attn": True, "scale_fc": True, "ls_init_value": 0.5},
-}
 
 
 def wrapped(tower: nn.Module) -> tuple[Encoder, Encoder, Tensor]:
@@ -42,18 +29,9 @@ def wrapped(tower: nn.Module) -> tuple[Encoder, Encoder, Tensor]:
     return encoder, in_components(encoder), torch.randn(3, 3, *encoder.image_size)
 
 
-def custom(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    tower = _clip_tower(VIT, **CUSTOM[name]).eval().requires_grad_(False)
-    randomise(tower)
-    return tower
-
-
-@pytest.mark.parametrize(
-    "tower", [*((make_tower, n) for n in VITS), *((custom, n) for n in CUSTOM if n != "cosine")], ids=lambda t: t[1]
-)
-def test_outputs_are_those_of_the_tower(tower: tuple[Callable[[str], nn.Module], str]) -> None:
-    encoder, heads, images = wrapped(tower[0](tower[1]))
+@pytest.mark.parametrize("name", [*VITS, *(name for name in CUSTOM if name != "cosine")])
+def test_outputs_are_those_of_the_tower(name: str) -> None:
+    encoder, heads, images = wrapped(make_tower(name))
     with torch.no_grad():
         expected = encoder.tower(images)
         fused = heads(images)
@@ -231,48 +209,13 @@ def test_towers_without_known_blocks_are_refused(make: Callable[[], Encoder], wo
         in_components(encoder)
 
 
-def _timm(kind: Any = timm_models.VisionTransformer, **options: Any) -> nn.Module:
-    torch.manual_seed(0)
-    tower = timm_vit(kind, **options).eval().requires_grad_(False)
-    randomise(tower)
-    return tower
-
-
-def _quick_gelu() -> nn.Module:
-    made: Any = open_clip.model.CLIP(**(VIT | {"quick_gelu": True}))
-    tower: nn.Module = made.visual.eval().requires_grad_(False)
-    randomise(tower)
-    return tower
-
-
-EVA, RELATIVE = timm_models.Eva, timm_models.VisionTransformerRelPos
-ROTARY = {"attn_type": "rope", "use_rot_pos_emb": True}
-FURTHER: dict[str, Callable[[], nn.Module]] = {
-    "quick-gelu": _quick_gelu,
-    "registers-and-layer-scale": partial(_timm, reg_tokens=2, init_values=0.1),
-    "siglip": partial(_timm, class_token=False, global_pool="map"),
-    "average-and-query-key-norm": partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
-    "root-mean-square": partial(_timm, norm_layer=RmsNorm),
-    "norms-behind": partial(_timm, block_fn=ResPostBlock),
-    "vitamin": partial(_timm, class_token=False, global_pool="avg", mlp_layer=GeGluMlp),
-    "eva": partial(_timm, EVA, init_values=0.1),
-    "eva-norms-behind": partial(_timm, EVA, use_post_norm=True),
-    "perception-encoder": partial(_timm, EVA, **ROTARY, use_pre_transformer_norm=True, global_pool="map"),
-    "shared-keys": partial(_timm, EVA, **ROTARY, num_kv_heads=1, qkv_fused=False),
-    "gated": partial(_timm, EVA, **ROTARY, rope_type="mixed", swiglu_mlp=True),
-    "half-turns": partial(
-        _timm, EVA, **ROTARY, rope_rotate_half=True, num_reg_tokens=1, swiglu_mlp=True, swiglu_align_to=8
-    ),
-    "relative-positions": partial(_timm, RELATIVE, rel_pos_type="bias", class_token=True, qk_norm=True),
-    "shared-relative-positions": partial(_timm, RELATIVE, shared_rel_pos=True),
-}
 OTHER_KERNELS = ("quick-gelu", "vitamin")
 """PyTorch's multi-head module mixes by another kernel than other attention; gates that lie apart round otherwise."""
 
 
 @pytest.mark.parametrize("kind", FURTHER)
 def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(kind: str) -> None:
-    encoder, heads, images = wrapped(FURTHER[kind]())
+    encoder, heads, images = wrapped(make_tower(kind))
     with torch.no_grad():
         expected = encoder.tower(images)
         assert torch.equal(encoder(images), expected)
@@ -289,7 +232,7 @@ def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(kind: str) 
 
 def test_scaled_cosine_attention_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "bmm", torch.matmul)  # open_clip gives bmm four axes, which it refuses
-    encoder, heads, images = wrapped(custom("cosine"))
+    encoder, heads, images = wrapped(make_tower("cosine"))
     with torch.no_grad():
         expected = encoder.tower(images)
         assert torch.equal(encoder(images), expected)

@@ -7,26 +7,14 @@ import torch
 from torch import Tensor
 
 from circuitry.bases import Component, ResidualStream
-from circuitry.encoder import Encoder, mean_baseline
+from circuitry.encoder import mean_baseline
 from circuitry.runs import InputError
-from tests.bases.test_components import custom
-from tests.support.stream_scores import run_stream
-from tests.support.towers import make_tower
+from tests.support.stream_scores import opened, run_stream
 
 
-def opened(name: str = "timm-vit", kind: Any = make_tower) -> tuple[ResidualStream, Tensor]:
-    encoder = Encoder.from_tower(kind(name).double())
-    torch.manual_seed(1)
-    return ResidualStream.of(encoder), torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    "tower",
-    [("vit", make_tower), ("timm-vit", make_tower), ("vit-average-pooling", make_tower), ("query-key-norm", custom)],
-    ids=lambda t: t[0],
-)
-def test_with_all_edges_the_run_is_the_towers_whatever_the_baseline(tower: Any) -> None:
-    stream, images = opened(*tower)
+@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "query-key-norm"])
+def test_with_all_edges_the_run_is_the_towers_whatever_the_baseline(name: str) -> None:
+    stream, images = opened(name)
     with torch.no_grad():
         expected = stream.encoder(images)
         for baseline in ("zero", mean_baseline(stream.components, images), torch.rand_like(images)):
@@ -139,7 +127,7 @@ def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
 
 def test_towers_with_norms_between_are_refused() -> None:
     with pytest.raises(InputError, match="a norm lies between heads or neurons and the residual stream"):
-        opened("norms", custom)
+        opened("norms")
 
 
 def test_edges_go_by_names_and_those_that_are_not_there_are_told() -> None:

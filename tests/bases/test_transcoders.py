@@ -73,9 +73,8 @@ class Setting:
     def seen(self, block: int) -> tuple[Tensor, Tensor]:
         _, mlp = self.mlp(block)
         kept: list[Tensor] = []
-        with mlp.register_forward_hook(lambda module, inputs, out: kept.extend([inputs[0], out])):
-            with torch.no_grad():
-                self.tower(self.images)
+        with mlp.register_forward_hook(lambda module, inputs, out: kept.extend([inputs[0], out])), torch.no_grad():
+            self.tower(self.images)
         return kept[0], kept[1]
 
     def parts(self, block: int, read: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:

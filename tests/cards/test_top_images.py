@@ -61,9 +61,9 @@ def tasks(
 
 def hooked(tower: nn.Module, images: Tensor, module: str) -> Tensor:
     found: list[Tensor] = []
-    with tower.get_submodule(module).register_forward_hook(lambda *args: found.append(args[2].detach())):
-        with torch.no_grad():
-            tower.eval()(images)
+    layer = tower.get_submodule(module)
+    with layer.register_forward_hook(lambda *args: found.append(args[2])), torch.no_grad():
+        tower.eval()(images)
     return found[0]
 
 

@@ -11,13 +11,11 @@ from torch import Tensor
 from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, direct_vectors, pooling_pairs, text_span
 from circuitry.encoder import Encoder
-from tests.bases.test_components import FURTHER
 from tests.support.towers import make_tower
 
 
 def tower_and_images(name: str) -> tuple[Encoder, Tensor, Tensor]:
-    tower = FURTHER[name]() if name in FURTHER else make_tower(name)
-    encoder = Encoder.from_tower(tower.double())
+    encoder = Encoder.from_tower(make_tower(name).double())
     torch.manual_seed(1)
     images = torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
     return encoder, images, F.normalize(torch.randn(16, dtype=torch.float64), dim=0)

@@ -11,18 +11,10 @@ from circuitry.bases import Component, ResidualStream
 from circuitry.circuits import edges_by_position, gauss_legendre_rule, midpoint_rule, moves_between_positions
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import Work
-from tests.bases.test_components import FURTHER
 from tests.support.metrics import product as metric
-from tests.support.stream_scores import edge_scores, run_stream
-from tests.support.towers import make_tower
+from tests.support.stream_scores import edge_scores, opened, run_stream
 
 HEAD = Component("blocks.0.attn", 1)
-
-
-def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
-    encoder = Encoder.from_tower(make_tower(name).double())
-    torch.manual_seed(1)
-    return ResidualStream.of(encoder), torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
@@ -131,16 +123,9 @@ def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alon
 WRITER, READER = "blocks.0.attn.1", "blocks.1.attn.0"
 
 
-def pair_of_images(name: str) -> tuple[ResidualStream, Tensor]:
-    tower = FURTHER[name]() if name in FURTHER else make_tower(name)
-    encoder = Encoder.from_tower(tower.double())
-    torch.manual_seed(1)
-    return ResidualStream.of(encoder), torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("name", ["vit", "average-and-query-key-norm", "perception-encoder"])
 def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
-    stream, images = pair_of_images(name)
+    stream, images = opened(name)
     edges = [(WRITER, f"{READER}.{port}") for port in "qkv"]
     task = Task(stream.components, images, metric, baseline=images.flip(0))
     moves = moves_between_positions(task, edges)
@@ -152,7 +137,7 @@ def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
 
 @pytest.mark.parametrize("port", ["q", "k", "v"])
 def test_a_move_is_the_derivative_of_a_hook_on_one_pair_of_positions(port: str) -> None:
-    stream, images = pair_of_images("average-and-query-key-norm")
+    stream, images = opened("average-and-query-key-norm")
     moves = moves_between_positions(Task(stream.encoder, images, metric), [(WRITER, f"{READER}.{port}")])[:, 0]
     _, cache = stream.components.run_with_cache(images)
     change = change_without_the_writer(stream, cache, port)

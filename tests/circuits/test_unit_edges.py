@@ -14,19 +14,17 @@ from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import attribute, left_rule, midpoint_rule
 from circuitry.encoder import Encoder
 from circuitry.runs import InputError
-from tests.bases.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
 from tests.support.metrics import product as total
 from tests.support.stream_scores import edge_scores, run_stream
+from tests.support.stream_scores import opened as opened_stream
 from tests.support.towers import make_tower
 
 
 def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
-    tower = FURTHER[name]() if name in FURTHER else make_tower(name)
-    encoder = in_components(Encoder.from_tower(tower.double()))
-    torch.manual_seed(1)
-    return encoder, torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
+    stream, images = opened_stream(name)
+    return stream.components, images
 
 
 def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stream() -> None:
@@ -110,7 +108,7 @@ def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int
 
 
 def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:
-    encoder = in_components(Encoder.from_tower(custom("norms").double()))
+    encoder = in_components(Encoder.from_tower(make_tower("norms").double()))
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
     graph = attribute(encoder, images, metric, 0.1, left_rule(2), progress=False)
     assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))

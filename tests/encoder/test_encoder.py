@@ -16,7 +16,6 @@ from circuitry import Encoder, InputError, mean_baseline
 from circuitry.encoder import Counterfactual, Stage
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.tensor_batches import ImageBatches, _name_pixels, checked_batches, rows_that_fit
-from tests.bases.test_components import FURTHER
 from tests.support.towers import make_tower, timm_vit
 
 
@@ -259,7 +258,7 @@ def test_two_images_are_no_image_and_label(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_a_patch_is_the_token_that_a_change_of_its_pixels_reaches_first(name: str, first: tuple[str, ...]) -> None:
-    encoder = Encoder.from_tower(FURTHER[name]() if name in FURTHER else make_tower(name))
+    encoder = Encoder.from_tower(make_tower(name))
     grid = encoder.token_grid
     assert grid.first == first
     images = torch.zeros(1, 3, *encoder.image_size)
