@@ -50,9 +50,7 @@ def files(out: Path, *folders: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for name in folders for path in (out / name).rglob("*") if path.is_file()}
 
 
-def test_steps_make_one_report_and_are_not_done_again(
-    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_are_done_once(images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], None))
     page, made = take_all_steps(begun(images, tmp_path)), files(tmp_path, *STEPS)
     tables = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}

@@ -92,9 +92,7 @@ def by_hand(tower: Any, block: int, part: str, change: Callable[[Tensor], Tensor
 
 
 @pytest.mark.parametrize(("part", "size", "n_units"), [("attn", 8, 2), ("mlp", 1, 64)])
-def test_patching_a_head_or_a_neuron_equals_a_hook_on_the_towers_own_modules(
-    part: str, size: int, n_units: int
-) -> None:
+def test_patching_a_head_or_a_neuron_equals_a_hook(part: str, size: int, n_units: int) -> None:
     encoder, heads, images = wrapped(make_tower("timm-vit"))
     site = f"trunk.blocks.0.{part}"
     effects = patch_effects(Task(heads, images, metric, sites=[site])).scores[site]

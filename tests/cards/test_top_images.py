@@ -298,9 +298,7 @@ def test_names_and_the_words_of_a_random_model(folder: Path) -> None:
     assert all(set(name.by_domain) == set(DOMAINS) for name in names)
 
 
-def test_a_stopped_run_goes_on_without_what_it_has_and_workers_share(
-    clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on(clip: Clip, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped, read = Path(shutil.copytree(folder / "cards", tmp_path / "stopped")), Counter[str]()
     shutil.rmtree(stopped / "sites")
     (stopped / "exact" / "cat" / "real.safetensors").write_bytes(b"torn")

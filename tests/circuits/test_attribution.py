@@ -1,12 +1,16 @@
 """Node and edge scores against oracles that share no code: paper, brute force, captum, the study's numbers."""
 
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from captum.attr import LayerIntegratedGradients
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -22,18 +26,19 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, chain_edges
+from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges, gauss_legendre_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
-from circuitry.encoder import Stage, Task
+from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
+from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
-from tests.support.oracles import brute_force_edges, setting, worst
-from tests.support.towers import make_tower
+from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
+from tests.support.towers import TOWERS, make_tower
 from tests.support.work import QUIET
 
 
-def attribute(encoder: Encoder, images: object, weights: Tensor, **settings: object) -> AttributionGraph:
-    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **settings)  # type: ignore[arg-type]
+def attribute(encoder: Encoder, images: Any, weights: Tensor, baseline: Any = "zero", **more: Any) -> AttributionGraph:
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), baseline=baseline, progress=False, **more)
 
 
 def hand_worked_encoder() -> Encoder:
@@ -117,8 +122,6 @@ def test_edges_between_sites_further_apart(resnet: Any, sites: tuple[str, ...]) 
 
 def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
-    from circuitry.encoder.tensor_batches import bytes_per_image
-
     seen = []
     run = encoder.stages[0].run
 
@@ -131,32 +134,11 @@ def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPa
     assert max(seen) == 2
 
 
-def in_parts(encoder: Encoder, images: Tensor, weights: Tensor, parts: list[int], **settings: Any) -> AttributionParts:
-    task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
-    return attribute_parts(task, AttributionSettings(**settings), np.array(parts))
-
-
-def test_parts_and_whole_are_what_attribute_says_of_their_images(any_tower: nn.Module) -> None:
-    encoder, images, weights = setting(any_tower.double(), n=5)
-    images, weights, parts = images.double(), weights.double(), [2, 0, 2, 1, 2]
-    found = in_parts(encoder, images, weights, parts, rule=left_rule(2))
-    assert list(found.parts) == [0, 1, 2]
-    chosen = {part: images[torch.tensor(parts) == part] for part in found.parts}
-    for graph, of in zip((found.whole, *found.parts.values()), (images, *chosen.values()), strict=True):
-        direct = attribute(encoder, of, weights, rule=left_rule(2))
-        assert graph.n_images == len(of)
-        for site, units in direct.kept_units.items():
-            assert graph.kept_units[site].tolist() == units.tolist()
-        assert worst(graph.node_scores, direct.node_scores) < 1e-6
-        assert worst(graph.edge_scores, direct.edge_scores) < 1e-6
-        for site, expected in direct.completeness.items():
-            assert graph.completeness[site] == pytest.approx(expected, abs=1e-6)
-
-
 def test_parts_know_the_edges_of_the_whole() -> None:
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     images, weights = images.double(), weights.double()
-    found = in_parts(encoder, images, weights, [0, 1, 1, 0], rule=left_rule(3))
+    task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
+    found = attribute_parts(task, AttributionSettings(rule=left_rule(3)), np.array([0, 1, 1, 0]))
     for pair in (("act1", "act2"), ("layer1.0", "layer2.0")):
         for part, chosen in enumerate((images[[0, 3]], images[1:3])):
             expected = brute_force_edges(encoder, chosen, pair, found.whole.kept_units, 3)
@@ -175,8 +157,6 @@ def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
 
 
 def test_equal_to_the_study() -> None:
-    import open_clip
-
     with safe_open(shared("golden/rn_nano.safetensors"), "pt") as file:
         meta = file.metadata()
         data = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -232,3 +212,137 @@ def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     assert half.settings["autocast"] == "bfloat16"
     with pytest.raises(InputError, match=r"'float16' as autocast.*'half'"):
         AttributionSettings(autocast="half")
+
+
+def activations(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return dict(encoder.run_with_cache(images)[1])
+
+
+def random_activations(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+    return {site: torch.randn_like(a) for site, a in activations(encoder, images).items()}
+
+
+def precise(tower: Any, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
+    """Double precision: a random tower makes nearly the same of all images, and effects are small beside rounding."""
+    encoder, images, weights = setting(tower.double(), n)
+    return encoder, images.double(), weights.double()
+
+
+KINDS = ("one per image", "one for all", "a tensor", "activations")
+CASES = [("resnet", kind) for kind in KINDS] + [("vit", KINDS[0]), ("swin", KINDS[-1])]
+
+
+@pytest.mark.parametrize(("tower", "kind"), [*((tower, "zero") for tower in TOWERS), *CASES])
+def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
+    encoder, images, weights = precise(make_tower(tower))
+    others = torch.randn_like(images)
+    ends = activations(encoder, others)
+    baseline: AnyBaseline = Counterfactual(others)
+    if kind == "one for all":
+        baseline, ends = Counterfactual(others[:1]), {site: a[:1].expand_as(a) for site, a in ends.items()}
+    elif kind == "a tensor":
+        baseline = others
+    elif kind == "activations":
+        ends = random_activations(encoder, images)
+        baseline = Baseline("random", ends)
+    elif kind == "zero":
+        baseline, ends = "zero", {site: torch.zeros_like(a) for site, a in ends.items()}
+    graph = attribute(encoder, images, weights, baseline, rule=left_rule(3), node_fraction=0.1)
+    nodes = {site: brute_force_nodes(encoder, images, weights, site, 3, ends[site]) for site in encoder.sites}
+    assert worst(graph.node_scores, nodes) < 1e-8
+    kept = graph.kept_units
+    edges = {pair: brute_force_edges(encoder, images, pair, kept, 3, ends[pair[0]]) for pair in graph.edge_scores}
+    assert worst(graph.edge_scores, edges) < 1e-8
+    names = {"activations": "random", "zero": "zero"}
+    assert graph.settings["baseline"] == names.get(kind, "counterfactual")
+    assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
+
+
+@pytest.mark.parametrize("kind", ["zero", "images"])
+def test_nodes_equal_captum(resnet: Any, kind: str) -> None:
+    encoder, images, weights = setting(resnet)
+    clean, others = activations(encoder, images), torch.randn_like(images)
+    zeros = {site: torch.zeros_like(a) for site, a in clean.items()}
+    baseline, ends = ("zero", zeros) if kind == "zero" else (others, activations(encoder, others))
+    graph = attribute(encoder, images, weights, baseline, rule=gauss_legendre_rule(7))
+    for site in ("act2", "layer2.1", "layer4.0"):
+        tail = TailModule(encoder, site, weights)
+        effect = LayerIntegratedGradients(tail, tail.entry).attribute(
+            clean[site], baselines=ends[site], n_steps=7, method="gausslegendre"
+        )
+        expected = effect.sum((2, 3)).mean(0).detach().numpy()
+        assert expected == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
+
+
+def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    ends = random_activations(encoder, images)
+    graph = attribute(encoder, images, weights, Baseline("random", ends), rule=midpoint_rule(60), node_fraction=0.01)
+    metric = class_logit(weights, 1)
+    for site in encoder.sites:
+        with torch.no_grad():
+            moved = encoder.run_with_hooks(images, fwd_hooks=[(site, lambda a, hook, site=site: ends[site])])
+            expected = float((metric(encoder(images)) - metric(moved)).mean())
+        assert graph.completeness[site].metric_difference == pytest.approx(expected, abs=1e-6)
+        assert abs(graph.completeness[site].gap) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["zero", "images", "activations"])
+def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
+    encoder, images, weights = precise(resnet, n=5)
+    others = torch.randn_like(images)
+    given: dict[str, AnyBaseline] = {"zero": "zero", "images": others}
+    baseline = given[kind] if kind in given else Baseline("random", random_activations(encoder, others))
+    whole = attribute(encoder, images, weights, baseline, rule=midpoint_rule(2))
+
+    def one_shot() -> Iterator[Tensor]:
+        yield images[:1]
+        yield images[1:]
+
+    for cut, size in ((images, 2), ([images[:4], images[4:]], None), (one_shot(), 3)):
+        parts = attribute(encoder, cut, weights, baseline, rule=midpoint_rule(2), batch_size=size)
+        assert worst(parts.node_scores, whole.node_scores) < 1e-8
+        assert worst(parts.edge_scores, whole.edge_scores) < 1e-8
+        for site, expected in whole.completeness.items():
+            assert parts.completeness[site] == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("tower", "kind"), [*((tower, "zero") for tower in TOWERS), ("resnet", "images"), ("resnet", "activations")]
+)
+def test_parts_and_whole_are_what_attribute_says_of_their_images(tower: str, kind: str) -> None:
+    encoder, images, weights = precise(make_tower(tower), n=5)
+    others, settings = torch.randn_like(images), AttributionSettings(rule=left_rule(2))
+    values = random_activations(encoder, others)
+
+    def baseline(of: list[int]) -> AnyBaseline:
+        stored = Baseline("random", {site: value[of] for site, value in values.items()})
+        return {"zero": "zero", "images": others[of]}.get(kind, stored)
+
+    task = Task(encoder, images, class_logit(weights, 1), baseline=baseline([*range(5)]), work=QUIET)
+    found = attribute_parts(task, settings, np.array([2, 0, 2, 1, 2]))
+    assert list(found.parts) == [0, 1, 2]
+    chosen = ([*range(5)], [1], [3], [0, 2, 4])
+    for graph, of in zip((found.whole, *found.parts.values()), chosen, strict=True):
+        direct = attribute(encoder, images[of], weights, baseline(of), rule=settings.rule)
+        assert graph.n_images == len(of)
+        for site, units in direct.kept_units.items():
+            assert graph.kept_units[site].tolist() == units.tolist()
+        assert worst(graph.node_scores, direct.node_scores) < 1e-8
+        assert worst(graph.edge_scores, direct.edge_scores) < 1e-8
+        for site, expected in direct.completeness.items():
+            assert graph.completeness[site] == pytest.approx(expected, abs=1e-10)
+
+
+def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: Any) -> None:
+    encoder, images, _ = setting(resnet)
+    clean = activations(encoder, images)
+    expected = activations(encoder, others := torch.randn_like(images))
+    resnet.train()
+    before = {name: value.clone() for name, value in resnet.state_dict().items()}
+    with encoder.hooks(fwd_hooks=[("act1", lambda a, hook: 0 * a)]):
+        found = Counterfactual(others).activations(encoder, clean)
+    assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
+    assert resnet.training
+    assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())

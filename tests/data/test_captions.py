@@ -48,9 +48,7 @@ def all_sentences(cls: str, words: dict[str, str]) -> set[str]:
         ("t-shirt", "t-shirt", "clipart", {"clipart": "a clipart", "illustration": "an illustration"}),
     ],
 )
-def test_six_patterns_each_with_and_without_its_full_stop(
-    class_name: str, cls: str, domain: str, own: dict[str, str]
-) -> None:
+def test_six_patterns_with_and_without_full_stop(class_name: str, cls: str, domain: str, own: dict[str, str]) -> None:
     expected = all_sentences(cls, {"image": "an image", "picture": "a picture", **own})
     assert len(expected) == 48
     rng = random.Random(0)

@@ -145,7 +145,7 @@ def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path,
         checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
 
 
-def test_classes_without_readable_images_are_left_out(
+def test_unreadable_classes_are_absent(
     clip: Clip, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = copied(folder, tmp_path)
@@ -212,7 +212,7 @@ def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path
 
 
 @pytest.mark.parametrize("keep_error", [False, True])
-def test_circuits_of_features_with_and_without_what_they_miss(
+def test_circuits_of_features_with_and_without_error(
     keep_error: bool, clip: Clip, folder: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)

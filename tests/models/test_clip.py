@@ -259,9 +259,7 @@ def test_weights_that_cannot_be_downloaded_are_no_random_ones(
         ("circuitry-test-y.json", json.dumps(CONFIG | {"vision_cfg": {"colour": 1}}), "colour"),
     ],
 )
-def test_model_configurations_that_are_none(
-    name: str, content: str | None, words: str, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_what_is_no_configuration(name: str, content: str | None, words: str, tiny: Tiny, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words):

@@ -146,9 +146,7 @@ def test_a_digest_names_neither_the_place_of_a_model_nor_what_saves_memory(saved
     assert Encoder.from_tower(model).digest == Encoder.from_tower(moved).digest
 
 
-def test_a_folder_of_the_name_of_a_model_hides_it_with_a_configuration_alone(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_hides_the_model_of_its_name(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "RN50"
     folder.mkdir()

@@ -114,9 +114,7 @@ def test_the_words_of_domains_are_known_to_the_shipped_models(tmp_path: Path) ->
         clip.text_weights([style_word(domain)], ["{}"], cache_dir=tmp_path)
 
 
-def test_weights_that_differ_from_their_description_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_unlike_their_description_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shutil.copytree(SHIPPED_WEIGHTS, tmp_path / "weights")
     monkeypatch.setattr("circuitry.models.shipped_weights.SHIPPED_WEIGHTS", folder)
     assert shipped_file(QUICKSTART_MODEL) == folder / f"{QUICKSTART_MODEL}.safetensors"

@@ -57,9 +57,7 @@ def assert_equal(a: Embeddings, b: Embeddings) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_vectors_are_the_models_own_one_by_one(
-    embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder
-) -> None:
+def test_vectors_are_the_models_own(embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder) -> None:
     found = embed()
     assert found.source.tolist() == list(FILES)
     assert found.domain.tolist() == ["ink", "ink", "ink", "photo", "photo"]
@@ -71,7 +69,7 @@ def test_vectors_are_the_models_own_one_by_one(
     assert np.linalg.norm(found.vectors, axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
+def test_replaced_images_are_noticed(
     embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder
 ) -> None:
     path = images.records[0].path
@@ -94,9 +92,7 @@ def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
     assert encoded == [5, 5]
 
 
-def test_images_are_those_that_select_chooses_in_its_order(
-    embed: Callable[..., Embeddings], images: DomainFolder
-) -> None:
+def test_images_are_those_of_select_in_its_order(embed: Callable[..., Embeddings], images: DomainFolder) -> None:
     for n in (1, 9):
         cells = [(c, d) for d in images.domains for c in images.classes]
         assert embed(n, seed=3).source.tolist() == [r.relative for cell in cells for r in images.select(*cell, n, 3)]

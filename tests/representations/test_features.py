@@ -290,9 +290,7 @@ def test_a_folder_of_features_holds_those_of_all_images_by_domain(clip: Clip, ro
         ("layer2.0", {"site": "attnpool"}, "width 64"),
     ],
 )
-def test_autoencoders_of_something_else_are_refused(
-    clip: Clip, root: Path, site: str, changes: dict[str, Any], words: str
-) -> None:
+def test_other_autoencoders_are_refused(clip: Clip, root: Path, site: str, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         image_features(clip, replace(sae_at(clip, site), **changes), DomainFolder(root), work=QUIET)
 

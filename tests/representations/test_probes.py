@@ -47,7 +47,7 @@ def by_hand(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, penalties: list[fl
 
 
 @pytest.mark.parametrize(("width", "spread"), [(3, 1.2), (30, 5.0)])
-def test_each_fold_is_least_squares_with_the_best_penalty_by_leaving_one_out(
+def test_folds_are_least_squares_with_the_best_penalty(
     width: int, spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, labels = clusters(8, spread, width=width)

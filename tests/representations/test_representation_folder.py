@@ -147,9 +147,7 @@ def test_unit_means_average_over_positions_wherever_units_are(any_tower: nn.Modu
         assert means[1, 1].item() == pytest.approx(unit.mean().item(), abs=1e-5)
 
 
-def test_batches_and_budget_do_not_change_the_result(
-    clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_change_nothing(clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sites = ("layer1.0", "layer2.0")
     large = represent(clip, root, tmp_path / "large", sites=sites)
     monkeypatch.setattr("circuitry.representations.representation_folder.BATCH_SIZE", 1)

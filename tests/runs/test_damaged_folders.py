@@ -35,6 +35,7 @@ from tests.comparison.test_comparison import comparison
 from tests.explorer.made import make_curve
 from tests.representations.test_features import random_features
 from tests.representations.test_similarity import grams, rows
+from tests.support.extraction import contents
 
 QUIET = Work(progress=False)
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -106,10 +107,6 @@ def drawings(subject: Subject, out: Path) -> object:
 
 
 MAKERS = (circuits, faithfulness, transfer, representations, features, samples, drawings)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -13,6 +13,7 @@ import pytest
 from circuitry import InputError
 from circuitry.runs import Job, JobFolder, file_lock, whole_file
 from circuitry.runs.manifest import read_listing
+from tests.support.extraction import contents
 
 JOBS: list[Job] = [("cat", "photo"), ("cat", "sketch"), ("dog", "photo"), ("dog-photo",)]
 FORMAT = "circuitry test 1"
@@ -33,10 +34,6 @@ class Work:
 
     def run(self, **settings: object) -> dict[Job, float]:
         return self.folder.run(self, **settings)  # type: ignore[arg-type]
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
 
 
 def test_jobs_are_done_once_in_order_and_leave_no_litter(tmp_path: Path) -> None:

@@ -69,9 +69,7 @@ def test_versions_name_what_can_change_a_number(monkeypatch: pytest.MonkeyPatch)
         ([], "experiments/x.py"),
     ],
 )
-def test_a_command_is_named_without_where_its_results_go(
-    given: list[str], named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_is_named_without_its_output(given: list[str], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for script in ("/somewhere/experiments/x.py", "circuitry x"):
         monkeypatch.setattr("sys.argv", [script, *given])
         assert command() == named.replace("experiments/x.py", script.removeprefix("/somewhere/"))

@@ -117,9 +117,7 @@ def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> 
     assert (table["images"], table["left_out"]["no_caption"]) == (2, 4)
 
 
-def test_duplicates_are_refused_and_two_paths_with_one_hash_are_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_duplicates_are_refused_and_equal_hashes_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [image('a".png'), image("b.png"), image("c.png"), image('a".png', "another caption"), image("c.png")]
     with pytest.raises(InputError, match=r'2 images.*"/data/a"".png", /data/c.png'):
         write_table(twice, tmp_path / "t.tsv", missing_files="unchecked")

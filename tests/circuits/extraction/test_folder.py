@@ -32,9 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
         ({"baseline": "counterfactual"}, "baseline: 'zero' -> 'counterfactual'; baseline_digest: "),
     ],
 )
-def test_another_configuration_is_refused_with_the_difference(
-    change: dict[str, object], words: str, clip: Clip, root: Path, made: Path
-) -> None:
+def test_other_settings_are_refused(change: dict[str, object], words: str, clip: Clip, root: Path, made: Path) -> None:
     with pytest.raises(InputError, match=rf"\({words}"):
         run(clip, root, made, **change)
 
@@ -45,9 +43,7 @@ def test_another_model_is_another_configuration(clip: Clip, tiny: Tiny, root: Pa
         run(other, root, made)
 
 
-def test_other_images_are_noticed_and_the_same_ones_elsewhere_are_not(
-    clip: Clip, root: Path, made: Path, tmp_path: Path
-) -> None:
+def test_other_images_are_noticed_but_not_another_place(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(root, images)
     shutil.copytree(made, tmp_path / "graphs")

@@ -72,9 +72,7 @@ def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: P
 
 
 @pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
-def test_a_graph_is_what_attribute_says_of_the_same_images(
-    class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path
-) -> None:
+def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     metric = class_logit(weights, ["axe", "cat", "fish"].index(class_name))
     images = tensors(clip, root, class_name, domain)
@@ -108,9 +106,7 @@ def own_lead(weights: Tensor, label: int) -> ClassLogit:
 
 
 @pytest.mark.parametrize("metric", ["margin", own_lead])
-def test_the_metric_is_a_name_or_a_function(
-    metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path
-) -> None:
+def test_metrics_are_names_or_functions(metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path) -> None:
     graphs = run(clip, root, tmp_path / "x", classes=["axe"], domains=["real"], metric=metric)
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
@@ -188,9 +184,7 @@ def by_activation(task: Task, settings: AttributionSettings) -> dict[str, np.nda
     return {site: x.reshape(*x.shape[:2], -1).mean((0, 2)).numpy() for site, x in units.items()}
 
 
-def test_a_method_from_outside_is_one_call(
-    clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for known in (METHODS, SCORED_BY):
         monkeypatch.setitem(known, "activation", None)  # taken back afterwards
     register_method("activation", by_activation, "activation")

@@ -16,14 +16,11 @@ from circuitry.data.drawn import DrawingSettings, draw_image, write_toy
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.drawn.shapes import evaluate, posed_drawing, shapes
 from circuitry.runs import InputError
+from tests.support.extraction import contents
 
 
 def pixels(image: Image.Image) -> Float[np.ndarray, "height width 3"]:
     return np.asarray(image, dtype=float) / 255
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def write(root: Path, workers: int = 1, **changes: Any) -> Path:
