@@ -122,19 +122,6 @@ def test_of_some_tokens_alone(kind: str, tokens: Any, first: int, end: int) -> N
         torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
 
 
-def test_one_site_after_another() -> None:
-    plain, saes, images, _ = setting("vit", "relu")
-    at_once, one_by_one = in_feature_basis(plain, saes), plain
-    for site, sae in saes.items():
-        one_by_one = in_feature_basis(one_by_one, {site: sae})
-    assert one_by_one.sites == at_once.sites
-    assert one_by_one.error_units == at_once.error_units
-    with torch.no_grad():
-        for site in at_once.sites:
-            assert torch.equal(one_by_one(images, stop=site), at_once(images, stop=site))
-    assert in_feature_basis(plain, {}).sites == plain.sites
-
-
 @pytest.mark.parametrize("kind", ["normalised", "layer-normed"])
 def test_a_blank_activation_has_finite_gradients(kind: str) -> None:
     encoder = Encoder(nn.Linear(1, 1), (Stage("x", lambda x: x.flatten(1), 1),), (1, 1))

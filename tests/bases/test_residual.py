@@ -18,9 +18,8 @@ def test_with_all_edges_the_run_is_the_towers_whatever_the_baseline(name: str) -
     with torch.no_grad():
         expected = stream.encoder(images)
         for baseline in ("zero", mean_baseline(stream.components, images), torch.rand_like(images)):
-            torch.testing.assert_close(
-                run_stream(stream, images, stream.edges, baseline), expected, rtol=1e-9, atol=1e-10
-            )
+            found = run_stream(stream, images, stream.edges, baseline)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
 def test_without_edges_every_reader_reads_the_baseline() -> None:

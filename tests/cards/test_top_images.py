@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from circuitry import (
-    CausalChecks,
     Clip,
     DomainFolder,
     Encoder,
@@ -330,14 +329,6 @@ def test_an_unreadable_image_is_left_out(clip: Clip, folder: Path, tmp_path: Pat
 def jobs_of(clip: Clip, root: Path, out: Path, **changes: Any) -> CardJobs:
     images, graphs = DomainFolder(root / "images"), GraphFolder(root / "graphs")
     return CardJobs(clip, images, graphs, out, CardSettings(**FEW | changes))
-
-
-def test_images_of_causal_checks_are_among_those_of_cards(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    graphs = GraphFolder(folder / "graphs")
-    chosen = CausalChecks(clip, DomainFolder(folder / "images"), graphs).chosen
-    selection = jobs_of(clip, folder, tmp_path, n_images=3).selection
-    assert all(chosen.own(key) and set(chosen.own(key)) <= set(selection[key]) for key in graphs)
-    assert set(selection) == {(c, d) for c in CLASSES for d in DOMAINS}
 
 
 def test_images_that_circuits_were_found_on_come_first_whatever_draw(clip: Clip, folder: Path, tmp_path: Path) -> None:

@@ -313,11 +313,6 @@ def test_the_image_keeps_its_share_under_every_budget() -> None:
         assert kept["a"].tolist() == strongest_units(RANKED, 0.4, budget)["a"].tolist()
 
 
-def test_rounding_of_the_share_keeps_no_unit_more() -> None:
-    assert math.ceil(0.07 * 100) == 8  # what plain floating point says
-    assert counts(0.07, "same-share", {"a": np.arange(100.0)}) == [7]
-
-
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 100), st.randoms())
 def test_as_many_units_are_kept_as_exact_arithmetic_says(sizes: list[int], percent: int, random: object) -> None:
     rng = np.random.default_rng(sizes)

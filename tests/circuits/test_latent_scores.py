@@ -193,9 +193,7 @@ def test_latents_and_error_sum_to_the_effect_of_the_site(name: str, kind: str, r
         for site in sites:
             total = found.node_scores[site].sum() + found.error_scores.get(site, np.zeros(1)).sum()
             assert total == pytest.approx(expected.node_scores[site].sum(), rel=1e-8, abs=1e-12)
-            assert tuple(found.completeness[site]) == pytest.approx(
-                tuple(expected.completeness[site]), rel=1e-8, abs=1e-12
-            )
+            assert found.completeness[site] == pytest.approx(expected.completeness[site], rel=1e-8, abs=1e-12)
             if site in saes:
                 assert abs(found.error_scores[site].sum()) > 1e-6 or site == plain.sites[-1]
             else:

@@ -68,12 +68,6 @@ def test_errors_of_edges_by_hand() -> None:
     assert errors(image(), "midpoint-1", "edges") == pytest.approx({"hidden->cube": 5 / 16}, abs=1e-6)
 
 
-def test_images_that_come_once_are_all_measured() -> None:
-    images = torch.arange(12.0).reshape(4, 3, 1, 1)
-    once = errors(iter(torch.split(images, 1)), "midpoint-1", "nodes")
-    assert once == pytest.approx(errors(images, "midpoint-1", "nodes"))
-
-
 def test_attribution_has_one_default(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(make_tower("vit"))
     run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)

@@ -126,10 +126,8 @@ def test_some_sites_alone_have_the_same_edges_between_them() -> None:
 def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest_to_it() -> None:
     encoder, images = opened()
     settings: dict[str, Any] = {"node_fraction": 0.1, "baseline": images.roll(1, 0) * 0.7 + 0.1, "progress": False}
-    found = {
-        name: attribute(encoder, images, metric, edges=name, **settings)
-        for name in ("cuts", "exact-readers", "gradient")
-    }
+    methods = ("cuts", "exact-readers", "gradient")
+    found = {name: attribute(encoder, images, metric, edges=name, **settings) for name in methods}
     exact = found["cuts"]
     stream = ResidualStream.of(encoder, exact.kept_units)
     up, down = "trunk.blocks.0.attn", "trunk.blocks.1.attn"

@@ -72,14 +72,6 @@ def test_matrices_of_a_group_are_of_its_classes_alone() -> None:
     assert not np.isclose(whole["clipart"].to_dict()["real"], expected["clipart"].to_dict()["real"])
 
 
-def test_a_part_at_one_site() -> None:
-    part = comparison().at("b")
-    expected = domain_matrix(values().query("site == 'b'"))
-    pd.testing.assert_frame_equal(part.matrix(), expected)
-    assert part.sites == ("b",)
-    assert part.chance["site"].tolist() == ["b"]
-
-
 def test_a_summary_has_every_domain_of_every_group() -> None:
     summary = comparison().summary()
     assert list(summary.columns) == ["group", "domain", "value", "low", "high", "n_classes"]
@@ -112,10 +104,7 @@ def test_intervals_of_its_own_are_those_of_the_measure() -> None:
     )
     found = replace(comparison().at("a"), intervals=own)
     pd.testing.assert_frame_equal(found.over_depth(), own)
-    assert found.summary()[["group", "domain", "low"]].to_numpy().tolist() == [
-        ["all", "clipart", 0.4],
-        ["all", "real", 0.1],
-    ]
+    assert found.summary()[["domain", "low"]].to_numpy().tolist() == [["clipart", 0.4], ["real", 0.1]]
     assert found.n_classes == 9
     assert all(words in repr(found) for words in ("node_overlap", "1 sites", "3 classes in 3 domains", "units 0.05"))
 

@@ -137,12 +137,6 @@ def test_select_depends_on_nothing_but_the_images_of_that_class_and_domain(many:
     assert len({tuple(chosen) for chosen in numbers}) == 4
 
 
-def test_select_all_and_none(folders: Path) -> None:
-    images = DomainFolder(folders)
-    assert {record.relative for record in images.select("owl", "sketch")} == {"sketch/owl/1.jpg", "sketch/owl/2.PNG"}
-    assert images.select("ant hill", "sketch", 5) == ()
-
-
 def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
     (folders / "photo/owl" / os.fsdecode(b"caf\xe9.png")).touch()
     touch(folders, *(os.fsdecode(name) for name in (b"photo/h\xf6hle/1.png", b"br\xfbl\xe9/owl/1.png")))

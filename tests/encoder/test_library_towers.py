@@ -171,9 +171,8 @@ def test_transformers_and_open_clip_with_the_same_weights_have_the_same_graph(tw
     for read in (lambda encoder: encoder, in_components):
         ours, theirs = (attribute(read(encoder), images, metric, progress=False) for encoder in twins)
         names = dict(zip(ours.sites, theirs.sites, strict=True))
-        assert_same(
-            {names[s]: v for s, v in ours.node_scores.items()}, dict(theirs.node_scores), at_least=1e-4, rtol=1e-6
-        )
+        nodes = {names[site]: scores for site, scores in ours.node_scores.items()}
+        assert_same(nodes, dict(theirs.node_scores), at_least=1e-4, rtol=1e-6)
         assert [v.tolist() for v in ours.kept_units.values()] == [v.tolist() for v in theirs.kept_units.values()]
         scores = {(names[a], names[b]): v for (a, b), v in ours.edge_scores.items()}
         assert_same(scores, dict(theirs.edge_scores), at_least=1e-9, rtol=1e-6)

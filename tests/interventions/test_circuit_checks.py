@@ -206,15 +206,12 @@ def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path
     used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)
     with pytest.raises(InputError, match=r"'axe' in 'real'.* 5 images.*--n-images.*seen=True"):
         CausalChecks(clip, images, used_up).images_of(("axe", "real"))
-    assert (
-        len(CausalChecks(clip, images, used_up, CheckSettings(n_images=2, seen=True)).images_of(("axe", "real"))) == 2
-    )
+    seen = CausalChecks(clip, images, used_up, CheckSettings(n_images=2, seen=True))
+    assert len(seen.images_of(("axe", "real"))) == 2
 
 
 @pytest.mark.parametrize("keep_error", [False, True])
-def test_circuits_of_features_with_and_without_error(
-    keep_error: bool, clip: Clip, folder: Path, tmp_path: Path
-) -> None:
+def test_circuits_of_features_and_their_error(keep_error: bool, clip: Clip, folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     w, b = torch.randn(256, 20) / 16, torch.randn(256) / 16
     SparseAutoencoder(w, torch.zeros(20), w.T.contiguous(), b).save(tmp_path / "sae")

@@ -82,17 +82,12 @@ def test_ends_of_the_curve(tower: str, kind: str) -> None:
     with torch.no_grad():  # the model does better on its images than on the baseline
         direction = encoder(images).mean(0) - (0 if kind == "zero" else encoder(reference).mean(0))
 
-    def metric(e: Tensor) -> Tensor:
-        out: Tensor = e @ direction
-        return out
+    def metric(e: Tensor) -> Any:
+        return e @ direction
 
     graph = attribute(encoder, images, metric, rule=midpoint_rule(2), progress=False)
-    baselines: dict[str, AnyBaseline] = {
-        "zero": "zero",
-        "mean": mean_baseline(encoder, [reference]),
-        "images": reference,
-    }
-    task = Task(encoder, images, metric, baseline=baselines[kind], work=QUIET)
+    given: dict[str, AnyBaseline] = {"zero": "zero", "mean": mean_baseline(encoder, [reference]), "images": reference}
+    task = Task(encoder, images, metric, baseline=given[kind], work=QUIET)
     curve = faithfulness_curve(task, graph, AblationSettings(fractions=(0.2, 1.0), random_draws=1))
     with torch.no_grad():
         assert curve.full == pytest.approx(metric(encoder(images)).numpy(), rel=1e-9)
@@ -195,9 +190,8 @@ def test_hand_worked_selectivity() -> None:
     swapped = measured(settings, other, others=IMAGES)
     assert swapped.selectivity.tolist() == [pytest.approx((2 - 3.5) / (8 - 6)), 1]
     assert swapped.faithfulness.tolist() == [pytest.approx(2 / 8), 1]
-    assert (
-        curve.to_pandas("selectivity")["reason"].str.startswith("the model does no better than the baseline: -2").all()
-    )
+    reasons = curve.to_pandas("selectivity")["reason"]
+    assert reasons.str.startswith("the model does no better than the baseline: -2").all()
     assert set(swapped.to_pandas("selectivity")["measure"]) == {"selectivity"}
 
 

@@ -104,9 +104,8 @@ SITES = ("act3", "layer2.0", "layer4.0", "attnpool")
 def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
     encoder = Encoder.from_tower(resnet.double())
     images, other = torch.randn(3, 3, 64, 64).double(), torch.randn(3, 3, 64, 64).double()
-    task = Task(
-        encoder, images, first, baseline=other if each else mean_baseline(encoder, other), sites=SITES, work=QUIET
-    )
+    baseline = other if each else mean_baseline(encoder, other)
+    task = Task(encoder, images, first, baseline=baseline, sites=SITES, work=QUIET)
     with task.running(gradients=True), torch.no_grad():
         runs = Gated(task)
         gates = (torch.rand(runs.n_gates) < 0.5).double()
@@ -211,9 +210,7 @@ def test_circuits_with_and_without_error(name: str) -> None:
 def test_transfer_keeps_the_error_where_told() -> None:
     plain, saes, images, weights = setting("vit", "relu")
     features = in_feature_basis(plain, saes)
-    graph = replace(
-        attribute(features, images, weights, node_fraction=1.0, rule=left_rule(1)), class_name="a", domain="x"
-    )
+    graph = attribute(features, images, weights, node_fraction=1.0, rule=left_rule(1))
     key = ("a", "x")
 
     def row(keep_error: bool) -> Any:

@@ -80,9 +80,7 @@ def test_vectors_are_the_models_own(embed: Callable[..., Embeddings], clip: Clip
     assert np.linalg.norm(found.vectors, axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_replaced_images_are_noticed(
-    embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder
-) -> None:
+def test_replaced_images_are_seen(embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder) -> None:
     path = images.records[0].path
 
     def paint(colour: str) -> None:

@@ -47,9 +47,7 @@ def by_hand(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, penalties: list[fl
 
 
 @pytest.mark.parametrize(("width", "spread"), [(3, 1.2), (30, 5.0)])
-def test_folds_are_least_squares_with_the_best_penalty(
-    width: int, spread: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folds_are_ridges_of_the_best_penalty(width: int, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
     x, labels = clusters(8, spread, width=width)
     y, penalties = np.array(labels), [0.3, 30.0, 3000.0]
     monkeypatch.setattr("circuitry.models.ridge.PENALTIES", penalties)

@@ -185,9 +185,7 @@ def test_scripts_import_it_before_anything_that_loads_torch(script: Path) -> Non
     assert "run_script" in {alias.name for alias in node.names}
 
 
-def test_the_answer_comes_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     written = Written(tmp_path / "report.html", [], StaticImages([], None), claims=("A third is shared.",))

@@ -104,9 +104,7 @@ def test_what_diverges_is_an_error(train: Path, settings: ClipTraining, calls: P
     assert len(arguments(calls)) == 2
 
 
-def test_failure_shows_the_trainers_last_words(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
-) -> None:
+def test_failure_shows_the_last_words(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     log = re.escape(str(tmp_path / "run" / "console.log"))
     with pytest.raises(RuntimeError, match=rf" 3[;:] .*{log}.*\nloss went through the roof"):
         train_clip(train, tmp_path / "run", replace(settings, seed=13), WORK)

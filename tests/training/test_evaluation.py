@@ -269,10 +269,8 @@ def test_accuracies_by_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, labels = random.normal(size=(200, 4)), random.integers(4, size=200)
     order = np.argsort(-scores, axis=1)
     ranks = 1 + np.argmax(order == labels[:, None], axis=1)
-    rows = [
-        (str(i), CLASSES[t], CLASSES[o[0]], r, 1, 1)
-        for i, (t, o, r) in enumerate(zip(labels, order, ranks, strict=True))
-    ]
+    known = enumerate(zip(labels, order, ranks, strict=True))
+    rows = [(str(i), CLASSES[t], CLASSES[o[0]], r, 1, 1) for i, (t, o, r) in known]
     found = values(tidy_accuracy(answers(*rows), HELD_OUT))
     for k in (2, 3):
         expected = top_k_accuracy_score(labels, scores, k=k, labels=range(4))
@@ -294,9 +292,8 @@ def test_classifiers_and_domains_are_apart_and_the_order_of_rows_does_not_matter
     )
     key = ["classifier", "domain", "part", "measure"]
     shuffled = tidy_accuracy(pd.concat([INK, other]).sample(frac=1, random_state=0), HELD_OUT)
-    pd.testing.assert_frame_equal(
-        shuffled.sort_values(key, ignore_index=True), table.sort_values(key, ignore_index=True)
-    )
+    first, second = (one.sort_values(key, ignore_index=True) for one in (shuffled, table))
+    pd.testing.assert_frame_equal(first, second)
 
 
 def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:

@@ -179,10 +179,8 @@ def test_steps_equal_to_a_plain_loop() -> None:
     # One batch of all samples, whose order changes nothing but rounding.
     x = (data / data.norm(dim=1, keepdim=True)).double()
     start = initial_weights(x.mean(0).float(), 24, "kaiming", torch.Generator().manual_seed(3))
-    w_enc, b_enc, w_dec, b_dec = (
-        w.double().requires_grad_() for w in (start.w_enc, start.b_enc, start.w_dec, start.b_dec)
-    )
-    weights = [w_enc, b_enc, w_dec, b_dec]
+    weights = [w.double().requires_grad_() for w in (start.w_enc, start.b_enc, start.w_dec, start.b_dec)]
+    w_enc, b_enc, w_dec, b_dec = weights
     mean, square = ([torch.zeros_like(w) for w in weights] for _ in range(2))
     for step in range(1, 6):
         features = torch.clamp((x - b_dec) @ w_enc + b_enc, min=0)
@@ -205,10 +203,7 @@ def in_pieces(data: Tensor) -> list[Tensor]:
 def assert_equal_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> None:
     for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert [list(entry.items()) for entry in a.about["history"]] == [
-        list(entry.items()) for entry in b.about["history"]
-    ]
-    assert a.about["diagnostics"] == b.about["diagnostics"]
+    assert [a.about[key] for key in ("history", "diagnostics")] == [b.about[key] for key in ("history", "diagnostics")]
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
@@ -257,9 +252,8 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
     kept = train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, folder=tmp_path / "whole", work=QUIET)
     assert_equal_weights(train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, work=QUIET), kept)
     assert (kept.site, kept.normalised, kept.about["model_digest"]) == ("attnpool", "length", clip.digest)
-    few = train_sae_on_images(
-        clip, DomainFolder(tmp_path / "data"), QUICK, site="layer2.0", positions_per_image=3, work=QUIET
-    )
+    data = DomainFolder(tmp_path / "data")
+    few = train_sae_on_images(clip, data, QUICK, site="layer2.0", positions_per_image=3, work=QUIET)
     assert (few.site, few.normalised, few.about["training"]["samples"]) == ("layer2.0", None, 33)
     records[0].path.write_bytes(records[1].path.read_bytes() + b" ")
     with pytest.raises(InputError, match="images: "):

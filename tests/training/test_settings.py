@@ -93,9 +93,7 @@ def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
         *((wanted, 1, 2, repr(wanted)) for wanted in ("mps", "gpu", "cuda:x", "cpu:0")),
     ],
 )
-def test_devices_that_are_not(
-    wanted: str, processes: int, there: int, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_such_devices(wanted: str, processes: int, there: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, there)
     with pytest.raises(InputError, match=words):
         available_device(wanted, processes)

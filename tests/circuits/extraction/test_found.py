@@ -76,17 +76,15 @@ def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Pat
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     metric = class_logit(weights, ["axe", "cat", "fish"].index(class_name))
     images = tensors(clip, root, class_name, domain)
-    rule = left_rule(2)
-    assert_close(
-        GraphFolder(made)[class_name, domain], attribute(clip.encoder, images, metric, rule=rule, progress=False)
-    )
-    graphs, found = GraphFolder(made), GraphFolder(made).parts(class_name, domain)
+    rule, graphs = left_rule(2), GraphFolder(made)
+    found, whole = graphs.parts(class_name, domain), graphs[class_name, domain]
+    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False))
     names = list(graphs.image_names(class_name, domain))
     assert sum(part.n_images for part in found.values()) == len(images)
     for part in found.values():
         chosen = images[[names.index(name) for name in part.provenance["images"]]]
         assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
-    edges, whole = graphs.part_edges(class_name, domain), graphs[class_name, domain]
+    edges = graphs.part_edges(class_name, domain)
     for pair, scores in whole.edge_scores.items():
         shares = [part.n_images / whole.n_images for part in found.values()]
         np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
@@ -203,13 +201,9 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
         for site, scores in expected.items():
             np.testing.assert_allclose(one.node_scores[site], scores, rtol=1e-5, atol=1e-6)
     assert len(compare(graphs, "node_overlap")) == len(expected)
+    others = run(clip, root, tmp_path / "y", classes=["axe"], method="gradient")
     with pytest.raises(InputError, match=r"'activation' .* 'gradient'"):
-        compare(
-            [
-                graphs["axe", "real"],
-                run(clip, root, tmp_path / "y", classes=["axe"], method="gradient")["axe", "sketch"],
-            ]
-        )
+        compare([graphs["axe", "real"], others["axe", "sketch"]])
 
 
 @pytest.mark.parametrize("method", ["input-path", "gradient", "patching", "fisher", "learned"])
