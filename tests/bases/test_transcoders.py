@@ -26,7 +26,6 @@ from circuitry.bases import ResidualStream, SparseAutoencoder, Transcoder
 from circuitry.bases.latent_basis import sae_digest
 from circuitry.circuits import attribute_components, gauss_legendre_rule, score_edges
 from circuitry.encoder import Baseline
-from circuitry.interventions import circuit_of, kept_embeddings
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import beside_by_hand, decode_by_hand, encode_by_hand, make_sae
 from tests.support.towers import make_tower
@@ -235,37 +234,6 @@ def test_edges_of_whole_mlps_are_those_of_their_neurons(kind: str) -> None:
     assert found.edge_scores.keys() == expected.edge_scores.keys()
     mine, theirs = (np.concatenate([e.ravel() for e in graph.edge_scores.values()]) for graph in (found, expected))
     assert_same(mine, theirs, 1e-4, rtol=1e-9)
-
-
-@pytest.mark.parametrize("kind", ["skip", "of the class token"])
-def test_patching_a_latent_equals_a_run_with_a_hook(kind: str) -> None:
-    case = setting(kind)
-    others = torch.randn_like(case.images)
-    latents, error, beside = case.parts(0, *case.seen(0))
-    unit = int(latents.sum((0, 1)).argmax())
-    task = Task(case.encoder, case.images, case.metric, baseline=others, work=QUIET)
-    found = circuitry.patch_effects(task, units={SITES[0]: [unit]}).scores[SITES[0]][unit]
-    with torch.no_grad():
-        mixed = latents.clone()
-        mixed[..., unit] = case.encoder(others, stop=SITES[0])[..., unit]
-        whole, patched = (case.written(0, some, beside) + error for some in (latents, mixed))
-        expected = float(case.value(0, whole) - case.value(0, patched)) / len(case.images)
-    assert abs(expected) > 1e-6
-    assert found == pytest.approx(expected, rel=1e-8)
-
-
-def test_circuits_of_latents_keep_the_error_where_told() -> None:
-    case = setting("skip")
-    latents, error, beside = case.parts(0, *case.seen(0))
-    alone = torch.zeros_like(latents)
-    alone[..., [1, 4]] = latents[..., [1, 4]]
-    task = Task(case.encoder, case.images, lambda e: e[:, 0], work=QUIET)
-    circuit = circuit_of(task, {SITES[0]: [1, 4]})
-    found = kept_embeddings(task, [circuit, replace(circuit, keep_error=True), circuit_of(task, {})])
-    outs = [case.written(0, alone, 0 * beside), case.written(0, alone, beside) + error]
-    for mine, out in zip(found, [*outs, case.seen(0)[1]], strict=True):
-        with case.writing(0, out), torch.no_grad():
-            torch.testing.assert_close(mine, case.tower(case.images), rtol=1e-9, atol=1e-9)
 
 
 def test_one_mlp_after_another_and_beside_neurons() -> None:

@@ -188,18 +188,6 @@ def test_gates_are_cuts_and_their_gradients_finite_differences(kind: str) -> Non
         check_gradient(runs, hard, torch.arange(n // 2))
 
 
-@pytest.mark.parametrize("planted", [planted_convolution(), planted_attention()], ids=["convolution", "attention"])
-def test_masks_find_the_planted_edges_those_into_attention_too(planted: PlantedCircuit) -> None:
-    units = {site: np.arange(4 if site == "head" else 8) for site in planted.nodes}
-    settings = MaskSettings(steps=150 if planted.name == "attention" else 75, batch_size=16)
-    task = Task(planted.encoder, planted.images(16, 1), planted.metric, work=QUIET)
-    found = learn_masks(task, [0.1], settings, among=circuit_with(Edges.between(units, "chain"))).scores.scores
-    for pair, places in planted.edges.items():
-        truth = np.zeros(found[pair].shape, dtype=bool)
-        truth[tuple(np.transpose(places))] = True
-        assert roc_auc_score(truth.ravel(), found[pair].ravel()) > 0.95
-
-
 def test_without_interactions_masks_rank_edges_as_cutting_each_does() -> None:
     weights = torch.from_numpy(np.random.default_rng(0).permutation(np.geomspace(0.02, 4, 24)).reshape(4, 6)).float()
     stages = (

@@ -283,13 +283,6 @@ def test_malformed_settings_are_refused_by_the_file(layout: str, tmp_path: Path)
         load_sae(path)
 
 
-def test_a_transcoder_without_names_of_places_has_no_site(tmp_path: Path) -> None:
-    path, _ = written(LAYOUTS["saelens skip transcoder"], tmp_path)
-    config = next(tmp_path.rglob("cfg.json"))
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"metadata": {}}))
-    assert load_sae(path).site is None
-
-
 def unreachable(*_: object, **__: object) -> Any:
     """Fail as a library of the network does, whose errors are none of the operating system's."""
     raise Exception("no route")

@@ -155,12 +155,6 @@ def test_several_heads_share_one_pass_and_may_depend_on_the_domain(images: Domai
     assert found["rank_centred"].tolist()[5] == 2  # the only photograph is its domain's mean: nothing is left
 
 
-def test_a_selection_competes_with_all_classes(images: DomainFolder) -> None:
-    selected = DomainFolder(images.root, domains=["ink"], classes=["red"])
-    found = predictions(mean_colour(), HEADS, preprocess, selected, work=QUIET)
-    assert found["top_1"].tolist() == ["red", "green", "red"]
-
-
 def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None:
     (images.root / "ink/red/0.png").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"red/0\.png"):
