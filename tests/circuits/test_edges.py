@@ -151,13 +151,10 @@ def test_hand_worked_consensus() -> None:
     # Two parts of equal size; unit 0 has 3 and 1, unit 1 has 1 and 2, unit 2 has -1 and 0: units 0 and 1 are kept.
     # Draws: part 0 twice (1/4): 3, 1, -1, so 0 and 1; one of each (1/2): 2, 1.5, -.5; part 1 twice: 1, 2, 0. All hold.
     # With unit 2 at -1.5: part 0 twice keeps 0 and 2, so unit 1 holds in 3/4.
-    whole = replace(
-        chain([0, 1], [0], [[1, 2]]), node_scores={"up": np.array([2, 1.5, -0.75]), "down": np.array([1.0])}
+    whole, *parts = (
+        replace(chain([0, 1], [0], [[1, 2]]), node_scores={"up": np.array(scores), "down": np.array([1.0])})
+        for scores in ([2, 1.5, -0.75], [3, 1, -1.5], [1.0, 2, 0])
     )
-    parts = [
-        replace(whole, node_scores={"up": np.array(scores), "down": np.array([1.0])})
-        for scores in ([3, 1, -1.5], [1.0, 2, 0])
-    ]
     # The edge from unit 0: -1 and 3: its sum is -2, 2 and 6, so it holds in 3/4; that from unit 1 always does.
     edges = {("up", "down"): np.array([[[-1.0, 4]], [[3, 4]]])}
     found = find_consensus(whole.circuit(2), parts, edges)

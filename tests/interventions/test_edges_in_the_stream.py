@@ -180,13 +180,8 @@ def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sit
 
 def test_units_of_heads_and_whole_mlps_are_ablated_as_in_heads_and_neurons() -> None:
     stream, images = opened()
-    coarse: dict[str, list[int]] = {
-        "embed": [0],
-        "blocks.0.attn": [1],
-        "blocks.0.mlp": [],
-        "blocks.1.attn": [0],
-        "blocks.1.mlp": [0],
-    }
+    names = ("embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp")
+    coarse: dict[str, list[int]] = dict(zip(names, ([0], [1], [], [0], [0]), strict=True))
     fine: dict[str, list[int]] = dict(zip(stream.sites, ([*range(16)], [1], [], [0], [*range(64)]), strict=True))
     task = task_of(images, baseline=images.flip(0))
     one, same = (kept_embeddings(task, [circuit_of(task, units)]) for units in (coarse, fine))

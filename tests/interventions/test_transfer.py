@@ -50,6 +50,8 @@ def pixels(*values: tuple[float, float, float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float)[:, :, None, None]
 
 
+PAIRS = [("photo", "photo"), ("sketch", "photo"), ("photo", "sketch"), ("sketch", "sketch")]
+"""Domains of the circuit and of the images."""
 WEIGHTS = torch.eye(2)
 SCORER = ClassScorer(WEIGHTS, {"cat": 0})
 # The class shows as u0 in photos and as u1 in sketches; u2 speaks for the other class.
@@ -81,12 +83,7 @@ def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
 def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
     circuits = {("cat", "photo"): circuit([0, 1, 2]), ("cat", "sketch"): circuit([])}
     table = transfer_circuits(tasks(), circuits, SCORER)
-    assert cells(table, "faithfulness") == {
-        ("photo", "photo"): 1,
-        ("sketch", "photo"): 0,
-        ("photo", "sketch"): 1,
-        ("sketch", "sketch"): 0,
-    }
+    assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 1, 0), strict=True))
     moved = interchange(tasks(), circuits, SCORER)
     assert cells(moved, "change")["sketch", "photo"] == pytest.approx(cells(moved, "random_change")["sketch", "photo"])
 
@@ -94,12 +91,7 @@ def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
 def test_hand_worked_transfer() -> None:
     table = transfer_circuits(tasks(), CIRCUITS, SCORER)
     # Cosines 4/5 in photos, (4/5 + 4/5 + 3/5) / 3 in sketches; with the other domain's circuit only u2 is left: 0.
-    assert cells(table, "faithfulness") == {
-        ("photo", "photo"): 1,
-        ("sketch", "photo"): 0,
-        ("photo", "sketch"): 0,
-        ("sketch", "sketch"): 1,
-    }
+    assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 0, 1), strict=True))
     assert cells(table, "accuracy")["sketch", "sketch"] == pytest.approx(2 / 3)
     assert cells(table, "accuracy")["photo", "photo"] == 1
     assert cells(table, "accuracy")["photo", "sketch"] == 0

@@ -42,9 +42,6 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
     "both wrappers": lambda state, folder: saved(
         {f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"
     ),
-    "wrapped otherwise": lambda state, folder: saved(
-        {f"_orig_mod.module.{k}": v for k, v in state.items()}, folder / "m.pt"
-    ),
     "half precision": lambda state, folder: saved(
         {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, folder / "h.pt"
     ),
@@ -90,7 +87,6 @@ PREPROCESSING: dict[str, Callable[[Image.Image], Tensor]] = {
     "deviation": transform(std=(0.27, 0.26, 0.27)),
     "size": transform(32),
     "squashed": transform(resize_mode="squash"),
-    "padded": transform(resize_mode="longest"),
     "interpolation": transform(interpolation="bilinear"),
     "channels": lambda picture: transform()(picture).flip(0),
     "mirrored": lambda picture: transform()(picture).flip(-1),

@@ -1,27 +1,19 @@
 """HSIC and CKA against their definitions by brute force, closed forms, and what must not change them."""
 
-import json
 from collections.abc import Callable
-from itertools import combinations, permutations
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from safetensors import safe_open
 from scipy.spatial.distance import pdist, squareform
-from torch import Tensor, nn
 
-from circuitry import Clip, DomainFolder, Encoder
-from circuitry.representations import RepresentationSettings, cka, compare_representations, extract_representations
+from circuitry.representations import cka
 from circuitry.representations.grams import RowFiles, gram_matrix
 from circuitry.representations.kernel_alignment import KERNELS, Alignment, _product, _u_centred, kernel_matrix
-from circuitry.runs import InputError, Work
-from tests.conftest import shared
+from circuitry.runs import InputError
 
 
 def symmetric(n: int, seed: int) -> np.ndarray:
@@ -226,72 +218,3 @@ def test_other_rows_are_refused() -> None:
         for other, words in (({"a": np.ones(4)}, r"\{'a': 3\}, .*\{'a': 4\}"), ({"b": np.ones(3)}, r"\{'b': 3\}")):
             with pytest.raises(InputError, match=words):
                 rows.add(other)
-
-
-DOMAINS, OBJECTS, ROWS = ("quickdraw", "real", "sketch"), ("cat", "umbrella"), 4
-"""The eight images of each object in each domain make four studys_rows of two images."""
-
-
-def studys_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
-    k, l = k - torch.diag(k.diag()), l - torch.diag(l.diag())  # noqa: E741
-    n = len(k)
-    between = k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 * (k @ l).sum() / (n - 2)
-    return (torch.trace(k @ l) + between) / (n * (n - 3))
-
-
-def studys_kernel(x: Tensor, name: str) -> Tensor:
-    if name == "linear":
-        return x @ x.T
-    squared = (x[:, None] - x[None]).pow(2).sum(-1)
-    sigma = squared[squared != 0].median().sqrt()  # torch takes the lower middle one
-    return torch.exp(-squared / (2 * sigma**2))
-
-
-def studys_rows(tower: nn.Module, module: str, images: dict[str, Tensor], positions: str) -> dict[str, Tensor]:
-    """Means over the images of a row [studys_rows, features], from a plain forward hook."""
-    caught: list[Tensor] = []
-    with tower.get_submodule(module).register_forward_hook(lambda *call: caught.append(call[2])):
-        found = {}
-        for domain, batch in images.items():
-            with torch.no_grad():
-                tower(batch)
-            x = caught.pop()
-            if positions == "averaged" and x.dim() == 4:
-                x = x.mean((2, 3))
-            found[domain] = x.reshape(2 * ROWS, 2, -1).mean(1)
-    return found
-
-
-@pytest.mark.parametrize("positions", ["averaged", "flattened"])
-def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path, positions: str) -> None:
-    with safe_open(shared("golden/rn_nano.safetensors"), "pt") as file:
-        config = json.loads(file.metadata()["model_config"])
-        weights = {name[7:]: file.get_tensor(name) for name in file.keys() if name.startswith("visual.")}  # noqa: SIM118
-        images = {d: torch.cat([file.get_tensor(f"images/{d}/{o}") for o in OBJECTS]).double() for d in DOMAINS}
-    model = open_clip.model.CLIP(**config).eval()
-    model.visual.load_state_dict(weights)
-    model.visual.double()
-    for domain in DOMAINS:
-        for i in range(16):  # a file of one grey pixel stands for an image, whose number it is
-            path = tmp_path / domain / f"row{i // 2}" / f"{domain}_{i:02d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (1, 1), (i, DOMAINS.index(domain), 0)).save(path)
-
-    def preprocess(picture: Image.Image) -> Tensor:
-        number, domain, _ = picture.getpixel((0, 0))  # type: ignore[misc]
-        return images[DOMAINS[domain % len(DOMAINS)]][number % 16]  # of any picture, as digests show one
-
-    clip = Clip("rn-nano", model, Encoder.from_tower(model.visual), preprocess, lambda texts: torch.zeros(1))
-    sites = ("act1", "layer1.0", "layer4.0", "attnpool")
-    settings = RepresentationSettings(sites=sites, positions=positions, n_parts=2)  # type: ignore[arg-type]
-    found = extract_representations(clip, DomainFolder(tmp_path), tmp_path / "out", settings, Work(progress=False))
-    pairs = compare_representations([one.grams for one in found], permutations=1).pairs
-    value = pairs.set_index(["site", "studys_kernel", "domain_a", "domain_b"])["value"]
-    tolerance = 1e-10 if positions == "averaged" else 1e-5  # flattened features are kept in single precision
-    for site in sites:
-        x = studys_rows(model.visual, site, images, positions)
-        for name in ("linear", "rbf"):
-            k = {domain: studys_kernel(x[domain], name) for domain in DOMAINS}
-            for a, b in combinations(DOMAINS, 2):
-                expected = studys_hsic(k[a], k[b]) / (studys_hsic(k[a], k[a]) * studys_hsic(k[b], k[b])).sqrt()
-                assert value[site, name, a, b] == pytest.approx(expected.item(), abs=tolerance)

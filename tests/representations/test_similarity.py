@@ -36,10 +36,8 @@ def three() -> list[Grams]:
 
 def test_every_pair_has_its_cka_at_every_site_by_every_kernel() -> None:
     a, b, c = (rows(seed) for seed in range(3))
-    both = [
-        Grams(name, CLASSES, {"early": gram_matrix(x), "late": gram_matrix(x[::-1] ** 2)})
-        for name, x in (("clipart", a), ("real", b), ("sketch", c))
-    ]
+    named = (("clipart", a), ("real", b), ("sketch", c))
+    both = [Grams(name, CLASSES, {"early": gram_matrix(x), "late": gram_matrix(x[::-1] ** 2)}) for name, x in named]
     pairs = compare_representations(both, permutations=9).pairs
     assert pairs["site"].tolist() == ["early"] * 6 + ["late"] * 6
     assert pairs["kernel"].tolist() == (["linear"] * 3 + ["rbf"] * 3) * 2

@@ -61,11 +61,7 @@ class Page:
 
 
 def load(path: Path, width: int = 1200, height: int = 900) -> Page:
-    """Open the HTML file, wait until it has stopped changing, and tell what it shows.
-
-    Raises:
-        RuntimeError: no browser, or none that answers within a minute.
-    """
+    """Open the HTML file, wait until it has stopped changing, and tell what it shows."""
     with _open(path, width, height) as session:
         dom = session.evaluate("document.documentElement.outerHTML")
         return Page(path, dom, tuple(session.errors), tuple(session.requests))

@@ -18,13 +18,8 @@ from torchvision.models.efficientnet import MBConvConfig
 
 from tests.support.towers import randomise
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
+_IMAGES = {"image_size": 32, "patch_size": 8}
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, **_IMAGES}
 WIDE: dict[str, Any] = SIZES | {"intermediate_size": 48}
 TEXT: dict[str, Any] = {
     "hidden_size": 16,
@@ -106,14 +101,7 @@ def _small(net: Any) -> Any:
     return net
 
 
-_VIT: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 8,
-    "num_layers": 2,
-    "num_heads": 2,
-    "hidden_dim": 32,
-    "mlp_dim": 48,
-}
+_VIT: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48, **_IMAGES}
 NETS: dict[str, Callable[[], Any]] = {
     "timm-resnet": lambda: _timm("resnet10t"),
     "timm-regnet": lambda: _timm("regnetx_002"),

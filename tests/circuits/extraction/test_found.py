@@ -43,10 +43,8 @@ def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Pat
     graph = graphs["cat", "sketch"]
     assert (graph.class_name, graph.domain, graph.n_images) == ("cat", "sketch", 3)
     assert graph.sites == clip.encoder.sites
-    assert (
-        graph.settings.items()
-        >= {"node_fraction": 0.1, "node_rule": "left-2", "metric": "logit", "texts": TEMPLATES}.items()
-    )
+    expected = {"node_fraction": 0.1, "node_rule": "left-2", "metric": "logit", "texts": TEMPLATES}
+    assert graph.settings.items() >= expected.items()
     assert graph.provenance["model_digest"] == clip.digest
     assert graph.provenance["seed"] == 0
     assert ("fish", "sketch") not in graphs
@@ -187,12 +185,8 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
         monkeypatch.setitem(known, "activation", None)  # taken back afterwards
     register_method("activation", by_activation, "activation")
     graphs = run(clip, root, tmp_path / "x", classes=["axe"], method="activation")
-    task = Task(
-        clip.encoder,
-        tensors(clip, root, "axe", "real"),
-        class_logit(clip.text_weights(["axe", "cat", "fish"], ["a {}."]), 0),
-        work=QUIET,
-    )
+    metric = class_logit(clip.text_weights(["axe", "cat", "fish"], ["a {}."]), 0)
+    task = Task(clip.encoder, tensors(clip, root, "axe", "real"), metric, work=QUIET)
     expected = score_units(task, "activation")
     graph = attribute(task.encoder, task.images, task.metric, method="activation", rule=left_rule(1), progress=False)
     found = find_circuit(task, method="activation", size=0.1)

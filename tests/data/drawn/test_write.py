@@ -24,14 +24,8 @@ def pixels(image: Image.Image) -> Float[np.ndarray, "height width 3"]:
 
 
 def write(root: Path, workers: int = 1, **changes: Any) -> Path:
-    settings: dict[str, Any] = {
-        "n_train": 2,
-        "n_test": 1,
-        "classes": ("fish", "car"),
-        "styles": ("sketch", "clipart"),
-        "size": 24,
-    }
-    drawn = DrawingSettings(**(settings | changes))
+    chosen: dict[str, Any] = {"classes": ("fish", "car"), "styles": ("sketch", "clipart"), "size": 24}
+    drawn = DrawingSettings(**({"n_train": 2, "n_test": 1} | chosen | changes))
     return write_toy(root, drawn, workers=workers, progress=False)
 
 
