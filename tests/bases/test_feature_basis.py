@@ -1,4 +1,4 @@
-"""Latents of sparse autoencoders as units: the same outputs, stage by stage, and refusals."""
+"""Sparse autoencoders against formulas in numpy, and their latents as units of a tower."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Top images and heat maps against forward hooks on the tower's own modules, and one image at a time."""
+"""Top images, heat maps and cards against forward hooks on the tower's own modules."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Names against planted units and brute force, and the two checks that a score of names must pass."""
+"""Names against planted units and brute force, and whether the words of a model work."""
 
 import math
 from collections.abc import Iterable

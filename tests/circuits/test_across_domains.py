@@ -1,4 +1,4 @@
-"""Sets of graphs compared between domains: tables, their order, and a `Comparison` of each measure."""
+"""Sets of graphs compared between domains: their tables, a `Comparison` of each measure, other measures."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Node and edge scores against oracles that share no code: paper, brute force, captum, the study's numbers."""
+"""Node and edge scores for all baselines against paper, brute force, captum and the study's numbers."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Direct effects add up to the class logit, and are what a hook on the last stream finds."""
+"""Direct effects and pooling pairs add up to the class logit; texts that span what a head writes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Edges as one value, against lists of edges sorted by hand."""
+"""Edges as one value, against lists sorted by hand, and what holds in resamples of parts, by enumeration."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Stored graphs, their tables, and circuits cut out of them."""
+"""Graphs, their tables and stream edges, circuits cut out of them, and units by budget."""
 
 import math
 from collections.abc import Mapping

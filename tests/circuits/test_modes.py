@@ -1,4 +1,4 @@
-"""Attribution gives the same whatever modes the caller has set, in every precision, and for every thread."""
+"""Attribution gives the same whatever modes the caller has set, in every precision and thread, on its own device."""
 
 import sys
 import threading

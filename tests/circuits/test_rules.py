@@ -1,4 +1,4 @@
-"""Quadrature rules: their errors on a network whose integrals are known, and the defaults."""
+"""Quadrature rules, their errors on a network whose integrals are known, their cost, and the path of the image."""
 
 from functools import partial
 

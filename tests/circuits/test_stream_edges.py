@@ -1,4 +1,4 @@
-"""Edge attribution between heads and MLPs, against the derivative of exact cuts and against exact cuts themselves."""
+"""Edges between heads and MLPs, and what they move between positions, against derivatives of exact cuts and hooks."""
 
 from typing import Any
 

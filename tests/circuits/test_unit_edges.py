@@ -1,4 +1,4 @@
-"""Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, derivatives of hooks on modules."""
+"""Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, neurons apart, unequal counts."""
 
 from itertools import combinations, pairwise
 from typing import Any

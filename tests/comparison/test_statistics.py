@@ -1,4 +1,4 @@
-"""Means and their intervals against scipy and paper."""
+"""Means, ratios and their intervals against scipy, paper, enumeration and simulated circuits."""
 
 import math
 from itertools import product

@@ -1,4 +1,4 @@
-"""Captions: the study's sentences, style words and draws; the full stop; spelling of class names."""
+"""Captions: the study's sentences, style words and draws; names of classes and their ImageNet partners."""
 
 import json
 import random

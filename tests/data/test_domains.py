@@ -1,4 +1,4 @@
-"""Images sorted by domain and class, from lists and from folders."""
+"""Images sorted by domain and class, from lists, folders and tables; the study's choice of them."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Reading image files of every kind, and reading many of them ahead of the consumer."""
+"""Reading image files of every kind, many of them ahead of the consumer, and looking them up."""
 
 import hashlib
 from collections.abc import Callable, Iterable

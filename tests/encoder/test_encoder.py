@@ -1,3 +1,5 @@
+"""A tower as a chain of sites: equal to itself, hooked, digested, fed with images, and its tokens."""
+
 import copy
 import pickle
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The study's logit and its lead over the other classes, on paper."""
+"""The study's logit and its lead over the other classes on paper; what a baseline may be, its name and digest."""
 
 from collections.abc import Callable
 from typing import Any

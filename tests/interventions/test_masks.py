@@ -1,4 +1,4 @@
-"""Learned masks on units: exact sizes, seeds, the loss, fixed gates, and a planted circuit."""
+"""Learned masks on units and edges: sizes, seeds, the loss, importance of gates, and planted circuits."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Patching sweeps against paper, against patches one by one, and against attribution where it must be exact."""
+"""Sweeps of patches, maps of pixels and checks of attribution against paper, single patches and hooks."""
 
 from dataclasses import replace
 from typing import Any

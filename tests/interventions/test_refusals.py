@@ -1,4 +1,4 @@
-"""Whatever ablation, patching, masks and the tests of circuits cannot work with is refused by its name."""
+"""Whatever ablation, patching, masks and tests of circuits cannot work with, and graphs of another model or metric."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""One question by every method: sizes, scores, notes and refusals; learned masks on networks with a known answer."""
+"""Circuits by every method, the sites that count, and tests of a circuit, on networks with a known answer."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Transfer and interchange on a network whose circuits are known, and what is read off their tables."""
+"""Transfer and interchange on a network whose circuits are known, and the numbers that reports state of them."""
 
 from typing import Any
 

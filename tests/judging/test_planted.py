@@ -1,4 +1,4 @@
-"""Planted circuits: the truth is true, the methods find it, and the guard catches one that does not."""
+"""Planted circuits that the methods find, and the numbers of a scoreboard."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Options of command lines, and their values made from text."""
+"""Options of command lines, and the weights that come with the package."""
 
 import shutil
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Text weights against a direct computation, their cache, and the refusals."""
+"""Text weights against a direct computation, and rows of a classifier in their place."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Feature sharing against examples worked out on paper, brute force and laws."""
+"""Feature sharing on paper and by brute force; features of images one by one, and their names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

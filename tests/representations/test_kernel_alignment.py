@@ -1,4 +1,4 @@
-"""HSIC and CKA against their definitions by brute force, closed forms, and what must not change them."""
+"""HSIC, CKA and Gram matrices against their definitions by brute force, and what must not change them."""
 
 from collections.abc import Callable
 from itertools import permutations

@@ -1,4 +1,4 @@
-"""Every kind of folder, every kind of damage: what is damaged is made again and equal, or refused by its name."""
+"""Folders, stored results, and every kind of damage to them: made again and equal, or refused by name."""
 
 import ast
 import random

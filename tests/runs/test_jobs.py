@@ -1,4 +1,4 @@
-"""Folders of jobs: claimed, shared out, resumed, checked, repaired, tidied."""
+"""Folders of jobs: claimed, shared out, resumed, checked, repaired; files that are there whole or not at all."""
 
 import errno
 import fcntl

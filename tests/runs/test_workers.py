@@ -1,4 +1,4 @@
-"""Processes of this machine, ranks from torchrun's variables, and arrays of jobs that fail in words."""
+"""Processes of this machine, ranks, arrays of jobs; versions, commits and digests behind a number."""
 
 import importlib.util
 import os

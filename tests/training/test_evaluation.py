@@ -1,4 +1,4 @@
-"""Predictions of images by hand, and what is kept of their scores."""
+"""Predictions of images and their accuracies by hand and by scikit-learn."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training of sparse autoencoders: a planted dictionary is found, the dead come alive, and what is measured."""
+"""Autoencoders: their samples, their training from a planted dictionary, and what is measured."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""Settings and presets of trainings."""
+"""Settings, presets, devices and folders of trainings."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The graphs of `extract`: of the images, texts, metrics and baselines that were asked for."""
+"""The graphs of `extract`: of the images, texts, metrics, baselines and methods asked for."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The drawn data set: drawings, styles, the folder on disk, what is refused."""
+"""The drawn data set: shapes that never change, drawings, styles, the folder on disk, what is refused."""
 
 import os
 import re
