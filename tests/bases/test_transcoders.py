@@ -101,7 +101,7 @@ class Setting:
         """Within the block an MLP writes something else."""
         return self.mlp(block)[1].register_forward_hook(lambda *_: out)
 
-    def value(self, block: int, out: Tensor) -> Tensor:
+    def value(self, block: int, out: Tensor) -> Any:
         with self.writing(block, out):
             return self.metric(self.tower(self.images)).sum()
 

@@ -318,7 +318,8 @@ def test_parts_and_whole_are_what_attribute_says_of_their_images(tower: str, kin
 
     def baseline(of: list[int]) -> AnyBaseline:
         stored = Baseline("random", {site: value[of] for site, value in values.items()})
-        return {"zero": "zero", "images": others[of]}.get(kind, stored)
+        given: dict[str, AnyBaseline] = {"zero": "zero", "images": others[of]}
+        return given.get(kind, stored)
 
     task = Task(encoder, images, class_logit(weights, 1), baseline=baseline([*range(5)]), work=QUIET)
     found = attribute_parts(task, settings, np.array([1, 0, 1, 1, 0]))

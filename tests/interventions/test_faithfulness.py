@@ -119,8 +119,8 @@ def test_chosen_sites_only_and_any_cut() -> None:
 def curve_of(kept: np.ndarray, **given: np.ndarray) -> FaithfulnessCurve:
     sizes, n = kept.shape
     known = {"full": np.ones(n), "empty": np.zeros(n), "own": np.ones(n, bool), "group": np.zeros(n, int)} | given
-    curves = {"kept": kept, "complement": 0 * kept, "random": np.zeros((0, *kept.shape))}
-    return FaithfulnessCurve(MIB_FRACTIONS[:sizes], "signed", (1,) * sizes, **known, **curves)
+    curves: Any = known | {"kept": kept, "complement": 0 * kept, "random": np.zeros((0, *kept.shape))}
+    return FaithfulnessCurve(MIB_FRACTIONS[:sizes], "signed", (1,) * sizes, **curves)
 
 
 def test_areas_of_known_curves() -> None:

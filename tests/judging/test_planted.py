@@ -126,9 +126,9 @@ def test_the_smallest_size_is_that_from_which_on_the_target_is_kept() -> None:
 
 def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> None:
     own = [0.1, 0.4, 0.2, 0.9]
-    sizes = (0.2, 0.4, 0.6, 0.8)
-    alone = {"CPR": np.trapezoid(own, sizes), "CMD": np.trapezoid(1 - np.array(own), sizes)}
-    assert areas_of(curve_of(own), sizes) == pytest.approx(alone)
+    few = [0.2, 0.4, 0.6, 0.8]
+    alone = {"CPR": np.trapezoid(own, few), "CMD": np.trapezoid(1 - np.array(own), few)}
+    assert areas_of(curve_of(own), few) == pytest.approx(alone)
     sizes = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
     curve = replace(curve_of([1.0] * 8 + [-5.0] + [1.0] * 2), fractions=sizes)
     assert areas_of(curve, sizes) == pytest.approx({"CPR": 0.999, "CMD": 0.0})
