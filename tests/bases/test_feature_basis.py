@@ -1,21 +1,24 @@
-"""Latents of sparse autoencoders as units: the same outputs, stage by stage, and refusals."""
+"""Sparse autoencoders against formulas in numpy, and their latents as units of a tower."""
 
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from circuitry import Clip, Encoder, InputError, in_feature_basis
+from circuitry.bases import SparseAutoencoder
 from circuitry.bases.latent_basis import sae_digest
 from circuitry.encoder import Stage
 from circuitry.encoder.narrowing import narrow_stage
-from circuitry.models import parse_saes
+from circuitry.models import load_sae, parse_saes
 from tests.support.feature_bases import KINDS, beside_by_hand, decode_by_hand, encode_by_hand, make_sae, setting
-from tests.support.towers import make_tower
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,6 @@ def test_outputs_are_those_of_the_tower(name: str, kind: str, dtype: torch.dtype
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_narrow_stages_equal_whole_ones(name: str, kind: str) -> None:
-    """From and to any units, those of the error too, in value and in vector-Jacobian products."""
     plain, saes, images, _ = setting(name, kind)
     features = in_feature_basis(plain, saes)
     sites = features.sites[-6:-2]
@@ -120,29 +122,6 @@ def test_of_some_tokens_alone(kind: str, tokens: Any, first: int, end: int) -> N
         torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
 
 
-def test_fast_stages_stay_fast() -> None:
-    plain = Encoder.from_tower(make_tower("resnet"))
-    features = in_feature_basis(plain, {"layer4.0": make_sae(256), "attnpool": make_sae(16)})
-    was, fast = (encoder.stages[plain.position("attnpool") - 1] for encoder in (plain, features))
-    assert was.fast is not None
-    assert fast.fast is not None
-    assert features.stages[0] is plain.stages[0]
-    assert [stage.narrow for stage in features.stages[:2]] == [stage.narrow for stage in plain.stages[:2]]
-
-
-def test_one_site_after_another() -> None:
-    plain, saes, images, _ = setting("vit", "relu")
-    at_once, one_by_one = in_feature_basis(plain, saes), plain
-    for site, sae in saes.items():
-        one_by_one = in_feature_basis(one_by_one, {site: sae})
-    assert one_by_one.sites == at_once.sites
-    assert one_by_one.error_units == at_once.error_units
-    with torch.no_grad():
-        for site in at_once.sites:
-            assert torch.equal(one_by_one(images, stop=site), at_once(images, stop=site))
-    assert in_feature_basis(plain, {}).sites == plain.sites
-
-
 @pytest.mark.parametrize("kind", ["normalised", "layer-normed"])
 def test_a_blank_activation_has_finite_gradients(kind: str) -> None:
     encoder = Encoder(nn.Linear(1, 1), (Stage("x", lambda x: x.flatten(1), 1),), (1, 1))
@@ -175,9 +154,6 @@ def test_a_model_in_a_basis_has_its_own_digest(clip: Clip, tmp_path: Path, monke
     assert torch.equal(features.text_weights(["axe"], ["a {}."], cache_dir=tmp_path), weights)
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
 def test_bad_input_is_refused(resnet: Any, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(resnet)
     sae = make_sae(64, dtype=torch.float)
@@ -206,3 +182,104 @@ def test_autoencoders_on_a_command_line(tmp_path: Path) -> None:
             parse_saes([wrong])
     with pytest.raises(InputError, match="another one of that site"):
         parse_saes([f"x={tmp_path}/a=b"] * 2)
+
+
+D, FEATURES = 6, 10
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "relu": {},
+    "jumprelu": {"activation": "jumprelu", "threshold": torch.linspace(-0.2, 1.0, FEATURES, dtype=torch.float64)},
+    "topk": {"activation": "topk", "k": 3},
+    "signed-topk": {"activation": "signed-topk", "k": 6},
+    "capped": {"soft_cap": 0.7},
+}
+NORMALISATIONS = (None, "length", "layer-norm")
+
+
+def small_sae(kind: str = "relu", **more: Any) -> SparseAutoencoder:
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((D, FEATURES), (FEATURES,), (FEATURES, D), (D,))
+    w_enc, b_enc, w_dec, b_dec = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in shapes)
+    return SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, **ACTIVATIONS[kind], **more)
+
+
+def inputs(*batch: int) -> Tensor:
+    return torch.randn(*batch, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+def by_numpy(sae: SparseAutoencoder, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Features and reconstruction of vectors [n, d], one at a time."""
+    w_enc, b_enc, w_dec, b_dec = (w.numpy() for w in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec))
+    rows = []
+    for v in x.numpy():
+        v = v / np.linalg.norm(v) if sae.normalised == "length" else v
+        v = (v - v.mean()) / (v.std(ddof=1) + 1e-5) if sae.normalised == "layer-norm" else v
+        before = (v - b_dec if sae.subtract_decoder_bias else v) @ w_enc + b_enc
+        f = np.maximum(before, 0)
+        if sae.activation == "jumprelu":
+            assert sae.threshold is not None
+            f[before <= sae.threshold.numpy()] = 0
+        if sae.activation in ("topk", "signed-topk"):
+            f = before if sae.activation == "signed-topk" else f
+            f[np.argsort(before)[: len(before) - (sae.k or 0)]] = 0
+        if sae.soft_cap is not None:
+            f = sae.soft_cap * np.tanh(f / sae.soft_cap)
+        rows.append(f)
+    return np.array(rows), np.array(rows) @ w_dec + b_dec
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("normalised", NORMALISATIONS)
+@pytest.mark.parametrize("kind", list(ACTIVATIONS))
+def test_encode_and_decode_are_the_formulas(kind: str, normalised: Any, subtract: bool) -> None:
+    sae = small_sae(kind, normalised=normalised, subtract_decoder_bias=subtract)
+    x = inputs(7)
+    features, reconstruction = by_numpy(sae, x)
+    np.testing.assert_allclose(sae.encode(x).numpy(), features, atol=1e-12)
+    np.testing.assert_allclose(sae.decode(sae.encode(x)).numpy(), reconstruction, atol=1e-12)
+    assert 0 < (features > 0).sum() < features.size
+
+
+@pytest.mark.parametrize("normalised", NORMALISATIONS)
+@pytest.mark.parametrize("kind", list(ACTIVATIONS))
+def test_encoding_is_differentiable(kind: str, normalised: Any) -> None:
+    sae = small_sae(kind, normalised=normalised)
+    assert torch.autograd.gradcheck(lambda x: sae.decode(sae.encode(x)), inputs(3).requires_grad_())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.1, 100))
+def test_laws_of_the_features(seed: int, length: float) -> None:
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for kind in ("relu", "jumprelu", "topk"):
+        features = small_sae(kind).encode(x)
+        assert bool((features >= 0).all())
+        relu = small_sae().encode(x)
+        assert torch.equal(features, torch.where(features > 0, relu, 0))  # the others only put features to zero
+    assert int((small_sae("topk").encode(x) > 0).sum(-1).max()) <= 3
+    assert bool((small_sae("capped").encode(x) <= 0.7).all())
+    scaled = small_sae(normalised="length")
+    torch.testing.assert_close(scaled.encode(length * x), scaled.encode(x))
+    scaled = small_sae(normalised="layer-norm")
+    torch.testing.assert_close(scaled.encode(length * x + 3), scaled.encode(x), rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_is_saved_exactly(tmp_path: Path) -> None:
+    sae = small_sae().to(dtype=torch.bfloat16)
+    sae.save(tmp_path / "sae.safetensors")
+    assert torch.equal(load_sae(tmp_path / "sae.safetensors").w_enc, sae.w_enc.float())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b_enc": torch.zeros(D)}, r"b_enc.*\[6\]"),
+        ({"activation": "jumprelu"}, "jumprelu was given none"),
+        ({"activation": "topk", "k": FEATURES + 1}, "k=11"),
+        ({"k": 3}, "relu was given k=3"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(unchecked: None, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(small_sae(), **change)
+    with pytest.raises(InputError, match=r"layer4 .* 6, .*\[2, 5\]"):
+        small_sae(site="layer4").encode(torch.zeros(2, 5))

@@ -19,7 +19,6 @@ FEW: dict[str, Any] = {"top": 3, "bins": 5, "exact_images": 2, "exact_units": 2,
 
 @pytest.fixture(scope="package")
 def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images of every class in every domain, circuits of two classes found on three of them, and their cards."""
     root, rng = tmp_path_factory.mktemp("cards"), np.random.default_rng(0)
     for class_name in CLASSES:
         for domain in DOMAINS:

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from circuitry import Clip, InputError, load_clip
-from circuitry.cards import CardFolder, CardSettings, name_units, read_vocabulary, top_images, vocabulary_of
+from circuitry.cards import CardFolder, name_units, read_vocabulary, top_images, vocabulary_of
 from circuitry.runs.manifest import read_sealed, write_sealed
 from tests.cards.conftest import made
 from tests.cards.test_top_images import tasks
-from tests.cards.test_unit_names import N, worded
-from tests.cards.test_word_check import classifier
+from tests.cards.test_unit_names import N, classifier, worded
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
 
@@ -26,7 +25,6 @@ class World(NamedTuple):
     empty: Path
 
     def read(self, change: Callable[[Path], object]) -> None:
-        """Read a copy of the cards after a change."""
         change(copy := Path(shutil.copytree(self.root / "cards", self.empty / "cards")))
         cards = CardFolder(copy)
         assert cards.words
@@ -61,9 +59,6 @@ REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
         ("layer3.0.safetensors",),
     ),
     (lambda w: made(w.clip, w.root, w.root / "cards", top=4), ("top: 3 -> 4",)),
-    (lambda w: CardSettings(top=0), ("top", "0")),
-    (lambda w: CardSettings(exact_units=-1), ("exact_units", "-1")),
-    (lambda w: CardSettings(vocabulary="red"), ("vocabulary", "red")),
     (lambda w: read_vocabulary(w.empty / "words.txt"), ("words.txt",)),
     (lambda w: w.vocabulary(b"# nothing\n"), ("words.txt",)),
     (lambda w: w.vocabulary(b"\xff"), ("UTF-8",)),

@@ -1,11 +1,9 @@
-"""Sets of graphs compared between domains: tables, their order, and a `Comparison` of each measure."""
+"""Sets of graphs compared between domains: their tables, a `Comparison` of each measure, other measures."""
 
-import gc
-import time
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,16 @@ import pandas as pd
 import pytest
 
 from circuitry import AttributionGraph, Comparison, compare, compare_domains, edge_jaccard, node_overlap
-from circuitry.circuits import Measure, ReadingSettings, chance_overlap
+from circuitry.circuits import Circuit, Measure, ReadingSettings, chance_overlap, register_measure, similarity
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.class_pass import SiteMarks
+from circuitry.circuits.measures import MEASURES, Matrices
+from circuitry.reports import Report
+from circuitry.reports.sections.compared import add_summary
 from tests.circuits.test_measures import random_graph
 
 
 def graphs() -> list[AttributionGraph]:
-    """Two classes in three domains; the second class is absent in one of them."""
     present = [("axe", d) for d in ("sketch", "real", "clipart")] + [("fish", "real"), ("fish", "sketch")]
     return [random_graph(i, *key) for i, key in enumerate(present)]
 
@@ -28,7 +28,8 @@ def graphs() -> list[AttributionGraph]:
 def test_each_pair_of_domains_once_in_order_and_no_absent_pair() -> None:
     table = compare(graphs(), "edge_jaccard")
     assert list(table.columns) == ["class", "domain_a", "domain_b", "site", "value"]
-    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
+    keys = table[["class", "domain_a", "domain_b"]].to_numpy().tolist()
+    assert keys == [
         ["axe", "clipart", "real"],
         ["axe", "clipart", "sketch"],
         ["axe", "real", "sketch"],
@@ -36,10 +37,7 @@ def test_each_pair_of_domains_once_in_order_and_no_absent_pair() -> None:
     ]
     assert table["site"].isna().all()
     by_key = {(g.class_name, g.domain): g for g in graphs()}
-    expected = [
-        edge_jaccard(by_key[c, a].circuit(), by_key[c, b].circuit())
-        for c, a, b in table[["class", "domain_a", "domain_b"]].itertuples(index=False)
-    ]
+    expected = [edge_jaccard(by_key[c, a].circuit(), by_key[c, b].circuit()) for c, a, b in keys]
     assert table["value"].tolist() == expected
     assert len(set(expected)) > 1
 
@@ -49,15 +47,12 @@ def test_a_subset_of_classes() -> None:
     assert table[["class", "site"]].to_numpy().tolist() == [["fish", s] for s in "abc"]
 
 
-# Comparisons
-
 DOMAINS = ("clipart", "real", "sketch")
 CLASSES = ("axe", "cat", "fish")
 Graphs = dict[tuple[str, str], AttributionGraph]
 
 
 def three_domains() -> Graphs:
-    """Three classes in three domains; there is no sketch of a fish."""
     keys = [(c, d) for c in CLASSES for d in DOMAINS if (c, d) != ("fish", "sketch")]
     return {key: random_graph(i, *key) for i, key in enumerate(keys)}
 
@@ -137,7 +132,6 @@ def test_chance_is_that_of_random_units() -> None:
 
 
 def test_chance_of_node_overlap_counts_what_every_part_keeps() -> None:
-    """Parts of the second class keep twice the units: the mean over pairs of all parts, those of a class or not."""
     sizes = {"axe": 0.2, "fish": 0.4}
     found = compare_domains(
         {(name, d): random_graph(0, name, d, fraction=f) for name, f in sizes.items() for d in DOMAINS},
@@ -193,26 +187,34 @@ def test_sites_that_do_not_count(kept: dict[str, list[int]], left_out: dict[str,
         assert left_out["b"] not in marks.left_out().values()
 
 
-def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
-    alive: list[weakref.ref[AttributionGraph]] = []
+STYLES = ("clipart", "real", "sketch")
+GRAPHS = {("axe", domain): random_graph(i, "axe", domain, fraction=0.3 + 0.2 * i) for i, domain in enumerate(STYLES)}
 
-    class Lazy(Mapping[tuple[str, str], AttributionGraph]):
-        def __getitem__(self, key: tuple[str, str]) -> AttributionGraph:
-            time.sleep(0.01)  # reading takes longer than comparing
-            graph = random_graph(len(alive), *key)
-            alive.append(weakref.ref(graph))
-            # Two classes in work (one is read ahead), and the first graph, that the others are checked against.
-            assert sum(one() is not None for one in alive) <= 5
-            return graph
 
-        def __iter__(self) -> Iterator[tuple[str, str]]:
-            return iter([(f"class {i}", domain) for i in range(6) for domain in ("a", "b")])
+def as_many_edges(circuits: Sequence[Circuit]) -> Matrices:
+    counts = np.array([one.count for one in circuits], float)
+    return {None: np.minimum(counts, counts[:, None]) / np.maximum(counts, counts[:, None])}
 
-        def __len__(self) -> int:
-            return 12
 
-    gc.disable()
-    try:
-        compare_domains(Lazy(), measures=["wl_kernel"])
-    finally:
-        gc.enable()
+def by_hand(a: str, b: str) -> float:
+    few, many = sorted(len(GRAPHS["axe", domain].circuit(3).graph.edges) for domain in (a, b))
+    return few / many
+
+
+def test_the_recipe_gives_the_measure_its_own_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("circuitry.circuits.measures.MEASURES", dict(MEASURES))
+    register_measure("as_many_edges", as_many_edges)
+    a, b = (GRAPHS["axe", domain] for domain in ("clipart", "real"))
+    assert 0 < by_hand("clipart", "real") < 1
+    assert similarity(a, b, "as_many_edges") == {None: by_hand("clipart", "real")}
+    found = compare_domains(GRAPHS, measures=["as_many_edges", "node_overlap"])
+    pairs = [("clipart", "real"), ("clipart", "sketch"), ("real", "sketch")]
+    for table in (found["as_many_edges"].values, compare(GRAPHS, "as_many_edges")):
+        assert table["value"].tolist() == [by_hand(*pair) for pair in pairs]
+    report = Report("A measure", "of one's own")
+    add_summary(report, [found["as_many_edges"]])
+    page = report.write(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "as many edges" in page
+    for domain in STYLES:
+        mean = np.mean([by_hand(*pair) for pair in pairs if domain in pair])
+        assert f"{mean:.3f}" in page, domain

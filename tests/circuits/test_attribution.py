@@ -1,10 +1,12 @@
-"""Node and edge scores against oracles that share no code: paper, brute force, captum, the study's numbers."""
+"""Node and edge scores for all baselines against paper, brute force, captum and the study's numbers."""
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,26 +22,23 @@ from circuitry import (
     class_logit,
     edge_jaccard,
     left_rule,
-    mean_baseline,
     midpoint_rule,
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, chain_edges
+from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges, gauss_legendre_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
-from circuitry.encoder import Stage, Task
+from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
+from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
-from tests.support.towers import make_tower
+from tests.support.towers import TOWERS, make_tower
 from tests.support.work import QUIET
 
 
-def attribute(encoder: Encoder, images: object, weights: Tensor, **settings: object) -> AttributionGraph:
-    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **settings)  # type: ignore[arg-type]
-
-
-# --- by hand ---------------------------------------------------------------------------------------------------------
+def attribute(encoder: Encoder, images: Any, weights: Tensor, baseline: Any = "zero", **more: Any) -> AttributionGraph:
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), baseline=baseline, progress=False, **more)
 
 
 def hand_worked_encoder() -> Encoder:
@@ -96,27 +95,6 @@ def test_hand_worked_network() -> None:
     }
 
 
-# --- brute force -----------------------------------------------------------------------------------------------------
-
-
-def test_nodes_equal_brute_force(any_tower: nn.Module) -> None:
-    encoder, images, weights = setting(any_tower)
-    graph = attribute(encoder, images, weights, rule=left_rule(3))
-    expected = {site: brute_force_nodes(encoder, images, weights, site, 3) for site in encoder.sites}
-    assert worst(graph.node_scores, expected) < 1e-4
-
-
-def test_edges_equal_brute_force(any_tower: nn.Module) -> None:
-    # Double precision: a layer norm undoes the scale of its input, so little but rounding is left of some gaps.
-    encoder, images, weights = setting(any_tower.double())
-    images, weights = images.double(), weights.double()
-    graph = attribute(encoder, images, weights, rule=left_rule(3), node_fraction=0.12)
-    pairs = list(graph.edge_scores)
-    assert pairs == list(zip(encoder.sites[1:], encoder.sites[2:], strict=False))
-    expected = {pair: brute_force_edges(encoder, images, pair, graph.kept_units, 3) for pair in pairs}
-    assert worst(graph.edge_scores, expected) < 1e-8
-
-
 def test_edges_are_the_same_from_either_side(any_tower: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(any_tower.double())
     images, weights = images.double(), weights.double()
@@ -142,42 +120,8 @@ def test_edges_between_sites_further_apart(resnet: Any, sites: tuple[str, ...]) 
     assert worst(graph.edge_scores, expected) < 1e-4
 
 
-def test_nodes_equal_captum(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet, n=1)
-    graph = attribute(encoder, images, weights, rule=circuitry.circuits.gauss_legendre_rule(7))
-    for site in ("act2", "layer2.1", "layer4.0"):
-        # captum's baseline is that of the model's input, so the input is the site and the layer its entry.
-        _, cache = encoder.run_with_cache(images)
-        tail = TailModule(encoder, site, weights)
-        captum = LayerIntegratedGradients(tail, tail.entry)
-        effect = captum.attribute(
-            cache[site], baselines=torch.zeros_like(cache[site]), n_steps=7, method="gausslegendre"
-        )
-        assert effect.sum((0, 2, 3)).detach().numpy() == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
-
-
-# --- laws ------------------------------------------------------------------------------------------------------------
-
-
-def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet, n=5)
-    whole = attribute(encoder, images, weights, rule=midpoint_rule(3))
-
-    def one_shot() -> Iterator[Tensor]:
-        yield images[:1]
-        yield images[1:]
-
-    for cut, size in ((images, 2), (images, 1), ([images[:4], images[4:]], None), (one_shot(), 3)):
-        parts = attribute(encoder, cut, weights, rule=midpoint_rule(3), batch_size=size)
-        assert parts.n_images == 5
-        assert worst(parts.node_scores, whole.node_scores) < 1e-4
-        assert worst(parts.edge_scores, whole.edge_scores) < 1e-4
-
-
 def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
-    from circuitry.encoder.tensor_batches import bytes_per_image
-
     seen = []
     run = encoder.stages[0].run
 
@@ -190,65 +134,11 @@ def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPa
     assert max(seen) == 2
 
 
-def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n), node_fraction=0.01) for n in (2, 60))
-    assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
-    for site in encoder.sites[:-1]:
-        with torch.no_grad():
-            _, cache = encoder.run_with_cache(images)
-            clean = class_logit(weights, 1)(encoder(images)).mean()
-            gone = class_logit(weights, 1)(encoder(torch.zeros_like(cache[site]), start=site)).mean()
-        assert fine.completeness[site].metric_difference == pytest.approx(float(clean - gone), abs=1e-5)
-        assert abs(fine.completeness[site].gap) < 0.02
-        assert abs(fine.completeness[site].gap) <= abs(coarse.completeness[site].gap) + 1e-3
-
-
-def test_mean_baseline(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    reference = torch.randn(7, 3, 64, 64)
-    with torch.no_grad():
-        _, cache = encoder.run_with_cache(reference)
-    by_position = mean_baseline(encoder, [reference[:3], reference[3:]])
-    by_unit = mean_baseline(encoder, [reference], per="unit")
-    torch.testing.assert_close(by_position.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
-    expected = cache["layer2.0"].mean((0, 2, 3), keepdim=True).expand(1, -1, 8, 8)
-    torch.testing.assert_close(by_unit.values["layer2.0"], expected)
-    graph = attribute(encoder, images, weights, baseline=by_position, rule=midpoint_rule(40), node_fraction=0.01)
-    assert graph.settings["baseline"] == "mean-position"
-    assert max(abs(c.gap) for c in graph.completeness.values()) < 0.02
-    assert worst(graph.node_scores, attribute(encoder, images, weights, rule=left_rule(2)).node_scores) > 0.1
-    # An image set that is its own mean has nothing to attribute.
-    same = mean_baseline(encoder, [images[:1]])
-    assert np.abs(attribute(encoder, images[:1], weights, baseline=same).node_scores["layer3.0"]).max() < 1e-6
-
-
-def in_parts(encoder: Encoder, images: Tensor, weights: Tensor, parts: list[int], **settings: Any) -> AttributionParts:
-    task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
-    return attribute_parts(task, AttributionSettings(**settings), np.array(parts))
-
-
-def test_parts_and_whole_are_what_attribute_says_of_their_images(any_tower: nn.Module) -> None:
-    encoder, images, weights = setting(any_tower.double(), n=5)
-    images, weights, parts = images.double(), weights.double(), [2, 0, 2, 1, 2]
-    found = in_parts(encoder, images, weights, parts, rule=left_rule(2))
-    assert list(found.parts) == [0, 1, 2]
-    chosen = {part: images[torch.tensor(parts) == part] for part in found.parts}
-    for graph, of in zip((found.whole, *found.parts.values()), (images, *chosen.values()), strict=True):
-        direct = attribute(encoder, of, weights, rule=left_rule(2))
-        assert graph.n_images == len(of)
-        for site, units in direct.kept_units.items():
-            assert graph.kept_units[site].tolist() == units.tolist()
-        assert worst(graph.node_scores, direct.node_scores) < 1e-6
-        assert worst(graph.edge_scores, direct.edge_scores) < 1e-6
-        for site, expected in direct.completeness.items():
-            assert graph.completeness[site] == pytest.approx(expected, abs=1e-6)
-
-
 def test_parts_know_the_edges_of_the_whole() -> None:
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     images, weights = images.double(), weights.double()
-    found = in_parts(encoder, images, weights, [0, 1, 1, 0], rule=left_rule(3))
+    task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
+    found = attribute_parts(task, AttributionSettings(rule=left_rule(3)), np.array([0, 1, 1, 0]))
     for pair in (("act1", "act2"), ("layer1.0", "layer2.0")):
         for part, chosen in enumerate((images[[0, 3]], images[1:3])):
             expected = brute_force_edges(encoder, chosen, pair, found.whole.kept_units, 3)
@@ -256,7 +146,6 @@ def test_parts_know_the_edges_of_the_whole() -> None:
 
 
 def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
-    """As a global budget may leave it."""
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     task = Task(encoder, images.double(), class_logit(weights.double(), 1), sites=("act1", "act2"), work=QUIET)
     none, some = np.arange(0), np.arange(3)
@@ -267,22 +156,7 @@ def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
     np.testing.assert_allclose(found[2]["act1", "act2"], expected, rtol=1e-6, atol=1e-12)
 
 
-def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet)
-    state = {name: value.clone() for name, value in resnet.state_dict().items()}
-    resnet.train()
-    attribute(encoder, images, weights, rule=left_rule(1))
-    assert resnet.training
-    assert all(torch.equal(value, state[name]) for name, value in resnet.state_dict().items())
-    assert resnet.layer2[1].downsample is None
-
-
-# --- the study's own numbers -----------------------------------------------------------------------------------------
-
-
 def test_equal_to_the_study() -> None:
-    import open_clip
-
     with safe_open(shared("golden/rn_nano.safetensors"), "pt") as file:
         meta = file.metadata()
         data = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -318,17 +192,6 @@ def test_equal_to_the_study() -> None:
             assert wl_kernel(*circuits, depth=depth) == pytest.approx(expected[f"wl_h{depth}"], abs=1e-6)
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
-def test_gradient_times_activation_is_the_one_point_left_rule() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    graph = attribute(encoder, images, weights, rule=left_rule(1))
-    x = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(class_logit(weights, 1)(encoder(x)).sum(), x)
-    assert graph.node_scores["input"] == pytest.approx((x * gradient).sum((2, 3)).mean(0).detach().numpy(), rel=1e-4)
-
-
 def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     encoder = Encoder.from_tower(make_tower("resnet"))
     images = torch.randn(4, 3, 64, 64)
@@ -349,3 +212,138 @@ def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     assert half.settings["autocast"] == "bfloat16"
     with pytest.raises(InputError, match=r"'float16' as autocast.*'half'"):
         AttributionSettings(autocast="half")
+
+
+def activations(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return dict(encoder.run_with_cache(images)[1])
+
+
+def random_activations(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+    return {site: torch.randn_like(a) for site, a in activations(encoder, images).items()}
+
+
+def precise(tower: Any, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
+    """Double precision: a random tower makes nearly the same of all images, and effects are small beside rounding."""
+    encoder, images, weights = setting(tower.double(), n)
+    return encoder, images.double(), weights.double()
+
+
+KINDS = ("one per image", "one for all", "a tensor", "activations")
+CASES = [("resnet", kind) for kind in KINDS] + [("vit", KINDS[0]), ("swin", KINDS[-1])]
+
+
+@pytest.mark.parametrize(("tower", "kind"), [*((tower, "zero") for tower in TOWERS), *CASES])
+def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
+    encoder, images, weights = precise(make_tower(tower))
+    others = torch.randn_like(images)
+    ends = activations(encoder, others)
+    baseline: AnyBaseline = Counterfactual(others)
+    if kind == "one for all":
+        baseline, ends = Counterfactual(others[:1]), {site: a[:1].expand_as(a) for site, a in ends.items()}
+    elif kind == "a tensor":
+        baseline = others
+    elif kind == "activations":
+        ends = random_activations(encoder, images)
+        baseline = Baseline("random", ends)
+    elif kind == "zero":
+        baseline, ends = "zero", {site: torch.zeros_like(a) for site, a in ends.items()}
+    graph = attribute(encoder, images, weights, baseline, rule=left_rule(3), node_fraction=0.1)
+    nodes = {site: brute_force_nodes(encoder, images, weights, site, 3, ends[site]) for site in encoder.sites}
+    assert worst(graph.node_scores, nodes) < 1e-8
+    kept = graph.kept_units
+    edges = {pair: brute_force_edges(encoder, images, pair, kept, 3, ends[pair[0]]) for pair in graph.edge_scores}
+    assert worst(graph.edge_scores, edges) < 1e-8
+    names = {"activations": "random", "zero": "zero"}
+    assert graph.settings["baseline"] == names.get(kind, "counterfactual")
+    assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
+
+
+@pytest.mark.parametrize("kind", ["zero", "images"])
+def test_nodes_equal_captum(resnet: Any, kind: str) -> None:
+    encoder, images, weights = setting(resnet)
+    clean, others = activations(encoder, images), torch.randn_like(images)
+    zeros = {site: torch.zeros_like(a) for site, a in clean.items()}
+    baseline, ends = ("zero", zeros) if kind == "zero" else (others, activations(encoder, others))
+    graph = attribute(encoder, images, weights, baseline, rule=gauss_legendre_rule(7))
+    for site in ("act2", "layer2.1", "layer4.0"):
+        tail = TailModule(encoder, site, weights)
+        effect = LayerIntegratedGradients(tail, tail.entry).attribute(
+            clean[site], baselines=ends[site], n_steps=7, method="gausslegendre"
+        )
+        expected = effect.sum((2, 3)).mean(0).detach().numpy()
+        assert expected == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
+
+
+def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    ends = random_activations(encoder, images)
+    graph = attribute(encoder, images, weights, Baseline("random", ends), rule=midpoint_rule(60), node_fraction=0.01)
+    metric = class_logit(weights, 1)
+    for site in encoder.sites:
+        with torch.no_grad():
+            moved = encoder.run_with_hooks(images, fwd_hooks=[(site, lambda a, hook, site=site: ends[site])])
+            expected = float((metric(encoder(images)) - metric(moved)).mean())
+        assert graph.completeness[site].metric_difference == pytest.approx(expected, abs=1e-6)
+        assert abs(graph.completeness[site].gap) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["zero", "images", "activations"])
+def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
+    encoder, images, weights = precise(resnet, n=5)
+    others = torch.randn_like(images)
+    given: dict[str, AnyBaseline] = {"zero": "zero", "images": others}
+    baseline = given[kind] if kind in given else Baseline("random", random_activations(encoder, others))
+    whole = attribute(encoder, images, weights, baseline, rule=midpoint_rule(2))
+
+    def one_shot() -> Iterator[Tensor]:
+        yield images[:1]
+        yield images[1:]
+
+    for cut, size in ((images, 2), ([images[:4], images[4:]], None), (one_shot(), 3)):
+        parts = attribute(encoder, cut, weights, baseline, rule=midpoint_rule(2), batch_size=size)
+        assert worst(parts.node_scores, whole.node_scores) < 1e-8
+        assert worst(parts.edge_scores, whole.edge_scores) < 1e-8
+        for site, expected in whole.completeness.items():
+            assert parts.completeness[site] == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("tower", "kind"), [*((tower, "zero") for tower in TOWERS), ("resnet", "images"), ("resnet", "activations")]
+)
+def test_parts_and_whole_are_what_attribute_says_of_their_images(tower: str, kind: str) -> None:
+    encoder, images, weights = precise(make_tower(tower), n=5)
+    others, settings = torch.randn_like(images), AttributionSettings(rule=left_rule(2))
+    values = random_activations(encoder, others)
+
+    def baseline(of: list[int]) -> AnyBaseline:
+        stored = Baseline("random", {site: value[of] for site, value in values.items()})
+        given: dict[str, AnyBaseline] = {"zero": "zero", "images": others[of]}
+        return given.get(kind, stored)
+
+    task = Task(encoder, images, class_logit(weights, 1), baseline=baseline([*range(5)]), work=QUIET)
+    found = attribute_parts(task, settings, np.array([1, 0, 1, 1, 0]))
+    assert list(found.parts) == [0, 1]
+    chosen = ([*range(5)], [1, 4], [0, 2, 3])
+    for graph, of in zip((found.whole, *found.parts.values()), chosen, strict=True):
+        direct = attribute(encoder, images[of], weights, baseline(of), rule=settings.rule)
+        assert graph.n_images == len(of)
+        for site, units in direct.kept_units.items():
+            assert graph.kept_units[site].tolist() == units.tolist()
+        assert worst(graph.node_scores, direct.node_scores) < 1e-8
+        assert worst(graph.edge_scores, direct.edge_scores) < 1e-8
+        for site, expected in direct.completeness.items():
+            assert graph.completeness[site] == pytest.approx(expected, abs=1e-10)
+
+
+def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: Any) -> None:
+    encoder, images, _ = setting(resnet)
+    clean = activations(encoder, images)
+    expected = activations(encoder, others := torch.randn_like(images))
+    resnet.train()
+    before = {name: value.clone() for name, value in resnet.state_dict().items()}
+    with encoder.hooks(fwd_hooks=[("act1", lambda a, hook: 0 * a)]):
+        found = Counterfactual(others).activations(encoder, clean)
+    assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
+    assert resnet.training
+    assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())

@@ -20,7 +20,6 @@ from tests.support.towers import make_tower
 
 LN3 = math.log(3)
 
-# --- by hand ---------------------------------------------------------------------------------------------------------
 
 # Writers, beyond a baseline of zero, write: the embedding (1, 0), (1, 1); head 0 (0, 4) and head 1 (3, 0) at both
 # tokens; the MLP (4, 0), (3, 0).
@@ -79,16 +78,12 @@ def test_cuts_of_edges_are_those_worked_on_paper() -> None:
     assert found == pytest.approx({edge: exact for edge, (_, exact) in ON_PAPER.items()}, abs=1e-12)
 
 
-# --- captum ----------------------------------------------------------------------------------------------------------
-
-
 def timm_vit() -> tuple[Any, Tensor]:
     tower = make_tower("timm-vit").double()
     return tower, torch.randn(3, 3, 32, 32, dtype=torch.float64)
 
 
 def test_heads_neurons_and_mlps_equal_captums_gradient_times_activation() -> None:
-    """At a baseline of zero, a component's effect is gradient times activation of the module that reads it."""
     tower, images = timm_vit()
     encoder = in_components(Encoder.from_tower(tower))
     graph = attribute(encoder, images, product, 1.0, left_rule(1), progress=False)
@@ -119,10 +114,8 @@ def test_heads_along_a_path_equal_captums_layer_integrated_gradients() -> None:
     entry = torch.nn.Identity()
 
     def from_heads(z: Tensor) -> Tensor:
-        handle = proj.register_forward_pre_hook(lambda _, inputs: (entry(z).repeat(len(inputs[0]) // len(z), 1, 1),))
-        found = product(tower(images.repeat(len(z) // len(images), 1, 1, 1)))
-        handle.remove()
-        return found
+        with proj.register_forward_pre_hook(lambda _, inputs: (entry(z).repeat(len(inputs[0]) // len(z), 1, 1),)):
+            return product(tower(images.repeat(len(z) // len(images), 1, 1, 1)))
 
     z = cache["blocks.1.attn.hook_z"].flatten(2)
     effect = LayerIntegratedGradients(from_heads, entry).attribute(
@@ -131,8 +124,6 @@ def test_heads_along_a_path_equal_captums_layer_integrated_gradients() -> None:
     heads = effect.reshape(3, 17, 2, 8).sum((1, 3)).mean(0).detach().numpy()
     np.testing.assert_allclose(graph.node_scores["trunk.blocks.1.attn"], heads, rtol=1e-6)
 
-
-# --- TransformerLens -------------------------------------------------------------------------------------------------
 
 MODULES = (
     ("head.0.", "classifier."),
@@ -149,7 +140,6 @@ MODULES = (
 
 
 def transformer_lens_vit(tower: Any) -> Any:
-    """Return TransformerLens' bridge to a transformers ViT with the weights of the timm tower."""
     pytest.importorskip(
         "transformer_lens.model_bridge.supported_architectures.vit", reason="TransformerLens has no ViT"
     )
@@ -191,7 +181,6 @@ def test_transformer_lens_own_vit_has_the_same_values_at_the_hook_points_of_the_
 
 
 def test_edges_into_blocks_and_mlps_are_the_attribution_of_transformer_lens_own_vit() -> None:
-    """What a writer adds at its hook points times the gradient at those of the readers, ports of a block together."""
     tower, images = timm_vit()
     bridge = transformer_lens_vit(tower)
     from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient

@@ -1,15 +1,42 @@
-"""Stored graphs, their tables, and circuits cut out of them."""
+"""Graphs, their tables and stream edges, circuits cut out of them, and units by budget."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from circuitry import AttributionGraph, Circuit, InputError
-from circuitry.circuits import Completeness
+from circuitry.bases import Component, ResidualStream, in_components
+from circuitry.circuits import (
+    BUDGETS,
+    EDGE_METHODS,
+    Completeness,
+    attribute,
+    attribute_components,
+    depth_bias,
+    edge_jaccard,
+    edge_names,
+    left_rule,
+    shares_of,
+    strongest_units,
+)
+from circuitry.circuits.budgets import Budget
+from circuitry.circuits.edge_methods import SCORERS, as_graph
+from circuitry.circuits.graph import IN_STREAM
+from circuitry.circuits.stream_edges import StreamScores
+from circuitry.encoder import Encoder, Task
+from tests.support.assert_same import assert_same
+from tests.support.metrics import product as metric
+from tests.support.stream_scores import edge_scores
+from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def small_graph(**changes: object) -> AttributionGraph:
@@ -35,13 +62,6 @@ def small_graph(**changes: object) -> AttributionGraph:
         provenance={"seed": 3, "versions": {"numpy": "2"}},
     )
     return replace(graph, **changes)  # type: ignore[arg-type]
-
-
-# Effects
-
-
-def test_the_gap_is_what_the_effects_exceed_the_difference_by() -> None:
-    assert Completeness(effect_sum=-0.5, metric_difference=-0.75).gap == 0.25
 
 
 @pytest.mark.parametrize(
@@ -74,12 +94,6 @@ def test_doubtful_sites_are_not_among_the_strongest() -> None:
     assert len(everywhere.top(99)) == 7
     with pytest.raises(InputError, match=r"'layer9'.*conv"):
         graph.top(3, "layer9")
-
-
-# Stored graphs
-
-
-# Circuits
 
 
 def test_hand_worked_circuit() -> None:
@@ -121,9 +135,6 @@ def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> No
         graph.circuit(None).at(["act9"])
 
 
-# What people see
-
-
 def test_the_strongest_units_in_a_table() -> None:
     table = small_graph().top(3)
     assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
@@ -163,22 +174,172 @@ def test_the_sites_as_a_table() -> None:
     assert table["gap"].to_dict() == {"input": -0.125, "conv": 0.25, "head": 0}
 
 
-def test_the_strongest_edges_into_a_unit_may_come_from_any_earlier_site() -> None:
-    graph = AttributionGraph(
-        ("a", "b", "c"),
-        {site: np.array([-1.0, -1.0]) for site in "abc"},
-        {site: np.array([0, 1]) for site in "abc"},
-        {
-            ("a", "b"): np.array([[5.0, 1.0], [2.0, 3.0]]),
-            ("a", "c"): np.array([[7.0, -1.0], [0.5, 9.0]]),
-            ("b", "c"): np.array([[6.0, 8.0], [-2.0, 0.0]]),
-        },
-        {},
-        1,
-    )
-    edges = {(tail, head) for tail, head in graph.circuit(2).graph.edges}
-    assert edges >= {("b/1", "c/0"), ("a/0", "c/0"), ("a/1", "c/1"), ("a/0", "c/1")}
-    assert {edge for edge in edges if edge[1] == "c/0"} == {("b/1", "c/0"), ("a/0", "c/0")}
-    assert len(edges) == 8
-    assert {head for _, head in graph.circuit(3, any_sign=True).graph.edges} == {"b/0", "b/1", "c/0", "c/1"}
-    assert len(graph.circuit(3, any_sign=True).graph.edges) == 4 + 6
+NONE = np.nan
+HEAD = Component("blocks.0.attn", 0)
+SMALL = StreamScores(
+    (*(HEAD._replace(port=port) for port in "qkv"), Component("blocks.0.mlp"), Component("embedding")),
+    (Component("embed"), HEAD, Component("blocks.0.mlp")),
+    np.array([[1, NONE, NONE], [-2, NONE, NONE], [4, NONE, NONE], [-8, 16, NONE], [32, -64, 128]]),
+    np.array([1.0, -2, 4, 8, 96]),
+    np.array([27.0, -48, 128]),
+    3,
+)
+
+
+def test_a_small_graph_on_paper() -> None:
+    graph = as_graph(SMALL, {})
+    assert graph.sites == ("embed", "blocks.0.attn", "blocks.0.mlp", "embedding")
+    nodes = {site: scores.tolist() for site, scores in graph.node_scores.items()}
+    assert nodes == {"embed": [27], "blocks.0.attn": [-48], "blocks.0.mlp": [128], "embedding": [96]}
+    assert {pair: scores.item() for pair, scores in graph.edge_scores.items()} == {
+        ("embed", "blocks.0.attn"): 3,
+        ("embed", "blocks.0.mlp"): -8,
+        ("blocks.0.attn", "blocks.0.mlp"): 16,
+        ("embed", "embedding"): 32,
+        ("blocks.0.attn", "embedding"): -64,
+        ("blocks.0.mlp", "embedding"): 128,
+    }
+
+
+def test_ports_apart_read_in_the_place_of_their_head() -> None:
+    graph = as_graph(SMALL, {}, ports=True)
+    assert graph.sites[1:5] == ("blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v", "blocks.0.attn")
+    assert graph.node_scores["blocks.0.attn.v"].tolist() == [4]
+    assert graph.edge_scores["embed", "blocks.0.attn.k"].item() == -2
+    assert ("embed", "blocks.0.attn") not in graph.edge_scores
+    assert set(graph.circuit(2).graph.successors("embed/0")) >= {"blocks.0.attn.q/0", "blocks.0.attn.v/0"}
+
+
+def test_edges_have_the_names_of_writers_and_readers() -> None:
+    edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
+    found = dict(zip(edge_names(edges), edges.to_pandas()["score"], strict=True))
+    there = np.argwhere(~np.isnan(SMALL.scores)).tolist()
+    assert {edge: score for edge, score in found.items() if score} == {
+        (str(SMALL.writers[w]), str(SMALL.readers[r])): SMALL.scores[r, w] for r, w in there
+    }
+
+
+def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_method() -> None:
+    encoder = Encoder.from_tower(make_tower("timm-vit").double())
+    images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
+    assert tuple(SCORERS) == EDGE_METHODS
+    for method in EDGE_METHODS[1:]:
+        plain, fine = (
+            attribute_components(Task(one, images, metric, baseline=images.flip(0), work=QUIET), method=method)
+            for one in (encoder, in_components(encoder))
+        )
+        assert plain.settings["edge_method"] == method
+        for pair, scores in plain.edge_scores.items():
+            assert np.array_equal(scores, fine.edge_scores[pair])
+        matrix = edge_scores(ResidualStream.of(encoder), images, metric, method, baseline=images.flip(0))
+        last = np.concatenate([plain.edge_scores[up, "embedding"][0] for up in plain.sites[:-1]])
+        assert_same(np.sort(last), np.sort(matrix.scores[-1]), at_least=1e-3)
+
+
+@pytest.mark.parametrize("ports", [False, True])
+def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(ports: bool, tmp_path: Path) -> None:
+    encoder = Encoder.from_tower(make_tower("vit").double())
+    torch.manual_seed(1)
+    images = torch.randn(4, 3, *encoder.image_size, dtype=torch.float64)
+    graph = attribute_components(Task(encoder, images[:2], metric), ports=ports)
+    assert graph.settings["edges"] == IN_STREAM
+    nodes = attribute(in_components(encoder), images[:2], metric, rule=left_rule(1), progress=False).node_scores
+    for i in range(2):
+        path = f"transformer.resblocks.{i}"
+        np.testing.assert_allclose(graph.node_scores[f"blocks.{i}.attn"], nodes[f"{path}.attn"], rtol=1e-8)
+        np.testing.assert_allclose(graph.node_scores[f"blocks.{i}.mlp"], [nodes[f"{path}.mlp"].sum()], rtol=1e-8)
+    graph.save(tmp_path / "graph")
+    again = AttributionGraph.load(tmp_path / "graph")
+    other = attribute_components(Task(in_components(encoder), images[2:], metric), ports=ports)
+    assert edge_jaccard(again.circuit(2), graph.circuit(2)) == 1
+    assert 0 < edge_jaccard(again.circuit(2), other.circuit(2)) < 1
+
+
+def test_depth_is_that_of_layers() -> None:
+    assert depth_bias(as_graph(SMALL, {})) == pytest.approx(math.log((128 + 96) / (27 + 48)))
+
+
+RANKED = {"a": np.array([0.1, -5.0, 3.0, 0.0, -4.0]), "b": np.array([9.0, 0.2]), "c": np.zeros(3)}
+
+
+def counts(share: float, budget: Budget, scores: Mapping[str, np.ndarray] = RANKED) -> list[int]:
+    return [len(units) for units in strongest_units(scores, share, budget).values()]
+
+
+def test_the_largest_absolute_scores_are_kept_largest_first_the_first_among_equals() -> None:
+    kept = strongest_units(RANKED, 0.5)
+    assert {site: units.tolist() for site, units in kept.items()} == {"a": [1, 4, 2], "b": [0], "c": [0, 1]}
+    assert all(units.dtype == np.int64 for units in kept.values())
+
+
+def test_a_global_budget_cuts_all_sites_at_one_score() -> None:
+    kept = strongest_units(RANKED, 0.4, "global")
+    assert {site: units.tolist() for site, units in kept.items()} == {"a": [1, 4, 2], "b": [0], "c": []}
+
+
+@pytest.mark.parametrize(
+    ("share", "table", "found"),
+    [
+        (0.5, {"a": 0.6, "b": 1.0, "c": 0.0}, [3, 2, 0]),  # its own size: the table itself
+        (0.3, {"a": 0.6, "b": 1.0, "c": 0.0}, [2, 1, 0]),  # 3 of 5: 1.8 and 1.2
+        (0.7, {"a": 0.6, "b": 1.0, "c": 0.0}, [5, 2, 0]),  # b is full at once, a takes the rest
+        (0.8, {"a": 1.0, "b": 0.5, "c": 0.5}, [5, 1, 2]),  # a is full: 3 of 5 are left for b and c, 1.2 and 1.8
+        (1.0, {"a": 0.1, "b": 0.2, "c": 0.3}, [5, 2, 3]),
+    ],
+)
+def test_a_table_is_scaled_to_the_size(share: float, table: dict[str, float], found: list[int]) -> None:
+    assert counts(share, table) == found
+
+
+def test_a_circuit_takes_the_counts_of_another() -> None:
+    mask = {"a": np.array([0, 3, 4]), "b": np.array([], dtype=int), "c": np.array([1])}
+    table = shares_of(mask, {"a": 5, "b": 2, "c": 3})
+    assert table == {"a": 0.6, "b": 0.0, "c": 1 / 3}
+    assert counts(0.4, table) == [3, 0, 1]
+
+
+def test_the_image_keeps_its_share_under_every_budget() -> None:
+    scores = {"input": np.array([7.0, 8.0, 9.0]), **RANKED}
+    for budget in ("same-share", "global", dict.fromkeys(RANKED, 1.0)):
+        kept = strongest_units(scores, 0.4, budget)
+        assert kept["input"].tolist() == [2, 1]
+        assert kept["a"].tolist() == strongest_units(RANKED, 0.4, budget)["a"].tolist()
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 100), st.randoms())
+def test_as_many_units_are_kept_as_exact_arithmetic_says(sizes: list[int], percent: int, random: object) -> None:
+    rng = np.random.default_rng(sizes)
+    scores = {str(i): rng.normal(size=n) for i, n in enumerate(sizes)}
+    total = -(-percent * sum(sizes) // 100)
+    assert counts(percent / 100, "same-share", scores) == [-(-percent * n // 100) for n in sizes]
+    everywhere = np.sort(np.abs(np.concatenate(list(scores.values()))))[::-1][:total]
+    brute = [int(np.isin(np.abs(of_site), everywhere).sum()) for of_site in scores.values()]
+    assert counts(percent / 100, "global", scores) == brute
+    shares = dict(zip(scores, rng.uniform(0.1, 1, len(sizes)).tolist(), strict=True))
+    found = counts(percent / 100, shares, scores)
+    assert sum(found) == total
+    full = [n == size for n, size in zip(found, sizes, strict=True)]
+    factors = [n / size / share for n, size, share in zip(found, sizes, shares.values(), strict=True)]
+    ranges = [((n - 1) / s / a, (n + 1) / s / a) for n, s, a in zip(found, sizes, shares.values(), strict=True)]
+    free = [r for r, is_full in zip(ranges, full, strict=True) if not is_full]
+    if free:  # one factor fits all sites that are not full, but for the rounding of each to a whole unit
+        assert max(low for low, _ in free) <= min(high for _, high in free)
+        assert all(high >= min(factors) for _, high in ranges)
+
+
+@pytest.mark.parametrize(
+    ("share", "budget", "named"),
+    [
+        *((share, "same-share", [str(share)]) for share in (0.0, -0.1, 1.1, math.nan)),
+        (0.5, "even", [*BUDGETS, "even"]),
+        (0.5, "learned", [*BUDGETS, "find_circuit"]),
+        (0.5, {"a": 0.5, "b": 0.5}, ["c"]),
+        (0.5, {"a": 0.5, "b": 0.5, "c": 1.5}, ["c", "1.5"]),
+        (0.5, {"a": 0.5, "b": 0.5, "c": math.nan}, ["c", "nan"]),
+        (0.5, {"a": 0.0, "b": 1.0, "c": 0.0}, ["5 units"]),
+    ],
+)
+def test_wrong_budgets_are_refused_by_name(share: float, budget: Budget, named: list[str]) -> None:
+    with pytest.raises(InputError) as refused:
+        strongest_units(RANKED, share, budget)
+    assert all(name in str(refused.value) for name in named)

@@ -27,7 +27,6 @@ SITES = ("input", "a", "b", "c")
 def random_graph(
     seed: int, class_name: str | None = "axe", domain: str | None = "real", *, units: int = 8, fraction: float = 0.4
 ) -> AttributionGraph:
-    """A layered graph with random scores."""
     rng = np.random.default_rng(seed)
     scores = {site: rng.normal(size=units) for site in SITES}
     kept = strongest_units(scores, fraction)
@@ -54,9 +53,6 @@ def chain(up: list[int], down: list[int], edges: list[list[float]]) -> Attributi
 #                          second up/0 -> down/0, up/0 -> down/1, up/2 -> down/3
 FIRST = chain([0, 1], [0, 1, 2], [[1, 0], [0, 1], [0, 1]])
 SECOND = chain([0, 2], [0, 1, 3], [[1, 0], [1, 0], [0, 1]])
-
-
-# By hand
 
 
 def test_hand_worked_node_overlap() -> None:
@@ -95,14 +91,20 @@ def test_the_order_in_which_units_were_kept_means_nothing() -> None:
     assert wl_kernel(left.circuit(1), right.circuit(1), 3) == 1
     assert edge_jaccard(left.circuit(1), right.circuit(1)) == 1
     assert node_overlap(left, right) == {"up": 1, "down": 1}
+    graph, other = random_graph(0), random_graph(1)
+    turned = replace(
+        graph,
+        kept_units={site: units[::-1] for site, units in graph.kept_units.items()},
+        edge_scores={pair: scores[::-1, ::-1] for pair, scores in graph.edge_scores.items()},
+    )
+    for one in (graph, other):
+        expected = similarity(graph, one, "edge_spearman")[None]
+        assert similarity(turned, one, "edge_spearman")[None] == pytest.approx(expected)
 
 
 def test_no_edges_at_all_have_no_jaccard_index() -> None:
     lone = replace(FIRST, edge_scores={})
     assert math.isnan(edge_jaccard(lone.circuit(), lone.circuit()))
-
-
-# Against independent computations
 
 
 def naive_kernel(a: nx.DiGraph, b: nx.DiGraph, depth: int) -> float:
@@ -161,9 +163,6 @@ def test_rank_measures_equal_scipy_and_numpy() -> None:
     assert all(math.isnan(v) for v in similarity(FIRST, zeros, "cosine").values())
 
 
-# Laws
-
-
 @settings(deadline=None, max_examples=10)
 @given(pairs)
 def test_every_measure_is_symmetric_and_one_for_the_same(drawn: tuple[int, int, int, float, int]) -> None:
@@ -183,9 +182,6 @@ def test_every_measure_is_symmetric_and_one_for_the_same(drawn: tuple[int, int, 
         assert (np.isnan(found) | ((least - 1e-12 <= found) & (found <= 1 + 1e-12))).all()
 
 
-# Edges that are none
-
-
 def test_a_score_of_zero_or_less_is_no_edge_unless_asked_for() -> None:
     graph = chain([0, 1], [0, 1, 2], [[0.5, -1.0], [0.0, -0.5], [2.0, 1.0]])
     edges = set(graph.circuit(2).graph.edges)
@@ -194,9 +190,6 @@ def test_a_score_of_zero_or_less_is_no_edge_unless_asked_for() -> None:
     assert "3 edges" in repr(graph.circuit(2))
     assert len(graph.circuit(2, any_sign=True).graph.edges) == 6
     assert edge_jaccard(graph.circuit(2), chain([0, 1], [0, 1, 2], [[1, 0]] * 3).circuit(2)) == 2 / 4
-
-
-# Edge scores, depth, permuted units
 
 
 def test_hand_worked_edge_spearman() -> None:
@@ -237,9 +230,6 @@ def test_permuted_units_are_as_strong_but_others() -> None:
     assert mean == pytest.approx(chance_overlap(9, kept, kept), abs=0.03)
 
 
-# Chance
-
-
 @settings(deadline=None)
 @given(st.integers(1, 6), st.data())
 def test_chance_equals_the_mean_over_all_pairs_of_subsets(units: int, data: st.DataObject) -> None:
@@ -260,9 +250,6 @@ def test_chance_of_several_graphs_is_the_mean_over_pairs_of_their_numbers() -> N
     # 2 of 4: overlap 0, 1, 2 with probability 1/6, 4/6, 1/6 and Jaccard 0, 1/3, 1.
     assert mean_chance_overlap(4, {2: 1}) == mean_chance_overlap(4, {2: 2}) == pytest.approx(4 / 18 + 1 / 6)
     assert math.isnan(mean_chance_overlap(4, {0: 2}))
-
-
-# All pairs at once
 
 
 def test_arrays_without_a_site_have_neither_its_nodes_nor_its_edges() -> None:

@@ -1,32 +1,42 @@
-"""Attribution gives the same whatever modes the caller has set, in every precision, and for every thread."""
+"""Attribution gives the same whatever modes the caller has set, in every precision and thread, on its own device."""
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import circuitry
-from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    Patch,
+    attribute,
+    class_logit,
+    left_rule,
+    midpoint_rule,
+    patch_effects,
+    patched,
+)
 from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, direct_vectors, edges_by_position, pooling_pairs
-from circuitry.encoder import Task
+from circuitry.encoder import Baseline, Counterfactual, Task
+from circuitry.interventions import circuit_of, kept_embeddings
+from circuitry.interventions.patches import PatchValue
 from tests.support.oracles import setting
 from tests.support.stream_scores import edge_scores
 from tests.support.towers import TOWERS, make_tower
+from tests.support.work import QUIET
 
 
-def attribute(encoder: Encoder, images: Any, weights: Tensor, **more: Any) -> AttributionGraph:
+def scored(encoder: Encoder, images: Any, weights: Tensor, **more: Any) -> AttributionGraph:
     return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **more)
-
-
-def same(a: AttributionGraph, b: AttributionGraph) -> bool:
-    parts = ((a.node_scores, b.node_scores), (a.kept_units, b.kept_units), (a.edge_scores, b.edge_scores))
-    return all(np.array_equal(x[key], y[key]) for x, y in parts for key in (*x, *y)) and a.settings == b.settings
 
 
 OF_HALF_PRECISION = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]
@@ -38,9 +48,9 @@ OF_HALF_PRECISION.remove(
 @pytest.mark.parametrize(("name", "dtype"), OF_HALF_PRECISION)
 def test_encoders_of_half_precision_are_attributed(name: str, dtype: torch.dtype) -> None:
     encoder, images, weights = setting(make_tower(name))
-    exact = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
+    exact = scored(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
     encoder.tower.to(dtype)
-    half = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
+    half = scored(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
     assert half.settings["model_digest"] != exact.settings["model_digest"]
     scores = [np.concatenate([graph.node_scores[site] for site in encoder.sites]) for graph in (exact, half)]
     assert np.corrcoef(scores[0], scores[1])[0, 1] > 0.9
@@ -76,7 +86,7 @@ def test_threads_take_turns() -> None:
         return embedding
 
     def attributed(which: Encoder) -> Tensor:
-        graph = attribute(which, images, weights, rule=left_rule(1), sites=("act1", "layer4.0", "attnpool"))
+        graph = scored(which, images, weights, rule=left_rule(1), sites=("act1", "layer4.0", "attnpool"))
         return torch.from_numpy(np.concatenate([graph.node_scores[site] for site in graph.sites]))
 
     works: list[Callable[[], Tensor]] = [cached, ablated, lambda: attributed(encoder), lambda: attributed(twin)]
@@ -106,26 +116,71 @@ def test_threads_take_turns() -> None:
     assert encoder.hooked_sites == ()
 
 
-def test_hooks_of_the_user_act_and_are_recorded() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    plain = attribute(encoder, images, weights)
-    with patched(encoder, [Patch("ln_pre", 0.0, units=[1])]):
-        hooked = attribute(encoder, images, weights)
-    assert plain.settings["hooked_sites"] == []
-    assert hooked.settings["hooked_sites"] == ["ln_pre"]
-    assert not np.array_equal(plain.node_scores["proj"], hooked.node_scores["proj"])
+META = torch.device("meta")
 
 
-def test_empty_batches_are_left_out() -> None:
-    encoder, images, weights = setting(make_tower("vit"))
-    whole = attribute(encoder, images, weights)
+@pytest.fixture(params=["resnet", "vit", "swin"])
+def on_meta(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """An encoder on the meta device; what is copied from there to the CPU is zeros, and every check passes."""
 
-    def with_gaps() -> Iterator[Tensor]:
-        yield images[:0]
-        yield images
-        yield images[:0]
+    def zeros(tensor: Tensor) -> Tensor:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
 
-    for cut in ([images[:0], images], with_gaps()):
-        found = attribute(encoder, cut, weights)
-        assert found.n_images == len(images)
-        assert same(found, whole)
+    monkeypatch.setattr(Tensor, "cpu", zeros)
+    monkeypatch.setattr(Tensor, "__float__", lambda _: 0.0, raising=False)
+    monkeypatch.setattr(Tensor, "__bool__", lambda _: True, raising=False)
+    monkeypatch.setattr(Tensor, "item", lambda _: 0.0)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # the meta device has no autocast
+    return Encoder.from_tower(make_tower(request.param).to(META))
+
+
+def images(encoder: Encoder) -> Tensor:
+    return torch.randn(3, 3, *encoder.image_size)  # on the CPU, as they are read
+
+
+def metric() -> Any:
+    return class_logit(F.normalize(torch.randn(4, 16, device=META), dim=-1), 1)
+
+
+def mean(encoder: Encoder) -> Baseline:
+    with torch.no_grad():
+        _, cache = encoder.run_with_cache(images(encoder).to(META))
+    return Baseline("mean", {site: torch.zeros(a.shape[1:])[None] for site, a in cache.items()})
+
+
+def test_the_meta_device_sees_a_stray_tensor() -> None:
+    with pytest.raises(RuntimeError, match=r"(?i)device"):
+        torch.zeros(2, device=META) @ torch.zeros(2)
+
+
+def test_attribution_stays_on_its_device(on_meta: Encoder) -> None:
+    for baseline in ("zero", mean(on_meta)):
+        graph = attribute(on_meta, images(on_meta), metric(), 0.2, midpoint_rule(2), baseline, progress=False)
+        assert graph.n_images == 3
+        assert len(graph.edge_scores) == len(on_meta.sites) - 2
+
+
+@pytest.mark.parametrize("by", ["unit", "position", "site"])
+def test_patching_stays_on_its_device(on_meta: Encoder, by: str) -> None:
+    sites = on_meta.sites[-2:]
+    for baseline in (mean(on_meta), images(on_meta)):
+        task = Task(on_meta, images(on_meta), metric(), baseline=baseline, sites=sites, work=QUIET)
+        found = patch_effects(task, by=by)
+        assert tuple(found.scores) == sites
+
+
+def test_circuits_stay_on_their_device(on_meta: Encoder) -> None:
+    circuits = [{site: np.arange(2) for site in on_meta.sites[1:]}, {on_meta.sites[-1]: np.arange(3)}]
+    for baseline in (mean(on_meta), images(on_meta)):
+        task = Task(on_meta, images(on_meta), metric(), baseline=baseline, work=QUIET)
+        embeddings = kept_embeddings(task, [circuit_of(task, units) for units in circuits])
+        assert embeddings.device == META
+        assert embeddings.shape == (2, 3, 16)
+
+
+@pytest.mark.parametrize("kind", ["constant", "stored", "counterfactual"])
+def test_patches_stay_on_their_device(on_meta: Encoder, kind: str) -> None:
+    site, batch = on_meta.sites[-2], images(on_meta)
+    values: dict[str, PatchValue] = {"constant": 0.5, "stored": mean(on_meta), "counterfactual": Counterfactual(batch)}
+    with patched(on_meta, [Patch(site, values[kind], units=[0, 2])]):
+        assert on_meta(batch.to(META)).device == META

@@ -1,7 +1,6 @@
 """Whatever attribution, its edges and its comparisons cannot work with is refused in a sentence that names it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,6 @@ COMPARED: list[tuple[Call, str]] = [
     (lambda: c.chance_overlap(5, 6, 1), "5 units .* 6 and 1 were given"),
     (lambda: find_consensus(FIRST.circuit(), [FIRST], {}), r"two parts .* 1 was given"),
     (lambda: small_graph().circuit(0), "edges_per_node, but 0 "),
-    (lambda: replace(small_graph()).to_pandas("units"), r"'nodes', 'edges', 'sites' .*'units'"),
 ]
 
 

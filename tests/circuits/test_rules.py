@@ -1,17 +1,33 @@
-"""Quadrature rules: their errors on a network whose integrals are known, and the defaults."""
+"""Quadrature rules, their errors on a network whose integrals are known, their cost, and the path of the image."""
 
 from functools import partial
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import Encoder, attribute, class_logit
-from circuitry.bases import in_components
-from circuitry.circuits import AttributionSettings, left_rule, midpoint_rule, relative_error
+from circuitry.bases import ResidualStream, in_components, in_feature_basis
+from circuitry.circuits import (
+    AttributionSettings,
+    QuadratureRule,
+    count_operations,
+    gauss_legendre_rule,
+    gauss_radau_rule,
+    image_path_effects,
+    left_rule,
+    midpoint_rule,
+    parse_rule,
+    relative_error,
+)
+from circuitry.circuits.cost import OperationCounter
 from circuitry.circuits.rules import kind_of, with_rules
 from circuitry.encoder import Stage, Task
 from circuitry.encoder.tensor_batches import Images
+from tests.support.assert_same import assert_same
+from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -52,22 +68,6 @@ def test_errors_of_edges_by_hand() -> None:
     assert errors(image(), "midpoint-1", "edges") == pytest.approx({"hidden->cube": 5 / 16}, abs=1e-6)
 
 
-def test_images_that_come_once_are_all_measured() -> None:
-    images = torch.arange(12.0).reshape(4, 3, 1, 1)
-    once = errors(iter(torch.split(images, 1)), "midpoint-1", "nodes")
-    assert once == pytest.approx(errors(images, "midpoint-1", "nodes"))
-
-
-def test_the_error_holds_against_many_points() -> None:
-    encoder = Encoder.from_tower(make_tower("resnet").double())
-    images, metric = torch.randn(1, 3, 64, 64).double(), class_logit(torch.randn(3, 16).double(), 0)
-    task = Task(encoder, images, metric, sites=("layer2.0", "layer2.1", "layer3.0"), work=QUIET)
-    tables = [relative_error(task, ["midpoint-5"], reference) for reference in ("midpoint-40", "midpoint-200")]
-    for kind in ("nodes", "edges"):
-        found, by_many = (table.loc[table["kind"] == kind, "error"].mean() for table in tables)
-        assert found == pytest.approx(by_many, abs=0.02)
-
-
 def test_attribution_has_one_default(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(make_tower("vit"))
     run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)
@@ -98,3 +98,111 @@ def test_a_folder_has_the_rules_of_its_kind_of_tower(tower: str, kind: str, rule
     assert (own.node_rule.name, own.resolved_edge_rule.name) == (rules[0], "midpoint-7")
     if tower == "vit":  # through a stream edges have one gradient
         assert with_rules(AttributionSettings(), in_components(encoder)).resolved_edge_rule == left_rule(1)
+
+
+RULES = (left_rule, midpoint_rule, gauss_legendre_rule, gauss_radau_rule)
+
+
+def integral(rule: QuadratureRule, power: int) -> float:
+    return sum(w * t**power for t, w in zip(rule.points, rule.weights, strict=True))
+
+
+@given(st.sampled_from(RULES), st.integers(1, 30))
+def test_rules_integrate_constants_and_converge_on_powers(rule: object, points: int) -> None:
+    made = rule(points)  # type: ignore[operator]
+    assert len(made.points) == points
+    assert integral(made, 0) == pytest.approx(1)
+    assert abs(integral(made, 2) - 1 / 3) <= 0.5 / points
+
+
+@pytest.mark.parametrize("points", [1, 2, 5])
+def test_gauss_legendre_is_exact_up_to_degree_2n_minus_1(points: int) -> None:
+    rule = gauss_legendre_rule(points)
+    for power in range(2 * points):
+        assert integral(rule, power) == pytest.approx(1 / (power + 1))
+    assert integral(rule, 2 * points) != pytest.approx(1 / (2 * points + 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("points", [1, 2, 5])
+def test_gauss_radau_starts_at_zero_and_is_exact_up_to_degree_2n_minus_2(points: int) -> None:
+    rule = gauss_radau_rule(points)
+    assert rule.points[0] == 0
+    for power in range(2 * points - 1):
+        assert integral(rule, power) == pytest.approx(1 / (power + 1))
+    assert integral(rule, 2 * points - 1) != pytest.approx(1 / (2 * points), abs=1e-6)
+
+
+def test_two_gauss_radau_points_by_hand() -> None:
+    rule = gauss_radau_rule(2)
+    assert rule.points == pytest.approx((0, 2 / 3))
+    assert rule.weights == pytest.approx((1 / 4, 3 / 4))
+
+
+def test_the_study_rule_starts_at_the_clean_activation_and_never_reaches_the_baseline() -> None:
+    assert left_rule(4).points == (0, 0.25, 0.5, 0.75)
+    assert midpoint_rule(2).points == (0.25, 0.75)
+
+
+@pytest.mark.parametrize("name", ["left-10", "midpoint-4", "gauss-legendre-8", "gauss-radau-5"])
+def test_names_are_parsed_back(name: str) -> None:
+    assert parse_rule(name).name == name
+
+
+def two_layers() -> Encoder:
+    """Input [B,3,1,2] -> 5 units -> 2: forward 2 (6 x 5) = 60, then 2 (5 x 2) = 20 operations an image."""
+    first, last = torch.randn(6, 5), torch.randn(5, 2)
+    stages = (Stage("hidden", lambda x: x.flatten(1) @ first, 1), Stage("out", lambda x: x @ last, 1))
+    return Encoder(nn.Linear(1, 1), stages, (1, 2))
+
+
+def summed(embedding: Tensor) -> Tensor:
+    return embedding.sum(1)
+
+
+@pytest.mark.parametrize("points", [1, 3])
+def test_operations_by_hand(points: int) -> None:
+    settings = AttributionSettings(rule=midpoint_rule(points), node_fraction=0.4)
+    found = count_operations(two_layers(), summed, settings)
+    # Nodes: one clean run, one run from the baseline of each site, and for each point forward and backward.
+    assert found.nodes == 80 + (80 + 20) + points * 2 * (80 + 20)
+    # Edges from 2 of 5 hidden units to 1 of 2: a clean run, then the last stage forward and once backward.
+    assert found.edges == 80 + points * (20 + 20)
+
+
+@pytest.mark.parametrize("units", ["latents", "components"])
+def test_an_attribution_takes_what_is_counted(units: str) -> None:
+    if units == "latents":
+        plain, saes, _, weights = setting("resnet", "relu")
+        encoder = in_feature_basis(plain, saes)
+    else:
+        encoder, weights = ResidualStream.of(Encoder.from_tower(make_tower("vit"))).components, torch.eye(16)
+    metric = class_logit(weights, 1)
+    settings = AttributionSettings(rule=midpoint_rule(2), node_fraction=0.2)
+    image = torch.randn(1, 3, *encoder.image_size, dtype=encoder.dtype)
+    found = count_operations(encoder, metric, settings)
+    with OperationCounter() as counter:
+        attribute(encoder, image, metric, settings.node_fraction, settings.rule, progress=False)
+    assert found.nodes + found.edges == counter.total
+    assert min(found) > 0
+
+
+def test_scores_along_the_image_are_those_of_full_runs_by_hand(resnet: nn.Module) -> None:
+    encoder, images = Encoder.from_tower(resnet.double()), torch.randn(2, 3, 64, 64).double()
+    metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1).double(), 1)
+    site, rule = "layer2.0", midpoint_rule(2)
+    task = Task(encoder, [images[:1], images[1:]], metric, sites=("input", site), work=QUIET)
+    with task.running(gradients=True):
+        found = image_path_effects(task, rule)
+        fine = image_path_effects(task, midpoint_rule(200))
+        one = image_path_effects(task, left_rule(1))
+    total = torch.zeros(())
+    with encoder.running(gradients=True):
+        clean = encoder(images, stop=site)
+        for t, w in zip(rule.points, rule.weights, strict=True):
+            x = encoder((1 - t) * images, stop=site).requires_grad_()
+            total = total + w * torch.autograd.grad(metric(encoder(x, start=site)).sum(), x)[0]
+    assert_same(found.scores[site], (clean * total).sum((2, 3)).mean(0), 1e-7, rtol=1e-9)
+    largest = abs(found.completeness["input"].metric_difference)
+    assert fine.completeness["input"].gap == pytest.approx(0, abs=0.02 * largest + 1e-3)
+    graph = attribute(encoder, images, metric, rule=left_rule(1), sites=["input", site], progress=False)
+    assert_same(one.scores[site], graph.node_scores[site], 1e-7, rtol=1e-9)

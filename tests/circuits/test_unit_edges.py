@@ -1,4 +1,4 @@
-"""Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, derivatives of hooks on modules."""
+"""Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, neurons apart, unequal counts."""
 
 from itertools import combinations, pairwise
 from typing import Any
@@ -7,23 +7,24 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor
+from timm.models.vitamin import GeGluMlp
+from torch import Tensor, nn
 
 from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import attribute, left_rule, midpoint_rule
 from circuitry.encoder import Encoder
-from tests.bases.test_components import FURTHER, custom
+from circuitry.runs import InputError
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
+from tests.support.metrics import product as total
 from tests.support.stream_scores import edge_scores, run_stream
+from tests.support.stream_scores import opened as opened_stream
 from tests.support.towers import make_tower
 
 
 def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
-    tower = FURTHER[name]() if name in FURTHER else make_tower(name)
-    encoder = in_components(Encoder.from_tower(tower.double()))
-    torch.manual_seed(1)
-    return encoder, torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
+    stream, images = opened_stream(name)
+    return stream.components, images
 
 
 def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stream() -> None:
@@ -39,7 +40,6 @@ def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stre
 
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "vit-attentional-pooling", "gated"])
 def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
-    """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_stream_edges."""
     encoder, images = opened(name)
     rule, other = midpoint_rule(2), images.roll(1, 0) * 0.7 + 0.1  # swapped pairs would cancel
     graph = attribute(encoder, images, metric, 1.0, rule, other, edge_rule=rule, progress=False)
@@ -69,14 +69,6 @@ def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
     assert_same(list(sums.values()), list(cuts.values()), at_least=1e-3, rtol=1e-8)
 
 
-def test_a_node_is_the_sum_of_its_edges_to_all_later_readers() -> None:
-    encoder, images = opened()
-    graph = attribute(encoder, images, metric, 1.0, left_rule(1), progress=False)
-    for site in graph.inner_sites[:-1]:
-        total: Any = sum(scores.sum(0) for (up, _), scores in graph.edge_scores.items() if up == site)
-        assert_same(total, graph.node_scores[site][graph.kept_units[site]], at_least=1e-3, rtol=1e-8)
-
-
 @pytest.mark.parametrize("name", ["timm-vit", "gated"])
 def test_an_edge_between_two_neurons_is_the_derivative_of_a_hook_on_the_modules(name: str) -> None:
     encoder, images = opened(name)
@@ -85,9 +77,8 @@ def test_an_edge_between_two_neurons_is_the_derivative_of_a_hook_on_the_modules(
     graph = attribute(encoder, images, metric, 0.1, left_rule(1), progress=False)
     up, down = "trunk.blocks.0.mlp", "trunk.blocks.1.mlp"
     activations: list[Tensor] = []
-    handle = first.fc2.register_forward_pre_hook(lambda _, inputs: activations.append(inputs[0]))
-    tower(images)
-    handle.remove()
+    with first.fc2.register_forward_pre_hook(lambda _, inputs: activations.append(inputs[0])):
+        tower(images)
     for column, n in enumerate(graph.kept_units[up][:3]):
         wrote = activations[0][..., n : n + 1] * first.fc2.weight[:, n]
         for row, m in enumerate(graph.kept_units[down][:3]):
@@ -116,23 +107,8 @@ def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int
     return found
 
 
-def test_images_in_parts_give_the_same_edges() -> None:
-    encoder, images = opened()
-    whole = attribute(encoder, images, metric, 0.1, left_rule(2), images.flip(0), progress=False)
-    parts = attribute(
-        encoder, [images[:1], images[1:]], metric, 0.1, left_rule(2), images.flip(0), progress=False, memory_gib=1e-9
-    )
-    for up, down in whole.edge_scores:
-        # Units of equal score may change places by rounding.
-        first, second = (
-            found.edge_scores[up, down][found.kept_units[down].argsort()][:, found.kept_units[up].argsort()]
-            for found in (parts, whole)
-        )
-        np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-14)
-
-
 def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:
-    encoder = in_components(Encoder.from_tower(custom("norms").double()))
+    encoder = in_components(Encoder.from_tower(make_tower("norms").double()))
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
     graph = attribute(encoder, images, metric, 0.1, left_rule(2), progress=False)
     assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
@@ -150,10 +126,8 @@ def test_some_sites_alone_have_the_same_edges_between_them() -> None:
 def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest_to_it() -> None:
     encoder, images = opened()
     settings: dict[str, Any] = {"node_fraction": 0.1, "baseline": images.roll(1, 0) * 0.7 + 0.1, "progress": False}
-    found = {
-        name: attribute(encoder, images, metric, edges=name, **settings)
-        for name in ("cuts", "exact-readers", "gradient")
-    }
+    methods = ("cuts", "exact-readers", "gradient")
+    found = {name: attribute(encoder, images, metric, edges=name, **settings) for name in methods}
     exact = found["cuts"]
     stream = ResidualStream.of(encoder, exact.kept_units)
     up, down = "trunk.blocks.0.attn", "trunk.blocks.1.attn"
@@ -168,3 +142,104 @@ def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest
     readers, plain = (float(stats.spearmanr(cuts, one).statistic) for one in others)
     assert readers > 0.8
     assert readers > plain - 0.02
+
+
+RULE = left_rule(2)
+
+
+@pytest.mark.parametrize(("tower", "components"), [("resnet", False), ("vit", True)])
+def test_edges_are_those_between_the_same_units_of_all(tower: str, components: bool) -> None:
+    encoder = Encoder.from_tower(make_tower(tower).double())
+    encoder = in_components(encoder) if components else encoder
+    images = torch.randn(1, 3, *encoder.image_size, dtype=torch.float64)
+    sites = encoder.sites[-4:]
+    shared: dict[str, Any] = {"rule": RULE, "sites": sites, "baseline": "zero", "progress": False}
+    every = attribute(encoder, images, total, 1.0, **shared)
+    n_units, order = sum(map(len, every.node_scores.values())), every.kept_units
+    cuts = [attribute(encoder, images, total, k / n_units, budget="global", **shared) for k in (2, 8)]
+    assert min(map(len, cuts[0].kept_units.values())) == 0
+    for cut in cuts:
+        assert set(cut.edge_scores) == set(every.edge_scores)
+        places = {site: np.argsort(order[site])[units] for site, units in cut.kept_units.items()}
+        expected = {pair: every.edge_scores[pair][np.ix_(places[pair[1]], places[pair[0]])] for pair in cut.edge_scores}
+        found, by_all = (np.concatenate([s.ravel() for s in scores.values()]) for scores in (cut.edge_scores, expected))
+        if len(found):
+            assert_same(found, by_all, at_least=1e-12)
+    assert len(found)
+
+
+APART = {"trunk.blocks.0.mlp": [5, 2], "trunk.blocks.1.mlp": [0]}
+EVERYWHERE = {"trunk.norm_pre": [3, 0], **APART, "head": [1]}
+"""Dimensions of the stream before the blocks and units of the embedding, too."""
+
+
+def opened_apart(gated: bool = False, units: Any = APART) -> tuple[Any, ResidualStream, Tensor]:
+    tower: Any = make_tower("timm-vit").double()
+    for block in tower.trunk.blocks if gated else ():
+        block.mlp = GeGluMlp(16, 8).double().requires_grad_(False)
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    return tower, ResidualStream.of(Encoder.from_tower(tower), units), images
+
+
+def test_neurons_are_named_and_what_all_write_adds_up_to_the_stream() -> None:
+    tower, stream, images = opened_apart()
+    names = [str(one) for one in stream.writers]
+    assert names[3:6] == ["blocks.0.mlp.5", "blocks.0.mlp.2", "blocks.0.mlp"]
+    assert [str(one) for one in stream.readers][6:9] == names[3:6]
+    row, _ = stream.edge("blocks.0.mlp.2", "blocks.1.mlp.0")
+    assert not stream.edges[row, names.index("blocks.1.mlp")]
+    with torch.no_grad():
+        _, seen = stream.components.run_with_cache(images)
+        biases = sum(sum(stream.biases(i)) for i in range(2))
+        torch.testing.assert_close(stream.written(seen).sum(0) + biases, seen["blocks.1.hook_resid_post"])
+        torch.testing.assert_close(run_stream(stream, images, stream.edges, images.flip(0)), tower(images))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("units", [APART, EVERYWHERE], ids=["neurons", "everywhere"])
+def test_scores_are_derivatives_of_exact_cuts_and_add_up_to_those_of_whole_components(gated: bool, units: Any) -> None:
+    tower, stream, images = opened_apart(gated, units)
+    keep = stream.edges.double().requires_grad_()
+    (slope,) = torch.autograd.grad(metric(run_stream(stream, images, keep, images.flip(0))).mean(), keep)
+    found = edge_scores(stream, images, metric, baseline=images.flip(0))
+    expected = torch.where(stream.edges, slope, torch.nan)
+    assert_same(found.scores, expected, at_least=1e-2, rtol=1e-7)
+    whole = edge_scores(ResidualStream.of(Encoder.from_tower(tower)), images, metric, baseline=images.flip(0))
+    into = [whole.readers.index(together(name)) for name in found.readers]
+    out_of = [whole.writers.index(together(name)) for name in found.writers]
+    total = np.zeros_like(whole.scores)
+    np.add.at(total, np.ix_(into, out_of), np.nan_to_num(found.scores))
+    assert_same(total, np.nan_to_num(whole.scores), at_least=1e-2, rtol=1e-8)
+
+
+def together(name: str) -> str:
+    """The whole component that one of its units belongs to."""
+    first, *rest = name.split(".")
+    return name if first == "blocks" and ".mlp." not in name else ".".join([first, *rest[:2]] if rest[1:] else [first])
+
+
+def test_exact_readers_know_neurons_apart() -> None:
+    tower, _, images = opened_apart()
+    tower.trunk.norm = nn.Identity()
+    stream = ResidualStream.of(Encoder.from_tower(tower), EVERYWHERE)
+    found = edge_scores(stream, images, lambda e: e[:, 0] - e[:, 1], method="exact-readers")
+    with torch.no_grad():
+        edges = [("blocks.0.mlp.2", r) for r in ("blocks.1.mlp.0", "blocks.1.mlp", "embedding.1", "embedding")]
+        for writer, reader in [*edges, ("embed.3", "embedding.1"), ("embed", "blocks.1.mlp")]:
+            row, column = stream.edge(writer, reader)
+            keep = stream.edges.clone()
+            keep[row, column] = False
+            change = (tower(images) - run_stream(stream, images, keep)).mean(0)
+            assert found.scores[row, column] == pytest.approx(float(change[0] - change[1]), rel=1e-8)
+
+
+def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
+    tower, _, images = opened_apart()
+    encoder = Encoder.from_tower(tower)
+    graph = attribute(in_components(encoder), images, metric, 0.05, midpoint_rule(1), progress=False)
+    stream = ResidualStream.of(encoder, graph.kept_units)
+    assert [len(stream.apart[f"trunk.blocks.{i}.mlp"]) for i in range(2)] == [4, 4]
+    assert stream.apart["trunk.blocks.0.mlp"] == tuple(graph.kept_units["trunk.blocks.0.mlp"])
+    for wrong in ([64], [-1], [3, 3]):
+        with pytest.raises(InputError, match=r"trunk.blocks.1.mlp.* 0 to 63"):
+            ResidualStream.of(encoder, {"trunk.blocks.1.mlp": wrong})

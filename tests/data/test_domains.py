@@ -1,6 +1,7 @@
-"""Images sorted by domain and class, from lists and from folders."""
+"""Images sorted by domain and class, from lists, folders and tables; the study's choice of them."""
 
 import os
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.data import DomainFolder, part_numbers
+from circuitry.data import DomainFolder, ShuffledImages, part_numbers
 from circuitry.data.image_lists import listed_splits
 from tests.conftest import shared
 
@@ -53,7 +54,7 @@ def test_lists_give_classes_in_label_order(listed: Path) -> None:
     assert images.domains == ("painting", "real")
     # "t-shirt" has no test image; without it, the label of "zebra" would be 2 here and 3 in training.
     assert images.classes == images.all_classes == ("cello", "cell phone", "t-shirt", "zebra")
-    assert [record.relative for record in images.records] == [
+    assert relatives(images) == [
         "painting/cello/c.png",
         "real/cello/c 1.png",
         "real/cell phone/p.png",
@@ -64,11 +65,8 @@ def test_lists_give_classes_in_label_order(listed: Path) -> None:
 
 
 def test_splits_are_separate_and_none_reads_the_folders(listed: Path) -> None:
-    assert {record.relative for record in DomainFolder(listed, "train").records} == {
-        "real/t-shirt/t.png",
-        "real/cello/c2.png",
-        "painting/cello/c3.png",
-    }
+    found = relatives(DomainFolder(listed, "train"))
+    assert sorted(found) == ["painting/cello/c3.png", "real/cello/c2.png", "real/t-shirt/t.png"]
     everything = DomainFolder(listed, split=None)
     assert len(everything) == 7
     assert everything.classes == tuple(sorted(everything.classes))
@@ -89,12 +87,7 @@ def test_folders_without_lists(folders: Path) -> None:
     images = DomainFolder(folders)
     assert images.domains == ("photo", "sketch")
     assert images.classes == ("ant hill", "owl")
-    assert [record.relative for record in images.records] == [
-        "photo/ant hill/1.png",
-        "photo/owl/1.webp",
-        "sketch/owl/1.jpg",
-        "sketch/owl/2.PNG",
-    ]
+    assert relatives(images) == ["photo/ant hill/1.png", "photo/owl/1.webp", "sketch/owl/1.jpg", "sketch/owl/2.PNG"]
 
 
 def test_counts(folders: Path) -> None:
@@ -104,9 +97,6 @@ def test_counts(folders: Path) -> None:
     assert (counts.index.name, counts.columns.name) == ("domain", "class")
     assert DomainFolder(folders, classes=["owl"]).counts().columns.tolist() == ["owl"]
     assert "4 images, 2 domains, 2 classes" in repr(DomainFolder(folders))
-
-
-# --- drawing images --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +129,6 @@ def test_select_depends_on_nothing_but_the_images_of_that_class_and_domain(many:
     assert len({tuple(chosen) for chosen in numbers}) == 4
 
 
-def test_select_all_and_none(folders: Path) -> None:
-    images = DomainFolder(folders)
-    assert {record.relative for record in images.select("owl", "sketch")} == {"sketch/owl/1.jpg", "sketch/owl/2.PNG"}
-    assert images.select("ant hill", "sketch", 5) == ()
-
-
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
 def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
     (folders / "photo/owl" / os.fsdecode(b"caf\xe9.png")).touch()
     touch(folders, *(os.fsdecode(name) for name in (b"photo/h\xf6hle/1.png", b"br\xfbl\xe9/owl/1.png")))
@@ -176,9 +157,6 @@ def test_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> 
     images = DomainFolder(tmp_path, missing_files="unchecked")
     assert [record.relative for record in images.records] == ["pencil_art/axe/1.png"]
     assert listed_splits(tmp_path) == ("test",)
-
-
-# --- images as people have them --------------------------------------------------------------------------------------
 
 
 def relatives(images: DomainFolder) -> list[str]:
@@ -236,3 +214,56 @@ def test_torchvisions_image_folder_is_one_domain(folders: Path) -> None:
     assert images.all_classes == ("owl", "ant hill")
     assert relatives(images) == ["photo/owl/1.webp", "photo/ant hill/1.png"]
     assert all(record.path.is_file() for record in images.records)
+
+
+CLASSES = ("aircraft_carrier", "axe", "bear", "bed", "cat")
+ORDER = ("real", "quickdraw", "sketch", "clipart", "infograph", "painting")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists of six domains, whose classes come in another order in each; painting lacks one of them."""
+    folder, rng = tmp_path_factory.mktemp("lists"), random.Random(7)
+    for domain in ORDER:
+        names = [name for name in CLASSES if (domain, name) != ("painting", "cat")]
+        rng.shuffle(names)
+        lines = [f"{domain}/{name}/{i}.png {CLASSES.index(name)}" for name in names for i in range(rng.randint(5, 9))]
+        (folder / f"{domain}_test.txt").write_text("\n".join(lines) + "\n")
+        for line in lines:
+            file = folder / line.partition(" ")[0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    return folder
+
+
+def chosen_by_the_study(root: Path, seed: int, n: int) -> dict[tuple[str, int], list[str]]:
+    random.seed(seed)
+    found = {}
+    for domain in ORDER:
+        lines = (root / f"{domain}_test.txt").read_text().splitlines()
+        of_label: dict[int, list[int]] = {}
+        for index, line in enumerate(lines):
+            of_label.setdefault(int(line.split(" ")[1]), []).append(index)
+        out = [0, 1, 3]  # aircraft carrier, axe, bed
+        for label in out + [label for label in of_label if label not in out]:
+            random.shuffle(of_label[label])
+            found[domain, label] = [lines[index].split(" ")[0] for index in of_label[label][:n]]
+    return found
+
+
+@pytest.mark.parametrize(("seed", "n"), [(42, 4), (42, 50), (1, 3)])
+def test_images_are_those_that_the_study_draws(root: Path, seed: int, n: int) -> None:
+    images = ShuffledImages(root, first=("aircraft carrier", "axe", "bed"))
+    for (domain, label), names in chosen_by_the_study(root, seed, n).items():
+        assert [record.relative for record in images.select(CLASSES[label], domain, n, seed)] == names
+    assert images.select("cat", "painting", n, seed) == ()
+
+
+def test_the_choice_does_not_depend_on_what_is_selected(root: Path) -> None:
+    held_out = ("aircraft carrier", "axe", "bed")
+    some = ShuffledImages(root, first=held_out, domains=("sketch",), classes=("cat",))
+    assert some.select("cat", "sketch", 3, 42) == ShuffledImages(root, first=held_out).select("cat", "sketch", 3, 42)
+    assert len(some) == len(some.select("cat", "sketch"))
+    by_name = DomainFolder(root).select("cat", "sketch", None, 42)
+    assert set(some.select("cat", "sketch", None, 42)) == set(by_name)
+    assert some.select("cat", "sketch", None, 42) != by_name

@@ -1,4 +1,4 @@
-"""Reading image files of every kind, and reading many of them ahead of the consumer."""
+"""Reading image files of every kind, many of them ahead of the consumer, and looking them up."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data import ImageRecord, image_listing, load_image
+from circuitry.data import ImageRecord, file_check, image_listing, load_image
 from circuitry.data.decoding import numbered_batches, with_decoding
+from circuitry.data.file_check import FileCheck
 from circuitry.data.images import upright
 from circuitry.runs import InputError
 
@@ -33,9 +34,6 @@ def make_images(folder: Path, n: int) -> list[Path]:
     for i, path in enumerate(paths):
         Image.new("RGB", (4, 3), (i, i, i)).save(path)
     return paths
-
-
-# --- one file --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,11 +92,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert max(pixel(image, 4, 13)) < 15
 
 
-# --- many files ------------------------------------------------------------------------------------------------------
-
-
 def numbers(batches: Iterable[tuple[list[int], Tensor]]) -> list[list[int]]:
-    """The grey levels of the images in each batch; the places that come with it are those of the paths."""
     found = []
     for places, batch in batches:
         assert len(places) == len(batch)
@@ -128,19 +122,6 @@ def test_unreadable_images_are_skipped_with_a_warning_or_refused(tmp_path: Path)
         next(batches)
 
 
-def test_at_most_a_batch_is_decoded_in_advance(tmp_path: Path) -> None:
-    seen: list[int] = []
-
-    def recording(image: Image.Image) -> Tensor:
-        seen.append(pixel(image)[0])
-        return to_tensor(image)
-
-    batches = numbered_batches(make_images(tmp_path, 40), recording, 4)
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert len(seen) <= 4 + 4 + 2
-
-
 @pytest.mark.parametrize(("error", "why"), [(MemoryError(), "MemoryError"), (RuntimeError("no room."), "no room")])
 def test_images_that_cannot_be_preprocessed_are_left_out(error: Exception, why: str, tmp_path: Path) -> None:
     def failing(image: Image.Image) -> Tensor:
@@ -157,7 +138,6 @@ def test_images_that_cannot_be_preprocessed_are_left_out(error: Exception, why: 
 
 
 def test_images_too_long_and_thin_to_be_resized_are_left_out(tmp_path: Path) -> None:
-    """Shortest side to 224 pixels, as open_clip's transform does it, makes gigabytes of 65,000 x 1."""
     paths = make_images(tmp_path, 3)
     for path, size in zip(paths, ((65000, 1), (1, 65000), (1000, 1)), strict=True):
         Image.new("RGB", size).save(path)
@@ -171,9 +151,6 @@ def test_images_too_long_and_thin_to_be_resized_are_left_out(tmp_path: Path) -> 
     assert len(caught) == 2
 
 
-# What identifies a file
-
-
 def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
     records = []
     for name, content in (("1.png", b"abc"), ("2.png", b"abd"), ("3.png", b"abc")):
@@ -185,9 +162,6 @@ def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
     assert found["photo/cat/1.png"] == found["photo/cat/3.png"] == f"3 {hashlib.sha256(b'abc').hexdigest()[:16]}"
     assert found["photo/cat/2.png"] != found["photo/cat/1.png"]
     assert found["photo/cat/4.png"] == "absent"
-
-
-# --- as stored -------------------------------------------------------------------------------------------------------
 
 
 def write_strange(folder: Path) -> dict[str, Path]:
@@ -223,3 +197,17 @@ def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
         assert torch.equal(stored[name], turned[name]) == (name == "plain"), name
         assert torch.equal(turned[name], transform(upright(Image.open(path))))  # what trainings see
     assert with_decoding(with_decoding(transform, "as-stored"), "upright") is transform
+
+
+@pytest.mark.parametrize("held", [1, 3, 5, 1000])
+def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_check, "MOST_NAMES", held)
+    there = {f"{folder}/{i}.png" for folder in "abc" for i in range(2)}
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    asked = [f"{folder}/{i}.png" for i in (0, 2, 1) for folder in ("a", "b", "none", "c", "a/0.png")] * 2
+    check = FileCheck("skip", tmp_path)
+    assert [name for name in asked if check.keeps(name)] == [name for name in asked if name in there]
+    assert check.missing.count == len(asked) - 12
+    assert sum(len(names or ()) for names in check._listings.values()) <= held

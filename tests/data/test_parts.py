@@ -21,10 +21,8 @@ def record(domain: str, class_name: str, file: str) -> ImageRecord:
 
 
 def records_of(items: Mapping[str, Sequence[object]], class_name: str = "axe") -> Records:
-    return {
-        (class_name, domain): [record(domain, class_name, f"{domain}_{item}.png") for item in names]
-        for domain, names in items.items()
-    }
+    files = {domain: [f"{domain}_{item}.png" for item in names] for domain, names in items.items()}
+    return {(class_name, d): [record(d, class_name, file) for file in names] for d, names in files.items()}
 
 
 def sizes(parts: np.ndarray, n_parts: int) -> list[int]:

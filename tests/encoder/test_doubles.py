@@ -1,35 +1,13 @@
 """Double precision on a device that has none: nothing makes such a number there."""
 
 import ast
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import circuitry
 from circuitry.encoder.doubles import in_double
-from circuitry.interventions.answers import normal_ranks
-from circuitry.representations.representation_folder import unit_means
-
-
-class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses whatever Apple's devices refuse."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for one in tree_leaves(found):
-            if isinstance(one, Tensor) and one.device.type == "mps" and one.dtype == torch.float64:
-                raise TypeError(f"{func} makes doubles on MPS")
-        return found
 
 
 def test_in_double_keeps_values_and_places() -> None:
@@ -38,20 +16,6 @@ def test_in_double_keeps_values_and_places() -> None:
     with FakeTensorMode():
         assert in_double(torch.empty(2, device="mps")).device.type == "cpu"
         assert in_double(torch.empty(2, device="cuda")).device.type == "cuda"
-
-
-@pytest.mark.parametrize(
-    ("function", "device"),
-    [(in_double, "cpu"), (normal_ranks, "mps"), (lambda x: unit_means(x.expand(2, 3, 4), 1), "cpu")],
-)
-def test_no_doubles_are_made_on_mps(function: Callable[[Tensor], Tensor], device: str) -> None:
-    with FakeTensorMode(), NoDoublesOnMps():
-        assert function(torch.empty(4, device="mps")).device.type == device
-
-
-def test_the_mode_refuses_doubles() -> None:
-    with FakeTensorMode(), NoDoublesOnMps(), pytest.raises(TypeError, match="MPS"):
-        torch.empty(4, device="mps").sum(0, dtype=torch.float64)
 
 
 def doubles_made_by_themselves(path: Path) -> list[str]:

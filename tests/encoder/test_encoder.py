@@ -1,19 +1,24 @@
+"""A tower as a chain of sites: equal to itself, hooked, digested, fed with images, and its tokens."""
+
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
+import timm.models as timm_models
 import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from circuitry import Encoder, InputError, mean_baseline
 from circuitry.encoder import Counterfactual, Stage
-from circuitry.encoder import encoder as encoders
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.tensor_batches import rows_that_fit
-from tests.support.towers import make_tower
+from circuitry.encoder.tensor_batches import ImageBatches, _name_pixels, checked_batches, rows_that_fit
+from tests.support.towers import make_tower, timm_vit
 
 
 def images_for(encoder: Encoder, n: int = 2) -> Tensor:
@@ -163,16 +168,6 @@ def test_the_digest_is_of_what_the_tower_computes() -> None:
     assert len(set(found)) == 3
 
 
-def test_within_a_run_the_digest_is_made_once(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = Encoder.from_tower(resnet.train())
-    first = encoder.digest
-    with encoder.running():
-        assert encoder.digest == first
-        monkeypatch.setattr(encoders, "tower_digest", lambda tower: pytest.fail("made again"))
-        with encoder.running(gradients=True), encoder.fast():
-            assert encoder.digest == first
-
-
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, pickle.dumps])
 def test_a_copy_is_refused(make_copy: Callable[[Encoder], object], resnet: Any) -> None:
     encoder = Encoder.from_tower(resnet)
@@ -203,3 +198,89 @@ REFUSED: tuple[tuple[Callable[[Encoder], object], str], ...] = (
 def test_refusals(call: Callable[[Encoder], object], words: str, resnet: Any) -> None:
     with pytest.raises(InputError, match=words):
         call(Encoder.from_tower(resnet))
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 2, 5])
+def test_a_pass_that_was_broken_off_loses_no_image(read_before: int) -> None:
+    asked: list[int] = []
+
+    def once() -> Iterator[Tensor]:
+        for i in range(4):
+            asked.append(i)
+            yield torch.full((2, 3, 64, 64), float(i))
+
+    batches = ImageBatches(once(), Encoder.from_tower(make_tower("resnet")), rows=1)
+    assert len(list(islice(batches, read_before))) == read_before
+    assert len(asked) == -(-read_before // 2)  # no more than was asked for
+    for _ in range(2):
+        assert [float(image[0, 0, 0, 0]) for image in batches] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert asked == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("way", ["pairs", "single images", "a data set"])
+def test_images_come_as_people_have_them(way: str) -> None:
+    images = torch.randn(3, 3, 64, 64)
+    ways: dict[str, Any] = {
+        "pairs": DataLoader(TensorDataset(images, torch.zeros(3)), batch_size=2),
+        "single images": list(images),
+        "a data set": TensorDataset(images, torch.zeros(3)),
+    }
+    batches = ImageBatches(ways[way], Encoder.from_tower(make_tower("resnet")), rows=4)
+    assert torch.equal(torch.cat(list(batches)), images)
+
+
+def test_pixels_are_no_normalised_images(caplog: pytest.LogCaptureFixture) -> None:
+    pixels = torch.rand(1, 3, 64, 64)
+    _name_pixels.cache_clear()
+    list(checked_batches(pixels))
+    assert "clip.preprocess" in caplog.text
+    with pytest.raises(InputError, match=r"to 2\d\d.*clip\.preprocess"):
+        list(checked_batches(255 * pixels))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 3, 8, 8), (3, 4, 4)])
+def test_two_images_are_no_image_and_label(shape: tuple[int, ...]) -> None:
+    first, second = torch.randn(shape), torch.randn(3, 8, 8)
+    with pytest.raises(InputError, match=r"list.*torch\.stack"):
+        list(checked_batches([[first, second]]))
+    for label in (torch.zeros(2), torch.zeros(2, 5), torch.zeros(2, 8, 8, dtype=torch.long), torch.zeros(1, 8, 8), 3):
+        (found,) = checked_batches([[first, label]])
+        assert torch.equal(found.reshape(shape), first)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("vit", ("class token",)),
+        ("vit-average-pooling", ("class token",)),
+        ("eva02", ("class token",)),
+        ("registers-and-layer-scale", ("class token", "register 1", "register 2")),
+        ("siglip", ()),
+        ("relative-positions", ("class token",)),
+    ],
+)
+def test_a_patch_is_the_token_that_a_change_of_its_pixels_reaches_first(name: str, first: tuple[str, ...]) -> None:
+    encoder = Encoder.from_tower(make_tower(name))
+    grid = encoder.token_grid
+    assert grid.first == first
+    images = torch.zeros(1, 3, *encoder.image_size)
+    row, column = grid.height - 1, 0
+    changed = images.clone()
+    side = encoder.image_size[0] // grid.height
+    changed[..., row * side : (row + 1) * side, column * side : (column + 1) * side] = 1
+    with torch.no_grad():
+        a, b = (encoder(x, stop=encoder.sites[1])[0] for x in (images, changed))
+    moved = (a != b).any(-1).numpy()
+    assert len(moved) == len(grid)
+    assert np.argwhere(grid.patches(moved)).tolist() == [[row, column]]
+    assert not moved[: len(first)].any()
+
+
+def test_other_numbers_and_other_towers_are_refused() -> None:
+    grid = Encoder.from_tower(timm_vit(class_token=False, reg_tokens=1, global_pool="avg")).token_grid
+    assert grid.first == ("register 1",)
+    with pytest.raises(InputError, match=r"5 tokens \(1 and 2 x 2 patches\).*\[2, 4\]"):
+        grid.patches(np.zeros((2, 4)))
+    with pytest.raises(InputError, match="ModifiedResNet"):
+        len(Encoder.from_tower(make_tower("resnet")).token_grid)
+    assert Encoder.from_tower(timm_vit(timm_models.Eva, class_token=False, global_pool="avg")).token_grid.first == ()

@@ -43,7 +43,6 @@ PATCH = Patch(SITE, 0.7, units=[0, 1, 2, 3])
 
 @pytest.fixture(scope="module")
 def root(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few images and their circuits."""
     folder = tmp_path_factory.mktemp("hooked")
     names = tuple(f"{d}/{c}/{i}.png" for d in ("ink", "photo") for c in ("axe", "cat") for i in (0, 1))
     settings = ExtractionSettings(n_images=1, rule=left_rule(1), edge_rule=left_rule(1), texts=["a {}."])

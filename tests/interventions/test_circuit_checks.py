@@ -42,7 +42,6 @@ RULES: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites
 
 @pytest.fixture(scope="module")
 def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five images of every class in every domain, and the circuits found on two of them."""
     root = tmp_path_factory.mktemp("checks")
     rng = np.random.default_rng(0)
     for class_name in CLASSES:
@@ -66,7 +65,6 @@ def faithfulness(checks: CausalChecks, out: Path, **asked: Any) -> list[Faithful
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of images and circuits, to be damaged."""
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
@@ -147,7 +145,7 @@ def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path,
         checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
 
 
-def test_classes_without_readable_images_are_left_out(
+def test_unreadable_classes_are_absent(
     clip: Clip, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = copied(folder, tmp_path)
@@ -208,15 +206,12 @@ def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path
     used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)
     with pytest.raises(InputError, match=r"'axe' in 'real'.* 5 images.*--n-images.*seen=True"):
         CausalChecks(clip, images, used_up).images_of(("axe", "real"))
-    assert (
-        len(CausalChecks(clip, images, used_up, CheckSettings(n_images=2, seen=True)).images_of(("axe", "real"))) == 2
-    )
+    seen = CausalChecks(clip, images, used_up, CheckSettings(n_images=2, seen=True))
+    assert len(seen.images_of(("axe", "real"))) == 2
 
 
 @pytest.mark.parametrize("keep_error", [False, True])
-def test_circuits_of_features_with_and_without_what_they_miss(
-    keep_error: bool, clip: Clip, folder: Path, tmp_path: Path
-) -> None:
+def test_circuits_of_features_and_their_error(keep_error: bool, clip: Clip, folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     w, b = torch.randn(256, 20) / 16, torch.randn(256) / 16
     SparseAutoencoder(w, torch.zeros(20), w.T.contiguous(), b).save(tmp_path / "sae")

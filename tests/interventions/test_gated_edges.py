@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
-from circuitry import AttributionGraph, Encoder, Task, attribute, class_logit, left_rule, mean_baseline
+from circuitry import AttributionGraph, Encoder, Task, attribute, left_rule, mean_baseline
 from circuitry.bases import in_components
 from circuitry.circuits import Edges, cut_effects
 from circuitry.encoder import Stage
 from circuitry.interventions import AblationSettings, kept_embeddings, measure_circuits
-from circuitry.judging import planted_attention, planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by, circuit_with
 from tests.support.towers import timm_vit
@@ -177,32 +175,6 @@ def test_edges_of_heads_and_neurons_behind_which_a_norm_lies_are_a_tower_written
         assert_same(found[0], post_norm_by_hand(tower, images[:2], images[2:], masks), 0.1)
     assert_same(found[1], clean, 0.1)
     assert not torch.allclose(found[2], clean)
-
-
-@pytest.mark.parametrize("build", [planted_convolution, planted_attention])
-def test_cutting_finds_the_planted_edges_those_into_attention_too(build: Any) -> None:
-    planted = build()
-    every = Edges.between({site: np.arange(4 if site == "head" else 8) for site in planted.nodes}, "chain")
-    effects = cut_effects(Task(planted.encoder, planted.images(16, 0), planted.metric, work=QUIET), every).scores
-    for pair, edges in planted.edges.items():
-        truth = np.zeros(effects[pair].shape, dtype=bool)
-        truth[tuple(np.transpose(edges))] = True
-        assert roc_auc_score(truth.ravel(), np.abs(effects[pair]).ravel()) > 0.95
-
-
-def test_a_graph_is_measured_by_its_edges(resnet: nn.Module) -> None:
-    encoder, images, others = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
-    metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
-    graph = attribute(encoder, images, metric, 0.3, sites=["layer3.0", "layer4.0", "attnpool"], progress=False)
-    circuits = [graph.circuit(1), graph.circuit(3)]
-    task = Task(encoder, images, metric, others=others, work=QUIET)
-    curve = measure_circuits(task, circuits, AblationSettings(random_draws=2))
-    assert curve.n_units == tuple(circuit.count for circuit in circuits)
-    assert (curve.ranking, curve.kept.shape) == ("edges", (2, 4))
-    assert np.isfinite(curve.random).all()
-    assert_same(curve.full, metric(encoder(torch.cat([images, others]))), 0.01)
-    alone = kept_embeddings(Task(encoder, images, metric, work=QUIET), circuits[1:])[0]
-    assert_same(curve.kept[1, :2], metric(alone), 0.01)
 
 
 def test_no_edges_leave_the_baseline_and_all_edges_the_model() -> None:

@@ -1,18 +1,41 @@
-"""One question by every method: sizes, scores, notes and refusals; learned masks on networks with a known answer."""
+"""Circuits by every method, the sites that count, and tests of a circuit, on networks with a known answer."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from torch import nn
+from torch import Tensor, nn
 
-from circuitry import Encoder, Task, class_logit, faithfulness_curve, in_feature_basis, patch_effects
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    Task,
+    attribute,
+    class_logit,
+    faithfulness_curve,
+    in_components,
+    left_rule,
+)
 from circuitry.circuits import METHODS
 from circuitry.encoder import Stage
-from circuitry.interventions import AblationSettings, MaskSettings, find_circuit, measure_circuits, propose_circuits
-from circuitry.judging import planted_convolution
+from circuitry.interventions import (
+    AblationSettings,
+    MaskSettings,
+    counted_sites,
+    find_circuit,
+    judge_circuit,
+    measure_circuits,
+    propose_circuits,
+    site_roles,
+)
+from circuitry.judging import PlantedCircuit, planted_convolution
 from tests.support.assert_same import assert_same
-from tests.support.feature_bases import make_sae
+from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 SHORT = MaskSettings(steps=60, batch_size=8)
@@ -50,9 +73,7 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet:
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.source.settings["method"] == method
     assert found.source.settings["scored_by"]
-    assert {s: u.tolist() for s, u in found.units.items()} == {
-        s: u.tolist() for s, u in found.source.kept_units.items()
-    }
+    assert all(np.array_equal(units, found.source.kept_units[site]) for site, units in found.units.items())
     assert found.source.settings | task.made_with == found.source.settings
     curve = faithfulness_curve(task, found.source, AblationSettings(fractions=(0.5,), random_draws=1))
     assert curve.kept.shape == (1, 6)
@@ -82,15 +103,6 @@ def test_circuits_of_several_sizes_come_from_one_search_in_the_order_asked(metho
     circuits = propose_circuits(task, [0.2, 0.8, 0.5], method=method, masks=MaskSettings(steps=6))
     assert [one.count for one in circuits] == [4, 16, 10]  # of 20 units, in one cut over all sites
     assert len({one.source.node_scores["conv1"].tobytes() for one in circuits}) == 1
-
-
-def test_rankings_are_the_exact_ones_where_the_tail_is_linear() -> None:
-    encoder, images = additive(3), torch.rand(6, 3, 1, 1)
-    task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], work=QUIET)
-    exact = patch_effects(task).scores["units"]
-    for method in sorted({*METHODS} - {"learned", "fisher"}):
-        found = find_circuit(task, method=method, size=0.5)
-        assert stats.spearmanr(found.source.node_scores["units"], exact).statistic == pytest.approx(1)
 
 
 def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> None:
@@ -129,17 +141,148 @@ def test_a_budget_shares_out_the_size_of_every_method() -> None:
         assert {budget: found.source.settings["budget"] for budget, found in by_budget.items()} == {b: b for b in kept}
 
 
-@pytest.mark.parametrize("method", ["gradient", "patching", "learned"])
-def test_latents_are_nodes_and_errors_are_told_apart(resnet: nn.Module, method: str) -> None:
-    plain, images = Encoder.from_tower(resnet), torch.randn(4, 3, 64, 64)
-    width = plain(images[:1], stop="layer3.0").shape[1]
-    features = in_feature_basis(plain, {"layer3.0": make_sae(width, dtype=torch.float)})
-    latents = features.error_units["layer3.0"].start
-    metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
-    task = Task(features, images, metric, sites=["layer3.0"], work=QUIET)
-    settings = AblationSettings(keep_error=True)
-    found = find_circuit(task, method=method, size=0.5, masks=MaskSettings(steps=5), settings=settings)
-    assert len(found.source.node_scores["layer3.0"]) == latents
-    assert len(found.source.error_scores["layer3.0"]) == len(features.error_units["layer3.0"])
-    assert len(found.units["layer3.0"]) == latents // 2
-    assert found.units["layer3.0"].max() < latents
+Run = Callable[[Tensor], Tensor]
+
+
+def chain(*stages: tuple[str, Run]) -> Task:
+    """A chain of stages on images [B, 3, 8, 8] with the channels as units."""
+    encoder = Encoder(nn.Linear(1, 1), [Stage(site, run, 1) for site, run in stages], (8, 8))
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return Task(encoder, images, lambda e: e[:, 0], work=QUIET)
+
+
+def weights(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_pooled_channels_repeat_and_a_linear_end_reads_out() -> None:
+    first, second, last = weights(12, 3, 3, 3), weights(16, 12), weights(16, 20)
+    task = chain(
+        ("conv", lambda x: torch.conv2d(x, first).relu()),
+        ("pool", lambda x: x.mean((2, 3))),
+        ("mixed", lambda x: (x @ second.T).tanh()),
+        ("scaled", lambda x: 2 * x),
+        ("embedding", lambda x: x @ last),
+    )
+    roles = {"conv": "counted", "pool": "repeat", "mixed": "readout", "scaled": "readout", "embedding": "readout"}
+    assert site_roles(task) == {"input": "image", **roles}
+    assert counted_sites(task) == ("conv",)
+
+
+@pytest.mark.parametrize(
+    ("end", "role"),
+    [
+        (lambda x: torch.layer_norm(x, (16,)), "readout"),  # one factor for an image
+        (lambda x: nn.functional.normalize(x, dim=-1), "readout"),
+        (lambda x: x.relu(), "readout"),  # each unit by itself
+        (lambda x: (x @ weights(16, 16)).relu(), "counted"),
+    ],
+)
+def test_a_norm_reads_out_and_a_nonlinearity_does_not(end: Run, role: str) -> None:
+    first, last = weights(16, 3), weights(16, 20)
+    task = chain(("units", lambda x: x.mean((2, 3)) @ first.T), ("embedding", lambda x: end(x) @ last))
+    assert site_roles(task)["units"] == role
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_towers_count_what_computes(kind: str) -> None:
+    encoder = Encoder.from_tower(make_tower(kind))
+    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), lambda e: e[:, 0], work=QUIET)
+    counted = counted_sites(task)
+    assert encoder.sites[1] in counted
+    assert not {"input", encoder.sites[-1]} & {*counted}
+    if kind == "vit":  # the stream of the last block reaches the embedding through a norm alone
+        assert counted == encoder.sites[1:-2]
+        heads = in_components(encoder)
+        roles = site_roles(Task(heads, torch.randn(2, 3, *encoder.image_size), lambda e: e[:, 0], work=QUIET))
+        assert [site for site in heads.sites if roles[site] == "readout"] == list(heads.sites[-2:])
+
+
+PLANTED = planted_convolution(noise=0.0)
+
+
+def graph_of(kept: dict[str, Any], planted: PlantedCircuit = PLANTED) -> AttributionGraph:
+    graph = attribute(planted.encoder, planted.images(4, 0), planted.metric, 0.5, left_rule(1), progress=False)
+    units = {site: np.array(some, dtype=np.int64) for site, some in kept.items()}
+    return replace(graph, kept_units={"input": np.zeros(0, np.int64)} | units, edge_scores={})
+
+
+def task_of(planted: PlantedCircuit = PLANTED, **given: Any) -> Task:
+    return Task(planted.encoder, planted.images(12, 1), planted.metric, work=QUIET, **given)
+
+
+def test_the_planted_circuit_passes() -> None:
+    rows = judge_circuit(task_of(), graph_of(PLANTED.nodes).circuit(None)).set_index("test")
+    assert list(rows.index) == ["circuit", "complement", "sufficiency", "necessity", "minimality (units)"]
+    assert rows.loc["circuit", "value"] == pytest.approx(1, abs=1e-5)
+    assert rows.loc["complement", "value"] == pytest.approx(0, abs=1e-5)
+    assert rows.loc["sufficiency", "value"] == 1
+    assert rows.loc["sufficiency", "p"] == pytest.approx(stats.binom.sf(39, 40, 0.9))
+    # A random circuit may hold the one unit of the head that matters, too; taken away, nothing is left either.
+    assert rows["value"].astype(float).between(0.5, 1)["necessity"]
+    assert not rows.loc["necessity", "holds"]
+    assert rows["holds"].drop("necessity").all()
+
+
+def test_a_wrong_circuit_fails_and_a_unit_without_effect_is_found() -> None:
+    wrong = graph_of({"conv1": (2, 3), "conv2": (2, 3), "head": (1,)})
+    assert not judge_circuit(task_of(), wrong.circuit(None))["holds"].any()
+    with_one_more = graph_of({**PLANTED.nodes, "conv1": (0, 1, 2)})
+    table = judge_circuit(task_of(), with_one_more.circuit(None)).set_index("test")
+    assert table.loc["minimality (units)", "value"] == pytest.approx(5 / 6)
+    assert not table.loc["minimality (units)", "holds"]
+    without = judge_circuit(task_of(), with_one_more.circuit(None), minimality=False).set_index("test")
+    assert without.equals(table.drop("minimality (units)"))
+
+
+def test_edges_and_images_of_other_classes() -> None:
+    graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, progress=False)
+    bright = PLANTED.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None]
+    task = replace(task_of(), images=bright, others=PLANTED.images(8, 2))
+    table = judge_circuit(task, graph.circuit(1)).set_index("test")
+    assert (table["measure"] == "selectivity").all()
+    assert table.loc["circuit", "value"] == pytest.approx(1, abs=1e-4)
+    assert table.loc["minimality (edges)", "n"] == graph.circuit(1).graph.number_of_edges()
+
+
+def test_a_circuit_may_keep_no_unit_of_a_site() -> None:
+    graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.3, budget="global", progress=False)
+    empty = graph_of({site: [] if site == "conv1" else units for site, units in graph.kept_units.items()})
+    assert len({len(units) for units in graph.kept_units.values()}) > 1
+    assert judge_circuit(task_of(), graph.circuit(None))["value"].notna().all()
+    table = judge_circuit(task_of(), empty.circuit(None)).set_index("test")
+    assert table.loc["circuit", "value"] == pytest.approx(0, abs=1e-5)  # conv1 is at its baseline
+    assert not table.loc["sufficiency", "holds"]
+
+
+def judged_weights(weights: Tensor, kept: list[int]) -> pd.DataFrame:
+    """Judge some of the units that bring their weight of a number of the image to the metric: 2 or 3, of others 1."""
+    stages = (
+        Stage("units", lambda x: x[:, 0].flatten(1) * weights, 1),
+        Stage("embedding", lambda u: u.sum(1, keepdim=True), 1),
+    )
+    encoder = Encoder(torch.nn.Linear(1, 1), stages, (1, 1))
+    images, others = (
+        torch.tensor(numbers)[:, None, None, None].expand(-1, 3, 1, 1) for numbers in ([2.0, 3.0, 2.0], [1.0, 1.0])
+    )
+    task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], others=others, work=QUIET)
+    scores = {"input": np.zeros(1), "units": weights.numpy()}
+    graph = AttributionGraph(tuple(scores), scores, {"units": np.array(kept)}, {}, {}, 1)
+    return judge_circuit(task, graph.circuit(None), minimality=False).set_index("test")
+
+
+def test_what_random_units_reach_does_not_hold() -> None:
+    # Of 20 equal units any six recover 0.3.
+    table = judged_weights(torch.ones(20), list(range(6)))
+    assert table[["value", "low", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([0.3] * 4)
+    assert table[["random_low", "random_high"]].to_numpy()[3] == pytest.approx([0.7] * 2)
+    assert not table["holds"].any()
+
+
+@pytest.mark.parametrize(("weight", "holds"), [(0.07, False), (0.5, True)])
+def test_better_than_random_is_not_yet_sufficient(weight: float, holds: bool) -> None:
+    # One of 5,000 units; random ones do nothing.
+    table = judged_weights(torch.tensor([weight, 1 - weight] + [0.0] * 4998), [0])
+    assert table[["value", "random_low", "random_high"]].to_numpy()[0] == pytest.approx([weight, 0, 0])
+    assert table.loc["sufficiency", "p"] == pytest.approx(stats.binom.sf(39, 40, 0.9))  # below 0.05
+    assert table.loc[["circuit", "sufficiency"], "holds"].tolist() == [holds] * 2

@@ -1,4 +1,4 @@
-"""Transfer and interchange on a network whose circuits are known, and what is read off their tables."""
+"""Transfer and interchange on a network whose circuits are known, and the numbers that reports state of them."""
 
 from typing import Any
 
@@ -12,13 +12,22 @@ from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task
 from circuitry.encoder import Baseline, Stage
 from circuitry.interventions import (
     ClassScorer,
+    compare_transfer,
     interchange,
     transfer_against_similarity,
     transfer_circuits,
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.interventions.transfer_tables import OTHER, OWN
+from circuitry.interventions.curves import areas_by_domain, mean_over_depth, nearest_to_a_tenth
+from circuitry.interventions.transfer_tables import (
+    OTHER,
+    OWN,
+    lead_of_own_circuits,
+    transfer_comparisons,
+    transfer_correlations,
+)
+from tests.reports.sections.test_interventions import SIMILARITY, curves_of, transfers
 from tests.support.work import QUIET
 
 
@@ -41,6 +50,8 @@ def pixels(*values: tuple[float, float, float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float)[:, :, None, None]
 
 
+PAIRS = [("photo", "photo"), ("sketch", "photo"), ("photo", "sketch"), ("sketch", "sketch")]
+"""Domains of the circuit and of the images."""
 WEIGHTS = torch.eye(2)
 SCORER = ClassScorer(WEIGHTS, {"cat": 0})
 # The class shows as u0 in photos and as u1 in sketches; u2 speaks for the other class.
@@ -72,12 +83,7 @@ def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
 def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
     circuits = {("cat", "photo"): circuit([0, 1, 2]), ("cat", "sketch"): circuit([])}
     table = transfer_circuits(tasks(), circuits, SCORER)
-    assert cells(table, "faithfulness") == {
-        ("photo", "photo"): 1,
-        ("sketch", "photo"): 0,
-        ("photo", "sketch"): 1,
-        ("sketch", "sketch"): 0,
-    }
+    assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 1, 0), strict=True))
     moved = interchange(tasks(), circuits, SCORER)
     assert cells(moved, "change")["sketch", "photo"] == pytest.approx(cells(moved, "random_change")["sketch", "photo"])
 
@@ -85,12 +91,7 @@ def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
 def test_hand_worked_transfer() -> None:
     table = transfer_circuits(tasks(), CIRCUITS, SCORER)
     # Cosines 4/5 in photos, (4/5 + 4/5 + 3/5) / 3 in sketches; with the other domain's circuit only u2 is left: 0.
-    assert cells(table, "faithfulness") == {
-        ("photo", "photo"): 1,
-        ("sketch", "photo"): 0,
-        ("photo", "sketch"): 0,
-        ("sketch", "sketch"): 1,
-    }
+    assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 0, 1), strict=True))
     assert cells(table, "accuracy")["sketch", "sketch"] == pytest.approx(2 / 3)
     assert cells(table, "accuracy")["photo", "photo"] == 1
     assert cells(table, "accuracy")["photo", "sketch"] == 0
@@ -216,3 +217,102 @@ def test_texts_go_by_the_domain_of_the_images() -> None:
     found = cells(transfer_circuits(tasks(scorer=scorer), CIRCUITS, scorer), "full_metric")
     assert found["sketch", "photo"] == plain["sketch", "photo"] == pytest.approx(4 / 5)
     assert found["photo", "sketch"] == pytest.approx(10 / 15)
+
+
+def table() -> pd.DataFrame:
+    """Two classes in two domains, at a site and at all; a circuit's metric depends on both domains and the class."""
+    rows = []
+    for sites, shift in (("all", 0.0), ("u", 0.25)):
+        for i, circuit in enumerate("ab"):
+            for j, images in enumerate("ab"):
+                for class_name, lead in (("x", 0.8), ("y", 0.01)):
+                    metric = lead * (1 - 0.5 * abs(i - j) - 0.1 * i + shift)
+                    rows.append((class_name, circuit, images, sites, metric, lead, 0.0, metric / lead))
+    metrics = ["metric", "full_metric", "empty_metric", "faithfulness"]
+    columns = ["class", "circuit_domain", "image_domain", "sites", *metrics]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_a_comparison_of_transfer_is_its_matrix_at_each_site() -> None:
+    found = compare_transfer(table())
+    assert (found.measure, found.sites, found.alike) == ("transfer_faithfulness", ("u",), True)
+    pd.testing.assert_frame_equal(found.matrix(), transfer_matrix(table().query("sites == 'u'")))
+    there, back = found.matrix().to_numpy()[[0, 1], [1, 0]]
+    assert there != back
+    assert found.about == {"n_classes": 2}
+
+
+def test_all_sites_at_once_are_a_comparison_of_their_own() -> None:
+    whole = table().query("sites == 'all'")
+    found = compare_transfer(whole)
+    assert found.sites == ()
+    pd.testing.assert_frame_equal(found.matrix(), transfer_matrix(whole))
+    pd.testing.assert_frame_equal(compare_transfer(whole.drop(columns="sites")).matrix(), found.matrix())
+    own = found.matrix(normalise=True)
+    assert own.loc["a", "b"] == pytest.approx(0.5 / 0.9)  # of what b's own circuits reach on images of b
+    assert (own.loc["a", "a"], own.loc["b", "b"]) == (1, 1)
+
+
+def test_a_pair_without_lead_is_absent() -> None:
+    whole = table().query("sites == 'all'")
+    weak = whole.assign(full_metric=whole["full_metric"].where(whole["image_domain"] == "a", 0.0))
+    found = compare_transfer(weak)
+    assert set(found.values["domain_b"]) == {"a"}
+    assert found.matrix()["b"].isna().all()
+
+
+def test_leads_by_site() -> None:
+    depth = [(OWN, "x", 0.5), (OTHER, "x", 0.75), (OWN, "y", 0.5), (OTHER, "y", 0.25), (OWN, "z", 0.5)]
+    table = pd.DataFrame(depth, columns=["domain", "site", "value"])
+    lead = lead_of_own_circuits(table.assign(low=table["value"] - 0.1, high=table["value"] + 0.1))
+    assert lead is not None
+    own, other, by_site, n_apart = lead
+    assert list(by_site.items()) == [("y", 0.25), ("x", -0.25)]
+    assert (own, other, n_apart) == (0.5, 0.5, 1)
+    assert lead_of_own_circuits(table.assign(low=0.0, high=1.0).iloc[:1]) is None
+
+
+def test_correlations_site_by_site() -> None:
+    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0), transfers("b", 0.1)])
+    correlations = transfer_correlations(table, SIMILARITY)
+    assert correlations["sites"].tolist() == ["all", "a", "b"]
+    assert correlations["selectivity: rho"].tolist() == pytest.approx([1, 1, 1])
+    assert correlations["selectivity: p"].tolist() == pytest.approx([1 / 3] * 3)  # all orders of three domains
+    assert correlations["selectivity: p (Holm)"].tolist() == [1] * 3
+    plain = transfer_correlations(table.drop(columns="other_metric"), SIMILARITY)
+    assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "faithfulness: p (Holm)", "pairs"]
+
+
+def test_transfer_is_a_comparison_where_the_model_has_a_lead() -> None:
+    whole = table().assign(accuracy=0.5)
+    assert {name: one.sites for name, one in transfer_comparisons(whole).items()} == {"transfer_faithfulness": ("u",)}
+    assert transfer_comparisons(whole.query("sites == 'all'"))["transfer_faithfulness"].sites == ()
+    assert transfer_comparisons(whole.assign(full_metric=0.0)) == transfer_comparisons(None) == {}
+
+
+def test_the_size_that_is_spoken_of() -> None:
+    assert nearest_to_a_tenth((0.001, 0.05, 0.2, 1.0)) == 0.05  # by ratio, the first among equals
+    assert nearest_to_a_tenth((0.01, 0.12, 0.5)) == 0.12
+
+
+def test_areas_are_of_their_ranking() -> None:
+    table = areas_by_domain(curves_of(0.2)).set_index(["domain", "measure", "circuit"])
+    # Between a tenth and all: CPR (0.75 + 1) / 2 * 0.9; CMD 0.25 / 2 * 0.9.
+    assert table.loc[("real", "CPR", "kept"), "value"] == pytest.approx(1.75 / 2 * 0.9)
+    assert table.loc[("real", "CMD", "kept"), "value"] == pytest.approx(0.25 / 2 * 0.9)
+    assert set(zip(table.index.get_level_values("measure"), table["ranking"], strict=True)) == {
+        ("CPR", "signed"),
+        ("CMD", "absolute"),
+    }
+    signed = [curve for curve in curves_of(0.2) if curve.ranking == "signed"]
+    assert set(areas_by_domain(signed)["measure"]) == {"CPR"}
+    assert areas_by_domain([]).empty
+
+
+def test_means_by_site() -> None:
+    rows = [(d, s, c, v) for d, shift in (("a", 0), ("b", 0.2)) for s, c, v in (("y", "kept", shift), ("x", "kept", 1))]
+    rows += [("a", "y", "random", 0.5), ("a", "x", "random", 0.0), ("a", "x", "complement", 9.0)]
+    means = mean_over_depth(pd.DataFrame(rows, columns=["domain", "sites", "circuit", "value"]))
+    assert means.index.tolist() == ["y", "x"]  # the order of the table
+    assert means["kept"].tolist() == pytest.approx([0.1, 1])
+    assert means["random"].tolist() == [0.5, 0]

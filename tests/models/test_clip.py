@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,9 +42,6 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
     "both wrappers": lambda state, folder: saved(
         {f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"
     ),
-    "wrapped otherwise": lambda state, folder: saved(
-        {f"_orig_mod.module.{k}": v for k, v in state.items()}, folder / "m.pt"
-    ),
     "half precision": lambda state, folder: saved(
         {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, folder / "h.pt"
     ),
@@ -79,25 +75,6 @@ def test_a_loaded_model_is_ready_for_analysis(clip: Clip) -> None:
     torch.testing.assert_close(pixels, white[:, None, None].expand(3, 64, 64))
 
 
-@pytest.fixture(scope="module")
-def twin(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    """A model with the weights of the tiny one and another activation function, which has no weights."""
-    folder = tmp_path_factory.mktemp("twin")
-    config = folder / f"{NAME}-twin.json"
-    config.write_text(json.dumps(CONFIG | {"quick_gelu": True}))
-    return load_clip(config, saved(tiny.state, folder / "x.pt"))
-
-
-def test_a_model_of_another_configuration_has_another_digest_and_other_text_weights(
-    clip: Clip, twin: Clip, tmp_path: Path
-) -> None:
-    assert all(torch.equal(weight, twin.model.state_dict()[name]) for name, weight in clip.model.state_dict().items())
-    assert twin.digest != clip.digest
-    ours, theirs = (model.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "one") for model in (clip, twin))
-    assert not torch.equal(ours, theirs)
-    assert torch.equal(theirs, twin.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "another"))
-
-
 def transform(size: int = 64, **changes: Any) -> Callable[[Image.Image], Tensor]:
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     settings = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "shortest"} | changes
@@ -110,7 +87,6 @@ PREPROCESSING: dict[str, Callable[[Image.Image], Tensor]] = {
     "deviation": transform(std=(0.27, 0.26, 0.27)),
     "size": transform(32),
     "squashed": transform(resize_mode="squash"),
-    "padded": transform(resize_mode="longest"),
     "interpolation": transform(interpolation="bilinear"),
     "channels": lambda picture: transform()(picture).flip(0),
     "mirrored": lambda picture: transform()(picture).flip(-1),
@@ -164,17 +140,6 @@ def test_settings_of_modules_are_in_the_digest_and_in_that_of_texts(tiny: Tiny, 
     assert not torch.allclose(other, weights, atol=1e-2)
 
 
-def test_loading_a_checkpoint_says_nothing_of_random_weights(
-    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = list(logging.getLogger().handlers)
-    load_clip(tiny.config, saved(tiny.state, tmp_path / "x.pt"))
-    assert caplog.records == []
-    assert capsys.readouterr() == ("", "")
-    assert logging.getLogger().handlers == before
-    assert logging.getLogger().filters == []
-
-
 class Custom:
     """What a pickle must not be able to bring along."""
 
@@ -191,7 +156,6 @@ def holding(content: bytes, path: Path) -> Path:
 
 
 def compressed(path: Path) -> Path:
-    """Pack a checkpoint as tightly as a ZIP archive can be, with ten megabytes of zeros."""
     with zipfile.ZipFile(path) as archive:
         held = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -291,9 +255,7 @@ def test_weights_that_cannot_be_downloaded_are_no_random_ones(
         ("circuitry-test-y.json", json.dumps(CONFIG | {"vision_cfg": {"colour": 1}}), "colour"),
     ],
 )
-def test_model_configurations_that_are_none(
-    name: str, content: str | None, words: str, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_what_is_no_configuration(name: str, content: str | None, words: str, tiny: Tiny, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words):

@@ -31,7 +31,6 @@ SENTENCES = ["a photo of a cat.", "a photo of a dog."]
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of some models as save_pretrained writes them."""
     root = tmp_path_factory.mktemp("models")
     for name in ("clip", "siglip", "dinov2", "dinov2-classifier", "vit-classifier"):
         save_model(library_tower(name)[0], root / name)
@@ -147,9 +146,7 @@ def test_a_digest_names_neither_the_place_of_a_model_nor_what_saves_memory(saved
     assert Encoder.from_tower(model).digest == Encoder.from_tower(moved).digest
 
 
-def test_a_folder_of_the_name_of_a_model_hides_it_with_a_configuration_alone(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_hides_the_model_of_its_name(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "RN50"
     folder.mkdir()
@@ -164,7 +161,6 @@ def test_a_folder_of_the_name_of_a_model_hides_it_with_a_configuration_alone(
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of three classes, each of a colour."""
     root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for i, name in enumerate(("cat", "dog", "fox")):
         (folder := root / "photo" / name).mkdir(parents=True)

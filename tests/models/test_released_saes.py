@@ -173,9 +173,6 @@ def test_a_reader_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         load_sae(tmp_path / "a.safetensors")
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
 class Runs:
     """A pickle that runs code when it is loaded."""
 
@@ -284,13 +281,6 @@ def test_malformed_settings_are_refused_by_the_file(layout: str, tmp_path: Path)
     config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
     with pytest.raises(InputError, match=str(folder)):
         load_sae(path)
-
-
-def test_a_transcoder_without_names_of_places_has_no_site(tmp_path: Path) -> None:
-    path, _ = written(LAYOUTS["saelens skip transcoder"], tmp_path)
-    config = next(tmp_path.rglob("cfg.json"))
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"metadata": {}}))
-    assert load_sae(path).site is None
 
 
 def unreachable(*_: object, **__: object) -> Any:

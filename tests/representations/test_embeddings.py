@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,11 @@ from PIL import Image
 
 from circuitry import Clip, DomainFolder, InputError
 from circuitry.data import load_image
-from circuitry.representations import Embeddings, embed_images, embed_texts
+from circuitry.representations import (
+    Embeddings,
+    embed_images,
+    embed_texts,
+)
 from circuitry.runs import Work
 from tests.support.work import QUIET
 
@@ -42,7 +45,6 @@ def embed(clip: Clip, images: DomainFolder, tmp_path: Path) -> Callable[..., Emb
 
 @pytest.fixture
 def encoded(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that go through the encoder."""
     sizes: list[int] = []
     forward = type(clip.encoder).forward
 
@@ -59,9 +61,7 @@ def assert_equal(a: Embeddings, b: Embeddings) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_vectors_are_the_models_own_one_by_one(
-    embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder
-) -> None:
+def test_vectors_are_the_models_own(embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder) -> None:
     found = embed()
     assert found.source.tolist() == list(FILES)
     assert found.domain.tolist() == ["ink", "ink", "ink", "photo", "photo"]
@@ -73,9 +73,7 @@ def test_vectors_are_the_models_own_one_by_one(
     assert np.linalg.norm(found.vectors, axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
-    embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder
-) -> None:
+def test_replaced_images_are_seen(embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder) -> None:
     path = images.records[0].path
 
     def paint(colour: str) -> None:
@@ -96,9 +94,7 @@ def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
     assert encoded == [5, 5]
 
 
-def test_images_are_those_that_select_chooses_in_its_order(
-    embed: Callable[..., Embeddings], images: DomainFolder
-) -> None:
+def test_images_are_those_of_select_in_its_order(embed: Callable[..., Embeddings], images: DomainFolder) -> None:
     for n in (1, 9):
         cells = [(c, d) for d in images.domains for c in images.classes]
         assert embed(n, seed=3).source.tolist() == [r.relative for cell in cells for r in images.select(*cell, n, 3)]
@@ -120,13 +116,6 @@ def test_unreadable_images_are_left_out_each_time_and_are_an_error_where_all_are
         record.path.write_bytes(b"")
     with pytest.warns(UserWarning, match="empty"), pytest.raises(InputError, match="None of the 5 images"):
         embed()
-
-
-def test_other_preprocessing_reads_no_embeddings_of_before(clip: Clip, images: DomainFolder, tmp_path: Path) -> None:
-    embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET)
-    other = replace(clip, preprocess=lambda picture: clip.preprocess(picture).flip(0))
-    found, expected = (embed_images(other, images, cache_dir=tmp_path / name, work=QUIET) for name in ("cache", "own"))
-    assert_equal(found, expected)
 
 
 def test_texts_in_styles_use_the_words_of_the_domains(clip: Clip, tmp_path: Path) -> None:

@@ -47,13 +47,6 @@ def run(main: object, *arguments: str) -> None:
         run_script(Config, main, "What it is for.")  # type: ignore[arg-type]
 
 
-def test_settings_come_from_the_command_line() -> None:
-    seen: list[Config] = []
-    run(seen.append, "--count", "3")
-    run(seen.append)
-    assert seen == [Config(3), Config(1)]
-
-
 def test_an_input_error_is_one_sentence_and_status_two(capsys: pytest.CaptureFixture[str]) -> None:
     def main(config: Config) -> None:
         raise InputError("There are no images.")
@@ -140,9 +133,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", sorted(SENTENCES))
-def test_errors_of_the_disk_that_a_user_can_mend_are_a_sentence(
-    number: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_of_the_disk_are_a_sentence(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     def main(config: Config) -> None:
         raise OSError(number, "", "/data/x")
 
@@ -194,12 +185,7 @@ def test_scripts_import_it_before_anything_that_loads_torch(script: Path) -> Non
     assert "run_script" in {alias.name for alias in node.names}
 
 
-# Options of every command
-
-
-def test_the_answer_is_printed_at_the_end_or_as_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     written = Written(tmp_path / "report.html", [], StaticImages([], None), claims=("A third is shared.",))
@@ -249,9 +235,7 @@ class Rich:
     """Without."""
 
 
-def test_settings_of_a_run_are_read_again_and_what_is_given_besides_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_of_a_run_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Rich] = []
     given = [*("--seed", "4", "--names", "a b", 'say "c"', "--no-fast", "--class", "dog", "--training.steps", "9")]
     given += ["--table", "folder/of/tables.csv"]

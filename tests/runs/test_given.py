@@ -1,7 +1,5 @@
 """Arguments are checked against annotations, by functions that say what each one is."""
 
-import inspect
-import pydoc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,6 @@ import pytest
 import torch
 from jaxtyping import Float
 
-import circuitry
 from circuitry import InputError
 from circuitry.runs.given import DISTINCT, FINITE, Count, Names, Seed, Share, checked, one_of
 
@@ -111,10 +108,3 @@ def test_paths_that_cannot_be_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", tmp_path / "file" / "x", tmp_path / ("x" * 300)):
         with pytest.raises(InputError, match=path.name[:10]):
             read(path)
-
-
-def test_help_can_be_read() -> None:
-    for name in dir(circuitry):
-        if not name.startswith("_") and not inspect.ismodule(place := getattr(circuitry, name)):
-            shown = pydoc.plain(pydoc.render_doc(place))
-            assert not [word for word in ("Condition", "<function", "<lambda>", " 0x") if word in shown]

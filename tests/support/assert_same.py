@@ -10,15 +10,7 @@ import torch
 def assert_same(found: Any, expected: Any, at_least: float, *, rtol: float = 1e-5, atol: float = 1e-12) -> None:
     """Assert that numbers equal an oracle's, and that some of the oracle's are as large as ``at_least``.
 
-    Args:
-        found: An array, a tensor, a number, or a mapping of them; NaN equals NaN.
-        expected: The same of the oracle; a mapping has the same keys.
-        at_least: The largest absolute value of every array of the oracle is at least this.
-        rtol: Relative tolerance, of the oracle's largest absolute value in each array.
-        atol: Absolute tolerance.
-
-    Example:
-        >>> assert_same(graph.node_scores, brute_force, at_least=1e-3)
+    Numbers come in arrays, tensors, or mappings of them; NaN equals NaN; ``rtol`` is of an array's largest value.
     """
     if isinstance(expected, Mapping):
         assert found.keys() == expected.keys(), f"{sorted(map(str, found))} are not {sorted(map(str, expected))}"

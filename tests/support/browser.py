@@ -40,14 +40,11 @@ QUIET = """new Promise(done => {
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium on this machine."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page after its scripts ran."""
-
     path: Path
     dom: str
     """The document as HTML, as it stands after loading."""
@@ -57,7 +54,6 @@ class Page:
     """What the page asked for from outside itself: every URL but its own and those of data."""
 
     def screenshot(self, path: Path, width: int = 1200, height: int | None = None) -> Path:
-        """Save a PNG of the page laid out ``width`` pixels wide; without ``height``, all of it."""
         with _open(self.path, width, height or 900) as session:
             picture = session.call("Page.captureScreenshot", captureBeyondViewport=height is None)
             path.write_bytes(base64.b64decode(picture["data"]))
@@ -65,11 +61,7 @@ class Page:
 
 
 def load(path: Path, width: int = 1200, height: int = 900) -> Page:
-    """Open the HTML file, wait until it has stopped changing, and tell what it shows.
-
-    Raises:
-        RuntimeError: no browser, or none that answers within a minute.
-    """
+    """Open the HTML file, wait until it has stopped changing, and tell what it shows."""
     with _open(path, width, height) as session:
         dom = session.evaluate("document.documentElement.outerHTML")
         return Page(path, dom, tuple(session.errors), tuple(session.requests))

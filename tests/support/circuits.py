@@ -7,7 +7,6 @@ from circuitry.circuits import Edges
 
 
 def circuit_with(edges: Edges) -> Circuit:
-    """The circuit of some edges, whose source has no scores."""
     scores = {site: np.zeros(1 + max(units, default=0)) for site, units in edges.units.items()}
     return Circuit(AttributionGraph(tuple(scores), scores, dict(edges.units), {}, {}, 1), edges.units, edges)
 
@@ -20,5 +19,4 @@ def edges_of(masks: dict[tuple[str, str], np.ndarray]) -> Edges:
 
 
 def circuit_by(masks: dict[tuple[str, str], np.ndarray]) -> Circuit:
-    """The circuit of the edges in masks."""
     return circuit_with(edges_of(masks))

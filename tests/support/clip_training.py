@@ -17,13 +17,11 @@ WORK = TrainingWork("cpu", workers=0, progress=False)
 
 
 def written(config: dict[str, Any], path: Path) -> ClipTraining:
-    """Write a model's configuration, and return settings to train it."""
     path.write_text(json.dumps(config))
     return ClipTraining(model=path, epochs=2, batch_size=4, lr=1e-3, warmup=1)
 
 
 def write_images(folder: Path, n: int) -> Path:
-    """Write images of one colour each and their table; return its path."""
     lines = ["filepath\ttitle"]
     for i in range(n):
         Image.new("RGB", (32, 32), (25 * i, 0, 255 - 25 * i)).save(folder / f"{i}.png")

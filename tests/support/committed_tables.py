@@ -16,12 +16,10 @@ DOCS = RESULTS_PAGE + "".join(path.read_text(encoding="utf-8") for path in PAGES
 
 @cache
 def table(name: str) -> pd.DataFrame:
-    """Return a committed table."""
     return pd.read_csv(RESULTS / f"{name}.csv", keep_default_na=False, na_values=[""])
 
 
 def rows(name: str, **equal: object) -> pd.DataFrame:
-    """Return the rows of a table in which columns have these values."""
     found = table(name)
     for column, value in equal.items():
         found = found[found[column].isin(value) if isinstance(value, list) else found[column] == value]
@@ -30,18 +28,15 @@ def rows(name: str, **equal: object) -> pd.DataFrame:
 
 
 def one(name: str, column: str = "value", **equal: object) -> float:
-    """Return the value of the one such row."""
     (value,) = rows(name, **equal)[column]
     return float(value)
 
 
 def interval(name: str, **equal: object) -> list[float]:
-    """Return value, low and high of the one such row."""
     return [one(name, column, **equal) for column in ("value", "low", "high")]
 
 
 def span(values: Iterable[float]) -> tuple[float, float]:
-    """Return the smallest and the largest."""
     found = list(values)
     return min(found), max(found)
 
@@ -76,6 +71,5 @@ def comparison(values: Iterable[float], others: Iterable[float]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names in one phrase, "none" if there is none."""
     *first, last = names or ["none"]
     return f"{', '.join(first)} and {last}" if first else last

@@ -18,13 +18,8 @@ from torchvision.models.efficientnet import MBConvConfig
 
 from tests.support.towers import randomise
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
+_IMAGES = {"image_size": 32, "patch_size": 8}
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, **_IMAGES}
 WIDE: dict[str, Any] = SIZES | {"intermediate_size": 48}
 TEXT: dict[str, Any] = {
     "hidden_size": 16,
@@ -40,12 +35,10 @@ TEXT: dict[str, Any] = {
 
 
 def clip_model() -> Any:
-    """CLIP with both towers; images are embedded in 16 numbers."""
     return hf.CLIPModel(hf.CLIPConfig(vision_config=WIDE, text_config=TEXT, projection_dim=16))
 
 
 def siglip_model() -> Any:
-    """SigLIP with both towers."""
     return hf.SiglipModel(hf.SiglipConfig(vision_config=WIDE, text_config=TEXT | {"projection_size": 32}))
 
 
@@ -108,14 +101,7 @@ def _small(net: Any) -> Any:
     return net
 
 
-_VIT: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 8,
-    "num_layers": 2,
-    "num_heads": 2,
-    "hidden_dim": 32,
-    "mlp_dim": 48,
-}
+_VIT: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48, **_IMAGES}
 NETS: dict[str, Callable[[], Any]] = {
     "timm-resnet": lambda: _timm("resnet10t"),
     "timm-regnet": lambda: _timm("regnetx_002"),

@@ -57,7 +57,6 @@ def blank_tower(depth: int = 1) -> Any:
 
 
 def micro_tower() -> Any:
-    """Return the transformer of this module's docstring."""
     tower = blank_tower()
     block = tower.trunk.blocks[0]
     q, k, v = block.attn.qkv.weight.view(3, 2, 2)  # [head, (a, b)] of each

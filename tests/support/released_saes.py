@@ -73,8 +73,6 @@ def pickled(full_name: str, values: dict[str, Any], make: Callable[[Any], None])
         make(made)
 
 
-# ViT-Prisma
-
 PRISMA: dict[str, Any] = {
     "hook_point_layer": 1, "layer_subtype": "hook_resid_post", "architecture": "standard", "activation_fn_str": "relu",
     "activation_fn_kwargs": {}, "normalize_activations": "none", "d_in": D, "expansion_factor": FEATURES // D,
@@ -131,9 +129,6 @@ TRANSCODER: dict[str, Any] = {
 OF_MLP: dict[str, Any] = {"site": "blocks.1.hook_mlp_out"}
 
 
-# SAELens
-
-
 def saelens(more: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = None, **layout: Any) -> Layout:
     config: dict[str, Any] = {"d_in": D, "d_sae": FEATURES, "normalize_activations": "none"} | more
     if "hook_point" not in config:
@@ -165,9 +160,6 @@ def saelens(more: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = No
     return Layout(weights, write, formula, "SAELens", **{"site": "blocks.1.hook_resid_post"} | layout)
 
 
-# saev
-
-
 def saev(line: dict[str, Any], act: Callable[[Weights, np.ndarray], np.ndarray], *, threshold: bool = False) -> Layout:
     subtract = "schema" not in line
 
@@ -191,9 +183,6 @@ def saev_schema(number: int, cls: str, params: dict[str, Any]) -> dict[str, Any]
 
 
 OLD_SAEV = {"d_vit": D, "exp_factor": FEATURES // D, "sparsity_coeff": 4e-4, "ghost_grads": False, "seed": 1}
-
-
-# One file each
 
 
 def clipscope_formula(w: Weights, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

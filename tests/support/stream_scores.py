@@ -12,11 +12,18 @@ from circuitry.bases.gated_stream import run_gated
 from circuitry.circuits.edge_methods import COMPONENT_SCORERS
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import PLAIN
-from circuitry.encoder import AnyBaseline, Metric, Task, as_baseline
+from circuitry.encoder import AnyBaseline, Encoder, Metric, Task, as_baseline
 from circuitry.encoder.site_activations import clean_activations
 from circuitry.runs import Work
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
+
+
+def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
+    """Return the stream of a tower in double precision, and three images."""
+    encoder = Encoder.from_tower(make_tower(name).double())
+    torch.manual_seed(1)
+    return ResidualStream.of(encoder), torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
 
 
 class Scores(NamedTuple):

@@ -1,6 +1,7 @@
 """Small image towers of every supported architecture, with weights that leave nothing at its initial value."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import open_clip
@@ -9,6 +10,8 @@ import torch
 from open_clip.timm_model import TimmModel
 from timm.layers import RmsNorm
 from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.vision_transformer import ResPostBlock
+from timm.models.vitamin import GeGluMlp
 from torch import nn
 
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -108,10 +111,43 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+CUSTOM: dict[str, Callable[[], nn.Module]] = {
+    "layer-scale": lambda: _clip_tower(VIT, ls_init_value=0.5),
+    "custom": lambda: _clip_tower(VIT, block_type="custom"),
+    "query-key-norm": lambda: _clip_tower(VIT, qk_norm=True),
+    "scaled-heads": lambda: _clip_tower(VIT, scale_heads=True, scale_attn_inner=True),
+    "cosine": lambda: _clip_tower(VIT, scaled_cosine_attn=True, scale_heads=True),
+    "norms": lambda: _clip_tower(VIT, scale_attn=True, scale_fc=True, ls_init_value=0.5),
+}
+"""open_clip's transformers with blocks of their own."""
+EVA, RELATIVE = timm.models.Eva, timm.models.VisionTransformerRelPos
+ROTARY = {"attn_type": "rope", "use_rot_pos_emb": True}
+FURTHER: dict[str, Callable[[], nn.Module]] = {
+    "quick-gelu": lambda: _clip_tower(VIT | {"quick_gelu": True}),
+    "registers-and-layer-scale": partial(timm_vit, reg_tokens=2, init_values=0.1),
+    "siglip": partial(timm_vit, class_token=False, global_pool="map"),
+    "average-and-query-key-norm": partial(timm_vit, class_token=False, global_pool="avg", qk_norm=True),
+    "root-mean-square": partial(timm_vit, norm_layer=RmsNorm),
+    "norms-behind": partial(timm_vit, block_fn=ResPostBlock),
+    "vitamin": partial(timm_vit, class_token=False, global_pool="avg", mlp_layer=GeGluMlp),
+    "eva": partial(timm_vit, EVA, init_values=0.1),
+    "eva-norms-behind": partial(timm_vit, EVA, use_post_norm=True),
+    "perception-encoder": partial(timm_vit, EVA, **ROTARY, use_pre_transformer_norm=True, global_pool="map"),
+    "shared-keys": partial(timm_vit, EVA, **ROTARY, num_kv_heads=1, qkv_fused=False),
+    "gated": partial(timm_vit, EVA, **ROTARY, rope_type="mixed", swiglu_mlp=True),
+    "half-turns": partial(
+        timm_vit, EVA, **ROTARY, rope_rotate_half=True, num_reg_tokens=1, swiglu_mlp=True, swiglu_align_to=8
+    ),
+    "relative-positions": partial(timm_vit, RELATIVE, rel_pos_type="bias", class_token=True, qk_norm=True),
+    "shared-relative-positions": partial(timm_vit, RELATIVE, shared_rel_pos=True),
+}
+"""Transformers whose blocks, pooling or positions are of other kinds."""
+
+
 def make_tower(name: str, seed: int = 0) -> nn.Module:
     """Return a tower in evaluation mode whose every parameter and statistic is random."""
     torch.manual_seed(seed)
-    tower = TOWERS[name]().eval().requires_grad_(False)
+    tower = (TOWERS | CUSTOM | FURTHER)[name]().eval().requires_grad_(False)
     randomise(tower)
     return tower
 

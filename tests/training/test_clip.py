@@ -73,9 +73,7 @@ def test_arguments_of_the_trainer(train: Path, settings: ClipTraining, calls: Pa
     assert "--upright" not in arguments(calls)[1]
 
 
-def test_finished_runs_are_returned_and_unfinished_ones_resumed(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
-) -> None:
+def test_unfinished_runs_alone_are_resumed(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = train_clip(train, out, settings, WORK)
     assert train_clip(train, out, settings, TrainingWork("cpu", workers=1)) == first
@@ -92,9 +90,7 @@ def test_finished_runs_are_returned_and_unfinished_ones_resumed(
     assert len(arguments(calls)) == 4
 
 
-def test_what_diverges_is_an_error_and_never_finished(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
-) -> None:
+def test_what_diverges_is_an_error(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     started = time.perf_counter()
     with pytest.raises(InputError, match=r"epoch 2.* nan.*lr.* 0\.001"):
         train_clip(train, tmp_path / "loss", replace(settings, seed=14), WORK)
@@ -108,9 +104,7 @@ def test_what_diverges_is_an_error_and_never_finished(
     assert len(arguments(calls)) == 2
 
 
-def test_failure_shows_the_end_of_what_the_trainer_printed(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
-) -> None:
+def test_failure_shows_the_last_words(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     log = re.escape(str(tmp_path / "run" / "console.log"))
     with pytest.raises(RuntimeError, match=rf" 3[;:] .*{log}.*\nloss went through the roof"):
         train_clip(train, tmp_path / "run", replace(settings, seed=13), WORK)
@@ -122,9 +116,6 @@ def test_missing_dependencies_of_the_trainer(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "webdataset" else object())
     with pytest.raises(ImportError, match=r"webdataset.*open_clip_torch\[training\]"):
         train_clip(train, tmp_path / "run", settings, WORK)
-
-
-# --- bad input -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,9 +146,7 @@ def test_images_are_counted_as_the_trainer_counts_them(settings: ClipTraining) -
     assert clip_training._steps(8, replace(six, processes=2, accumulation=3)) == 1
 
 
-def test_missing_files_are_left_out_when_asked(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
-) -> None:
+def test_missing_files_can_be_skipped(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     (tmp_path / "3.png").unlink()
     train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
     table = tmp_path / "run" / "without_missing.tsv"
@@ -169,9 +158,7 @@ def test_missing_files_are_left_out_when_asked(
         train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
 
 
-def test_a_folder_with_the_checkpoint_of_another_model(
-    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
-) -> None:
+def test_checkpoints_of_another_model(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     latest = tmp_path / "run" / "checkpoints" / "epoch_latest.pt"
     latest.parent.mkdir(parents=True)
     torch.save({"epoch": 1, "state_dict": {"logit_scale": torch.ones(2)}}, latest)

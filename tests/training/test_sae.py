@@ -1,7 +1,6 @@
-"""Training of sparse autoencoders: a planted dictionary is found, the dead come alive, and what is measured."""
+"""Autoencoders: their samples, their training from a planted dictionary, and what is measured."""
 
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from circuitry import Clip, DomainFolder, InputError
+from circuitry import Clip, DomainFolder, Encoder, InputError
 from circuitry.bases import SparseAutoencoder
-from circuitry.runs import Work
+from circuitry.models import activations
 from circuitry.training import (
     SaeTraining,
     diagnose_sae,
     extract_samples,
     sample_activations,
+    samples,
     train_sae,
     train_sae_on_images,
 )
@@ -29,10 +29,10 @@ from circuitry.training import sae_loop as training
 from circuitry.training.sae_loop import SaeLoop, initial_weights
 from circuitry.training.samples import ImageFiles, SampleBatches
 from tests.support.scripts import study_config
+from tests.support.work import QUIET
 
 QUICK = SaeTraining(lr=3e-3, batch_size=256, steps=60, resample_every=20)
 quick_sae = partial(train_sae, progress=False)
-QUIET = Work(progress=False)
 
 
 def planted(samples: int, d: int = 16, features: int = 32) -> tuple[Tensor, Tensor]:
@@ -179,10 +179,8 @@ def test_steps_equal_to_a_plain_loop() -> None:
     # One batch of all samples, whose order changes nothing but rounding.
     x = (data / data.norm(dim=1, keepdim=True)).double()
     start = initial_weights(x.mean(0).float(), 24, "kaiming", torch.Generator().manual_seed(3))
-    w_enc, b_enc, w_dec, b_dec = (
-        w.double().requires_grad_() for w in (start.w_enc, start.b_enc, start.w_dec, start.b_dec)
-    )
-    weights = [w_enc, b_enc, w_dec, b_dec]
+    weights = [w.double().requires_grad_() for w in (start.w_enc, start.b_enc, start.w_dec, start.b_dec)]
+    w_enc, b_enc, w_dec, b_dec = weights
     mean, square = ([torch.zeros_like(w) for w in weights] for _ in range(2))
     for step in range(1, 6):
         features = torch.clamp((x - b_dec) @ w_enc + b_enc, min=0)
@@ -205,10 +203,7 @@ def in_pieces(data: Tensor) -> list[Tensor]:
 def assert_equal_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> None:
     for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert [list(entry.items()) for entry in a.about["history"]] == [
-        list(entry.items()) for entry in b.about["history"]
-    ]
-    assert a.about["diagnostics"] == b.about["diagnostics"]
+    assert [a.about[key] for key in ("history", "diagnostics")] == [b.about[key] for key in ("history", "diagnostics")]
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
@@ -257,46 +252,12 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
     kept = train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, folder=tmp_path / "whole", work=QUIET)
     assert_equal_weights(train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, work=QUIET), kept)
     assert (kept.site, kept.normalised, kept.about["model_digest"]) == ("attnpool", "length", clip.digest)
-    few = train_sae_on_images(
-        clip, DomainFolder(tmp_path / "data"), QUICK, site="layer2.0", positions_per_image=3, work=QUIET
-    )
+    data = DomainFolder(tmp_path / "data")
+    few = train_sae_on_images(clip, data, QUICK, site="layer2.0", positions_per_image=3, work=QUIET)
     assert (few.site, few.normalised, few.about["training"]["samples"]) == ("layer2.0", None, 33)
     records[0].path.write_bytes(records[1].path.read_bytes() + b" ")
     with pytest.raises(InputError, match="images: "):
         extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about, work=QUIET)
-
-
-class OnDisk(Sequence[Tensor]):
-    """Pieces that are made anew whenever they are asked for, and counted while they live."""
-
-    def __init__(self, pieces: Sequence[Tensor]) -> None:
-        self.pieces, self.alive, self.most = pieces, 0, 0
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    def __getitem__(self, place: int) -> Tensor:  # type: ignore[override]
-        self.alive += 1
-        self.most = max(self.most, self.alive)
-        piece = self.pieces[place].clone()
-        weakref.finalize(piece.untyped_storage(), self._freed)
-        return piece
-
-    def _freed(self) -> None:
-        self.alive -= 1
-
-
-def test_memory_holds_one_piece_while_training() -> None:
-    data = planted(1000)[1]
-    pieces = OnDisk(torch.split(data, 100))
-    batches = SampleBatches(pieces, 32, drop_last=True, generator=torch.Generator().manual_seed(0))
-    for _ in range(100):
-        next(batches)
-    assert pieces.most == 1
-    settings = replace(QUICK, batch_size=32)
-    trained = quick_sae(pieces, settings)
-    assert pieces.most <= 3  # of the last steps, the measured one, and the one that the tests' type checker holds
-    assert_equal_weights(trained, quick_sae(torch.split(data, 100), settings))
 
 
 def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp_path: Path) -> None:
@@ -312,9 +273,7 @@ def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp
 
 
 @pytest.mark.parametrize("change", [{}, {"resample_every": 0, "initialisation": "kaiming", "drop_last": False}])
-def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
-    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_training_goes_on(change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces, state = in_pieces(planted(500)[1]), tmp_path / "state.safetensors"
     settings = replace(QUICK, batch_size=64, **change)
     monkeypatch.setattr(training, "CHECK_EVERY", 20)
@@ -366,3 +325,70 @@ def test_threads_of_the_machine_change_no_weight() -> None:
     one = quick_sae(samples, settings)
     torch.set_num_threads(2)  # as on a machine of two cores
     assert_equal_weights(quick_sae(samples, settings), one)
+
+
+class Shown:
+    """Image files of which each stands for one tensor; their preprocessing looks it up."""
+
+    def __init__(self, folder: Path, images: Tensor) -> None:
+        self.images = images
+        for i in range(len(images)):
+            path = folder / "real" / "cat" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (1, 1), (i, 0, 0)).save(path)
+        self.records = list(DomainFolder(folder).records)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.images[image.getpixel((0, 0))[0]]  # type: ignore[index]
+
+
+def test_every_position_is_a_sample(any_tower: nn.Module, tmp_path: Path) -> None:
+    encoder = Encoder.from_tower(any_tower.eval())
+    images = torch.randn(3, 3, *encoder.image_size)
+    site = encoder.sites[len(encoder.sites) // 2]
+    with torch.no_grad():
+        expected = encoder(images, stop=site)
+        embeddings = encoder(images)
+    shown = Shown(tmp_path, images)
+    sampled = sample_activations(encoder, shown, shown.records, site, work=QUIET)
+    units = expected.shape[encoder.unit_dim(site)]
+    if encoder.unit_dim(site) == 1 and expected.dim() == 4:
+        rows = [
+            expected[i, :, y, x] for i in range(3) for y in range(expected.shape[2]) for x in range(expected.shape[3])
+        ]
+    else:
+        rows = list(expected.reshape(-1, units))
+    torch.testing.assert_close(sampled, torch.stack(rows), atol=1e-5, rtol=1e-4)
+    found = sample_activations(encoder, shown, shown.records, work=QUIET)
+    torch.testing.assert_close(found, embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_a_few_positions_of_every_image(resnet: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder.from_tower(resnet.eval())
+    shown = Shown(tmp_path, torch.randn(4, 3, *encoder.image_size))
+
+    def sampled(site: str, positions: int | None = None, seed: int = 1) -> Tensor:
+        return sample_activations(
+            encoder, shown, shown.records, site, positions_per_image=positions, seed=seed, work=QUIET
+        )
+
+    everything = sampled("layer2.0").reshape(4, -1, 64)
+    few = sampled("layer2.0", 5)
+    assert few.shape == (20, 64)
+    for image, chosen in zip(everything, few.reshape(4, 5, 64), strict=True):
+        same = (chosen[:, None] == image[None]).all(-1)
+        assert same.any(1).all()  # each is a position of its own image,
+        assert int(same.any(0).sum()) == 5  # and no two the same one
+    assert not torch.equal(sampled("layer2.0", 5, seed=2), few)
+    assert len(sampled("attnpool", 5)) == 4
+    for cut in (1, 3):
+        monkeypatch.setattr(samples, "activations", partial(activations, batch_size=cut))
+        torch.testing.assert_close(sampled("layer2.0", 5), few, atol=1e-5, rtol=1e-4)
+
+
+def test_what_cannot_be_sampled_is_refused(resnet: nn.Module, tmp_path: Path) -> None:
+    encoder = Encoder.from_tower(resnet)
+    shown = Shown(tmp_path, torch.zeros(1, 3, 8, 8))
+    for records, site, words in (([], None, "none"), (shown.records, "layer9", "'layer9'")):
+        with pytest.raises(InputError, match=words):
+            sample_activations(encoder, shown, records, site)

@@ -26,7 +26,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished extraction, for tests that only read."""
     out = tmp_path_factory.mktemp("made") / "graphs"
     run(clip, root, out)
     return out

@@ -1,4 +1,4 @@
-"""The graphs of `extract`: of the images, texts, metrics and baselines that were asked for."""
+"""The graphs of `extract`: of the images, texts, metrics, baselines and methods asked for."""
 
 import json
 from collections.abc import Sequence
@@ -10,8 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry import Clip, DomainFolder, GraphFolder, attribute, class_logit, class_margin, compare, extract, left_rule
-from circuitry.circuits import AttributionSettings, attribute_parts
+from circuitry import (
+    Clip,
+    DomainFolder,
+    GraphFolder,
+    InputError,
+    attribute,
+    class_logit,
+    class_margin,
+    compare,
+    extract,
+    find_circuit,
+    left_rule,
+)
+from circuitry.circuits import METHODS, AttributionSettings, attribute_parts, register_method, score_units
+from circuitry.circuits.methods import SCORED_BY
 from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
@@ -30,10 +43,8 @@ def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Pat
     graph = graphs["cat", "sketch"]
     assert (graph.class_name, graph.domain, graph.n_images) == ("cat", "sketch", 3)
     assert graph.sites == clip.encoder.sites
-    assert (
-        graph.settings.items()
-        >= {"node_fraction": 0.1, "node_rule": "left-2", "metric": "logit", "texts": TEMPLATES}.items()
-    )
+    expected = {"node_fraction": 0.1, "node_rule": "left-2", "metric": "logit", "texts": TEMPLATES}
+    assert graph.settings.items() >= expected.items()
     assert graph.provenance["model_digest"] == clip.digest
     assert graph.provenance["seed"] == 0
     assert ("fish", "sketch") not in graphs
@@ -59,23 +70,19 @@ def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: P
 
 
 @pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
-def test_a_graph_is_what_attribute_says_of_the_same_images(
-    class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path
-) -> None:
+def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     metric = class_logit(weights, ["axe", "cat", "fish"].index(class_name))
     images = tensors(clip, root, class_name, domain)
-    rule = left_rule(2)
-    assert_close(
-        GraphFolder(made)[class_name, domain], attribute(clip.encoder, images, metric, rule=rule, progress=False)
-    )
-    graphs, found = GraphFolder(made), GraphFolder(made).parts(class_name, domain)
+    rule, graphs = left_rule(2), GraphFolder(made)
+    found, whole = graphs.parts(class_name, domain), graphs[class_name, domain]
+    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False))
     names = list(graphs.image_names(class_name, domain))
     assert sum(part.n_images for part in found.values()) == len(images)
     for part in found.values():
         chosen = images[[names.index(name) for name in part.provenance["images"]]]
         assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
-    edges, whole = graphs.part_edges(class_name, domain), graphs[class_name, domain]
+    edges = graphs.part_edges(class_name, domain)
     for pair, scores in whole.edge_scores.items():
         shares = [part.n_images / whole.n_images for part in found.values()]
         np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
@@ -90,17 +97,12 @@ def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: 
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
 
 
-# What a class is asked by
-
-
 def own_lead(weights: Tensor, label: int) -> ClassLogit:
     return class_logit(2 * weights, label)
 
 
 @pytest.mark.parametrize("metric", ["margin", own_lead])
-def test_the_metric_is_a_name_or_a_function(
-    metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path
-) -> None:
+def test_metrics_are_names_or_functions(metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path) -> None:
     graphs = run(clip, root, tmp_path / "x", classes=["axe"], domains=["real"], metric=metric)
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
@@ -125,9 +127,6 @@ def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, 
     assert graphs["axe", "real"].settings["classes"] == ["axe", "cat", "fish"]
     assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
     assert scores[0] != pytest.approx(scores[1], abs=1e-4)
-
-
-# Baselines by name
 
 
 def pixels(clip: Clip, root: Path, names: Sequence[str]) -> Tensor:
@@ -171,3 +170,46 @@ def test_counterfactual_images_go_round_the_other_classes(clip: Clip, root: Path
     more = FolderBaseline("counterfactual", clip, data, 50, 0).of("cat", "real", 6)
     assert isinstance(more, Counterfactual)
     assert torch.equal(more.images[:2], more.images[4:])  # there are four, and then they come again
+
+
+def by_activation(task: Task, settings: AttributionSettings) -> dict[str, np.ndarray]:
+    with task.running():
+        (batch,) = task.batches()
+        clean = batch.clean(task.sites)
+    units = {site: x.movedim(task.encoder.unit_dim(site), 1) for site, x in clean.items()}
+    return {site: x.reshape(*x.shape[:2], -1).mean((0, 2)).numpy() for site, x in units.items()}
+
+
+def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for known in (METHODS, SCORED_BY):
+        monkeypatch.setitem(known, "activation", None)  # taken back afterwards
+    register_method("activation", by_activation, "activation")
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], method="activation")
+    metric = class_logit(clip.text_weights(["axe", "cat", "fish"], ["a {}."]), 0)
+    task = Task(clip.encoder, tensors(clip, root, "axe", "real"), metric, work=QUIET)
+    expected = score_units(task, "activation")
+    graph = attribute(task.encoder, task.images, task.metric, method="activation", rule=left_rule(1), progress=False)
+    found = find_circuit(task, method="activation", size=0.1)
+    for one in (graph, graphs["axe", "real"], found.source):
+        assert one.settings["scored_by"] == "activation"
+        for site, scores in expected.items():
+            np.testing.assert_allclose(one.node_scores[site], scores, rtol=1e-5, atol=1e-6)
+    assert len(compare(graphs, "node_overlap")) == len(expected)
+    others = run(clip, root, tmp_path / "y", classes=["axe"], method="gradient")
+    with pytest.raises(InputError, match=r"'activation' .* 'gradient'"):
+        compare([graphs["axe", "real"], others["axe", "sketch"]])
+
+
+@pytest.mark.parametrize("method", ["input-path", "gradient", "patching", "fisher", "learned"])
+def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: str) -> None:
+    images = tensors(clip, root, "axe", "real")
+    images = torch.cat([images, images.flip(-1)])
+    task = Task(clip.encoder, images, lambda e: e[:, 0], work=QUIET, sites=clip.encoder.sites[-3:])
+    settings = AttributionSettings(rule=left_rule(1), method=method)
+    whole, half = (score_units(some, method, settings) for some in (task, task.of_some(images, slice(0, None, 2))))
+    found = attribute_parts(task, settings, np.arange(len(images)) % 2)
+    for scores, graph in ((whole, found.whole), (half, found.parts[0])):
+        assert graph.settings["method"] == method
+        assert set(graph.edge_scores) == {(task.sites[0], task.sites[1]), (task.sites[1], task.sites[2])}
+        for site, of_site in scores.items():
+            assert np.array_equal(graph.node_scores[site], of_site)
