@@ -20,10 +20,9 @@ Equally many random pairs with the same accuracy refute that few pairs carry the
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
-from circuitry.runs import run_script, versions
+from circuitry.runs import run_script
 from circuitry import Clip, Comparison, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import PoolingPairs, pooling_pairs
@@ -31,11 +30,7 @@ from circuitry.comparison import mean_interval
 from circuitry.data import readable
 from circuitry.models import image_batches, style_templates
 from circuitry.models.prompts import style_word
-from circuitry.reports import Finding, Report, write_results
-from circuitry.reports.figures import domain_marks, faithfulness_curves
-from circuitry.reports.listings import listings_of
-from circuitry.reports.sections.compared import add_comparison
-from circuitry.reports.sections.findings import how_much_shared, which_differs
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.representations import ImageFeatures, compare_features
 from circuitry.representations.features import NO_FEATURE, STRONGEST
 
@@ -50,7 +45,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Config(QuickstartModel):
+class Config(QuickstartModel, KeepSettings):
     """Settings; the defaults are the quickstart's model and images."""
 
     n_images: int = 20
@@ -59,10 +54,6 @@ class Config(QuickstartModel):
     """Shares of the pairs that are kept."""
     random_draws: int = 5
     """Random sets of pairs of each size."""
-    out: Path = Path("runs/pooling_pairs")
-    """Folder of tables and report."""
-    results: Path | None = None
-    """Also write the tables and their provenance here, where the figure reads them."""
     seed: int = 0
     """Seed of images, random pairs and directions."""
 
@@ -78,19 +69,13 @@ class Decomposed(NamedTuple):
 
 
 def main(config: Config) -> None:
-    """Decompose, measure, write, and say where the report is."""
+    """Decompose, measure, print and write the tables."""
     clip, images = config.clip(), config.images()
     seen = decompose(config, clip, images)
-    curves, shared = accuracy_curves(config, seen), sharing(config, seen)
-    names, reach = named_pairs(config, clip, images, seen)
-    tables = {"accuracy": curves, "names": names} | shared.tables()
-    report = write_report(clip, curves, shared, names, reach)
-    about = {"data": config.data, "n_images": config.n_images, "seed": config.seed}
-    provenance = {"model": clip.name, "model_digest": clip.digest, **about, **versions()}
-    shared.save(config.out / "comparisons" / MEASURE)
-    small = ("accuracy", "names", *(f"{MEASURE}_{name}" for name in ("ratios", "levels", "summary")))
-    looked_at = listings_of(images, config.n_images, config.seed)
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+    shared, (names, reach) = sharing(config, seen).tables(), named_pairs(config, clip, images, seen)
+    print(f"Random directions reach a cosine of {reach:.2f} with the nearest text.")
+    small = {name: shared[name] for name in (f"{MEASURE}_{table}" for table in ("ratios", "levels", "summary"))}
+    config.keep({"accuracy": accuracy_curves(config, seen), "names": names} | small, model_digest=clip.digest)
 
 
 def decompose(config: Config, clip: Clip, images: DomainFolder) -> Decomposed:
@@ -174,45 +159,6 @@ def named_pairs(config: Config, clip: Clip, images: DomainFolder, seen: Decompos
     random = np.random.default_rng(config.seed).standard_normal((RANDOM_DIRECTIONS, found.shape[1]))
     random /= np.linalg.norm(random, axis=1, keepdims=True)
     return table, float(np.median((random @ named.T).max(1)))
-
-
-def write_report(clip: Clip, curves: pd.DataFrame, shared: Comparison, names: pd.DataFrame, reach: float) -> Report:
-    """Put tables and figures on a page."""
-    report = Report(
-        f"Pairs of pooling heads and units of {clip.name}",
-        "The embedding is a sum over pairs of a head of the attention pooling and a unit of the last block. How few "
-        "carry the answers, and do styles use the same?",
-    )
-    report.summary([how_few(curves), how_much_shared(shared), which_differs(shared)])
-    report.section("How few carry the answers?")
-    figure = faithfulness_curves(curves, measure="accuracy", title="Accuracy of the strongest pairs alone")
-    figure.update_xaxes(title_text="pairs kept (%)")
-    report.figure(
-        figure, "Zero-shot accuracy with all other pairs at their mean, on images that the pairs were not ranked on."
-    )
-    report.section("Are they a style's own?")
-    add_comparison(report, shared, domain_marks(shared.domains), title="Shared pairs")
-    report.section("What they write")
-    report.table(
-        names,
-        "The strongest pairs: deviation over images of what they add to the logits of the classes, and the text whose "
-        f"lead over the mean text their direction is nearest to. Random directions reach a cosine of {reach:.2f}.",
-    )
-    return report
-
-
-def how_few(curves: pd.DataFrame) -> Finding:
-    """Report the share of the pairs with nine tenths of the whole model's accuracy, in the mean over domains."""
-    mean = curves.groupby(["circuit", "fraction"])["value"].mean().unstack("circuit")
-    whole = mean["kept"].iloc[-1]
-    least = {name: mean.index[mean[name] >= 0.9 * whole].min() for name in ("kept", "random")}
-    at = mean.loc[least["kept"]]
-    return Finding(
-        f"{least['kept']:.1%} of the pairs give nine tenths of the accuracy of all ({at['kept']:.2f} of {whole:.2f}), "
-        f"as many at random {at['random']:.2f}.",
-        f"Mean over domains, on images that pairs were not ranked on; at random {least['random']:.1%} do.",
-        "Another checkpoint, or pairs ranked on other images.",
-    )
 
 
 if __name__ == "__main__":
