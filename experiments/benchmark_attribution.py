@@ -2,17 +2,15 @@
 
 The baseline is the plain way: integrated gradients by hooks, one full forward and backward pass of the tower
 per point of the path, per site (nodes) and per kept unit (edges); edge times are extrapolated from a few
-units per pair of sites. Both do the study's setting on the same inputs in the same process; this package also a rule
-of fewer points and no larger error, and scores along a path of the image, which are others (a row sets their seconds
-against those of this package's study setting). Exact patching of every
-unit at every site is set against one run of the whole tower per unit, in the same way. Refuted if the
-scores differ by more than 1e-4 or the ratios fall short of those in the README.
+units per pair of sites. Both do the study's setting on the same inputs in the same process; this package also rules
+of fewer points, and scores along a path of the image, which are others (a row sets their seconds against those of this
+package's study setting). Exact patching of every unit at every site is set against one run of the whole tower per unit,
+in the same way. Refuted if the scores differ by more than 1e-4 or the ratios fall short of those in the README.
 
 With --scale instead: how the cost grows with images, kept units and sites; which fraction of this machine's
 matrix-product rate the edge pass reaches; and, by counted operations, how long the study's full setting takes on GPUs.
 
     python experiments/benchmark_attribution.py            # RN50 at 224 px and the tiny model
-    python experiments/benchmark_attribution.py --models rn-tiny --images 8
     python experiments/benchmark_attribution.py --scale
 """
 
@@ -47,6 +45,13 @@ Key = TypeVar("Key")
 POINTS = len(STUDY_RULE.points)
 STUDY_CLASSES, STUDY_DOMAINS, STUDY_IMAGES = 345, 6, 50
 """The study's full setting: images of each class in each domain of DomainNet."""
+NODE_RULE, EDGE_RULE = "gauss-radau-5", "gauss-radau-4"
+"""Other rules to be timed; what they leave of error is what benchmark_rules.py says of a model."""
+SWEEP_MODEL, SWEEP_IMAGES = "rn-tiny", 16
+"""Whose every unit is patched."""
+GPU_RATE = 0.4 * 19.5e12
+"""Operations a second of a GPU, for the estimate: an A100's single-precision peak without tensor cores is assumed to be
+reached to 40 %, which was not measured."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +64,8 @@ class Config(KeepSettings):
     """Images per model."""
     units_per_pair: int = 2
     """Downstream units per pair of sites (units per site for patching) that the baseline really computes."""
-    rule: str = "gauss-radau-5"
-    """Another rule of node scores to be timed; what it leaves of error is what benchmark_rules.py says of a model."""
-    edge_rule: str = "gauss-radau-4"
-    """The same for edges."""
-    sweep_models: tuple[str, ...] = ("rn-tiny",)
-    """Models whose every unit is patched."""
-    sweep_images: int = 16
-    """Images of the patching sweep."""
-    seed: int = 0
-    """Seed of weights and images."""
     scale: bool = False
     """Measure how the cost of the first model grows, and estimate the study's full setting, instead."""
-    gpu_tflops: float = 19.5
-    """Peak of one GPU for the estimate, in 10^12 single-precision operations a second: an A100 without tensor cores."""
-    gpu_fraction: float = 0.4
-    """Fraction of that peak that is assumed to be reached; not measured."""
 
 
 class FullTower:
@@ -173,24 +164,9 @@ def timed_image_path(encoder: Encoder, images: Tensor, weights: Tensor) -> float
     return time.perf_counter() - started
 
 
-def full_tower_sweep(
-    runs: FullTower, metric: Callable[[Tensor], Tensor], units_per_site: int
-) -> tuple[dict[tuple[str, int], float], float]:
-    """Return exact effects by (site, unit) for some units of every site, and seconds for all of them, extrapolated."""
-    found: dict[tuple[str, int], float] = {}
-    seconds = 0.0
-    for site, activation in runs.clean.items():
-        n = activation.shape[1]
-        units = range(0, n, max(1, n // units_per_site))[:units_per_site]
-        started = time.perf_counter()
-        found |= {(site, unit): runs.without(site, unit, metric) for unit in units}
-        seconds += (time.perf_counter() - started) * n / len(units)
-    return found, seconds
-
-
-def _prepared(name: str, n_images: int, seed: int) -> tuple[nn.Module, Encoder, Tensor, Tensor]:
+def _prepared(name: str, n_images: int) -> tuple[nn.Module, Encoder, Tensor, Tensor]:
     """Return tower, encoder, images and text weights, all random, after a first run."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     tower = open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
     _randomise_norms(tower)
     encoder = Encoder.from_tower(tower)
@@ -205,11 +181,11 @@ def run(config: Config) -> pd.DataFrame:
     """Time both ways for every model and return one row per model and kind of score."""
     table = []
     for name in config.models:
-        tower, encoder, images, weights = _prepared(name, config.images, config.seed)
+        tower, encoder, images, weights = _prepared(name, config.images)
         with encoder.fast():  # as `attribute` does
             study = AttributionSettings(rule=STUDY_RULE)
             nodes, edges, node_seconds, edge_seconds = timed(encoder, images, weights, study)
-            better = AttributionSettings(rule=parse_rule(config.rule), edge_rule=parse_rule(config.edge_rule))
+            better = AttributionSettings(rule=parse_rule(NODE_RULE), edge_rule=parse_rule(EDGE_RULE))
             *_, better_nodes, better_edges = timed(encoder, images, weights, better)
             by_image = timed_image_path(encoder, images, weights)
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
@@ -219,24 +195,33 @@ def run(config: Config) -> pd.DataFrame:
         for what, slow, fast, error in (
             ("nodes", naive_node_seconds, node_seconds, _worst(nodes, naive_nodes)),
             ("edges", naive_edge_seconds, edge_seconds, _worst(first_rows, naive_edges)),
-            (f"nodes, {config.rule}", naive_node_seconds, better_nodes, math.nan),
-            (f"edges, {config.edge_rule}", naive_edge_seconds, better_edges, math.nan),
+            (f"nodes, {NODE_RULE}", naive_node_seconds, better_nodes, math.nan),
+            (f"edges, {EDGE_RULE}", naive_edge_seconds, better_edges, math.nan),
             ("nodes, path of the image against study", node_seconds, by_image, math.nan),
         ):
             table.append((name, what, slow, fast, slow / fast, error))
-    for name in config.sweep_models:
-        tower, encoder, images, weights = _prepared(name, config.sweep_images, config.seed)
-        metric = class_logit(weights, 0)
-        started = time.perf_counter()
-        exact = patch_effects(Task(encoder, images, metric, work=Work(progress=False)))
-        fast = time.perf_counter() - started
-        effects, slow = full_tower_sweep(FullTower(tower, encoder.sites, images), metric, config.units_per_pair)
-        mine = torch.tensor([exact.scores[site][unit] for site, unit in effects], dtype=torch.double)
-        theirs = torch.tensor([*effects.values()], dtype=torch.double)
-        error = _worst({"all": mine}, {"all": theirs})
-        table.append((name, "patching", slow, fast, slow / fast, error))
+    table.append(sweep(config.units_per_pair))
     columns = ["model", "scores", "full-tower seconds", "circuitry seconds", "ratio", "largest relative difference"]
     return pd.DataFrame(table, columns=columns)
+
+
+def sweep(units_per_site: int) -> tuple[str, str, float, float, float, float]:
+    """Time exact patching of every unit both ways and return its row."""
+    tower, encoder, images, weights = _prepared(SWEEP_MODEL, SWEEP_IMAGES)
+    metric = class_logit(weights, 0)
+    started = time.perf_counter()
+    exact = patch_effects(Task(encoder, images, metric, work=Work(progress=False)))
+    fast, slow = time.perf_counter() - started, 0.0
+    runs, mine, theirs = FullTower(tower, encoder.sites, images), list[float](), list[float]()
+    for site, activation in runs.clean.items():
+        n = activation.shape[1]
+        units = range(0, n, max(1, n // units_per_site))[:units_per_site]
+        started = time.perf_counter()
+        theirs += [runs.without(site, unit, metric) for unit in units]
+        slow += (time.perf_counter() - started) * n / len(units)
+        mine += [float(exact.scores[site][unit]) for unit in units]
+    both = (torch.tensor(effects, dtype=torch.double) for effects in (mine, theirs))
+    return SWEEP_MODEL, "patching", slow, fast, slow / fast, _worst(*({"all": effects} for effects in both))
 
 
 def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFrame:
@@ -259,7 +244,7 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
 
 def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     """Return how the cost grows, how much of the machine is used, and what the study's full setting would take."""
-    _, encoder, images, weights = _prepared(config.models[0], max(4, config.images), config.seed)
+    _, encoder, images, weights = _prepared(config.models[0], max(4, config.images))
     rate = matrix_product_rate()
     with encoder.fast():
         growth = cost_table(encoder, images, weights)
@@ -274,8 +259,7 @@ def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     for rule in (STUDY_RULE, DEFAULT_RULE):
         nodes, edges = count_operations(encoder, metric, AttributionSettings(rule=rule))
         total = nodes + 2 * edges  # edges of all images, and of all parts
-        seconds = n_images * total / (config.gpu_fraction * config.gpu_tflops * 1e12)
-        hours.append((rule.name, n_images, total / 1e12, config.gpu_fraction * config.gpu_tflops, seconds / 3600))
+        hours.append((rule.name, n_images, total / 1e12, GPU_RATE / 1e12, n_images * total / GPU_RATE / 3600))
     return {
         "growth": growth,
         "rates": pd.DataFrame(rates, columns=["what", "GFLOP/s", "share of matrix products"]),

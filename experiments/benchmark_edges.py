@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, attribute, class_logit
@@ -58,6 +58,10 @@ KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp",
 """Kinds of edges by what the names of their readers end in."""
 NODES = ("all into a reader", "all out of a writer")
 QUIET = Work(progress=False)
+POINTS = 5
+"""Points of the integrated scores."""
+REPEATS = 3
+"""Measurements of a time; the median counts."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,6 @@ class Config(QuickstartModel, KeepSettings):
     """Vision transformers whose speed is measured, by their names in open_clip."""
     images_at_once: int = 8
     """Images in the batch, and of each class."""
-    points: int = 5
-    """Points of the integrated scores."""
-    memory_gib: float = 0.45
-    """Budget of the scores."""
-    repeats: int = 3
-    """Measurements; the median counts."""
     model: str = "vit-tiny"
     """The trained vision transformer whose edges are cut."""
     checkpoint: Path | None = None
@@ -98,19 +96,8 @@ def main(config: Config) -> None:
     config.keep(tables)
 
 
-class Asked(NamedTuple):
-    """A circuit whose edges are cut."""
-
-    circuit: str
-    stream: ResidualStream
-    task: Task
-    images: Tensor
-    baseline: str
-    end: AnyBaseline
-
-
-def circuits(config: Config) -> Iterator[Asked]:
-    """Yield classes, one in each domain in turn, with either baseline."""
+def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
+    """Yield classes, one in each domain in turn, with either baseline: its name, theirs, the stream and the task."""
     clip, folder = config.clip(), config.images()
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(folder.all_classes)
     domains, n = list(folder.domains), config.images_at_once
@@ -126,40 +113,40 @@ def circuits(config: Config) -> Iterator[Asked]:
         ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
         for baseline, end in ends.items():
             task = Task(stream.components, own, metric, baseline=end, work=QUIET)
-            yield Asked(f"{name} in {domain}", stream, task, own, baseline, end)
+            yield baseline, f"{name} in {domain}", stream, task
 
 
 def agreement(config: Config) -> Iterator[pd.DataFrame]:
     """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
-    for one in circuits(config):
-        cuts = with_nodes(scored(one.stream, one.task, "cuts"))
+    for baseline, circuit, stream, task in circuits(config):
+        cuts = with_nodes(scored(stream, task, "cuts"))
         for method, (name, rule) in METHODS.items():
             started = time.perf_counter()
-            found = scored(one.stream, one.task, name, rule)
+            found = scored(stream, task, name, rule)
             taken = time.perf_counter() - started
             rows = pd.DataFrame(correlations(tuple(map(str, found.readers)), with_nodes(found), cuts))
-            yield rows.assign(baseline=one.baseline, method=method, circuit=one.circuit, seconds=taken)
+            yield rows.assign(baseline=baseline, method=method, circuit=circuit, seconds=taken)
 
 
 def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
     """Yield, circuit by circuit, how edges of stored graphs, between single heads and neurons, correlate with cuts."""
-    for one in circuits(config):
-        graphs = {
-            method: attribute(
-                *(one.stream.components, one.images, one.task.metric, config.graph_fraction),
-                baseline=one.end,
+    for baseline, circuit, stream, task in circuits(config):
+        exact, *others = (
+            attribute(
+                *(stream.components, task.images, task.metric, config.graph_fraction),
+                baseline=task.baseline,
                 edges=method,
                 progress=False,
             )
+            .edges.to_pandas()["score"]
+            .to_numpy()
             for method in ("cuts", "gradient", "exact-readers")
-        }
-        exact, *others = (graph.edges.to_pandas()["score"].to_numpy() for graph in graphs.values())
+        )
         rows = [
-            (method, len(exact), stats.spearmanr(s, exact).statistic)
-            for method, s in zip([*graphs][1:], others, strict=True)
+            (method, len(exact), stats.spearmanr(scores, exact).statistic)
+            for method, scores in zip(("gradient", "exact-readers"), others, strict=True)
         ]
-        table = pd.DataFrame(rows, columns=["method", "n_edges", "spearman"])
-        yield table.assign(baseline=one.baseline, circuit=one.circuit)
+        yield pd.DataFrame(rows, columns=["method", "n_edges", "spearman"]).assign(baseline=baseline, circuit=circuit)
 
 
 def scored(stream: ResidualStream, task: Task, method: str = "gradient", rule: QuadratureRule = PLAIN) -> StreamScores:
@@ -213,21 +200,21 @@ def measure(name: str, config: Config) -> dict[str, object]:
     stream = ResidualStream.of(Encoder.from_tower(tower))
     torch.manual_seed(0)
     images = torch.randn(config.images_at_once, 3, *stream.encoder.image_size)
-    work = Work(memory_gib=config.memory_gib, progress=False)
+    work = Work(memory_gib=0.45, progress=False)
     task = Task(stream.components, images, metric, work=work)
     scored(stream, Task(stream.components, images[:1], metric, work=work))  # weights are read once
     start = peak_memory_gib()
-    one_pass = seconds(lambda: plain_pass(tower, images), config.repeats)
-    plain = seconds(lambda: scored(stream, task), config.repeats)
+    one_pass = seconds(lambda: plain_pass(tower, images))
+    plain = seconds(lambda: scored(stream, task))
     peak = peak_memory_gib()
-    rule = midpoint_rule(config.points)
-    integrated = seconds(lambda: scored(stream, task, rule=rule), config.repeats)
+    rule = midpoint_rule(POINTS)
+    integrated = seconds(lambda: scored(stream, task, rule=rule))
     return {
         "model": name,
         "edges": int(stream.edges.sum()),
         "pass s": one_pass,
         "scores / pass": plain / one_pass,
-        f"{config.points} points / scores": integrated / plain,
+        f"{POINTS} points / scores": integrated / plain,
         "peak GiB before": start,
         "peak GiB": peak,
         "cores": torch.get_num_threads(),
@@ -245,10 +232,10 @@ def plain_pass(tower: nn.Module, images: Tensor) -> None:
     torch.autograd.grad(metric(tower(x)).sum(), x)
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
+def seconds(run: Callable[[], object]) -> float:
     """Return the median time of a run."""
     times = []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)
