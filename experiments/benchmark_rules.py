@@ -20,15 +20,15 @@ promise is refuted where the measured error is larger than the promised one beyo
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from circuitry.runs import InputError, run_script
-from circuitry import Clip, DomainFolder, Task
+from circuitry import Clip, DomainFolder, Task, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule, relative_error
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
-from circuitry.encoder import Metric, metric_of_class
+from circuitry.encoder import Metric
 from circuitry.encoder.baselines import default_baseline
 from circuitry.encoder.choices import BaselineName
 from circuitry.encoder.sites import INPUT
@@ -46,6 +46,8 @@ CANDIDATES = (
 """Rules to choose from, in the order of their cost."""
 REFERENCE, SECOND = "midpoint-40", "gauss-legendre-40"
 """What a choice takes for exact, and what that must agree with."""
+ERROR = 0.1
+"""Error that a rule is chosen by."""
 FEW_CIRCUITS, FEW_IMAGES = 4, 2
 """The least number of circuits to choose a rule by, one in every domain, and the images of each."""
 
@@ -56,8 +58,6 @@ class Config(QuickstartModel, KeepSettings):
 
     baseline: BaselineName | None = None
     """Where the paths end (default: as for finding circuits, by the tower)."""
-    metric: Literal["logit", "margin"] = "logit"
-    """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes."""
     circuits: int = 8
     """How many circuits errors are measured on, after those that a rule is chosen by: the first class in the first
     domain, the second in the second, and so on."""
@@ -73,8 +73,6 @@ class Config(QuickstartModel, KeepSettings):
     """Seed of the choice of images."""
     reference: str = "midpoint-200"
     """What is taken for exact."""
-    error: float = 0.1
-    """Error that a rule is chosen by."""
 
 
 def main(config: Config) -> None:
@@ -83,7 +81,7 @@ def main(config: Config) -> None:
     first, others = drawn_circuits(images, config)
     fewer = replace(config, n_images=min(FEW_IMAGES, config.n_images))
     few = list(circuits(clip, images, fewer, first))
-    chosen = choose(measure(few, (SECOND, *CANDIDATES), REFERENCE), config.error)
+    chosen = choose(measure(few, (SECOND, *CANDIDATES), REFERENCE), ERROR)
     rules = tuple(dict.fromkeys((*config.rules, *chosen["rule"])))
     by_circuit = measure(circuits(clip, images, config, others), rules, config.reference)
     table = summary(by_circuit).join(relative_costs(clip, few[0][1].metric, rules), on="rule")
@@ -129,11 +127,8 @@ def circuits(clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Ke
     baseline = FolderBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
-        metric = metric_of_class(config.metric)(weights, images.label(class_name))
-        yield (
-            f"{class_name} in {domain}",
-            Task(clip.encoder, batch, metric, baseline=baseline.of(class_name, domain, len(batch))),
-        )
+        metric, end = class_logit(weights, images.label(class_name)), baseline.of(class_name, domain, len(batch))
+        yield f"{class_name} in {domain}", Task(clip.encoder, batch, metric, baseline=end)
 
 
 def measure(tasks: Iterable[tuple[str, Task]], rules: Sequence[str], reference: str) -> pd.DataFrame:

@@ -10,8 +10,7 @@ name, or where the damaged file stays as it is and all others, and what is print
 otherwise refutes it: WRONG (another result, or another end than a sentence), lost (a sound file is gone) or litter (a
 file too many, in the folder or in that of temporary files).
 
-    python experiments/chaos.py                                        # 100 kills and 100 damages: a quarter of an hour
-    python experiments/chaos.py --kills 10 --damages 20 --commands circuits faithfulness
+    python experiments/chaos.py      # 100 kills and 100 damages: a quarter of an hour
 """
 
 import importlib
@@ -75,6 +74,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("generalization", "--runs", "{out}/runs", "--data", "{ready}/toy", "--out", "{out}/tables"),
 }  # fmt: skip
 """Arguments of each command."""
+NAMES = tuple(COMMANDS)
 DAMAGES = ("emptied", "torn", "removed", "foreign", "bit", "bit at the end")
 INTERRUPTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}
 """The status of a command that a signal ends, where it has begun."""
@@ -87,8 +87,6 @@ class Config(KeepSettings):
 
     out: Path = Path("runs/chaos")
     """Folder of models, images, folders of commands, and their logs."""
-    commands: tuple[str, ...] = tuple(COMMANDS)
-    """Commands to disturb."""
     kills: int = 100
     """How many runs are ended at a random time."""
     damages: int = 100
@@ -134,28 +132,18 @@ def main(config: Config) -> None:
     for module in pkgutil.walk_packages(importlib.import_module("circuitry").__path__, "circuitry."):
         if not module.name.endswith("open_clip_main"):  # a program
             importlib.import_module(module.name)  # once, here: the processes of the trials are forks of this one
-    if unknown := [name for name in config.commands if name not in COMMANDS]:
-        raise InputError(f"There is no command {unknown[0]!r}: choose among {', '.join(COMMANDS)}.")
     if config.out.exists() and any(config.out.iterdir()):
         raise InputError(f"The trials need an empty folder, but {config.out} has files: remove them.")
     torch.set_num_threads(1)  # a child forked while other threads run may wait for them for ever
     tqdm.monitor_interval = 0
     trials = Trials(config)
-    rows = list[tuple[str, ...]]()
-    try:
-        for pair in zip_longest(trials.kills(), trials.damages()):
-            rows += [row for row in pair if row is not None]
-    except KeyboardInterrupt:
-        print("interrupted: the table has the trials until then")
+    rows = [row for pair in zip_longest(trials.kills(), trials.damages()) for row in pair if row is not None]
     table = pd.DataFrame(rows, columns=["command", "disturbance", "file", "outcome", "detail"])
     counts = table.groupby(["command", "disturbance", "outcome"], sort=False).size().unstack(fill_value=0)
     columns = [*GOOD, *sorted(set(counts.columns) - set(GOOD))]
     summary = counts.reindex(columns=columns, fill_value=0).reset_index()
-    shown = summary.set_index(["command", "disturbance"])
     config.keep({"chaos": summary, "trials": table}, shown=["chaos"])
-    print(pd.DataFrame({"all": shown.sum()}).T.to_string())
-    bad = table[~table["outcome"].isin(GOOD)]
-    print("nothing lost, nothing wrong" if bad.empty else bad.to_string())
+    print(table[~table["outcome"].isin(GOOD)].to_string())
 
 
 class Trials:
@@ -167,11 +155,10 @@ class Trials:
         self.ready, self.work, self.temporary = out / "ready", out / "work", out / "tmp"
         self.logs = out / "printed.txt", out / "said.txt"
         prepare(self.ready)
-        if {"faithfulness", "transfer"} & set(config.commands):
-            self._start_empty("circuits")
-            self._run_to_its_end("circuits")
-            shutil.copytree(self.work / "circuits", self.ready / "circuits")
-        self.references = {name: self._undisturbed(name) for name in config.commands}
+        self._start_empty("circuits")
+        self._run_to_its_end("circuits")
+        shutil.copytree(self.work / "circuits", self.ready / "circuits")
+        self.references = {name: self._undisturbed(name) for name in COMMANDS}
 
     def run(self, name: str, end: tuple[float, int] | None = None) -> Ended:
         """Run a command in a process of its own; end it after so many seconds by a signal, if it still runs."""
@@ -180,15 +167,11 @@ class Trials:
         child = os.fork()  # not a new interpreter, whose imports take longer than the work
         if not child:
             self._become(given)
-        try:
-            if end is not None:
-                seconds, number = end
-                time.sleep(seconds)
-                os.kill(child, number)
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        except KeyboardInterrupt:
-            os.kill(child, signal.SIGKILL)
-            raise
+        if end is not None:
+            seconds, number = end
+            time.sleep(seconds)
+            os.kill(child, number)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         printed, said = (log.read_text(errors="replace") for log in self.logs)
         return Ended(status, printed, said, time.perf_counter() - started)
 
@@ -246,8 +229,8 @@ class Trials:
     def kills(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Yield a row for every run that was ended and run again."""
         for i in tqdm(range(self.config.kills), desc="kills"):
-            name = self.config.commands[i % len(self.config.commands)]
-            number = (signal.SIGKILL, signal.SIGTERM)[i // len(self.config.commands) % 2]
+            name = NAMES[i % len(NAMES)]
+            number = (signal.SIGKILL, signal.SIGTERM)[i // len(NAMES) % 2]
             reference = self.references[name]
             self._start_empty(name)
             ended = self.run(name, (self.random.uniform(0, reference.seconds), number))
@@ -260,8 +243,8 @@ class Trials:
     def damages(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Yield a row for every file that was damaged."""
         for i in tqdm(range(self.config.damages), desc="damages"):
-            name = self.config.commands[i % len(self.config.commands)]
-            kind = DAMAGES[i // len(self.config.commands) % len(DAMAGES)]
+            name = NAMES[i % len(NAMES)]
+            kind = DAMAGES[i // len(NAMES) % len(DAMAGES)]
             reference = self.references[name]
             self._start_empty("")
             shutil.copytree(reference.finished, self.work, dirs_exist_ok=True)

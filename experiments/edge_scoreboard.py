@@ -5,14 +5,6 @@ heads apart; sets of the same sizes are then kept while all other edges carry th
 found on, beside what they leave out and random edges. A method is refuted as a way to circuits of edges if its sets
 reach no more selectivity than as many random edges at every size.
 
-| method | an edge's score |
-|---|---|
-| ``gradient`` | attribution patching, one backward pass |
-| ``path`` | the same over five points of the way to the baseline |
-| ``atp-star``, ``relp`` | the same with corrections by name (`circuits.stream_edges`) |
-| ``exact`` | the effect of cutting it alone, a run per edge |
-| ``learned`` | how surely a mask on all edges keeps it |
-
 The protocol, fixed before selectivity on unseen images was looked at:
 
 1. Classes: the first in the alphabet; each in one domain, the domains in turn.

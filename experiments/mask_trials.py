@@ -142,8 +142,7 @@ def main(config: Config) -> None:
     trials = Trials(config)
     rows = [row for name in trials.contest.classes for row in trials.of_class(name)]
     table = pd.DataFrame(rows).sort_values("trial", key=lambda names: names == FISHER, kind="stable")
-    made = {"classes": trials.contest.classes, "sites": trials.gated, "learned_size": LEARNED_SIZE}
-    config.keep({"trials": table}, model_digest=trials.contest.clip.digest, **made)
+    config.keep({"trials": table}, model_digest=trials.contest.clip.digest, compared=trials.contest.classes)
 
 
 if __name__ == "__main__":

@@ -147,15 +147,8 @@ def named_pairs(config: Config, clip: Clip, images: DomainFolder, seen: Decompos
     found = seen.pairs.directions[heads, units]
     cosines = found / np.linalg.norm(found, axis=1, keepdims=True) @ named.T
     best = cosines.argmax(1)
-    table = pd.DataFrame(
-        {
-            "head": heads,
-            "unit": units,
-            "strength": strength[heads, units],
-            "text": [texts[i] for i in best],
-            "cosine": cosines.max(1),
-        }
-    )
+    columns = {"head": heads, "unit": units, "strength": strength[heads, units], "text": [texts[i] for i in best]}
+    table = pd.DataFrame(columns | {"cosine": cosines.max(1)})
     random = np.random.default_rng(config.seed).standard_normal((RANDOM_DIRECTIONS, found.shape[1]))
     random /= np.linalg.norm(random, axis=1, keepdims=True)
     return table, float(np.median((random @ named.T).max(1)))

@@ -23,13 +23,13 @@ from itertools import pairwise
 from math import isclose
 from pathlib import Path
 
-from circuitry.runs import InputError, run_script, versions
+from circuitry.runs import InputError, run_script
 from circuitry import AttributionGraph, GraphFolder
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.circuits.class_pass import SiteMarks
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.measures import MEASURES, similarity_matrices
-from circuitry.reports import write_with_provenance
+from circuitry.reports.result_tables import KeepSettings
 
 import numpy as np
 import pandas as pd
@@ -41,19 +41,15 @@ DEPTH_BIAS = "depth_bias"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the validation."""
 
     circuits: Path = Path("runs/quickstart/circuits")
     """Folder of graphs with parts."""
-    results: Path = Path("experiments/results/measures")
-    """Folder of the table."""
     n_circuits: int = 12
     """Circuits that are permuted and made noisy, spread over classes and domains."""
     n_negatives: int = 6
     """Pairs of two classes for each part of a class in a domain."""
-    edges_per_node: int = ReadingSettings.edges_per_node
-    """Edges of the circuits."""
     seed: int = 0
     """Seed of permutations, noise and pairs."""
 
@@ -69,7 +65,7 @@ def main(config: Config) -> None:
     for both in parts.values():
         for graph in both:
             marks.add(graph)
-    judge = Judge(config.edges_per_node, frozenset(marks.left_out()))
+    judge = Judge(frozenset(marks.left_out()))
     rng = np.random.default_rng(config.seed)
     rows = precision_of_pairs(judge, parts, config.n_negatives, rng)
     keys = list(parts)
@@ -77,22 +73,20 @@ def main(config: Config) -> None:
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
     rows += in_order(judge, chosen, "noise", with_noise, rng)
     table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
-    print(table.pivot(index="measure", columns="case", values="value").to_string(float_format=lambda v: f"{v:.3f}"))
-    provenance = {**graphs.settings, "seed": config.seed, **versions()}
-    print(*write_with_provenance({"measures": table}, config.results, provenance), sep="\n")
+    config.keep({"measures": table}, **{name: graphs.settings[name] for name in ("model", "model_digest")})
 
 
 class Judge:
     """Similarity of graphs by every measure, means over the sites that count."""
 
-    def __init__(self, edges_per_node: int, left_out: frozenset[str]) -> None:
-        self.edges_per_node, self.left_out = edges_per_node, left_out
+    def __init__(self, left_out: frozenset[str]) -> None:
+        self.left_out = left_out
         self.measures = [Measure(name) for name in MEASURES]
 
     def __call__(self, graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
         """Return the matrix of similarities by measure."""
         found = {}
-        for measure, by_site in similarity_matrices(graphs, self.measures, self.edges_per_node).items():
+        for measure, by_site in similarity_matrices(graphs, self.measures, ReadingSettings.edges_per_node).items():
             counted = [matrix for site, matrix in by_site.items() if site not in self.left_out]
             found[measure.label] = np.mean(counted, axis=0)
         biases = np.array([depth_bias(graph) for graph in graphs])

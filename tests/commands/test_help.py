@@ -11,9 +11,6 @@ from circuitry.commands import COMMANDS, run_command
 from circuitry.commands.command_list import module_of
 from tests.support.scripts import EXPERIMENTS
 
-WITHOUT_SEED = ("info", "evaluate", "benchmark_threads", "emoji_colours", "explore")
-"""Scripts in which nothing is random, or only the weights of a model that is timed."""
-
 SCRIPTS = {path.stem: path for path in EXPERIMENTS.glob("*.py") if "run_script(" in path.read_text()}
 
 
@@ -29,4 +26,3 @@ def test_help_says_what_a_script_is_for(
     shown = " ".join(capsys.readouterr().out.split())
     text = SCRIPTS[name].read_text() if name in SCRIPTS else str(importlib.import_module(module_of(name)).__doc__)
     assert text.partition("\n")[0].lstrip('"')[:40] in shown
-    assert ("--seed" in shown) == (name not in WITHOUT_SEED)
