@@ -76,16 +76,6 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     ]
     with pytest.raises(InputError, match=r"--validation-split.*--data"):
         module.validation_table(replace(held, data=None))
-    for wrong, message in (
-        (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' of train"),
-        (["--precision", "fp9"], "'fp32'"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["circuitry train", *call, *wrong])
-        with pytest.raises(SystemExit, match="2"):
-            run_script(module.Config, module.main, "")
-        shown = capsys.readouterr()
-        assert message in shown.out + shown.err
-        assert "Traceback" not in shown.err
 
 
 def test_training_is_timed_against_the_trainer_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,11 @@ from circuitry import AttributionGraph, CausalChecks, Clip, DomainFolder, GraphF
 from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, pooling_pairs
 from circuitry.encoder.choices import BaselineName
-from circuitry.explorer import ModelView, export_explorer, view_model
+from circuitry.explorer import ModelView, view_model
 from circuitry.explorer.model_view import STRONGEST_COMPONENTS
 from circuitry.interventions import CheckSettings
 from circuitry.models.architectures import register_model
 from circuitry.models.classifier import Classifier
-from tests.explorer.made import unpack
 from tests.support.assert_same import assert_same
 from tests.support.tiny_clip import saved
 from tests.support.work import QUIET
@@ -140,16 +139,3 @@ def test_the_words_of_a_classifier_are_its_classes(tmp_path: Path) -> None:
     paths, images = images_of(checks, "cat")
     cosines = F.normalize(clip.encoder(images[:1]), dim=-1) @ checks.weights("real").T
     assert_same(view.answers[paths[0]].shares[0], cosines.softmax(-1).sort(descending=True).values[0], 0.1, rtol=1e-3)
-
-
-def test_the_files_hold_answers_and_vectors(checks: CausalChecks, view: ModelView, tmp_path: Path) -> None:
-    export_explorer(checks.graphs, tmp_path, model=view)
-    _, index, _ = unpack((tmp_path / "data" / "index.js").read_text())
-    assert index["predicted"] == ["axe", "cat"]
-    assert index["direct"] == [0, 1]
-    _, words, texts = unpack((tmp_path / "data" / "words.js").read_text())
-    assert words["words"] == ["axe", "cat", *WORDS]
-    assert_same(texts["texts"], view.texts, 0.01, rtol=1e-3)
-    _, header, arrays = unpack((tmp_path / "data" / "direct" / "1.js").read_text())
-    assert header["components"] == list(view.direct["cat"].components)
-    assert_same(arrays["vectors"], view.direct["cat"].vectors, 1e-6, rtol=1e-3)
