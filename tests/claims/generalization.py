@@ -4,8 +4,7 @@ from functools import partial
 
 import pandas as pd
 
-from tests.claims.representations import alike_integers
-from tests.support.committed_tables import Numbers, comparison, one, rows, span, table
+from tests.support.committed_tables import Numbers, alike, comparison, one, rows, span, table
 
 
 def held_out(setting: str, column: str) -> list[float]:
@@ -55,7 +54,7 @@ CLAIMS: dict[str, Numbers] = {
     "accuracies each is {} with CKA ({:.2f} to {:.2f}), and {} with transfer of circuits, *against* the claim: "
     "{:.2f} [{:.2f}, {:.2f}], p {:.3f}.": lambda: (
         {True: "did not find"}[bool((significant(None, *STRUCTURAL, "transfer")["rho"] < 0).all())],
-        alike_integers(rows("shared_circuitry/relations", what="overlap")["n_models"]),
+        int(alike(rows("shared_circuitry/relations", what="overlap")["n_models"])),
         *related("overlap", "alone", "rho", "low", "high", "least", "most"),
         *related("cka", "alone", "rho", "p_holm"),
         counted_in_words(len(significant("alone"))),

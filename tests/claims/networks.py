@@ -23,10 +23,6 @@ def agree(measure: str) -> list[float]:
     return list(rows("real_networks/agreement", measure=measure)["correlation"])
 
 
-def recognised(domain: str) -> tuple[float, float]:
-    return span(100 * rows("real_networks/accuracy", domain=domain)["accuracy"])
-
-
 THREADS = "benchmarks/threads/threads"
 
 
@@ -74,5 +70,9 @@ CLAIMS: dict[str, Numbers] = {
         for column in ("difference", "low", "high", "p")
     ),
     "photographs {:.0f} to {:.0f} %, clip art {:.0f} to {:.0f} %, emoji {:.0f} to {:.0f} %, outlines {:.0f} to "
-    "{:.0f} %": lambda: (number for domain in ("photo", "clipart", "noto", "sketch") for number in recognised(domain)),
+    "{:.0f} %": lambda: (
+        number
+        for domain in ("photo", "clipart", "noto", "sketch")
+        for number in span(100 * rows("real_networks/accuracy", domain=domain)["accuracy"])
+    ),
 }

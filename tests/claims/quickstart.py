@@ -9,10 +9,6 @@ def quickdraw(*columns: str) -> list[float]:
     return [100 * one("quickstart/accuracy", column, domain="quickdraw") for column in columns]
 
 
-def level(what: str) -> float:
-    return one("quickstart/edge_jaccard_levels", what=what)
-
-
 def by_domain(what: str) -> list[float]:
     return interval("quickstart/edge_jaccard_class_by_domain", what=what)
 
@@ -76,7 +72,7 @@ CLAIMS: dict[str, Numbers] = {
     "| other style | {:.3f} [{:.3f}, {:.3f}] | {:.3f} | random units {:.3f} |": lambda: (
         *by_domain("same class, other domain"),
         by_domain("other class, other domain")[0],
-        level("random units"),
+        one("quickstart/edge_jaccard_levels", what="random units"),
     ),
     "painting and real share {:.2f} [{:.2f}, {:.2f}] of their edges, all other pairs {:.2f} to {:.2f}": lambda: (
         *interval("quickstart/edge_jaccard_ratios", domain_a="painting", domain_b="real"),

@@ -4,7 +4,19 @@ from typing import Any
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, comparison, interval, one, overlap, rows, significance, span, table
+from tests.claims.quickstart import ratios_but
+from tests.support.committed_tables import (
+    Numbers,
+    alike,
+    comparison,
+    interval,
+    one,
+    overlap,
+    rows,
+    significance,
+    span,
+    table,
+)
 
 
 def cka(site: str) -> tuple[float, float]:
@@ -29,11 +41,6 @@ def vit(what: str) -> float:
 
 def paired(domain_a: str, domain_b: str, of: str) -> list[float]:
     return interval(of, domain_a=domain_a, domain_b=domain_b)
-
-
-def others_than_painting_and_real() -> tuple[float, float]:
-    found = table("vit/edge_jaccard_ratios")
-    return span(found.loc[(found["domain_a"] != "painting") | (found["domain_b"] != "real"), "value"])
 
 
 def nearest(method: str) -> list[float]:
@@ -85,11 +92,6 @@ def beyond_next(captions: str) -> list[object]:
 def moved_apart() -> pd.DataFrame:
     """Return what aligned captions change of the distances."""
     return rows("embedding_separation/differences", measure="standardised distance")
-
-
-def alike_integers(values: pd.Series) -> int:
-    (value,) = set(values)
-    return int(value)
 
 
 def moved(classes: str, column: str = "difference", **equal: object) -> pd.Series:
@@ -147,7 +149,7 @@ CLAIMS: dict[str, Numbers] = {
         *distance("aligned captions"),
         *halves("standard captions"),
         *halves("aligned captions"),
-        {2: "Two"}[alike_integers(rows(SEPARATION, measure="standardised distance")["n_seeds"])],
+        {2: "Two"}[alike(rows(SEPARATION, measure="standardised distance")["n_seeds"])],
     ),
     "finds the style in {:.0f} % of the images ({:.0f} % before)": lambda: [
         100 * one(SEPARATION, measure="domain probe", domain="all", model=captions)
@@ -175,7 +177,7 @@ CLAIMS: dict[str, Numbers] = {
     ),
     "Painting and real reach {:.2f} [{:.2f}, {:.2f}] of the ceiling, all others {:.2f} to {:.2f}": lambda: (
         *paired("painting", "real", "vit/edge_jaccard_ratios"),
-        *others_than_painting_and_real(),
+        *ratios_but("painting", "real", "vit"),
     ),
     "exact readers {:.2f} and {:.2f}, exact softmax {:.2f} and {:.2f}, AtP\\* {:.2f} and {:.2f}, plain attribution "
     "{:.2f} and {:.2f}, RelP with patterns {:.2f} and {:.2f}, along activations {:.2f} and {:.2f}, RelP {:.2f} and "

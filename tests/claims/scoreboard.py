@@ -25,10 +25,6 @@ RANKED = ["site-path", "input-path", "gradient", "patching", "fisher"]
 STUDIED = {"baseline": "mean", "metric": "margin"}
 
 
-def board(method: str | list[str], what: str, model: str = "efficientnet_lite0_all_sites") -> pd.DataFrame:
-    return rows(f"scoreboard/{model}/summary", method=method, what=what, **STUDIED)
-
-
 def sizes_for(model: str, method: str | list[str], circuit: str, metric: str = "margin") -> pd.DataFrame:
     what = f"size for 0.8, {circuit}"
     return rows(f"scoreboard/{model}/summary", method=method, what=what, baseline="mean", metric=metric)
@@ -148,10 +144,6 @@ def with_significance(model: str, of: str, metric: str = "margin") -> list[str]:
     return [name for name in rankings(model, metric) if verdict(model, name, metric) == of]
 
 
-def never_by_masks(model: str) -> int:
-    return int((in_classes(model, "learned", "learned") == NEVER).sum())
-
-
 def classes_that_need(model: str) -> list[int]:
     """Return in how many classes Fisher with one cut needs more than masks, of how many, and in how many less."""
     more = in_classes(model, "fisher", "global") - in_classes(model, "learned", "learned")
@@ -223,10 +215,6 @@ BUDGETS = ("global", "same-share")
 CNNS = [model for _, model, metric in SIZES if metric == "margin"]
 
 
-def vit_alike() -> list[str]:
-    return with_significance("toy_vit_body", "not significant", "logit")
-
-
 def at_all_sites() -> str:
     """Return whether rankings with one cut over all sites need significantly more than masks."""
     masks = in_classes("efficientnet_lite0_all_sites", "learned", "learned")
@@ -236,7 +224,9 @@ def at_all_sites() -> str:
 
 
 def judged(method: str) -> list[float]:
-    return [float(board(method, what)["value"].iloc[0]) for what in ("rank correlation", "seconds")]
+    name = "scoreboard/efficientnet_lite0_all_sites/summary"
+    found = (rows(name, method=method, what=what, **STUDIED) for what in ("rank correlation", "seconds"))
+    return [float(of["value"].iloc[0]) for of in found]
 
 
 def fisher_and_masks() -> np.ndarray:
@@ -304,7 +294,10 @@ CLAIMS: dict[str, Numbers] = {
         *beyond_masks("toy_body", rankings("toy_body")[0]),
         listed(with_significance("toy_vit_body", "significant", "logit")),
         *beyond_masks("toy_vit_body", "gradient", "logit"),
-        listed({"fisher": "Fisher", "patching": "exact patching"}[m] for m in vit_alike()),
+        listed(
+            {"fisher": "Fisher", "patching": "exact patching"}[m]
+            for m in with_significance("toy_vit_body", "not significant", "logit")
+        ),
         {"below": "lower"}[comparison(*mean_curves("toy_vit_body", "logit").to_numpy().T)],
         listed(with_significance("emoji_body", "significant")),
     ),
@@ -337,7 +330,7 @@ CLAIMS: dict[str, Numbers] = {
         float(alike_words(needed(m, b, "margin") for m in (LITE1, LITE2) for b in BUDGETS).removeprefix("more than "))
     ],
     "Masks never reach it for {} class of 8 on Lite1, {} on Lite2 and {} on emoji.": lambda: [
-        never_by_masks(model) for model in (LITE1, LITE2, "emoji_body")
+        int((in_classes(model, "learned", "learned") == NEVER).sum()) for model in (LITE1, LITE2, "emoji_body")
     ],
     "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %), intervals that {} "
     "that of six; site paths with one cut need {:.0f} and {:.0f} %": lambda: (

@@ -11,10 +11,6 @@ def covered(of: str, degrees: str = "Satterthwaite") -> tuple[float, float]:
     return span(100 * rows("trust/coverage", of=of, degrees=degrees)["coverage"])
 
 
-def told(measure: str) -> float:
-    return one("measures/measures", measure=measure, case="another domain")
-
-
 def promised(model: str, kind: str) -> list[object]:
     """Return rule, cost, promise, what was measured with its interval, and the error of the study's rule."""
     columns = ["rule", "cost", "promised", "measured", "low", "high", "error of the study's rule"]
@@ -113,7 +109,10 @@ CLAIMS: dict[str, Numbers] = {
     "The {} separates circuits of one class in other domains best (area under precision-recall {:.3f}, cosine "
     "{:.3f}, node overlap {:.2f}, kernel {:.2f}, edges {:.2f}; guessing {:.2f})": lambda: (
         NAMED[str(separated("another domain").idxmax())],
-        *map(told, ("spearman", "cosine", "node_overlap", "wl_kernel", "edge_jaccard")),
+        *(
+            separated("another domain")[measure]
+            for measure in ("spearman", "cosine", "node_overlap", "wl_kernel", "edge_jaccard")
+        ),
         alike(rows("measures/measures", case="another domain")["guessing"], 6),
     ),
 }
