@@ -94,12 +94,10 @@ def main(config: Config) -> None:
     config.keep(tables, shown=("rules", "promise"), model_digest=clip.digest)
 
 
-def spread(keys: Sequence[Key], most: int | None = None) -> list[Key]:
+def spread(keys: Sequence[Key], most: int) -> list[Key]:
     """Return some (class, domain): the first class in the first domain, the second in the second, and so on."""
-    n_domains = len({domain for _, domain in keys})
-    wanted = min(max(FEW_CIRCUITS, n_domains) if most is None else most, len(keys))
-    places = list[int]()
-    for i in range(wanted):
+    n_domains, places = len({domain for _, domain in keys}), list[int]()
+    for i in range(min(most, len(keys))):
         place = i * (n_domains + 1) % len(keys)
         while place in places:  # the step may share a factor with the number of keys
             place = (place + 1) % len(keys)
@@ -110,7 +108,7 @@ def spread(keys: Sequence[Key], most: int | None = None) -> list[Key]:
 def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:
     """Return the (class, domain) that a rule is chosen by, and others that its promise is measured on."""
     there = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
-    first = min(len(spread(there)), config.circuits)
+    first = min(max(FEW_CIRCUITS, len(images.domains)), len(there), config.circuits)
     found = spread(there, first + config.circuits)
     if len(found) <= first:
         raise InputError(

@@ -23,9 +23,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +73,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("generalization", "--runs", "{out}/runs", "--data", "{ready}/toy", "--out", "{out}/tables"),
 }  # fmt: skip
 """Arguments of each command."""
-NAMES = tuple(COMMANDS)
 DAMAGES = ("emptied", "torn", "removed", "foreign", "bit", "bit at the end")
 INTERRUPTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}
 """The status of a command that a signal ends, where it has begun."""
@@ -87,44 +85,35 @@ class Config(KeepSettings):
 
     out: Path = Path("runs/chaos")
     """Folder of models, images, folders of commands, and their logs."""
-    kills: int = 100
-    """How many runs are ended at a random time."""
-    damages: int = 100
-    """How many files are damaged."""
+    trials: int = 100
+    """How many runs are ended at a random time, and how many files are damaged."""
     seed: int = 0
     """Seed of times, files and damages."""
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """How a command ended: its status, what it printed on the two outputs, and its seconds."""
 
     status: int
     printed: str
-    """Results, on the standard output."""
     said: str
-    """Everything else, on that of errors."""
     seconds: float
 
 
 class Damaged(NamedTuple):
-    """A file that was damaged."""
+    """A file below the folder of a command, and what the damage left of it; None where it is gone."""
 
     path: str
-    """Below the folder of the command."""
     content: bytes | None
-    """What the damage left of it; None where it is gone."""
 
 
 class Reference(NamedTuple):
-    """A command that ran undisturbed."""
+    """An undisturbed run: what it left, what it prints then, its seconds, and the files that hold times."""
 
     finished: Path
-    """A copy of what it left."""
     again: str
-    """What it prints when it finds its folder finished."""
     seconds: float
     varying: frozenset[str]
-    """Files that two undisturbed runs leave differently: they hold times."""
 
 
 def main(config: Config) -> None:
@@ -137,7 +126,10 @@ def main(config: Config) -> None:
     torch.set_num_threads(1)  # a child forked while other threads run may wait for them for ever
     tqdm.monitor_interval = 0
     trials = Trials(config)
-    rows = [row for pair in zip_longest(trials.kills(), trials.damages()) for row in pair if row is not None]
+    rows = list[tuple[str, ...]]()
+    for i in tqdm(range(config.trials)):
+        turn, place = divmod(i, len(COMMANDS))
+        rows += [disturb([*COMMANDS][place], turn) for disturb in (trials.kill, trials.damage)]
     table = pd.DataFrame(rows, columns=["command", "disturbance", "file", "outcome", "detail"])
     counts = table.groupby(["command", "disturbance", "outcome"], sort=False).size().unstack(fill_value=0)
     columns = [*GOOD, *sorted(set(counts.columns) - set(GOOD))]
@@ -226,35 +218,28 @@ class Trials:
             raise InputError(f"The command {name} fails undisturbed: see {self.logs[1]}.")
         return ended
 
-    def kills(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Yield a row for every run that was ended and run again."""
-        for i in tqdm(range(self.config.kills), desc="kills"):
-            name = NAMES[i % len(NAMES)]
-            number = (signal.SIGKILL, signal.SIGTERM)[i // len(NAMES) % 2]
-            reference = self.references[name]
-            self._start_empty(name)
-            ended = self.run(name, (self.random.uniform(0, reference.seconds), number))
-            again = self.run(name)
-            outcome, detail = self._outcome(reference, again)
-            if "Traceback" in ended.said or ended.status not in (0, -number, INTERRUPTED[number]):
-                outcome, detail = "WRONG", f"status {ended.status} at the signal: {ended.said[-300:]}"
-            yield name, number.name, "", outcome, detail
+    def kill(self, name: str, turn: int) -> tuple[str, ...]:
+        """End a run, run it again, and return the row of the table."""
+        number, reference = (signal.SIGKILL, signal.SIGTERM)[turn % 2], self.references[name]
+        self._start_empty(name)
+        ended = self.run(name, (self.random.uniform(0, reference.seconds), number))
+        outcome, detail = self._outcome(reference, self.run(name))
+        if "Traceback" in ended.said or ended.status not in (0, -number, INTERRUPTED[number]):
+            outcome, detail = "WRONG", f"status {ended.status} at the signal: {ended.said[-300:]}"
+        return name, number.name, "", outcome, detail
 
-    def damages(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Yield a row for every file that was damaged."""
-        for i in tqdm(range(self.config.damages), desc="damages"):
-            name = NAMES[i % len(NAMES)]
-            kind = DAMAGES[i // len(NAMES) % len(DAMAGES)]
-            reference = self.references[name]
-            self._start_empty("")
-            shutil.copytree(reference.finished, self.work, dirs_exist_ok=True)
-            files = sorted(path for path in self.work.rglob("*") if path.is_file() and path.stat().st_size)
-            chosen = self.random.choice(files)
-            damage(chosen, kind, files, self.random)
-            path = chosen.relative_to(self.work).as_posix()
-            damaged = Damaged(path, contents(self.work).get(path))
-            outcome, detail = self._outcome(reference, self.run(name), damaged)
-            yield name, kind, path, outcome, detail
+    def damage(self, name: str, turn: int) -> tuple[str, ...]:
+        """Damage a file of a finished folder, run again, and return the row of the table."""
+        kind, reference = DAMAGES[turn % len(DAMAGES)], self.references[name]
+        self._start_empty("")
+        shutil.copytree(reference.finished, self.work, dirs_exist_ok=True)
+        files = sorted(path for path in self.work.rglob("*") if path.is_file() and path.stat().st_size)
+        chosen = self.random.choice(files)
+        damage(chosen, kind, files, self.random)
+        path = chosen.relative_to(self.work).as_posix()
+        damaged = Damaged(path, contents(self.work).get(path))
+        outcome, detail = self._outcome(reference, self.run(name), damaged)
+        return name, kind, path, outcome, detail
 
     def _outcome(self, reference: Reference, again: Ended, damaged: Damaged | None = None) -> tuple[str, str]:
         """Return in a word how a disturbance ended, and what is not as it should be."""

@@ -5,16 +5,10 @@ heads apart; sets of the same sizes are then kept while all other edges carry th
 found on, beside what they leave out and random edges. A method is refuted as a way to circuits of edges if its sets
 reach no more selectivity than as many random edges at every size.
 
-The protocol, fixed before selectivity on unseen images was looked at:
-
-1. Classes: the first in the alphabet; each in one domain, the domains in turn.
-2. Images of a class are drawn by the seed; edges are found on the first half and measured on the second. Of every other
-   class in the domain one image is for finding, another for measuring.
-3. Baseline: the mean over the images that edges are found on. Metric: the class's cosine logit. Edges are ranked over
-   the whole graph by absolute score; one grid of sizes for all; masks are trained once, from the largest size to the
-   smallest. Random edges are drawn among all.
-4. The size that reaches a target is the smallest from which on all sizes of the grid reach it; 1 where none does.
-5. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
+Classes are the first in the alphabet, each in one domain, the domains in turn. Edges are found on half of the images of
+a class and measured on the other; of every other class in the domain one image is for finding, another for measuring.
+The baseline is the mean over the images that edges are found on, the metric the class's logit. Edges are ranked over
+the whole graph by absolute score; masks are trained once, from the largest size to the smallest.
 
     python experiments/edge_scoreboard.py      # vit-tiny, on the images of the quickstart
 """
@@ -41,6 +35,8 @@ import pandas as pd
 from scipy.special import expit
 
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", LEARNED)
+RANDOM_DRAWS = 3
+"""Random sets of edges of every size."""
 TARGETS = (0.5, 0.8)
 """The smallest size that reaches this selectivity is sought."""
 
@@ -59,10 +55,6 @@ class Config(QuickstartModel, KeepSettings):
     """Shares of the edges that are kept."""
     steps: int = 300
     """Steps of training masks, for all sizes together."""
-    batch_size: int = 16
-    """Images of a step."""
-    random_draws: int = 3
-    """Random sets of edges of every size."""
     seed: int = 0
     """Seed of images, masks and random edges."""
 
@@ -107,7 +99,7 @@ def judge(config: Config, seen: Task, unseen: Task, method: str, random: np.ndar
     with OperationCounter() as counter:
         graph, sets = find(config, seen, method)
     seconds = time.process_time() - started
-    draws = config.random_draws if random is None else 0
+    draws = RANDOM_DRAWS if random is None else 0
     curve = measure_circuits(unseen, sets, AblationSettings(random_draws=draws, seed=config.seed))
     return Judged(curve if random is None else replace(curve, random=random), graph, seconds, counter.total)
 
@@ -119,7 +111,7 @@ def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Seq
     graph = attribute_components(task, method=scorer, rule=rule, ports=True)
     edges = graph.edges
     if method == LEARNED:
-        masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
+        masks = MaskSettings(steps=config.steps, batch_size=16, seed=config.seed)
         found = learn_masks(task, config.sizes, masks, among=Circuit(graph, edges.units, edges))
         surely = {pair: expit(scores) for pair, scores in found.scores.scores.items()}
         return replace(graph, edge_scores={**graph.edge_scores, **surely}), found.circuits

@@ -40,7 +40,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 MEASURE = "pair_sharing"
-RANDOM_DIRECTIONS = 200
+RANDOM_DRAWS, RANDOM_DIRECTIONS = 5, 200
 SHOWN = 12
 
 
@@ -52,8 +52,6 @@ class Config(QuickstartModel, KeepSettings):
     """Images per class and domain, half of them for ranking pairs."""
     fractions: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
     """Shares of the pairs that are kept."""
-    random_draws: int = 5
-    """Random sets of pairs of each size."""
     seed: int = 0
     """Seed of images, random pairs and directions."""
 
@@ -109,7 +107,7 @@ def accuracy_curves(config: Config, seen: Decomposed) -> pd.DataFrame:
     rows = []
     for fraction in config.fractions:
         n = max(1, round(fraction * len(order)))
-        draws = [rng.permutation(len(order))[:n] for _ in range(config.random_draws)]
+        draws = [rng.permutation(len(order))[:n] for _ in range(RANDOM_DRAWS)]
         for circuit, sets in (("kept", [order[:n]]), ("random", draws)):
             right = [(start + moved[:, kept] @ slopes[kept]).argmax(1) == labels for kept in sets]
             by_class = tested.assign(right=np.mean(right, axis=0)).groupby(["domain", "class"])["right"].mean()

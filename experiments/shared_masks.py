@@ -40,10 +40,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-METHODS = ("site-path", LEARNED)
 ALL, HALVES, SEED = "all", ("half 1", "half 2"), "other seed"
 MADE_OF = {"site-path": (ALL, *HALVES), LEARNED: (ALL, *HALVES, SEED)}
 """What the circuits of one class and domain are made of, by method."""
+SIZE = 0.3
+"""Share of the units that a circuit keeps."""
 CEILINGS = {"other images": HALVES, "other seed": (ALL, SEED)}
 """What two circuits of one class and domain are made of, by what they are a ceiling of."""
 Graphs = dict[str, dict[Key, AttributionGraph]]
@@ -60,8 +61,6 @@ class Config(QuickstartModel, KeepSettings):
     """Images of the class in a domain, to find circuits on, and as many at most to measure on."""
     n_others: int = 24
     """Images of other classes in the domain, likewise."""
-    size: float = 0.3
-    """Share of the units that a circuit keeps."""
     masks: MaskSettings = field(default_factory=lambda: MaskSettings(steps=200, batch_size=12))
     """How masks are learned."""
     seed: int = 0
@@ -100,7 +99,7 @@ class Sharing(FolderWork):
         own, others = images.half(HALVES.index(what)) if what in HALVES else images
         masks = replace(self.config.masks, seed=self.config.seed + (what == SEED))
         task = self.ablating(key, ClassImages(own, others))
-        (circuit,) = propose_circuits(task, [self.config.size], method=method, masks=masks)
+        (circuit,) = propose_circuits(task, [SIZE], method=method, masks=masks)
         return replace(circuit.source, class_name=key[0], domain=key[1])
 
     def work_elsewhere(self, graphs: dict[Key, AttributionGraph]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -119,8 +118,8 @@ def main(config: Config) -> None:
     """Find the circuits, compare them, print and write the tables."""
     sharing = Sharing(config)
     tables: dict[str, list[pd.DataFrame]] = {"levels": [], "ratios": [], "transfer": [], "interchange": []}
-    for method in METHODS:
-        graphs = {what: {key: sharing.find(key, method, what) for key in sharing.keys} for what in MADE_OF[method]}
+    for method, whats in MADE_OF.items():
+        graphs = {what: {key: sharing.find(key, method, what) for key in sharing.keys} for what in whats}
         for ceiling, comparison in overlaps(graphs).items():
             names = {"method": method, "ceiling": ceiling}
             tables["levels"].append(comparison.levels().assign(**names))

@@ -17,8 +17,9 @@ the distance of two circuits' biases.
     python experiments/validate_measures.py --circuits runs/domainnet/circuits --results experiments/results/measures
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from math import isclose
 from pathlib import Path
@@ -38,6 +39,8 @@ from sklearn.metrics import average_precision_score
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of permuted units, and sizes of the noise."""
 DEPTH_BIAS = "depth_bias"
+N_NEGATIVES = 6
+"""Pairs of two classes for each part of a class in a domain."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,6 @@ class Config(KeepSettings):
     """Folder of graphs with parts."""
     n_circuits: int = 12
     """Circuits that are permuted and made noisy, spread over classes and domains."""
-    n_negatives: int = 6
-    """Pairs of two classes for each part of a class in a domain."""
-    seed: int = 0
-    """Seed of permutations, noise and pairs."""
 
 
 def main(config: Config) -> None:
@@ -62,12 +61,11 @@ def main(config: Config) -> None:
     if len({name for name, _ in parts}) < 2 or len({domain for _, domain in parts}) < 2:
         raise InputError(f"{config.circuits} needs two classes and two domains with two parts: extract more circuits.")
     marks = SiteMarks()
-    for both in parts.values():
-        for graph in both:
-            marks.add(graph)
-    judge = Judge(frozenset(marks.left_out()))
-    rng = np.random.default_rng(config.seed)
-    rows = precision_of_pairs(judge, parts, config.n_negatives, rng)
+    for graph in (graph for both in parts.values() for graph in both):
+        marks.add(graph)
+    judge = partial(similarities, marks.left_out())
+    rng = np.random.default_rng(0)
+    rows = precision_of_pairs(judge, parts, rng)
     keys = list(parts)
     chosen = [graphs[key] for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
@@ -76,29 +74,20 @@ def main(config: Config) -> None:
     config.keep({"measures": table}, **{name: graphs.settings[name] for name in ("model", "model_digest")})
 
 
-class Judge:
-    """Similarity of graphs by every measure, means over the sites that count."""
-
-    def __init__(self, left_out: frozenset[str]) -> None:
-        self.left_out = left_out
-        self.measures = [Measure(name) for name in MEASURES]
-
-    def __call__(self, graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
-        """Return the matrix of similarities by measure."""
-        found = {}
-        for measure, by_site in similarity_matrices(graphs, self.measures, ReadingSettings.edges_per_node).items():
-            counted = [matrix for site, matrix in by_site.items() if site not in self.left_out]
-            found[measure.label] = np.mean(counted, axis=0)
-        biases = np.array([depth_bias(graph) for graph in graphs])
-        return found | {DEPTH_BIAS: -np.abs(biases - biases[:, None])}
+def similarities(left_out: Collection[str], graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
+    """Return the matrix of similarities by measure, means over the sites that count."""
+    found, measures = {}, [Measure(name) for name in MEASURES]
+    for measure, by_site in similarity_matrices(graphs, measures, ReadingSettings.edges_per_node).items():
+        found[measure.label] = np.mean([matrix for site, matrix in by_site.items() if site not in left_out], axis=0)
+    biases = np.array([depth_bias(graph) for graph in graphs])
+    return found | {DEPTH_BIAS: -np.abs(biases - biases[:, None])}
 
 
 Row = tuple[str, str, str, float, float, int]
+Judge = Callable[[Sequence[AttributionGraph]], dict[str, np.ndarray]]
 
 
-def precision_of_pairs(
-    judge: Judge, parts: dict[Key, list[AttributionGraph]], n_negatives: int, rng: np.random.Generator
-) -> list[Row]:
+def precision_of_pairs(judge: Judge, parts: dict[Key, list[AttributionGraph]], rng: np.random.Generator) -> list[Row]:
     """Return how well each measure separates pairs of one class from pairs of two, within and across domains."""
     keys = list(parts)
     matrices = judge([graph for key in keys for graph in parts[key]])
@@ -109,7 +98,7 @@ def precision_of_pairs(
             others = [j for j, (_, other) in enumerate(keys) if (other != domain) == across]
             same = [j for j in others if keys[j][0] == name]
             different = [j for j in others if keys[j][0] != name]
-            drawn = rng.choice(different, min(n_negatives, len(different)), replace=False)
+            drawn = rng.choice(different, min(N_NEGATIVES, len(different)), replace=False)
             pairs += [(2 * i, 2 * j + 1, True) for j in same] + [(2 * i, 2 * j + 1, False) for j in drawn]
         a, b, truth = (np.array(column) for column in zip(*pairs, strict=True))
         for measure, matrix in matrices.items():

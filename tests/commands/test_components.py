@@ -89,7 +89,6 @@ def test_methods_are_judged_by_their_edges(study: Path) -> None:
             n_classes=1,
             sizes=(0.3, 1.0),
             steps=2,
-            random_draws=1,
         )
     )
     tables = {path.stem: pd.read_csv(path) for path in (study / "edges").glob("*.csv")}

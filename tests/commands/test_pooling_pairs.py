@@ -46,7 +46,7 @@ def test_the_strongest_pairs_are_kept_first_and_named_by_their_images() -> None:
     directions[..., 0] = 1
     pairs = PoolingPairs(read, directions, np.tile([0.0, 0.0, 1.0], (16, 1)))
     seen = module.Decomposed(images, pairs, np.array([[0.5, 0, 0], [-0.5, 0, 0]]))
-    config = module.Config(fractions=(0.025, 1.0), random_draws=4)
+    config = module.Config(fractions=(0.025, 1.0))
     curves = module.accuracy_curves(config, seen).set_index(["circuit", "domain", "fraction"])["value"]
     assert curves["kept"].tolist() == [1.0] * 4
     assert curves["random", "real", 0.025] < 1  # some draws have another pair
