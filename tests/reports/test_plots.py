@@ -38,7 +38,7 @@ def test_circuits_are_drawn_with_their_units() -> None:
 def test_curves_are_drawn_by_what_is_known(drawn: FaithfulnessCurve, measure: str) -> None:
     figure = plot(drawn)
     assert figure.layout.yaxis.title.text == measure
-    kept = next(trace for trace in figure.data if trace.name == "real")
+    kept = next(trace for trace in figure.data if trace.name == "cat in real")
     assert (list(kept.x), list(kept.y)) == ([10, 100], [0.75, 1])
 
 
