@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
@@ -41,7 +41,6 @@ from torch import Tensor, nn
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]
-Key = TypeVar("Key")
 POINTS = len(STUDY_RULE.points)
 STUDY_CLASSES, STUDY_DOMAINS, STUDY_IMAGES = 345, 6, 50
 """The study's full setting: images of each class in each domain of DomainNet."""
@@ -238,8 +237,8 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
         nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen, sites)
         kept = sum(math.ceil(fraction * len(v)) for v in nodes.values())
         rows.append((what, value, k, kept, len(sites), node_seconds, edge_seconds))
-    columns = ["what grows", "value", "images", "kept units", "sites", "node seconds", "edge seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    counts = ["images", "kept units", "sites"]
+    return pd.DataFrame(rows, columns=["what grows", "value", *counts, "node seconds", "edge seconds"])
 
 
 def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
@@ -275,7 +274,7 @@ def _randomise_norms(tower: nn.Module) -> None:
             module.running_mean = 0.1 * torch.randn(module.num_features)
 
 
-def _worst(mine: dict[Key, Tensor], theirs: dict[Key, Tensor]) -> float:
+def _worst(mine: dict[Any, Tensor], theirs: dict[Any, Tensor]) -> float:
     """Return the largest norm of a difference relative to the norm, over sites or pairs of sites."""
     return max(float((mine[key] - theirs[key]).norm() / theirs[key].norm()) for key in theirs)
 

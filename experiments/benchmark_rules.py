@@ -10,12 +10,8 @@ Nothing is promised where a second reference, with as many points nearer to the 
 promise is refuted where the measured error is larger than the promised one beyond the interval.
 
     python experiments/benchmark_rules.py --circuits 6 --n-images 2 --rules left-10 midpoint-4 midpoint-10 gauss-radau-5
-    python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
-        --n-images 1 --rules left-10 midpoint-10 --reference midpoint-100
-    python experiments/benchmark_rules.py --model vit-tiny --checkpoint runs/vit-10/clip/checkpoints/epoch_10.pt \\
-        --data runs/vit-10/toy --circuits 6 --n-images 2 --rules left-10 --reference midpoint-80 --baseline zero
-    python experiments/benchmark_rules.py --checkpoint runs/emoji/clip/checkpoints/epoch_18.pt --data EmojiDomains \\
-        --circuits 7 --n-images 2 --rules left-10 midpoint-10
+
+The commands of other models are in provenance.json of the folders of ``experiments/results/rules``.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,11 +59,7 @@ class Config(QuickstartModel, KeepSettings):
     domain, the second in the second, and so on."""
     n_images: int = 3
     """Images per circuit."""
-    rules: tuple[str, ...] = (
-        *(STUDY, "left-1", "midpoint-3", "midpoint-4", "midpoint-5", "midpoint-6", "midpoint-8", "midpoint-10"),
-        *("midpoint-15", "midpoint-20", "gauss-legendre-4", "gauss-legendre-6", "gauss-radau-4", "gauss-radau-5"),
-        *("gauss-radau-7",),
-    )
+    rules: tuple[str, ...] = (STUDY,)
     """Rules to compare, beside the chosen ones."""
     seed: int = 0
     """Seed of the choice of images."""

@@ -4,12 +4,10 @@ Takes the circuits of a finished `circuitry compare` (or `extract`), makes cases
 measure on them, after the benchmark ReSi (arXiv 2408.00531):
 
 - fresh images: two parts of the images of a class in a domain against parts of two classes, scored by the area under
-  the precision-recall curve (guessing reaches the share of equal pairs);
-- another domain: the same, with the two parts in two domains;
-- units permuted: a growing share of a circuit's units changes places within its site, scored by the rate at which a
-  more permuted circuit comes out as more similar to the original;
-- noise: the scores of all units get growing noise, in standard deviations of the site; an edge of a newly kept unit
-  gets one of the scores of its pair of sites. Scored in the same way.
+  the precision-recall curve; another domain: the same, with the two parts in two domains;
+- units permuted: a growing share of a circuit's units changes places within its site; noise: the scores of all units
+  get growing noise, in standard deviations of the site. Both are scored by the rate at which a more changed circuit
+  comes out as more similar to the original.
 
 A measure is refuted if it is no better than guessing, or violates orders as often as a coin. Depth bias enters as minus
 the distance of two circuits' biases.
