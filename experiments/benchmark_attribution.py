@@ -74,18 +74,16 @@ class FullTower:
         self.tower, self.images = tower, images
         self.replaced: dict[str, Tensor] = {}
         self.seen: Scores = {}
-        for site in sites:
-            if site == "input":
-                tower.get_submodule("conv1").register_forward_pre_hook(self._write_input)
-            else:
-                tower.get_submodule(site).register_forward_hook(self._writer(site))
+        for site in sites[1:]:  # the first is the image
+            tower.get_submodule(site).register_forward_hook(self._writer(site))
         with torch.no_grad():
-            self.embedding = tower(images)
-        self.clean = {site: activation.detach() for site, activation in self.seen.items()}
+            self.embedding = self.run()
+        self.clean = {"input": images} | {site: activation.detach() for site, activation in self.seen.items()}
 
-    def _write_input(self, _: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        self.seen["input"] = self.replaced.get("input", args[0])
-        return (self.seen["input"],)
+    def run(self) -> Tensor:
+        """Return the embeddings, with what is replaced."""
+        embedding: Tensor = self.tower(self.replaced.get("input", self.images))
+        return embedding
 
     def _writer(self, site: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
         def write(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
@@ -100,7 +98,7 @@ class FullTower:
         total = torch.zeros_like(a)
         for k in range(POINTS):
             self.replaced[site] = ((1 - k / POINTS) * a).requires_grad_()
-            total += torch.autograd.grad(scalar(self.tower(self.images)), self.replaced[site])[0]
+            total += torch.autograd.grad(scalar(self.run()), self.replaced[site])[0]
         del self.replaced[site]
         effect = total / POINTS * -a
         return (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)
@@ -110,7 +108,7 @@ class FullTower:
         self.replaced[site] = self.clean[site].clone()
         self.replaced[site][:, unit] = 0
         with torch.no_grad():
-            effect = (metric(self.embedding) - metric(self.tower(self.images))).mean()
+            effect = (metric(self.embedding) - metric(self.run())).mean()
         del self.replaced[site]
         return float(effect)
 
@@ -155,14 +153,6 @@ def timed(
     return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds
 
 
-def timed_image_path(encoder: Encoder, images: Tensor, weights: Tensor) -> float:
-    """Return the seconds of the scores of all units along a path of the image, as `find_circuit` takes them."""
-    task = Task(encoder, images, class_logit(weights, 0), work=Work(progress=False))
-    started = time.perf_counter()
-    score_units(task, "input-path")
-    return time.perf_counter() - started
-
-
 def _prepared(name: str, n_images: int) -> tuple[nn.Module, Encoder, Tensor, Tensor]:
     """Return tower, encoder, images and text weights, all random, after a first run."""
     torch.manual_seed(0)
@@ -186,7 +176,9 @@ def run(config: Config) -> pd.DataFrame:
             nodes, edges, node_seconds, edge_seconds = timed(encoder, images, weights, study)
             better = AttributionSettings(rule=parse_rule(NODE_RULE), edge_rule=parse_rule(EDGE_RULE))
             *_, better_nodes, better_edges = timed(encoder, images, weights, better)
-            by_image = timed_image_path(encoder, images, weights)
+            started = time.perf_counter()
+            score_units(Task(encoder, images, class_logit(weights, 0), work=Work(progress=False)), "input-path")
+            by_image = time.perf_counter() - started
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
             tower, encoder.sites, images, weights, config.units_per_pair
         )

