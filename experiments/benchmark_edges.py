@@ -1,17 +1,14 @@
 """Edges between heads and MLPs: how long do all of them take, and whose scores are nearest to exact cuts?
 
-1. speed and memory, as ratios in one run, on random weights. A pass is a forward and backward run of the plain tower
-   on the same images. Each model is measured in a process of its own, so that its peak of memory is its own; the peak
-   covers the weights, Python and PyTorch. The numbers of arXiv 2310.10348's method (two forward passes and a backward
-   one) are refuted by a ratio far above 4;
+1. speed and memory, as ratios in one run, on random weights; a pass is a forward and backward run of the plain tower.
+   Each model has a process of its own, whose peak of memory covers the weights, Python and PyTorch. A ratio far above 4
+   refutes the numbers of arXiv 2310.10348's method (two forward passes and a backward one);
 2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
    writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
-   and corrected (`circuits.stream_edges`), in each of some circuits. That a correction helps is refuted where it is
-   nearer than plain attribution in few circuits;
+   and corrected (`circuits.stream_edges`). A correction is refuted where it is nearer than plain in few circuits;
 3. the same for edges of graphs as `attribute` stores them, between single heads and neurons.
 
     python experiments/benchmark_edges.py
-    python experiments/benchmark_edges.py --models ViT-L-14 --images-at-once 8
     python experiments/benchmark_edges.py --models --checkpoint runs/vit/clip/checkpoints/epoch_40.pt
 """
 

@@ -2,12 +2,11 @@
 
 The scores of a few circuits by each rule are set against those of the midpoint rule with many points: relative error at
 each site, and of the edges between two (`circuitry.circuits.relative_error`); the share of kept units that agree; and
-the counted operations that the rule takes beside the study's left rule with ten points. The image, which is no node,
-and sites where the integral does not converge, such as the embedding, stand apart and are in no mean. Intervals are
-over circuits, by Student's t of the mean over sites. The cheapest rule whose error is small enough is chosen on fewer
-points and images, and its error there, the promise, is set against what the many points say of it on other circuits.
-Nothing is promised where a second reference, with as many points nearer to the ends of the path, gives other scores. A
-promise is refuted where the measured error is larger than the promised one beyond the interval.
+the counted operations beside those of the study's rule. The image and sites where the integral does not converge, such
+as the embedding, are in no mean. Intervals are over circuits, by Student's t of the mean over sites. The cheapest rule
+whose error is small enough is chosen on fewer points and images, and its error there, the promise, is set against what
+the many points say of it on other circuits; nothing is promised where a second reference, with as many points nearer to
+the ends of the path, gives other scores. A measured error beyond the promised one and its interval refutes a promise.
 
     python experiments/benchmark_rules.py --circuits 6 --n-images 2 --rules left-10 midpoint-4 midpoint-10 gauss-radau-5
 

@@ -1,9 +1,8 @@
 """Is anything lost or wrong when commands are killed and their files are damaged?
 
-1. Every command runs twice from nothing on a tiny model and tiny images: what it leaves and prints is the reference.
-2. Kills: a command is ended at a random time, by SIGKILL and SIGTERM in turn, and then runs again to its end.
-3. Damages: in a finished folder a file is emptied, torn, removed, replaced by another one of its kind, or one of its
-   bits changes, in the middle or at the end; then the command runs again.
+Every command runs twice from nothing on a tiny model and tiny images: what it leaves and prints is the reference. Then
+it is ended at a random time, by SIGKILL and SIGTERM in turn, and runs again to its end; and in a finished folder a file
+is emptied, torn, removed, replaced by another one of its kind, or one of its bits changes, and the command runs again.
 
 A disturbance ends well where everything is made again and equal, where the command refuses the damaged file by its
 name, or where the damaged file stays as it is and all others, and what is printed, are right. One trial that ends

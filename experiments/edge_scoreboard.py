@@ -37,8 +37,6 @@ from scipy.special import expit
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", LEARNED)
 RANDOM_DRAWS = 3
 """Random sets of edges of every size."""
-TARGETS = (0.5, 0.8)
-"""The smallest size that reaches this selectivity is sought."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> 
     """Return the tables of the scoreboard, with the rank correlation of scores and exact effects over all edges."""
     n_edges = len(scores_of(next(iter(judged.values())).graph)["edges"])
     counted = f"{n_edges} edges between heads and MLPs"
-    tables = scoreboard_tables(judged, sizes, TARGETS, counted)
+    tables = scoreboard_tables(judged, sizes, (0.5, 0.8), counted)
     rows = []
     exact = {job[0]: one.graph for job, one in judged.items() if job[1] == "exact"}
     for job, one in judged.items():

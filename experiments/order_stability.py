@@ -31,10 +31,6 @@ from circuitry.reports.result_tables import KeepSettings
 import numpy as np
 import pandas as pd
 
-FRACTIONS = (0.05, 0.2, 0.5)
-"""Other shares of kept units."""
-MEASURES = ("edge_jaccard", "spearman")
-"""Other measures of the same circuits."""
 Varied = tuple[str, str]
 """A setting and its other value: ("baseline", "mean-position")."""
 
@@ -93,7 +89,7 @@ def found_again(extraction: Extraction, classes: list[str]) -> dict[Varied, Grap
 def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.DataFrame]:
     """Return the similarities of domains by circuits that need no new attribution."""
     found: dict[Varied, pd.DataFrame] = {}
-    for fraction in FRACTIONS:
+    for fraction in (0.05, 0.2, 0.5):
         cut = {
             key: replace(graph, kept_units=strongest_units(graph.node_scores, fraction), edge_scores={})
             for key, graph in graphs.items()
@@ -109,7 +105,7 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
         n = sum(graph.n_images for graph in of_part.values()) / len(of_part)
         found["images", f"part {part + 1} ({n:.3g} a class)"] = overlap(of_part, default).matrix()
     settings = ReadingSettings(chance_draws=0)
-    for name, one in compare_domains(dict(graphs), measures=MEASURES, settings=settings).items():
+    for name, one in compare_domains(dict(graphs), measures=["edge_jaccard", "spearman"], settings=settings).items():
         found["measure", name] = one.matrix()
     names = default.groups["all"]
     without = {("classes", f"without {name}"): of_classes(default, {*names} - {name}).matrix() for name in names}

@@ -3,16 +3,12 @@
 The embedding is exactly a sum over pairs of a head of the pooling and a unit of the last block (`pooling_pairs`, arXiv
 2509.19943), and each pair writes along one direction, which texts can name.
 
-1. Sparsity: pairs are ranked on one half of the images of each class and domain, by the deviation over images of what
-   they add to the logits of the classes; on the other half, images are classified by the strongest alone, all others at
-   their mean, and compared with equally many random pairs.
-2. Sharing: each image names the 20 pairs that add most to the lead of its class over all classes; the strongest of a
-   class are compared between domains, as features are (`compare_features`), against parts of the same images, other
-   classes and chance.
-3. Names: the strongest pairs, each with the text whose lead over the mean text is nearest to its direction, compared
-   with random directions.
-
-Equally many random pairs with the same accuracy refute that few pairs carry the answers.
+1. Sparsity: pairs are ranked on one half of the images of each class and domain, by the deviation of what they add to
+   the logits; on the other half, images are classified by the strongest alone, all others at their mean, and compared
+   with equally many random pairs. The same accuracy of random pairs refutes that few carry the answers.
+2. Sharing: the 20 pairs of an image that add most to the lead of its class are compared between domains, as features
+   are (`compare_features`), against parts of the same images, other classes and chance.
+3. Names: the strongest pairs, each with the text whose lead over the mean text is nearest to its direction.
 
     python experiments/pooling_pairs.py      # the quickstart's model
     python experiments/pooling_pairs.py --model RN50 --pretrained openai --data DomainNet --n-images 50

@@ -18,20 +18,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from circuitry.runs import Work, run_script
+from circuitry import interventions
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import LEARNED, AttributionGraph, compare_domains
 from circuitry.comparison import Comparison
 from circuitry.data.names import drawn_by_name
 from circuitry.data.parts import Key
 from circuitry.encoder import Baseline, Task, class_margin, mean_baseline
-from circuitry.interventions import (
-    ClassScorer,
-    MaskSettings,
-    interchange,
-    propose_circuits,
-    transfer_circuits,
-    transfer_matrix,
-)
+from circuitry.interventions import ClassScorer, MaskSettings
 from circuitry.models import FolderSettings, FolderWork
 from circuitry.reports.result_tables import KeepSettings
 from experiments.unseen_images import ClassImages, read_class, split_records
@@ -84,10 +78,8 @@ class Sharing(FolderWork):
 
     def images_of(self, key: Key, side: int) -> ClassImages:
         """Return the images of a class and domain to find circuits on (0), or to measure on (1)."""
-        config = self.config
-        return read_class(
-            self.clip, split_records(self.images, *key, config.n_images, config.n_others, config.seed)[side]
-        )
+        asked = self.config.n_images, self.config.n_others, self.config.seed
+        return read_class(self.clip, split_records(self.images, *key, *asked)[side])
 
     def ablating(self, key: Key, images: ClassImages) -> Task:
         """Return the task of some images of a class, ablated to the mean."""
@@ -99,7 +91,7 @@ class Sharing(FolderWork):
         own, others = images.half(HALVES.index(what)) if what in HALVES else images
         masks = replace(self.config.masks, seed=self.config.seed + (what == SEED))
         task = self.ablating(key, ClassImages(own, others))
-        (circuit,) = propose_circuits(task, [SIZE], method=method, masks=masks)
+        (circuit,) = interventions.propose_circuits(task, [SIZE], method=method, masks=masks)
         return replace(circuit.source, class_name=key[0], domain=key[1])
 
     def work_elsewhere(self, graphs: dict[Key, AttributionGraph]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -108,8 +100,8 @@ class Sharing(FolderWork):
         weights = self.weights(self.images.domains[0])
         scorer = ClassScorer(weights, {name: self.images.label(name) for name in self.classes}, class_margin)
         circuits = {key: graph.circuit(None) for key, graph in graphs.items()}
-        moved = transfer_circuits(unseen, circuits, scorer)
-        exchanged = interchange(unseen, circuits, scorer, seed=self.config.seed)
+        moved = interventions.transfer_circuits(unseen, circuits, scorer)
+        exchanged = interventions.interchange(unseen, circuits, scorer, seed=self.config.seed)
         of = zip(exchanged["class"], exchanged["circuit_domain"], strict=True)
         return moved, exchanged.assign(whole_site=[keeps_a_site(graphs[key]) for key in of])
 
@@ -152,7 +144,7 @@ def how_circuits_work(transfer: pd.DataFrame) -> pd.DataFrame:
     """Return the mean selectivity of circuits on their own domain's images, and on those of others."""
     rows = []
     for method, part in transfer.groupby("method", sort=False):
-        matrix = transfer_matrix(part, "selectivity").to_numpy(float)
+        matrix = interventions.transfer_matrix(part, "selectivity").to_numpy(float)
         own = np.eye(len(matrix), dtype=bool)
         for where, chosen in (("own domain", own), ("other domains", ~own)):
             rows.append((method, "selectivity with only the circuit", where, pd.Series(matrix[chosen]).mean()))

@@ -56,8 +56,7 @@ def main(config: Config) -> None:
 
 def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:
     """Yield the mean ratio to the ceiling of identical and unrelated domains at three levels of noise."""
-    planted = Planted()
-    chance = np.array([planted.chance])
+    planted, chance = Planted(), np.array([Planted().chance])
     for domains, shared in (("identical", 1.0), ("unrelated", 0.0)):
         for level, noise in NOISE.items():
             rng, of = np.random.default_rng(0), np.full((n_classes, 1), shared)
@@ -74,8 +73,7 @@ def point(values: np.ndarray) -> np.ndarray:
 
 def coverage(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often intervals hold the truth: of means of parts, of the whole, and of ratios."""
-    planted = Planted()
-    chance = np.array([planted.chance])
+    planted, chance = Planted(), np.array([Planted().chance])
     for level in ("middle", "high"):
         noise = NOISE[level]
         truth = truths(noise, planted, chance)
@@ -152,13 +150,10 @@ def any_found(planted: Planted, n_classes: int, size: int, resampled: bool, seed
 
 def as_values(made: SimulatedCircuits) -> pd.DataFrame:
     """Return the similarities of all images as a table."""
-    names = made.parts.domains
-    rows = [
-        (name, names[a], names[b], None, made.whole[c, a, b])
-        for c, name in enumerate(made.parts.classes)
-        for a, b in combinations(range(len(names)), 2)
-    ]
-    return pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+    pairs = list(combinations(range(len(made.parts.domains)), 2))
+    rows = [(c, pair, made.whole[i][pair]) for i, c in enumerate(made.parts.classes) for pair in pairs]
+    table = pd.DataFrame([(c, *(made.parts.domains[d] for d in pair), value) for c, pair, value in rows])
+    return table.set_axis(["class", "domain_a", "domain_b", "value"], axis=1).assign(site=None)
 
 
 def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str, object]]:
