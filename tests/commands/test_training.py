@@ -65,9 +65,6 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
         assert "precision='amp'" in printed
         as_the_study = replace(clip_preset("rn50-cc3m", study=True), epochs=3, crop_scale=0.5, accumulation=4)
         assert given[-1] == (tmp_path / "x.tsv", as_the_study, validation if there else None)
-    monkeypatch.setattr(sys, "argv", ["circuitry train", *call[:4], "--device", "cpu", "--study"])
-    run_script(module.Config, module.main, "")
-    assert given[-1][1] == clip_preset("rn50-imagenet-captions", study=True)
     toy = quickstart / "run" / "toy"
     held = module.Config(out=tmp_path / "held", data=toy, domains=("real",), validation_split="test")
     table = pd.read_csv(module.validation_table(held), sep="\t")
