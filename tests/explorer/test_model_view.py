@@ -8,7 +8,6 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from circuitry import AttributionGraph, CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
 from circuitry.bases import ResidualStream
@@ -20,26 +19,16 @@ from circuitry.interventions import CheckSettings
 from circuitry.models.architectures import register_model
 from circuitry.models.classifier import Classifier
 from tests.support.assert_same import assert_same
+from tests.support.noise_images import write_noise
 from tests.support.tiny_clip import saved
 from tests.support.work import QUIET
 
 WORDS = ("stripes", "fur")
 
 
-def write_images(root: Path) -> Path:
-    """Write four images of two classes in a domain."""
-    rng = np.random.default_rng(0)
-    for name in ("axe", "cat"):
-        place = root / "images" / "real" / name
-        place.mkdir(parents=True)
-        for i in range(4):
-            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
-    return root / "images"
-
-
 def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> CausalChecks:
     """Circuits of two classes in a domain, found on two images each, and checks on two others."""
-    images = DomainFolder(write_images(root))
+    images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
     given: dict[str, Any] = {
         "rule": left_rule(1),
         "edge_rule": left_rule(1),
