@@ -149,7 +149,7 @@ CLAIMS: dict[str, Numbers] = {
         *distance("aligned captions"),
         *halves("standard captions"),
         *halves("aligned captions"),
-        {2: "Two"}[alike(rows(SEPARATION, measure="standardised distance")["n_seeds"])],
+        {2.0: "Two"}[alike(rows(SEPARATION, measure="standardised distance")["n_seeds"])],
     ),
     "finds the style in {:.0f} % of the images ({:.0f} % before)": lambda: [
         100 * one(SEPARATION, measure="domain probe", domain="all", model=captions)
