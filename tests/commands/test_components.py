@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from circuitry.bases import ResidualStream
 from circuitry.circuits import AttributionGraph, attribute_components, edge_names
 from circuitry.models.architectures import register_model
-from tests.support.noise_images import write_noise
 from tests.support.scripts import command_module, script
 from tests.support.towers import TEXT, VIT
 
@@ -22,7 +23,13 @@ def study(tmp_path: Path) -> Path:
     """A folder with weights and with images of three classes in two domains."""
     torch.manual_seed(0)
     torch.save(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
-    write_noise(tmp_path / "images", ["photo", "sketch"], ["cat", "dog", "fish"], 4)
+    rng = np.random.default_rng(0)
+    for domain in ("photo", "sketch"):
+        for name in ("cat", "dog", "fish"):
+            folder = tmp_path / "images" / domain / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     return tmp_path
 
 
