@@ -2,17 +2,15 @@
 
 The baseline is the plain way: integrated gradients by hooks, one full forward and backward pass of the tower
 per point of the path, per site (nodes) and per kept unit (edges); edge times are extrapolated from a few
-units per pair of sites. Both do the study's setting on the same inputs in the same process; this package also a rule
-of fewer points and no larger error, and scores along a path of the image, which are others (a row sets their seconds
-against those of this package's study setting). Exact patching of every
-unit at every site is set against one run of the whole tower per unit, in the same way. Refuted if the
-scores differ by more than 1e-4 or the ratios fall short of those in the README.
+units per pair of sites. Both do the study's setting on the same inputs in the same process; this package also rules
+of fewer points, and scores along a path of the image, which are others (a row sets their seconds against those of this
+package's study setting). Exact patching of every unit at every site is set against one run of the whole tower per unit,
+in the same way. Refuted if the scores differ by more than 1e-4 or the ratios fall short of those in the README.
 
 With --scale instead: how the cost grows with images, kept units and sites; which fraction of this machine's
 matrix-product rate the edge pass reaches; and, by counted operations, how long the study's full setting takes on GPUs.
 
     python experiments/benchmark_attribution.py            # RN50 at 224 px and the tiny model
-    python experiments/benchmark_attribution.py --models rn-tiny --images 8
     python experiments/benchmark_attribution.py --scale
 """
 
@@ -22,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
@@ -43,10 +41,16 @@ from torch import Tensor, nn
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]
-Key = TypeVar("Key")
 POINTS = len(STUDY_RULE.points)
 STUDY_CLASSES, STUDY_DOMAINS, STUDY_IMAGES = 345, 6, 50
 """The study's full setting: images of each class in each domain of DomainNet."""
+NODE_RULE, EDGE_RULE = "gauss-radau-5", "gauss-radau-4"
+"""Other rules to be timed; what they leave of error is what benchmark_rules.py says of a model."""
+SWEEP_MODEL, SWEEP_IMAGES = "rn-tiny", 16
+"""Whose every unit is patched."""
+GPU_RATE = 0.4 * 19.5e12
+"""Operations a second of a GPU, for the estimate: an A100's single-precision peak without tensor cores is assumed to be
+reached to 40 %, which was not measured."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +63,8 @@ class Config(KeepSettings):
     """Images per model."""
     units_per_pair: int = 2
     """Downstream units per pair of sites (units per site for patching) that the baseline really computes."""
-    rule: str = "gauss-radau-5"
-    """Another rule of node scores to be timed; what it leaves of error is what benchmark_rules.py says of a model."""
-    edge_rule: str = "gauss-radau-4"
-    """The same for edges."""
-    sweep_models: tuple[str, ...] = ("rn-tiny",)
-    """Models whose every unit is patched."""
-    sweep_images: int = 16
-    """Images of the patching sweep."""
-    seed: int = 0
-    """Seed of weights and images."""
     scale: bool = False
     """Measure how the cost of the first model grows, and estimate the study's full setting, instead."""
-    gpu_tflops: float = 19.5
-    """Peak of one GPU for the estimate, in 10^12 single-precision operations a second: an A100 without tensor cores."""
-    gpu_fraction: float = 0.4
-    """Fraction of that peak that is assumed to be reached; not measured."""
 
 
 class FullTower:
@@ -84,18 +74,16 @@ class FullTower:
         self.tower, self.images = tower, images
         self.replaced: dict[str, Tensor] = {}
         self.seen: Scores = {}
-        for site in sites:
-            if site == "input":
-                tower.get_submodule("conv1").register_forward_pre_hook(self._write_input)
-            else:
-                tower.get_submodule(site).register_forward_hook(self._writer(site))
+        for site in sites[1:]:  # the first is the image
+            tower.get_submodule(site).register_forward_hook(self._writer(site))
         with torch.no_grad():
-            self.embedding = tower(images)
-        self.clean = {site: activation.detach() for site, activation in self.seen.items()}
+            self.embedding = self.run()
+        self.clean = {"input": images} | {site: activation.detach() for site, activation in self.seen.items()}
 
-    def _write_input(self, _: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        self.seen["input"] = self.replaced.get("input", args[0])
-        return (self.seen["input"],)
+    def run(self) -> Tensor:
+        """Return the embeddings, with what is replaced."""
+        embedding: Tensor = self.tower(self.replaced.get("input", self.images))
+        return embedding
 
     def _writer(self, site: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
         def write(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
@@ -110,7 +98,7 @@ class FullTower:
         total = torch.zeros_like(a)
         for k in range(POINTS):
             self.replaced[site] = ((1 - k / POINTS) * a).requires_grad_()
-            total += torch.autograd.grad(scalar(self.tower(self.images)), self.replaced[site])[0]
+            total += torch.autograd.grad(scalar(self.run()), self.replaced[site])[0]
         del self.replaced[site]
         effect = total / POINTS * -a
         return (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)
@@ -120,7 +108,7 @@ class FullTower:
         self.replaced[site] = self.clean[site].clone()
         self.replaced[site][:, unit] = 0
         with torch.no_grad():
-            effect = (metric(self.embedding) - metric(self.tower(self.images))).mean()
+            effect = (metric(self.embedding) - metric(self.run())).mean()
         del self.replaced[site]
         return float(effect)
 
@@ -165,32 +153,9 @@ def timed(
     return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds
 
 
-def timed_image_path(encoder: Encoder, images: Tensor, weights: Tensor) -> float:
-    """Return the seconds of the scores of all units along a path of the image, as `find_circuit` takes them."""
-    task = Task(encoder, images, class_logit(weights, 0), work=Work(progress=False))
-    started = time.perf_counter()
-    score_units(task, "input-path")
-    return time.perf_counter() - started
-
-
-def full_tower_sweep(
-    runs: FullTower, metric: Callable[[Tensor], Tensor], units_per_site: int
-) -> tuple[dict[tuple[str, int], float], float]:
-    """Return exact effects by (site, unit) for some units of every site, and seconds for all of them, extrapolated."""
-    found: dict[tuple[str, int], float] = {}
-    seconds = 0.0
-    for site, activation in runs.clean.items():
-        n = activation.shape[1]
-        units = range(0, n, max(1, n // units_per_site))[:units_per_site]
-        started = time.perf_counter()
-        found |= {(site, unit): runs.without(site, unit, metric) for unit in units}
-        seconds += (time.perf_counter() - started) * n / len(units)
-    return found, seconds
-
-
-def _prepared(name: str, n_images: int, seed: int) -> tuple[nn.Module, Encoder, Tensor, Tensor]:
+def _prepared(name: str, n_images: int) -> tuple[nn.Module, Encoder, Tensor, Tensor]:
     """Return tower, encoder, images and text weights, all random, after a first run."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     tower = open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
     _randomise_norms(tower)
     encoder = Encoder.from_tower(tower)
@@ -205,13 +170,15 @@ def run(config: Config) -> pd.DataFrame:
     """Time both ways for every model and return one row per model and kind of score."""
     table = []
     for name in config.models:
-        tower, encoder, images, weights = _prepared(name, config.images, config.seed)
+        tower, encoder, images, weights = _prepared(name, config.images)
         with encoder.fast():  # as `attribute` does
             study = AttributionSettings(rule=STUDY_RULE)
             nodes, edges, node_seconds, edge_seconds = timed(encoder, images, weights, study)
-            better = AttributionSettings(rule=parse_rule(config.rule), edge_rule=parse_rule(config.edge_rule))
+            better = AttributionSettings(rule=parse_rule(NODE_RULE), edge_rule=parse_rule(EDGE_RULE))
             *_, better_nodes, better_edges = timed(encoder, images, weights, better)
-            by_image = timed_image_path(encoder, images, weights)
+            started = time.perf_counter()
+            score_units(Task(encoder, images, class_logit(weights, 0), work=Work(progress=False)), "input-path")
+            by_image = time.perf_counter() - started
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
             tower, encoder.sites, images, weights, config.units_per_pair
         )
@@ -219,24 +186,33 @@ def run(config: Config) -> pd.DataFrame:
         for what, slow, fast, error in (
             ("nodes", naive_node_seconds, node_seconds, _worst(nodes, naive_nodes)),
             ("edges", naive_edge_seconds, edge_seconds, _worst(first_rows, naive_edges)),
-            (f"nodes, {config.rule}", naive_node_seconds, better_nodes, math.nan),
-            (f"edges, {config.edge_rule}", naive_edge_seconds, better_edges, math.nan),
+            (f"nodes, {NODE_RULE}", naive_node_seconds, better_nodes, math.nan),
+            (f"edges, {EDGE_RULE}", naive_edge_seconds, better_edges, math.nan),
             ("nodes, path of the image against study", node_seconds, by_image, math.nan),
         ):
             table.append((name, what, slow, fast, slow / fast, error))
-    for name in config.sweep_models:
-        tower, encoder, images, weights = _prepared(name, config.sweep_images, config.seed)
-        metric = class_logit(weights, 0)
-        started = time.perf_counter()
-        exact = patch_effects(Task(encoder, images, metric, work=Work(progress=False)))
-        fast = time.perf_counter() - started
-        effects, slow = full_tower_sweep(FullTower(tower, encoder.sites, images), metric, config.units_per_pair)
-        mine = torch.tensor([exact.scores[site][unit] for site, unit in effects], dtype=torch.double)
-        theirs = torch.tensor([*effects.values()], dtype=torch.double)
-        error = _worst({"all": mine}, {"all": theirs})
-        table.append((name, "patching", slow, fast, slow / fast, error))
+    table.append(sweep(config.units_per_pair))
     columns = ["model", "scores", "full-tower seconds", "circuitry seconds", "ratio", "largest relative difference"]
     return pd.DataFrame(table, columns=columns)
+
+
+def sweep(units_per_site: int) -> tuple[str, str, float, float, float, float]:
+    """Time exact patching of every unit both ways and return its row."""
+    tower, encoder, images, weights = _prepared(SWEEP_MODEL, SWEEP_IMAGES)
+    metric = class_logit(weights, 0)
+    started = time.perf_counter()
+    exact = patch_effects(Task(encoder, images, metric, work=Work(progress=False)))
+    fast, slow = time.perf_counter() - started, 0.0
+    runs, mine, theirs = FullTower(tower, encoder.sites, images), list[float](), list[float]()
+    for site, activation in runs.clean.items():
+        n = activation.shape[1]
+        units = range(0, n, max(1, n // units_per_site))[:units_per_site]
+        started = time.perf_counter()
+        theirs += [runs.without(site, unit, metric) for unit in units]
+        slow += (time.perf_counter() - started) * n / len(units)
+        mine += [float(exact.scores[site][unit]) for unit in units]
+    both = (torch.tensor(effects, dtype=torch.double) for effects in (mine, theirs))
+    return SWEEP_MODEL, "patching", slow, fast, slow / fast, _worst(*({"all": effects} for effects in both))
 
 
 def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFrame:
@@ -253,13 +229,13 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
         nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen, sites)
         kept = sum(math.ceil(fraction * len(v)) for v in nodes.values())
         rows.append((what, value, k, kept, len(sites), node_seconds, edge_seconds))
-    columns = ["what grows", "value", "images", "kept units", "sites", "node seconds", "edge seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    counts = ["images", "kept units", "sites"]
+    return pd.DataFrame(rows, columns=["what grows", "value", *counts, "node seconds", "edge seconds"])
 
 
 def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     """Return how the cost grows, how much of the machine is used, and what the study's full setting would take."""
-    _, encoder, images, weights = _prepared(config.models[0], max(4, config.images), config.seed)
+    _, encoder, images, weights = _prepared(config.models[0], max(4, config.images))
     rate = matrix_product_rate()
     with encoder.fast():
         growth = cost_table(encoder, images, weights)
@@ -274,8 +250,7 @@ def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     for rule in (STUDY_RULE, DEFAULT_RULE):
         nodes, edges = count_operations(encoder, metric, AttributionSettings(rule=rule))
         total = nodes + 2 * edges  # edges of all images, and of all parts
-        seconds = n_images * total / (config.gpu_fraction * config.gpu_tflops * 1e12)
-        hours.append((rule.name, n_images, total / 1e12, config.gpu_fraction * config.gpu_tflops, seconds / 3600))
+        hours.append((rule.name, n_images, total / 1e12, GPU_RATE / 1e12, n_images * total / GPU_RATE / 3600))
     return {
         "growth": growth,
         "rates": pd.DataFrame(rates, columns=["what", "GFLOP/s", "share of matrix products"]),
@@ -291,7 +266,7 @@ def _randomise_norms(tower: nn.Module) -> None:
             module.running_mean = 0.1 * torch.randn(module.num_features)
 
 
-def _worst(mine: dict[Key, Tensor], theirs: dict[Key, Tensor]) -> float:
+def _worst(mine: dict[Any, Tensor], theirs: dict[Any, Tensor]) -> float:
     """Return the largest norm of a difference relative to the norm, over sites or pairs of sites."""
     return max(float((mine[key] - theirs[key]).norm() / theirs[key].norm()) for key in theirs)
 

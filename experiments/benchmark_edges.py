@@ -1,17 +1,14 @@
 """Edges between heads and MLPs: how long do all of them take, and whose scores are nearest to exact cuts?
 
-1. speed and memory, as ratios in one run, on random weights. A pass is a forward and backward run of the plain tower
-   on the same images. Each model is measured in a process of its own, so that its peak of memory is its own; the peak
-   covers the weights, Python and PyTorch. The numbers of arXiv 2310.10348's method (two forward passes and a backward
-   one) are refuted by a ratio far above 4;
+1. speed and memory, as ratios in one run, on random weights; a pass is a forward and backward run of the plain tower.
+   Each model has a process of its own, whose peak of memory covers the weights, Python and PyTorch. A ratio far above 4
+   refutes the numbers of arXiv 2310.10348's method (two forward passes and a backward one);
 2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
    writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
-   and corrected (`circuits.stream_edges`), in each of some circuits. That a correction helps is refuted where it is
-   nearer than plain attribution in few circuits;
+   and corrected (`circuits.stream_edges`). A correction is refuted where it is nearer than plain in few circuits;
 3. the same for edges of graphs as `attribute` stores them, between single heads and neurons.
 
     python experiments/benchmark_edges.py
-    python experiments/benchmark_edges.py --models ViT-L-14 --images-at-once 8
     python experiments/benchmark_edges.py --models --checkpoint runs/vit/clip/checkpoints/epoch_40.pt
 """
 
@@ -21,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, attribute, class_logit
@@ -40,7 +37,7 @@ import open_clip
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 METHODS = {
     "plain": ("gradient", PLAIN),
@@ -58,6 +55,10 @@ KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp",
 """Kinds of edges by what the names of their readers end in."""
 NODES = ("all into a reader", "all out of a writer")
 QUIET = Work(progress=False)
+POINTS = 5
+"""Points of the integrated scores."""
+REPEATS = 3
+"""Measurements of a time; the median counts."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,6 @@ class Config(QuickstartModel, KeepSettings):
     """Vision transformers whose speed is measured, by their names in open_clip."""
     images_at_once: int = 8
     """Images in the batch, and of each class."""
-    points: int = 5
-    """Points of the integrated scores."""
-    memory_gib: float = 0.45
-    """Budget of the scores."""
-    repeats: int = 3
-    """Measurements; the median counts."""
     model: str = "vit-tiny"
     """The trained vision transformer whose edges are cut."""
     checkpoint: Path | None = None
@@ -98,19 +93,8 @@ def main(config: Config) -> None:
     config.keep(tables)
 
 
-class Asked(NamedTuple):
-    """A circuit whose edges are cut."""
-
-    circuit: str
-    stream: ResidualStream
-    task: Task
-    images: Tensor
-    baseline: str
-    end: AnyBaseline
-
-
-def circuits(config: Config) -> Iterator[Asked]:
-    """Yield classes, one in each domain in turn, with either baseline."""
+def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
+    """Yield classes, one in each domain in turn, with either baseline: its name, theirs, the stream and the task."""
     clip, folder = config.clip(), config.images()
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(folder.all_classes)
     domains, n = list(folder.domains), config.images_at_once
@@ -126,40 +110,40 @@ def circuits(config: Config) -> Iterator[Asked]:
         ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
         for baseline, end in ends.items():
             task = Task(stream.components, own, metric, baseline=end, work=QUIET)
-            yield Asked(f"{name} in {domain}", stream, task, own, baseline, end)
+            yield baseline, f"{name} in {domain}", stream, task
 
 
 def agreement(config: Config) -> Iterator[pd.DataFrame]:
     """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
-    for one in circuits(config):
-        cuts = with_nodes(scored(one.stream, one.task, "cuts"))
+    for baseline, circuit, stream, task in circuits(config):
+        cuts = with_nodes(scored(stream, task, "cuts"))
         for method, (name, rule) in METHODS.items():
             started = time.perf_counter()
-            found = scored(one.stream, one.task, name, rule)
+            found = scored(stream, task, name, rule)
             taken = time.perf_counter() - started
             rows = pd.DataFrame(correlations(tuple(map(str, found.readers)), with_nodes(found), cuts))
-            yield rows.assign(baseline=one.baseline, method=method, circuit=one.circuit, seconds=taken)
+            yield rows.assign(baseline=baseline, method=method, circuit=circuit, seconds=taken)
 
 
 def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
     """Yield, circuit by circuit, how edges of stored graphs, between single heads and neurons, correlate with cuts."""
-    for one in circuits(config):
-        graphs = {
-            method: attribute(
-                *(one.stream.components, one.images, one.task.metric, config.graph_fraction),
-                baseline=one.end,
+    for baseline, circuit, stream, task in circuits(config):
+        exact, *others = (
+            attribute(
+                *(stream.components, task.images, task.metric, config.graph_fraction),
+                baseline=task.baseline,
                 edges=method,
                 progress=False,
             )
+            .edges.to_pandas()["score"]
+            .to_numpy()
             for method in ("cuts", "gradient", "exact-readers")
-        }
-        exact, *others = (graph.edges.to_pandas()["score"].to_numpy() for graph in graphs.values())
+        )
         rows = [
-            (method, len(exact), stats.spearmanr(s, exact).statistic)
-            for method, s in zip([*graphs][1:], others, strict=True)
+            (method, len(exact), stats.spearmanr(scores, exact).statistic)
+            for method, scores in zip(("gradient", "exact-readers"), others, strict=True)
         ]
-        table = pd.DataFrame(rows, columns=["method", "n_edges", "spearman"])
-        yield table.assign(baseline=one.baseline, circuit=one.circuit)
+        yield pd.DataFrame(rows, columns=["method", "n_edges", "spearman"]).assign(baseline=baseline, circuit=circuit)
 
 
 def scored(stream: ResidualStream, task: Task, method: str = "gradient", rule: QuadratureRule = PLAIN) -> StreamScores:
@@ -213,25 +197,19 @@ def measure(name: str, config: Config) -> dict[str, object]:
     stream = ResidualStream.of(Encoder.from_tower(tower))
     torch.manual_seed(0)
     images = torch.randn(config.images_at_once, 3, *stream.encoder.image_size)
-    work = Work(memory_gib=config.memory_gib, progress=False)
+    work = Work(memory_gib=0.45, progress=False)
     task = Task(stream.components, images, metric, work=work)
     scored(stream, Task(stream.components, images[:1], metric, work=work))  # weights are read once
     start = peak_memory_gib()
-    one_pass = seconds(lambda: plain_pass(tower, images), config.repeats)
-    plain = seconds(lambda: scored(stream, task), config.repeats)
+    inputs = images.clone().requires_grad_()
+    one_pass = seconds(lambda: torch.autograd.grad(metric(tower(inputs)).sum(), inputs))
+    plain = seconds(lambda: scored(stream, task))
     peak = peak_memory_gib()
-    rule = midpoint_rule(config.points)
-    integrated = seconds(lambda: scored(stream, task, rule=rule), config.repeats)
-    return {
-        "model": name,
-        "edges": int(stream.edges.sum()),
-        "pass s": one_pass,
-        "scores / pass": plain / one_pass,
-        f"{config.points} points / scores": integrated / plain,
-        "peak GiB before": start,
-        "peak GiB": peak,
-        "cores": torch.get_num_threads(),
-    }
+    rule = midpoint_rule(POINTS)
+    integrated = seconds(lambda: scored(stream, task, rule=rule))
+    found = {"model": name, "edges": int(stream.edges.sum()), "pass s": one_pass, "scores / pass": plain / one_pass}
+    found |= {f"{POINTS} points / scores": integrated / plain, "peak GiB before": start, "peak GiB": peak}
+    return found | {"cores": torch.get_num_threads()}
 
 
 def metric(embedding: Tensor) -> Tensor:
@@ -239,16 +217,10 @@ def metric(embedding: Tensor) -> Tensor:
     return embedding[:, 0]
 
 
-def plain_pass(tower: nn.Module, images: Tensor) -> None:
-    """Run the tower forward and backward."""
-    x = images.clone().requires_grad_()
-    torch.autograd.grad(metric(tower(x)).sum(), x)
-
-
-def seconds(run: Callable[[], object], repeats: int) -> float:
+def seconds(run: Callable[[], object]) -> float:
     """Return the median time of a run."""
     times = []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)

@@ -41,8 +41,6 @@ class Config(KeepSettings):
     """Images of the synthetic DomainNet."""
     base_images: int = 12_000_000
     """Lines of the base table."""
-    seed: int = 0
-    """Seed of the captions."""
 
 
 def main(config: Config) -> None:
@@ -57,14 +55,9 @@ def main(config: Config) -> None:
     settings = MixtureSettings("cg-high", "sketch", STUDY_HELD_OUT)
     chosen = mixture(train, settings)
     listed = time.perf_counter()
-    table = write_mixture(
-        chosen,
-        generated_captions(config.seed),
-        config.out / "mixture.tsv",
-        settings=settings,
-        base=caption_table(base, "base"),
-        missing_files="unchecked",
-    )
+    merged = config.out / "mixture.tsv", settings
+    lines = caption_table(base, "base")
+    table = write_mixture(chosen, generated_captions(), *merged, base=lines, missing_files="unchecked")
     done, worked = time.perf_counter(), time.process_time() - worked
     counts = {"images listed": len(train), "chosen": len(chosen), "base lines": config.base_images}
     times = {"seconds of listing": listed - started, "seconds of merging": done - listed, "CPU seconds": worked}

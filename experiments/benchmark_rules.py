@@ -2,33 +2,28 @@
 
 The scores of a few circuits by each rule are set against those of the midpoint rule with many points: relative error at
 each site, and of the edges between two (`circuitry.circuits.relative_error`); the share of kept units that agree; and
-the counted operations that the rule takes beside the study's left rule with ten points. The image, which is no node,
-and sites where the integral does not converge, such as the embedding, stand apart and are in no mean. Intervals are
-over circuits, by Student's t of the mean over sites. The cheapest rule whose error is small enough is chosen on fewer
-points and images, and its error there, the promise, is set against what the many points say of it on other circuits.
-Nothing is promised where a second reference, with as many points nearer to the ends of the path, gives other scores. A
-promise is refuted where the measured error is larger than the promised one beyond the interval.
+the counted operations beside those of the study's rule. The image and sites where the integral does not converge, such
+as the embedding, are in no mean. Intervals are over circuits, by Student's t of the mean over sites. The cheapest rule
+whose error is small enough is chosen on fewer points and images, and its error there, the promise, is set against what
+the many points say of it on other circuits; nothing is promised where a second reference, with as many points nearer to
+the ends of the path, gives other scores. A measured error beyond the promised one and its interval refutes a promise.
 
     python experiments/benchmark_rules.py --circuits 6 --n-images 2 --rules left-10 midpoint-4 midpoint-10 gauss-radau-5
-    python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
-        --n-images 1 --rules left-10 midpoint-10 --reference midpoint-100
-    python experiments/benchmark_rules.py --model vit-tiny --checkpoint runs/vit-10/clip/checkpoints/epoch_10.pt \\
-        --data runs/vit-10/toy --circuits 6 --n-images 2 --rules left-10 --reference midpoint-80 --baseline zero
-    python experiments/benchmark_rules.py --checkpoint runs/emoji/clip/checkpoints/epoch_18.pt --data EmojiDomains \\
-        --circuits 7 --n-images 2 --rules left-10 midpoint-10
+
+The commands of other models are in provenance.json of the folders of ``experiments/results/rules``.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from circuitry.runs import InputError, run_script
-from circuitry import Clip, DomainFolder, Task
+from circuitry import Clip, DomainFolder, Task, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule, relative_error
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
-from circuitry.encoder import Metric, metric_of_class
+from circuitry.encoder import Metric
 from circuitry.encoder.baselines import default_baseline
 from circuitry.encoder.choices import BaselineName
 from circuitry.encoder.sites import INPUT
@@ -46,6 +41,8 @@ CANDIDATES = (
 """Rules to choose from, in the order of their cost."""
 REFERENCE, SECOND = "midpoint-40", "gauss-legendre-40"
 """What a choice takes for exact, and what that must agree with."""
+ERROR = 0.1
+"""Error that a rule is chosen by."""
 FEW_CIRCUITS, FEW_IMAGES = 4, 2
 """The least number of circuits to choose a rule by, one in every domain, and the images of each."""
 
@@ -56,25 +53,17 @@ class Config(QuickstartModel, KeepSettings):
 
     baseline: BaselineName | None = None
     """Where the paths end (default: as for finding circuits, by the tower)."""
-    metric: Literal["logit", "margin"] = "logit"
-    """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes."""
     circuits: int = 8
     """How many circuits errors are measured on, after those that a rule is chosen by: the first class in the first
     domain, the second in the second, and so on."""
     n_images: int = 3
     """Images per circuit."""
-    rules: tuple[str, ...] = (
-        *(STUDY, "left-1", "midpoint-3", "midpoint-4", "midpoint-5", "midpoint-6", "midpoint-8", "midpoint-10"),
-        *("midpoint-15", "midpoint-20", "gauss-legendre-4", "gauss-legendre-6", "gauss-radau-4", "gauss-radau-5"),
-        *("gauss-radau-7",),
-    )
+    rules: tuple[str, ...] = (STUDY,)
     """Rules to compare, beside the chosen ones."""
     seed: int = 0
     """Seed of the choice of images."""
     reference: str = "midpoint-200"
     """What is taken for exact."""
-    error: float = 0.1
-    """Error that a rule is chosen by."""
 
 
 def main(config: Config) -> None:
@@ -83,7 +72,7 @@ def main(config: Config) -> None:
     first, others = drawn_circuits(images, config)
     fewer = replace(config, n_images=min(FEW_IMAGES, config.n_images))
     few = list(circuits(clip, images, fewer, first))
-    chosen = choose(measure(few, (SECOND, *CANDIDATES), REFERENCE), config.error)
+    chosen = choose(measure(few, (SECOND, *CANDIDATES), REFERENCE), ERROR)
     rules = tuple(dict.fromkeys((*config.rules, *chosen["rule"])))
     by_circuit = measure(circuits(clip, images, config, others), rules, config.reference)
     table = summary(by_circuit).join(relative_costs(clip, few[0][1].metric, rules), on="rule")
@@ -96,12 +85,10 @@ def main(config: Config) -> None:
     config.keep(tables, shown=("rules", "promise"), model_digest=clip.digest)
 
 
-def spread(keys: Sequence[Key], most: int | None = None) -> list[Key]:
+def spread(keys: Sequence[Key], most: int) -> list[Key]:
     """Return some (class, domain): the first class in the first domain, the second in the second, and so on."""
-    n_domains = len({domain for _, domain in keys})
-    wanted = min(max(FEW_CIRCUITS, n_domains) if most is None else most, len(keys))
-    places = list[int]()
-    for i in range(wanted):
+    n_domains, places = len({domain for _, domain in keys}), list[int]()
+    for i in range(min(most, len(keys))):
         place = i * (n_domains + 1) % len(keys)
         while place in places:  # the step may share a factor with the number of keys
             place = (place + 1) % len(keys)
@@ -112,7 +99,7 @@ def spread(keys: Sequence[Key], most: int | None = None) -> list[Key]:
 def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:
     """Return the (class, domain) that a rule is chosen by, and others that its promise is measured on."""
     there = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
-    first = min(len(spread(there)), config.circuits)
+    first = min(max(FEW_CIRCUITS, len(images.domains)), len(there), config.circuits)
     found = spread(there, first + config.circuits)
     if len(found) <= first:
         raise InputError(
@@ -129,11 +116,8 @@ def circuits(clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Ke
     baseline = FolderBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
-        metric = metric_of_class(config.metric)(weights, images.label(class_name))
-        yield (
-            f"{class_name} in {domain}",
-            Task(clip.encoder, batch, metric, baseline=baseline.of(class_name, domain, len(batch))),
-        )
+        metric, end = class_logit(weights, images.label(class_name)), baseline.of(class_name, domain, len(batch))
+        yield f"{class_name} in {domain}", Task(clip.encoder, batch, metric, baseline=end)
 
 
 def measure(tasks: Iterable[tuple[str, Task]], rules: Sequence[str], reference: str) -> pd.DataFrame:

@@ -8,7 +8,6 @@ than a tenth for the large models, or if any way of the package's is slower besi
 Ways take turns, quiet and busy, and every measurement is a process of its own: OpenMP reads its settings once.
 
     python experiments/benchmark_threads.py
-    python experiments/benchmark_threads.py --models rn-tiny --rounds 5 --busy 8
 """
 
 import os
@@ -18,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
 
 from circuitry.runs import run_script, short_waits
 from circuitry.reports.result_tables import KeepSettings
@@ -48,46 +46,40 @@ print(sorted(seconds)[repeats // 2])
 """
 
 
-class Way(NamedTuple):
-    """How a machine's cores are used."""
-
-    environment: Mapping[str, str]
-    a_process_a_core: bool = False
-
-
+IMAGES = {"rn-tiny": 14, "RN50": 1, "ViT-B-32": 1}
+"""Images that a circuit is found on, by model."""
+BUSY_PROCESSES = 2
+"""Processes that keep cores busy beside the benchmark."""
+REPEATS = 3
+"""Circuits in a measurement, which is their median."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-WAYS = {
-    "threads that spin": Way({"GOMP_SPINCOUNT": "300000"}),  # GNU's default
-    "threads that wait passively": Way({"GOMP_SPINCOUNT": "0"}),
-    "threads that wait briefly": Way(short_waits({})),
-    "one thread": Way(ONE_THREAD),
-    "a process a core, one thread each": Way(ONE_THREAD, a_process_a_core=True),
+WAYS: dict[str, Mapping[str, str]] = {
+    "threads that spin": {"GOMP_SPINCOUNT": "300000"},  # GNU's default
+    "threads that wait passively": {"GOMP_SPINCOUNT": "0"},
+    "threads that wait briefly": short_waits({}),
+    "one thread": ONE_THREAD,
+    "a process a core, one thread each": ONE_THREAD,
 }
+"""Environments by how a machine's cores are used."""
 
 
 @dataclass(frozen=True)
 class Config(KeepSettings):
     """Settings of the benchmark."""
 
-    models: tuple[str, ...] = ("rn-tiny", "RN50", "ViT-B-32")
+    models: tuple[str, ...] = tuple(IMAGES)
     """Models of open_clip or of this package; random weights."""
-    images: tuple[int, ...] = (14, 1, 1)
-    """Images that a circuit is found on, for each model."""
-    busy: int = 2
-    """Processes that keep cores busy beside the benchmark."""
     rounds: int = 3
     """How often every way is measured, quiet and busy in turn."""
-    repeats: int = 3
-    """Circuits in a measurement, which is their median."""
 
 
-def seconds_a_circuit(way: Way, model: str, n_images: int, repeats: int) -> float:
+def seconds_a_circuit(way: str, model: str) -> float:
     """Return the seconds by which a circuit more takes longer: of n processes at once, an n-th of the slowest's."""
-    n_processes = len(os.sched_getaffinity(0)) if way.a_process_a_core else 1
+    n_processes = len(os.sched_getaffinity(0)) if way.startswith("a process a core") else 1
     ours = {name: value for name, value in os.environ.items() if name not in {*short_waits({}), *ONE_THREAD}}
-    command = [sys.executable, "-c", TIMED, model, str(n_images), str(repeats)]
+    command = [sys.executable, "-c", TIMED, model, str(IMAGES[model]), str(REPEATS)]
     running = [
-        subprocess.Popen(command, env={**ours, **way.environment}, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env={**ours, **WAYS[way]}, stdout=subprocess.PIPE, text=True)
         for _ in range(n_processes)
     ]
     printed = [process.communicate()[0] for process in running]
@@ -106,22 +98,19 @@ def busy_processes(number: int) -> Iterator[None]:
             process.wait()
 
 
-def run(config: Config) -> pd.DataFrame:
-    """Return the median seconds a circuit of every model and way, quiet and beside busy processes."""
+def main(config: Config) -> None:
+    """Print the median seconds a circuit of every model and way, quiet and beside busy processes."""
     rows = []
-    for model, n_images in zip(config.models, config.images, strict=False):
-        found: dict[tuple[str, int], list[float]] = {(way, busy): [] for way in WAYS for busy in (0, config.busy)}
+    for model in config.models:
+        found: dict[tuple[str, int], list[float]] = {(way, busy): [] for way in WAYS for busy in (0, BUSY_PROCESSES)}
         for _ in range(config.rounds):
             for (way, busy), seconds in found.items():
                 with busy_processes(busy):
-                    seconds.append(seconds_a_circuit(WAYS[way], model, n_images, config.repeats))
-        rows += [(model, n_images, way, *(median(found[way, busy]) for busy in (0, config.busy))) for way in WAYS]
-    return pd.DataFrame(rows, columns=["model", "images", "way", "seconds, quiet", f"seconds, {config.busy} busy"])
-
-
-def main(config: Config) -> None:
-    """Run the benchmark and print its table."""
-    config.keep({"threads": run(config)}, cores=len(os.sched_getaffinity(0)))
+                    seconds.append(seconds_a_circuit(way, model))
+        times = {key: median(seconds) for key, seconds in found.items()}
+        rows += [(model, IMAGES[model], way, times[way, 0], times[way, BUSY_PROCESSES]) for way in WAYS]
+    table = pd.DataFrame(rows, columns=["model", "images", "way", "seconds, quiet", f"seconds, {BUSY_PROCESSES} busy"])
+    config.keep({"threads": table}, cores=len(os.sched_getaffinity(0)))
 
 
 if __name__ == "__main__":

@@ -57,49 +57,38 @@ class Config(KeepSettings):
     """Runs of each kind; the median counts."""
     workers: int = 2
     """Processes that read images."""
-    threads: int = 1
-    """Threads of PyTorch in both."""
-    seed: int = 0
-    """Seed of drawings and training."""
 
 
 def main(config: Config) -> None:
     """Measure and print."""
     table = run(config)
     medians = table.groupby("trainer")["images_per_second"].median()
-    speed = {
-        "images per second": medians["train_clip"],
-        "of the trainer by hand": medians["train_clip"] / medians["by hand"],
-    }
-    config.keep({"runs": table, "train_clip": pd.DataFrame([speed])})
+    ours, theirs = medians[["train_clip", "by hand"]]
+    speed = {"images per second": [ours], "of the trainer by hand": [ours / theirs]}
+    config.keep({"runs": table, "train_clip": pd.DataFrame(speed)})
 
 
 def run(config: Config) -> pd.DataFrame:
     """Return images per second of every run: columns trainer, repeat, images_per_second."""
-    root = write_toy(config.out / "toy", DrawingSettings(config.n_train, 1, seed=config.seed))
+    root = write_toy(config.out / "toy", DrawingSettings(config.n_train, 1))
     records = DomainFolder(root, split="train").records
     table = write_captioned_table(with_captions(records, read_captions(root)), config.out / "train.tsv")
+    settings = replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, threads=1)  # too short to warm up
     rows = []
     for repeat in range(config.repeats):
-        for name, train in (("by hand", by_hand), ("train_clip", through_train_clip)):
+        for name, train in (("by hand", by_hand), ("train_clip", train_clip)):
             folder = config.out / "run"
             shutil.rmtree(folder, ignore_errors=True)
             started = time.perf_counter()
-            train(config, table.absolute(), folder.absolute())
+            train(table.absolute(), folder.absolute(), settings, TrainingWork("cpu", config.workers, progress=False))
             speed = len(records) * config.epochs / (time.perf_counter() - started)
             rows.append({"trainer": name, "repeat": repeat + 1, "images_per_second": speed})
             shutil.rmtree(folder)
     return pd.DataFrame(rows)
 
 
-def settings(config: Config) -> ClipTraining:
-    """Return the tiny model's preset, for a run too short to warm up."""
-    return replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, seed=config.seed, threads=config.threads)
-
-
-def by_hand(config: Config, table: Path, folder: Path) -> None:
+def by_hand(table: Path, folder: Path, preset: ClipTraining, work: TrainingWork) -> None:
     """Train as a user of open_clip would."""
-    preset = settings(config)
     arguments = {
         "model": preset.model,
         "train-data": table,
@@ -112,8 +101,8 @@ def by_hand(config: Config, table: Path, folder: Path) -> None:
         "lr": preset.lr,
         "warmup": preset.warmup,
         "wd": preset.weight_decay,
-        "seed": config.seed,
-        "workers": config.workers,
+        "seed": preset.seed,
+        "workers": work.workers,
         "device": "cpu",
         "precision": "fp32",
         "save-frequency": 0,
@@ -123,11 +112,6 @@ def by_hand(config: Config, table: Path, folder: Path) -> None:
     command += ["--save-most-recent", "--aug-cfg", f"scale=({preset.crop_scale},1.0)"]
     threads = {"OMP_NUM_THREADS": str(preset.threads)}
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **threads})
-
-
-def through_train_clip(config: Config, table: Path, folder: Path) -> None:
-    """Train as a user of this package would."""
-    train_clip(table, folder, settings(config), TrainingWork("cpu", config.workers, progress=False))
 
 
 if __name__ == "__main__":

@@ -12,26 +12,25 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from circuitry.runs import run_script, versions
+from circuitry.runs import run_script
 from circuitry.data import load_image
-from circuitry.reports import write_with_provenance
+from circuitry.reports.result_tables import KeepSettings
 
 import numpy as np
 import pandas as pd
 
+LEVELS = (2, 3, 4, 8, 16)
+"""Levels of each of red, green and blue in a histogram."""
 
-@dataclass(frozen=True)
-class Config:
+
+@dataclass(frozen=True, kw_only=True)
+class Config(KeepSettings):
     """Which pictures are looked at."""
 
     data: Path
     """Folder of the pictures."""
     compared: Path = Path("experiments/results/emoji/images.txt")
     """List of the pictures that circuits were compared on."""
-    levels: tuple[int, ...] = (2, 3, 4, 8, 16)
-    """Levels of each of red, green and blue in a histogram."""
-    results: Path = Path("experiments/results/emoji_colours")
-    """Folder of the table."""
 
 
 def main(config: Config) -> None:
@@ -39,18 +38,17 @@ def main(config: Config) -> None:
     histograms: dict[tuple[int, str], list[np.ndarray]] = defaultdict(list)
     for name in config.compared.read_text(encoding="utf-8").split():
         pixels = np.asarray(load_image(config.data / name), int).reshape(-1, 3)
-        for levels in config.levels:
+        for levels in LEVELS:
             colours = (pixels * levels // 256) @ (1, levels, levels**2)
             histograms[levels, name.split("/")[0]].append(np.bincount(colours, minlength=levels**3) / len(colours))
     means = {key: np.mean(found, axis=0) for key, found in histograms.items()}
     rows = [
         (levels, a, b, np.minimum(means[levels, a], means[levels, b]).sum())
-        for levels in config.levels
+        for levels in LEVELS
         for a, b in combinations(sorted({domain for _, domain in means}), 2)
     ]
     table = pd.DataFrame(rows, columns=["levels", "domain_a", "domain_b", "overlap"])
-    provenance = {"data": config.data.name, **versions()}
-    print(*write_with_provenance({"overlaps": table}, config.results, provenance), sep="\n")
+    config.keep({"overlaps": table})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from circuitry.runs import InputError, run_script
+from circuitry.runs import run_script
 from circuitry import AttributionGraph, Comparison, GraphFolder, compare_domains, left_rule, midpoint_rule
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import Extraction, ExtractionSettings, ReadingSettings, strongest_units
@@ -30,12 +30,7 @@ from circuitry.reports.result_tables import KeepSettings
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-FRACTIONS = (0.05, 0.2, 0.5)
-"""Other shares of kept units."""
-MEASURES = ("edge_jaccard", "spearman")
-"""Other measures of the same circuits."""
 Varied = tuple[str, str]
 """A setting and its other value: ("baseline", "mean-position")."""
 
@@ -94,8 +89,11 @@ def found_again(extraction: Extraction, classes: list[str]) -> dict[Varied, Grap
 def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.DataFrame]:
     """Return the similarities of domains by circuits that need no new attribution."""
     found: dict[Varied, pd.DataFrame] = {}
-    for fraction in FRACTIONS:
-        cut = {key: with_fraction(graph, fraction) for key, graph in graphs.items()}
+    for fraction in (0.05, 0.2, 0.5):
+        cut = {
+            key: replace(graph, kept_units=strongest_units(graph.node_scores, fraction), edge_scores={})
+            for key, graph in graphs.items()
+        }
         found["share of kept units", f"{fraction:g}"] = overlap(cut, default).matrix()
     by_part: dict[int, dict[Key, AttributionGraph]] = {}
     for key in graphs:
@@ -107,19 +105,13 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
         n = sum(graph.n_images for graph in of_part.values()) / len(of_part)
         found["images", f"part {part + 1} ({n:.3g} a class)"] = overlap(of_part, default).matrix()
     settings = ReadingSettings(chance_draws=0)
-    for name, one in compare_domains(dict(graphs), measures=MEASURES, settings=settings).items():
+    for name, one in compare_domains(dict(graphs), measures=["edge_jaccard", "spearman"], settings=settings).items():
         found["measure", name] = one.matrix()
     names = default.groups["all"]
     without = {("classes", f"without {name}"): of_classes(default, {*names} - {name}).matrix() for name in names}
     worst = orders(default.matrix(), without).iloc[1:].sort_values("rho", kind="stable").iloc[0]
     found["classes", worst["setting"]] = without["classes", worst["setting"]]
     return {varied: matrix for varied, matrix in found.items() if set(matrix.index) == set(default.domains)}
-
-
-def with_fraction(graph: AttributionGraph, fraction: float) -> AttributionGraph:
-    """Return a graph that keeps another share of its units, without edges: their scores are of the former units."""
-    kept = strongest_units(graph.node_scores, fraction)
-    return replace(graph, kept_units=kept, edge_scores={}, settings=graph.settings | {"node_fraction": fraction})
 
 
 def overlap(graphs: Mapping[Key, AttributionGraph], default: Comparison | None = None) -> Comparison:
@@ -148,14 +140,10 @@ def orders(default: pd.DataFrame, variants: Mapping[Varied, pd.DataFrame]) -> pd
     """
     rows = []
     for (varied, setting), matrix in {("default", ""): default, **variants}.items():
-        if set(matrix.index) != set(default.index):
-            raise InputError(
-                f"Compared orders need the same domains, but the default has {', '.join(sorted(default.index))} and "
-                f"{varied} {setting} has {', '.join(sorted(matrix.index))}: leave the others out."
-            )
         here = matrix.loc[default.index, default.index]
         means = mean_with_others(here)
-        rho, pairs = spearman(mean_with_others(default), means), spearman(pairs_of(default), pairs_of(here))
+        rho = mean_with_others(default).corr(means, method="spearman")
+        pairs = pairs_of(default).corr(pairs_of(here), method="spearman")
         known = means.dropna()  # none where no circuit of the variant has what is measured
         least, most = (str(known.idxmin()), str(known.idxmax())) if len(known) else (None, None)
         rows.append((varied, setting, rho, pairs, least, most, len(means)))
@@ -167,19 +155,9 @@ def mean_with_others(matrix: pd.DataFrame) -> "pd.Series[float]":
     return matrix.where(~np.eye(len(matrix), dtype=bool)).mean(axis=1)
 
 
-def pairs_of(matrix: pd.DataFrame) -> np.ndarray:
+def pairs_of(matrix: pd.DataFrame) -> "pd.Series[float]":
     """Return the similarities of the pairs of domains."""
-    return np.asarray(matrix.to_numpy(dtype=float)[np.triu_indices(len(matrix), 1)])
-
-
-def spearman(a: "pd.Series[float] | np.ndarray", b: "pd.Series[float] | np.ndarray") -> float:
-    """Return Spearman's rank correlation of what is known of both; NaN where all are equal."""
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    known = ~(np.isnan(x) | np.isnan(y))
-    x, y = x[known], y[known]
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    return pd.Series(matrix.to_numpy(dtype=float)[np.triu_indices(len(matrix), 1)])
 
 
 if __name__ == "__main__":

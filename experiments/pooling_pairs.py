@@ -3,16 +3,12 @@
 The embedding is exactly a sum over pairs of a head of the pooling and a unit of the last block (`pooling_pairs`, arXiv
 2509.19943), and each pair writes along one direction, which texts can name.
 
-1. Sparsity: pairs are ranked on one half of the images of each class and domain, by the deviation over images of what
-   they add to the logits of the classes; on the other half, images are classified by the strongest alone, all others at
-   their mean, and compared with equally many random pairs.
-2. Sharing: each image names the 20 pairs that add most to the lead of its class over all classes; the strongest of a
-   class are compared between domains, as features are (`compare_features`), against parts of the same images, other
-   classes and chance.
-3. Names: the strongest pairs, each with the text whose lead over the mean text is nearest to its direction, compared
-   with random directions.
-
-Equally many random pairs with the same accuracy refute that few pairs carry the answers.
+1. Sparsity: pairs are ranked on one half of the images of each class and domain, by the deviation of what they add to
+   the logits; on the other half, images are classified by the strongest alone, all others at their mean, and compared
+   with equally many random pairs. The same accuracy of random pairs refutes that few carry the answers.
+2. Sharing: the 20 pairs of an image that add most to the lead of its class are compared between domains, as features
+   are (`compare_features`), against parts of the same images, other classes and chance.
+3. Names: the strongest pairs, each with the text whose lead over the mean text is nearest to its direction.
 
     python experiments/pooling_pairs.py      # the quickstart's model
     python experiments/pooling_pairs.py --model RN50 --pretrained openai --data DomainNet --n-images 50
@@ -20,10 +16,9 @@ Equally many random pairs with the same accuracy refute that few pairs carry the
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
-from circuitry.runs import run_script, versions
+from circuitry.runs import run_script
 from circuitry import Clip, Comparison, DomainFolder
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import PoolingPairs, pooling_pairs
@@ -31,11 +26,7 @@ from circuitry.comparison import mean_interval
 from circuitry.data import readable
 from circuitry.models import image_batches, style_templates
 from circuitry.models.prompts import style_word
-from circuitry.reports import Finding, Report, write_results
-from circuitry.reports.figures import domain_marks, faithfulness_curves
-from circuitry.reports.listings import listings_of
-from circuitry.reports.sections.compared import add_comparison
-from circuitry.reports.sections.findings import how_much_shared, which_differs
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.representations import ImageFeatures, compare_features
 from circuitry.representations.features import NO_FEATURE, STRONGEST
 
@@ -45,24 +36,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 MEASURE = "pair_sharing"
-RANDOM_DIRECTIONS = 200
+RANDOM_DRAWS, RANDOM_DIRECTIONS = 5, 200
 SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Config(QuickstartModel):
+class Config(QuickstartModel, KeepSettings):
     """Settings; the defaults are the quickstart's model and images."""
 
     n_images: int = 20
     """Images per class and domain, half of them for ranking pairs."""
     fractions: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
     """Shares of the pairs that are kept."""
-    random_draws: int = 5
-    """Random sets of pairs of each size."""
-    out: Path = Path("runs/pooling_pairs")
-    """Folder of tables and report."""
-    results: Path | None = None
-    """Also write the tables and their provenance here, where the figure reads them."""
     seed: int = 0
     """Seed of images, random pairs and directions."""
 
@@ -78,19 +63,13 @@ class Decomposed(NamedTuple):
 
 
 def main(config: Config) -> None:
-    """Decompose, measure, write, and say where the report is."""
+    """Decompose, measure, print and write the tables."""
     clip, images = config.clip(), config.images()
     seen = decompose(config, clip, images)
-    curves, shared = accuracy_curves(config, seen), sharing(config, seen)
-    names, reach = named_pairs(config, clip, images, seen)
-    tables = {"accuracy": curves, "names": names} | shared.tables()
-    report = write_report(clip, curves, shared, names, reach)
-    about = {"data": config.data, "n_images": config.n_images, "seed": config.seed}
-    provenance = {"model": clip.name, "model_digest": clip.digest, **about, **versions()}
-    shared.save(config.out / "comparisons" / MEASURE)
-    small = ("accuracy", "names", *(f"{MEASURE}_{name}" for name in ("ratios", "levels", "summary")))
-    looked_at = listings_of(images, config.n_images, config.seed)
-    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+    shared, (names, reach) = sharing(config, seen).tables(), named_pairs(config, clip, images, seen)
+    print(f"Random directions reach a cosine of {reach:.2f} with the nearest text.")
+    small = {name: shared[name] for name in (f"{MEASURE}_{table}" for table in ("ratios", "levels", "summary"))}
+    config.keep({"accuracy": accuracy_curves(config, seen), "names": names} | small, model_digest=clip.digest)
 
 
 def decompose(config: Config, clip: Clip, images: DomainFolder) -> Decomposed:
@@ -124,7 +103,7 @@ def accuracy_curves(config: Config, seen: Decomposed) -> pd.DataFrame:
     rows = []
     for fraction in config.fractions:
         n = max(1, round(fraction * len(order)))
-        draws = [rng.permutation(len(order))[:n] for _ in range(config.random_draws)]
+        draws = [rng.permutation(len(order))[:n] for _ in range(RANDOM_DRAWS)]
         for circuit, sets in (("kept", [order[:n]]), ("random", draws)):
             right = [(start + moved[:, kept] @ slopes[kept]).argmax(1) == labels for kept in sets]
             by_class = tested.assign(right=np.mean(right, axis=0)).groupby(["domain", "class"])["right"].mean()
@@ -162,57 +141,11 @@ def named_pairs(config: Config, clip: Clip, images: DomainFolder, seen: Decompos
     found = seen.pairs.directions[heads, units]
     cosines = found / np.linalg.norm(found, axis=1, keepdims=True) @ named.T
     best = cosines.argmax(1)
-    table = pd.DataFrame(
-        {
-            "head": heads,
-            "unit": units,
-            "strength": strength[heads, units],
-            "text": [texts[i] for i in best],
-            "cosine": cosines.max(1),
-        }
-    )
+    columns = {"head": heads, "unit": units, "strength": strength[heads, units], "text": [texts[i] for i in best]}
+    table = pd.DataFrame(columns | {"cosine": cosines.max(1)})
     random = np.random.default_rng(config.seed).standard_normal((RANDOM_DIRECTIONS, found.shape[1]))
     random /= np.linalg.norm(random, axis=1, keepdims=True)
     return table, float(np.median((random @ named.T).max(1)))
-
-
-def write_report(clip: Clip, curves: pd.DataFrame, shared: Comparison, names: pd.DataFrame, reach: float) -> Report:
-    """Put tables and figures on a page."""
-    report = Report(
-        f"Pairs of pooling heads and units of {clip.name}",
-        "The embedding is a sum over pairs of a head of the attention pooling and a unit of the last block. How few "
-        "carry the answers, and do styles use the same?",
-    )
-    report.summary([how_few(curves), how_much_shared(shared), which_differs(shared)])
-    report.section("How few carry the answers?")
-    figure = faithfulness_curves(curves, measure="accuracy", title="Accuracy of the strongest pairs alone")
-    figure.update_xaxes(title_text="pairs kept (%)")
-    report.figure(
-        figure, "Zero-shot accuracy with all other pairs at their mean, on images that the pairs were not ranked on."
-    )
-    report.section("Are they a style's own?")
-    add_comparison(report, shared, domain_marks(shared.domains), title="Shared pairs")
-    report.section("What they write")
-    report.table(
-        names,
-        "The strongest pairs: deviation over images of what they add to the logits of the classes, and the text whose "
-        f"lead over the mean text their direction is nearest to. Random directions reach a cosine of {reach:.2f}.",
-    )
-    return report
-
-
-def how_few(curves: pd.DataFrame) -> Finding:
-    """Report the share of the pairs with nine tenths of the whole model's accuracy, in the mean over domains."""
-    mean = curves.groupby(["circuit", "fraction"])["value"].mean().unstack("circuit")
-    whole = mean["kept"].iloc[-1]
-    least = {name: mean.index[mean[name] >= 0.9 * whole].min() for name in ("kept", "random")}
-    at = mean.loc[least["kept"]]
-    return Finding(
-        f"{least['kept']:.1%} of the pairs give nine tenths of the accuracy of all ({at['kept']:.2f} of {whole:.2f}), "
-        f"as many at random {at['random']:.2f}.",
-        f"Mean over domains, on images that pairs were not ranked on; at random {least['random']:.1%} do.",
-        "Another checkpoint, or pairs ranked on other images.",
-    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from scipy import stats
 
 NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
 N_CLASSES = (4, 8, 16, 36, 100)
+RESAMPLES = 400
+"""Draws of each bootstrap."""
 OFFSET = 0.5
 """Standard deviation of the logarithm of a domain's noise, over families of classes or over models."""
 
@@ -38,53 +40,30 @@ FAMILIES = {
 """Classes that share noise, and whether the tests know."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Config(KeepSettings):
     """Settings of the simulation."""
 
     draws: int = 1000
     """Simulated studies of every kind."""
-    resamples: int = 400
-    """Draws of each bootstrap."""
-    parts: int = 4
-    """Parts of the images."""
-    seed: int = 0
-    """Seed of all draws."""
 
 
 def main(config: Config) -> None:
     """Simulate, write and print the tables."""
-    for name, made in (
-        ("ratio", ratios),
-        ("coverage", coverage),
-        ("family_wise_error", family_wise_error),
-        ("mantel", mantel_error),
-    ):
-        config.keep({name: pd.DataFrame(list(made(config)))})
+    made = {"ratio": ratios, "coverage": coverage, "family_wise_error": family_wise_error, "mantel": mantel_error}
+    config.keep({name: pd.DataFrame(list(rows(config))) for name, rows in made.items()})
 
 
 def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:
     """Yield the mean ratio to the ceiling of identical and unrelated domains at three levels of noise."""
-    planted = Planted(n_parts=config.parts)
-    chance = np.array([planted.chance])
+    planted, chance = Planted(), np.array([Planted().chance])
     for domains, shared in (("identical", 1.0), ("unrelated", 0.0)):
         for level, noise in NOISE.items():
-            rng = np.random.default_rng(config.seed)
-            found = [
-                ratio(
-                    point(pair_cells(simulate(rng, np.full((n_classes, 1), shared), noise, planted).parts).values),
-                    chance,
-                )
-                for _ in range(config.draws)
-            ]
-            each = np.array(found).mean((1, 2, 3))
-            yield {
-                "domains": domains,
-                "noise": level,
-                "ratio": each.mean(),
-                "error": stats.sem(each),
-                "draws": len(each),
-            }
+            rng, of = np.random.default_rng(0), np.full((n_classes, 1), shared)
+            cells = (pair_cells(simulate(rng, of, noise, planted).parts).values for _ in range(config.draws))
+            each = np.array([ratio(point(values), chance) for values in cells]).mean((1, 2, 3))
+            row = {"domains": domains, "noise": level, "ratio": each.mean()}
+            yield row | {"error": stats.sem(each), "draws": len(each)}
 
 
 def point(values: np.ndarray) -> np.ndarray:
@@ -94,18 +73,17 @@ def point(values: np.ndarray) -> np.ndarray:
 
 def coverage(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often intervals hold the truth: of means of parts, of the whole, and of ratios."""
-    planted = Planted(n_parts=config.parts)
-    chance = np.array([planted.chance])
+    planted, chance = Planted(), np.array([Planted().chance])
     for level in ("middle", "high"):
         noise = NOISE[level]
-        truth = truths(noise, planted, chance, config.seed)
+        truth = truths(noise, planted, chance)
         for n_classes in N_CLASSES:
-            rng = np.random.default_rng(config.seed + 1)
+            rng = np.random.default_rng(1)
             hits: dict[tuple[str, str], list[bool]] = {}
             for seed in range(config.draws):
                 made = simulate(rng, some_shared(rng, n_classes), noise, planted)
-                for name, spread in estimates(made, chance, config.resamples, seed).items():
-                    least = spread._replace(degrees=np.full_like(spread.degrees, min(n_classes, config.parts) - 1))
+                for name, spread in estimates(made, chance, seed).items():
+                    least = spread._replace(degrees=np.full_like(spread.degrees, min(n_classes, planted.n_parts) - 1))
                     for rule, one in (("Satterthwaite", spread), ("min(n1, n2) - 1", least)):
                         low, high = one.interval()
                         hits.setdefault((name, rule), []).append(bool(low <= truth[name] <= high))
@@ -119,9 +97,9 @@ def some_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
     return rng.uniform(0.2, 0.9, (n_classes, 1))
 
 
-def estimates(made: SimulatedCircuits, chance: np.ndarray, resamples: int, seed: int) -> dict[str, Spread]:
+def estimates(made: SimulatedCircuits, chance: np.ndarray, seed: int) -> dict[str, Spread]:
     """Return the first domain's mean with the others of parts and of the whole, and the first pair's ratio."""
-    draws = draw_resamples(made.parts.classes, made.parts.n_parts, resamples=resamples, seed=seed)
+    draws = draw_resamples(made.parts.classes, made.parts.n_parts, resamples=RESAMPLES, seed=seed)
     of_parts = domain_spread(made.parts, draws)
     of_pairs = dual_bootstrap(pair_cells(made.parts).values, lambda means: ratio(means, chance), draws)
     return {
@@ -131,9 +109,9 @@ def estimates(made: SimulatedCircuits, chance: np.ndarray, resamples: int, seed:
     }
 
 
-def truths(noise: float, planted: Planted, chance: np.ndarray, seed: int) -> dict[str, float]:
+def truths(noise: float, planted: Planted, chance: np.ndarray) -> dict[str, float]:
     """Return what `estimates` are of, from very many classes."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     many = [simulate(rng, some_shared(rng, 500), noise, planted) for _ in range(40)]
     between = np.mean([np.nanmean(one.parts.values[:, 0, 1:]) for one in many])
     cells = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
@@ -147,53 +125,50 @@ def truths(noise: float, planted: Planted, chance: np.ndarray, seed: int) -> dic
 def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often any of the tests between domains finds a difference where there is none."""
     for n_domains, numbers in ((3, (8, 16, 36, 100)), (6, (16, 36))):
-        planted = Planted(n_domains=n_domains, n_parts=config.parts)
+        planted = Planted(n_domains=n_domains)
         for n_classes in numbers:
             for case, (size, together) in FAMILIES.items():
-                found = [any_found(config, planted, n_classes, size, together, seed) for seed in range(config.draws)]
+                found = [any_found(planted, n_classes, size, together, seed) for seed in range(config.draws)]
                 for tested, error in zip(("parts", "all images"), np.mean(found, axis=0), strict=True):
                     row = {"case": case, "tested": tested, "domains": n_domains, "n_classes": n_classes}
                     yield {**row, "error": error, "draws": config.draws}
     yield from errors_over_models(config)
 
 
-def any_found(config: Config, planted: Planted, n_classes: int, size: int, resampled: bool, seed: int) -> list[bool]:
+def any_found(planted: Planted, n_classes: int, size: int, resampled: bool, seed: int) -> list[bool]:
     """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain."""
-    rng = np.random.default_rng([config.seed, seed])
+    rng = np.random.default_rng([0, seed])
     family = np.arange(n_classes) // size
     spread = OFFSET if size > 1 else 0.0
     noise = 0.7 * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[family]
     made = simulate(rng, some_shared(rng, n_classes), noise, planted)
     families = {name: str(f) for name, f in zip(made.parts.classes, family, strict=True)} if resampled else {}
-    draws = draw_resamples(family_of(made.parts.classes, families), config.parts, resamples=config.resamples, seed=seed)
+    draws = draw_resamples(family_of(made.parts.classes, families), planted.n_parts, resamples=RESAMPLES, seed=seed)
     tests = part_tests(made.parts, draws, families), domain_tests(as_values(made), families)
     return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
 
 
 def as_values(made: SimulatedCircuits) -> pd.DataFrame:
     """Return the similarities of all images as a table."""
-    names = made.parts.domains
-    rows = [
-        (name, names[a], names[b], None, made.whole[c, a, b])
-        for c, name in enumerate(made.parts.classes)
-        for a, b in combinations(range(len(names)), 2)
-    ]
-    return pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+    pairs = list(combinations(range(len(made.parts.domains)), 2))
+    rows = [(c, pair, made.whole[i][pair]) for i, c in enumerate(made.parts.classes) for pair in pairs]
+    table = pd.DataFrame([(c, *(made.parts.domains[d] for d in pair), value) for c, pair, value in rows])
+    return table.set_axis(["class", "domain_a", "domain_b", "value"], axis=1).assign(site=None)
 
 
 def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str, object]]:
     """Yield errors where models, not domains, differ in how noisy a domain is: of one model's test, and over models."""
     for n_domains, n_models in ((3, 8), (6, 12)):
-        planted = Planted(n_domains=n_domains, n_parts=config.parts)
+        planted = Planted(n_domains=n_domains)
         within, over = [], []
         for seed in range(config.draws):
-            rng = np.random.default_rng([config.seed, seed])
+            rng = np.random.default_rng([0, seed])
             shared = some_shared(rng, n_classes)
             models = [
                 simulate(rng, shared, 0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains))), planted)
                 for _ in range(n_models)
             ]
-            draws = draw_resamples(models[0].parts.classes, config.parts, resamples=config.resamples, seed=seed)
+            draws = draw_resamples(models[0].parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed)
             tests = part_tests(models[0].parts, draws)
             within.append(bool((tests["p_holm"] < LEVEL).any()))
             means = [[np.delete(m.whole[:, d], d, 1).mean() for d in range(n_domains)] for m in models]
@@ -207,19 +182,15 @@ def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str
 def mantel_error(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often two unrelated matrices, with a level per domain, correlate at p <= 0.05."""
     for n_domains in (3, 4, 6, 8, 10):
-        rng = np.random.default_rng(config.seed)
+        rng = np.random.default_rng(0)
         found, naive = [], []
         upper = np.triu_indices(n_domains, 1)
         for seed in range(config.draws):
             x, y = (_with_levels(rng, n_domains) for _ in range(2))
             found.append(mantel(x, y, draws=999, seed=seed)[1] <= LEVEL)
             naive.append(stats.spearmanr(x[upper], y[upper]).pvalue <= LEVEL)
-        yield {
-            "domains": n_domains,
-            "mantel": np.mean(found),
-            "pairs as independent": np.mean(naive),
-            "draws": config.draws,
-        }
+        errors = {"mantel": np.mean(found), "pairs as independent": np.mean(naive)}
+        yield {"domains": n_domains, **errors, "draws": config.draws}
 
 
 def _with_levels(rng: np.random.Generator, n_domains: int) -> np.ndarray:

@@ -50,11 +50,8 @@ def simulate(
 ) -> SimulatedCircuits:
     """Draw circuits of classes in domains and compare them.
 
-    Args:
-        rng: Source of the draws.
-        shared: Share of a score's variance that a class has in common over domains.
-        noise: Standard deviation of what one part adds; parts of the whole average it.
-        planted: Sizes.
+    A class has a ``shared`` part of a score's variance in common over domains; ``noise`` is the standard deviation of
+    what one part of the images adds, which the whole averages.
     """
     n, d, k, u = len(shared), planted.n_domains, planted.n_parts, planted.n_units
     own, common = rng.normal(size=(n, d, u)), rng.normal(size=(n, 1, u))

@@ -42,15 +42,7 @@ def split_records(
     """Return disjoint images to find a circuit, and to measure it.
 
     The seed ranks the images. The circuit is found on the first half of the class's images, rounded up, and on every
-    second image of other classes.
-
-    Args:
-        images: All images.
-        class_name: The class.
-        domain: Domain of all classes.
-        n_images: Most images of the class on either side.
-        n_others: Most images of other classes on either side.
-        seed: Seed of the ranking.
+    second image of other classes; either side has at most ``n_images`` and ``n_others`` of them.
 
     Raises:
         InputError: For a class with fewer than two images in the domain.

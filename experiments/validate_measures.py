@@ -4,12 +4,10 @@ Takes the circuits of a finished `circuitry compare` (or `extract`), makes cases
 measure on them, after the benchmark ReSi (arXiv 2408.00531):
 
 - fresh images: two parts of the images of a class in a domain against parts of two classes, scored by the area under
-  the precision-recall curve (guessing reaches the share of equal pairs);
-- another domain: the same, with the two parts in two domains;
-- units permuted: a growing share of a circuit's units changes places within its site, scored by the rate at which a
-  more permuted circuit comes out as more similar to the original;
-- noise: the scores of all units get growing noise, in standard deviations of the site; an edge of a newly kept unit
-  gets one of the scores of its pair of sites. Scored in the same way.
+  the precision-recall curve; another domain: the same, with the two parts in two domains;
+- units permuted: a growing share of a circuit's units changes places within its site; noise: the scores of all units
+  get growing noise, in standard deviations of the site. Both are scored by the rate at which a more changed circuit
+  comes out as more similar to the original.
 
 A measure is refuted if it is no better than guessing, or violates orders as often as a coin. Depth bias enters as minus
 the distance of two circuits' biases.
@@ -17,19 +15,20 @@ the distance of two circuits' biases.
     python experiments/validate_measures.py --circuits runs/domainnet/circuits --results experiments/results/measures
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from math import isclose
 from pathlib import Path
 
-from circuitry.runs import InputError, run_script, versions
+from circuitry.runs import InputError, run_script
 from circuitry import AttributionGraph, GraphFolder
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.circuits.class_pass import SiteMarks
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.measures import MEASURES, similarity_matrices
-from circuitry.reports import write_with_provenance
+from circuitry.reports.result_tables import KeepSettings
 
 import numpy as np
 import pandas as pd
@@ -38,24 +37,18 @@ from sklearn.metrics import average_precision_score
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of permuted units, and sizes of the noise."""
 DEPTH_BIAS = "depth_bias"
+N_NEGATIVES = 6
+"""Pairs of two classes for each part of a class in a domain."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the validation."""
 
     circuits: Path = Path("runs/quickstart/circuits")
     """Folder of graphs with parts."""
-    results: Path = Path("experiments/results/measures")
-    """Folder of the table."""
     n_circuits: int = 12
     """Circuits that are permuted and made noisy, spread over classes and domains."""
-    n_negatives: int = 6
-    """Pairs of two classes for each part of a class in a domain."""
-    edges_per_node: int = ReadingSettings.edges_per_node
-    """Edges of the circuits."""
-    seed: int = 0
-    """Seed of permutations, noise and pairs."""
 
 
 def main(config: Config) -> None:
@@ -66,45 +59,33 @@ def main(config: Config) -> None:
     if len({name for name, _ in parts}) < 2 or len({domain for _, domain in parts}) < 2:
         raise InputError(f"{config.circuits} needs two classes and two domains with two parts: extract more circuits.")
     marks = SiteMarks()
-    for both in parts.values():
-        for graph in both:
-            marks.add(graph)
-    judge = Judge(config.edges_per_node, frozenset(marks.left_out()))
-    rng = np.random.default_rng(config.seed)
-    rows = precision_of_pairs(judge, parts, config.n_negatives, rng)
+    for graph in (graph for both in parts.values() for graph in both):
+        marks.add(graph)
+    judge = partial(similarities, marks.left_out())
+    rng = np.random.default_rng(0)
+    rows = precision_of_pairs(judge, parts, rng)
     keys = list(parts)
     chosen = [graphs[key] for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
     rows += in_order(judge, chosen, "noise", with_noise, rng)
     table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
-    print(table.pivot(index="measure", columns="case", values="value").to_string(float_format=lambda v: f"{v:.3f}"))
-    provenance = {**graphs.settings, "seed": config.seed, **versions()}
-    print(*write_with_provenance({"measures": table}, config.results, provenance), sep="\n")
+    config.keep({"measures": table}, **{name: graphs.settings[name] for name in ("model", "model_digest")})
 
 
-class Judge:
-    """Similarity of graphs by every measure, means over the sites that count."""
-
-    def __init__(self, edges_per_node: int, left_out: frozenset[str]) -> None:
-        self.edges_per_node, self.left_out = edges_per_node, left_out
-        self.measures = [Measure(name) for name in MEASURES]
-
-    def __call__(self, graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
-        """Return the matrix of similarities by measure."""
-        found = {}
-        for measure, by_site in similarity_matrices(graphs, self.measures, self.edges_per_node).items():
-            counted = [matrix for site, matrix in by_site.items() if site not in self.left_out]
-            found[measure.label] = np.mean(counted, axis=0)
-        biases = np.array([depth_bias(graph) for graph in graphs])
-        return found | {DEPTH_BIAS: -np.abs(biases - biases[:, None])}
+def similarities(left_out: Collection[str], graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
+    """Return the matrix of similarities by measure, means over the sites that count."""
+    found, measures = {}, [Measure(name) for name in MEASURES]
+    for measure, by_site in similarity_matrices(graphs, measures, ReadingSettings.edges_per_node).items():
+        found[measure.label] = np.mean([matrix for site, matrix in by_site.items() if site not in left_out], axis=0)
+    biases = np.array([depth_bias(graph) for graph in graphs])
+    return found | {DEPTH_BIAS: -np.abs(biases - biases[:, None])}
 
 
 Row = tuple[str, str, str, float, float, int]
+Judge = Callable[[Sequence[AttributionGraph]], dict[str, np.ndarray]]
 
 
-def precision_of_pairs(
-    judge: Judge, parts: dict[Key, list[AttributionGraph]], n_negatives: int, rng: np.random.Generator
-) -> list[Row]:
+def precision_of_pairs(judge: Judge, parts: dict[Key, list[AttributionGraph]], rng: np.random.Generator) -> list[Row]:
     """Return how well each measure separates pairs of one class from pairs of two, within and across domains."""
     keys = list(parts)
     matrices = judge([graph for key in keys for graph in parts[key]])
@@ -115,7 +96,7 @@ def precision_of_pairs(
             others = [j for j, (_, other) in enumerate(keys) if (other != domain) == across]
             same = [j for j in others if keys[j][0] == name]
             different = [j for j in others if keys[j][0] != name]
-            drawn = rng.choice(different, min(n_negatives, len(different)), replace=False)
+            drawn = rng.choice(different, min(N_NEGATIVES, len(different)), replace=False)
             pairs += [(2 * i, 2 * j + 1, True) for j in same] + [(2 * i, 2 * j + 1, False) for j in drawn]
         a, b, truth = (np.array(column) for column in zip(*pairs, strict=True))
         for measure, matrix in matrices.items():

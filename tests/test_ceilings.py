@@ -21,7 +21,7 @@ CEILINGS = {
     "classes of settings": 33,
     "modules that attribute loads": 64,
     "names at the top": 36,
-    "lines of experiments": 11_110,
+    "lines of experiments": 10_240,
     "lines of tests": 35_011,
 }
 

@@ -5,8 +5,6 @@ import importlib
 import inspect
 from collections.abc import Iterator
 
-import pytest
-
 from tests.test_imports import PUBLIC, modules
 
 PLACES = [getattr(importlib.import_module(package), name) for package, name in PUBLIC]
@@ -55,16 +53,3 @@ def misfits(code: str) -> list[str]:
 def test_examples_give_arguments_that_exist() -> None:
     wrong = {module: [each for example in examples(module) for each in misfits(example)] for module in modules()}
     assert {module: each for module, each in wrong.items() if each} == {}
-
-
-@pytest.mark.parametrize(
-    ("example", "wrong"),
-    [
-        ("faithfulness_curve(features, images, metric, graph, keep_error=True)", "keep_error"),
-        ("circuitry.attribute(encoder)", "missing a required argument: 'images'"),
-        ("graph.circuit(3, 4, 5, 6, 7, 8)", "too many positional arguments"),
-    ],
-)
-def test_a_wrong_example_is_found(example: str, wrong: str) -> None:
-    assert wrong in misfits(example)[0]
-    assert misfits(example.partition("(")[0] + "(...)") == []

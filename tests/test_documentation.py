@@ -36,7 +36,3 @@ def test_names_that_a_page_imports_are_public(page: Path) -> None:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("circuitry"):
                 assert str(node.module).count(".") <= 1 or node.module == "circuitry.data.drawn", "import from rooms"
-
-
-def test_the_readme_fits_a_screen() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150

@@ -98,95 +98,71 @@ def into_attention() -> tuple[float, float]:
     return span(found["auroc"])
 
 
-def cut() -> float:
-    return alike(rows("scoreboard/toy_body/planted", network="attention", kind="edge", method="edge cuts")["auroc"])
-
-
-CLAIMS: list[tuple[str, Numbers]] = [
-    (
-        "removing a unit is {:.2f} times its score at layer4.0 and {:.2f} times at act3",
-        lambda: (one(ACROSS, "exact_per_score", site=site) for site in ("layer4.0", "act3")),
+CLAIMS: dict[str, Numbers] = {
+    "removing a unit is {:.2f} times its score at layer4.0 and {:.2f} times at act3": lambda: (
+        one(ACROSS, "exact_per_score", site=site) for site in ("layer4.0", "act3")
     ),
-    (
-        "Of the strongest 20 % by score {:.0f} are at the embedding, by exact effect {}.",
-        lambda: (
-            one(ACROSS, "strongest_by_score", site="attnpool"),
-            {0: "none"}[int(one(ACROSS, "strongest_by_exact", site="attnpool"))],
-        ),
+    "Of the strongest 20 % by score {:.0f} are at the embedding, by exact effect {}.": lambda: (
+        one(ACROSS, "strongest_by_score", site="attnpool"),
+        {0: "none"}[int(one(ACROSS, "strongest_by_exact", site="attnpool"))],
     ),
-    (
-        "largest scores reach faithfulness {:.2f} to {:.2f} by style (random units {:.1f})",
-        lambda: (*span(kept("faithfulness", "kept")), alike(kept("faithfulness", "random"), 1)),
+    "largest scores reach faithfulness {:.2f} to {:.2f} by style (random units {:.1f})": lambda: (
+        *span(kept("faithfulness", "kept")),
+        alike(kept("faithfulness", "random"), 1),
     ),
-    (
-        "the lead over images of other classes, {:.2f}.",
-        lambda: [alike(kept("selectivity", "kept"))],
+    "the lead over images of other classes, {:.2f}.": lambda: [alike(kept("selectivity", "kept"))],
+    "{:.2f} at layer3.0 (random units {:.2f}), {:.2f} at layer4.0 ({:.2f}); "
+    "all *but* the circuit keeps {:.2f} and {:.2f}": lambda: (
+        *(at_site(site, circuit) for site in ("layer3.0", "layer4.0") for circuit in ("kept", "random")),
+        *(at_site(site, "complement") for site in ("layer3.0", "layer4.0")),
     ),
-    (
-        "{:.2f} at layer3.0 (random units {:.2f}), {:.2f} at layer4.0 ({:.2f}); "
-        "all *but* the circuit keeps {:.2f} and {:.2f}",
-        lambda: (
-            *(at_site(site, circuit) for site in ("layer3.0", "layer4.0") for circuit in ("kept", "random")),
-            *(at_site(site, "complement") for site in ("layer3.0", "layer4.0")),
-        ),
+    "(rank correlation of selectivity {:.2f} to {:.2f}, Mantel p {:.2f} to {:.2f}), at the other sites less "
+    "({:.2f} to {:.2f}); {} of the correlations is significant after correction for {} tests": lambda: (
+        *transfers("rho"),
+        *transfers("p"),
+        *elsewhere(),
+        *corrected_transfers(),
     ),
-    (
-        "(rank correlation of selectivity {:.2f} to {:.2f}, Mantel p {:.2f} to {:.2f}), at the other sites less "
-        "({:.2f} to {:.2f}); {} of the correlations is significant after correction for {} tests",
-        lambda: (*transfers("rho"), *transfers("p"), *elsewhere(), *corrected_transfers()),
+    "Learned masks reach selectivity 0.8 of the logit with {:.0f} % [{:.0f}, {:.0f}] of the {} edges between heads "
+    "and MLPs, mean of {} classes. The {} need {}ly more ({:.0f} to {:.0f} points, paired by class); {} ({:.0f} to "
+    "{:.0f} %) do not; random edges need {:.0f} %. The picture shows mean selectivity by share of edges: there "
+    "exact cuts lie {} masks from {:.0f} to {:.0f} %.": lambda: (
+        *by_masks("toy_vit_edges", "logit"),
+        counted("toy_vit_edges").split()[0],
+        {6: "six"}[len(in_classes("toy_vit_edges", "learned", "learned", "logit"))],
+        listed(name for name, _ in edges_beyond("significant")),
+        "significant",
+        *span(numbers[0] for _, numbers in edges_beyond("significant")),
+        listed(name for name, _ in edges_beyond("not significant")),
+        *edges_for([m for m, name in EDGE_NAMES.items() if name in dict(edges_beyond("not significant"))], "kept"),
+        edges_for(["gradient"], "random")[0],
+        *exact_cuts_above(),
     ),
-    (
-        "Learned masks reach selectivity 0.8 of the logit with {:.0f} % [{:.0f}, {:.0f}] of the {} edges between heads "
-        "and MLPs, mean of {} classes. The {} need {}ly more ({:.0f} to {:.0f} points, paired by class); {} ({:.0f} to "
-        "{:.0f} %) do not; random edges need {:.0f} %. The picture shows mean selectivity by share of edges: there "
-        "exact cuts lie {} masks from {:.0f} to {:.0f} %.",
-        lambda: (
-            *by_masks("toy_vit_edges", "logit"),
-            counted("toy_vit_edges").split()[0],
-            {6: "six"}[len(in_classes("toy_vit_edges", "learned", "learned", "logit"))],
-            listed(name for name, _ in edges_beyond("significant")),
-            "significant",
-            *span(numbers[0] for _, numbers in edges_beyond("significant")),
-            listed(name for name, _ in edges_beyond("not significant")),
-            *edges_for([m for m, name in EDGE_NAMES.items() if name in dict(edges_beyond("not significant"))], "kept"),
-            edges_for(["gradient"], "random")[0],
-            *exact_cuts_above(),
-        ),
+    "takes learned masks {:.0f} % [{:.0f}, {:.0f}] of the {} edges between heads and MLPs, scores and exact cuts "
+    "{:.0f} to {:.0f} %, random edges {:.0f} %. Paired by class, these need significantly more than masks: {} "
+    "points. These do not: {}. By mean selectivity at a size, which the figure shows, exact cuts lie {} "
+    "masks from {:.0f} to {:.0f} %.": lambda: (
+        *by_masks("toy_vit_edges", "logit"),
+        counted("toy_vit_edges").split()[0],
+        *edges_for(list(EDGE_NAMES), "kept"),
+        edges_for(["gradient"], "random")[0],
+        edges_in_words("significant"),
+        edges_in_words("not significant"),
+        *exact_cuts_above(),
     ),
-    (
-        "takes learned masks {:.0f} % [{:.0f}, {:.0f}] of the {} edges between heads and MLPs, scores and exact cuts "
-        "{:.0f} to {:.0f} %, random edges {:.0f} %. Paired by class, these need significantly more than masks: {} "
-        "points. These do not: {}. By mean selectivity at a size, which the figure shows, exact cuts lie {} "
-        "masks from {:.0f} to {:.0f} %.",
-        lambda: (
-            *by_masks("toy_vit_edges", "logit"),
-            counted("toy_vit_edges").split()[0],
-            *edges_for(list(EDGE_NAMES), "kept"),
-            edges_for(["gradient"], "random")[0],
-            edges_in_words("significant"),
-            edges_in_words("not significant"),
-            *exact_cuts_above(),
-        ),
+    "selective in their own style ({:.2f}) and, less, in the others ({:.2f}); those of site paths in neither "
+    "({:.2f})": lambda: (
+        *(selective("learned", of) for of in ("own domain", "other domains")),
+        alike(selective("site-path", of) for of in ("own domain", "other domains")),
     ),
-    (
-        "selective in their own style ({:.2f}) and, less, in the others ({:.2f}); those of site paths in neither "
-        "({:.2f})",
-        lambda: (
-            *(selective("learned", of) for of in ("own domain", "other domains")),
-            alike(selective("site-path", of) for of in ("own domain", "other domains")),
-        ),
+    "overlap by {:.2f}, on other images of the style by {:.2f}, in another style by {:.2f}, with another class by "
+    "{:.2f} and {:.2f}, where random units of these sizes overlap by {:.2f}": lambda: (
+        overlap("learned", "two parts of the same images", "other seed"),
+        *overlaps("learned"),
     ),
-    (
-        "overlap by {:.2f}, on other images of the style by {:.2f}, in another style by {:.2f}, with another class by "
-        "{:.2f} and {:.2f}, where random units of these sizes overlap by {:.2f}",
-        lambda: (overlap("learned", "two parts of the same images", "other seed"), *overlaps("learned")),
+    "attributed circuits does ({:.2f}, {:.2f}, {:.2f} and {:.2f}, random {:.2f})": lambda: overlaps("site-path"),
+    "(AUROC {:.2f} to {:.2f}, guessing 0.5); cuts do ({:.1f})": lambda: (
+        *into_attention(),
+        alike(rows("scoreboard/toy_body/planted", network="attention", kind="edge", method="edge cuts")["auroc"]),
     ),
-    (
-        "attributed circuits does ({:.2f}, {:.2f}, {:.2f} and {:.2f}, random {:.2f})",
-        lambda: overlaps("site-path"),
-    ),
-    (
-        "(AUROC {:.2f} to {:.2f}, guessing 0.5); cuts do ({:.1f})",
-        lambda: (*into_attention(), cut()),
-    ),
-]
+}

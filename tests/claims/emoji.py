@@ -70,60 +70,43 @@ def holds_zero() -> str:
     return "holds" if of_classes("low") < 0 < of_classes("high") else "leaves out"
 
 
-CLAIMS: list[tuple[str, Numbers]] = [
-    (
-        "right in {:.0f} to {:.0f} % of the images (36 classes, guessing {:.0f} %)",
-        lambda: (*span(100 * table("emoji/accuracy")["all"]), 100 * alike(table("emoji/accuracy")["chance"], 6)),
+CLAIMS: dict[str, Numbers] = {
+    "right in {:.0f} to {:.0f} % of the images (36 classes, guessing {:.0f} %)": lambda: (
+        *span(100 * table("emoji/accuracy")["all"]),
+        100 * alike(table("emoji/accuracy")["chance"], 6),
     ),
-    (
-        "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part, of the two coloured "
-        "styles by {} ({} and {})",
-        most_alike,
+    "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part, of the two coloured "
+    "styles by {} ({} and {})": most_alike,
+    "Coloured styles of two artists share {:.2f} to {:.2f}, black ones of three artists {:.2f} to {:.2f}, a "
+    "coloured and a black one {:.2f} to {:.2f}, also by one artist ({}'s noto and mono, {:.2f}). OpenMoji's "
+    "outlines filled with colour lie between, {:.2f} to {:.2f}, nearest to its own black outlines ({}).": lambda: (
+        *of_two_artists(COLOURED),
+        *styles(BLACK, BLACK),
+        *styles(COLOURED, BLACK),
+        {ARTISTS["noto"], ARTISTS["mono"]}.pop(),
+        one("emoji/edge_jaccard_ratios", domain_a="mono", domain_b="noto"),
+        *styles(["openmoji"], COLOURED + BLACK),
+        nearest_to("openmoji"),
     ),
-    (
-        "Coloured styles of two artists share {:.2f} to {:.2f}, black ones of three artists {:.2f} to {:.2f}, a "
-        "coloured and a black one {:.2f} to {:.2f}, also by one artist ({}'s noto and mono, {:.2f}). OpenMoji's "
-        "outlines filled with colour lie between, {:.2f} to {:.2f}, nearest to its own black outlines ({}).",
-        lambda: (
-            *of_two_artists(COLOURED),
-            *styles(BLACK, BLACK),
-            *styles(COLOURED, BLACK),
-            {ARTISTS["noto"], ARTISTS["mono"]}.pop(),
-            one("emoji/edge_jaccard_ratios", domain_a="mono", domain_b="noto"),
-            *styles(["openmoji"], COLOURED + BLACK),
-            nearest_to("openmoji"),
-        ),
+    "right on {:.0f} to {:.0f} % of the images, coloured styles share {:.2f} to {:.2f} of what two samples of one "
+    "style share ({:.2f} by one artist), a coloured and a black one {:.2f} to {:.2f}.": lambda: (
+        *span(100 * table("emoji/accuracy")["all"]),
+        *styles(COLOURED, COLOURED),
+        one("emoji/edge_jaccard_ratios", domain_a="fluent3d", domain_b="fluentflat"),
+        *styles(COLOURED, BLACK),
     ),
-    (
-        "right on {:.0f} to {:.0f} % of the images, coloured styles share {:.2f} to {:.2f} of what two samples of one "
-        "style share ({:.2f} by one artist), a coloured and a black one {:.2f} to {:.2f}.",
-        lambda: (
-            *span(100 * table("emoji/accuracy")["all"]),
-            *styles(COLOURED, COLOURED),
-            one("emoji/edge_jaccard_ratios", domain_a="fluent3d", domain_b="fluentflat"),
-            *styles(COLOURED, BLACK),
-        ),
+    "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of "
+    "colours).": lambda: (len(table("emoji/edge_jaccard_ratios")), *ordered(as_colours_do())[:2]),
+    "go with the ratios of circuits by rank correlation {:.2f} to {:.2f} ({:.0f} to {:.0f} levels a channel)": lambda: (
+        ordered(as_colours_do())
     ),
-    (
-        "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of "
-        "colours).",
-        lambda: (len(table("emoji/edge_jaccard_ratios")), *ordered(as_colours_do())[:2]),
+    "the class effect on the edge Jaccard index is {:.3f} [{:.3f}, {:.3f}], an interval over classes that {} 0 "
+    "beside a permutation p of {:.3f}": lambda: (
+        *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
+        holds_zero(),
+        of_classes("p"),
     ),
-    (
-        "go with the ratios of circuits by rank correlation {:.2f} to {:.2f} ({:.0f} to {:.0f} levels a channel)",
-        lambda: ordered(as_colours_do()),
-    ),
-    (
-        "the class effect on the edge Jaccard index is {:.3f} [{:.3f}, {:.3f}], an interval over classes that {} 0 "
-        "beside a permutation p of {:.3f}",
-        lambda: (
-            *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
-            holds_zero(),
-            of_classes("p"),
-        ),
-    ),
-    (
-        "(rank correlation of own-style with pooled ones {:.2f})",
-        lambda: [one("emoji/order_stability", "rho", varied="class texts")],
-    ),
-]
+    "(rank correlation of own-style with pooled ones {:.2f})": lambda: [
+        one("emoji/order_stability", "rho", varied="class texts")
+    ],
+}

@@ -87,55 +87,35 @@ def fisher_cut_once(size: float) -> float:
     return float(found.loc[found["budget"] == "global", "value"].iloc[0])
 
 
-CLAIMS: list[tuple[str, Numbers]] = [
-    *(
-        (
-            f"| {trial} | {{:.0f}} | {{:.2f}} | {{:.2f}} | {{:.0f}} | {{:.0f}} |",
-            partial(in_trial, trial, table),
-        )
+CLAIMS: dict[str, Numbers] = {
+    **{
+        f"| {trial} | {{:.0f}} | {{:.2f}} | {{:.2f}} | {{:.0f}} | {{:.0f}} |": partial(in_trial, trial, table)
         for table, trials in (("mask_trials", TRIALS), ("mask_sketches", SKETCHES))
         for trial in trials
+    },
+    "masks have {:.2f} there on the images that they are learned on and {:.2f} on unseen ones": lambda: [
+        tried(TRIALS[0], 0.4, column, "mask_trials").mean() for column in ("found", "value")
+    ],
+    "give {:.2f} (the scoreboard's {:.2f}, Fisher from the same images {:.2f})": lambda: (
+        in_trial(TRIALS[0], "mask_trials")[1],
+        float(selectivity(0.66, "learned")["value"].iloc[0]),
+        in_trial(FISHER_TRIAL, "mask_trials")[1],
     ),
-    (
-        "masks have {:.2f} there on the images that they are learned on and {:.2f} on unseen ones",
-        lambda: [tried(TRIALS[0], 0.4, column, "mask_trials").mean() for column in ("found", "value")],
+    "and {:.2f} where half of a score is the channel's mean over the blocks of its stage (a share chosen on these "
+    "classes); 0.8 takes {:.0f} % [{:.0f}, {:.0f}] and {:.0f} % [{:.0f}, {:.0f}] in place of {:.0f} % [{:.0f}, "
+    "{:.0f}], intervals that {}.": lambda: (
+        in_trial(TRIALS[1], "mask_trials")[1],
+        *(number for trial in TRIALS[:2] for number in size_for(trial)),
+        *by_masks("efficientnet_lite0_body"),
+        overlap(*(size_for(trial)[1:] for trial in TRIALS[:2]), by_masks("efficientnet_lite0_body")[1:]),
     ),
-    (
-        "give {:.2f} (the scoreboard's {:.2f}, Fisher from the same images {:.2f})",
-        lambda: (
-            in_trial(TRIALS[0], "mask_trials")[1],
-            float(selectivity(0.66, "learned")["value"].iloc[0]),
-            in_trial(FISHER_TRIAL, "mask_trials")[1],
-        ),
+    "They have {:.2f} at 40 %, the six other classes {:.2f}": by_label,
+    "A mask shared by all classes has {:.2f} at 40 % and hardly more on its own images ({:.2f})": lambda: [
+        tried("one mask for all classes", 0.4, column).mean() for column in ("value", "found")
+    ],
+    "or of the embedding gave {:.2f} to {:.2f} at 40 %": lambda: span(of_one_class(0.4)),
+    "helps Fisher ({:.2f} to {:.2f} at 66 %, {:.2f} to {:.2f} at 40 %) and harms masks ({:.2f} and {:.2f})": lambda: (
+        *(number for size in (0.66, 0.4) for number in (fisher_cut_once(size), spread("Fisher, global", size))),
+        *(spread("masks", size) for size in (0.66, 0.4)),
     ),
-    (
-        "and {:.2f} where half of a score is the channel's mean over the blocks of its stage (a share chosen on these "
-        "classes); 0.8 takes {:.0f} % [{:.0f}, {:.0f}] and {:.0f} % [{:.0f}, {:.0f}] in place of {:.0f} % [{:.0f}, "
-        "{:.0f}], intervals that {}.",
-        lambda: (
-            in_trial(TRIALS[1], "mask_trials")[1],
-            *(number for trial in TRIALS[:2] for number in size_for(trial)),
-            *by_masks("efficientnet_lite0_body"),
-            overlap(*(size_for(trial)[1:] for trial in TRIALS[:2]), by_masks("efficientnet_lite0_body")[1:]),
-        ),
-    ),
-    (
-        "They have {:.2f} at 40 %, the six other classes {:.2f}",
-        by_label,
-    ),
-    (
-        "A mask shared by all classes has {:.2f} at 40 % and hardly more on its own images ({:.2f})",
-        lambda: [tried("one mask for all classes", 0.4, column).mean() for column in ("value", "found")],
-    ),
-    (
-        "or of the embedding gave {:.2f} to {:.2f} at 40 %",
-        lambda: span(of_one_class(0.4)),
-    ),
-    (
-        "helps Fisher ({:.2f} to {:.2f} at 66 %, {:.2f} to {:.2f} at 40 %) and harms masks ({:.2f} and {:.2f})",
-        lambda: (
-            *(number for size in (0.66, 0.4) for number in (fisher_cut_once(size), spread("Fisher, global", size))),
-            *(spread("masks", size) for size in (0.66, 0.4)),
-        ),
-    ),
-]
+}

@@ -46,10 +46,9 @@ def beside(key: tuple[str, str, str]) -> list[float]:
     return [number for pair in zip(by_size(*key), BY_SIZE[key], strict=True) for number in pair]
 
 
-CLAIMS: list[tuple[str, Numbers]] = [
-    *((f"| {NAMES[key]} | " + " | ".join(["{:.2f} ({:.2f})"] * 6) + " |", partial(beside, key)) for key in BY_SIZE),
-    (
-        "site path {:.2f} ({:.2f}), Fisher {:.2f} ({:.2f}), gradient {:.2f} ({:.2f})",
-        lambda: [number for method, other in SMALLEST.items() for number in (smallest(method), other)],
-    ),
-]
+CLAIMS: dict[str, Numbers] = {
+    **{f"| {NAMES[key]} | " + " | ".join(["{:.2f} ({:.2f})"] * 6) + " |": partial(beside, key) for key in BY_SIZE},
+    "site path {:.2f} ({:.2f}), Fisher {:.2f} ({:.2f}), gradient {:.2f} ({:.2f})": lambda: [
+        number for method, other in SMALLEST.items() for number in (smallest(method), other)
+    ],
+}

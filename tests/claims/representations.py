@@ -4,7 +4,19 @@ from typing import Any
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, comparison, interval, one, overlap, rows, significance, span, table
+from tests.claims.quickstart import ratios_but
+from tests.support.committed_tables import (
+    Numbers,
+    alike,
+    comparison,
+    interval,
+    one,
+    overlap,
+    rows,
+    significance,
+    span,
+    table,
+)
 
 
 def cka(site: str) -> tuple[float, float]:
@@ -29,11 +41,6 @@ def vit(what: str) -> float:
 
 def paired(domain_a: str, domain_b: str, of: str) -> list[float]:
     return interval(of, domain_a=domain_a, domain_b=domain_b)
-
-
-def others_than_painting_and_real() -> tuple[float, float]:
-    found = table("vit/edge_jaccard_ratios")
-    return span(found.loc[(found["domain_a"] != "painting") | (found["domain_b"] != "real"), "value"])
 
 
 def nearest(method: str) -> list[float]:
@@ -87,11 +94,6 @@ def moved_apart() -> pd.DataFrame:
     return rows("embedding_separation/differences", measure="standardised distance")
 
 
-def alike_integers(values: pd.Series) -> int:
-    (value,) = set(values)
-    return int(value)
-
-
 def moved(classes: str, column: str = "difference", **equal: object) -> pd.Series:
     """Return what aligned captions change of an accuracy."""
     return rows("embedding_separation/differences", measure=f"accuracy, {classes} classes", **equal)[column]
@@ -120,73 +122,50 @@ DEEP = ["act3", "layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool"]
 LAYERS = ("layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool")
 
 
-CLAIMS: list[tuple[str, Numbers]] = [
-    (
-        "quickdraw lies {} from the other styles, {:.2f} [{:.2f}, {:.2f}], by {:.2f} [{:.2f}, {:.2f}] more than the "
-        "next, {}; two halves of quickdraw lie {:.2f} apart. By the plain distance {} is farthest ({:.2f}, quickdraw "
-        "{:.2f}, which is {}ly less)",
-        lambda: (
-            {"quickdraw": "farthest"}[by_distance("standardised distance", "standard captions").index[0]],
-            *distance("standard captions"),
-            *beyond_next("standard captions"),
-            *halves("standard captions"),
-            (plain := by_distance("distance", "standard captions")).index[0],
-            plain.iloc[0],
-            plain["quickdraw"],
-            significance(*between("euclidean_distance", "standard captions", plain.index[0], "quickdraw")[1:]),
-        ),
+CLAIMS: dict[str, Numbers] = {
+    "quickdraw lies {} from the other styles, {:.2f} [{:.2f}, {:.2f}], by {:.2f} [{:.2f}, {:.2f}] more than the "
+    "next, {}; two halves of quickdraw lie {:.2f} apart. By the plain distance {} is farthest ({:.2f}, quickdraw "
+    "{:.2f}, which is {}ly less)": lambda: (
+        {"quickdraw": "farthest"}[by_distance("standardised distance", "standard captions").index[0]],
+        *distance("standard captions"),
+        *beyond_next("standard captions"),
+        *halves("standard captions"),
+        (plain := by_distance("distance", "standard captions")).index[0],
+        plain.iloc[0],
+        plain["quickdraw"],
+        significance(*between("euclidean_distance", "standard captions", plain.index[0], "quickdraw")[1:]),
     ),
-    (
-        "all {} come closer; quickdraw has {:.2f} [{:.2f}, {:.2f}] (its halves {:.2f}), by {:.2f} [{:.2f}, {:.2f}] "
-        "more than the next, {}.",
-        lambda: (
-            {6: "six"}[int((moved_apart()["high"] < 0).sum())],
-            *distance("aligned captions"),
-            *halves("aligned captions"),
-            *beyond_next("aligned captions"),
-        ),
+    "all {} come closer; quickdraw has {:.2f} [{:.2f}, {:.2f}] (its halves {:.2f}), by {:.2f} [{:.2f}, {:.2f}] "
+    "more than the next, {}.": lambda: (
+        {6: "six"}[int((moved_apart()["high"] < 0).sum())],
+        *distance("aligned captions"),
+        *halves("aligned captions"),
+        *beyond_next("aligned captions"),
     ),
-    (
-        "The distance of quickdraw to the other styles {} from {:.2f} [{:.2f}, {:.2f}] to {:.2f} [{:.2f}, {:.2f}] "
-        "spreads of a style; two halves of quickdraw lie {:.2f} and {:.2f} apart. {} tiny models of each kind.",
-        lambda: (
-            {True: "falls"}[bool(moved_apart().set_index("domain")["high"]["quickdraw"] < 0)],
-            *distance("standard captions"),
-            *distance("aligned captions"),
-            *halves("standard captions"),
-            *halves("aligned captions"),
-            {2: "Two"}[alike_integers(rows(SEPARATION, measure="standardised distance")["n_seeds"])],
-        ),
+    "The distance of quickdraw to the other styles {} from {:.2f} [{:.2f}, {:.2f}] to {:.2f} [{:.2f}, {:.2f}] "
+    "spreads of a style; two halves of quickdraw lie {:.2f} and {:.2f} apart. {} tiny models of each kind.": lambda: (
+        {True: "falls"}[bool(moved_apart().set_index("domain")["high"]["quickdraw"] < 0)],
+        *distance("standard captions"),
+        *distance("aligned captions"),
+        *halves("standard captions"),
+        *halves("aligned captions"),
+        {2.0: "Two"}[alike(rows(SEPARATION, measure="standardised distance")["n_seeds"])],
     ),
-    (
-        "finds the style in {:.0f} % of the images ({:.0f} % before)",
-        lambda: [
-            100 * one(SEPARATION, measure="domain probe", domain="all", model=captions)
-            for captions in ("aligned captions", "standard captions")
-        ],
+    "finds the style in {:.0f} % of the images ({:.0f} % before)": lambda: [
+        100 * one(SEPARATION, measure="domain probe", domain="all", model=captions)
+        for captions in ("aligned captions", "standard captions")
+    ],
+    "Accuracy on seen classes changes by {:.2f} to {:.2f} by style": lambda: span(moved("seen")),
+    "in quickdraw from {:.2f} to {:.2f}, a difference of {:.2f} [{:.2f}, {:.2f}]": lambda: (
+        *(held_out_in_quickdraw(captions) for captions in ("standard captions", "aligned captions")),
+        *(moved("held-out", column, domain="quickdraw").item() for column in ("difference", "low", "high")),
     ),
-    (
-        "Accuracy on seen classes changes by {:.2f} to {:.2f} by style",
-        lambda: span(moved("seen")),
+    "({:.0f} % right, guessing 6 %)": lambda: [accuracy_without("none", -1)],
+    "putting all heads of one layer to their mean leaves {:.0f} to {:.0f} % right": lambda: span(
+        accuracy_without("heads", block) for block in range(4)
     ),
-    (
-        "in quickdraw from {:.2f} to {:.2f}, a difference of {:.2f} [{:.2f}, {:.2f}]",
-        lambda: (
-            *(held_out_in_quickdraw(captions) for captions in ("standard captions", "aligned captions")),
-            *(moved("held-out", column, domain="quickdraw").item() for column in ("difference", "low", "high")),
-        ),
-    ),
-    (
-        "({:.0f} % right, guessing 6 %)",
-        lambda: [accuracy_without("none", -1)],
-    ),
-    (
-        "putting all heads of one layer to their mean leaves {:.0f} to {:.0f} % right",
-        lambda: span(accuracy_without("heads", block) for block in range(4)),
-    ),
-    (
-        "edge Jaccard {:.3f} for the same class and style, {:.3f} other style, {:.3f} other class, {:.3f} both",
-        lambda: map(
+    "edge Jaccard {:.3f} for the same class and style, {:.3f} other style, {:.3f} other class, {:.3f} both": lambda: (
+        map(
             vit,
             (
                 "same class, same domain",
@@ -194,76 +173,61 @@ CLAIMS: list[tuple[str, Numbers]] = [
                 "other class, same domain",
                 "other class, other domain",
             ),
+        )
+    ),
+    "Painting and real reach {:.2f} [{:.2f}, {:.2f}] of the ceiling, all others {:.2f} to {:.2f}": lambda: (
+        *paired("painting", "real", "vit/edge_jaccard_ratios"),
+        *ratios_but("painting", "real", "vit"),
+    ),
+    "exact readers {:.2f} and {:.2f}, exact softmax {:.2f} and {:.2f}, AtP\\* {:.2f} and {:.2f}, plain attribution "
+    "{:.2f} and {:.2f}, RelP with patterns {:.2f} and {:.2f}, along activations {:.2f} and {:.2f}, RelP {:.2f} and "
+    "{:.2f}, along the input {:.2f} and {:.2f}": lambda: (
+        number
+        for method in (
+            *("exact readers", "exact softmax", "AtP*", "plain", "RelP with patterns"),
+            *("5 points of activations", "RelP", "5 points of the input"),
+        )
+        for number in nearest(method)
+    ),
+    "the strongest 10 % alone are right in {:.0f} %, 30 % in {:.0f} % "
+    "(all in {:.0f} %; at random {:.0f} and {:.0f} %)": lambda: (
+        *(few_pairs("kept", fraction) for fraction in (0.1, 0.3, 1.0)),
+        *(few_pairs("random", fraction) for fraction in (0.1, 0.3)),
+    ),
+    "Two styles share {:.2f} of what two samples of one style share (mean of {:.0f} pairs), "
+    "from {:.2f} (quickdraw and real) to {:.2f} (painting and real)": lambda: table(
+        "pooling_pairs/pair_sharing_ratios"
+    )["value"].agg(["mean", "size", "min", "max"]),
+    "other styles grows from {:.2f} to {:.2f} at the input to {:.2f} to {:.2f} at the embedding": lambda: (
+        *cka("input"),
+        *cka("attnpool"),
+    ),
+    "finds the style in {:.0f} % of the images at the input and in {:.0f} to {:.0f} % from layer1.0 on": lambda: (
+        probed("input")[0],
+        *probed(*LAYERS),
+    ),
+    "{:.2f} of a class's strongest features (two parts of one style {:.2f}, other classes {:.2f}, "
+    "random {:.2f})": lambda: map(
+        shared,
+        (
+            "the same class in two domains",
+            "two parts of the same images",
+            "two classes in two domains",
+            "random features",
         ),
     ),
-    (
-        "Painting and real reach {:.2f} [{:.2f}, {:.2f}] of the ceiling, all others {:.2f} to {:.2f}",
-        lambda: (*paired("painting", "real", "vit/edge_jaccard_ratios"), *others_than_painting_and_real()),
+    "on held-out classes {} shares {:.2f} [{:.2f}, {:.2f}], then {} {:.2f} [{:.2f}, {:.2f}]: intervals over four "
+    "classes that {}. Over all classes {} shares the least, {:.2f} [{:.2f}, {:.2f}], then {} {:.2f} [{:.2f}, "
+    "{:.2f}].": lambda: (
+        *(word for domain in shared_least("held-out") for word in domain),
+        overlap(*(domain[2:] for domain in shared_least("held-out"))),
+        *(word for domain in shared_least("all") for word in domain),
     ),
-    (
-        "exact readers {:.2f} and {:.2f}, exact softmax {:.2f} and {:.2f}, AtP\\* {:.2f} and {:.2f}, plain attribution "
-        "{:.2f} and {:.2f}, RelP with patterns {:.2f} and {:.2f}, along activations {:.2f} and {:.2f}, RelP {:.2f} and "
-        "{:.2f}, along the input {:.2f} and {:.2f}",
-        lambda: (
-            number
-            for method in (
-                *("exact readers", "exact softmax", "AtP*", "plain", "RelP with patterns"),
-                *("5 points of activations", "RelP", "5 points of the input"),
-            )
-            for number in nearest(method)
-        ),
+    "Over all classes quickdraw's CKA with the others is at no site {} than theirs among themselves. On the four "
+    "held-out classes it is {} from act3 on, {:.2f} to {:.2f} against {:.2f} to {:.2f}": lambda: (
+        {False: "lower"}[bool((apart_by_cka("all")["quickdraw"] < apart_by_cka("all")["others"]).any())],
+        {"below": "lower"}[comparison(*apart_by_cka("held-out").loc[DEEP].to_numpy().T)],
+        *span(apart_by_cka("held-out")["quickdraw"][DEEP]),
+        *span(apart_by_cka("held-out")["others"][DEEP]),
     ),
-    (
-        "the strongest 10 % alone are right in {:.0f} %, 30 % in {:.0f} % "
-        "(all in {:.0f} %; at random {:.0f} and {:.0f} %)",
-        lambda: (
-            *(few_pairs("kept", fraction) for fraction in (0.1, 0.3, 1.0)),
-            *(few_pairs("random", fraction) for fraction in (0.1, 0.3)),
-        ),
-    ),
-    (
-        "Two styles share {:.2f} of what two samples of one style share (mean of {:.0f} pairs), "
-        "from {:.2f} (quickdraw and real) to {:.2f} (painting and real)",
-        lambda: table("pooling_pairs/pair_sharing_ratios")["value"].agg(["mean", "size", "min", "max"]),
-    ),
-    (
-        "other styles grows from {:.2f} to {:.2f} at the input to {:.2f} to {:.2f} at the embedding",
-        lambda: (*cka("input"), *cka("attnpool")),
-    ),
-    (
-        "finds the style in {:.0f} % of the images at the input and in {:.0f} to {:.0f} % from layer1.0 on",
-        lambda: (probed("input")[0], *probed(*LAYERS)),
-    ),
-    (
-        "{:.2f} of a class's strongest features (two parts of one style {:.2f}, other classes {:.2f}, random {:.2f})",
-        lambda: map(
-            shared,
-            (
-                "the same class in two domains",
-                "two parts of the same images",
-                "two classes in two domains",
-                "random features",
-            ),
-        ),
-    ),
-    (
-        "on held-out classes {} shares {:.2f} [{:.2f}, {:.2f}], then {} {:.2f} [{:.2f}, {:.2f}]: intervals over four "
-        "classes that {}. Over all classes {} shares the least, {:.2f} [{:.2f}, {:.2f}], then {} {:.2f} [{:.2f}, "
-        "{:.2f}].",
-        lambda: (
-            *(word for domain in shared_least("held-out") for word in domain),
-            overlap(*(domain[2:] for domain in shared_least("held-out"))),
-            *(word for domain in shared_least("all") for word in domain),
-        ),
-    ),
-    (
-        "Over all classes quickdraw's CKA with the others is at no site {} than theirs among themselves. On the four "
-        "held-out classes it is {} from act3 on, {:.2f} to {:.2f} against {:.2f} to {:.2f}",
-        lambda: (
-            {False: "lower"}[bool((apart_by_cka("all")["quickdraw"] < apart_by_cka("all")["others"]).any())],
-            {"below": "lower"}[comparison(*apart_by_cka("held-out").loc[DEEP].to_numpy().T)],
-            *span(apart_by_cka("held-out")["quickdraw"][DEEP]),
-            *span(apart_by_cka("held-out")["others"][DEEP]),
-        ),
-    ),
-]
+}

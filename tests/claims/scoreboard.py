@@ -25,10 +25,6 @@ RANKED = ["site-path", "input-path", "gradient", "patching", "fisher"]
 STUDIED = {"baseline": "mean", "metric": "margin"}
 
 
-def board(method: str | list[str], what: str, model: str = "efficientnet_lite0_all_sites") -> pd.DataFrame:
-    return rows(f"scoreboard/{model}/summary", method=method, what=what, **STUDIED)
-
-
 def sizes_for(model: str, method: str | list[str], circuit: str, metric: str = "margin") -> pd.DataFrame:
     what = f"size for 0.8, {circuit}"
     return rows(f"scoreboard/{model}/summary", method=method, what=what, baseline="mean", metric=metric)
@@ -54,6 +50,7 @@ CONTESTANTS = {
     "Fisher, same share": ("fisher", "same-share"),
     "gradient, same share": ("gradient", "same-share"),
 }
+WITHOUT_PATHS = {named: contestant for named, contestant in CONTESTANTS.items() if "site path" not in named}
 
 
 def by_size(model: str, method: str, budget: str) -> list[float]:
@@ -147,10 +144,6 @@ def with_significance(model: str, of: str, metric: str = "margin") -> list[str]:
     return [name for name in rankings(model, metric) if verdict(model, name, metric) == of]
 
 
-def never_by_masks(model: str) -> int:
-    return int((in_classes(model, "learned", "learned") == NEVER).sum())
-
-
 def classes_that_need(model: str) -> list[int]:
     """Return in how many classes Fisher with one cut needs more than masks, of how many, and in how many less."""
     more = in_classes(model, "fisher", "global") - in_classes(model, "learned", "learned")
@@ -222,10 +215,6 @@ BUDGETS = ("global", "same-share")
 CNNS = [model for _, model, metric in SIZES if metric == "margin"]
 
 
-def vit_alike() -> list[str]:
-    return with_significance("toy_vit_body", "not significant", "logit")
-
-
 def at_all_sites() -> str:
     """Return whether rankings with one cut over all sites need significantly more than masks."""
     masks = in_classes("efficientnet_lite0_all_sites", "learned", "learned")
@@ -235,7 +224,9 @@ def at_all_sites() -> str:
 
 
 def judged(method: str) -> list[float]:
-    return [float(board(method, what)["value"].iloc[0]) for what in ("rank correlation", "seconds")]
+    name = "scoreboard/efficientnet_lite0_all_sites/summary"
+    found = (rows(name, method=method, what=what, **STUDIED) for what in ("rank correlation", "seconds"))
+    return [float(of["value"].iloc[0]) for of in found]
 
 
 def fisher_and_masks() -> np.ndarray:
@@ -245,189 +236,141 @@ def fisher_and_masks() -> np.ndarray:
     )
 
 
-CLAIMS: list[tuple[str, Numbers]] = [
-    *(
-        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 8) + " |", partial(by_size, LITE0, *contestant))
+CLAIMS: dict[str, Numbers] = {
+    **{
+        f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 8) + " |": partial(by_size, LITE0, *contestant)
         for named, contestant in CONTESTANTS.items()
-    ),
-    *(
-        (f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 4) + " |", partial(by_size, model, *contestant))
-        for model in (LITE1, LITE2)
-        for named, contestant in CONTESTANTS.items()
-        if "site path" not in named
-    ),
-    *(
-        (
-            f"| {named} | {counted(model)} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{}} | {{}} |",
-            partial(sizes_row, model, metric),
+    },
+    **{
+        f"| {network}, {counted(model)} | 40 % | 66 % | 75 % | 85 % | |---|---|---|---|---| "
+        + " ".join(f"| {named} | " + " | ".join(["{:.2f} ({:.2f})"] * 4) + " |" for named in WITHOUT_PATHS): partial(
+            lambda of: [n for contestant in WITHOUT_PATHS.values() for n in by_size(of, *contestant)], model
+        )
+        for network, model in (("Lite1", LITE1), ("Lite2", LITE2))
+    },
+    **{
+        f"| {named} | {counted(model)} | {{:.0f}} [{{:.0f}}, {{:.0f}}] | {{}} | {{}} |": partial(
+            sizes_row, model, metric
         )
         for named, model, metric in SIZES
+    },
+    "at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f}": lambda: (
+        *selectivity(0.4, "learned")[["value", "low", "high"]].iloc[0],
+        selectivity(0.4, RANKED)["value"].max(),
     ),
-    (
-        "at 40 % {:.2f} [{:.2f}, {:.2f}], rankings at most {:.2f}",
-        lambda: (
-            *selectivity(0.4, "learned")[["value", "low", "high"]].iloc[0],
-            selectivity(0.4, RANKED)["value"].max(),
+    "masks of 20 to 40 % come to {:.2f} to {:.2f}": lambda: span(
+        selectivity([0.2, 0.3, 0.4], "learned", "emoji_body")["value"]
+    ),
+    "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %": lambda: [
+        sizes_by_class("learned")[place] for place in (0, 1, 7)
+    ],
+    "To reach 0.8 learned masks keep {:.0f} % [{:.0f}, {:.0f}] of the block outputs (one class {:.0f} %, the seven "
+    "others {:.0f} to {:.0f} %), Fisher with one cut {:.0f} %; the paired difference of {:.0f} [{:.0f}, {:.0f}] "
+    "points is {}. To reach 0.5 masks keep {:.0f} [{:.0f}, {:.0f}] points less, which is {}.": lambda: (
+        *by_masks(LITE0),
+        *(sizes_by_class("learned")[place] for place in (0, 1, 7)),
+        in_classes(LITE0, "fisher", "global").mean(),
+        *beyond(LITE0, "fisher"),
+        *beyond(LITE0, "fisher", level=0.5),
+    ),
+    "for 0.8 Fisher {:.0f} [{:.0f}, {:.0f}] and site paths {:.0f} [{:.0f}, {:.0f}], which is {}; for 0.5 {}, the "
+    "best there, {:.0f} [{:.0f}, {:.0f}], which is.": lambda: (
+        *beyond_masks(LITE0, "fisher"),
+        *beyond_masks(LITE0, "site-path"),
+        alike_words(verdict(LITE0, method) for method in ("fisher", "site-path")),
+        min(rankings(LITE0), key=lambda m: in_classes(LITE0, m, "global", level=0.5).mean()).capitalize(),
+        *beyond_masks(LITE0, "fisher", level=0.5),
+    ),
+    "Fisher needs more in {} and {} of the {} classes, and less in {}.": lambda: (
+        *(classes_that_need(model)[0] for model in (LITE1, LITE2)),
+        classes_that_need(LITE1)[1],
+        {0: "none"}[sum(classes_that_need(model)[2] for model in (LITE1, LITE2))],
+    ),
+    "Small CLIP: all {} rankings need {}ly more, the best {:.0f} [{:.0f}, {:.0f}]. ViT: {} needs significantly "
+    "more ({:.0f} [{:.0f}, {:.0f}]), {} do not; its masks have a {} mean selectivity than the best ranking at "
+    "every size. Emoji: {} of the rankings needs significantly more.": lambda: (
+        {5: "five"}[len(rankings("toy_body"))],
+        alike_words(verdict("toy_body", method) for method in rankings("toy_body")),
+        *beyond_masks("toy_body", rankings("toy_body")[0]),
+        listed(with_significance("toy_vit_body", "significant", "logit")),
+        *beyond_masks("toy_vit_body", "gradient", "logit"),
+        listed(
+            {"fisher": "Fisher", "patching": "exact patching"}[m]
+            for m in with_significance("toy_vit_body", "not significant", "logit")
         ),
+        {"below": "lower"}[comparison(*mean_curves("toy_vit_body", "logit").to_numpy().T)],
+        listed(with_significance("emoji_body", "significant")),
     ),
-    (
-        "masks of 20 to 40 % come to {:.2f} to {:.2f}",
-        lambda: span(selectivity([0.2, 0.3, 0.4], "learned", "emoji_body")["value"]),
+    "separates its class from others only when, on average over classes, {} half of them are kept. One cut over "
+    "all sites recovers {} the same share of every site, {} on emoji. What learned masks need depends on the "
+    "class: on EfficientNet-Lite0 from {:.0f} to {:.0f} %.": lambda: (
+        {"above": "more than"}[comparison([by_budget(model, "global")[0] for model in CNNS], [50] * len(CNNS))],
+        without_exception([model for model in CNNS if model != "emoji_body"]),
+        {"not always more than": "except"}[without_exception(["emoji_body"])],
+        *span(sizes_by_class("learned")),
     ),
-    (
-        "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %",
-        lambda: [sizes_by_class("learned")[place] for place in (0, 1, 7)],
-    ),
-    (
-        "To reach 0.8 learned masks keep {:.0f} % [{:.0f}, {:.0f}] of the block outputs (one class {:.0f} %, the seven "
-        "others {:.0f} to {:.0f} %), Fisher with one cut {:.0f} %; the paired difference of {:.0f} [{:.0f}, {:.0f}] "
-        "points is {}. To reach 0.5 masks keep {:.0f} [{:.0f}, {:.0f}] points less, which is {}.",
-        lambda: (
-            *by_masks(LITE0),
-            *(sizes_by_class("learned")[place] for place in (0, 1, 7)),
-            in_classes(LITE0, "fisher", "global").mean(),
-            *beyond(LITE0, "fisher"),
-            *beyond(LITE0, "fisher", level=0.5),
-        ),
-    ),
-    (
-        "for 0.8 Fisher {:.0f} [{:.0f}, {:.0f}] and site paths {:.0f} [{:.0f}, {:.0f}], which is {}; for 0.5 {}, the "
-        "best there, {:.0f} [{:.0f}, {:.0f}], which is.",
-        lambda: (
-            *beyond_masks(LITE0, "fisher"),
-            *beyond_masks(LITE0, "site-path"),
-            alike_words(verdict(LITE0, method) for method in ("fisher", "site-path")),
-            min(rankings(LITE0), key=lambda m: in_classes(LITE0, m, "global", level=0.5).mean()).capitalize(),
-            *beyond_masks(LITE0, "fisher", level=0.5),
-        ),
-    ),
-    (
-        "Fisher needs more in {} and {} of the {} classes, and less in {}.",
-        lambda: (
-            *(classes_that_need(model)[0] for model in (LITE1, LITE2)),
-            classes_that_need(LITE1)[1],
-            {0: "none"}[sum(classes_that_need(model)[2] for model in (LITE1, LITE2))],
-        ),
-    ),
-    (
-        "Small CLIP: all {} rankings need {}ly more, the best {:.0f} [{:.0f}, {:.0f}]. ViT: {} needs significantly "
-        "more ({:.0f} [{:.0f}, {:.0f}]), {} do not; its masks have a {} mean selectivity than the best ranking at "
-        "every size. Emoji: {} of the rankings needs significantly more.",
-        lambda: (
-            {5: "five"}[len(rankings("toy_body"))],
-            alike_words(verdict("toy_body", method) for method in rankings("toy_body")),
-            *beyond_masks("toy_body", rankings("toy_body")[0]),
-            listed(with_significance("toy_vit_body", "significant", "logit")),
-            *beyond_masks("toy_vit_body", "gradient", "logit"),
-            listed({"fisher": "Fisher", "patching": "exact patching"}[m] for m in vit_alike()),
-            {"below": "lower"}[comparison(*mean_curves("toy_vit_body", "logit").to_numpy().T)],
-            listed(with_significance("emoji_body", "significant")),
-        ),
-    ),
-    (
-        "separates its class from others only when, on average over classes, {} half of them are kept. One cut over "
-        "all sites recovers {} the same share of every site, {} on emoji. What learned masks need depends on the "
-        "class: on EfficientNet-Lite0 from {:.0f} to {:.0f} %.",
-        lambda: (
-            {"above": "more than"}[comparison([by_budget(model, "global")[0] for model in CNNS], [50] * len(CNNS))],
-            without_exception([model for model in CNNS if model != "emoji_body"]),
-            {"not always more than": "except"}[without_exception(["emoji_body"])],
-            *span(sizes_by_class("learned")),
-        ),
-    ),
-    (
-        "masks have the {} mean selectivity up to {:.0f} %",
-        lambda: (
-            {frozenset({"above"}): "largest"}[
-                frozenset(
-                    comparison([masks], [best])
-                    for model in (LITE0, LITE1, LITE2)
-                    for masks, best in mean_curves(model).loc[:0.75].to_numpy()
-                )
-            ],
-            75,
-        ),
-    ),
-    (
-        "at 90 % Fisher with one cut is level ({:.2f} and {:.2f})",
-        lambda: mean_curves(LITE0).loc[0.9],
-    ),
-    (
-        "the seven others 66 to 90 % ({:.0f} % [{:.0f}, {:.0f}] on average)",
-        lambda: mean_interval(np.array(sizes_by_class("learned")[1:])),
-    ),
-    (
-        "one cut recovers {} the same share of every site at every size where either has a selectivity above 0.1",
-        lambda: [without_exception([LITE0, LITE1, LITE2, "toy_body"])],
-    ),
-    (
-        "no ranking reaches 0.8 with {:.0f} % in any class",
-        lambda: [
-            float(
-                alike_words(needed(m, b, "margin") for m in (LITE1, LITE2) for b in BUDGETS).removeprefix("more than ")
+    "masks have the {} mean selectivity up to {:.0f} %": lambda: (
+        {frozenset({"above"}): "largest"}[
+            frozenset(
+                comparison([masks], [best])
+                for model in (LITE0, LITE1, LITE2)
+                for masks, best in mean_curves(model).loc[:0.75].to_numpy()
             )
         ],
+        75,
     ),
-    (
-        "Masks never reach it for {} class of 8 on Lite1, {} on Lite2 and {} on emoji.",
-        lambda: [never_by_masks(model) for model in (LITE1, LITE2, "emoji_body")],
+    "at 90 % Fisher with one cut is level ({:.2f} and {:.2f})": lambda: mean_curves(LITE0).loc[0.9],
+    "the seven others 66 to 90 % ({:.0f} % [{:.0f}, {:.0f}] on average)": lambda: mean_interval(
+        np.array(sizes_by_class("learned")[1:])
     ),
-    (
-        "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %), intervals that {} "
-        "that of six; site paths with one cut need {:.0f} and {:.0f} %",
-        lambda: (
-            *by_masks("toy_body_two_images"),
-            *by_masks("toy_body_ten_images"),
-            float(selectivity(0.4, "learned", "toy_body_ten_images")["value"].iloc[0]),
-            alike_words(
-                overlap_of(by_masks(model)[1:], by_masks("toy_body")[1:])
-                for model in ("toy_body_two_images", "toy_body_ten_images")
-            ),
-            *(alike(by_budget(model, "global"), 6) for model in ("toy_body_two_images", "toy_body_ten_images")),
+    "one cut recovers {} the same share of every site at every size where either has a selectivity above 0.1": lambda: [
+        without_exception([LITE0, LITE1, LITE2, "toy_body"])
+    ],
+    "no ranking reaches 0.8 with {:.0f} % in any class": lambda: [
+        float(alike_words(needed(m, b, "margin") for m in (LITE1, LITE2) for b in BUDGETS).removeprefix("more than "))
+    ],
+    "Masks never reach it for {} class of 8 on Lite1, {} on Lite2 and {} on emoji.": lambda: [
+        int((in_classes(model, "learned", "learned") == NEVER).sum()) for model in (LITE1, LITE2, "emoji_body")
+    ],
+    "{:.0f} % [{:.0f}, {:.0f}] with two, {:.0f} % [{:.0f}, {:.0f}] with ten ({:.2f} at 40 %), intervals that {} "
+    "that of six; site paths with one cut need {:.0f} and {:.0f} %": lambda: (
+        *by_masks("toy_body_two_images"),
+        *by_masks("toy_body_ten_images"),
+        float(selectivity(0.4, "learned", "toy_body_ten_images")["value"].iloc[0]),
+        alike_words(
+            overlap_of(by_masks(model)[1:], by_masks("toy_body")[1:])
+            for model in ("toy_body_two_images", "toy_body_ten_images")
         ),
+        *(alike(by_budget(model, "global"), 6) for model in ("toy_body_two_images", "toy_body_ten_images")),
     ),
-    (
-        "there masks need {:.0f} % [{:.0f}, {:.0f}], rankings {:.0f} to {:.0f} % with one cut, which is {}ly more, and "
-        "{:.0f} to {:.0f} % with the same share; on emoji {:.0f} % [{:.0f}, {:.0f}], and {:.0f} to {:.0f} % with the "
-        "same share",
-        lambda: (
-            *by_masks("efficientnet_lite0_all_sites"),
-            *by_budget("efficientnet_lite0_all_sites_global", "global"),
-            at_all_sites(),
-            *by_budget("efficientnet_lite0_all_sites", "same-share"),
-            *by_masks("emoji_all_sites"),
-            *by_budget("emoji_all_sites", "same-share"),
-        ),
+    "there masks need {:.0f} % [{:.0f}, {:.0f}], rankings {:.0f} to {:.0f} % with one cut, which is {}ly more, and "
+    "{:.0f} to {:.0f} % with the same share; on emoji {:.0f} % [{:.0f}, {:.0f}], and {:.0f} to {:.0f} % with the "
+    "same share": lambda: (
+        *by_masks("efficientnet_lite0_all_sites"),
+        *by_budget("efficientnet_lite0_all_sites_global", "global"),
+        at_all_sites(),
+        *by_budget("efficientnet_lite0_all_sites", "same-share"),
+        *by_masks("emoji_all_sites"),
+        *by_budget("emoji_all_sites", "same-share"),
     ),
-    (
-        "rankings with the masks' counts need {:.0f} to {:.0f} % on the small CLIP",
-        lambda: by_budget("toy_body", "learned"),
+    "rankings with the masks' counts need {:.0f} to {:.0f} % on the small CLIP": lambda: by_budget(
+        "toy_body", "learned"
     ),
-    (
-        "random units with the masks' counts need {:.0f} % there, with the same share {:.0f} %",
-        lambda: (
-            100 * sizes_for("toy_vit_body", "learned", "random", "logit")["value"].iloc[0],
-            alike(by_budget("toy_vit_body", "same-share", "logit", "random")),
-        ),
+    "random units with the masks' counts need {:.0f} % there, with the same share {:.0f} %": lambda: (
+        100 * sizes_for("toy_vit_body", "learned", "random", "logit")["value"].iloc[0],
+        alike(by_budget("toy_vit_body", "same-share", "logit", "random")),
     ),
-    (
-        "rank correlation with exact patching is {:.2f} for one gradient ({:.2f} s), {:.2f} for the study's path "
-        "({:.1f} s), {:.2f} for the path of the image ({:.2f} s), {:.2f} for masks ({:.0f} s). The order is {} on the "
-        "small CLIP (`toy_body`, `emoji_all_sites`).",
-        lambda: [
-            *(number for method in ("gradient", "site-path", "input-path", "learned") for number in judged(method)),
-            same_order("efficientnet_lite0_all_sites", "toy_body", "emoji_all_sites"),
-        ],
+    "rank correlation with exact patching is {:.2f} for one gradient ({:.2f} s), {:.2f} for the study's path "
+    "({:.1f} s), {:.2f} for the path of the image ({:.2f} s), {:.2f} for masks ({:.0f} s). The order is {} on the "
+    "small CLIP (`toy_body`, `emoji_all_sites`).": lambda: [
+        *(number for method in ("gradient", "site-path", "input-path", "learned") for number in judged(method)),
+        same_order("efficientnet_lite0_all_sites", "toy_body", "emoji_all_sites"),
+    ],
+    "it has {} than masks on the small CLIP ({:.2f}, masks {:.2f}) and on the ViT ({:.2f}, masks {:.2f})": lambda: (
+        {"below": "less"}[comparison(*fisher_and_masks().T)],
+        *fisher_and_masks().ravel(),
     ),
-    (
-        "it has {} than masks on the small CLIP ({:.2f}, masks {:.2f}) and on the ViT ({:.2f}, masks {:.2f})",
-        lambda: (
-            {"below": "less"}[comparison(*fisher_and_masks().T)],
-            *fisher_and_masks().ravel(),
-        ),
-    ),
-    (
-        "(shared virtual machine, PyTorch 2.13 CPU, single precision; masks of {} were learned under bfloat16)",
-        lambda: [under_bfloat16()],
-    ),
-]
+    "(shared virtual machine, PyTorch 2.13 CPU, single precision; masks of {} were learned under bfloat16)": lambda: [
+        under_bfloat16()
+    ],
+}

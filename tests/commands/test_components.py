@@ -73,27 +73,25 @@ def test_moves_of_an_edge_add_up_to_its_score(study: Path, monkeypatch: pytest.M
     assert moves.sum() == pytest.approx(score, rel=1e-3)
 
 
-def test_methods_are_judged_by_their_edges(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_are_judged_by_their_edges(study: Path) -> None:
     """Of a vision transformer of one block, whose edges are few."""
-    tables: dict[str, pd.DataFrame] = {}
     module, config = script("edge_scoreboard"), study / "circuitry-test-vit.json"
     vision = VIT["vision_cfg"] | {"layers": 1}  # type: ignore[operator]
     config.write_text(json.dumps(VIT | {"vision_cfg": vision, "text_cfg": TEXT | {"context_length": 16}}))
     torch.save(open_clip.create_model(register_model(config)).state_dict(), study / "weights.pt")
-    monkeypatch.setattr(module, "write_results", lambda report, found, *rest: tables.update(found))
     module.main(
         module.Config(
             model=str(config),
             checkpoint=study / "weights.pt",
             data=study / "images",
-            out=study / "edges",
+            results=study / "edges",
             n_images=2,
             n_classes=1,
             sizes=(0.3, 1.0),
             steps=2,
-            random_draws=1,
         )
     )
+    tables = {path.stem: pd.read_csv(path) for path in (study / "edges").glob("*.csv")}
     assert set(tables) == {"curves", "summary", "by_class"}
     whole = tables["curves"].query("circuit == 'kept' and size == 1 and measure == 'faithfulness'")
     assert set(whole["method"]) == set(module.METHODS)

@@ -26,16 +26,6 @@ def test_the_list_has_every_command(
         assert line in shown
 
 
-def test_a_wrong_name_shows_near_ones(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["circuitry", "compair"])
-    with pytest.raises(SystemExit, match="2"):
-        run_command()
-    said = capsys.readouterr().err
-    assert "'compair'" in said
-    assert "compare" in said
-    assert "cards" not in said
-
-
 def test_a_reader_that_has_had_enough_sees_no_traceback() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "circuitry", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

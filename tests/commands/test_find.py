@@ -116,9 +116,9 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
     assert subject.unseen.others is None
 
 
-def verdicts(kept: float, rest: float, tests: dict[str, float | bool], others: int = 4) -> str:
+def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
     """Return what is said of a circuit; as many random units recover 20 %, and 5 % to 80 % is left without them."""
-    given = {"circuit": True, "beaten": 0.01, "missed": True, "without": 0.8} | tests
+    given = {"circuit": True, "beaten": 0.01, "missed": True, "without": 0.8, "others": 4} | tests
     rows = [
         ("circuit", kept, 8, np.nan, given["circuit"], 0.1, 0.3),
         ("sufficiency", 1.0, 40, given["beaten"], given["circuit"], 0.1, 0.3),
@@ -130,7 +130,9 @@ def verdicts(kept: float, rest: float, tests: dict[str, float | bool], others: i
         [(measure, *one, "") for measure in ("selectivity", "faithfulness") for one in values.items()],
         columns=["measure", "circuit", "value", "reason"],
     )
-    return " ".join(one.claim for one in circuit_verdicts("fish in real", 0.3, curves, tested, (8, others)))
+    return " ".join(
+        one.claim for one in circuit_verdicts("fish in real", 0.3, curves, tested, (8, int(given["others"])))
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,7 @@ def verdicts(kept: float, rest: float, tests: dict[str, float | bool], others: i
         (0.5, 0.9, {"circuit": False}, ("enough? Cannot be told",)),  # its interval reaches down to random ones
         (0.9, -0.2, {"without": 0.07}, ("needed? Cannot be told", "(keeps -20%)", "so does", "(keeps 5% to 7%)")),
         (0.9, -0.2, {"missed": False}, ("needed? Cannot be told", "-20%", "5% to 80%")),
+        (0.9, 0.1, {"others": 0}, ("enough? Cannot be told", "other classes", "folders", "90%", "20%")),
     ],
 )
 def test_verdicts_follow_the_tests(kept: float, rest: float, tests: dict[str, Any], says: tuple[str, ...]) -> None:
@@ -185,12 +188,6 @@ def test_a_search_for_other_units_is_another(config: Any) -> None:
     made = [module.made_with(one, module.Subject(one)) for one in (channels, components)]
     assert made[0]["model_digest"] == made[1]["model_digest"]  # that of the weights
     assert made[0] != made[1]
-
-
-def test_without_pictures_of_other_classes_nothing_is_enough() -> None:
-    said = verdicts(0.9, 0.1, {}, others=0)
-    for words in ("enough? Cannot be told", "other classes", "folders", "90%", "20%"):
-        assert words in said
 
 
 def test_one_image_is_evaluated(toy: Path, tmp_path: Path) -> None:

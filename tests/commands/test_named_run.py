@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 import tyro
 
-from circuitry import GraphFolder, InputError
 from circuitry.analysis.quickstart_settings import QUICKSTART, QuickstartSettings
 from circuitry.analysis.run_explorer import curve_folders
-from circuitry.circuits.graph_folder import EXTRACTION_FORMAT
 from circuitry.commands import run_command
 from circuitry.commands.named_run import check_the_quickstart
-from circuitry.runs.manifest import claim
 from circuitry.runs.settings_file import settings_text
 from tests.support.scripts import command_module
 
@@ -147,18 +144,6 @@ def test_what_cannot_be_read_is_said_at_once(line: str, named: list[str], said: 
     words, first = said(line)
     assert not words
     assert all(word in first for word in named)
-
-
-def test_a_folder_of_another_kind_is_not_to_be_made_again(tmp_path: Path) -> None:
-    claim(tmp_path, "circuitry found circuit 1", {})
-    with pytest.raises(InputError) as refused:
-        GraphFolder(tmp_path)
-    assert all(word in str(refused.value) for word in (str(tmp_path), "circuitry found circuit 1", EXTRACTION_FORMAT))
-    assert "again" not in str(refused.value)
-    (tmp_path / "old").mkdir()
-    claim(tmp_path / "old", "circuitry extraction 0", {})
-    with pytest.raises(InputError, match="again"):
-        GraphFolder(tmp_path / "old")
 
 
 def test_the_page_alone_needs_no_model(said: Said) -> None:

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from circuitry import GraphFolder, compare_domains
-from tests.circuits.test_graph import small_graph
 from tests.support.scripts import script
 
 DOMAINS = ["clipart", "quickdraw", "real", "sketch"]
@@ -42,15 +41,6 @@ def test_an_order_turned_round_gives_minus_one_and_the_order_of_columns_does_not
     row = order_under((-DEFAULT).loc[DOMAINS[::-1], DOMAINS[::-1]])
     assert (row["rho"], row["rho_pairs"]) == (pytest.approx(-1), pytest.approx(-1))
     assert row["least"] == "sketch"
-
-
-def test_another_share_keeps_the_units_with_the_largest_scores() -> None:
-    graph = small_graph()
-    cut = script("order_stability").with_fraction(graph, 0.5)
-    for site, scores in graph.node_scores.items():
-        n = int(np.ceil(len(scores) / 2))
-        assert set(cut.kept_units[site]) == set(np.argsort(-np.abs(scores), kind="stable")[:n])
-    assert not cut.edge_scores
 
 
 def test_orders_are_those_of_comparisons_by_hand(

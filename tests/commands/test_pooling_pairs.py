@@ -1,4 +1,4 @@
-"""Pairs of pooling heads and units of the quickstart's model, and their report."""
+"""Pairs of pooling heads and units of the quickstart's model."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from circuitry.representations.features import TOPS
 from tests.support.scripts import CLASSES, STYLES, script
 
 
-def test_pairs_are_ranked_compared_and_named(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
-    module, out = script("pooling_pairs"), quickstart / "pairs"
-    module.main(
-        module.Config(**model_of_the_quickstart, n_images=4, fractions=(0.01, 1.0), out=out, results=out / "results")
-    )
-    tables = {path.stem: pd.read_csv(path) for path in (out / "results").glob("*.csv")}
+def test_pairs_are_ranked_compared_and_named(
+    quickstart: Path, model_of_the_quickstart: dict[str, object], tmp_path: Path
+) -> None:
+    module = script("pooling_pairs")
+    module.main(module.Config(**model_of_the_quickstart, n_images=4, fractions=(0.01, 1.0), results=tmp_path))
+    tables = {path.stem: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
     assert set(tables) == {"accuracy", "names", *(f"pair_sharing_{name}" for name in ("ratios", "levels", "summary"))}
     assert len(tables["names"]) == module.SHOWN
     assert set(tables["pair_sharing_summary"]["domain"]) == set(STYLES)
@@ -46,24 +46,9 @@ def test_the_strongest_pairs_are_kept_first_and_named_by_their_images() -> None:
     directions[..., 0] = 1
     pairs = PoolingPairs(read, directions, np.tile([0.0, 0.0, 1.0], (16, 1)))
     seen = module.Decomposed(images, pairs, np.array([[0.5, 0, 0], [-0.5, 0, 0]]))
-    config = module.Config(fractions=(0.025, 1.0), random_draws=4)
+    config = module.Config(fractions=(0.025, 1.0))
     curves = module.accuracy_curves(config, seen).set_index(["circuit", "domain", "fraction"])["value"]
     assert curves["kept"].tolist() == [1.0] * 4
     assert curves["random", "real", 0.025] < 1  # some draws have another pair
     alone = np.mean([1 / k for k in TOPS])  # one pair helps, the same in both domains
     assert module.sharing(config, seen).values["value"].tolist() == pytest.approx([alone, alone])
-
-
-def test_how_few_says_what_share_is_enough() -> None:
-    module = script("pooling_pairs")
-    rows = [
-        ("real", "kept", 0.1, 0.5),
-        ("real", "kept", 1.0, 0.5),
-        ("real", "random", 0.1, 0.2),
-        ("real", "random", 1, 0.5),
-    ]
-    found = module.how_few(pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value"]))
-    assert found.claim == (
-        "10.0% of the pairs give nine tenths of the accuracy of all (0.50 of 0.50), as many at random 0.20."
-    )
-    assert "at random 100.0% do" in found.certainty

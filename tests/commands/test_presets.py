@@ -1,15 +1,12 @@
 """Presets and settings of runs: each is read by its command, sets what it says, and makes the same settings again."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from circuitry.commands import COMMANDS
-from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.runs import preset
 from circuitry.runs.command_line import read_line
 from circuitry.runs.settings_file import PACKAGE, settings_text
@@ -17,30 +14,6 @@ from circuitry.training import clip_preset
 from circuitry.training.training_settings import CLIP_PRESETS
 from tests.support.scripts import FIGURES, command_module, program_module
 
-SAE = {"steps": None, "drop_last": False, "resample_every": 0, "initialisation": "kaiming", "seed": 49}
-AS_STORED = {"decoding": "as-stored"}
-HELD_OUT = {"held_out": STUDY_HELD_OUT}
-CLIP = AS_STORED | {"keep_checkpoints": 1, "precision": "amp", "grad_checkpointing": True}
-STUDY: Mapping[str, Mapping[str, Any]] = {
-    "compare": AS_STORED
-    | HELD_OUT
-    | {"seed": 42, "baseline": "zero", "rule": "left-10", "choice": "shuffled", "kernel_depths": (1, 2, 3)}
-    | {"any_sign": True, "all_sites": True, "apart": "quickdraw"},
-    "features": AS_STORED | HELD_OUT | {"ranking": "study", "seed": 42, "training": SAE},
-    "generalization": AS_STORED
-    | {"imagenet_names": "study", "screen": False, "seeds": (0, 1, 2)}
-    | {"settings": ("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "upper-low", "upper-high")}
-    | {"test_domains": ("clipart", "infograph", "painting", "quickdraw", "sketch")},
-    "mixtures": {"validation_split": "test", "captions": "stream", "seed": 42},
-    "represent": AS_STORED | HELD_OUT | {"n_images": None, "apart": "quickdraw", "common_classes": True, "seed": 42},
-    "separation": AS_STORED | HELD_OUT | {"test_domain": "quickdraw", "n_images": None, "map": "umap", "seed": 42},
-    "train": CLIP
-    | {"model": "RN50", "epochs": 32, "batch_size": 1024, "lr": 1e-3, "warmup": 500, "processes": 4, "accumulation": 2}
-    | {"crop_scale": 0.9},
-    "train-sae": AS_STORED | SAE,
-    "train-supervised": AS_STORED | {"model": "RN50", "keep_checkpoints": 5, "precision": "amp"},
-}
-"""What the study sets otherwise than the defaults."""
 NEEDED = {
     "compare": ["--model", "x", "--data", "x"],
     "find": ["--model", "x", "--data", "x", "--class", "x"],
@@ -59,21 +32,6 @@ FILES = sorted(path for folder in (PACKAGE, PROGRAMS) for path in folder.glob("p
 def read(name: str, *words: str) -> Any:
     module = command_module(name) if name in COMMANDS else program_module(name)
     return read_line(module.Config, [*NEEDED.get(name, []), *words])[0]
-
-
-def plain(config: Any, study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those of a training among them, or in a table as the study's; rules by their names."""
-    values = {name: getattr(value, "name", value) for name, value in vars(config).items()}
-    training = vars(values.pop("training", None) or SimpleNamespace())
-    return values | ({"training": {key: training[key] for key in SAE}} if "training" in study else training)
-
-
-def test_the_study_sets_what_it_set() -> None:
-    assert {path.stem for path in FILES if path.parent.name == "icml2025"} == STUDY.keys()
-    for name, values in STUDY.items():
-        given, default = plain(read(name, "--study"), values), plain(read(name), values)
-        assert {key: given[key] for key in values} == values, name
-        assert {key for key in default if given[key] != default[key]} <= values.keys(), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")

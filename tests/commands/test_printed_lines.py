@@ -25,7 +25,7 @@ from circuitry.commands.command_list import COMMANDS, module_of
 from circuitry.runs.command_line import read_line
 from circuitry.runs.settings_file import option_name
 from tests.support.committed_tables import PAGES, ROOT
-from tests.support.scripts import EXPERIMENTS, script
+from tests.support.scripts import script
 
 DOTS = ("...", "…")
 SCRIPT = re.compile(r"experiments/(\w+)\.py")
@@ -114,30 +114,20 @@ def commands_of(line: str) -> Iterator[list[str]]:
 
 
 def wrong_in(line: str, complete: bool) -> list[str]:
-    """Return what the commands' own check says of a line that is shown."""
+    """Return what the commands' own check, or that of a script, says of a line that is shown."""
     found = []
     for words in commands_of(line):
         name, *arguments = words
         if name in (*OF_DISPATCH, *DOTS, VALUE) or re.fullmatch("[A-Z]+", name) or "--help" in arguments:
             continue
-        if of_script := SCRIPT.fullmatch(name):
-            found += wrong_for_script(of_script[1], [word for word in arguments if word not in DOTS])
-            continue
-        if name not in COMMANDS:
+        of_script = SCRIPT.fullmatch(name)
+        if name not in COMMANDS and not (of_script and (ROOT / name).is_file()):
             found.append(f"{line!r}: no command {name!r}")
-            continue
-        found += wrong_for(importlib.import_module(module_of(name)).Config, line, words, complete)
+        elif not of_script:
+            found += wrong_for(importlib.import_module(module_of(name)).Config, line, words, complete)
+        elif arguments:
+            found += wrong_for(loaded(of_script[1]).Config, line, [word for word in words if word not in DOTS], True)
     return found
-
-
-def wrong_for_script(name: str, arguments: list[str]) -> list[str]:
-    """Return what a script's own settings say of its arguments."""
-    if not arguments:
-        return [] if (EXPERIMENTS / f"{name}.py").is_file() else [f"{name}: {name} is no script"]
-    try:
-        return wrong_for(loaded(name).Config, name, [name, *arguments], True)
-    except FileNotFoundError as error:
-        return [f"{name}: {error}"]
 
 
 loaded = cache(script)
@@ -192,15 +182,12 @@ def test_command_lines_that_are_shown_are_right() -> None:
     ("text", "named"),
     [
         ("    circuitry find --data pictures --class cat    # which units?\n", ["--model"]),
-        ("    $ circuitry cards && circuitry explore --runs x | tee log\n", ["--runs"]),
         ("    A=1 torchrun -m circuitry check --device cuda ...\n    circuitry chek\n", ["'chek'"]),
         ("    circuitry find --model M --data $ROOT \\\n        --class cat --n-images few\n", ["few"]),
         ("See `circuitry find --data ROOT\n--class cat`.", ["--model"]),
-        ("See `circuitry find --sise 0.3`.", ["--sise"]),
         ("```bash\ncircuitry compare --data ... --n-images N\n```\n", ["--model"]),
         ("    python experiments/simulate_trust.py --drawz 3\n", ["--drawz"]),
         ("    python experiments/no_such_script.py\n", ["no_such_script"]),
-        ("    python experiments/simulate_trust.py --draws 1000    # a minute\n", []),
         ("See `circuitry find --size 0.3`, `circuitry NAME --help`, `circuitry train ... --workers 8`.", []),
         ("    for n in 0 1; do circuitry find --model m$n --data x --class cat --n-images $n; done\n", []),
     ],

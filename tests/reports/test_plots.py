@@ -11,18 +11,9 @@ from circuitry.circuits import DirectEffects
 from circuitry.interventions import AttributionCheck, FaithfulnessCurve
 from tests.circuits.test_graph import small_graph
 from tests.comparison.test_comparison import comparison
+from tests.reports.sections.test_interventions import curve, only_own
 
-SIZES = (0.1, 0.5, 1.0)
-
-
-def curve_over(*own: bool) -> FaithfulnessCurve:
-    """A curve over images of the class, and of others, on which it keeps all of the metric, or nothing."""
-    n, of_class = len(own), np.array(own)
-    metric = np.where(of_class, 2.0, 0.0)
-    kept, none = np.stack([0 * metric, metric, metric]), np.zeros((0, 3, n))
-    return FaithfulnessCurve(
-        SIZES, "signed", (1, 5, 10), metric, 0 * metric, kept, 0 * kept, none, of_class, np.zeros(n, int)
-    )
+CURVE = curve("real", 0.75, 0.0)
 
 
 def effects() -> DirectEffects:
@@ -43,13 +34,12 @@ def test_circuits_are_drawn_with_their_units() -> None:
         assert sum(len(trace.x) for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None) == 5
 
 
-@pytest.mark.parametrize(("own", "measure"), [((True, True), "faithfulness"), ((True, True, False), "selectivity")])
-def test_curves_are_drawn_by_what_is_known(own: tuple[bool, ...], measure: str) -> None:
-    figure = plot(curve_over(*own))
+@pytest.mark.parametrize(("drawn", "measure"), [(only_own(CURVE), "faithfulness"), (CURVE, "selectivity")])
+def test_curves_are_drawn_by_what_is_known(drawn: FaithfulnessCurve, measure: str) -> None:
+    figure = plot(drawn)
     assert figure.layout.yaxis.title.text == measure
-    assert figure.layout.xaxis.title.text == "units kept (%)"
-    assert list(figure.data[0].x) == [10, 50, 100]
-    assert list(figure.data[0].y) == [0, 1, 1]
+    kept = next(trace for trace in figure.data if trace.name == "cat in real")
+    assert (list(kept.x), list(kept.y)) == ([10, 100], [0.75, 1])
 
 
 def test_direct_effects_are_drawn_by_layer() -> None:
@@ -62,17 +52,9 @@ def test_direct_effects_are_drawn_by_layer() -> None:
 def test_comparisons_and_checks_are_drawn() -> None:
     found = comparison()
     np.testing.assert_array_equal(drawn(found).z, found.matrix())
-    points = pd.DataFrame(
-        {
-            "site": "conv",
-            "unit": [0, 1, 2],
-            "top": True,
-            "random": True,
-            "attributed": [1.0, 2, 3],
-            "exact": [1.0, 2, 4],
-        }
-    )
-    traces = plot(AttributionCheck(points)).data
+    points = {"site": "conv", "unit": [0, 1, 2], "top": True, "random": True}
+    points |= {"attributed": [1.0, 2, 3], "exact": [1.0, 2, 4]}
+    traces = plot(AttributionCheck(pd.DataFrame(points))).data
     assert any(list(trace.y) == [1, 2, 4] for trace in traces if trace.y is not None)
 
 

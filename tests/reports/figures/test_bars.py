@@ -1,11 +1,11 @@
 """Bars hold the numbers of their tables."""
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figures import accuracy_bars
 from circuitry.reports.figures.bars import KINDS
+from tests.reports.figures.made import ACCURACY
 
 
 def drawn(figure: go.Figure) -> dict[str, list[float]]:
@@ -13,8 +13,8 @@ def drawn(figure: go.Figure) -> dict[str, list[float]]:
     return {t.name: list(t.y) for t in figure.data if t.name is not None and t.x[0] is not None}
 
 
-def test_accuracy_bars_show_the_table(accuracy: pd.DataFrame) -> None:
-    figure = accuracy_bars(accuracy)
+def test_accuracy_bars_show_the_table() -> None:
+    figure = accuracy_bars(ACCURACY)
     found = drawn(figure)
     assert found["seen classes"] == [62.5, 87.5]
     assert found["held-out classes"][0] == 25
@@ -29,8 +29,8 @@ def test_accuracy_bars_show_the_table(accuracy: pd.DataFrame) -> None:
     assert {"guessing, 12 %", "guessing among held-out classes alone, 50 %"} <= set(legend)
 
 
-def test_without_held_out_classes_there_is_one_bar(accuracy: pd.DataFrame) -> None:
-    figure = accuracy_bars(accuracy.iloc[1:])
+def test_without_held_out_classes_there_is_one_bar() -> None:
+    figure = accuracy_bars(ACCURACY.iloc[1:])
     assert drawn(figure) == {"seen classes": [87.5]}
     assert [trace.name for trace in figure.data if trace.showlegend] == ["all classes", "guessing, 12 %"]
     assert [shape.y0 for shape in figure.layout.shapes] == [12.5]

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from circuitry.circuits import Completeness
 from circuitry.reports.figures import circuit_drawing, circuit_pair
 from tests.circuits.test_graph import small_graph
-from tests.reports.figures.conftest import SITES
+from tests.reports.figures.made import SITES
 
 
 def circuit(scores: dict[str, float], edges: dict[tuple[str, str], float]) -> nx.DiGraph:

@@ -12,10 +12,11 @@ from circuitry.reports.figures import (
     transfer_beside_similarity,
 )
 from circuitry.reports.figures.heatmaps import cluster_order
+from tests.reports.figures.made import MATRIX
 
 
-def test_heatmap_shows_the_matrix_and_marks_the_ceilings(matrix: pd.DataFrame) -> None:
-    matrix.index.name, matrix.columns.name = "circuit of", "images of"
+def test_heatmap_shows_the_matrix_and_marks_the_ceilings() -> None:
+    matrix = MATRIX.rename_axis(index="circuit of", columns="images of")
     figure = similarity_heatmap(matrix, title="Edges", measure="Jaccard")
     (cells,) = figure.data
     np.testing.assert_array_equal(cells.z, matrix.to_numpy())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from circuitry.reports.figures import domain_marks, faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.style import apart
-from tests.reports.figures.conftest import SITES
+from tests.reports.figures.made import DEPTH, SITES
 
 
 def named(figure: go.Figure, name: str) -> go.Scatter:
@@ -22,10 +22,10 @@ def texts(figure: go.Figure) -> list[str]:
     return [annotation.text for annotation in figure.layout.annotations]
 
 
-def test_depth_lines_follow_the_sites(depth: pd.DataFrame) -> None:
+def test_depth_lines_follow_the_sites() -> None:
     ceiling = pd.DataFrame({"site": SITES, "value": [0.95, 0.9, 0.85]})
     chance = pd.DataFrame({"site": SITES[:2], "value": [0.1, 0.05]})
-    figure = overlap_over_depth(depth, SITES, ceiling, chance, measure="cosine")
+    figure = overlap_over_depth(DEPTH, SITES, ceiling, chance, measure="cosine")
     line = named(figure, "real")
     assert [figure.layout.xaxis.ticktext[round(x)] for x in line.x] == list(line.text) == SITES
     assert line.y == pytest.approx([0.8, 0.7, 0.6])
@@ -41,8 +41,8 @@ def test_depth_lines_follow_the_sites(depth: pd.DataFrame) -> None:
     assert len(texts(figure)) == 4
 
 
-def test_depth_leaves_a_gap_where_a_domain_lacks_a_site(depth: pd.DataFrame) -> None:
-    figure = overlap_over_depth(depth.drop(index=1), SITES)
+def test_depth_leaves_a_gap_where_a_domain_lacks_a_site() -> None:
+    figure = overlap_over_depth(DEPTH.drop(index=1), SITES)
     assert np.isnan(named(figure, "sketch").y[1])
     assert np.isnan(named(figure, "sketch").error_y.array[1])
 

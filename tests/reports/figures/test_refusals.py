@@ -12,16 +12,12 @@ from circuitry.encoder import TokenGrid
 from circuitry.reports import Report, contact_sheet, figures
 from circuitry.reports.figures import position_moves
 from circuitry.runs import InputError
-from tests.reports.figures.conftest import SITES
+from tests.reports.figures.made import DEPTH, MATRIX, SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
 from tests.reports.figures.test_lines import CURVES
 from tests.reports.figures.test_scatters import UNITS
 from tests.reports.sections.test_compared import accuracy
 
-DEPTH = pd.DataFrame(
-    [("real", site, 0.5, 0.4, 0.6) for site in SITES], columns=["domain", "site", "value", "low", "high"]
-)
-MATRIX = pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=["a", "b"], columns=["a", "b"])
 HEADS = pd.DataFrame({"block": [0], "component": ["0"], "effect": [0.5]})
 IMAGE = np.zeros((64, 32, 3), np.uint8)
 Draw = Callable[[], object]
@@ -37,15 +33,15 @@ def twice(table: pd.DataFrame) -> pd.DataFrame:
 
 CASES: list[tuple[Draw, str]] = [
     (lambda: figures.overlap_over_depth(DEPTH.drop(columns="high"), SITES), "depth.*high"),
-    (lambda: figures.overlap_over_depth(DEPTH, [*SITES, "layer9"]), "site layer9; it has act1"),
-    (lambda: figures.overlap_over_depth(twice(DEPTH), SITES), "depth.*real, act1"),
+    (lambda: figures.overlap_over_depth(DEPTH, [*SITES, "layer9"]), "site layer9; it has attnpool"),
+    (lambda: figures.overlap_over_depth(twice(DEPTH), SITES), "depth.*sketch, attnpool"),
     (lambda: figures.overlap_over_depth(DEPTH, SITES, marks=figures.domain_marks(["sketch"])), "real.*sketch"),
     (lambda: figures.domain_marks([str(i) for i in range(11)]), "10 domains.*11"),
     (lambda: figures.faithfulness_curves(CURVES.query("circuit == 'random'")), "circuit kept; it has random"),
     (lambda: figures.faithfulness_curves(twice(CURVES)), "photo, kept"),
     (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "site c; it has a, b"),
     (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
-    (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows b, a and columns a, b"),
+    (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows sketch, real and columns"),
     (lambda: figures.component_heatmap(HEADS[:0], title="", measure="effect"), "block, component and effect"),
     (lambda: figures.component_heatmap(HEADS, title="", measure="logit"), "logit"),
     (lambda: figures.position_heatmap(np.zeros(5), IMAGE, title="", measure=""), r"shape \[5\]"),
