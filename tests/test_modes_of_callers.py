@@ -15,12 +15,18 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from circuitry import CausalChecks, Clip, DomainFolder, left_rule
 from circuitry.encoder import Counterfactual
+from circuitry.encoder.doubles import in_double
 from circuitry.encoder.modes import own_modes
+from circuitry.interventions.answers import normal_ranks
 from circuitry.models import FolderBaseline
 from circuitry.representations import embed_images
+from circuitry.representations.representation_folder import unit_means
 from tests.doors.walk import FEW, public_names
 from tests.doors.world import World
 from tests.support.work import QUIET
@@ -195,3 +201,26 @@ def test_an_encoder_by_itself_follows_the_caller_as_its_tower_does(world: World)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(encoder(images), encoder.tower(images))
         assert encoder(images).dtype == torch.bfloat16
+
+
+class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses whatever Apple's devices refuse."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for one in tree_leaves(found):
+            if isinstance(one, Tensor) and one.device.type == "mps" and one.dtype == torch.float64:
+                raise TypeError(f"{func} makes doubles on MPS")
+        return found
+
+
+@pytest.mark.parametrize(
+    ("function", "device"),
+    [(in_double, "cpu"), (normal_ranks, "mps"), (lambda x: unit_means(x.expand(2, 3, 4), 1), "cpu")],
+)
+def test_no_doubles_are_made_on_mps(function: Callable[[Tensor], Tensor], device: str) -> None:
+    with FakeTensorMode(), NoDoublesOnMps():
+        assert function(torch.empty(4, device="mps")).device.type == device

@@ -1,6 +1,9 @@
 """Sets of graphs compared between domains: their tables, a `Comparison` of each measure, other measures."""
 
-from collections.abc import Sequence
+import gc
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -218,3 +221,28 @@ def test_the_recipe_gives_the_measure_its_own_numbers(monkeypatch: pytest.Monkey
     for domain in STYLES:
         mean = np.mean([by_hand(*pair) for pair in pairs if domain in pair])
         assert f"{mean:.3f}" in page, domain
+
+
+def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
+    alive: list[weakref.ref[AttributionGraph]] = []
+
+    class Lazy(Mapping[tuple[str, str], AttributionGraph]):
+        def __getitem__(self, key: tuple[str, str]) -> AttributionGraph:
+            time.sleep(0.01)  # reading takes longer than comparing
+            graph = random_graph(len(alive), *key)
+            alive.append(weakref.ref(graph))
+            # Two classes in work (one is read ahead), and the first graph, that the others are checked against.
+            assert sum(one() is not None for one in alive) <= 5
+            return graph
+
+        def __iter__(self) -> Iterator[tuple[str, str]]:
+            return iter([(f"class {i}", domain) for i in range(6) for domain in ("a", "b")])
+
+        def __len__(self) -> int:
+            return 12
+
+    gc.disable()
+    try:
+        compare_domains(Lazy(), measures=["wl_kernel"])
+    finally:
+        gc.enable()

@@ -347,3 +347,17 @@ def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: 
     assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
     assert resnet.training
     assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
+
+
+def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n), node_fraction=0.01) for n in (2, 60))
+    assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
+    for site in encoder.sites[:-1]:
+        with torch.no_grad():
+            _, cache = encoder.run_with_cache(images)
+            clean = class_logit(weights, 1)(encoder(images)).mean()
+            gone = class_logit(weights, 1)(encoder(torch.zeros_like(cache[site]), start=site)).mean()
+        assert fine.completeness[site].metric_difference == pytest.approx(float(clean - gone), abs=1e-5)
+        assert abs(fine.completeness[site].gap) < 0.02
+        assert abs(fine.completeness[site].gap) <= abs(coarse.completeness[site].gap) + 1e-3

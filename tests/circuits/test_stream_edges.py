@@ -9,13 +9,20 @@ import torch
 from torch import Tensor
 
 from circuitry.bases import Component, ResidualStream
-from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule, moves_between_positions
+from circuitry.circuits import (
+    edges_by_position,
+    gauss_legendre_rule,
+    left_rule,
+    midpoint_rule,
+    moves_between_positions,
+)
 from circuitry.circuits.stream_edges import attributed
 from circuitry.circuits.stream_gradients import StreamGradients, reader_gradients
 from circuitry.encoder import AnyBaseline, Encoder, Task, mean_baseline
 from circuitry.runs import Work
 from tests.support.metrics import product as metric
-from tests.support.stream_scores import edge_scores, opened, run_stream
+from tests.support.stream_scores import edge_scores, linear_transformer, opened, run_stream
+from tests.support.towers import make_tower
 
 HEAD = Component("blocks.0.attn", 1)
 
@@ -189,3 +196,45 @@ def change_without_the_writer(stream: ResidualStream, cache: Any, port: str) -> 
     q, k = (cache[f"blocks.1.attn.hook_{one}"] for one in "qk")
     first, second = (block.scores(one[0], k) if port == "q" else block.scores(q, one[1]) for one in (after, earlier))
     return (first - second) / (2 * step)
+
+
+def test_cutting_an_edge_into_a_neuron_equals_a_hook_on_that_neuron() -> None:
+    tower: Any = make_tower("timm-vit").double()
+    stream = ResidualStream.of(Encoder.from_tower(tower), {"trunk.blocks.0.mlp": [5]})
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    keep, neuron = stream.edges.clone(), 5
+    keep[stream.edge("embed", f"blocks.0.mlp.{neuron}")] = False
+    mlp, norm = tower.trunk.blocks[0].mlp, tower.trunk.blocks[0].norm2
+    read: list[Tensor] = []
+    embed = stream.encoder(images, stop="trunk.norm_pre")
+
+    def without(_: object, __: object, pre: Tensor) -> Tensor:
+        alone = mlp.fc1.weight[neuron] @ norm.forward(read[0] - embed)[..., None] + mlp.fc1.bias[neuron]
+        return torch.where(torch.arange(64) == neuron, alone, pre)
+
+    handles = [norm.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))]
+    handles.append(mlp.fc1.register_forward_hook(without))
+    with torch.no_grad():
+        expected = tower(images)
+        for handle in handles:
+            handle.remove()
+        torch.testing.assert_close(run_stream(stream, images, keep), expected)
+        assert not torch.allclose(expected, tower(images), atol=1e-6)
+
+
+def test_in_a_linear_network_scores_are_exact_cuts() -> None:
+    """Without norms, with uniform patterns and no nonlinearity, an edge's effect is its derivative."""
+    tower = linear_transformer()
+    stream = ResidualStream.of(Encoder.from_tower(tower))
+    torch.manual_seed(1)
+    images = torch.randn(2, 3, *stream.encoder.image_size, dtype=torch.float64)
+    other = images.flip(0) + 1
+    found = edge_scores(stream, images, lambda e: e[:, 0] - 2 * e[:, 1], baseline=other)
+    with torch.no_grad():
+        for row, column in stream.edges.nonzero().tolist():
+            keep = stream.edges.clone()
+            keep[row, column] = False
+            moved = stream.encoder(images) - run_stream(stream, images, keep, other)
+            exact = float((moved[:, 0] - 2 * moved[:, 1]).mean())
+            assert found.scores[row, column] == pytest.approx(exact, rel=1e-7, abs=1e-11)
+    assert np.nanmax(np.abs(found.scores)) > 1e-3

@@ -243,3 +243,11 @@ def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
     for wrong in ([64], [-1], [3, 3]):
         with pytest.raises(InputError, match=r"trunk.blocks.1.mlp.* 0 to 63"):
             ResidualStream.of(encoder, {"trunk.blocks.1.mlp": wrong})
+
+
+def test_a_node_is_the_sum_of_its_edges_to_all_later_readers() -> None:
+    encoder, images = opened()
+    graph = attribute(encoder, images, metric, 1.0, left_rule(1), progress=False)
+    for site in graph.inner_sites[:-1]:
+        total: Any = sum(scores.sum(0) for (up, _), scores in graph.edge_scores.items() if up == site)
+        assert_same(total, graph.node_scores[site][graph.kept_units[site]], at_least=1e-3, rtol=1e-8)

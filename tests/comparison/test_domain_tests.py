@@ -26,9 +26,11 @@ from circuitry.comparison import (
 from circuitry.comparison.class_table import CELLS, EFFECTS
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.comparison.models import OVER_MODELS
+from circuitry.comparison.models import OVER_MODELS, model_tests
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
 from circuitry.comparison.significance import smallest_p, with_corrected_p
+from circuitry.comparison.statistics import family_of
+from experiments.simulation import Planted, simulate
 from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table
 
@@ -320,3 +322,28 @@ def test_a_domain_against_the_others_over_depth() -> None:
     assert found["all", "without q", "x"] == pytest.approx((0.2 + 0.4) / 2)
     assert found["held-out", "without q", "y"] == pytest.approx(0.6)
     assert math.isnan(found.get(("held-out", "q with the others", "x"), math.nan))
+
+
+PLANTED = Planted(n_units=40, n_kept=6)
+
+
+@pytest.mark.parametrize("resampled", [False, True])
+def test_tests_of_families_err_unless_families_are_drawn(resampled: bool) -> None:
+    wrong = 0
+    for seed in range(100):
+        rng = np.random.default_rng([7, seed])
+        family = np.repeat(np.arange(9), 4)
+        made = simulate(rng, rng.uniform(0, 1, (9, 3))[family], 0.3, PLANTED).parts
+        families = {name: str(f) for name, f in zip(made.classes, family, strict=True)} if resampled else {}
+        draws = draw_resamples(family_of(made.classes, families), 4, resamples=150, seed=seed)
+        wrong += bool((part_tests(made, draws, families)["p_holm"] < 0.05).any())
+    assert wrong <= 13 if resampled else wrong > 20  # 6 % and three standard errors
+
+
+def test_over_models_a_model_is_one_observation() -> None:
+    rng = np.random.default_rng(0)
+    scores = [rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 3)) for _ in range(300)]
+    found = [model_tests(pd.DataFrame(each, columns=["a", "b", "c"])) for each in scores]
+    errors = np.mean([(each["p_holm"] < 0.05).any() for each in found])
+    assert errors < 0.06 + 3 * np.sqrt(0.06 * 0.94 / 300)
+    assert set(found[0]["about"]) == {"over 8 models"}

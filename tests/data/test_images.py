@@ -211,3 +211,16 @@ def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkey
     assert [name for name in asked if check.keeps(name)] == [name for name in asked if name in there]
     assert check.missing.count == len(asked) - 12
     assert sum(len(names or ()) for names in check._listings.values()) <= held
+
+
+def test_at_most_a_batch_is_decoded_in_advance(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def recording(image: Image.Image) -> Tensor:
+        seen.append(pixel(image)[0])
+        return to_tensor(image)
+
+    batches = numbered_batches(make_images(tmp_path, 40), recording, 4)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert len(seen) <= 4 + 4 + 2

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components
+from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule
 from circuitry.bases import ResidualStream, site_named
 from circuitry.cards.unit_maps import map_grid
 from circuitry.circuits import attribute_components, direct_effects
 from circuitry.encoder import Chain, adapters, linked_stages, register_architecture
 from tests.support.assert_same import assert_same
 from tests.support.library_towers import NETS, TRANSFORMERS, library_tower
+from tests.support.oracles import brute_force_nodes
 from tests.support.towers import randomise
 
 VITS = (*TRANSFORMERS, "timm-vit", "torchvision-vit")
@@ -248,3 +249,13 @@ def test_a_tower_by_its_stages_has_sites_but_no_blocks() -> None:
 def test_a_tower_that_is_no_chain_is_refused_with_the_place(options: dict[str, bool], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Encoder.from_stages(Forked(**options).eval(), LAYERS, (8, 8))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov3-gated", "timm-mobilenet", "torchvision-efficientnet"])
+def test_nodes_equal_brute_force(name: str) -> None:
+    encoder = Encoder.from_tower(library_tower(name)[0].double())
+    images, weights = images_and_weight(encoder)
+    site = encoder.sites[2]
+    metric = class_logit(weights, 1)
+    graph = attribute(encoder, images, metric, sites=[site], rule=left_rule(2), progress=False)
+    assert_same(graph.node_scores[site], brute_force_nodes(encoder, images, weights, site, 2), at_least=1e-6)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, Task, Work, attribute, faithfulness_curve, left_rule
 from circuitry.bases import ResidualStream
-from circuitry.circuits import Circuit, Edges, attribute_components
+from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.circuits.edge_cuts import gated_chain
 from circuitry.interventions import (
     AblationSettings,
@@ -207,3 +207,22 @@ def test_circuits_across_sites_are_judged_by_units_and_by_edges(monkeypatch: pyt
     with torch.no_grad():
         full = float(metric(stream.encoder(images[:2])).mean())
     assert table.loc["circuit (edges)", "value"] == pytest.approx((kept - empty) / (full - empty))
+
+
+def test_cutting_each_edge_is_a_run_without_it() -> None:
+    stream, images = opened()
+    _, heads, mlp, *_ = stream.sites
+    sizes = {site: 16 if site == stream.sites[0] else 2 if site.endswith("attn") else 64 for site in stream.sites}
+    units = {site: np.arange(size) for site, size in (sizes | {"head": 16}).items()}
+    scores = {pair: np.full((len(units[pair[1]]), len(units[pair[0]])), np.nan) for pair in combinations(units, 2)}
+    scores[heads, mlp][[5, 9]] = 0
+    task = task_of(images, baseline=images.flip(0))
+    exact = cut_effects(task, Edges(units, scores, "stream")).scores
+    expected, clean = np.full((64, 2), np.nan), metric(stream.encoder(images)).mean()
+    for row, head in ((5, 0), (5, 1), (9, 0), (9, 1)):
+        masks = {pair: np.ones(block.shape, dtype=bool) for pair, block in scores.items()}
+        masks[heads, mlp][row, head] = False
+        with torch.no_grad():
+            expected[row, head] = clean - metric(by_hand(stream.encoder.tower, images, images.flip(0), masks)).mean()
+    assert_same(exact[heads, mlp], expected, 1e-5)
+    assert sum(int((~np.isnan(block)).sum()) for block in exact.values()) == 4

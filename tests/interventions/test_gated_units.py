@@ -342,3 +342,20 @@ def test_gradients_pass_around_the_patch(resnet: nn.Module) -> None:
         (gradient,) = torch.autograd.grad(encoder(x, start="layer4.0").sum(), x)
     assert gradient[:, 3].abs().max() == 0
     assert gradient[:, 4].abs().max() > 0
+
+
+def test_circuits_that_begin_alike_are_one_run_up_to_where_they_part() -> None:
+    task, rows = by_hand(), dict[str, int]()
+
+    def counted(stage: Stage) -> Stage:
+        def run(x: Tensor) -> Tensor:
+            rows[stage.site] = len(x)
+            return stage.run(x)
+
+        return replace(stage, run=run)
+
+    task.encoder.stages = tuple(map(counted, task.encoder.stages))
+    chosen = [([0, 1], [0]), ([0, 1], [1]), ([2], [1]), ([0, 1], [0])]
+    found = kept_embeddings(task, [circuit_of(by_hand(), {"first": units, "second": later}) for units, later in chosen])
+    assert found[:, :, 0].tolist() == [[6, 1], [0, 0], [5, 0], [6, 1]]
+    assert rows == {"first": 2, "second": 2 * 2, "embedding": 3 * 2}  # two images

@@ -318,3 +318,22 @@ def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
     assert table.loc["all", "n_units"] == n_latents
     expected = np.corrcoef(points["attributed"], points["exact"])[0, 1]
     assert table.loc["all", "pearson"] == pytest.approx(expected)
+
+
+def test_one_partial_run_per_unit_from_the_site_on() -> None:
+    encoder = hand_worked()
+    rows: dict[str, int] = {"mixed": 0, "embedding": 0}
+
+    def counted(stage: Stage) -> Stage:
+        def run(x: Tensor) -> Tensor:
+            rows[stage.site] += len(x)
+            return stage.run(x)
+
+        return Stage(stage.site, run, stage.unit_dim)
+
+    encoder.stages = tuple(counted(stage) for stage in encoder.stages)
+    n = 4
+    patch_effects(Task(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], work=QUIET))
+    # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
+    # the metric. From the site on: the base, the source, and one run for each of two units.
+    assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}

@@ -1,6 +1,7 @@
 """Everything answers for the model as it is now, however its weights were changed, or refuses."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from circuitry.circuits import Extraction, ExtractionSettings, direct_effects, d
 from circuitry.encoder import Counterfactual
 from circuitry.interventions import circuit_of, kept_embeddings
 from circuitry.models import FolderBaseline
+from circuitry.representations import embed_images
 from tests.representations.test_embeddings import draw
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import make_sae
@@ -202,3 +204,36 @@ def test_hooks_that_runs_of_a_stream_would_bypass_are_refused(site: str) -> None
         whole = stream.components(images)[0]
     assert_same(found.logits, F.normalize(whole[None]) @ torch.ones(16) / 4, at_least=1e-3)
     assert_same(found.effects.sum(1) + found.rest, found.logits, at_least=1e-3, rtol=1e-4)
+
+
+def test_caches_see_every_change(tiny: Tiny, tmp_path: Path) -> None:
+    clip, data = tiny.load(), draw(tmp_path / "data")
+    model: Any = clip.model
+
+    def answers() -> list[np.ndarray]:
+        texts = clip.text_weights(["axe", "cat"], cache_dir=tmp_path)
+        return [texts.numpy(), embed_images(clip, data, cache_dir=tmp_path, work=QUIET).vectors]
+
+    before: Any = answers()
+    model.text_projection.data.neg_()
+    through_numpy(model.ln_final.bias)
+    model.visual.attnpool.c_proj.weight.data.neg_()
+    texts, images = answers()
+    assert not np.allclose(texts, before[0], atol=1e-2)
+    assert not np.allclose(images, before[1], atol=1e-2)
+
+
+def test_direct_effects_leave_the_tower_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower: Any = timm_vit().eval()
+    stream, images = ResidualStream.of(Encoder.from_tower(tower)), torch.randn(1, 3, 16, 16)
+    before = tower(images)
+
+    def fail(*_: object) -> Tensor:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(import_module("circuitry.circuits.direct_effects"), "scale_of", fail)
+    for call in (lambda: direct_effects(stream, images, torch.ones(16)), lambda: direct_vectors(stream, images)):
+        with pytest.raises(ZeroDivisionError):
+            call()
+    assert not any(module._forward_hooks or "forward" in vars(module) for module in tower.modules())
+    assert torch.equal(tower(images), before)

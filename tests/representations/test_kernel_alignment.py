@@ -1,5 +1,6 @@
 """HSIC, CKA and Gram matrices against their definitions by brute force, and what must not change them."""
 
+import tracemalloc
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -218,3 +219,15 @@ def test_other_rows_are_refused() -> None:
         for other, words in (({"a": np.ones(4)}, r"\{'a': 3\}, .*\{'a': 4\}"), ({"b": np.ones(3)}, r"\{'b': 3\}")):
             with pytest.raises(InputError, match=words):
                 rows.add(other)
+
+
+def test_blocks_stay_within_their_budget() -> None:
+    rng = np.random.default_rng(4)
+    with RowFiles() as rows:
+        for _ in range(40):
+            rows.add({"act3": rng.normal(size=50_000).astype(np.float32)})  # 16 MB in double precision
+        tracemalloc.start()
+        rows.gram("act3", memory_gib=1 / 1024)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 1.1 * 2**20

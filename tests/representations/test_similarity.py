@@ -198,3 +198,23 @@ def ones(*classes: str) -> Grams:
 def test_bad_input_is_named(given: list[Grams], options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         compare_representations(given, **options)
+
+
+def test_p_values_of_a_permuted_domain_are_uniform() -> None:
+    rng = np.random.default_rng(1)
+    p = []
+    for i in range(200):
+        a, b = rows(2 * i), rows(2 * i + 1)
+        permuted = grams("sketch", b[rng.permutation(7)])
+        p += (
+            compare_representations([grams("real", a), permuted], ["linear"], permutations=49, seed=i)
+            .pairs["p"]
+            .tolist()
+        )
+    assert stats.kstest(p, stats.uniform(1 / 100, 1).cdf).pvalue > 0.01
+    assert min(p) >= 1 / 50
+    same = [
+        compare_representations([grams("real", rows(i)), grams("x", rows(i))], ["linear"], permutations=49)
+        for i in range(5)
+    ]
+    assert [found.pairs["p"][0] for found in same] == [1 / 50] * 5

@@ -1,5 +1,6 @@
 """Real runs of open_clip's trainer: killed, diverging, in several processes, the study's way."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -150,3 +151,20 @@ def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
     assert held["loss"].iloc[-1] == pytest.approx(sum(losses) / 5, rel=2e-2)  # measured in half precision
     with pytest.raises(InputError, match=r"validation: .* -> None"):
         train_clip(train, out, as_the_study, WORK)
+
+
+def test_the_machines_threads_and_keeping_the_untrained_model_change_no_weight(
+    one: tuple[Path, ClipTraining, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, settings, by_one = one
+    run = by_one.parents[1]
+    assert [epoch for epoch, _ in checkpoints(run)] == [1]
+    assert json.loads((run / "manifest.json").read_text())["config"]["threads"] == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    two = weights(train_clip(train, tmp_path / "two", replace(settings, keep_checkpoints=1), WORK))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in weights(by_one).items())
+    torch.manual_seed(0)
+    untrained = open_clip.create_model("vit-smallest").state_dict()
+    kept = weights(tmp_path / "two" / "checkpoints" / "epoch_0.pt")
+    assert kept.keys() == untrained.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in untrained.items())

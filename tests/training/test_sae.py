@@ -1,6 +1,7 @@
 """Autoencoders: their samples, their training from a planted dictionary, and what is measured."""
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -392,3 +393,36 @@ def test_what_cannot_be_sampled_is_refused(resnet: nn.Module, tmp_path: Path) ->
     for records, site, words in (([], None, "none"), (shown.records, "layer9", "'layer9'")):
         with pytest.raises(InputError, match=words):
             sample_activations(encoder, shown, records, site)
+
+
+class OnDisk(Sequence[Tensor]):
+    """Pieces that are made anew whenever they are asked for, and counted while they live."""
+
+    def __init__(self, pieces: Sequence[Tensor]) -> None:
+        self.pieces, self.alive, self.most = pieces, 0, 0
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, place: int) -> Tensor:  # type: ignore[override]
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        piece = self.pieces[place].clone()
+        weakref.finalize(piece.untyped_storage(), self._freed)
+        return piece
+
+    def _freed(self) -> None:
+        self.alive -= 1
+
+
+def test_memory_holds_one_piece_while_training() -> None:
+    data = planted(1000)[1]
+    pieces = OnDisk(torch.split(data, 100))
+    batches = SampleBatches(pieces, 32, drop_last=True, generator=torch.Generator().manual_seed(0))
+    for _ in range(100):
+        next(batches)
+    assert pieces.most == 1
+    settings = replace(QUICK, batch_size=32)
+    trained = quick_sae(pieces, settings)
+    assert pieces.most <= 3  # of the last steps, the measured one, and the one that the tests' type checker holds
+    assert_equal_weights(trained, quick_sae(torch.split(data, 100), settings))

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -291,3 +293,27 @@ def test_tables_that_cannot_be_trained_on(tmp_path: Path, content: str, words: s
     for table, expected in ((path, words), (tmp_path / "none.tsv", "none.tsv")):
         with pytest.raises(InputError, match=expected):
             check_training_table(table, COLUMNS, 2)
+
+
+def peak(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    work()
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return used
+
+
+def test_tables_pass_in_constant_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 100)
+
+    def stream(n: int) -> Iterator[CaptionedImage]:
+        return (image(f"{i}.png", "a cat on a mat") for i in range(n))
+
+    def write(n: int) -> Callable[[], object]:
+        return lambda: write_table(stream(n), tmp_path / f"{n}.tsv", missing_files="unchecked")
+
+    write(10)()
+    few, many = peak(write(1_000)), peak(write(8_000))
+    # 8 bytes an image, twice while the array grows and where neighbours are compared.
+    assert many - few < 25 * 7_000
+    assert peak(lambda: sum(1 for _ in caption_rows(tmp_path / "8000.tsv"))) < 200_000

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuitry import Clip, GraphFolder, InputError, left_rule, load_clip
+from circuitry import AttributionGraph, Clip, GraphFolder, InputError, left_rule, load_clip
 from circuitry.encoder import Baseline
 from circuitry.runs.manifest import write_sealed
-from tests.support.extraction import run
+from tests.support.extraction import contents, run
 from tests.support.tiny_clip import Tiny, saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
@@ -97,3 +97,26 @@ def test_a_folder_of_another_format_is_refused(tmp_path: Path) -> None:
     write_sealed(tmp_path / "manifest.json", {"format": "circuitry extraction 0", "jobs": []})
     with pytest.raises(InputError, match="'circuitry extraction 0'"):
         GraphFolder(tmp_path)
+
+
+def test_a_run_that_dies_goes_on_and_ends_the_same(
+    clip: Clip, root: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    save = AttributionGraph.save
+
+    def dying(graph: AttributionGraph, path: Path) -> None:
+        if len(written) == 6:
+            raise KeyboardInterrupt
+        written.append(path)
+        save(graph, path)
+
+    monkeypatch.setattr(AttributionGraph, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, root, tmp_path / "x")
+    monkeypatch.undo()
+    assert list(GraphFolder(tmp_path / "x")) == [("axe", "real")]  # the next has parts, and no whole yet
+    parts = [f"part-{part}" for part in GraphFolder(made).parts("axe", "real")]
+    assert [path.name for path in written[:4]] == [f"real.{part}.safetensors" for part in (*parts, "all")]
+    assert len(run(clip, root, tmp_path / "x")) == 5
+    assert contents(tmp_path / "x") == contents(made)
