@@ -25,22 +25,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from circuitry.runs import Count, InputError, Part, Seed
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
 from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, study_held_out
 from circuitry.reports import write_figure
-from circuitry.training import Captions, NoCaption, read_description
+from circuitry.training import Captions, NoCaption, generated_captions, read_description
 from experiments.study.base_sets import named_base_sets
 from experiments.study.mixture_files import (
-    Captioning,
     CaptionSource,
     check_one_study,
-    first_of,
     mixture_summary,
     sketch_captions,
+    stream_captions,
     write_mixture,
 )
 from experiments.study.selection import (
@@ -55,7 +54,7 @@ from experiments.study.selection import (
     sketch_class_mixtures,
 )
 from experiments.study.setting_charts import mixture_bars
-from experiments.study.study_set import ListPart, MixtureSpec, study_mixtures
+from experiments.study.study_set import MixtureSpec, study_mixtures
 
 import pandas as pd
 
@@ -88,22 +87,19 @@ class Config:
     """Which of DomainNet's lists to use."""
     validation_split: str | None = None
     """Which of DomainNet's lists to validate on: a validation table of them, filtered alike but not subsampled."""
-    captions: CaptionSource | Path | None = None
-    """A table of captions, or "file" for captions.tsv beside the lists; the study's random stream through all lists; or
-    drawn for each image by its path (default: file, where there is captions.tsv, else by-image)."""
-    aligned_captions: Path | None = None
-    """Table of the aligned captions, where the others come from a table."""
+    captions: CaptionSource = "by-image"
+    """Captions: the study's random stream through all lists, or drawn for each image by its path."""
     imagenet_sketch: Path | None = None
     """Folder of ImageNet-Sketch, <wnid>/<file>."""
     sketches: SketchVariant | None = None
     """How ImageNet-Sketch comes in (default: in place of as many images, drawn of all)."""
     base: tuple[str, ...] = ()
     """Base sets of captioned photos, NAME=PATH: imagenet-captions and its JSON; cc3m, cc12m or another name and its
-    table of paths and captions, or (folder of) webdataset shards."""
+    table of paths and captions."""
     base_images: tuple[str, ...] = ()
     """Folders that paths of base sets start from, NAME=FOLDER (default: that of the table)."""
     base_validation: tuple[str, ...] = ()
-    """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split or one name per line."""
+    """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split."""
     missing_files: MissingFiles = "refuse"
     """What happens to images whose file is missing; unchecked for lists of images that lie elsewhere."""
     missing_captions: NoCaption = "refuse"
@@ -118,50 +114,40 @@ def main(config: Config) -> None:
     specs = material.specs()
     earlier = {path.stem: read_description(path) for path in sorted(config.out.glob("*.tsv"))}
     check_one_study({**earlier, **{spec.name: material.about(spec) for spec in specs}})
-    made: list[tuple[MixtureSpec, Path, Path | None]] = []
+    rows, tables = [], []
     for spec in specs:
         try:
-            records, captions = material.records(spec), material.captions(spec, config.split)
+            records = material.records(spec)
         except InputError as error:
             if not config.all:
                 raise
             print(f"left out {spec.name}: {error}")
             continue
-        table = material.write(spec, "train", records, captions)
-        print(f"{table}: {len(records):,} images and the base set", flush=True)
+        tables.append(material.write(spec, "train", records))
+        print(f"{tables[-1]}: {len(records):,} images and the base set", flush=True)
         validation = None
         if config.validation_split or spec.base in material.validated:
-            captions = material.captions(spec, config.validation_split) if config.validation_split else {}
-            validation = material.write(spec, "val", material.validation_records(spec), captions)
-        made.append((spec, table, validation))
-    if not made:
+            validation = material.write(spec, "val", material.validation_records(spec))
+        described = read_description(tables[-1])
+        rows.append(
+            {
+                "mixture": spec.name,
+                "study_file": f"{spec.study_name}.tsv" if spec.study_name else None,
+                "images": described["images"],
+                "of_base": sum(described["counts"].get(described["base"], {}).values()),
+                "without_caption": described["left_out"]["no_caption"],
+                "table": tables[-1].name,
+                "validation_table": validation.name if validation else None,
+            }
+        )
+    if not rows:
         raise InputError("None of the mixtures can be made of these images; see the reasons above.")
-    listed = table_of_mixtures(made)
+    listed, parts = pd.DataFrame(rows), mixture_summary(tables, material.held_out)
     print(listed.drop(columns=["table", "validation_table"]).to_string(index=False, na_rep="-"))
-    parts = mixture_summary([table for _, table, _ in made], material.held_out)
     for name, content in (("mixtures", listed), ("images", parts)):
         write_named_table(config.out / f"{name}.csv", content)
         print(config.out / f"{name}.csv")
     print(*write_figure(mixture_bars(parts), config.out / "mixtures"), sep="\n")
-
-
-def table_of_mixtures(made: Sequence[tuple[MixtureSpec, Path, Path | None]]) -> pd.DataFrame:
-    """Return one row per mixture: its name, the study's file, what is in it and where its tables are."""
-    rows = []
-    for spec, table, validation in made:
-        described = read_description(table)
-        rows.append(
-            {
-                "mixture": spec.name,
-                "study_file": f"{name}.tsv" if (name := spec.study_name()) else None,
-                "images": described["images"],
-                "of_base": sum(described["counts"].get(described["base"], {}).values()),
-                "without_caption": described["left_out"]["no_caption"],
-                "table": table.name,
-                "validation_table": validation.name if validation else None,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 class Material:
@@ -176,9 +162,9 @@ class Material:
         if config.missing_files != "unchecked":
             for base in self.bases.values():
                 base.check_images()
-        self.captioning = Captioning(config.data, config.captions, config.seed, config.aligned_captions)
         self.validated = [name for name, base in self.bases.items() if base.validation is not None]
         self._class_mixtures = cache(self._made_class_mixtures)
+        self._stream = cache(stream_captions)
 
     def _folder(self, split: str) -> DomainFolder:
         return DomainFolder(self.config.data, split=split, missing_files=self.config.missing_files)
@@ -211,8 +197,6 @@ class Material:
         sketches = config.sketches or ("imagenet-sketch" if config.imagenet_sketch else None)
         return [MixtureSpec(settings, sketches, base) for base in bases]
 
-    # --- images
-
     @cached_property
     def sketches(self) -> SketchSet:
         """Return ImageNet-Sketch."""
@@ -227,7 +211,7 @@ class Material:
             return replace_at_random(chosen, self.sketches.records) if spec.sketches else chosen
         return self._class_mixtures(spec.settings)[spec.sketches]
 
-    def _made_class_mixtures(self, settings: MixtureSettings) -> dict[SketchVariant, list[ImageRecord]]:
+    def _made_class_mixtures(self, settings: MixtureSettings) -> dict[str, list[ImageRecord]]:
         chosen = mixture(self.images.records, settings, self.images.all_classes)
         return sketch_class_mixtures(chosen, self.sketches.records)
 
@@ -240,38 +224,40 @@ class Material:
         return admitted(self._validation, spec.settings) if self._validation else []
 
     def captions(self, spec: MixtureSpec, split: str) -> Captions:
-        """Return the captions of a mixture's images."""
-        drawn = self.captioning.of(split, aligned=spec.settings.aligned)
-        return first_of(self._sketch_captions, drawn) if spec.sketches else drawn
+        """Return the captions of the images in the lists of a split, and of ImageNet-Sketch's."""
+        seed, aligned = self.config.seed, spec.settings.aligned
+        known = self._sketch_captions if spec.sketches else {}
+        if self.config.captions == "stream":
+            return self._stream(self.config.data, seed, aligned=aligned).get(split, {}) | known
+        of_image = generated_captions(seed, aligned=aligned)
+        return lambda record: known.get(record.relative) or of_image(record)
 
     @cached_property
     def _sketch_captions(self) -> dict[str, str]:
-        return sketch_captions(self.sketches, self.captioning.source, self.config.seed)
-
-    # --- tables
+        return sketch_captions(self.sketches, self.config.captions, self.config.seed)
 
     def about(self, spec: MixtureSpec) -> dict[str, Any]:
         """Return what the JSON beside a table says of its making, apart from the images."""
-        described = spec.described()
-        captions = {"captions": f"{described['captions']} ({self.captioning.source})"}
-        return {**described, **captions, **self.captioning.described(), "seed": self.config.seed}
+        described, source, seed = spec.described(), self.config.captions, self.config.seed
+        captions = {"captions": f"{described['captions']} ({source})", "caption_source": source, "caption_seed": seed}
+        return {**described, **captions, "seed": seed}
 
-    def write(self, spec: MixtureSpec, part: ListPart, records: Sequence[ImageRecord], captions: Captions) -> Path:
+    def write(self, spec: MixtureSpec, part: Literal["train", "val"], records: Sequence[ImageRecord]) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
+        split = config.split if part == "train" else config.validation_split
         return write_mixture(
             records,
-            captions,
+            self.captions(spec, split) if split else {},
             config.out / f"{spec.name}{'-validation' if part == 'val' else ''}.tsv",
             settings=spec.settings,
             base=base.part(part, config.seed) if base else (),
             about={
                 **self.about(spec),
-                "split": config.split if part == "train" else config.validation_split,
+                "split": split,
                 "base_validation": list(config.base_validation) or None,
                 "domainnet_missing_files": self.images.missing if part == "train" else None,
             },
-            # Members of shards are no files; the others were checked when they were listed.
-            missing_files="unchecked" if base and base.shards else config.missing_files,
+            missing_files=config.missing_files,
             no_caption=config.missing_captions,
         )

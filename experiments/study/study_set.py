@@ -13,18 +13,17 @@ The study's scripts leave the architecture of upper bounds open, and architectur
 ImageNet-Sketch; here they are its first architecture and its three seeds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from itertools import product
+from typing import Any
 
 from circuitry.runs import InputError
 from circuitry.data import STUDY_HELD_OUT, chosen_names
-from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, Setting, SketchVariant
+from experiments.study.selection import DOMAINNET_ROUND, SKETCH_SHARES, MixtureSettings
 
-ListPart = Literal["train", "val"]
-
-BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
+BASIC = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
 """Settings of every test domain."""
 
 CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -36,17 +35,6 @@ DOMAIN_INTERPOLATIONS = {
 }  # test domain -> first letters of the additional domains of each domain interpolation
 
 _LETTERS = {domain[0]: domain for domain in sorted(DOMAINNET_ROUND)}
-_SUFFIXES: dict[SketchVariant | None, str] = {
-    None: "",
-    "imagenet-sketch": "-with-in-sketches",
-    "imagenet-sketch-0.5": "-with-in-sketches-fiftyp",
-    "imagenet-sketch-0.25": "-with-in-sketches-twentyfivep",
-    "imagenet-sketch-0.3": "-with-in-sketches-thirtyp",
-    "imagenet-sketch-0.1": "-with-in-sketches-tenp",
-    "imagenet-sketch-0.05": "-with-in-sketches-fivep",
-    "imagenet-sketch-0.01": "-with-in-sketches-onep",
-    "imagenet-sketch-one": "-with-in-sketches-one",
-}
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ class MixtureSpec:
     """One mixture: images of DomainNet, of ImageNet-Sketch, and a base set."""
 
     settings: MixtureSettings
-    sketches: SketchVariant | None = None  # variant of ImageNet-Sketch; None for none
+    sketches: str | None = None  # variant of ImageNet-Sketch; None for none
     base: str | None = None  # name of the base set of captioned photos
 
     def __post_init__(self) -> None:
@@ -69,20 +57,21 @@ class MixtureSpec:
         """Return the name of its table, without ``.tsv``, unique in a study."""
         return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
 
-    def study_name(self, part: ListPart = "train") -> str:
+    @property
+    def study_name(self) -> str:
         """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's."""
         settings = self.settings
         if not {settings.natural_domain, settings.test_domain} <= set(DOMAINNET_ROUND):
             return ""
-        prefix = {None: f"dn-captions-{part}", "imagenet-captions": f"combined-captions-{part}"}
-        start = f"{prefix.get(self.base, f'{self.base}-{part}')}-lso"
+        base = {None: "dn-captions", "imagenet-captions": "combined-captions"}.get(self.base, self.base)
+        end = f"-with-in-sketches{SKETCH_SHARES[self.sketches][1]}" if self.sketches else ""
         if settings.setting == "natural-only":
-            return f"{start}-real-only{_SUFFIXES[self.sketches]}"
+            return f"{base}-train-lso-real-only{end}"
         allowed = "" if settings.fraction is None else f"-allow{settings.fraction:g}"
-        pseudo = "-pseudo" if settings.setting in ("upper-low", "upper-high") else ""
+        pseudo = "-pseudo" if settings.setting.startswith("upper") else ""
         aligned = "-aligned" if settings.aligned else ""
         domains = "".join(letter for letter, domain in _LETTERS.items() if settings.has_domain(domain))
-        return f"{start}-{domains}-no{settings.test_domain}classes{pseudo}{allowed}{aligned}{_SUFFIXES[self.sketches]}"
+        return f"{base}-train-lso-{domains}-no{settings.test_domain}classes{pseudo}{allowed}{aligned}{end}"
 
     def described(self) -> dict[str, Any]:
         """Return the entries of the JSON beside the table."""
@@ -105,36 +94,22 @@ def study_mixtures(
     Natural-only once; for every test domain `BASIC` and the class interpolations; `DOMAIN_INTERPOLATIONS`; and for the
     test domain sketch ImageNet-Sketch in natural-only, leave-out and CG high, there with all seven shares of classes.
     """
-    others = [name for name in domains if name != natural_domain]
-    tested = chosen_names("test domain", test_domains, others)
-    found: list[tuple[MixtureSettings, SketchVariant | None]] = []
+    tested = chosen_names("test domain", test_domains, [name for name in domains if name != natural_domain])
+    of = partial(MixtureSettings, held_out_classes=tuple(held_out), size=size, natural_domain=natural_domain)
+    found: list[tuple[MixtureSettings, str | None]] = [(of("natural-only", tested[0]), None)]
     for test_domain in tested:
-        of = partial(
-            MixtureSettings,
-            test_domain=test_domain,
-            held_out_classes=tuple(held_out),
-            size=size,
-            natural_domain=natural_domain,
-        )
-        if not found:
-            found.append((of("natural-only"), None))
-        found += [(settings, None) for settings in _of_test_domain(of, test_domain, domains)]
+        found += [(of(setting, test_domain), None) for setting in BASIC]
+        for others, fraction in product(((), None), CLASS_FRACTIONS):  # of CG low, of CG high
+            one = of("class-interpolation", test_domain, fraction=fraction, other_domains=others)
+            found.append((one, None))
+        for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
+            chosen = tuple(_LETTERS[letter] for letter in letters)
+            if set(chosen) <= set(domains):
+                found.append((of("domain-interpolation", test_domain, other_domains=chosen), None))
         if sketches and test_domain == "sketch":
-            found += [(of(setting), "imagenet-sketch") for setting in ("natural-only", "leave-out")]
-            found += [(of("cg-high"), variant) for variant in get_args(SketchVariant)]
+            found += [(of(setting, test_domain), "imagenet-sketch") for setting in ("natural-only", "leave-out")]
+            found += [(of("cg-high", test_domain), variant) for variant in SKETCH_SHARES]
     return [MixtureSpec(settings, variant, base) for base in bases for settings, variant in found]
-
-
-def _of_test_domain(
-    of: "partial[MixtureSettings]", test_domain: str, domains: Sequence[str]
-) -> Iterator[MixtureSettings]:
-    yield from (of(setting) for setting in BASIC)
-    for others in ((), None):  # CG low, CG high
-        yield from (of("class-interpolation", fraction=fraction, other_domains=others) for fraction in CLASS_FRACTIONS)
-    for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
-        chosen = tuple(_LETTERS[letter] for letter in letters)
-        if set(chosen) <= set(domains):
-            yield of("domain-interpolation", other_domains=chosen)
 
 
 DIVERSITY = ("cg-low", "cg-high", "leave-out")  # the study's 15 settings: these three for each test domain

@@ -1,21 +1,24 @@
-"""ImageNet-Sketch in a finished mixture, and sketches of fewer classes."""
+"""ImageNet-Sketch in a finished mixture, sketches of fewer classes, and names and prompts of the study."""
 
 import json
-import os
 import random
+from itertools import product
 from pathlib import Path
 
+import open_clip
 import pytest
 
 from circuitry.data import ImageRecord, imagenet_partners
+from circuitry.models import default_templates
 from circuitry.runs import InputError
 from experiments.study.selection import (
     CLASS_SHARES,
     LEFT_OUT,
-    STUDY_IMAGENET_NAMES,
+    imagenet_names,
     imagenet_sketch,
     replace_at_random,
     sketch_class_mixtures,
+    style_word_templates,
 )
 from tests.conftest import shared
 from tests.study.test_selection import records
@@ -24,51 +27,40 @@ TRAIN = records({(domain, f"class {i:02d}"): 3 for domain in ("real", "sketch") 
 OTHERS = records({("sketch", f"n{i:02d}"): 2 for i in range(60)})
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thousand class folders; five of them hold images."""
-    folder = tmp_path_factory.mktemp("sketch")
+def test_only_classes_without_a_partner_come_in(tmp_path: Path) -> None:
     for i in range(1000):
-        (folder / f"n{i:08d}").mkdir()
-    for i in (0, 25, 105, 403, 404):
-        for file in ("sketch_2.JPEG", "sketch_1.JPEG", "notes.txt"):
-            (folder / f"n{i:08d}" / file).touch()
-    return folder
-
-
-def test_only_classes_without_a_partner_come_in(root: Path) -> None:
-    sketches = imagenet_sketch(root)
+        (tmp_path / f"n{i:08d}").mkdir()
+    for i, file in product((0, 25, 105, 403, 404), ("sketch_2.JPEG", "sketch_1.JPEG", "notes.txt")):
+        (tmp_path / f"n{i:08d}" / file).touch()
+    sketches = imagenet_sketch(tmp_path)
+    assert [record.relative for record in sketches.images] == [
+        f"n{i:08d}/sketch_{k}.JPEG" for i, k in product((0, 25, 105, 403, 404), (1, 2))
+    ]
     partnered = {i for own in imagenet_partners().values() for i in own}
     assert 403 in partnered  # aircraft carrier
-    kept = [i for i in (0, 25, 105, 403, 404) if i not in partnered]
-    assert [record.relative for record in sketches.records] == [
-        f"n{i:08d}/sketch_{k}.JPEG" for i in kept for k in (1, 2)
-    ]
-    assert [record.relative for record in sketches.images] == [
-        f"n{i:08d}/sketch_{k}.JPEG" for i in (0, 25, 105, 403, 404) for k in (1, 2)
-    ]
-    assert sketches.records[0] == ImageRecord(
-        root.resolve() / "n00000025/sketch_1.JPEG", "n00000025/sketch_1.JPEG", "sketch", "n00000025"
-    )
+    kept = [record for record in sketches.images if int(record.class_name[1:]) not in partnered]
+    assert sketches.records == kept
+    name = "n00000025"
+    assert kept[0] == ImageRecord(tmp_path / name / "sketch_1.JPEG", f"{name}/sketch_1.JPEG", "sketch", name)
     assert (len(sketches.kept), len(sketches.names)) == (514, 1000)
     assert "n00000150" not in sketches.kept  # sea lion
-    assert (sketches.names["n00000025"], sketches.names["n00000744"]) == ("fire salamander", "projectile")
+    assert (sketches.names[name], sketches.names["n00000744"]) == ("fire salamander", "projectile")
 
 
 def test_classes_and_names_are_the_lent_ones() -> None:
     lent = json.loads(shared("facts/study_texts.json").read_text())
     assert {str(i) for i in LEFT_OUT} == lent["imagenet_sketch_left_out_beyond_partners"].keys()
-    names = lent["imagenet_names_that_differ_from_open_clip_3"]
-    assert {str(i): name for i, name in STUDY_IMAGENET_NAMES.items()} == {i: study for i, (study, _) in names.items()}
+    ours, study = imagenet_names(), imagenet_names("study")
+    assert list(ours) == list(open_clip.IMAGENET_CLASSNAMES)
+    differing = {str(i): list(names) for i, names in enumerate(zip(study, ours, strict=True)) if len(set(names)) > 1}
+    assert differing == lent["imagenet_names_that_differ_from_open_clip_3"]
 
 
-def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
-    complete = imagenet_sketch(root)
-    strange = root / "n00000025" / os.fsdecode(b"caf\xe9.JPEG")
-    strange.touch()
-    with pytest.warns(UserWarning, match="UTF-8"):
-        assert imagenet_sketch(root) == complete
-    strange.unlink()
+def test_style_templates_are_the_ten_of_the_study() -> None:
+    assert len(default_templates()) == 86
+    words = (("clipart", "a"), ("infograph", "an"), ("painting", "a"), ("quickdraw", "a"), ("sketch", "a"))
+    expected = {f"{article} {word} of {of} {{}}." for word, article in words for of in ("a", "the")}
+    assert set(style_word_templates()) == expected
 
 
 # --- replacement -----------------------------------------------------------------------------------------------------
