@@ -13,7 +13,6 @@ models for F folds, S seeds and D test domains: 42 by default, about 75 minutes 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from circuitry.runs import InputError, file_lock
 from circuitry.data import DomainFolder
@@ -53,14 +52,6 @@ class StudyRun:
     threads: int | None = None  # threads of each process; another number rounds differently
     commit: str = "unknown"  # commit of this package's checkout, with ``-dirty`` if files were changed
 
-    @classmethod
-    def read(cls, folder: Path) -> "StudyRun":
-        """Read the run in a folder; InputError if there is none, or it was trained on no mixture."""
-        run = run_of(folder)
-        if run is None:
-            raise InputError(f"The table of the run in {folder} is no mixture of the study: train on one.")
-        return run
-
 
 def run_of(folder: Path) -> StudyRun | None:
     """Return the run in a folder, None for one that was trained on no mixture of the study."""
@@ -68,10 +59,8 @@ def run_of(folder: Path) -> StudyRun | None:
     table, training = record["table"] or {}, record["training"]
     if "settings" not in table:
         return None
-    kept: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in table["settings"].items()
-    }
-    settings = MixtureSettings(**kept)
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in table["settings"].items()}
+    settings = MixtureSettings(**given)
     return StudyRun(
         Path(folder),
         training["model"],
@@ -92,7 +81,8 @@ def run_of(folder: Path) -> StudyRun | None:
 def find_runs(folder: Path) -> list[StudyRun]:
     """Return all runs on mixtures below a folder, in the order of their paths."""
     found = (run_of(path.parent) for path in sorted(Path(folder).rglob("run.json")))
-    if not (runs := [run for run in found if run is not None]):
+    runs = [run for run in found if run is not None]
+    if not runs:
         raise InputError(f"No folder below {folder} has the run.json of a model of a mixture: train some models first.")
     return runs
 
@@ -155,7 +145,9 @@ def toy_run(
         training = replace(settings.training, seed=seed)
         train_clip(table, folder, training, work)
         record_run(folder, table, training)
-    return replace(StudyRun.read(folder), held_out=settings.held_out)
+    run = run_of(folder)
+    assert run is not None  # its table is a mixture
+    return replace(run, held_out=settings.held_out)
 
 
 def toy_checkpoint(
