@@ -27,7 +27,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from circuitry.runs import Count, InputError, Part, Seed
+from circuitry.runs import Count, InputError, Seed
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
 from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, study_held_out
@@ -46,7 +46,6 @@ from experiments.study.selection import (
     MixtureSettings,
     Setting,
     SketchSet,
-    SketchVariant,
     admitted,
     imagenet_sketch,
     mixture,
@@ -58,6 +57,8 @@ from experiments.study.study_set import MixtureSpec, study_mixtures
 
 import pandas as pd
 
+SPLIT = "train"  # list of images that mixtures are made of
+
 
 @dataclass(frozen=True)
 class Config:
@@ -68,31 +69,23 @@ class Config:
     out: Path = Path("runs/mixtures")
     """Folder of the results: tables; all in it must be of one study."""
     setting: Setting = "cg-high"
-    """What takes part."""
+    """What takes part: the mixtures of the study's set with this setting are made."""
     test_domain: str | None = None
-    """Test domain: classes are held out of it (default with --all: all domains except the natural one)."""
+    """Test domain: classes are held out of it (default: all domains except the natural one)."""
     all: bool = False
-    """Make the whole set of the study, see above."""
+    """Make the whole set of the study, see above; mixtures that these images cannot make are left out."""
     held_out: tuple[str, ...] | None = None
     """Held-out classes: of the test domain (default: those of the study's 15 that the data has)."""
     natural_domain: str = "real"
     """Domain of photographs."""
-    held_out_share: Part | None = None
-    """Class interpolation: share of the held-out classes' images that the test domain keeps."""
-    other_domains: tuple[str, ...] | None = None
-    """Domain or class interpolation: domains beside the natural and the test domain."""
     n_images: Count | None = None
     """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
-    split: str = "train"
-    """Which of DomainNet's lists to use."""
     validation_split: str | None = None
     """Which of DomainNet's lists to validate on: a validation table of them, filtered alike but not subsampled."""
     captions: CaptionSource = "by-image"
     """Captions: the study's random stream through all lists, or drawn for each image by its path."""
     imagenet_sketch: Path | None = None
     """Folder of ImageNet-Sketch, <wnid>/<file>."""
-    sketches: SketchVariant | None = None
-    """How ImageNet-Sketch comes in (default: in place of as many images, drawn of all)."""
     base: tuple[str, ...] = ()
     """Base sets of captioned photos, NAME=PATH: imagenet-captions and its JSON; cc3m, cc12m or another name and its
     table of paths and captions."""
@@ -155,7 +148,7 @@ class Material:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.images = self._folder(config.split)
+        self.images = self._folder(SPLIT)
         classes, asked = self.images.all_classes, config.held_out
         self.held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
         self.bases = named_base_sets(config.base, config.base_images, config.base_validation)
@@ -172,36 +165,21 @@ class Material:
     def specs(self) -> list[MixtureSpec]:
         """Return the mixtures that the command line asks for."""
         config = self.config
-        bases: list[str | None] = [*self.bases] or [None]
-        if config.all:
-            return study_mixtures(
-                bases,
-                held_out=self.held_out,
-                domains=self.images.domains,
-                natural_domain=config.natural_domain,
-                test_domains=None if config.test_domain is None else [config.test_domain],
-                sketches=config.imagenet_sketch is not None,
-                size=config.n_images,
-            )
-        if config.test_domain is None:
-            raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
-        settings = MixtureSettings(
-            config.setting,
-            config.test_domain,
-            self.held_out,
-            config.n_images,
-            config.natural_domain,
-            config.held_out_share,
-            config.other_domains,
+        specs = study_mixtures(
+            [*self.bases] or [None],
+            held_out=self.held_out,
+            domains=self.images.domains,
+            natural_domain=config.natural_domain,
+            test_domains=None if config.test_domain is None else [config.test_domain],
+            sketches=config.imagenet_sketch is not None,
+            size=config.n_images,
         )
-        sketches = config.sketches or ("imagenet-sketch" if config.imagenet_sketch else None)
-        return [MixtureSpec(settings, sketches, base) for base in bases]
+        return [spec for spec in specs if config.all or spec.settings.setting == config.setting]
 
     @cached_property
     def sketches(self) -> SketchSet:
         """Return ImageNet-Sketch."""
-        if self.config.imagenet_sketch is None:
-            raise InputError("Name the folder of ImageNet-Sketch (--imagenet-sketch FOLDER), or give no --sketches.")
+        assert self.config.imagenet_sketch is not None  # only then there are mixtures with it
         return imagenet_sketch(self.config.imagenet_sketch)
 
     def records(self, spec: MixtureSpec) -> list[ImageRecord]:
@@ -245,7 +223,7 @@ class Material:
     def write(self, spec: MixtureSpec, part: Literal["train", "val"], records: Sequence[ImageRecord]) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
-        split = config.split if part == "train" else config.validation_split
+        split = SPLIT if part == "train" else config.validation_split
         return write_mixture(
             records,
             self.captions(spec, split) if split else {},

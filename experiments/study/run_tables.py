@@ -6,20 +6,15 @@ seeds are averaged; runs that differ in anything else have separate rows, or are
 Logit accuracies of models trained on photographs alone, in the test domain against photographs, lie on a line. The
 height of another model above this line is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
 
-Differences between settings test the study's claims:
-
-1. Diversity helps: CG high above CG low, and leave-out above photographs alone.
-2. An entirely unseen domain is sometimes easier than one that lacks the classes: leave-out above CG high.
-3. Seeing the classes reaches more, most of all in quickdraw: the upper bound above CG high.
-
-Each difference is of accuracy on held-out classes in the test domain, among all classes (``held_out``) and among the
-held-out classes alone (``alone``), which does not depend on how readily a model predicts a held-out class.
+Differences between settings answer the questions of `CONTRASTS`. Each is of accuracy on held-out classes in the test
+domain, among all classes (``held_out``) and among the held-out classes alone (``alone``), which does not depend on how
+readily a model predicts a held-out class.
 """
 
 from collections.abc import Sequence
 
 from circuitry.runs import InputError
-from circuitry.comparison import check_table, mean_interval
+from circuitry.comparison import mean_interval
 from circuitry.reports import Finding, Report, with_intervals
 from circuitry.training import (
     AMONG_PART,
@@ -38,12 +33,7 @@ import pandas as pd
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
 """Columns that identify a kind of model, except its mixture of domains."""
-EVALUATION_COLUMNS = (
-    *("run", *MODEL, "precision", "setting", "test_domain", "held_out_classes", "seed", "epoch"),
-    *("classifier", "domain", "part", "measure", "value", "chance"),
-)  # needed columns of a table of evaluated runs
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
-_KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
 SETTING_ORDER = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
@@ -75,7 +65,6 @@ def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
     """Return the rows of a measure and, for CLIP models, of a classifier; see `by_test_domain`."""
-    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (evaluated["measure"] == measure)
     if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
         there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
@@ -85,7 +74,6 @@ def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.Da
 
 def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return rows by test domain; models that do not depend on it (natural-only) are repeated for each."""
-    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     tested = sorted(set(evaluated["test_domain"]) - {""})
     if not tested:
         raise InputError("At least one run needs a test domain, but none has one: add such runs.")
@@ -98,20 +86,16 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
     last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
     by = [*MODEL, "setting", "test_domain", "held_out_classes"]
     for _, group in last.drop_duplicates(["run", *by]).groupby(by, sort=False):
-        first = group.iloc[0]
-        for other in group.iloc[1:].itertuples():
-            for what in ("precision", "epoch"):
-                if getattr(other, what) != first[what]:
-                    raise InputError(
-                        f"Only seeds are averaged, but the runs {first['run']} and {other.run} differ in their {what}, "
-                        f"{first[what]} and {getattr(other, what)}: put them into separate folders."
-                    )
+        for what in ("precision", "epoch"):
+            unlike = group.drop_duplicates(what)[:2]
+            if len(unlike) > 1:
+                raise InputError(
+                    f"Only seeds are averaged, but the runs {' and '.join(unlike['run'])} differ in their {what}, "
+                    f"{' and '.join(map(str, unlike[what]))}: put them into separate folders."
+                )
         if group["seed"].duplicated().any():
             names = ", ".join(group.loc[group["seed"].duplicated(keep=False), "run"])
-            raise InputError(
-                f"Runs of one setting must differ in their seed, but {names} have the same seed: put them into "
-                "separate folders."
-            )
+            raise InputError(f"Runs of one setting, here {names}, have one seed each: put them into separate folders.")
     return last
 
 
@@ -123,15 +107,14 @@ def model_names(table: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    def key(column: "pd.Series[str]") -> "pd.Series[str]":
-        return column.map(_rank) if column.name == "setting" else column
+    order = {name: place for place, name in enumerate(SETTING_ORDER)}
+
+    def key(column: "pd.Series[str]") -> "pd.Series[str] | pd.Series[int]":
+        return (
+            column.map(lambda name: order.get(setting_family(name), len(order))) if column.name == "setting" else column
+        )
 
     return table.sort_values([name for name in by if name in table], key=key, kind="stable", ignore_index=True)
-
-
-def _rank(setting: str) -> int:
-    family = setting_family(setting)
-    return SETTING_ORDER.index(family) if family in SETTING_ORDER else len(SETTING_ORDER)
 
 
 def setting_family(setting: str) -> str:
@@ -188,17 +171,18 @@ def without_screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.Da
 def check_like_classes(table: pd.DataFrame) -> None:
     """Refuse rows that a figure would compare although they count other held-out classes."""
     rows = table[table["held_out_classes"].fillna("") != ""]
-    first: dict[str, tuple[str, set[str]]] = {}
-    for key, group in rows.groupby(["test_domain", *MODEL, "setting"], sort=False):
-        domain, *model = map(str, key)
-        name = ", ".join(model)
-        classes = {one for names in group["held_out_classes"] for one in str(names).split(", ")}
-        other, theirs = first.setdefault(domain, (name, classes))
-        if unlike := sorted(classes ^ theirs):
-            raise InputError(
-                f"A figure compares rows that count the same held-out classes, but in {domain} the rows of ({other}) "
-                f"and ({name}) differ in {', '.join(unlike)}: draw them separately."
-            )
+    for domain, compared in rows.groupby("test_domain", sort=False):
+        counted = {
+            ", ".join(map(str, key)): set(", ".join(names).split(", "))
+            for key, names in compared.groupby([*MODEL, "setting"], sort=False)["held_out_classes"]
+        }
+        (first, classes), *others = counted.items()
+        for name, theirs in others:
+            if unlike := classes ^ theirs:
+                raise InputError(
+                    f"A figure compares rows that count the same held-out classes, but in {domain} the rows of "
+                    f"({first}) and ({name}) differ in {', '.join(sorted(unlike))}: draw them separately."
+                )
 
 
 FITTED = "fitted"
@@ -227,18 +211,16 @@ def effective_robustness(
         there is none; ``expected`` on the line and ``effective`` = test - expected, NaN without a line.
     """
     rows = chosen_rows(evaluated, classifier, measure)
+    rows = rows[rows["part"] == "held-out"].rename(columns={"value": "accuracy", "n_images": "n"})
     keys = ["test_domain", *MODEL, "setting", "held_out_classes", "run", "seed", "epoch"]
-    rows = rows[rows["part"] == "held-out"].rename(columns={"n_images": "n"})
-    photographs, tested = rows["domain"] == natural, rows["domain"] == rows["test_domain"]
-    columns = [*keys, "value", "n"]
-    there = rows.loc[tested, [*columns, "chance"]]
-    table = rows.loc[photographs, columns].merge(there, on=keys, suffixes=("_natural", "_test"))
+    photographs, tested = rows[rows["domain"] == natural], rows[rows["domain"] == rows["test_domain"]]
+    table = photographs.merge(tested, on=keys, suffixes=("_natural", "_test"))
     if table.empty:
         raise InputError(
             f"Effective robustness needs runs with held-out classes that classified images of their test domain and of "
             f"{natural!r}, but there are none: evaluate such runs, or name another natural domain."
         )
-    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
+    table = table.rename(columns={"accuracy_natural": "natural", "accuracy_test": "test"})
     x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
     table = table.assign(line=FITTED, expected=np.nan)
     for _, group in table.groupby(["test_domain", *MODEL]):
@@ -256,7 +238,7 @@ def _undefined(reference: pd.DataFrame) -> str | None:
     """Return why no line goes through the reference models, None where one does."""
     if reference.empty:
         return NO_MODELS
-    if (reference["test"] <= reference["chance"]).all():
+    if (reference["test"] <= reference["chance_test"]).all():
         return NOTHING
     return ONE_POINT if reference["natural"].nunique() == 1 else None
 
@@ -267,11 +249,6 @@ CONTRASTS = {
     ("leave-out", "cg-high"): "Is a domain that was never seen easier than one that lacks the classes?",
     (UPPER, "cg-high"): "Does seeing the classes in the domain reach more?",
 }  # settings that are compared, the first minus the second, and the question that this answers
-MEASURES = {"held_out": MEASURE, "alone": AMONG_PART}
-COLUMNS = (
-    *("test_domain", *MODEL, "setting", "minus", "measure"),
-    *("difference", "low", "high", "n_classes", "n_seeds"),
-)
 
 
 def paired_differences(
@@ -279,16 +256,15 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Return the differences of `CONTRASTS` for every test domain and kind of model that has both settings.
 
-    Returns:
-        `COLUMNS`: the mean over classes and seeds of ``setting`` minus that of ``minus``, with Student's 95 % interval
-        over classes.
+    Each is the mean over classes and seeds of ``setting`` minus that of ``minus``, with Student's 95 % interval over
+    classes, among all classes (``held_out``) and among the held-out ones (``alone``).
     """
     rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
     of_classes = rows["classifier"].isin([classifier, SUPERVISED]) & ~rows["part"].isin(CLASS_PARTS)
     rows = rows[of_classes & (rows["domain"] == rows["test_domain"])]
     found = []
     for key, group in rows.groupby(["test_domain", *MODEL], sort=False):
-        for name, measure in MEASURES.items():
+        for name, measure in (("held_out", MEASURE), ("alone", AMONG_PART)):
             one = group[group["measure"] == measure]
             wide = one.pivot_table(index=["part", "seed"], columns="setting", values="value")
             for setting, other in (pair for pair in CONTRASTS if {*pair} <= {*wide}):
@@ -297,7 +273,8 @@ def paired_differences(
                     classes, seeds = (pairs.index.get_level_values(level) for level in ("part", "seed"))
                     interval = mean_interval(pairs.to_numpy(), list(classes))
                     found.append((*key, setting, other, name, *interval, classes.nunique(), seeds.nunique()))
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    values = ("difference", "low", "high", "n_classes", "n_seeds")
+    return pd.DataFrame(found, columns=["test_domain", *MODEL, "setting", "minus", "measure", *values])
 
 
 def difference_findings(differences: pd.DataFrame) -> list[Finding]:

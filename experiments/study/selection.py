@@ -111,16 +111,10 @@ class MixtureSettings:
                 f"The test domain must differ from the natural domain, but both are {self.test_domain!r}: name the "
                 "domain of photographs by natural_domain=."
             )
-        of_classes, of_domains = (self.setting == f"{what}-interpolation" for what in ("class", "domain"))
-        if (self.fraction is None) == of_classes:
+        needed = {"class-interpolation": self.fraction, "domain-interpolation": self.other_domains}
+        if needed.get(self.setting, ()) is None:
             raise InputError(
-                f"Only class-interpolation takes and needs a fraction, from 0 to 1, but {self.fraction} was given for "
-                f"{self.setting!r}."
-            )
-        if (self.other_domains is None) == of_domains and not of_classes:
-            raise InputError(
-                f"domain-interpolation needs other_domains=, which may be (), class-interpolation may have them, no "
-                f"other setting has them, but {self.other_domains} was given for {self.setting!r}."
+                f"The setting {self.setting!r} needs a fraction or other domains: the program mixtures gives them."
             )
 
     @property
@@ -216,7 +210,6 @@ SKETCH_SHARES = {
 """Variant of ImageNet-Sketch -> share of the sketch classes that stay, rounded down to at least one, and the study's
 name of it. Without a share, ImageNet-Sketch replaces random images of all domains. In the order of the draws."""
 CLASS_SHARES = {variant: share for variant, (share, _) in SKETCH_SHARES.items() if share is not None}
-SketchVariant = Annotated[str, one_of(*SKETCH_SHARES)]
 
 LEFT_OUT = frozenset(
     {

@@ -19,7 +19,6 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from circuitry.runs import InputError
 from circuitry.data import STUDY_HELD_OUT, chosen_names
 from experiments.study.selection import DOMAINNET_ROUND, SKETCH_SHARES, MixtureSettings
 
@@ -44,13 +43,6 @@ class MixtureSpec:
     settings: MixtureSettings
     sketches: str | None = None  # variant of ImageNet-Sketch; None for none
     base: str | None = None  # name of the base set of captioned photos
-
-    def __post_init__(self) -> None:
-        if self.sketches and self.settings.aligned:
-            raise InputError(
-                "ImageNet-Sketch has no aligned captions, since its sentences name the style: leave it out of the "
-                "setting 'aligned'."
-            )
 
     @property
     def name(self) -> str:

@@ -181,10 +181,8 @@ def test_natural_domain_can_be_named_and_spellings_of_a_class_are_one() -> None:
     ("settings", "words"),
     [
         ({"setting": "cg-low", "test_domain": "real"}, "'real'"),
-        ({"setting": "class-interpolation"}, "fraction.*None.*'class-interpolation'"),
-        ({"setting": "cg-high", "fraction": 0.5}, r"fraction.*0\.5.*'cg-high'"),
-        ({"setting": "domain-interpolation"}, "other_domains"),
-        ({"setting": "cg-high", "other_domains": ("clipart",)}, "other_domains"),
+        ({"setting": "class-interpolation"}, "'class-interpolation' needs"),
+        ({"setting": "domain-interpolation"}, "'domain-interpolation' needs"),
         ({"setting": "cg-low", "test_domain": "ink"}, "'ink'"),
         ({"setting": "cg-low", "held_out_classes": ("dog",)}, "'dog'"),
     ],
