@@ -63,23 +63,18 @@ class BaseSet:
 
     def part(self, part: Literal["train", "val"], seed: int = 0) -> Iterator[CaptionedImage]:
         """Yield its training or validation images; a share is drawn by seed and path alone."""
-        if isinstance(self.validation, Mapping):
-            yield from self._named_part(self.validation, part)
-            return
-        below = (self.validation or 0) * 2**64
+        split = self.validation if isinstance(self.validation, Mapping) else {}
+        below = 0 if isinstance(self.validation, Mapping) else (self.validation or 0) * 2**64
+        found, named = 0, sum(map(len, split.values()))
         for image in self.all_images():
-            if (int.from_bytes(drawn_by_name(seed, image.relative)[:8]) < below) == (part == "val"):
-                yield image
-
-    def _named_part(self, split: Mapping[str, frozenset[str]], part: str) -> Iterator[CaptionedImage]:
-        found = 0
-        for image in self.all_images():
-            names = (image.relative, image.relative.rpartition("/")[2])
-            own = next((one for one in ("val", "train") if not split[one].isdisjoint(names)), None)
+            if split:
+                names = (image.relative, image.relative.rpartition("/")[2])
+                own = next((one for one in ("val", "train") if not split[one].isdisjoint(names)), None)
+            else:
+                own = "val" if int.from_bytes(drawn_by_name(seed, image.relative)[:8]) < below else "train"
             found += own is not None
             if own == part:
                 yield image
-        named = sum(map(len, split.values()))
         if found * 2 < named:
             raise InputError(
                 f"The base set lacks {named - found} of the {named} images of its split, which is of another version: "

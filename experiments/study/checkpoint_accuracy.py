@@ -42,11 +42,6 @@ class EvaluationSet:
     style: str | None = None
     """Style in all prompts, of images without the held-out classes of a run (default: each domain's own)."""
 
-    @classmethod
-    def of(cls, images: DomainFolder) -> "EvaluationSet":
-        """Return the set of all images of a folder; folders name the classes."""
-        return cls(images, images.all_classes)
-
     @cached_property
     def listing(self) -> dict[str, str]:
         """Return the `image_listing` of the images."""
@@ -66,9 +61,8 @@ def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> Evalu
     return EvaluationSet(images, [called[index[wnid]] for wnid in images.all_classes], style="real")
 
 
-def template_sets() -> dict[str, Any]:
-    """Return the study's two sets of class texts, all templates and templates with style words, and own-style ones."""
-    return {**ZERO_SHOT_TEXTS, "style words": style_word_templates()}
+TEMPLATE_SETS: dict[str, Any] = {**ZERO_SHOT_TEXTS, "style words": style_word_templates()}
+"""The study's two sets of class texts, all templates and templates with style words, and own-style ones."""
 
 
 def extract_accuracies(
@@ -116,7 +110,7 @@ def _evaluated(
     work: Work,
 ) -> pd.DataFrame:
     """Return the accuracies of one run; a job for every checkpoint does what is missing."""
-    images, styles, templates = tests.images, tests.styles, {} if run.supervised else template_sets()
+    images, styles, templates = tests.images, tests.styles, {} if run.supervised else TEMPLATE_SETS
     asked = run.held_out if tests.style is None else ()
     held_out = chosen_names("held-out class", asked, images.all_classes, class_key) if asked else ()
     texts = {

@@ -35,14 +35,10 @@ STREAM_SPLITS = ("train", "test")
 
 SKETCH_PATTERNS = (
     *("{}.", "a {}.", "the {}."),
-    *(
-        pattern.format(word, article)
-        for word, article in (("drawing", "a"), ("sketch", "a"), ("image", "an"))
-        for pattern in (
-            *("{{}} {0}.", "{0} of a {{}}.", "{0} of the {{}}."),
-            *("a {{}} {0}.", "{1} {0} of a {{}}.", "{1} {0} of the {{}}."),
-        )
-    ),
+    *("{} drawing.", "drawing of a {}.", "drawing of the {}."),
+    *("a {} drawing.", "a drawing of a {}.", "a drawing of the {}."),
+    *("{} sketch.", "sketch of a {}.", "sketch of the {}.", "a {} sketch.", "a sketch of a {}.", "a sketch of the {}."),
+    *("{} image.", "image of a {}.", "image of the {}.", "a {} image.", "an image of a {}.", "an image of the {}."),
 )  # the study's 21 sentence patterns of ImageNet-Sketch
 
 

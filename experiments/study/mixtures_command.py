@@ -43,7 +43,7 @@ from experiments.study.mixture_files import (
     write_mixture,
 )
 from experiments.study.selection import (
-    MixtureSettings,
+    CLASS_SHARES,
     Setting,
     SketchSet,
     admitted,
@@ -120,7 +120,8 @@ def main(config: Config) -> None:
         print(f"{tables[-1]}: {len(records):,} images and the base set", flush=True)
         validation = None
         if config.validation_split or spec.base in material.validated:
-            validation = material.write(spec, "val", material.validation_records(spec))
+            chosen = admitted(material.validation, spec.settings) if material.validation else ()
+            validation = material.write(spec, "val", chosen)
         described = read_description(tables[-1])
         rows.append(
             {
@@ -156,7 +157,6 @@ class Material:
             for base in self.bases.values():
                 base.check_images()
         self.validated = [name for name, base in self.bases.items() if base.validation is not None]
-        self._class_mixtures = cache(self._made_class_mixtures)
         self._stream = cache(stream_captions)
 
     def _folder(self, split: str) -> DomainFolder:
@@ -184,22 +184,17 @@ class Material:
 
     def records(self, spec: MixtureSpec) -> list[ImageRecord]:
         """Return the training images of a mixture, without its base set."""
-        if spec.sketches in (None, "imagenet-sketch"):
-            chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
-            return replace_at_random(chosen, self.sketches.records) if spec.sketches else chosen
-        return self._class_mixtures(spec.settings)[spec.sketches]
-
-    def _made_class_mixtures(self, settings: MixtureSettings) -> dict[str, list[ImageRecord]]:
-        chosen = mixture(self.images.records, settings, self.images.all_classes)
-        return sketch_class_mixtures(chosen, self.sketches.records)
+        chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
+        if spec.sketches is None:
+            return chosen
+        if spec.sketches in CLASS_SHARES:
+            return sketch_class_mixtures(chosen, self.sketches.records)[spec.sketches]
+        return replace_at_random(chosen, self.sketches.records)
 
     @cached_property
-    def _validation(self) -> Sequence[ImageRecord]:
+    def validation(self) -> Sequence[ImageRecord]:
+        """Return the images of the validation lists; mixtures filter them alike, without subsampling."""
         return self._folder(self.config.validation_split).records if self.config.validation_split else ()
-
-    def validation_records(self, spec: MixtureSpec) -> list[ImageRecord]:
-        """Return the validation images of a mixture: filtered alike, never subsampled, without ImageNet-Sketch."""
-        return admitted(self._validation, spec.settings) if self._validation else []
 
     def captions(self, spec: MixtureSpec, split: str) -> Captions:
         """Return the captions of the images in the lists of a split, and of ImageNet-Sketch's."""
@@ -217,25 +212,22 @@ class Material:
     def about(self, spec: MixtureSpec) -> dict[str, Any]:
         """Return what the JSON beside a table says of its making, apart from the images."""
         described, source, seed = spec.described(), self.config.captions, self.config.seed
-        captions = {"captions": f"{described['captions']} ({source})", "caption_source": source, "caption_seed": seed}
-        return {**described, **captions, "seed": seed}
+        described["captions"] += f" ({source})"
+        return {**described, "caption_source": source, "caption_seed": seed, "seed": seed}
 
     def write(self, spec: MixtureSpec, part: Literal["train", "val"], records: Sequence[ImageRecord]) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
         split = SPLIT if part == "train" else config.validation_split
+        about = {"split": split, "base_validation": list(config.base_validation) or None}
+        about["domainnet_missing_files"] = self.images.missing if part == "train" else None
         return write_mixture(
             records,
             self.captions(spec, split) if split else {},
             config.out / f"{spec.name}{'-validation' if part == 'val' else ''}.tsv",
             settings=spec.settings,
             base=base.part(part, config.seed) if base else (),
-            about={
-                **self.about(spec),
-                "split": split,
-                "base_validation": list(config.base_validation) or None,
-                "domainnet_missing_files": self.images.missing if part == "train" else None,
-            },
+            about=self.about(spec) | about,
             missing_files=config.missing_files,
             no_caption=config.missing_captions,
         )

@@ -2,12 +2,9 @@
 
 A run has everything by which models of a study differ, so that tables average only seeds.
 
-Settings, test domains and seeds follow the study; N is the size of CG low-diversity on the toy. Held-out classes rotate
-(`held_out_folds`), so that every class is held out once. Several processes may request models in one folder; a lock
-lets one of them train each model.
-
-Folds share photographs alone and the bounds, which hold nothing out. So the five settings are S (1 + D (2 + 2 F))
-models for F folds, S seeds and D test domains: 42 by default, about 75 minutes in two processes.
+Held-out classes of the toy rotate (`held_out_folds`), so that every class is held out once. Folds share photographs
+alone and the bounds, which hold nothing out. So the five settings are S (1 + D (2 + 2 F)) models for F folds, S seeds
+and D test domains: 42 by default, about 75 minutes in two processes. A lock lets one process train each model.
 """
 
 from collections.abc import Sequence

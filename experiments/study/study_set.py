@@ -126,25 +126,21 @@ class StudyTraining:
         return f"{kind}{self.model}-{self.mixture.name}-s{self.seed}"
 
 
-def in_study(mixture: MixtureSpec, main: str | None) -> bool:
-    """Return whether the study trains on a mixture of `study_mixtures`."""
-    settings = mixture.settings
-    if mixture.base == main:
-        return settings.setting != "aligned" or settings.test_domain == ALIGNED_DOMAIN
-    tested = settings.setting in DIVERSITY and settings.test_domain in FURTHER_DOMAINS
-    return mixture.sketches is None and (settings.setting == "natural-only" or tested)
-
-
 def study_trainings(
     mixtures: Sequence[MixtureSpec], main: str | None, models: Sequence[str], seeds: Sequence[int]
 ) -> list[StudyTraining]:
-    """Return the trainings on the mixtures that are `in_study`."""
+    """Return the trainings on those of `study_mixtures` that the study trains on."""
     found = []
-    for mixture in (one for one in mixtures if in_study(one, main)):
-        setting, plain = mixture.settings.setting, mixture.sketches is None
-        everywhere = mixture.base == main and plain and setting in ("natural-only", *DIVERSITY)
-        for model in models if everywhere else models[:1]:
-            found += [StudyTraining(mixture, model, seed) for seed in (seeds if mixture.base == main else seeds[:1])]
-        if mixture.base == main and plain and setting in SUPERVISED_SETTINGS:
-            found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
+    for mixture in mixtures:
+        setting, test_domain = mixture.settings.setting, mixture.settings.test_domain
+        plain, photographs = mixture.sketches is None, setting == "natural-only"
+        if mixture.base != main:
+            if plain and (photographs or (setting in DIVERSITY and test_domain in FURTHER_DOMAINS)):
+                found.append(StudyTraining(mixture, models[0], seeds[0]))
+        elif setting != "aligned" or test_domain == ALIGNED_DOMAIN:
+            everywhere = plain and (photographs or setting in DIVERSITY)
+            asked = product(models if everywhere else models[:1], seeds)
+            found += [StudyTraining(mixture, model, seed) for model, seed in asked]
+            if plain and setting in SUPERVISED_SETTINGS:
+                found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
     return found

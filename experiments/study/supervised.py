@@ -44,7 +44,6 @@ from circuitry.training import (
 )
 from experiments.study.supervised_model import (
     LabelTable,
-    TowerClassifier,
     Transform,
     build_classifier,
     found_labels,
@@ -138,7 +137,7 @@ class SeededImages(Dataset[Any]):
 class TrainingLoop:
     """A model in training, which runs epoch after epoch and can be stored and restored in between."""
 
-    def __init__(self, model: TowerClassifier, settings: SupervisedTraining, device: str) -> None:
+    def __init__(self, model: nn.Module, settings: SupervisedTraining, device: str) -> None:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
@@ -154,39 +153,22 @@ class TrainingLoop:
 
     def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
         """Train on all images once, and add to the history; InputError if an image is unreadable or it diverges."""
-        started = time.perf_counter()
-        settings, accelerator = self.settings, self.accelerator
+        started, settings, accelerator = time.perf_counter(), self.settings, self.accelerator
         lr = settings.lr / 10 ** sum(images.epoch >= milestone for milestone in settings.milestones)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(seed_of(images.seed, images.epoch, accelerator.process_index))  # for dropout in the tower
         batches = images.batches(settings.batch_size, accelerator.process_index, accelerator.num_processes)
-        n_images = len(batches) * settings.batch_size
-        loss_sum, correct = self._run_batches(images, batches, work)
-        loss = float(accelerator.reduce(loss_sum, "mean")) / len(batches)
-        if not math.isfinite(loss):
-            raise InputError(
-                f"The training diverged in epoch {images.epoch + 1}: the mean loss is {loss:g}. Train into another "
-                f"folder with a lr lower than {settings.lr}."
-            )
-        accuracy = int(accelerator.reduce(correct, "sum")) / n_images
-        rate = round(n_images / (time.perf_counter() - started), 1)
-        done = {"epoch": images.epoch + 1, "lr": lr, "loss": loss, "accuracy": accuracy, "images_per_second": rate}
-        self.history.append(done)
-
-    def _run_batches(self, images: SeededImages, batches: list[list[int]], work: TrainingWork) -> tuple[Tensor, Tensor]:
-        """Take the steps of an epoch; return this process's sum of losses and number of right answers."""
-        accelerator, settings = self.accelerator, self.settings
-        on_gpu = accelerator.device.type == "cuda"
+        n_images, gpu = len(batches) * settings.batch_size, accelerator.device.type == "cuda"
         loader = DataLoader(
-            images, batch_sampler=batches, num_workers=work.workers, collate_fn=_collate, pin_memory=on_gpu
+            images, batch_sampler=batches, num_workers=work.workers, collate_fn=_collate, pin_memory=gpu
         )
         self._parallel_model.train()
-        loss = torch.zeros((), device=accelerator.device)
+        losses = torch.zeros((), device=accelerator.device)
         correct = torch.zeros((), device=accelerator.device, dtype=torch.long)
         hidden = not work.progress or not accelerator.is_main_process
         label = f"epoch {images.epoch + 1}/{settings.epochs}"
-        with Bar(total=len(batches) * settings.batch_size, unit="image", desc=label, disable=hidden) as bar:
+        with Bar(total=n_images, unit="image", desc=label, disable=hidden) as bar:
             for batch in loader:
                 if isinstance(batch, InputError):
                     raise batch
@@ -198,10 +180,19 @@ class TrainingLoop:
                 accelerator.backward(self.scaler.scale(step_loss))
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
-                loss += step_loss.detach()
+                losses += step_loss.detach()
                 correct += (logits.argmax(dim=1) == targets).sum()
                 bar.update(settings.batch_size)
-        return loss, correct
+        loss = float(accelerator.reduce(losses, "mean")) / len(batches)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"The training diverged in epoch {images.epoch + 1}: the mean loss is {loss:g}. Train into another "
+                f"folder with a lr lower than {settings.lr}."
+            )
+        accuracy = int(accelerator.reduce(correct, "sum")) / n_images
+        rate = round(n_images / (time.perf_counter() - started), 1)
+        done = {"epoch": images.epoch + 1, "lr": lr, "loss": loss, "accuracy": accuracy, "images_per_second": rate}
+        self.history.append(done)
 
     @property
     def _stateful(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ The study trains on ImageNet and DomainNet at once. Its head has 1345 outputs: t
 
 import json
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,6 @@ from circuitry.models import register_model
 
 import open_clip
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from PIL.Image import Image
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
@@ -63,25 +62,12 @@ _FORMAT = "circuitry supervised model 1"
 Transform = Callable[[Image], Tensor]
 
 
-class TowerClassifier(nn.Module):
-    """Images -> one logit per class: ``head(relu(tower(images)))``."""
-
-    def __init__(self, tower: nn.Module, head: nn.Linear) -> None:
-        super().__init__()
-        self.tower = tower
-        self.head = head
-
-    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
-        logits: Tensor = self.head(F.relu(self.tower(images)))
-        return logits
-
-
 @dataclass(frozen=True, eq=False)
 class SupervisedModel:
     """A trained classifier in evaluation mode, without gradients of weights."""
 
     encoder: Encoder  # the tower, before the ReLU and the head
-    head: nn.Linear
+    head: nn.Module
     table: LabelTable
     preprocess: Transform  # PIL image -> tensor [3, H, W], open_clip's own transform for inference
 
@@ -93,17 +79,17 @@ class SupervisedModel:
                 f"The supervised model was not trained on the class {missing[0]!r}: choose classes that it knows."
             )
         outputs = [labels[readable(name)] for name in classes]
-        return lambda embeddings: self.head(F.relu(embeddings))[:, outputs]
+        return lambda embeddings: self.head(embeddings.relu())[:, outputs]
 
 
-def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[TowerClassifier, Transform, Transform]:
-    """Return a classifier with random weights on a registered model's tower, and open_clip's transforms."""
+def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[nn.Module, Transform, Transform]:
+    """Return tower, ReLU and head of a registered model, with random weights, and open_clip's transforms."""
     model, train, test = open_clip.create_model_and_transforms(name, aug_cfg={"scale": (crop_scale, 1.0)})
-    width = open_clip.get_model_config(name)["embed_dim"]
-    return TowerClassifier(model.visual, nn.Linear(width, n_classes)), train, test
+    head = nn.Linear(open_clip.get_model_config(name)["embed_dim"], n_classes)
+    return nn.Sequential(OrderedDict(tower=model.visual, relu=nn.ReLU(), head=head)), train, test
 
 
-def write_classifier(path: Path, model: TowerClassifier, name: str, table: LabelTable) -> None:
+def write_classifier(path: Path, model: nn.Module, name: str, table: LabelTable) -> None:
     """Write a classifier atomically."""
     config = open_clip.get_model_config(name)
     header = {"name": name, "config": config, "classes": table.classes, "labels": dict(table.labels)}
@@ -124,4 +110,5 @@ def load_supervised(path: Path, device: str | torch.device = "cpu") -> Supervise
     state = {key: torch.tensor(arrays[key]).reshape(tensor.shape) for key, tensor in model.state_dict().items()}
     model.load_state_dict(state)
     model.to(device).eval().requires_grad_(False)
-    return SupervisedModel(Encoder.from_tower(model.tower), model.head, table, preprocess)
+    tower, head = (model.get_submodule(part) for part in ("tower", "head"))
+    return SupervisedModel(Encoder.from_tower(tower), head, table, preprocess)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -33,7 +32,7 @@ from experiments.study.study_run import (
     toy_images,
     toy_run,
 )
-from experiments.study.supervised_model import LabelTable, SupervisedModel, TowerClassifier, write_classifier
+from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)
@@ -42,14 +41,14 @@ TEMPLATES = {"one": ["a {}."], "own style": "own-style"}
 
 @pytest.fixture(autouse=True)
 def few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "template_sets", lambda: TEMPLATES)
+    monkeypatch.setattr(study, "TEMPLATE_SETS", TEMPLATES)
 
 
 @pytest.fixture(scope="module")
 def tests(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSet:
     drawn = DrawingSettings(0, 2, classes=("car", "key"), styles=("quickdraw", "real"))
     root = write_toy(tmp_path_factory.mktemp("toy"), drawn, workers=1, progress=False)
-    return EvaluationSet.of(DomainFolder(root))
+    return EvaluationSet(DomainFolder(root), ("car", "key"))
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_every_checkpoint_is_evaluated_once(
 
     monkeypatch.setattr(study, "load_clip", refuse)
     pd.testing.assert_frame_equal(extract_accuracies([run], tests, work=QUIET), table)
-    monkeypatch.setattr(study, "template_sets", lambda: {"two": ["the {}."]})
+    monkeypatch.setattr(study, "TEMPLATE_SETS", {"two": ["the {}."]})
     with pytest.raises(AssertionError, match="again"):  # other templates are another question
         extract_accuracies([run], tests, work=QUIET)
 
@@ -118,10 +117,9 @@ def test_held_out_classes_are_found_in_any_spelling(run: StudyRun, tests: Evalua
 
 def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
     name = tiny.load().name
-    tower: Any = open_clip.create_model(name).visual
     labels = LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
     path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
-    write_classifier(path, TowerClassifier(tower, nn.Linear(16, 3)), name, labels)
+    write_classifier(path, build_classifier(name, 3, 1.0)[0], name, labels)
     run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
     table = extract_accuracies([run], tests, work=QUIET)
     assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}

@@ -112,7 +112,7 @@ def test_a_separable_toy_is_learned(train: Path, settings: SupervisedTraining, t
     untrained = load_supervised(out / "checkpoints" / "epoch_0.safetensors")
     torch.manual_seed(seed_of(2))
     built = build_classifier(register_model(settings.model), 3, settings.crop_scale)[0]
-    assert torch.equal(untrained.head.weight, built.head.weight)
+    assert torch.equal(untrained.head.weight, built.get_submodule("head").weight)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-8] + b"damaged.")
     for path in (checkpoint, tmp_path / "none.safetensors"):
         with pytest.raises(InputError, match=str(path)):
@@ -139,13 +139,13 @@ def test_a_killed_run_in_float16_goes_on_with_its_scale(
     monkeypatch.setattr(supervised, "half_precision", lambda precision, device_type: torch.float16)
     undisturbed = train_supervised(train, tmp_path / "a", settings, work=WORK)
     folder = killed(train, settings, lambda loop: loop.scaler.update(512.0))  # what overflows would bring it to
-    run_batches, scales = TrainingLoop._run_batches, []
+    run_epoch, scales = TrainingLoop.run_epoch, []
 
     def observed(self: TrainingLoop, *arguments: Any) -> Any:
         scales.append(self.scaler.get_scale())
-        return run_batches(self, *arguments)
+        return run_epoch(self, *arguments)
 
-    monkeypatch.setattr(TrainingLoop, "_run_batches", observed)
+    monkeypatch.setattr(TrainingLoop, "run_epoch", observed)
     again = train_supervised(train, folder, settings, work=WORK)
     assert scales == [512.0, 512.0]
     one, two = (load_supervised(path).encoder(torch.ones(2, 3, 32, 32)) for path in (undisturbed, again))
@@ -171,8 +171,8 @@ def test_equal_to_a_plain_loop(train: Path, settings: SupervisedTraining, tmp_pa
     images = torch.stack([preprocess(load_image(file)) for file in files])
     for _ in range(4):
         optimizer.zero_grad()
-        embeddings = plain.tower(images)
-        loss = F.cross_entropy(plain.head(embeddings.clamp(min=0)), torch.arange(12) // 4)
+        embeddings = plain.get_submodule("tower")(images)
+        loss = F.cross_entropy(plain.get_submodule("head")(embeddings.clamp(min=0)), torch.arange(12) // 4)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
