@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,6 @@ from circuitry.data import drawn_by_name
 from circuitry.training import CaptionedImage, caption_rows
 
 IMAGENET_CAPTIONS = "imagenet-captions"
-FIRST = 100  # images that `BaseSet.check_images` looks for
 
 
 def imagenet_captions(captions: Path, root: Path) -> Iterator[CaptionedImage]:
@@ -79,15 +77,6 @@ class BaseSet:
             raise InputError(
                 f"The base set lacks {named - found} of the {named} images of its split, which is of another version: "
                 "give the split of these captions."
-            )
-
-    def check_images(self) -> None:
-        """Check that one of the first images exists."""
-        first = [image.path for image in islice(self.all_images(), FIRST)]
-        if first and not any(map(os.path.isfile, first)):
-            raise InputError(
-                f"None of the first {len(first)} images of {self.name} exists, such as {first[0]}: give the folder of "
-                f"their paths (--base-images {self.name}=FOLDER)."
             )
 
 

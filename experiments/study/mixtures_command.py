@@ -153,9 +153,6 @@ class Material:
         classes, asked = self.images.all_classes, config.held_out
         self.held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
         self.bases = named_base_sets(config.base, config.base_images, config.base_validation)
-        if config.missing_files != "unchecked":
-            for base in self.bases.values():
-                base.check_images()
         self.validated = [name for name, base in self.bases.items() if base.validation is not None]
         self._stream = cache(stream_captions)
 

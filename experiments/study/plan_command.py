@@ -181,8 +181,6 @@ def steps(config: Config) -> list[Step]:
     }
     if not config.miniature and (other := [name for name in bases if name not in KNOWN_BASES]):
         raise InputError(f"The study's base sets are {', '.join(KNOWN_BASES)}, but {other[0]!r} was given.")
-    for base in bases.values():
-        base.check_images()
     main_base = MAIN if MAIN in bases else None
     named = [name for name in bases if name != MAIN]
     mixtures = study_mixtures(

@@ -125,22 +125,16 @@ def setting_family(setting: str) -> str:
 def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> pd.DataFrame:
     """Keep the held-out classes that the upper bound learns in the test domain.
 
-    A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class minus the
-    share of other classes' images that are taken for it is at least `SHARE`, mean over seeds. Guessing gives 0, and so
-    does a model that always answers this class. A class below that would be a zero in every setting.
-
-    Returns:
-        A row per test domain, model and class: `MODEL`, ``test_domain``, ``class``, ``upper`` (its accuracy),
-        ``false_alarms``, ``kept``. Without models of the upper bound there are no rows.
+    A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class (``upper``)
+    minus the share of other classes' images that are taken for it (``false_alarms``) is at least `SHARE`, mean over
+    seeds. Guessing gives 0, and so does a model that always answers this class.
     """
     by, found = ["test_domain", *MODEL, "class"], {}
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
         tested = rows["domain"] == rows["test_domain"]
-        rows = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)].rename(
-            columns={"part": "class"}
-        )
-        found[column] = rows.groupby(by, sort=True)["value"].mean()
+        of_class = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)]
+        found[column] = of_class.rename(columns={"part": "class"}).groupby(by, sort=True)["value"].mean()
     table = pd.DataFrame(found).reset_index()
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
@@ -150,17 +144,16 @@ def kinds_of_runs(
 ) -> pd.DataFrame:
     """Return `accuracy_kinds` of the last checkpoints by test domain, `MODEL` and setting, over seeds.
 
-    Each held-out class comes from the runs that held it out, so over rotated held-out sets every class counts once. A
-    class that is screened out in a test domain counts for no model there, so that all rows of a test domain count the
-    same classes.
+    Each held-out class comes from the runs that held it out, so over rotated held-out sets every class counts once.
     """
-    rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
+    rows = counted_rows(evaluated, screened)
     by = ["test_domain", *MODEL, "setting"]
     return _sorted(accuracy_kinds(rows, classifier, by), [*by, "domain"])
 
 
-def without_screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the rows of classes that every screened model of the test domain keeps, and of those not screened."""
+def counted_rows(evaluated: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the rows of last checkpoints, without classes that a model of the test domain screens out."""
+    rows = last_checkpoints(by_test_domain(evaluated))
     if screened is None or screened.empty:
         return rows
     out = screened.loc[~screened["kept"], ["test_domain", "class"]].drop_duplicates()
@@ -203,12 +196,8 @@ def effective_robustness(
     """Return accuracy on held-out classes in the test domain and in the natural one, for every checkpoint.
 
     A line is fitted by least squares to the `logit` accuracies of models trained on photographs alone, one for each
-    test domain and kind of model. If none of these models exceeds guessing in the test domain, there is no line.
-
-    Returns:
-        ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``run``, ``seed``, ``epoch``; the accuracies
-        ``natural`` and ``test``, and their numbers of images (``n_natural``, ``n_test``); ``line``, ``fitted`` or why
-        there is none; ``expected`` on the line and ``effective`` = test - expected, NaN without a line.
+    test domain and kind of model; ``line`` says why there is none, if these models do not exceed guessing for one.
+    ``expected`` is on the line, and ``effective`` = test - expected, NaN without a line.
     """
     rows = chosen_rows(evaluated, classifier, measure)
     rows = rows[rows["part"] == "held-out"].rename(columns={"value": "accuracy", "n_images": "n"})
@@ -259,7 +248,7 @@ def paired_differences(
     Each is the mean over classes and seeds of ``setting`` minus that of ``minus``, with Student's 95 % interval over
     classes, among all classes (``held_out``) and among the held-out ones (``alone``).
     """
-    rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
+    rows = counted_rows(evaluated, screened)
     of_classes = rows["classifier"].isin([classifier, SUPERVISED]) & ~rows["part"].isin(CLASS_PARTS)
     rows = rows[of_classes & (rows["domain"] == rows["test_domain"])]
     found = []
@@ -288,8 +277,8 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
         rows = alone[(alone["setting"] == setting) & (alone["minus"] == other)]
         for name, group in rows.groupby("name", sort=False):
             above, below = int((group["low"] > 0).sum()), int((group["high"] < 0).sum())
-            answer = "Partly" if above or below else "Cannot be told"
-            answer = "Yes" if above == len(group) else "No" if below == len(group) else answer
+            partly = "Partly" if above or below else "Cannot be told"
+            answer = "Yes" if above == len(group) else "No" if below == len(group) else partly
             each = ", ".join(group["said"] + " in " + group["test_domain"])
             model = f" ({name!s})" if name else ""
             found.append(

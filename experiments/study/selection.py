@@ -17,9 +17,7 @@ setting                   images (C2: the held-out classes)                    n
 ``aligned``               as cg-high; captions without style words             subsampled to N
 ========================  ===================================================  ===================
 
-No torch.
-
-ImageNet-Sketch: all choices are the study's draws (`random.Random`, seed 42).
+All choices of ImageNet-Sketch are the study's draws (`random.Random`, seed 42). No torch.
 """
 
 import math
@@ -51,9 +49,8 @@ def quotas(counts: Mapping[Combination, int], n: int, classes: Iterable[str] = (
     """Return the number of images of every (domain, class) that stay, ``n`` in all.
 
     With s = n / total, ceil(s * count) images of every combination stay: less than one too many for each. Then, domain
-    by domain and class by class, a combination loses one image until n remain; one round always suffices. A combination
-    with a single image can lose it. Domains follow `DOMAINNET_ROUND` if all are DomainNet's, else the
-    alphabet; classes follow ``classes``, then their first appearance in ``counts``.
+    by domain and class by class, a combination loses one image until n remain. Domains follow `DOMAINNET_ROUND` if all
+    are DomainNet's, else the alphabet; classes follow ``classes``, then their first appearance in ``counts``.
     """
     total = sum(counts.values())
     if not 0 <= n <= total:
@@ -189,10 +186,8 @@ def mixture(train: Sequence[ImageRecord], settings: MixtureSettings, classes: It
 def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
     """Keep the images whose (domain, class) takes part in a setting, without subsampling, as validation lists need."""
     groups = count_combinations(samples)
-    domains, classes = (sorted({pair[i] for pair in groups}) for i in (0, 1))
-    chosen_names("domain", (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())), domains)
-    if settings.held_out_classes:
-        chosen_names("held-out class", settings.held_out_classes, classes, class_key)
+    named = (settings.test_domain, settings.natural_domain, *(settings.other_domains or ()))
+    chosen_names("domain", named, sorted({domain for domain, _ in groups}))
     kept = {pair for pair in groups if settings.admits(*pair)}
     return [sample for sample in samples if (sample.domain, sample.class_name) in kept]
 
@@ -226,8 +221,7 @@ _DOMAIN, _SEED = "sketch", 42
 class SketchSet(NamedTuple):
     """Images of ImageNet-Sketch and the names of their classes."""
 
-    images: list[ImageRecord]
-    """All images by class: domain "sketch", class the WordNet id, path below the root ``<wnid>/<file>``."""
+    images: list[ImageRecord]  # all by class: the WordNet id; path below the root ``<wnid>/<file>``
     names: Mapping[str, str]  # WordNet id -> name of the class in words
     kept: frozenset[str]  # WordNet ids of the classes that DomainNet lacks
 
@@ -240,13 +234,11 @@ class SketchSet(NamedTuple):
 ImagenetNames = Literal["open_clip", "study"]  # whose names of ImageNet's classes
 STUDY_IMAGENET_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"}
 """The study's names by index, where open_clip has others."""
-STYLE_WORDS_OF_TEMPLATES = ("clipart", "infograph", "painting", "quickdraw", "sketch")
-"""The words by which the study picks templates that name a style."""
 
 
 def style_word_templates() -> tuple[str, ...]:
-    """Return the ten default templates that name one of `STYLE_WORDS_OF_TEMPLATES`; none names photographs."""
-    return tuple(t for t in default_templates() if any(word in t for word in STYLE_WORDS_OF_TEMPLATES))
+    """Return the ten default templates that name a style of DomainNet's; none names photographs."""
+    return tuple(t for t in default_templates() if any(style in t for style in DOMAINNET_ROUND[1:]))
 
 
 def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
@@ -281,10 +273,9 @@ def sketch_class_mixtures(
     """Return the mixtures of `CLASS_SHARES`: fewer sketch classes of ``records``, then all ``others``.
 
     The others replace the sketches of the dropped classes, and random images of other domains, so that the size stays.
-    One random stream draws the classes of all variants, each among those of the larger variant (0.3 adds to 0.25), and
-    then the dropped images, so the variants are made together. The study draws the additional classes of 0.3 from an
-    unordered set, which cannot be repeated; here they follow the order of ``records``. Later variants drop the study's
-    images only if this variant has as many images as the study's; otherwise the random stream is shifted.
+    One random stream draws the classes of all variants, then the dropped images, so the variants are made together. The
+    study draws the additional classes of 0.3 from an unordered set, which cannot be repeated; here they follow the
+    order of ``records``, and later variants drop the study's images only if this one has as many as the study's.
     """
     by_class: dict[str, list[ImageRecord]] = {}
     for record in records:

@@ -1,6 +1,4 @@
-"""The list of the study's mixtures, with names and the study's own file names. No torch.
-
-Trainings:
+"""The list of the study's mixtures, with names and the study's own file names, and its trainings. No torch.
 
 1. On the main base set (ImageNet-Captions) every architecture trains on photographs alone, and on CG low, CG high and
    leave-out of every test domain. The first architecture also trains on the upper bounds, the interpolations, aligned
@@ -22,12 +20,9 @@ from typing import Any
 from circuitry.data import STUDY_HELD_OUT, chosen_names
 from experiments.study.selection import DOMAINNET_ROUND, SKETCH_SHARES, MixtureSettings
 
-BASIC = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
-"""Settings of every test domain."""
-
+BASIC = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")  # settings of every test domain
 CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the held-out classes in the study's class interpolations of CG low and CG high."""
-
 DOMAIN_INTERPOLATIONS = {
     "sketch": ("q", "p", "i", "c", "cq", "cp", "ci", "cpq", "cip"),
     "clipart": ("s", "q", "p", "i", "qs", "is", "ps", "pqs", "ips"),
@@ -81,19 +76,14 @@ def study_mixtures(
     sketches: bool = True,
     size: int | None = None,
 ) -> list[MixtureSpec]:
-    """List all mixtures of the study, 119 for each base set.
-
-    Natural-only once; for every test domain `BASIC` and the class interpolations; `DOMAIN_INTERPOLATIONS`; and for the
-    test domain sketch ImageNet-Sketch in natural-only, leave-out and CG high, there with all seven shares of classes.
-    """
+    """List all mixtures of the study, 119 for each base set."""
     tested = chosen_names("test domain", test_domains, [name for name in domains if name != natural_domain])
     of = partial(MixtureSettings, held_out_classes=tuple(held_out), size=size, natural_domain=natural_domain)
     found: list[tuple[MixtureSettings, str | None]] = [(of("natural-only", tested[0]), None)]
     for test_domain in tested:
         found += [(of(setting, test_domain), None) for setting in BASIC]
         for others, fraction in product(((), None), CLASS_FRACTIONS):  # of CG low, of CG high
-            one = of("class-interpolation", test_domain, fraction=fraction, other_domains=others)
-            found.append((one, None))
+            found.append((of("class-interpolation", test_domain, fraction=fraction, other_domains=others), None))
         for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
             chosen = tuple(_LETTERS[letter] for letter in letters)
             if set(chosen) <= set(domains):

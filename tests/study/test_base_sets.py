@@ -13,30 +13,18 @@ from circuitry.training import CaptionedImage
 from experiments.study.base_sets import BaseSet, caption_table, imagenet_captions, named_base_sets
 
 ENTRIES = [
-    {
-        "filename": "n01_1.JPEG",
-        "wnid": "n01",
-        "title": " My \n fish ",
-        "tags": ["tench", " big  one"],
-        "description": "x",
-    },
-    {
-        "filename": "n02_7.JPEG",
-        "wnid": "n02",
-        "title": "",
-        "tags": [],
-        "description": 'a "quoted", [bracketed] \\ text',
-    },
-    {"filename": "n02_9.JPEG", "wnid": "n02", "title": None, "tags": ["", None, "lake"]},
-    {"filename": "n02_8.JPEG", "wnid": "n02", "title": "  ", "tags": [" "], "description": "\t"},
+    {"wnid": "n01", "title": " My \n fish ", "tags": ["tench", " big  one"], "description": "x"},
+    {"wnid": "n02", "title": "", "tags": [], "description": 'a "quoted", [bracketed] \\ text'},
+    {"wnid": "n02", "title": None, "tags": ["", None, "lake"]},
+    {"wnid": "n02", "title": "  ", "tags": [" "], "description": "\t"},
 ]
 
 
 def test_captions_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "captions.json"
-    file.write_text(json.dumps(ENTRIES))
+    file.write_text(json.dumps([{"filename": f"{i}.JPEG", **entry} for i, entry in enumerate(ENTRIES)]))
     first, *others = imagenet_captions(file, tmp_path / "train")
-    path = "n01/n01_1.JPEG"
+    path = "n01/0.JPEG"
     caption = "My fish; tench big one; x"
     assert first == CaptionedImage(str(tmp_path / "train" / path), path, "imagenet-captions", "n01", caption)
     assert [image.caption for image in others] == ['a "quoted", [bracketed] \\ text', "lake", ""]

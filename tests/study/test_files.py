@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from circuitry.data import DomainFolder
-from circuitry.training import generated_captions, read_captions, read_description
+from circuitry.training import read_captions, read_description
 from experiments.study.base_sets import caption_table
 from experiments.study.mixture_files import mixture_summary, write_mixture
 from experiments.study.selection import SETTINGS, MixtureSettings, mixture
@@ -185,15 +185,3 @@ def test_the_digest_is_that_of_the_content(root: Path, tmp_path: Path) -> None:
     text = (moved / "captions.tsv").read_text().replace("caption 0 of axe", "caption zero of axe")
     (moved / "captions.tsv").write_text(text)
     assert digest(moved) != digest(root)
-
-
-def test_missing_files_are_skipped_before_subsampling(root: Path, tmp_path: Path) -> None:
-    damaged = tmp_path / "DomainNet"
-    shutil.copytree(root, damaged)
-    for path in naive_lists(root)[::3]:
-        (damaged / path).unlink()
-    images = DomainFolder(damaged, split="train", missing_files="skip")
-    settings = settings_of("cg-high", "sketch")
-    table = write_mixture(mixture(images.records, settings), generated_captions(), tmp_path / "t.tsv", settings)
-    low = mixture(images.records, settings_of("cg-low", "sketch"))
-    assert len(table.read_text().splitlines()) == 1 + len(low)

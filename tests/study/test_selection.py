@@ -82,12 +82,6 @@ def test_whole_quotas_are_not_rounded_up() -> None:
     assert [sum(r.class_name == name for r in kept) for name in "abcd"] == [6, 7, 3, 5]
 
 
-def test_the_order_of_classes_can_be_given() -> None:
-    samples = records({("real", "bed"): 3, ("real", "axe"): 3})
-    assert [sum(r.class_name == name for r in subsample(samples, 5)) for name in ("axe", "bed")] == [3, 2]
-    assert [sum(r.class_name == name for r in subsample(samples, 5, ["axe"])) for name in ("axe", "bed")] == [2, 3]
-
-
 def test_held_out_classes_keep_their_place_in_the_round() -> None:
     # 10 admitted images to 8, two of each combination, so the first two in the round lose one.  Of ink only bed is
     # admitted, so among the admitted images bed comes before axe; still oil loses an axe.
@@ -143,17 +137,6 @@ def test_laws_of_every_setting(
         assert len(kept) == size
 
 
-def test_the_ends_of_interpolations() -> None:
-    def chosen(setting: str, **more: Any) -> list[ImageRecord]:
-        return mixture(FULL, MixtureSettings(setting, "sketch", ("axe",), **more))
-
-    low, high = chosen("cg-low"), chosen("cg-high")
-    assert chosen("domain-interpolation", other_domains=()) == low
-    assert chosen("domain-interpolation", other_domains=("clipart", "infograph", "painting", "quickdraw")) == high
-    assert chosen("class-interpolation", fraction=0.0) == high
-    assert chosen("class-interpolation", fraction=0.0, other_domains=()) == low
-
-
 def test_a_tenth_is_a_tenth_and_sizes_must_fit() -> None:
     # 0.1 is a little more than a tenth in binary: ceil(0.1 * 10) would be 2 of 10 images, were it not read as written.
     samples = records({("real", "axe"): 10, ("ink", "axe"): 10, ("ink", "bed"): 10})
@@ -161,14 +144,6 @@ def test_a_tenth_is_a_tenth_and_sizes_must_fit() -> None:
         mixture(samples, MixtureSettings("class-interpolation", "ink", ("axe",), size=30, fraction=0.1))
     with pytest.raises(InputError, match=r" -1 .* 60"):
         mixture(FULL, MixtureSettings("class-interpolation", "sketch", ("axe", "bed", "cat"), size=2, fraction=0.5))
-
-
-def test_names_of_mixtures() -> None:
-    assert of("natural-only", "sketch", ("axe",)).name == "natural-only"  # the test domain changes nothing
-    assert of("class-interpolation", "sketch", ("axe",), 0.25).name == "class-interpolation-0.25-sketch"
-    assert of("domain-interpolation", "sketch", ("axe",)).name == "domain-interpolation-clipart-sketch"
-    none = MixtureSettings("domain-interpolation", "sketch", ("axe",), other_domains=())
-    assert none.name == "domain-interpolation-none-sketch"
 
 
 def test_natural_domain_can_be_named_and_spellings_of_a_class_are_one() -> None:
@@ -184,7 +159,6 @@ def test_natural_domain_can_be_named_and_spellings_of_a_class_are_one() -> None:
         ({"setting": "class-interpolation"}, "'class-interpolation' needs"),
         ({"setting": "domain-interpolation"}, "'domain-interpolation' needs"),
         ({"setting": "cg-low", "test_domain": "ink"}, "'ink'"),
-        ({"setting": "cg-low", "held_out_classes": ("dog",)}, "'dog'"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], words: str) -> None:

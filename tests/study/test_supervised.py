@@ -275,14 +275,10 @@ def test_half_precision() -> None:
     assert half_precision("fp32", "cuda") is None
 
 
-def test_threads_of_the_machine_change_no_weight(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
-    settings = replace(settings, epochs=1, batch_size=8, milestones=())
-    one = train_supervised(train, tmp_path / "one", settings, work=WORK).read_bytes()
+def test_threads_are_those_of_the_settings(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
     torch.set_num_threads(2)  # as on a machine of two cores
-    assert train_supervised(train, tmp_path / "two", settings, work=WORK).read_bytes() == one
-    on_two = replace(settings, threads=2)  # so that the test can fail
-    assert train_supervised(train, tmp_path / "other", on_two, work=WORK).read_bytes() != one
-    torch.set_num_threads(1)
+    train_supervised(train, tmp_path / "run", replace(settings, epochs=1), work=WORK)
+    assert torch.get_num_threads() == 1
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
