@@ -77,12 +77,7 @@ def extract_accuracies(
     """Return the accuracies of the checkpoints of many runs, computed where the runs' folders lack them.
 
     ``<run>/evaluation/<digest>/`` holds the tables and the predictions, ``epoch_<n>-<domain>.safetensors`` (see
-    `read_predictions`).
-
-    Returns:
-        The columns of `tidy_accuracy`, ``epoch``, ``run`` (name of its folder), ``model``, ``base``, ``sketches``,
-        ``captions``, ``trained`` ("CLIP" or "supervised"), ``precision``, ``setting``, ``test_domain`` ("" for none),
-        ``held_out_classes`` (joined by ", ") and ``seed``.
+    `read_predictions`). The columns are those of `tidy_accuracy`, ``epoch``, ``run`` and what differs among runs.
     """
     names, chosen = run_names(runs), [kept_checkpoints(run.folder, epochs) for run in runs]
     tables: dict[int, pd.DataFrame] = {}

@@ -25,12 +25,8 @@ import pandas as pd
 STUDY_SEED = 42  # seed of all random draws of the study
 
 CaptionSource = Literal["stream", "by-image"]
-"""Source of captions: one random stream through all lists, as in the study; a hash of each image's path.
-
-The stream reproduces the study on its own listing, where one line more or less changes every later caption. By image,
-a caption is the same in any part of a data set.
-"""
-
+"""One random stream through all lists, as in the study, where one line more or less changes every later caption; or a
+draw by each image's path, which is the same in any part of a data set."""
 STREAM_SPLITS = ("train", "test")
 
 SKETCH_PATTERNS = (
@@ -83,10 +79,6 @@ def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: Seed = STU
     }
 
 
-OF_ONE_STUDY = ("caption_source", "caption_seed", "held_out")
-"""Entries that all mixtures of a study must share, so that their models are comparable."""
-
-
 def write_mixture(
     records: Sequence[ImageRecord],
     captions: Captions,
@@ -102,18 +94,6 @@ def write_mixture(
     told = {"settings": asdict(settings), **settings.described(), "sketches": None, "base": None, **(about or {})}
     images = chain(base, with_captions(records, captions))
     return write_captioned_table(images, path, about=told, missing_files=missing_files, no_caption=no_caption)
-
-
-def check_one_study(described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that descriptions of mixtures, by name, agree in the entries `OF_ONE_STUDY`."""
-    (first, alike), *others = described.items()
-    for name, about in others:
-        for key in OF_ONE_STUDY:
-            if about.get(key) != alike.get(key):
-                raise InputError(
-                    f"Mixtures of one study must have the same {key}, but {first} has {key} {alike.get(key)!r} and "
-                    f"{name} {about.get(key)!r}: use the same for all, or another folder (--out)."
-                )
 
 
 def mixture_summary(tables: Sequence[Path], held_out: Sequence[str]) -> pd.DataFrame:

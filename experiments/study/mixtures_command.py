@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from circuitry.runs import Count, InputError, Seed
 from circuitry import DomainFolder
@@ -36,21 +36,18 @@ from circuitry.training import Captions, NoCaption, generated_captions, read_des
 from experiments.study.base_sets import named_base_sets
 from experiments.study.mixture_files import (
     CaptionSource,
-    check_one_study,
     mixture_summary,
     sketch_captions,
     stream_captions,
     write_mixture,
 )
 from experiments.study.selection import (
-    CLASS_SHARES,
     Setting,
     SketchSet,
     admitted,
     imagenet_sketch,
     mixture,
-    replace_at_random,
-    sketch_class_mixtures,
+    sketch_mixtures,
 )
 from experiments.study.setting_charts import mixture_bars
 from experiments.study.study_set import MixtureSpec, study_mixtures
@@ -67,7 +64,7 @@ class Config:
     data: Path
     """Folder of the images: DomainNet, or other data in its layout."""
     out: Path = Path("runs/mixtures")
-    """Folder of the results: tables; all in it must be of one study."""
+    """Folder of the results: tables."""
     setting: Setting = "cg-high"
     """What takes part: the mixtures of the study's set with this setting are made."""
     test_domain: str | None = None
@@ -103,12 +100,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Make the mixtures, their tables and their figure."""
-    material = Material(config)
-    specs = material.specs()
-    earlier = {path.stem: read_description(path) for path in sorted(config.out.glob("*.tsv"))}
-    check_one_study({**earlier, **{spec.name: material.about(spec) for spec in specs}})
-    rows, tables = [], []
-    for spec in specs:
+    material, rows, tables = Material(config), [], []
+    for spec in material.specs():
         try:
             records = material.records(spec)
         except InputError as error:
@@ -182,11 +175,7 @@ class Material:
     def records(self, spec: MixtureSpec) -> list[ImageRecord]:
         """Return the training images of a mixture, without its base set."""
         chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
-        if spec.sketches is None:
-            return chosen
-        if spec.sketches in CLASS_SHARES:
-            return sketch_class_mixtures(chosen, self.sketches.records)[spec.sketches]
-        return replace_at_random(chosen, self.sketches.records)
+        return sketch_mixtures(chosen, self.sketches.records)[spec.sketches] if spec.sketches else chosen
 
     @cached_property
     def validation(self) -> Sequence[ImageRecord]:
@@ -206,25 +195,18 @@ class Material:
     def _sketch_captions(self) -> dict[str, str]:
         return sketch_captions(self.sketches, self.config.captions, self.config.seed)
 
-    def about(self, spec: MixtureSpec) -> dict[str, Any]:
-        """Return what the JSON beside a table says of its making, apart from the images."""
-        described, source, seed = spec.described(), self.config.captions, self.config.seed
-        described["captions"] += f" ({source})"
-        return {**described, "caption_source": source, "caption_seed": seed, "seed": seed}
-
     def write(self, spec: MixtureSpec, part: Literal["train", "val"], records: Sequence[ImageRecord]) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
+        about = spec.described() | {"caption_source": config.captions, "seed": config.seed}
         split = SPLIT if part == "train" else config.validation_split
-        about = {"split": split, "base_validation": list(config.base_validation) or None}
-        about["domainnet_missing_files"] = self.images.missing if part == "train" else None
         return write_mixture(
             records,
             self.captions(spec, split) if split else {},
             config.out / f"{spec.name}{'-validation' if part == 'val' else ''}.tsv",
             settings=spec.settings,
             base=base.part(part, config.seed) if base else (),
-            about=self.about(spec) | about,
+            about=about | {"captions": f"{about['captions']} ({config.captions})"},
             missing_files=config.missing_files,
             no_caption=config.missing_captions,
         )

@@ -12,6 +12,7 @@ readily a model predicts a held-out class.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 from circuitry.runs import InputError
 from circuitry.comparison import mean_interval
@@ -37,7 +38,7 @@ _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sket
 SETTING_ORDER = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
-)  # settings by rising diversity, the order of figures; others come last
+)  # settings by rising diversity, the order of figures
 COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)  # the study's measures of accuracy
 UPPER, SHARE = "upper-high", 0.25
 
@@ -54,13 +55,13 @@ def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measur
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
-    found = []
-    for classifier in sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}):
-        for measure in COMPARED_MEASURES:
-            if measure in set(evaluated["measure"]):
-                table = settings_table(evaluated, classifier, measure).drop(columns="values")
-                found.append(table[table["part"].isin(CLASS_PARTS)].assign(classifier=classifier, measure=measure))
-    return pd.concat(found, ignore_index=True)
+    classifiers, measured = sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}), set(evaluated["measure"])
+    found = [
+        settings_table(evaluated, *of).drop(columns="values").assign(classifier=of[0], measure=of[1])
+        for of in product(classifiers, COMPARED_MEASURES)
+        if of[1] in measured
+    ]
+    return pd.concat([table[table["part"].isin(CLASS_PARTS)] for table in found], ignore_index=True)
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
@@ -107,14 +108,9 @@ def model_names(table: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    order = {name: place for place, name in enumerate(SETTING_ORDER)}
-
-    def key(column: "pd.Series[str]") -> "pd.Series[str] | pd.Series[int]":
-        return (
-            column.map(lambda name: order.get(setting_family(name), len(order))) if column.name == "setting" else column
-        )
-
-    return table.sort_values([name for name in by if name in table], key=key, kind="stable", ignore_index=True)
+    place = table["setting"].map(lambda name: SETTING_ORDER.index(setting_family(name)))
+    keys = ["place" if name == "setting" else name for name in by if name in table]
+    return table.assign(place=place).sort_values(keys, kind="stable", ignore_index=True).drop(columns="place")
 
 
 def setting_family(setting: str) -> str:
@@ -225,10 +221,8 @@ def effective_robustness(
 
 def _undefined(reference: pd.DataFrame) -> str | None:
     """Return why no line goes through the reference models, None where one does."""
-    if reference.empty:
-        return NO_MODELS
-    if (reference["test"] <= reference["chance_test"]).all():
-        return NOTHING
+    if reference.empty or (reference["test"] <= reference["chance_test"]).all():
+        return NO_MODELS if reference.empty else NOTHING
     return ONE_POINT if reference["natural"].nunique() == 1 else None
 
 

@@ -206,12 +206,10 @@ SKETCH_SHARES = {
 name of it. Without a share, ImageNet-Sketch replaces random images of all domains. In the order of the draws."""
 CLASS_SHARES = {variant: share for variant, (share, _) in SKETCH_SHARES.items() if share is not None}
 
-LEFT_OUT = frozenset(
-    {
-        *(109, 150, 298, 300, 302, 303, 304, 305, 306, 315, 338, 351, 352, 413, 428, 440, 441, 458, 520, 535, 624, 678),
-        *(694, 710, 719, 723, 738, 739, 755, 758, 762, 822, 927, 981, 994, 996),
-    }
-)
+LEFT_OUT = {
+    *(109, 150, 298, 300, 302, 303, 304, 305, 306, 315, 338, 351, 352, 413, 428, 440, 441, 458, 520, 535, 624, 678),
+    *(694, 710, 719, 723, 738, 739, 755, 758, 762, 822, 927, 981, 994, 996),
+}
 """ImageNet classes without a DomainNet partner that the study also leaves out, because their names contain the name of
 a class with a partner (sea lion: lion; library: bra)."""
 
@@ -262,30 +260,23 @@ def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
     return SketchSet(images, names, frozenset(wnid for wnid, i in index.items() if i not in out))
 
 
-def replace_at_random(records: Sequence[ImageRecord], others: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """Replace random images of a mixture by as many ``others``, which come last."""
-    return [*_without(records, len(others), random.Random(_SEED)), *others]
+def sketch_mixtures(records: Sequence[ImageRecord], others: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:
+    """Return the mixtures of `SKETCH_SHARES`, where ``others`` come last in place of as many images.
 
-
-def sketch_class_mixtures(
-    records: Sequence[ImageRecord], others: Sequence[ImageRecord]
-) -> dict[str, list[ImageRecord]]:
-    """Return the mixtures of `CLASS_SHARES`: fewer sketch classes of ``records``, then all ``others``.
-
-    The others replace the sketches of the dropped classes, and random images of other domains, so that the size stays.
-    One random stream draws the classes of all variants, then the dropped images, so the variants are made together. The
-    study draws the additional classes of 0.3 from an unordered set, which cannot be repeated; here they follow the
-    order of ``records``, and later variants drop the study's images only if this one has as many as the study's.
+    They replace random images, or else the sketches of the dropped classes, and random images of other domains. One
+    random stream draws the classes of all shares, then the dropped images, so the mixtures are made together. The study
+    draws the additional classes of 0.3 from an unordered set, which cannot be repeated; here they follow the order of
+    ``records``, and later mixtures drop the study's images only if this one has as many as the study's.
     """
+    made = {"imagenet-sketch": [*_without(records, len(others), random.Random(_SEED)), *others]}
     by_class: dict[str, list[ImageRecord]] = {}
     for record in records:
         if record.domain == _DOMAIN:
             by_class.setdefault(record.class_name, []).append(record)
     if not by_class:
-        raise InputError(f"The mixture has no images of domain {_DOMAIN!r}: choose a setting that has them.")
+        return made
     rest = [record for record in records if record.domain != _DOMAIN]
     rng = random.Random(_SEED)
-    made: dict[str, list[ImageRecord]] = {}
     for variant, classes in _nested_classes(list(by_class), rng).items():
         kept = [record for name in classes for record in by_class[name]]
         made[variant] = [*_without(rest, len(others) + len(kept) + len(rest) - len(records), rng), *kept, *others]

@@ -10,6 +10,7 @@ and D test domains: 42 by default, about 75 minutes in two processes. A lock let
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from circuitry.runs import InputError, file_lock
 from circuitry.data import DomainFolder
@@ -56,22 +57,22 @@ def run_of(folder: Path) -> StudyRun | None:
     table, training = record["table"] or {}, record["training"]
     if "settings" not in table:
         return None
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in table["settings"].items()}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in table["settings"].items()
+    }
     settings = MixtureSettings(**given)
+    same = {name: training[name] for name in ("model", "seed", "precision", "threads")}
     return StudyRun(
         Path(folder),
-        training["model"],
-        settings.name.removesuffix(f"-{settings.test_domain}"),
-        table["test_domain"],  # photographs alone have none
-        tuple(table["held_out"]),
-        training["seed"],
-        record["kind"] == "SupervisedTraining",
-        table["base"] or NOTHING_MORE,
-        table["sketches"] or NOTHING_MORE,
-        table["captions"],
-        training["precision"],
-        training["threads"],
-        record["commit"],
+        setting=settings.name.removesuffix(f"-{settings.test_domain}"),
+        test_domain=table["test_domain"],  # photographs alone have none
+        held_out=tuple(table["held_out"]),
+        supervised=record["kind"] == "SupervisedTraining",
+        base=table["base"] or NOTHING_MORE,
+        sketches=table["sketches"] or NOTHING_MORE,
+        captions=table["captions"],
+        commit=record["commit"],
+        **same,
     )
 
 
@@ -147,8 +148,6 @@ def toy_run(
     return replace(run, held_out=settings.held_out)
 
 
-def toy_checkpoint(
-    out: Path, setting: Setting, test_domain: str, seed: int = 0, settings: ToySettings = STANDARD
-) -> Path:
+def toy_checkpoint(out: Path, setting: Setting, test_domain: str, seed: int = 0) -> Path:
     """Return the last checkpoint of `toy_run`."""
-    return checkpoints(toy_run(out, setting, test_domain, seed, settings).folder)[-1][1]
+    return checkpoints(toy_run(out, setting, test_domain, seed).folder)[-1][1]

@@ -4,10 +4,8 @@
    learning rate by ten.
 2. (seed, epoch) gives the order of the images, (seed, epoch, image) the random crop of an image. So an interrupted run
    ends like an uninterrupted one, and the number of reading processes changes nothing.
-3. With ``torchrun`` several processes share every batch; accelerate averages their gradients, and batch norms see one
-   share.
+3. With ``torchrun`` several processes share every batch; accelerate averages gradients, batch norms see one share.
 4. In float16 the loss is scaled, so that small gradients do not vanish; a step with overflowing gradients is skipped.
-5. Each epoch ends with the whole state on disk.
 """
 
 import math
@@ -60,8 +58,6 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-PRECISIONS = ("fp32", "amp", "amp_bf16")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedTraining(ModelTraining):
@@ -73,7 +69,7 @@ class SupervisedTraining(ModelTraining):
     milestones: tuple[Count, ...] = (30, 50, 70)
     """Epochs, counted from 0, at which the learning rate falls to a tenth."""
     weight_decay: Amount = 1e-4
-    precision: Annotated[str, one_of(*PRECISIONS)] = "fp32"
+    precision: Annotated[str, one_of("fp32", "amp", "amp_bf16")] = "fp32"
     """Precision: fp32; amp_bf16, forward passes in bfloat16 where PyTorch finds it safe; amp, in float16 with a scaled
     loss (on the CPU: amp_bf16)."""
 
@@ -230,8 +226,7 @@ def train_supervised(
     """Train a classifier; return its last checkpoint, ``out/checkpoints/epoch_N.safetensors``, for `load_supervised`.
 
     A second call with the same settings returns at once when the run is finished, and otherwise resumes after the last
-    complete epoch; it ends with the weights of an uninterrupted run. ``out/metrics.csv`` has a line per epoch: learning
-    rate, mean loss and accuracy on the training images during the epoch, images per second.
+    complete epoch; it ends with the weights of an uninterrupted run. ``out/metrics.csv`` has a line per epoch.
     """
     out = Path(out).absolute()
     rank, processes = this_rank()

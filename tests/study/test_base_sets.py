@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from circuitry.runs import InputError
 from circuitry.training import CaptionedImage
 from experiments.study.base_sets import BaseSet, caption_table, imagenet_captions, named_base_sets
 
-ENTRIES = [
+ENTRIES: list[dict[str, Any]] = [
     {"wnid": "n01", "title": " My \n fish ", "tags": ["tench", " big  one"], "description": "x"},
     {"wnid": "n02", "title": "", "tags": [], "description": 'a "quoted", [bracketed] \\ text'},
     {"wnid": "n02", "title": None, "tags": ["", None, "lake"]},

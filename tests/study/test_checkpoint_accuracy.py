@@ -66,8 +66,8 @@ def test_every_checkpoint_is_evaluated_once(
     run: StudyRun, tests: EvaluationSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = extract_accuracies([run], tests, work=QUIET)
-    about = {"trained": "CLIP", "base": "none", "precision": "fp32", "held_out_classes": "key", "setting": "cg-high"}
-    about |= {"run": "cg-high-seed0", "seed": 3}
+    about: dict[str, Any] = {"trained": "CLIP", "base": "none", "precision": "fp32", "run": "cg-high-seed0", "seed": 3}
+    about |= {"held_out_classes": "key", "setting": "cg-high"}
     assert all(set(table[column]) == {value} for column, value in about.items())
     assert set(table["epoch"]) == {0, 2}  # the untrained model, too
     assert set(table["classifier"]) == {"one", "own style"}
