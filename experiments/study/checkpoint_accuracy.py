@@ -47,11 +47,6 @@ class EvaluationSet:
         """Return the `image_listing` of the images."""
         return image_listing(self.images.records)
 
-    @property
-    def styles(self) -> dict[str, str]:
-        """Return domain -> domain of the style in its prompts."""
-        return {domain: self.style or domain for domain in self.images.domains}
-
 
 def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> EvaluationSet:
     """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``."""
@@ -105,7 +100,8 @@ def _evaluated(
     work: Work,
 ) -> pd.DataFrame:
     """Return the accuracies of one run; a job for every checkpoint does what is missing."""
-    images, styles, templates = tests.images, tests.styles, {} if run.supervised else TEMPLATE_SETS
+    images, templates = tests.images, {} if run.supervised else TEMPLATE_SETS
+    styles = {domain: tests.style or domain for domain in images.domains}
     asked = run.held_out if tests.style is None else ()
     held_out = chosen_names("held-out class", asked, images.all_classes, class_key) if asked else ()
     texts = {

@@ -6,27 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from circuitry.runs import InputError, Seed
-from circuitry.data import DomainFolder, ImageRecord, MissingFiles, caption, class_key, image_rng
-from circuitry.training import (
-    CaptionedImage,
-    Captions,
-    NoCaption,
-    read_description,
-    with_captions,
-    write_captioned_table,
-)
+from circuitry.data import DomainFolder, ImageRecord, caption, class_key, image_rng
+from circuitry.training import CaptionedImage, Captions, read_description, with_captions, write_captioned_table
 from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, SketchSet
 
 import pandas as pd
 
 STUDY_SEED = 42  # seed of all random draws of the study
 
-CaptionSource = Literal["stream", "by-image"]
-"""One random stream through all lists, as in the study, where one line more or less changes every later caption; or a
-draw by each image's path, which is the same in any part of a data set."""
 STREAM_SPLITS = ("train", "test")
 
 SKETCH_PATTERNS = (
@@ -68,12 +58,12 @@ def sketch_caption(class_name: str, rng: random.Random) -> str:
     return said if rng.random() < 0.5 else said.removesuffix(".")
 
 
-def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: Seed = STUDY_SEED) -> dict[str, str]:
-    """Return the captions of ImageNet-Sketch as {path below its root: caption}."""
+def sketch_captions(sketches: SketchSet, seed: Seed = STUDY_SEED, *, stream: bool) -> dict[str, str]:
+    """Return the captions of ImageNet-Sketch as {path below its root: caption}, of one random stream or by image."""
     rng = random.Random(seed)
     return {
         record.relative: sketch_caption(
-            sketches.names[record.class_name], rng if source == "stream" else image_rng(record.relative, seed)
+            sketches.names[record.class_name], rng if stream else image_rng(record.relative, seed)
         )
         for record in sketches.images
     }
@@ -87,13 +77,12 @@ def write_mixture(
     *,
     base: Iterable[CaptionedImage] = (),
     about: Mapping[str, Any] | None = None,
-    missing_files: MissingFiles = "refuse",
-    no_caption: NoCaption = "refuse",
+    **policies: Any,
 ) -> Path:
-    """Write the table of a mixture, and a JSON that has its settings, as `write_captioned_table`."""
+    """Write the table of a mixture, and a JSON that has its settings, by the policies of `write_captioned_table`."""
     told = {"settings": asdict(settings), **settings.described(), "sketches": None, "base": None, **(about or {})}
     images = chain(base, with_captions(records, captions))
-    return write_captioned_table(images, path, about=told, missing_files=missing_files, no_caption=no_caption)
+    return write_captioned_table(images, path, about=told, **policies)
 
 
 def mixture_summary(tables: Sequence[Path], held_out: Sequence[str]) -> pd.DataFrame:

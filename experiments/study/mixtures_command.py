@@ -34,27 +34,12 @@ from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, s
 from circuitry.reports import write_figure
 from circuitry.training import Captions, NoCaption, generated_captions, read_description
 from experiments.study.base_sets import named_base_sets
-from experiments.study.mixture_files import (
-    CaptionSource,
-    mixture_summary,
-    sketch_captions,
-    stream_captions,
-    write_mixture,
-)
-from experiments.study.selection import (
-    Setting,
-    SketchSet,
-    admitted,
-    imagenet_sketch,
-    mixture,
-    sketch_mixtures,
-)
+from experiments.study.mixture_files import mixture_summary, sketch_captions, stream_captions, write_mixture
+from experiments.study.selection import Setting, SketchSet, admitted, imagenet_sketch, mixture, sketch_mixtures
 from experiments.study.setting_charts import mixture_bars
 from experiments.study.study_set import MixtureSpec, study_mixtures
 
 import pandas as pd
-
-SPLIT = "train"  # list of images that mixtures are made of
 
 
 @dataclass(frozen=True)
@@ -79,7 +64,7 @@ class Config:
     """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
     validation_split: str | None = None
     """Which of DomainNet's lists to validate on: a validation table of them, filtered alike but not subsampled."""
-    captions: CaptionSource = "by-image"
+    captions: Literal["stream", "by-image"] = "by-image"
     """Captions: the study's random stream through all lists, or drawn for each image by its path."""
     imagenet_sketch: Path | None = None
     """Folder of ImageNet-Sketch, <wnid>/<file>."""
@@ -142,7 +127,7 @@ class Material:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.images = self._folder(SPLIT)
+        self.images = self._folder("train")
         classes, asked = self.images.all_classes, config.held_out
         self.held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
         self.bases = named_base_sets(config.base, config.base_images, config.base_validation)
@@ -193,13 +178,13 @@ class Material:
 
     @cached_property
     def _sketch_captions(self) -> dict[str, str]:
-        return sketch_captions(self.sketches, self.config.captions, self.config.seed)
+        return sketch_captions(self.sketches, self.config.seed, stream=self.config.captions == "stream")
 
     def write(self, spec: MixtureSpec, part: Literal["train", "val"], records: Sequence[ImageRecord]) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
         about = spec.described() | {"caption_source": config.captions, "seed": config.seed}
-        split = SPLIT if part == "train" else config.validation_split
+        split = "train" if part == "train" else config.validation_split
         return write_mixture(
             records,
             self.captions(spec, split) if split else {},

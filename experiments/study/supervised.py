@@ -16,37 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from circuitry.runs import (
-    Amount,
-    Bar,
-    Count,
-    InputError,
-    Job,
-    Positive,
-    at_least,
-    digest,
-    file_lock,
-    one_of,
-    this_rank,
-    whole_file,
-)
+from circuitry.runs import Amount, Bar, Count, InputError, Positive, at_least, file_lock, one_of, this_rank, whole_file
 from circuitry.data import Decoding, load_image
 from circuitry.models import register_model
-from circuitry.training import (
-    CheckedTable,
-    ModelTraining,
-    TrainingWork,
-    available_device,
-    check_training_table,
-    claim_run,
-)
-from experiments.study.supervised_model import (
-    LabelTable,
-    Transform,
-    build_classifier,
-    found_labels,
-    write_classifier,
-)
+from circuitry.training import ModelTraining, TrainingWork, available_device, check_training_table, claim_run
+from experiments.study.supervised_model import LabelTable, Transform, build_classifier, found_labels, write_classifier
 
 import numpy as np
 import open_clip
@@ -240,11 +214,10 @@ def train_supervised(
     checked = check_training_table(
         Path(table).absolute(), ("filepath",), settings.batch_size, skip_missing=settings.skip_missing
     )
-    files, targets, labels = read_samples(checked, choose_labels)
+    files, targets, labels = read_samples(pd.concat(checked.chunks(), ignore_index=True), choose_labels)
     name = register_model(settings.model)
-    about_labels = digest([labels.classes, dict(labels.labels)])
-    config = open_clip.get_model_config(name)
-    folder = claim_run(out, settings, {name: config}, checked, labels=about_labels, processes=processes)
+    config, about_labels = {name: open_clip.get_model_config(name)}, [labels.classes, dict(labels.labels)]
+    folder = claim_run(out, settings, config, checked, labels=about_labels, processes=processes)
     last, state = out / "checkpoints" / f"epoch_{settings.epochs}.safetensors", out / "state.pt"
 
     def keep(loop: TrainingLoop) -> None:
@@ -253,7 +226,7 @@ def train_supervised(
         if epoch == settings.epochs or (kept and epoch % kept == 0):
             write_classifier(last.with_stem(f"epoch_{epoch}"), loop.model, name, labels)
 
-    def train(job: Job, nothing: Any) -> list[Path]:
+    def train(*_: object) -> list[Path]:
         torch.set_num_threads(settings.threads)  # another number rounds sums differently
         torch.manual_seed(seed_of(settings.seed))
         classifier, transform, _ = build_classifier(name, len(labels.classes), settings.crop_scale)
@@ -274,7 +247,7 @@ def train_supervised(
     if folder.is_done(folder.jobs[0]):
         return last
     if rank:
-        train(folder.jobs[0], None)
+        train()
     else:
         with file_lock(out, "alone"):
             folder.run(train)
@@ -284,19 +257,17 @@ def train_supervised(
 
 
 def read_samples(
-    table: CheckedTable, choose_labels: LabelChoice
+    lines: pd.DataFrame, choose_labels: LabelChoice
 ) -> tuple[np.ndarray, Int[np.ndarray, " images"], LabelTable]:
     """Return the files of a table as one array of bytes, the label of each, and the label table."""
-    lines = pd.concat(table.chunks(), ignore_index=True)
     named = lines["class"] if "class" in lines else lines["filepath"].map(lambda file: Path(file).parent.name)
     names, places = np.unique(named.fillna("").to_numpy(dtype=str), return_inverse=True)
     classes = names.tolist()
     labels = choose_labels(classes)
     if unknown := [name for name in classes if name not in labels.labels]:
         raise InputError(
-            f"{table.path} has images of {len(unknown)} classes that are not in the label table, such as "
-            f"{', '.join(map(repr, unknown[:5]))}: add them to it, or correct the table's column class (default: the "
-            "names of the images' folders)."
+            f"The training table has images of {len(unknown)} classes without a label, such as "
+            f"{', '.join(map(repr, unknown[:5]))}: correct its column class (default: names of the images' folders)."
         )
     files = np.array([os.fsencode(file) for file in lines["filepath"]])
     return files, np.array([labels.labels[name] for name in classes])[places], labels

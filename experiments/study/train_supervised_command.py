@@ -70,8 +70,7 @@ def main(config: Config) -> None:
 def table_of_folder(config: Config) -> Path:
     """Write the table of all train lists of the folder."""
     assert config.data is not None  # one of the two is given
-    records = DomainFolder(config.data, split="train", domains=config.domains).records
-    path = config.out / "train.tsv"
+    records, path = DomainFolder(config.data, split="train", domains=config.domains).records, config.out / "train.tsv"
     with whole_file(path) as temporary:
         columns = {"filepath": [str(r.path) for r in records], "class": [r.class_name for r in records]}
         pd.DataFrame(columns).to_csv(temporary, sep="\t", index=False, lineterminator="\n")

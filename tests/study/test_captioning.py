@@ -66,8 +66,8 @@ def test_captions_of_imagenet_sketch_by_stream_and_by_image() -> None:
     rng = random.Random(42)
     names = ("tench", "tench", "goldfish", "goldfish")
     drawn = {image.relative: sketch_caption(name, rng) for image, name in zip(images, names, strict=True)}
-    assert sketch_captions(sketches, "stream") == drawn
-    by_image = sketch_captions(sketches, "by-image", 5)
+    assert sketch_captions(sketches, stream=True) == drawn
+    by_image = sketch_captions(sketches, 5, stream=False)
     assert by_image["n1/b.JPEG"] == sketch_caption("goldfish", image_rng("n1/b.JPEG", 5))
 
 

@@ -145,7 +145,7 @@ def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
         (tmp_path / "val" / f"n{i:08d}").mkdir(parents=True)
         (tmp_path / "val" / f"n{i:08d}" / "a.png").touch()
     tests = imagenet_validation(tmp_path / "val")
-    assert (tests.images.domains, tests.styles, len(tests.names)) == (("val",), {"val": "real"}, 1000)
+    assert (tests.images.domains, tests.style, len(tests.names)) == (("val",), "real", 1000)
     assert tests.names[0] == open_clip.IMAGENET_CLASSNAMES[0] == "tench"
     assert (tests.names[27], imagenet_validation(tmp_path / "val", "study").names[27]) == ("newt", "eft")
 
