@@ -226,7 +226,7 @@ def train_supervised(
         if epoch == settings.epochs or (kept and epoch % kept == 0):
             write_classifier(last.with_stem(f"epoch_{epoch}"), loop.model, name, labels)
 
-    def train(*_: object) -> list[Path]:
+    def train(*job: object) -> list[Path]:
         torch.set_num_threads(settings.threads)  # another number rounds sums differently
         torch.manual_seed(seed_of(settings.seed))
         classifier, transform, _ = build_classifier(name, len(labels.classes), settings.crop_scale)

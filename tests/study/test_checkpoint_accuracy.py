@@ -1,9 +1,10 @@
-"""Runs of a study are evaluated once per checkpoint; the toy's models are trained on what they should be."""
+"""Runs of a study are evaluated once per checkpoint, read from disk, and trained on what they should be."""
 
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -14,14 +15,25 @@ from PIL import Image
 from torch import nn
 
 from circuitry import Encoder, load_clip
-from circuitry.data import DomainFolder
+from circuitry.data import DomainFolder, ImageRecord
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
-from circuitry.runs import InputError, Work
-from circuitry.training import ClipTraining, TrainingWork, read_predictions, tidy_accuracy
+from circuitry.runs import InputError, Work, versions
+from circuitry.training import (
+    ClipTraining,
+    TrainingWork,
+    clip_preset,
+    read_predictions,
+    record_run,
+    tidy_accuracy,
+    with_captions,
+    write_captioned_table,
+)
 from experiments.study import checkpoint_accuracy as study
 from experiments.study import study_run
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
+from experiments.study.mixture_files import write_mixture
+from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import (
     STANDARD,
     TOY_TRAINING,
@@ -29,9 +41,11 @@ from experiments.study.study_run import (
     ToySettings,
     find_runs,
     held_out_folds,
+    run_of,
     toy_images,
     toy_run,
 )
+from experiments.study.supervised import SupervisedTraining
 from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
@@ -116,14 +130,12 @@ def test_held_out_classes_are_found_in_any_spelling(run: StudyRun, tests: Evalua
 
 
 def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
-    name = tiny.load().name
-    labels = LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
+    name, labels = tiny.load().name, LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
     path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
     write_classifier(path, build_classifier(name, 3, 1.0)[0], name, labels)
     run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
     table = extract_accuracies([run], tests, work=QUIET)
     assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}
-    assert table["value"].between(0, 1).all()
 
 
 def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
@@ -213,3 +225,42 @@ def test_folds_share_models_that_hold_nothing_out_and_domains_those_of_photograp
     assert [(run.test_domain, run.held_out) for run in runs] == tested
     made = {(run.folder, table.to_csv()) for run, (table, _) in zip(runs, trained, strict=True)}
     assert len(made) == models  # where a model is shared, the mixture is the same
+
+
+# --- runs on disk ---------------------------------------------------------------------------------------------------
+
+CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)
+HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
+NATURAL = MixtureSettings("natural-only", "quickdraw", ("key",))
+IMAGES = [ImageRecord(Path(f"/x/real/key/{i}.png"), f"real/key/{i}.png", "real", "key") for i in range(2)]
+
+
+def recorded(folder: Path, settings: MixtureSettings, training: Any, **told: str) -> StudyRun | None:
+    table = folder / "x.tsv"
+    write_mixture(IMAGES, lambda record: "a cat", table, settings, about=told, missing_files="unchecked")
+    record_run(folder / "run", table, training)
+    return run_of(folder / "run")
+
+
+def test_a_run_is_read_from_its_mixture(tmp_path: Path) -> None:
+    found = recorded(tmp_path, HALF, CLIP, captions="aligned (stream)", sketches="imagenet-sketch-0.5")
+    about: dict[str, Any] = {"sketches": "imagenet-sketch-0.5", "captions": "aligned (stream)", "precision": "amp"}
+    told = ("rn-tiny", "class-interpolation-0.5", "quickdraw", ("key",), 4)
+    assert found == StudyRun(tmp_path / "run", *told, **about, threads=2, commit=versions()["commit"])
+    assert find_runs(tmp_path) == [found]
+
+
+def test_supervised_models_and_photographs_alone(tmp_path: Path) -> None:
+    found = recorded(tmp_path, NATURAL, SupervisedTraining(model="RN50"), base="cc12m")
+    assert found is not None
+    assert (found.setting, found.test_domain, found.held_out, found.base) == ("natural-only", None, ("key",), "cc12m")
+    assert (found.supervised, found.model, found.sketches, found.captions) == (True, "RN50", "none", "standard")
+
+
+def test_runs_on_other_tables_are_no_models_of_the_study(tmp_path: Path) -> None:
+    images = with_captions(IMAGES, lambda record: "a cat")
+    record_run(tmp_path / "run", write_captioned_table(images, tmp_path / "x.tsv", missing_files="unchecked"), CLIP)
+    record_run(tmp_path / "by_hand", tmp_path / "other.tsv", CLIP)
+    assert run_of(tmp_path / "run") is run_of(tmp_path / "by_hand") is None
+    with pytest.raises(InputError, match=r"run\.json"):
+        find_runs(tmp_path)

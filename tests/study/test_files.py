@@ -72,47 +72,33 @@ def naive_shrink(paths: Sequence[str], n: int, domains: Sequence[str] = ROUND, c
 
 
 def naive_mixture(
-    root: Path,
-    setting: str,
-    test: str,
-    p: str = "0.5",
-    others: Sequence[str] = (),
+    root: Path, setting: str, test: str, p: str = "0.5", others: Sequence[str] = (),
     held_out: Sequence[str] = ("aircraft_carrier", "bed"),
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     everything = naive_lists(root)
-    held = {f"{test}/{name}/" for name in held_out}
+    held = tuple(f"{test}/{name}/" for name in held_out)
 
-    def unseen(path: str) -> bool:
-        return any(path.startswith(prefix) for prefix in held)
+    def of(*domains: str, seen: tuple[str, ...] = held) -> list[str]:
+        return [path for path in everything if path.split("/")[0] in domains and not path.startswith(seen)]
 
-    def of(*domains: str, without: bool = True) -> list[str]:
-        return [path for path in everything if path.split("/")[0] in domains and not (without and unseen(path))]
-
-    low = of("real", test)
-    kept: set[str]
-    if setting == "natural-only":
-        kept = set(of("real"))
-    elif setting == "cg-low":
-        kept = set(low)
-    elif setting in ("cg-high", "aligned"):
-        kept = naive_shrink(of(*DOMAINS), len(low))
-    elif setting == "leave-out":
-        kept = naive_shrink(of(*(domain for domain in DOMAINS if domain != test)), len(low))
-    elif setting == "upper-low":
-        kept = naive_shrink(of("real", test, without=False), len(low))
-    elif setting == "upper-high":
-        kept = naive_shrink(everything, len(low))
-    elif setting == "domain-interpolation":
-        kept = naive_shrink(of("real", test, *others), len(low))
+    low, none = of("real", test), ("nothing",)
+    shrunk = {"cg-high": of(*DOMAINS), "aligned": of(*DOMAINS), "leave-out": of(*(set(DOMAINS) - {test}))}
+    shrunk |= {"upper-low": of("real", test, seen=none), "upper-high": everything}
+    shrunk["domain-interpolation"] = of("real", test, *others)
+    if setting in ("natural-only", "cg-low"):
+        kept = set(low if setting == "cg-low" else of("real"))
+    elif setting in shrunk:
+        kept = naive_shrink(shrunk[setting], len(low))
     else:
-        if setting == "class-low":
-            everything = of("real", test, without=False)
-        s = Fraction(len(low), len(everything))
-        fixed = []
+        everything = shrunk["upper-low"] if setting == "class-low" else everything
+        s, fixed = Fraction(len(low), len(everything)), []
         for prefix in held:
             images = [path for path in everything if path.startswith(prefix)]
             fixed += images[: math.ceil(Fraction(p) * s * len(images))]
-        kept = set(fixed) | naive_shrink([path for path in everything if not unseen(path)], len(low) - len(fixed))
+        kept = {
+            *fixed,
+            *naive_shrink([path for path in everything if not path.startswith(held)], len(low) - len(fixed)),
+        }
     return [path for path in everything if path in kept]
 
 

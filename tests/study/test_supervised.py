@@ -1,7 +1,7 @@
 """Training a classifier on a tower: learned toys, an undisturbed twin, a plain loop as oracle, bad input."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,6 @@ from circuitry.models.architectures import register_model
 from circuitry.training import TrainingWork, checkpoints
 from experiments.study import supervised
 from experiments.study.supervised import (
-    LabelChoice,
     SeededImages,
     SupervisedTraining,
     TrainingLoop,
@@ -227,22 +226,16 @@ def test_crops_depend_on_seed_epoch_and_image_alone(train: Path, settings: Super
 # --- labels of tables ---------------------------------------------------------------------------------------------
 
 
-def samples(table: Path, lines: Sequence[str], choice: LabelChoice = found_labels) -> tuple[list[int], LabelTable]:
-    table.write_text("".join(f"{line}\n" for line in lines))
-    files, targets, found = read_samples(pd.read_csv(table, sep="\t"), choice)
-    assert [file.decode() for file in files] == [line.split("\t")[0] for line in lines[1:]]
-    return targets.tolist(), found
-
-
-def test_classes_come_from_the_column_or_the_folder(train: Path, tmp_path: Path) -> None:
-    files = [str(tmp_path / "data" / name) for name in ("red/0.png", "blue/0.png", "red/1.png")]
-    targets, labels = samples(train, ["filepath", *files])
-    assert (targets, labels.classes) == ([1, 0, 1], ("blue", "red"))
-    named = ["filepath\tclass", *(f"{file}\t{name}" for file, name in zip(files, "bca", strict=True))]
-    targets, labels = samples(train, named)
-    assert (targets, labels.classes) == ([1, 2, 0], ("a", "b", "c"))
+def test_classes_come_from_the_column_or_the_folder() -> None:
+    lines = pd.DataFrame({"filepath": ["/x/red/0.png", "/x/blue/0.png", "/x/red/1.png"]})
+    files, targets, labels = read_samples(lines, found_labels)
+    assert files.tolist() == [file.encode() for file in lines["filepath"]]
+    assert (targets.tolist(), labels.classes) == ([1, 0, 1], ("blue", "red"))
+    named = lines.assign(**{"class": ["b", "c", "a"]})
+    _, targets, labels = read_samples(named, found_labels)
+    assert (targets.tolist(), labels.classes) == ([1, 2, 0], ("a", "b", "c"))
     with pytest.raises(InputError, match=r" 2 .*'b', 'c'"):
-        samples(train, named, lambda classes: LabelTable(("a",), {"a": 0}))
+        read_samples(named, lambda classes: LabelTable(("a",), {"a": 0}))
 
 
 def test_merged_labels_by_hand() -> None:
