@@ -22,7 +22,6 @@ from circuitry.runs import InputError, Work, versions
 from circuitry.training import (
     ClipTraining,
     TrainingWork,
-    clip_preset,
     read_predictions,
     record_run,
     tidy_accuracy,
@@ -34,17 +33,7 @@ from experiments.study import study_run
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
-from experiments.study.study_run import (
-    STANDARD,
-    TOY_TRAINING,
-    StudyRun,
-    ToySettings,
-    find_runs,
-    held_out_folds,
-    run_of,
-    toy_images,
-    toy_run,
-)
+from experiments.study.study_run import STANDARD, TOY_TRAINING, StudyRun, ToySettings, find_runs, run_of, toy_run
 from experiments.study.supervised import SupervisedTraining
 from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
@@ -199,17 +188,17 @@ def test_the_toy_is_trained_on_its_mixture(tmp_path: Path, trained: list[tuple[p
     assert (settings.seed, settings.epochs, settings.model) == (5, 1, "rn-tiny")
     assert find_runs(tmp_path) == [run]
     assert (run.setting, run.test_domain, run.held_out) == ("cg-low", "quickdraw", ("key",))
-    assert toy_images(tmp_path, SMALL).domains == ("clipart", "quickdraw", "real")
+    assert study_run.toy_images(tmp_path, SMALL).domains == ("clipart", "quickdraw", "real")
 
 
 def test_every_class_is_held_out_once() -> None:
-    folds = held_out_folds(STANDARD.classes, 4)
+    folds = study_run.held_out_folds(STANDARD.classes, 4)
     assert [len(fold) for fold in folds] == [4] * 4
     assert sorted(name for fold in folds for name in fold) == sorted(STANDARD.classes)
     assert STANDARD.held_out == folds[1]
     for n_folds in (1, 3):
         with pytest.raises(InputError, match=f"16.* {n_folds} "):
-            held_out_folds(STANDARD.classes, n_folds)
+            study_run.held_out_folds(STANDARD.classes, n_folds)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +218,7 @@ def test_folds_share_models_that_hold_nothing_out_and_domains_those_of_photograp
 
 # --- runs on disk ---------------------------------------------------------------------------------------------------
 
-CLIP = replace(clip_preset("rn-tiny"), seed=4, precision="amp", threads=2)
+CLIP = replace(TOY_TRAINING, seed=4, precision="amp", threads=2)
 HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
 NATURAL = MixtureSettings("natural-only", "quickdraw", ("key",))
 IMAGES = [ImageRecord(Path(f"/x/real/key/{i}.png"), f"real/key/{i}.png", "real", "key") for i in range(2)]

@@ -28,18 +28,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature DomainNet with a base set: 1 to 17 images a class, none of beds in painting."""
     folder = tmp_path_factory.mktemp("mini") / "DomainNet"
     captions = ["filepath\ttitle"]
-    for d, domain in enumerate(DOMAINS):
-        for split, less in (("train", 1), ("test", 3)):
-            lines = []
-            for label, name in enumerate(CLASSES):
-                n = 0 if (domain, name) == ("painting", "bed") else 1 + (5 * d + 7 * label) % 17 // less
-                for i in range(n):
-                    path = f"{domain}/{name}/{split}_{i}.png"
-                    lines.append(f"{path} {label}\n")
-                    captions.append(f"{path}\tcaption {i} of {name}")
-                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / path).touch()
-            (folder / f"{domain}_{split}.txt").write_text("".join(lines))
+    for (d, domain), (split, less) in product(enumerate(DOMAINS), (("train", 1), ("test", 3))):
+        lines = []
+        for label, name in enumerate(CLASSES):
+            for i in range(0 if (domain, name) == ("painting", "bed") else 1 + (5 * d + 7 * label) % 17 // less):
+                path = f"{domain}/{name}/{split}_{i}.png"
+                lines.append(f"{path} {label}\n")
+                captions.append(f"{path}\tcaption {i} of {name}")
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).touch()
+        (folder / f"{domain}_{split}.txt").write_text("".join(lines))
     (folder / "captions.tsv").write_text("\n".join(captions))
     (folder / "photos").mkdir()
     for i in range(3):
