@@ -114,6 +114,8 @@ def test_held_out_classes_are_found_in_any_spelling(run: StudyRun, tests: Evalua
     none_here = EvaluationSet(tests.images, tests.names, "sketch")
     apart = extract_accuracies([replace(run, held_out=("kay",))], none_here, epochs=[0], work=QUIET)
     assert set(apart["part"]) == {"all"}
+    asked = [path.read_text() for path in (run.folder / "evaluation").glob("*/manifest.json")]
+    assert sum("a sketch of a {}." in text for text in asked) == 1  # the one style of all prompts
     with pytest.raises(InputError, match="twice"):
         extract_accuracies([run, run], tests, work=QUIET)
 
