@@ -1,8 +1,7 @@
 """DomainNet's classes, ImageNet classes that show the same things, and how spellings of a class are compared. No torch.
 
 "aircraft_carrier", "Aircraft carrier" and "aircraft-carrier" name one class. Names that a user gives are looked up in
-any spelling; data that spells one class in two ways is refused, since a class held out under one spelling would be seen
-under the other.
+any spelling.
 """
 
 import json

@@ -148,7 +148,8 @@ def evaluated(config: Config, work: Work) -> pd.DataFrame:
     """Return the accuracies of all runs, after this process's share of training and evaluating; done work is read."""
     device = work.rank.device(available_device(config.device))
     runs = toy_runs(config, work) if config.runs is None else find_runs(config.runs)
-    sets = [EvaluationSet.of(test_images(config))]
+    images = test_images(config)
+    sets = [EvaluationSet(images, images.all_classes)]
     if config.imagenet is not None:
         sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
     tables = [

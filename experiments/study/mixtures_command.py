@@ -25,37 +25,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from circuitry.runs import Count, InputError, Part, Seed
+from circuitry.runs import Count, InputError, Seed
 from circuitry import DomainFolder
 from circuitry.comparison import write_named_table
 from circuitry.data import ImageRecord, MissingFiles, chosen_names, class_key, study_held_out
 from circuitry.reports import write_figure
-from circuitry.training import Captions, NoCaption, read_description
+from circuitry.training import Captions, NoCaption, generated_captions, read_description
 from experiments.study.base_sets import named_base_sets
-from experiments.study.mixture_files import (
-    Captioning,
-    CaptionSource,
-    check_one_study,
-    first_of,
-    mixture_summary,
-    sketch_captions,
-    write_mixture,
-)
-from experiments.study.selection import (
-    MixtureSettings,
-    Setting,
-    SketchSet,
-    SketchVariant,
-    admitted,
-    imagenet_sketch,
-    mixture,
-    replace_at_random,
-    sketch_class_mixtures,
-)
+from experiments.study.mixture_files import mixture_summary, sketch_captions, stream_captions, write_mixture
+from experiments.study.selection import Setting, SketchSet, admitted, imagenet_sketch, mixture, sketch_mixtures
 from experiments.study.setting_charts import mixture_bars
-from experiments.study.study_set import ListPart, MixtureSpec, study_mixtures
+from experiments.study.study_set import MixtureSpec, study_mixtures
 
 import pandas as pd
 
@@ -67,43 +49,32 @@ class Config:
     data: Path
     """Folder of the images: DomainNet, or other data in its layout."""
     out: Path = Path("runs/mixtures")
-    """Folder of the results: tables; all in it must be of one study."""
+    """Folder of the results: tables."""
     setting: Setting = "cg-high"
-    """What takes part."""
+    """What takes part: the mixtures of the study's set with this setting are made."""
     test_domain: str | None = None
-    """Test domain: classes are held out of it (default with --all: all domains except the natural one)."""
+    """Test domain: classes are held out of it (default: all domains except the natural one)."""
     all: bool = False
-    """Make the whole set of the study, see above."""
+    """Make the whole set of the study, see above; mixtures that these images cannot make are left out."""
     held_out: tuple[str, ...] | None = None
     """Held-out classes: of the test domain (default: those of the study's 15 that the data has)."""
     natural_domain: str = "real"
     """Domain of photographs."""
-    held_out_share: Part | None = None
-    """Class interpolation: share of the held-out classes' images that the test domain keeps."""
-    other_domains: tuple[str, ...] | None = None
-    """Domain or class interpolation: domains beside the natural and the test domain."""
     n_images: Count | None = None
     """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
-    split: str = "train"
-    """Which of DomainNet's lists to use."""
     validation_split: str | None = None
     """Which of DomainNet's lists to validate on: a validation table of them, filtered alike but not subsampled."""
-    captions: CaptionSource | Path | None = None
-    """A table of captions, or "file" for captions.tsv beside the lists; the study's random stream through all lists; or
-    drawn for each image by its path (default: file, where there is captions.tsv, else by-image)."""
-    aligned_captions: Path | None = None
-    """Table of the aligned captions, where the others come from a table."""
+    captions: Literal["stream", "by-image"] = "by-image"
+    """Captions: the study's random stream through all lists, or drawn for each image by its path."""
     imagenet_sketch: Path | None = None
     """Folder of ImageNet-Sketch, <wnid>/<file>."""
-    sketches: SketchVariant | None = None
-    """How ImageNet-Sketch comes in (default: in place of as many images, drawn of all)."""
     base: tuple[str, ...] = ()
     """Base sets of captioned photos, NAME=PATH: imagenet-captions and its JSON; cc3m, cc12m or another name and its
-    table of paths and captions, or (folder of) webdataset shards."""
+    table of paths and captions."""
     base_images: tuple[str, ...] = ()
     """Folders that paths of base sets start from, NAME=FOLDER (default: that of the table)."""
     base_validation: tuple[str, ...] = ()
-    """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split or one name per line."""
+    """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split."""
     missing_files: MissingFiles = "refuse"
     """What happens to images whose file is missing; unchecked for lists of images that lie elsewhere."""
     missing_captions: NoCaption = "refuse"
@@ -114,54 +85,41 @@ class Config:
 
 def main(config: Config) -> None:
     """Make the mixtures, their tables and their figure."""
-    material = Material(config)
-    specs = material.specs()
-    earlier = {path.stem: read_description(path) for path in sorted(config.out.glob("*.tsv"))}
-    check_one_study({**earlier, **{spec.name: material.about(spec) for spec in specs}})
-    made: list[tuple[MixtureSpec, Path, Path | None]] = []
-    for spec in specs:
+    material, rows, tables = Material(config), [], []
+    for spec in material.specs():
         try:
-            records, captions = material.records(spec), material.captions(spec, config.split)
+            records = material.records(spec)
         except InputError as error:
             if not config.all:
                 raise
             print(f"left out {spec.name}: {error}")
             continue
-        table = material.write(spec, "train", records, captions)
-        print(f"{table}: {len(records):,} images and the base set", flush=True)
+        tables.append(material.write(spec, "train", records))
+        print(f"{tables[-1]}: {len(records):,} images and the base set", flush=True)
         validation = None
         if config.validation_split or spec.base in material.validated:
-            captions = material.captions(spec, config.validation_split) if config.validation_split else {}
-            validation = material.write(spec, "val", material.validation_records(spec), captions)
-        made.append((spec, table, validation))
-    if not made:
+            chosen = admitted(material.validation, spec.settings) if material.validation else ()
+            validation = material.write(spec, "val", chosen)
+        described = read_description(tables[-1])
+        rows.append(
+            {
+                "mixture": spec.name,
+                "study_file": f"{spec.study_name}.tsv" if spec.study_name else None,
+                "images": described["images"],
+                "of_base": sum(described["counts"].get(described["base"], {}).values()),
+                "without_caption": described["left_out"]["no_caption"],
+                "table": tables[-1].name,
+                "validation_table": validation.name if validation else None,
+            }
+        )
+    if not rows:
         raise InputError("None of the mixtures can be made of these images; see the reasons above.")
-    listed = table_of_mixtures(made)
+    listed, parts = pd.DataFrame(rows), mixture_summary(tables, material.held_out)
     print(listed.drop(columns=["table", "validation_table"]).to_string(index=False, na_rep="-"))
-    parts = mixture_summary([table for _, table, _ in made], material.held_out)
     for name, content in (("mixtures", listed), ("images", parts)):
         write_named_table(config.out / f"{name}.csv", content)
         print(config.out / f"{name}.csv")
     print(*write_figure(mixture_bars(parts), config.out / "mixtures"), sep="\n")
-
-
-def table_of_mixtures(made: Sequence[tuple[MixtureSpec, Path, Path | None]]) -> pd.DataFrame:
-    """Return one row per mixture: its name, the study's file, what is in it and where its tables are."""
-    rows = []
-    for spec, table, validation in made:
-        described = read_description(table)
-        rows.append(
-            {
-                "mixture": spec.name,
-                "study_file": f"{name}.tsv" if (name := spec.study_name()) else None,
-                "images": described["images"],
-                "of_base": sum(described["counts"].get(described["base"], {}).values()),
-                "without_caption": described["left_out"]["no_caption"],
-                "table": table.name,
-                "validation_table": validation.name if validation else None,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 class Material:
@@ -169,16 +127,12 @@ class Material:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.images = self._folder(config.split)
+        self.images = self._folder("train")
         classes, asked = self.images.all_classes, config.held_out
         self.held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
         self.bases = named_base_sets(config.base, config.base_images, config.base_validation)
-        if config.missing_files != "unchecked":
-            for base in self.bases.values():
-                base.check_images()
-        self.captioning = Captioning(config.data, config.captions, config.seed, config.aligned_captions)
         self.validated = [name for name, base in self.bases.items() if base.validation is not None]
-        self._class_mixtures = cache(self._made_class_mixtures)
+        self._stream = cache(stream_captions)
 
     def _folder(self, split: str) -> DomainFolder:
         return DomainFolder(self.config.data, split=split, missing_files=self.config.missing_files)
@@ -186,92 +140,58 @@ class Material:
     def specs(self) -> list[MixtureSpec]:
         """Return the mixtures that the command line asks for."""
         config = self.config
-        bases: list[str | None] = [*self.bases] or [None]
-        if config.all:
-            return study_mixtures(
-                bases,
-                held_out=self.held_out,
-                domains=self.images.domains,
-                natural_domain=config.natural_domain,
-                test_domains=None if config.test_domain is None else [config.test_domain],
-                sketches=config.imagenet_sketch is not None,
-                size=config.n_images,
-            )
-        if config.test_domain is None:
-            raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
-        settings = MixtureSettings(
-            config.setting,
-            config.test_domain,
-            self.held_out,
-            config.n_images,
-            config.natural_domain,
-            config.held_out_share,
-            config.other_domains,
+        specs = study_mixtures(
+            [*self.bases] or [None],
+            held_out=self.held_out,
+            domains=self.images.domains,
+            natural_domain=config.natural_domain,
+            test_domains=None if config.test_domain is None else [config.test_domain],
+            sketches=config.imagenet_sketch is not None,
+            size=config.n_images,
         )
-        sketches = config.sketches or ("imagenet-sketch" if config.imagenet_sketch else None)
-        return [MixtureSpec(settings, sketches, base) for base in bases]
-
-    # --- images
+        return [spec for spec in specs if config.all or spec.settings.setting == config.setting]
 
     @cached_property
     def sketches(self) -> SketchSet:
         """Return ImageNet-Sketch."""
-        if self.config.imagenet_sketch is None:
-            raise InputError("Name the folder of ImageNet-Sketch (--imagenet-sketch FOLDER), or give no --sketches.")
+        assert self.config.imagenet_sketch is not None  # only then there are mixtures with it
         return imagenet_sketch(self.config.imagenet_sketch)
 
     def records(self, spec: MixtureSpec) -> list[ImageRecord]:
         """Return the training images of a mixture, without its base set."""
-        if spec.sketches in (None, "imagenet-sketch"):
-            chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
-            return replace_at_random(chosen, self.sketches.records) if spec.sketches else chosen
-        return self._class_mixtures(spec.settings)[spec.sketches]
-
-    def _made_class_mixtures(self, settings: MixtureSettings) -> dict[SketchVariant, list[ImageRecord]]:
-        chosen = mixture(self.images.records, settings, self.images.all_classes)
-        return sketch_class_mixtures(chosen, self.sketches.records)
+        chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
+        return sketch_mixtures(chosen, self.sketches.records)[spec.sketches] if spec.sketches else chosen
 
     @cached_property
-    def _validation(self) -> Sequence[ImageRecord]:
+    def validation(self) -> Sequence[ImageRecord]:
+        """Return the images of the validation lists; mixtures filter them alike, without subsampling."""
         return self._folder(self.config.validation_split).records if self.config.validation_split else ()
 
-    def validation_records(self, spec: MixtureSpec) -> list[ImageRecord]:
-        """Return the validation images of a mixture: filtered alike, never subsampled, without ImageNet-Sketch."""
-        return admitted(self._validation, spec.settings) if self._validation else []
-
     def captions(self, spec: MixtureSpec, split: str) -> Captions:
-        """Return the captions of a mixture's images."""
-        drawn = self.captioning.of(split, aligned=spec.settings.aligned)
-        return first_of(self._sketch_captions, drawn) if spec.sketches else drawn
+        """Return the captions of the images in the lists of a split, and of ImageNet-Sketch's."""
+        seed, aligned = self.config.seed, spec.settings.aligned
+        known = self._sketch_captions if spec.sketches else {}
+        if self.config.captions == "stream":
+            return self._stream(self.config.data, seed, aligned=aligned).get(split, {}) | known
+        of_image = generated_captions(seed, aligned=aligned)
+        return lambda record: known.get(record.relative) or of_image(record)
 
     @cached_property
     def _sketch_captions(self) -> dict[str, str]:
-        return sketch_captions(self.sketches, self.captioning.source, self.config.seed)
+        return sketch_captions(self.sketches, self.config.seed, stream=self.config.captions == "stream")
 
-    # --- tables
-
-    def about(self, spec: MixtureSpec) -> dict[str, Any]:
-        """Return what the JSON beside a table says of its making, apart from the images."""
-        described = spec.described()
-        captions = {"captions": f"{described['captions']} ({self.captioning.source})"}
-        return {**described, **captions, **self.captioning.described(), "seed": self.config.seed}
-
-    def write(self, spec: MixtureSpec, part: ListPart, records: Sequence[ImageRecord], captions: Captions) -> Path:
+    def write(self, spec: MixtureSpec, part: Literal["train", "val"], records: Sequence[ImageRecord]) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
+        about = spec.described() | {"caption_source": config.captions, "seed": config.seed}
+        split = "train" if part == "train" else config.validation_split
         return write_mixture(
             records,
-            captions,
+            self.captions(spec, split) if split else {},
             config.out / f"{spec.name}{'-validation' if part == 'val' else ''}.tsv",
             settings=spec.settings,
             base=base.part(part, config.seed) if base else (),
-            about={
-                **self.about(spec),
-                "split": config.split if part == "train" else config.validation_split,
-                "base_validation": list(config.base_validation) or None,
-                "domainnet_missing_files": self.images.missing if part == "train" else None,
-            },
-            # Members of shards are no files; the others were checked when they were listed.
-            missing_files="unchecked" if base and base.shards else config.missing_files,
+            about=about | {"captions": f"{about['captions']} ({config.captions})"},
+            missing_files=config.missing_files,
             no_caption=config.missing_captions,
         )

@@ -30,7 +30,7 @@ from circuitry.data import DomainFolder, chosen_names, study_held_out
 from circuitry.data.drawn import TOY_CLASSES, DrawingSettings, write_toy
 from circuitry.models import register_model
 from circuitry.training import NoCaption, clip_preset
-from experiments.study.base_sets import BaseSet, named_base_sets
+from experiments.study.base_sets import named_base_sets
 from experiments.study.mixture_files import STUDY_SEED
 from experiments.study.place import Material, Scale, StudyPlace, count_model
 from experiments.study.plan import Cost, Plan, Step
@@ -48,7 +48,6 @@ POINTS = 10  # points of the rule of the study's circuits
 
 MAIN, PHOTOS = "imagenet-captions", "photos"
 KNOWN_BASES = (MAIN, "cc3m", "cc12m")
-SHARD_IMAGES = 10_000  # images of a webdataset shard, by convention; they are not counted one by one
 STUDY = Scale(("rn50", "vit-s-32", "swin-t"), sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
 MINIATURE = Scale(
     ("rn-tiny", "vit-tiny"),
@@ -182,8 +181,6 @@ def steps(config: Config) -> list[Step]:
     }
     if not small:
         chosen_names("base set of the study", tuple(bases), KNOWN_BASES)
-    for base in bases.values():
-        base.check_images()
     main_base = MAIN if MAIN in bases else None
     named = [name for name in bases if name != MAIN]
     mixtures = study_mixtures(
@@ -202,7 +199,7 @@ def steps(config: Config) -> list[Step]:
         Counter((record.domain, record.class_name) for record in images.records),
         len(DomainFolder(domainnet, split="test", missing_files="unchecked")),
         bases,
-        {name: base_size(base) for name, base in bases.items()},
+        {name: sum(1 for _ in base.part("train", STUDY_SEED)) for name, base in bases.items()},
         dict(absolute(text) for text in config.base_validation),
         main_base,
         config.imagenet_sketch and config.imagenet_sketch.absolute(),
@@ -231,11 +228,6 @@ def absolute(text: str) -> tuple[str, str]:
     """Return name and value of NAME=VALUE; paths become absolute, since commands run elsewhere."""
     name, _, value = text.partition("=")
     return name, f"{Path(value).absolute()}" if Path(value).exists() else value
-
-
-def base_size(base: BaseSet) -> int:
-    """Return the number of training images of a base set."""
-    return SHARD_IMAGES * len(base.shards) or sum(1 for _ in base.part("train", STUDY_SEED))
 
 
 def print_plan(chosen: list[Step]) -> None:

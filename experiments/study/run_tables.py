@@ -6,20 +6,16 @@ seeds are averaged; runs that differ in anything else have separate rows, or are
 Logit accuracies of models trained on photographs alone, in the test domain against photographs, lie on a line. The
 height of another model above this line is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
 
-Differences between settings test the study's claims:
-
-1. Diversity helps: CG high above CG low, and leave-out above photographs alone.
-2. An entirely unseen domain is sometimes easier than one that lacks the classes: leave-out above CG high.
-3. Seeing the classes reaches more, most of all in quickdraw: the upper bound above CG high.
-
-Each difference is of accuracy on held-out classes in the test domain, among all classes (``held_out``) and among the
-held-out classes alone (``alone``), which does not depend on how readily a model predicts a held-out class.
+Differences between settings answer the questions of `CONTRASTS`. Each is of accuracy on held-out classes in the test
+domain, among all classes (``held_out``) and among the held-out classes alone (``alone``), which does not depend on how
+readily a model predicts a held-out class.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 from circuitry.runs import InputError
-from circuitry.comparison import check_table, mean_interval
+from circuitry.comparison import mean_interval
 from circuitry.reports import Finding, Report, with_intervals
 from circuitry.training import (
     AMONG_PART,
@@ -38,16 +34,11 @@ import pandas as pd
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
 """Columns that identify a kind of model, except its mixture of domains."""
-EVALUATION_COLUMNS = (
-    *("run", *MODEL, "precision", "setting", "test_domain", "held_out_classes", "seed", "epoch"),
-    *("classifier", "domain", "part", "measure", "value", "chance"),
-)  # needed columns of a table of evaluated runs
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
-_KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
 SETTING_ORDER = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
-)  # settings by rising diversity, the order of figures; others come last
+)  # settings by rising diversity, the order of figures
 COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)  # the study's measures of accuracy
 UPPER, SHARE = "upper-high", 0.25
 
@@ -64,18 +55,17 @@ def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measur
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
-    found = []
-    for classifier in sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}):
-        for measure in COMPARED_MEASURES:
-            if measure in set(evaluated["measure"]):
-                table = settings_table(evaluated, classifier, measure).drop(columns="values")
-                found.append(table[table["part"].isin(CLASS_PARTS)].assign(classifier=classifier, measure=measure))
-    return pd.concat(found, ignore_index=True)
+    classifiers, measured = sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}), set(evaluated["measure"])
+    found = [
+        settings_table(evaluated, *of).drop(columns="values").assign(classifier=of[0], measure=of[1])
+        for of in product(classifiers, COMPARED_MEASURES)
+        if of[1] in measured
+    ]
+    return pd.concat([table[table["part"].isin(CLASS_PARTS)] for table in found], ignore_index=True)
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
     """Return the rows of a measure and, for CLIP models, of a classifier; see `by_test_domain`."""
-    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (evaluated["measure"] == measure)
     if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
         there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
@@ -85,7 +75,6 @@ def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.Da
 
 def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return rows by test domain; models that do not depend on it (natural-only) are repeated for each."""
-    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     tested = sorted(set(evaluated["test_domain"]) - {""})
     if not tested:
         raise InputError("At least one run needs a test domain, but none has one: add such runs.")
@@ -98,20 +87,16 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
     last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
     by = [*MODEL, "setting", "test_domain", "held_out_classes"]
     for _, group in last.drop_duplicates(["run", *by]).groupby(by, sort=False):
-        first = group.iloc[0]
-        for other in group.iloc[1:].itertuples():
-            for what in ("precision", "epoch"):
-                if getattr(other, what) != first[what]:
-                    raise InputError(
-                        f"Only seeds are averaged, but the runs {first['run']} and {other.run} differ in their {what}, "
-                        f"{first[what]} and {getattr(other, what)}: put them into separate folders."
-                    )
+        for what in ("precision", "epoch"):
+            unlike = group.drop_duplicates(what)[:2]
+            if len(unlike) > 1:
+                raise InputError(
+                    f"Only seeds are averaged, but the runs {' and '.join(unlike['run'])} differ in their {what}, "
+                    f"{' and '.join(map(str, unlike[what]))}: put them into separate folders."
+                )
         if group["seed"].duplicated().any():
             names = ", ".join(group.loc[group["seed"].duplicated(keep=False), "run"])
-            raise InputError(
-                f"Runs of one setting must differ in their seed, but {names} have the same seed: put them into "
-                "separate folders."
-            )
+            raise InputError(f"Runs of one setting, here {names}, have one seed each: put them into separate folders.")
     return last
 
 
@@ -123,15 +108,9 @@ def model_names(table: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    def key(column: "pd.Series[str]") -> "pd.Series[str]":
-        return column.map(_rank) if column.name == "setting" else column
-
-    return table.sort_values([name for name in by if name in table], key=key, kind="stable", ignore_index=True)
-
-
-def _rank(setting: str) -> int:
-    family = setting_family(setting)
-    return SETTING_ORDER.index(family) if family in SETTING_ORDER else len(SETTING_ORDER)
+    place = table["setting"].map(lambda name: SETTING_ORDER.index(setting_family(name)))
+    keys = ["place" if name == "setting" else name for name in by if name in table]
+    return table.assign(place=place).sort_values(keys, kind="stable", ignore_index=True).drop(columns="place")
 
 
 def setting_family(setting: str) -> str:
@@ -142,22 +121,16 @@ def setting_family(setting: str) -> str:
 def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> pd.DataFrame:
     """Keep the held-out classes that the upper bound learns in the test domain.
 
-    A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class minus the
-    share of other classes' images that are taken for it is at least `SHARE`, mean over seeds. Guessing gives 0, and so
-    does a model that always answers this class. A class below that would be a zero in every setting.
-
-    Returns:
-        A row per test domain, model and class: `MODEL`, ``test_domain``, ``class``, ``upper`` (its accuracy),
-        ``false_alarms``, ``kept``. Without models of the upper bound there are no rows.
+    A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class (``upper``)
+    minus the share of other classes' images that are taken for it (``false_alarms``) is at least `SHARE`, mean over
+    seeds. Guessing gives 0, and so does a model that always answers this class.
     """
     by, found = ["test_domain", *MODEL, "class"], {}
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
         tested = rows["domain"] == rows["test_domain"]
-        rows = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)].rename(
-            columns={"part": "class"}
-        )
-        found[column] = rows.groupby(by, sort=True)["value"].mean()
+        of_class = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)]
+        found[column] = of_class.rename(columns={"part": "class"}).groupby(by, sort=True)["value"].mean()
     table = pd.DataFrame(found).reset_index()
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
@@ -167,17 +140,16 @@ def kinds_of_runs(
 ) -> pd.DataFrame:
     """Return `accuracy_kinds` of the last checkpoints by test domain, `MODEL` and setting, over seeds.
 
-    Each held-out class comes from the runs that held it out, so over rotated held-out sets every class counts once. A
-    class that is screened out in a test domain counts for no model there, so that all rows of a test domain count the
-    same classes.
+    Each held-out class comes from the runs that held it out, so over rotated held-out sets every class counts once.
     """
-    rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
+    rows = counted_rows(evaluated, screened)
     by = ["test_domain", *MODEL, "setting"]
     return _sorted(accuracy_kinds(rows, classifier, by), [*by, "domain"])
 
 
-def without_screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the rows of classes that every screened model of the test domain keeps, and of those not screened."""
+def counted_rows(evaluated: pd.DataFrame, screened: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the rows of last checkpoints, without classes that a model of the test domain screens out."""
+    rows = last_checkpoints(by_test_domain(evaluated))
     if screened is None or screened.empty:
         return rows
     out = screened.loc[~screened["kept"], ["test_domain", "class"]].drop_duplicates()
@@ -188,17 +160,18 @@ def without_screened(rows: pd.DataFrame, screened: pd.DataFrame | None) -> pd.Da
 def check_like_classes(table: pd.DataFrame) -> None:
     """Refuse rows that a figure would compare although they count other held-out classes."""
     rows = table[table["held_out_classes"].fillna("") != ""]
-    first: dict[str, tuple[str, set[str]]] = {}
-    for key, group in rows.groupby(["test_domain", *MODEL, "setting"], sort=False):
-        domain, *model = map(str, key)
-        name = ", ".join(model)
-        classes = {one for names in group["held_out_classes"] for one in str(names).split(", ")}
-        other, theirs = first.setdefault(domain, (name, classes))
-        if unlike := sorted(classes ^ theirs):
-            raise InputError(
-                f"A figure compares rows that count the same held-out classes, but in {domain} the rows of ({other}) "
-                f"and ({name}) differ in {', '.join(unlike)}: draw them separately."
-            )
+    for domain, compared in rows.groupby("test_domain", sort=False):
+        counted = {
+            ", ".join(map(str, key)): set(", ".join(names).split(", "))
+            for key, names in compared.groupby([*MODEL, "setting"], sort=False)["held_out_classes"]
+        }
+        (first, classes), *others = counted.items()
+        for name, theirs in others:
+            if unlike := classes ^ theirs:
+                raise InputError(
+                    f"A figure compares rows that count the same held-out classes, but in {domain} the rows of "
+                    f"({first}) and ({name}) differ in {', '.join(sorted(unlike))}: draw them separately."
+                )
 
 
 FITTED = "fitted"
@@ -219,26 +192,20 @@ def effective_robustness(
     """Return accuracy on held-out classes in the test domain and in the natural one, for every checkpoint.
 
     A line is fitted by least squares to the `logit` accuracies of models trained on photographs alone, one for each
-    test domain and kind of model. If none of these models exceeds guessing in the test domain, there is no line.
-
-    Returns:
-        ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``run``, ``seed``, ``epoch``; the accuracies
-        ``natural`` and ``test``, and their numbers of images (``n_natural``, ``n_test``); ``line``, ``fitted`` or why
-        there is none; ``expected`` on the line and ``effective`` = test - expected, NaN without a line.
+    test domain and kind of model; ``line`` says why there is none, if these models do not exceed guessing for one.
+    ``expected`` is on the line, and ``effective`` = test - expected, NaN without a line.
     """
     rows = chosen_rows(evaluated, classifier, measure)
+    rows = rows[rows["part"] == "held-out"].rename(columns={"value": "accuracy", "n_images": "n"})
     keys = ["test_domain", *MODEL, "setting", "held_out_classes", "run", "seed", "epoch"]
-    rows = rows[rows["part"] == "held-out"].rename(columns={"n_images": "n"})
-    photographs, tested = rows["domain"] == natural, rows["domain"] == rows["test_domain"]
-    columns = [*keys, "value", "n"]
-    there = rows.loc[tested, [*columns, "chance"]]
-    table = rows.loc[photographs, columns].merge(there, on=keys, suffixes=("_natural", "_test"))
+    photographs, tested = rows[rows["domain"] == natural], rows[rows["domain"] == rows["test_domain"]]
+    table = photographs.merge(tested, on=keys, suffixes=("_natural", "_test"))
     if table.empty:
         raise InputError(
             f"Effective robustness needs runs with held-out classes that classified images of their test domain and of "
             f"{natural!r}, but there are none: evaluate such runs, or name another natural domain."
         )
-    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
+    table = table.rename(columns={"accuracy_natural": "natural", "accuracy_test": "test"})
     x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
     table = table.assign(line=FITTED, expected=np.nan)
     for _, group in table.groupby(["test_domain", *MODEL]):
@@ -254,10 +221,8 @@ def effective_robustness(
 
 def _undefined(reference: pd.DataFrame) -> str | None:
     """Return why no line goes through the reference models, None where one does."""
-    if reference.empty:
-        return NO_MODELS
-    if (reference["test"] <= reference["chance"]).all():
-        return NOTHING
+    if reference.empty or (reference["test"] <= reference["chance_test"]).all():
+        return NO_MODELS if reference.empty else NOTHING
     return ONE_POINT if reference["natural"].nunique() == 1 else None
 
 
@@ -267,11 +232,6 @@ CONTRASTS = {
     ("leave-out", "cg-high"): "Is a domain that was never seen easier than one that lacks the classes?",
     (UPPER, "cg-high"): "Does seeing the classes in the domain reach more?",
 }  # settings that are compared, the first minus the second, and the question that this answers
-MEASURES = {"held_out": MEASURE, "alone": AMONG_PART}
-COLUMNS = (
-    *("test_domain", *MODEL, "setting", "minus", "measure"),
-    *("difference", "low", "high", "n_classes", "n_seeds"),
-)
 
 
 def paired_differences(
@@ -279,16 +239,15 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Return the differences of `CONTRASTS` for every test domain and kind of model that has both settings.
 
-    Returns:
-        `COLUMNS`: the mean over classes and seeds of ``setting`` minus that of ``minus``, with Student's 95 % interval
-        over classes.
+    Each is the mean over classes and seeds of ``setting`` minus that of ``minus``, with Student's 95 % interval over
+    classes, among all classes (``held_out``) and among the held-out ones (``alone``).
     """
-    rows = without_screened(last_checkpoints(by_test_domain(evaluated)), screened)
+    rows = counted_rows(evaluated, screened)
     of_classes = rows["classifier"].isin([classifier, SUPERVISED]) & ~rows["part"].isin(CLASS_PARTS)
     rows = rows[of_classes & (rows["domain"] == rows["test_domain"])]
     found = []
     for key, group in rows.groupby(["test_domain", *MODEL], sort=False):
-        for name, measure in MEASURES.items():
+        for name, measure in (("held_out", MEASURE), ("alone", AMONG_PART)):
             one = group[group["measure"] == measure]
             wide = one.pivot_table(index=["part", "seed"], columns="setting", values="value")
             for setting, other in (pair for pair in CONTRASTS if {*pair} <= {*wide}):
@@ -297,7 +256,8 @@ def paired_differences(
                     classes, seeds = (pairs.index.get_level_values(level) for level in ("part", "seed"))
                     interval = mean_interval(pairs.to_numpy(), list(classes))
                     found.append((*key, setting, other, name, *interval, classes.nunique(), seeds.nunique()))
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    values = ("difference", "low", "high", "n_classes", "n_seeds")
+    return pd.DataFrame(found, columns=["test_domain", *MODEL, "setting", "minus", "measure", *values])
 
 
 def difference_findings(differences: pd.DataFrame) -> list[Finding]:
@@ -311,8 +271,8 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
         rows = alone[(alone["setting"] == setting) & (alone["minus"] == other)]
         for name, group in rows.groupby("name", sort=False):
             above, below = int((group["low"] > 0).sum()), int((group["high"] < 0).sum())
-            answer = "Partly" if above or below else "Cannot be told"
-            answer = "Yes" if above == len(group) else "No" if below == len(group) else answer
+            partly = "Partly" if above or below else "Cannot be told"
+            answer = "Yes" if above == len(group) else "No" if below == len(group) else partly
             each = ", ".join(group["said"] + " in " + group["test_domain"])
             model = f" ({name!s})" if name else ""
             found.append(

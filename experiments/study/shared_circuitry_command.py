@@ -104,7 +104,8 @@ def measured(config: Config, work: Work) -> pd.DataFrame:
     given = config.test_domains or tuple(sorted({run.test_domain for run in found if run.test_domain}))
     if not given:
         raise InputError("None of the runs was trained for a test domain: give some that were, or --test-domains.")
-    tests, names = EvaluationSet.of(config.images(config.split)), ("group", "n_images", "n_tested", "sae_steps", "seed")
+    images, names = config.images(config.split), ("group", "n_images", "n_tested", "sae_steps", "seed")
+    tests = EvaluationSet(images, images.all_classes)
     asked = {name: getattr(config, name) for name in names} | {"test_domains": list(given)}
     jobs: list[Job] = [(name,) for name in runs]
     folder = JobFolder(config.out / "models", FORMAT, asked, jobs, {"images": tests.listing})

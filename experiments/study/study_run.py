@@ -2,12 +2,9 @@
 
 A run has everything by which models of a study differ, so that tables average only seeds.
 
-Settings, test domains and seeds follow the study; N is the size of CG low-diversity on the toy. Held-out classes rotate
-(`held_out_folds`), so that every class is held out once. Several processes may request models in one folder; a lock
-lets one of them train each model.
-
-Folds share photographs alone and the bounds, which hold nothing out. So the five settings are S (1 + D (2 + 2 F))
-models for F folds, S seeds and D test domains: 42 by default, about 75 minutes in two processes.
+Held-out classes of the toy rotate (`held_out_folds`), so that every class is held out once. Folds share photographs
+alone and the bounds, which hold nothing out. So the five settings are S (1 + D (2 + 2 F)) models for F folds, S seeds
+and D test domains: 42 by default, about 75 minutes in two processes. A lock lets one process train each model.
 """
 
 from collections.abc import Sequence
@@ -53,14 +50,6 @@ class StudyRun:
     threads: int | None = None  # threads of each process; another number rounds differently
     commit: str = "unknown"  # commit of this package's checkout, with ``-dirty`` if files were changed
 
-    @classmethod
-    def read(cls, folder: Path) -> "StudyRun":
-        """Read the run in a folder; InputError if there is none, or it was trained on no mixture."""
-        run = run_of(folder)
-        if run is None:
-            raise InputError(f"The table of the run in {folder} is no mixture of the study: train on one.")
-        return run
-
 
 def run_of(folder: Path) -> StudyRun | None:
     """Return the run in a folder, None for one that was trained on no mixture of the study."""
@@ -68,31 +57,30 @@ def run_of(folder: Path) -> StudyRun | None:
     table, training = record["table"] or {}, record["training"]
     if "settings" not in table:
         return None
-    kept: dict[str, Any] = {
+    given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in table["settings"].items()
     }
-    settings = MixtureSettings(**kept)
+    settings = MixtureSettings(**given)
+    same = {name: training[name] for name in ("model", "seed", "precision", "threads")}
     return StudyRun(
         Path(folder),
-        training["model"],
-        settings.name.removesuffix(f"-{settings.test_domain}"),
-        table["test_domain"],  # photographs alone have none
-        tuple(table["held_out"]),
-        training["seed"],
-        record["kind"] == "SupervisedTraining",
-        table["base"] or NOTHING_MORE,
-        table["sketches"] or NOTHING_MORE,
-        table["captions"],
-        training["precision"],
-        training["threads"],
-        record["commit"],
+        setting=settings.name.removesuffix(f"-{settings.test_domain}"),
+        test_domain=table["test_domain"],  # photographs alone have none
+        held_out=tuple(table["held_out"]),
+        supervised=record["kind"] == "SupervisedTraining",
+        base=table["base"] or NOTHING_MORE,
+        sketches=table["sketches"] or NOTHING_MORE,
+        captions=table["captions"],
+        commit=record["commit"],
+        **same,
     )
 
 
 def find_runs(folder: Path) -> list[StudyRun]:
     """Return all runs on mixtures below a folder, in the order of their paths."""
     found = (run_of(path.parent) for path in sorted(Path(folder).rglob("run.json")))
-    if not (runs := [run for run in found if run is not None]):
+    runs = [run for run in found if run is not None]
+    if not runs:
         raise InputError(f"No folder below {folder} has the run.json of a model of a mixture: train some models first.")
     return runs
 
@@ -155,11 +143,11 @@ def toy_run(
         training = replace(settings.training, seed=seed)
         train_clip(table, folder, training, work)
         record_run(folder, table, training)
-    return replace(StudyRun.read(folder), held_out=settings.held_out)
+    run = run_of(folder)
+    assert run is not None  # its table is a mixture
+    return replace(run, held_out=settings.held_out)
 
 
-def toy_checkpoint(
-    out: Path, setting: Setting, test_domain: str, seed: int = 0, settings: ToySettings = STANDARD
-) -> Path:
+def toy_checkpoint(out: Path, setting: Setting, test_domain: str, seed: int = 0) -> Path:
     """Return the last checkpoint of `toy_run`."""
-    return checkpoints(toy_run(out, setting, test_domain, seed, settings).folder)[-1][1]
+    return checkpoints(toy_run(out, setting, test_domain, seed).folder)[-1][1]

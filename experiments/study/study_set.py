@@ -1,6 +1,4 @@
-"""The list of the study's mixtures, with names and the study's own file names. No torch.
-
-Trainings:
+"""The list of the study's mixtures, with names and the study's own file names, and its trainings. No torch.
 
 1. On the main base set (ImageNet-Captions) every architecture trains on photographs alone, and on CG low, CG high and
    leave-out of every test domain. The first architecture also trains on the upper bounds, the interpolations, aligned
@@ -13,40 +11,24 @@ The study's scripts leave the architecture of upper bounds open, and architectur
 ImageNet-Sketch; here they are its first architecture and its three seeds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from itertools import product
+from typing import Any
 
-from circuitry.runs import InputError
 from circuitry.data import STUDY_HELD_OUT, chosen_names
-from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, Setting, SketchVariant
+from experiments.study.selection import DOMAINNET_ROUND, SKETCH_SHARES, MixtureSettings
 
-ListPart = Literal["train", "val"]
-
-BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
-"""Settings of every test domain."""
-
+BASIC = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")  # settings of every test domain
 CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the held-out classes in the study's class interpolations of CG low and CG high."""
-
 DOMAIN_INTERPOLATIONS = {
     "sketch": ("q", "p", "i", "c", "cq", "cp", "ci", "cpq", "cip"),
     "clipart": ("s", "q", "p", "i", "qs", "is", "ps", "pqs", "ips"),
 }  # test domain -> first letters of the additional domains of each domain interpolation
 
 _LETTERS = {domain[0]: domain for domain in sorted(DOMAINNET_ROUND)}
-_SUFFIXES: dict[SketchVariant | None, str] = {
-    None: "",
-    "imagenet-sketch": "-with-in-sketches",
-    "imagenet-sketch-0.5": "-with-in-sketches-fiftyp",
-    "imagenet-sketch-0.25": "-with-in-sketches-twentyfivep",
-    "imagenet-sketch-0.3": "-with-in-sketches-thirtyp",
-    "imagenet-sketch-0.1": "-with-in-sketches-tenp",
-    "imagenet-sketch-0.05": "-with-in-sketches-fivep",
-    "imagenet-sketch-0.01": "-with-in-sketches-onep",
-    "imagenet-sketch-one": "-with-in-sketches-one",
-}
 
 
 @dataclass(frozen=True)
@@ -54,35 +36,29 @@ class MixtureSpec:
     """One mixture: images of DomainNet, of ImageNet-Sketch, and a base set."""
 
     settings: MixtureSettings
-    sketches: SketchVariant | None = None  # variant of ImageNet-Sketch; None for none
+    sketches: str | None = None  # variant of ImageNet-Sketch; None for none
     base: str | None = None  # name of the base set of captioned photos
-
-    def __post_init__(self) -> None:
-        if self.sketches and self.settings.aligned:
-            raise InputError(
-                "ImageNet-Sketch has no aligned captions, since its sentences name the style: leave it out of the "
-                "setting 'aligned'."
-            )
 
     @property
     def name(self) -> str:
         """Return the name of its table, without ``.tsv``, unique in a study."""
         return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
 
-    def study_name(self, part: ListPart = "train") -> str:
+    @property
+    def study_name(self) -> str:
         """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's."""
         settings = self.settings
         if not {settings.natural_domain, settings.test_domain} <= set(DOMAINNET_ROUND):
             return ""
-        prefix = {None: f"dn-captions-{part}", "imagenet-captions": f"combined-captions-{part}"}
-        start = f"{prefix.get(self.base, f'{self.base}-{part}')}-lso"
+        base = {None: "dn-captions", "imagenet-captions": "combined-captions"}.get(self.base, self.base)
+        end = f"-with-in-sketches{SKETCH_SHARES[self.sketches][1]}" if self.sketches else ""
         if settings.setting == "natural-only":
-            return f"{start}-real-only{_SUFFIXES[self.sketches]}"
+            return f"{base}-train-lso-real-only{end}"
         allowed = "" if settings.fraction is None else f"-allow{settings.fraction:g}"
-        pseudo = "-pseudo" if settings.setting in ("upper-low", "upper-high") else ""
+        pseudo = "-pseudo" if settings.setting.startswith("upper") else ""
         aligned = "-aligned" if settings.aligned else ""
         domains = "".join(letter for letter, domain in _LETTERS.items() if settings.has_domain(domain))
-        return f"{start}-{domains}-no{settings.test_domain}classes{pseudo}{allowed}{aligned}{_SUFFIXES[self.sketches]}"
+        return f"{base}-train-lso-{domains}-no{settings.test_domain}classes{pseudo}{allowed}{aligned}{end}"
 
     def described(self) -> dict[str, Any]:
         """Return the entries of the JSON beside the table."""
@@ -100,41 +76,22 @@ def study_mixtures(
     sketches: bool = True,
     size: int | None = None,
 ) -> list[MixtureSpec]:
-    """List all mixtures of the study, 119 for each base set.
-
-    Natural-only once; for every test domain `BASIC` and the class interpolations; `DOMAIN_INTERPOLATIONS`; and for the
-    test domain sketch ImageNet-Sketch in natural-only, leave-out and CG high, there with all seven shares of classes.
-    """
-    others = [name for name in domains if name != natural_domain]
-    tested = chosen_names("test domain", test_domains, others)
-    found: list[tuple[MixtureSettings, SketchVariant | None]] = []
+    """List all mixtures of the study, 119 for each base set."""
+    tested = chosen_names("test domain", test_domains, [name for name in domains if name != natural_domain])
+    of = partial(MixtureSettings, held_out_classes=tuple(held_out), size=size, natural_domain=natural_domain)
+    found: list[tuple[MixtureSettings, str | None]] = [(of("natural-only", tested[0]), None)]
     for test_domain in tested:
-        of = partial(
-            MixtureSettings,
-            test_domain=test_domain,
-            held_out_classes=tuple(held_out),
-            size=size,
-            natural_domain=natural_domain,
-        )
-        if not found:
-            found.append((of("natural-only"), None))
-        found += [(settings, None) for settings in _of_test_domain(of, test_domain, domains)]
+        found += [(of(setting, test_domain), None) for setting in BASIC]
+        for others, fraction in product(((), None), CLASS_FRACTIONS):  # of CG low, of CG high
+            found.append((of("class-interpolation", test_domain, fraction=fraction, other_domains=others), None))
+        for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
+            chosen = tuple(_LETTERS[letter] for letter in letters)
+            if set(chosen) <= set(domains):
+                found.append((of("domain-interpolation", test_domain, other_domains=chosen), None))
         if sketches and test_domain == "sketch":
-            found += [(of(setting), "imagenet-sketch") for setting in ("natural-only", "leave-out")]
-            found += [(of("cg-high"), variant) for variant in get_args(SketchVariant)]
+            found += [(of(setting, test_domain), "imagenet-sketch") for setting in ("natural-only", "leave-out")]
+            found += [(of("cg-high", test_domain), variant) for variant in SKETCH_SHARES]
     return [MixtureSpec(settings, variant, base) for base in bases for settings, variant in found]
-
-
-def _of_test_domain(
-    of: "partial[MixtureSettings]", test_domain: str, domains: Sequence[str]
-) -> Iterator[MixtureSettings]:
-    yield from (of(setting) for setting in BASIC)
-    for others in ((), None):  # CG low, CG high
-        yield from (of("class-interpolation", fraction=fraction, other_domains=others) for fraction in CLASS_FRACTIONS)
-    for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
-        chosen = tuple(_LETTERS[letter] for letter in letters)
-        if set(chosen) <= set(domains):
-            yield of("domain-interpolation", other_domains=chosen)
 
 
 DIVERSITY = ("cg-low", "cg-high", "leave-out")  # the study's 15 settings: these three for each test domain
@@ -159,25 +116,21 @@ class StudyTraining:
         return f"{kind}{self.model}-{self.mixture.name}-s{self.seed}"
 
 
-def in_study(mixture: MixtureSpec, main: str | None) -> bool:
-    """Return whether the study trains on a mixture of `study_mixtures`."""
-    settings = mixture.settings
-    if mixture.base == main:
-        return settings.setting != "aligned" or settings.test_domain == ALIGNED_DOMAIN
-    tested = settings.setting in DIVERSITY and settings.test_domain in FURTHER_DOMAINS
-    return mixture.sketches is None and (settings.setting == "natural-only" or tested)
-
-
 def study_trainings(
     mixtures: Sequence[MixtureSpec], main: str | None, models: Sequence[str], seeds: Sequence[int]
 ) -> list[StudyTraining]:
-    """Return the trainings on the mixtures that are `in_study`."""
+    """Return the trainings on those of `study_mixtures` that the study trains on."""
     found = []
-    for mixture in (one for one in mixtures if in_study(one, main)):
-        setting, plain = mixture.settings.setting, mixture.sketches is None
-        everywhere = mixture.base == main and plain and setting in ("natural-only", *DIVERSITY)
-        for model in models if everywhere else models[:1]:
-            found += [StudyTraining(mixture, model, seed) for seed in (seeds if mixture.base == main else seeds[:1])]
-        if mixture.base == main and plain and setting in SUPERVISED_SETTINGS:
-            found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
+    for mixture in mixtures:
+        setting, test_domain = mixture.settings.setting, mixture.settings.test_domain
+        plain, photographs = mixture.sketches is None, setting == "natural-only"
+        if mixture.base != main:
+            if plain and (photographs or (setting in DIVERSITY and test_domain in FURTHER_DOMAINS)):
+                found.append(StudyTraining(mixture, models[0], seeds[0]))
+        elif setting != "aligned" or test_domain == ALIGNED_DOMAIN:
+            everywhere = plain and (photographs or setting in DIVERSITY)
+            asked = product(models if everywhere else models[:1], seeds)
+            found += [StudyTraining(mixture, model, seed) for model, seed in asked]
+            if plain and setting in SUPERVISED_SETTINGS:
+                found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
     return found

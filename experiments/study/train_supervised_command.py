@@ -19,14 +19,10 @@ from typing import ClassVar
 
 from circuitry.runs import this_rank, whole_file
 from circuitry import DomainFolder
-from circuitry.data import Decoding, with_decoding
+from circuitry.data import with_decoding
 from circuitry.training import TrainingWork, predictions, record_run, tidy_accuracy
 from experiments.study.supervised import LabelChoice, SupervisedTraining, train_supervised
-from experiments.study.supervised_model import (
-    found_labels,
-    load_supervised,
-    study_labels,
-)
+from experiments.study.supervised_model import found_labels, load_supervised, study_labels
 
 import pandas as pd
 import tyro
@@ -62,7 +58,10 @@ def main(config: Config) -> None:
     record_run(run, table, config.training)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
-        accuracy = accuracy_on(images, checkpoint, config.training.decoding)
+        model = load_supervised(checkpoint)
+        heads = {"supervised": model.head_for(images.all_classes)}
+        preprocess = with_decoding(model.preprocess, config.training.decoding)
+        accuracy = tidy_accuracy(predictions(model.encoder, heads, preprocess, images))
         shown = accuracy.pivot(index="domain", columns="measure", values="value")
         print(shown.to_string(float_format=lambda v: f"{v:.3f}"))
     print(f"checkpoint: {checkpoint}")
@@ -71,8 +70,7 @@ def main(config: Config) -> None:
 def table_of_folder(config: Config) -> Path:
     """Write the table of all train lists of the folder."""
     assert config.data is not None  # one of the two is given
-    records = DomainFolder(config.data, split="train", domains=config.domains).records
-    path = config.out / "train.tsv"
+    records, path = DomainFolder(config.data, split="train", domains=config.domains).records, config.out / "train.tsv"
     with whole_file(path) as temporary:
         columns = {"filepath": [str(r.path) for r in records], "class": [r.class_name for r in records]}
         pd.DataFrame(columns).to_csv(temporary, sep="\t", index=False, lineterminator="\n")
@@ -84,10 +82,3 @@ def label_table(config: Config) -> LabelChoice:
     if config.data is None:
         return found_labels
     return partial(study_labels, DomainFolder(config.data, split="train").all_classes)
-
-
-def accuracy_on(images: DomainFolder, checkpoint: Path, decoding: Decoding) -> pd.DataFrame:
-    """Return the accuracies by domain, every image taken for one of the classes of the folder."""
-    model = load_supervised(checkpoint)
-    heads = {"supervised": model.head_for(images.all_classes)}
-    return tidy_accuracy(predictions(model.encoder, heads, with_decoding(model.preprocess, decoding), images))

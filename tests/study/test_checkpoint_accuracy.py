@@ -1,8 +1,8 @@
-"""Runs of a study are evaluated once per checkpoint; the toy's models are trained on what they should be."""
+"""Runs of a study are evaluated once per checkpoint, read from disk, and trained on what they should be."""
 
-import csv
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,27 @@ from PIL import Image
 from torch import nn
 
 from circuitry import Encoder, load_clip
-from circuitry.data import DomainFolder
+from circuitry.data import DomainFolder, ImageRecord
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
-from circuitry.runs import InputError, Work
-from circuitry.training import ClipTraining, TrainingWork, read_predictions, record_run, tidy_accuracy
+from circuitry.runs import InputError, Work, versions
+from circuitry.training import (
+    ClipTraining,
+    TrainingWork,
+    read_predictions,
+    record_run,
+    tidy_accuracy,
+    with_captions,
+    write_captioned_table,
+)
 from experiments.study import checkpoint_accuracy as study
 from experiments.study import study_run
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies, imagenet_validation
-from experiments.study.selection import Setting
-from experiments.study.study_run import (
-    STANDARD,
-    TOY_TRAINING,
-    StudyRun,
-    ToySettings,
-    find_runs,
-    held_out_folds,
-    toy_images,
-    toy_run,
-)
-from experiments.study.supervised_model import LabelTable, SupervisedModel, TowerClassifier, write_classifier
+from experiments.study.mixture_files import write_mixture
+from experiments.study.selection import MixtureSettings
+from experiments.study.study_run import STANDARD, TOY_TRAINING, StudyRun, ToySettings, find_runs, run_of, toy_run
+from experiments.study.supervised import SupervisedTraining
+from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)
@@ -43,14 +44,14 @@ TEMPLATES = {"one": ["a {}."], "own style": "own-style"}
 
 @pytest.fixture(autouse=True)
 def few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "template_sets", lambda: TEMPLATES)
+    monkeypatch.setattr(study, "TEMPLATE_SETS", TEMPLATES)
 
 
 @pytest.fixture(scope="module")
 def tests(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSet:
     drawn = DrawingSettings(0, 2, classes=("car", "key"), styles=("quickdraw", "real"))
     root = write_toy(tmp_path_factory.mktemp("toy"), drawn, workers=1, progress=False)
-    return EvaluationSet.of(DomainFolder(root))
+    return EvaluationSet(DomainFolder(root), ("car", "key"))
 
 
 @pytest.fixture
@@ -68,71 +69,64 @@ def test_every_checkpoint_is_evaluated_once(
     run: StudyRun, tests: EvaluationSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = extract_accuracies([run], tests, work=QUIET)
-    assert set(table["epoch"]) == {0, 2}  # the untrained model, too
-    assert set(table["run"]) == {"cg-high-seed0"}
-    assert set(table["seed"]) == {3}
-    assert set(table["classifier"]) == {"one", "own style"}
-    about = {"trained": "CLIP", "base": "none", "precision": "fp32", "held_out_classes": "key", "setting": "cg-high"}
+    about: dict[str, Any] = {"trained": "CLIP", "base": "none", "precision": "fp32", "run": "cg-high-seed0", "seed": 3}
+    about |= {"held_out_classes": "key", "setting": "cg-high"}
     assert all(set(table[column]) == {value} for column, value in about.items())
+    assert set(table["epoch"]) == {0, 2}  # the untrained model, too
+    assert set(table["classifier"]) == {"one", "own style"}
     assert set(table["part"]) == {"all", "seen", "held-out", "key"}
     clip = load_clip(run.model, checkpoint=run.folder / "checkpoints" / "epoch_2.pt")
-    weights = clip.text_weights(["car", "key"], TEMPLATES["one"])
-    right = []
-    for record in tests.images.select("key", "quickdraw", None):
-        image = clip.preprocess(Image.open(record.path).convert("RGB"))[None]
-        right.append(int((clip.encoder(image) @ weights.T).argmax()) == 1)
-    chosen = table.query("epoch == 2 and classifier == 'one' and domain == 'quickdraw' and measure == 'top-1'")
-    assert chosen.set_index("part")["value"]["key"] == pytest.approx(np.mean(right))
-    weights = clip.text_weights(["car", "key"], ["a quickdraw of a {}.", "a quickdraw of the {}."])
-    image = clip.preprocess(Image.open(record.path).convert("RGB"))[None]
-    ((path,),) = (list((run.folder / "evaluation").glob("*/epoch_2-quickdraw.safetensors")),)
-    stored = read_predictions(path).query("classifier == 'own style'").set_index("relative")
-    nearest = ["car", "key"][int((clip.encoder(image) @ weights.T).argmax())]
-    assert stored["top_1"][record.relative] == nearest
+    records = tests.images.select("key", "quickdraw", None)
+    images = torch.stack([clip.preprocess(Image.open(record.path).convert("RGB")) for record in records])
+
+    def answers(templates: list[str]) -> list[str]:
+        logits = clip.encoder(images) @ clip.text_weights(["car", "key"], templates).T
+        return [("car", "key")[i] for i in logits.argmax(dim=1)]
+
+    shown = "epoch == 2 and classifier == 'one' and domain == 'quickdraw' and measure == 'top-1' and part == 'key'"
+    right = np.mean([answer == "key" for answer in answers(["a {}."])])
+    assert table.query(shown)["value"].tolist() == pytest.approx([right])
+    files = sorted((run.folder / "evaluation").glob("*/epoch_2-*.safetensors"))
+    assert [file.stem for file in files] == ["epoch_2-quickdraw", "epoch_2-real"]
+    stored = pd.concat([read_predictions(file) for file in files], ignore_index=True)
+    own = stored[stored["classifier"] == "own style"].set_index("relative")["top_1"]
+    styled = answers(["a quickdraw of a {}.", "a quickdraw of the {}."])
+    assert own[[record.relative for record in records]].tolist() == styled
+    again, key = tidy_accuracy(stored, ["key"]), ["classifier", "domain", "part", "measure"]
+    found = table.loc[table["epoch"] == 2, again.columns].sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(found, again.sort_values(key, ignore_index=True), check_dtype=False)
 
     def refuse(*args: object, **settings: object) -> None:
         raise AssertionError("it was loaded again")
 
     monkeypatch.setattr(study, "load_clip", refuse)
     pd.testing.assert_frame_equal(extract_accuracies([run], tests, work=QUIET), table)
-    monkeypatch.setattr(study, "template_sets", lambda: {"two": ["the {}."]})
+    monkeypatch.setattr(study, "TEMPLATE_SETS", {"two": ["the {}."]})
     with pytest.raises(AssertionError, match="again"):  # other templates are another question
         extract_accuracies([run], tests, work=QUIET)
 
 
-def test_accuracies_follow_from_the_stored_predictions(run: StudyRun, tests: EvaluationSet) -> None:
-    table = extract_accuracies([run], tests, epochs=[2], work=QUIET)
-    files = sorted((run.folder / "evaluation").glob("*/epoch_2-*.safetensors"))
-    assert [file.stem for file in files] == ["epoch_2-quickdraw", "epoch_2-real"]
-    again = tidy_accuracy(pd.concat([read_predictions(file) for file in files], ignore_index=True), ["key"])
-    key = ["classifier", "domain", "part", "measure"]
-    found = table[again.columns].sort_values(key, ignore_index=True)
-    pd.testing.assert_frame_equal(found, again.sort_values(key, ignore_index=True), check_dtype=False)
-
-
 def test_held_out_classes_are_found_in_any_spelling(run: StudyRun, tests: EvaluationSet) -> None:
-    spelt = extract_accuracies([replace(run, held_out=("Key",))], tests, epochs=[0], work=QUIET)
-    assert set(spelt["held_out_classes"]) == {"key"}
-    both = [replace(run, held_out=(name,)) for name in ("key", "car")]  # of a run that held nothing out
+    both = [replace(run, held_out=(name,)) for name in ("Key", "car")]  # of a run that held nothing out
     table = extract_accuracies(both, tests, epochs=[0], work=QUIET)
     assert table.groupby("held_out_classes").size().nunique() == 1
     assert (set(table["held_out_classes"]), set(table["run"])) == ({"key", "car"}, {run.folder.name})
-    none_here = EvaluationSet(tests.images, tests.names, {"real": "sketch"}, holds_out=False)
+    none_here = EvaluationSet(tests.images, tests.names, "sketch")
     apart = extract_accuracies([replace(run, held_out=("kay",))], none_here, epochs=[0], work=QUIET)
     assert set(apart["part"]) == {"all"}
-    assert none_here.all_styles == {"quickdraw": "quickdraw", "real": "sketch"}
+    asked = [path.read_text() for path in (run.folder / "evaluation").glob("*/manifest.json")]
+    assert sum("a sketch of a {}." in text for text in asked) == 1  # the one style of all prompts
+    with pytest.raises(InputError, match="twice"):
+        extract_accuracies([run, run], tests, work=QUIET)
 
 
 def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
-    name = tiny.load().name
-    tower: Any = open_clip.create_model(name).visual
-    labels = LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
+    name, labels = tiny.load().name, LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
     path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
-    write_classifier(path, TowerClassifier(tower, nn.Linear(16, 3)), name, labels, 1)
+    write_classifier(path, build_classifier(name, 3, 1.0)[0], name, labels)
     run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
     table = extract_accuracies([run], tests, work=QUIET)
     assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}
-    assert table["value"].between(0, 1).all()
 
 
 def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
@@ -142,7 +136,7 @@ def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
         head.bias.copy_(torch.tensor([10.0, 20, 30]))
     labels = LabelTable(("n1", "ice cream", "axe"), {"n1": 0, "ice cream": 1, "axe": 2, "hatchet": 2})
     encoder = Encoder(nn.Linear(1, 1), [Stage("same", nn.Identity(), 1)], (1, 1))
-    model = SupervisedModel("none", encoder, head, labels, lambda image: torch.empty(0))
+    model = SupervisedModel(encoder, head, labels, lambda image: torch.empty(0))
     found = model.head_for(["hatchet", "ice_cream"])(torch.tensor([[3.0, -1.0]]))
     assert found.tolist() == [[36.0, 20.0]]  # the ReLU comes before the head
     with pytest.raises(InputError, match="'dog'"):
@@ -150,25 +144,13 @@ def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
 
 
 def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
-    Image.new("RGB", (2, 2)).save(folder(tmp_path / "few" / "val" / "n01440764") / "a.png")
-    with pytest.raises(InputError, match="1000"):
-        imagenet_validation(tmp_path / "few" / "val")
     for i in range(1000):
-        (folder(tmp_path / "all" / "val" / f"n{i:08d}") / "a.png").write_bytes(b"")
-    tests = imagenet_validation(tmp_path / "all" / "val")
-    assert tests.images.domains == ("val",)
+        (tmp_path / "val" / f"n{i:08d}").mkdir(parents=True)
+        (tmp_path / "val" / f"n{i:08d}" / "a.png").touch()
+    tests = imagenet_validation(tmp_path / "val")
+    assert (tests.images.domains, tests.style, len(tests.names)) == (("val",), "real", 1000)
     assert tests.names[0] == open_clip.IMAGENET_CLASSNAMES[0] == "tench"
-    assert (tests.names[27], imagenet_validation(tmp_path / "all" / "val", "study").names[27]) == ("newt", "eft")
-    assert (tests.all_styles, tests.holds_out) == ({"val": "real"}, False)
-    assert len(tests.names) == 1000
-    (folder(tmp_path / "all" / "other" / "x") / "a.png").write_bytes(b"")
-    with pytest.raises(InputError, match="found 1001"):
-        imagenet_validation(tmp_path / "all" / "val")
-
-
-def folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    assert (tests.names[27], imagenet_validation(tmp_path / "val", "study").names[27]) == ("newt", "eft")
 
 
 # --- the toy ---------------------------------------------------------------------------------------------------------
@@ -185,16 +167,13 @@ SMALL = ToySettings(
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, ClipTraining]]:
     """What the trainer was asked for; it leaves an empty archive as its checkpoint."""
-    asked: list[dict[str, Any]] = []
+    asked: list[tuple[pd.DataFrame, ClipTraining]] = []
 
     def train(table: Path, out: Path, settings: ClipTraining, work: TrainingWork) -> Path:
-        with open(table, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        asked.append({"rows": rows, **asdict(settings)})
+        asked.append((pd.read_csv(table, sep="\t"), settings))
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-        record_run(out, table, settings)
         return saved({}, out / "checkpoints" / "epoch_1.pt")
 
     monkeypatch.setattr(study_run, "train_clip", train)
@@ -202,39 +181,77 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return asked
 
 
-def test_the_toy_is_trained_on_its_mixture(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
+def test_the_toy_is_trained_on_its_mixture(tmp_path: Path, trained: list[tuple[pd.DataFrame, ClipTraining]]) -> None:
     run = toy_run(tmp_path, "cg-low", "quickdraw", 5, SMALL)
-    (asked,) = trained
-    shown = {tuple(Path(row["filepath"]).parts[-3:-1]) for row in asked["rows"]}
+    ((table, settings),) = trained
+    shown = {tuple(Path(file).parts[-3:-1]) for file in table["filepath"]}
     assert shown == {("real", c) for c in ("car", "fish", "key")} | {("quickdraw", c) for c in ("car", "fish")}
-    assert len(asked["rows"]) == 2 * 5
-    assert (asked["seed"], asked["epochs"], asked["model"]) == (5, 1, "rn-tiny")
+    assert len(table) == 2 * 5
+    assert (settings.seed, settings.epochs, settings.model) == (5, 1, "rn-tiny")
     assert find_runs(tmp_path) == [run]
     assert (run.setting, run.test_domain, run.held_out) == ("cg-low", "quickdraw", ("key",))
-    assert toy_images(tmp_path, SMALL).domains == ("clipart", "quickdraw", "real")
-
-
-def test_photographs_alone_are_one_model_for_all_test_domains(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
-    runs = {toy_run(tmp_path, "natural-only", domain, settings=SMALL) for domain in ("quickdraw", "clipart")}
-    assert len(runs) == 1
-    assert runs.pop().test_domain is None
+    assert study_run.toy_images(tmp_path, SMALL).domains == ("clipart", "quickdraw", "real")
 
 
 def test_every_class_is_held_out_once() -> None:
-    folds = held_out_folds(STANDARD.classes, 4)
+    folds = study_run.held_out_folds(STANDARD.classes, 4)
     assert [len(fold) for fold in folds] == [4] * 4
     assert sorted(name for fold in folds for name in fold) == sorted(STANDARD.classes)
     assert STANDARD.held_out == folds[1]
     for n_folds in (1, 3):
         with pytest.raises(InputError, match=f"16.* {n_folds} "):
-            held_out_folds(STANDARD.classes, n_folds)
+            study_run.held_out_folds(STANDARD.classes, n_folds)
 
 
-@pytest.mark.parametrize(("setting", "models"), [("cg-high", 3), ("leave-out", 1), ("upper-high", 1)])
-def test_folds_share_models_that_hold_nothing_out(
-    setting: Setting, models: int, tmp_path: Path, trained: list[dict[str, Any]]
+@pytest.mark.parametrize(
+    ("setting", "models"), [("cg-high", 6), ("leave-out", 2), ("upper-high", 2), ("natural-only", 1)]
+)
+def test_folds_share_models_that_hold_nothing_out_and_domains_those_of_photographs(
+    setting: str, models: int, tmp_path: Path, trained: list[tuple[pd.DataFrame, ClipTraining]]
 ) -> None:
-    runs = [toy_run(tmp_path, setting, "quickdraw", 0, replace(SMALL, held_out=(name,))) for name in SMALL.classes]
+    asked = list(product(("quickdraw", "clipart"), SMALL.classes))
+    runs = [toy_run(tmp_path, setting, domain, 0, replace(SMALL, held_out=(name,))) for domain, name in asked]
     assert len({run.folder for run in runs}) == models
-    assert [run.held_out for run in runs] == [("car",), ("fish",), ("key",)]
-    assert len({str(asked["rows"]) for asked in trained}) == models  # where they are shared, the mixture is the same
+    tested = [(None if setting == "natural-only" else domain, (name,)) for domain, name in asked]
+    assert [(run.test_domain, run.held_out) for run in runs] == tested
+    made = {(run.folder, table.to_csv()) for run, (table, _) in zip(runs, trained, strict=True)}
+    assert len(made) == models  # where a model is shared, the mixture is the same
+
+
+# --- runs on disk ---------------------------------------------------------------------------------------------------
+
+CLIP = replace(TOY_TRAINING, seed=4, precision="amp", threads=2)
+HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
+NATURAL = MixtureSettings("natural-only", "quickdraw", ("key",))
+IMAGES = [ImageRecord(Path(f"/x/real/key/{i}.png"), f"real/key/{i}.png", "real", "key") for i in range(2)]
+
+
+def recorded(folder: Path, settings: MixtureSettings, training: Any, **told: str) -> StudyRun | None:
+    table = folder / "x.tsv"
+    write_mixture(IMAGES, lambda record: "a cat", table, settings, about=told, missing_files="unchecked")
+    record_run(folder / "run", table, training)
+    return run_of(folder / "run")
+
+
+def test_a_run_is_read_from_its_mixture(tmp_path: Path) -> None:
+    found = recorded(tmp_path, HALF, CLIP, captions="aligned (stream)", sketches="imagenet-sketch-0.5")
+    about: dict[str, Any] = {"sketches": "imagenet-sketch-0.5", "captions": "aligned (stream)", "precision": "amp"}
+    told = ("rn-tiny", "class-interpolation-0.5", "quickdraw", ("key",), 4)
+    assert found == StudyRun(tmp_path / "run", *told, **about, threads=2, commit=versions()["commit"])
+    assert find_runs(tmp_path) == [found]
+
+
+def test_supervised_models_and_photographs_alone(tmp_path: Path) -> None:
+    found = recorded(tmp_path, NATURAL, SupervisedTraining(model="RN50"), base="cc12m")
+    assert found is not None
+    assert (found.setting, found.test_domain, found.held_out, found.base) == ("natural-only", None, ("key",), "cc12m")
+    assert (found.supervised, found.model, found.sketches, found.captions) == (True, "RN50", "none", "standard")
+
+
+def test_runs_on_other_tables_are_no_models_of_the_study(tmp_path: Path) -> None:
+    images = with_captions(IMAGES, lambda record: "a cat")
+    record_run(tmp_path / "run", write_captioned_table(images, tmp_path / "x.tsv", missing_files="unchecked"), CLIP)
+    record_run(tmp_path / "by_hand", tmp_path / "other.tsv", CLIP)
+    assert run_of(tmp_path / "run") is run_of(tmp_path / "by_hand") is None
+    with pytest.raises(InputError, match=r"run\.json"):
+        find_runs(tmp_path)

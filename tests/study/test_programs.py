@@ -40,7 +40,7 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     supervised = tmp_path / "runs" / "supervised"
     labels = LabelTable(CLASSES, {name: i for i, name in enumerate(CLASSES)})
     classifier = build_classifier("rn-tiny", len(CLASSES), 0.9)[0]
-    write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels, 1)
+    write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels)
     write_run(StudyRun(supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True))
     own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
     module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))

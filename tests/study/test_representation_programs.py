@@ -130,7 +130,7 @@ def test_a_supervised_baseline_is_trained(toy: Path, tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert "balanced top-1" in printed
     model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
-    assert model.classes == CLASSES
+    assert model.table.classes == CLASSES
     unmerged = module.label_table(module.Config(out=tmp_path, data=toy))(["b", "a"])
     assert unmerged.classes == ("a", "b")  # no folder of ImageNet's
     assert module.label_table(module.Config(out=tmp_path, table=tmp_path / "x")) is found_labels

@@ -9,15 +9,8 @@ from experiments.study.study_figures import class_interpolations, domain_interpo
 
 def row(setting: str, held_out: float = 0.5, **changed: str) -> dict[str, object]:
     model = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
-    return {
-        "test_domain": "sketch",
-        "domain": "sketch",
-        "setting": setting,
-        "held_out": held_out,
-        "held_out_classes": "axe, bed",
-        **model,
-        **changed,
-    }
+    place = {"test_domain": "sketch", "domain": "sketch", "setting": setting, "held_out_classes": "axe, bed"}
+    return {**place, "held_out": held_out, **model, **changed}
 
 
 TABLE = pd.DataFrame(
