@@ -15,14 +15,14 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 35_470,
+    "lines of the package": 35_466,
     "lines of a module": 375,
     "classes": 188,
     "classes of settings": 33,
     "modules that attribute loads": 64,
     "names at the top": 36,
-    "lines of experiments": 10_240,
-    "lines of tests": 35_011,
+    "lines of experiments": 9_007,
+    "lines of tests": 30_868,
 }
 
 
@@ -52,8 +52,8 @@ def found() -> dict[str, int]:
         "classes of settings": sum(name.endswith(of_settings) and name != "FolderWork" for name in classes()),
         "modules that attribute loads": loaded_by_attribute(),
         "names at the top": sum(len(node.names) for node in tops),
-        "lines of experiments": sum(lines(ROOT / "experiments").values()),
-        "lines of tests": sum(lines(ROOT / "tests").values()),
+        "lines of experiments": 9_007sum(lines(ROOT / "experiments").values()),
+        "lines of tests": 30_868sum(lines(ROOT / "tests").values()),
     }
 
 

@@ -108,7 +108,23 @@ def attributed(
     sums, n_images = [torch.zeros(()) for _ in range(3)], 0
     n_patterns = (len(passes(stream)) + 3) * sum(one.n_heads for one in stream.blocks) * bool(exact)
     for clean, other in clean_and_baseline(stream, task, n_patterns):
-        effects = _effects(stream, task.metric, clean, other, rule, passes, gradients, exact)
+        at_points, linear, contexts = list[Mapping[str, Tensor]](), list[Tensor](), passes(stream)
+        for context in contexts:
+            with context:
+                found = gradients(stream, task.metric, clean, other, rule, exact)
+            at_points.append(found.points)
+            # Images may be summed in one matrix product, unless effects are put together image by image.
+            linear.append(_linear_effects(stream, clean, other, found.readers, bool(exact) or len(contexts) > 1))
+            del found  # most of the memory, gone before the next images come
+        edges = torch.stack(linear)
+        into = edges.sum(3)
+        if exact:
+            _put_exact_effects(stream, task.metric, clean, other, at_points, edges, into)
+        effects = (
+            _over_passes(stream, edges, stream.readers),
+            _over_passes(stream, into, stream.readers),
+            _over_passes(stream, edges.sum(2), stream.writers),
+        )
         # A change leads to the baseline: what it adds to the metric is what the edge takes from it.
         sums = [total - effect.cpu().double().sum(0) for total, effect in zip(sums, effects, strict=True)]
         if not all(bool(total.isfinite().all()) for total in sums):
@@ -120,36 +136,6 @@ def attributed(
     scores, of_readers, of_writers = ((total / n_images).numpy() for total in sums)
     scores = np.where(stream.edges.numpy(), scores, np.nan)
     return StreamScores(stream.readers, stream.writers, scores, of_readers, of_writers, n_images)
-
-
-def _effects(
-    stream: ResidualStream,
-    metric: Metric,
-    clean: Activations,
-    other: Activations,
-    rule: QuadratureRule,
-    passes: Passes,
-    gradients: Gradients,
-    exact: Sequence[str],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the effects of each edge, of all into a reader, of all out of a writer; see `attributed`.
-
-    Gradients, which are most of the memory, are gone when the next images come.
-    """
-    at_points, linear, contexts = list[Mapping[str, Tensor]](), list[Tensor](), passes(stream)
-    for context in contexts:
-        with context:
-            found = gradients(stream, metric, clean, other, rule, exact)
-        at_points.append(found.points)
-        # Images may be summed in one matrix product, unless effects are put together image by image.
-        linear.append(_linear_effects(stream, clean, other, found.readers, bool(exact) or len(contexts) > 1))
-        del found
-    edges = torch.stack(linear)
-    into = edges.sum(3)
-    if exact:
-        _put_exact_effects(stream, metric, clean, other, at_points, edges, into)
-    of_edges, of_readers = (_over_passes(stream, one, stream.readers) for one in (edges, into))
-    return of_edges, of_readers, _over_passes(stream, edges.sum(2), stream.writers)
 
 
 ATTRIBUTED: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
