@@ -2,6 +2,7 @@ from .arrays import read_arrays as read_arrays
 from .arrays import write_arrays as write_arrays
 from .command_line import run_script as run_script
 from .errors import InputError as InputError
+from .errors import naming_damage as naming_damage
 from .files import file_lock as file_lock
 from .files import whole_file as whole_file
 from .given import Amount as Amount

@@ -16,7 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from circuitry.runs import Amount, Bar, Count, InputError, Positive, at_least, file_lock, one_of, this_rank, whole_file
+from circuitry.runs import (
+    Amount,
+    Bar,
+    Count,
+    InputError,
+    Positive,
+    at_least,
+    file_lock,
+    naming_damage,
+    one_of,
+    this_rank,
+    whole_file,
+)
 from circuitry.data import Decoding, load_image
 from circuitry.models import register_model
 from circuitry.training import ModelTraining, TrainingWork, available_device, check_training_table, claim_run
@@ -154,10 +166,11 @@ class TrainingLoop:
                 correct += (logits.argmax(dim=1) == targets).sum()
                 bar.update(settings.batch_size)
         loss = float(accelerator.reduce(losses, "mean")) / len(batches)
-        if not math.isfinite(loss):
+        weights = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
+        if not math.isfinite(loss) or not all(bool(tensor.isfinite().all()) for tensor in weights):
             raise InputError(
-                f"The training diverged in epoch {images.epoch + 1}: the mean loss is {loss:g}. Train into another "
-                f"folder with a lr lower than {settings.lr}."
+                f"The training diverged in epoch {images.epoch + 1}: the mean loss is {loss:g}, or weights are not "
+                f"finite. Train into another folder with a lr lower than {settings.lr}."
             )
         accuracy = int(accelerator.reduce(correct, "sum")) / n_images
         rate = round(n_images / (time.perf_counter() - started), 1)
@@ -175,11 +188,12 @@ class TrainingLoop:
             torch.save({**state, "history": self.history}, temporary)
 
     def restore(self, path: Path) -> None:
-        """Restore the state that `save` wrote."""
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        self.history = state.pop("history")
-        for name, part in self._stateful.items():
-            part.load_state_dict(state[name])
+        """Restore the state that `save` wrote; InputError for a damaged file, or the state of another model."""
+        with naming_damage(path):
+            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+            for name, part in self._stateful.items():
+                part.load_state_dict(state[name])
+            self.history = state["history"]
 
 
 def _collate(items: list[Any]) -> Any:

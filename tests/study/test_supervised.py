@@ -117,6 +117,19 @@ def test_a_separable_toy_is_learned(train: Path, settings: SupervisedTraining, t
             load_supervised(path)
 
 
+def test_weights_that_are_not_finite_and_a_damaged_state_are_refused(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = killed(train, settings, lambda loop: None)
+    (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"state\.pt"):
+        train_supervised(train, folder, settings, work=WORK)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: self.param_groups[0]["params"][0].data.fill_(torch.inf))
+    one_step = replace(settings, batch_size=12)  # whose loss is finite
+    with pytest.raises(InputError, match=rf"epoch 1.* {settings.lr}"):
+        train_supervised(train, tmp_path / "run", one_step, work=WORK)
+
+
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     train: Path, settings: SupervisedTraining, tmp_path: Path
 ) -> None:
