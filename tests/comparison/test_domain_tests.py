@@ -11,6 +11,7 @@ from scipy import stats
 
 from circuitry import Comparison
 from circuitry.comparison import (
+    PARTS,
     PartArray,
     ceiling_tests,
     ceilings_of,
@@ -30,7 +31,7 @@ from circuitry.comparison.models import OVER_MODELS, model_tests
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
 from circuitry.comparison.significance import smallest_p, with_corrected_p
 from circuitry.comparison.statistics import family_of
-from experiments.simulation import Planted, simulate
+from experiments.simulation import Planted, jaccard, keep, simulate
 from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table
 
@@ -347,3 +348,28 @@ def test_over_models_a_model_is_one_observation() -> None:
     errors = np.mean([(each["p_holm"] < 0.05).any() for each in found])
     assert errors < 0.06 + 3 * np.sqrt(0.06 * 0.94 / 300)
     assert set(found[0]["about"]) == {"over 8 models"}
+
+
+def one_pair_of_parts_per_two_classes(rng: np.random.Generator, n: int) -> pd.DataFrame:
+    """Return parts of unrelated circuits; each class meets the next two, in one pair of parts."""
+    scores = rng.normal(size=(n, 2, 1, 40)) + 0.7 * rng.normal(size=(n, 2, 4, 40))
+    kept = keep(scores, 6)
+    values = jaccard(kept[:, :, :, None, None, None], kept)
+    c, a, p, o, b, q = np.meshgrid(*map(np.arange, values.shape), indexing="ij")
+    met = rng.permuted(np.tile(np.arange(4), (n, n, 1)), axis=2)
+    own = (c == o) & ((a < b) | ((a == b) & (p < q)))
+    other = (c < o) & (o <= c + 2) & (met[c, o, 0] == p) & (met[c, o, 1] == q)
+    rows = (own | other) & (p != q)
+    names = [np.char.add(letter, x[rows].astype(str)) for letter, x in zip("ccdd", (c, o, a, b), strict=True)]
+    columns = (*names, p[rows], q[rows], None, values[rows])
+    return pd.DataFrame(dict(zip(PARTS, columns, strict=True)))
+
+
+def test_intervals_are_wide_and_never_narrow() -> None:
+    rng = np.random.default_rng(0)
+    tables = [class_by_domain(one_pair_of_parts_per_two_classes(rng, 8)) for _ in range(50)]
+    found = [table.set_index("what").loc["class effect", ["value", "low", "high"]] for table in tables]
+    value, low, high = np.array(found, float).T
+    assert ((low <= value.mean()) & (value.mean() <= high)).mean() >= 0.95
+    needed = 2 * stats.t.ppf(0.975, 7) * value.std(ddof=1)
+    assert 1.2 < (high - low).mean() / needed < 2.4
