@@ -52,8 +52,8 @@ def found() -> dict[str, int]:
         "classes of settings": sum(name.endswith(of_settings) and name != "FolderWork" for name in classes()),
         "modules that attribute loads": loaded_by_attribute(),
         "names at the top": sum(len(node.names) for node in tops),
-        "lines of experiments": 9_007sum(lines(ROOT / "experiments").values()),
-        "lines of tests": 30_868sum(lines(ROOT / "tests").values()),
+        "lines of experiments": sum(lines(ROOT / "experiments").values()),
+        "lines of tests": sum(lines(ROOT / "tests").values()),
     }
 
 
