@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from circuitry import GraphFolder, compare_domains
+from circuitry import CausalChecks, Clip, GraphFolder, compare_domains
 from circuitry.explorer import ExplorerSettings, export_explorer
-from tests.explorer.made import CLASSES, DOMAINS, MadeCards, make_curve, make_graphs
+from tests.explorer.made import CLASSES, DOMAINS, MadeCards, found_in, make_curve, make_graphs
 from tests.explorer.reader import SWITCHES, Reader
 from tests.support.browser import find_browser
 
@@ -16,6 +16,11 @@ from tests.support.browser import find_browser
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> GraphFolder:
     return make_graphs(tmp_path_factory.mktemp("explored") / "circuits")
+
+
+@pytest.fixture(scope="session")
+def checks(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> CausalChecks:
+    return found_in(clip, tmp_path_factory.mktemp("checked"))
 
 
 @pytest.fixture(scope="session")
