@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,9 +25,8 @@ from circuitry.reports.figures import (
 )
 from tests.reports.figures.made import SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
-from tests.support.browser import drawn_marks, find_browser, load
-
-needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+from tests.support.browser import drawn_marks, load
+from tests.support.scripts import needs_browser
 
 
 def written(report: Report, folder: Path) -> str:
@@ -37,8 +37,10 @@ def opened(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
 
 
-def outside_scripts(page: str) -> str:
-    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+def depth_of(domains: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{"domain": d, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for d in domains for s in SITES]
+    )
 
 
 def figures() -> dict[str, go.Figure]:
@@ -46,13 +48,10 @@ def figures() -> dict[str, go.Figure]:
     domains = ["real", "sketch"]
     kinds = ("all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone")
     accuracy = pd.DataFrame([{"domain": domain, **dict.fromkeys(kinds, 0.5)} for domain in domains])
-    depth = pd.DataFrame(
-        [{"domain": d, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for d in domains for s in SITES]
-    )
     matrix = pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=domains, columns=domains)
     return {
         "accuracy": accuracy_bars(accuracy),
-        "depth": overlap_over_depth(depth, SITES),
+        "depth": overlap_over_depth(depth_of(domains), SITES),
         "similarity": similarity_heatmap(matrix, title="Edges", measure="Jaccard"),
         "circuit": circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="axe"),
     }
@@ -78,7 +77,7 @@ def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
     report.image(Image.new("RGB", (2, 2)), "c", alt="a")
     for figure in figures().values():
         report.figure(figure, "c")
-    page = outside_scripts(written(report, tmp_path))
+    page = re.sub(r"<script.*?</script>", "", written(report, tmp_path), flags=re.DOTALL)
     targets = re.findall(r'(?:src|href|action|data)="([^"]*)"', page)
     assert targets
     assert all(target.startswith(("#", "data:")) for target in targets)
@@ -187,8 +186,7 @@ def test_no_name_of_a_class_domain_or_file_is_run(tmp_path: Path) -> None:
         report.text(name)
         report.table(pd.DataFrame({name: [name], "list": [[name]], "facts": [{name: name}]}, index=[name]), name)
         report.image(Image.new("RGB", (2, 2)), name, alt=name)
-        depth = pd.DataFrame([{"domain": name, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for s in SITES])
-        report.figure(overlap_over_depth(depth, SITES, title=name, measure=name), name)
+        report.figure(overlap_over_depth(depth_of([name]), SITES, title=name, measure=name), name)
         matrix = pd.DataFrame([[0.5]], index=[name], columns=[name])
         report.figure(similarity_heatmap(matrix, title=name, measure=name), name)
     report.provenance({name: {name: [name]} for name in HARMFUL})
