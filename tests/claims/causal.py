@@ -52,8 +52,7 @@ def edges_beyond(of: str) -> list[tuple[str, list[float]]]:
 
 
 def edges_in_words(of: str) -> str:
-    found = [(f"{name} {mean:.0f} [{low:.0f}, {high:.0f}]") for name, (mean, low, high) in edges_beyond(of)]
-    return ", ".join(found)
+    return ", ".join(f"{name} {mean:.0f} [{low:.0f}, {high:.0f}]" for name, (mean, low, high) in edges_beyond(of))
 
 
 def exact_cuts_lie(size: float) -> str:

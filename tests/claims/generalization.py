@@ -37,9 +37,7 @@ def by_cka() -> tuple[float, float]:
 
 STRUCTURAL = ("overlap", "ratio", "shift", "depth_bias")
 
-
 KINDS = ("held_out", "alone", "own_style")
-
 
 CLAIMS: dict[str, Numbers] = {
     **{

@@ -25,7 +25,6 @@ def agree(measure: str) -> list[float]:
 
 THREADS = "benchmarks/threads/threads"
 
-
 CLAIMS: dict[str, Numbers] = {
     "takes {:.1f} TFLOP an image with its rule and {:.1f} with midpoint-10": lambda: table(
         "benchmarks/scale/study"

@@ -21,12 +21,7 @@ BY_SIZE: dict[tuple[str, str, str], tuple[float, ...]] = {
 SMALLEST = {"site-path": 0.64, "fisher": 0.66, "gradient": 0.69}
 """Smallest share of the units of all sites with selectivity 0.8, in one cut, mean over eight classes."""
 
-NAMES = {
-    ("fisher", "global", "kept"): "Fisher, one cut",
-    ("fisher", "same-share", "kept"): "Fisher, same share",
-    ("gradient", "global", "kept"): "gradient, one cut",
-    ("fisher", "global", "random"): "random, Fisher's counts",
-}
+NAMES = ("Fisher, one cut", "Fisher, same share", "gradient, one cut", "random, Fisher's counts")
 
 
 def by_size(method: str, budget: str, circuit: str) -> list[float]:
@@ -47,7 +42,10 @@ def beside(key: tuple[str, str, str]) -> list[float]:
 
 
 CLAIMS: dict[str, Numbers] = {
-    **{f"| {NAMES[key]} | " + " | ".join(["{:.2f} ({:.2f})"] * 6) + " |": partial(beside, key) for key in BY_SIZE},
+    **{
+        f"| {name} | " + " | ".join(["{:.2f} ({:.2f})"] * 6) + " |": partial(beside, key)
+        for name, key in zip(NAMES, BY_SIZE, strict=True)
+    },
     "site path {:.2f} ({:.2f}), Fisher {:.2f} ({:.2f}), gradient {:.2f} ({:.2f})": lambda: [
         number for method, other in SMALLEST.items() for number in (smallest(method), other)
     ],

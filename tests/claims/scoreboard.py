@@ -8,7 +8,6 @@ import pandas as pd
 
 from circuitry.comparison.statistics import mean_interval
 from tests.support.committed_tables import (
-    RESULTS,
     Numbers,
     alike,
     comparison,
@@ -20,7 +19,6 @@ from tests.support.committed_tables import (
 from tests.support.committed_tables import overlap as overlap_of
 
 RANKED = ["site-path", "input-path", "gradient", "patching", "fisher"]
-
 
 STUDIED = {"baseline": "mean", "metric": "margin"}
 
@@ -38,9 +36,7 @@ def by_masks(model: str, metric: str = "margin") -> list[float]:
 
 LITE0, LITE1 = "efficientnet_lite0_body", "efficientnet_lite1_stages_2_to_6"
 
-
 LITE2 = "efficientnet_lite2_stages_2_to_6"
-
 
 CONTESTANTS = {
     "learned masks": ("learned", "learned"),
@@ -75,9 +71,6 @@ def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "k
     """Return the span over rankings of the size for a selectivity of 0.8, in percent."""
     found = sizes_for(model, RANKED, circuit, metric)
     return span(100 * found.loc[found["budget"] == budget, "value"])
-
-
-VIT_BY_LOGIT = ("toy_vit_body", "logit")
 
 
 SIZES = [
@@ -183,15 +176,6 @@ def same_order(*models: str) -> str:
     return "the same" if all(values == sorted(values, reverse=True) for values in found) else "another"
 
 
-def under_bfloat16() -> str:
-    """Return the networks whose masks were learned under bfloat16."""
-    made_by = {path.parent.name: path.read_text() for path in (RESULTS / "scoreboard").glob("*/provenance.json")}
-    assert "bfloat16" in (RESULTS.parent / "mask_trials.py").read_text()
-    folders = {name for name, text in made_by.items() if "bfloat16" in text and not name.startswith("mask_")}
-    assert folders == {name for name in made_by if name.startswith("efficientnet")}
-    return "EfficientNet"
-
-
 def alike_words(words: Iterable[str]) -> str:
     """Return the one word that all are."""
     (word,) = set(words)
@@ -203,13 +187,9 @@ def selectivity(size: float | list[float], method: str | list[str], model: str =
     return rows(f"scoreboard/{model}/curves", size=size, **named)
 
 
-def sizes_by_class(method: str) -> list[float]:
-    """Return the size for a selectivity of 0.8 of every class, the smallest first, in percent."""
-    found = rows(f"scoreboard/{LITE0}/by_class", method=method, what="size for 0.8, kept", **STUDIED)
-    return sorted(100 * found["value"])
-
-
-BUDGETS = ("global", "same-share")
+def sizes_by_class() -> list[float]:
+    """Return the size of masks for a selectivity of 0.8 of every class, the smallest first, in percent."""
+    return sorted(in_classes(LITE0, "learned", "learned"))
 
 
 CNNS = [model for _, model, metric in SIZES if metric == "margin"]
@@ -232,7 +212,10 @@ def judged(method: str) -> list[float]:
 def fisher_and_masks() -> np.ndarray:
     """Return the rank correlation with exact patching of Fisher and of masks, on the small CLIP and on the ViT."""
     return np.array(
-        [agreement_with_patching(m, ["fisher", "learned"], of) for m, of in (("toy_body", "margin"), VIT_BY_LOGIT)]
+        [
+            agreement_with_patching(m, ["fisher", "learned"], of)
+            for m, of in (("toy_body", "margin"), ("toy_vit_body", "logit"))
+        ]
     )
 
 
@@ -262,13 +245,13 @@ CLAIMS: dict[str, Numbers] = {
         selectivity([0.2, 0.3, 0.4], "learned", "emoji_body")["value"]
     ),
     "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %": lambda: [
-        sizes_by_class("learned")[place] for place in (0, 1, 7)
+        sizes_by_class()[place] for place in (0, 1, 7)
     ],
     "To reach 0.8 learned masks keep {:.0f} % [{:.0f}, {:.0f}] of the block outputs (one class {:.0f} %, the seven "
     "others {:.0f} to {:.0f} %), Fisher with one cut {:.0f} %; the paired difference of {:.0f} [{:.0f}, {:.0f}] "
     "points is {}. To reach 0.5 masks keep {:.0f} [{:.0f}, {:.0f}] points less, which is {}.": lambda: (
         *by_masks(LITE0),
-        *(sizes_by_class("learned")[place] for place in (0, 1, 7)),
+        *(sizes_by_class()[place] for place in (0, 1, 7)),
         in_classes(LITE0, "fisher", "global").mean(),
         *beyond(LITE0, "fisher"),
         *beyond(LITE0, "fisher", level=0.5),
@@ -307,7 +290,7 @@ CLAIMS: dict[str, Numbers] = {
         {"above": "more than"}[comparison([by_budget(model, "global")[0] for model in CNNS], [50] * len(CNNS))],
         without_exception([model for model in CNNS if model != "emoji_body"]),
         {"not always more than": "except"}[without_exception(["emoji_body"])],
-        *span(sizes_by_class("learned")),
+        *span(sizes_by_class()),
     ),
     "masks have the {} mean selectivity up to {:.0f} %": lambda: (
         {frozenset({"above"}): "largest"}[
@@ -321,13 +304,13 @@ CLAIMS: dict[str, Numbers] = {
     ),
     "at 90 % Fisher with one cut is level ({:.2f} and {:.2f})": lambda: mean_curves(LITE0).loc[0.9],
     "the seven others 66 to 90 % ({:.0f} % [{:.0f}, {:.0f}] on average)": lambda: mean_interval(
-        np.array(sizes_by_class("learned")[1:])
+        np.array(sizes_by_class()[1:])
     ),
     "one cut recovers {} the same share of every site at every size where either has a selectivity above 0.1": lambda: [
         without_exception([LITE0, LITE1, LITE2, "toy_body"])
     ],
-    "no ranking reaches 0.8 with {:.0f} % in any class": lambda: [
-        float(alike_words(needed(m, b, "margin") for m in (LITE1, LITE2) for b in BUDGETS).removeprefix("more than "))
+    "no ranking reaches 0.8 with {} % in any class": lambda: [
+        alike_words(needed(m, by, "margin").split()[-1] for m in (LITE1, LITE2) for by in ("global", "same-share"))
     ],
     "Masks never reach it for {} class of 8 on Lite1, {} on Lite2 and {} on emoji.": lambda: [
         int((in_classes(model, "learned", "learned") == NEVER).sum()) for model in (LITE1, LITE2, "emoji_body")
@@ -370,7 +353,4 @@ CLAIMS: dict[str, Numbers] = {
         {"below": "less"}[comparison(*fisher_and_masks().T)],
         *fisher_and_masks().ravel(),
     ),
-    "(shared virtual machine, PyTorch 2.13 CPU, single precision; masks of {} were learned under bfloat16)": lambda: [
-        under_bfloat16()
-    ],
 }

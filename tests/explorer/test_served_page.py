@@ -20,7 +20,6 @@ from tests.support.browser import find_browser
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
 
-
 RUN_WITHOUT = ["all but the circuit", "axe 25 %"]
 
 
