@@ -34,7 +34,6 @@ ROOMS = (
 """The rooms; one imports only from itself and from those before it."""
 
 STRANGERS = ("training", "representations", "circuits")
-"""Rooms that do not know each other."""
 
 LIGHT_ROOMS = ("runs", "comparison", "reports")
 """Rooms that work without torch; elsewhere a module whose docstring says "No torch." does."""

@@ -49,14 +49,12 @@ FOUND = {
     if name not in ELSEWHERE
     if MODEL.search(str(list(inspect.signature(value).parameters.values())))
 }
-"""Public functions of a model, by name."""
 SMALL = ("cache_dir", "classes", "edge_rule", "masks", "n_images", "rule", "settings", "sites", "size")
 """Parameters that are given although they have a default, which takes long."""
 OF_STREAM = (
     *("direct_effects", "direct_vectors", "edges_by_position", "mean_ablation_accuracy"),
     *("moves_between_positions", "attribute_components"),
 )
-"""Those of transformers."""
 METHODS: dict[str, Callable[[World], Any]] = {
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
@@ -204,8 +202,6 @@ def test_an_encoder_by_itself_follows_the_caller_as_its_tower_does(world: World)
 
 
 class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses whatever Apple's devices refuse."""
-
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 

@@ -23,7 +23,6 @@ ARTISTS = {
     "openmoji": "OpenMoji",
     "sketch": "OpenMoji",
 }
-"""Who drew a style, as the set says."""
 
 
 def most_alike() -> list[object]:
@@ -36,24 +35,19 @@ def most_alike() -> list[object]:
 
 
 def of_two_artists(domains: list[str]) -> tuple[float, float]:
-    """Return the span of the ratios of styles that different artists drew."""
     found = table("emoji/edge_jaccard_ratios")
     of_them = found["domain_a"].isin(domains) & found["domain_b"].isin(domains)
     return span(found.loc[of_them & (found["domain_a"].map(ARTISTS) != found["domain_b"].map(ARTISTS)), "value"])
 
 
 def nearest_to(domain: str) -> str:
-    """Return the style that shares most with a style."""
     found = table("emoji/edge_jaccard_ratios")
     most = found[(found["domain_a"] == domain) | (found["domain_b"] == domain)].sort_values("value").iloc[-1]
     return str(most["domain_b"] if most["domain_a"] == domain else most["domain_a"])
 
 
 def as_colours_do() -> list[float]:
-    """Return the least and the largest rank correlation of what circuits and what histograms of colours share.
-
-    With the levels of a channel that give them.
-    """
+    """Return the least and largest rank correlation of circuits with histograms of colours, and the levels of each."""
     found = table("emoji_colours/overlaps").merge(table("emoji/edge_jaccard_ratios"), on=["domain_a", "domain_b"])
     assert (found.groupby("levels").size() == len(table("emoji/edge_jaccard_ratios"))).all()
     by_levels = {int(levels): found[found["levels"] == levels] for levels in found["levels"].unique()}

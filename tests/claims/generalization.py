@@ -8,13 +8,11 @@ from tests.support.committed_tables import Numbers, alike, comparison, one, rows
 
 
 def held_out(setting: str, column: str) -> list[float]:
-    """Return accuracies in percent on held-out classes in quickdraw and in sketch."""
     name = "generalization/told_apart"
     return [100 * one(name, column, setting=setting, test_domain=d, domain=d) for d in ("quickdraw", "sketch")]
 
 
 def related(what: str, accuracy: str, *columns: str) -> list[float]:
-    """Return columns of a relation over models."""
     return [one("shared_circuitry/relations", column, what=what, **{"with": accuracy}) for column in columns]
 
 
@@ -31,7 +29,6 @@ def counted_in_words(n: int) -> str:
 
 
 def by_cka() -> tuple[float, float]:
-    """Return the span of the correlations of CKA that are significant."""
     return span(significant(None, "cka")["rho"])
 
 

@@ -12,14 +12,12 @@ from tests.support.committed_tables import Numbers, overlap, rows, span, table
 FISHER_TRIAL = "Fisher, 43 other photographs"
 
 TRIALS = ("43 other photographs", "43 other photographs, half of a score its stage's", FISHER_TRIAL)
-"""Trials that a script runs, on eight classes."""
 
 OTHER_LABEL = ("bear", "lizard")
 """Classes whose unseen photograph the model gives another label than those that masks are learned on."""
 
 
 def tried(trial: str | list[str], size: float, column: str = "value", folder: str = "mask_sketches") -> pd.Series:
-    """Return the numbers of trials by trial and class."""
     return rows(f"scoreboard/{folder}/trials", trial=trial, size=size)[column]
 
 
@@ -52,7 +50,6 @@ def by_label() -> list[float]:
 
 
 def of_one_class(size: float) -> pd.Series:
-    """Return the selectivities of the trials on one class."""
     found = rows("scoreboard/mask_sketches/trials", size=size)
     return found.loc[found.groupby("trial")["class"].transform("nunique") == 1, "value"]
 

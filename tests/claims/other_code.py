@@ -25,19 +25,16 @@ NAMES = ("Fisher, one cut", "Fisher, same share", "gradient, one cut", "random, 
 
 
 def by_size(method: str, budget: str, circuit: str) -> list[float]:
-    """Return the package's selectivity by size."""
     named = {"measure": "selectivity", "method": method, "budget": budget, "circuit": circuit}
     return list(rows(THREE_CLASSES, **named).sort_values("size")["value"])
 
 
 def smallest(method: str) -> float:
-    """Return the package's smallest share of the units of all sites."""
     (found,) = rows(ALL_SITES, method=method, what="size for 0.8, kept")["value"]
     return float(found)
 
 
 def beside(key: tuple[str, str, str]) -> list[float]:
-    """Return the package's number and the other code's of every size."""
     return [number for pair in zip(by_size(*key), BY_SIZE[key], strict=True) for number in pair]
 
 

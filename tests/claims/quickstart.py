@@ -21,7 +21,6 @@ def lowest(measure: str) -> str:
 
 
 def stands_out(measure: str) -> set[str]:
-    """Return the domains that differ from all others after correction."""
     found = table(f"quickstart/{measure}_paired_tests")
     apart = found[found["p_holm"] < 0.05]
     counts = pd.concat([apart["domain_a"], apart["domain_b"]]).value_counts()

@@ -58,12 +58,10 @@ def distance(captions: str) -> list[float]:
 
 
 def halves(captions: str) -> list[float]:
-    """Return how far two halves of quickdraw lie apart."""
     return [one(SEPARATION, measure="standardised distance of parts", model=captions, domain="quickdraw")]
 
 
 def by_distance(measure: str, captions: str) -> pd.Series:
-    """Return the distances of styles to the others, the farthest first."""
     found = rows(SEPARATION, measure=measure, model=captions).set_index("domain")["value"]
     return found.sort_values(ascending=False)
 
@@ -86,12 +84,10 @@ def beyond_next(captions: str) -> list[object]:
 
 
 def moved_apart() -> pd.DataFrame:
-    """Return what aligned captions change of the distances."""
     return rows("embedding_separation/differences", measure="standardised distance")
 
 
 def moved(classes: str, column: str = "difference", **equal: object) -> pd.Series:
-    """Return what aligned captions change of an accuracy."""
     return rows("embedding_separation/differences", measure=f"accuracy, {classes} classes", **equal)[column]
 
 

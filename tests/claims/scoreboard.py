@@ -7,15 +7,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.statistics import mean_interval
-from tests.support.committed_tables import (
-    Numbers,
-    alike,
-    comparison,
-    listed,
-    rows,
-    significance,
-    span,
-)
+from tests.support.committed_tables import Numbers, alike, comparison, listed, rows, significance, span
 from tests.support.committed_tables import overlap as overlap_of
 
 RANKED = ["site-path", "input-path", "gradient", "patching", "fisher"]
@@ -29,7 +21,6 @@ def sizes_for(model: str, method: str | list[str], circuit: str, metric: str = "
 
 
 def by_masks(model: str, metric: str = "margin") -> list[float]:
-    """Return the size for a selectivity of 0.8, with its interval, in percent."""
     (found,) = sizes_for(model, "learned", "kept", metric)[["value", "low", "high"]].to_numpy()
     return [100 * float(value) for value in found]
 
@@ -103,7 +94,6 @@ NEVER = 100
 
 
 def in_classes(model: str, method: str, budget: str, metric: str = "margin", level: float = 0.8) -> pd.Series:
-    """Return the size for a selectivity by class, in percent."""
     named = {"method": method, "budget": budget, "baseline": "mean", "metric": metric}
     found = rows(f"scoreboard/{model}/by_class", what=f"size for {level}, kept", **named)
     return (100 * found.set_index("class")["value"]).round(6)
@@ -123,17 +113,14 @@ def beyond_masks(model: str, method: str, metric: str = "margin", level: float =
 
 
 def beyond(model: str, method: str, metric: str = "margin", level: float = 0.8) -> list[object]:
-    """Return the same, and whether it is significant."""
     return [*beyond_masks(model, method, metric, level), verdict(model, method, metric, level)]
 
 
 def verdict(model: str, method: str, metric: str = "margin", level: float = 0.8) -> str:
-    """Return whether a ranking with one cut needs significantly more than masks."""
     return significance(*beyond_masks(model, method, metric, level)[1:])
 
 
 def with_significance(model: str, of: str, metric: str = "margin") -> list[str]:
-    """Return the rankings whose difference to masks is significant, or not significant."""
     return [name for name in rankings(model, metric) if verdict(model, name, metric) == of]
 
 
@@ -164,7 +151,6 @@ def without_exception(models: list[str]) -> str:
 
 
 def agreement_with_patching(model: str, methods: list[str], metric: str = "margin") -> list[float]:
-    """Return the rank correlation of scores with exact patching."""
     found = [rows(f"scoreboard/{model}/summary", method=m, what="rank correlation", metric=metric) for m in methods]
     return [alike(of["value"], 6) for of in found]
 
@@ -177,7 +163,6 @@ def same_order(*models: str) -> str:
 
 
 def alike_words(words: Iterable[str]) -> str:
-    """Return the one word that all are."""
     (word,) = set(words)
     return word
 
@@ -196,7 +181,6 @@ CNNS = [model for _, model, metric in SIZES if metric == "margin"]
 
 
 def at_all_sites() -> str:
-    """Return whether rankings with one cut over all sites need significantly more than masks."""
     masks = in_classes("efficientnet_lite0_all_sites", "learned", "learned")
     cut_once = "efficientnet_lite0_all_sites_global"
     found = [in_classes(cut_once, method, "global") - masks for method in rankings(cut_once)]

@@ -38,7 +38,6 @@ def stream_edges(folder: str) -> list[float]:
 
 
 def single(name: str, *columns: str) -> list[float]:
-    """Return columns of a table of one row."""
     (row,) = table(name).to_dict("records")
     return [row[column] for column in columns]
 

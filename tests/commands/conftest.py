@@ -34,7 +34,6 @@ def _no_static_images() -> Iterator[None]:
 
 
 def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
-    """Train for a step or two."""
     return train_clip(table, out, replace(settings, batch_size=16, warmup=0), IN_PLACE)
 
 

@@ -28,7 +28,6 @@ TRAINED = Path("clip") / "checkpoints" / "epoch_1.pt"
 
 
 def config_of(quickstart: Path, out: Path, **asked: object) -> Any:
-    """Settings of a small comparison of the quickstart's model and images."""
     given = {"rule": parse_rule("left-1"), "edge_rule": parse_rule("left-2"), "progress": False}
     subject = {"model": "rn-tiny", "data": quickstart / "run" / "toy", "checkpoint": quickstart / "run" / TRAINED}
     return command_module("compare").Config(out=out, **(subject | given | asked))
@@ -36,7 +35,6 @@ def config_of(quickstart: Path, out: Path, **asked: object) -> Any:
 
 @pytest.fixture(scope="module")
 def compared(quickstart: Path) -> Path:
-    """The folder of a finished comparison of two classes in two styles."""
     out = quickstart / "compared"
     few = {"classes": ("star", "fish"), "domains": ("real", "clipart"), "n_images": 2}
     rules = {"rule": parse_rule("left-2"), "edge_rule": parse_rule("midpoint-1")}
@@ -45,7 +43,6 @@ def compared(quickstart: Path) -> Path:
 
 
 def printed_by(command: list[str]) -> str:
-    """Run a command with the project's python and return what it printed."""
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -61,7 +58,6 @@ def contents(out: Path) -> dict[str, bytes]:
 def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
     quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same command makes the same files, byte for byte: circuits, tables, provenance, report and figures."""
     hidden = tmp_path / "hidden"  # from the processes: a browser takes seconds for the PNG figures of a report
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['kaleido'] = None\n")

@@ -19,7 +19,6 @@ from tests.support.towers import TEXT, VIT
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """A folder with weights and with images of three classes in two domains."""
     torch.manual_seed(0)
     torch.save(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
     write_noise(tmp_path / "images", ("photo", "sketch"), ("cat", "dog", "fish"), 4)

@@ -29,7 +29,6 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Settings of a search that is done, in their folder."""
     module, out = command_module("find"), tmp_path_factory.mktemp("fish")
     config = module.Config(model="rn-tiny", data=toy, class_name="fish", domain="real", out=out, **FEW)
     module.main(config)

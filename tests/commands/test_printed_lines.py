@@ -30,7 +30,6 @@ SCRIPT = re.compile(r"experiments/(\w+)\.py")
 VALUE = "1"
 """Stands for what a shell, a reader or a program puts in."""
 OF_DISPATCH = ("--help", "--version", "--completion")
-"""What stands in the place of a command."""
 TEXTS = [*PAGES, *(ROOT / name for name in ("experiments/RESULTS.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 SOURCES = [*sorted((ROOT / "circuitry").rglob("*.py")), *sorted((ROOT / "experiments").glob("*.py"))]
 SCRIPTS_OF_PAGES = sorted((ROOT / "circuitry" / "explorer" / "page").glob("*.js"))
@@ -129,7 +128,6 @@ def wrong_in(line: str, complete: bool) -> list[str]:
 
 
 loaded = cache(script)
-"""A script as a module, loaded once."""
 
 
 def wrong_for(kind: type[Any], line: str, words: list[str], complete: bool) -> list[str]:
@@ -156,7 +154,6 @@ def wrong_for(kind: type[Any], line: str, words: list[str], complete: bool) -> l
 
 
 def printed(path: Path) -> list[tuple[str, bool]]:
-    """Return all that a file shows."""
     if path.suffix == ".py":
         return list(shown_in_code(path))
     if path.suffix == ".js":

@@ -86,7 +86,6 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def words_and_numbers(output: str) -> tuple[list[str], list[float]]:
-    """Return the words of an output, and its numbers."""
     pieces = output.split()
     numbers = [piece for piece in pieces if re.fullmatch(r"-?\d+(\.\d+)?", piece)]
     return [piece for piece in pieces if piece not in numbers], [float(number) for number in numbers]

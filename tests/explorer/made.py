@@ -83,8 +83,6 @@ def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> Ca
 
 
 class MadeCards(CardFolder):
-    """Cards of the units of some circuits, without a folder."""
-
     def __init__(self, graphs: GraphFolder) -> None:
         self.graphs, self.domains = graphs, graphs.domains
         self.manifest = {"config": {"circuits": graphs.manifest["config_hash"]}}

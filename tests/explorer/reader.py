@@ -50,7 +50,6 @@ class Reader:
             self.tab.keyboard.press(key)
 
     def table(self) -> dict[str, list[str]]:
-        """The table of units: cells by unit."""
         self.tab.click("#view-table")
         rows = self.tab.eval_on_selector_all(
             "#units tbody tr", "rows => rows.map(r => [...r.querySelectorAll('th, td')].map(c => c.textContent.trim()))"

@@ -24,7 +24,6 @@ SAME = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
 
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
-    """An explorer, with a secret beside it."""
     (tmp_path / "secret.txt").write_text("secret")
     return Path(shutil.copytree(exported, tmp_path / "explorer"))
 
@@ -100,15 +99,7 @@ def test_requests_of_other_sites_are_refused(
 # What is served
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/..%2fsecret.txt",
-        "/data/%2e%2e/%2e%2e/secret.txt",
-        "/link",
-        "{encoded}",
-    ],
-)
+@pytest.mark.parametrize("path", ["/..%2fsecret.txt", "/data/%2e%2e/%2e%2e/secret.txt", "/link", "{encoded}"])
 def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, path: str) -> None:
     (folder / "link").symlink_to(folder.parent / "secret.txt")
     whole = quote(str(folder.parent / "secret.txt"), safe="")

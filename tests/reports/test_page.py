@@ -44,7 +44,6 @@ def depth_of(domains: Sequence[str]) -> pd.DataFrame:
 
 
 def figures() -> dict[str, go.Figure]:
-    """One of every kind."""
     domains = ["real", "sketch"]
     kinds = ("all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone")
     accuracy = pd.DataFrame([{"domain": domain, **dict.fromkeys(kinds, 0.5)} for domain in domains])
@@ -168,8 +167,6 @@ HARMFUL = (
 
 
 class _Attributes(HTMLParser):
-    """The attributes of all elements of a page."""
-
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, str | None]] = []
