@@ -80,9 +80,6 @@ def loaded(statement: str) -> tuple[set[str], float]:
     return set(json.loads(done.stdout)), time.perf_counter() - started
 
 
-# Import time
-
-
 def test_importing_the_package_is_light() -> None:
     names, seconds = loaded("import circuitry")
     assert not names & {"torch", "plotly", "captum", "open_clip", "transformer_lens", "pandas", "timm"}
@@ -109,9 +106,6 @@ def test_stored_circuits_are_compared_without_torch(tmp_path: Path) -> None:
         "circuitry.midpoint_rule(3)"
     )
     assert "torch" not in names
-
-
-# Public names
 
 
 def test_public_names_resolve_and_are_described() -> None:
@@ -147,9 +141,6 @@ def test_a_name_at_the_top_has_its_room_too() -> None:
     names = [name for name in listed("circuitry") if name not in ROOMS]
     below = {name for package, name in PUBLIC if package != "circuitry"}
     assert set(names) <= below
-
-
-# Direction
 
 
 def test_rooms_import_downwards_only() -> None:

@@ -202,9 +202,6 @@ def test_an_encoder_by_itself_follows_the_caller_as_its_tower_does(world: World)
 
 
 class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for one in tree_leaves(found):
@@ -218,5 +215,5 @@ class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
     [(in_double, "cpu"), (normal_ranks, "mps"), (lambda x: unit_means(x.expand(2, 3, 4), 1), "cpu")],
 )
 def test_no_doubles_are_made_on_mps(function: Callable[[Tensor], Tensor], device: str) -> None:
-    with FakeTensorMode(), NoDoublesOnMps():
+    with FakeTensorMode(), NoDoublesOnMps():  # type: ignore[no-untyped-call]
         assert function(torch.empty(4, device="mps")).device.type == device

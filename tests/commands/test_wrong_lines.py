@@ -144,15 +144,9 @@ print({"torch", "open_clip", "pandas", "scipy", "plotly"} & sys.modules.keys())
     assert done.stdout == "set()\n", done.stderr
 
 
-@pytest.mark.parametrize(
-    ("settings", "line"),
-    [
-        ("size = 0.3\npretrained = 'openai'", "--selectivity 0.8 --size None --pretrained None --checkpoint x"),
-        ("size = 'None'\nsae = []\nbaseline = 'None'", "--selectivity 0.8 --n_images=3"),
-    ],
-)
-def test_settings_of_a_run_and_what_undoes_them_are_right(settings: str, line: str, tmp_path: Path) -> None:
-    (tmp_path / "settings.toml").write_text(settings)
-    words = ["--model", "x", "--data", "x", "--class", "fish", "--config", str(tmp_path / "settings.toml")]
-    config, _ = read_line(command_module("find").Config, [*words, *line.split()])
+def test_settings_of_a_run_and_what_undoes_them_are_right(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("size = 0.3\npretrained = 'openai'\nsae = []\nbaseline = 'None'")
+    words = f"--model x --data x --class fish --config {tmp_path / 'settings.toml'} --n_images=3 --checkpoint x"
+    line = f"{words} --selectivity 0.8 --size None --pretrained None"
+    config, _ = read_line(command_module("find").Config, line.split())
     assert (config.size, config.selectivity, config.pretrained) == (None, 0.8, None)

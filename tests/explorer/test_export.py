@@ -37,9 +37,6 @@ def series_of(folder: Path, place: int, domain: str, part: int | None = None) ->
     return {name: arrays[f"{at}/{name}"] for name in header["series"][at]["arrays"]}
 
 
-# Numbers
-
-
 @pytest.mark.parametrize("part", [None, 0, 1])
 def test_series_hold_the_circuit(graphs: GraphFolder, exported: Path, part: int | None) -> None:
     graph = graphs["cat", "sketch"] if part is None else graphs.parts("cat", "sketch")[part]
@@ -232,9 +229,6 @@ def test_answers_are_those_of_each_image(graphs: GraphFolder, tmp_path: Path) ->
     assert np.isnan(arrays["shares"][rows["real/cat/1.png"]]).all()
 
 
-# The folder
-
-
 def test_the_digest_is_of_everything_that_is_shown(graphs: GraphFolder, tmp_path: Path) -> None:
     values = compare_domains(graphs)["node_overlap"]
     answer, texts, near = a_view().answers["sketch/cat/1.png"], np.ones((1, 2)), {"words": ("fur",)}
@@ -264,9 +258,6 @@ def test_an_export_replaces_an_earlier_one_and_leaves_nothing_of_it(graphs: Grap
     assert {path.parent.name for path in first - left} == {"cards", "images", "thumbnails", "data"}
     assert sum(written.n_bytes.values()) == sum(p.stat().st_size for p in left if p.name != "manifest.json")
     assert str(written).startswith(f"explorer: {tmp_path / 'index.html'} (")
-
-
-# The code
 
 
 def test_vendored_files_are_as_they_were_published() -> None:

@@ -50,9 +50,6 @@ def notes_of(folder: Path, **shelf: Any) -> str:
     return json.dumps({"format": "circuitry explorer state 1", "study": study, "title": "t", "state": shelf})
 
 
-# Who comes in
-
-
 def test_the_token_works_once_and_becomes_a_strict_cookie(folder: Path, stranger: TestClient, access: Access) -> None:
     first = stranger.get(f"/?token={access.token}", follow_redirects=False)
     assert (first.status_code, first.headers["location"]) == (303, "/")
@@ -96,9 +93,6 @@ def test_requests_of_other_sites_are_refused(
     assert reader.request(method, path, headers=headers, content=body).status_code == expected
 
 
-# What is served
-
-
 @pytest.mark.parametrize("path", ["/..%2fsecret.txt", "/data/%2e%2e/%2e%2e/secret.txt", "/link", "{encoded}"])
 def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, path: str) -> None:
     (folder / "link").symlink_to(folder.parent / "secret.txt")
@@ -131,9 +125,6 @@ def test_files_are_read_alone(folder: Path, reader: TestClient, method: str, pat
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert reader.request(method, path, headers=SAME, content="x").status_code == 405
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
-
-
-# Notes
 
 
 def put(reader: TestClient, content: str | bytes, tag: str | None) -> Any:
@@ -207,9 +198,6 @@ def test_notes_are_written_whole_or_not_at_all(
     monkeypatch.undo()
     assert put(reader, "x" * (5 << 20), tag).status_code == 413
     assert len(list(folder.glob("*notes*"))) == 1
-
-
-# The model
 
 
 IMAGE = "/image?className=cat&domain=real"
