@@ -139,7 +139,7 @@ def test_equal_images_keep_their_order_and_silent_units_have_none() -> None:
 def test_heads_have_the_length_of_z_and_maps_without_the_class_token() -> None:
     encoder, images, weights = setting(make_tower("vit"), 5)
     heads = in_components(encoder)
-    site, patches = "transformer.resblocks.1.attn", 16
+    site = "transformer.resblocks.1.attn"
     task = Task(heads, images, class_logit(weights, 0), work=QUIET)
     found = top_images([(NAMES[:5], task)], {site: np.array([1]), "transformer.resblocks.0.mlp": np.array([7])}, k=5)
     _, cache = heads.run_with_cache(images)
@@ -150,7 +150,7 @@ def test_heads_have_the_length_of_z_and_maps_without_the_class_token() -> None:
     assert top.heat is not None
     assert top.heat.shape == (5, 4, 4)
     first = z[NAMES.index(top.ids[0]), 1:] / z.max() * 255
-    assert np.abs(top.heat[0].reshape(patches) - np.round(first)).max() <= 1
+    assert np.abs(top.heat[0].ravel() - np.round(first)).max() <= 1
     kinds = [unit_kind(heads, name) for name in (site, "transformer.resblocks.0.mlp")]
     assert kinds == ["head", "neuron"]
 

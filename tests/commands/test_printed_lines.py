@@ -1,8 +1,7 @@
 """Every command line that pages, help texts, messages and the explorer show is right by the commands' own check.
 
-A line of a block of code is complete, unless three dots stand for the rest of it; after an option they stand for its
-values. Elsewhere a command is either to be typed, and complete, or named with a switch or two that the sentence is
-about: then it has none of the options that the command needs, which are not asked for.
+A line of a block of code is complete, unless three dots stand for the rest or for values. Elsewhere a command is either
+complete, or has none of the options that it needs.
 """
 
 import ast
@@ -84,11 +83,7 @@ def shown_in_a_page(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def commands_of(line: str) -> Iterator[list[str]]:
-    """Yield the words after ``circuitry`` of each command of a shell's line, and those of a script from its name on.
-
-    Prompts, comments and what is no command of ours fall away; so does what a shell reads between commands. A
-    variable is a word, and so is a name in capital letters, which stands for what one types.
-    """
+    """Yield the words of each command of a shell's line; a variable or a name in capital letters is a word."""
     line = re.sub(r"\$\{?\w+\}?", VALUE, line.removeprefix("$ "))
     lexer = shlex.shlex(line, posix=True, punctuation_chars="();&|<>")
     lexer.whitespace_split = True

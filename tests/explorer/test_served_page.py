@@ -20,6 +20,7 @@ from tests.support.browser import find_browser
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
 
+
 @dataclass
 class Served:
     folder: Path

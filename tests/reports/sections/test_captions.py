@@ -1,7 +1,4 @@
-"""Every number in a caption is one that its figure or table shows, or counts what is shown there.
-
-`SECTIONS` has an example of every function that adds a section; one without an example fails the first test.
-"""
+"""Every number in a caption is one that its figure or table shows, or counts what is shown there."""
 
 import importlib
 import pkgutil

@@ -107,9 +107,7 @@ def test_circuits_work_where_they_are_large_and_beat_random_units(
     ids=["selective", "the same answer for all images", "no others"],
 )
 def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str]) -> None:
-    curves = curves_of(on_others or 0.0)
-    if on_others is None:
-        curves = [only_own(one) for one in curves]
+    curves = curves_of(on_others) if on_others is not None else [only_own(one) for one in curves_of(0.0)]
     findings = faithfulness_findings(curves, [])
     for finding, answer in zip(findings, answers, strict=True):
         assert f"? {answer}" in finding.claim
