@@ -77,6 +77,15 @@ CLAIMS: dict[str, Numbers] = {
         *styles(["openmoji"], COLOURED + BLACK),
         nearest_to("openmoji"),
     ),
+    "right on {:.0f} to {:.0f} % of the images, coloured styles share {:.2f} to {:.2f} of what two samples of one "
+    "style share ({:.2f} by one artist), a coloured and a black one {:.2f} to {:.2f}.": lambda: (
+        *span(100 * table("emoji/accuracy")["all"]),
+        *styles(COLOURED, COLOURED),
+        one("emoji/edge_jaccard_ratios", domain_a="fluent3d", domain_b="fluentflat"),
+        *styles(COLOURED, BLACK),
+    ),
+    "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of "
+    "colours).": lambda: (len(table("emoji/edge_jaccard_ratios")), *as_colours_do()[:2]),
     "the ratios of circuits by rank correlation {:.2f} to {:.2f} ({:.0f} to {:.0f} levels a channel)": as_colours_do,
     "the class effect on the edge Jaccard index is {:.3f} [{:.3f}, {:.3f}], an interval over classes that {} 0 "
     "beside a permutation p of {:.3f}": lambda: (

@@ -48,6 +48,9 @@ CLAIMS: dict[str, Numbers] = {
     "two *other* classes in two styles share {:.2f} of the ceiling, and the class effect": partial(
         of_other_classes, "emoji/edge_jaccard_levels"
     ),
+    "Two *other* classes in two styles share {:.2f} of the ceiling. Histograms of colours": partial(
+        of_other_classes, "emoji/edge_jaccard_levels"
+    ),
     "Two other classes in two styles share {:.2f} of it, so the least similar pairs": partial(
         of_other_classes, "quickstart/edge_jaccard_levels"
     ),
