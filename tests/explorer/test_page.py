@@ -204,9 +204,8 @@ def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
 
 def test_answers_are_shown_with_what_was_ablated(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
     distances = replace(compare_domains(graphs)["node_overlap"], alike=False)
-    comparisons = {"node_overlap": distances}
-    settings = ExplorerSettings(held_out_images=1)
-    given = {"cards": MadeCards(graphs), "model": a_view(), "comparisons": comparisons, "settings": settings}
+    given: dict[str, Any] = {"cards": MadeCards(graphs), "model": a_view(), "comparisons": {"node_overlap": distances}}
+    given["settings"] = ExplorerSettings(held_out_images=1)
     export_explorer(graphs, tmp_path, **given)
     reader = Reader(browser, tmp_path).open(**CAT, matrixOf="all")
     reader.tab.click(".images .of:nth-child(2) button.pick")
