@@ -57,7 +57,6 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=list(TOWERS))
 def any_tower(request: pytest.FixtureRequest) -> nn.Module:
-    """A small tower of every supported architecture in turn."""
     return make_tower(request.param)
 
 

@@ -20,7 +20,6 @@ STUBS = {".".join(path.relative_to(PACKAGE.parent).parent.parts): path for path 
 
 
 def listed(package: str) -> list[str]:
-    """Public names of a package, by its stub."""
     body = ast.parse(STUBS[package].read_text()).body
     return [str(alias.asname) for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
 

@@ -78,7 +78,6 @@ def hostile() -> Iterator[None]:
 
 
 def numbers(value: Any) -> Any:
-    """Return everything in a result, to the last bit."""
     if isinstance(value, Tensor):
         return str(value.dtype), str(value.device), numbers(value.detach().double().numpy())
     if isinstance(value, pd.DataFrame):

@@ -67,7 +67,6 @@ def test_no_file_name_occurs_twice() -> None:
 
 
 def glossary() -> list[tuple[str, list[str]]]:
-    """Return the words of the glossary in CONTRIBUTING.md and the names in code that belong to each."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = text[text.index("## Glossary") :].split("\n## ")[0]
     rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", section, re.MULTILINE)

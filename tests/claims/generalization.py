@@ -17,7 +17,6 @@ def related(what: str, accuracy: str, *columns: str) -> list[float]:
 
 
 def significant(accuracy: str | None = None, *measures: str) -> pd.DataFrame:
-    """Return the relations over models that are significant after correction, of an accuracy and of measures."""
     found = table("shared_circuitry/relations")
     found = found[found["p_holm"] < 0.05]
     found = found if accuracy is None else found[found["with"] == accuracy]

@@ -156,7 +156,6 @@ def agreement_with_patching(model: str, methods: list[str], metric: str = "margi
 
 
 def same_order(*models: str) -> str:
-    """Return whether scores of all models describe single units in one order, the best first."""
     methods = ["gradient", "site-path", "input-path", "learned"]
     found = [agreement_with_patching(model, methods) for model in models]
     return "the same" if all(values == sorted(values, reverse=True) for values in found) else "another"
@@ -194,7 +193,6 @@ def judged(method: str) -> list[float]:
 
 
 def fisher_and_masks() -> np.ndarray:
-    """Return the rank correlation with exact patching of Fisher and of masks, on the small CLIP and on the ViT."""
     return np.array(
         [
             agreement_with_patching(m, ["fisher", "learned"], of)

@@ -23,7 +23,6 @@ def growing(what: str, column: str) -> list[float]:
 
 
 def growths(*columns: str) -> list[list[float]]:
-    """Return by how much columns grow from one number of sites to the next."""
     return [list(np.divide(found[1:], found[:-1])) for found in (growing("sites", column) for column in columns)]
 
 

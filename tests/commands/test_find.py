@@ -22,7 +22,6 @@ FEW = {"method": "gradient", "n_images": 2, "n_others": 3, "size": 0.4}
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images of four classes in two styles, for the model that comes with the package."""
     few = DrawingSettings(1, 4, classes=CLASSES, styles=("clipart", "real"))
     return write_toy(tmp_path_factory.mktemp("find") / "toy", few, workers=1, progress=False)
 

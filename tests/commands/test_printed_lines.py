@@ -54,7 +54,6 @@ def shown_in_text(text: str, *, prose: bool = False) -> Iterator[tuple[str, bool
 
 
 def joined(block: str) -> list[str]:
-    """Return the lines of a block of code, those that a backslash continues as one."""
     return re.sub(r"\\\n\s*", " ", block).splitlines()
 
 
@@ -106,7 +105,6 @@ def commands_of(line: str) -> Iterator[list[str]]:
 
 
 def wrong_in(line: str, complete: bool) -> list[str]:
-    """Return what the commands' own check, or that of a script, says of a line that is shown."""
     found = []
     for words in commands_of(line):
         name, *arguments = words

@@ -29,8 +29,6 @@ def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> N
     committed = {path.name for path in (quickstart / "results").iterdir()}
     tables = {"accuracy.csv", "edge_jaccard_summary.csv", "edge_jaccard_class_by_domain.csv"}
     assert tables | {"provenance.json", "classes.txt", "images.txt"} <= committed
-    assert "In short" in page
-    assert page.index("How to read this") < page.index("Which domains share their circuits?")
 
 
 def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
@@ -55,8 +53,6 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
     last = "transformer.resblocks.3."
     assert [len(graph.node_scores[f"{last}{of}"]) for of in ("attn", "mlp")] == [3, 384]
     assert (tmp_path / "results" / "edge_jaccard_class_by_domain.csv").is_file()
-    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Which domains share their circuits?" in page
 
 
 @needs_browser

@@ -25,7 +25,6 @@ def checks(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> CausalChecks
 
 @pytest.fixture(scope="session")
 def exported(graphs: GraphFolder) -> Path:
-    """The folder of an explorer with everything in it."""
     out = graphs.path.parent / "explorer"
     curves = [make_curve(name, domain) for name in CLASSES[:2] for domain in DOMAINS]
     settings = ExplorerSettings(images_per_list=2, held_out_images=1)

@@ -10,8 +10,6 @@ CAT: dict[str, Any] = {"className": "cat", "domains": ["real", "sketch"]}
 
 
 class Reader:
-    """A reader of the page, who sees every complaint and every request."""
-
     def __init__(self, browser: Any, folder: Path) -> None:
         self.folder = folder
         self.tab = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True).new_page()
