@@ -57,13 +57,11 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=list(TOWERS))
 def any_tower(request: pytest.FixtureRequest) -> nn.Module:
-    """A small tower of every supported architecture in turn."""
     return make_tower(request.param)
 
 
 @pytest.fixture
 def resnet() -> nn.Module:
-    """A small ModifiedResNet at 64 px."""
     return make_tower("resnet")
 
 
@@ -77,11 +75,9 @@ def shared(path: str) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A tiny CLIP model on disk."""
     return Tiny.write(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def clip(tiny: Tiny) -> Clip:
-    """The tiny CLIP model, loaded."""
     return tiny.load()

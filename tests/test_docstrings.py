@@ -22,7 +22,6 @@ for kind in {place for place in PLACES if isinstance(place, type) and not issubc
 
 
 def examples(module: str) -> Iterator[str]:
-    """Yield the examples of a module's docstrings, as code."""
     for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             lines = [line.strip() for line in (ast.get_docstring(node) or "").splitlines()]

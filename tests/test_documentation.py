@@ -14,7 +14,6 @@ ROOMS = sorted(path.parent.name for path in Path(circuitry.__file__).parent.glob
 
 
 def blocks(page: Path) -> list[str]:
-    """Return the blocks of Python of a page, those of notebooks too."""
     return re.findall(
         r"^```(?:python|\{code-cell\})\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )

@@ -20,7 +20,6 @@ STUBS = {".".join(path.relative_to(PACKAGE.parent).parent.parts): path for path 
 
 
 def listed(package: str) -> list[str]:
-    """Public names of a package, by its stub."""
     body = ast.parse(STUBS[package].read_text()).body
     return [str(alias.asname) for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
 
@@ -34,7 +33,6 @@ ROOMS = (
 """The rooms; one imports only from itself and from those before it."""
 
 STRANGERS = ("training", "representations", "circuits")
-"""Rooms that do not know each other."""
 
 LIGHT_ROOMS = ("runs", "comparison", "reports")
 """Rooms that work without torch; elsewhere a module whose docstring says "No torch." does."""
@@ -81,9 +79,6 @@ def loaded(statement: str) -> tuple[set[str], float]:
     return set(json.loads(done.stdout)), time.perf_counter() - started
 
 
-# Import time
-
-
 def test_importing_the_package_is_light() -> None:
     names, seconds = loaded("import circuitry")
     assert not names & {"torch", "plotly", "captum", "open_clip", "transformer_lens", "pandas", "timm"}
@@ -110,9 +105,6 @@ def test_stored_circuits_are_compared_without_torch(tmp_path: Path) -> None:
         "circuitry.midpoint_rule(3)"
     )
     assert "torch" not in names
-
-
-# Public names
 
 
 def test_public_names_resolve_and_are_described() -> None:
@@ -148,9 +140,6 @@ def test_a_name_at_the_top_has_its_room_too() -> None:
     names = [name for name in listed("circuitry") if name not in ROOMS]
     below = {name for package, name in PUBLIC if package != "circuitry"}
     assert set(names) <= below
-
-
-# Direction
 
 
 def test_rooms_import_downwards_only() -> None:

@@ -49,14 +49,12 @@ FOUND = {
     if name not in ELSEWHERE
     if MODEL.search(str(list(inspect.signature(value).parameters.values())))
 }
-"""Public functions of a model, by name."""
 SMALL = ("cache_dir", "classes", "edge_rule", "masks", "n_images", "rule", "settings", "sites", "size")
 """Parameters that are given although they have a default, which takes long."""
 OF_STREAM = (
     *("direct_effects", "direct_vectors", "edges_by_position", "mean_ablation_accuracy"),
     *("moves_between_positions", "attribute_components"),
 )
-"""Those of transformers."""
 METHODS: dict[str, Callable[[World], Any]] = {
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(["axe", "cat"], cache_dir=w.scratch),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
@@ -80,7 +78,6 @@ def hostile() -> Iterator[None]:
 
 
 def numbers(value: Any) -> Any:
-    """Return everything in a result, to the last bit."""
     if isinstance(value, Tensor):
         return str(value.dtype), str(value.device), numbers(value.detach().double().numpy())
     if isinstance(value, pd.DataFrame):
@@ -204,11 +201,6 @@ def test_an_encoder_by_itself_follows_the_caller_as_its_tower_does(world: World)
 
 
 class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses whatever Apple's devices refuse."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for one in tree_leaves(found):
@@ -222,5 +214,5 @@ class NoDoublesOnMps(TorchDispatchMode):  # type: ignore[no-untyped-call]
     [(in_double, "cpu"), (normal_ranks, "mps"), (lambda x: unit_means(x.expand(2, 3, 4), 1), "cpu")],
 )
 def test_no_doubles_are_made_on_mps(function: Callable[[Tensor], Tensor], device: str) -> None:
-    with FakeTensorMode(), NoDoublesOnMps():
+    with FakeTensorMode(), NoDoublesOnMps():  # type: ignore[no-untyped-call]
         assert function(torch.empty(4, device="mps")).device.type == device

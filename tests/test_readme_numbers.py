@@ -1,9 +1,6 @@
 """Numbers in README, documentation and experiments/RESULTS.md are what their committed tables give, rounded as there.
 
-The modules of `tests.claims` hold phrases of the text with a place for each number, and how the numbers come from the
-tables. Where a phrase or a table changes alone, the text lacks what the table makes. To change a phrase, change it
-there, too. A comparative word (significant, above, overlap, the name of the best) is a place, too, and comes from the
-tables.
+The modules of `tests.claims` hold phrases with a place for each number and comparative word, and where these come from.
 """
 
 import importlib
@@ -27,7 +24,6 @@ COMPARATIVES = re.compile(
     r"\b(significant(ly)?|above|below|at (least|most)|least|most|farthest|lowest|highest|largest|smallest|best|leads?|"
     r"falls|not find|none of|(?<!node )overlap)\b"
 )
-"""Words whose truth depends on tables."""
 
 
 def in_one_line(text: str) -> str:

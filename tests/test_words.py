@@ -38,10 +38,7 @@ AVOIDED = {
 
 
 def public_names() -> dict[str, list[str]]:
-    """Return the modules of the package by public name that is defined at their top.
-
-    Commands are left out: each has its `Config` and `main`, and nothing imports their names.
-    """
+    """Return the modules by public name that is defined at their top; each command has its `Config` and `main`."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in (path for path in PACKAGE.rglob("*.py") if not path.name.endswith(("_command.py", "_work.py"))):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -70,7 +67,6 @@ def test_no_file_name_occurs_twice() -> None:
 
 
 def glossary() -> list[tuple[str, list[str]]]:
-    """Return the words of the glossary in CONTRIBUTING.md and the names in code that belong to each."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = text[text.index("## Glossary") :].split("\n## ")[0]
     rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", section, re.MULTILINE)

@@ -40,8 +40,8 @@ def other_version(cards: Path) -> None:
     write_sealed(cards / "manifest.json", about | {"format": "circuitry unit cards 0"})
 
 
-def top_at(site: str, k: int) -> Any:
-    return top_images(tasks(*setting(make_tower("resnet"), 11)), {site: np.array([0])}, k)
+def top_at(site: str) -> Any:
+    return top_images(tasks(*setting(make_tower("resnet"), 11)), {site: np.array([0])}, 3)
 
 
 def unknown_word() -> Any:
@@ -64,8 +64,7 @@ REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
     (lambda w: w.vocabulary(b"\xff"), ("UTF-8",)),
     (lambda w: vocabulary_of(classifier(w.clip, 4), ["fish"], ["red"]), ("classifier", "vocabulary")),
     (lambda w: unknown_word(), ("'tench'",)),
-    (lambda w: top_at("layer1.0", 0), ("k=0",)),
-    (lambda w: top_at("layer9", 3), ("layer9",)),
+    (lambda w: top_at("layer9"), ("layer9",)),
     (lambda w: replace(worded(), classes=["cat"]), ("1 classes", "600")),
     (lambda w: replace(worded(), probabilities=np.zeros((N, 2))), ("7", "600, 2")),
     (lambda w: replace(worded(), tested=np.arange(N) < 3), ("20", "has 3")),

@@ -58,21 +58,27 @@ def tasks(
     return list(zip(parts, given, strict=True))
 
 
-def hooked(tower: nn.Module, images: Tensor, module: str) -> Tensor:
+def run(tower: Any, images: Tensor, site: str, put: Tensor | None = None, unit: int = 0) -> tuple[Tensor, Tensor]:
+    """Return what a site holds and the embeddings, where a unit has other values."""
     found: list[Tensor] = []
-    layer = tower.get_submodule(module)
-    with layer.register_forward_hook(lambda *args: found.append(args[2])), torch.no_grad():
-        tower.eval()(images)
-    return found[0]
+
+    def hook(module: object, inputs: object, output: Tensor) -> Tensor:
+        if put is not None:
+            output = output.clone()
+            output[:, unit] = put[unit]
+        found.append(output)
+        return output
+
+    with tower.get_submodule(site).register_forward_hook(hook), torch.no_grad():
+        embeddings = tower.eval()(images)
+    return found[0], embeddings
 
 
 def shrunk(one: np.ndarray, side: int = 8) -> np.ndarray:
     factor = math.ceil(len(one) / side)
     n = math.ceil(len(one) / factor)
-    cells = [
-        [one[i * factor : (i + 1) * factor, j * factor : (j + 1) * factor].max() for j in range(n)] for i in range(n)
-    ]
-    return np.array(cells)
+    cells = [slice(i * factor, (i + 1) * factor) for i in range(n)]
+    return np.array([[one[row, column].max() for column in cells] for row in cells])
 
 
 def test_images_and_heat_are_those_of_hooks(resnet: nn.Module) -> None:
@@ -80,7 +86,7 @@ def test_images_and_heat_are_those_of_hooks(resnet: nn.Module) -> None:
     units = {"layer1.0": np.arange(16), "layer3.0": np.arange(16)}
     found, shown = top_images(tasks(encoder, images, weights), units, k=3)["activation"], 0
     for site in units:
-        maps = hooked(resnet, images, site).numpy()
+        maps = run(resnet, images, site)[0].numpy()
         for unit in units[site]:
             strength = maps[:, unit].max((1, 2))
             best = [i for i in np.argsort(-strength)[:3] if strength[i] > 0]
@@ -123,7 +129,7 @@ def test_the_cut_into_batches_changes_nothing(resnet: nn.Module) -> None:
 def test_equal_images_keep_their_order_and_silent_units_have_none() -> None:
     encoder, images, weights = setting(make_tower("resnet"), 1)
     task = Task(encoder, images.expand(11, -1, -1, -1).clone(), class_logit(weights, 0), work=QUIET)
-    everything = {"layer1.0": np.arange(len(hooked(encoder.tower, images, "layer1.0")[0]))}
+    everything = {"layer1.0": np.arange(len(run(encoder.tower, images, "layer1.0")[0][0]))}
     with encoder.hooks(fwd_hooks=[("layer1.0", lambda x, hook: x.clone().index_fill_(1, torch.tensor([0]), -1.0))]):
         found = top_images([(NAMES, task)], everything, k=3)["activation"]
     assert found["layer1.0", 0].ids == ()
@@ -133,7 +139,7 @@ def test_equal_images_keep_their_order_and_silent_units_have_none() -> None:
 def test_heads_have_the_length_of_z_and_maps_without_the_class_token() -> None:
     encoder, images, weights = setting(make_tower("vit"), 5)
     heads = in_components(encoder)
-    site, patches = "transformer.resblocks.1.attn", 16
+    site = "transformer.resblocks.1.attn"
     task = Task(heads, images, class_logit(weights, 0), work=QUIET)
     found = top_images([(NAMES[:5], task)], {site: np.array([1]), "transformer.resblocks.0.mlp": np.array([7])}, k=5)
     _, cache = heads.run_with_cache(images)
@@ -144,14 +150,14 @@ def test_heads_have_the_length_of_z_and_maps_without_the_class_token() -> None:
     assert top.heat is not None
     assert top.heat.shape == (5, 4, 4)
     first = z[NAMES.index(top.ids[0]), 1:] / z.max() * 255
-    assert np.abs(top.heat[0].reshape(patches) - np.round(first)).max() <= 1
+    assert np.abs(top.heat[0].ravel() - np.round(first)).max() <= 1
     kinds = [unit_kind(heads, name) for name in (site, "transformer.resblocks.0.mlp")]
     assert kinds == ["head", "neuron"]
 
 
 def test_latents_are_units(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet, 5)
-    channels = hooked(resnet, images, "layer3.0")
+    channels = run(resnet, images, "layer3.0")[0]
     sae = make_sae(channels.shape[1], dtype=torch.float)
     latents = in_feature_basis(encoder, {"layer3.0": sae})
     task = Task(latents, images, class_logit(weights, 0), work=QUIET)
@@ -183,41 +189,25 @@ def pixels(clip: Clip, folder: Path, class_name: str, domain: str, n: int = N) -
     return torch.stack([clip.preprocess(Image.open(record.path)) for record in records])
 
 
-def run(clip: Clip, images: Tensor, site: str, put: Tensor | None = None, unit: int = 0) -> tuple[Tensor, Tensor]:
-    found: list[Tensor] = []
-
-    def hook(module: object, inputs: object, output: Tensor) -> Tensor:
-        if put is not None:
-            output = output.clone()
-            output[:, unit] = put[unit]
-        found.append(output)
-        return output
-
-    tower: Any = clip.encoder.tower
-    with tower.get_submodule(site).register_forward_hook(hook), torch.no_grad():
-        embeddings = tower(images)
-    return found[0], embeddings
-
-
 def test_exact_effects_are_those_of_hooks(clip: Clip, folder: Path) -> None:
     cards, graphs, measured = CardFolder(folder / "cards"), GraphFolder(folder / "graphs"), 0
-    weights = clip.text_weights(CLASSES, TEMPLATES)
+    tower, weights = clip.encoder.tower, clip.text_weights(CLASSES, TEMPLATES)
     of = {(c, d): pixels(clip, folder, c, d, 3) for c in CLASSES for d in DOMAINS}
     for site in ("layer3.0", "layer4.0"):
-        activation = {key: run(clip, images, site)[0] for key, images in of.items()}
+        activation = {key: run(tower, images, site)[0] for key, images in of.items()}
         mean = torch.cat(list(activation.values())).mean(0)
         for class_name, domain in graphs:
             other = DOMAINS[1 - DOMAINS.index(domain)]
             puts = {"zero": 0 * mean, "mean": mean, "other-domains": activation[class_name, other].mean(0)}
             images, row = of[class_name, domain][:2], (cards.classes.index(class_name), cards.domains.index(domain))
             weight, graph = weights[CLASSES.index(class_name)], graphs[class_name, domain]
-            clean = F.normalize(run(clip, images, site)[1]) @ weight
+            clean = F.normalize(run(tower, images, site)[1]) @ weight
             for unit in graph.kept_units[site][:2].tolist():
                 card = cards.card(site, unit)
                 assert card.kept[row]
                 assert card.effects[row] == graph.node_scores[site][unit]
                 for kind, put in puts.items():
-                    exact = (clean - F.normalize(run(clip, images, site, put, unit)[1]) @ weight).mean().item()
+                    exact = (clean - F.normalize(run(tower, images, site, put, unit)[1]) @ weight).mean().item()
                     assert card.exact[kind][row] == pytest.approx(exact, rel=1e-3, abs=1e-6)
                     assert card.sign_differs[kind][row] == (exact * card.effects[row] < 0)
                     measured += abs(exact) > 1e-4
@@ -232,11 +222,10 @@ def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> 
     unit = int(graphs["cat", "sketch"].kept_units[site][0])
     card = cards.card(site, unit)
     seen = {d: torch.cat([pixels(clip, folder, c, d) for c in CLASSES]) for d in DOMAINS}
-    strength = {d: run(clip, images, site)[0][:, unit].amax((1, 2)).numpy() for d, images in seen.items()}
+    strength = {d: run(clip.encoder.tower, images, site)[0][:, unit].amax((1, 2)).numpy() for d, images in seen.items()}
     assert (card.title, card.kind, card.attributed_like) == (f"{site}/{unit}", "channel", "zero")
     assert card.heat_scale == pytest.approx(max(values.max() for values in strength.values()), rel=1e-4)
     assert [card.bin_edges[0], card.bin_edges[-1]] == pytest.approx([0, card.heat_scale])
-    relatives = [f"{d}/{c}/" for d in DOMAINS for c in CLASSES]
     for row, domain in enumerate(DOMAINS):
         order = np.argsort(-strength[domain])[:3]
         top = card.top["activation"][domain]
@@ -250,10 +239,9 @@ def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> 
         assert_same(kept, strength[domain], at_least=1e-3, rtol=1e-4)
         # Of the kept values: the largest is the last edge, which a hook's may exceed by rounding.
         assert_same(card.counts[row], np.histogram(kept, card.bin_edges)[0], at_least=2)
-        embeddings = run(clip, seen[domain][order.tolist()], site)[1].numpy()
+        embeddings = run(clip.encoder.tower, seen[domain][order.tolist()], site)[1].numpy()
         cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in combinations(embeddings, 2)]
         assert card.clarity[row] == pytest.approx(np.mean(cosines), rel=1e-3)
-    assert all(any(image.relative.startswith(start) for image in cards.images.values()) for start in relatives)
     assert all(image.item == Path(image.relative).stem for image in cards.images.values())
     found_on = {image.relative for image in cards.images.values() if image.found_on}
     assert found_on == {name for key in graphs for name in graphs.image_names(*key)}
@@ -326,13 +314,9 @@ def test_an_unreadable_image_is_left_out(clip: Clip, folder: Path, tmp_path: Pat
     assert cards.thumbnail(next(iter(cards.images)))
 
 
-def jobs_of(clip: Clip, root: Path, out: Path, **changes: Any) -> CardJobs:
-    images, graphs = DomainFolder(root / "images"), GraphFolder(root / "graphs")
-    return CardJobs(clip, images, graphs, out, CardSettings(**FEW | changes))
-
-
 def test_images_that_circuits_were_found_on_come_first_whatever_draw(clip: Clip, folder: Path, tmp_path: Path) -> None:
-    graphs, making = GraphFolder(folder / "graphs"), jobs_of(clip, folder, tmp_path)
+    images, graphs = DomainFolder(folder / "images"), GraphFolder(folder / "graphs")
+    making = CardJobs(clip, images, graphs, tmp_path, CardSettings(**FEW))
     making.checks.chosen.seed_found = 7
     drawn = making.checks.images.select("cat", "real", 3, 7)
     found_on = set(graphs.image_names("cat", "real"))

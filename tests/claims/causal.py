@@ -1,16 +1,7 @@
 """Claims about causal checks, edges and shared masks."""
 
 from tests.claims.scoreboard import alike_words, beyond_masks, by_masks, counted, in_classes, sizes_for, verdict
-from tests.support.committed_tables import (
-    Numbers,
-    alike,
-    comparison,
-    listed,
-    one,
-    rows,
-    span,
-    table,
-)
+from tests.support.committed_tables import Numbers, alike, comparison, listed, one, rows, span, table
 
 ACROSS = "faithfulness/scores_across_sites"
 
@@ -28,7 +19,6 @@ def transfers(column: str) -> tuple[float, float]:
 
 
 def elsewhere() -> tuple[float, float]:
-    """Return the correlations at the other sites."""
     found = table("transfer/correlations").set_index("sites")["selectivity: rho"]
     return span(found.drop(["all", "layer1.0", "layer2.0", "layer3.0"]))
 
@@ -43,7 +33,6 @@ EDGE_NAMES = {"path": "path", "atp-star": "AtP\\*", "relp": "RelP", "gradient": 
 
 
 def edges_beyond(of: str) -> list[tuple[str, list[float]]]:
-    """Return scores of edges whose difference to masks is significant, or not, with the difference."""
     return [
         (name, beyond_masks("toy_vit_edges", method, "logit"))
         for method, name in EDGE_NAMES.items()
@@ -52,12 +41,10 @@ def edges_beyond(of: str) -> list[tuple[str, list[float]]]:
 
 
 def edges_in_words(of: str) -> str:
-    found = [(f"{name} {mean:.0f} [{low:.0f}, {high:.0f}]") for name, (mean, low, high) in edges_beyond(of)]
-    return ", ".join(found)
+    return ", ".join(f"{name} {mean:.0f} [{low:.0f}, {high:.0f}]" for name, (mean, low, high) in edges_beyond(of))
 
 
 def exact_cuts_lie(size: float) -> str:
-    """Return how exact cuts lie to masks by mean selectivity at a size."""
     named = {"measure": "selectivity", "circuit": "kept", "size": size}
     exact, masks = (rows("scoreboard/toy_vit_edges/curves", method=m, **named)["value"] for m in ("exact", "learned"))
     return comparison(exact, masks)

@@ -23,7 +23,6 @@ ARTISTS = {
     "openmoji": "OpenMoji",
     "sketch": "OpenMoji",
 }
-"""Who drew a style, as the set says."""
 
 
 def most_alike() -> list[object]:
@@ -36,38 +35,28 @@ def most_alike() -> list[object]:
 
 
 def of_two_artists(domains: list[str]) -> tuple[float, float]:
-    """Return the span of the ratios of styles that different artists drew."""
     found = table("emoji/edge_jaccard_ratios")
     of_them = found["domain_a"].isin(domains) & found["domain_b"].isin(domains)
     return span(found.loc[of_them & (found["domain_a"].map(ARTISTS) != found["domain_b"].map(ARTISTS)), "value"])
 
 
 def nearest_to(domain: str) -> str:
-    """Return the style that shares most with a style."""
     found = table("emoji/edge_jaccard_ratios")
     most = found[(found["domain_a"] == domain) | (found["domain_b"] == domain)].sort_values("value").iloc[-1]
     return str(most["domain_b"] if most["domain_a"] == domain else most["domain_a"])
 
 
-def as_colours_do() -> dict[int, float]:
-    """Return the rank correlation of what circuits and what histograms of colours share, by levels of a channel."""
+def as_colours_do() -> list[float]:
+    """Return the least and largest rank correlation of circuits with histograms of colours, and the levels of each."""
     found = table("emoji_colours/overlaps").merge(table("emoji/edge_jaccard_ratios"), on=["domain_a", "domain_b"])
     assert (found.groupby("levels").size() == len(table("emoji/edge_jaccard_ratios"))).all()
     by_levels = {int(levels): found[found["levels"] == levels] for levels in found["levels"].unique()}
-    return {n: float(stats.spearmanr(of["overlap"], of["value"]).statistic) for n, of in by_levels.items()}
-
-
-def ordered(values: dict[int, float]) -> list[float]:
-    """Return the least and the largest correlation, and the levels that give them."""
+    values = {n: float(stats.spearmanr(of["overlap"], of["value"]).statistic) for n, of in by_levels.items()}
     return [*span(values.values()), min(values, key=values.__getitem__), max(values, key=values.__getitem__)]
 
 
 def of_classes(column: str) -> float:
     return one("emoji/edge_jaccard_class_by_domain", column, what="class effect")
-
-
-def holds_zero() -> str:
-    return "holds" if of_classes("low") < 0 < of_classes("high") else "leaves out"
 
 
 CLAIMS: dict[str, Numbers] = {
@@ -96,14 +85,12 @@ CLAIMS: dict[str, Numbers] = {
         *styles(COLOURED, BLACK),
     ),
     "order the {} pairs of styles nearly as circuits do (rank correlation {:.2f} to {:.2f}, by the number of "
-    "colours).": lambda: (len(table("emoji/edge_jaccard_ratios")), *ordered(as_colours_do())[:2]),
-    "go with the ratios of circuits by rank correlation {:.2f} to {:.2f} ({:.0f} to {:.0f} levels a channel)": lambda: (
-        ordered(as_colours_do())
-    ),
+    "colours).": lambda: (len(table("emoji/edge_jaccard_ratios")), *as_colours_do()[:2]),
+    "the ratios of circuits by rank correlation {:.2f} to {:.2f} ({:.0f} to {:.0f} levels a channel)": as_colours_do,
     "the class effect on the edge Jaccard index is {:.3f} [{:.3f}, {:.3f}], an interval over classes that {} 0 "
     "beside a permutation p of {:.3f}": lambda: (
         *interval("emoji/edge_jaccard_class_by_domain", what="class effect"),
-        holds_zero(),
+        "holds" if of_classes("low") < 0 < of_classes("high") else "leaves out",
         of_classes("p"),
     ),
     "(rank correlation of own-style with pooled ones {:.2f})": lambda: [

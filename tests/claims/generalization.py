@@ -8,18 +8,15 @@ from tests.support.committed_tables import Numbers, alike, comparison, one, rows
 
 
 def held_out(setting: str, column: str) -> list[float]:
-    """Return accuracies in percent on held-out classes in quickdraw and in sketch."""
     name = "generalization/told_apart"
     return [100 * one(name, column, setting=setting, test_domain=d, domain=d) for d in ("quickdraw", "sketch")]
 
 
 def related(what: str, accuracy: str, *columns: str) -> list[float]:
-    """Return columns of a relation over models."""
     return [one("shared_circuitry/relations", column, what=what, **{"with": accuracy}) for column in columns]
 
 
 def significant(accuracy: str | None = None, *measures: str) -> pd.DataFrame:
-    """Return the relations over models that are significant after correction, of an accuracy and of measures."""
     found = table("shared_circuitry/relations")
     found = found[found["p_holm"] < 0.05]
     found = found if accuracy is None else found[found["with"] == accuracy]
@@ -31,15 +28,12 @@ def counted_in_words(n: int) -> str:
 
 
 def by_cka() -> tuple[float, float]:
-    """Return the span of the correlations of CKA that are significant."""
     return span(significant(None, "cka")["rho"])
 
 
 STRUCTURAL = ("overlap", "ratio", "shift", "depth_bias")
 
-
 KINDS = ("held_out", "alone", "own_style")
-
 
 CLAIMS: dict[str, Numbers] = {
     **{

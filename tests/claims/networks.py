@@ -8,23 +8,19 @@ OVER_MODELS = "real_networks/over_models"
 
 
 def shared_edges(domain: str) -> list[float]:
-    """Return how much a domain shares of its edges with the others, network by network."""
     return list(rows("real_networks/domains_by_model", measure="edge_jaccard", domain=domain)["value"])
 
 
 def edge_ratios(domain_a: str, domain_b: str) -> list[float]:
-    """Return the ratio of two domains to the ceiling, network by network."""
     pair = {"domain_a": domain_a, "domain_b": domain_b}
     return list(rows("real_networks/pairs_by_model", measure="edge_jaccard", **pair)["value"])
 
 
 def agree(measure: str) -> list[float]:
-    """Return the rank correlations of every two networks."""
     return list(rows("real_networks/agreement", measure=measure)["correlation"])
 
 
 THREADS = "benchmarks/threads/threads"
-
 
 CLAIMS: dict[str, Numbers] = {
     "takes {:.1f} TFLOP an image with its rule and {:.1f} with midpoint-10": lambda: table(

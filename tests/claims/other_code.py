@@ -21,33 +21,28 @@ BY_SIZE: dict[tuple[str, str, str], tuple[float, ...]] = {
 SMALLEST = {"site-path": 0.64, "fisher": 0.66, "gradient": 0.69}
 """Smallest share of the units of all sites with selectivity 0.8, in one cut, mean over eight classes."""
 
-NAMES = {
-    ("fisher", "global", "kept"): "Fisher, one cut",
-    ("fisher", "same-share", "kept"): "Fisher, same share",
-    ("gradient", "global", "kept"): "gradient, one cut",
-    ("fisher", "global", "random"): "random, Fisher's counts",
-}
+NAMES = ("Fisher, one cut", "Fisher, same share", "gradient, one cut", "random, Fisher's counts")
 
 
 def by_size(method: str, budget: str, circuit: str) -> list[float]:
-    """Return the package's selectivity by size."""
     named = {"measure": "selectivity", "method": method, "budget": budget, "circuit": circuit}
     return list(rows(THREE_CLASSES, **named).sort_values("size")["value"])
 
 
 def smallest(method: str) -> float:
-    """Return the package's smallest share of the units of all sites."""
     (found,) = rows(ALL_SITES, method=method, what="size for 0.8, kept")["value"]
     return float(found)
 
 
 def beside(key: tuple[str, str, str]) -> list[float]:
-    """Return the package's number and the other code's of every size."""
     return [number for pair in zip(by_size(*key), BY_SIZE[key], strict=True) for number in pair]
 
 
 CLAIMS: dict[str, Numbers] = {
-    **{f"| {NAMES[key]} | " + " | ".join(["{:.2f} ({:.2f})"] * 6) + " |": partial(beside, key) for key in BY_SIZE},
+    **{
+        f"| {name} | " + " | ".join(["{:.2f} ({:.2f})"] * 6) + " |": partial(beside, key)
+        for name, key in zip(NAMES, BY_SIZE, strict=True)
+    },
     "site path {:.2f} ({:.2f}), Fisher {:.2f} ({:.2f}), gradient {:.2f} ({:.2f})": lambda: [
         number for method, other in SMALLEST.items() for number in (smallest(method), other)
     ],

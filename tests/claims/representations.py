@@ -39,10 +39,6 @@ def vit(what: str) -> float:
     return one("vit/edge_jaccard_class_by_domain", what=what)
 
 
-def paired(domain_a: str, domain_b: str, of: str) -> list[float]:
-    return interval(of, domain_a=domain_a, domain_b=domain_b)
-
-
 def nearest(method: str) -> list[float]:
     """Return the rank correlation of an edge score with exact cuts, by baseline."""
     ends = ("counterfactual", "mean")
@@ -62,12 +58,10 @@ def distance(captions: str) -> list[float]:
 
 
 def halves(captions: str) -> list[float]:
-    """Return how far two halves of quickdraw lie apart."""
     return [one(SEPARATION, measure="standardised distance of parts", model=captions, domain="quickdraw")]
 
 
 def by_distance(measure: str, captions: str) -> pd.Series:
-    """Return the distances of styles to the others, the farthest first."""
     found = rows(SEPARATION, measure=measure, model=captions).set_index("domain")["value"]
     return found.sort_values(ascending=False)
 
@@ -90,17 +84,11 @@ def beyond_next(captions: str) -> list[object]:
 
 
 def moved_apart() -> pd.DataFrame:
-    """Return what aligned captions change of the distances."""
     return rows("embedding_separation/differences", measure="standardised distance")
 
 
 def moved(classes: str, column: str = "difference", **equal: object) -> pd.Series:
-    """Return what aligned captions change of an accuracy."""
     return rows("embedding_separation/differences", measure=f"accuracy, {classes} classes", **equal)[column]
-
-
-def held_out_in_quickdraw(captions: str) -> float:
-    return one(SEPARATION, measure="accuracy, held-out classes", domain="quickdraw", model=captions)
 
 
 def shared_least(group: str) -> list[list[Any]]:
@@ -113,14 +101,11 @@ def apart_by_cka(group: str) -> pd.DataFrame:
     """Return linear CKA by site of quickdraw with the others, and of the others among themselves."""
     found = rows("representations/cka_apart", kernel="linear", group=group)
     sites = found.pivot(index="site", columns="domain", values="value")
-    return sites.rename(columns={"quickdraw with the others": "quickdraw", "the others among themselves": "others"})[
-        ["quickdraw", "others"]
-    ]
+    return sites.rename(columns={"quickdraw with the others": "quickdraw", "the others among themselves": "others"})
 
 
 DEEP = ["act3", "layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool"]
 LAYERS = ("layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool")
-
 
 CLAIMS: dict[str, Numbers] = {
     "quickdraw lies {} from the other styles, {:.2f} [{:.2f}, {:.2f}], by {:.2f} [{:.2f}, {:.2f}] more than the "
@@ -157,7 +142,10 @@ CLAIMS: dict[str, Numbers] = {
     ],
     "Accuracy on seen classes changes by {:.2f} to {:.2f} by style": lambda: span(moved("seen")),
     "in quickdraw from {:.2f} to {:.2f}, a difference of {:.2f} [{:.2f}, {:.2f}]": lambda: (
-        *(held_out_in_quickdraw(captions) for captions in ("standard captions", "aligned captions")),
+        *(
+            one(SEPARATION, measure="accuracy, held-out classes", domain="quickdraw", model=captions)
+            for captions in ("standard captions", "aligned captions")
+        ),
         *(moved("held-out", column, domain="quickdraw").item() for column in ("difference", "low", "high")),
     ),
     "({:.0f} % right, guessing 6 %)": lambda: [accuracy_without("none", -1)],
@@ -165,18 +153,10 @@ CLAIMS: dict[str, Numbers] = {
         accuracy_without("heads", block) for block in range(4)
     ),
     "edge Jaccard {:.3f} for the same class and style, {:.3f} other style, {:.3f} other class, {:.3f} both": lambda: (
-        map(
-            vit,
-            (
-                "same class, same domain",
-                "same class, other domain",
-                "other class, same domain",
-                "other class, other domain",
-            ),
-        )
+        vit(f"{of} class, {by} domain") for of in ("same", "other") for by in ("same", "other")
     ),
     "Painting and real reach {:.2f} [{:.2f}, {:.2f}] of the ceiling, all others {:.2f} to {:.2f}": lambda: (
-        *paired("painting", "real", "vit/edge_jaccard_ratios"),
+        *interval("vit/edge_jaccard_ratios", domain_a="painting", domain_b="real"),
         *ratios_but("painting", "real", "vit"),
     ),
     "exact readers {:.2f} and {:.2f}, exact softmax {:.2f} and {:.2f}, AtP\\* {:.2f} and {:.2f}, plain attribution "
@@ -226,7 +206,7 @@ CLAIMS: dict[str, Numbers] = {
     "Over all classes quickdraw's CKA with the others is at no site {} than theirs among themselves. On the four "
     "held-out classes it is {} from act3 on, {:.2f} to {:.2f} against {:.2f} to {:.2f}": lambda: (
         {False: "lower"}[bool((apart_by_cka("all")["quickdraw"] < apart_by_cka("all")["others"]).any())],
-        {"below": "lower"}[comparison(*apart_by_cka("held-out").loc[DEEP].to_numpy().T)],
+        {"below": "lower"}[comparison(*apart_by_cka("held-out").loc[DEEP, ["quickdraw", "others"]].to_numpy().T)],
         *span(apart_by_cka("held-out")["quickdraw"][DEEP]),
         *span(apart_by_cka("held-out")["others"][DEEP]),
     ),

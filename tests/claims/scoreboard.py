@@ -7,20 +7,10 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.statistics import mean_interval
-from tests.support.committed_tables import (
-    RESULTS,
-    Numbers,
-    alike,
-    comparison,
-    listed,
-    rows,
-    significance,
-    span,
-)
+from tests.support.committed_tables import Numbers, alike, comparison, listed, rows, significance, span
 from tests.support.committed_tables import overlap as overlap_of
 
 RANKED = ["site-path", "input-path", "gradient", "patching", "fisher"]
-
 
 STUDIED = {"baseline": "mean", "metric": "margin"}
 
@@ -31,16 +21,13 @@ def sizes_for(model: str, method: str | list[str], circuit: str, metric: str = "
 
 
 def by_masks(model: str, metric: str = "margin") -> list[float]:
-    """Return the size for a selectivity of 0.8, with its interval, in percent."""
     (found,) = sizes_for(model, "learned", "kept", metric)[["value", "low", "high"]].to_numpy()
     return [100 * float(value) for value in found]
 
 
 LITE0, LITE1 = "efficientnet_lite0_body", "efficientnet_lite1_stages_2_to_6"
 
-
 LITE2 = "efficientnet_lite2_stages_2_to_6"
-
 
 CONTESTANTS = {
     "learned masks": ("learned", "learned"),
@@ -77,9 +64,6 @@ def by_budget(model: str, budget: str, metric: str = "margin", circuit: str = "k
     return span(100 * found.loc[found["budget"] == budget, "value"])
 
 
-VIT_BY_LOGIT = ("toy_vit_body", "logit")
-
-
 SIZES = [
     ("EfficientNet-Lite0", LITE0, "margin"),
     ("EfficientNet-Lite1", LITE1, "margin"),
@@ -110,7 +94,6 @@ NEVER = 100
 
 
 def in_classes(model: str, method: str, budget: str, metric: str = "margin", level: float = 0.8) -> pd.Series:
-    """Return the size for a selectivity by class, in percent."""
     named = {"method": method, "budget": budget, "baseline": "mean", "metric": metric}
     found = rows(f"scoreboard/{model}/by_class", what=f"size for {level}, kept", **named)
     return (100 * found.set_index("class")["value"]).round(6)
@@ -130,17 +113,14 @@ def beyond_masks(model: str, method: str, metric: str = "margin", level: float =
 
 
 def beyond(model: str, method: str, metric: str = "margin", level: float = 0.8) -> list[object]:
-    """Return the same, and whether it is significant."""
     return [*beyond_masks(model, method, metric, level), verdict(model, method, metric, level)]
 
 
 def verdict(model: str, method: str, metric: str = "margin", level: float = 0.8) -> str:
-    """Return whether a ranking with one cut needs significantly more than masks."""
     return significance(*beyond_masks(model, method, metric, level)[1:])
 
 
 def with_significance(model: str, of: str, metric: str = "margin") -> list[str]:
-    """Return the rankings whose difference to masks is significant, or not significant."""
     return [name for name in rankings(model, metric) if verdict(model, name, metric) == of]
 
 
@@ -171,29 +151,17 @@ def without_exception(models: list[str]) -> str:
 
 
 def agreement_with_patching(model: str, methods: list[str], metric: str = "margin") -> list[float]:
-    """Return the rank correlation of scores with exact patching."""
     found = [rows(f"scoreboard/{model}/summary", method=m, what="rank correlation", metric=metric) for m in methods]
     return [alike(of["value"], 6) for of in found]
 
 
 def same_order(*models: str) -> str:
-    """Return whether scores of all models describe single units in one order, the best first."""
     methods = ["gradient", "site-path", "input-path", "learned"]
     found = [agreement_with_patching(model, methods) for model in models]
     return "the same" if all(values == sorted(values, reverse=True) for values in found) else "another"
 
 
-def under_bfloat16() -> str:
-    """Return the networks whose masks were learned under bfloat16."""
-    made_by = {path.parent.name: path.read_text() for path in (RESULTS / "scoreboard").glob("*/provenance.json")}
-    assert "bfloat16" in (RESULTS.parent / "mask_trials.py").read_text()
-    folders = {name for name, text in made_by.items() if "bfloat16" in text and not name.startswith("mask_")}
-    assert folders == {name for name in made_by if name.startswith("efficientnet")}
-    return "EfficientNet"
-
-
 def alike_words(words: Iterable[str]) -> str:
-    """Return the one word that all are."""
     (word,) = set(words)
     return word
 
@@ -203,20 +171,15 @@ def selectivity(size: float | list[float], method: str | list[str], model: str =
     return rows(f"scoreboard/{model}/curves", size=size, **named)
 
 
-def sizes_by_class(method: str) -> list[float]:
-    """Return the size for a selectivity of 0.8 of every class, the smallest first, in percent."""
-    found = rows(f"scoreboard/{LITE0}/by_class", method=method, what="size for 0.8, kept", **STUDIED)
-    return sorted(100 * found["value"])
-
-
-BUDGETS = ("global", "same-share")
+def sizes_by_class() -> list[float]:
+    """Return the size of masks for a selectivity of 0.8 of every class, the smallest first, in percent."""
+    return sorted(in_classes(LITE0, "learned", "learned"))
 
 
 CNNS = [model for _, model, metric in SIZES if metric == "margin"]
 
 
 def at_all_sites() -> str:
-    """Return whether rankings with one cut over all sites need significantly more than masks."""
     masks = in_classes("efficientnet_lite0_all_sites", "learned", "learned")
     cut_once = "efficientnet_lite0_all_sites_global"
     found = [in_classes(cut_once, method, "global") - masks for method in rankings(cut_once)]
@@ -230,9 +193,11 @@ def judged(method: str) -> list[float]:
 
 
 def fisher_and_masks() -> np.ndarray:
-    """Return the rank correlation with exact patching of Fisher and of masks, on the small CLIP and on the ViT."""
     return np.array(
-        [agreement_with_patching(m, ["fisher", "learned"], of) for m, of in (("toy_body", "margin"), VIT_BY_LOGIT)]
+        [
+            agreement_with_patching(m, ["fisher", "learned"], of)
+            for m, of in (("toy_body", "margin"), ("toy_vit_body", "logit"))
+        ]
     )
 
 
@@ -262,13 +227,13 @@ CLAIMS: dict[str, Numbers] = {
         selectivity([0.2, 0.3, 0.4], "learned", "emoji_body")["value"]
     ),
     "one class needs {:.0f} %, the seven others {:.0f} to {:.0f} %": lambda: [
-        sizes_by_class("learned")[place] for place in (0, 1, 7)
+        sizes_by_class()[place] for place in (0, 1, 7)
     ],
     "To reach 0.8 learned masks keep {:.0f} % [{:.0f}, {:.0f}] of the block outputs (one class {:.0f} %, the seven "
     "others {:.0f} to {:.0f} %), Fisher with one cut {:.0f} %; the paired difference of {:.0f} [{:.0f}, {:.0f}] "
     "points is {}. To reach 0.5 masks keep {:.0f} [{:.0f}, {:.0f}] points less, which is {}.": lambda: (
         *by_masks(LITE0),
-        *(sizes_by_class("learned")[place] for place in (0, 1, 7)),
+        *(sizes_by_class()[place] for place in (0, 1, 7)),
         in_classes(LITE0, "fisher", "global").mean(),
         *beyond(LITE0, "fisher"),
         *beyond(LITE0, "fisher", level=0.5),
@@ -307,7 +272,7 @@ CLAIMS: dict[str, Numbers] = {
         {"above": "more than"}[comparison([by_budget(model, "global")[0] for model in CNNS], [50] * len(CNNS))],
         without_exception([model for model in CNNS if model != "emoji_body"]),
         {"not always more than": "except"}[without_exception(["emoji_body"])],
-        *span(sizes_by_class("learned")),
+        *span(sizes_by_class()),
     ),
     "masks have the {} mean selectivity up to {:.0f} %": lambda: (
         {frozenset({"above"}): "largest"}[
@@ -321,13 +286,13 @@ CLAIMS: dict[str, Numbers] = {
     ),
     "at 90 % Fisher with one cut is level ({:.2f} and {:.2f})": lambda: mean_curves(LITE0).loc[0.9],
     "the seven others 66 to 90 % ({:.0f} % [{:.0f}, {:.0f}] on average)": lambda: mean_interval(
-        np.array(sizes_by_class("learned")[1:])
+        np.array(sizes_by_class()[1:])
     ),
     "one cut recovers {} the same share of every site at every size where either has a selectivity above 0.1": lambda: [
         without_exception([LITE0, LITE1, LITE2, "toy_body"])
     ],
-    "no ranking reaches 0.8 with {:.0f} % in any class": lambda: [
-        float(alike_words(needed(m, b, "margin") for m in (LITE1, LITE2) for b in BUDGETS).removeprefix("more than "))
+    "no ranking reaches 0.8 with {} % in any class": lambda: [
+        alike_words(needed(m, by, "margin").split()[-1] for m in (LITE1, LITE2) for by in ("global", "same-share"))
     ],
     "Masks never reach it for {} class of 8 on Lite1, {} on Lite2 and {} on emoji.": lambda: [
         int((in_classes(model, "learned", "learned") == NEVER).sum()) for model in (LITE1, LITE2, "emoji_body")
@@ -370,7 +335,4 @@ CLAIMS: dict[str, Numbers] = {
         {"below": "less"}[comparison(*fisher_and_masks().T)],
         *fisher_and_masks().ravel(),
     ),
-    "(shared virtual machine, PyTorch 2.13 CPU, single precision; masks of {} were learned under bfloat16)": lambda: [
-        under_bfloat16()
-    ],
 }

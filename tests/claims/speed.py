@@ -23,7 +23,6 @@ def growing(what: str, column: str) -> list[float]:
 
 
 def growths(*columns: str) -> list[list[float]]:
-    """Return by how much columns grow from one number of sites to the next."""
     return [list(np.divide(found[1:], found[:-1])) for found in (growing("sites", column) for column in columns)]
 
 
@@ -38,7 +37,6 @@ def stream_edges(folder: str) -> list[float]:
 
 
 def single(name: str, *columns: str) -> list[float]:
-    """Return columns of a table of one row."""
     (row,) = table(name).to_dict("records")
     return [row[column] for column in columns]
 

@@ -27,13 +27,11 @@ MODELS = (
 
 
 def above_the_promise() -> list[bool]:
-    """Return for each row whether the measured error is larger than the promised one."""
     found = pd.concat([table(f"rules/{model}/promise") for _, model in MODELS])
     return list(found["measured"] > found["promised"])
 
 
 def separated(case: str) -> pd.Series:
-    """Return what every measure except depth bias has in a case."""
     found = rows("measures/measures", case=case).set_index("measure")["value"]
     return found.drop("depth_bias")
 

@@ -34,7 +34,6 @@ def _no_static_images() -> Iterator[None]:
 
 
 def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
-    """Train for a step or two."""
     return train_clip(table, out, replace(settings, batch_size=16, warmup=0), IN_PLACE)
 
 
@@ -56,10 +55,7 @@ def run_quickstart(
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished quickstart on four classes in three styles, with a model trained for three steps.
-
-    The first of pytest's workers makes it, and each has its own copy.
-    """
+    """A finished quickstart of a model that was trained for three steps; each worker of pytest has its copy."""
     temporary = tmp_path_factory.getbasetemp()
     made = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "made-once" / "quickstart"
     made.parent.mkdir(exist_ok=True)

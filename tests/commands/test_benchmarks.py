@@ -1,6 +1,5 @@
 """Benchmarks and validations run, on next to nothing."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +45,11 @@ def test_the_cost_of_the_study_is_estimated(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = script("benchmark_similarity")
-    assert module.UNITS["layer1.0"] == 256
-    assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
     module.main(module.Config(out=tmp_path, classes=1, parts=2, results=tmp_path / "results"))
     printed, kept = capsys.readouterr().out, pd.read_csv(tmp_path / "results" / "similarity.csv")
     # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
     assert kept[["pairs", "measures"]].to_numpy().tolist() == [[15 + 15 * 2 + 6 * 3, 5]]
     assert printed.startswith("similarity:\n pairs  measures  seconds  peak GiB\n")
-    about = json.loads((tmp_path / "results" / "provenance.json").read_text())
-    assert (about["classes"], about["parts"]) == (1, 2)
-    assert {"command", "torch", "commit"} <= set(about)
 
 
 def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,9 +99,8 @@ def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
         rows = pd.DataFrame(module.correlations(readers, scores, cuts))
         tables += [rows.assign(baseline="zero", method=method, circuit=name, seconds=1.0) for name in "ab"]
     found = module.summarise(pd.concat(tables)).set_index(["edges", "method"])
-    assert found.loc[("all", "5 points"), ["spearman", "pearson", "strongest tenth found"]].tolist() == pytest.approx(
-        [1, 1, 1]
-    )
+    columns = ["spearman", "pearson", "strongest tenth found"]
+    assert found.loc[("all", "5 points"), columns].tolist() == pytest.approx([1, 1, 1])
     assert found.loc[("all", "plain"), ["spearman", "spearman of sizes"]].tolist() == pytest.approx([-1, 1])
     assert found.loc["all", "nearer than plain"].to_dict() == {"plain": 0, "5 points": 2, "RelP": 2}
     assert found.loc[("queries and keys", "RelP"), "n_edges"] == 4
@@ -118,9 +111,8 @@ def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
     module = script("benchmark_mixtures")
     module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000, results=tmp_path))
     (found,) = pd.read_csv(tmp_path / "mixture.csv").to_dict("records")
-    listed = sum(
-        len((tmp_path / "domainnet-8280" / f"{d}_train.txt").read_text().splitlines()) for d in module.DOMAINNET_ROUND
-    )
+    lists = [tmp_path / "domainnet-8280" / f"{domain}_train.txt" for domain in module.DOMAINNET_ROUND]
+    listed = sum(len(one.read_text().splitlines()) for one in lists)
     assert (found["images listed"], found["base lines"]) == (listed, 1000)
     assert found["chosen"] < listed
     base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
@@ -198,9 +190,7 @@ def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
     assert promised.loc["edges", columns].tolist() == ["midpoint-4", 0.4, pytest.approx(0.8), 0.25, pytest.approx(0.4)]
 
 
-def test_the_explorer_of_a_run_has_what_is_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_explorer_of_a_run_has_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = command_module("explore")
     graphs = make_graphs(tmp_path / "circuits", ("axe", "cat"), ("real", "sketch"))
     make_graphs(tmp_path / "circuits-own-style", ("axe",), ("real", "sketch"))
@@ -208,12 +198,10 @@ def test_the_explorer_of_a_run_has_what_is_there(
     for name, comparison in compare_domains(graphs).items():
         comparison.save(tmp_path / "comparisons" / name)
     module.main(module.Config(run=tmp_path))
-    assert f"explorer: {tmp_path / 'explorer' / 'index.html'}" in capsys.readouterr().out
     _, index, _ = unpack((tmp_path / "explorer" / "data" / "index.js").read_text())
     assert list(index["curves"]) == ["axe/real"]
     assert index["variants"] == ["own-style texts"]
     assert {one["measure"] for one in index["comparisons"]} == {"node_overlap", "edge_jaccard", "wl_kernel"}
-    assert "cards" not in index
     served: list[object] = []
     monkeypatch.setattr(module, "serve_explorer", lambda *given, **settings: served.append((*given, settings)))
     (tmp_path / "explorer" / "data" / "index.js").write_text("kept")

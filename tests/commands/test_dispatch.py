@@ -3,14 +3,10 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import circuitry
 from circuitry.commands import COMMANDS, run_command
-
-ROOM = Path(circuitry.__file__).parent / "commands"
 
 
 @pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from circuitry import Clip, GraphFolder
-from tests.explorer.made import make_graphs
-from tests.explorer.test_model_view import found_in
+from tests.explorer.made import found_in, make_graphs
 from tests.support.scripts import command_module
 from tests.support.work import QUIET
 

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -21,14 +22,12 @@ FEW = {"method": "gradient", "n_images": 2, "n_others": 3, "size": 0.4}
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images of four classes in two styles, for the model that comes with the package."""
     few = DrawingSettings(1, 4, classes=CLASSES, styles=("clipart", "real"))
     return write_toy(tmp_path_factory.mktemp("find") / "toy", few, workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")
 def config(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Settings of a search that is done, in their folder."""
     module, out = command_module("find"), tmp_path_factory.mktemp("fish")
     config = module.Config(model="rn-tiny", data=toy, class_name="fish", domain="real", out=out, **FEW)
     module.main(config)
@@ -61,7 +60,7 @@ def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch:
     for made in (again.out / "tests.csv", again.out / "edges.safetensors", again.out / "report.html"):
         made.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "judge_circuit", interrupt)
+        patch.setattr(module, "judge_circuit", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             module.main(again)
     assert not (again.out / "report.html").exists()
@@ -99,10 +98,6 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
     for site, scores in found.source.node_scores.items():
         assert scores.tolist() == found_too.source.node_scores[site].tolist()
     pd.testing.assert_frame_equal(tested, tested_too)
-
-
-def interrupt(*args: object, **given: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:

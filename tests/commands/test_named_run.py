@@ -56,11 +56,10 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
-def write(name: str, text: str = "{}") -> Path:
+def write(name: str, text: str = "{}") -> None:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    return path
 
 
 @pytest.mark.parametrize(

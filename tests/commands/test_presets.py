@@ -24,7 +24,6 @@ NEEDED = {
     "train-supervised": ["--out", "x", "--data", "x"],
     "study": ["--data", "x"],
 }
-"""What commands are not run without."""
 PROGRAMS = PACKAGE.parent / "experiments" / "study"
 FILES = sorted(path for folder in (PACKAGE, PROGRAMS) for path in folder.glob("presets/*/*.toml"))
 

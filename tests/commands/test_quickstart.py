@@ -29,8 +29,6 @@ def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> N
     committed = {path.name for path in (quickstart / "results").iterdir()}
     tables = {"accuracy.csv", "edge_jaccard_summary.csv", "edge_jaccard_class_by_domain.csv"}
     assert tables | {"provenance.json", "classes.txt", "images.txt"} <= committed
-    assert "In short" in page
-    assert page.index("How to read this") < page.index("Which domains share their circuits?")
 
 
 def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
@@ -46,21 +44,15 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
     sizes = {"n_test": 2, "n_images": 1}
     classes = ("butterfly", "car", "fish", "key", "star")
     run_quickstart(tmp_path, classes, ("quickdraw", "real"), train=False, model="vit-tiny", **sizes)
-    said = capsys.readouterr().out
-    assert "edges that two styles share" in said
-    assert "1 images" in said
+    assert "edges that two styles share" in capsys.readouterr().out
     assert (tmp_path / "run" / "explorer" / "index.html").is_file()
     graphs = GraphFolder(tmp_path / "run" / "circuits")
     assert set(graphs) == {(c, d) for c in classes for d in ("quickdraw", "real")}
     graph = graphs["fish", "real"]
     assert graph.settings["edges"] == IN_STREAM
-    assert {site: len(units) for site, units in graph.node_scores.items() if "blocks.3" in site} == {
-        "transformer.resblocks.3.attn": 3,
-        "transformer.resblocks.3.mlp": 384,
-    }
+    last = "transformer.resblocks.3."
+    assert [len(graph.node_scores[f"{last}{of}"]) for of in ("attn", "mlp")] == [3, 384]
     assert (tmp_path / "results" / "edge_jaccard_class_by_domain.csv").is_file()
-    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Which domains share their circuits?" in page
 
 
 @needs_browser
@@ -86,7 +78,6 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def words_and_numbers(output: str) -> tuple[list[str], list[float]]:
-    """Return the words of an output, and its numbers."""
     pieces = output.split()
     numbers = [piece for piece in pieces if re.fullmatch(r"-?\d+(\.\d+)?", piece)]
     return [piece for piece in pieces if piece not in numbers], [float(number) for number in numbers]

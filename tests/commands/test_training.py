@@ -68,9 +68,8 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     toy = quickstart / "run" / "toy"
     held = module.Config(out=tmp_path / "held", data=toy, domains=("real",), validation_split="test")
     table = pd.read_csv(module.validation_table(held), sep="\t")
-    assert table["filepath"].tolist() == [
-        str(r.path) for r in DomainFolder(toy, split="test", domains=("real",)).records
-    ]
+    records = DomainFolder(toy, split="test", domains=("real",)).records
+    assert table["filepath"].tolist() == [str(record.path) for record in records]
     with pytest.raises(InputError, match=r"--validation-split.*--data"):
         module.validation_table(replace(held, data=None))
 

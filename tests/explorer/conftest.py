@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from circuitry import GraphFolder, compare_domains
+from circuitry import CausalChecks, Clip, GraphFolder, compare_domains
 from circuitry.explorer import ExplorerSettings, export_explorer
-from tests.explorer.made import CLASSES, DOMAINS, MadeCards, make_curve, make_graphs
+from tests.explorer.made import CLASSES, DOMAINS, MadeCards, found_in, make_curve, make_graphs
 from tests.explorer.reader import SWITCHES, Reader
 from tests.support.browser import find_browser
 
@@ -19,8 +19,12 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> GraphFolder:
 
 
 @pytest.fixture(scope="session")
+def checks(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> CausalChecks:
+    return found_in(clip, tmp_path_factory.mktemp("checked"))
+
+
+@pytest.fixture(scope="session")
 def exported(graphs: GraphFolder) -> Path:
-    """The folder of an explorer with everything in it."""
     out = graphs.path.parent / "explorer"
     curves = [make_curve(name, domain) for name in CLASSES[:2] for domain in DOMAINS]
     settings = ExplorerSettings(images_per_list=2, held_out_images=1)

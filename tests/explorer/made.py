@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from circuitry import GraphFolder, InputError
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, InputError, extract, left_rule
 from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.cards.card_folder import ActivationTable
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
-from circuitry.interventions import FaithfulnessCurve
+from circuitry.encoder.choices import BaselineName
+from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.runs import claim
 from tests.circuits.test_measures import SITES, random_graph
+from tests.support.noise_images import write_noise
+from tests.support.work import QUIET
 
 INNER = SITES[1:]
 
@@ -52,13 +55,10 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     own = np.array([True] * 4 + [False] * 4)
     noise = np.linspace(-0.01, 0.01, 8)
     full, empty = np.where(own, 1.0, 0.0) + noise, np.zeros(8)
-    settings = {"sites": list(INNER), "baseline": "zero", "seed": 0, "keep_error": False}
-    arrays = {
+    known: dict[str, Any] = {
         "kept": np.stack([0 * full, 0.5 * full, full]),
         "complement": np.stack([full, 0.5 * full, 0 * full]),
         "random": np.stack([np.stack([0.01 * k * full, 0.02 * k * full, full]) for k in (1, 2)]),
-    }
-    known: dict[str, Any] = {
         "fractions": (0.1, 0.2, 1.0),
         "ranking": "absolute",
         "n_units": (9, 18, 90),
@@ -68,15 +68,21 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
         "group": np.zeros(8, np.int64),
         "class_name": class_name,
         "domain": domain,
-        "settings": settings,
-        **arrays,
+        "settings": {"sites": list(INNER), "baseline": "zero", "seed": 0, "keep_error": False},
     }
     return FaithfulnessCurve(**(known | changes))
 
 
-class MadeCards(CardFolder):
-    """Cards of the units of some circuits, without a folder."""
+def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> CausalChecks:
+    """Circuits of two classes in a domain, found on two images each, and checks on two others."""
+    images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
+    rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1)}
+    given = rules | {"sites": clip.encoder.sites[-2:], "texts": ["a {}."]}
+    extract(clip, images, root / "graphs", n_images=2, work=QUIET, baseline=baseline, **given)
+    return CausalChecks(clip, images, GraphFolder(root / "graphs"), CheckSettings(n_images=2, n_others=1))
 
+
+class MadeCards(CardFolder):
     def __init__(self, graphs: GraphFolder) -> None:
         self.graphs, self.domains = graphs, graphs.domains
         self.manifest = {"config": {"circuits": graphs.manifest["config_hash"]}}

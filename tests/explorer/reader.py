@@ -10,8 +10,6 @@ CAT: dict[str, Any] = {"className": "cat", "domains": ["real", "sketch"]}
 
 
 class Reader:
-    """A reader of the page, who sees every complaint and every request."""
-
     def __init__(self, browser: Any, folder: Path) -> None:
         self.folder = folder
         self.tab = browser.new_context(viewport={"width": 1280, "height": 800}, offline=True).new_page()
@@ -50,7 +48,6 @@ class Reader:
             self.tab.keyboard.press(key)
 
     def table(self) -> dict[str, list[str]]:
-        """The table of units: cells by unit."""
         self.tab.click("#view-table")
         rows = self.tab.eval_on_selector_all(
             "#units tbody tr", "rows => rows.map(r => [...r.querySelectorAll('th, td')].map(c => c.textContent.trim()))"

@@ -13,14 +13,7 @@ from circuitry import GraphFolder, compare_domains
 from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
-from circuitry.explorer import (
-    ClassVectors,
-    ExplorerSettings,
-    ImageAnswers,
-    ModelView,
-    export_explorer,
-    read_curves,
-)
+from circuitry.explorer import ClassVectors, ExplorerSettings, ImageAnswers, ModelView, export_explorer, read_curves
 from circuitry.explorer.exported import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
@@ -42,9 +35,6 @@ def series_of(folder: Path, place: int, domain: str, part: int | None = None) ->
     header, arrays = read(folder, f"class/{place}")
     at = next(i for i, one in enumerate(header["series"]) if (one["domain"], one["part"]) == (domain, part))
     return {name: arrays[f"{at}/{name}"] for name in header["series"][at]["arrays"]}
-
-
-# Numbers
 
 
 @pytest.mark.parametrize("part", [None, 0, 1])
@@ -239,9 +229,6 @@ def test_answers_are_those_of_each_image(graphs: GraphFolder, tmp_path: Path) ->
     assert np.isnan(arrays["shares"][rows["real/cat/1.png"]]).all()
 
 
-# The folder
-
-
 def test_the_digest_is_of_everything_that_is_shown(graphs: GraphFolder, tmp_path: Path) -> None:
     values = compare_domains(graphs)["node_overlap"]
     answer, texts, near = a_view().answers["sketch/cat/1.png"], np.ones((1, 2)), {"words": ("fur",)}
@@ -271,9 +258,6 @@ def test_an_export_replaces_an_earlier_one_and_leaves_nothing_of_it(graphs: Grap
     assert {path.parent.name for path in first - left} == {"cards", "images", "thumbnails", "data"}
     assert sum(written.n_bytes.values()) == sum(p.stat().st_size for p in left if p.name != "manifest.json")
     assert str(written).startswith(f"explorer: {tmp_path / 'index.html'} (")
-
-
-# The code
 
 
 def test_vendored_files_are_as_they_were_published() -> None:

@@ -9,13 +9,9 @@ import torch
 
 from circuitry import CausalChecks, Clip, DomainFolder, Task, patch_effects
 from circuitry.explorer import LiveModel
-from tests.explorer.test_model_view import found_in, images_of, kept
+from tests.explorer.made import found_in
+from tests.explorer.test_model_view import images_of, kept
 from tests.support.assert_same import assert_same
-
-
-@pytest.fixture(scope="module")
-def checks(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> CausalChecks:
-    return found_in(clip, tmp_path_factory.mktemp("live"))
 
 
 @pytest.mark.parametrize(("by", "baseline"), [("zero", "zero"), ("mean", "mean-position")])

@@ -9,39 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import AttributionGraph, CausalChecks, Clip, DomainFolder, GraphFolder, extract, left_rule, load_clip
+from circuitry import AttributionGraph, CausalChecks, Clip, load_clip
 from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, pooling_pairs
-from circuitry.encoder.choices import BaselineName
 from circuitry.explorer import ModelView, view_model
 from circuitry.explorer.model_view import STRONGEST_COMPONENTS
-from circuitry.interventions import CheckSettings
 from circuitry.models.architectures import register_model
 from circuitry.models.classifier import Classifier
+from tests.explorer.made import found_in
 from tests.support.assert_same import assert_same
-from tests.support.noise_images import write_noise
 from tests.support.tiny_clip import saved
 from tests.support.work import QUIET
 
 WORDS = ("stripes", "fur")
-
-
-def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> CausalChecks:
-    """Circuits of two classes in a domain, found on two images each, and checks on two others."""
-    images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
-    given: dict[str, Any] = {
-        "rule": left_rule(1),
-        "edge_rule": left_rule(1),
-        "sites": clip.encoder.sites[-2:],
-        "texts": ["a {}."],
-    }
-    extract(clip, images, root / "graphs", n_images=2, work=QUIET, baseline=baseline, **given)
-    return CausalChecks(clip, images, GraphFolder(root / "graphs"), CheckSettings(n_images=2, n_others=1))
-
-
-@pytest.fixture(scope="module")
-def checks(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> CausalChecks:
-    return found_in(clip, tmp_path_factory.mktemp("viewed"))
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +51,11 @@ def kept(graph: AttributionGraph, inside: bool) -> list[Any]:
 def test_answers_are_those_of_runs_by_hooks(checks: CausalChecks, view: ModelView) -> None:
     clip, graph = checks.clip, checks.graphs["cat", "real"]
     paths, images = images_of(checks, "cat")
-
-    runs = [
-        clip.encoder(images),
-        *(clip.encoder.run_with_hooks(images, fwd_hooks=kept(graph, side)) for side in (True, False)),
-    ]
+    sides = [[], kept(graph, True), kept(graph, False)]
+    runs = [clip.encoder.run_with_hooks(images, fwd_hooks=hooks) for hooks in sides]
     weights, scale = clip.text_weights(["axe", "cat"], ["a {}."]), clip.model.logit_scale.exp()  # type: ignore[operator]
     for run, embedding in enumerate(runs):
-        shares = (scale * torch.nn.functional.normalize(embedding, dim=-1) @ weights.T).softmax(-1).detach()
+        shares = (scale * F.normalize(embedding, dim=-1) @ weights.T).softmax(-1).detach()
         for path, share in zip(paths, shares, strict=True):
             order = share.argsort(descending=True)
             assert_same(view.answers[path].shares[run], share[order], 0.1, rtol=1e-3)
@@ -102,23 +79,24 @@ def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(checks: Causa
             assert_same(np.abs(expected), strongest, 1e-6)
 
 
+def random_vit(folder: Path) -> Clip:
+    weights = saved(open_clip.create_model(register_model("vit-tiny")).state_dict(), folder / "weights.pt")
+    return load_clip("vit-tiny", checkpoint=weights)
+
+
 def test_direct_effects_of_a_transformer_add_up_to_the_logit(tmp_path: Path) -> None:
-    weights = saved(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
-    checks = found_in(load_clip("vit-tiny", checkpoint=weights), tmp_path)
+    checks = found_in(random_vit(tmp_path), tmp_path)
     view = view_model(checks, n_images=2, vocabulary=WORDS, work=QUIET)
     _, images = images_of(checks, "axe")
     stream = ResidualStream.of(checks.clip.encoder)
     found = direct_effects(stream, images, torch.from_numpy(view.texts[2]).float())
-    by_writer = dict(zip(found.writers, found.effects.mean(0), strict=True))
-    direct = view.direct["axe"]
-    assert_same(
-        direct.vectors[0] @ view.texts[2], np.array([by_writer[name] for name in direct.components]), 1e-6, rtol=1e-3
-    )
+    by_writer, direct = dict(zip(found.writers, found.effects.mean(0), strict=True)), view.direct["axe"]
+    expected = np.array([by_writer[name] for name in direct.components])
+    assert_same(direct.vectors[0] @ view.texts[2], expected, 1e-6, rtol=1e-3)
 
 
 def test_the_words_of_a_classifier_are_its_classes(tmp_path: Path) -> None:
-    weights = saved(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
-    clip = load_clip("vit-tiny", checkpoint=weights)
+    clip = random_vit(tmp_path)
     known = {name: getattr(clip, name) for name in ("name", "model", "encoder", "preprocess", "tokenizer")}
     rows = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
     classes = {"axe": (0, 2), "cat": (1,)}

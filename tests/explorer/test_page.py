@@ -40,9 +40,8 @@ def test_a_cut_is_chosen_and_thresholded(reader: Reader, graphs: GraphFolder) ->
     assert {name for name, cells in table.items() if cells[1] == "real only"} == real - sketch
     for name in real & sketch:
         site, unit = name.split("/")
-        assert float(table[name][2].replace("−", "-")) == pytest.approx(
-            graphs["cat", "real"].node_scores[site][int(unit)], rel=0.01
-        )
+        score = graphs["cat", "real"].node_scores[site][int(unit)]
+        assert float(table[name][2].replace("−", "-")) == pytest.approx(score, rel=0.01)
     reader.tab.check("#shared")
     assert set(reader.table()) == real & sketch
     reader.tab.uncheck("#shared")
@@ -143,10 +142,8 @@ def test_twins_are_compared_on_two_parts(reader: Reader, graphs: GraphFolder) ->
     reader.tab.click(".twins button >> nth=0")
     parts = graphs.parts("cat", "real")
     units = [{(s, u) for s in INNER for u in parts[p].kept_units[s].tolist()} for p in (0, 1)]
-    table = reader.table()
-    assert {name for name, cells in table.items() if cells[1] == "shared"} == {
-        f"{s}/{u}" for s, u in units[0] & units[1]
-    }
+    shared = {name for name, cells in reader.table().items() if cells[1] == "shared"}
+    assert shared == {f"{s}/{u}" for s, u in units[0] & units[1]}
     jaccard = len(units[0] & units[1]) / len(units[0] | units[1])
     shown = reader.tab.inner_text(".twins tbody tr:first-child td:nth-child(2)")
     assert float(shown) == pytest.approx(jaccard, abs=0.0051)
@@ -207,11 +204,9 @@ def test_a_state_file_is_saved_and_dropped(reader: Reader) -> None:
 
 def test_answers_are_shown_with_what_was_ablated(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
     distances = replace(compare_domains(graphs)["node_overlap"], alike=False)
-    comparisons = {"node_overlap": distances}
-    settings = ExplorerSettings(held_out_images=1)
-    export_explorer(
-        graphs, tmp_path, cards=MadeCards(graphs), model=a_view(), comparisons=comparisons, settings=settings
-    )
+    given: dict[str, Any] = {"cards": MadeCards(graphs), "model": a_view(), "comparisons": {"node_overlap": distances}}
+    given["settings"] = ExplorerSettings(held_out_images=1)
+    export_explorer(graphs, tmp_path, **given)
     reader = Reader(browser, tmp_path).open(**CAT, matrixOf="all")
     reader.tab.click(".images .of:nth-child(2) button.pick")
     table = reader.tab.wait_for_selector(".answers").inner_text()

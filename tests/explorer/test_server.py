@@ -24,7 +24,6 @@ SAME = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
 
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
-    """An explorer, with a secret beside it."""
     (tmp_path / "secret.txt").write_text("secret")
     return Path(shutil.copytree(exported, tmp_path / "explorer"))
 
@@ -49,9 +48,6 @@ def reader(stranger: TestClient, access: Access) -> TestClient:
 def notes_of(folder: Path, **shelf: Any) -> str:
     study = exported_study(folder)
     return json.dumps({"format": "circuitry explorer state 1", "study": study, "title": "t", "state": shelf})
-
-
-# Who comes in
 
 
 def test_the_token_works_once_and_becomes_a_strict_cookie(folder: Path, stranger: TestClient, access: Access) -> None:
@@ -82,11 +78,8 @@ def test_strangers_get_nothing(stranger: TestClient, path: str) -> None:
         ("GET", {"Sec-Fetch-Site": "none"}, 200),
         ("GET", {"Host": "localhost:8000"}, 200),
         ("GET", {"Host": "evil.example"}, 400),
-        ("GET", {"Host": "127.0.0.1.evil.example:8000"}, 400),
-        ("GET", {"Sec-Fetch-Site": "same-site"}, 403),
         ("GET", {"Sec-Fetch-Site": "cross-site"}, 403),
         ("POST", {}, 403),
-        ("POST", {"Origin": "null"}, 403),
         ("POST", {"Origin": "http://127.0.0.1:9999"}, 403),
         ("POST", {**SAME, "Host": "evil.example"}, 400),
         ("POST", SAME, 200),
@@ -100,20 +93,7 @@ def test_requests_of_other_sites_are_refused(
     assert reader.request(method, path, headers=headers, content=body).status_code == expected
 
 
-# What is served
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/%2e%2e/secret.txt",
-        "/..%2fsecret.txt",
-        "/data/..%2f..%2fsecret.txt",
-        "/data/%2e%2e/%2e%2e/secret.txt",
-        "/link",
-        "{encoded}",
-    ],
-)
+@pytest.mark.parametrize("path", ["/..%2fsecret.txt", "/data/%2e%2e/%2e%2e/secret.txt", "/link", "{encoded}"])
 def test_nothing_outside_the_folder_is_served(folder: Path, reader: TestClient, path: str) -> None:
     (folder / "link").symlink_to(folder.parent / "secret.txt")
     whole = quote(str(folder.parent / "secret.txt"), safe="")
@@ -139,15 +119,12 @@ def test_the_page_is_the_same_and_may_ask_its_server(folder: Path, reader: TestC
     assert alone.post("/effects", headers=SAME).status_code == 404
 
 
-@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
-@pytest.mark.parametrize("path", ["/", "/index.html", "/data/index.js", "/new.txt", "/notes.json"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("path", ["/", "/data/index.js", "/new.txt"])
 def test_files_are_read_alone(folder: Path, reader: TestClient, method: str, path: str) -> None:
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert reader.request(method, path, headers=SAME, content="x").status_code == 405
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
-
-
-# Notes
 
 
 def put(reader: TestClient, content: str | bytes, tag: str | None) -> Any:
@@ -194,7 +171,6 @@ def test_of_two_servers_of_a_folder_the_second_writer_is_told(
 @pytest.mark.parametrize(
     "content",
     [
-        lambda folder: "",
         lambda folder: b"\xff",
         lambda folder: "[]",
         lambda folder: "[" * 100_000,
@@ -224,9 +200,6 @@ def test_notes_are_written_whole_or_not_at_all(
     assert len(list(folder.glob("*notes*"))) == 1
 
 
-# The model
-
-
 IMAGE = "/image?className=cat&domain=real"
 
 
@@ -236,7 +209,6 @@ IMAGE = "/image?className=cat&domain=real"
         ("/effects", {"className": "cat", "units": ["a/1", "b/2"], "by": "mean"}, 200, ["<i>cat", "-0.5"]),
         ("/effects", {"className": "dog", "units": ["a/1"], "by": "one"}, 422, ["one"]),
         ("/effects", {"className": "cat", "by": "mean"}, 422, ["units"]),
-        ("/effects", {"className": "cat", "units": 3, "by": "mean"}, 422, ["units"]),
         ("/effects", "cat", 422, ["className"]),
         (IMAGE, b"mine", 200, ["mine as cat", "0.75"]),
         (IMAGE, b"damaged", 422, ["damaged"]),

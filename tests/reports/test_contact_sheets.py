@@ -20,7 +20,6 @@ def count(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
 
 
 def box_of(sheet: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of the pixels of this colour."""
     y, x = np.nonzero((np.asarray(sheet) == colour).all(axis=2))
     return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 

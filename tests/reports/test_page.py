@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,9 +25,8 @@ from circuitry.reports.figures import (
 )
 from tests.reports.figures.made import SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
-from tests.support.browser import drawn_marks, find_browser, load
-
-needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+from tests.support.browser import drawn_marks, load
+from tests.support.scripts import needs_browser
 
 
 def written(report: Report, folder: Path) -> str:
@@ -37,40 +37,23 @@ def opened(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
 
 
-def outside_scripts(page: str) -> str:
-    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+def depth_of(domains: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{"domain": d, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for d in domains for s in SITES]
+    )
 
 
 def figures() -> dict[str, go.Figure]:
-    """One of every kind."""
     domains = ["real", "sketch"]
     kinds = ("all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone")
     accuracy = pd.DataFrame([{"domain": domain, **dict.fromkeys(kinds, 0.5)} for domain in domains])
-    depth = pd.DataFrame(
-        [{"domain": d, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for d in domains for s in SITES]
-    )
     matrix = pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=domains, columns=domains)
     return {
         "accuracy": accuracy_bars(accuracy),
-        "depth": overlap_over_depth(depth, SITES),
+        "depth": overlap_over_depth(depth_of(domains), SITES),
         "similarity": similarity_heatmap(matrix, title="Edges", measure="Jaccard"),
         "circuit": circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="axe"),
     }
-
-
-def test_text_is_escaped_and_split_into_paragraphs(tmp_path: Path) -> None:
-    bad = "<script>alert('x')</script> & more"
-    report = Report(bad, bad)
-    report.section(bad)
-    report.text(f"one\n\n{bad}\n\n\n")
-    report.image(Image.new("RGB", (2, 2)), bad, alt='a "quoted" <alt>')
-    report.table(pd.DataFrame({bad: [bad]}), bad)
-    report.provenance({bad: bad})
-    page = written(report, tmp_path)
-    assert page.count("<script") == 1  # the page's own
-    assert page.count("&lt;script&gt;") == 13  # title, section and the caption of a table stand twice, the rest once
-    assert "<p>one</p>\n<p>&lt;script&gt;" in page
-    assert 'alt="a &#34;quoted&#34; &lt;alt&gt;"' in page
 
 
 def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
@@ -78,7 +61,7 @@ def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
     report.image(Image.new("RGB", (2, 2)), "c", alt="a")
     for figure in figures().values():
         report.figure(figure, "c")
-    page = outside_scripts(written(report, tmp_path))
+    page = re.sub(r"<script.*?</script>", "", written(report, tmp_path), flags=re.DOTALL)
     targets = re.findall(r'(?:src|href|action|data)="([^"]*)"', page)
     assert targets
     assert all(target.startswith(("#", "data:")) for target in targets)
@@ -113,9 +96,6 @@ def test_table_formats_its_numbers(tmp_path: Path) -> None:
         ["1"],
     ]
     assert '<td class="number">12,345</td>' in page
-
-
-# In a browser
 
 
 @needs_browser
@@ -169,8 +149,6 @@ HARMFUL = (
 
 
 class _Attributes(HTMLParser):
-    """The attributes of all elements of a page."""
-
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, str | None]] = []
@@ -184,26 +162,23 @@ def test_no_name_of_a_class_domain_or_file_is_run(tmp_path: Path) -> None:
     report = Report("t")
     for name in HARMFUL:
         report.section(name)
-        report.text(name)
+        report.text(f"one\n\n{name}\n\n\n")
         report.table(pd.DataFrame({name: [name], "list": [[name]], "facts": [{name: name}]}, index=[name]), name)
         report.image(Image.new("RGB", (2, 2)), name, alt=name)
-        depth = pd.DataFrame([{"domain": name, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for s in SITES])
-        report.figure(overlap_over_depth(depth, SITES, title=name, measure=name), name)
+        report.figure(overlap_over_depth(depth_of([name]), SITES, title=name, measure=name), name)
         matrix = pd.DataFrame([[0.5]], index=[name], columns=[name])
         report.figure(similarity_heatmap(matrix, title=name, measure=name), name)
     report.provenance({name: {name: [name]} for name in HARMFUL})
     page = load(report.write(tmp_path / "report.html"))
     assert page.console_errors == ()
     assert page.requests == ()
+    assert page.dom.count("<p>one</p>\n<p>") == len(HARMFUL)
     attributes = _Attributes()
     attributes.feed(page.dom)
     assert not [key for key, _ in attributes.found if key.startswith("on")]
     assert not [value for _, value in attributes.found if (value or "").strip().lower().startswith("javascript")]
     headings = re.findall(r'<h2 id="section-\d">(.*?)</h2>', page.dom)
     assert [html.unescape(heading) for heading in headings] == list(HARMFUL)
-
-
-# Static images
 
 
 @needs_browser

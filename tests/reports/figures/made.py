@@ -5,7 +5,6 @@ import pandas as pd
 
 SITES = ["act1", "layer1.0", "attnpool"]
 
-
 NONE = float("nan")
 ACCURACY = pd.DataFrame(
     {"domain": ["sketch", "real"], "all": [0.55, 0.875], "seen": [0.625, 0.875], "held_out": [0.25, NONE]}

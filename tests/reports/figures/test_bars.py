@@ -9,7 +9,6 @@ from tests.reports.figures.made import ACCURACY
 
 
 def drawn(figure: go.Figure) -> dict[str, list[float]]:
-    """Return the values of every trace that draws data and no text."""
     return {t.name: list(t.y) for t in figure.data if t.name is not None and t.x[0] is not None}
 
 

@@ -11,10 +11,8 @@ from tests.reports.figures.made import SITES
 
 def circuit(scores: dict[str, float], edges: dict[tuple[str, str], float]) -> nx.DiGraph:
     graph = nx.DiGraph()
-    for name, score in scores.items():
-        graph.add_node(name, score=score)
-    for (upper, lower), weight in edges.items():
-        graph.add_edge(upper, lower, weight=weight)
+    graph.add_nodes_from((name, {"score": score}) for name, score in scores.items())
+    graph.add_weighted_edges_from((*ends, weight) for ends, weight in edges.items())
     return graph
 
 

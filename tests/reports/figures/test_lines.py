@@ -56,17 +56,9 @@ def test_labels_are_apart_and_keep_their_mean(values: list[float], gap: float) -
         assert places == pytest.approx(values)
 
 
+SIZES = (("kept", 1.0, 1.0), ("kept", 0.1, 0.6), ("random", 0.1, 0.2), ("random", 1.0, 1.0))
 CURVES = pd.DataFrame(
-    [
-        (domain, circuit, fraction, value, value - 0.1, value + 0.1)
-        for domain in ("photo", "sketch")
-        for circuit, fraction, value in (
-            ("kept", 1.0, 1.0),
-            ("kept", 0.1, 0.6),
-            ("random", 0.1, 0.2),
-            ("random", 1.0, 1.0),
-        )
-    ],
+    [(domain, *of, of[-1] - 0.1, of[-1] + 0.1) for domain in ("photo", "sketch") for of in SIZES],
     columns=["domain", "circuit", "fraction", "value", "low", "high"],
 )
 

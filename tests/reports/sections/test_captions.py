@@ -1,7 +1,4 @@
-"""Every number in a caption is one that its figure or table shows, or counts what is shown there.
-
-`SECTIONS` has an example of every function that adds a section; one without an example fails the first test.
-"""
+"""Every number in a caption is one that its figure or table shows, or counts what is shown there."""
 
 import importlib
 import pkgutil
@@ -37,7 +34,6 @@ from tests.reports.sections.test_compared import MARKS, accuracy, edges, overlap
 
 NUMBER = re.compile(r"(?<![\w.-])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?%?")
 DEFINED = {0.0, 1.0, 0.5, LEVEL}
-"""Numbers that define a measure or a test."""
 MODULES = [
     importlib.import_module(f"circuitry.reports.sections.{module.name}")
     for module in pkgutil.iter_modules(circuitry.reports.sections.__path__)

@@ -43,7 +43,6 @@ def ceilings(values: list[float], site: str | None = None) -> pd.DataFrame:
 
 EDGES = {"axe": [0.2, 0.4, 0.6], "fish": [0.5, 0.2, 0.9]}
 
-
 BY_SITE = {
     # Means with the others: clipart, real, sketch
     "conv": [0.2, 0.4, 0.6],  # 0.3 0.4 0.5

@@ -18,29 +18,14 @@ DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
 
 
-def curve(
-    domain: str, kept: float, kept_on_others: float, ranking: str = "absolute", site: str = ""
-) -> FaithfulnessCurve:
+def curve(domain: str, kept: float, on_others: float, ranking: str = "absolute", site: str = "") -> FaithfulnessCurve:
     """Two images of the class (metric 1) and two of others (metric 0); a tenth of the units keeps what is told."""
     own = np.array([True, True, False, False])
-    full = own.astype(float)
-    at_a_tenth = np.where(own, kept, kept_on_others)
-    values = np.stack([at_a_tenth, full])
-    return FaithfulnessCurve(
-        (0.1, 1.0),
-        ranking,
-        (1, 10),
-        full,
-        np.zeros(4),
-        values,
-        np.zeros((2, 4)),
-        np.stack([np.zeros(4), full])[None],
-        own,
-        np.zeros(4, int),
-        "cat",
-        domain,
-        {"baseline": "zero", "sites": [site] if site else ["a", "b"]},
-    )
+    full, none = own.astype(float), np.zeros(4)
+    values, random = np.stack([np.where(own, kept, on_others), full]), np.stack([none, full])[None]
+    sites = [site] if site else ["a", "b"]
+    of = (own, np.zeros(4, int), "cat", domain, {"baseline": "zero", "sites": sites})
+    return FaithfulnessCurve((0.1, 1.0), ranking, (1, 10), full, none, values, np.zeros((2, 4)), random, *of)
 
 
 def curves_of(on_others: float) -> list[FaithfulnessCurve]:
@@ -122,9 +107,7 @@ def test_circuits_work_where_they_are_large_and_beat_random_units(
     ids=["selective", "the same answer for all images", "no others"],
 )
 def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str]) -> None:
-    curves = curves_of(on_others or 0.0)
-    if on_others is None:
-        curves = [only_own(one) for one in curves]
+    curves = curves_of(on_others) if on_others is not None else [only_own(one) for one in curves_of(0.0)]
     findings = faithfulness_findings(curves, [])
     for finding, answer in zip(findings, answers, strict=True):
         assert f"? {answer}" in finding.claim
