@@ -56,6 +56,21 @@ def figures() -> dict[str, go.Figure]:
     }
 
 
+def test_text_is_escaped_and_split_into_paragraphs(tmp_path: Path) -> None:
+    bad = "<script>alert('x')</script> & more"
+    report = Report(bad, bad)
+    report.section(bad)
+    report.text(f"one\n\n{bad}\n\n\n")
+    report.image(Image.new("RGB", (2, 2)), bad, alt='a "quoted" <alt>')
+    report.table(pd.DataFrame({bad: [bad]}), bad)
+    report.provenance({bad: bad})
+    page = written(report, tmp_path)
+    assert page.count("<script") == 1  # the page's own
+    assert page.count("&lt;script&gt;") == 13  # title, section and the caption of a table stand twice, the rest once
+    assert "<p>one</p>\n<p>&lt;script&gt;" in page
+    assert 'alt="a &#34;quoted&#34; &lt;alt&gt;"' in page
+
+
 def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
     report = Report("t", "See https://example.org")
     report.image(Image.new("RGB", (2, 2)), "c", alt="a")
