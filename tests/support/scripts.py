@@ -13,7 +13,7 @@ import pytest
 from circuitry.commands.command_list import COMMANDS, work_of
 from circuitry.runs.command_line import read_line
 from circuitry.training import TrainingWork
-from tests.support.browser import drawn_marks, find_browser, load
+from tests.support.browser import find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 FIGURES = EXPERIMENTS.parent / "figures"
@@ -63,7 +63,6 @@ def assert_drawn(report: Path, figures: int | None = None) -> None:
     page = load(report)
     assert page.console_errors == ()
     assert page.requests == ()
-    marks = drawn_marks(page.dom)
-    assert len(marks) == page.dom.count('class="plotly-graph-div') if figures is None else len(marks) == figures
-    assert marks
-    assert all(marks.values()), marks
+    assert len(page.marks) == (page.dom.count('class="plotly-graph-div') if figures is None else figures)
+    assert page.marks
+    assert all(page.marks.values()), page.marks
