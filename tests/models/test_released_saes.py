@@ -195,16 +195,6 @@ def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-def with_config(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> Path:
-    if "architecture" in config and "expansion_factor" not in config:  # SAELens
-        save_file(state, folder / "sae_weights.safetensors")
-        (folder / "cfg.json").write_text(json.dumps(config))
-        return folder
-    torch.save(state, folder / "ae.pt")
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 WEIGHTS = tensors({name: np.ones(shape, np.float32) for name, shape in SHAPES.items()})
 BATCH_TOPK = {"trainer": TRAINER | {"dict_class": "MatryoshkaBatchTopKSAE"}}
 
@@ -231,8 +221,14 @@ BATCH_TOPK = {"trainer": TRAINER | {"dict_class": "MatryoshkaBatchTopKSAE"}}
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_refused(state: dict[str, Any], config: Any, words: str, tmp_path: Path) -> None:
+    if "architecture" in config and "expansion_factor" not in config:  # SAELens
+        save_file(state, tmp_path / "sae_weights.safetensors")
+        (tmp_path / "cfg.json").write_text(json.dumps(config))
+    else:
+        torch.save(state, tmp_path / "ae.pt")
+        (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=words):
-        load_sae(with_config(tmp_path, state, config))
+        load_sae(tmp_path)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -264,20 +260,18 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_sae(tmp_path / "sae.pt")
 
 
-MALFORMED: dict[str, tuple[str, Any]] = {
-    "prisma": ("hook_point_layer", []),
-    "prisma topk": ("activation_fn_kwargs", {"k": "six"}),
-    "saelens layer norm": ("metadata", "none"),
-}
-"""A setting of a layout, and a value that is none."""
-
-
-@pytest.mark.parametrize("layout", MALFORMED)
-def test_malformed_settings_are_refused_by_the_file(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layout", "name", "value"),
+    [
+        ("prisma", "hook_point_layer", []),
+        ("prisma topk", "activation_fn_kwargs", {"k": "six"}),
+        ("saelens layer norm", "metadata", "none"),
+    ],
+)
+def test_malformed_settings_are_refused_by_the_file(layout: str, name: str, value: Any, tmp_path: Path) -> None:
     path, _ = written(LAYOUTS[layout], tmp_path)
     folder = path if path.is_dir() else path.parent
     config = next(one for one in folder.rglob("*.json"))
-    name, value = MALFORMED[layout]
     config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
     with pytest.raises(InputError, match=str(folder)):
         load_sae(path)

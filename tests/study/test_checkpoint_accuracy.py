@@ -153,9 +153,6 @@ def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
     assert (tests.names[27], imagenet_validation(tmp_path / "val", "study").names[27]) == ("newt", "eft")
 
 
-# --- the toy ---------------------------------------------------------------------------------------------------------
-
-
 SMALL = ToySettings(
     n_train=2,
     n_test=1,
@@ -217,8 +214,6 @@ def test_folds_share_models_that_hold_nothing_out_and_domains_those_of_photograp
     made = {(run.folder, table.to_csv()) for run, (table, _) in zip(runs, trained, strict=True)}
     assert len(made) == models  # where a model is shared, the mixture is the same
 
-
-# --- runs on disk ---------------------------------------------------------------------------------------------------
 
 CLIP = replace(TOY_TRAINING, seed=4, precision="amp", threads=2)
 HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)

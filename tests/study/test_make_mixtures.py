@@ -64,9 +64,6 @@ def test_the_whole_set_of_one_test_domain(module: ModuleType, root: Path, tmp_pa
     assert not plain["title"].str.contains("image|picture").all()
 
 
-# --- base sets -------------------------------------------------------------------------------------------------------
-
-
 def test_imagenet_captions_come_first(module: ModuleType, root: Path, tmp_path: Path) -> None:
     """ImageNet-Captions of 40 images, every tenth without its file."""
     images, out = tmp_path / "imagenet", tmp_path / "out"
@@ -97,9 +94,6 @@ def test_imagenet_captions_come_first(module: ModuleType, root: Path, tmp_path: 
     assert pd.read_csv(out / "images.csv").query("part == 'base'")["images"].tolist() == [parts[0]]
 
 
-# --- ImageNet-Sketch -------------------------------------------------------------------------------------------------
-
-
 def test_sketches_come_into_the_finished_mixture(module: ModuleType, root: Path, tmp_path: Path) -> None:
     """Five images of the class 25, which has no partner, and one of 403, which has; then many of 26, without, too."""
     folder, out = tmp_path / "imagenet-sketch", tmp_path / "out"
@@ -123,9 +117,6 @@ def test_sketches_come_into_the_finished_mixture(module: ModuleType, root: Path,
     told = read_description(out / "cg-high-sketch-imagenet-sketch-0.5.tsv")
     assert told["images"] == len(plain)
     assert len(told["counts"]["sketch"].keys() - {"n00000025"}) == 1  # of three
-
-
-# --- the study -------------------------------------------------------------------------------------------------------
 
 
 def unpacked(name: str) -> list[str]:

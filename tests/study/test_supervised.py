@@ -181,9 +181,6 @@ def test_equal_to_a_plain_loop(train: Path, settings: SupervisedTraining, tmp_pa
         torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
-# --- steps ----------------------------------------------------------------------------------------------------
-
-
 def test_no_decay_of_norms_and_biases_in_any_tower(any_tower: nn.Module) -> None:
     groups = parameter_groups(any_tower, weight_decay=0.5)
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
@@ -221,9 +218,6 @@ def test_crops_depend_on_seed_epoch_and_image_alone(train: Path, settings: Super
     found = [*crops(), preprocess(load_image(file))]
     assert all(not torch.equal(found[a], found[b]) for a in range(9) for b in range(a))
     assert all(map(torch.equal, crops(), found[:8]))
-
-
-# --- labels of tables ---------------------------------------------------------------------------------------------
 
 
 def test_classes_come_from_the_column_or_the_folder() -> None:
@@ -271,9 +265,6 @@ def test_threads_are_those_of_the_settings(train: Path, settings: SupervisedTrai
     torch.set_num_threads(2)  # as on a machine of two cores
     train_supervised(train, tmp_path / "run", replace(settings, epochs=1), work=WORK)
     assert torch.get_num_threads() == 1
-
-
-# --- bad input ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
