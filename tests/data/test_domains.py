@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from circuitry.data import DomainFolder, ShuffledImages, part_numbers
 from circuitry.data.image_lists import listed_splits
-from tests.conftest import shared
 
 
 def touch(root: Path, *relatives: str) -> None:
@@ -138,25 +137,13 @@ def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
     assert len([record for domain in images.domains for record in images.select("owl", domain, 5)]) == 3
 
 
-def test_names_with_underscores(tmp_path: Path) -> None:
-    touch(tmp_path, "oil/owl/1.png", "oil_dark/owl/1.png")
+def test_names_have_underscores_and_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> None:
     write_lists(tmp_path, "test_small", {"oil": ["oil/owl/1.png 0"], "oil_dark": ["oil_dark/owl/1.png 0"]})
-    assert DomainFolder(tmp_path, "test_small").domains == ("oil", "oil_dark")
-
-
-def test_emoji_domains() -> None:
-    images = DomainFolder(shared("data/EmojiDomains"))
-    assert images.counts().shape == (7, 36)
-    assert set(images.counts().sum(axis=1)) == {221}
-    assert images.label("animal-bug") == 1
-
-
-def test_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> None:
     (tmp_path / "pencil_art_test.txt").write_text("pencil_art/axe/1.png 0\n")
     (tmp_path / "read_me.txt").write_text("no list\n")
-    images = DomainFolder(tmp_path, missing_files="unchecked")
-    assert [record.relative for record in images.records] == ["pencil_art/axe/1.png"]
-    assert listed_splits(tmp_path) == ("test",)
+    assert relatives(DomainFolder(tmp_path, missing_files="unchecked")) == ["pencil_art/axe/1.png"]
+    assert listed_splits(tmp_path) == ("test", "test_small")
+    assert DomainFolder(tmp_path, "test_small", missing_files="unchecked").domains == ("oil", "oil_dark")
 
 
 def relatives(images: DomainFolder) -> list[str]:

@@ -24,7 +24,6 @@ from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCur
 from circuitry.models import load_sae
 from circuitry.representations import ImageFeatures, RepresentationSettings, extract_features, extract_representations
 from circuitry.representations.grams import DomainRepresentation
-from circuitry.runs import Work
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.manifest import write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
@@ -36,8 +35,8 @@ from tests.explorer.made import make_curve
 from tests.representations.test_features import random_features
 from tests.representations.test_similarity import grams, rows
 from tests.support.extraction import contents
+from tests.support.work import QUIET
 
-QUIET = Work(progress=False)
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "emptied": lambda content: b"",
     "torn": lambda content: content[: len(content) // 2],

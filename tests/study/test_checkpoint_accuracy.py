@@ -18,7 +18,7 @@ from circuitry import Encoder, load_clip
 from circuitry.data import DomainFolder, ImageRecord
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
-from circuitry.runs import InputError, Work, versions
+from circuitry.runs import InputError, versions
 from circuitry.training import (
     ClipTraining,
     TrainingWork,
@@ -37,8 +37,8 @@ from experiments.study.study_run import STANDARD, TOY_TRAINING, StudyRun, ToySet
 from experiments.study.supervised import SupervisedTraining
 from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
+from tests.support.work import QUIET
 
-QUIET = Work(progress=False)
 TEMPLATES = {"one": ["a {}."], "own style": "own-style"}
 
 
@@ -216,8 +216,6 @@ def test_folds_share_models_that_hold_nothing_out_and_domains_those_of_photograp
 
 
 CLIP = replace(TOY_TRAINING, seed=4, precision="amp", threads=2)
-HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
-NATURAL = MixtureSettings("natural-only", "quickdraw", ("key",))
 IMAGES = [ImageRecord(Path(f"/x/real/key/{i}.png"), f"real/key/{i}.png", "real", "key") for i in range(2)]
 
 
@@ -229,7 +227,8 @@ def recorded(folder: Path, settings: MixtureSettings, training: Any, **told: str
 
 
 def test_a_run_is_read_from_its_mixture(tmp_path: Path) -> None:
-    found = recorded(tmp_path, HALF, CLIP, captions="aligned (stream)", sketches="imagenet-sketch-0.5")
+    half = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
+    found = recorded(tmp_path, half, CLIP, captions="aligned (stream)", sketches="imagenet-sketch-0.5")
     about: dict[str, Any] = {"sketches": "imagenet-sketch-0.5", "captions": "aligned (stream)", "precision": "amp"}
     told = ("rn-tiny", "class-interpolation-0.5", "quickdraw", ("key",), 4)
     assert found == StudyRun(tmp_path / "run", *told, **about, threads=2, commit=versions()["commit"])
@@ -237,7 +236,9 @@ def test_a_run_is_read_from_its_mixture(tmp_path: Path) -> None:
 
 
 def test_supervised_models_and_photographs_alone(tmp_path: Path) -> None:
-    found = recorded(tmp_path, NATURAL, SupervisedTraining(model="RN50"), base="cc12m")
+    found = recorded(
+        tmp_path, MixtureSettings("natural-only", "quickdraw", ("key",)), SupervisedTraining(model="RN50"), base="cc12m"
+    )
     assert found is not None
     assert (found.setting, found.test_domain, found.held_out, found.base) == ("natural-only", None, ("key",), "cc12m")
     assert (found.supervised, found.model, found.sketches, found.captions) == (True, "RN50", "none", "standard")
