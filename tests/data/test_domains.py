@@ -21,6 +21,10 @@ def touch(root: Path, *relatives: str) -> None:
         (root / relative).touch()
 
 
+def relatives(images: DomainFolder) -> list[str]:
+    return [record.relative for record in images.records]
+
+
 def write_lists(root: Path, split: str, lists: Mapping[str, Sequence[str]]) -> None:
     for domain, lines in lists.items():
         (root / f"{domain}_{split}.txt").write_text("".join(f"{line}\n" for line in lines))
@@ -87,15 +91,12 @@ def test_folders_without_lists(folders: Path) -> None:
     assert images.domains == ("photo", "sketch")
     assert images.classes == ("ant hill", "owl")
     assert relatives(images) == ["photo/ant hill/1.png", "photo/owl/1.webp", "sketch/owl/1.jpg", "sketch/owl/2.PNG"]
-
-
-def test_counts(folders: Path) -> None:
-    counts = DomainFolder(folders).counts()
+    counts = images.counts()
     assert counts.loc["sketch"].to_dict() == {"ant hill": 0, "owl": 2}
     assert counts.loc["photo"].to_dict() == {"ant hill": 1, "owl": 1}
     assert (counts.index.name, counts.columns.name) == ("domain", "class")
     assert DomainFolder(folders, classes=["owl"]).counts().columns.tolist() == ["owl"]
-    assert "4 images, 2 domains, 2 classes" in repr(DomainFolder(folders))
+    assert "4 images, 2 domains, 2 classes" in repr(images)
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +145,6 @@ def test_names_have_underscores_and_lists_alone_are_enough_where_nobody_looks_fo
     assert relatives(DomainFolder(tmp_path, missing_files="unchecked")) == ["pencil_art/axe/1.png"]
     assert listed_splits(tmp_path) == ("test", "test_small")
     assert DomainFolder(tmp_path, "test_small", missing_files="unchecked").domains == ("oil", "oil_dark")
-
-
-def relatives(images: DomainFolder) -> list[str]:
-    return [record.relative for record in images.records]
 
 
 def test_a_folder_of_classes_is_one_domain(tmp_path: Path) -> None:

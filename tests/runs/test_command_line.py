@@ -1,6 +1,5 @@
 """Scripts end with a sentence, not with a traceback."""
 
-import ast
 import errno
 import io
 import json
@@ -167,11 +166,9 @@ SCRIPTS = [path for path in sorted(EXPERIMENTS.glob("*.py")) if "run_script(" in
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_import_it_before_anything_that_loads_torch(script: Path) -> None:
-    imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = [(str(n.module) if isinstance(n, ast.ImportFrom) else n.names[0].name, n) for n in imports]
-    first, node = next(pair for pair in names if pair[0].partition(".")[0] not in sys.stdlib_module_names)
-    assert first == "circuitry.runs"
-    assert "run_script" in {alias.name for alias in node.names}
+    imports = [line.split() for line in script.read_text().splitlines() if line.startswith(("import ", "from "))]
+    first = next(words for words in imports if words[1].partition(".")[0] not in sys.stdlib_module_names)
+    assert first[1] == "circuitry.runs"
 
 
 def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,10 +191,7 @@ def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of settings."""
-
     steps: int = 3
-    """How many."""
 
 
 @dataclass(frozen=True)
@@ -205,23 +199,14 @@ class Rich:
     """Settings of every kind."""
 
     out: Path
-    """Where results go."""
     seed: int = 0
-    """A number."""
     names: tuple[str, ...] = ()
-    """Words."""
     share: float | None = None
-    """A number or none."""
     table: Path | None = None
-    """A path or none."""
     fast: bool = True
-    """A switch."""
     word: Annotated[str, tyro.conf.arg(name="class")] = "cat"
-    """Another name on the command line."""
     training: Training = Training()
-    """With a prefix."""
     flat: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
-    """Without."""
 
 
 def test_settings_of_a_run_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,10 +174,6 @@ MADE: dict[type, Callable[[], Any]] = {
 }
 
 
-def load(kind: Any, place: Path) -> Any:
-    return load_sae(place) if kind is SparseAutoencoder else kind.load(place)
-
-
 def plain(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         return value.to_dict("list")
@@ -191,8 +187,7 @@ def plain(value: Any) -> Any:
 
 
 def files(place: Path) -> dict[Path, bytes]:
-    found = [place] if place.is_file() else sorted(place.iterdir())
-    return {path: path.read_bytes() for path in found}
+    return {path: path.read_bytes() for path in ([place] if place.is_file() else sorted(place.iterdir()))}
 
 
 def test_every_result_is_here() -> None:
@@ -204,11 +199,12 @@ def test_every_result_is_here() -> None:
 
 
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: str(kind.__name__))
-def test_a_result_comes_back_whole_and_damage_is_noticed(kind: type, tmp_path: Path) -> None:
+def test_a_result_comes_back_whole_and_damage_is_noticed(kind: Any, tmp_path: Path) -> None:
+    load = load_sae if kind is SparseAutoencoder else kind.load
     place = tmp_path / "deep" / "result.safetensors"
     made = MADE[kind]()
     made.save(place)
-    loaded = load(kind, place)
+    loaded = load(place)
     np.testing.assert_equal(plain(loaded), plain(made))
     loaded.save(tmp_path / "again.safetensors")
     assert list(files(tmp_path / "again.safetensors").values()) == list(files(place).values())
@@ -219,12 +215,12 @@ def test_a_result_comes_back_whole_and_damage_is_noticed(kind: type, tmp_path: P
         for content in (b"", b"garbage", whole[: len(whole) // 2], whole[:-8], *flipped, None):
             path.unlink() if content is None else path.write_bytes(content)
             with pytest.raises(InputError, match=path.name):
-                load(kind, place)
+                load(place)
             path.write_bytes(whole)
         if path.suffix == ".json":
             write_sealed(path, {"format": "circuitry other 0"})
         else:
             write_arrays(path, "circuitry other 0", {}, {"full": np.zeros(1)})
         with pytest.raises(InputError, match=r"'circuitry other 0'|none of the readers"):
-            load(kind, place)
+            load(place)
         path.write_bytes(whole)

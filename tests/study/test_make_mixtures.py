@@ -161,16 +161,13 @@ def test_one_stream_goes_through_all_lists_whatever_files_exist(root: Path, tmp_
         stream_captions(tmp_path)
 
 
-def test_captions_of_imagenet_sketch_by_image() -> None:
+def test_captions_of_imagenet_sketch() -> None:
     images = [ImageRecord(Path(f"/x/n1/{k}.JPEG"), f"n1/{k}.JPEG", "sketch", "n1") for k in "ab"]
     found = sketch_captions(SketchSet(images, {"n1": "goldfish"}, frozenset()), 5, stream=False)
     assert found == {f"n1/{k}.JPEG": sketch_caption("goldfish", image_rng(f"n1/{k}.JPEG", 5)) for k in "ab"}
-
-
-def test_captions_of_imagenet_sketch() -> None:
-    found = {sketch_caption("zebra", image_rng(path)) for path in (f"sketch/zebra/{i}.png" for i in range(1200))}
+    captions = {sketch_caption("zebra", image_rng(path)) for path in (f"sketch/zebra/{i}.png" for i in range(1200))}
     heads = [pattern.format("zebra").removesuffix(".") for pattern in SKETCH_PATTERNS]
-    assert found == {head + end for head in heads for end in ("", ".")}
+    assert captions == {head + end for head in heads for end in ("", ".")}
     assert sketch_caption("tench", image_rng("n01440764/sketch_1.JPEG")) == "a sketch of the tench"  # for ever
     assert list(SKETCH_PATTERNS) == json.loads(shared("facts/study_texts.json").read_text())["imagenet_sketch_patterns"]
 
