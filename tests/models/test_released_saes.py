@@ -61,9 +61,6 @@ LAYOUTS: dict[str, Layout] = {
     "prisma transcoder": prisma(TRANSCODER | {"transcoder_with_skip_connection": False}, **OF_MLP),
     "prisma skip transcoder": prisma(TRANSCODER, **OF_MLP),
     "prisma layer-normed transcoder": prisma(TRANSCODER | {"normalize_activations": "layer_norm"}, **OF_MLP),
-    "prisma constant-norm transcoder": prisma(
-        TRANSCODER | {"normalize_activations": "constant_norm_rescale"}, **OF_MLP
-    ),
     "saelens standard": saelens({"architecture": "standard"}),
     "saelens 2": saelens(
         {"hook_point": "blocks.1", "apply_b_dec_to_input": False, "normalize_activations": False}, site="blocks.1"
@@ -86,7 +83,6 @@ LAYOUTS: dict[str, Layout] = {
         saev_schema(3, "BatchTopK", {"top_k": 5}),
         lambda w, h: np.where(h > max(float(w["activation.threshold"]), 0), h, 0), threshold=True,
     ),
-    "saev 2 relu": saev(saev_schema(2, "Relu", {}), lambda w, h: relu(h)),
     "saev 1 topk": saev({"schema": 1, "cls": "TopK", "cfg": {"d_model": D, "top_k": 4}}, lambda w, h: largest(h, 4)),
     "saev 1 nested": saev(
         saev_schema(1, "TopK", {"top_k": 4}) | {"cls": "SparseAutoencoderConfig"}, lambda w, h: largest(h, 4)

@@ -216,14 +216,9 @@ class Settings:
 def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
-
-    def write_half() -> None:
-        with whole_file(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        write_half()
+    with pytest.raises(RuntimeError, match="stop"), whole_file(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise RuntimeError("stop")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["table.csv"]
 

@@ -16,7 +16,7 @@ from circuitry.data import DomainFolder
 from circuitry.encoder import Encoder, Stage
 from circuitry.models import Clip
 from circuitry.models.prompts import Template
-from circuitry.runs import InputError, Work, claim, write_arrays
+from circuitry.runs import InputError, Work, write_arrays
 from circuitry.training import accuracy, evaluation, predictions, read_predictions, tidy_accuracy, zero_shot_accuracy
 from circuitry.training.accuracy import (
     AMONG_PART,
@@ -26,7 +26,6 @@ from circuitry.training.accuracy import (
     FALSE_ALARMS,
     HARMONIC_MEAN,
     class_column,
-    write_predictions,
 )
 from circuitry.training.evaluation import outcomes, text_head
 from tests.support.work import QUIET
@@ -279,17 +278,6 @@ def test_classifiers_and_domains_are_apart_and_the_order_of_rows_does_not_matter
     shuffled = tidy_accuracy(pd.concat([INK, other]).sample(frac=1, random_state=0), HELD_OUT)
     first, second = (one.sort_values(key, ignore_index=True) for one in (shuffled, table))
     pd.testing.assert_frame_equal(first, second)
-
-
-def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:
-    again = INK.assign(classifier="b", rank=INK["rank"] + 1)
-    both = pd.concat([INK, again], ignore_index=True)
-    listing = ["not read", *(f"{i}" for i in range(8))]
-    claim(tmp_path, "circuitry test 1", {}, {"images": dict.fromkeys(listing, "digest")})
-    write_predictions(tmp_path / "epoch_1-ink.safetensors", both, listing)
-    found = read_predictions(tmp_path / "epoch_1-ink.safetensors")
-    pd.testing.assert_frame_equal(found, both[found.columns])
-    pd.testing.assert_frame_equal(tidy_accuracy(found, HELD_OUT), tidy_accuracy(both, HELD_OUT))
 
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:

@@ -99,14 +99,9 @@ def test_no_such_devices(wanted: str, processes: int, there: int, words: str, mo
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-
-    def interrupted() -> None:
-        with pinned_threads(before + 1):
-            assert torch.get_num_threads() == before + 1
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    with pytest.raises(KeyboardInterrupt), pinned_threads(before + 1):  # noqa: PT012
+        assert torch.get_num_threads() == before + 1
+        raise KeyboardInterrupt
     assert torch.get_num_threads() == before
 
 
