@@ -19,7 +19,7 @@ from torch import nn
 from circuitry import InputError
 from circuitry.data import imagenet_index, load_image
 from circuitry.models.architectures import register_model
-from circuitry.training import TrainingWork, checkpoints
+from circuitry.training import checkpoints
 from experiments.study import supervised
 from experiments.study.supervised import (
     SeededImages,
@@ -40,17 +40,15 @@ from experiments.study.supervised_model import (
     study_labels,
 )
 from tests.conftest import shared
-from tests.support.clip_training import CONFIG
+from tests.support.clip_training import CONFIG, WORK, written
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
-WORK = TrainingWork("cpu", workers=0, progress=False)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> SupervisedTraining:
-    path = tmp_path / "rn-smallest.json"
-    path.write_text(json.dumps(CONFIG))
-    return SupervisedTraining(model=path, epochs=3, batch_size=6, lr=0.01, milestones=(2,))
+    model = written(CONFIG, tmp_path / "rn-smallest.json").model
+    return SupervisedTraining(model=model, epochs=3, batch_size=6, lr=0.01, milestones=(2,))
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Scripts and commands as modules, and a browser that looks at what they draw."""
 
 import importlib
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -25,14 +23,7 @@ IN_PLACE = TrainingWork("cpu", workers=0, progress=False)
 
 
 def script(name: str) -> ModuleType:
-    """Load a script as a module, without running it."""
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"experiments.{name}")
 
 
 def command_module(name: str) -> ModuleType:
