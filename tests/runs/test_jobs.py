@@ -208,11 +208,6 @@ def test_a_worker_waits_for_the_one_that_is_about_to_make_a_damaged_file_again(t
     assert work.folder.unfinished() == []
 
 
-@dataclass(frozen=True)
-class Settings:
-    """None."""
-
-
 def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
@@ -309,6 +304,11 @@ def test_a_lock_is_had_though_another_removes_the_locks(tmp_path: Path, monkeypa
     assert [*refused, *vanished] == []
 
 
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
 def lock(out: Path) -> None:
     with file_lock(out, "job"):
         pass
@@ -333,7 +333,7 @@ def test_a_place_where_nothing_can_be_made_is_told(
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     monkeypatch.setattr(sys, "argv", ["circuitry"])
     with pytest.raises(SystemExit) as ended:
-        run_script(Settings, lambda _: make(tmp_path / place), None)
+        run_script(Nothing, lambda _: make(tmp_path / place), None)
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
