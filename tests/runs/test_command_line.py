@@ -24,7 +24,6 @@ from circuitry.reports.page import Written
 from circuitry.runs import InputError, file_lock, progress, run_script, short_waits
 from circuitry.runs.path_refusals import SENTENCES
 from circuitry.training import TrainingWork
-from tests.support.scripts import EXPERIMENTS
 
 
 @dataclass(frozen=True)
@@ -159,16 +158,6 @@ def test_a_command_sets_how_threads_wait_before_torch_is_loaded() -> None:
         command = [sys.executable, "-c", WAITS]
         done = subprocess.run(command, env={**plain, **given}, capture_output=True, text=True, check=True)
         assert done.stdout == printed
-
-
-SCRIPTS = [path for path in sorted(EXPERIMENTS.glob("*.py")) if "run_script(" in path.read_text(encoding="utf-8")]
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_scripts_import_it_before_anything_that_loads_torch(script: Path) -> None:
-    imports = [line.split() for line in script.read_text().splitlines() if line.startswith(("import ", "from "))]
-    first = next(words for words in imports if words[1].partition(".")[0] not in sys.stdlib_module_names)
-    assert first[1] == "circuitry.runs"
 
 
 def test_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

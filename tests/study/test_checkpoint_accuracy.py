@@ -35,7 +35,7 @@ from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import STANDARD, TOY_TRAINING, StudyRun, ToySettings, find_runs, run_of, toy_run
 from experiments.study.supervised import SupervisedTraining
-from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
+from experiments.study.supervised_model import LabelTable, SupervisedModel
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
 
@@ -118,15 +118,6 @@ def test_held_out_classes_are_found_in_any_spelling(run: StudyRun, tests: Evalua
     assert sum("a sketch of a {}." in text for text in asked) == 1  # the one style of all prompts
     with pytest.raises(InputError, match="twice"):
         extract_accuracies([run, run], tests, work=QUIET)
-
-
-def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
-    name, labels = tiny.load().name, LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
-    path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
-    write_classifier(path, build_classifier(name, 3, 1.0)[0], name, labels)
-    run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
-    table = extract_accuracies([run], tests, work=QUIET)
-    assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}
 
 
 def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:

@@ -118,7 +118,7 @@ def test_the_folder_does_not_depend_on_workers_and_no_image_occurs_twice(tmp_pat
 
 
 def test_seeds_do_not_overlap(tmp_path: Path) -> None:
-    first, second = contents(write(tmp_path / "0")), contents(write(tmp_path / "1", seed=1))
+    first, second = (contents(write(tmp_path / f"{seed}", seed=seed)) for seed in (0, 1))
     assert first.keys() == second.keys()
     pngs = [data for folder in (first, second) for name, data in folder.items() if name.endswith(".png")]
     assert len(set(pngs)) == len(pngs)
