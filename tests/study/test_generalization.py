@@ -135,7 +135,7 @@ def test_rotated_classes_count_once_each() -> None:
     assert found["seen"] == pytest.approx(0.6)
     assert found["harmonic_mean"] == pytest.approx(2 * 0.6 * 0.2 / 0.8)
     columns = ["alone", "chance_alone", "centred", "predicted_held_out", "all", "chance"]
-    assert found[columns].tolist() == pytest.approx([0.8, 0.5, 0.6, 0.3, 0.45, 0.1])
+    assert list(found[columns]) == pytest.approx([0.8, 0.5, 0.6, 0.3, 0.45, 0.1])
     assert (found["n_classes"], found["seeds"], found["held_out_classes"]) == (2, 1, "cat, dog")
 
 

@@ -260,7 +260,7 @@ def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp
 
 @pytest.mark.parametrize("change", [{}, {"resample_every": 0, "initialisation": "kaiming", "drop_last": False}])
 def test_a_killed_training_goes_on(change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces, state = planted(500)[1].split([200, 150, 150]), tmp_path / "state.safetensors"
+    pieces, state = torch.split(planted(500)[1], [200, 150, 150]), tmp_path / "state.safetensors"
     settings = replace(QUICK, batch_size=64, **change)
     monkeypatch.setattr(training, "CHECK_EVERY", 20)
     undisturbed = quick_sae(pieces, settings)
