@@ -129,14 +129,11 @@ def test_articles(noun: str, expected: str) -> None:
     assert with_article(noun) == expected
 
 
-def test_the_table_has_domainnets_labels() -> None:
+def test_labels_and_partners_by_hand() -> None:
     names = list(imagenet_partners())
     assert len(names) == 345
     labels = [0, 11, 13, 15, 25, 58, 174, 190, 197, 218, 225, 250, 305, 319, 320]  # as the study gives them
     assert [names.index(name) for name in STUDY_HELD_OUT] == labels
-
-
-def test_partners_by_hand() -> None:
     partners = imagenet_partners()
     assert partners["bear"] == (294, 295, 296)  # brown, American black, ice bear
     assert partners["angel"] == ()

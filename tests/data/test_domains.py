@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 
 from circuitry.data import DomainFolder, ShuffledImages, part_numbers
 from circuitry.data.image_lists import listed_splits
-from tests.conftest import shared
 
 
 def touch(root: Path, *relatives: str) -> None:
     for relative in relatives:
         (root / relative).parent.mkdir(parents=True, exist_ok=True)
         (root / relative).touch()
+
+
+def relatives(images: DomainFolder) -> list[str]:
+    return [record.relative for record in images.records]
 
 
 def write_lists(root: Path, split: str, lists: Mapping[str, Sequence[str]]) -> None:
@@ -88,15 +91,12 @@ def test_folders_without_lists(folders: Path) -> None:
     assert images.domains == ("photo", "sketch")
     assert images.classes == ("ant hill", "owl")
     assert relatives(images) == ["photo/ant hill/1.png", "photo/owl/1.webp", "sketch/owl/1.jpg", "sketch/owl/2.PNG"]
-
-
-def test_counts(folders: Path) -> None:
-    counts = DomainFolder(folders).counts()
+    counts = images.counts()
     assert counts.loc["sketch"].to_dict() == {"ant hill": 0, "owl": 2}
     assert counts.loc["photo"].to_dict() == {"ant hill": 1, "owl": 1}
     assert (counts.index.name, counts.columns.name) == ("domain", "class")
     assert DomainFolder(folders, classes=["owl"]).counts().columns.tolist() == ["owl"]
-    assert "4 images, 2 domains, 2 classes" in repr(DomainFolder(folders))
+    assert "4 images, 2 domains, 2 classes" in repr(images)
 
 
 @pytest.fixture(scope="module")
@@ -138,29 +138,13 @@ def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
     assert len([record for domain in images.domains for record in images.select("owl", domain, 5)]) == 3
 
 
-def test_names_with_underscores(tmp_path: Path) -> None:
-    touch(tmp_path, "oil/owl/1.png", "oil_dark/owl/1.png")
+def test_names_have_underscores_and_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> None:
     write_lists(tmp_path, "test_small", {"oil": ["oil/owl/1.png 0"], "oil_dark": ["oil_dark/owl/1.png 0"]})
-    assert DomainFolder(tmp_path, "test_small").domains == ("oil", "oil_dark")
-
-
-def test_emoji_domains() -> None:
-    images = DomainFolder(shared("data/EmojiDomains"))
-    assert images.counts().shape == (7, 36)
-    assert set(images.counts().sum(axis=1)) == {221}
-    assert images.label("animal-bug") == 1
-
-
-def test_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> None:
     (tmp_path / "pencil_art_test.txt").write_text("pencil_art/axe/1.png 0\n")
     (tmp_path / "read_me.txt").write_text("no list\n")
-    images = DomainFolder(tmp_path, missing_files="unchecked")
-    assert [record.relative for record in images.records] == ["pencil_art/axe/1.png"]
-    assert listed_splits(tmp_path) == ("test",)
-
-
-def relatives(images: DomainFolder) -> list[str]:
-    return [record.relative for record in images.records]
+    assert relatives(DomainFolder(tmp_path, missing_files="unchecked")) == ["pencil_art/axe/1.png"]
+    assert listed_splits(tmp_path) == ("test", "test_small")
+    assert DomainFolder(tmp_path, "test_small", missing_files="unchecked").domains == ("oil", "oil_dark")
 
 
 def test_a_folder_of_classes_is_one_domain(tmp_path: Path) -> None:

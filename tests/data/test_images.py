@@ -164,28 +164,19 @@ def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
     assert found["photo/cat/4.png"] == "absent"
 
 
-def write_strange(folder: Path) -> dict[str, Path]:
-    """Files that the study's pipeline reads otherwise: turned, transparent, of one bit; and one that it does not."""
+def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
+    """Of files that it reads otherwise: turned, transparent, of one bit; and of one that it does not."""
+    transform = open_clip.image_transform(16, is_train=False)
     noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    plain = Image.fromarray(noise)
-    exif = Image.Exif()
+    plain, exif = Image.fromarray(noise), Image.Exif()
     exif[0x0112] = 6
     alpha = plain.convert("RGBA")
     alpha.putalpha(Image.fromarray(noise[:, :, 0]))
-    files = {name: folder / f"{name}.png" for name in ("plain", "alpha", "bit", "palette")} | {
-        "turned": folder / "turned.jpg"
-    }
-    plain.save(files["plain"])
+    pictures = {"plain": plain, "alpha": alpha, "bit": plain.convert("1"), "palette": plain.convert("P")}
+    files = {name: tmp_path / f"{name}.png" for name in pictures} | {"turned": tmp_path / "turned.jpg"}
     plain.save(files["turned"], exif=exif)
-    alpha.save(files["alpha"])
-    plain.convert("1").save(files["bit"])
-    plain.convert("P").save(files["palette"])
-    return files
-
-
-def test_as_stored_is_what_the_study_reads(tmp_path: Path) -> None:
-    transform = open_clip.image_transform(16, is_train=False)
-    files = write_strange(tmp_path)
+    for name, picture in pictures.items():
+        picture.save(files[name])
 
     def read(preprocess: Callable[[Image.Image], Tensor]) -> dict[str, Tensor]:
         ((_, batch),) = numbered_batches(list(files.values()), preprocess, batch_size=8)

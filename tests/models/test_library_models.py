@@ -240,20 +240,12 @@ def test_pictures_are_cut_for_a_network_of_timm_as_timm_cuts_them(tmp_path: Path
     assert np.array_equal(clip.shown(clip.preprocess(picture)[None])[0], np.asarray(small))
 
 
-def configured(config: Any) -> Any:
-    def make(folder: Path) -> Path:
-        config.save_pretrained(folder)
-        return folder
-
-    return make
+def configured(config: Any) -> Callable[[Path, Path], object]:
+    return lambda _, folder: (config.save_pretrained(folder), load_clip(folder))
 
 
-def without(name: str, kind: str = "dinov2") -> Any:
-    def make(folder: Path) -> Path:
-        (save_model(library_tower(kind)[0], folder) / name).unlink()
-        return folder
-
-    return make
+def without(name: str) -> Callable[[Path, Path], object]:
+    return lambda saved, folder: load_clip(shutil.copytree(saved / "dinov2", folder / "x", ignore=lambda *_: [name]))
 
 
 def lacking(folder: Path) -> Path:
@@ -276,22 +268,18 @@ def unreachable(name: str, folder: Path) -> None:
         load_clip(name)
 
 
-def loading(make: Callable[[Path], Path]) -> Callable[[Path, Path], object]:
-    return lambda _, folder: load_clip(make(folder))
-
-
 def network(name: str, tag: str) -> Callable[[Path, Path], object]:
     return lambda *_: load_classifier(name, pretrained=tag)
 
 
 REFUSED: tuple[tuple[Callable[[Path, Path], object], str], ...] = (
-    (loading(configured(hf.BertConfig())), r"CLIP, SigLIP, DINOv2.*'bert'"),
-    (loading(configured(hf.Siglip2Config())), "NaFlex"),
-    (loading(without("config.json")), "no config.json"),
-    (loading(without("preprocessor_config.json")), "image processor"),
-    (loading(without("model.safetensors")), "weights"),
-    (loading(lacking), "CLIPModel.*missing"),
-    (loading(uncut), r"\[3, 32, 48\].*\[3, 48, 32\]"),
+    (configured(hf.BertConfig()), r"CLIP, SigLIP, DINOv2.*'bert'"),
+    (configured(hf.Siglip2Config()), "NaFlex"),
+    (without("config.json"), "no config.json"),
+    (without("preprocessor_config.json"), "image processor"),
+    (without("model.safetensors"), "weights"),
+    (lambda _, folder: load_clip(lacking(folder)), "CLIPModel.*missing"),
+    (lambda _, folder: load_clip(uncut(folder)), r"\[3, 32, 48\].*\[3, 48, 32\]"),
     (lambda _, folder: unreachable("org/model", folder), r"'org/model'.*no route to host"),
     (lambda *_: load_clip(library_tower("clip")[0]), "CLIPModel was made from a configuration"),
     (lambda *_: load_clip(torch.nn.Linear(1, 1)), "Linear"),

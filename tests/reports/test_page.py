@@ -25,7 +25,7 @@ from circuitry.reports.figures import (
 )
 from tests.reports.figures.made import SITES
 from tests.reports.figures.test_circuit_graphs import circuit, circuits
-from tests.support.browser import drawn_marks, load
+from tests.support.browser import load
 from tests.support.scripts import needs_browser
 
 
@@ -125,8 +125,7 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
     page = load(report.write(tmp_path / "report.html"))
     assert page.console_errors == ()
     assert page.requests == ()
-    marks = drawn_marks(page.dom)
-    assert marks == {
+    assert page.marks == {
         "figure-1": 4 + 6 + 2,  # bars, what they mix, and the numbers of each domain
         "figure-2": 2 * (3 + 1 + 3),  # three intervals, a line and three points each
         "figure-3": 1 + 4,  # the cells are one image; their numbers

@@ -1,6 +1,5 @@
 """Folders, stored results, and every kind of damage to them: made again and equal, or refused by name."""
 
-import ast
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-import circuitry
 from circuitry import AttributionGraph, Circuit, Clip, Comparison, DomainFolder, GraphFolder, InputError
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import DirectEffects, extract, midpoint_rule
@@ -24,7 +22,6 @@ from circuitry.interventions import CausalChecks, CheckSettings, FaithfulnessCur
 from circuitry.models import load_sae
 from circuitry.representations import ImageFeatures, RepresentationSettings, extract_features, extract_representations
 from circuitry.representations.grams import DomainRepresentation
-from circuitry.runs import Work
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.manifest import write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
@@ -36,8 +33,8 @@ from tests.explorer.made import make_curve
 from tests.representations.test_features import random_features
 from tests.representations.test_similarity import grams, rows
 from tests.support.extraction import contents
+from tests.support.work import QUIET
 
-QUIET = Work(progress=False)
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "emptied": lambda content: b"",
     "torn": lambda content: content[: len(content) // 2],
@@ -175,10 +172,6 @@ MADE: dict[type, Callable[[], Any]] = {
 }
 
 
-def load(kind: Any, place: Path) -> Any:
-    return load_sae(place) if kind is SparseAutoencoder else kind.load(place)
-
-
 def plain(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         return value.to_dict("list")
@@ -192,24 +185,16 @@ def plain(value: Any) -> Any:
 
 
 def files(place: Path) -> dict[Path, bytes]:
-    found = [place] if place.is_file() else sorted(place.iterdir())
-    return {path: path.read_bytes() for path in found}
-
-
-def test_every_result_is_here() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(circuitry.__file__).parent.rglob("*.py")]
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    methods = {one.name: {of.name for of in one.body if isinstance(of, ast.FunctionDef)} for one in classes}
-    stored = {name for name, own in methods.items() if own >= {"save", "load"}}
-    assert {kind.__name__ for kind in MADE} == stored | {"SparseAutoencoder"}
+    return {path: path.read_bytes() for path in ([place] if place.is_file() else sorted(place.iterdir()))}
 
 
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: str(kind.__name__))
-def test_a_result_comes_back_whole_and_damage_is_noticed(kind: type, tmp_path: Path) -> None:
+def test_a_result_comes_back_whole_and_damage_is_noticed(kind: Any, tmp_path: Path) -> None:
+    load = load_sae if kind is SparseAutoencoder else kind.load
     place = tmp_path / "deep" / "result.safetensors"
     made = MADE[kind]()
     made.save(place)
-    loaded = load(kind, place)
+    loaded = load(place)
     np.testing.assert_equal(plain(loaded), plain(made))
     loaded.save(tmp_path / "again.safetensors")
     assert list(files(tmp_path / "again.safetensors").values()) == list(files(place).values())
@@ -220,12 +205,12 @@ def test_a_result_comes_back_whole_and_damage_is_noticed(kind: type, tmp_path: P
         for content in (b"", b"garbage", whole[: len(whole) // 2], whole[:-8], *flipped, None):
             path.unlink() if content is None else path.write_bytes(content)
             with pytest.raises(InputError, match=path.name):
-                load(kind, place)
+                load(place)
             path.write_bytes(whole)
         if path.suffix == ".json":
             write_sealed(path, {"format": "circuitry other 0"})
         else:
             write_arrays(path, "circuitry other 0", {}, {"full": np.zeros(1)})
         with pytest.raises(InputError, match=r"'circuitry other 0'|none of the readers"):
-            load(kind, place)
+            load(place)
         path.write_bytes(whole)

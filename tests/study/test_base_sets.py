@@ -63,8 +63,6 @@ def test_base_sets_by_name(tmp_path: Path) -> None:
             named_base_sets(["cc3m=x"], [], [f"cc3m={wrong}"])
 
 
-# --- validation images -----------------------------------------------------------------------------------------------
-
 IMAGES = [CaptionedImage(f"/d/{i}.jpg", f"n{i % 3}/{i}.jpg", "base", f"n{i % 3}", "x") for i in range(2000)]
 
 

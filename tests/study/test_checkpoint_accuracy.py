@@ -18,7 +18,7 @@ from circuitry import Encoder, load_clip
 from circuitry.data import DomainFolder, ImageRecord
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.encoder import Stage
-from circuitry.runs import InputError, Work, versions
+from circuitry.runs import InputError, versions
 from circuitry.training import (
     ClipTraining,
     TrainingWork,
@@ -35,10 +35,10 @@ from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import STANDARD, TOY_TRAINING, StudyRun, ToySettings, find_runs, run_of, toy_run
 from experiments.study.supervised import SupervisedTraining
-from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
+from experiments.study.supervised_model import LabelTable, SupervisedModel
 from tests.support.tiny_clip import Tiny, saved
+from tests.support.work import QUIET
 
-QUIET = Work(progress=False)
 TEMPLATES = {"one": ["a {}."], "own style": "own-style"}
 
 
@@ -120,15 +120,6 @@ def test_held_out_classes_are_found_in_any_spelling(run: StudyRun, tests: Evalua
         extract_accuracies([run, run], tests, work=QUIET)
 
 
-def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
-    name, labels = tiny.load().name, LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
-    path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
-    write_classifier(path, build_classifier(name, 3, 1.0)[0], name, labels)
-    run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
-    table = extract_accuracies([run], tests, work=QUIET)
-    assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}
-
-
 def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
     head = nn.Linear(2, 3)
     with torch.no_grad():
@@ -151,9 +142,6 @@ def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
     assert (tests.images.domains, tests.style, len(tests.names)) == (("val",), "real", 1000)
     assert tests.names[0] == open_clip.IMAGENET_CLASSNAMES[0] == "tench"
     assert (tests.names[27], imagenet_validation(tmp_path / "val", "study").names[27]) == ("newt", "eft")
-
-
-# --- the toy ---------------------------------------------------------------------------------------------------------
 
 
 SMALL = ToySettings(
@@ -218,11 +206,7 @@ def test_folds_share_models_that_hold_nothing_out_and_domains_those_of_photograp
     assert len(made) == models  # where a model is shared, the mixture is the same
 
 
-# --- runs on disk ---------------------------------------------------------------------------------------------------
-
 CLIP = replace(TOY_TRAINING, seed=4, precision="amp", threads=2)
-HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
-NATURAL = MixtureSettings("natural-only", "quickdraw", ("key",))
 IMAGES = [ImageRecord(Path(f"/x/real/key/{i}.png"), f"real/key/{i}.png", "real", "key") for i in range(2)]
 
 
@@ -234,7 +218,8 @@ def recorded(folder: Path, settings: MixtureSettings, training: Any, **told: str
 
 
 def test_a_run_is_read_from_its_mixture(tmp_path: Path) -> None:
-    found = recorded(tmp_path, HALF, CLIP, captions="aligned (stream)", sketches="imagenet-sketch-0.5")
+    half = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
+    found = recorded(tmp_path, half, CLIP, captions="aligned (stream)", sketches="imagenet-sketch-0.5")
     about: dict[str, Any] = {"sketches": "imagenet-sketch-0.5", "captions": "aligned (stream)", "precision": "amp"}
     told = ("rn-tiny", "class-interpolation-0.5", "quickdraw", ("key",), 4)
     assert found == StudyRun(tmp_path / "run", *told, **about, threads=2, commit=versions()["commit"])
@@ -242,7 +227,9 @@ def test_a_run_is_read_from_its_mixture(tmp_path: Path) -> None:
 
 
 def test_supervised_models_and_photographs_alone(tmp_path: Path) -> None:
-    found = recorded(tmp_path, NATURAL, SupervisedTraining(model="RN50"), base="cc12m")
+    found = recorded(
+        tmp_path, MixtureSettings("natural-only", "quickdraw", ("key",)), SupervisedTraining(model="RN50"), base="cc12m"
+    )
     assert found is not None
     assert (found.setting, found.test_domain, found.held_out, found.base) == ("natural-only", None, ("key",), "cc12m")
     assert (found.supervised, found.model, found.sketches, found.captions) == (True, "RN50", "none", "standard")

@@ -46,9 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- the naive derivation, from the definition of the study, without the package --------------------------------------
-
-
+# The naive derivation, from the definition of the study, without the package.
 def naive_lists(root: Path, split: str = "train") -> list[str]:
     return [line.split(" ")[0] for d in DOMAINS for line in (root / f"{d}_{split}.txt").read_text().splitlines()]
 
@@ -129,9 +127,6 @@ def test_every_table_equals_the_naive_one(setting: str, root: Path, tmp_path: Pa
             for image in naive_mixture(root, setting, test, others=other_domains(test))
         ]
         assert path.read_text() == "filepath\ttitle\n" + "".join(lines)
-
-
-# --- the description -------------------------------------------------------------------------------------------------
 
 
 def test_the_json_and_the_summary_say_what_is_in_it(root: Path, tmp_path: Path) -> None:

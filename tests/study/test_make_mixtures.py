@@ -64,9 +64,6 @@ def test_the_whole_set_of_one_test_domain(module: ModuleType, root: Path, tmp_pa
     assert not plain["title"].str.contains("image|picture").all()
 
 
-# --- base sets -------------------------------------------------------------------------------------------------------
-
-
 def test_imagenet_captions_come_first(module: ModuleType, root: Path, tmp_path: Path) -> None:
     """ImageNet-Captions of 40 images, every tenth without its file."""
     images, out = tmp_path / "imagenet", tmp_path / "out"
@@ -97,9 +94,6 @@ def test_imagenet_captions_come_first(module: ModuleType, root: Path, tmp_path: 
     assert pd.read_csv(out / "images.csv").query("part == 'base'")["images"].tolist() == [parts[0]]
 
 
-# --- ImageNet-Sketch -------------------------------------------------------------------------------------------------
-
-
 def test_sketches_come_into_the_finished_mixture(module: ModuleType, root: Path, tmp_path: Path) -> None:
     """Five images of the class 25, which has no partner, and one of 403, which has; then many of 26, without, too."""
     folder, out = tmp_path / "imagenet-sketch", tmp_path / "out"
@@ -123,9 +117,6 @@ def test_sketches_come_into_the_finished_mixture(module: ModuleType, root: Path,
     told = read_description(out / "cg-high-sketch-imagenet-sketch-0.5.tsv")
     assert told["images"] == len(plain)
     assert len(told["counts"]["sketch"].keys() - {"n00000025"}) == 1  # of three
-
-
-# --- the study -------------------------------------------------------------------------------------------------------
 
 
 def unpacked(name: str) -> list[str]:
@@ -170,16 +161,13 @@ def test_one_stream_goes_through_all_lists_whatever_files_exist(root: Path, tmp_
         stream_captions(tmp_path)
 
 
-def test_captions_of_imagenet_sketch_by_image() -> None:
+def test_captions_of_imagenet_sketch() -> None:
     images = [ImageRecord(Path(f"/x/n1/{k}.JPEG"), f"n1/{k}.JPEG", "sketch", "n1") for k in "ab"]
     found = sketch_captions(SketchSet(images, {"n1": "goldfish"}, frozenset()), 5, stream=False)
     assert found == {f"n1/{k}.JPEG": sketch_caption("goldfish", image_rng(f"n1/{k}.JPEG", 5)) for k in "ab"}
-
-
-def test_captions_of_imagenet_sketch() -> None:
-    found = {sketch_caption("zebra", image_rng(path)) for path in (f"sketch/zebra/{i}.png" for i in range(1200))}
+    captions = {sketch_caption("zebra", image_rng(path)) for path in (f"sketch/zebra/{i}.png" for i in range(1200))}
     heads = [pattern.format("zebra").removesuffix(".") for pattern in SKETCH_PATTERNS]
-    assert found == {head + end for head in heads for end in ("", ".")}
+    assert captions == {head + end for head in heads for end in ("", ".")}
     assert sketch_caption("tench", image_rng("n01440764/sketch_1.JPEG")) == "a sketch of the tench"  # for ever
     assert list(SKETCH_PATTERNS) == json.loads(shared("facts/study_texts.json").read_text())["imagenet_sketch_patterns"]
 

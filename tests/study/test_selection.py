@@ -101,8 +101,6 @@ def test_held_out_classes_keep_their_place_in_the_round() -> None:
     assert dropped == ["ink/axe/0.png", "ink/axe/1.png", "ink/bed/1.png", "oil/axe/1.png"]
 
 
-# --- settings --------------------------------------------------------------------------------------------------------
-
 FULL = records(dict.fromkeys(product(ROUND, ("axe", "bed", "cat")), 4))
 
 
@@ -172,8 +170,6 @@ def test_bad_settings(settings: dict[str, Any], words: str) -> None:
         mixture(FULL, MixtureSettings(**{"test_domain": "sketch", "held_out_classes": ("axe",), **settings}))
 
 
-# --- ImageNet-Sketch, names and prompts ------------------------------------------------------------------------------
-
 TRAIN = records({(domain, f"class {i:02d}"): 3 for domain in ("real", "sketch") for i in range(40)})
 OTHERS = records({("sketch", f"n{i:02d}"): 2 for i in range(60)})
 
@@ -212,9 +208,6 @@ def test_style_templates_are_the_ten_of_the_study() -> None:
     words = (("clipart", "a"), ("infograph", "an"), ("painting", "a"), ("quickdraw", "a"), ("sketch", "a"))
     expected = {f"{article} {word} of {of} {{}}." for word, article in words for of in ("a", "the")}
     assert set(style_word_templates()) == expected
-
-
-# --- replacement -----------------------------------------------------------------------------------------------------
 
 
 def test_as_many_of_all_images_go() -> None:

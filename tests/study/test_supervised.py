@@ -19,7 +19,7 @@ from torch import nn
 from circuitry import InputError
 from circuitry.data import imagenet_index, load_image
 from circuitry.models.architectures import register_model
-from circuitry.training import TrainingWork, checkpoints
+from circuitry.training import checkpoints
 from experiments.study import supervised
 from experiments.study.supervised import (
     SeededImages,
@@ -40,17 +40,15 @@ from experiments.study.supervised_model import (
     study_labels,
 )
 from tests.conftest import shared
-from tests.support.clip_training import CONFIG
+from tests.support.clip_training import CONFIG, WORK, written
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
-WORK = TrainingWork("cpu", workers=0, progress=False)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> SupervisedTraining:
-    path = tmp_path / "rn-smallest.json"
-    path.write_text(json.dumps(CONFIG))
-    return SupervisedTraining(model=path, epochs=3, batch_size=6, lr=0.01, milestones=(2,))
+    model = written(CONFIG, tmp_path / "rn-smallest.json").model
+    return SupervisedTraining(model=model, epochs=3, batch_size=6, lr=0.01, milestones=(2,))
 
 
 @pytest.fixture
@@ -194,9 +192,6 @@ def test_equal_to_a_plain_loop(train: Path, settings: SupervisedTraining, tmp_pa
         torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
-# --- steps ----------------------------------------------------------------------------------------------------
-
-
 def test_no_decay_of_norms_and_biases_in_any_tower(any_tower: nn.Module) -> None:
     groups = parameter_groups(any_tower, weight_decay=0.5)
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
@@ -234,9 +229,6 @@ def test_crops_depend_on_seed_epoch_and_image_alone(train: Path, settings: Super
     found = [*crops(), preprocess(load_image(file))]
     assert all(not torch.equal(found[a], found[b]) for a in range(9) for b in range(a))
     assert all(map(torch.equal, crops(), found[:8]))
-
-
-# --- labels of tables ---------------------------------------------------------------------------------------------
 
 
 def test_classes_come_from_the_column_or_the_folder() -> None:
@@ -284,9 +276,6 @@ def test_threads_are_those_of_the_settings(train: Path, settings: SupervisedTrai
     torch.set_num_threads(2)  # as on a machine of two cores
     train_supervised(train, tmp_path / "run", replace(settings, epochs=1), work=WORK)
     assert torch.get_num_threads() == 1
-
-
-# --- bad input ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

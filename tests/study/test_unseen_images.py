@@ -4,21 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from circuitry import Clip, DomainFolder
 from experiments.unseen_images import ClassImages, read_class, split_records
+from tests.representations.test_embeddings import draw
 
 COUNTS = {"axe": 5, "cat": 4, "fish": 1}
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> DomainFolder:
-    for class_name, count in COUNTS.items():
-        (tmp_path / "real" / class_name).mkdir(parents=True)
-        for i in range(count):
-            Image.new("RGB", (8, 8), (i * 40, len(class_name), 0)).save(tmp_path / "real" / class_name / f"{i}.png")
-    return DomainFolder(tmp_path)
+    return draw(tmp_path, tuple(f"real/{name}/{i}.png" for name, count in COUNTS.items() for i in range(count)))
 
 
 @pytest.mark.parametrize(("n_images", "sizes"), [(9, (3, 2)), (2, (2, 2)), (1, (1, 1))])

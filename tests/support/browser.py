@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,15 @@ SWITCHES = [
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 ]
-EMPTY = (None, "", "M0,0Z")
 QUIET = """new Promise(done => {
     let timer = setTimeout(done, 300);
     new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, 300); }).observe(
         document, {subtree: true, childList: true, attributes: true});
 })"""
+MARKS = """Object.fromEntries([...document.querySelectorAll('.plotly-graph-div')].map(figure => [
+    figure.id, [...figure.querySelectorAll('g.mlayer :is(image, text, path)')].filter(
+        mark => mark.tagName != 'path' || ![null, '', 'M0,0Z'].includes(mark.getAttribute('d'))).length]))"""
+"""A mark is a point, bar, line or area, the image of a heatmap, or a label; axes, grids and legends do not count."""
 
 
 def find_browser() -> str | None:
@@ -48,6 +50,8 @@ class Page:
     path: Path
     dom: str
     """The document as HTML, as it stands after loading."""
+    marks: dict[str, int]
+    """How much plotly drew inside the axes of every figure, by the id of its div."""
     console_errors: tuple[str, ...]
     """Uncaught exceptions, console.error and failed requests, in order."""
     requests: tuple[str, ...]
@@ -64,40 +68,7 @@ def load(path: Path, width: int = 1200, height: int = 900) -> Page:
     """Open the HTML file, wait until it has stopped changing, and tell what it shows."""
     with _open(path, width, height) as session:
         dom = session.evaluate("document.documentElement.outerHTML")
-        return Page(path, dom, tuple(session.errors), tuple(session.requests))
-
-
-def drawn_marks(dom: str) -> dict[str, int]:
-    """Count what plotly drew inside the axes of every figure, by the id of its div.
-
-    A mark is a point, bar, line or area, the image of a heatmap, or a label; axes, grids and legends do not count.
-    """
-    counter = _MarkCounter()
-    counter.feed(dom)
-    return counter.marks
-
-
-class _MarkCounter(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.marks: dict[str, int] = {}
-        self._figure = ""
-        self._depth = 0  # of open <g> elements since the layer that holds the marks of one kind of trace
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        classes = values.get("class", "").split()
-        if "plotly-graph-div" in classes:
-            self._figure = values["id"]
-            self.marks[self._figure] = 0
-        elif tag == "g" and (self._depth or "mlayer" in classes):
-            self._depth += 1
-        elif self._depth and (tag in ("image", "text") or (tag == "path" and values.get("d") not in EMPTY)):
-            self.marks[self._figure] += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "g" and self._depth:
-            self._depth -= 1
+        return Page(path, dom, session.evaluate(MARKS), tuple(session.errors), tuple(session.requests))
 
 
 class _Session:

@@ -275,3 +275,65 @@ def above(w: Weights, before: np.ndarray, name: str = "threshold") -> np.ndarray
 
 
 BIASED = {name: shape for name, shape in LINEAR.items() if name != "b_dec"}
+LAYOUTS: dict[str, Layout] = {
+    "prisma": prisma({}),
+    "prisma with the config as an object": prisma({"hook_point_layer": [1]}, as_object=True),
+    "prisma topk": prisma({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 6}, "d_sae": FEATURES}),
+    "prisma gated": prisma({"architecture": "gated"}),
+    "prisma layer norm, class token": prisma(
+        {"normalize_activations": "layer_norm", "cls_token_only": True}, tokens="class"
+    ),
+    "prisma constant norm, patches": prisma(
+        {"normalize_activations": "constant_norm_rescale", "use_patches_only": True}, tokens="patches"
+    ),
+    "prisma transcoder": prisma(TRANSCODER | {"transcoder_with_skip_connection": False}, **OF_MLP),
+    "prisma skip transcoder": prisma(TRANSCODER, **OF_MLP),
+    "prisma layer-normed transcoder": prisma(TRANSCODER | {"normalize_activations": "layer_norm"}, **OF_MLP),
+    "saelens standard": saelens({"architecture": "standard"}),
+    "saelens 2": saelens(
+        {"hook_point": "blocks.1", "apply_b_dec_to_input": False, "normalize_activations": False}, site="blocks.1"
+    ),
+    "saelens gated": saelens({"architecture": "gated"}, GATES),
+    "saelens layer norm": saelens({"architecture": "standard", "normalize_activations": "layer_norm"}),
+    "saelens constant norm": saelens({"architecture": "standard", "normalize_activations": "constant_norm_rescale"}),
+    "saelens topk": saelens({"architecture": "topk", "k": 4}),
+    "saelens topk before 6": saelens({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 4}}),
+    "saelens topk, scaled": saelens({"architecture": "topk", "k": 4, "rescale_acts_by_decoder_norm": True}),
+    "saelens batch topk": saelens({"architecture": "batchtopk", "k": 5}, {"topk_threshold": ()}),
+    "saelens batch topk, as it saves it": saelens({"architecture": "jumprelu"}, {"threshold": (FEATURES,)}),
+    "saelens skip transcoder": saelens(
+        {"architecture": "jumprelu_skip_transcoder", "d_out": D, "apply_b_dec_to_input": False},
+        {"threshold": (FEATURES,), "W_skip": (D, D)}, **OF_MLP,
+    ),
+    "saev 5 relu": saev(saev_schema(5, "Relu", {}), lambda w, h: relu(h)),
+    "saev 4 topk": saev(saev_schema(4, "TopK", {"top_k": 20}), lambda w, h: largest(h, 20)),
+    "saev 3 batch topk": saev(
+        saev_schema(3, "BatchTopK", {"top_k": 5}),
+        lambda w, h: np.where(h > max(float(w["activation.threshold"]), 0), h, 0), threshold=True,
+    ),
+    "saev 1 topk": saev({"schema": 1, "cls": "TopK", "cfg": {"d_model": D, "top_k": 4}}, lambda w, h: largest(h, 4)),
+    "saev 1 nested": saev(
+        saev_schema(1, "TopK", {"top_k": 4}) | {"cls": "SparseAutoencoderConfig"}, lambda w, h: largest(h, 4)
+    ),
+    "saev without a schema": saev(OLD_SAEV, lambda w, h: relu(h)),
+    "clipscope": Layout(
+        {"pre_b": (D,), "enc": (D, FEATURES), "dec": (FEATURES, D)}, write_clipscope, clipscope_formula, "clipscope",
+        "blocks.1.hook_resid_post",
+    ),
+    "patchsae": patch_sae("src.sae_training.config.ViTSAERunnerConfig", "cfg"),
+    "hugo fry gated": patch_sae("sae_training.config.ViTSAERunnerConfig", "config", gated=True, class_token=True),
+    "dictionary standard": dictionary("AutoEncoder", BIASED | {"bias": (D,)}, lambda w, h: relu(h)),
+    "dictionary new": dictionary("AutoEncoderNew", BIASED | {"decoder.bias": (D,)}, lambda w, h: relu(h)),
+    "dictionary topk": dictionary("AutoEncoderTopK", LINEAR, lambda w, h: relu(largest(h, 5))),
+    "dictionary batch topk": dictionary("BatchTopKSAE", LINEAR | {"threshold": ()}, above),
+    "dictionary matryoshka": dictionary(
+        "MatroyshkaBatchTopKSAE", SHAPES | {"threshold": ()}, above, submodule_name="post_projection"
+    ),
+    "msae topk": msae("TopKReLU_6_UW", lambda w, h: relu(largest(h, 6)), 30.0),
+    "msae relu, tied": msae("ReLU", lambda w, h: relu(h), 0.0, tied=True),
+    "msae batch topk": msae("BatchTopKReLU_6", lambda w, h: relu(h), 2.0),
+    "msae jumprelu": msae(
+        "JumpReLU_32", lambda w, h: relu(h) * (h > np.exp(w["activation.log_threshold"])), 0.5,
+        more={"activation.log_threshold": (FEATURES,)},
+    ),
+}  # fmt: skip

@@ -1,8 +1,6 @@
 """Scripts and commands as modules, and a browser that looks at what they draw."""
 
 import importlib
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +11,7 @@ import pytest
 from circuitry.commands.command_list import COMMANDS, work_of
 from circuitry.runs.command_line import read_line
 from circuitry.training import TrainingWork
-from tests.support.browser import drawn_marks, find_browser, load
+from tests.support.browser import find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 FIGURES = EXPERIMENTS.parent / "figures"
@@ -25,14 +23,7 @@ IN_PLACE = TrainingWork("cpu", workers=0, progress=False)
 
 
 def script(name: str) -> ModuleType:
-    """Load a script as a module, without running it."""
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"experiments.{name}")
 
 
 def command_module(name: str) -> ModuleType:
@@ -63,7 +54,6 @@ def assert_drawn(report: Path, figures: int | None = None) -> None:
     page = load(report)
     assert page.console_errors == ()
     assert page.requests == ()
-    marks = drawn_marks(page.dom)
-    assert len(marks) == page.dom.count('class="plotly-graph-div') if figures is None else len(marks) == figures
-    assert marks
-    assert all(marks.values()), marks
+    assert len(page.marks) == (page.dom.count('class="plotly-graph-div') if figures is None else figures)
+    assert page.marks
+    assert all(page.marks.values()), page.marks

@@ -34,29 +34,15 @@ def _clip_tower(config: dict[str, object], **vision: object) -> nn.Module:
     return tower
 
 
-def _timm_tower(trunk: nn.Module, size: int, features: int) -> nn.Module:
-    tower = TimmModel("test_vit", embed_dim=16, image_size=size, pool="", proj="linear")
-    tower.trunk = trunk
-    tower.head = nn.Sequential(nn.Linear(features, 16))
+def _timm_tower(trunk: Any, size: int) -> nn.Module:
+    tower: Any = TimmModel("test_vit", embed_dim=16, image_size=size, pool="", proj="linear")
+    tower.trunk, tower.head = trunk, nn.Sequential(nn.Linear(trunk.num_features, 16))
     made: nn.Module = tower
     return made
 
 
-def _swin() -> nn.Module:
-    trunk = timm.models.SwinTransformer(
-        img_size=32, patch_size=4, embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4, num_classes=0
-    )
-    return _timm_tower(trunk, 32, trunk.num_features)
-
-
-def _convnext() -> nn.Module:
-    trunk = timm.models.ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 8, 16, 16), num_classes=0)
-    return _timm_tower(trunk, 64, trunk.num_features)
-
-
-def _timm_vit() -> nn.Module:
-    trunk = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0)
-    return _timm_tower(trunk, 32, trunk.num_features)
+SWIN = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depths": (2, 1), "num_heads": (1, 2), "window_size": 4}
+SIMPLE = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
 
 def timm_vit(kind: Any = timm.models.VisionTransformer, **options: Any) -> nn.Module:
@@ -67,13 +53,12 @@ def timm_vit(kind: Any = timm.models.VisionTransformer, **options: Any) -> nn.Mo
         for weight in block.attn.parameters():
             if weight.dim() == 2:
                 nn.init.normal_(weight, std=0.5)
-    return _timm_tower(trunk, 16, 16)
+    return _timm_tower(trunk, 16)
 
 
-def _eva02() -> nn.Module:
-    """As EVA-02's: rotary embeddings, gated neurons, norms inside attention and MLP, a matrix each for q, k and v."""
-    inside = {"qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True, "mlp_ratio": 2.0}
-    return timm_vit(timm.models.Eva, use_rot_pos_emb=True, ref_feat_shape=(2, 2), global_pool="token", **inside)
+EVA02 = {"use_rot_pos_emb": True, "ref_feat_shape": (2, 2), "global_pool": "token", "qkv_fused": False}
+EVA02 |= {"swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True, "mlp_ratio": 2.0}
+"""Rotary embeddings, gated neurons, norms inside attention and MLP, a matrix each for queries, keys and values."""
 
 
 def _efficientnet(classes: int) -> nn.Module:
@@ -91,10 +76,6 @@ def _efficientnet(classes: int) -> nn.Module:
     return made
 
 
-def _clip_efficientnet() -> nn.Module:
-    return _timm_tower(_efficientnet(0), 32, 32)
-
-
 TOWERS: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: _clip_tower(RESNET),
     "vit": lambda: _clip_tower(VIT),
@@ -102,12 +83,12 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
     "vit-attentional-pooling": lambda: _clip_tower(
         VIT, attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=3
     ),
-    "swin": _swin,
-    "convnext": _convnext,
-    "timm-vit": _timm_vit,
-    "eva02": _eva02,
+    "swin": lambda: _timm_tower(timm.models.SwinTransformer(**SWIN, num_classes=0), 32),
+    "convnext": lambda: _timm_tower(timm.models.ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 8, 16, 16), num_classes=0), 64),
+    "timm-vit": lambda: _timm_tower(timm.models.VisionTransformer(**SIMPLE, num_classes=0), 32),
+    "eva02": partial(timm_vit, timm.models.Eva, **EVA02),
     "efficientnet": lambda: _efficientnet(16),
-    "clip-efficientnet": _clip_efficientnet,
+    "clip-efficientnet": lambda: _timm_tower(_efficientnet(0), 32),
 }
 
 

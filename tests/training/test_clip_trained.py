@@ -109,9 +109,7 @@ def test_two_processes_or_machines_take_the_steps_of_one(one: tuple[Path, ClipTr
         state = weights(found[name])
         for key, expected in weights(by_one).items():
             given = state[key]
-            if key.endswith(
-                "in_proj_bias"
-            ):  # keys' biases change no softmax: a gradient of rounding errors, in Adam's hands
+            if key.endswith("in_proj_bias"):  # keys' biases change no softmax: their gradients are rounding errors
                 expected, given = (torch.cat([bias[:16], bias[32:]]) for bias in (expected, given))
             torch.testing.assert_close(given, expected, rtol=0, atol=1e-6, msg=key)
 

@@ -16,7 +16,7 @@ from circuitry.data import DomainFolder
 from circuitry.encoder import Encoder, Stage
 from circuitry.models import Clip
 from circuitry.models.prompts import Template
-from circuitry.runs import InputError, Work, claim, write_arrays
+from circuitry.runs import InputError, Work, write_arrays
 from circuitry.training import accuracy, evaluation, predictions, read_predictions, tidy_accuracy, zero_shot_accuracy
 from circuitry.training.accuracy import (
     AMONG_PART,
@@ -26,7 +26,6 @@ from circuitry.training.accuracy import (
     FALSE_ALARMS,
     HARMONIC_MEAN,
     class_column,
-    write_predictions,
 )
 from circuitry.training.evaluation import outcomes, text_head
 from tests.support.work import QUIET
@@ -52,14 +51,6 @@ def test_outcomes_on_paper() -> None:
     assert found.top.tolist() == [[0, 2, 3, 1], [0, 3, 2, 1], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
-def write_colours(root: Path, colours: dict[str, Sequence[tuple[int, int, int]]]) -> DomainFolder:
-    for folder, values in colours.items():
-        (root / folder).mkdir(parents=True)
-        for i, colour in enumerate(values):
-            Image.new("RGB", (2, 2), colour).save(root / folder / f"{i}.png")
-    return DomainFolder(root)
-
-
 def preprocess(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
@@ -67,7 +58,7 @@ def preprocess(image: Image.Image) -> Tensor:
 class MeanColour(nn.Module):
     """A tower whose embedding is the mean colour of an image; it notes how many images it was given at a time."""
 
-    def __init__(self, dtype: torch.dtype = torch.double, scale: float = 1.0) -> None:
+    def __init__(self, dtype: torch.dtype, scale: float) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((3,), scale, dtype=dtype))
         self.passes: list[int] = []
@@ -77,21 +68,20 @@ class MeanColour(nn.Module):
         return images.mean(dim=(2, 3)) * self.scale
 
 
-def mean_colour(tower: MeanColour | None = None) -> Encoder:
-    tower = tower or MeanColour()
+def mean_colour(dtype: torch.dtype = torch.double, scale: float = 1.0) -> Encoder:
+    tower = MeanColour(dtype, scale)
     return Encoder(tower, [Stage("mean", tower, 1)], (2, 2))
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> DomainFolder:
-    return write_colours(
-        tmp_path,
-        {
-            "ink/blue": [(0, 0, 255), (9, 0, 100)],
-            "ink/red": [(255, 0, 0), (0, 200, 0), (90, 80, 70)],
-            "photo/green": [(0, 255, 0)],
-        },
-    )
+    colours = {"ink/blue": [(0, 0, 255), (9, 0, 100)], "photo/green": [(0, 255, 0)]}
+    colours["ink/red"] = [(255, 0, 0), (0, 200, 0), (90, 80, 70)]
+    for folder, values in colours.items():
+        (tmp_path / folder).mkdir(parents=True)
+        for i, colour in enumerate(values):
+            Image.new("RGB", (2, 2), colour).save(tmp_path / folder / f"{i}.png")
+    return DomainFolder(tmp_path)
 
 
 WEIGHTS = torch.tensor([[0, 0, 1], [0, 1, 0], [1, 0, 0]]).double()  # blue, green, red
@@ -146,10 +136,10 @@ def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
 
 
 def test_several_heads_share_one_pass_and_may_depend_on_the_domain(images: DomainFolder) -> None:
-    tower = MeanColour()
+    encoder: Any = mean_colour()
     heads = HEADS | {"own": {"ink": text_head(WEIGHTS), "photo": text_head(-WEIGHTS)}}
-    found = predictions(mean_colour(tower), heads, preprocess, images, work=QUIET)
-    assert tower.passes == [6]
+    found = predictions(encoder, heads, preprocess, images, work=QUIET)
+    assert encoder.tower.passes == [6]
     assert found["classifier"].tolist() == ["words"] * 6 + ["own"] * 6
     assert found["rank"].tolist()[6:] == [1, 1, 1, 3, 1, 3]
     assert found["rank_centred"].tolist()[5] == 2  # the only photograph is its domain's mean: nothing is left
@@ -169,24 +159,24 @@ def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None
 def test_encoders_in_half_precision(images: DomainFolder, dtype: torch.dtype) -> None:
     expected = zero_shot_accuracy(clip_of(mean_colour()), images, work=QUIET)
     for weights in (WEIGHTS.to(dtype), WEIGHTS.float()):
-        found = zero_shot_accuracy(clip_of(mean_colour(MeanColour(dtype)), weights), images, work=QUIET)
+        found = zero_shot_accuracy(clip_of(mean_colour(dtype), weights), images, work=QUIET)
         pd.testing.assert_frame_equal(found, expected)
 
 
 @pytest.mark.parametrize(
-    ("weights", "tower", "held_out", "words"),
+    ("weights", "scale", "held_out", "words"),
     [
-        (WEIGHTS[:2], MeanColour(), (), "'words'.* 3 "),
-        (WEIGHTS[:, :2], MeanColour(), (), r" 2 .*\[6, 3\]"),
-        (WEIGHTS, MeanColour(scale=torch.nan), (), "'mean'"),
-        (WEIGHTS, MeanColour(), ("read",), "'read'.*red"),
+        (WEIGHTS[:2], 1, (), "'words'.* 3 "),
+        (WEIGHTS[:, :2], 1, (), r" 2 .*\[6, 3\]"),
+        (WEIGHTS, torch.nan, (), "'mean'"),
+        (WEIGHTS, 1, ("read",), "'read'.*red"),
     ],
 )
 def test_unusable_weights_and_embeddings(
-    images: DomainFolder, weights: Tensor, tower: MeanColour, held_out: tuple[str, ...], words: str
+    images: DomainFolder, weights: Tensor, scale: float, held_out: tuple[str, ...], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        predictions(mean_colour(tower), {"words": text_head(weights)}, preprocess, images, held_out, work=QUIET)
+        predictions(mean_colour(scale=scale), {"words": text_head(weights)}, preprocess, images, held_out, work=QUIET)
 
 
 CLASSES = ("axe", "bed", "cat", "dog")
@@ -288,17 +278,6 @@ def test_classifiers_and_domains_are_apart_and_the_order_of_rows_does_not_matter
     shuffled = tidy_accuracy(pd.concat([INK, other]).sample(frac=1, random_state=0), HELD_OUT)
     first, second = (one.sort_values(key, ignore_index=True) for one in (shuffled, table))
     pd.testing.assert_frame_equal(first, second)
-
-
-def test_stored_predictions_give_every_accuracy_again(tmp_path: Path) -> None:
-    again = INK.assign(classifier="b", rank=INK["rank"] + 1)
-    both = pd.concat([INK, again], ignore_index=True)
-    listing = ["not read", *(f"{i}" for i in range(8))]
-    claim(tmp_path, "circuitry test 1", {}, {"images": dict.fromkeys(listing, "digest")})
-    write_predictions(tmp_path / "epoch_1-ink.safetensors", both, listing)
-    found = read_predictions(tmp_path / "epoch_1-ink.safetensors")
-    pd.testing.assert_frame_equal(found, both[found.columns])
-    pd.testing.assert_frame_equal(tidy_accuracy(found, HELD_OUT), tidy_accuracy(both, HELD_OUT))
 
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +28,8 @@ from circuitry.training import (
 from circuitry.training import sae_loop as training
 from circuitry.training.sae_loop import SaeLoop, initial_weights
 from circuitry.training.samples import ImageFiles, SampleBatches
+from tests.data.test_domains import touch
+from tests.support.noise_images import write_noise
 from tests.support.scripts import study_config
 from tests.support.work import QUIET
 
@@ -78,8 +79,7 @@ def test_samples_are_scaled_to_length_one() -> None:
     )
 
 
-@pytest.mark.parametrize("resample_every", [20, 1000])
-def test_a_dead_feature_comes_alive(resample_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_feature_comes_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     initial = training.initial_weights
 
     def with_a_dead_feature(*args: Any) -> SparseAutoencoder:
@@ -88,16 +88,11 @@ def test_a_dead_feature_comes_alive(resample_every: int, monkeypatch: pytest.Mon
         return sae
 
     monkeypatch.setattr(training, "initial_weights", with_a_dead_feature)
-    sae = quick_sae(planted(500)[1], replace(QUICK, resample_every=resample_every))
-    first = sae.about["history"][0]
-    assert first["dead"] == 1
-    if resample_every == 20:
-        assert [row["resampled"] for row in sae.about["history"]] == [1, 0, 0]
-        assert sae.about["diagnostics"]["dead"] == 0
-        assert float(sae.b_enc[5]) > -1
-    else:
-        assert first["resampled"] == 0
-        assert sae.about["diagnostics"]["dead"] == 1
+    sae = quick_sae(planted(500)[1], QUICK)
+    assert sae.about["history"][0]["dead"] == 1
+    assert [row["resampled"] for row in sae.about["history"]] == [1, 0, 0]
+    assert sae.about["diagnostics"]["dead"] == 0
+    assert float(sae.b_enc[5]) > -1
 
 
 def test_a_resampled_feature_points_at_what_is_described_badly() -> None:
@@ -123,15 +118,16 @@ def test_a_resampled_feature_points_at_what_is_described_badly() -> None:
             assert by_feature[others].any()
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_refusals(resnet: nn.Module, tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("filepath\n" + "".join(f"nowhere/{i}.png\n" for i in range(60)))
     (tmp_path / "y.tsv").write_text("path\na\n")
-    few = planted(50)[1]
-    few = planted(50)[1]
+    few, encoder, shown = planted(50)[1], Encoder.from_tower(resnet), Shown(tmp_path, torch.zeros(1, 3, 8, 8))
     refused: list[tuple[Callable[[], object], str]] = [
         (lambda: quick_sae(few, replace(QUICK, lr=1e30, steps=3, resample_every=9)), r"step 3.*lr.* 1e\+30"),
         (lambda: quick_sae(few, replace(QUICK, lr=1e30, steps=8, resample_every=2)), r"step 2.*lr.* 1e\+30"),
         (lambda: train_sae(torch.ones(1, 2)), " 1 "),
+        (lambda: sample_activations(encoder, shown, [], None), "none"),
+        (lambda: sample_activations(encoder, shown, shown.records, "layer9"), "'layer9'"),
         (lambda: train_sae(torch.tensor([[1.0, float("nan")], [1, 2]])), "NaN"),
         (lambda: ImageFiles.of([], [tmp_path / "x.tsv"]), r"x.tsv.* 60 .*nowhere/0\.png"),
         (lambda: ImageFiles.of([], [tmp_path / "y.tsv"]), "filepath"),
@@ -197,10 +193,6 @@ def test_steps_equal_to_a_plain_loop() -> None:
         torch.testing.assert_close(given.double(), expected.detach(), atol=2e-5, rtol=1e-3)
 
 
-def in_pieces(data: Tensor) -> list[Tensor]:
-    return [data[:200], data[200:350], data[350:]]
-
-
 def assert_equal_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> None:
     for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
@@ -226,12 +218,8 @@ def test_every_sample_comes_once_in_a_pass(drop_last: bool) -> None:
 
 
 def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for i in range(11):
-        path = tmp_path / "data" / "real" / "cat" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
-    records = DomainFolder(tmp_path / "data").records
+    data = DomainFolder(write_noise(tmp_path / "data", ["real"], ["cat"], 11))
+    records = data.records
     table = tmp_path / "table.tsv"
     table.write_text("filepath\ttitle\n" + "".join(f"{record.path}\ta\n" for record in records[7:]))
     files = ImageFiles.of(records[:7], [table])
@@ -246,14 +234,13 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
     torch.testing.assert_close(drawn, expected[matches], atol=1e-5, rtol=1e-4)
     settings = replace(QUICK, batch_size=2, piece=4, steps=30)
     in_memory = quick_sae([pieces[i] for i in range(3)], settings, normalise=True)
-    streamed = train_sae_on_images(clip, DomainFolder(tmp_path / "data"), settings, folder=tmp_path / "run", work=QUIET)
+    streamed = train_sae_on_images(clip, data, settings, folder=tmp_path / "run", work=QUIET)
     assert_equal_weights(in_memory, streamed)
     # One piece, in order: what is in memory without a folder.
     whole = replace(settings, piece=11)
-    kept = train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, folder=tmp_path / "whole", work=QUIET)
-    assert_equal_weights(train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, work=QUIET), kept)
+    kept = train_sae_on_images(clip, data, whole, folder=tmp_path / "whole", work=QUIET)
+    assert_equal_weights(train_sae_on_images(clip, data, whole, work=QUIET), kept)
     assert (kept.site, kept.normalised, kept.about["model_digest"]) == ("attnpool", "length", clip.digest)
-    data = DomainFolder(tmp_path / "data")
     few = train_sae_on_images(clip, data, QUICK, site="layer2.0", positions_per_image=3, work=QUIET)
     assert (few.site, few.normalised, few.about["training"]["samples"]) == ("layer2.0", None, 33)
     records[0].path.write_bytes(records[1].path.read_bytes() + b" ")
@@ -262,9 +249,7 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
 
 
 def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp_path: Path) -> None:
-    for name in ("real/cat/1.png", "real/cat/2.png", "base/3.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "real/cat/1.png", "real/cat/2.png", "base/3.png")
     records = DomainFolder(tmp_path, domains=("real",)).records
     table = tmp_path / "mixture.tsv"
     table.write_text(f"filepath\ttitle\nbase/3.png\ta\n{tmp_path}/real/cat/2.png\tb\nbase/3.png\tc\n")
@@ -275,7 +260,7 @@ def test_images_of_tables_count_once_and_relative_paths_start_from_the_table(tmp
 
 @pytest.mark.parametrize("change", [{}, {"resample_every": 0, "initialisation": "kaiming", "drop_last": False}])
 def test_a_killed_training_goes_on(change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces, state = in_pieces(planted(500)[1]), tmp_path / "state.safetensors"
+    pieces, state = torch.split(planted(500)[1], [200, 150, 150]), tmp_path / "state.safetensors"
     settings = replace(QUICK, batch_size=64, **change)
     monkeypatch.setattr(training, "CHECK_EVERY", 20)
     undisturbed = quick_sae(pieces, settings)
@@ -385,14 +370,6 @@ def test_a_few_positions_of_every_image(resnet: nn.Module, tmp_path: Path, monke
     for cut in (1, 3):
         monkeypatch.setattr(samples, "activations", partial(activations, batch_size=cut))
         torch.testing.assert_close(sampled("layer2.0", 5), few, atol=1e-5, rtol=1e-4)
-
-
-def test_what_cannot_be_sampled_is_refused(resnet: nn.Module, tmp_path: Path) -> None:
-    encoder = Encoder.from_tower(resnet)
-    shown = Shown(tmp_path, torch.zeros(1, 3, 8, 8))
-    for records, site, words in (([], None, "none"), (shown.records, "layer9", "'layer9'")):
-        with pytest.raises(InputError, match=words):
-            sample_activations(encoder, shown, records, site)
 
 
 class OnDisk(Sequence[Tensor]):

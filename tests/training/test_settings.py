@@ -45,9 +45,7 @@ def test_the_studys_settings() -> None:
                 found = clip_preset(f"{short}-{base}", study=by_study)
                 assert found == replace(one, model=model, accumulation=parts)
     assert len(CLIP_PRESETS) == 3 * 3 + 2
-
-
-def test_tiny_models_train_on_one_device() -> None:
+    # Tiny models are trained on one device.
     tiny = ClipTraining(model="rn-tiny", epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6)
     assert clip_preset("rn-tiny") == tiny
     assert clip_preset("vit-tiny") == replace(tiny, model="vit-tiny", epochs=40, batch_size=64, lr=1e-3, warmup=100)
@@ -101,14 +99,9 @@ def test_no_such_devices(wanted: str, processes: int, there: int, words: str, mo
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-
-    def interrupted() -> None:
-        with pinned_threads(before + 1):
-            assert torch.get_num_threads() == before + 1
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    with pytest.raises(KeyboardInterrupt), pinned_threads(before + 1):  # noqa: PT012
+        assert torch.get_num_threads() == before + 1
+        raise KeyboardInterrupt
     assert torch.get_num_threads() == before
 
 
@@ -136,9 +129,6 @@ def test_tasks_of_a_job_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None
     assert node_rank(2) == 1
     assert os.environ["PET_MASTER_ADDR"] == "gpu07"
     assert os.environ["PET_MASTER_PORT"] == str(20_000 + 123456 % 40_000)
-
-
-AMP = replace(clip_preset("rn-tiny"), seed=4, precision="amp")
 
 
 def test_settings_are_compared(tmp_path: Path) -> None:
@@ -182,14 +172,15 @@ def test_checkpoints_in_order_of_epochs_without_those_cut_short(tmp_path: Path) 
 def test_a_run_has_its_settings_and_its_table_word_for_word(tmp_path: Path) -> None:
     image = CaptionedImage("/x/1.png", "1.png", "real", "axe", "a axe")
     table = write_captioned_table([image], tmp_path / "t.tsv", about={"mine": [1]}, missing_files="unchecked")
-    record_run(tmp_path / "run", table, AMP)
+    amp = replace(clip_preset("rn-tiny"), seed=4, precision="amp")
+    record_run(tmp_path / "run", table, amp)
     found = read_run(tmp_path / "run")
     assert found["table"] == read_description(table)
-    assert found["training"] == json.loads(json.dumps(asdict(AMP)))
+    assert found["training"] == json.loads(json.dumps(asdict(amp)))
     assert (found["kind"], found["commit"]) == ("ClipTraining", versions()["commit"])
-    record_run(tmp_path / "run", table, replace(AMP, seed=5))  # what is written stays
+    record_run(tmp_path / "run", table, replace(amp, seed=5))  # what is written stays
     assert read_run(tmp_path / "run") == found
-    record_run(tmp_path / "other", tmp_path / "by_hand.tsv", replace(AMP, model=tmp_path / "mine.json"))
+    record_run(tmp_path / "other", tmp_path / "by_hand.tsv", replace(amp, model=tmp_path / "mine.json"))
     assert read_run(tmp_path / "other")["table"] is None
     assert read_run(tmp_path / "other")["training"]["model"] == str(tmp_path / "mine.json")
 

@@ -26,6 +26,7 @@ from circuitry.training import (
 from circuitry.training import trainer_table as module
 from circuitry.training.trainer_table import CaptionedImage, caption_rows, clean, is_text, quoted, unquoted, write_table
 from circuitry.training.training_table import check_training_table
+from tests.data.test_domains import touch
 
 
 def image(name: str, caption: str = "a cat", folder: str = "/data") -> CaptionedImage:
@@ -188,11 +189,8 @@ def test_bad_tables(tmp_path: Path, content: bytes | None, words: str) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> DomainFolder:
-    for domain in ("real", "sketch"):
-        for name in ("axe", "bed"):
-            (tmp_path / "data" / domain / name).mkdir(parents=True)
-            for i in range(4):
-                (tmp_path / "data" / domain / name / f"{i}.png").touch()
+    folders = ("real/axe", "real/bed", "sketch/axe", "sketch/bed")
+    touch(tmp_path / "data", *(f"{folder}/{i}.png" for folder in folders for i in range(4)))
     return DomainFolder(tmp_path / "data")
 
 
@@ -236,9 +234,6 @@ def test_what_is_no_table_is_refused(images: DomainFolder, tmp_path: Path) -> No
             read_description(tmp_path / "t.tsv")
 
 
-COLUMNS = ("filepath", "title")
-
-
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
     """Seven lines, of which the files of the third and the last do not exist; one caption has quotes and a tab."""
@@ -256,9 +251,9 @@ def listed(tmp_path: Path) -> Path:
 def test_chunks_change_nothing(listed: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_table, "_CHUNK", chunk)
     with pytest.raises(InputError, match=r" 2 .*/2\.png, .*/6\.png"):
-        check_training_table(listed, COLUMNS, 2)
+        check_training_table(listed, ("filepath", "title"), 2)
     with pytest.raises(InputError, match=r" 1 .*title.*/3\.png"):
-        check_training_table(listed, COLUMNS, 2, skip_missing=True)
+        check_training_table(listed, ("filepath", "title"), 2, skip_missing=True)
     checked = check_training_table(listed, ("filepath",), 2, skip_missing=True)
     assert checked.present.tolist() == [True, True, False, True, True, True, False]
     assert (checked.n_images, checked.n_missing) == (5, 2)
@@ -292,7 +287,7 @@ def test_tables_that_cannot_be_trained_on(tmp_path: Path, content: str, words: s
     path.write_text(content.replace("{path}", str(path)))
     for table, expected in ((path, words), (tmp_path / "none.tsv", "none.tsv")):
         with pytest.raises(InputError, match=expected):
-            check_training_table(table, COLUMNS, 2)
+            check_training_table(table, ("filepath", "title"), 2)
 
 
 def peak(work: Callable[[], object]) -> int:

@@ -1,6 +1,5 @@
 """The script from end to end on a tiny model."""
 
-import html
 from pathlib import Path
 
 import pandas as pd
@@ -47,9 +46,6 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
     assert len(list((measured / "run" / "embeddings").iterdir())) > 1
     assert (results / "provenance.json").is_file()
     page = (measured / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Standardised distance between domains, plain" in page
-    assert "Euclidean distance between domains, aligned" in page
-    assert "pip install umap-learn" in html.unescape(page)
     own = tables["distances_per_domain"].query("model == 'plain' and measure == 'euclidean_distance'")
     assert all(f"{value:.3f} [" in page for value in own["value"])
 
