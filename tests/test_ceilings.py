@@ -15,14 +15,14 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 35_466,
+    "lines of the package": 35_465,
     "lines of a module": 375,
     "classes": 188,
     "classes of settings": 33,
     "modules that attribute loads": 64,
     "names at the top": 36,
-    "lines of experiments": 9_007,
-    "lines of tests": 30_868,
+    "lines of experiments": 9_014,
+    "lines of tests": 30_004,
 }
 
 

@@ -15,7 +15,8 @@ from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.reports.figure_files import StaticImages
 from circuitry.training import ClipTraining, train_clip
-from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module
+from tests.support.clip_training import WORK
+from tests.support.scripts import CLASSES, STYLES, command_module
 
 GIVEN_RULE = midpoint_rule(2)
 """An extraction that is given no rule chooses one, which takes many runs."""
@@ -34,7 +35,7 @@ def _no_static_images() -> Iterator[None]:
 
 
 def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
-    return train_clip(table, out, replace(settings, batch_size=16, warmup=0), IN_PLACE)
+    return train_clip(table, out, replace(settings, batch_size=16, warmup=0), WORK)
 
 
 def run_quickstart(

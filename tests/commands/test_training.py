@@ -13,7 +13,8 @@ from circuitry import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
 from circuitry.runs import InputError, run_script
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
-from tests.support.scripts import CLASSES, IN_PLACE, STYLES, command_module, script
+from tests.support.clip_training import WORK
+from tests.support.scripts import CLASSES, STYLES, command_module, script
 
 
 def run_in_place(task: Callable[[int, int], object], workers: int, logs: Path, **options: object) -> None:
@@ -29,7 +30,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     small = replace(clip_preset("rn-tiny"), epochs=1, batch_size=16, warmup=0)
     folder = module.Config(
         out=tmp_path / "folder", data=quickstart / "run" / "toy", domains=("real",), cluster="slurm",
-        job_options=("gpus_per_node=2",), training=small, work=IN_PLACE,
+        job_options=("gpus_per_node=2",), training=small, work=WORK,
     )  # fmt: skip
     module.main(folder)
     printed = capsys.readouterr().out
@@ -44,7 +45,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
     asked: list[dict[str, str | int]] = []
     monkeypatch.setattr(module, "run_array", lambda *given, cluster, options: asked.append(options))
-    on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(IN_PLACE, nodes=2))
+    on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(WORK, nodes=2))
     module.main(on_two)
     assert asked == [{"gpus_per_node": 2, "nodes": 2, "tasks_per_node": 1}]
     with pytest.raises(InputError, match=r"--cluster slurm.*local"):

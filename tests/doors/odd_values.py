@@ -66,9 +66,7 @@ def anything(world: World) -> dict[str, Any]:
 def spoiled(good: Any) -> dict[str, Any]:
     """Return a good value with one thing wrong, where it has things."""
     if isinstance(good, np.ndarray) and good.size and good.dtype.kind in "fiub":
-        return _arrays(good, np.full_like(good, np.nan, dtype=float)) | {
-            "as words": good.astype(str),
-        }
+        return _arrays(good, np.full_like(good, np.nan, dtype=float)) | {"as words": good.astype(str)}
     if isinstance(good, torch.Tensor) and good.numel():
         return _arrays(good, torch.full_like(good, torch.nan, dtype=torch.float)) | {
             "as uint8": good.to(torch.uint8),

@@ -28,6 +28,7 @@ from circuitry.interventions import (
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from tests.interventions.test_gated_units import IMAGES, by_hand, first
 from tests.support.assert_same import assert_same
+from tests.support.circuits import curve_of
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -114,13 +115,6 @@ def test_chosen_sites_only_and_any_cut() -> None:
     assert whole.n_units == (7 + 26,)  # of 64 and 256
     again = faithfulness_curve(task, graph, replace(settings, seed=1))
     assert not np.array_equal(again.random, whole.random)
-
-
-def curve_of(kept: np.ndarray, **given: np.ndarray) -> FaithfulnessCurve:
-    sizes, n = kept.shape
-    known = {"full": np.ones(n), "empty": np.zeros(n), "own": np.ones(n, bool), "group": np.zeros(n, int)} | given
-    curves: Any = known | {"kept": kept, "complement": 0 * kept, "random": np.zeros((0, *kept.shape))}
-    return FaithfulnessCurve(MIB_FRACTIONS[:sizes], "signed", (1,) * sizes, **curves)
 
 
 def test_areas_of_known_curves() -> None:

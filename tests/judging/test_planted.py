@@ -24,6 +24,7 @@ from circuitry.judging import (
 )
 from circuitry.judging.planted import edge_movements
 from circuitry.judging.scoreboard import areas_of
+from tests.support.circuits import curve_of
 from tests.support.work import QUIET
 
 BUILDERS = (planted_convolution, planted_attention)
@@ -93,23 +94,11 @@ def graph_of(scores: list[float], kept: list[int]) -> AttributionGraph:
     return AttributionGraph(("a",), {"a": np.array(scores, dtype=float)}, {"a": np.array(kept)}, {}, {}, 1)
 
 
-def curve_of(kept: list[float]) -> FaithfulnessCurve:
+def curve(kept: list[float]) -> FaithfulnessCurve:
     """One image of the class and one of another, of which the first has a metric of 1 in the whole model."""
-    own, n = np.array([True, False]), len(kept)
-    by_size = np.stack([np.array(kept), np.zeros(n)], 1)
-    zeros = np.zeros((n, 2))
-    return FaithfulnessCurve(
-        fractions=tuple(np.linspace(0.2, 0.8, n).tolist()),
-        ranking="absolute",
-        n_units=tuple(range(n)),
-        full=np.array([1.0, 0.0]),
-        empty=np.zeros(2),
-        kept=by_size,
-        complement=zeros,
-        random=zeros[None],
-        own=own,
-        group=np.zeros(2, dtype=np.int64),
-    )
+    full, own, values = np.array([1.0, 0.0]), np.array([True, False]), np.outer(kept, [1, 0])
+    sizes = np.linspace(0.2, 0.8, len(kept)).tolist()
+    return curve_of(values, sizes, "absolute", full=full, own=own, random=0 * values[None])
 
 
 def test_the_smallest_size_is_that_from_which_on_the_target_is_kept() -> None:
@@ -128,10 +117,10 @@ def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> 
     own = [0.1, 0.4, 0.2, 0.9]
     few = [0.2, 0.4, 0.6, 0.8]
     alone = {"CPR": np.trapezoid(own, few), "CMD": np.trapezoid(1 - np.array(own), few)}
-    assert areas_of(curve_of(own), few) == pytest.approx(alone)
+    assert areas_of(curve(own), few) == pytest.approx(alone)
     sizes = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
-    curve = replace(curve_of([1.0] * 8 + [-5.0] + [1.0] * 2), fractions=sizes)
-    assert areas_of(curve, sizes) == pytest.approx({"CPR": 0.999, "CMD": 0.0})
+    eleven = replace(curve([1.0] * 8 + [-5.0] + [1.0] * 2), fractions=sizes)
+    assert areas_of(eleven, sizes) == pytest.approx({"CPR": 0.999, "CMD": 0.0})
 
 
 @pytest.mark.parametrize("exact", [{"other": np.zeros(4)}, {"u": np.zeros(3)}])
@@ -163,10 +152,10 @@ def test_tables_of_a_scoreboard() -> None:
     sizes = (0.2, 0.8)
     found: dict[tuple[str, ...], Judged] = {
         ("cat", "patching", "same-share", "zero", "logit"): Judged(
-            curve_of([0.0, 0.9]), graph_of([1, 2, 3, 5], [3]), 2.0, 4 * 10**9
+            curve([0.0, 0.9]), graph_of([1, 2, 3, 5], [3]), 2.0, 4 * 10**9
         ),
         ("cat", "gradient", "global", "zero", "logit"): Judged(
-            curve_of([0.6, 0.9]), graph_of([1, 2, 5, 3], [2]), 1.0, 10**9
+            curve([0.6, 0.9]), graph_of([1, 2, 5, 3], [2]), 1.0, 10**9
         ),
     }
     tables = scoreboard_tables(found, sizes, [0.5], "4 units at 1 site")

@@ -1,5 +1,6 @@
 """Folders, stored results, and every kind of damage to them: made again and equal, or refused by name."""
 
+import ast
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import circuitry
 from circuitry import AttributionGraph, Circuit, Clip, Comparison, DomainFolder, GraphFolder, InputError
 from circuitry.bases import SparseAutoencoder
 from circuitry.circuits import DirectEffects, extract, midpoint_rule
@@ -214,3 +216,11 @@ def test_a_result_comes_back_whole_and_damage_is_noticed(kind: Any, tmp_path: Pa
         with pytest.raises(InputError, match=r"'circuitry other 0'|none of the readers"):
             load(place)
         path.write_bytes(whole)
+
+
+def test_every_result_is_here() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(circuitry.__file__).parent.rglob("*.py")]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    methods = {one.name: {of.name for of in one.body if isinstance(of, ast.FunctionDef)} for one in classes}
+    stored = {name for name, own in methods.items() if own >= {"save", "load"}}
+    assert {kind.__name__ for kind in MADE} == stored | {"SparseAutoencoder"}

@@ -35,7 +35,7 @@ from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings
 from experiments.study.study_run import STANDARD, TOY_TRAINING, StudyRun, ToySettings, find_runs, run_of, toy_run
 from experiments.study.supervised import SupervisedTraining
-from experiments.study.supervised_model import LabelTable, SupervisedModel
+from experiments.study.supervised_model import LabelTable, SupervisedModel, build_classifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
 
@@ -242,3 +242,12 @@ def test_runs_on_other_tables_are_no_models_of_the_study(tmp_path: Path) -> None
     assert run_of(tmp_path / "run") is run_of(tmp_path / "by_hand") is None
     with pytest.raises(InputError, match=r"run\.json"):
         find_runs(tmp_path)
+
+
+def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
+    name, labels = tiny.load().name, LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
+    path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
+    write_classifier(path, build_classifier(name, 3, 1.0)[0], name, labels)
+    run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
+    table = extract_accuracies([run], tests, work=QUIET)
+    assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}

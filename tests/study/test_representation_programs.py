@@ -21,9 +21,9 @@ from experiments.study.supervised import SupervisedTraining
 from experiments.study.supervised_model import found_labels, load_supervised
 from tests.study.made_up_runs import write_run
 from tests.support.assert_same import assert_same
+from tests.support.clip_training import WORK
 from tests.support.scripts import (
     CLASSES,
-    IN_PLACE,
     STYLES,
     assert_drawn,
     figure_of,
@@ -126,7 +126,7 @@ def test_all_pairs_of_domains_are_compared_over_the_classes_that_all_have() -> N
 def test_a_supervised_baseline_is_trained(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = program_module("train-supervised")
     small = SupervisedTraining(model="rn-tiny", epochs=1, batch_size=16, milestones=())
-    module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE))
+    module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=WORK))
     printed = capsys.readouterr().out
     assert "balanced top-1" in printed
     model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")

@@ -1,13 +1,7 @@
-"""Check the calls within the package against their annotations, at a fraction of what jaxtyping's own wrapper costs.
+"""Check calls within the package by beartype, and sizes in shapes in the first calls of a function in each test.
 
-The option ``--jaxtyping-packages`` of pytest decorates every function of the package as it is imported. What jaxtyping
-decorates with binds the arguments of each call by name, checks them twice for the sake of its message, and compiles
-its check of a function within a function whenever the outer one runs: half of the time of all tests. Importing this
-module puts its own in that place: beartype checks, and jaxtyping compares sizes where annotations have shapes, in the
-first calls of each function in each test.
-
-While jaxtyping imports a module of the package, Python finds no compiled file of the libraries that this imports, so
-they are imported here before.
+The option ``--jaxtyping-packages`` decorates every function as it is imported; its own wrapper costs half of all tests.
+Libraries are imported here first: within that import Python finds no compiled file of theirs.
 """
 
 import functools

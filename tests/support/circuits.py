@@ -1,9 +1,13 @@
-"""Circuits of edges that are chosen by hand."""
+"""Circuits of edges, and curves, that are chosen by hand."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from circuitry import AttributionGraph, Circuit
 from circuitry.circuits import Edges
+from circuitry.interventions import MIB_FRACTIONS, FaithfulnessCurve
 
 
 def circuit_with(edges: Edges) -> Circuit:
@@ -20,3 +24,13 @@ def edges_of(masks: dict[tuple[str, str], np.ndarray]) -> Edges:
 
 def circuit_by(masks: dict[tuple[str, str], np.ndarray]) -> Circuit:
     return circuit_with(edges_of(masks))
+
+
+def curve_of(
+    kept: np.ndarray, fractions: Sequence[float] = MIB_FRACTIONS, ranking: str = "signed", **given: np.ndarray
+) -> FaithfulnessCurve:
+    """A curve with these values [sizes, images]; the complement keeps nothing, and there are no random circuits."""
+    sizes, n = kept.shape
+    known = {"full": np.ones(n), "empty": np.zeros(n), "own": np.ones(n, bool), "group": np.zeros(n, int)}
+    curves: Any = known | {"kept": kept, "complement": 0 * kept, "random": np.zeros((0, *kept.shape))} | given
+    return FaithfulnessCurve(tuple(fractions)[:sizes], ranking, (1,) * sizes, **curves)

@@ -10,7 +10,6 @@ import pytest
 
 from circuitry.commands.command_list import COMMANDS, work_of
 from circuitry.runs.command_line import read_line
-from circuitry.training import TrainingWork
 from tests.support.browser import find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -19,7 +18,6 @@ needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium o
 CLASSES = ("car", "fish", "key", "star")
 STYLES = ("clipart", "quickdraw", "real")
 """Of the toy that the quickstart of the tests draws."""
-IN_PLACE = TrainingWork("cpu", workers=0, progress=False)
 
 
 def script(name: str) -> ModuleType:
