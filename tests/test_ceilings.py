@@ -1,7 +1,4 @@
-"""Sizes that nobody may raise without saying why: a package that one can hold in mind is a feature.
-
-Whoever raises a number says in the commit what for; whoever adds removes. CONTRIBUTING has the reason.
-"""
+"""Sizes of today: whoever raises one says in the commit what for; whoever adds removes (CONTRIBUTING has the reason)."""
 
 import ast
 import subprocess
@@ -22,7 +19,7 @@ CEILINGS = {
     "modules that attribute loads": 64,
     "names at the top": 36,
     "lines of experiments": 9_014,
-    "lines of tests": 30_004,
+    "lines of tests": 30_000,
 }
 
 

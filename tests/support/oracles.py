@@ -22,10 +22,7 @@ def worst(a: dict, b: dict) -> float:  # type: ignore[type-arg]
 def brute_force_nodes(
     encoder: Encoder, images: Tensor, weights: Tensor, site: str, points: int, ends: Tensor | None = None
 ) -> np.ndarray:
-    """Left rule by finite sums of full runs with the activation replaced by a hook, image by image.
-
-    ``ends`` are the baselines, one for every image; zero by default.
-    """
+    """Left rule by finite sums of full runs, image by image, that a hook changes; ``ends``: baselines of the images."""
     effects = []
     for i, image in enumerate(images):
         with torch.no_grad():
