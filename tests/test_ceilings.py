@@ -1,4 +1,4 @@
-"""Sizes of today: whoever raises one says in the commit what for; whoever adds removes (CONTRIBUTING has the reason)."""
+"""Sizes of today: whoever raises one says in the commit what for; whoever adds removes, see CONTRIBUTING."""
 
 import ast
 import subprocess

@@ -147,6 +147,9 @@ def test_stability_is_the_share_of_all_draws_by_enumeration(budget: str) -> None
         np.testing.assert_allclose(found.edges[pair], np.mean(rows, 0))
     assert found.unit_stability == pytest.approx(np.concatenate([*found.units.values()]).mean())
     assert 0 < found.edge_stability < 1
+    alike = {pair: np.stack([scores] * 6) for pair, scores in whole.edge_scores.items()}
+    same = find_consensus(circuit, [replace(whole, n_images=2)] * 6, alike)
+    assert (same.unit_stability, same.edge_stability) == pytest.approx((1, 1))
 
 
 def test_hand_worked_consensus() -> None:
@@ -161,9 +164,8 @@ def test_hand_worked_consensus() -> None:
     edges = {("up", "down"): np.array([[[-1.0, 4]], [[3, 4]]])}
     found = find_consensus(whole.circuit(2), parts, edges)
     assert found.units["up"].tolist() == [1, 0.75]
-    assert dict(
-        zip(found.circuit.its_edges.places["up", "down"][1].tolist(), found.edges["up", "down"], strict=True)
-    ) == {0: 0.75, 1: 1}
+    upstream = found.circuit.its_edges.places["up", "down"][1].tolist()
+    assert dict(zip(upstream, found.edges["up", "down"], strict=True)) == {0: 0.75, 1: 1}
     assert found.unit_stability == pytest.approx(2.75 / 3)
     assert found.edge_stability == 0.875
     assert set(found.graph(0.75).edges) == {("up/0", "down/0"), ("up/1", "down/0")}
