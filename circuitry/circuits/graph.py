@@ -249,8 +249,8 @@ class Circuit:
         if missing := [site for site in self.units if site not in self.source.node_scores]:
             raise no_circuit_at(missing, self.source.inner_sites)
         for site, units in self.units.items():
-            n = len(self.source.node_scores[site])
-            if len(units) and not 0 <= units.min() <= units.max() < n:
+            n, known = len(self.source.node_scores[site]), units is self.source.kept_units.get(site)
+            if not known and len(units) and not 0 <= units.min() <= units.max() < n:
                 raise InputError(f"Site {site!r} has units 0 to {n - 1}, but a circuit has others there: correct it.")
         edges = self.edges
         if edges is not None and not all(
