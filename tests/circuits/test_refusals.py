@@ -51,11 +51,6 @@ def with_norm_over_tokens() -> ResidualStream:
     return ResidualStream.of(Encoder.from_tower(tower))
 
 
-def saved(graph: AttributionGraph, path: Path) -> Path:
-    graph.save(path)
-    return path
-
-
 STREAM, NONE = [("embed", "blocks.1.mlp")], torch.zeros(0, 3, 64, 64)
 ATTRIBUTION: list[tuple[Call, str]] = [
     (lambda: attribute(node_fraction=1.5), r"\(0, 1\] as node_fraction, but 1.5 "),
@@ -114,6 +109,9 @@ COMPARED: list[tuple[Call, str]] = [
     (lambda: c.chance_overlap(5, 6, 1), "5 units .* 6 and 1 were given"),
     (lambda: find_consensus(FIRST.circuit(), [FIRST], {}), r"two parts .* 1 was given"),
     (lambda: small_graph().circuit(0), "edges_per_node, but 0 "),
+    (lambda: Circuit(small_graph(), {"body": np.array([0])}), "body; the sites are conv, head"),
+    (lambda: Circuit(small_graph(), {"conv": np.array([1, 4])}), "'conv' has units 0 to 3"),
+    (lambda: Circuit(small_graph(), {"conv": np.array([1])}, small_graph().edges), r"Edges\.among"),
 ]
 
 
@@ -124,15 +122,16 @@ def test_refusals(call: Call, named: str) -> None:
 
 
 def test_a_graph_is_no_circuit(tmp_path: Path) -> None:
+    small_graph().save(tmp_path / "graph")
     with pytest.raises(InputError, match=r"graph and no circuit.*AttributionGraph.load\(path\).circuit"):
-        Circuit.load(saved(small_graph(), tmp_path / "graph"))
+        Circuit.load(tmp_path / "graph")
 
 
 def test_weights_that_are_not_finite_name_the_site() -> None:
     tower: Any = make_tower("resnet")
     tower.layer2[0].conv2.weight[0, 0, 0, 0] = float("inf")
     with pytest.raises(InputError, match=r"at site 'layer2.0' are not finite"):
-        attribute_images(Encoder.from_tower(tower), IMAGES[RESNET], metric, progress=False)
+        attribute(Encoder.from_tower(tower), IMAGES[RESNET])
 
 
 def test_all_scores_may_be_zero() -> None:
