@@ -27,6 +27,7 @@ from torch import Tensor
 
 from circuitry.bases.blocks import Block, take_apart
 from circuitry.bases.components import in_components
+from circuitry.bases.conv_blocks import ConvBlock
 from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
@@ -365,7 +366,8 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
-    return in_neurons or tuple(take_apart(block) for block in encoder.chain.blocks.values())
+    blocks = [block for block in encoder.chain.blocks.values() if not isinstance(block, ConvBlock)]
+    return in_neurons or tuple(take_apart(block) for block in blocks)
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:

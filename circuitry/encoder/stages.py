@@ -57,3 +57,16 @@ class PlacedBlock:
         """Run the block."""
         y: Tensor = self.module(x, **{self.argument: self.places()})
         return y
+
+
+@dataclass(frozen=True)
+class EnteredBlock:
+    """The first block of a level with what comes before it there, such as a down-sampling."""
+
+    module: Any
+    entry: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run both."""
+        y: Tensor = self.module(self.entry(x))
+        return y
