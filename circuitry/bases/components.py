@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from circuitry.bases.attention_kinds import mix_by_pattern
-from circuitry.bases.blocks import SUPPORTED_BLOCKS, Block, take_apart
-from circuitry.bases.conv_blocks import SUPPORTED_CONV_BLOCKS, ConvBlock, after_block, conv_blocks, conv_stages
+from circuitry.bases.blocks import Block, take_apart
+from circuitry.bases.conv_blocks import after_block, conv_blocks, conv_stages
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
-from circuitry.encoder.stages import Stage
+from circuitry.encoder.stages import ConvBlock, Stage
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -81,9 +81,8 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
     blocks = encoder.chain.blocks or conv_blocks(encoder.chain.stages)
     if not blocks:
         raise InputError(
-            f"Components are those of blocks, but of this {type(encoder.tower).__name__} none are known; known are "
-            f"{'; '.join((*SUPPORTED_BLOCKS, *SUPPORTED_CONV_BLOCKS))}: take its channels, or name its blocks in the "
-            "Chain of a reader (register_architecture)."
+            f"Components are parts of blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
+            "channels, or name its blocks in the Chain of a reader (register_architecture)."
         )
     if encoder.error_units:
         raise InputError(

@@ -2,8 +2,8 @@
 
 A block reads the stream of its stage x [batch, channel, height, width] and writes to it:
 
-    h = hidden(x)                     its hidden channels, behind the block's last nonlinearity, as neurons are in an MLP
-    x = after(add(h) + shortcut(x))   the projection of the hidden channels, beside the identity, a projection or nothing
+    h = hidden(x)                     its hidden channels, behind its last nonlinearity, as MLP neurons are
+    x = after(add(h) + shortcut(x))   their projection, beside the stream itself, a projection of it, or nothing
 
 A block may make several hidden activations one after the other: a bottleneck has two. What a block writes is linear in
 its hidden channels, save where squeeze-excite or a norm lies in between; the stream itself has no nonlinearity of its
@@ -12,12 +12,11 @@ own in EfficientNet, and one behind every block in ResNet.
 Every writer is a unit: the channels of a projection shortcut are a site of their own. So with nothing kept the output
 is the same for all images.
 
-A new kind of block is a line of `KINDS`, or a `ConvBlock` in the ``blocks`` of a `Chain` that a reader returns
+A new kind of block is a line of `BLOCK_KINDS`, or a `ConvBlock` in the ``blocks`` of a `Chain` that a reader returns
 (`register_architecture`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,38 +30,10 @@ from torch import Tensor, nn
 from torchvision.models import convnext, efficientnet, mobilenetv2, mobilenetv3, regnet, resnet
 
 from circuitry.encoder.narrowing import in_order
-from circuitry.encoder.stages import EnteredBlock, Stage
+from circuitry.encoder.stages import NO_STEP, ConvBlock, EnteredBlock, Stage, Step
 
-Step = Callable[[Tensor], Tensor]
-Pair = tuple[Tensor, Tensor | None]
+_Pair = tuple[Tensor, Tensor | None]
 """The activation that a step goes on from, and what goes past it, if anything does."""
-NO_STEP = nn.Identity()
-
-
-@dataclass(frozen=True)
-class ConvBlock:
-    """The steps of a convolutional block.
-
-    Example:
-        >>> def read_mine(tower):
-        ...     blocks = {f"layer{i}": block_of(tower.get_submodule(f"layer{i}")) for i in (1, 2)}
-        ...     return Chain(tuple(linked_stages(tower, ["stem", "layer1", "layer2", "pool"])), (224, 224), blocks)
-        >>> def block_of(block):
-        ...     hidden = [("relu", lambda x: block.relu(block.conv1(x)))]
-        ...     return ConvBlock(hidden, block.conv2, ("shortcut", block.shortcut))
-        >>> register_architecture("MyTower", read_mine)
-    """
-
-    hidden: Sequence[tuple[str, Step]]
-    """Name of each hidden activation, and the step to it from the one before, the first from the stream."""
-    add: Step
-    """The last hidden activation -> what the block adds to the stream."""
-    shortcut: tuple[str, Step] | None
-    """Name and step of what goes past the hidden channels: without a name the stream as it is; none for nothing."""
-    after: Step = NO_STEP
-    """What the sum passes."""
-    entry: Step = NO_STEP
-    """What the stream passes before the block reads it."""
 
 
 class Kind(NamedTuple):
@@ -81,13 +52,13 @@ class Kind(NamedTuple):
 _CONVOLUTION = {i: (f"conv{i}", f"bn{i}", "drop_block", f"act{i}") for i in (1, 2)}
 _SEPARABLE = (("conv_s2d", "bn_s2d", "conv_dw", "bn1", "aa", "se"),)
 _INVERTED = (("conv_s2d", "bn_s2d", "conv_pw", "bn1", "conv_dw", "bn2", "aa", "se"),)
-KINDS: dict[type[nn.Module], Kind] = {
+BLOCK_KINDS: dict[type[nn.Module], Kind] = {
     modified_resnet.Bottleneck: Kind(
         (("conv1", "bn1", "act1"), ("conv2", "bn2", "act2", "avgpool")), ("conv3", "bn3"), "downsample", "act3"
     ),
     timm_resnet.BasicBlock: Kind(((*_CONVOLUTION[1], "aa"),), ("conv2", "bn2", "se"), "downsample", "act2"),
     timm_resnet.Bottleneck: Kind(
-        (_CONVOLUTION[1][:2] + ("act1",), (*_CONVOLUTION[2], "aa")), ("conv3", "bn3", "se"), "downsample", "act3"
+        (_CONVOLUTION[1], (*_CONVOLUTION[2], "aa")), ("conv3", "bn3", "se"), "downsample", "act3"
     ),
     timm_regnet.Bottleneck: Kind((("conv1",), ("conv2", "se")), ("conv3",), "downsample", "act3", whole=False),
     timm_blocks.DepthwiseSeparableConv: Kind(_SEPARABLE, ("conv_pw", "bn2"), "has_skip"),
@@ -110,14 +81,7 @@ ROWS: dict[type[nn.Module], tuple[str, int]] = {
     mobilenetv3.InvertedResidual: ("block", 1),
     mobilenetv2.InvertedResidual: ("conv", 2),
 }
-"""torchvision's blocks that are one row of modules: its name, and how many modules at its end are the projection, if the
-row has more than one."""
-SUPPORTED_CONV_BLOCKS = (
-    "open_clip's Bottleneck",
-    "timm's ResNet, RegNet, EfficientNet, MobileNet and ConvNeXt blocks",
-    "torchvision's ResNet, RegNet, EfficientNet, MobileNet and ConvNeXt blocks",
-)
-"""Kinds of convolutional blocks that can be taken apart, in words."""
+"""torchvision's blocks that are one row of modules: its name, and how many of its last modules are the projection."""
 
 
 def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
@@ -145,9 +109,9 @@ def conv_stages(path: str, block: ConvBlock, read: Step, x: Tensor) -> tuple[lis
         The stages, and what they make of the activation.
     """
     stages = list[Stage]()
-    before: Callable[[Tensor], Pair] = partial(_enter, in_order(read, block.entry), block.shortcut is not None)
+    before: Callable[[Tensor], _Pair] = partial(_enter, in_order(read, block.entry), block.shortcut is not None)
     *first, (name, step) = block.hidden
-    moves: list[tuple[str, Callable[[Pair], Pair]]] = [(one, partial(_hidden, to)) for one, to in first]
+    moves: list[tuple[str, Callable[[_Pair], _Pair]]] = [(one, partial(_hidden, to)) for one, to in first]
     if block.shortcut is not None and block.shortcut[0]:
         moves += [(block.shortcut[0], partial(_projected, step, block.shortcut[1])), (name, _swapped)]
     else:
@@ -167,40 +131,40 @@ def after_block(block: ConvBlock, stage: Stage, x: Tensor) -> Tensor:
     return block.after(added if past is None else added + past)
 
 
-def _enter(read: Step, passes: bool, x: Tensor) -> Pair:
+def _enter(read: Step, passes: bool, x: Tensor) -> _Pair:
     stream = read(x)
     return stream, stream if passes else None
 
 
-def _hidden(step: Step, pair: Pair) -> Pair:
+def _hidden(step: Step, pair: _Pair) -> _Pair:
     return step(pair[0]), pair[1]
 
 
-def _projected(step: Step, project: Step, pair: Pair) -> Pair:
+def _projected(step: Step, project: Step, pair: _Pair) -> _Pair:
     """Return the channels of the projection, and past them the last hidden ones."""
     assert pair[1] is not None  # the stream goes past where it is projected
     return project(pair[1]), step(pair[0])
 
 
-def _swapped(pair: Pair) -> Pair:
+def _swapped(pair: _Pair) -> _Pair:
     assert pair[1] is not None  # the last hidden activation
     return pair[1], pair[0]
 
 
-def _at_site(before: Callable[[Tensor], Pair], move: Callable[[Pair], Pair], x: Tensor) -> Tensor:
+def _at_site(before: Callable[[Tensor], _Pair], move: Callable[[_Pair], _Pair], x: Tensor) -> Tensor:
     units, past = move(before(x))
     return units if past is None else torch.cat([units, past], 1)
 
 
-def _split(n_units: int, x: Tensor) -> Pair:
+def _split(n_units: int, x: Tensor) -> _Pair:
     units, past = torch.tensor_split(x, [n_units], 1)
     return units, past if past.shape[1] else None
 
 
 def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
     """Return the steps of a block in evaluation mode; none of a module that is no known block."""
-    if type(module) in KINDS:
-        return _by_names(module, KINDS[type(module)], entry)
+    if type(module) in BLOCK_KINDS:
+        return _by_names(module, BLOCK_KINDS[type(module)], entry)
     if type(module) in ROWS:
         name, n_last = ROWS[type(module)]
         row = list(getattr(module, name))

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from circuitry.bases.blocks import Block, take_apart
 from circuitry.bases.components import in_components
-from circuitry.bases.conv_blocks import ConvBlock
 from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
+from circuitry.encoder.stages import ConvBlock
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural
 
@@ -149,6 +149,11 @@ class ResidualStream:
         else:
             components = in_components(encoder)
         blocks = _blocks_of(components)
+        if not blocks:
+            raise InputError(
+                f"Heads and MLPs are a transformer's, but this {type(encoder.tower).__name__} is none: score the edges "
+                "of its hidden channels by score_edges, with a task of in_components(encoder)."
+            )
         if not adds_up(components):
             raise InputError(
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "

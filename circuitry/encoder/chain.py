@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from circuitry.encoder.narrowing import in_order
-from circuitry.encoder.stages import EnteredBlock, PlacedBlock, Stage
+from circuitry.encoder.stages import ConvBlock, EnteredBlock, PlacedBlock, Stage
 from circuitry.encoder.tokens import TokenGrid
 from circuitry.runs.errors import InputError
 
@@ -36,8 +36,9 @@ class Chain:
     stages: tuple[Stage, ...]
     image_size: tuple[int, int]
     """Height and width of images."""
-    blocks: Mapping[str, TransformerBlock] = field(default_factory=dict)
-    """Transformer blocks by the site that each ends at; one stage follows the last of them."""
+    blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)
+    """Blocks of a transformer by the site that each ends at, one stage follows the last; or of a CNN, of a kind that the
+    package does not know."""
     grid: TokenGrid | None = None
     """Where the tokens of a transformer lie."""
     embed: Callable[[Tensor], Tensor] | None = None

@@ -96,7 +96,8 @@ def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return what each head's query [B, 1, C] reads off k and v [B, tokens, C]: [B, head, C / heads]."""
     q, k, v = (rearrange(t, "batch token (head d) -> batch head token d", head=pool.num_heads) for t in (q, k, v))
     weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
-    return (weight @ v).squeeze(2)
+    pooled: Tensor = (weight @ v).squeeze(2)
+    return pooled
 
 
 def fast_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
