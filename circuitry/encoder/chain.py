@@ -37,8 +37,8 @@ class Chain:
     image_size: tuple[int, int]
     """Height and width of images."""
     blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)
-    """Blocks of a transformer by the site that each ends at, one stage follows the last; or of a CNN, of a kind that the
-    package does not know."""
+    """Blocks by the site that each ends at, and one stage follows the last: of a transformer, or of a CNN where the
+    package does not know their kind."""
     grid: TokenGrid | None = None
     """Where the tokens of a transformer lie."""
     embed: Callable[[Tensor], Tensor] | None = None
