@@ -1,11 +1,12 @@
-"""Answers: numbers made of embeddings, which a learned mask preserves; and how much they depend on each open gate.
+"""Answers: numbers made of embeddings, which a learned mask preserves; and how much they depend on each gate.
 
-Masks start from this dependence. With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of
+Masks start from this dependence, and units are ranked by it. With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of
 squared distance. Its mean over images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018,
 arXiv 1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and lowers the answers
 of another.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ from circuitry.encoder.metrics import ClassLogit, Metric, check_width
 
 Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
+
+
+ROUNDS, SMALLEST = 8, 0.1
+"""Rounds in which units are scored again, and the share of the units that the last round leaves."""
 
 
 def default_answers(metric: Metric) -> Answers:
@@ -63,8 +68,10 @@ def answer_changes(
     return total / len(images)
 
 
-def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
-    """Return the squared change of the answers by each gate while all are open.
+def gate_importance(
+    runs: Any, answers: Answers, n_images: int | None = None, gates: Float[Tensor, " gates"] | None = None
+) -> Float[Tensor, " gates"]:
+    """Return the squared change of the answers by each gate.
 
     Images of the class and of other classes count alike, however many there are of each.
 
@@ -72,9 +79,10 @@ def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) ->
         runs: Images under gates, as `Gated` holds them.
         answers: Function from embeddings to answers.
         n_images: Images of the class, and of others, at most (default: all).
+        gates: Where the change is taken (default: while all are open).
     """
     generator = torch.Generator().manual_seed(0)  # every call begins alike
-    whole = torch.ones(runs.n_gates, device=runs.embeddings.device)
+    whole = torch.ones(runs.n_gates, device=runs.embeddings.device) if gates is None else gates
     sides = [range(runs.n_own), range(runs.n_own, len(runs))]
 
     def answers_under(gates: Tensor, places: Tensor) -> Tensor:
@@ -83,6 +91,27 @@ def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) ->
     return torch.stack(
         [answer_changes(answers_under, whole, side[:n_images], generator) for side in sides if side]
     ).mean(0)
+
+
+def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
+    """Return the rank in (0, 1] of each gate, where the least important gates close first and the others are scored again.
+
+    Units that can stand in for each other hide each other while all are open. So the importance of the open gates is
+    measured in `ROUNDS` rounds, between which their number falls to `SMALLEST` by the same factor. After FORCE (de
+    Jorge et al. 2021, arXiv 2006.09081), which prunes weights so.
+
+    Args:
+        runs, answers, n_images: See `gate_importance`.
+    """
+    n = runs.n_gates
+    opened, ranks = (torch.ones(n, device=runs.embeddings.device) for _ in "12")
+    for number in range(1, ROUNDS + 1):
+        importance = gate_importance(runs, answers, n_images, opened)
+        left = opened.nonzero()[:, 0]
+        rising = left[importance[left].argsort(stable=True)]
+        ranks[rising] = torch.arange(n - len(rising) + 1, n + 1).to(ranks) / n
+        opened[rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]] = 0
+    return ranks
 
 
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:

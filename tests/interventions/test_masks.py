@@ -16,7 +16,13 @@ from circuitry.bases import ResidualStream, in_components
 from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.encoder import Stage
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, circuit_of, kept_embeddings, learn_masks, masks
-from circuitry.interventions.answers import answer_changes, default_answers, normal_ranks
+from circuitry.interventions.answers import (
+    answer_changes,
+    default_answers,
+    gate_importance,
+    iterative_ranks,
+    normal_ranks,
+)
 from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
@@ -227,3 +233,21 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
 
     assert found.lost == pytest.approx(lost(found.circuits[0]), rel=1e-4)
     assert found.lost < np.mean([lost(found.circuits[0].random(rng)) for _ in range(20)])
+
+
+class TwoForOne:
+    """Runs in which each of the first two gates does the work of both; the others do a half and a tenth of it."""
+
+    n_gates, n_own, embeddings = 4, 1, torch.zeros(1, 1)
+
+    def __len__(self) -> int:
+        return 1
+
+    def run(self, gates: Tensor, places: Tensor) -> Tensor:
+        return ((gates[0] + gates[1]).clamp(max=1.5) + gates[2] / 2 + gates[3] / 10).reshape(1, 1)
+
+
+def test_units_that_stand_in_for_each_other_are_found_when_one_of_them_is_closed() -> None:
+    runs = TwoForOne()
+    assert gate_importance(runs, lambda x: x).tolist()[:2] == [0, 0]
+    assert iterative_ranks(runs, lambda x: x).tolist() == [0.25, 1.0, 0.75, 0.5]
