@@ -4,13 +4,17 @@ With gates g [down, up], activations a and baselines b, the downstream unit d re
 every upstream unit u. Downstream units with the same row of gates share one reading of the input.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from circuitry.encoder.encoder import Encoder
 
 Gates = Shaped[Tensor, "_ _"]
 """[down, up]: booleans, where false is cut, or real numbers, by which results are differentiable."""
@@ -68,3 +72,34 @@ def read_through(
             order.append(units)
             parts.append(activation.index_select(dim, units))
     return torch.cat(parts, dim).index_select(dim, torch.argsort(torch.cat(order)))
+
+
+def read_paths(
+    encoder: Encoder,
+    activations: Mapping[str, Tensor],
+    ends: Mapping[str, Tensor],
+    gates: Mapping[str, Gates],
+    last: str,
+) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
+    """Yield the sites behind the first with gates, up to the last, and what their units read under each row of gates.
+
+    All units of a site in between go on with the site's activation, mixed with its baseline by its gates, whatever they
+    read. So what passes a site is what is carried past its units: a path through no other unit.
+
+    Args:
+        encoder: A chain of stages.
+        activations: By site, from the first with gates to the one before the last.
+        ends: Baselines of the sites with gates, for every image or one for all.
+        gates: Rows of gates on units by site, in order.
+        last: Where the run stops.
+    """
+    first, n = next(iter(gates)), len(next(iter(gates.values())))
+    stack = activations[first].expand(n, *activations[first].shape).flatten(0, 1)
+    for up, down in pairwise(encoder.sites[encoder.position(first) : encoder.position(last) + 1]):
+        x = encoder.units_of(up, activations[up])
+        shape = [n, *[1] * x.dim()]
+        shape[encoder.unit_dim(up) % x.dim() + 1] = -1
+        open_ = x.expand(n, *x.shape)
+        read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up])) if up in gates else open_
+        stack = encoder(encoder.carry(up, read.flatten(0, 1), stack), start=up, stop=down)
+        yield down, rearrange(encoder.units_of(down, stack), "(row image) ... -> row image ...", row=n)

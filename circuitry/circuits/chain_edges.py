@@ -1,6 +1,8 @@
-"""Edge scores: how far each kept unit moves when the kept units of the site before go to their baseline.
+"""Edge scores of chains: how far each kept unit moves when kept units of the sites before go to their baseline.
 
-The metric of an edge is the mean squared distance of a downstream unit d from its clean activation,
+`reader_edges` lets each kept unit go on along its direct paths and weighs how far later units move with the metric's
+gradient by them. `chain_edges` is the study's, between neighbouring sites. The metric of an edge there is the mean
+squared distance of a downstream unit d from its clean activation,
 
     gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2
 
@@ -20,7 +22,7 @@ positions, whatever the cut into batches; the study divides them by the number o
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -32,7 +34,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from circuitry.bases.gated_reading import read_paths
 from circuitry.circuits.edges import Pair
+from circuitry.circuits.nodes import clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import narrowest
@@ -73,13 +77,83 @@ def chain_edges(
             for (up, down), joint in joints.items():
                 sums[up, down] += joint.scores(clean[up], ends[up], clean[down], rule, budget).cpu().double().numpy()
                 n_values[up, down] = (batch.start + len(batch.images)) * joint.positions(clean[down])
-                if not np.isfinite(sums[up, down]).all():
-                    raise InputError(
-                        f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are "
-                        "finite: give an encoder of higher precision, or look at the stage between them."
-                    )
+                _check_scores((up, down), sums[up, down])
                 bar.update()
     return {pair: 2 * found / n_values[pair] for pair, found in sums.items()}
+
+
+def reader_edges(
+    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
+) -> dict[Pair, np.ndarray]:
+    """Return the scores [kept downstream, kept upstream] of the edges at all pairs of sites (`Encoder.pairs_of`).
+
+    With the metric's gradient g by a unit d, and u alone at its baseline on its direct path to d,
+
+        score[d, u] = mean over images of  sum over positions of  g_d (d - d without u)
+
+    One partial run for each kept unit scores its edges to all later sites.
+
+    Args:
+        task: With gradients running.
+        kept_units: Units of the circuit by site.
+        rule: Plays no part: the gradient is that at the images.
+    """
+    encoder, pairs = task.encoder, task.encoder.pairs_of(kept_units)
+    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}
+    fit, n_images = rows_that_fit(encoder, task.work.memory_gib), 0
+    total = (count_batches(task.images, fit) or 0) * sum(map(len, kept_units.values())) or None
+    with Bar(total=total, desc="edges", unit="unit", disable=not task.work.progress, leave=False) as bar:
+        for batch in task.batches():
+            clean, gradients, _ = clean_run(task, batch.images, encoder.sites[1:], with_gradient=True)
+            ends, n_images, at_once = batch.ends(clean), n_images + len(batch.images), max(1, fit // len(batch.images))
+            for site, units in kept_units.items():
+                _check_units(site, units, encoder.units_of(site, clean[site]).shape[encoder.unit_dim(site)])
+            for site, units in kept_units.items():
+                later = [down for up, down in pairs if up == site]
+                for some in (slice(i, i + at_once) for i in range(0, len(units), at_once)):
+                    alone = torch.from_numpy(units[some]).to(encoder.device)
+                    effects = _effects_without(encoder, site, alone, (clean, ends, gradients), later)
+                    for down, found in effects.items():
+                        sums[site, down][:, some] += found[:, kept_units[down]].T.cpu().double().numpy()
+                    bar.update(len(alone))
+            for pair, scores in sums.items():
+                _check_scores(pair, scores)
+    return {pair: found / n_images for pair, found in sums.items()}
+
+
+@torch.no_grad()
+def _effects_without(
+    encoder: Encoder,
+    site: str,
+    alone: Int[Tensor, " kept"],
+    run: tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]],
+    later: Sequence[str],
+) -> dict[str, Float[Tensor, "kept units"]]:
+    """Return what all units at later sites add to the metric less where each unit alone is at its baseline."""
+    clean, ends, gradients = run
+    found, n = dict[str, Tensor](), encoder.units_of(site, clean[site]).shape[encoder.unit_dim(site)]
+    gates = {site: torch.nn.functional.one_hot(alone, n) == 0}
+    for down, read in read_paths(encoder, clean, ends, gates, later[-1]) if later else ():
+        if down in later:
+            own, gradient = (encoder.units_of(down, some[down]) for some in (clean, gradients))
+            found[down] = per_unit(((own - read) * gradient).sum(1), encoder.unit_dim(down))
+    return found
+
+
+def _check_units(site: str, units: Int[np.ndarray, " kept"], n: int) -> None:
+    if len(units) and not 0 <= min(units) <= max(units) < n:
+        raise InputError(
+            f"Units at site {site!r} are numbers from 0 to {n - 1}, but edges of unit "
+            f"{min(units) if min(units) < 0 else max(units)} were asked for: give units of this encoder."
+        )
+
+
+def _check_scores(pair: Pair, scores: Float[np.ndarray, "down up"]) -> None:
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"Scores of edges from {pair[0]!r} to {pair[1]!r} are NaN or infinite, although both activations are "
+            "finite: give an encoder of higher precision, or look at the stage between them."
+        )
 
 
 class _Joint(NamedTuple):
@@ -98,12 +172,7 @@ class _Joint(NamedTuple):
         cls, encoder: Encoder, pair: Pair, kept_units: Mapping[str, np.ndarray], clean: Mapping[str, Tensor]
     ) -> "_Joint":
         for site in pair:
-            units, n = kept_units[site], clean[site].shape[encoder.unit_dim(site)]
-            if not 0 <= min(units) <= max(units) < n:
-                raise InputError(
-                    f"Units at site {site!r} are numbers from 0 to {n - 1}, but edges of unit "
-                    f"{min(units) if min(units) < 0 else max(units)} were asked for: give units of this encoder."
-                )
+            _check_units(site, kept_units[site], clean[site].shape[encoder.unit_dim(site)])
         up, down = (torch.tensor(kept_units[site], device=encoder.device) for site in pair)
         first, last = map(encoder.position, pair)
         up_dim, down_dim = map(encoder.unit_dim, pair)

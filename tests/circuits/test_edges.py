@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import networkx as nx
 import numpy as np
@@ -23,7 +23,7 @@ def drawn(wiring: str = "stream") -> Edges:
     pairs = list(combinations(UNITS, 2)) if wiring == "stream" else [("a", "b"), ("b", "c")]
     scores = {(up, down): rng.normal(size=(len(UNITS[down]), len(UNITS[up]))) for up, down in pairs}
     scores["a", "b"][0, 1] = np.nan
-    return Edges(UNITS, scores, "stream" if wiring == "stream" else "chain")
+    return Edges(UNITS, scores)
 
 
 def listed(edges: Edges) -> dict[Edge, float]:
@@ -92,8 +92,8 @@ def test_table_masks_and_networkx_hold_the_same_edges() -> None:
 
 
 def test_all_edges_of_a_wiring() -> None:
-    assert Edges.between(UNITS, "chain").count == 3 * 2 + 2
-    assert Edges.between(UNITS, "stream").count == 3 * 2 + 3 + 2
+    assert Edges.between(UNITS, pairwise(UNITS)).count == 3 * 2 + 2
+    assert Edges.between(UNITS, combinations(UNITS, 2)).count == 3 * 2 + 3 + 2
 
 
 PAIRS = (("a", "b"), ("b", "c"))
