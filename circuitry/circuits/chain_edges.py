@@ -22,7 +22,7 @@ positions, whatever the cut into batches; the study divides them by the number o
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -100,44 +101,28 @@ def reader_edges(
     """
     encoder, pairs = task.encoder, task.encoder.pairs_of(kept_units)
     sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}
-    fit, n_images = rows_that_fit(encoder, task.work.memory_gib), 0
-    total = (count_batches(task.images, fit) or 0) * sum(map(len, kept_units.values())) or None
+    fit, last, n_images = rows_that_fit(encoder, task.work.memory_gib), dict(pairs), 0
+    n_units = sum(len(kept_units[site]) for site in last)
+    total = (count_batches(task.images, fit) or 0) * n_units or None
     with Bar(total=total, desc="edges", unit="unit", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean, gradients, _ = clean_run(task, batch.images, encoder.sites[1:], with_gradient=True)
             ends, n_images, at_once = batch.ends(clean), n_images + len(batch.images), max(1, fit // len(batch.images))
-            for site, units in kept_units.items():
-                _check_units(site, units, encoder.units_of(site, clean[site]).shape[encoder.unit_dim(site)])
-            for site, units in kept_units.items():
-                later = [down for up, down in pairs if up == site]
-                for some in (slice(i, i + at_once) for i in range(0, len(units), at_once)):
-                    alone = torch.from_numpy(units[some]).to(encoder.device)
-                    effects = _effects_without(encoder, site, alone, (clean, ends, gradients), later)
-                    for down, found in effects.items():
-                        sums[site, down][:, some] += found[:, kept_units[down]].T.cpu().double().numpy()
-                    bar.update(len(alone))
+            units, slopes = ({s: encoder.units_of(s, a) for s, a in of.items()} for of in (clean, gradients))
+            sizes = {site: units[site].shape[encoder.unit_dim(site)] for site in kept_units}
+            for site, kept in kept_units.items():
+                _check_units(site, kept, sizes[site])
+            for up, i in [(site, i) for site in last for i in range(0, len(kept_units[site]), at_once)]:
+                some = torch.from_numpy(kept_units[up][i : i + at_once]).to(encoder.device)
+                gates = {up: F.one_hot(some, sizes[up]) == 0}
+                for down, read in read_paths(encoder, clean, ends, gates, last[up]):
+                    if (up, down) in sums:
+                        effects = per_unit(((units[down] - read) * slopes[down]).sum(1), encoder.unit_dim(down))
+                        sums[up, down][:, i : i + at_once] += effects[:, kept_units[down]].T.cpu().double().numpy()
+                bar.update(len(some))
             for pair, scores in sums.items():
                 _check_scores(pair, scores)
     return {pair: found / n_images for pair, found in sums.items()}
-
-
-@torch.no_grad()
-def _effects_without(
-    encoder: Encoder,
-    site: str,
-    alone: Int[Tensor, " kept"],
-    run: tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]],
-    later: Sequence[str],
-) -> dict[str, Float[Tensor, "kept units"]]:
-    """Return what all units at later sites add to the metric less where each unit alone is at its baseline."""
-    clean, ends, gradients = run
-    found, n = dict[str, Tensor](), encoder.units_of(site, clean[site]).shape[encoder.unit_dim(site)]
-    gates = {site: torch.nn.functional.one_hot(alone, n) == 0}
-    for down, read in read_paths(encoder, clean, ends, gates, later[-1]) if later else ():
-        if down in later:
-            own, gradient = (encoder.units_of(down, some[down]) for some in (clean, gradients))
-            found[down] = per_unit(((own - read) * gradient).sum(1), encoder.unit_dim(down))
-    return found
 
 
 def _check_units(site: str, units: Int[np.ndarray, " kept"], n: int) -> None:

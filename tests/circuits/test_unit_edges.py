@@ -131,7 +131,8 @@ def test_exact_readers_of_a_chain_are_those_of_the_stream_where_all_adds_up(name
     assert found.keys() == expected.keys()
     # Into heads a chain moves queries, keys and values together, where the stream sums what each does.
     pairs = [(up, down) for up, down in found if not down.endswith("attn")]
-    assert_same(*(np.stack([scores[pair] for pair in pairs]) for scores in (found, expected)), at_least=1e-4)
+    ours, theirs = (np.stack([scores[pair] for pair in pairs]) for scores in (found, expected))
+    assert_same(ours, theirs, at_least=1e-4)
 
 
 def test_some_sites_alone_have_the_same_edges_between_them() -> None:
