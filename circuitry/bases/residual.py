@@ -30,6 +30,7 @@ from circuitry.bases.components import in_components
 from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
+from circuitry.encoder.stages import ConvBlock
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural
 
@@ -148,6 +149,11 @@ class ResidualStream:
         else:
             components = in_components(encoder)
         blocks = _blocks_of(components)
+        if not blocks:
+            raise InputError(
+                f"Heads and MLPs are a transformer's, but this {type(encoder.tower).__name__} is none: score the edges "
+                "of its hidden channels by score_edges, with a task of in_components(encoder)."
+            )
         if not adds_up(components):
             raise InputError(
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
@@ -365,7 +371,8 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
-    return in_neurons or tuple(take_apart(block) for block in encoder.chain.blocks.values())
+    blocks = [block for block in encoder.chain.blocks.values() if not isinstance(block, ConvBlock)]
+    return in_neurons or tuple(take_apart(block) for block in blocks)
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:

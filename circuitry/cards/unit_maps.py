@@ -17,7 +17,7 @@ MAP_SIDE = 8
 
 
 def unit_kind(encoder: Encoder, site: str) -> str:
-    """Return the kind of a site's units: channel, feature, head, neuron or latent.
+    """Return the kind of a site's units: channel, feature, head, neuron or latent; hidden channels are channels.
 
     Example:
         >>> unit_kind(clip.encoder, "layer4.0")
@@ -25,8 +25,10 @@ def unit_kind(encoder: Encoder, site: str) -> str:
     """
     if site in encoder.error_units:
         return "latent"
-    if site in encoder.carried:
-        return "head" if encoder.unit_dim(site) == 2 else "neuron"
+    if encoder.unit_dim(site) == 2 or site.endswith(".heads"):
+        return "head"
+    if site in encoder.carried and encoder.unit_dim(site) != 1:
+        return "neuron"
     return "channel" if encoder.unit_dim(site) == 1 and site != encoder.sites[-1] else "feature"
 
 

@@ -12,6 +12,7 @@ from .metrics import MetricOfClass as MetricOfClass
 from .metrics import class_logit as class_logit
 from .metrics import class_margin as class_margin
 from .metrics import metric_of_class as metric_of_class
+from .stages import ConvBlock as ConvBlock
 from .stages import Stage as Stage
 from .task import Task as Task
 from .tokens import TokenGrid as TokenGrid

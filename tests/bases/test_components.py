@@ -190,7 +190,7 @@ def without_a_block() -> Encoder:
 
 MLP = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16))
 UNKNOWN: tuple[tuple[Callable[[], Encoder], str], ...] = (
-    (lambda: Encoder.from_tower(make_tower("resnet")), "ModifiedResNet"),
+    (lambda: Encoder.from_tower(make_tower("swin")), "TimmModel no block is known.*register_architecture"),
     (without_a_block, "known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType"),
     (lambda: with_block(mlp=MLP), "a Block with Attention and Sequential"),
     (lambda: with_block(attn=Attention(16, 2, gated=True)), "behind a gate on attention are not known: use this"),
