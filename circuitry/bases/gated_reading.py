@@ -7,6 +7,7 @@ every upstream unit u. Downstream units with the same row of gates share one rea
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from circuitry.encoder.encoder import Encoder
+from circuitry.runs.given import Names, checked
 
 Gates = Shaped[Tensor, "_ _"]
 """[down, up]: booleans, where false is cut, or real numbers, by which results are differentiable."""
@@ -103,3 +105,41 @@ def read_paths(
         read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up])) if up in gates else open_
         stack = encoder(encoder.carry(up, read.flatten(0, 1), stack), start=up, stop=down)
         yield down, rearrange(encoder.units_of(down, stack), "(row image) ... -> row image ...", row=n)
+
+
+@checked
+def joined_sites(encoder: Encoder, sites: Names) -> list[tuple[str, str]]:
+    """Return the pairs of some sites that edges join: units of the second read those of the first by a path of its own.
+
+    They do so at the next site, and past sites that carry what depends on them.
+
+    Example:
+        >>> Edges.between(graph.kept_units, joined_sites(encoder, list(graph.kept_units)))    # all edges of some units
+    """
+    chosen = {encoder.sites[encoder.position(site)] for site in sites}
+    if encoder.hooked_sites:  # which may cut some
+        pairs = _find_joined(encoder)
+    else:
+        pairs = _joined[encoder] = _joined.get(encoder) or _find_joined(encoder)
+    return [pair for pair in pairs if chosen.issuperset(pair)]
+
+
+_joined: WeakKeyDictionary[Encoder, list[tuple[str, str]]] = WeakKeyDictionary()
+"""All pairs by encoder."""
+
+
+def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
+    """Return all pairs: NaN in the units of a site arrive in those that read them."""
+    _, *sites = encoder.sites
+    if not encoder.carried:
+        return list(pairwise(sites))
+    image, found = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype), []
+    clean = encoder.read_unhooked(image, sites)
+    with encoder.running():
+        for place, up in enumerate(sites[:-1]):
+            last = next((site for site in sites[place + 1 :] if site not in encoder.carried), sites[-1])
+            n = encoder.units_of(up, clean[up]).shape[encoder.unit_dim(up)]
+            gates, ends = torch.zeros(1, n, dtype=torch.bool), {up: torch.full_like(clean[up], torch.nan)}
+            paths = read_paths(encoder, clean, ends, {up: gates.to(encoder.device)}, last)
+            found += [(up, down) for down, read in paths if bool(read.isnan().any())]
+    return found

@@ -35,7 +35,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from circuitry.bases.gated_reading import read_paths
+from circuitry.bases.gated_reading import joined_sites, read_paths
 from circuitry.circuits.edges import Pair
 from circuitry.circuits.nodes import clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
@@ -66,7 +66,9 @@ def chain_edges(
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if task.encoder.device.type == "cpu" else memory
-    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairwise(inner)}
+    apart = set(pairwise(task.encoder.sites)) - set(joined_sites(task.encoder, task.encoder.sites))
+    joined = [pair for pair in pairwise(inner) if pair not in apart]
+    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in joined}
     pairs = [pair for pair, scores in sums.items() if scores.size]  # a site may keep no unit, as by a global budget
     joints, n_values = dict[Pair, _Joint](), dict.fromkeys(sums, 1)
     total = (count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib)) or 0) * len(pairs) or None
@@ -86,7 +88,7 @@ def chain_edges(
 def reader_edges(
     task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
 ) -> dict[Pair, np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of the edges at all pairs of sites (`Encoder.pairs_of`).
+    """Return the scores [kept downstream, kept upstream] of the edges at all pairs of sites (`joined_sites`).
 
     With the metric's gradient g by a unit d, and u alone at its baseline on its direct path to d,
 
@@ -99,7 +101,7 @@ def reader_edges(
         kept_units: Units of the circuit by site.
         rule: Plays no part: the gradient is that at the images.
     """
-    encoder, pairs = task.encoder, task.encoder.pairs_of(kept_units)
+    encoder, pairs = task.encoder, joined_sites(task.encoder, list(kept_units))
     sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}
     fit, last, n_images = rows_that_fit(encoder, task.work.memory_gib), dict(pairs), 0
     n_units = sum(len(kept_units[site]) for site in last)

@@ -3,7 +3,7 @@
 A downstream unit reads its own mixture of upstream activations and baselines. Which way edges run depends on the
 encoder:
 
-- in a chain an edge leads to the next site, and past sites that carry a stream past their units (`Encoder.pairs_of`).
+- in a chain an edge leads to the next site, and past sites that carry a stream past their units (`joined_sites`).
   Each downstream unit has a run of its own from the first site with a cut edge to it: at every site up to its own,
   units whose edge to it is cut have the baseline's activation, and the others the activation that all readers see;
   only what is carried goes on. So an edge is the direct path, and none of its effect passes units in between;
@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitry.bases.gated_reading import Gates, read_paths, read_through
+from circuitry.bases.gated_reading import Gates, joined_sites, read_paths, read_through
 from circuitry.bases.gated_stream import run_gated
 from circuitry.bases.residual import ResidualStream, in_stream
 from circuitry.circuits.edges import Edges, Pair
@@ -124,7 +124,8 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
             f"Edges run between sites of the encoder, but it lacks {', '.join(sorted(missing))}: give the encoder of "
             "these edges; for edges of heads and MLPs, the one in heads and neurons (in_components)."
         )
-    wrong = [f"{up}->{down}" for up, down in pairs if (up, down) not in encoder.pairs_of((up, down))]
+    joined = joined_sites(encoder, list(sites))
+    wrong = [f"{up}->{down}" for up, down in pairs if (up, down) not in joined]
     if wrong or not pairs:
         raise InputError(
             "Edges lead to the next site, or to a later one past sites that carry a stream, but "
@@ -139,7 +140,7 @@ def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges
     image = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     found = encoder.read_unhooked(image, sites)
     sizes = {site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)] for site in sites}
-    joined, run = set(encoder.pairs_of(sites)), partial(_run_chain, encoder, sites)
+    joined, run = set(joined_sites(encoder, sites)), partial(_run_chain, encoder, sites)
     return GatedEdges(rows, tuple(sites), sizes, lambda up, down: (up, down) in joined, run)
 
 

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitry.bases.gated_reading import joined_sites
 from circuitry.bases.residual import Component, ResidualStream, in_stream
 from circuitry.circuits.chain_edges import chain_edges, reader_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, EDGE_METHODS, SQUARED, AttributionSettings
@@ -42,7 +43,9 @@ EdgeEnds = Mapping[str, Int[np.ndarray, " kept"]]
 SCORERS: Mapping[str, Callable[[Task, EdgeEnds, QuadratureRule], Mapping[Pair, np.ndarray]]] = {
     SQUARED: chain_edges,
     **{name: partial(unit_edges, score) for name, score in ATTRIBUTED.items()},
-    "cuts": lambda task, units, _: cut_effects(task, Edges.between(units, task.encoder.pairs_of(units))).scores,
+    "cuts": lambda task, units, _: (
+        cut_effects(task, Edges.between(units, joined_sites(task.encoder, task.sites))).scores
+    ),
 }
 """Methods that score edges between units; another one is another entry, and its name one of `EDGE_METHODS`."""
 COMPONENT_SCORERS: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {

@@ -32,7 +32,7 @@ class Edges:
         >>> [one.count for one in (edges, edges.top(0.1), edges.random(np.random.default_rng(0)))]
     """
 
-    HOW_TO_GET: ClassVar = "give graph.edges, graph.circuit(3).edges or Edges.between(units, encoder.pairs_of(units))"
+    HOW_TO_GET: ClassVar = "give graph.edges, or Edges.between(units, joined_sites(encoder, units))"
 
     units: Mapping[str, np.ndarray]
     """Units [k] by site, in order; they are the rows and columns of the scores."""
@@ -44,7 +44,7 @@ class Edges:
 
     @classmethod
     def between(cls, units: Mapping[str, np.ndarray], pairs: Iterable[Pair]) -> "Edges":
-        """Return all edges between some units at some pairs of sites, see `Encoder.pairs_of`, with scores of 0."""
+        """Return all edges between some units at some pairs of sites, see `joined_sites`, with scores of 0."""
         return cls(units, {(up, down): np.zeros((len(units[down]), len(units[up]))) for up, down in pairs})
 
     @cached_property

@@ -14,7 +14,6 @@ Here and in `components` hook points are made; `adapters` turns architectures in
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from itertools import combinations
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
@@ -198,16 +197,6 @@ class Encoder(HookedSites):
         dim = self.unit_dim(site)
         past = activation.narrow(dim, behind.start, len(behind))
         return torch.cat([value.narrow(dim, 0, behind.start), past], dim)
-
-    def pairs_of(self, sites: Iterable[str]) -> list[tuple[str, str]]:
-        """Return the pairs of some sites that edges join: every site in between carries something past its units.
-
-        Example:
-            >>> Edges.between(graph.kept_units, encoder.pairs_of(graph.kept_units))    # all edges of some units
-        """
-        places = combinations(sorted(map(self.position, sites)), 2)
-        joined = [(a, b) for a, b in places if a and all(stage.carried for stage in self.stages[a : b - 1])]
-        return [(self.sites[a], self.sites[b]) for a, b in joined]
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder, Task, attribute, judge_circuit
-from circuitry.circuits import Edges, cut_effects, score_edges
+from circuitry.bases import in_components, joined_sites
+from circuitry.circuits import Edges, cut_effects, score_edges, score_units
 from circuitry.encoder import Stage
 from circuitry.interventions import MaskSettings, circuit_of, judgement, kept_embeddings, learn_masks
 from tests.support.assert_same import assert_same
 from tests.support.circuits import circuit_by, circuit_with
 from tests.support.metrics import product as metric
+from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 CONVS = {"stem": (3, 4), "in1": (4, 6), "out1": (6, 4), "in2": (4, 5), "out2": (5, 3), "short": (4, 3)}
@@ -93,7 +95,7 @@ def closed(up: str, down: str, d: Any, u: Any) -> dict[Any, np.ndarray]:
 
 
 def test_every_reader_sees_its_own_units_of_all_sites_that_the_skips_reach() -> None:
-    assert TASK.encoder.pairs_of(SIZES) == JOINED
+    assert joined_sites(TASK.encoder, list(SIZES)) == JOINED
     rng = np.random.default_rng(0)
     masks = {(up, down): rng.random((SIZES[down], SIZES[up])) < 0.5 for up, down in JOINED}
     found = kept_embeddings(TASK, [circuit_by(masks), circuit_with(EVERY)])
@@ -115,11 +117,24 @@ def test_cuts_and_exact_readers_are_those_of_the_net_written_out() -> None:
         assert_same(found[up, down], expected[1], 1e-5, rtol=1e-9)
 
 
-def test_a_unit_without_edges_is_at_its_baseline() -> None:
-    masks = {pair: mask for up, down in JOINED for pair, mask in closed(up, down, slice(None), 1).items()}
-    units = {site: [u for u in range(n) if u != 1 or site == "embedding"] for site, n in SIZES.items()}
-    found, expected = (kept_embeddings(TASK, [one]) for one in (circuit_by(masks), circuit_of(TASK, units)))
-    assert_same(found, expected, 0.1, rtol=1e-9)
+@pytest.mark.parametrize("name", ["", "resnet", "efficientnet", "convnext", "norms", "timm-vit"])
+def test_units_without_edges_are_at_their_baseline(name: str) -> None:
+    encoder = in_components(Encoder.from_tower(make_tower(name).double())) if name else TASK.encoder
+    images, other = torch.randn(2, 2, 3, *encoder.image_size).double()
+    task, rng = Task(encoder, images, metric, baseline=other, work=QUIET), np.random.default_rng(0)
+    sites = encoder.sites[1:]
+    sizes = {site: len(scores) for site, scores in score_units(task, "gradient").items()}
+    kept = {site: rng.random(n) < 0.5 if site != sites[-1] else np.ones(n, bool) for site, n in sizes.items()}
+    masks = {(up, down): np.tile(kept[up], (sizes[down], 1)) for up, down in joined_sites(encoder, sites)}
+    found, expected = (kept_embeddings(task, [one]) for one in (circuit_by(masks), circuit_of(task, kept)))
+    assert_same(found, expected, 1e-3, rtol=1e-9)
+
+
+def test_a_projection_of_the_stream_is_read_by_what_comes_behind_its_block() -> None:
+    encoder = in_components(Encoder.from_tower(make_tower("resnet")))
+    names = ("layer2.0.act1", "layer2.0.downsample", "layer2.0.avgpool", "layer2.1.act1")
+    act, short, hidden, behind = names
+    assert joined_sites(encoder, names) == [(act, hidden), (short, behind), (hidden, behind)]
 
 
 def test_circuits_of_such_edges_are_cut_out_learned_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:

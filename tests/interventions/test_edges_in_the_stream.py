@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, Task, Work, attribute, faithfulness_curve, left_rule
-from circuitry.bases import ResidualStream
+from circuitry.bases import ResidualStream, joined_sites
 from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.circuits.edge_cuts import gated_chain
 from circuitry.interventions import (
@@ -172,7 +172,7 @@ def test_edges_of_a_stream_graph_are_those_of_its_readers_and_writers() -> None:
 def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sites() -> None:
     _, images = opened()
     found = find_circuit(task_of(images), method="gradient", size=0.1)
-    edges = Edges.between(found.units, opened()[0].components.pairs_of(found.units))
+    edges = Edges.between(found.units, joined_sites(opened()[0].components, list(found.units)))
     assert set(edges.scores) == set(combinations(found.units, 2))
     learned = learn_masks(task_of(images), [0.5], MaskSettings(steps=2), among=replace(found, edges=edges))
     assert learned.circuits[0].count == round(0.5 * edges.count)
