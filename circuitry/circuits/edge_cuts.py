@@ -155,9 +155,7 @@ def _run_chain(
         if not into or down in encoder.carried:
             x = encoder(x, start=up, stop=down)
         if into:
-            read = partial(_read_chain, encoder, earlier, ends, into, down)
-            found = read_through(list(into.values()), read, encoder.unit_dim(down), at_once)
-            x = encoder.carry(down, found, x)
+            x = encoder.carry(down, _read_chain(encoder, earlier, ends, into, down, at_once), x)
         earlier[down] = x
     embeddings: Tensor = encoder(x, start=sites[-1])
     return embeddings
@@ -169,11 +167,15 @@ def _read_chain(
     ends: Mapping[str, Tensor],
     into: Mapping[str, Gates],
     down: str,
-    rows: Tensor,
-) -> Float[Tensor, "rows image ..."]:
-    """Return the units of a site under some rows of gates on those of sites before."""
-    *_, (_, found) = read_paths(encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()}, down)
-    return found
+    at_once: int,
+) -> Float[Tensor, "image ..."]:
+    """Return the units of a site under gates on those of sites before."""
+
+    def read(rows: Tensor) -> Tensor:
+        *_, (_, found) = read_paths(encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()}, down)
+        return found
+
+    return read_through(list(into.values()), read, encoder.unit_dim(down), at_once)
 
 
 def edges_of_units(stream: ResidualStream, kept: Mapping[str, Bool[np.ndarray, " units"]]) -> EdgeMasks:

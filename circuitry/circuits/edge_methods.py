@@ -4,8 +4,9 @@ A method is a name of `EDGE_METHODS`. ``squared``, the study's: how far a unit m
 the default of a chain whose sites carry nothing past their units. The others score effects on the metric. ``cuts``
 takes an exact run for every edge (`edge_cuts`). ``exact-readers`` agrees best with these, but takes a partial run for
 every unit: on ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes 4. It is the
-default where sites carry a stream that is no sum. The rest are gradients through the residual stream, and need an
-encoder in heads and neurons that add up, whose default is ``gradient`` (`stream_edges`).
+default where sites carry a stream and units do not add up: hidden channels, or heads with a norm behind them. The rest
+are gradients through the residual stream of heads and neurons that add up, whose default is ``gradient``
+(`stream_edges`).
 
 Scores rank edges and do not measure them: even where they order edges as exact cuts do, their sizes are not what the
 metric loses by a cut. Only ``cuts`` are.
@@ -27,7 +28,7 @@ from circuitry.circuits.chain_edges import chain_edges, reader_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, EDGE_METHODS, SQUARED, AttributionSettings
 from circuitry.circuits.edge_cuts import component_cuts, cut_effects
 from circuitry.circuits.edges import Edges, Pair
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
 from circuitry.circuits.stream_edges import ATTRIBUTED, PLAIN, StreamScores, stream_of, unit_edges
 from circuitry.encoder.encoder import Encoder
@@ -36,7 +37,6 @@ from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked, one_of
 
-READERS = "exact-readers"
 EdgeEnds = Mapping[str, Int[np.ndarray, " kept"]]
 """By site."""
 
@@ -68,9 +68,9 @@ def score_edges(
     Args:
         task: Its encoder has the sites; the baseline is what an upstream unit is put to.
         units: EdgeEnds by site, in the encoder's order, such as the ``kept_units`` of a graph.
-        method: One of `EDGE_METHODS` (default: ``squared``; in heads and neurons that add up ``gradient``, in other
-            components ``exact-readers``).
-        rule: Points of the path, or the rule's name (default: midpoint-10; in heads and neurons one gradient).
+        method: One of `EDGE_METHODS` (default: ``squared``; where sites carry a stream ``gradient``, or
+            ``exact-readers`` where units do not add up).
+        rule: Points of the path, or the rule's name (default: of ``squared`` midpoint-10, else one gradient).
 
     Raises:
         InputError: for a method that the encoder's units do not have, unknown sites or units, activations, gradients
@@ -84,7 +84,7 @@ def score_edges(
     units = {site: np.asarray(of_site) for site, of_site in units.items() if site != INPUT}
     given = (PLAIN if method != SQUARED else DEFAULT_RULE) if rule is None else as_rule(rule)
     with task.running(gradients=True):
-        score = SCORERS[method] if method != READERS or in_stream(task.encoder) else reader_edges
+        score = SCORERS[method] if method != "exact-readers" or in_stream(task.encoder) else reader_edges
         scores = score(replace(task, sites=tuple(units)), units, given)
     return Edges(units, scores)
 
@@ -128,7 +128,7 @@ def attribute_components(
     rule = as_rule(rule)
     with task.running(gradients=True):
         found = COMPONENT_SCORERS[method](stream, task, rule)
-    return as_graph(found, task.made_with | {"edge_rule": rule.name, "edge_method": method, "edges": IN_STREAM}, ports)
+    return as_graph(found, task.made_with | {"edge_rule": rule.name, "edge_method": method}, ports)
 
 
 def as_graph(found: StreamScores, settings: dict[str, Any], ports: bool = False) -> AttributionGraph:
@@ -185,12 +185,12 @@ def _name(site: str, unit: int) -> str:
 def edge_method(encoder: Encoder, name: str | None) -> str:
     """Return the method that scores the edges of an encoder, by its name or the default."""
     streams = in_stream(encoder)
-    if name not in (None, SQUARED, READERS, "cuts") and not streams:
+    if name not in (None, SQUARED, "exact-readers", "cuts") and not streams:
         raise InputError(
             f"Edges are scored by {name!r} between heads and neurons that add to a residual stream, but this encoder's "
-            f"units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}, {READERS!r} or 'cuts'."
+            f"units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}, 'exact-readers' or 'cuts'."
         )
-    return name or ("gradient" if streams else READERS if encoder.carried else SQUARED)
+    return name or ("gradient" if streams else "exact-readers" if encoder.carried else SQUARED)
 
 
 def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
@@ -220,5 +220,4 @@ def part_edges(
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
     """Return how edges are scored, in plain values."""
     method = edge_method(encoder, settings.edges)
-    kind = IN_STREAM if encoder.carried and method != SQUARED else "neighbouring sites"
-    return {"edges": kind, "edge_method": method, "edge_rule": rule_of_edges(encoder, settings).name}
+    return {"edge_method": method, "edge_rule": rule_of_edges(encoder, settings).name}

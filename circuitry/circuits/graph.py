@@ -24,9 +24,6 @@ from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
-IN_STREAM = "any two sites, through the residual stream"
-"""The setting ``edges`` of a graph whose sites carry a stream past their units; see `edge_cuts`."""
-
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)

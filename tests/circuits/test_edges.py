@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import networkx as nx
 import numpy as np
@@ -89,11 +89,6 @@ def test_table_masks_and_networkx_hold_the_same_edges() -> None:
     assert {(u, d): w for u, d, w in graph.edges(data="weight")} == {
         (f"{e[0]}/{e[1]}", f"{e[2]}/{e[3]}"): score for e, score in every.items()
     }
-
-
-def test_all_edges_of_a_wiring() -> None:
-    assert Edges.between(UNITS, pairwise(UNITS)).count == 3 * 2 + 2
-    assert Edges.between(UNITS, combinations(UNITS, 2)).count == 3 * 2 + 3 + 2
 
 
 PAIRS = (("a", "b"), ("b", "c"))
