@@ -81,23 +81,21 @@ def read_paths(
     activations: Mapping[str, Tensor],
     ends: Mapping[str, Tensor],
     gates: Mapping[str, Gates],
-    last: str,
 ) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
-    """Yield the sites behind the first with gates, up to the last, and what their units read under each row of gates.
+    """Yield each site behind the first with gates, and its units under each row of gates on the sites before it.
 
-    All units of a site in between go on with the site's activation, mixed with its baseline by its gates, whatever they
-    read. So what passes a site is what is carried past its units: a path through no other unit.
+    At a site in between all units go on with the site's own activation, mixed with its baseline by its gates, whatever
+    they read. So what passes is what the site carries past them, and the first site that carries nothing is the last.
 
     Args:
         encoder: A chain of stages.
-        activations: By site, from the first with gates to the one before the last.
+        activations: By site, from the first with gates to the one before the last that is asked for.
         ends: Baselines of the sites with gates, for every image or one for all.
         gates: Rows of gates on units by site, in order.
-        last: Where the run stops.
     """
     first, n = next(iter(gates)), len(next(iter(gates.values())))
     stack = activations[first].expand(n, *activations[first].shape).flatten(0, 1)
-    for up, down in pairwise(encoder.sites[encoder.position(first) : encoder.position(last) + 1]):
+    for up, down in pairwise(encoder.sites[encoder.position(first) :]):
         x = encoder.units_of(up, activations[up])
         shape = [n, *[1] * x.dim()]
         shape[encoder.unit_dim(up) % x.dim() + 1] = -1
@@ -105,6 +103,8 @@ def read_paths(
         read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up])) if up in gates else open_
         stack = encoder(encoder.carry(up, read.flatten(0, 1), stack), start=up, stop=down)
         yield down, rearrange(encoder.units_of(down, stack), "(row image) ... -> row image ...", row=n)
+        if down not in encoder.carried:
+            return
 
 
 @checked
@@ -136,10 +136,9 @@ def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
     image, found = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype), []
     clean = encoder.read_unhooked(image, sites)
     with encoder.running():
-        for place, up in enumerate(sites[:-1]):
-            last = next((site for site in sites[place + 1 :] if site not in encoder.carried), sites[-1])
+        for up in sites:
             n = encoder.units_of(up, clean[up]).shape[encoder.unit_dim(up)]
-            gates, ends = torch.zeros(1, n, dtype=torch.bool), {up: torch.full_like(clean[up], torch.nan)}
-            paths = read_paths(encoder, clean, ends, {up: gates.to(encoder.device)}, last)
+            closed, ends = image.new_zeros(1, n, dtype=torch.bool), {up: torch.full_like(clean[up], torch.nan)}
+            paths = read_paths(encoder, clean, ends, {up: closed})
             found += [(up, down) for down, read in paths if bool(read.isnan().any())]
     return found

@@ -103,9 +103,8 @@ def reader_edges(
     """
     encoder, pairs = task.encoder, joined_sites(task.encoder, list(kept_units))
     sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}
-    fit, last, n_images = rows_that_fit(encoder, task.work.memory_gib), dict(pairs), 0
-    n_units = sum(len(kept_units[site]) for site in last)
-    total = (count_batches(task.images, fit) or 0) * n_units or None
+    fit, ups, n_images = rows_that_fit(encoder, task.work.memory_gib), list(dict(pairs)), 0
+    total = (count_batches(task.images, fit) or 0) * sum(len(kept_units[up]) for up in ups) or None
     with Bar(total=total, desc="edges", unit="unit", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
             clean, gradients, _ = clean_run(task, batch.images, encoder.sites[1:], with_gradient=True)
@@ -114,10 +113,10 @@ def reader_edges(
             sizes = {site: units[site].shape[encoder.unit_dim(site)] for site in kept_units}
             for site, kept in kept_units.items():
                 _check_units(site, kept, sizes[site])
-            for up, i in [(site, i) for site in last for i in range(0, len(kept_units[site]), at_once)]:
+            for up, i in [(site, i) for site in ups for i in range(0, len(kept_units[site]), at_once)]:
                 some = torch.from_numpy(kept_units[up][i : i + at_once]).to(encoder.device)
                 gates = {up: F.one_hot(some, sizes[up]) == 0}
-                for down, read in read_paths(encoder, clean, ends, gates, last[up]):
+                for down, read in read_paths(encoder, clean, ends, gates):
                     if (up, down) in sums:
                         effects = per_unit(((units[down] - read) * slopes[down]).sum(1), encoder.unit_dim(down))
                         sums[up, down][:, i : i + at_once] += effects[:, kept_units[down]].T.cpu().double().numpy()

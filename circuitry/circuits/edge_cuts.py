@@ -172,8 +172,8 @@ def _read_chain(
     """Return the units of a site under gates on those of sites before."""
 
     def read(rows: Tensor) -> Tensor:
-        *_, (_, found) = read_paths(encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()}, down)
-        return found
+        paths = read_paths(encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()})
+        return next(found for site, found in paths if site == down)
 
     return read_through(list(into.values()), read, encoder.unit_dim(down), at_once)
 
