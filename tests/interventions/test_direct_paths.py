@@ -118,7 +118,7 @@ def test_cuts_and_exact_readers_are_those_of_the_net_written_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "resnet", "efficientnet", "convnext", "norms", "timm-vit"])
-def test_units_without_edges_are_at_their_baseline(name: str) -> None:
+def test_units_without_edges_are_at_their_baseline_and_so_is_a_net_without_any(name: str) -> None:
     encoder = in_components(Encoder.from_tower(make_tower(name).double())) if name else TASK.encoder
     images, other = torch.randn(2, 2, 3, *encoder.image_size).double()
     task, rng = Task(encoder, images, metric, baseline=other, work=QUIET), np.random.default_rng(0)
@@ -126,8 +126,10 @@ def test_units_without_edges_are_at_their_baseline(name: str) -> None:
     sizes = {site: len(scores) for site, scores in score_units(task, "gradient").items()}
     kept = {site: rng.random(n) < 0.5 if site != sites[-1] else np.ones(n, bool) for site, n in sizes.items()}
     masks = {(up, down): np.tile(kept[up], (sizes[down], 1)) for up, down in joined_sites(encoder, sites)}
-    found, expected = (kept_embeddings(task, [one]) for one in (circuit_by(masks), circuit_of(task, kept)))
-    assert_same(found, expected, 1e-3, rtol=1e-9)
+    none = {pair: np.zeros_like(mask) for pair, mask in masks.items()}
+    found, nothing = kept_embeddings(task, [circuit_by(masks), circuit_by(none)])
+    assert_same(found, kept_embeddings(task, [circuit_of(task, kept)])[0], 1e-3, rtol=1e-9)
+    assert_same(nothing, encoder(other), 1e-3, rtol=1e-9)
 
 
 def test_a_projection_of_the_stream_is_read_by_what_comes_behind_its_block() -> None:
