@@ -180,11 +180,18 @@ class Gated:
         return len(self._start)
 
     def run(
-        self, gates: Annotated[Float[Tensor, " gates"], FINITE], chosen: Int[Tensor, " some"] | None = None
+        self,
+        gates: Annotated[Float[Tensor, " gates"], FINITE],
+        chosen: Int[Tensor, " some"] | None = None,
+        shift: Float[Tensor, " gates"] | None = None,
     ) -> Float[Tensor, "some d"]:
-        """Return the embeddings of the images, or of those chosen, under gates; differentiable in them."""
+        """Return the embeddings of the images, or of those chosen, under gates; differentiable in them.
+
+        A ``shift`` of each unit is added to the baseline at all positions, and is differentiable, too.
+        """
         images = torch.arange(len(self)) if chosen is None else chosen
-        ends = {site: end[images] if len(end) > 1 else end for site, end in self._ends.items()}
+        whole = self._ends if shift is None else self.shifted(shift)
+        ends = {site: end[images] if len(end) > 1 else end for site, end in whole.items()}
         if len(gates) != self.n_gates:
             raise InputError(f"Runs have {self.n_gates} gates, but {len(gates)} were given: give one for each.")
         gates = gates.to(self._start.device)
@@ -195,6 +202,20 @@ class Gated:
         }
         found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
         return found
+
+    def shifted(self, shift: Float[Tensor, " gates"]) -> dict[str, Tensor]:
+        """Return the baselines of the sites with a number for each unit added at all its positions."""
+        found, parts = dict(self._ends), torch.split(shift, [len(units) for _, units in self._places])
+        for site, (_, units), part in zip(self._with_gate, self._places, parts, strict=True):
+            end = found[site].movedim(self._gated.encoder.unit_dim(site), -1)
+            added = end + part.new_zeros(end.shape[-1]).index_put((units,), part)
+            found[site] = added.movedim(-1, self._gated.encoder.unit_dim(site))
+        return found
+
+    def flat(self, values: Mapping[str, Shaped[np.ndarray, " units"]]) -> Shaped[Tensor, " gates"]:
+        """Return values [units] by site in the order of the gates."""
+        pairs = zip(self._with_gate, self._places, strict=True)
+        return torch.cat([torch.from_numpy(values[site])[units] for site, (_, units) in pairs])
 
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
