@@ -77,10 +77,7 @@ def read_through(
 
 
 def read_paths(
-    encoder: Encoder,
-    activations: Mapping[str, Tensor],
-    ends: Mapping[str, Tensor],
-    gates: Mapping[str, Gates],
+    encoder: Encoder, activations: Mapping[str, Tensor], ends: Mapping[str, Tensor], gates: Mapping[str, Gates]
 ) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
     """Yield each site behind the first with gates, and its units under each row of gates on the sites before it.
 
@@ -97,10 +94,10 @@ def read_paths(
     stack = activations[first].expand(n, *activations[first].shape).flatten(0, 1)
     for up, down in pairwise(encoder.sites[encoder.position(first) :]):
         x = encoder.units_of(up, activations[up])
-        shape = [n, *[1] * x.dim()]
-        shape[encoder.unit_dim(up) % x.dim() + 1] = -1
-        open_ = x.expand(n, *x.shape)
-        read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up])) if up in gates else open_
+        read, shape = x.expand(n, *x.shape), [n, *[1] * x.dim()]
+        if up in gates:
+            shape[encoder.unit_dim(up) % x.dim() + 1] = -1
+            read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up]))
         stack = encoder(encoder.carry(up, read.flatten(0, 1), stack), start=up, stop=down)
         yield down, rearrange(encoder.units_of(down, stack), "(row image) ... -> row image ...", row=n)
         if down not in encoder.carried:
@@ -117,10 +114,9 @@ def joined_sites(encoder: Encoder, sites: Names) -> list[tuple[str, str]]:
         >>> Edges.between(graph.kept_units, joined_sites(encoder, list(graph.kept_units)))    # all edges of some units
     """
     chosen = {encoder.sites[encoder.position(site)] for site in sites}
-    if encoder.hooked_sites:  # which may cut some
-        pairs = _find_joined(encoder)
-    else:
-        pairs = _joined[encoder] = _joined.get(encoder) or _find_joined(encoder)
+    pairs = _joined.get(encoder) or _find_joined(encoder)
+    if not encoder.hooked_sites:  # which may cut some
+        _joined[encoder] = pairs
     return [pair for pair in pairs if chosen.issuperset(pair)]
 
 

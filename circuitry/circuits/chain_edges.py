@@ -90,16 +90,12 @@ def reader_edges(
 ) -> dict[Pair, np.ndarray]:
     """Return the scores [kept downstream, kept upstream] of the edges at all pairs of sites (`joined_sites`).
 
-    With the metric's gradient g by a unit d, and u alone at its baseline on its direct path to d,
+    With the metric's gradient g at the images by a unit d, and u alone at its baseline on its direct path to d,
 
         score[d, u] = mean over images of  sum over positions of  g_d (d - d without u)
 
-    One partial run for each kept unit scores its edges to all later sites.
-
-    Args:
-        task: With gradients running.
-        kept_units: Units of the circuit by site.
-        rule: Plays no part: the gradient is that at the images.
+    One partial run for each kept unit scores its edges to all later sites. The arguments are those of `chain_edges`;
+    the rule plays no part.
     """
     encoder, pairs = task.encoder, joined_sites(task.encoder, list(kept_units))
     sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}

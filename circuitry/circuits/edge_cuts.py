@@ -92,15 +92,7 @@ class GatedEdges:
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
         """Return the kept edges as masks over all units."""
-        if not isinstance(circuit, Edges):
-            return circuit
-        for site, units in circuit.units.items():
-            if len(units) and max(units) >= self.size(site):
-                raise InputError(
-                    f"Site {site!r} has units 0 to {self.size(site) - 1}, but there are edges of unit {max(units)}: "
-                    "give edges of this encoder, which are the same at all positions."
-                )
-        return circuit.masks(self.sizes)
+        return circuit.masks({s: self.size(s) for s in circuit.units}) if isinstance(circuit, Edges) else circuit
 
     def stacks(
         self, circuits: Sequence[Edges | EdgeMasks], clean: Mapping[str, Tensor], at_once: int
@@ -118,21 +110,16 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
         stream = ResidualStream.of(encoder)
         rows = max(1, rows // len(stream.blocks))
         return GatedEdges(rows, stream.sites, stream.sizes, stream.reads, partial(run_gated, stream))
-    sites = {site for pair in pairs for site in pair}
-    if missing := sites - set(encoder.sites):
-        raise InputError(
-            f"Edges run between sites of the encoder, but it lacks {', '.join(sorted(missing))}: give the encoder of "
-            "these edges; for edges of heads and MLPs, the one in heads and neurons (in_components)."
-        )
-    joined = joined_sites(encoder, list(sites))
+    joined = joined_sites(encoder, encoder.sites)
     wrong = [f"{up}->{down}" for up, down in pairs if (up, down) not in joined]
     if wrong or not pairs:
         raise InputError(
             "Edges lead to the next site, or to a later one past sites that carry a stream, but "
-            f"{', '.join(wrong) or 'none'} was given; the encoder's order is {', '.join(encoder.sites)}."
+            f"{', '.join(wrong) or 'none'} was given; the encoder's order is {', '.join(encoder.sites)}. Edges of "
+            "heads, MLPs and hidden channels are those of in_components(encoder)."
         )
-    places = sorted(map(encoder.position, sites))
-    return gated_chain(encoder, encoder.sites[places[0] : places[-1] + 1], rows)
+    places = [encoder.position(site) for pair in pairs for site in pair]
+    return gated_chain(encoder, encoder.sites[min(places) : max(places) + 1], rows)
 
 
 def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:

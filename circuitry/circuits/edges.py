@@ -128,10 +128,10 @@ class Edges:
             n_units: Number of all units by site.
         """
         for site, units in self.units.items():
-            if len(units) and n_units.get(site, 0) <= max(units):
+            if len(units) and (n := n_units.get(site, 0)) <= max(units):
                 raise InputError(
-                    f"Masks have all units of a site, but {n_units.get(site, 0)} were given for {site}, which has a "
-                    f"unit {max(units)}."
+                    f"Site {site!r} has units 0 to {n - 1}, but there are edges of unit {max(units)}: "
+                    "give edges of this encoder, which are the same at all positions."
                 )
         found = {}
         for (up, down), (rows, columns) in self.places.items():
