@@ -3,8 +3,8 @@
 1. a method (`methods`) scores every unit: by default integrated gradients of the metric at its site (`nodes`);
 2. the units with the largest absolute score are kept, by a budget (`budgets`); in a feature basis
    these are latents, never error units;
-3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
-   and neurons (`in_components`) effects on the metric score those between any two sites, through the residual stream.
+3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in parts
+   of blocks (`in_components`) effects on the metric score those between any two sites that the stream joins.
 
 The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
 `AttributionSettings.study`; the default differs in the quadrature rule alone. Here positive scores help and all scores

@@ -51,7 +51,8 @@ class AttributionSettings:
     edges: Annotated[
         str | None, one_of(*EDGE_METHODS), option(choices=EDGE_METHODS), tyro.conf.arg(name="edge-method")
     ] = None
-    """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
+    """How edges are scored, see `EDGE_METHODS` (default: squared; where sites carry a stream gradient, or
+    exact-readers where units do not add up)."""
     method: Annotated[MethodName, option(choices=tuple(METHODS))] = SITE_PATH
     """How units are chosen: by a score of each, or learned together as a mask; see `METHODS`."""
     autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None

@@ -31,7 +31,6 @@ COMPARED_SETTINGS = {
     "method": "the method that scores units",
     "node_rule": "the quadrature rule of nodes",
     "edge_rule": "the quadrature rule of edges",
-    "edges": "the kind of edges",
     "edge_method": "the score of edges",
     "correction": "the correction of edges",
     "baseline": "the baseline",

@@ -24,9 +24,6 @@ from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
-IN_STREAM = "any two sites, through the residual stream"
-"""The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
-
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +49,7 @@ class AttributionGraph:
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, or any two in heads and neurons; see `edge_methods`. They rank edges and do not measure cuts."""
+    ones, and those that a stream joins; see `edge_methods`. They rank edges and do not measure cuts."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: Count
@@ -95,7 +92,7 @@ class AttributionGraph:
     def edges(self) -> Edges:
         """The edges between the kept units; `edge_scores` are their scores."""
         kept = {site: self.kept_units[site] for site in self.inner_sites if site in self.kept_units}
-        return Edges(kept, self.edge_scores, "stream" if self.settings.get("edges") == IN_STREAM else "chain")
+        return Edges(kept, self.edge_scores)
 
     @cached_property
     def sites_without_effect(self) -> frozenset[str]:

@@ -38,7 +38,7 @@ def write_graph(
         header[_CUT] = {name: circuit[name] for name in _PLAIN_OF_CUT} | {"sites": list(circuit["units"])}
         if edges is not None:
             arrays |= {f"edges/{up}->{down}": one for (up, down), one in edges.scores.items()}
-            header[_CUT] |= {"wiring": edges.wiring, "edges": list(edges.scores), "edge_sites": list(edges.units)}
+            header[_CUT] |= {"edges": list(edges.scores), "edge_sites": list(edges.units)}
     write_arrays(path, FORMAT, header, arrays)
 
 
@@ -64,7 +64,7 @@ def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{path} holds a graph and no circuit: cut one with AttributionGraph.load(path).circuit().")
     cut, edges = header[_CUT], None
     units = {site: arrays[f"units/{site}"] for site in cut["sites"]}
-    if "wiring" in cut:
+    if "edges" in cut:
         scores = {(up, down): arrays[f"edges/{up}->{down}"] for up, down in cut["edges"]}
-        edges = Edges({site: units[site] for site in cut["edge_sites"]}, scores, cut["wiring"])
+        edges = Edges({site: units[site] for site in cut["edge_sites"]}, scores)
     return {"units": units, "edges": edges} | {name: cut[name] for name in _PLAIN_OF_CUT}

@@ -20,9 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from circuitry.bases.residual import in_stream
 from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
-from circuitry.circuits.graph import IN_STREAM, Circuit
+from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import MethodName
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.unit_scores import graph_of, score_units
@@ -118,7 +117,6 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
         return lambda sizes: learn_masks(task, sizes, masks, keep_error=settings.keep_error).circuits
     effects = NodeEffects(score_units(task, method), {}, with_others(task)[1])
     made_with = {"method": method, "ranking": settings.ranking, "budget": budget_name(settings.budget or GLOBAL)}
-    made_with |= {"edges": IN_STREAM} if in_stream(task.encoder) else {}
     graph = graph_of(task, effects, made_with | task.made_with)
 
     def rank(sizes: Sequence[float]) -> list[Circuit]:

@@ -23,6 +23,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from circuitry.bases.gated_reading import joined_sites
 from circuitry.circuits.attribution import attribute
 from circuitry.circuits.edge_cuts import cut_effects
 from circuitry.circuits.edges import Edges
@@ -207,7 +208,7 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
     exact = patch_effects(task)
     score(EXACT, exact.scores, edge_movements(task))
     every_unit = circuit_of(task, {site: np.arange(len(exact.scores[site])) for site in sites})
-    every_edge = Edges.between(every_unit.units, "chain")
+    every_edge = Edges.between(every_unit.units, joined_sites(encoder, sites))
     masks = MaskSettings(batch_size=n_images, seed=seed)
     for name, method in SEARCHED.items():
         score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.node_scores, {})

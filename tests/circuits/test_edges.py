@@ -23,7 +23,7 @@ def drawn(wiring: str = "stream") -> Edges:
     pairs = list(combinations(UNITS, 2)) if wiring == "stream" else [("a", "b"), ("b", "c")]
     scores = {(up, down): rng.normal(size=(len(UNITS[down]), len(UNITS[up]))) for up, down in pairs}
     scores["a", "b"][0, 1] = np.nan
-    return Edges(UNITS, scores, "stream" if wiring == "stream" else "chain")
+    return Edges(UNITS, scores)
 
 
 def listed(edges: Edges) -> dict[Edge, float]:
@@ -89,11 +89,6 @@ def test_table_masks_and_networkx_hold_the_same_edges() -> None:
     assert {(u, d): w for u, d, w in graph.edges(data="weight")} == {
         (f"{e[0]}/{e[1]}", f"{e[2]}/{e[3]}"): score for e, score in every.items()
     }
-
-
-def test_all_edges_of_a_wiring() -> None:
-    assert Edges.between(UNITS, "chain").count == 3 * 2 + 2
-    assert Edges.between(UNITS, "stream").count == 3 * 2 + 3 + 2
 
 
 PAIRS = (("a", "b"), ("b", "c"))

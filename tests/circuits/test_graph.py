@@ -29,7 +29,6 @@ from circuitry.circuits import (
 )
 from circuitry.circuits.budgets import Budget
 from circuitry.circuits.edge_methods import SCORERS, as_graph
-from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import StreamScores
 from circuitry.encoder import Encoder, Task
 from tests.support.assert_same import assert_same
@@ -211,7 +210,7 @@ def test_ports_apart_read_in_the_place_of_their_head() -> None:
 
 
 def test_edges_have_the_names_of_writers_and_readers() -> None:
-    edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
+    edges = as_graph(SMALL, {}, ports=True).edges
     found = dict(zip(edge_names(edges), edges.to_pandas()["score"], strict=True))
     there = np.argwhere(~np.isnan(SMALL.scores)).tolist()
     assert {edge: score for edge, score in found.items() if score} == {
@@ -242,7 +241,6 @@ def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(port
     torch.manual_seed(1)
     images = torch.randn(4, 3, *encoder.image_size, dtype=torch.float64)
     graph = attribute_components(Task(encoder, images[:2], metric), ports=ports)
-    assert graph.settings["edges"] == IN_STREAM
     nodes = attribute(in_components(encoder), images[:2], metric, rule=left_rule(1), progress=False).node_scores
     for i in range(2):
         path = f"transformer.resblocks.{i}"

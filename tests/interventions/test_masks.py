@@ -203,7 +203,7 @@ def test_without_interactions_masks_rank_edges_as_cutting_each_does() -> None:
     )
     images = 1 + 0.2 * torch.rand(16, 3, 2, 1, generator=torch.Generator().manual_seed(0))
     task = Task(Encoder(nn.Linear(1, 1), stages, (2, 1)), images, lambda e: e[:, 0], work=QUIET)
-    edges = Edges.between({"first": np.arange(6), "second": np.arange(4)}, "chain")
+    edges = Edges.between({"first": np.arange(6), "second": np.arange(4)}, [("first", "second")])
     exact = cut_effects(task, edges)
     found = learn_masks(task, [0.5, 0.25], MaskSettings(steps=200, batch_size=16), among=circuit_with(edges))
     for kept, share in zip((one.its_edges for one in found.circuits), (0.5, 0.25), strict=True):

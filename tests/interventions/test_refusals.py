@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def kept(units: Any, **given: Any) -> object:
 
 
 def chain(**sizes: int) -> Edges:
-    return Edges.between({site: np.arange(n) for site, n in sizes.items()}, "chain")
+    return Edges.between({site: np.arange(n) for site, n in sizes.items()}, pairwise(sizes))
 
 
 def kept_edges(*edges: Edges) -> object:
