@@ -1,7 +1,7 @@
 """Answers: numbers made of embeddings, which a learned mask preserves; and how much they depend on each gate.
 
-Masks start from this dependence, and units are ranked by it. With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of
-squared distance. Its mean over images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018,
+Masks start from this dependence, and units are ranked by it. With J_i = d answers of image i / d gate, closing a gate a
+little costs |J_i|^2 of squared distance. Its mean over images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018,
 arXiv 1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and lowers the answers
 of another.
 """
@@ -94,7 +94,7 @@ def gate_importance(
 
 
 def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
-    """Return the rank in (0, 1] of each gate, where the least important gates close first and the others are scored again.
+    """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
 
     Units that can stand in for each other hide each other while all are open. So the importance of the open gates is
     measured in `ROUNDS` rounds, between which their number falls to `SMALLEST` by the same factor. After FORCE (de
