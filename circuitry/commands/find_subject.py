@@ -1,6 +1,6 @@
 """The class that ``circuitry find`` is asked about: its images and those of others in halves, and the model's task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +80,9 @@ class Subject:
         if self.config.texts is None:
             raise InputError("Expected texts of the classes, such as pooled, but none were given.")
         weights = self.clip.text_weights(self.classes, templates_of(self.config.texts, self.domain))
-        return metric_of_class(self.config.metric or "logit")(weights, self.classes.index(self.class_name))
+        return metric_of_class(self.config.metric or "logit", self.clip.scale)(
+            weights, self.classes.index(self.class_name)
+        )
 
     @cached_property
     def _baseline(self) -> FolderBaseline | None:
@@ -98,6 +100,20 @@ class Subject:
     def records(self) -> list[ImageRecord]:
         """All images that are looked at."""
         return [record for of_kind in (self.own, self.others) for half in of_kind for record in half]
+
+    def of_other_classes(self, n: int) -> "Iterator[Subject]":
+        """Yield the same question about other classes of the domain that have images enough, those that follow."""
+        names = [] if self.images is None else list(self.images.classes)
+        place = names.index(self.class_name) if names else 0
+        enough = [
+            name
+            for name in (names[place + 1 :] + names[:place])
+            if self.images is not None and len(self.images.select(name, self.domain, 2, self.config.seed)) == 2
+        ]
+        for name in enough[:n]:
+            other = Subject(replace(self.config, class_name=name))
+            other.clip = self.clip
+            yield other
 
     @cached_property
     def found_on(self) -> Task:
