@@ -68,7 +68,7 @@ def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], b
             "fractions": list(curve.fractions),
             "images": int(curve.own.sum()),
             "others": int((~curve.own).sum()),
-            "draws": len(curve.random),
+            "draws": curve.random.shape[1],
             "baseline": curve.settings["baseline"],
             **measured,
         }

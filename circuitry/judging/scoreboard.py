@@ -56,7 +56,7 @@ def scoreboard_tables(
         counted: The units that sizes are shares of, e.g. "1840 units at 17 sites"; a column of every table.
 
     Returns:
-        ``curves``: both measures of circuit, complement and random units by size; ``summary``: smallest sizes, CPR and
+        ``curves``: all measures of circuits, and of what is beside them, by size; ``summary``: smallest sizes, CPR and
         CMD (`areas_of`), rank correlation with exact patching, seconds and GFLOP of each method; both are means over
         classes with Student's intervals; ``by_class``: the summary by class.
     """
@@ -80,7 +80,7 @@ def scoreboard_tables(
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
-    """Return both measures of a curve by size: measure, circuit, size, n_units, value."""
+    """Return all measures of a curve by size: measure, circuit, size, n_units, value."""
     parts = []
     for measure in CURVE_MEASURES:
         table = curve.to_pandas(measure)[["measure", "circuit", "n_units", "value"]]
@@ -92,7 +92,9 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     """Return CPR and CMD over MIB's sizes (`MIB_FRACTIONS`) if the grid has all of them, else over the grid."""
     on_grid = set(MIB_FRACTIONS) <= set(sizes)
     chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
-    taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random")}
+    taken: dict[str, Any] = {
+        name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random", "foreign")
+    }
     taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
     areas = replace(curve, **taken).areas().query("circuit == 'kept'")
     return dict(zip(areas["measure"], areas["value"], strict=True))

@@ -235,7 +235,7 @@ def test_the_digest_is_of_everything_that_is_shown(graphs: GraphFolder, tmp_path
     words = {"texts": texts, "direct": {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))}}
     given: list[dict[str, Any]] = [
         *({"variants": {name: graphs}} for name in ("other", "texts")),
-        *({"curves": [make_curve("cat", "real", **full)]} for full in ({}, {"full": np.ones(8)})),
+        *({"curves": [make_curve("cat", "real", **full)]} for full in ({}, {"full": np.ones((1, 8))})),
         *(
             {"comparisons": {"a": replace(values, values=table)}}
             for table in (values.values, values.values.assign(value=0.5))

@@ -5,22 +5,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from circuitry.interventions.curve_reading import NO_OTHERS
+from circuitry.interventions.curve_reading import CURVE_MEASURES, NO_OTHERS
 from circuitry.interventions.curves import (
-    HARDLY_ANY,
     FaithfulnessCurve,
     areas_by_domain,
     curves_by_domain,
     mean_over_depth,
     most_selective_site,
     nearest_to_a_tenth,
+    pool_curves,
 )
+from circuitry.interventions.verdicts import OPEN, RIGHT, VERDICTS, WORKING, describe_leak, verdict_of, why_open
 from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, WORKS_FROM, YES
-from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
+from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.one_circuit import in_cells, said_of
 
 QUESTIONS = {
     "selectivity": "Do the circuits tell their class from other classes?",
@@ -32,18 +33,18 @@ ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit
 
 
 def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:
-    """Say whether circuits work, beside random units: with all sites ablated, and at the most selective site.
+    """Say whether circuits work: with all sites ablated, and at the most selective site.
 
     ``alone`` are curves of one site at a time, of one fraction.
     """
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     size = nearest_to_a_tenth(by_size[0].fractions)
-    selective, faithful = (curves_by_domain(by_size, measure) for measure in QUESTIONS)
-    tell = _works(*_kept_and_random(selective, size)) in (YES, PARTLY)
-    found = [
-        kept_beats_random(selective, "selectivity", size),
-        kept_beats_random(faithful, "faithfulness", size, selective=tell),
-    ]
+    if all(map(why_open, by_size)):
+        tables = {measure: curves_by_domain(by_size, measure) for measure in QUESTIONS}
+        tell = _works(*_kept_and_random(tables["selectivity"], size)) in (YES, PARTLY)
+        found = [kept_beats_random(table, name, size, selective=tell) for name, table in tables.items()]
+    else:
+        found = [circuits_work(by_size, size)]
     if alone:
         table = curves_by_domain(alone, "selectivity")
         if (site := most_selective_site(table)) is not None:
@@ -51,6 +52,27 @@ def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[F
             at = table[table["sites"] == site]
             found.append(kept_beats_random(at, "selectivity", alone[0].fractions[0], where))
     return found
+
+
+def circuits_work(curves: Sequence[FaithfulnessCurve], size: float) -> Finding:
+    """Count the verdicts on circuits of one size, beside what they do on average."""
+    place = curves[0].fractions.index(size)
+    told = [verdict_of(curve, place) for curve in curves]
+    working, known = (sum(one in some for one in told) for some in (WORKING, VERDICTS[:-1]))
+    answer = YES if working == known else PARTLY if working else NO
+    counts = ", ".join(f"{one} {told.count(one)}" for one in VERDICTS if one in told)
+    pooled = pool_curves([curve for curve, one in zip(curves, told, strict=True) if one != OPEN])
+    right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
+    return Finding(
+        f"Do the circuits work? {answer}: of {len(told)} circuits with {size:.0%} of the units kept at all sites "
+        f"{working} work ({counts}). Means: {said_of(pooled.at(place))}.{describe_leak(pooled)}"
+        + f" {ONE_BY_ONE}"
+        * (answer == NO),
+        f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
+        f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
+        f"{right['high']:.0%}] {_over(pooled.to_pandas('right'))}.",
+        f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}.",
+    )
 
 
 def kept_beats_random(
@@ -106,9 +128,9 @@ def _n_apart(kept: pd.DataFrame, random: pd.DataFrame) -> int:
 def _works(kept: pd.DataFrame, random: pd.DataFrame) -> str:
     """Answer whether circuits work: in every domain enough, and better than random units, which they are in some."""
     apart = _n_apart(kept, random)
-    if (kept["high"] < (HARDLY_ANY if apart else WORKS_FROM)).all():
+    if (kept["high"] < (HARDLY_ANY if apart else RIGHT)).all():
         return NO
-    if apart == len(kept) and (kept["value"] >= WORKS_FROM).all():
+    if apart == len(kept) and (kept["value"] >= RIGHT).all():
         return YES
     return PARTLY if apart else UNKNOWN
 
@@ -116,21 +138,35 @@ def _works(kept: pd.DataFrame, random: pd.DataFrame) -> str:
 def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:
     """Add the section on faithfulness and selectivity; curves with all sites ablated together."""
     report.section("Do the circuits work?")
-    first = curves[0]
+    first, n_others = curves[0], int((~curves[0].own).sum())
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
-    tables = {}
-    if not first.own.all():
-        tables["selectivity"] = curves_by_domain(by_size, "selectivity")
+    tables = {name: curves_by_domain(by_size, name) for name in CURVE_MEASURES}
+    size = nearest_to_a_tenth(first.fractions)
+    if not all(map(why_open, by_size)):
+        place = first.fractions.index(size)
+        told = [(curve.class_name, curve.domain, verdict_of(curve, place)) for curve in by_size]
+        verdicts = pd.DataFrame(told, columns=["class", "domain", "verdict"])
+        report.table(
+            verdicts.pivot_table("verdict", "class", "domain", aggfunc="first", sort=False).reset_index(),
+            "The verdict on each circuit; its size is in the table below.",
+        )
+        _add_curves(
+            report,
+            tables["kl recovered"],
+            "kl recovered",
+            marks,
+            "Answers recovered over size: 1 - KL(whole model || circuit) / KL(whole model || nothing kept) of the "
+            "answers among the candidate classes, images of the class and of others alike.",
+        )
+    if n_others:
         _add_curves(
             report,
             tables["selectivity"],
             "selectivity",
             marks,
-            "Selectivity over size: the lead of images of the class over images of other classes "
-            f"({int((~first.own).sum())} per class and domain). 0: the same answer for all images; 1: the lead in the "
-            "whole model.",
+            f"Selectivity over size: the lead of images of the class over images of other classes ({n_others} per class "
+            "and domain). 0: the same answer for all images; 1: the lead in the whole model.",
         )
-    tables["faithfulness"] = curves_by_domain(by_size)
     _add_curves(
         report,
         tables["faithfulness"],
@@ -140,13 +176,15 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         f"{first.settings['baseline']} baseline. 0: nothing kept; 1: the whole model. Dotted: as many random units. "
         f"{int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals {OVER}.",
     )
-    size = nearest_to_a_tenth(first.fractions)
-    at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
-    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(KINDS_OF_CIRCUITS)))
-    wide.insert(1, "units kept", size)
-    report.table(
-        wide, f"Circuits of the largest |scores|, with 95 % bootstrap intervals {OVER}.", formats={"units kept": ".0%"}
-    )
+    at = pd.concat([table[(table["fraction"] == size) & (table["reason"] == "")] for table in tables.values()])
+    if len(at):
+        cells = in_cells(at, ["domain", "measure"])
+        cells.insert(1, "units kept", f"{size:.0%}")
+        report.table(
+            cells,
+            f"Circuits of the largest |scores|, with 95 % bootstrap intervals {OVER}. right, false: images of "
+            "the class, and others, that get the class among all candidates.",
+        )
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
     columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")

@@ -25,7 +25,8 @@ def curve(domain: str, kept: float, on_others: float, ranking: str = "absolute",
     values, random = np.stack([np.where(own, kept, on_others), full]), np.stack([none, full])[None]
     sites = [site] if site else ["a", "b"]
     of = (own, np.zeros(4, int), "cat", domain, {"baseline": "zero", "sites": sites})
-    return FaithfulnessCurve((0.1, 1.0), ranking, (1, 10), full, none, values, np.zeros((2, 4)), random, *of)
+    runs = (full, none, values, np.zeros((2, 4)), random, np.zeros((0, 2, 4)))
+    return FaithfulnessCurve((0.1, 1.0), ranking, (1, 10), *(run[None] for run in runs), *of)
 
 
 def curves_of(on_others: float) -> list[FaithfulnessCurve]:
@@ -118,7 +119,7 @@ def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str
 
 
 def only_own(curve: FaithfulnessCurve) -> FaithfulnessCurve:
-    arrays = ("full", "empty", "kept", "complement", "random", "own", "group")
+    arrays = ("full", "empty", "kept", "complement", "random", "foreign", "own", "group")
     return replace(curve, **{name: getattr(curve, name)[..., curve.own] for name in arrays})
 
 

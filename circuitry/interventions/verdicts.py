@@ -1,0 +1,72 @@
+"""The verdict on a circuit in words: does it work, and is it its class's own? No torch.
+
+It is read off a curve at one size, of one class or of several that are pooled. Values decide; their intervals stand in
+the tables. A circuit works if it gives the images of its class the class nearly as often as the whole model, other
+images hardly more often, and recovers half of the answers (KL). Faithfulness alone cannot tell a circuit of the class
+from one that answers its class to everything, and selectivity does not see other images that get the class.
+"""
+
+import pandas as pd
+
+from circuitry.interventions.curves import FaithfulnessCurve
+
+RIGHT = 0.8
+"""A circuit works from this share of the whole model's right answers on,"""
+FALSE_MORE = 0.1
+"""up to this many false answers more than the whole model gives, as a share of other images,"""
+ANSWERS = 0.5
+"""and from this share of the answers on: KL recovered."""
+TO_EVERYTHING = 0.5
+"""The share of other images that get the class from which on a circuit answers its class to everything."""
+NO_ANSWERS = 0.1
+"""KL recovered below which a circuit does nothing, if its right answers are no more than with nothing kept."""
+LEAK = 0.1
+"""The share of the whole model's contrast from which on images are told apart with nothing kept."""
+ROUNDING = 1e-9
+
+OWN, AS_ANOTHERS = "works and is the class's own", "works, as would another class's"
+WORKS = "works; no circuit of another class was measured"
+TO_ALL, NOTHING, IN_PART = "answers its class to everything", "does nothing", "works in part"
+OPEN = "cannot be told"
+VERDICTS = (OWN, AS_ANOTHERS, WORKS, IN_PART, TO_ALL, NOTHING, OPEN)
+WORKING = VERDICTS[:3]
+
+
+def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
+    """Return one of the `VERDICTS` on the circuit of one of a curve's fractions."""
+    if why_open(curve):
+        return OPEN
+    values = curve.at(place)
+    right, false, answers = (values.loc[name] for name in ("right", "false", "kl recovered"))
+    if does_work(values, "kept"):
+        return WORKS if pd.isna(right["foreign"]) else AS_ANOTHERS if does_work(values, "foreign") else OWN
+    if right["kept"] >= RIGHT * right["full"] - ROUNDING and false["kept"] >= TO_EVERYTHING - ROUNDING:
+        return TO_ALL
+    if answers["kept"] < NO_ANSWERS - ROUNDING and right["kept"] <= right["empty"] + ROUNDING:
+        return NOTHING
+    return IN_PART
+
+
+def does_work(values: pd.DataFrame, circuit: str) -> bool:
+    """Return whether a circuit works by the values of `FaithfulnessCurve.at`."""
+    right, false, answers = (values.loc[name] for name in ("right", "false", "kl recovered"))
+    enough = right[circuit] >= RIGHT * right["full"] - ROUNDING and answers[circuit] >= ANSWERS - ROUNDING
+    return bool(enough and false[circuit] <= false["full"] + FALSE_MORE + ROUNDING)
+
+
+def why_open(curve: FaithfulnessCurve) -> str:
+    """Return why there is no verdict on a curve's circuits; nothing where there is one."""
+    for measure in ("right", "false", "kl recovered"):
+        if reason := curve.reason(measure):
+            return reason
+    return "" if curve.at(0).loc["right", "full"] > 0 else "the whole model gives no image of the class the class"
+
+
+def describe_leak(curve: FaithfulnessCurve) -> str:
+    """Say that images are told apart with nothing kept, or nothing."""
+    if not curve.leak > LEAK:
+        return ""
+    return (
+        f" With nothing kept the metric still has {curve.leak:.0%} of the whole model's contrast between the class and "
+        "others: something passes by all circuits."
+    )
