@@ -25,13 +25,13 @@ from jaxtyping import Bool, Float, Int
 from circuitry.comparison.bootstrap import known_variance
 from circuitry.comparison.statistics import Spread
 
-NUMBERS = ("metric", "kl", "top")
+CURVE_NUMBERS = ("metric", "kl", "top")
 """What is known of an image in a run: the metric; of a `ClassLogit` also KL(whole model || run) of the answers among
 the candidate classes, and whether its class has the largest logit."""
 
 
 class CurveMeasure(NamedTuple):
-    """A contrast of one of the `NUMBERS`."""
+    """A contrast of one of the `CURVE_NUMBERS`."""
 
     number: int
     own: float
@@ -39,7 +39,7 @@ class CurveMeasure(NamedTuple):
     others: float
     """Weight of the mean over images of other classes."""
     least: float | None = 0.0
-    """The least lead of the whole model of which a share is taken; None: the contrast is no share of the model's."""
+    """The least lead of the whole model that is divided by; None: the contrast is read as it is."""
 
 
 LEAST_KL = 1e-3

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from circuitry.interventions.curve_reading import CURVE_MEASURES, NUMBERS, CurveReading, Weights
+from circuitry.interventions.curve_reading import CURVE_MEASURES, CURVE_NUMBERS, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import SOME, checked
@@ -35,7 +35,7 @@ class FaithfulnessCurve:
 
     They are kept image by image, so that intervals come from resampling. Of every image and run there is the metric; of
     a `ClassLogit` also ``kl`` = KL(whole model || run) of the answers among the candidate classes, and ``top``: whether
-    the run gives the image the class (`NUMBERS`). Read off are the `CURVE_MEASURES`:
+    the run gives the image the class (`CURVE_NUMBERS`). Read off are the `CURVE_MEASURES`:
 
     - faithfulness: (m(circuit) - m(baseline)) / (m(model) - m(baseline)), means over images of the class;
     - selectivity: the same ratio of differences, the mean over images of the class less the mean over images of other
@@ -77,8 +77,8 @@ class FaithfulnessCurve:
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """Which of the `NUMBERS` are known."""
-        return NUMBERS[: len(self.full)]
+        """Which of the `CURVE_NUMBERS` are known."""
+        return CURVE_NUMBERS[: len(self.full)]
 
     @property
     def faithfulness(self) -> Float[np.ndarray, " fractions"]:
@@ -127,7 +127,7 @@ class FaithfulnessCurve:
         """Return the values of all measures (rows) and circuits (columns) at one of the fractions."""
         read = {name: reading.values() for name, reading in self._readings.items()}
         found = {name: {one: value[place] for one, value in values.items()} for name, values in read.items()}
-        return pd.DataFrame(found).T.reindex(columns=list(RUNS))
+        return pd.DataFrame(found).T.reindex(columns=list(CURVE_RUNS))
 
     def reason(self, measure: str) -> str:
         """Return why a measure is not known; nothing where it is."""
@@ -191,9 +191,9 @@ class FaithfulnessCurve:
         return table.assign(n_images=int(self.own.sum()), reason=reason)
 
 
-RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
-"""The runs of a curve."""
-_CURVE_ARRAYS = (*RUNS, "own", "group")
+CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
+"""The runs of a curve; from the third on they have sizes."""
+_CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
 _CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
 
 

@@ -162,7 +162,7 @@ def draw_random(circuits: Sequence[Circuit], draws: int, rng: np.random.Generato
 def measure_answers(
     task: Task, circuits: Sequence[Circuit]
 ) -> tuple[Float[np.ndarray, "numbers circuits images"], Bool[np.ndarray, " images"]]:
-    """Return the `NUMBERS` of every image, and of the others, under every circuit, the first of which is the whole.
+    """Return the `CURVE_NUMBERS` of every image, and of the others, under every circuit; the first is the whole model.
 
     Returns:
         Them, the metric alone where it has no candidate classes; and which images are of the class.

@@ -21,8 +21,8 @@ TO_EVERYTHING = 0.5
 NO_ANSWERS = 0.1
 """KL recovered below which a circuit does nothing, if its right answers are no more than with nothing kept."""
 LEAK = 0.1
-"""The share of the whole model's contrast from which on images are told apart with nothing kept."""
-ROUNDING = 1e-9
+"""The share of the whole model's contrast from which on something passes by, with nothing kept."""
+_ROUNDING = 1e-9
 
 OWN, AS_ANOTHERS = "works and is the class's own", "works, as would another class's"
 WORKS = "works; no circuit of another class was measured"
@@ -40,9 +40,9 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
     right, false, answers = (values.loc[name] for name in ("right", "false", "kl recovered"))
     if does_work(values, "kept"):
         return WORKS if pd.isna(right["foreign"]) else AS_ANOTHERS if does_work(values, "foreign") else OWN
-    if right["kept"] >= RIGHT * right["full"] - ROUNDING and false["kept"] >= TO_EVERYTHING - ROUNDING:
+    if right["kept"] >= RIGHT * right["full"] - _ROUNDING and false["kept"] >= TO_EVERYTHING - _ROUNDING:
         return TO_ALL
-    if answers["kept"] < NO_ANSWERS - ROUNDING and right["kept"] <= right["empty"] + ROUNDING:
+    if answers["kept"] < NO_ANSWERS - _ROUNDING and right["kept"] <= right["empty"] + _ROUNDING:
         return NOTHING
     return IN_PART
 
@@ -50,8 +50,8 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
 def does_work(values: pd.DataFrame, circuit: str) -> bool:
     """Return whether a circuit works by the values of `FaithfulnessCurve.at`."""
     right, false, answers = (values.loc[name] for name in ("right", "false", "kl recovered"))
-    enough = right[circuit] >= RIGHT * right["full"] - ROUNDING and answers[circuit] >= ANSWERS - ROUNDING
-    return bool(enough and false[circuit] <= false["full"] + FALSE_MORE + ROUNDING)
+    enough = right[circuit] >= RIGHT * right["full"] - _ROUNDING and answers[circuit] >= ANSWERS - _ROUNDING
+    return bool(enough and false[circuit] <= false["full"] + FALSE_MORE + _ROUNDING)
 
 
 def why_open(curve: FaithfulnessCurve) -> str:
@@ -63,7 +63,7 @@ def why_open(curve: FaithfulnessCurve) -> str:
 
 
 def describe_leak(curve: FaithfulnessCurve) -> str:
-    """Say that images are told apart with nothing kept, or nothing."""
+    """Say that the metric differs with nothing kept; empty where it does not."""
     if not curve.leak > LEAK:
         return ""
     return (

@@ -29,7 +29,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import weights_digest
 
-NOISE = 4
+NOISE_IMAGES = 4
 """Images of noise that tell how long a classifier's embeddings are."""
 
 
@@ -49,7 +49,7 @@ class Classifier(Clip):
     @own_modes()
     def scale(self) -> float:
         """What makes logits of cosines: the mean length of its rows times that of embeddings of a few noise images."""
-        noise = torch.randn(NOISE, 3, *self.encoder.image_size, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(NOISE_IMAGES, 3, *self.encoder.image_size, generator=torch.Generator().manual_seed(0))
         lengths = self.encoder(noise.to(self.encoder.device, self.encoder.dtype)).norm(dim=-1)
         return float(self.rows.norm(dim=-1).mean() * lengths.mean())
 

@@ -283,10 +283,8 @@ def test_a_baseline_for_every_image_goes_on_with_the_others() -> None:
     curve = measured(settings, baseline=baseline, others=other)
     assert curve.empty[0].tolist() == first(by_hand().encoder(baseline)).tolist() == [1, 11, 11]
     circuit = graph_with(SCORES).strongest(0.5)
-    for images, ends, found in (
-        (IMAGES, baseline[:2], curve.kept[0, 0, :2]),
-        (other, baseline[2:], curve.kept[0, 0, 2:]),
-    ):
+    kept = curve.kept[0, 0]
+    for images, ends, found in ((IMAGES, baseline[:2], kept[:2]), (other, baseline[2:], kept[2:])):
         assert first(kept_embeddings(by_hand(images, baseline=ends), [circuit])[0]).tolist() == found.tolist()
     batches = measured(settings, [IMAGES[:1], IMAGES[1:]], baseline=baseline, others=[other])  # type: ignore[arg-type]
     assert np.array_equal(batches.kept, curve.kept)

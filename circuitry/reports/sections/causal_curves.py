@@ -164,8 +164,8 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
             tables["selectivity"],
             "selectivity",
             marks,
-            f"Selectivity over size: the lead of images of the class over images of other classes ({n_others} per class "
-            "and domain). 0: the same answer for all images; 1: the lead in the whole model.",
+            "Selectivity over size: the lead of images of the class over images of other classes "
+            f"({n_others} per class and domain). 0: the same answer for all images; 1: the lead in the whole model.",
         )
     _add_curves(
         report,

@@ -44,7 +44,7 @@ def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
 
 
 def said_of(values: pd.DataFrame, form: str = ".0%") -> str:
-    """Say right and false answers and KL recovered of circuits, and of those beside them; see `FaithfulnessCurve.at`."""
+    """Say what circuits, and those beside them, answer and recover; see `FaithfulnessCurve.at`."""
     parts = []
     for measure, words in _SAID.items():
         row = values.loc[measure].dropna()
