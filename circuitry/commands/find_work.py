@@ -41,7 +41,6 @@ def main(config: Config) -> Written:
     findings = circuit_verdicts(curve, tested)
     tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}
     print(tables["recovered"].to_string(index=False))
-    print(findings[0].claim)
     return write_report(config, subject, found, drawn, tables, findings)
 
 
