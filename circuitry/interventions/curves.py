@@ -67,6 +67,8 @@ class FaithfulnessCurve:
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    weights: tuple[float, ...] = ()
+    """Share of the tower's weights that each circuit touches, see `weights_touched`; nothing where it is not known."""
 
     def __post_init__(self) -> None:
         if not len(self.fractions) == len(self.n_units) == self.kept.shape[1]:
@@ -169,7 +171,7 @@ class FaithfulnessCurve:
         """Read a curve that `save` wrote."""
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
-            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
+            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units", "weights")}
             everything: dict[str, Any] = {**sizes, **header, **tensors}
             return cls(**everything)
 
@@ -194,7 +196,7 @@ class FaithfulnessCurve:
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
 """The runs of a curve; from the third on they have sizes."""
 _CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
-_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
+_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings", "weights")
 
 
 @checked
@@ -219,9 +221,11 @@ def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> Faithfu
         name: np.concatenate([getattr(c, name) for c in curves], axis=-1) for name in _CURVE_ARRAYS
     }
     together["group"] = np.repeat(np.arange(len(curves)), [len(curve.own) for curve in curves])
+    known = [curve.weights for curve in curves]
     return replace(
         first,
         **together,
+        weights=tuple(map(float, np.mean(known, axis=0))) if all(known) else (),
         class_name=first.class_name if len(classes) == 1 else None,
         domain=first.domain if len(domains) == 1 else None,
     )

@@ -23,6 +23,7 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.made_with import check_made_with, named_sites
+from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.progress import Bar
@@ -142,6 +143,7 @@ def measure_circuits(
             "sites": list(sites or kept[0].units),
             "keep_error": settings.keep_error,
         },
+        weights=weights_touched(task, kept),
     )
 
 

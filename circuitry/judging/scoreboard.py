@@ -94,6 +94,7 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
     taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in CURVE_RUNS[2:]}
     taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
+    taken["weights"] = ()
     areas = replace(curve, **taken).areas().query("circuit == 'kept'")
     return dict(zip(areas["measure"], areas["value"], strict=True))
 

@@ -185,3 +185,36 @@ def test_what_passes_by_all_circuits_is_said() -> None:
     assert describe_leak(curve) == ""
     assert "11%" in describe_leak(curve_by_hand(empty=(0.3, 0.2, 2.0)))
     assert describe_leak(curve_by_hand(full=(0.1, 0.1, 0.0))) == ""
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 5), (2, 5), (3, 1), (0, 2), (1, 0)])
+def test_weights_between_kept_units_are_touched(first: int, second: int) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.ReLU(), nn.AvgPool2d(8), nn.Flatten())
+    for parameter in net.parameters():
+        parameter.data.uniform_(0.1, 1)
+    encoder = Encoder.from_stages(net, [("0", "1"), ("2", "3"), ("4", "5")], (8, 8))
+    task = Task(encoder, torch.rand(3, 3, 8, 8) + 0.1, class_logit(torch.eye(5), 1), work=QUIET)
+    circuit = circuit_of(task, {"1": np.arange(first), "3": np.arange(second)})
+    # Of 12 weights those of kept channels, if any goes on; of 20 those from kept channels to kept channels.
+    touched = 3 * first * (second > 0) + first * second
+    curve = measure_circuits(task, [circuit], AblationSettings(random_draws=0))
+    assert curve.weights == (touched / 32,)
+    assert not any(parameter.grad is not None for parameter in net.parameters())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("tower", ["resnet", "vit", "convnext"])
+def test_more_units_touch_more_weights(tower: str) -> None:
+    encoder = Encoder.from_tower(make_tower(tower))
+    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), class_logit(WEIGHTS.float(), 1), work=QUIET)
+    sizes = {
+        site: encoder.read_unhooked(torch.zeros(1, 3, *encoder.image_size), [site])[site] for site in task.sites[1:]
+    }
+    units = {site: np.arange(found.shape[encoder.unit_dim(site)]) for site, found in sizes.items()}
+    circuits = [
+        circuit_of(task, {site: some[: int(share * len(some))] for site, some in units.items()})
+        for share in (0, 0.5, 1)
+    ]
+    nothing, half, whole = measure_circuits(task, circuits, AblationSettings(random_draws=0)).weights
+    assert (nothing, whole) == (0, 1)
+    assert 0 < half < 1
