@@ -167,7 +167,7 @@ def metric_name(metric: object) -> str:
     return name if isinstance(name, str) else type(metric).__qualname__
 
 
-METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
+METRICS: Mapping[str, Any] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
 
 
@@ -176,10 +176,9 @@ def metric_of_class(metric: str | MetricOfClass | None, scale: float = SCALE) ->
 
     The package's own take the ``scale`` of the model's logits.
     """
-    if isinstance(metric, str) and metric in METRICS:
-        metric = METRICS[metric]
-    if metric in METRICS.values():
-        return partial(metric, scale=scale)  # type: ignore[arg-type, call-arg]
+    for name, make in METRICS.items():
+        if metric in (name, make):
+            return partial(make, scale=scale)
     if isinstance(metric, ClassLogit):
         raise InputError(
             "Expected a function that makes the metric of each class, but the ready metric of one was given: give the "

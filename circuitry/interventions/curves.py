@@ -101,7 +101,7 @@ class FaithfulnessCurve:
         name = " in ".join(filter(None, [self.class_name, self.domain])) or "a circuit without a name"
         size = nearest_to_a_tenth(self.fractions)
         place = self.fractions.index(size)
-        read = {measure: reading.values()["kept"][place] for measure, reading in self._readings.items()}
+        read = {measure: values["kept"] for measure, values in self.at(place).items()}
         known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
         n_sizes = len(self.fractions)
         return (
@@ -114,22 +114,22 @@ class FaithfulnessCurve:
 
         Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
         (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``, ``foreign``; for right
-        and false also ``empty`` and ``full``), ranking, measure, fraction, n_units, value, low, high, n_images, reason.
-        Intervals of random units, and of other classes' circuits, resample them too. They are NaN where one class has a
-        single image, or a single image of others; values, too, where there is a reason.
+        and false also ``empty`` and ``full``), ranking, measure, fraction, n_units, weights, value, low, high,
+        n_images, reason. Intervals of random units, and of other classes' circuits, resample them too. They are NaN
+        where one class has a single image, or a single image of others; values, too, where there is a reason.
         """
         if measure not in CURVE_MEASURES:
             raise InputError(f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given.")
         reading = self._readings[measure]
         found = reading.intervals(reading.ratios)
-        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}
+        weights = self.weights or np.nan
+        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units, "weights": weights}
         return self._tidy(found, columns, reading.reason)
 
-    def at(self, place: int) -> pd.DataFrame:
-        """Return the values of all measures (rows) and circuits (columns) at one of the fractions."""
+    def at(self, place: int) -> dict[str, dict[str, float]]:
+        """Return the value of each measure at one of the fractions by circuit, named as in `to_pandas`."""
         read = {name: reading.values() for name, reading in self._readings.items()}
-        found = {name: {one: value[place] for one, value in values.items()} for name, values in read.items()}
-        return pd.DataFrame(found).T.reindex(columns=list(CURVE_RUNS))
+        return {name: {one: float(value[place]) for one, value in values.items()} for name, values in read.items()}
 
     def reason(self, measure: str) -> str:
         """Return why a measure is not known; nothing where it is."""

@@ -6,7 +6,7 @@ images hardly more often, and recovers half of the answers (KL). Faithfulness al
 from one that answers its class to everything, and selectivity does not see other images that get the class.
 """
 
-import pandas as pd
+from collections.abc import Mapping
 
 from circuitry.interventions.curves import FaithfulnessCurve
 
@@ -37,9 +37,9 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
     if why_open(curve):
         return OPEN
     values = curve.at(place)
-    right, false, answers = (values.loc[name] for name in ("right", "false", "kl recovered"))
+    right, false, answers = values["right"], values["false"], values["kl recovered"]
     if does_work(values, "kept"):
-        return WORKS if pd.isna(right["foreign"]) else AS_ANOTHERS if does_work(values, "foreign") else OWN
+        return WORKS if "foreign" not in right else AS_ANOTHERS if does_work(values, "foreign") else OWN
     if right["kept"] >= RIGHT * right["full"] - _ROUNDING and false["kept"] >= TO_EVERYTHING - _ROUNDING:
         return TO_ALL
     if answers["kept"] < NO_ANSWERS - _ROUNDING and right["kept"] <= right["empty"] + _ROUNDING:
@@ -47,11 +47,11 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
     return IN_PART
 
 
-def does_work(values: pd.DataFrame, circuit: str) -> bool:
+def does_work(values: Mapping[str, Mapping[str, float]], circuit: str) -> bool:
     """Return whether a circuit works by the values of `FaithfulnessCurve.at`."""
-    right, false, answers = (values.loc[name] for name in ("right", "false", "kl recovered"))
+    right, false, answers = values["right"], values["false"], values["kl recovered"]
     enough = right[circuit] >= RIGHT * right["full"] - _ROUNDING and answers[circuit] >= ANSWERS - _ROUNDING
-    return bool(enough and false[circuit] <= false["full"] + FALSE_MORE + _ROUNDING)
+    return enough and false[circuit] <= false["full"] + FALSE_MORE + _ROUNDING
 
 
 def why_open(curve: FaithfulnessCurve) -> str:
@@ -59,7 +59,7 @@ def why_open(curve: FaithfulnessCurve) -> str:
     for measure in ("right", "false", "kl recovered"):
         if reason := curve.reason(measure):
             return reason
-    return "" if curve.at(0).loc["right", "full"] > 0 else "the whole model gives no image of the class the class"
+    return "" if curve.at(0)["right"]["full"] > 0 else "the whole model gives no image of the class the class"
 
 
 def describe_leak(curve: FaithfulnessCurve) -> str:

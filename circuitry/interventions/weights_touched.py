@@ -11,7 +11,7 @@ from circuitry.encoder.task import Task
 from circuitry.interventions.gated_units import ablate_all_but
 from circuitry.interventions.patches import patched
 
-SHOWN = 2
+IMAGES_SHOWN = 2
 """Images whose embeddings tell which weights take part."""
 
 
@@ -33,7 +33,7 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
     weights = [one for one in encoder.tower.parameters() if one.dim() > 1 and one.is_floating_point()]
     if not weights or any(one.is_inference() or one.is_meta for one in weights):
         return ()
-    images = next(islice(task.batches(SHOWN), 1)).images[:SHOWN]
+    images = next(islice(task.batches(IMAGES_SHOWN), 1)).images[:IMAGES_SHOWN]
 
     def count(circuit: Circuit) -> int:
         with patched(encoder, ablate_all_but(encoder, circuit)):

@@ -130,7 +130,7 @@ def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
         """Metric, KL of one nat with nothing kept, and the class for that share of its images alone."""
         return np.stack([value * own, np.full(len(own), 1 - value), own * (np.arange(len(own)) < 8 * value)])
 
-    arrays = {name: numbers(runs[name])[: given["numbers"]].reshape(-1, *shape[name], len(own)) for name in runs}
+    arrays: Any = {name: numbers(runs[name])[: given["numbers"]].reshape(-1, *shape[name], len(own)) for name in runs}
     curve = FaithfulnessCurve((0.3,), "absolute", (30,), **arrays, own=own, group=np.zeros(len(own), int))
     return " ".join(one.claim for one in circuit_verdicts(curve, tested))
 

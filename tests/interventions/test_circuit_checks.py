@@ -101,8 +101,12 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     assert given.n_images == (4 if baseline == "counterfactual" else None)
     task = Task(clip.encoder, images.own, checks.metric_of(*key), baseline=given, others=images.others, work=QUIET)
     settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)
-    direct = faithfulness_curve(task, checks.graphs[key], settings)
+    direct = faithfulness_curve(
+        task, checks.graphs[key], settings, [checks.graphs[name, "sketch"] for name in ("fish", "axe")]
+    )
     assert np.array_equal(curve.kept, direct.kept)
+    assert np.array_equal(curve.foreign, direct.foreign)
+    assert curve.foreign.shape == (3, 2, 2, 4)
     assert np.abs(curve.kept).max() > 0.01
     assert curve.own.tolist() == [True, True, False, False]
     assert curve.settings["baseline"] == baseline
@@ -179,6 +183,8 @@ def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Pa
     checks = CausalChecks(clip, images, graphs)
     assert {"metric": "margin", "texts": "own-style", "baseline": "mean-unit"}.items() <= checks.provenance.items()
     pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled", baseline="zero"))
+    scales = [vars(one.metric_of("cat", "real"))["scale"] for one in (pooled, checks)]
+    assert scales == pytest.approx([clip.scale, clip.scale * 2 / 3])  # a margin's weights are longer
     assert pooled.provenance["baseline"] == "zero"
     embeddings = torch.randn(2, 16)
     for domain, style in (("real", "photo"), ("sketch", "sketch")):

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from scipy import special, stats
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, Task, class_logit, class_margin
+from circuitry import Clip, Encoder, InputError, Task, class_logit, class_margin
 from circuitry.interventions import AblationSettings, FaithfulnessCurve, circuit_of, measure_circuits, pool_curves
+from circuitry.interventions.judgement import _beside_random as beside_random
 from circuitry.interventions.verdicts import (
     AS_ANOTHERS,
     IN_PART,
@@ -24,6 +25,7 @@ from circuitry.interventions.verdicts import (
     verdict_of,
     why_open,
 )
+from circuitry.models import Classifier
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -63,7 +65,7 @@ def test_answers_are_those_of_own_hooks(make: Any) -> None:
     circuits = [circuit_of(task, {site: np.array(units) for site, units in one.items()}) for one in chosen]
     curve = measure_circuits(task, circuits[:1], AblationSettings(random_draws=1), foreign=[circuits[1:]])
     whole = probabilities(by_hooks(tower, images, {}))
-    runs = {"full": {}, "empty": {site: [] for site in SITES}, "kept": chosen[0], "foreign": chosen[1]}
+    runs: Any = {"full": {}, "empty": {site: [] for site in SITES}, "kept": chosen[0], "foreign": chosen[1]}
     for name, kept in runs.items():
         found, p = getattr(curve, name).reshape(3, -1, 6)[:, 0], probabilities(by_hooks(tower, images, kept))
         assert found[1] == pytest.approx(stats.entropy(whole, p, axis=1), rel=1e-6, abs=1e-9)
@@ -106,7 +108,7 @@ def curve_by_hand(**given: Any) -> FaithfulnessCurve:
     known = {"full": (1.0, 0.1, 0.0), "empty": (0.2, 0.2, 2.0), "kept": (0.9, 0.1, 0.5), "foreign": (0.2, 0.2, 1.9)}
     shape = {"full": (), "empty": (), "kept": (1,), "complement": (1,), "random": (0, 1), "foreign": (1, 1)}
     own = np.arange(20) < 10
-    arrays = {}
+    arrays: Any = {}
     for name, sizes in shape.items():
         right, false, kl = (known | given).get(name) or (0.0, 0.0, 2.0)
         rank = np.arange(20) % 10 + 0.5
@@ -145,20 +147,24 @@ def test_each_verdict_at_its_borders(given: dict[str, Any], verdict: str) -> Non
     assert verdict_of(curve_by_hand(**given)) == verdict
 
 
+ENDS = ("kept", "foreign", "empty", "full")
+
+
 def test_measures_on_paper() -> None:
     values = curve_by_hand(kept=(0.9, 0.3, 0.5)).at(0)
-    assert values.loc["kl recovered", "kept"] == pytest.approx(1 - 0.5 / 2)
-    assert values.loc["kl recovered", "foreign"] == pytest.approx(1 - 1.9 / 2)
-    assert values.loc["right", ["kept", "foreign", "empty", "full"]].tolist() == pytest.approx([0.9, 0.2, 0.2, 1.0])
-    assert values.loc["false", ["kept", "foreign", "empty", "full"]].tolist() == pytest.approx([0.3, 0.2, 0.2, 0.1])
+    assert values["kl recovered"]["kept"] == pytest.approx(1 - 0.5 / 2)
+    assert values["kl recovered"]["foreign"] == pytest.approx(1 - 1.9 / 2)
+    assert [values["right"][one] for one in ENDS] == pytest.approx([0.9, 0.2, 0.2, 1.0])
+    assert [values["false"][one] for one in ENDS] == pytest.approx([0.3, 0.2, 0.2, 0.1])
     # Images of the class and others have half the weight each, however many there are.
     curve = curve_by_hand()
     curve.kept[1, 0, curve.own] = 0.0
     few = replace(curve, **{name: getattr(curve, name)[..., 8:] for name in (*ARRAYS, "own", "group")})
-    assert few.at(0).loc["kl recovered", "kept"] == pytest.approx(1 - (0.0 + 0.5) / 2 / 2)
+    assert few.at(0)["kl recovered"]["kept"] == pytest.approx(1 - (0.0 + 0.5) / 2 / 2)
     table = curve.to_pandas("right").set_index("circuit")
-    assert table.loc["full", "value"] == 1
-    assert 0.6 < table.loc["kept", "low"] <= 0.9 <= table.loc["kept", "high"] <= 1
+    assert table["value"]["full"] == 1
+    low, high = table.loc["kept", ["low", "high"]].to_numpy(dtype=float)
+    assert 0.6 < low <= 0.9 <= high <= 1
     ends = replace(curve, kept=curve.full[:, None], complement=curve.empty[:, None]).to_pandas("kl recovered")
     assert ends.set_index("circuit").loc[["kept", "complement"], "value"].tolist() == [1, 0]
 
@@ -171,13 +177,36 @@ def test_classes_count_alike_and_are_averaged_before_dividing() -> None:
     chosen = {name: getattr(two, name)[..., 5:15] for name in (*ARRAYS, "own", "group")}
     pooled = pool_curves([one, replace(two, **chosen)])
     values = pooled.at(0)
-    assert values.loc["kl recovered", "kept"] == pytest.approx(1 - (0 + 2) / (2 + 6))  # no mean of 1 and 2 / 3
-    assert values.loc["right", "kept"] == pytest.approx((1.0 + 0.0) / 2)
-    assert values.loc["false", "kept"] == pytest.approx((0.0 + 0.4) / 2)
+    assert values["kl recovered"]["kept"] == pytest.approx(1 - (0 + 2) / (2 + 6))  # no mean of 1 and 2 / 3
+    assert values["right"]["kept"] == pytest.approx((1.0 + 0.0) / 2)
+    assert values["false"]["kept"] == pytest.approx((0.0 + 0.4) / 2)
     # A class without others has no part where others count.
     alone = {name: getattr(two, name)[..., :10] for name in (*ARRAYS, "own", "group")}
-    assert pool_curves([one, replace(two, **alone)]).at(0).loc["kl recovered", "kept"] == 1
+    assert pool_curves([one, replace(two, **alone)]).at(0)["kl recovered"]["kept"] == 1
     assert pool_curves([one, curve_by_hand(foreign=None)]).foreign.shape[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("kept", "holds"), [((0.9, 0.1, 0.5), True), ((0.9, 0.4, 0.5), False), ((0.5, 0.1, 0.5), False)]
+)
+def test_a_circuit_holds_only_where_it_works(kept: tuple[float, float, float], holds: bool) -> None:
+    curve = curve_by_hand(kept=kept)  # selectivity 0.89, 0.56 and 0.44, of random circuits 0
+    none = np.zeros((40, 20))
+    rows = beside_random(curve, np.concatenate([curve.kept[0], none, curve.complement[0], none]), "selectivity")
+    assert [row[7] for row in rows if row[0] in ("circuit", "sufficiency")] == [holds, holds]
+
+
+def test_scales_are_those_of_the_models(clip: Clip) -> None:
+    assert clip.scale == pytest.approx(float(clip.model.logit_scale.exp()))  # type: ignore[operator, union-attr]
+    values: Any = {name: getattr(clip, name) for name in ("name", "model", "encoder", "preprocess", "tokenizer")}
+    rows = 3 * F.normalize(torch.randn(4, 16), dim=-1)
+    one = Classifier(**values, rows=rows, bias=torch.zeros(4), classes={"cat": (1,), "dog": (0, 2)})
+    embeddings = clip.encoder(torch.randn(40, 3, *clip.encoder.image_size))
+    assert one.scale == pytest.approx(3 * float(embeddings.norm(dim=-1).mean()), rel=0.1)
+    # So answers are about those of its own logits.
+    weights = one.text_weights(["cat"])
+    found = class_logit(torch.cat([weights, weights]), 0)(embeddings) * one.scale
+    torch.testing.assert_close(found, one.logits(embeddings)[:, 1], rtol=0.2, atol=0.01)
 
 
 def test_what_passes_by_all_circuits_is_said() -> None:

@@ -34,6 +34,6 @@ def curve_of(
     sides: Any = {"own": np.ones(n, bool), "group": np.zeros(n, int)}
     beside = {name: np.zeros((0, *kept.shape)) for name in ("random", "foreign")}
     known = {"full": np.ones(n), "empty": np.zeros(n), "kept": kept, "complement": 0 * kept} | beside
-    runs = {name: given.get(name, values)[None] for name, values in known.items()}
+    runs: Any = {name: given.get(name, values)[None] for name, values in known.items()}
     sides |= {name: values for name, values in given.items() if name in sides}
     return FaithfulnessCurve(tuple(fractions)[:sizes], ranking, (1,) * sizes, **runs, **sides)

@@ -21,7 +21,7 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES
-from circuitry.reports.sections.one_circuit import in_cells, said_of
+from circuitry.reports.sections.one_circuit import in_cells, said_of, weights_said
 
 QUESTIONS = {
     "selectivity": "Do the circuits tell their class from other classes?",
@@ -64,10 +64,10 @@ def circuits_work(curves: Sequence[FaithfulnessCurve], size: float) -> Finding:
     pooled = pool_curves([curve for curve, one in zip(curves, told, strict=True) if one != OPEN])
     right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
     return Finding(
-        f"Do the circuits work? {answer}: of {len(told)} circuits with {size:.0%} of the units kept at all sites "
-        f"{working} work ({counts}). Means: {said_of(pooled.at(place))}.{describe_leak(pooled)}"
-        + f" {ONE_BY_ONE}"
-        * (answer == NO),
+        f"Do the circuits work? {answer}: of {len(told)} circuits with {size:.0%} of the units kept at all sites"
+        f"{weights_said(pooled, place)}, {working} work ({counts}). Means: {said_of(pooled.at(place))}."
+        + describe_leak(pooled)
+        + f" {ONE_BY_ONE}" * (answer == NO),
         f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
         f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
         f"{right['high']:.0%}] {_over(pooled.to_pandas('right'))}.",

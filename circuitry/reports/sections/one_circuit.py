@@ -43,14 +43,21 @@ def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
     return wide.fillna("").rename_axis(columns=None).reset_index()
 
 
-def said_of(values: pd.DataFrame, form: str = ".0%") -> str:
+def said_of(values: Mapping[str, Mapping[str, float]]) -> str:
     """Say what circuits, and those beside them, answer and recover; see `FaithfulnessCurve.at`."""
     parts = []
     for measure, words in _SAID.items():
-        row = values.loc[measure].dropna()
-        beside = [f"{KINDS_OF_CIRCUITS[one]} {row[one]:z{form}}" for one in KINDS_OF_CIRCUITS if one in row.index]
-        parts.append(f"{words} {row['kept']:z{form}} ({', '.join(one for one in beside[1:])})")
+        said = {one: f"{value:z.0%}" for one, value in values[measure].items()}
+        beside = [
+            f"{KINDS_OF_CIRCUITS[one]} {said[one]}" for one in ("full", "empty", "random", "foreign") if one in said
+        ]
+        parts.append(f"{words} {said['kept']} ({', '.join(beside)})")
     return "; ".join(parts)
+
+
+def weights_said(curve: FaithfulnessCurve, place: int) -> str:
+    """Say which share of the weights circuits of one size touch, where it is known."""
+    return f", {curve.weights[place]:.0%} of the weights" if curve.weights else ""
 
 
 def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
@@ -78,7 +85,7 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
     kept, random, rest = (_row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement"))
     beaten, worse = (_row(tested, "test", name) for name in ("sufficiency", "necessity"))
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
-    units = f"{curve.n_units[0]} units ({curve.fractions[0]:.1%})"
+    units = f"{curve.n_units[0]} units ({curve.fractions[0]:.1%}{weights_said(curve, 0)})"
     told = verdict_of(curve)
     if told == OPEN:
         said = f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, recover {_percent(kept)} of the {measure}; as many "

@@ -1,6 +1,8 @@
 """The sections of causal checks against tables worked out on paper."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,11 @@ from circuitry.interventions import FaithfulnessCurve
 from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.causal_curves import faithfulness_findings, kept_beats_random
+from circuitry.reports.page import Report
+from circuitry.reports.sections.causal_curves import add_faithfulness, faithfulness_findings, kept_beats_random
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 from circuitry.reports.sections.transfers import own_circuits_lead, structure_predicts
+from tests.interventions.test_verdicts import curve_by_hand
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -25,8 +29,8 @@ def curve(domain: str, kept: float, on_others: float, ranking: str = "absolute",
     values, random = np.stack([np.where(own, kept, on_others), full]), np.stack([none, full])[None]
     sites = [site] if site else ["a", "b"]
     of = (own, np.zeros(4, int), "cat", domain, {"baseline": "zero", "sites": sites})
-    runs = (full, none, values, np.zeros((2, 4)), random, np.zeros((0, 2, 4)))
-    return FaithfulnessCurve((0.1, 1.0), ranking, (1, 10), *(run[None] for run in runs), *of)
+    runs: Any = [run[None] for run in (full, none, values, np.zeros((2, 4)), random, np.zeros((0, 2, 4)))]
+    return FaithfulnessCurve((0.1, 1.0), ranking, (1, 10), *runs, *of)  # type: ignore[call-arg]
 
 
 def curves_of(on_others: float) -> list[FaithfulnessCurve]:
@@ -116,6 +120,29 @@ def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str
     assert ("one by one" in findings[0].claim) == (answers[0] == NO)
     if on_others is None:
         assert "no images of other classes" in findings[0].claim
+
+
+def test_verdicts_are_counted_and_read_beside_other_circuits(tmp_path: Path) -> None:
+    settings = {"baseline": "zero", "sites": ["a", "b"]}
+    given: dict[str, Any] = {"cat": {}, "dog": {"kept": (0.9, 0.6, 1.8)}, "fox": {"full": (0.0, 0.1, 0.0)}}
+    curves = [
+        replace(curve_by_hand(**runs), class_name=name, domain="real", settings=settings, weights=(0.25,))
+        for name, runs in given.items()
+    ]
+    (finding,) = faithfulness_findings(curves, [])
+    assert "Partly: of 3 circuits with 10% of the units kept at all sites, 25% of the weights, 1 work" in finding.claim
+    assert "(works and is the class's own 1, answers its class to everything 1, cannot be told 1)" in finding.claim
+    means = "false answers 35% (whole model 10%, nothing kept 20%, circuits of other classes 20%)"
+    assert means in finding.claim
+    assert "over classes and images" in finding.certainty
+    (nothing,) = faithfulness_findings([replace(curves[1])], [])
+    assert "? No: " in nothing.claim
+    assert "one by one" in nothing.claim
+    report = Report("x", "y")
+    add_faithfulness(report, curves, MARKS)
+    page = report.write(tmp_path / "x.html").read_text(encoding="utf-8")
+    for words in ("answers its class to everything", "Answers recovered over size", "circuits of other classes"):
+        assert words in page
 
 
 def only_own(curve: FaithfulnessCurve) -> FaithfulnessCurve:
