@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from circuitry import Clip, Task
@@ -103,17 +104,13 @@ class Subject:
 
     def of_other_classes(self, n: int) -> "Iterator[Subject]":
         """Yield the same question about other classes of the domain that have images enough, those that follow."""
-        names = [] if self.images is None else list(self.images.classes)
-        place = names.index(self.class_name) if names else 0
-        enough = [
-            name
-            for name in (names[place + 1 :] + names[:place])
-            if self.images is not None and len(self.images.select(name, self.domain, 2, self.config.seed)) == 2
-        ]
-        for name in enough[:n]:
-            other = Subject(replace(self.config, class_name=name))
-            other.clip = self.clip
-            yield other
+        if (images := self.images) is not None:
+            place = images.classes.index(self.class_name)
+            names = (*images.classes[place + 1 :], *images.classes[:place])
+            for name in islice((one for one in names if len(images.select(one, self.domain, 2)) == 2), n):
+                other = Subject(replace(self.config, class_name=name))
+                other.clip = self.clip
+                yield other
 
     @cached_property
     def found_on(self) -> Task:

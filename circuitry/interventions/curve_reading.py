@@ -90,15 +90,9 @@ def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples 
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
-class Weights(NamedTuple):
-    """One row of weights, or one a resample."""
-
-    images: Float[np.ndarray, "rows images"]
-    """Of sums over images; NaN where there is no contrast."""
-    draws: Mapping[str, Float[np.ndarray, "rows draws"]]
-    """Of sums over random circuits, and over circuits of other classes."""
-
-
+Weights = tuple[Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]]
+"""Weights of sums over images, NaN where there is no contrast, and over random and foreign circuits: one row, or one a
+resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
 """Something read off a curve under some weights: values [rows, ...] by circuit."""
 
@@ -132,13 +126,12 @@ class CurveReading:
 
         Shares of answers are also those of the whole model (``full``) and with nothing kept (``empty``).
         """
+        (images, draws), n = weights, self.measure.number
         if not self._has_numbers:
-            return {name: np.full((len(weights.images), len(self.kept[0])), np.nan) for name in ("kept", "complement")}
-        images, n = weights.images, self.measure.number
+            return {name: np.full((len(images), self.kept.shape[1]), np.nan) for name in ("kept", "complement")}
         found = {name: images @ getattr(self, name)[n].T for name in ("kept", "complement")}
-        for name, draws in weights.draws.items():
-            if draws.shape[1]:
-                found[name] = np.einsum("dfi,ri,rd->rf", getattr(self, name)[n], images, draws, optimize=True)
+        for name in (name for name, of_draws in draws.items() if of_draws.shape[1]):
+            found[name] = np.einsum("dfi,ri,rd->rf", getattr(self, name)[n], images, draws[name], optimize=True)
         empty = (images @ self.empty[n])[:, None]
         if self.measure.least is None:
             ends = {"empty": empty, "full": (images @ self.full[n])[:, None]}
@@ -169,13 +162,13 @@ class CurveReading:
             return NO_OTHERS
         if self.measure.least is None:
             return ""
-        images, n = self.weights.images, self.measure.number
+        images, n = self.weights[0], self.measure.number
         ends = [float((images @ values[n])[0]) for values in (self.full, self.empty)]
         if np.isnan(self._lead(images)).any():
             if self.measure.least:
                 return f"with nothing kept the answers are the whole model's: a KL of {-ends[1]:.2g} nats"
             return describe_missing_lead(*ends)
-        if np.isnan(self._lead(self._resampled.images)).mean() >= (1 - CONFIDENCE) / 2:
+        if np.isnan(self._lead(self._resampled[0])).mean() >= (1 - CONFIDENCE) / 2:
             return f"the lead of the model over the baseline is within the noise: {ends[0]:.4g} against {ends[1]:.4g}"
         return ""
 
@@ -213,7 +206,7 @@ class CurveReading:
                 counts = count(len(mine)) if n == 1 else np.ones((1, len(mine)))
                 images[:, mine] = weight * by_class[:, place, None] * counts / len(mine)
         draws = {name: getattr(self, name).shape[1] for name in ("random", "foreign")}
-        return Weights(images, {name: count(k) / k if k else np.zeros((rows, 0)) for name, k in draws.items()})
+        return images, {name: count(k) / k if k else np.zeros((rows, 0)) for name, k in draws.items()}
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
         """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""

@@ -138,7 +138,7 @@ class FaithfulnessCurve:
     @property
     def leak(self) -> float:
         """The metric's contrast between the class and others with nothing kept, as a share of the whole model's."""
-        images = self._readings["selectivity"].weights.images[0]
+        images = self._readings["selectivity"].weights[0][0]
         full, empty = images @ self.full[0], images @ self.empty[0]
         return float(empty / full) if full > 0 else float("nan")
 

@@ -104,7 +104,7 @@ class Clip:
     def scale(self) -> float:
         """What makes logits of cosines: the model's own scale, or CLIP's usual one where it has none."""
         scale = getattr(self.model, "logit_scale", None)
-        return SCALE if scale is None else float(torch.as_tensor(scale).exp())
+        return SCALE if scale is None else float(scale.exp())
 
     @property
     def _built_by(self) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.causal_curves import add_faithfulness, faithfulness_findings, kept_beats_random
+from circuitry.reports.sections.causal_curves import add_faithfulness, best_site_works, faithfulness_findings
 from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
 from circuitry.reports.sections.transfers import own_circuits_lead, structure_predicts
 from tests.interventions.test_verdicts import curve_by_hand
@@ -96,30 +96,19 @@ def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, flo
 def test_circuits_work_where_they_are_large_and_beat_random_units(
     kept: tuple[float, float, float], random: tuple[float, float, float], answer: str, apart: int
 ) -> None:
-    found = kept_beats_random(at_a_tenth(kept, random), "faithfulness", 0.1)
+    found = best_site_works(at_a_tenth(kept, random), "layer1", 0.1)
     assert all(number in found.claim for number in ("10%", f"of {kept[0]:.2f}", f"units {random[0]:.2f}"))
     assert f"? {answer}: " in found.claim
-    assert f"{apart} of 1 domains the 95 % interval over classes and images" in found.certainty
+    assert f"{apart} of 1 domains the 95 % interval" in found.certainty
     assert ("Above 1" in found.certainty) == (kept[0] > 1)
-    nan = (float("nan"),) * 3
-    unknown = kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1)
-    assert f"{UNKNOWN}: no lead" in unknown.claim
 
 
-@pytest.mark.parametrize(
-    ("on_others", "answers"),
-    [(0.0, [PARTLY, PARTLY]), (0.7, [NO, UNKNOWN]), (None, [UNKNOWN, UNKNOWN])],
-    ids=["selective", "the same answer for all images", "no others"],
-)
-def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str]) -> None:
-    curves = curves_of(on_others) if on_others is not None else [only_own(one) for one in curves_of(0.0)]
-    findings = faithfulness_findings(curves, [])
-    for finding, answer in zip(findings, answers, strict=True):
-        assert f"? {answer}" in finding.claim
-    assert "0.50 to 0.75 by domain, random units 0.00" in findings[1].claim  # the numbers are there
-    assert ("one by one" in findings[0].claim) == (answers[0] == NO)
-    if on_others is None:
-        assert "no images of other classes" in findings[0].claim
+@pytest.mark.parametrize("others", [True, False])
+def test_faithfulness_alone_is_no_yes(others: bool) -> None:
+    (finding,) = faithfulness_findings([one if others else only_own(one) for one in curves_of(0.0)], [])
+    selectivity = "0.62" if others else "nan"
+    assert f"? {UNKNOWN}: the metric has no candidate classes" in finding.claim
+    assert f"selectivity {selectivity}, faithfulness 0.62" in finding.claim  # the numbers are there
 
 
 def test_verdicts_are_counted_and_read_beside_other_circuits(tmp_path: Path) -> None:
