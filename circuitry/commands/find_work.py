@@ -162,6 +162,8 @@ def write_report(
         "On unseen images, with 95 % intervals: right and false are shares of images of the class, and of others, that "
         f"get the class; of the other measures it is the share of the whole model's{ranked}.",
     )
+    for _, row in tables["curves"].drop_duplicates("measure").query("reason != ''").iterrows():
+        report.text(f"There is no number for {row['measure']}: {row['reason']}.")
     add_circuit(report, drawn.circuit(), f"At most {DRAWN} units of each site; into each unit its 3 strongest edges.")
     cells = {
         (row, column): [record.path for record in records[:8]]

@@ -52,7 +52,7 @@ CURVE_MEASURES: Mapping[str, CurveMeasure] = {
     "false": CurveMeasure(2, 0.0, 1.0, None),
 }
 NO_OTHERS = "no images of other classes"
-NO_CANDIDATES = "the metric has no candidate classes"
+NO_CANDIDATES = "the metric has no candidate classes to choose from"
 """Why a measure is not known."""
 CONFIDENCE, RESAMPLES = 0.95, 2000
 """Share of the resamples that a bootstrap band holds, and how many there are."""

@@ -131,6 +131,16 @@ class FaithfulnessCurve:
         read = {name: reading.values() for name, reading in self._readings.items()}
         return {name: {one: float(value[place]) for one, value in values.items()} for name, values in read.items()}
 
+    def ahead_of_foreign(self, place: int) -> Float[np.ndarray, " 3"]:
+        """Return by how much more KL a circuit recovers than other classes' circuits: the value and its interval."""
+        reading = self._readings["kl recovered"]
+
+        def ahead(weights: Weights) -> dict[str, np.ndarray]:
+            found = reading.ratios(weights)
+            return {"ahead": found["kept"] - found["foreign"]}
+
+        return np.asarray(reading.intervals(ahead)["ahead"][:, place])
+
     def reason(self, measure: str) -> str:
         """Return why a measure is not known; nothing where it is."""
         return self._readings[measure].reason

@@ -1,9 +1,13 @@
 """The verdict on a circuit in words: does it work, and is it its class's own? No torch.
 
-It is read off a curve at one size, of one class or of several that are pooled. Values decide; their intervals stand in
-the tables. A circuit works if it gives the images of its class the class nearly as often as the whole model, other
-images hardly more often, and recovers half of the answers (KL). Faithfulness alone cannot tell a circuit of the class
-from one that answers its class to everything, and selectivity does not see other images that get the class.
+It is read off a curve at one size, of one class or of several that are pooled.
+
+1. A circuit works if it gives the images of its class the class nearly as often as the whole model, other images hardly
+   more often, and recovers half of the answers (KL). Values decide; their intervals stand in the tables. Faithfulness
+   alone cannot tell a circuit of the class from one that answers its class to everything, and selectivity does not see
+   other images that get the class.
+2. It is the class's own if circuits of other classes, of its size, do not work and recover less of the answers, by the
+   interval of the difference on the same images.
 """
 
 from collections.abc import Mapping
@@ -25,7 +29,7 @@ LEAK = 0.1
 _ROUNDING = 1e-9
 
 OWN, AS_ANOTHERS = "works and is the class's own", "works, as would another class's"
-WORKS = "works; no circuit of another class was measured"
+WORKS = "works, whether as the class's own cannot be told"
 TO_ALL, NOTHING, IN_PART = "answers its class to everything", "does nothing", "works in part"
 OPEN = "cannot be told"
 VERDICTS = (OWN, AS_ANOTHERS, WORKS, IN_PART, TO_ALL, NOTHING, OPEN)
@@ -39,7 +43,9 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
     values = curve.at(place)
     right, false, answers = values["right"], values["false"], values["kl recovered"]
     if does_work(values, "kept"):
-        return WORKS if "foreign" not in right else AS_ANOTHERS if does_work(values, "foreign") else OWN
+        if "foreign" in right and does_work(values, "foreign"):
+            return AS_ANOTHERS
+        return OWN if "foreign" in right and curve.ahead_of_foreign(place)[1] > 0 else WORKS
     if right["kept"] >= RIGHT * right["full"] - _ROUNDING and false["kept"] >= TO_EVERYTHING - _ROUNDING:
         return TO_ALL
     if answers["kept"] < NO_ANSWERS - _ROUNDING and right["kept"] <= right["empty"] + _ROUNDING:

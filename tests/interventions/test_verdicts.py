@@ -96,7 +96,7 @@ def test_a_metric_without_candidates_has_the_metric_alone() -> None:
         curve = measure_circuits(task, [circuit_of(task, {"layer4.0": np.arange(200)})], AblationSettings())
         assert curve.numbers == ("metric",)
         assert verdict_of(curve) == OPEN
-        assert why_open(curve) == curve.reason("right") == "the metric has no candidate classes"
+        assert why_open(curve) == curve.reason("right") == "the metric has no candidate classes to choose from"
         assert curve.to_pandas("false")["value"].isna().all()
 
 
@@ -130,6 +130,7 @@ def curve_by_hand(**given: Any) -> FaithfulnessCurve:
         ({"kept": (0.8, 0.2, 1.01)}, IN_PART),
         ({"foreign": None}, WORKS),
         ({"foreign": (0.8, 0.2, 1.0)}, AS_ANOTHERS),
+        ({"foreign": (0.7, 0.2, 0.5)}, WORKS),  # as much of the answers
         ({"foreign": (0.8, 0.3, 1.0)}, OWN),
         ({"kept": (0.8, 0.5, 1.9)}, TO_ALL),
         ({"kept": (0.7, 0.5, 1.9)}, IN_PART),

@@ -88,8 +88,10 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
     units = f"{curve.n_units[0]} units ({curve.fractions[0]:.1%}{weights_said(curve, 0)})"
     told = verdict_of(curve)
     if told == OPEN:
-        said = f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, recover {_percent(kept)} of the {measure}; as many "
-        said += f"random units {_percent(random)}"
+        said = (
+            f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, reach a {measure} of {_percent(kept)}, as many random "
+        )
+        said += f"units of {_percent(random)}"
     else:
         said = f"It {told}. {units}, kept alone: {said_of(curve.at(0))}"
     enough = Finding(
