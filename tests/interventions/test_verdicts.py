@@ -198,7 +198,7 @@ def test_a_circuit_holds_only_where_it_works(kept: tuple[float, float, float], h
 
 
 def test_scales_are_those_of_the_models(clip: Clip) -> None:
-    assert clip.scale == pytest.approx(float(clip.model.logit_scale.exp()))  # type: ignore[operator, union-attr]
+    assert clip.scale == pytest.approx(float(clip.model.logit_scale.exp()))  # type: ignore[operator]
     values: Any = {name: getattr(clip, name) for name in ("name", "model", "encoder", "preprocess", "tokenizer")}
     rows = 3 * F.normalize(torch.randn(4, 16), dim=-1)
     one = Classifier(**values, rows=rows, bias=torch.zeros(4), classes={"cat": (1,), "dog": (0, 2)})

@@ -20,7 +20,7 @@ from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_de
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, HARDLY_ANY, NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
 from circuitry.reports.sections.one_circuit import in_cells, said_of, weights_said
 
 OVER = "over images, and over classes where there are several"
@@ -36,19 +36,19 @@ def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[F
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     found = [circuits_work(by_size, nearest_to_a_tenth(by_size[0].fractions))]
     if alone:
-        table = curves_by_domain(alone, "selectivity")
-        if (site := most_selective_site(table)) is not None:
-            found.append(best_site_works(table[table["sites"] == site], site, alone[0].fractions[0]))
+        site = most_selective_site(curves_by_domain(alone, "selectivity"))
+        if there := [curve for curve in alone if curve.settings["sites"] == [site]]:
+            found.append(circuits_work(there, there[0].fractions[0], f"at {site} alone, the best site"))
     return found
 
 
-def circuits_work(curves: Sequence[FaithfulnessCurve], size: float) -> Finding:
+def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str = "at all sites") -> Finding:
     """Count the verdicts on circuits of one size, beside what they do on average."""
     place = curves[0].fractions.index(size)
     told = [verdict_of(curve, place) for curve in curves]
     known = [curve for curve, one in zip(curves, told, strict=True) if one != OPEN]
     pooled = pool_curves(known or curves)
-    kept, values = f"{size:.0%} of the units kept at all sites{weights_said(pooled, place)}", pooled.at(place)
+    kept, values = f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}", pooled.at(place)
     change = f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}."
     if not known:
         both = (f"{name} {values[name]['kept']:z.2f}" for name in ("selectivity", "faithfulness"))
@@ -70,29 +70,6 @@ def circuits_work(curves: Sequence[FaithfulnessCurve], size: float) -> Finding:
         f"{right['high']:.0%}] over {over}.",
         change,
     )
-
-
-def best_site_works(curves: pd.DataFrame, site: str, size: float) -> Finding:
-    """Say in how many domains circuits kept at one site alone are more selective than random units there."""
-    at = curves[curves["fraction"] == size].set_index(["domain", "circuit"])[["value", "low", "high"]]
-    kept, random = (pd.DataFrame(at.xs(name, level="circuit")) for name in ("kept", "random"))
-    apart = int((kept["low"].round(2) > random["high"].round(2)).sum())
-    if (kept["high"] < (HARDLY_ANY if apart else RIGHT)).all():
-        told = NO
-    else:
-        told = UNKNOWN if not apart else YES if apart == len(kept) and (kept["value"] >= RIGHT).all() else PARTLY
-    return Finding(
-        f"Do the circuits of one site tell their class from other classes? {told}: with {size:.0%} of the units kept "
-        f"at {site} alone, the best site, they reach a selectivity of {_ends(kept)}, random units {_ends(random)}.",
-        f"In {apart} of {len(kept)} domains the 95 % interval lies above that of random units; 1 is the whole model."
-        + f" {ABOVE_ONE}" * bool((kept["value"] > 1).any()),
-        f"Other classes; {ANOTHER_MODEL}.",
-    )
-
-
-def _ends(table: pd.DataFrame) -> str:
-    low, high = table["value"].min(), table["value"].max()
-    return f"{low:z.2f}" if len(table) < 2 else f"{low:z.2f} to {high:z.2f} by domain"
 
 
 def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:

@@ -13,8 +13,8 @@ from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.causal_curves import add_faithfulness, best_site_works, faithfulness_findings
-from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.causal_curves import add_faithfulness, faithfulness_findings
+from circuitry.reports.sections.findings import UNKNOWN
 from circuitry.reports.sections.transfers import own_circuits_lead, structure_predicts
 from tests.interventions.test_verdicts import curve_by_hand
 
@@ -75,34 +75,6 @@ def test_means_that_reports_show() -> None:
     assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
 
 
-def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, float]) -> pd.DataFrame:
-    rows = [("real", name, 0.1, *values) for name, values in (("kept", kept), ("random", random))]
-    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"]).assign(
-        reason="no lead", **{"class": None}
-    )
-
-
-@pytest.mark.parametrize(
-    ("kept", "random", "answer", "apart"),
-    [
-        ((0.8, 0.7, 0.9), (0.1, 0.0, 0.2), YES, 1),
-        ((1.2, 1.1, 1.3), (0.1, 0.0, 0.2), YES, 1),
-        ((0.4, 0.3, 0.6), (0.1, 0.0, 0.2), PARTLY, 1),
-        ((0.8, 0.1, 0.9), (0.1, 0.0, 0.2), UNKNOWN, 0),
-        ((0.2, 0.1, 0.3), (0.1, 0.0, 0.2), NO, 0),
-        ((0.004, 0.003, 0.005), (0.001, 0.0, 0.002), NO, 0),  # 0.00 against 0.00
-    ],
-)
-def test_circuits_work_where_they_are_large_and_beat_random_units(
-    kept: tuple[float, float, float], random: tuple[float, float, float], answer: str, apart: int
-) -> None:
-    found = best_site_works(at_a_tenth(kept, random), "layer1", 0.1)
-    assert all(number in found.claim for number in ("10%", f"of {kept[0]:.2f}", f"units {random[0]:.2f}"))
-    assert f"? {answer}: " in found.claim
-    assert f"{apart} of 1 domains the 95 % interval" in found.certainty
-    assert ("Above 1" in found.certainty) == (kept[0] > 1)
-
-
 @pytest.mark.parametrize("others", [True, False])
 def test_faithfulness_alone_is_no_yes(others: bool) -> None:
     (finding,) = faithfulness_findings([one if others else only_own(one) for one in curves_of(0.0)], [])
@@ -118,7 +90,10 @@ def test_verdicts_are_counted_and_read_beside_other_circuits(tmp_path: Path) -> 
         replace(curve_by_hand(**runs), class_name=name, domain="real", settings=settings, weights=(0.25,))
         for name, runs in given.items()
     ]
-    (finding,) = faithfulness_findings(curves, [])
+    at_b = settings | {"sites": ["b"]}
+    alone = [replace(one, settings=at_b, random=one.empty[:, None, None]) for one in curves[:2]]
+    finding, best = faithfulness_findings(curves, alone)
+    assert "of 2 circuits with 10% of the units kept at b alone, the best site, 25% of the weights" in best.claim
     assert "Partly: of 3 circuits with 10% of the units kept at all sites, 25% of the weights, 1 work" in finding.claim
     assert "(works and is the class's own 1, answers its class to everything 1, cannot be told 1)" in finding.claim
     means = "false answers 35% (whole model 10%, nothing kept 20%, circuits of other classes 20%)"
