@@ -44,6 +44,10 @@ def test_a_circuit_of_a_class_is_found_and_tested(config: Any, capsys: pytest.Ca
     assert (graph.class_name, graph.domain, graph.n_images) == ("fish", "real", 2)
     kept = sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.kept_units)
     assert kept == pytest.approx(0.4, abs=0.05)
+    others = [Circuit.load(config.out / f"other.{place}.safetensors") for place in range(2)]
+    assert {"fish"}.isdisjoint(one.source.class_name for one in others)
+    assert [one.size for one in others] == pytest.approx([kept] * 2, abs=0.01)
+    assert "circuits of other classes" in pd.read_csv(config.out / "tables" / "recovered.csv")
     tests = pd.read_csv(config.out / "tables" / "tests.csv")
     assert {"circuit", "complement", "sufficiency", "necessity"} == set(tests["test"])
     page = written.report.read_text(encoding="utf-8")

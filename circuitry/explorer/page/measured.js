@@ -42,9 +42,10 @@ export function measuredCut(curve, state) {
   };
   const values = Object.fromEntries(MEASURES.map(measure => [measure, read(measure)]));
   const { kept, random, reason } = values.selectivity;
-  const verdict = besideRandom(kept, random);
-  const told = curve.verdicts[place] === OPEN ? `its selectivity is ${reason ? `unknown: ${reason}` : VERDICTS[verdict]}` : `it ${curve.verdicts[place]}`;
-  return { fraction: curve.fractions[place], exact: other === null, other, values, verdict, told, works: curve.verdicts[place].startsWith("works") && curve.verdicts[place] !== "works in part" };
+  const said = curve.verdicts[place];
+  const verdict = said === OPEN ? besideRandom(kept, random) : /^works(?! in part)/.test(said) ? "above" : "same";
+  const told = said === OPEN ? `its selectivity is ${reason ? `unknown: ${reason}` : VERDICTS[verdict]}` : `it ${said}`;
+  return { fraction: curve.fractions[place], exact: other === null, other, values, verdict, told };
 }
 
 function besideRandom(kept, random) {
@@ -82,7 +83,7 @@ export function trust(index, state, shown) {
     const s = cut.values.selectivity;
     lines.push(
       `${one.label}: on ${curve.images} images ${which} keeps ${interval(s.kept)} of the selectivity, random circuits ${interval(s.random)}: ${cut.told}.` +
-        (cut.works || (cut.told.startsWith("its selectivity") && cut.verdict === "above") ? "" : " Do not read it as a mechanism."),
+        (cut.verdict === "above" ? "" : " Do not read it as a mechanism."),
     );
   }
   lines.push(`Model ${made.model}, ${made.model_digest}; circuits ${index.study}.`);
