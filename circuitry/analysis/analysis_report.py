@@ -169,11 +169,12 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
     tables |= {name: found[name] for name in ("accuracy", "transfer", "interchange") if name in found}
     rankings = list(dict.fromkeys(curve.ranking for curve in found.get("curves", ())))
     for measure in CURVE_MEASURES:
+        name = measure.replace(" ", "_")
         for ranking in rankings:
             curves = [curve for curve in found["curves"] if curve.ranking == ranking]
-            tables[f"{measure}_{ranking}" if len(rankings) > 1 else measure] = curves_by_domain(curves, measure)
+            tables[f"{name}_{ranking}" if len(rankings) > 1 else name] = curves_by_domain(curves, measure)
         if "one_site" in found:
-            tables[f"{measure}_one_site"] = curves_by_domain(found["one_site"], measure)
+            tables[f"{name}_one_site"] = curves_by_domain(found["one_site"], measure)
     if "transfer" in found:
         tables |= _transfer_tables(found["transfer"], found["similarity"])
     if "attribution" in found:

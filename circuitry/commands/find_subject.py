@@ -1,8 +1,9 @@
 """The class that ``circuitry find`` is asked about: its images and those of others in halves, and the model's task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from circuitry import Clip, Task
@@ -80,7 +81,9 @@ class Subject:
         if self.config.texts is None:
             raise InputError("Expected texts of the classes, such as pooled, but none were given.")
         weights = self.clip.text_weights(self.classes, templates_of(self.config.texts, self.domain))
-        return metric_of_class(self.config.metric or "logit")(weights, self.classes.index(self.class_name))
+        return metric_of_class(self.config.metric or "logit", self.clip.scale)(
+            weights, self.classes.index(self.class_name)
+        )
 
     @cached_property
     def _baseline(self) -> FolderBaseline | None:
@@ -98,6 +101,16 @@ class Subject:
     def records(self) -> list[ImageRecord]:
         """All images that are looked at."""
         return [record for of_kind in (self.own, self.others) for half in of_kind for record in half]
+
+    def of_other_classes(self, n: int) -> "Iterator[Subject]":
+        """Yield the same question about other classes of the domain that have images enough, those that follow."""
+        if (images := self.images) is not None:
+            place = images.classes.index(self.class_name)
+            names = (*images.classes[place + 1 :], *images.classes[:place])
+            for name in islice((one for one in names if len(images.select(one, self.domain, 2)) == 2), n):
+                other = Subject(replace(self.config, class_name=name))
+                other.clip = self.clip
+                yield other
 
     @cached_property
     def found_on(self) -> Task:

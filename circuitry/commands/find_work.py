@@ -1,6 +1,6 @@
 """Find one circuit, test it, and write the report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,22 +8,27 @@ import numpy as np
 import pandas as pd
 
 from circuitry import AttributionGraph, Circuit, Clip, Task, find_circuit, judge_circuit, midpoint_rule
+from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.edge_methods import score_edges
+from circuitry.circuits.methods import FISHER
 from circuitry.commands.find_command import Config
 from circuitry.commands.find_subject import Subject
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import image_listing
 from circuitry.encoder.sites import INPUT
 from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, measure_circuits
+from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
 from circuitry.runs import InputError, Job, JobFolder, versions
 
-FORMAT = "circuitry found circuit 3"
-STEPS = (("circuit",), ("unseen images",), ("tests",), ("edges",))
+FORMAT = "circuitry found circuit 4"
+STEPS = (("circuit",), ("other classes",), ("unseen images",), ("tests",), ("edges",))
 """What is done one after the other; a finished one is read."""
+FOREIGN = 2
+"""Other classes whose circuits of the same size are measured beside it."""
 DRAWN = 12
 """Units of a site that are drawn at most, with the edges between them."""
 
@@ -32,9 +37,8 @@ def main(config: Config) -> Written:
     """Find, test, write; print the answer."""
     subject = Subject(config)
     found, drawn, curve, tested = search(config, subject)
-    curves = pd.concat([curve.to_pandas(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
-    counts = int(curve.own.sum()), int((~curve.own).sum())
-    findings = circuit_verdicts(found.source.title, found.size, curves, tested, counts)
+    curves = pd.concat([curve.to_pandas(measure) for measure in CURVE_MEASURES], ignore_index=True)
+    findings = circuit_verdicts(curve, tested)
     tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}
     print(tables["recovered"].to_string(index=False))
     return write_report(config, subject, found, drawn, tables, findings)
@@ -61,10 +65,13 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
             return [circuit]
         found = Circuit.load(circuit)
         if job == STEPS[1]:
-            settings = AblationSettings(random_draws=5, seed=config.seed)
-            measure_circuits(subject.unseen, [found], settings).save(curve)
-            return [curve]
+            return list(find_foreign(config, subject, found.size))
         if job == STEPS[2]:
+            settings = AblationSettings(random_draws=5, seed=config.seed)
+            foreign = [[Circuit.load(path)] for path in folder.files(STEPS[1])]
+            measure_circuits(subject.unseen, [found], settings, foreign).save(curve)
+            return [curve]
+        if job == STEPS[3]:
             settings = AblationSettings(seed=config.seed)
             write_named_table(tests, judge_circuit(subject.unseen, found, settings, minimality=False))
             return [tests]
@@ -86,6 +93,16 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         folder.run(do, only=[step])
     tested = read_named_table(tests, na_values=[""])
     return Circuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested
+
+
+def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path]:
+    """Find circuits of other classes of the domain, as large, on their own images; a ranking in place of masks."""
+    method = FISHER if config.method == LEARNED else config.method
+    for place, other in enumerate(subject.of_other_classes(FOREIGN)):
+        found = find_circuit(other.found_on, method=method, size=size)
+        path = config.folder / f"other.{place}.safetensors"
+        replace(found, source=replace(found.source, class_name=other.class_name, domain=other.domain)).save(path)
+        yield path
 
 
 def made_with(config: Config, subject: Subject) -> dict[str, object]:
@@ -139,7 +156,14 @@ def write_report(
     )
     report.summary(findings)
     report.section("What the circuit recovers")
-    report.table(tables["recovered"], "On unseen images: share of the whole model's measure, with 95 % intervals.")
+    ranked = f"; those of other classes were found by {FISHER}" if config.method == LEARNED else ""
+    report.table(
+        tables["recovered"],
+        "On unseen images, with 95 % intervals: right and false are shares of images of the class, and of others, that "
+        f"get the class; of the other measures it is the share of the whole model's{ranked}.",
+    )
+    for _, row in tables["curves"].drop_duplicates("measure").query("reason != ''").iterrows():
+        report.text(f"There is no number for {row['measure']}: {row['reason']}.")
     add_circuit(report, drawn.circuit(), f"At most {DRAWN} units of each site; into each unit its 3 strongest edges.")
     cells = {
         (row, column): [record.path for record in records[:8]]

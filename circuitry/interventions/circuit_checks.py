@@ -38,8 +38,10 @@ from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
-FAITHFULNESS_FORMAT = "circuitry faithfulness 2"
+FAITHFULNESS_FORMAT = "circuitry faithfulness 3"
 TRANSFER_FORMAT = "circuitry transfer 2"
+FOREIGN = 3
+"""Other classes whose circuits are measured beside each circuit, at most."""
 _FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
 """Settings of a graph that say by what metric it was found."""
 
@@ -88,6 +90,12 @@ class CausalChecks(FolderWork):
         """Return a graph; if the checks may have another metric or texts, without the settings that name its own."""
         graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
         return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
+
+    def _followers(self, key: Key) -> list[str]:
+        """Return the classes that follow, whose circuits of the domain are measured on the class's images."""
+        names = [name for name, domain in self.chosen.keys if domain == key[1]]
+        place = names.index(key[0])
+        return (names[place + 1 :] + names[:place])[:FOREIGN]
 
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
         """Return the images of a circuit's checks that can be read."""
@@ -141,7 +149,8 @@ class CausalChecks(FolderWork):
             rankings: Which units come first, a curve for each; see `AblationSettings`.
             fractions: Sizes of the circuits.
             random_draws: Random circuits of every size.
-            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together.
+            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together, and leave out
+                the circuits of other classes.
             work: See `extract`.
 
         Returns:
@@ -165,11 +174,12 @@ class CausalChecks(FolderWork):
         def measure(job: Job, images: CheckedImages) -> list[Path]:
             key = class_name, domain = job[0], job[1]
             graph, paths = self._graph(key), []
+            foreign = [] if one_site else [self._graph((one, domain)) for one in self._followers(key)]
             with self.clip.encoder.running():  # one digest of the encoder for all curves
                 for ranking in rankings if len(images.own) else ():
                     for sites in _site_sets(graph) if one_site else [None]:
                         task = self.task(key, *images, sites, work)
-                        curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking))
+                        curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking), foreign)
                         paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
                         curve.save(paths[-1])
             return paths

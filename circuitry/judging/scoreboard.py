@@ -15,7 +15,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
-from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.curves import CURVE_RUNS, FaithfulnessCurve
 from circuitry.interventions.intervention_settings import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share
@@ -56,7 +56,7 @@ def scoreboard_tables(
         counted: The units that sizes are shares of, e.g. "1840 units at 17 sites"; a column of every table.
 
     Returns:
-        ``curves``: both measures of circuit, complement and random units by size; ``summary``: smallest sizes, CPR and
+        ``curves``: all measures of circuits, and of what is beside them, by size; ``summary``: smallest sizes, CPR and
         CMD (`areas_of`), rank correlation with exact patching, seconds and GFLOP of each method; both are means over
         classes with Student's intervals; ``by_class``: the summary by class.
     """
@@ -80,7 +80,7 @@ def scoreboard_tables(
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
-    """Return both measures of a curve by size: measure, circuit, size, n_units, value."""
+    """Return all measures of a curve by size: measure, circuit, size, n_units, value."""
     parts = []
     for measure in CURVE_MEASURES:
         table = curve.to_pandas(measure)[["measure", "circuit", "n_units", "value"]]
@@ -92,8 +92,9 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     """Return CPR and CMD over MIB's sizes (`MIB_FRACTIONS`) if the grid has all of them, else over the grid."""
     on_grid = set(MIB_FRACTIONS) <= set(sizes)
     chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
-    taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random")}
+    taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in CURVE_RUNS[2:]}
     taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
+    taken["weights"] = ()
     areas = replace(curve, **taken).areas().query("circuit == 'kept'")
     return dict(zip(areas["measure"], areas["value"], strict=True))
 

@@ -29,6 +29,9 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import weights_digest
 
+NOISE_IMAGES = 4
+"""Images of noise that tell how long a classifier's embeddings are."""
+
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -41,6 +44,14 @@ class Classifier(Clip):
     """Bias [outputs] of its last layer."""
     classes: Mapping[str, tuple[int, ...]]
     """The classifier's outputs that count as a class, by name."""
+
+    @property
+    @own_modes()
+    def scale(self) -> float:
+        """What makes logits of cosines: the mean length of its rows times that of embeddings of a few noise images."""
+        noise = torch.randn(NOISE_IMAGES, 3, *self.encoder.image_size, generator=torch.Generator().manual_seed(0))
+        lengths = self.encoder(noise.to(self.encoder.device, self.encoder.dtype)).norm(dim=-1)
+        return float(self.rows.norm(dim=-1).mean() * lengths.mean())
 
     @property
     def _built_by(self) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from circuitry.data.decoding import AsStored, with_decoding
 from circuitry.data.images import Decoding, reason_of
 from circuitry.data.names import in_a_sentence
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import SCALE
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.tower_digest import tower_digest
 from circuitry.encoder.tower_runs import check_modules
@@ -98,6 +99,12 @@ class Clip:
         run = tower_digest(tower) if inside is None else inside
         prepared = _prepared_digest(self.preprocess, self.encoder.image_size)
         return digest([tower_digest(self.model), self._built_by, run, self.encoder.basis, prepared, decoded])
+
+    @property
+    def scale(self) -> float:
+        """What makes logits of cosines: the model's own scale, or CLIP's usual one where it has none."""
+        scale = getattr(self.model, "logit_scale", None)
+        return SCALE if scale is None else float(scale.exp())
 
     @property
     def _built_by(self) -> Mapping[str, Any]:

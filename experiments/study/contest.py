@@ -121,7 +121,7 @@ class Contest:
         return Task(
             self.clip.encoder,
             images.own,
-            metric_of_class(self.config.metric)(self.weights, self.images.label(class_name)),
+            metric_of_class(self.config.metric, self.clip.scale)(self.weights, self.images.label(class_name)),
             baseline=baseline,
             others=images.others,
             sites=self.sites,

@@ -146,8 +146,8 @@ def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     task = task_of(images[:2], baseline=other, others=images[2:])
     curve = measure_circuits(task, circuits, AblationSettings(random_draws=1))
     with torch.no_grad():
-        assert_same(curve.full, metric(stream.encoder(images)), 0.1)
-        assert_same(curve.empty, metric(stream.encoder(other)), 0.1)
+        assert_same(curve.full[0], metric(stream.encoder(images)), 0.1)
+        assert_same(curve.empty[0], metric(stream.encoder(other)), 0.1)
     assert curve.n_units == tuple(circuit.count for circuit in circuits)
     if kind == "MLPs":  # all units are in the graph
         assert curve.faithfulness[-1] == pytest.approx(1)
