@@ -21,7 +21,7 @@ from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.reports import Finding, Report, contact_sheet, write_results
 from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
-from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
+from circuitry.reports.sections.one_circuit import add_circuit, circuit_verdicts, in_cells
 from circuitry.runs import InputError, Job, JobFolder, versions
 
 FORMAT = "circuitry found circuit 4"
@@ -39,7 +39,7 @@ def main(config: Config) -> Written:
     found, drawn, curve, tested = search(config, subject)
     curves = pd.concat([curve.to_pandas(measure) for measure in CURVE_MEASURES], ignore_index=True)
     findings = circuit_verdicts(curve, tested)
-    tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}
+    tables = {"recovered": in_cells(curves, ["measure"]), "tests": tested, "curves": curves}
     print(tables["recovered"].to_string(index=False))
     return write_report(config, subject, found, drawn, tables, findings)
 
@@ -162,8 +162,8 @@ def write_report(
         "On unseen images, with 95 % intervals: right and false are shares of images of the class, and of others, that "
         f"get the class; of the other measures it is the share of the whole model's{ranked}.",
     )
-    for _, row in tables["curves"].drop_duplicates("measure").query("reason != ''").iterrows():
-        report.text(f"There is no number for {row['measure']}: {row['reason']}.")
+    reasons = tables["curves"].query("reason != ''").drop_duplicates("measure").set_index("measure")["reason"]
+    report.text(" ".join(f"There is no number for {measure}: {reason}." for measure, reason in reasons.items()))
     add_circuit(report, drawn.circuit(), f"At most {DRAWN} units of each site; into each unit its 3 strongest edges.")
     cells = {
         (row, column): [record.path for record in records[:8]]

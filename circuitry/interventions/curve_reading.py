@@ -17,7 +17,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -99,17 +99,11 @@ Statistic = Callable[[Weights], dict[str, np.ndarray]]
 
 @dataclass(frozen=True, eq=False)
 class CurveReading:
-    """A curve read as one measure; for the arrays see `FaithfulnessCurve`."""
+    """A curve read as one measure."""
 
     measure: CurveMeasure
-    full: Float[np.ndarray, "numbers images"]
-    empty: Float[np.ndarray, "numbers images"]
-    kept: Float[np.ndarray, "numbers fractions images"]
-    complement: Float[np.ndarray, "numbers fractions images"]
-    random: Float[np.ndarray, "numbers draws fractions images"]
-    foreign: Float[np.ndarray, "numbers others fractions images"]
-    own: Bool[np.ndarray, " images"]
-    group: Int[np.ndarray, " images"]
+    curve: Any
+    """A `FaithfulnessCurve`, which is not imported here."""
 
     @cached_property
     def weights(self) -> Weights:
@@ -128,13 +122,13 @@ class CurveReading:
         """
         (images, draws), n = weights, self.measure.number
         if not self._has_numbers:
-            return {name: np.full((len(images), self.kept.shape[1]), np.nan) for name in ("kept", "complement")}
-        found = {name: images @ getattr(self, name)[n].T for name in ("kept", "complement")}
+            return {name: np.full((len(images), self.curve.kept.shape[1]), np.nan) for name in ("kept", "complement")}
+        found = {name: images @ getattr(self.curve, name)[n].T for name in ("kept", "complement")}
         for name in (name for name, of_draws in draws.items() if of_draws.shape[1]):
-            found[name] = np.einsum("dfi,ri,rd->rf", getattr(self, name)[n], images, draws[name], optimize=True)
-        empty = (images @ self.empty[n])[:, None]
+            found[name] = np.einsum("dfi,ri,rd->rf", getattr(self.curve, name)[n], images, draws[name], optimize=True)
+        empty = (images @ self.curve.empty[n])[:, None]
         if self.measure.least is None:
-            ends = {"empty": empty, "full": (images @ self.full[n])[:, None]}
+            ends = {"empty": empty, "full": (images @ self.curve.full[n])[:, None]}
             return found | {name: np.broadcast_to(value, found["kept"].shape) for name, value in ends.items()}
         lead = self._lead(images)[:, None]
         return {name: (value - empty) / lead for name, value in found.items()}
@@ -163,7 +157,7 @@ class CurveReading:
         if self.measure.least is None:
             return ""
         images, n = self.weights[0], self.measure.number
-        ends = [float((images @ values[n])[0]) for values in (self.full, self.empty)]
+        ends = [float((images @ values[n])[0]) for values in (self.curve.full, self.curve.empty)]
         if np.isnan(self._lead(images)).any():
             if self.measure.least:
                 return f"with nothing kept the answers are the whole model's: a KL of {-ends[1]:.2g} nats"
@@ -174,18 +168,18 @@ class CurveReading:
 
     @property
     def _has_numbers(self) -> bool:
-        return len(self.full) > self.measure.number
+        return len(self.curve.full) > self.measure.number
 
     @cached_property
     def _sides(self) -> list[tuple[float, Bool[np.ndarray, " images"]]]:
         """The images whose means the contrast adds, each with its weight."""
-        sides = ((self.measure.own, self.own), (self.measure.others, ~self.own))
+        sides = ((self.measure.own, self.curve.own), (self.measure.others, ~self.curve.own))
         return [(weight, side) for weight, side in sides if weight]
 
     @cached_property
     def _classes(self) -> list[int]:
         """The classes that have all the images that the contrast takes."""
-        of_sides = [set(self.group[side].tolist()) for _, side in self._sides]
+        of_sides = [set(self.curve.group[side].tolist()) for _, side in self._sides]
         return sorted(set.intersection(*of_sides))
 
     @cached_property
@@ -198,19 +192,19 @@ class CurveReading:
 
         Counted are classes, all images of each alike; of a single class its images.
         """
-        images, n = np.full((rows, len(self.own)), 0.0 if self._classes else np.nan), len(self._classes)
+        images, n = np.full((rows, len(self.curve.own)), 0.0 if self._classes else np.nan), len(self._classes)
         by_class = count(n) / n if n > 1 else np.ones((rows, n))
         for place, one in enumerate(self._classes):
             for weight, side in self._sides:
-                mine = np.flatnonzero(side & (self.group == one))
+                mine = np.flatnonzero(side & (self.curve.group == one))
                 counts = count(len(mine)) if n == 1 else np.ones((1, len(mine)))
                 images[:, mine] = weight * by_class[:, place, None] * counts / len(mine)
-        draws = {name: getattr(self, name).shape[1] for name in ("random", "foreign")}
+        draws = {name: getattr(self.curve, name).shape[1] for name in ("random", "foreign")}
         return images, {name: count(k) / k if k else np.zeros((rows, 0)) for name, k in draws.items()}
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
         """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""
-        full, empty = self.full[self.measure.number], self.empty[self.measure.number]
+        full, empty = self.curve.full[self.measure.number], self.curve.empty[self.measure.number]
         lead = images @ (full - empty)
         size = np.abs(images) @ np.maximum(np.abs(full), np.abs(empty))
         return np.where(lead > np.maximum(1e-6 * size, self.measure.least or 0), lead, np.nan)

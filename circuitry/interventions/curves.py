@@ -187,8 +187,7 @@ class FaithfulnessCurve:
 
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:
-        arrays = {name: getattr(self, name) for name in _CURVE_ARRAYS}
-        return {name: CurveReading(measure, **arrays) for name, measure in CURVE_MEASURES.items()}
+        return {name: CurveReading(measure, self) for name, measure in CURVE_MEASURES.items()}
 
     def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str) -> pd.DataFrame:
         names = ("value", "low", "high")

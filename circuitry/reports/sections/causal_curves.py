@@ -98,8 +98,8 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     }
     for measure, caption in captions.items():
         _add_curves(report, tables[measure], measure, marks, caption)
-    at = pd.concat([table[(table["fraction"] == size) & (table["reason"] == "")] for table in tables.values()])
-    if len(at):
+    at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
+    if (at["reason"] == "").any():
         cells = in_cells(at, ["domain", "measure"])
         cells.insert(1, "units kept", f"{size:.0%}")
         report.table(

@@ -30,15 +30,12 @@ _SAID = {"right": "right answers", "false": "false answers", "kl recovered": "KL
 _Row = Mapping[str, Any]
 
 
-def circuit_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return all measures of a circuit and of those beside it, in percent with intervals: a row per measure."""
-    return in_cells(curves[curves["reason"] == ""], ["measure"])
-
-
 def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
-    """Return the tables of curves at one size as percent with intervals: a column for each kind of circuit."""
-    cells = curves.assign(cell=with_intervals(curves, "z.0%"))
-    wide = cells.pivot_table("cell", index, "circuit", aggfunc="first", sort=False)
+    """Return what is known of curves at one size as percent with intervals: a column for each kind of circuit."""
+    known = curves[curves["reason"] == ""]
+    wide = known.assign(cell=with_intervals(known, "z.0%")).pivot_table(
+        "cell", index, "circuit", aggfunc="first", sort=False
+    )
     wide = wide.reindex(columns=[name for name in KINDS_OF_CIRCUITS if name in wide]).rename(columns=KINDS_OF_CIRCUITS)
     return wide.fillna("").rename_axis(columns=None).reset_index()
 
