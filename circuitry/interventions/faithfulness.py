@@ -19,6 +19,7 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, with_others
+from circuitry.interventions.constants import OPTIMAL, optimal_baseline
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.intervention_settings import AblationSettings
@@ -75,6 +76,7 @@ def measure_circuits(
     circuits: Sequence[Circuit],
     settings: AblationSettings = AblationSettings(),
     foreign: Sequence[Sequence[Circuit]] = (),
+    fitted: Task | None = None,
 ) -> FaithfulnessCurve:
     """Measure metric and answers with each of some circuits kept, with all but it, and with random units or edges.
 
@@ -83,6 +85,8 @@ def measure_circuits(
         circuits: The smallest first, of one source: all of units, or all of edges.
         settings: Random circuits, and whether errors are kept.
         foreign: Circuits of other classes: of each class one as large as each circuit.
+        fitted: A task whose images fit constants of optimal ablation for every circuit, random ones and other classes',
+            too (`optimal_baseline`); such as the task that the circuits were found with.
 
     Returns:
         A curve whose fractions are shares of all units, or of all edges. Random circuits of units are nested like the
@@ -119,6 +123,12 @@ def measure_circuits(
     values, own = measure_answers(task, [circuit for group in groups.values() for circuit in group])
     parts = np.split(values, np.cumsum([len(group) for group in groups.values()])[:-1], axis=1)
     measured = dict(zip(groups, parts, strict=True))
+    if fitted is not None:
+        whole = groups["full"]
+        for name in ("kept", "random", "foreign"):
+            for place, one in enumerate(groups[name]):
+                best = replace(task, baseline=optimal_baseline(fitted, one))
+                measured[name][:, place] = measure_answers(best, [*whole, one])[0][:, 1]
 
     def by_size(name: str, n: int) -> np.ndarray:
         return measured[name].reshape(len(values), n, len(kept), len(own))
@@ -138,7 +148,7 @@ def measure_circuits(
         class_name=source.class_name,
         domain=source.domain,
         settings={
-            "baseline": task.baseline.name,
+            "baseline": task.baseline.name if fitted is None else OPTIMAL,
             "seed": settings.seed,
             "sites": list(sites or kept[0].units),
             "keep_error": settings.keep_error,

@@ -12,11 +12,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-QUALITY, _RANDOM, _COST = "size for 0.8, kept", "size for 0.8, random", "seconds"  # rows of the summary that are drawn
+QUALITY, _RANDOM, _COST = "size to work, kept", "size to work, random", "seconds"  # rows of the summary that are drawn
 
 
 def cost_against_quality(summary: pd.DataFrame, *, title: str = "Cost of a circuit and its smallest size") -> go.Figure:
-    """Draw the size of circuits over their cost, a panel per setting, a point with its interval per method."""
+    """Draw the size of circuits over their cost, a panel per setting: medians, from the least class to the most."""
+    summary = summary.rename(columns={"least": "low", "most": "high"})
     paid = summary[summary["what"] == _COST].set_index(["setting", "method"])["value"].rename("cost")
     points = summary[summary["what"].isin([_RANDOM, QUALITY])].join(paid, on=["setting", "method"])
     random = points["what"] == _RANDOM
@@ -41,8 +42,8 @@ def cost_against_quality(summary: pd.DataFrame, *, title: str = "Cost of a circu
     figure, _ = point_panels(points, looks, hover, ["name", "told"], grid)
     keys: dict[str, Options] = {method: {"marker": mark.marker(11)} for method, mark in marks.items()}
     keys["random units"] = {"marker": hollow}
-    up = "smallest share of units with selectivity 0.8"
-    finish_panels(figure, keys, title, style.interval_note(summary), x=f"{_COST} (log)", y=up)
+    up = "smallest share of units that works"
+    finish_panels(figure, keys, title, "medians; bars: from the least class to the most", x=f"{_COST} (log)", y=up)
     figure.update_xaxes(type="log", dtick=1)
     return figure.update_yaxes(range=[0, 1.05])
 
