@@ -3,7 +3,7 @@
 | method | score of a unit | runs |
 |---|---|---|
 | ``site-path`` | integrated gradients at its site, the study's (`nodes`) | points x sites |
-| ``input-path`` | gradients along a path of the image (`image_path`) | points |
+| ``conductance`` | what changes the metric through it along a path of the image (`conductance`) | six |
 | ``gradient`` | gradient x (baseline - activation), attribution patching | one |
 | ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
@@ -29,7 +29,7 @@ UnitScorer = Callable[..., Mapping[str, Any]]
 """Task and `AttributionSettings` -> scores [units] by site, error units too; positive where a unit helps."""
 METHODS: dict[str, UnitScorer | str] = {
     SITE_PATH: "circuitry.circuits.unit_scores:along_sites",
-    "input-path": "circuitry.circuits.unit_scores:along_image",
+    "conductance": "circuitry.circuits.unit_scores:along_image",
     "gradient": "circuitry.circuits.unit_scores:gradient_at_image",
     "patching": "circuitry.interventions.unit_methods:exact_effects",
     FISHER: "circuitry.interventions.unit_methods:squared_changes",

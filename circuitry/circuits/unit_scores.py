@@ -1,5 +1,6 @@
 """Scores of single units by any method, on all images of a task and on parts of them."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.conductance import conductance_effects
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.methods import EFFECT, SCORED_BY, SITE_PATH, MethodName, scorer_called
-from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of, part_effects
-from circuitry.circuits.quadrature import left_rule, midpoint_rule
+from circuitry.circuits.nodes import NodeEffects, image_effects, node_effects, nodes_of, part_effects
+from circuitry.circuits.quadrature import left_rule
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches
@@ -94,15 +95,20 @@ def along_sites(task: Task, settings: AttributionSettings) -> Mapping[str, np.nd
 
 
 def along_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
-    """Score units by the gradient at two points of a path of the image."""
+    """Score units by their conductance along a path of the image."""
     with task.running(gradients=True):
-        return image_path_effects(own_images(task), midpoint_rule(2)).scores
+        return conductance_effects(own_images(task))[0].scores
 
 
 def gradient_at_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
-    """Score units by the gradient at the image."""
+    """Score units by the gradient at the image, times the activation less the baseline's."""
+    sums, count = defaultdict[str, Any](float), 0
     with task.running(gradients=True):
-        return image_path_effects(own_images(task), left_rule(1)).scores
+        for found in image_effects(own_images(task), left_rule(1)):
+            for site, effects in found.effects.items():
+                sums[site] = sums[site] + effects.sum(0).cpu().double().numpy()
+            count += len(found.metric)
+    return {site: total / count for site, total in sums.items()}
 
 
 def own_images(task: Task) -> Task:

@@ -43,7 +43,7 @@ from circuitry.runs.workers import Work
 
 EXACT, CUTS = "exact patching", "edge cuts"
 LEARNED_MASKS = "learned masks"
-SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
+SEARCHED = {"conductance": "conductance", LEARNED_MASKS: "learned"}
 """Methods of `find_circuit`, of units; masks are also learned on edges."""
 
 MASK_SIZE = 0.2

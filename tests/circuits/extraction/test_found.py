@@ -200,7 +200,7 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
         compare([graphs["axe", "real"], others["axe", "sketch"]])
 
 
-@pytest.mark.parametrize("method", ["input-path", "gradient", "patching", "fisher", "learned"])
+@pytest.mark.parametrize("method", ["conductance", "gradient", "patching", "fisher", "learned"])
 def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: str) -> None:
     images = tensors(clip, root, "axe", "real")
     images = torch.cat([images, images.flip(-1)])
