@@ -91,7 +91,7 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
     found: dict[Varied, pd.DataFrame] = {}
     for fraction in (0.05, 0.2, 0.5):
         cut = {
-            key: replace(graph, kept_units=strongest_units(graph.node_scores, fraction), edge_scores={})
+            key: replace(graph, kept_units=strongest_units(graph.ranked_by, fraction), edge_scores={})
             for key, graph in graphs.items()
         }
         found["share of kept units", f"{fraction:g}"] = overlap(cut, default).matrix()

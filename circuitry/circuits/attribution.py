@@ -1,8 +1,7 @@
 """Attribution: from an encoder, images and a metric to an `AttributionGraph`.
 
 1. a method (`methods`) scores every unit: by default integrated gradients of the metric at its site (`nodes`);
-2. the units with the largest absolute score are kept, by a budget (`budgets`); in a feature basis
-   these are latents, never error units;
+2. the strongest units are kept, by a budget (`budgets`); in a feature basis these are latents, never error units;
 3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
    and neurons (`in_components`) effects on the metric score those between any two sites, through the residual stream.
 
@@ -19,14 +18,14 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from circuitry.circuits.budgets import SAME_SHARE, strongest_units
+from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.methods import SITE_PATH, MethodName
-from circuitry.circuits.nodes import NodeEffects, nodes_of
+from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.quadrature import AnyRule, as_rule
-from circuitry.circuits.unit_scores import graph_of, score_parts
+from circuitry.circuits.unit_scores import graph_of, kept_units, score_parts
 from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count, default_baseline
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
@@ -104,7 +103,7 @@ def attribute(
     task = Task(encoder, images, metric, baseline=ZERO if baseline is None else baseline, sites=sites, work=work)
     with task.running(gradients=True):
         nodes, _ = score_parts(task, settings)
-        kept = _kept(encoder, nodes, settings)
+        kept = kept_units(encoder, nodes, settings)
         found = score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
         graph = _graph(task, settings, nodes, kept, found.scores)
     return replace(graph, class_name=class_name, domain=domain)
@@ -146,8 +145,8 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
     check_count(task.baseline, len(images))
     with task.running(gradients=True):
         merged, nodes = score_parts(task, settings, parts)
-        whole = _kept(encoder, merged, settings)
-        kept = {part: _kept(encoder, of_part, settings) for part, of_part in nodes.items()}
+        whole = kept_units(encoder, merged, settings)
+        kept = {part: kept_units(encoder, of_part, settings) for part, of_part in nodes.items()}
         scored = {part: _union(whole, own) for part, own in kept.items()}
         edges = part_edges(task, scored, settings, parts)
         at_whole = {part: _cut(edges[part], scored[part], whole) for part in nodes}
@@ -175,10 +174,6 @@ def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
     place = {site: {unit: i for i, unit in enumerate(units.tolist())} for site, units in scored.items()}
     chosen = {site: [place[site][unit] for unit in units.tolist()] for site, units in kept.items()}
     return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}
-
-
-def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
-    return strongest_units(nodes_of(encoder, nodes.scores), settings.node_fraction, settings.budget)
 
 
 def _graph(

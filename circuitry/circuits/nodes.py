@@ -43,6 +43,13 @@ class NodeEffects:
     """Mean effect [units] by site; positive where a unit helps."""
     completeness: dict[str, Completeness]
     n_images: int
+    importance: dict[str, np.ndarray] | None = None
+    """What ranks units, where it is not their effects; see `AttributionGraph.importance`."""
+
+    @property
+    def ranked_by(self) -> dict[str, np.ndarray]:
+        """What ranks the units."""
+        return self.scores if self.importance is None else self.importance
 
     @staticmethod
     def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
@@ -199,7 +206,7 @@ def mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float] = {}) -> 
     count = sum(one.n_images for one in sums)
     scores = {site: sum((one.effects[site] for one in sums), np.zeros(())) / count for site in sums[0].effects}
     clean = sum(one.clean for one in sums) / count
-    ends = {site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends} | at_same
+    ends = {site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends} | dict(at_same)
     told = {site: Completeness(float(scores[site].sum()), clean - ends[site]) for site in scores if site in ends}
     return NodeEffects(scores, told, count)
 

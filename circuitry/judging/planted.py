@@ -210,7 +210,7 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
     every_edge = Edges.between(every_unit.units, "chain")
     masks = MaskSettings(batch_size=n_images, seed=seed)
     for name, method in SEARCHED.items():
-        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.node_scores, {})
+        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.ranked_by, {})
     gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), among=replace(every_unit, edges=every_edge))
     score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.scores.items()})
     score(CUTS, {}, cut_effects(task, every_edge).scores)

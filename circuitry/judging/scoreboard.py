@@ -67,7 +67,7 @@ def scoreboard_tables(
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
         known = areas_of(one.curve, sizes)
         if (same := (job[0], *job[3:])) in exact:
-            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact[same])
+            known["rank correlation"] = rank_agreement(one.graph.ranked_by, exact[same])
         known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
         facts += [{**names, "what": what, "value": value} for what, value in known.items()]
     everything = pd.concat(curves, ignore_index=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, class_margin, in_feature_basis, left_rule
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
+from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects, score_units
 from circuitry.encoder import Stage
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, circuit_of, kept_embeddings, learn_masks, masks
 from circuitry.interventions.answers import answer_changes, default_answers, normal_ranks
@@ -56,6 +56,16 @@ def test_sizes_are_exact_and_come_as_they_were_given() -> None:
     one, same, other = (learn([0.4], steps=30, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(one.scores[site], same.scores[site]) for site in one.scores)
     assert any(not np.array_equal(one.scores[site], other.scores[site]) for site in one.scores)
+
+
+def test_a_mask_ranks_by_its_gates_and_has_the_effects_of_the_class() -> None:
+    found, task = learn([0.4], steps=9), task_of()
+    own = Task(task.encoder, task.images, task.metric, sites=task.sites, work=QUIET)
+    source = found.circuits[0].source
+    assert source.importance is not None
+    for site, effects in score_units(own, "conductance").items():
+        assert np.array_equal(source.node_scores[site], effects)
+        assert source.importance[site] == pytest.approx(1 / (1 + np.exp(-found.scores[site].astype(float))))
 
 
 def test_a_size_is_done_when_the_loss_no_longer_falls(monkeypatch: pytest.MonkeyPatch) -> None:

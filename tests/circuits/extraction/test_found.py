@@ -24,7 +24,6 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits import METHODS, AttributionSettings, attribute_parts, register_method, score_units
-from circuitry.circuits.methods import SCORED_BY
 from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
@@ -181,9 +180,8 @@ def by_activation(task: Task, settings: AttributionSettings) -> dict[str, np.nda
 
 
 def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for known in (METHODS, SCORED_BY):
-        monkeypatch.setitem(known, "activation", None)  # taken back afterwards
-    register_method("activation", by_activation, "activation")
+    monkeypatch.setitem(METHODS, "activation", None)  # taken back afterwards
+    register_method("activation", by_activation, effects=False)
     graphs = run(clip, root, tmp_path / "x", classes=["axe"], method="activation")
     metric = class_logit(clip.text_weights(["axe", "cat", "fish"], ["a {}."]), 0)
     task = Task(clip.encoder, tensors(clip, root, "axe", "real"), metric, work=QUIET)
@@ -191,16 +189,16 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
     graph = attribute(task.encoder, task.images, task.metric, method="activation", rule=left_rule(1), progress=False)
     found = find_circuit(task, method="activation", size=0.1)
     for one in (graph, graphs["axe", "real"], found.source):
-        assert one.settings["scored_by"] == "activation"
+        assert one.importance is not None
         for site, scores in expected.items():
-            np.testing.assert_allclose(one.node_scores[site], scores, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(one.importance[site], scores, rtol=1e-5, atol=1e-6)
     assert len(compare(graphs, "node_overlap")) == len(expected)
     others = run(clip, root, tmp_path / "y", classes=["axe"], method="gradient")
     with pytest.raises(InputError, match=r"'activation' .* 'gradient'"):
         compare([graphs["axe", "real"], others["axe", "sketch"]])
 
 
-@pytest.mark.parametrize("method", ["conductance", "gradient", "patching", "fisher", "learned"])
+@pytest.mark.parametrize("method", ["gradient", "patching", "fisher", "learned"])
 def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: str) -> None:
     images = tensors(clip, root, "axe", "real")
     images = torch.cat([images, images.flip(-1)])
@@ -212,4 +210,4 @@ def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: 
         assert graph.settings["method"] == method
         assert set(graph.edge_scores) == {(task.sites[0], task.sites[1]), (task.sites[1], task.sites[2])}
         for site, of_site in scores.items():
-            assert np.array_equal(graph.node_scores[site], of_site)
+            assert np.array_equal(graph.ranked_by[site], of_site)
