@@ -24,7 +24,7 @@ from circuitry.circuits.budgets import LEARNED
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 
-SITE_PATH, CONDUCTANCE, FISHER = "site-path", "conductance", "fisher"
+SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
 
 UnitScorer = Callable[..., Mapping[str, Any]]
 """Task and `AttributionSettings` -> scores [units] by site, error units too. Effects are positive where a unit
@@ -32,7 +32,7 @@ helps."""
 METHODS: dict[str, UnitScorer | str] = {
     SITE_PATH: "circuitry.circuits.unit_scores:along_sites",
     CONDUCTANCE: "circuitry.circuits.unit_scores:along_image",
-    "gradient": "circuitry.circuits.unit_scores:gradient_at_image",
+    GRADIENT: "circuitry.circuits.unit_scores:gradient_at_image",
     "patching": "circuitry.interventions.unit_methods:exact_effects",
     FISHER: "circuitry.interventions.unit_methods:squared_changes",
     LEARNED: "circuitry.interventions.unit_methods:mask_gates",

@@ -30,7 +30,7 @@ from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.models import FolderBaseline, style_templates
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 
@@ -75,12 +75,12 @@ def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Pat
     images = tensors(clip, root, class_name, domain)
     rule, graphs = left_rule(2), GraphFolder(made)
     found, whole = graphs.parts(class_name, domain), graphs[class_name, domain]
-    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False))
+    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False, **AS_STUDIED))
     names = list(graphs.image_names(class_name, domain))
     assert sum(part.n_images for part in found.values()) == len(images)
     for part in found.values():
         chosen = images[[names.index(name) for name in part.provenance["images"]]]
-        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
+        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False, **AS_STUDIED))
     edges = graphs.part_edges(class_name, domain)
     for pair, scores in whole.edge_scores.items():
         shares = [part.n_images / whole.n_images for part in found.values()]
@@ -106,7 +106,9 @@ def test_metrics_are_names_or_functions(metric: str | MetricOfClass, clip: Clip,
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
     images = tensors(clip, root, "axe", "real")
-    assert_close(graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False))
+    assert_close(
+        graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False, **AS_STUDIED)
+    )
     assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
 
 
@@ -119,7 +121,7 @@ def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, 
     ):
         weights = clip.text_weights(["axe", "cat", "fish"], templates)
         images, metric = tensors(clip, root, "axe", domain), class_logit(weights, 0)
-        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
+        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False, **AS_STUDIED)
         assert_close(graphs["axe", domain], by_hand)
         scores.append(by_hand.completeness["attnpool"].metric_difference)
     assert compare(graphs, "node_overlap")["value"].notna().all()
@@ -151,7 +153,9 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root:
             baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
         images = tensors(clip, root, "axe", domain, 2, 4)
         task = Task(clip.encoder, images, class_logit(weights, 0), baseline=baseline, work=QUIET)
-        by_hand = attribute_parts(task, AttributionSettings(rule=left_rule(2)), np.arange(len(images))).whole
+        by_hand = attribute_parts(
+            task, AttributionSettings(rule=left_rule(2), **AS_STUDIED), np.arange(len(images))
+        ).whole
         assert_close(graphs["axe", domain], by_hand)
         assert graphs["axe", domain].settings["baseline"] == name
     assert graphs.manifest["config"]["baseline"] == name
