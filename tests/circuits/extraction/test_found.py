@@ -106,9 +106,8 @@ def test_metrics_are_names_or_functions(metric: str | MetricOfClass, clip: Clip,
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
     images = tensors(clip, root, "axe", "real")
-    assert_close(
-        graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False, **AS_STUDIED)
-    )
+    expected = attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False, **AS_STUDIED)
+    assert_close(graphs["axe", "real"], expected)
     assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
 
 
@@ -206,7 +205,8 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
 def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: str) -> None:
     images = tensors(clip, root, "axe", "real")
     images = torch.cat([images, images.flip(-1)])
-    task = Task(clip.encoder, images, lambda e: e[:, 0], work=QUIET, sites=clip.encoder.sites[-3:])
+    others = tensors(clip, root, "cat", "real")
+    task = Task(clip.encoder, images, lambda e: e[:, 0], others=others, work=QUIET, sites=clip.encoder.sites[-3:])
     settings = AttributionSettings(rule=left_rule(1), method=method)
     whole, half = (score_units(some, method, settings) for some in (task, task.of_some(images, slice(0, None, 2))))
     found = attribute_parts(task, settings, np.arange(len(images)) % 2)
