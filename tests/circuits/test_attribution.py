@@ -1,4 +1,4 @@
-"""Node and edge scores for all baselines against paper, brute force, captum and the study's numbers."""
+"""Node and edge scores for all baselines against paper, brute force and the study's numbers."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerIntegratedGradients
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -26,13 +25,13 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges, gauss_legendre_rule
+from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
 from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
-from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
+from tests.support.oracles import brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import TOWERS, make_tower
 from tests.support.work import AS_STUDIED, QUIET
 
@@ -267,22 +266,6 @@ def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
     names = {"activations": "random", "zero": "zero"}
     assert graph.settings["baseline"] == names.get(kind, "counterfactual")
     assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
-
-
-@pytest.mark.parametrize("kind", ["zero", "images"])
-def test_nodes_equal_captum(resnet: Any, kind: str) -> None:
-    encoder, images, weights = setting(resnet)
-    clean, others = activations(encoder, images), torch.randn_like(images)
-    zeros = {site: torch.zeros_like(a) for site, a in clean.items()}
-    baseline, ends = ("zero", zeros) if kind == "zero" else (others, activations(encoder, others))
-    graph = attribute(encoder, images, weights, baseline, rule=gauss_legendre_rule(7))
-    for site in ("act2", "layer2.1", "layer4.0"):
-        tail = TailModule(encoder, site, weights)
-        effect = LayerIntegratedGradients(tail, tail.entry).attribute(
-            clean[site], baselines=ends[site], n_steps=7, method="gausslegendre"
-        )
-        expected = effect.sum((2, 3)).mean(0).detach().numpy()
-        assert expected == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
 
 
 def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet: Any) -> None:

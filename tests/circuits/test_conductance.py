@@ -1,11 +1,10 @@
-"""Conductance against paper, captum and the metric's change, at every site, and in any cut of the images."""
+"""Conductance against paper and the metric's change, at every site, and in any cut of the images."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerConductance
-from torch import Tensor, nn
+from torch import nn
 
 from circuitry import Encoder, Task, attribute, class_logit, in_components
 from circuitry.circuits.conductance import conductance_effects
@@ -46,35 +45,15 @@ def test_two_units_share_their_product_by_hand() -> None:
     assert found.scores["hidden"] == pytest.approx([3, 6, 9])
 
 
-class WholeTower(nn.Module):
-    """A tower whose sites are modules, as captum wants them."""
-
-    def __init__(self, encoder: Encoder, weights: Tensor) -> None:
-        super().__init__()
-        self.encoder, self.weights = encoder, weights
-        self.places = nn.ModuleDict({site.replace(".", "_"): nn.Identity() for site in encoder.sites[1:]})
-
-    def forward(self, x: Tensor) -> Tensor:
-        for before, site in zip(self.encoder.sites, self.encoder.sites[1:], strict=False):
-            x = self.places[site.replace(".", "_")](self.encoder(x, start=before, stop=site))
-        return F.normalize(x) @ self.weights[1]
-
-
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
-def test_every_unit_equals_captums_conductance_and_sites_add_up(kind: str) -> None:
+def test_every_site_adds_up_to_the_change_of_the_metric(kind: str) -> None:
     encoder, images, weights = setting(make_tower(kind).double())
-    images, weights, others = images.double(), weights.double(), torch.randn_like(images, dtype=torch.double)
-    task = Task(encoder, images, class_logit(weights, 1), baseline=others, work=QUIET)
+    images, metric, others = images.double(), class_logit(weights.double(), 1), torch.randn_like(images).double()
+    task = Task(encoder, images, metric, baseline=others, work=QUIET)
     found, fine = conductance(task), conductance(task, 60)
-    whole = WholeTower(encoder, weights)
-    change, both = whole(images) - whole(others), ((images, others), (others, images))
+    change = float((metric(encoder(images)) - metric(encoder(others))).mean())
     for site in encoder.sites[1:]:
-        layer = LayerConductance(whole, whole.places[site.replace(".", "_")])
-        # Captum takes the gradient at the start of each interval: the mean of both directions is the trapezoid.
-        there, back = (layer.attribute(*ends, n_steps=5, method="riemann_trapezoid") for ends in both)
-        effects = ((there - back) / 2).movedim(encoder.unit_dim(site), 1).unsqueeze(2).flatten(2)
-        assert_same(found.scores[site], effects.sum(2).mean(0).detach(), 1e-9, rtol=1e-5)
-        assert found.completeness[site].metric_difference == pytest.approx(float(change.mean()), abs=1e-9)
+        assert found.completeness[site].metric_difference == pytest.approx(change, abs=1e-9)
         assert found.completeness[site].effect_sum == pytest.approx(found.scores[site].sum(), abs=1e-12)
         assert abs(fine.completeness[site].gap) < min(2e-3, abs(found.completeness[site].gap) + 1e-6)
 
