@@ -51,7 +51,7 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Find circuits, vary what is asked of them, and print the table of orders."""
-    plan = ExtractionSettings(n_images=config.n_images, seed=config.seed)
+    plan = ExtractionSettings(n_images=config.n_images, seed=config.seed, method="site-path", budget="same-share")
     extraction = Extraction(config.clip(), config.images(), config.out / "circuits", plan)
     extraction.run()
     graphs = GraphFolder(extraction.out)
@@ -91,7 +91,7 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
     found: dict[Varied, pd.DataFrame] = {}
     for fraction in (0.05, 0.2, 0.5):
         cut = {
-            key: replace(graph, kept_units=strongest_units(graph.node_scores, fraction), edge_scores={})
+            key: replace(graph, kept_units=strongest_units(graph.ranked_by, fraction), edge_scores={})
             for key, graph in graphs.items()
         }
         found["share of kept units", f"{fraction:g}"] = overlap(cut, default).matrix()

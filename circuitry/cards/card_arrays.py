@@ -25,7 +25,7 @@ class CircuitScores:
         self.classes = tuple(dict.fromkeys(class_name for class_name, _ in keys))
         self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
         self.kept: dict[Key, dict[str, np.ndarray]] = {}
-        """Kept units by circuit and site, the largest absolute score first."""
+        """Kept units by circuit and site, the strongest first."""
         self._scores: dict[Key, dict[str, np.ndarray]] = {}
         for key in keys:
             graph = graphs[key]

@@ -12,11 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import rule_of_edges, score_edges
-from circuitry.circuits.nodes import nodes_of
-from circuitry.circuits.unit_scores import score_parts
+from circuitry.circuits.unit_scores import kept_units, score_parts
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task
@@ -67,7 +65,7 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
     with task.running(gradients=True):
         with OperationCounter() as nodes_counter:
             nodes, _ = score_parts(task, settings)
-        kept = strongest_units(nodes_of(encoder, nodes.scores), settings.node_fraction, settings.budget)
+        kept = kept_units(encoder, nodes, settings)
         with OperationCounter() as edges_counter:
             score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
     return Operations(nodes_counter.total, edges_counter.total)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from circuitry import AttributionGraph, Circuit, Clip, Task, find_circuit, judge_circuit, midpoint_rule
@@ -120,10 +119,7 @@ def made_with(config: Config, subject: Subject) -> dict[str, object]:
 
 def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
     """Return the strongest kept units of every site with the edges between them, for a drawing."""
-    strongest = {
-        site: units[np.argsort(-np.abs(graph.node_scores[site][units]), kind="stable")][:DRAWN]
-        for site, units in graph.kept_units.items()
-    }
+    strongest = {site: units[:DRAWN] for site, units in graph.kept_units.items()}
     edges = score_edges(task, strongest, rule=midpoint_rule(1)).scores
     return replace(graph, kept_units=strongest, edge_scores=dict(edges))
 

@@ -60,7 +60,7 @@ def _as_large(graph: AttributionGraph, other: AttributionGraph) -> AttributionGr
     share, budget = other.settings.get("node_fraction"), other.settings.get("budget", SAME_SHARE)
     if share is None or graph.settings.get("node_fraction") == share:
         return graph
-    return replace(graph, kept_units=strongest_units(graph.node_scores, share, budget), edge_scores={})
+    return replace(graph, kept_units=strongest_units(graph.ranked_by, share, budget), edge_scores={})
 
 
 def _series(

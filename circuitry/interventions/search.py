@@ -21,11 +21,12 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import MethodName
-from circuitry.circuits.nodes import NodeEffects
-from circuitry.circuits.unit_scores import graph_of, score_units
-from circuitry.encoder.task import Task, with_others
+from circuitry.circuits.unit_scores import graph_of, score_parts
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.intervention_settings import AblationSettings, MaskSettings, Selectivity
 from circuitry.interventions.masks import learn_masks
@@ -115,7 +116,9 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
                 "it out, or rank the units by another method."
             )
         return lambda sizes: learn_masks(task, sizes, masks, keep_error=settings.keep_error).circuits
-    effects = NodeEffects(score_units(task, method), {}, with_others(task)[1])
+    with task.running(gradients=True):
+        inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
+        effects, _ = score_parts(inner, AttributionSettings(method=method))
     made_with = {"method": method, "ranking": settings.ranking, "budget": budget_name(settings.budget or GLOBAL)}
     graph = graph_of(task, effects, made_with | task.made_with)
 

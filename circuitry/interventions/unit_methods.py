@@ -9,7 +9,7 @@ from circuitry.circuits.unit_scores import own_images
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import default_answers, gate_importance
 from circuitry.interventions.gated import Gated
-from circuitry.interventions.masks import learn_masks
+from circuitry.interventions.masks import gates_of, learn_masks
 from circuitry.interventions.patching import patch_effects
 
 
@@ -28,6 +28,4 @@ def squared_changes(task: Task, settings: AttributionSettings) -> Mapping[str, n
 
 def mask_gates(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
     """Score each unit by its final gate in a learned mask of the size of the settings."""
-    source = learn_masks(task, [settings.node_fraction]).circuits[0].source
-    errors = source.error_scores
-    return {site: np.append(gates, errors.get(site, ())) for site, gates in source.node_scores.items()}
+    return gates_of(learn_masks(task, [settings.node_fraction]).scores)

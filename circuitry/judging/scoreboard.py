@@ -70,7 +70,7 @@ def scoreboard_tables(
         pooled.setdefault(job[1:], []).append(one.curve)
         known = smallest_of(one.curve, sizes, targets) | areas_of(one.curve, sizes)
         if (same := (job[0], *job[3:])) in exact:
-            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact[same])
+            known["rank correlation"] = rank_agreement(one.graph.ranked_by, exact[same])
         known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
         facts += [{**names, "counted": counted, "what": what, "value": value} for what, value in known.items()]
     by_class = pd.DataFrame(facts)

@@ -30,9 +30,9 @@ _ROUNDING = 1e-10
 def cka(
     a: Float[np.ndarray, "rows_a features_a"], b: Float[np.ndarray, "rows_b features_b"], kernel: str = "linear"
 ) -> float:
-    """Return the CKA of two representations of the same rows: 1 if equal up to rotation and scale, near 0 if unrelated.
+    """Return the unbiased CKA of two representations of the same rows: 1 if equal up to rotation and scale.
 
-    Without bias it can be negative, down to -1.
+    Of unrelated ones it is near 0, down to -1. The biased CKA is larger, most of all for few rows.
 
     Args:
         a, b: One row per class (or image), in the same order.

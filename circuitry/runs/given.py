@@ -203,6 +203,8 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
 
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     """Return a value as one of several annotations means it; the misfit within a right type counts."""
+    if value is None and type(None) in hints:  # a caught misfit would keep what its frames hold alive
+        return None
     misfits = []
     for hint in hints:
         try:

@@ -219,7 +219,10 @@ def circuit_operations(model: str) -> float:
     metric = class_logit(torch.eye(2, count_model(model).embedding), 0)
     few, more = (
         count.nodes + 2 * count.edges
-        for count in (count_operations(encoder, metric, AttributionSettings(rule=left_rule(n))) for n in (1, 2))
+        for rule in (left_rule(1), left_rule(2))
+        for count in [
+            count_operations(encoder, metric, AttributionSettings(0.1, "same-share", rule, method="site-path"))
+        ]
     )
     return float(few + (POINTS - 1) * (more - few))
 

@@ -27,7 +27,7 @@ from circuitry.circuits import (
     shares_of,
     strongest_units,
 )
-from circuitry.circuits.budgets import Budget
+from circuitry.circuits.budgets import RANKINGS, Budget
 from circuitry.circuits.edge_methods import SCORERS, as_graph
 from circuitry.circuits.stream_edges import StreamScores
 from circuitry.encoder import Encoder, Task
@@ -132,6 +132,27 @@ def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> No
         assert (loaded.made_with, loaded.keep_error) == (rest.made_with, rest.keep_error)
     with pytest.raises(InputError, match="act9"):
         graph.circuit(None).at(["act9"])
+
+
+def test_units_are_chosen_by_what_ranks_them_and_scored_by_their_effects(tmp_path: Path) -> None:
+    importance = {"input": np.zeros(3), "conv": np.array([4.0, 0, 1, 2]), "head": np.array([1, 3, 0.5])}
+    small_graph(importance=importance).save(tmp_path / "graph")
+    graph = AttributionGraph.load(tmp_path / "graph")
+    assert graph.importance is not None
+    assert {site: ranks.tolist() for site, ranks in graph.importance.items()} == {
+        site: ranks.tolist() for site, ranks in importance.items()
+    }
+    for ranking in RANKINGS:
+        units = graph.strongest(0.5, ranking).units
+        assert {site: some.tolist() for site, some in units.items()} == {"conv": [0, 3], "head": [1, 0]}
+        assert {site: len(some) for site, some in graph.strongest(1 / 7, ranking, "global").units.items()} == {
+            "conv": 1,
+            "head": 0,
+        }
+    assert graph.top(1).to_numpy().tolist() == small_graph().top(1).to_numpy().tolist()
+    for wrong in (importance | {"conv": np.ones(3)}, {site: importance[site] for site in ("input", "head")}):
+        with pytest.raises(InputError, match=r"4 units of conv"):
+            small_graph(importance=wrong)
 
 
 def test_the_strongest_units_in_a_table() -> None:

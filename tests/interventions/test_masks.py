@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, class_margin, in_feature_basis, left_rule
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
+from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects, score_units
 from circuitry.encoder import Stage
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, circuit_of, kept_embeddings, learn_masks, masks
 from circuitry.interventions.answers import (
@@ -30,7 +30,7 @@ from tests.support.circuits import circuit_with
 from tests.support.feature_bases import make_sae
 from tests.support.metrics import product as metric
 from tests.support.towers import make_tower, timm_vit
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 PLANTED = planted_convolution()
 
@@ -62,6 +62,16 @@ def test_sizes_are_exact_and_come_as_they_were_given() -> None:
     one, same, other = (learn([0.4], steps=30, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(one.scores[site], same.scores[site]) for site in one.scores)
     assert any(not np.array_equal(one.scores[site], other.scores[site]) for site in one.scores)
+
+
+def test_a_mask_ranks_by_its_gates_and_has_the_effects_of_the_class() -> None:
+    found, task = learn([0.4], steps=9), task_of()
+    own = Task(task.encoder, task.images, task.metric, sites=task.sites, work=QUIET)
+    source = found.circuits[0].source
+    assert source.importance is not None
+    for site, effects in score_units(own, "conductance").items():
+        assert np.array_equal(source.node_scores[site], effects)
+        assert source.importance[site] == pytest.approx(1 / (1 + np.exp(-found.scores[site].astype(float))))
 
 
 def test_a_size_is_done_when_the_loss_no_longer_falls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +173,11 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:
     if kind == "norms behind":
         encoder = in_components(Encoder.from_tower(timm_vit(block_fn=ResPostBlock).double()))
         images = torch.randn(2, 3, *encoder.image_size).double()
-        return encoder, images, attribute(encoder, images, metric, 0.1, left_rule(1), progress=False).edges
+        return (
+            encoder,
+            images,
+            attribute(encoder, images, metric, 0.1, left_rule(1), progress=False, **AS_STUDIED).edges,
+        )
     encoder = Encoder.from_tower(make_tower("vit").double())
     images = torch.randn(2, 3, *encoder.image_size).double()
     stream = ResidualStream.of(encoder)

@@ -72,7 +72,7 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet:
     n_units = sum(len(scores) for scores in found.source.node_scores.values())
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.source.settings["method"] == method
-    assert found.source.settings["scored_by"]
+    assert (found.source.importance is not None) == (method in ("fisher", "learned"))
     assert all(np.array_equal(units, found.source.kept_units[site]) for site, units in found.units.items())
     assert found.source.settings | task.made_with == found.source.settings
     curve = faithfulness_curve(task, found.source, AblationSettings(fractions=(0.5,), random_draws=1))
@@ -102,7 +102,7 @@ def test_circuits_of_several_sizes_come_from_one_search_in_the_order_asked(metho
     task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
     circuits = propose_circuits(task, [0.2, 0.8, 0.5], method=method, masks=MaskSettings(steps=6))
     assert [one.count for one in circuits] == [4, 16, 10]  # of 20 units, in one cut over all sites
-    assert len({one.source.node_scores["conv1"].tobytes() for one in circuits}) == 1
+    assert len({one.source.ranked_by["conv1"].tobytes() for one in circuits}) == 1
 
 
 def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> None:
@@ -114,8 +114,11 @@ def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> Non
     factors = torch.randn(8, 1, generator=torch.Generator().manual_seed(0)).numpy()
     squares = (factors * changes) ** 2
     expected = (squares[:6].mean(0) + squares[6:].mean(0)) / 2
-    assert_same(found.source.node_scores["units"], expected, at_least=1e-3)
-    assert found.source.settings["scored_by"] == "squared change of the answers"
+    assert found.source.importance is not None
+    assert_same(found.source.importance["units"], expected, at_least=1e-3)
+    # Effects are those on the images of the class; on the way to zero each unit falls in proportion.
+    assert_same(found.source.node_scores["units"], changes[:6].mean(0), at_least=1e-3)
+    assert found.units["units"].tolist() == np.argsort(-expected)[:5].tolist()
 
 
 def test_a_budget_shares_out_the_size_of_every_method() -> None:
@@ -132,7 +135,7 @@ def test_a_budget_shares_out_the_size_of_every_method() -> None:
             for budget in ("same-share", "global", "learned")
         }
         kept = {budget: [len(units) for units in found.units.values()] for budget, found in by_budget.items()}
-        scores = by_budget["global"].source.node_scores
+        scores = by_budget["global"].source.ranked_by
         n_units = [len(of_site) for of_site in scores.values()]
         assert kept["same-share"] == [-(-n // 2) for n in n_units]
         first = np.argsort(-np.abs(np.concatenate([*scores.values()])), kind="stable")[: sum(n_units) // 2]

@@ -65,7 +65,7 @@ def test_methods_find_what_was_planted(build: Callable[[], PlantedCircuit]) -> N
     table = scored(build)
     means = table.groupby(["method", "kind"])["auroc"].mean()
     rules = {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
-    assert set(table["method"]) == rules | {"exact patching", "input path", "learned masks", "edge cuts"}
+    assert set(table["method"]) == rules | {"exact patching", "conductance", "learned masks", "edge cuts"}
     assert means["exact patching"].min() > 0.99
     for method, least in (("left 10", 0.95), ("midpoint 10", 0.95), ("Gauss-Radau 5", 0.9)):  # the last has 0.95
         assert means[method, "node"] > least

@@ -62,8 +62,8 @@ def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
     graph = circuit.source
     report.section(f"The circuit of {graph.title}")
     report.figure(plot(circuit), caption)
-    scored = graph.settings.get("scored_by", "effect on the metric, positive where the unit helps")
-    report.table(graph.top(10), f"The units with the largest scores: {scored}.", folded=True)
+    largest = "The units with the largest effects on the metric; those with a positive one help."
+    report.table(graph.top(10), largest, folded=True)
 
 
 def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:

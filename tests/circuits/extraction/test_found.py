@@ -24,14 +24,13 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits import METHODS, AttributionSettings, attribute_parts, register_method, score_units
-from circuitry.circuits.methods import SCORED_BY
 from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.models import FolderBaseline, style_templates
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 
@@ -76,12 +75,12 @@ def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Pat
     images = tensors(clip, root, class_name, domain)
     rule, graphs = left_rule(2), GraphFolder(made)
     found, whole = graphs.parts(class_name, domain), graphs[class_name, domain]
-    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False))
+    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False, **AS_STUDIED))
     names = list(graphs.image_names(class_name, domain))
     assert sum(part.n_images for part in found.values()) == len(images)
     for part in found.values():
         chosen = images[[names.index(name) for name in part.provenance["images"]]]
-        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
+        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False, **AS_STUDIED))
     edges = graphs.part_edges(class_name, domain)
     for pair, scores in whole.edge_scores.items():
         shares = [part.n_images / whole.n_images for part in found.values()]
@@ -107,7 +106,8 @@ def test_metrics_are_names_or_functions(metric: str | MetricOfClass, clip: Clip,
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
     images = tensors(clip, root, "axe", "real")
-    assert_close(graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False))
+    expected = attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False, **AS_STUDIED)
+    assert_close(graphs["axe", "real"], expected)
     assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
 
 
@@ -120,7 +120,7 @@ def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, 
     ):
         weights = clip.text_weights(["axe", "cat", "fish"], templates)
         images, metric = tensors(clip, root, "axe", domain), class_logit(weights, 0)
-        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
+        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False, **AS_STUDIED)
         assert_close(graphs["axe", domain], by_hand)
         scores.append(by_hand.completeness["attnpool"].metric_difference)
     assert compare(graphs, "node_overlap")["value"].notna().all()
@@ -152,7 +152,9 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root:
             baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
         images = tensors(clip, root, "axe", domain, 2, 4)
         task = Task(clip.encoder, images, class_logit(weights, 0), baseline=baseline, work=QUIET)
-        by_hand = attribute_parts(task, AttributionSettings(rule=left_rule(2)), np.arange(len(images))).whole
+        by_hand = attribute_parts(
+            task, AttributionSettings(rule=left_rule(2), **AS_STUDIED), np.arange(len(images))
+        ).whole
         assert_close(graphs["axe", domain], by_hand)
         assert graphs["axe", domain].settings["baseline"] == name
     assert graphs.manifest["config"]["baseline"] == name
@@ -181,9 +183,8 @@ def by_activation(task: Task, settings: AttributionSettings) -> dict[str, np.nda
 
 
 def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for known in (METHODS, SCORED_BY):
-        monkeypatch.setitem(known, "activation", None)  # taken back afterwards
-    register_method("activation", by_activation, "activation")
+    monkeypatch.setitem(METHODS, "activation", None)  # taken back afterwards
+    register_method("activation", by_activation, effects=False)
     graphs = run(clip, root, tmp_path / "x", classes=["axe"], method="activation")
     metric = class_logit(clip.text_weights(["axe", "cat", "fish"], ["a {}."]), 0)
     task = Task(clip.encoder, tensors(clip, root, "axe", "real"), metric, work=QUIET)
@@ -191,20 +192,21 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
     graph = attribute(task.encoder, task.images, task.metric, method="activation", rule=left_rule(1), progress=False)
     found = find_circuit(task, method="activation", size=0.1)
     for one in (graph, graphs["axe", "real"], found.source):
-        assert one.settings["scored_by"] == "activation"
+        assert one.importance is not None
         for site, scores in expected.items():
-            np.testing.assert_allclose(one.node_scores[site], scores, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(one.importance[site], scores, rtol=1e-5, atol=1e-6)
     assert len(compare(graphs, "node_overlap")) == len(expected)
     others = run(clip, root, tmp_path / "y", classes=["axe"], method="gradient")
     with pytest.raises(InputError, match=r"'activation' .* 'gradient'"):
         compare([graphs["axe", "real"], others["axe", "sketch"]])
 
 
-@pytest.mark.parametrize("method", ["input-path", "gradient", "patching", "fisher", "learned"])
+@pytest.mark.parametrize("method", ["gradient", "patching", "fisher", "learned"])
 def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: str) -> None:
     images = tensors(clip, root, "axe", "real")
     images = torch.cat([images, images.flip(-1)])
-    task = Task(clip.encoder, images, lambda e: e[:, 0], work=QUIET, sites=clip.encoder.sites[-3:])
+    others = tensors(clip, root, "cat", "real")
+    task = Task(clip.encoder, images, lambda e: e[:, 0], others=others, work=QUIET, sites=clip.encoder.sites[-3:])
     settings = AttributionSettings(rule=left_rule(1), method=method)
     whole, half = (score_units(some, method, settings) for some in (task, task.of_some(images, slice(0, None, 2))))
     found = attribute_parts(task, settings, np.arange(len(images)) % 2)
@@ -212,4 +214,4 @@ def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: 
         assert graph.settings["method"] == method
         assert set(graph.edge_scores) == {(task.sites[0], task.sites[1]), (task.sites[1], task.sites[2])}
         for site, of_site in scores.items():
-            assert np.array_equal(graph.node_scores[site], of_site)
+            assert np.array_equal(graph.ranked_by[site], of_site)
