@@ -1,9 +1,9 @@
 """Answers: numbers made of embeddings, which a learned mask preserves; and how much they depend on each gate.
 
 Masks start from this dependence, and units are ranked by it. With J_i = d answers of image i / d gate, closing a gate a
-little costs |J_i|^2 of squared distance. Its mean over images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018,
-arXiv 1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and lowers the answers
-of another.
+little costs |J_i|^2 of squared distance. Its mean over images is the diagonal of the Fisher information, as in pruning
+(Theis et al. 2018, arXiv 1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and
+lowers the answers of another.
 """
 
 import math
@@ -54,18 +54,17 @@ def answer_changes(
     """Return an estimate of the mean over images of the squared change of the answers by each gate.
 
     Args:
-        answers_under: From gates and places of images to answers [images, answers], differentiable in the gates.
+        answers_under: From gates of each image [images, gates] and places of images to answers [images, answers], those
+            of an image by its own gates alone.
         gates: Where the change is taken.
         images: Places of images, one gradient each: of the answers times a normal random vector, whose mean square is
             that of all answers.
         generator: It draws the random vectors.
     """
-    at, total = gates.detach().clone().requires_grad_(), torch.zeros_like(gates)
-    for place in images:
-        found = answers_under(at, torch.tensor([place]))
-        direction = torch.randn(found.shape, generator=generator).to(found)
-        total += torch.autograd.grad(found, [at], [direction])[0].square()
-    return total / len(images)
+    at = gates.detach().expand(len(images), -1).clone().requires_grad_()
+    found = answers_under(at, torch.tensor(images))
+    directions = torch.stack([torch.randn(found.shape[1], generator=generator) for _ in images]).to(found)
+    return torch.autograd.grad(found, [at], [directions])[0].square().mean(0)
 
 
 def gate_importance(
@@ -83,14 +82,17 @@ def gate_importance(
     """
     generator = torch.Generator().manual_seed(0)  # every call begins alike
     whole = torch.ones(runs.n_gates, device=runs.embeddings.device) if gates is None else gates
-    sides = [range(runs.n_own), range(runs.n_own, len(runs))]
+    sides = [range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images]]
 
     def answers_under(gates: Tensor, places: Tensor) -> Tensor:
         return answers(runs.run(gates, places))
 
-    return torch.stack(
-        [answer_changes(answers_under, whole, side[:n_images], generator) for side in sides if side]
-    ).mean(0)
+    found = []
+    for side in filter(None, sides):
+        some = [side[i : i + runs.rows] for i in range(0, len(side), runs.rows)]
+        parts = [len(part) * answer_changes(answers_under, whole, part, generator) for part in some]
+        found.append(torch.stack(parts).sum(0) / len(side))
+    return torch.stack(found).mean(0)
 
 
 def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:

@@ -174,38 +174,50 @@ class Gated:
             }
         )
         self._places = [torch.from_numpy(mask).nonzero(as_tuple=True) for mask in self._with_gate.values()]
-        self.n_gates = sum(len(rows) for rows, _ in self._places)
+        self._sizes = [len(rows) for rows, _ in self._places]
+        self.n_gates = sum(self._sizes)
 
     def __len__(self) -> int:
         return len(self._start)
 
     def run(
         self,
-        gates: Annotated[Float[Tensor, " gates"], FINITE],
+        gates: Annotated[Float[Tensor, "*some gates"], FINITE],
         chosen: Int[Tensor, " some"] | None = None,
         shift: Float[Tensor, " gates"] | None = None,
     ) -> Float[Tensor, "some d"]:
-        """Return the embeddings of the images, or of those chosen, under gates; differentiable in them.
+        """Return the embeddings of the images, or of those chosen, under gates, the same for all or each image's own.
 
-        A ``shift`` of each unit is added to the baseline at all positions, and is differentiable, too.
+        They are differentiable in the gates. A ``shift`` of each unit is added to the baseline at all positions, and is
+        differentiable, too.
         """
         images = torch.arange(len(self)) if chosen is None else chosen
         whole = self._ends if shift is None else self.shifted(shift)
         ends = {site: end[images] if len(end) > 1 else end for site, end in whole.items()}
-        if len(gates) != self.n_gates:
-            raise InputError(f"Runs have {self.n_gates} gates, but {len(gates)} were given: give one for each.")
+        if gates.shape[-1] != self.n_gates:
+            raise InputError(f"Runs have {self.n_gates} gates, but {gates.shape[-1]} were given: give one for each.")
         gates = gates.to(self._start.device)
-        parts = torch.split(gates if self._edges is None else lifted(gates), [len(rows) for rows, _ in self._places])
+        if self._edges is not None:
+            if gates.dim() == 2:
+                return torch.cat([self.run(own, images[i : i + 1]) for i, own in enumerate(gates)])
+            parts = zip(self._with_gate.items(), self._places, torch.split(lifted(gates), self._sizes), strict=True)
+            masks = {key: part.new_zeros(mask.shape).index_put(places, part) for (key, mask), places, part in parts}
+            edges: Tensor = self._gated.run(self._start[images], ends, masks)[0]
+            return edges
+        units = zip(
+            self._with_gate.items(), self._places, torch.split(torch.atleast_2d(gates), self._sizes, 1), strict=True
+        )
         placed = {
-            key: part.new_full(mask.shape, self._without_gate).index_put(places, part)
-            for (key, mask), places, part in zip(self._with_gate.items(), self._places, parts, strict=True)
+            site: part.new_full((len(part), mask.shape[1]), self._without_gate).index_copy(1, places[1], part)
+            for (site, mask), places, part in units
         }
-        found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
-        return found
+        run = self._gated.run if gates.dim() == 1 else self._gated.run_each
+        found: Tensor = run(self._start[images], ends, placed)
+        return found[0] if gates.dim() == 1 else found
 
     def shifted(self, shift: Float[Tensor, " gates"]) -> dict[str, Tensor]:
         """Return the baselines of the sites with a number for each unit added at all its positions."""
-        found, parts = dict(self._ends), torch.split(shift, [len(units) for _, units in self._places])
+        found, parts = dict(self._ends), torch.split(shift, self._sizes)
         for site, (_, units), part in zip(self._with_gate, self._places, parts, strict=True):
             end = found[site].movedim(self._gated.encoder.unit_dim(site), -1)
             added = end + part.new_zeros(end.shape[-1]).index_put((units,), part)
@@ -223,7 +235,7 @@ class Gated:
             raise InputError(f"There are {self.n_gates} gates, but {len(values)} values were given: give one for each.")
         found, parts = (
             dict[Any, np.ndarray](),
-            np.split(values, np.cumsum([len(rows) for rows, _ in self._places])[:-1]),
+            np.split(values, np.cumsum(self._sizes)[:-1]),
         )
         for (key, mask), part in zip(self._with_gate.items(), parts, strict=True):
             found[key] = np.full(mask.shape, np.nan)

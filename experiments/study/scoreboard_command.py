@@ -117,8 +117,8 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
     wide = shown.assign(cell=cell).pivot(index=["setting", "method"], columns="what", values="cell")
     report.table(
         wide.reindex(columns=list(_SHOWN)).rename_axis(columns=None).reset_index(),
-        "Each method, medians over classes; of sizes in brackets how many classes have one below 100 %. CPR: area under "
-        "faithfulness; CMD: area of |1 - faithfulness|. Rank correlation: of the ranking with exact patching.",
+        "Each method, medians over classes; of sizes in brackets how many classes have one below 100 %. CPR: area "
+        "under faithfulness; CMD: area of |1 - faithfulness|. Rank correlation: of the ranking with exact patching.",
     )
     report.table(tables["paired"], "How the sizes of two methods differ, class by class.")
     report.section("How well do circuits of each size work?")

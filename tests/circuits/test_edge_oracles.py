@@ -1,6 +1,7 @@
 """Edges and components of transformers against oracles that share no code: paper, captum, TransformerLens' ViT."""
 
 import math
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_edges_that_carry_other_images_are_the_numbers_of_auto_circuits_micro_mo
     units = {"embed": one, "blocks.0.attn": heads, "blocks.1.attn": heads, "embedding": one}
     circuits = []
     for n in range(len(cuts) + 1):
-        edges = Edges.between(units, "stream")
+        edges = Edges.between(units, combinations(units, 2))
         for up, down, reader, writer in cuts[:n]:
             edges.scores[up, down][reader, writer] = np.nan
         circuits.append(circuit_with(edges))
@@ -101,7 +102,7 @@ def test_edges_that_carry_other_images_are_the_numbers_of_auto_circuits_micro_mo
     task = Task(encoder, image, metric, baseline=-image, work=QUIET)
     found = kept_embeddings(task, [*circuits, circuits[0].nothing()])[:, 0]
     np.testing.assert_allclose(found, [[-25, -49], [-19, -41], [-13, -25], [-9, -13], [25, 49]])
-    exact = cut_effects(task, Edges.between(units, "stream")).scores
+    exact = cut_effects(task, Edges.between(units, combinations(units, 2))).scores
     alone = [exact[up, down][reader, writer] for up, down, reader, writer in cuts]
     assert alone == pytest.approx([-6 - 2 * 8, -6 - 2 * 16, -10 - 2 * 28])
 

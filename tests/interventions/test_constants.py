@@ -20,13 +20,14 @@ def first(embeddings: Tensor) -> Tensor:
 def test_a_linear_circuit_gets_the_least_squares_constant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "STEPS", 400)
     torch.manual_seed(0)
-    tower = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1)).double()
+    last = nn.Linear(2, 1)
+    tower = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last).double()
     encoder = Encoder.from_stages(tower.eval().requires_grad_(False), ["0", ("1", "2"), "3"], (4, 4))
     images = torch.randn(8, 3, 4, 4).double()
     task = Task(encoder, images, first, baseline="zero")
     found = optimal_baseline(task, circuit_of(task, {"0": [0]}))
     units, whole = encoder(images, stop="0"), first(encoder(images))
-    weight, spread = tower[3].weight[0, 1], units[:, 1].std(unbiased=False)
+    weight, spread = last.weight[0, 1], units[:, 1].std(unbiased=False)
     # loss: mean of (weight (mean activation of the unit - constant))^2 / variance, and the shrinkage of two constants
     slope, there = weight.square() / whole.var(unbiased=False), units[:, 1].mean((1, 2)).mean()
     wanted = slope * there / (slope + SHRINKAGE / 2 / spread.square())

@@ -252,13 +252,13 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
 class TwoForOne:
     """Runs in which each of the first two gates does the work of both; the others do a half and a tenth of it."""
 
-    n_gates, n_own, embeddings = 4, 1, torch.zeros(1, 1)
+    n_gates, n_own, rows, embeddings = 4, 1, 1, torch.zeros(1, 1)
 
     def __len__(self) -> int:
         return 1
 
     def run(self, gates: Tensor, places: Tensor) -> Tensor:
-        return ((gates[0] + gates[1]).clamp(max=1.5) + gates[2] / 2 + gates[3] / 10).reshape(1, 1)
+        return ((gates[:, 0] + gates[:, 1]).clamp(max=1.5) + gates[:, 2] / 2 + gates[:, 3] / 10)[:, None]
 
 
 def test_units_that_stand_in_for_each_other_are_found_when_one_of_them_is_closed() -> None:
