@@ -1,9 +1,9 @@
-"""Which units of my model recognise a class, and are they enough?
+"""Which units of my model recognise a class, and do they work?
 
 Finds one circuit: of a class in a domain of a data set, or of a plain folder with images of one class. Half of the
 images find it, the other half, unseen, test it: is the class recognised with the circuit alone, with as many random
-units, with circuits of other classes, and without the circuit? Prints the answer, and writes a report with the circuit drawn. A second run with the
-same settings goes on where the first one stopped.
+units, with circuits of other classes, and without the circuit? Prints the answer, and writes a report with the circuit
+drawn. A second run with the same settings goes on where the first one stopped.
 
     circuitry find --model ViT-B-32 --pretrained openai --data pictures --domain photo --class cat
     circuitry find --model rn-tiny --checkpoint epoch_16.pt --data DomainNet --class axe --domain real --selectivity 0.8
