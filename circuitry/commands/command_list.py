@@ -16,7 +16,7 @@ class Command(NamedTuple):
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command("start here", "the whole study in miniature, on drawn images"),
     "info": Command("start here", "versions, devices and caches, and what is missing"),
-    "find": Command("circuits", "which units recognise one class, and are they enough?"),
+    "find": Command("circuits", "which units recognise one class, and do they work?"),
     "compare": Command("circuits", "are the circuits of my model shared between the domains of my images?"),
     "check": Command("circuits", "do circuits recover the answer, and in other domains, too?"),
     "components": Command("circuits", "which heads and neurons of a transformer act, by their exact effects?"),

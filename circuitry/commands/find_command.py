@@ -1,4 +1,4 @@
-"""Which units of my model recognise a class, and are they enough?
+"""Which units of my model recognise a class, and do they work?
 
 Finds one circuit: of a class in a domain of a data set, or of a plain folder with images of one class. Half of the
 images find it, the other half, unseen, test it: is the class recognised with the circuit alone, with as many random

@@ -61,7 +61,7 @@ class FaithfulnessCurve:
     foreign: Float[np.ndarray, "numbers others fractions images"]
     """With circuits of other classes, of the same sizes."""
     own: Bool[np.ndarray, " images"]
-    """Whether an image is of the class; the others are of other classes, and count for selectivity alone."""
+    """Whether an image is of the class; the others are of other classes."""
     group: Int[np.ndarray, " images"]
     """Classes by number, which `pool_curves` gives; of several, classes are resampled in place of images."""
     class_name: str | None = None
