@@ -19,7 +19,7 @@ from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import CURVE_RUNS, FaithfulnessCurve, pool_curves
 from circuitry.interventions.intervention_settings import MIB_FRACTIONS
-from circuitry.interventions.verdicts import does_work
+from circuitry.interventions.verdicts import does_work, why_open
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share
 
@@ -79,7 +79,7 @@ def scoreboard_tables(
         for search, of in pooled.items()
     ]
     tables = {"curves": pd.concat(curves, ignore_index=True), "by_class": by_class}
-    return tables | {"summary": over_classes(by_class), "paired": paired_differences(by_class)}
+    return tables | {"summary": over_classes(by_class), "paired": paired_differences(by_class).assign(counted=counted)}
 
 
 def _names_of(job: tuple[str, ...]) -> dict[str, str]:
@@ -96,19 +96,24 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
 
 
 def smallest_of(curve: FaithfulnessCurve, sizes: Sequence[float], targets: Sequence[float]) -> dict[str, float]:
-    """Return the smallest sizes for targets, and to work, of a curve's circuits, random ones and other classes'."""
-    values = [curve.at(place) for place in range(len(sizes))]
-    found = {}
+    """Return the smallest sizes for targets, and to work, of a curve's circuits, random ones and other classes'.
+
+    A size is NaN where the measure is not known of the class.
+    """
+    values, found = [curve.at(place) for place in range(len(sizes))], dict[str, float]()
     for circuit in ("kept", "random", "foreign"):
         if circuit not in values[0][SOUGHT[0]]:
             continue
         for measure in SOUGHT:
-            rising = [of_size[measure][circuit] for of_size in values]
+            known = not curve.reason(measure)
             for target in targets:
-                found[f"size for {target:g} {measure}, {circuit}"] = smallest_size(
-                    sizes, [value >= target for value in rising]
-                )
-        found[f"size to work, {circuit}"] = smallest_size(sizes, [does_work(of_size, circuit) for of_size in values])
+                reached = [known and of_size[measure][circuit] >= target for of_size in values]
+                smallest = smallest_size(sizes, reached) if known else np.nan
+                found[f"size for {target:g} {measure}, {circuit}"] = smallest
+        work = np.nan
+        if not why_open(curve):
+            work = smallest_size(sizes, [does_work(of_size, circuit) for of_size in values])
+        found[f"size to work, {circuit}"] = work
     return found
 
 

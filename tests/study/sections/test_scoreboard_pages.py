@@ -30,9 +30,9 @@ def test_the_answer_names_sizes_what_stands_beside_and_which_method_needs_less()
     tables = tables_of({"gradient": [0.9, 0.8, 1, 0.9, 0.7, 0.9], "fisher": [0.3, 0.3, 0.4, 0.3, 1, 0.2]})
     small, first = scoreboard_findings(tables)
     assert small.claim.index("fisher (global) 5 of 6, 30%") < small.claim.index("gradient (global) 5 of 6, 90%")
-    assert "circuit 90%" in small.basis
-    assert "other classes 40%" in small.basis
-    assert "5% of others" in small.basis
+    assert "circuit 90%" in small.certainty
+    assert "other classes 40%" in small.certainty
+    assert "5% of others" in small.certainty
     assert "? Cannot be told" in first.claim  # p 0.06
     (nothing,) = scoreboard_findings(tables | {"summary": tables["summary"].iloc[:0]})
     assert UNKNOWN in nothing.claim
