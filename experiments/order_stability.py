@@ -51,7 +51,7 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Find circuits, vary what is asked of them, and print the table of orders."""
-    plan = ExtractionSettings(n_images=config.n_images, seed=config.seed)
+    plan = ExtractionSettings(n_images=config.n_images, seed=config.seed, method="site-path", budget="same-share")
     extraction = Extraction(config.clip(), config.images(), config.out / "circuits", plan)
     extraction.run()
     graphs = GraphFolder(extraction.out)

@@ -10,7 +10,9 @@ import torch
 
 from circuitry.analysis.analysis import Analysis
 from circuitry.analysis.quickstart_settings import UNITS, QuickstartSettings, say
+from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.extraction_settings import ExtractionSettings
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.names import in_a_sentence
@@ -64,7 +66,8 @@ def analysis_of(config: QuickstartSettings, checkpoint: Path | None, root: Path)
         clip = clip.in_components()
     classes, styles = (FAST_CLASSES, FAST_STYLES) if config.fast else (None, None)
     images = DomainFolder(root, split="test", classes=classes, domains=styles)
-    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
+    # The method of before, by which the committed tables were made.
+    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed, method=SITE_PATH, budget=SAME_SHARE)
     return Analysis(
         clip, images, config.folder, settings, CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     )

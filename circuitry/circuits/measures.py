@@ -204,13 +204,13 @@ def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> Attribu
     places = {site: rng.permutation(len(scores)) for site, scores in graph.node_scores.items()}
 
     scores, importance = (
-        by and {site: of_site[np.argsort(places[site])] for site, of_site in by.items()}
-        for by in (graph.node_scores, graph.importance)
+        {site: of_site[np.argsort(places[site])] for site, of_site in by.items()}
+        for by in (graph.node_scores, graph.importance or {})
     )
     return replace(
         graph,
         node_scores=scores,
-        importance=importance,
+        importance=importance or None,
         kept_units={site: places[site][units] for site, units in graph.kept_units.items()},
     )
 

@@ -17,8 +17,8 @@ from typing import Annotated, ClassVar
 import tyro
 
 from circuitry.circuits.budgets import LEARNED
-from circuitry.circuits.methods import METHODS, MethodName
-from circuitry.data.shared_options import NOthers, option
+from circuitry.circuits.circuit_settings import UnitMethod
+from circuitry.data.shared_options import NOthers
 from circuitry.interventions.intervention_settings import Selectivity
 from circuitry.models import FolderSettings, ModelOptions
 from circuitry.runs.given import Count, Share
@@ -40,7 +40,7 @@ class Config(FolderSettings, ModelOptions):
     out: Path | None = None
     """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
     runs/find/CLASS-DOMAIN)."""
-    method: Annotated[MethodName, option(choices=tuple(METHODS))] = LEARNED
+    method: UnitMethod = LEARNED
     """How units are chosen: by a score of each, or learned together as a mask; gradient is the cheapest."""
     size: Share | None = None
     """Share of the units to keep (default: 0.3, without --selectivity)."""

@@ -20,7 +20,7 @@ from circuitry.reports.page import Written
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
 from circuitry.runs import InputError, Job, JobFolder, versions
 
-FORMAT = "circuitry found circuit 3"
+FORMAT = "circuitry found circuit 4"
 STEPS = (("circuit",), ("unseen images",), ("tests",), ("edges",))
 """What is done one after the other; a finished one is read."""
 DRAWN = 12

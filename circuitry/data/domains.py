@@ -136,6 +136,11 @@ class DomainFolder:
         group = self._groups.get((domain, class_name), [])
         return sorted(group, key=lambda record: drawn_by_name(seed, record.relative))
 
+    def following(self, class_name: str) -> tuple[str, ...]:
+        """Return the other selected classes: first those that come after it, then those before."""
+        place = self.classes.index(class_name)
+        return (*self.classes[place + 1 :], *self.classes[:place])
+
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""
         numbers = {

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from circuitry.circuits.attribution import attribute
 from circuitry.circuits.edge_cuts import cut_effects
 from circuitry.circuits.edges import Edges
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
@@ -197,7 +198,7 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
             add(method, "edge", pair[1], edges[pair][into], truth[into])
 
     for method, rule in RULES.items():
-        graph = attribute(encoder, images, planted.metric, node_fraction=1.0, rule=rule, progress=False)
+        graph = attribute(encoder, images, planted.metric, 1.0, rule, method=SITE_PATH, progress=False)
         in_order = {
             (up, down): scores[np.ix_(np.argsort(graph.kept_units[down]), np.argsort(graph.kept_units[up]))]
             for (up, down), scores in graph.edge_scores.items()

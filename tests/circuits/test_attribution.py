@@ -32,13 +32,15 @@ from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
 from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
+from tests.support.assert_same import assert_same
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import TOWERS, make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def attribute(encoder: Encoder, images: Any, weights: Tensor, baseline: Any = "zero", **more: Any) -> AttributionGraph:
-    return circuitry.attribute(encoder, images, class_logit(weights, 1), baseline=baseline, progress=False, **more)
+    settings = {"baseline": baseline, "progress": False, **AS_STUDIED, **more}
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), **settings)
 
 
 def hand_worked_encoder() -> Encoder:
@@ -64,7 +66,14 @@ def test_hand_worked_network() -> None:
     # One image: units x0 = (1, 0), x1 = (2, 1), x2 = (3, 1) over its two positions.
     image = torch.tensor([[[[1.0, 0]], [[2, 1]], [[3, 1]]]])
     graph = circuitry.attribute(
-        encoder, image, lambda e: e[:, 0] + 10 * e[:, 1], 1.0, "midpoint-2", progress=False, domain="paper"
+        encoder,
+        image,
+        lambda e: e[:, 0] + 10 * e[:, 1],
+        1.0,
+        "midpoint-2",
+        progress=False,
+        domain="paper",
+        **AS_STUDIED,
     )
     assert graph.domain == "paper"
     # doubled = (2,0), (4,2), (6,2). m = (6^2 + 2^2) + 10 * 8 = 120.
@@ -138,7 +147,7 @@ def test_parts_know_the_edges_of_the_whole() -> None:
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     images, weights = images.double(), weights.double()
     task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
-    found = attribute_parts(task, AttributionSettings(rule=left_rule(3)), np.array([0, 1, 1, 0]))
+    found = attribute_parts(task, AttributionSettings(rule=left_rule(3), **AS_STUDIED), np.array([0, 1, 1, 0]))
     for pair in (("act1", "act2"), ("layer1.0", "layer2.0")):
         for part, chosen in enumerate((images[[0, 3]], images[1:3])):
             expected = brute_force_edges(encoder, chosen, pair, found.whole.kept_units, 3)
@@ -168,14 +177,16 @@ def test_equal_to_the_study() -> None:
         metric = class_logit(data["text_weights"], label)
         rule = STUDY_RULE
         images = data[f"images/{key}"]
-        graph = graphs[key] = circuitry.attribute(encoder, images, metric, rule=rule, progress=False)
+        graph = graphs[key] = circuitry.attribute(encoder, images, metric, rule=rule, progress=False, **AS_STUDIED)
         n = graph.n_images  # the study's node scores are minus ours, its edge scores ours over the number of images
         nodes = {site: -1 * data[f"node_scores/{key}/{site}"].numpy() for site in encoder.sites}
         edges = {pair: n * data[f"edge_scores/{key}/{'->'.join(pair)}"].numpy() for pair in graph.edge_scores}
         off = max(off, worst(graph.node_scores, nodes))
         if key.endswith("umbrella"):  # three of six tell how far scores move
             near = images * (1 + 1e-5 * torch.randn_like(images))
-            other = circuitry.attribute(encoder, near, metric, rule=rule, node_fraction=0.001, progress=False)
+            other = circuitry.attribute(
+                encoder, near, metric, rule=rule, node_fraction=0.001, progress=False, **AS_STUDIED
+            )
             moved = max(moved, worst(other.node_scores, graph.node_scores))
         assert worst(graph.edge_scores, edges) < 1e-4
         for site in encoder.sites:
@@ -199,7 +210,7 @@ def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     exact, half = (
         attribute_parts(
             Task(encoder, images, metric, work=QUIET),
-            AttributionSettings(rule=midpoint_rule(3), autocast=dtype),
+            AttributionSettings(rule=midpoint_rule(3), autocast=dtype, **AS_STUDIED),
             np.zeros(4, int),
         ).whole
         for dtype in (None, "bfloat16")
@@ -313,7 +324,7 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
 )
 def test_parts_and_whole_are_what_attribute_says_of_their_images(tower: str, kind: str) -> None:
     encoder, images, weights = precise(make_tower(tower), n=5)
-    others, settings = torch.randn_like(images), AttributionSettings(rule=left_rule(2))
+    others, settings = torch.randn_like(images), AttributionSettings(rule=left_rule(2), **AS_STUDIED)
     values = random_activations(encoder, others)
 
     def baseline(of: list[int]) -> AnyBaseline:
@@ -347,6 +358,20 @@ def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: 
     assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
     assert resnet.training
     assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
+
+
+def test_each_part_goes_with_all_others_and_their_baselines(resnet: Any) -> None:
+    encoder, images, weights = precise(resnet, n=3)
+    others, ends = torch.randn_like(images)[:2], torch.randn(5, 3, 64, 64).double()
+    settings = AttributionSettings(rule=left_rule(1))
+    task = Task(encoder, images, class_logit(weights, 1), baseline=ends, others=others, work=QUIET)
+    found = attribute_parts(task, settings, np.array([0, 1, 0])).parts[0]
+    asked = {"method": settings.method, "budget": settings.budget, "rule": settings.rule, "others": others}
+    alone = attribute(encoder, images[[0, 2]], weights, ends[[0, 2, 3, 4]], **asked)
+    for of in ("importance", "node_scores"):
+        assert_same(getattr(found, of), getattr(alone, of), 1e-12, rtol=1e-9)
+    for pair, scores in alone.edge_scores.items():
+        np.testing.assert_allclose(found.edge_scores[pair], scores, rtol=1e-9, atol=1e-12)
 
 
 def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:

@@ -17,6 +17,7 @@ from tests.support.metrics import product
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.stream_scores import edge_scores, of_edges, run_stream
 from tests.support.towers import make_tower
+from tests.support.work import AS_STUDIED
 
 LN3 = math.log(3)
 
@@ -107,7 +108,7 @@ def test_heads_neurons_and_mlps_equal_captums_gradient_times_activation() -> Non
 def test_heads_along_a_path_equal_captums_layer_integrated_gradients() -> None:
     tower, images = timm_vit()
     encoder = in_components(Encoder.from_tower(tower))
-    graph = attribute(encoder, images, product, 1.0, gauss_legendre_rule(5), progress=False)
+    graph = attribute(encoder, images, product, 1.0, gauss_legendre_rule(5), progress=False, **AS_STUDIED)
     proj = tower.trunk.blocks[1].attn.proj
     with torch.no_grad():
         _, cache = encoder.run_with_cache(images)

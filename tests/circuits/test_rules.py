@@ -27,7 +27,7 @@ from circuitry.encoder import Stage, Task
 from circuitry.encoder.tensor_batches import Images
 from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def cubing() -> Encoder:
@@ -68,7 +68,7 @@ def test_errors_of_edges_by_hand() -> None:
 
 def test_attribution_has_one_default(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(make_tower("vit"))
-    run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)
+    run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False, **AS_STUDIED)
     run(baseline="zero")
     assert not caplog.text
     graph = run()
@@ -159,7 +159,7 @@ def summed(embedding: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("points", [1, 3])
 def test_operations_by_hand(points: int) -> None:
-    settings = AttributionSettings(rule=midpoint_rule(points), node_fraction=0.4)
+    settings = AttributionSettings(rule=midpoint_rule(points), node_fraction=0.4, **AS_STUDIED)
     found = count_operations(two_layers(), summed, settings)
     # Nodes: one clean run, one run from the baseline of each site, and for each point forward and backward.
     assert found.nodes == 80 + (80 + 20) + points * 2 * (80 + 20)
@@ -175,10 +175,10 @@ def test_an_attribution_takes_what_is_counted(units: str) -> None:
     else:
         encoder, weights = ResidualStream.of(Encoder.from_tower(make_tower("vit"))).components, torch.eye(16)
     metric = class_logit(weights, 1)
-    settings = AttributionSettings(rule=midpoint_rule(2), node_fraction=0.2)
+    settings = AttributionSettings(rule=midpoint_rule(2), node_fraction=0.2, **AS_STUDIED)
     image = torch.randn(1, 3, *encoder.image_size, dtype=encoder.dtype)
     found = count_operations(encoder, metric, settings)
     with OperationCounter() as counter:
-        attribute(encoder, image, metric, settings.node_fraction, settings.rule, progress=False)
+        attribute(encoder, image, metric, settings.node_fraction, settings.rule, progress=False, **AS_STUDIED)
     assert found.nodes + found.edges == counter.total
     assert min(found) > 0

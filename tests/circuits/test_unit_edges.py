@@ -20,6 +20,7 @@ from tests.support.metrics import product as total
 from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.stream_scores import opened as opened_stream
 from tests.support.towers import make_tower
+from tests.support.work import AS_STUDIED
 
 
 def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
@@ -29,7 +30,7 @@ def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
 
 def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stream() -> None:
     encoder, images = opened()
-    settings: dict[str, Any] = {"node_fraction": 0.2, "rule": left_rule(2), "progress": False}
+    settings: dict[str, Any] = {"node_fraction": 0.2, "rule": left_rule(2), "progress": False, **AS_STUDIED}
     found = attribute(encoder, images, metric, **settings).completeness
     singles = [attribute(encoder, image[None], metric, **settings).completeness for image in images]
     for site, whole in found.items():
@@ -236,7 +237,7 @@ def test_exact_readers_know_neurons_apart() -> None:
 def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
     tower, _, images = opened_apart()
     encoder = Encoder.from_tower(tower)
-    graph = attribute(in_components(encoder), images, metric, 0.05, midpoint_rule(1), progress=False)
+    graph = attribute(in_components(encoder), images, metric, 0.05, midpoint_rule(1), progress=False, **AS_STUDIED)
     stream = ResidualStream.of(encoder, graph.kept_units)
     assert [len(stream.apart[f"trunk.blocks.{i}.mlp"]) for i in range(2)] == [4, 4]
     assert stream.apart["trunk.blocks.0.mlp"] == tuple(graph.kept_units["trunk.blocks.0.mlp"])

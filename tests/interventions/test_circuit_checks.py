@@ -33,7 +33,7 @@ from circuitry.interventions import (
 )
 from circuitry.models import load_sae
 from tests.support.tiny_clip import Tiny, saved
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 CLASSES, DOMAINS = ("axe", "cat", "fish"), ("real", "sketch")
 FAST: dict[str, Any] = {"fractions": (0.1, 1.0), "random_draws": 1, "work": QUIET}
@@ -51,7 +51,7 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(5):
                 Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
     images, out = DomainFolder(root / "images"), root / "graphs"
-    extract(clip, images, out, n_images=2, work=QUIET, rule=left_rule(1), edge_rule=left_rule(2))
+    extract(clip, images, out, n_images=2, work=QUIET, rule=left_rule(1), edge_rule=left_rule(2), **AS_STUDIED)
     return root
 
 
