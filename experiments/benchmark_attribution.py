@@ -17,7 +17,7 @@ matrix-product rate the edge pass reaches; and, by counted operations, how long 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -242,7 +242,8 @@ def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     with encoder.fast():
         growth = cost_table(encoder, images, weights)
     metric, whole = class_logit(weights, 0), growth.iloc[-1]  # one image, all sites
-    once = count_operations(encoder, metric, AttributionSettings(rule=parse_rule("midpoint-1"), **AS_STUDIED))
+    single = AttributionSettings(0.1, "same-share", parse_rule("midpoint-1"), method="site-path")
+    once = count_operations(encoder, metric, single)
     reached = [
         ("matrix products", rate),
         *((k, getattr(once, f"{k}s") / whole[f"{k} seconds"]) for k in ("node", "edge")),
@@ -250,7 +251,7 @@ def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     rates = [(what, reach / 1e9, reach / rate) for what, reach in reached]
     hours, n_images = [], STUDY_CLASSES * STUDY_DOMAINS * STUDY_IMAGES
     for rule in (STUDY_RULE, DEFAULT_RULE):
-        nodes, edges = count_operations(encoder, metric, AttributionSettings(rule=rule, **AS_STUDIED))
+        nodes, edges = count_operations(encoder, metric, replace(single, rule=rule))
         total = nodes + 2 * edges  # edges of all images, and of all parts
         hours.append((rule.name, n_images, total / 1e12, GPU_RATE / 1e12, n_images * total / GPU_RATE / 3600))
     return {

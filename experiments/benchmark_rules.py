@@ -194,12 +194,9 @@ def promise(chosen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def relative_costs(clip: Clip, metric: Metric, rules: Sequence[str]) -> pd.DataFrame:
     """Return the counted operations of nodes and edges by kind and rule, beside those of the study's rule."""
-    counts = {
-        name: count_operations(
-            clip.encoder, metric, AttributionSettings(0.1, "same-share", parse_rule(name), method="site-path")
-        )
-        for name in (STUDY, *rules)
-    }
+    parsed = {name: parse_rule(name) for name in (STUDY, *rules)}
+    asked = {name: AttributionSettings(0.1, "same-share", rule, method="site-path") for name, rule in parsed.items()}
+    counts = {name: count_operations(clip.encoder, metric, one) for name, one in asked.items()}
     rows = [(r, n / counts[STUDY].nodes, e / counts[STUDY].edges) for r, (n, e) in counts.items()]
     return pd.DataFrame(rows, columns=["rule", "node cost", "edge cost"]).set_index("rule")
 

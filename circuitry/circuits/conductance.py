@@ -27,12 +27,12 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.progress import Bar
 
-INTERVALS = 5
+N_INTERVALS = 5
 """Intervals of the path; a run at each of their ends."""
 
 
 def conductance_effects(
-    task: Task, parts: Int[np.ndarray, " images"] | None = None, intervals: int = INTERVALS
+    task: Task, parts: Int[np.ndarray, " images"] | None = None, intervals: int = N_INTERVALS
 ) -> dict[int, NodeEffects]:
     """Return every unit's mean effect on the metric at every site, of each part of the images.
 

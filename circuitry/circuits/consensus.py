@@ -152,12 +152,9 @@ def _held_units(
     effects: Mapping[str, Float[np.ndarray, "draws units"]],
     source: AttributionGraph,
 ) -> dict[str, Bool[np.ndarray, "draws kept"]]:
-    """Return which units of the circuit each draw keeps, with the same sign of their effect.
+    """Return which units of the circuit each draw keeps, by ``drawn``, with the same sign of their effect.
 
-    Args:
-        drawn: What each draw ranks the units by; a global budget ranks all sites at once.
-        effects: Their effects in each draw.
-        source: The graph of the circuit.
+    A global budget ranks all sites at once.
     """
     by_rank = {site: np.argsort(-np.abs(scores), axis=1, kind="stable") for site, scores in drawn.items()}
     kept = source.kept_units

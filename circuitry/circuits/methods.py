@@ -9,8 +9,6 @@
 | ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
 | ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
 
-The scores of ``fisher`` and ``learned`` rank units and are no effects on the metric (`ONLY_RANK`).
-
 `score_units` scores by each of them, and so do `attribute`, `extract` and `find_circuit`; `register_method` adds one. A
 method of the package is named by its place: those that run circuits lie in a later room, and are loaded when they are
 used.
@@ -27,8 +25,7 @@ from circuitry.runs.given import Condition
 SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
 
 UnitScorer = Callable[..., Mapping[str, Any]]
-"""Task and `AttributionSettings` -> scores [units] by site, error units too. Effects are positive where a unit
-helps."""
+"""Task and `AttributionSettings` -> scores [units] by site, error units too; a positive effect helps."""
 METHODS: dict[str, UnitScorer | str] = {
     SITE_PATH: "circuitry.circuits.unit_scores:along_sites",
     CONDUCTANCE: "circuitry.circuits.unit_scores:along_image",

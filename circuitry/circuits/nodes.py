@@ -46,11 +46,6 @@ class NodeEffects:
     importance: dict[str, np.ndarray] | None = None
     """What ranks units, where it is not their effects; see `AttributionGraph.importance`."""
 
-    @property
-    def ranked_by(self) -> dict[str, np.ndarray]:
-        """What ranks the units."""
-        return self.scores if self.importance is None else self.importance
-
     @staticmethod
     def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
         """Return the effects over the union of disjoint sets of images."""
@@ -190,15 +185,9 @@ def part_sums(
 ) -> Iterator[tuple[int, PartSum]]:
     """Yield the sums of each part in a batch, of effects [batch, units] and of the metric [batch]."""
     for part, members in members_of(parts, batch).items():
-        yield (
-            part,
-            PartSum(
-                {site: found[members].sum(0).cpu().double().numpy() for site, found in effects.items()},
-                float(clean[members].sum()),
-                {site: float(values[members].sum()) for site, values in at_ends.items()},
-                len(clean[members]),
-            ),
-        )
+        by_site = {site: found[members].sum(0).cpu().double().numpy() for site, found in effects.items()}
+        ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
+        yield part, PartSum(by_site, float(clean[members].sum()), ends, len(clean[members]))
 
 
 def mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float] = {}) -> NodeEffects:

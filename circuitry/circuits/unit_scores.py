@@ -43,8 +43,7 @@ def score_units(
     Example:
         >>> score_units(Task(encoder, cats, metric, others=not_cats), "fisher")["layer4.0"]
     """
-    inner = replace(task, sites=_inner(task))
-    return dict(scorer_called(method)(inner, settings or AttributionSettings()))
+    return dict(scorer_called(method)(without_image(task), settings or AttributionSettings()))
 
 
 def score_parts(
@@ -74,9 +73,8 @@ def score_parts(
         effects, by_part = _joined(path_effects(task, parts), parts)
         ranked = {part: replace(by_part[part], importance=scores) for part, scores in of_parts.items()}
         return replace(effects, importance=whole), ranked
-    counts = {part: int(np.count_nonzero(parts == part)) for part in of_parts}
-    scored = {part: NodeEffects(scores, {}, counts[part]) for part, scores in of_parts.items()}
-    return NodeEffects(whole, {}, with_others(task)[1]), scored
+    scored = {part: NodeEffects(s, {}, int(np.count_nonzero(parts == part))) for part, s in of_parts.items()}
+    return NodeEffects(whole, {}, sum(map(len, checked_batches(task.images)))), scored
 
 
 def _joined(
@@ -88,14 +86,14 @@ def _joined(
 
 def path_effects(task: Task, parts: Int[np.ndarray, " images"] | None = None) -> dict[int, NodeEffects]:
     """Return `conductance_effects` on a task's own images, the image left out."""
-    own = own_images(task)
-    with own.running(gradients=True):
-        return conductance_effects(replace(own, sites=_inner(task)), parts)
+    with task.running(gradients=True):
+        return conductance_effects(without_image(own_images(task)), parts)
 
 
 def kept_units(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
     """Return the units that a graph keeps by site, the strongest first."""
-    return strongest_units(nodes_of(encoder, nodes.ranked_by), settings.node_fraction, settings.budget)
+    ranked = nodes_of(encoder, nodes.scores if nodes.importance is None else nodes.importance)
+    return strongest_units(ranked, settings.node_fraction, settings.budget)
 
 
 def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> AttributionGraph:
@@ -145,5 +143,6 @@ def own_images(task: Task) -> Task:
     return everything.of_some(images, slice(n_own))
 
 
-def _inner(task: Task) -> tuple[str, ...]:
-    return tuple(site for site in task.sites if site != INPUT)
+def without_image(task: Task) -> Task:
+    """Return a task without the site `input`, which no circuit has nodes at."""
+    return replace(task, sites=tuple(site for site in task.sites if site != INPUT))

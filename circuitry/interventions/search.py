@@ -10,10 +10,9 @@ the same share of every site. A mask has counts of its own, which the budget ``l
 Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
 rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
-units are to be ranked as exact patching would, at the least cost. `extract` takes the site path by default, since no
-other ranking gives circuits that work clearly better. Masks are not the only circuit that works: two seeds are more
-alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
-(``experiments/shared_masks.py``).
+units are to be ranked as exact patching would, at the least cost. `extract` takes ``fisher`` by default, at a run an
+image. Masks are not the only circuit that works: two seeds are more alike than other images or domains, yet not the
+same, and a mask is to be read beside that ceiling (``experiments/shared_masks.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,8 +23,7 @@ from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, sha
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import MethodName
-from circuitry.circuits.unit_scores import graph_of, score_parts
-from circuitry.encoder.sites import INPUT
+from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.intervention_settings import AblationSettings, MaskSettings, Selectivity
@@ -117,8 +115,7 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
             )
         return lambda sizes: learn_masks(task, sizes, masks, keep_error=settings.keep_error).circuits
     with task.running(gradients=True):
-        inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
-        effects, _ = score_parts(inner, AttributionSettings(method=method))
+        effects, _ = score_parts(without_image(task), AttributionSettings(method=method))
     made_with = {"method": method, "ranking": settings.ranking, "budget": budget_name(settings.budget or GLOBAL)}
     graph = graph_of(task, effects, made_with | task.made_with)
 

@@ -31,6 +31,7 @@ from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
 from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
+from tests.support.assert_same import assert_same
 from tests.support.oracles import brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import TOWERS, make_tower
 from tests.support.work import AS_STUDIED, QUIET
@@ -340,6 +341,20 @@ def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: 
     assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
     assert resnet.training
     assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
+
+
+def test_each_part_goes_with_all_others_and_their_baselines(resnet: Any) -> None:
+    encoder, images, weights = precise(resnet, n=3)
+    others, ends = torch.randn_like(images)[:2], torch.randn(5, 3, 64, 64).double()
+    settings = AttributionSettings(rule=left_rule(1))
+    task = Task(encoder, images, class_logit(weights, 1), baseline=ends, others=others, work=QUIET)
+    found = attribute_parts(task, settings, np.array([0, 1, 0])).parts[0]
+    asked = {"method": settings.method, "budget": settings.budget, "rule": settings.rule, "others": others}
+    alone = attribute(encoder, images[[0, 2]], weights, ends[[0, 2, 3, 4]], **asked)
+    for of in ("importance", "node_scores"):
+        assert_same(getattr(found, of), getattr(alone, of), 1e-12, rtol=1e-9)
+    for pair, scores in alone.edge_scores.items():
+        np.testing.assert_allclose(found.edge_scores[pair], scores, rtol=1e-9, atol=1e-12)
 
 
 def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:

@@ -173,11 +173,8 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:
     if kind == "norms behind":
         encoder = in_components(Encoder.from_tower(timm_vit(block_fn=ResPostBlock).double()))
         images = torch.randn(2, 3, *encoder.image_size).double()
-        return (
-            encoder,
-            images,
-            attribute(encoder, images, metric, 0.1, left_rule(1), progress=False, **AS_STUDIED).edges,
-        )
+        graph = attribute(encoder, images, metric, 0.1, left_rule(1), progress=False, **AS_STUDIED)
+        return encoder, images, graph.edges
     encoder = Encoder.from_tower(make_tower("vit").double())
     images = torch.randn(2, 3, *encoder.image_size).double()
     stream = ResidualStream.of(encoder)

@@ -264,8 +264,7 @@ def test_samples_are_seeded_and_more_points_agree_better() -> None:
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     baseline = mean_baseline(encoder, [torch.randn(4, 3, 64, 64)])
     sites = ["layer2.0", "layer4.0"]
-    asked = {"rule": midpoint_rule(10), "baseline": baseline, "sites": sites, "progress": False}
-    graph = attribute(encoder, images, metric, **asked, **AS_STUDIED)
+    graph = attribute(encoder, images, metric, 0.1, midpoint_rule(10), baseline, sites, progress=False, **AS_STUDIED)
     task = Task(encoder, images, metric, baseline=baseline, work=QUIET)
     one, same = (check_attribution(task, graph, top=5, random=10) for _ in range(2))
     pd.testing.assert_frame_equal(one.points, same.points)

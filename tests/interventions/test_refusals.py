@@ -59,9 +59,8 @@ def planted(images: Any = SOME, **given: Any) -> Task:
 
 
 def graph(**settings: Any) -> AttributionGraph:
-    return attribute(
-        PLANTED.encoder, SOME, PLANTED.metric, 0.25, left_rule(1), progress=False, **AS_STUDIED, **settings
-    )
+    asked = {"progress": False, **AS_STUDIED, **settings}
+    return attribute(PLANTED.encoder, SOME, PLANTED.metric, 0.25, left_rule(1), **asked)
 
 
 def curve(settings: Any = None, images: Tensor = IMAGES, **given: Any) -> object:

@@ -21,7 +21,7 @@ CUT = 2000
 
 
 def run(clip: Clip, root: Path, out: Path, **changes: object) -> GraphFolder:
-    return extract(clip, DomainFolder(root), out, **({**SETTINGS, "work": QUIET} | changes))  # type: ignore[arg-type]
+    return extract(clip, DomainFolder(root), out, **({**SETTINGS, "work": QUIET} | changes))
 
 
 def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:

@@ -72,7 +72,7 @@ def setting(name: str, kind: str, n: int = 3) -> tuple[Encoder, dict[str, Sparse
 
 
 def attribute(encoder: Encoder, images: Tensor | list[Tensor], weights: Tensor, **settings: object) -> AttributionGraph:
-    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **(AS_STUDIED | settings))  # type: ignore[arg-type]
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **(AS_STUDIED | settings))
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:

@@ -87,10 +87,50 @@ def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Pat
         np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
 
 
+def test_by_default_units_are_ranked_on_images_of_other_classes_too(
+    clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DomainFolder(root)
+    graphs = extract(clip, data, tmp_path / "x", ["cat"], n_others=1, work=QUIET, rule=left_rule(2), texts=TEMPLATES)
+    assert "gradient" not in caplog.text
+    metric = class_logit(clip.text_weights(["axe", "cat", "fish"], TEMPLATES), 1)
+    for domain, follows in (("real", "fish"), ("sketch", "axe")):  # there is no sketch of a fish
+        (other,) = (record.relative for record in data.select(follows, domain, 1))
+        images, others = tensors(clip, root, "cat", domain), tensors(clip, root, follows, domain, 1)
+        names = list(graphs.image_names("cat", domain))
+        for graph in (graphs["cat", domain], *graphs.parts("cat", domain).values()):
+            chosen = images[[names.index(name) for name in graph.provenance["images"]]]
+            by_hand = attribute(clip.encoder, chosen, metric, rule=left_rule(2), others=others, progress=False)
+            assert_close(graph, by_hand)
+            assert graph.importance is not None
+            assert by_hand.importance is not None
+            for site, ranks in by_hand.importance.items():
+                np.testing.assert_allclose(graph.importance[site], ranks, rtol=1e-4, atol=1e-9)
+            assert graph.provenance["others"] == [other]
+            asked = {"method": "fisher", "budget": "global", "n_others": 1}
+            assert graph.settings | asked == graph.settings
+        assert other in json.loads((tmp_path / "x" / "images.json").read_text())
+
+
+def test_without_other_classes_the_gradient_ranks_and_a_line_says_so(
+    clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DomainFolder(root, classes=["cat"])
+    graphs = extract(clip, data, tmp_path / "x", work=QUIET, rule=left_rule(2), texts=TEMPLATES)
+    (line,) = (line for line in caplog.messages if "gradient" in line)
+    assert "cat in real, cat in sketch" in line
+    metric = class_logit(clip.text_weights(["axe", "cat", "fish"], TEMPLATES), 1)
+    by_hand = attribute(clip.encoder, tensors(clip, root, "cat", "real"), metric, rule=left_rule(2), progress=False)
+    assert "others=" in caplog.messages[-1]
+    assert_close(graphs["cat", "real"], by_hand)
+    for graph in (graphs["cat", "real"], by_hand):
+        assert (graph.settings["method"], graph.importance) == ("gradient", None)
+
+
 def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
     images = DomainFolder(root, classes=["cat"], domains=["real"])
-    chosen_early = extract(clip, images, tmp_path / "x", work=QUIET, **SETTINGS)  # type: ignore[arg-type]
+    chosen_early = extract(clip, images, tmp_path / "x", work=QUIET, **SETTINGS)
     for graphs in (chosen_late, chosen_early):
         assert list(graphs) == [("cat", "real")]
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
@@ -152,9 +192,8 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root:
             baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
         images = tensors(clip, root, "axe", domain, 2, 4)
         task = Task(clip.encoder, images, class_logit(weights, 0), baseline=baseline, work=QUIET)
-        by_hand = attribute_parts(
-            task, AttributionSettings(rule=left_rule(2), **AS_STUDIED), np.arange(len(images))
-        ).whole
+        settings = AttributionSettings(rule=left_rule(2), **AS_STUDIED)
+        by_hand = attribute_parts(task, settings, np.arange(len(images))).whole
         assert_close(graphs["axe", domain], by_hand)
         assert graphs["axe", domain].settings["baseline"] == name
     assert graphs.manifest["config"]["baseline"] == name
