@@ -205,7 +205,10 @@ class Gated:
             edges: Tensor = self._gated.run(self._start[images], ends, masks)[0]
             return edges
         units = zip(
-            self._with_gate.items(), self._places, torch.split(torch.atleast_2d(gates), self._sizes, 1), strict=True
+            self._with_gate.items(),
+            self._places,
+            torch.split(gates if gates.dim() == 2 else gates[None], self._sizes, 1),
+            strict=True,
         )
         placed = {
             site: part.new_full((len(part), mask.shape[1]), self._without_gate).index_copy(1, places[1], part)
