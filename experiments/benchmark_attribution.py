@@ -147,7 +147,7 @@ def timed(
         started = time.perf_counter()
         nodes = node_effects(task, settings.node_rule)
         node_seconds = time.perf_counter() - started
-        kept = strongest_units(nodes.scores, settings.node_fraction)
+        kept = strongest_units(nodes.scores, settings.node_fraction or 0.1)
         started = time.perf_counter()
         edges = chain_edges(task, kept, settings.resolved_edge_rule)
         edge_seconds = time.perf_counter() - started

@@ -24,8 +24,8 @@ from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric
-from circuitry.encoder.baselines import default_baseline
 from circuitry.encoder.choices import BaselineName
+from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.sites import INPUT
 from circuitry.models import FolderBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
@@ -112,7 +112,7 @@ def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], lis
 def circuits(clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Key]) -> Iterator[tuple[str, Task]]:
     """Yield (name, task) of circuits."""
     weights = clip.text_weights(images.all_classes)
-    name = config.baseline or default_baseline(clip.encoder)
+    name = config.baseline or ("mean-position" if has_rescaling_norms(clip.encoder.tower) else "zero")
     baseline = FolderBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)

@@ -25,7 +25,6 @@ from circuitry.analysis import QuickstartModel
 from circuitry.circuits import Extraction, ExtractionSettings, ReadingSettings, strongest_units
 from circuitry.circuits.graph_folder import Key
 from circuitry.data.names import drawn_by_name
-from circuitry.encoder.baselines import default_baseline
 from circuitry.reports.result_tables import KeepSettings
 
 import numpy as np
@@ -70,7 +69,7 @@ def main(config: Config) -> None:
 
 def found_again(extraction: Extraction, classes: list[str]) -> dict[Varied, GraphFolder]:
     """Find the circuits of a few classes with one setting changed at a time; their edges do not count."""
-    baseline = "mean-position" if default_baseline(extraction.clip.encoder) == "zero" else "zero"
+    baseline = "zero" if extraction.settings.baseline is None else "mean-position"
     same = replace(extraction.settings, edge_rule=midpoint_rule(1), parts=2)
     changed = {
         ("baseline", baseline): replace(same, baseline=baseline),

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from circuitry.analysis.analysis import Analysis
-from circuitry.analysis.quickstart_settings import UNITS, QuickstartSettings, say
-from circuitry.circuits.budgets import SAME_SHARE
+from circuitry.analysis.quickstart_settings import QuickstartSettings, say
 from circuitry.circuits.extraction_settings import ExtractionSettings
-from circuitry.circuits.methods import SITE_PATH
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.names import in_a_sentence
@@ -62,12 +60,11 @@ def train(config: QuickstartSettings, root: Path) -> Path:
 def analysis_of(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Analysis:
     """Return the analysis of the model, in the units that circuits are made of, on the test images."""
     clip = load_clip(config.model, checkpoint)
-    if (config.units or UNITS[config.model]) == "components":
+    if config.units != "channels":
         clip = clip.in_components()
     classes, styles = (FAST_CLASSES, FAST_STYLES) if config.fast else (None, None)
     images = DomainFolder(root, split="test", classes=classes, domains=styles)
-    # The method of before, by which the committed tables were made.
-    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed, method=SITE_PATH, budget=SAME_SHARE)
+    settings = ExtractionSettings(n_images=config.n_images, seed=config.seed)
     return Analysis(
         clip, images, config.folder, settings, CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     )

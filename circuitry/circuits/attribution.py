@@ -23,13 +23,15 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.methods import FISHER, GRADIENT, MethodName
+from circuitry.circuits.methods import FISHER, GRADIENT, ITERATIVE, MethodName
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.quadrature import AnyRule, as_rule
+from circuitry.circuits.rules import default_sites, with_size
 from circuitry.circuits.unit_scores import graph_of, kept_units, own_images, score_parts
-from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count, default_baseline
+from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
+from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
@@ -44,7 +46,7 @@ def attribute(
     encoder: Encoder,
     images: Images,
     metric: Metric,
-    node_fraction: Share = 0.1,
+    node_fraction: Share | None = None,
     rule: AnyRule | None = None,
     baseline: AnyBaseline | None = None,
     sites: Names | None = None,
@@ -55,7 +57,7 @@ def attribute(
     edges: str | None = None,
     others: Images | None = None,
     budget: str = GLOBAL,
-    method: MethodName = FISHER,
+    method: MethodName = ITERATIVE,
     memory_gib: Positive = 1.0,
     class_name: str | None = None,
     domain: str | None = None,
@@ -72,14 +74,17 @@ def attribute(
             changes nothing but rounding.
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         rule: Such as ``midpoint_rule(10)``, or its name, ``"midpoint-10"``; so is ``edge_rule``.
-        baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
-            [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: zero; give another one to
-            a tower with layer norms, whose integrals to zero no rule resolves: a line of the log says so).
-        sites: Sites to score, in the encoder's order; edges run between consecutive ones (default: all).
+        baseline: Where the paths end: ``"zero"``, ``"mean-position"``, a `Baseline` such as `mean_baseline` makes, or
+            counterfactual images [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: with
+            others mean-position, else zero; give another one to a tower with layer norms, whose integrals to zero no
+            rule resolves: a line of the log says so).
+        sites: Sites to score, in the encoder's order (default: with one cut over all sites those that compute, see
+            `counted_sites`; with the same share of every site all).
         batch_size: Images at a time (default: as many as fit the memory, which also bounds a given number).
         progress: Show progress bars.
-        others: Images of other classes, by which ``fisher`` and ``learned`` rank, too; without them ``fisher`` gives
-            way to ``gradient``, with a line of the log. A baseline with an activation for every image has theirs, too.
+        others: Images of other classes, by which ``iterative-fisher``, ``fisher`` and ``learned`` rank, too; without
+            them ``gradient`` takes the place of Fisher's methods, with a line of the log. A baseline with an activation
+            for every image has theirs, too.
         edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
         memory_gib: Budget for activations and gradients, in GiB; weights and scores come on top.
         class_name, domain: What the images show, and their style: names of the graph, by which graphs are compared.
@@ -100,14 +105,15 @@ def attribute(
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
-    if baseline is None and default_baseline(encoder) != ZERO.name:
+    if baseline is None and others is None and has_rescaling_norms(encoder.tower):
         log.warning(
             "This tower has layer norms, so integrals to the baseline zero are not resolved: give a baseline such as "
             "mean_baseline(encoder, reference_images) or counterfactual images, or 'zero' to keep the study's."
         )
-    given = ZERO if baseline is None else baseline
-    task = Task(encoder, images, metric, baseline=given, others=others, sites=sites, work=work)
-    settings = _with_method(task, settings)
+    given = baseline if baseline is not None else ZERO if others is None else "mean-position"
+    scored = default_sites(encoder, budget) if sites is None else sites
+    task = Task(encoder, images, metric, baseline=given, others=others, sites=scored, work=work)
+    settings = with_size(_with_method(task, settings), encoder)
     with task.running(gradients=True):
         nodes, _ = score_parts(task, settings)
         kept = kept_units(encoder, nodes, settings)
@@ -145,7 +151,8 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         >>> found = attribute_parts(task, settings, parts=np.arange(len(images)) % 4)
         >>> node_overlap(found.parts[0], found.parts[1])
     """
-    images, encoder, own, settings = task.images, task.encoder, own_images(task), _with_method(task, settings)
+    images, encoder, own = task.images, task.encoder, own_images(task)
+    settings = with_size(_with_method(task, settings), encoder)
     if not isinstance(images, Tensor) or len(parts) != len(images):
         given = len(images) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"Every image is in one part, but {given} images and {len(parts)} parts were given.")
@@ -185,11 +192,12 @@ def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
 
 def _with_method(task: Task, settings: AttributionSettings) -> AttributionSettings:
     """Return settings whose method ranks by the images that there are."""
-    if settings.method != FISHER or task.others is not None:
+    if settings.method not in (FISHER, ITERATIVE) or task.others is not None:
         return settings
     log.warning(
-        "The method 'fisher' ranks units by images of the class and of others, but no others were given: the gradient "
-        "ranks them. Give others=, or method='gradient'."
+        "The method %r ranks units by images of the class and of others, but no others were given: the gradient ranks "
+        "them. Give others=, or method='gradient'.",
+        settings.method,
     )
     return replace(settings, method=GRADIENT)
 

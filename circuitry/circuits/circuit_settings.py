@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from circuitry.circuits.budgets import BUDGETS, GLOBAL
-from circuitry.circuits.methods import FISHER, METHODS, MethodName
+from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.shared_options import option
 from circuitry.runs.given import Share, checked, one_of
@@ -39,8 +39,8 @@ class AttributionSettings:
         >>> graph = attribute(encoder, images, metric, rule=settings.rule)
     """
 
-    node_fraction: Annotated[Share, tyro.conf.arg(name="size")] = 0.1
-    """Share of the units to keep."""
+    node_fraction: Annotated[Share | None, tyro.conf.arg(name="size")] = None
+    """Share of the units to keep (default: by the kind of tower and unit, see `DEFAULT_SIZES`)."""
     budget: BudgetName = GLOBAL
     """How a size is shared out over the sites: global, in one cut over all of them, or same-share, the study's, of
     every site."""
@@ -55,9 +55,9 @@ class AttributionSettings:
     ] = None
     """How edges are scored, see `EDGE_METHODS` (default: squared; where sites carry a stream gradient, or
     exact-readers where units do not add up)."""
-    method: UnitMethod = FISHER
+    method: UnitMethod = ITERATIVE
     """How units are ranked: by a score of each, or learned together as a mask; see `METHODS`. Without images of other
-    classes fisher gives way to gradient."""
+    classes the gradient takes the place of Fisher's methods."""
     autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None
     """Lower precision where PyTorch deems it safe, of site-path (default: that of the weights). Edges keep theirs:
     squared distances of nearly equal activations would lose their digits."""

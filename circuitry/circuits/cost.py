@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import rule_of_edges, score_edges
+from circuitry.circuits.rules import with_size
 from circuitry.circuits.unit_scores import kept_units, score_parts
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
@@ -60,6 +61,7 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
     Example:
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
     """
+    settings = with_size(settings, encoder)
     image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     task = Task(encoder, image, metric, work=Work(progress=False))
     with task.running(gradients=True):

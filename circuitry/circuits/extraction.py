@@ -20,9 +20,9 @@ from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
-from circuitry.circuits.methods import FISHER, GRADIENT, ONLY_RANK
+from circuitry.circuits.methods import FISHER, GRADIENT, ITERATIVE, ONLY_RANK
 from circuitry.circuits.quadrature import as_rule
-from circuitry.circuits.rules import with_rules
+from circuitry.circuits.rules import default_sites, with_rules
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.models.clip import Clip
@@ -159,9 +159,15 @@ class Extraction(FolderWork):
             n_parts=self.settings.parts,
             n_others=self._n_others,
             templates=list(*different) if len(different) == 1 else templates,
-            sites=list(self.settings.sites or self.clip.encoder.sites),
+            sites=list(self.sites),
             **with_rules(self.settings, self.clip.encoder).as_dict(),
         )
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        """The sites to score."""
+        asked = self.settings.sites
+        return default_sites(self.clip.encoder, self.settings.budget) if asked is None else asked
 
     @property
     def _n_others(self) -> int:
@@ -175,10 +181,11 @@ class Extraction(FolderWork):
         if empty := [f"{name} in {domain}" for (name, domain), records in self.selection.items() if not records]:
             log.warning("no images, so no circuit (%d): %s", len(empty), ", ".join(empty))
         alone = [f"{name} in {domain}" for name, domain in self.selection if not self.others[name, domain]]
-        if self.settings.method == FISHER and alone:
+        if self.settings.method in (FISHER, ITERATIVE) and alone:
             log.warning(
-                "The method 'fisher' ranks units by images of the class and of others, but there are no others of %s: "
-                "the gradient ranks them there. Give more classes and n_others, or method='gradient'.",
+                "The method %r ranks units by images of the class and of others, but there are no others of %s: the "
+                "gradient ranks them there. Give more classes and n_others, or method='gradient'.",
+                self.settings.method,
                 ", ".join(alone),
             )
         return self.folder.run(
@@ -218,12 +225,12 @@ class Extraction(FolderWork):
         class_name, domain = key = job[0], job[1]
         records, images, others, other_images = loaded
         settings = with_rules(self.settings, self.clip.encoder)
-        if settings.method == FISHER and not self.others[key]:  # `run` has said so
+        if settings.method in (FISHER, ITERATIVE) and not self.others[key]:  # `run` has said so
             settings = replace(settings, method=GRADIENT)
         made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
         made_by["versions"] = versions()
         numbers = [self.parts[key][record] for record in records]
-        task = self.task(key, images, other_images if others else None, settings.sites, work)
+        task = self.task(key, images, other_images if others else None, self.sites, work)
         found = attribute_parts(task, settings, np.array(numbers))
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))

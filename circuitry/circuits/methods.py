@@ -6,7 +6,8 @@
 | ``conductance`` | what changes the metric through it along a path of the image (`conductance`) | six |
 | ``gradient`` | gradient x (baseline - activation), attribution patching | one |
 | ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
-| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
+| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one |
+| ``iterative-fisher`` | its rank by that, scored again as the weakest units close | eight |
 | ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
 
 `score_units` scores by each of them, and so do `attribute`, `extract` and `find_circuit`; `register_method` adds one. A
@@ -23,6 +24,7 @@ from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 
 SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
+ITERATIVE = "iterative-fisher"
 
 UnitScorer = Callable[..., Mapping[str, Any]]
 """Task and `AttributionSettings` -> scores [units] by site, error units too; a positive effect helps."""
@@ -32,10 +34,11 @@ METHODS: dict[str, UnitScorer | str] = {
     GRADIENT: "circuitry.circuits.unit_scores:gradient_at_image",
     "patching": "circuitry.interventions.unit_methods:exact_effects",
     FISHER: "circuitry.interventions.unit_methods:squared_changes",
+    ITERATIVE: "circuitry.interventions.unit_methods:ranks_by_rounds",
     LEARNED: "circuitry.interventions.unit_methods:mask_gates",
 }
 """The function that scores units, or its import path, by the name of the method."""
-ONLY_RANK = {FISHER, LEARNED}
+ONLY_RANK = {FISHER, ITERATIVE, LEARNED}
 """Methods whose scores rank units and are no effects on the metric; graphs have effects by conductance beside them."""
 
 MethodName = Annotated[

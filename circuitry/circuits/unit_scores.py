@@ -91,7 +91,8 @@ def path_effects(task: Task, parts: Int[np.ndarray, " images"] | None = None) ->
 
 
 def kept_units(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
-    """Return the units that a graph keeps by site, the strongest first."""
+    """Return the units that a graph keeps by site, the strongest first; the settings name their size."""
+    assert settings.node_fraction is not None
     ranked = nodes_of(encoder, nodes.scores if nodes.importance is None else nodes.importance)
     return strongest_units(ranked, settings.node_fraction, settings.budget)
 

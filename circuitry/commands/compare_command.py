@@ -20,9 +20,6 @@ from typing import Literal
 
 import circuitry
 from circuitry.circuits import ExtractionSettings
-from circuitry.circuits.budgets import SAME_SHARE
-from circuitry.circuits.circuit_settings import BudgetName, UnitMethod
-from circuitry.circuits.methods import SITE_PATH
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
 from circuitry.models import ModelOptions
 from circuitry.runs import WorkSettings
@@ -38,10 +35,6 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     out: Path = Path("runs/compare")
     """Folder of the results: graphs, tables and the report."""
     results: SmallTables = None
-    method: UnitMethod = SITE_PATH  # the default of before, by which the committed tables were made; so is the budget
-    """How units are ranked: by a score of each, or learned together as a mask; fisher is the default of `extract`."""
-    budget: BudgetName = SAME_SHARE
-    """How a size is shared out over the sites: global, in one cut over all of them, or same-share, of every site."""
     choice: Choice = "by-name"
     """Choice of the images: by-name, by a hash of seed and path, whatever else there is; shuffled: as in the study, one
     random stream through all lists, the held-out classes first."""

@@ -45,7 +45,7 @@ def analysis_of(config: Config, work: Work) -> Analysis:
         edges_per_node=config.edges_per_node, any_sign=config.any_sign, all_sites=config.all_sites, seed=config.seed
     )
     checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
-    return Analysis(config.clip(work.rank), config.images(), config.out, config, checks, reading)
+    return Analysis(config.clip(work.rank, parts=True), config.images(), config.out, config, checks, reading)
 
 
 def find_and_test(config: Config, work: Work) -> Analysis:

@@ -16,7 +16,6 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.circuit_settings import UnitMethod
 from circuitry.data.shared_options import NOthers
 from circuitry.interventions.intervention_settings import Selectivity
@@ -40,10 +39,11 @@ class Config(FolderSettings, ModelOptions):
     out: Path | None = None
     """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
     runs/find/CLASS-DOMAIN)."""
-    method: UnitMethod = LEARNED
-    """How units are chosen: by a score of each, or learned together as a mask; gradient is the cheapest."""
+    method: UnitMethod = ITERATIVE
+    """How units are chosen: by a score of each; or learned together as a mask, which takes minutes and is worth it for
+    small circuits."""
     size: Share | None = None
-    """Share of the units to keep (default: 0.3, without --selectivity)."""
+    """Share of the units to keep (default: without --selectivity by the kind of tower, see `DEFAULT_SIZES`)."""
     selectivity: Selectivity | None = None
     """What the circuit is to reach, as small as it can: 0.8 for 80 % of what separates the class from others."""
     steps: Count = 300
@@ -53,8 +53,3 @@ class Config(FolderSettings, ModelOptions):
     def folder(self) -> Path:
         """Folder of the results."""
         return self.out or Path("runs/find") / "-".join(filter(None, (self.class_name, self.domain)))
-
-    @property
-    def size_wanted(self) -> float | None:
-        """Share of the units, where no selectivity is to be reached."""
-        return None if self.selectivity is not None else self.size or 0.3

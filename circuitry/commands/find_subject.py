@@ -12,8 +12,8 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.names import chosen_names
 from circuitry.encoder.baselines import AnyBaseline
+from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.metrics import Metric, metric_of_class
-from circuitry.interventions.counted_sites import counted_sites
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import templates_of
@@ -73,7 +73,7 @@ class Subject:
     @cached_property
     def clip(self) -> Clip:
         """The model."""
-        return self.config.clip()
+        return self.config.clip(parts=True)
 
     @cached_property
     def metric(self) -> Metric:
@@ -130,8 +130,8 @@ class Subject:
         baseline: AnyBaseline = "zero"
         if self._baseline is not None:
             baseline = self._baseline.of(self.class_name, self.domain, len(own) + len(others))
-        task = Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
-        return replace(task, sites=counted_sites(task))
+        sites, work = counted_sites(self.clip.encoder), Work(progress=True)
+        return Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, sites=sites, work=work)
 
 
 def is_folder_of_images(folder: Path) -> bool:

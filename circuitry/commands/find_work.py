@@ -9,7 +9,8 @@ import pandas as pd
 from circuitry import AttributionGraph, Circuit, Clip, Task, find_circuit, judge_circuit, midpoint_rule
 from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.edge_methods import score_edges
-from circuitry.circuits.methods import FISHER
+from circuitry.circuits.methods import ITERATIVE
+from circuitry.circuits.rules import default_size
 from circuitry.commands.find_command import Config
 from circuitry.commands.find_subject import Subject
 from circuitry.comparison.table import read_named_table, write_named_table
@@ -57,7 +58,7 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
     def do(job: Job, _: object) -> Sequence[Path]:
         if job == STEPS[0]:
             masks = MaskSettings(steps=config.steps, seed=config.seed)
-            size, target = config.size_wanted, config.selectivity
+            size, target = size_wanted(config, subject), config.selectivity
             found = find_circuit(subject.found_on, method=config.method, size=size, selectivity=target, masks=masks)
             source = replace(found.source, class_name=subject.class_name, domain=subject.domain)
             replace(found, source=source).save(circuit)
@@ -96,7 +97,7 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
 
 def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path]:
     """Find circuits of other classes of the domain, as large, on their own images; a ranking in place of masks."""
-    method = FISHER if config.method == LEARNED else config.method
+    method = ITERATIVE if config.method == LEARNED else config.method
     for place, other in enumerate(subject.of_other_classes(FOREIGN)):
         found = find_circuit(other.found_on, method=method, size=size)
         path = config.folder / f"other.{place}.safetensors"
@@ -104,15 +105,21 @@ def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path
         yield path
 
 
+def size_wanted(config: Config, subject: Subject) -> float | None:
+    """Return the share of the units to keep, where no selectivity is to be reached."""
+    return None if config.selectivity is not None else config.size or default_size(subject.clip.encoder)
+
+
 def made_with(config: Config, subject: Subject) -> dict[str, object]:
     """Return everything except for the images that shapes a number."""
-    names = ("units", "method", "selectivity", "n_images", "n_others", "metric", "texts", "baseline", "steps", "seed")
+    names = ("method", "selectivity", "n_images", "n_others", "metric", "texts", "baseline", "steps", "seed")
     return {
         "model_digest": subject.clip.digest,
         "class": subject.class_name,
         "classes": list(subject.classes),
         "domain": subject.domain,
-        "size": config.size_wanted,
+        "size": size_wanted(config, subject),
+        "units": "components" if subject.clip.encoder.carried else "channels",
         **{name: getattr(config, name) for name in names},
     }
 
@@ -152,7 +159,7 @@ def write_report(
     )
     report.summary(findings)
     report.section("What the circuit recovers")
-    ranked = f"; those of other classes were found by {FISHER}" if config.method == LEARNED else ""
+    ranked = f"; those of other classes were found by {ITERATIVE}" if config.method == LEARNED else ""
     report.table(
         tables["recovered"],
         "On unseen images, with 95 % intervals: right and false are shares of images of the class, and of others, that "

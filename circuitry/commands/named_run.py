@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.analysis import QuickstartModel
-from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, UNITS
+from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME
@@ -81,8 +81,6 @@ def _subject_of(run: Path) -> dict[str, Any]:
     found = {name: value for name, value in read_settings(run / SETTINGS).items() if name in known}
     if "data" not in found and (run / DRAWN_IMAGES).is_dir():
         found["data"] = str(run / DRAWN_IMAGES)
-        if found.get("units", "None") == "None":
-            found["units"] = UNITS[found["model"]]
         if (weights := run / f"{found['model']}.safetensors").is_file():
             found["checkpoint"] = str(weights)
     return found

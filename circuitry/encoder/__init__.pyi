@@ -6,6 +6,8 @@ from .baselines import as_baseline as as_baseline
 from .baselines import mean_baseline as mean_baseline
 from .chain import Chain as Chain
 from .chain import linked_stages as linked_stages
+from .counted_sites import counted_sites as counted_sites
+from .counted_sites import site_roles as site_roles
 from .encoder import Encoder as Encoder
 from .metrics import Metric as Metric
 from .metrics import MetricOfClass as MetricOfClass

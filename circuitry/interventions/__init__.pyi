@@ -3,8 +3,6 @@ from .attribution_check import compare_rules as compare_rules
 from .circuit_checks import CausalChecks as CausalChecks
 from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .constants import optimal_baseline as optimal_baseline
-from .counted_sites import counted_sites as counted_sites
-from .counted_sites import site_roles as site_roles
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves

@@ -12,12 +12,11 @@ from circuitry.runs import ALONE, Count, Job, Natural, Rank, Seed, Share, Work, 
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName, OperationCounter
 from circuitry.data import chosen_names, drawn_by_name, image_listing
-from circuitry.encoder import Baseline, Counterfactual, Task, class_logit, mean_baseline, metric_of_class
+from circuitry.encoder import Baseline, Counterfactual, Task, counted_sites, mean_baseline, metric_of_class
 from circuitry.interventions import (
     MIB_FRACTIONS,
     AblationSettings,
     MaskSettings,
-    counted_sites,
     measure_circuits,
     propose_circuits,
 )
@@ -76,7 +75,7 @@ class Contest:
     """A model and images, and what every job does with them."""
 
     def __init__(self, config: ContestSettings, rank: Rank = ALONE) -> None:
-        self.config, self.clip, self.images = config, config.clip(rank), config.images()
+        self.config, self.clip, self.images = config, config.clip(rank, parts=True), config.images()
         self.weights = self.clip.text_weights(self.images.all_classes)
 
     @cached_property
@@ -98,8 +97,7 @@ class Contest:
         """The sites whose units count; the others stay whole."""
         if self.config.sites is not None:
             return self.config.sites
-        images = self.read(self.classes[0])[0].own
-        return counted_sites(Task(self.clip.encoder, images, class_logit(self.weights, 0)))
+        return counted_sites(self.clip.encoder)
 
     def records(self, class_name: str) -> tuple[ClassRecords, ClassRecords]:
         """Return images of the class and of others to find circuits on, and then to measure on."""

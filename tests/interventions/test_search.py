@@ -22,16 +22,14 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits import METHODS
-from circuitry.encoder import Stage
+from circuitry.encoder import Stage, counted_sites, site_roles
 from circuitry.interventions import (
     AblationSettings,
     MaskSettings,
-    counted_sites,
     find_circuit,
     judge_circuit,
     measure_circuits,
     propose_circuits,
-    site_roles,
 )
 from circuitry.judging import PlantedCircuit, planted_convolution
 from tests.support.assert_same import assert_same
@@ -168,8 +166,8 @@ def test_pooled_channels_repeat_and_a_linear_end_reads_out() -> None:
         ("embedding", lambda x: x @ last),
     )
     roles = {"conv": "counted", "pool": "repeat", "mixed": "readout", "scaled": "readout", "embedding": "readout"}
-    assert site_roles(task) == {"input": "image", **roles}
-    assert counted_sites(task) == ("conv",)
+    assert site_roles(task.encoder) == {"input": "image", **roles}
+    assert counted_sites(task.encoder) == ("conv",)
 
 
 @pytest.mark.parametrize(
@@ -184,20 +182,19 @@ def test_pooled_channels_repeat_and_a_linear_end_reads_out() -> None:
 def test_a_norm_reads_out_and_a_nonlinearity_does_not(end: Run, role: str) -> None:
     first, last = weights(16, 3), weights(16, 20)
     task = chain(("units", lambda x: x.mean((2, 3)) @ first.T), ("embedding", lambda x: end(x) @ last))
-    assert site_roles(task)["units"] == role
+    assert site_roles(task.encoder)["units"] == role
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_towers_count_what_computes(kind: str) -> None:
     encoder = Encoder.from_tower(make_tower(kind))
-    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), lambda e: e[:, 0], work=QUIET)
-    counted = counted_sites(task)
+    counted = counted_sites(encoder)
     assert encoder.sites[1] in counted
     assert not {"input", encoder.sites[-1]} & {*counted}
     if kind == "vit":  # the stream of the last block reaches the embedding through a norm alone
         assert counted == encoder.sites[1:-2]
         heads = in_components(encoder)
-        roles = site_roles(Task(heads, torch.randn(2, 3, *encoder.image_size), lambda e: e[:, 0], work=QUIET))
+        roles = site_roles(heads)
         assert [site for site in heads.sites if roles[site] == "readout"] == list(heads.sites[-2:])
 
 
