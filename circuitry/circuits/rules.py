@@ -102,7 +102,7 @@ def relative_error(
     """
     settings = settings or AttributionSettings()
     with task.running(gradients=True):
-        exact, kept = (found := _nodes(task, reference, settings)), _keep(found, settings)
+        exact, kept = (found := _nodes(task, reference, settings)), _keep(task, found, settings)
         exact_edges = score_edges(task, kept, method=settings.edges, rule=reference).scores
         rows = []
         for rule in map(as_rule, rules):

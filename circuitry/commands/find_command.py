@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from circuitry.circuits.circuit_settings import UnitMethod
+from circuitry.circuits.methods import ITERATIVE
 from circuitry.data.shared_options import NOthers
 from circuitry.interventions.intervention_settings import Selectivity
 from circuitry.models import FolderSettings, ModelOptions
