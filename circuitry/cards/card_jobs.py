@@ -20,7 +20,7 @@ import torch
 from circuitry.cards.card_arrays import CircuitScores, site_arrays
 from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
 from circuitry.cards.card_settings import GRADIENT, CardSettings
-from circuitry.cards.domain_images import write_domain
+from circuitry.cards.top_images import write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.cards.unit_maps import unit_kind
 from circuitry.cards.unit_names import WordedImages, name_units

@@ -16,8 +16,8 @@ from circuitry.data import image_listing
 from circuitry.encoder.sites import INPUT
 from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, measure_circuits
 from circuitry.reports import Finding, Report, contact_sheet, write_results
-from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
+from circuitry.reports.result_tables import listings_of_records
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
 from circuitry.runs import InputError, Job, JobFolder, versions
 

@@ -33,7 +33,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from circuitry.explorer.exported import read_about
+from circuitry.explorer.export import read_about
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import LiveAnswers
 from circuitry.runs.errors import InputError

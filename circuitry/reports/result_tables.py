@@ -1,13 +1,14 @@
-"""The files of an experiment: tables, their provenance, and the names of classes and images. No torch."""
+"""The files of an experiment: tables, their provenance, and its classes and images. No torch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from circuitry.comparison.table import write_tables
+from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command, versions
 
@@ -52,3 +53,22 @@ def write_with_provenance(
     with whole_file(folder / "provenance.json") as temporary:
         temporary.write_text(json.dumps({"command": command(), **provenance}, indent=1, default=str) + "\n")
     return paths
+
+
+def listings_of(images: DomainFolder, n_images: int | None = None, seed: int = 0) -> dict[str, list[str]]:
+    """Return the classes, and the images that `DomainFolder.select` chooses of each class in each domain.
+
+    Example:
+        >>> write_results(report, tables, out, results, provenance, listings=listings_of(images, 50))
+    """
+    cells = ((name, domain) for name in images.classes for domain in images.domains)
+    return listings_of_records(record for cell in cells for record in images.select(*cell, n_images, seed))
+
+
+def listings_of_records(records: Iterable[ImageRecord]) -> dict[str, list[str]]:
+    """Return the classes and the images, each once, in the order of their names."""
+    there = list(records)
+    return {
+        "classes": sorted({record.class_name for record in there}),
+        "images": sorted({record.relative for record in there}),
+    }

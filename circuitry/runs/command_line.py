@@ -23,9 +23,8 @@ from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_ch
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, sentence_of
 from circuitry.runs.given import fitting
-from circuitry.runs.path_refusals import sentence_of
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
 from circuitry.runs.provenance import command

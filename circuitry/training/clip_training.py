@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
+from circuitry.models.open_clip_models import register_model
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
