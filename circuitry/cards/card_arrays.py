@@ -39,14 +39,10 @@ class CircuitScores:
         found = {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
         return {site: units for site, units in found.items() if len(units)}
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Sites with cards, in order."""
-        return tuple(self.units)
-
     def columns(self, site: str) -> slice:
         """Return the columns of a site's units in tables of all units."""
-        before = sum(len(self.units[earlier]) for earlier in self.sites[: self.sites.index(site)])
+        sites = list(self.units)
+        before = sum(len(self.units[earlier]) for earlier in sites[: sites.index(site)])
         return slice(before, before + len(self.units[site]))
 
     def by_key(self, site: str, of: Mapping[Key, np.ndarray], fill: Any) -> np.ndarray:

@@ -111,7 +111,7 @@ class CardJobs:
         scores = self.scores
         jobs: list[Job] = [(IMAGES, domain) for domain in scores.domains]
         jobs += [(EXACT, *key) for key in scores.keys]
-        jobs += [(WORDS,), *((SITE, site) for site in scores.sites)]
+        jobs += [(WORDS,), *((SITE, site) for site in scores.units)]
         named = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
         items = named.pop("items")
         listed = {record.relative: item_of(record, items) for some in self.selection.values() for record in some}

@@ -30,8 +30,8 @@ from circuitry.data.parts import ItemKey, item_of
 from circuitry.encoder.task import Task
 from circuitry.models.clip import Clip
 from circuitry.runs.arrays import write_arrays
-from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import Count, checked
 from circuitry.runs.manifest import write_json
 
 UnitsBySite = Mapping[str, np.ndarray]
@@ -104,8 +104,6 @@ class TopLists:
     """The top images of units by activation and by effect, updated batch by batch."""
 
     def __init__(self, units: UnitsBySite, k: int = TOP_IMAGES) -> None:
-        if k < 1:
-            raise InputError(f"Expected at least one image of each unit, but k={k} was given.")
         self.ids: list[str] = []
         none: dict[str, Top] = {
             site: (torch.full((len(some), k), -1), torch.zeros(len(some), k), None) for site, some in units.items()
@@ -121,8 +119,9 @@ class TopLists:
                 self.tops[by][site] = _joined(top, places, values[site], watched.maps[site])
 
 
+@checked
 def top_images(
-    shown: Shown, units: UnitsBySite, k: int = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
+    shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
 ) -> dict[str, dict[tuple[str, int], TopImages]]:
     """Return the images in which units are most active, and those in which they contribute most to the metric.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
 
 from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
@@ -217,7 +218,7 @@ def _draw_edges(figure: go.Figure, edges: _Edges, places: _Two, kind: str, colou
         mode="lines",
         legendgroup=kind,
         showlegend=False,
-        line={"color": style.translucent(colour, opacity), "width": width},
+        line={"color": f"rgba{(*hex_to_rgb(colour), opacity)}", "width": width},
         text=texts,
         hoverinfo="text",
     )

@@ -101,12 +101,6 @@ def faint(text: str) -> str:
     return f'<span style="color:{GREY};font-size:11px">{text}</span>'
 
 
-def translucent(colour: str, opacity: float) -> str:
-    """Return ``#rrggbb`` as a CSS colour with the given opacity in 0..1."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity:g})"
-
-
 def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
     """Return the marker of bars of a part: solid for seen classes, hatched for held-out ones."""
     solid = part == "seen"
