@@ -62,9 +62,6 @@ def unit_cards(
     Args:
         clip: The model that the circuits were found in, in the same units.
         images: Its images; their classes and domains choose the circuits.
-        graphs: The circuits.
-        out: Folder of the cards.
-        work: Rank of this process, memory, progress, and whether unreadable images are errors.
         settings: Fields of `CardSettings`.
 
     Raises:

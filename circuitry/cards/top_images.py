@@ -127,8 +127,6 @@ def top_images(
 
     Args:
         shown: Names of images with a task each, such as one task for each class.
-        units: Numbers of units by site.
-        k: Images of a unit.
         rule: How effects are scored; gradient times activation takes one run.
 
     Returns:

@@ -88,8 +88,6 @@ def name_units(
 
     Args:
         activations: Activation of every unit of the site in every image.
-        images: The same images, with words.
-        seed: Seed of permutations and of random words.
 
     Example:
         >>> name = name_units(activations, images)[0]

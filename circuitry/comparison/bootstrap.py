@@ -59,8 +59,6 @@ def draw_resamples(
     Args:
         families: Family of each class: classes of one family share noise and are drawn together.
         n_parts: Parts of the images; 1 without parts.
-        resamples: Number of draws.
-        seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)
     names, family = np.unique([str(name) for name in families], return_inverse=True)

@@ -46,7 +46,6 @@ def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None,
     Args:
         parts: A table of parts; see `PARTS`. The result lacks cells without rows, and their effects.
         families: Classes that share noise, by class.
-        seed: Seed of the draws.
 
     Returns:
         Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), about (the scope

@@ -143,7 +143,6 @@ class Comparison:
         With ``directions`` rows are ``domain_a``, and the diagonal holds each domain with itself.
 
         Args:
-            group: One of the groups of classes.
             normalise: Return the ratio to the ceiling at equal numbers of images (`ratios`) instead; 1 means as
                 similar as two parts of one domain's images. With ``directions``: divide each column by its diagonal.
         """

@@ -52,7 +52,6 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
     by class.
 
     Args:
-        values: Similarities of all images, from `compare`.
         families: Classes that share noise, by class.
 
     Returns:

@@ -27,7 +27,6 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
 
     Args:
         comparisons: By one measure, each of another trained model.
-        group: One of the groups of classes.
 
     Returns:
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.

@@ -98,10 +98,8 @@ def export_explorer(
         out: Folder of the page; an earlier explorer there is replaced.
         comparisons: Ways into the circuits, from `compare_domains`.
         curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
-        cards: Cards of the units, of the same circuits.
         variants: Circuits that were found in other ways, by names such as ``own-style texts``.
         model: Predictions and direct effects on words, from `view_model`.
-        settings: How much of it.
 
     Raises:
         InputError: for a folder without circuits, cards of other circuits, and an output folder with other files.

@@ -39,7 +39,6 @@ class LiveModel:
 
     Args:
         checks: The model, its circuits, and images that they were not found on.
-        work: Memory.
 
     Example:
         >>> live = LiveModel(CausalChecks(clip, images, graphs))
@@ -58,7 +57,6 @@ class LiveModel:
         """Return the exact joint effect of units on a class in each domain.
 
         Args:
-            class_name: The class.
             units: The units, as nodes of circuits are called: ``site/unit``.
             by: ``zero``, ``mean`` over the images of all classes and domains, or the class's mean in
                 ``other-domains``; both means are taken at each position.
@@ -110,8 +108,6 @@ class LiveModel:
 
         Args:
             class_name: The class whose circuits, in all domains, hold the units.
-            domain: The domain of the circuit.
-            content: An image file.
         """
         key, checks = (class_name, domain), self.checks
         keys = self._keys_of(class_name)

@@ -49,10 +49,8 @@ def view_model(
 
     Args:
         checks: The model, its circuits, and images to check them on.
-        n_images: Images of each class and domain.
         vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
             classifier, which reads no text, has its classes alone.
-        work: Memory and progress bar.
 
     Example:
         >>> view = view_model(CausalChecks(clip, images, graphs))

@@ -67,7 +67,6 @@ def serve_explorer(
         folder: The folder that `export_explorer` wrote.
         live: Measures units and looks at images for the page: a `LiveModel`.
         port: Where to listen; 0 for a free one.
-        open_page: Open the page in the browser.
 
     Raises:
         InputError: for a folder without an explorer, and a port that is in use.

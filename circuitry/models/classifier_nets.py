@@ -45,10 +45,8 @@ def load_classifier(
     Args:
         name: ``timm:NAME`` or ``torchvision:NAME`` of a network that has an adapter (``timm:mobilenetv2_100``), or
             ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
-        checkpoint: Local file of its weights.
         pretrained: The library's tag of weights to download (``a1_in1k``, ``IMAGENET1K_V2``), instead of a file.
         classes: Name -> the classifier's outputs that count as the class (or later, by `Classifier.with_classes`).
-        device: Where the model lives.
 
     Raises:
         InputError: for an unknown name, weights that are not there, a network that does not end in a linear layer, an

@@ -28,7 +28,6 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
     Args:
         texts: ``"pooled"``: the default templates, the same for every domain; ``"own-style"``: the prompts of the
             domain's style; or templates of your own.
-        domain: The domain of the images.
 
     Raises:
         InputError: for another name.

@@ -38,8 +38,6 @@ def write_with_provenance(
     """Write tables and, beside them, ``provenance.json`` and a text file of each listing; return the tables' paths.
 
     Args:
-        tables: Tables by name.
-        folder: Folder of the files.
         provenance: Facts for ``provenance.json``; the script's command is added.
         listings: Names of what the tables look at, e.g. classes and images: one a line in ``<name>.txt``.
 

@@ -43,7 +43,6 @@ def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell,
 
     Args:
         images: Columns relative (path below the root), domain, class.
-        n_parts: See `part_numbers`.
     """
     groups, paths, cells = rows_of_cells(images), images["relative"].tolist(), dict[Cell, np.ndarray]()
     records = {
@@ -71,9 +70,6 @@ def compare_by_parts(
     """Compare each class between all pairs of domains, on all images and on parts of them.
 
     Args:
-        measure: Name of the measure.
-        images: See `cut_images`.
-        n_parts: See `part_numbers`.
         describe: From the rows of a cell's images to an array of fixed shape.
         compare: From the arrays of the first and of the second cells of many pairs to their values; symmetric.
         about, more: Further fields of the `Comparison`.
@@ -118,9 +114,7 @@ def compare_parts(
     """Compare cells of different parts: each class in every two domains and in each one, and with some other classes.
 
     Args:
-        cells: All cells.
         compare: From positions of the first and of the second cells of many pairs to their values; symmetric.
-        site: Site of the values.
 
     Returns:
         The columns `PARTS`. A class in one domain has each two parts once, and each part with `WHOLE` (``part_b``)

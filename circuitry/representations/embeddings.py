@@ -46,13 +46,10 @@ def embed_images(
     While hooks act at sites of the encoder, they act here, too, and no cache is read or written.
 
     Args:
-        clip: The model.
         images: Images to embed. Unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; default: all.
-        seed: Seed of the choice.
         cache_dir: Folder of the results, whose names hold the digests of the model and of the files;
             default: the user's cache. A folder that cannot be written to is no error.
-        work: Progress bar, and whether an unreadable file is an error.
 
     Raises:
         InputError: when no image can be read, or with ``work.strict`` one cannot, or embeddings are not finite.
@@ -106,8 +103,6 @@ def embed_texts(
     """Return one embedding per class, by the templates of zero-shot classification; see `Clip.text_weights`.
 
     Args:
-        clip: The model.
-        class_names: The classes.
         cache_dir: Folder of the results; default: the user's cache.
 
     Example:

@@ -147,11 +147,8 @@ def compare_features(
     """Compare the features of each class between all pairs of domains.
 
     Args:
-        features: From `image_features`.
         groups: Further groups of classes; see `class_groups`.
         ranking: Order of features that equally many images name, and whether unnamed features fill the tops.
-        n_parts: Parts of the images of a class in a domain.
-        seed: Seed of the bootstraps.
 
     Returns:
         Values of all images, without sites; parts, for ceilings; chance: `chance_share`.

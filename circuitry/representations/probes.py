@@ -50,11 +50,8 @@ def probe_accuracy(
     """Return the balanced accuracy of a linear classifier in every fold of a stratified cross-validation, in 0..1.
 
     Args:
-        features: One row per image.
-        labels: Labels to predict, one per image.
         items: Item of each image; images of one item are in one fold (default: each image is an item).
         folds: Number of folds; each is tested once, by a classifier of the others.
-        seed: Seed of the parts.
 
     Raises:
         InputError: for fewer than two folds or classes, a class with fewer items than folds, features that are not

@@ -83,8 +83,6 @@ def extract_representations(
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
     Args:
-        clip: The model.
-        images: The images.
         out: Folder of the files, one per domain. During the work it also holds temporary files: 8 bytes per class,
             part and unit, or with flattened positions 4 bytes per class, part and feature (RN50, all sites, four
             parts: 120 MB per class).

@@ -52,8 +52,6 @@ def image_features(
         sae: An autoencoder of one of its sites.
         images: The images; unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as `DomainFolder.select` draws them; default: all.
-        seed: Seed of that choice.
-        work: Progress bar, and whether an unreadable file is an error.
 
     Raises:
         InputError: for an autoencoder of another model, of no site or another width; for no readable images.
@@ -85,7 +83,6 @@ def extract_features(
     Args:
         clip, sae, images, n_images, seed: See `image_features`.
         out: Folder of the files, one per domain.
-        work: How the work is carried out.
 
     Raises:
         InputError: for a folder made with another configuration or other images, and as `image_features`.

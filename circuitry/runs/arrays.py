@@ -39,7 +39,6 @@ def read_arrays(
     """Return header and arrays of a file that `write_arrays` wrote.
 
     Args:
-        path: The file.
         format_name: Name and version that it must have.
         what: Name of the kind of file, for messages: "attribution graph".
 
@@ -76,7 +75,6 @@ def cached_arrays(
     Args:
         path: The file. Its name is a digest of everything that shapes the arrays, and is written into it.
         format_name, what: As in `read_arrays`.
-        make: Computes the arrays.
     """
     header = {"key": path.stem}
     try:

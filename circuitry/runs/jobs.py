@@ -110,7 +110,6 @@ class JobFolder:
             do: Does a job with what ``prepare`` returned, writes its files with `whole_file` and returns their paths.
             prepare: Reads what a job needs, in a thread, while the job before runs. None means that there is nothing
                 to do: the job leaves no files, and is asked again by the next run.
-            rank: Which of the workers this is.
             most: Stop after so many jobs, to see how long they take.
             only: Jobs to do; the others are left as they are.
             sizes: How much of the bar a job is; 1 by default.

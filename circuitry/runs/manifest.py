@@ -33,12 +33,10 @@ def claim(
     A listing that is missing or damaged is written again.
 
     Args:
-        folder: Folder of the results.
         format_name: Name and version of what lies in it.
         config: Everything that shapes a number, in values that JSON can hold.
         listings: Long lists that shape a number, by name: item -> what identifies it, e.g. image -> size and
             checksum. Each is kept in ``<name>.json`` beside the manifest, whose configuration holds its digest.
-        more: Further entries of a new manifest.
 
     Raises:
         InputError: for a folder of another format or configuration; the message names what differs.

@@ -53,7 +53,6 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
     """Return all accuracies of all classifiers, one a row.
 
     Args:
-        predictions: The table of `predictions`.
         held_out: The same held-out classes as there; together, and each alone, they are parts.
 
     Returns:
@@ -171,7 +170,6 @@ def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Se
 
     Args:
         accuracy: Table of `tidy_accuracy`, for groups with their columns and ``seed``.
-        classifier: Classifier of CLIP models.
         by: Columns of the groups (default: there is one model).
 
     Returns:

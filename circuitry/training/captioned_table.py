@@ -78,7 +78,6 @@ def write_captioned_table(
 
     Args:
         images: Images with captions, from `with_captions`, or any stream; white space becomes single spaces.
-        path: The table.
         about: What else the JSON says of the table.
         missing_files, no_caption: Whether images without a file, or without a caption that the trainer reads as text,
             are refused or left out and counted.

@@ -52,7 +52,6 @@ def train_clip(
         table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` makes one.
         out: Folder of the run: settings, model config, logs, checkpoints. Several machines must share it.
         settings: See `ClipTraining`; `clip_preset` has the study's.
-        work: Device, reading processes and progress.
         validation: Another such table; its loss after each epoch goes to ``out/validation.csv``. It draws random
             numbers, so the weights differ from a training without it.
 

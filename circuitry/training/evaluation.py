@@ -67,9 +67,7 @@ def zero_shot_heads(
     """Return the zero-shot heads of class texts by name; prompts in the images' own style give a head per domain.
 
     Args:
-        clip: The model.
         class_names: In the order of the scores.
-        texts: Name -> class texts.
         styles: Domain -> domain of the style in its prompts, usually itself.
     """
 
@@ -120,7 +118,6 @@ def predictions(
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: Images to classify; unreadable files are left out with a warning.
         held_out: In ``rank_alone`` these classes compete with each other, and so do all others.
-        work: Progress, and whether unreadable images are an error.
 
     Returns:
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to

@@ -53,7 +53,6 @@ def run_trainer(
     Args:
         arguments: Options of open_clip's trainer without their dashes.
         console: File to which the trainer's output is added.
-        settings, work: Of the training.
         images_per_epoch: Images of an epoch, all processes together, for the bar.
     """
     last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure

@@ -120,9 +120,7 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
     """Write ``run.json``, the table and the settings of a training, into a model's folder, unless it is there.
 
     Args:
-        folder: Folder of the training.
         table: Its table; the description beside it (`write_captioned_table`) is stored word for word.
-        training: Its settings, a dataclass.
 
     Example:
         >>> record_run(Path("runs/x"), Path("runs/train.tsv"), clip_preset("rn50-cc3m"))

@@ -92,13 +92,10 @@ def initial_weights(
     """Return the initial autoencoder; its decoder has random rows of length one.
 
     Args:
-        mean: Mean of the samples.
-        features: Number of features.
         how: ``transposed``: the encoder is the decoder's transpose without bias, the decoder's bias is the mean.
             ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) does for one component:
             the encoder follows Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d, its bias
             is uniform in +- 1 / sqrt(features), the decoder's bias is zero.
-        generator: Source of randomness.
     """
     d = len(mean)
     if how == "transposed":

@@ -121,7 +121,6 @@ def write_toy(
         root: Folder of the images; new, empty, or one of the same settings.
         settings: What is drawn (default: 40 training and 20 test images of everything).
         workers: Processes, which change nothing but the time (default: as many as pay off).
-        progress: Whether to show a bar over classes and styles.
 
     Raises:
         InputError: For fewer than one worker, a folder of other settings, and a folder with other files.

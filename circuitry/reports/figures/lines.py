@@ -148,7 +148,6 @@ def faithfulness_curves(
     Args:
         curves: Columns ``domain``, ``circuit`` (``kept`` and ``random`` are drawn), ``fraction``, ``value``, ``low``,
             ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
-        measure: What the values are.
     """
     columns = ("domain", "circuit", "fraction", "value", "low", "high")
     check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))

@@ -74,7 +74,6 @@ def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Seq
         images: Bytes [images, height, width, 3], drawn with at most 112 pixels a side.
         maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
             side: strides and kinks leave a grid that hides the picture.
-        names: Names of the rows.
     """
     fits = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and len(names) == len(images)
     if not fits or any(values.shape != images.shape[:3] for values in maps.values()):
