@@ -141,12 +141,7 @@ def clarity(embeddings: Float[np.ndarray, "images d"]) -> float:
 
 
 def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]) -> np.ndarray:
-    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less.
-
-    Example:
-        >>> as_heat(np.array([[-1.0, 1.0, 2.0]]), np.array([2.0]))
-        array([[  0, 128, 255]], dtype=uint8)
-    """
+    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
     each = scale.reshape(-1, *[1] * (maps.ndim - 1))
     share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
     found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)

@@ -1,11 +1,4 @@
-"""The cards of all units of a folder of circuits, as a folder of jobs.
-
-1. A job for each domain passes its images through the model once: activations of all units in all images, top images by
-   activation and by effect, embeddings, thumbnails.
-2. A job for each circuit measures exact effects of its strongest units, on images that it was found on.
-3. One job tests whether the model's words work.
-4. A job for each site joins all of this, and names the units.
-"""
+"""The cards of all units of a folder of circuits, as jobs: of each domain, of each circuit, of words, of each site."""
 
 import logging
 from collections.abc import Iterator

@@ -40,11 +40,7 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
 
 
 def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Return the mean similarity of every two domains over the classes of each group, by measure.
-
-    Returns:
-        Columns measure (the name of the comparison), group, domain_a, domain_b, value; each pair once.
-    """
+    """Return the mean similarity of every two domains over the classes of each group, by measure; each pair once."""
     tables = []
     for measure, comparison in comparisons.items():
         for group in comparison.groups:
@@ -58,8 +54,7 @@ def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
     """Return the mean similarity of one domain with the others, and of the others with each other, at every site.
 
-    Returns:
-        Columns group, domain (one of two phrases), site, value, low, high (95 % over classes), n_classes.
+    The two are phrases in the column domain; intervals are of 95 % over classes.
     """
     _check(comparison, apart)
     values = comparison.values

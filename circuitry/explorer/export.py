@@ -216,11 +216,7 @@ INDEX_PAGE = "index.html"
 
 
 def read_about(folder: Path) -> dict[str, str]:
-    """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the ``export``.
-
-    Raises:
-        InputError: for a folder without an explorer, with one of another version, or with an unfinished one.
-    """
+    """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the ``export``."""
     again = "export it again with circuitry explore"
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))

@@ -1,12 +1,9 @@
 """A classifier as a model: the rows of its last, linear layer replace the texts of its classes.
 
 A CLIP model recognises a class by the cosine of an image's embedding with a text's, a classifier by the product of its
-pooled features with a row of its last layer. So all functions for CLIP models work for a classifier:
-
-1. the tower is the classifier without its last layer; an embedding is what that layer is given;
-2. the text weight of a class is its row, normalised; of a class that is several of the classifier's, the mean of their
-   normalised rows, normalised again, as prompts are averaged;
-3. the bias of the layer takes no part in cosines. `Classifier.logits` are the classifier's own numbers, bias included.
+pooled features with a row of its last layer. So all functions for CLIP models work for a classifier: its tower has no
+last layer, and the text weight of a class is its row, normalised, or the mean of several. The bias takes no part in
+cosines; `Classifier.logits` are the classifier's own numbers, bias included.
 """
 
 from collections.abc import Callable, Mapping, Sequence

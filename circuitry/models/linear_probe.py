@@ -1,8 +1,7 @@
 """A linear probe on a tower as a classifier: for models that read no text and have no classifier of their own.
 
-1. The embeddings of given images are standardised, and a ridge classifier is fitted on them (`ridge`).
-2. The standardisation is folded into its rows and biases, so that these act on embeddings themselves.
-3. The rows then replace class texts, as the rows of a `Classifier` do.
+The standardisation of `ridge` is folded into its rows and biases, so that these act on embeddings themselves. The rows
+then replace class texts, as the rows of a `Classifier` do.
 """
 
 from collections.abc import Sequence

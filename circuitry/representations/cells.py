@@ -1,8 +1,7 @@
 """A measure on all images and on parts of them: values, and the similarities behind ceilings and intervals. No torch.
 
 The images of every (class, domain) are cut by item (`data.parts`). Two cells are compared by different parts only, so
-on different items and on equally many images: a class in two domains, in one domain (its ceiling), and, as a sample,
-with other classes.
+on different items and on equally many images.
 """
 
 import zlib
@@ -39,11 +38,7 @@ def rows_of_cells(images: pd.DataFrame) -> dict[tuple[str, str], _Rows]:
 
 
 def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell, _Rows]:
-    """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order.
-
-    Args:
-        images: Columns relative (path below the root), domain, class.
-    """
+    """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order."""
     groups, paths, cells = rows_of_cells(images), images["relative"].tolist(), dict[Cell, np.ndarray]()
     records = {
         (name, domain): [ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows]
@@ -113,8 +108,7 @@ def compare_parts(
 ) -> pd.DataFrame:
     """Compare cells of different parts: each class in every two domains and in each one, and with some other classes.
 
-    Args:
-        compare: From positions of the first and of the second cells of many pairs to their values; symmetric.
+    ``compare`` goes from positions of the first and of the second cells of many pairs to their values; it is symmetric.
 
     Returns:
         The columns `PARTS`. A class in one domain has each two parts once, and each part with `WHOLE` (``part_b``)

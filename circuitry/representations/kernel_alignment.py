@@ -56,13 +56,7 @@ def cka(
 
 
 def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) -> Float[np.ndarray, "rows rows"]:
-    """Return the kernel matrix of rows, with zeros on its diagonal and U-centred.
-
-    Args:
-        gram: Inner products of the rows, at least four.
-        kernel: One of `KERNELS`.
-        what: What is represented, for messages.
-    """
+    """Return the U-centred kernel matrix of at least four rows, from their inner products; errors name ``what`` it is."""
     if kernel not in KERNELS:
         raise InputError(f"Expected one of the kernels {', '.join(KERNELS)}, but {kernel!r} was given.")
     k = gram

@@ -70,11 +70,8 @@ def cached_arrays(
 ) -> Mapping[str, np.ndarray]:
     """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
 
-    A cache is no place that must work: a folder that cannot be read or written costs time and a line in the log.
-
-    Args:
-        path: The file. Its name is a digest of everything that shapes the arrays, and is written into it.
-        format_name, what: As in `read_arrays`.
+    The file's name is a digest of everything that shapes the arrays, and is written into it. A cache is no place that
+    must work: a folder that cannot be read or written costs time and a line in the log.
     """
     header = {"key": path.stem}
     try:

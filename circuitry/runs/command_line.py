@@ -101,12 +101,7 @@ def run_script(config_type: type[Config], main: Callable[[Config], Any], descrip
 def read_line(
     config_type: type[Config], words: Sequence[str], description: str | None = None
 ) -> tuple[Config, General]:
-    """Return the settings that a command line gives, and its general options.
-
-    Raises:
-        InputError: for values out of their range, options that contradict each other, and files that cannot be read.
-        SystemExit: with status 2 for options and values that tyro does not take, 0 for ``--help``.
-    """
+    """Return the settings that a command line gives, and its general options; a line that does not fit is refused."""
     read = _parsed(with_general(config_type), description, expanded(words, config_type))
     _refuse_together(read)
     hints = get_type_hints(config_type, include_extras=True)

@@ -144,12 +144,7 @@ def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
 
 
 def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
-    """Return the harmonic mean, 0 where one of the two is 0.
-
-    Example:
-        >>> harmonic_mean(pd.Series([0.5, 0.0]), pd.Series([1.0, 0.0])).round(3).tolist()
-        [0.667, 0.0]
-    """
+    """Return the harmonic mean, 0 where one of the two is 0."""
     return (2 * a * b / (a + b)).mask(a + b == 0, 0.0)
 
 

@@ -1,8 +1,4 @@
-"""The folder of a training run, and ``run.json``, the settings and the table of its training. No torch.
-
-The folder is a `JobFolder` with one job, the training. Its configuration is everything that shapes the weights: a
-finished run is returned, an interrupted one resumes, and other settings are refused with the differences.
-"""
+"""The folder of a training run, a `JobFolder` with one job, and ``run.json``, its settings and its table. No torch."""
 
 import hashlib
 import os

@@ -91,11 +91,10 @@ def initial_weights(
 ) -> SparseAutoencoder:
     """Return the initial autoencoder; its decoder has random rows of length one.
 
-    Args:
-        how: ``transposed``: the encoder is the decoder's transpose without bias, the decoder's bias is the mean.
-            ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) does for one component:
-            the encoder follows Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d, its bias
-            is uniform in +- 1 / sqrt(features), the decoder's bias is zero.
+    ``transposed``: the encoder is the decoder's transpose without bias, the decoder's bias is the mean of the samples.
+    ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) does for one component: the encoder
+    follows Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d, its bias is uniform in
+    +- 1 / sqrt(features), the decoder's bias is zero.
     """
     d = len(mean)
     if how == "transposed":

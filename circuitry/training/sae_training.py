@@ -1,8 +1,4 @@
-"""Train a sparse autoencoder on samples of activations, or on the images of a model.
-
-`samples` makes the samples, `sae_loop` trains on them. A training resumes from a file of its state, and ends with the
-weights of an uninterrupted one.
-"""
+"""Train a sparse autoencoder on samples of activations (`samples`), or on the images of a model."""
 
 import tempfile
 from collections.abc import Sequence

@@ -1,12 +1,4 @@
-"""Samples of a site's activations, in memory or in pieces on disk, and endless batches of them.
-
-1. `sample_activations` streams images through the encoder up to a site. Every position, or a few random positions per
-   image, is a sample of the site's units.
-2. `extract_samples` does so for more images than fit into memory: it draws them into random pieces, and writes a file
-   for each piece, as a job of a `JobFolder`.
-3. `SampleBatches` passes over the pieces in random order, and over the samples of each in random order, with one piece
-   in memory at a time. Its state can be stored and restored in another process.
-"""
+"""Samples of a site's activations, in memory or in pieces on disk, and endless batches of them."""
 
 import hashlib
 import os

@@ -154,10 +154,6 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
     """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
 
     Subtracting ``i * gap`` turns the task into isotonic regression.
-
-    Example:
-        >>> apart([0.0, 0.5, 9.0], gap=1.0)
-        [-0.25, 0.75, 9.0]
     """
     if not values:
         return []
