@@ -13,8 +13,8 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
 from circuitry.runs.given import checked
 
-REPLACED_BY = ("zero", "mean", "other-domains")
-"""Replacements of a unit in exact effects."""
+REPLACED_BY = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
+"""Replacements of a unit in exact effects, and the baseline of each."""
 
 
 class CircuitScores:

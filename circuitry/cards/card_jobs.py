@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from circuitry.cards.card_arrays import CircuitScores, site_arrays
+from circuitry.cards.card_arrays import REPLACED_BY, CircuitScores, site_arrays
 from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
 from circuitry.cards.card_settings import GRADIENT, CardSettings
 from circuitry.cards.top_images import write_domain
@@ -149,7 +149,10 @@ class CardJobs:
         most = self.settings.exact_units
         units = {site: kept[:most] for site, kept in self.scores.kept[key].items()} if most else {}
         arrays = {f"units/{site}": chosen for site, chosen in units.items()}
-        for kind, baseline in self._replacements(key).items() if len(images) and units else ():
+        alone = not any(other[0] == key[0] and other != key for other in self.scores.keys)
+        for kind, baseline in self._baselines.items() if len(images) and units else ():
+            if kind == "other-domains" and alone:  # a class of one domain has no others
+                continue
             metric, other = self.checks.metric_of(*key), baseline.of(*key, len(images))
             task = Task(self.clip.encoder, images, metric, baseline=other, work=replace(work, progress=False))
             for site, found in patch_effects(task, units=units).scores.items():
@@ -161,13 +164,7 @@ class CardJobs:
     @cached_property
     def _baselines(self) -> dict[str, FolderBaseline]:
         """The baselines of exact effects, by the name of the replacement."""
-        called = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
-        return {by: self.checks.baseline_called(name) for by, name in called.items()}
-
-    def _replacements(self, key: Key) -> dict[str, FolderBaseline]:
-        """Return the baselines of a circuit's exact effects; a class of one domain has no others."""
-        alone = not any(other[0] == key[0] and other != key for other in self.scores.keys)
-        return {by: one for by, one in self._baselines.items() if by != "other-domains" or not alone}
+        return {by: self.checks.baseline_called(name) for by, name in REPLACED_BY.items()}
 
     @cached_property
     def _seen(self) -> list[SeenImages]:

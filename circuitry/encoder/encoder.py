@@ -66,7 +66,7 @@ class Encoder(HookedSites):
         stages: Sequence[Stage],
         image_size: tuple[int, int],
         *,
-        points: Mapping[str, Any] | None = None,
+        points: Mapping[str, nn.Module] | None = None,
         chain: Chain | None = None,
     ) -> None:
         """Make a chain of stages.

@@ -1,6 +1,7 @@
 """Cards of units as the page reads them: a script for each site, unseen images by class, and thumbnails. No torch."""
 
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 
@@ -64,12 +65,8 @@ def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
         )
 
 
-_Numbers = dict[str, int]
+_Numbers = defaultdict[str, int]
 """Number of each image that the page shows, by id, in the order of first use."""
-
-
-def _number(pictures: _Numbers, image_id: str) -> int:
-    return pictures.setdefault(image_id, len(pictures))
 
 
 def pack_cards(
@@ -85,7 +82,8 @@ def pack_cards(
 
     Of the unseen images of a class and domain, those that the model has answered come first.
     """
-    pictures: _Numbers = {}
+    pictures: _Numbers = defaultdict()
+    pictures.default_factory = pictures.__len__
     by_site: dict[str, list[int]] = {}
     for site, unit in cards.units():
         by_site.setdefault(site, []).append(unit)
@@ -112,7 +110,7 @@ def pack_cards(
         some = [name for name in chosen if name in rows_of]
         arrays = _fired(some, units, columns, loudest, rows_of)
         arrays |= answer_arrays(view, [cards.images[name].relative for name in some])
-        arrays["pictures"] = np.array([_number(pictures, name) for name in some], np.uint32)
+        arrays["pictures"] = np.array([pictures[name] for name in some], np.uint32)
         sites = list(tally.sizes)
         arrays["sites"] = np.array([sites.index(site) for site, _ in units], np.uint16)
         arrays["units"] = np.array([unit for _, unit in units], np.uint32)
@@ -193,7 +191,7 @@ def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Numbers, most: 
         for j, domain in enumerate(domains):
             top = card.top[kind][domain]
             n = min(most, len(top.ids))
-            numbers[i, j, :n] = [_number(pictures, name) for name in top.ids[:n]]
+            numbers[i, j, :n] = [pictures[name] for name in top.ids[:n]]
             values[i, j, :n] = top.values[:n]
             if grid is not None and top.heat is not None:
                 heat[i, j, :n] = top.heat[:n].reshape(n, heat.shape[-1]) // (255 // _STEPS)
@@ -214,7 +212,7 @@ def _matched_arrays(cards: Sequence[UnitCard], matched: Match, pictures: _Number
     for i, of_unit in enumerate(things):
         for k, by_domain in enumerate(of_unit):
             for domain, (name, value) in by_domain.items():
-                numbers[i, places[domain], k], values[i, places[domain], k] = _number(pictures, name), value
+                numbers[i, places[domain], k], values[i, places[domain], k] = pictures[name], value
     return {f"{MATCHED}/pictures": numbers, f"{MATCHED}/values": values}
 
 

@@ -39,7 +39,7 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
-from circuitry.runs.manifest import NAME, write_json
+from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 
 MOST_BYTES = 64 << 20
@@ -220,11 +220,7 @@ def read_about(folder: Path) -> dict[str, str]:
     again = "export it again with circuitry explore"
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if found["format"] != EXPLORER_FORMAT:
-            raise InputError(
-                f"The explorer in {folder} has the format {found['format']!r}, but {EXPLORER_FORMAT!r} is read: "
-                f"{again}."
-            )
+        check_format(folder / NAME, found["format"], EXPLORER_FORMAT)
         about = {name: str(found[name]) for name in ("study", "title", "export")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"There is no explorer in {folder} ({error!r}): {again}.") from error

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuitry.cards.card_arrays import REPLACED_BY
 from circuitry.cards.unit_maps import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
@@ -30,15 +31,9 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
-BASELINES: dict[Replacement, str] = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
-"""The baseline of each replacement."""
-
 
 class LiveModel:
     """A model that measures effects of units and looks at images; it remembers the images and means that it needed.
-
-    Args:
-        checks: The model, its circuits, and images that they were not found on.
 
     Example:
         >>> live = LiveModel(CausalChecks(clip, images, graphs))
@@ -49,7 +44,7 @@ class LiveModel:
         self.checks, self.work = checks, replace(work, progress=False)
         self._images: dict[Key, Tensor] = {}
         self._loudest: dict[str, dict[str, Tensor]] = {}
-        self._named = {by: checks.baseline_called(name) for by, name in BASELINES.items()}
+        self._named = {by: checks.baseline_called(name) for by, name in REPLACED_BY.items()}
         self._baselines: dict[tuple[str, Key], Baseline | Counterfactual] = {}
 
     @checked

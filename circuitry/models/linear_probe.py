@@ -22,13 +22,9 @@ from circuitry.runs.given import checked
 @own_modes()
 @checked
 def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
-    """Return a model whose class texts are the rows of a linear probe on its embeddings.
+    """Return a model whose class texts are the rows of a linear probe on its embeddings; its own texts are not used.
 
     Take other images than the images to explain: the probe has seen its own.
-
-    Args:
-        clip: The model; its texts, if it has some, are not used.
-        records: Images of at least two classes.
 
     Raises:
         InputError: for images of fewer than two classes, or embeddings that are not finite.

@@ -1,7 +1,4 @@
-"""Readers of sparse autoencoders and transcoders: each knows one layout, and the first that recognises a file reads it.
-
-`released_layouts` has the layouts of other packages; `register_sae_reader` adds one.
-"""
+"""Readers of sparse autoencoders and transcoders: the first that recognises the layout of a file reads it."""
 
 import logging
 import os

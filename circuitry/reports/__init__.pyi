@@ -6,7 +6,7 @@ from .figure_registry import figure as figure
 from .figure_registry import heatmap as heatmap
 from .figure_registry import matrix as matrix
 from .figure_registry import table as table
-from .measure_names import measure_name as measure_name
+from .figures.style import measure_name as measure_name
 from .page import Finding as Finding
 from .page import Report as Report
 from .page import Written as Written

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitry.comparison.table import write_tables
+from circuitry.comparison.table import write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command, versions
@@ -44,7 +44,9 @@ def write_with_provenance(
     Example:
         >>> write_with_provenance({"ratio": table}, Path("experiments/results/trust"), {"seed": 0, **versions()})
     """
-    paths = write_tables(tables, folder, float_format="%.6g")
+    paths = [folder / f"{name}.csv" for name in tables]
+    for path, table in zip(paths, tables.values(), strict=True):
+        write_named_table(path, table, "%.6g")
     for name, items in (listings or {}).items():
         with whole_file(folder / f"{name}.txt") as temporary:
             temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")

@@ -102,9 +102,6 @@ def embed_texts(
 ) -> Embeddings:
     """Return one embedding per class, by the templates of zero-shot classification; see `Clip.text_weights`.
 
-    Args:
-        cache_dir: Folder of the results; default: the user's cache.
-
     Example:
         >>> embed_texts(clip, ["cat", "alarm_clock"]).source.tolist()
         ['cat', 'alarm clock']

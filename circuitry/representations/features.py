@@ -153,9 +153,6 @@ def compare_features(
     Returns:
         Values of all images, without sites; parts, for ceilings; chance: `chance_share`.
 
-    Raises:
-        InputError: when no class has images in two domains, or for an unknown ranking.
-
     Example:
         >>> comparison = compare_features(image_features(clip, sae, images))
         >>> comparison.matrix()

@@ -56,7 +56,7 @@ def cka(
 
 
 def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) -> Float[np.ndarray, "rows rows"]:
-    """Return the U-centred kernel matrix of at least four rows, from their inner products; errors name ``what`` it is."""
+    """Return the U-centred kernel matrix of at least four rows, from their inner products; errors name ``what``."""
     if kernel not in KERNELS:
         raise InputError(f"Expected one of the kernels {', '.join(KERNELS)}, but {kernel!r} was given.")
     k = gram

@@ -80,10 +80,6 @@ def extract_features(
 ) -> ImageFeatures:
     """Do the same as `image_features`, domain by domain into a folder that processes share and resume.
 
-    Args:
-        clip, sae, images, n_images, seed: See `image_features`.
-        out: Folder of the files, one per domain.
-
     Raises:
         InputError: for a folder made with another configuration or other images, and as `image_features`.
     """
@@ -126,10 +122,8 @@ def _read_features(
     for there, found in activations(
         encoder, clip.preprocess, records, [site], strict=work.strict, progress=work.bar(bar)
     ):
-        features, acts = (
-            sae.encode(found[site].movedim(encoder.unit_dim(site), -1)),
-            tokens_of(sae, encoder, found[site]),
-        )
+        features = sae.encode(found[site].movedim(encoder.unit_dim(site), -1))
+        acts = tokens_of(sae, encoder, found[site])
         numbers, values = _strongest(features if acts is None else features * acts)
         rows += [(record.relative, record.domain, record.class_name) for record in there]
         strongest.append(numbers)

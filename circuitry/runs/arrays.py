@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.manifest import check_format
 
 _ENTRY = "circuitry"
 
@@ -55,11 +56,7 @@ def read_arrays(
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a readable {what} ({error}): make it again.") from error
     about = about if isinstance(about, dict) else {}
-    if about.get("format") != format_name:
-        raise InputError(
-            f"{path} has format {about.get('format', 'unknown')!r}, but this version reads {format_name!r}: "
-            "make it again with this version."
-        )
+    check_format(Path(path), about.get("format", "unknown"), format_name)
     if about.pop("checksum", None) != _checksum(about, arrays):
         raise InputError(f"{path} is damaged, its checksum does not fit: make it again.")
     return about["header"], arrays

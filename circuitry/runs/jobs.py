@@ -118,9 +118,6 @@ class JobFolder:
 
         Returns:
             Seconds by job, of the jobs that this call did.
-
-        Raises:
-            InputError: when there is no such worker, and what ``do`` and ``prepare`` raise.
         """
         if not 0 <= rank.worker < rank.workers:
             raise InputError(f"Workers are numbered 0 to {rank.workers - 1}, but this one is number {rank.worker}.")

@@ -16,7 +16,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.manifest import read_sealed, write_sealed
+from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 from circuitry.training.captioned_table import description_file, read_description
 from circuitry.training.training_settings import ModelTraining
@@ -140,6 +140,5 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"A run has a {RUN_FILE}, but {folder} has none: train a model there first.")
     content = read_sealed(path, "train it again")
-    if (found := content.pop("format", "unknown")) != _RUN_FORMAT:
-        raise InputError(f"{path} has format {found!r}, but this version reads {_RUN_FORMAT!r}: train the model again.")
+    check_format(path, content.pop("format", "unknown"), _RUN_FORMAT)
     return content

@@ -1,19 +1,15 @@
 """A sparse autoencoder in training (Bricken et al. 2023, Towards Monosemanticity).
 
-1. `initial_weights`: the decoder is random unit directions; the encoder is their transpose, or random itself;
-2. `SaeLoop.take_step`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's
-   rows keep length one (otherwise features shrink and rows grow to evade the penalty);
-3. `SaeLoop.check`: a feature that was active on no sample since the last check is resampled: it gets the direction of a
-   sample drawn with probability ~ (its squared error)^2, a small encoder weight, and zero moments;
-4. `SaeLoop.save`, `SaeLoop.restore`: one file holds weights, moments, history, generator and the rest of the pass, so a
-   killed training ends like an uninterrupted one;
-5. `diagnose_sae`: dead features, active features per sample (L0), explained variance.
+A step is Adam's on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's rows keep
+length one (otherwise features shrink and rows grow to evade the penalty). A feature that was active on no sample since
+the last check is resampled: it gets the direction of a sample drawn with probability ~ (its squared error)^2, a small
+encoder weight, and zero moments.
 
 The Overcomplete package has neither a decoder bias nor resampling, prints while it trains, and would bring OpenCV and
 matplotlib, so this loop is our own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +66,7 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | S
     total = torch.zeros(sae.d, dtype=torch.float64)
     n, active, error, square = 0, 0, 0.0, 0.0
     pieces = [samples] if isinstance(samples, Tensor) else samples
-    for batch in _in_turn(pieces):
+    for batch in (part for i in range(len(pieces)) for part in torch.split(pieces[i], _DIAGNOSED)):
         given = batch.to(sae.w_enc)
         x, features = sae.scaled(given), sae.encode(given)
         alive |= (features != 0).any(0)
@@ -206,11 +202,6 @@ class SaeLoop:
 def _prepared(samples: Tensor, normalise: bool) -> Tensor:
     samples = samples.detach().float()
     return F.normalize(samples, dim=-1) if normalise else samples
-
-
-def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
-    for i in range(len(pieces)):
-        yield from torch.split(pieces[i], _DIAGNOSED)
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:

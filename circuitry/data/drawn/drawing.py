@@ -1,8 +1,7 @@
 """A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
 
-Class and seed give a vector drawing, style and seed render it, so one seed gives the same thing in every style:
-``draw_image("fish", "real", 7)`` and ``draw_image("fish", "sketch", 7)`` show the same fish. `write_toy` takes another
-seed for every image of every style.
+Class and seed give a vector drawing, style and seed render it, so one seed gives the same thing in every style.
+`write_toy` takes another seed for every image of every style.
 """
 
 import os
@@ -21,9 +20,8 @@ from PIL import Image
 from circuitry.data.captions import caption
 from circuitry.data.drawn.geometry import DrawnPart
 from circuitry.data.drawn.shapes import posed_drawing, shapes
-from circuitry.data.drawn.styles_flat import clipart, infograph
+from circuitry.data.drawn.styles_flat import clipart, infograph, quickdraw, sketch
 from circuitry.data.drawn.styles_light import painting, real
-from circuitry.data.drawn.styles_line import quickdraw, sketch
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file

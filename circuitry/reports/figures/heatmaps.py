@@ -10,7 +10,7 @@ from scipy.spatial.distance import squareform
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.style import measure_name
 from circuitry.runs.errors import InputError
 
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]

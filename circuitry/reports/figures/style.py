@@ -1,4 +1,4 @@
-"""Parts of every figure: a fixed mark per domain, the layout, panels, legends, and checks of tables."""
+"""Parts of every figure: a fixed mark per domain, names of measures, the layout, panels, legends, checks of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -220,3 +220,21 @@ def check_image(image: np.ndarray) -> None:
 def capitalised(text: str) -> str:
     """Return the text with a large first letter, as headings have it."""
     return text[:1].upper() + text[1:]
+
+
+MEASURE_NAMES = {
+    "edge_jaccard": "edge Jaccard index",
+    "wl_kernel": "Weisfeiler-Lehman kernel, depth 1",
+    "spearman": "Spearman's correlation of scores",
+    "cosine": "cosine of scores",
+    "edge_spearman": "Spearman's correlation of edge scores",
+    "cka_linear": "CKA, linear kernel",
+    "cka_rbf": "CKA, rbf kernel",
+}
+"""Names of measures in figures and sentences; other measures are named as their files, with spaces."""
+
+
+def measure_name(measure: str) -> str:
+    """Return the name of a measure in figures and sentences."""
+    of_depth = measure.replace("wl_kernel_depth_", "Weisfeiler-Lehman kernel, depth ")
+    return MEASURE_NAMES.get(measure, of_depth.replace("_", " "))

@@ -19,8 +19,7 @@ from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.pictures import pixel_maps
 from circuitry.reports.figures.scatters import attribution_against_patching
-from circuitry.reports.figures.style import MARKS, Mark, capitalised, faint
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.style import MARKS, Mark, capitalised, faint, measure_name
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
     add_levels,
