@@ -14,7 +14,7 @@ Here and in `components` hook points are made; `adapters` turns architectures in
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
