@@ -9,7 +9,7 @@ The Overcomplete package has neither a decoder bias nor resampling, prints while
 matplotlib, so this loop is our own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | S
     total = torch.zeros(sae.d, dtype=torch.float64)
     n, active, error, square = 0, 0, 0.0, 0.0
     pieces = [samples] if isinstance(samples, Tensor) else samples
-    for batch in (part for i in range(len(pieces)) for part in torch.split(pieces[i], _DIAGNOSED)):
+    for batch in _in_turn(pieces):
         given = batch.to(sae.w_enc)
         x, features = sae.scaled(given), sae.encode(given)
         alive |= (features != 0).any(0)
@@ -202,6 +202,11 @@ class SaeLoop:
 def _prepared(samples: Tensor, normalise: bool) -> Tensor:
     samples = samples.detach().float()
     return F.normalize(samples, dim=-1) if normalise else samples
+
+
+def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
+    for i in range(len(pieces)):
+        yield from torch.split(pieces[i], _DIAGNOSED)  # without a variable, which would keep a piece
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:
