@@ -12,7 +12,7 @@ from circuitry.data.domains import DomainFolder
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import curves_by_domain
 from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrices, transfer_over_depth
-from circuitry.reports.contact_sheets import contact_sheet
+from circuitry.reports.figures.pictures import contact_sheet
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.accuracies import add_accuracy

@@ -1,8 +1,13 @@
-"""The images in which a unit is strongest: one pass, in memory that does not grow with the images.
+"""How strongly, and where in the image, a unit is active, and the images in which it is strongest, in one pass.
+
+An activation holds a unit at many positions. Its activation in an image is the largest over all positions; its map is
+its activation over the positions that lie in the image. At a head, which has a vector at every position, it is the
+length of the vector.
 
 By activation: the images that activate the unit most. By effect: the images in which it contributes most to the metric,
 such as the logit of the image's own class (relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with node
-scores in place of relevance). A unit may be most active in images where it does nothing.
+scores in place of relevance). A unit may be most active in images where it does nothing. Memory does not grow with the
+images.
 """
 
 import hashlib
@@ -15,6 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -22,17 +30,69 @@ from circuitry.cards.card_arrays import as_heat
 from circuitry.cards.card_folder import CARDS_FORMAT, thumbnail_file
 from circuitry.cards.card_settings import GRADIENT, TOP_IMAGES
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages
-from circuitry.cards.unit_maps import map_grid, unit_maps
 from circuitry.circuits.nodes import image_effects
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import ItemKey, item_of
+from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.models.clip import Clip
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import Count, checked
 from circuitry.runs.manifest import write_json
+
+MAP_SIDE = 8
+"""Most cells of a map in a row or a column; larger maps keep the largest activation of each cell."""
+
+
+def unit_kind(encoder: Encoder, site: str) -> str:
+    """Return the kind of a site's units: channel, feature, head, neuron or latent.
+
+    Example:
+        >>> unit_kind(clip.encoder, "layer4.0")
+        'channel'
+    """
+    if site in encoder.error_units:
+        return "latent"
+    if site in encoder.carried:
+        return "head" if encoder.unit_dim(site) == 2 else "neuron"
+    return "channel" if encoder.unit_dim(site) == 1 and site != encoder.sites[-1] else "feature"
+
+
+def unit_maps(
+    encoder: Encoder, site: str, activation: Float[Tensor, "batch ..."], units: Tensor
+) -> Float[Tensor, "batch units positions"]:
+    """Return the activation of some units (their numbers) at every position, all positions in one axis."""
+    chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
+    if unit_kind(encoder, site) == "head":
+        chosen = chosen.norm(dim=-1)
+    return chosen.reshape(*chosen.shape[:2], -1)
+
+
+def map_grid(encoder: Encoder, site: str, maps: Float[Tensor, "batch units positions"]) -> Tensor | None:
+    """Return maps over the image [batch, units, height, width], at most `MAP_SIDE` cells a side.
+
+    None where the units have no place in the image. Tokens before the patches do not count.
+    """
+    positions = maps.shape[-1]
+    if positions == 1:
+        return None
+    grid = encoder.chain.grid
+    if grid is not None and positions == len(grid):
+        maps = maps[..., len(grid.first) :]
+        return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=grid.height))
+    height, width = encoder.image_size
+    rows = round((positions * height / width) ** 0.5)
+    if rows * (positions // rows) != positions:
+        return None
+    return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=rows))
+
+
+def _shrunk(maps: Tensor) -> Tensor:
+    factor = -(-max(maps.shape[2:]) // MAP_SIDE)
+    return F.max_pool2d(maps, factor, ceil_mode=True) if factor > 1 else maps
+
 
 UnitsBySite = Mapping[str, np.ndarray]
 """Numbers of units by site."""

@@ -35,9 +35,6 @@ RESAMPLES = 1000
 _CHUNK = 64
 """Draws whose sums are held in memory at once."""
 
-_Statistic = Callable[[Float[np.ndarray, "draws *cells"]], Float[np.ndarray, "draws *results"]]
-"""From means over classes and parts, draw by draw, to results."""
-
 
 class Draws(NamedTuple):
     """Counts of each class and each part by draw, and inflations that undo the shrinkage of variances."""
@@ -134,7 +131,7 @@ def _weighted(
 
 @checked
 def dual_bootstrap(
-    values: Float[np.ndarray, "classes *cells parts parts"], statistic: _Statistic, draws: Draws
+    values: Float[np.ndarray, "classes *cells parts parts"], statistic: Callable[[np.ndarray], np.ndarray], draws: Draws
 ) -> Spread:
     """Return a statistic of means over classes and parts with its variance and degrees of freedom.
 

@@ -1,8 +1,4 @@
-"""One domain against the others, as in the study. No torch.
-
-The study compares circuits of quickdraw with those of the other domains, and the others with each other, over depth;
-and each domain's mean similarity with the others, with and without quickdraw.
-"""
+"""One domain against the others, as the study does with quickdraw. No torch."""
 
 from collections.abc import Mapping
 from itertools import combinations

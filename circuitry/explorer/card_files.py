@@ -51,10 +51,6 @@ NO_PICTURE = np.uint32(0xFFFFFFFF)
 _STEPS = 15
 
 
-File = Callable[[str, bytes, str], None]
-"""Writes a file, by name, content and kind."""
-
-
 def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
     """Raise an `InputError` for cards of other circuits."""
     of, ours = cards.manifest["config"].get("circuits"), graphs.manifest["config_hash"]
@@ -71,14 +67,14 @@ _Numbers = defaultdict[str, int]
 
 def pack_cards(
     script: Script,
-    file: File,
+    file: Callable[[str, bytes, str], None],
     cards: CardFolder,
     tally: UnitTally,
     view: ModelView | None,
     images_per_list: int,
     held_out_images: int,
 ) -> dict[str, object]:
-    """Write the cards, unseen images and thumbnails, and return their entries of the index.
+    """Write the cards, unseen images and thumbnails (files of a name, content and kind), and return index entries.
 
     Of the unseen images of a class and domain, those that the model has answered come first.
     """

@@ -14,7 +14,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision import models
 
-from circuitry.data.names import unknown_name
+from circuitry.data.names import chosen_names
 from circuitry.encoder.modes import own_modes
 from circuitry.models.checkpoints import check_state, loading, read_checkpoint
 from circuitry.models.classifier import Classifier, as_classifier
@@ -81,11 +81,9 @@ def load_classifier(
 
 def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of timm, the settings of its preprocessing, and timm's preprocessing."""
-    if name not in timm.list_models():
-        raise unknown_name("network of timm", name, timm.list_models())
+    chosen_names("network of timm", (name,), timm.list_models())
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
-    if tag is not None and tag not in tags:
-        raise unknown_name(f"tag of timm's weights for {name}", tag, tags)
+    chosen_names(f"tag of timm's weights for {name}", None if tag is None else (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=tag is not None)
     data = resolve_model_data_config(net)
@@ -96,12 +94,10 @@ def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable
 def _torchvision_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of torchvision, the settings of its preprocessing, and the preprocessing of its weights."""
     names = models.list_models(module=models)  # without networks that segment or detect
-    if name not in names:
-        raise unknown_name("classifier of torchvision", name, names)
+    chosen_names("classifier of torchvision", (name,), names)
     kinds: Any = models.get_model_weights(name)
     tags = [one.name for one in kinds]
-    if tag is not None and tag not in tags:
-        raise unknown_name(f"tag of torchvision's weights for {name}", tag, tags)
+    chosen_names(f"tag of torchvision's weights for {name}", None if tag is None else (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
     preset = kinds[tag or kinds.DEFAULT.name].transforms()

@@ -1,11 +1,11 @@
 from . import figures as figures
-from .contact_sheets import contact_sheet as contact_sheet
 from .figure_files import write_figure as write_figure
 from .figure_registry import FIGURES as FIGURES
 from .figure_registry import figure as figure
 from .figure_registry import heatmap as heatmap
 from .figure_registry import matrix as matrix
 from .figure_registry import table as table
+from .figures.pictures import contact_sheet as contact_sheet
 from .figures.style import measure_name as measure_name
 from .page import Finding as Finding
 from .page import Report as Report

@@ -1,8 +1,4 @@
-"""A measure on all images and on parts of them: values, and the similarities behind ceilings and intervals. No torch.
-
-The images of every (class, domain) are cut by item (`data.parts`). Two cells are compared by different parts only, so
-on different items and on equally many images.
-"""
+"""A measure on all images and on parts of them: values, and similarities behind ceilings and intervals. No torch."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence

@@ -8,8 +8,6 @@
    stratified folds, or on a group of images (a domain) that was left out of training. Images of one item (one concept,
    one source picture in several domains) are never on both sides.
 
-Guessing reaches one over the number of classes, for any numbers of images: `chance_accuracy`.
-
 No torch.
 """
 

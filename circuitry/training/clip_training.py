@@ -1,8 +1,5 @@
 """Train a CLIP model with open_clip's trainer, on one device, several, or several machines.
 
-The trainer runs in its own processes (`open_clip_process`). A loss that is not finite ends it, and a checkpoint whose
-weights are not finite is an error.
-
 Several processes share each batch and gather embeddings with their gradients, so a step equals the step of one process
 with the whole batch. Batch norm is the exception: each process has its own statistics, unless ``extra`` has
 ``--use-bn-sync``, which needs GPUs. A process holds logits of its share against the whole batch.

@@ -1,10 +1,7 @@
 """Circuits drawn as graphs over depth: one circuit, or one class's circuits in two domains on top of each other.
 
-1. Sort: every node and edge has a kind. In a pair it is shared, only in A, or only in B; in a single circuit it
-   works for the metric or against it. All counts are of the whole circuits.
-2. Choose: with more than `MOST_NODES` nodes, only the strongest units of every site are drawn, equally many at each.
-3. Place: one column per site and a lane per kind, the strongest next to the middle, like a bar chart over depth.
-4. Draw: one trace of lines and one of points per kind, so that the legend can hide either.
+Every node and edge has a kind, and so a lane: in a pair it is shared, only in A, or only in B; in a single circuit it
+works for the metric or against it. All counts are of the whole circuits.
 """
 
 import re

@@ -16,9 +16,8 @@ from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.interventions.effects import AttributionCheck, map_agreement, mean_correlations
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.lines import overlap_over_depth
+from circuitry.reports.figures.lines import attribution_against_patching, overlap_over_depth
 from circuitry.reports.figures.pictures import pixel_maps
-from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import MARKS, Mark, capitalised, faint, measure_name
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
