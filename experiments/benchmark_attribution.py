@@ -30,7 +30,7 @@ from circuitry.circuits.chain_edges import chain_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.nodes import node_effects
 from circuitry.interventions import patch_effects
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from circuitry.reports.result_tables import KeepSettings
 
 import open_clip

@@ -30,7 +30,7 @@ import time
 import open_clip
 import torch
 from circuitry import Encoder, attribute, class_logit
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 
 model, n_images, repeats = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.manual_seed(0)

@@ -34,8 +34,8 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
-from circuitry.reports.listings import listings_of, listings_of_records
 from circuitry.reports.page import Report, Written, write_results
+from circuitry.reports.result_tables import listings_of, listings_of_records
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import accuracy_kinds

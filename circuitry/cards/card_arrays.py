@@ -13,8 +13,8 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
 from circuitry.runs.given import checked
 
-REPLACED_BY = ("zero", "mean", "other-domains")
-"""Replacements of a unit in exact effects."""
+REPLACED_BY = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
+"""Replacements of a unit in exact effects, and the baseline of each."""
 
 
 class CircuitScores:
@@ -39,14 +39,10 @@ class CircuitScores:
         found = {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
         return {site: units for site, units in found.items() if len(units)}
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Sites with cards, in order."""
-        return tuple(self.units)
-
     def columns(self, site: str) -> slice:
         """Return the columns of a site's units in tables of all units."""
-        before = sum(len(self.units[earlier]) for earlier in self.sites[: self.sites.index(site)])
+        sites = list(self.units)
+        before = sum(len(self.units[earlier]) for earlier in sites[: sites.index(site)])
         return slice(before, before + len(self.units[site]))
 
     def by_key(self, site: str, of: Mapping[Key, np.ndarray], fill: Any) -> np.ndarray:
@@ -145,12 +141,7 @@ def clarity(embeddings: Float[np.ndarray, "images d"]) -> float:
 
 
 def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]) -> np.ndarray:
-    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less.
-
-    Example:
-        >>> as_heat(np.array([[-1.0, 1.0, 2.0]]), np.array([2.0]))
-        array([[  0, 128, 255]], dtype=uint8)
-    """
+    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
     each = scale.reshape(-1, *[1] * (maps.ndim - 1))
     share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
     found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)

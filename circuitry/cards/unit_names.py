@@ -86,11 +86,6 @@ def name_units(
 ) -> list[UnitName | None]:
     """Return a tested name for each unit of a site; None where no candidate fits, or the activation does not vary.
 
-    Args:
-        activations: Activation of every unit of the site in every image.
-        images: The same images, with words.
-        seed: Seed of permutations and of random words.
-
     Example:
         >>> name = name_units(activations, images)[0]
         >>> name.name, name.correlation, name.chance, name.weak

@@ -28,7 +28,8 @@ class Subject:
         self.images = None if is_folder_of_images(config.data) else config.images()
         if self.images is None and config.baseline not in (None, "zero"):
             raise InputError(f"The baseline {config.baseline} takes images of other classes: {config.data} has none.")
-        self.classes = self._classes()
+        alone = tuple(dict.fromkeys((*(config.classes or ()), config.class_name)))
+        self.classes = alone if self.images is None else self.images.all_classes
         (self.class_name,) = chosen_names("class", (config.class_name,), self.classes)
         self.domain = self._domain()
         own, others = self._own(), self._others()
@@ -38,11 +39,6 @@ class Subject:
                 f"in {self.domain}: give at least 2."
             )
         self.own, self.others = halves(own, config.n_images), halves(others, config.n_others)
-
-    def _classes(self) -> tuple[str, ...]:
-        if self.images is not None:
-            return self.images.all_classes
-        return tuple(dict.fromkeys((*(self.config.classes or ()), self.config.class_name)))
 
     def _domain(self) -> str:
         if self.images is None:

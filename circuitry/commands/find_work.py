@@ -19,8 +19,8 @@ from circuitry.encoder.sites import INPUT
 from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, measure_circuits
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.reports import Finding, Report, contact_sheet, write_results
-from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
+from circuitry.reports.result_tables import listings_of_records
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_verdicts, in_cells
 from circuitry.runs import InputError, Job, JobFolder, versions
 

@@ -42,7 +42,6 @@ class DomainFolder:
         split: Which lists to read, such as "test"; without any lists, or with None, all image files of the
             folders.
         domains: Domains to keep, in this order (default: all).
-        classes: Classes to keep (default: all).
         missing_files: Treatment of listed files that do not exist: "refuse", "skip" (`missing` counts
             them) or "unchecked", for lists of images that lie elsewhere.
 

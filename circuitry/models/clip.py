@@ -27,6 +27,7 @@ from circuitry.encoder.metrics import SCALE
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.tower_digest import tower_digest
 from circuitry.encoder.tower_runs import check_modules
+from circuitry.encoder.transformers_towers import pooled_output
 from circuitry.models.prompt_tokens import absent_tokens, check_known_words, prompt_tokens
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.runs.arrays import cached_arrays
@@ -213,15 +214,11 @@ class Clip:
         logits: Tensor = F.normalize(embeddings, dim=-1) @ weights.T * scale.exp()
         return logits if bias is None else logits + bias
 
-    def embed_texts(self, tokens: Tensor) -> Float[Tensor, "texts d"]:
-        """Return the text encoder's embeddings of tokens, not normalised."""
-        found: Tensor = self.model.encode_text(tokens)  # type: ignore[operator]
-        return found
-
     def _encode(self, tokens: Tensor, classes: int) -> Tensor:
-        device = self.encoder.device
-        embedded = [self.embed_texts(part.to(device)).float() for part in torch.split(tokens, PROMPTS)]
-        rows = [F.normalize(part, dim=-1) for part in embedded]
+        model: Any = self.model
+        embed = model.get_text_features if hasattr(model, "get_text_features") else model.encode_text
+        parts = torch.split(tokens.to(self.encoder.device), PROMPTS)
+        rows = [F.normalize(pooled_output(embed(part)).float(), dim=-1) for part in parts]
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
         return F.normalize(by_name.mean(1), dim=-1)
 

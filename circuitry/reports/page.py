@@ -261,14 +261,11 @@ def write_results(
     A finished run may lie where nothing can be written: then nothing is, and the result says so.
 
     Args:
-        report: The report, without its provenance.
-        tables: Tables by name.
         out: Folder for ``report.html``, ``tables`` and ``figures``.
         results: Folder for the small tables with the same ``provenance.json``, if any.
         provenance: Facts for ``provenance.json``; the script's command is added.
         small: Names of the tables that are small enough to be committed (default: all).
         listings: Names of what the report looked at, e.g. classes and images: one a line in ``<name>.txt``.
-        comparisons: Comparisons to save in ``comparisons``, by name.
     """
     provenance = {"command": command(), **provenance}
     try:

@@ -8,8 +8,6 @@
    stratified folds, or on a group of images (a domain) that was left out of training. Images of one item (one concept,
    one source picture in several domains) are never on both sides.
 
-Guessing reaches one over the number of classes, for any numbers of images: `chance_accuracy`.
-
 No torch.
 """
 
@@ -50,11 +48,8 @@ def probe_accuracy(
     """Return the balanced accuracy of a linear classifier in every fold of a stratified cross-validation, in 0..1.
 
     Args:
-        features: One row per image.
-        labels: Labels to predict, one per image.
         items: Item of each image; images of one item are in one fold (default: each image is an item).
         folds: Number of folds; each is tested once, by a classifier of the others.
-        seed: Seed of the parts.
 
     Raises:
         InputError: for fewer than two folds or classes, a class with fewer items than folds, features that are not
@@ -97,10 +92,6 @@ def probe_left_out(
         features, labels, items: As in `probe_accuracy`.
         groups: Group of each image, left out of training in turn: the domain.
         folds: Folds of the items of a group, if other groups have them too.
-
-    Example:
-        >>> probe_left_out(embeddings, classes, domains)
-        {'quickdraw': 0.31, 'real': 0.78}
     """
     x, y = _checked(features, labels)
     if len(groups) != len(y):

@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import jaxtyped
 
 from circuitry.runs.annotations import LIST_TYPES, annotation_in_words, how_to_give, is_of_type, type_in_words
-from circuitry.runs.errors import InputError, shown
-from circuitry.runs.path_refusals import refuse_path
+from circuitry.runs.errors import InputError, refuse_path, shown
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)

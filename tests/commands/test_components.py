@@ -11,7 +11,7 @@ import torch
 
 from circuitry.bases import ResidualStream
 from circuitry.circuits import AttributionGraph, attribute_components, edge_names
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from tests.support.noise_images import write_noise
 from tests.support.scripts import command_module, script
 from tests.support.towers import TEXT, VIT

@@ -14,7 +14,7 @@ from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.explorer import ClassVectors, ExplorerSettings, ImageAnswers, ModelView, export_explorer, read_curves
-from circuitry.explorer.exported import read_about
+from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
 from circuitry.runs import claim

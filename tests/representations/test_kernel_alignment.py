@@ -164,10 +164,10 @@ FLAT = np.tile(FIVE[0], (5, 1))
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda: cka(FIVE, FIVE[:4]), "5 and 4"),
+        (lambda: cka(FIVE, FIVE[:4]), r"rows features_b.*\[4, "),
         (lambda: cka(FIVE[:3], FIVE[:3]), "4 rows, but 3"),
         (lambda: cka(FIVE, FIVE, "cosine"), "linear, rbf, but 'cosine'"),
-        (lambda: cka(FIVE, np.where(FIVE > 0, np.nan, FIVE)), "NaN or infinite"),
+        (lambda: cka(FIVE, np.where(FIVE > 0, np.nan, FIVE)), "NaN or infinity"),
         *((lambda kernel=kernel: cka(FIVE, FLAT, kernel), "the second are all equal") for kernel in KERNELS),
         *((lambda kernel=kernel: cka(np.eye(5), FIVE, kernel), "the first are all equal") for kernel in KERNELS),
     ],

@@ -15,7 +15,7 @@ from circuitry import Encoder, InputError, class_logit
 from circuitry.circuits import AttributionSettings, count_operations
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.commands import dispatch, run_command
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from circuitry.runs import run_script
 from experiments.study import __main__ as programs
 from experiments.study.plan import Step

@@ -11,8 +11,7 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import below_ceiling
 from circuitry.comparison.significance import LEVEL, smallest_p
-from circuitry.reports.figures.style import capitalised
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.style import capitalised, measure_name
 from circuitry.reports.page import Finding
 from circuitry.reports.sections.compared import with_intervals
 
