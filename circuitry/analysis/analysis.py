@@ -43,8 +43,6 @@ from circuitry.training.evaluation import zero_shot_accuracy
 
 T = TypeVar("T")
 
-ONE_SITE_SIZE = 0.1
-"""Share of the units that circuits keep at one site at a time."""
 SMALL = 600
 """Rows of a table that is small enough to be committed."""
 
@@ -133,7 +131,7 @@ class Analysis:
 
     def curves_by_site(self, work: Work = Work(), random_draws: int = 2) -> list[FaithfulnessCurve]:
         """Test each circuit at one site at a time, with all else as it is."""
-        cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (ONE_SITE_SIZE,), "one_site": True}
+        cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (self.checks.size,), "one_site": True}
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 

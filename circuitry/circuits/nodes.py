@@ -55,10 +55,10 @@ class NodeEffects:
         def mean(values: Sequence[Any]) -> Any:
             return sum(s * v for s, v in zip(share, values, strict=True))
 
-        sites = parts[0].scores
+        sites, told = parts[0].scores, parts[0].completeness
         return NodeEffects(
             {site: mean([part.scores[site] for part in parts]) for site in sites},
-            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in sites},
+            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in told},
             total,
         )
 

@@ -98,7 +98,7 @@ def gate_importance(
 def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
     """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
 
-    Units that can stand in for each other hide each other while all are open. So the importance of the open gates is
+    Units that replace each other hide each other while all are open. So the importance of the open gates is
     measured in `ROUNDS` rounds, between which their number falls to `SMALLEST` by the same factor. After FORCE (de
     Jorge et al. 2021, arXiv 2006.09081), which prunes weights so.
 

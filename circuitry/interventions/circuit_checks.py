@@ -82,6 +82,11 @@ class CausalChecks(FolderWork):
                 clip, images, FolderSettings(metric=metric, texts=found["texts"], baseline=ZERO.name)
             )
 
+    @property
+    def size(self) -> float:
+        """The share of units that circuits kept when they were found."""
+        return float(self.graphs.manifest["config"]["node_fraction"])
+
     def circuit(self, key: Key) -> Circuit:
         """Return the units of a class and domain that are kept, with error units where the settings say so."""
         return replace(self._graph(key).circuit(None), keep_error=self.settings.keep_error)
@@ -137,7 +142,7 @@ class CausalChecks(FolderWork):
         out: str | os.PathLike[str],
         *,
         rankings: Names = RANKINGS,
-        fractions: Sequence[float] = MIB_FRACTIONS,
+        fractions: Sequence[float] | None = None,
         random_draws: Natural = 5,
         one_site: bool = False,
         work: Work = Work(),
@@ -147,7 +152,7 @@ class CausalChecks(FolderWork):
         Args:
             out: Folder of the curves.
             rankings: Which units come first, a curve for each; see `AblationSettings`.
-            fractions: Sizes of the circuits.
+            fractions: Sizes of the circuits (default: MIB's, and that of the circuits as they were found).
             random_draws: Random circuits of every size.
             one_site: Ablate at one site at a time, a curve for each, instead of at all sites together, and leave out
                 the circuits of other classes.
@@ -160,6 +165,8 @@ class CausalChecks(FolderWork):
             InputError: for a folder made with other settings or images, with the difference; when no image at all can
                 be read; and what `faithfulness_curve` raises.
         """
+        if fractions is None:
+            fractions = sorted({*MIB_FRACTIONS, self.size})
         sizes = {"budget": self.settings.budget, "fractions": list(fractions)}
         asked = {"rankings": list(rankings), **sizes, "random_draws": random_draws}
         folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.keys, **asked, one_site=one_site)

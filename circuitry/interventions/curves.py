@@ -20,7 +20,7 @@ from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import SOME, checked
 
 TENTH = 0.1
-"""The share of units that a circuit keeps in the study."""
+"""The share of units that a circuit keeps in the study, where none is known."""
 
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
 """Which ranking each area is taken of (MIB, arXiv 2504.13151)."""
@@ -78,6 +78,12 @@ class FaithfulnessCurve:
             )
 
     @property
+    def size(self) -> float:
+        """The fraction that is nearest, by ratio, to the size that circuits have as they were found."""
+        found = self.settings.get("size") or TENTH
+        return min(self.fractions, key=lambda fraction: abs(np.log(fraction / found)))
+
+    @property
     def numbers(self) -> tuple[str, ...]:
         """Which of the `CURVE_NUMBERS` are known."""
         return CURVE_NUMBERS[: len(self.full)]
@@ -99,7 +105,7 @@ class FaithfulnessCurve:
 
     def __repr__(self) -> str:
         name = " in ".join(filter(None, [self.class_name, self.domain])) or "a circuit without a name"
-        size = nearest_to_a_tenth(self.fractions)
+        size = self.size
         place = self.fractions.index(size)
         read = {measure: values["kept"] for measure, values in self.at(place).items()}
         known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
@@ -272,11 +278,6 @@ def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.
                 parts.append(areas[areas["measure"] == measure])
     columns = ["domain", "ranking", "measure", "circuit", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def nearest_to_a_tenth(fractions: Sequence[float]) -> float:
-    """Return the size of circuit that is nearest to a tenth of the units, by ratio."""
-    return min(fractions, key=lambda fraction: abs(np.log(fraction / TENTH)))
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:

@@ -67,7 +67,8 @@ def faithfulness_curve(
     )
     curve = measure_circuits(task, circuits, settings, others)
     fractions = tuple(map(float, settings.fractions))
-    return replace(curve, fractions=fractions, settings=curve.settings | {"budget": budget_name(budget)})
+    found = {"budget": budget_name(budget), "size": graph.settings.get("node_fraction")}
+    return replace(curve, fractions=fractions, settings=curve.settings | found)
 
 
 @checked

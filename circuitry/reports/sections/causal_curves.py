@@ -12,7 +12,6 @@ from circuitry.interventions.curves import (
     curves_by_domain,
     mean_over_depth,
     most_selective_site,
-    nearest_to_a_tenth,
     pool_curves,
 )
 from circuitry.interventions.verdicts import OPEN, RIGHT, VERDICTS, WORKING, describe_leak, verdict_of, why_open
@@ -34,7 +33,7 @@ def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[F
     ``alone`` are curves of one site at a time, of one fraction.
     """
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
-    found = [circuits_work(by_size, nearest_to_a_tenth(by_size[0].fractions))]
+    found = [circuits_work(by_size, by_size[0].size)]
     if alone:
         site = most_selective_site(curves_by_domain(alone, "selectivity"))
         if there := [curve for curve in alone if curve.settings["sites"] == [site]]:
@@ -78,7 +77,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     first, n_others = curves[0], int((~curves[0].own).sum())
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     tables = {name: curves_by_domain(by_size, name) for name in CURVE_MEASURES}
-    size = nearest_to_a_tenth(first.fractions)
+    size = first.size
     if not all(map(why_open, by_size)):
         place = first.fractions.index(size)
         told = [(curve.class_name, curve.domain, verdict_of(curve, place)) for curve in by_size]
@@ -104,7 +103,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         cells.insert(1, "units kept", f"{size:.0%}")
         report.table(
             cells,
-            f"Circuits of the largest |scores|, with 95 % bootstrap intervals {OVER}. right, false: images of "
+            f"Circuits as large as they were found, with 95 % bootstrap intervals {OVER}. right, false: images of "
             "the class, and others, that get the class among all candidates.",
         )
     areas = areas_by_domain(curves)
