@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from circuitry import Clip, Task
 from circuitry.commands.find_command import Config
@@ -24,7 +23,9 @@ class Subject:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.images = None if is_folder_of_images(config.data) else config.images()
+        files = (path for path in config.data.iterdir() if path.is_file()) if config.data.is_dir() else ()
+        of_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+        self.images = None if of_images else config.images()
         if self.images is None and config.baseline not in (None, "zero"):
             raise InputError(f"The baseline {config.baseline} takes images of other classes: {config.data} has none.")
         alone = tuple(dict.fromkeys((*(config.classes or ()), config.class_name)))
@@ -115,11 +116,6 @@ class Subject:
             baseline = self._baseline.of(self.class_name, self.domain, len(own) + len(others))
         task = Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
         return replace(task, sites=counted_sites(task))
-
-
-def is_folder_of_images(folder: Path) -> bool:
-    """Return whether images lie in the folder itself."""
-    return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir() if path.is_file())
 
 
 def halves(records: Sequence[ImageRecord], most: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
