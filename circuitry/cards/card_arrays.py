@@ -57,11 +57,6 @@ class CircuitScores:
         units = self.units[site]
         return self.by_key(site, {key: scores[site][units] for key, scores in self._scores.items()}, np.nan)
 
-    def is_kept(self, site: str) -> np.ndarray:
-        """Return which circuits hold the units of a site [units, classes, domains]."""
-        units = self.units[site]
-        return self.by_key(site, {key: np.isin(units, kept[site]) for key, kept in self.kept.items()}, False)
-
 
 def site_arrays(
     scores: CircuitScores,
@@ -82,7 +77,7 @@ def site_arrays(
         "bin_edges": edges,
         "counts": counts.astype(np.int32),
         "effects": scores.effects(site),
-        "kept": scores.is_kept(site),
+        "kept": scores.by_key(site, {key: np.isin(units, kept[site]) for key, kept in scores.kept.items()}, False),
         "clarity": np.stack([_clarities(one, site) for one in seen], 1),
     }
     first = np.cumsum([0, *(len(one.images) for one in seen)])

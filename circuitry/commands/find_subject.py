@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 from circuitry import Clip, Task
 from circuitry.commands.find_command import Config
@@ -25,7 +24,9 @@ class Subject:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.images = None if is_folder_of_images(config.data) else config.images()
+        files = (path for path in config.data.iterdir() if path.is_file()) if config.data.is_dir() else ()
+        of_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+        self.images = None if of_images else config.images()
         if self.images is None and config.baseline not in (None, "zero"):
             raise InputError(f"The baseline {config.baseline} takes images of other classes: {config.data} has none.")
         alone = tuple(dict.fromkeys((*(config.classes or ()), config.class_name)))
@@ -128,11 +129,6 @@ class Subject:
             baseline = self._baseline.of(self.class_name, self.domain, len(own) + len(others))
         sites, work = counted_sites(self.clip.encoder), Work(progress=True)
         return Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, sites=sites, work=work)
-
-
-def is_folder_of_images(folder: Path) -> bool:
-    """Return whether images lie in the folder itself."""
-    return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir() if path.is_file())
 
 
 def halves(records: Sequence[ImageRecord], most: int) -> tuple[list[ImageRecord], list[ImageRecord]]:

@@ -42,6 +42,8 @@ from circuitry.runs.files import make_folder, whole_file
 from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 
+INDEX_PAGE = "index.html"
+"""The page, which is written when its data are complete."""
 MOST_BYTES = 64 << 20
 """An export that is larger says so."""
 
@@ -209,10 +211,6 @@ def _describe(
         "variants": list(variants),
         "made": made | graphs.manifest["versions"],
     }
-
-
-INDEX_PAGE = "index.html"
-"""The page, which is written when its data are complete."""
 
 
 def read_about(folder: Path) -> dict[str, str]:

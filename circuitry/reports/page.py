@@ -73,10 +73,6 @@ class Report:
         """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
-    def in_short(self) -> list[str]:
-        """Return the sentences of the summary as plain text, for a terminal; how certain they are is on the page."""
-        return [finding.claim for finding in self._findings]
-
     def section(self, heading: str, *, folded: bool = False) -> None:
         """Start a section, which the table of contents lists; a folded one shows its heading until it is opened."""
         name = f"section-{self._next('section')}"
@@ -284,4 +280,4 @@ def write_results(
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)
-    return Written(page, paths, figures, claims=tuple(report.in_short()))
+    return Written(page, paths, figures, claims=tuple(finding.claim for finding in report._findings))

@@ -53,7 +53,7 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
     """Return all accuracies of all classifiers, one a row.
 
     Args:
-        held_out: The same held-out classes as there; together, and each alone, they are parts.
+        held_out: The held-out classes of `predictions`; together, and each alone, they are parts.
 
     Returns:
         ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,

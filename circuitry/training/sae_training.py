@@ -95,7 +95,6 @@ def train_sae(
 
     Args:
         samples: One sample per row, e.g. from `sample_activations`, or pieces of samples, one in memory at a time.
-        settings: Of the training (default: the study's rates and sizes; see `SaeTraining.study`).
         normalise: Scale samples to length one, as the trained autoencoder then does (the study: image embeddings).
         site: Site of the activations; stored.
         state: File of the training's state, written at each check; a training resumes from it. It stays afterwards.

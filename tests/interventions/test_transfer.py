@@ -1,5 +1,6 @@
 """Transfer and interchange on a network whose circuits are known, and the numbers that reports state of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from circuitry.interventions.transfer_tables import (
     transfer_correlations,
 )
 from tests.reports.sections.test_interventions import SIMILARITY, curves_of, transfers
+from tests.support.circuits import curve_of
 from tests.support.work import QUIET
 
 
