@@ -27,7 +27,7 @@ def circuit(scores: dict[str, float], edges: dict[tuple[str, str], float]) -> Ci
     source = AttributionGraph(
         sites=tuple(units), node_scores=nodes, kept_units=kept, edge_scores={}, completeness={}, n_images=1, settings={}
     )
-    return Circuit(source, kept, Edges(kept, found, "stream"))
+    return Circuit(source, kept, Edges(kept, found))
 
 
 def circuits() -> tuple[Circuit, Circuit]:
