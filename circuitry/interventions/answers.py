@@ -68,7 +68,11 @@ def answer_changes(
 
 
 def gate_importance(
-    runs: Any, answers: Answers, n_images: int | None = None, gates: Float[Tensor, " gates"] | None = None
+    runs: Any,
+    answers: Answers,
+    n_images: int | None = None,
+    gates: Float[Tensor, " gates"] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, " gates"]:
     """Return the squared change of the answers by each gate.
 
@@ -79,8 +83,9 @@ def gate_importance(
         answers: Function from embeddings to answers.
         n_images: Images of the class, and of others, at most (default: all).
         gates: Where the change is taken (default: while all are open).
+        generator: It draws directions of answers (default: one that begins alike in every call).
     """
-    generator = torch.Generator().manual_seed(0)  # every call begins alike
+    generator = generator or torch.Generator().manual_seed(0)
     whole = torch.ones(runs.n_gates, device=runs.embeddings.device) if gates is None else gates
     sides = [range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images]]
 
@@ -105,10 +110,10 @@ def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) ->
     Args:
         runs, answers, n_images: See `gate_importance`.
     """
-    n = runs.n_gates
+    n, generator = runs.n_gates, torch.Generator().manual_seed(0)
     opened, ranks = (torch.ones(n, device=runs.embeddings.device) for _ in "12")
     for number in range(1, ROUNDS + 1):
-        importance = gate_importance(runs, answers, n_images, opened)
+        importance = gate_importance(runs, answers, n_images, opened, generator)
         left = opened.nonzero()[:, 0]
         rising = left[importance[left].argsort(stable=True)]
         ranks[rising] = torch.arange(n - len(rising) + 1, n + 1).to(ranks) / n
