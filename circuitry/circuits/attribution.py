@@ -26,7 +26,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.methods import FISHER, GRADIENT, ITERATIVE, MethodName
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.quadrature import AnyRule, as_rule
-from circuitry.circuits.rules import default_sites, with_size
+from circuitry.circuits.rules import with_size
 from circuitry.circuits.unit_scores import graph_of, kept_units, own_images, score_parts
 from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count
 from circuitry.encoder.encoder import Encoder
@@ -78,8 +78,8 @@ def attribute(
             counterfactual images [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: with
             others mean-position, else zero; give another one to a tower with layer norms, whose integrals to zero no
             rule resolves: a line of the log says so).
-        sites: Sites to score, in the encoder's order (default: with one cut over all sites those that compute, see
-            `counted_sites`; with the same share of every site all).
+        sites: Sites to score, in the encoder's order (default: all; a circuit that is to work leaves out those that
+            only read out: ``sites=counted_sites(encoder)``, as `extract` does).
         batch_size: Images at a time (default: as many as fit the memory, which also bounds a given number).
         progress: Show progress bars.
         others: Images of other classes, by which ``iterative-fisher``, ``fisher`` and ``learned`` rank, too; without
@@ -111,8 +111,7 @@ def attribute(
             "mean_baseline(encoder, reference_images) or counterfactual images, or 'zero' to keep the study's."
         )
     given = baseline if baseline is not None else ZERO if others is None else "mean-position"
-    scored = default_sites(encoder, budget) if sites is None else sites
-    task = Task(encoder, images, metric, baseline=given, others=others, sites=scored, work=work)
+    task = Task(encoder, images, metric, baseline=given, others=others, sites=sites, work=work)
     settings = with_size(_with_method(task, settings), encoder)
     with task.running(gradients=True):
         nodes, _ = score_parts(task, settings)

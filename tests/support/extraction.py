@@ -12,7 +12,7 @@ from circuitry.circuits import Extraction, ExtractionSettings
 from tests.support.work import AS_STUDIED, QUIET
 
 TEMPLATES = ["a {}."]
-SETTINGS = {"rule": left_rule(2), "texts": TEMPLATES, **AS_STUDIED}
+SETTINGS = {"rule": left_rule(2), "texts": TEMPLATES, "baseline": "zero", **AS_STUDIED}
 COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch", "axe"): 3, ("sketch", "cat"): 4}
 """Images of class in domain; there is no sketch of a fish, and one sketch of a cat is cut short."""
 
