@@ -98,22 +98,17 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
 def smallest_of(curve: FaithfulnessCurve, sizes: Sequence[float], targets: Sequence[float]) -> dict[str, float]:
     """Return the smallest sizes for targets, and to work, of a curve's circuits, random ones and other classes'.
 
-    A size is NaN where the measure is not known of the class.
+    Measures that are not known of the class are left out.
     """
     values, found = [curve.at(place) for place in range(len(sizes))], dict[str, float]()
     for circuit in ("kept", "random", "foreign"):
-        if circuit not in values[0][SOUGHT[0]]:
-            continue
-        for measure in SOUGHT:
-            known = not curve.reason(measure)
-            for target in targets:
-                reached = [known and of_size[measure][circuit] >= target for of_size in values]
-                smallest = smallest_size(sizes, reached) if known else np.nan
-                found[f"size for {target:g} {measure}, {circuit}"] = smallest
-        work = np.nan
-        if not why_open(curve):
-            work = smallest_size(sizes, [does_work(of_size, circuit) for of_size in values])
-        found[f"size to work, {circuit}"] = work
+        for measure in SOUGHT if circuit in values[0][SOUGHT[0]] else ():
+            for target in targets if not curve.reason(measure) else ():
+                reached = [of_size[measure][circuit] >= target for of_size in values]
+                found[f"size for {target:g} {measure}, {circuit}"] = smallest_size(sizes, reached)
+        if circuit in values[0]["right"] and not why_open(curve):
+            reached = [does_work(of_size, circuit) for of_size in values]
+            found[f"size to work, {circuit}"] = smallest_size(sizes, reached)
     return found
 
 

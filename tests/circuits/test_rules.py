@@ -22,7 +22,7 @@ from circuitry.circuits import (
     relative_error,
 )
 from circuitry.circuits.cost import OperationCounter
-from circuitry.circuits.rules import kind_of, with_rules
+from circuitry.circuits.rules import CHANNELS, DEFAULT_SIZES, kind_of, with_rules
 from circuitry.encoder import Stage, Task
 from circuitry.encoder.tensor_batches import Images
 from tests.support.feature_bases import setting
@@ -90,10 +90,12 @@ def test_a_folder_has_the_rules_of_its_kind_of_tower(tower: str, kind: str, rule
     assert kind_of(encoder.tower) == kind
     found = with_rules(AttributionSettings(), encoder)
     assert (found.node_rule.name, found.resolved_edge_rule.name) == rules
-    given = AttributionSettings(rule=left_rule(2))
+    given = AttributionSettings(0.3, rule=left_rule(2))
     assert with_rules(given, encoder) is given
     own = with_rules(AttributionSettings(edge_rule=midpoint_rule(7)), encoder)
     assert (own.node_rule.name, own.resolved_edge_rule.name) == (rules[0], "midpoint-7")
+    assert found.node_fraction == CHANNELS
+    assert with_rules(AttributionSettings(), in_components(encoder)).node_fraction == DEFAULT_SIZES[kind]
     if tower == "vit":  # through a stream edges have one gradient
         assert with_rules(AttributionSettings(), in_components(encoder)).resolved_edge_rule == left_rule(1)
 

@@ -74,7 +74,7 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     return FaithfulnessCurve(**(known | changes))
 
 
-def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> CausalChecks:
+def found_in(clip: Clip, root: Path, baseline: BaselineName = "zero") -> CausalChecks:
     """Circuits of two classes in a domain, found on two images each, and checks on two others."""
     images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
     rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1)}

@@ -70,7 +70,7 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet:
     n_units = sum(len(scores) for scores in found.source.node_scores.values())
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.source.settings["method"] == method
-    assert (found.source.importance is not None) == (method in ("fisher", "learned"))
+    assert (found.source.importance is not None) == (method in ("fisher", "iterative-fisher", "learned"))
     assert all(np.array_equal(units, found.source.kept_units[site]) for site, units in found.units.items())
     assert found.source.settings | task.made_with == found.source.settings
     curve = faithfulness_curve(task, found.source, AblationSettings(fractions=(0.5,), random_draws=1))

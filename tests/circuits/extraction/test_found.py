@@ -25,7 +25,7 @@ from circuitry import (
 )
 from circuitry.circuits import METHODS, AttributionSettings, attribute_parts, register_method, score_units
 from circuitry.data import part_numbers
-from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
+from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, counted_sites, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.models import FolderBaseline, style_templates
@@ -91,7 +91,9 @@ def test_by_default_units_are_ranked_on_images_of_other_classes_too(
     clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = DomainFolder(root)
-    graphs = extract(clip, data, tmp_path / "x", ["cat"], n_others=1, work=QUIET, rule=left_rule(2), texts=TEMPLATES)
+    asked = {"rule": left_rule(2), "baseline": "zero"}
+    graphs = extract(clip, data, tmp_path / "x", ["cat"], n_others=1, work=QUIET, texts=TEMPLATES, **asked)
+    asked |= {"sites": counted_sites(clip.encoder), "progress": False}
     assert "gradient" not in caplog.text
     metric = class_logit(clip.text_weights(["axe", "cat", "fish"], TEMPLATES), 1)
     for domain, follows in (("real", "fish"), ("sketch", "axe")):  # there is no sketch of a fish
@@ -100,15 +102,15 @@ def test_by_default_units_are_ranked_on_images_of_other_classes_too(
         names = list(graphs.image_names("cat", domain))
         for graph in (graphs["cat", domain], *graphs.parts("cat", domain).values()):
             chosen = images[[names.index(name) for name in graph.provenance["images"]]]
-            by_hand = attribute(clip.encoder, chosen, metric, rule=left_rule(2), others=others, progress=False)
+            by_hand = attribute(clip.encoder, chosen, metric, others=others, **asked)
             assert_close(graph, by_hand)
             assert graph.importance is not None
             assert by_hand.importance is not None
             for site, ranks in by_hand.importance.items():
                 np.testing.assert_allclose(graph.importance[site], ranks, rtol=1e-4, atol=1e-9)
             assert graph.provenance["others"] == [other]
-            asked = {"method": "fisher", "budget": "global", "n_others": 1}
-            assert graph.settings | asked == graph.settings
+            told = {"method": "iterative-fisher", "budget": "global", "n_others": 1}
+            assert graph.settings | told == graph.settings
         assert other in json.loads((tmp_path / "x" / "images.json").read_text())
 
 
@@ -116,11 +118,12 @@ def test_without_other_classes_the_gradient_ranks_and_a_line_says_so(
     clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = DomainFolder(root, classes=["cat"])
-    graphs = extract(clip, data, tmp_path / "x", work=QUIET, rule=left_rule(2), texts=TEMPLATES)
+    graphs = extract(clip, data, tmp_path / "x", work=QUIET, rule=left_rule(2), texts=TEMPLATES, baseline="zero")
     (line,) = (line for line in caplog.messages if "gradient" in line)
     assert "cat in real, cat in sketch" in line
     metric = class_logit(clip.text_weights(["axe", "cat", "fish"], TEMPLATES), 1)
-    by_hand = attribute(clip.encoder, tensors(clip, root, "cat", "real"), metric, rule=left_rule(2), progress=False)
+    images, sites = tensors(clip, root, "cat", "real"), counted_sites(clip.encoder)
+    by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), sites=sites, progress=False)
     assert "others=" in caplog.messages[-1]
     assert_close(graphs["cat", "real"], by_hand)
     for graph in (graphs["cat", "real"], by_hand):
