@@ -91,7 +91,7 @@ def test_a_folder_has_the_rules_of_its_kind_of_tower(tower: str, kind: str, rule
     found = with_rules(AttributionSettings(), encoder)
     assert (found.node_rule.name, found.resolved_edge_rule.name) == rules
     given = AttributionSettings(0.3, rule=left_rule(2))
-    assert with_rules(given, encoder) is given
+    assert with_rules(given, encoder) == given
     own = with_rules(AttributionSettings(edge_rule=midpoint_rule(7)), encoder)
     assert (own.node_rule.name, own.resolved_edge_rule.name) == (rules[0], "midpoint-7")
     assert found.node_fraction == CHANNELS
