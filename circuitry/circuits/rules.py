@@ -55,8 +55,8 @@ def default_size(encoder: Encoder) -> float:
 
 
 def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
-    """Return the sites that are scored: with one cut over all of them those that compute, see `counted_sites`."""
-    return counted_sites(encoder) if budget == GLOBAL else encoder.sites
+    """Return the sites that are scored: with one cut over all of them those that compute, if any; see `counted_sites`."""
+    return (counted_sites(encoder) if budget == GLOBAL else ()) or encoder.sites
 
 
 def with_size(settings: _Settings, encoder: Encoder) -> _Settings:
