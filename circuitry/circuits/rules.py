@@ -55,7 +55,7 @@ def default_size(encoder: Encoder) -> float:
 
 
 def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
-    """Return the sites that are scored: with one cut over all of them those that compute, if some do."""
+    """Return the sites that are scored: with one cut those that compute, if any do; see `counted_sites`."""
     return (counted_sites(encoder) if budget == GLOBAL else ()) or encoder.sites
 
 

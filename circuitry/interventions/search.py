@@ -10,9 +10,10 @@ the same share of every site. A mask has counts of its own, which the budget ``l
 Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
 rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
-units are to be ranked as exact patching would, at the least cost. `extract` takes ``fisher`` by default, at a run an
-image. Masks are not the only circuit that works: two seeds are more alike than other images or domains, yet not the
-same, and a mask is to be read beside that ceiling (``experiments/shared_masks.py``).
+units are to be ranked as exact patching would, at the least cost. `extract` and ``circuitry find`` take
+``iterative-fisher`` by default, at seconds a circuit. Masks are not the only circuit that works: two seeds are more
+alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
+(``experiments/shared_masks.py``).
 """
 
 from collections.abc import Callable, Sequence

@@ -121,7 +121,7 @@ class Clip:
         return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
 
     def in_components(self) -> "Clip":
-        """Return the model with attention heads and MLP neurons as units of its encoder; see `in_components`."""
+        """Return the model with parts of blocks, such as heads or hidden channels, as units; see `in_components`."""
         return replace(self, encoder=in_components(self.encoder))
 
     @own_modes()

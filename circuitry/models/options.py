@@ -144,8 +144,7 @@ BaselineChoice = Annotated[
     arg(
         help="What replaces ablated activations: zero; mean-position, mean-unit (means over the images of all classes "
         "and domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes "
-        "in the domain). Without one: mean-position for towers with layer norms, where path integrals to zero do not "
-        "exist, and zero for others. In Python also a Baseline or counterfactual images."
+        "in the domain). Without one: mean-position. In Python also a Baseline or counterfactual images."
     ),
 ]
 

@@ -22,7 +22,7 @@ from circuitry.circuits import (
     relative_error,
 )
 from circuitry.circuits.cost import OperationCounter
-from circuitry.circuits.rules import CHANNELS, DEFAULT_SIZES, kind_of, with_rules
+from circuitry.circuits.rules import CHANNELS, DEFAULT_SIZES, default_sites, kind_of, with_rules
 from circuitry.encoder import Stage, Task
 from circuitry.encoder.tensor_batches import Images
 from tests.support.feature_bases import setting
@@ -34,6 +34,11 @@ def cubing() -> Encoder:
     """Image [B,3,1,1] -> the same -> its cube: by the path to zero a unit x has the effect -x^3."""
     stages = (Stage("hidden", lambda x: x.flatten(1), 1), Stage("cube", lambda x: x**3, 1))
     return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+def test_all_sites_are_scored_where_none_computes() -> None:
+    linear = Encoder(nn.Linear(1, 1), (Stage("flat", lambda x: x.flatten(1), 1),), (1, 1))
+    assert default_sites(linear, "global") == linear.sites
 
 
 def total(embedding: Tensor) -> Tensor:
