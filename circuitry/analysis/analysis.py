@@ -121,12 +121,17 @@ class Analysis:
         return self._keep("accuracy", found)
 
     def curves(
-        self, work: Work = Work(), rankings: Sequence[str] = ("absolute",), random_draws: int = 2
+        self,
+        work: Work = Work(),
+        rankings: Sequence[str] = ("absolute",),
+        random_draws: int = 2,
+        fractions: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
         """Test each circuit on images that it was not found on; no curves where a class has no others in a domain."""
         if not self._has_others():
             return self._keep("curves", [])
-        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "work": work}
+        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "fractions": fractions}
+        asked["work"] = work
         return self._keep("curves", self.checks.extract_faithfulness(self.out / "faithfulness", **asked))
 
     def curves_by_site(self, work: Work = Work(), random_draws: int = 2) -> list[FaithfulnessCurve]:

@@ -31,6 +31,8 @@ FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickd
 
 FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
+SIZES = (0.1, 0.2, 0.5, 1.0)
+"""Sizes of circuits that are tested, beside their own."""
 CHECKED = ("fish", "real")
 """Class and style whose scores are set beside exact patching, and whose pixels are shown."""
 
@@ -83,8 +85,8 @@ def find_and_test(
     run.circuits(work)
     if first:
         say("5/6 causal checks: do the circuits recover the answer?")
-    run.curves(work)
-    run.transfer(work)
+    run.curves(work, fractions=sorted({*SIZES, run.checks.size}))
+    run.transfer(work, one_site=False)
     if worker == workers - 1:
         run.scores(CHECKED, Work(progress=False))
     return run.results
