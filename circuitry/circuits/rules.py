@@ -55,8 +55,9 @@ def default_size(encoder: Encoder) -> float:
 
 
 def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
-    """Return the sites that are scored: with one cut those that compute, if any do; see `counted_sites`."""
-    return (counted_sites(encoder) if budget == GLOBAL else ()) or encoder.sites
+    """Return the sites that are scored: with one cut those that compute, if any do, or have features."""
+    counted = {*counted_sites(encoder), *encoder.basis} if budget == GLOBAL else set()
+    return tuple(site for site in encoder.sites if site in counted) or encoder.sites
 
 
 def with_size(settings: _Settings, encoder: Encoder) -> _Settings:
