@@ -149,15 +149,10 @@ class ResidualStream:
         else:
             components = in_components(encoder)
         blocks = _blocks_of(components)
-        if not blocks:
-            raise InputError(
-                f"Heads and MLPs are a transformer's, but this {type(encoder.tower).__name__} is none: score the edges "
-                "of its hidden channels by score_edges, with a task of in_components(encoder)."
-            )
         if not adds_up(components):
             raise InputError(
-                "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
-                "one by one: look at its sites instead (in_components)."
+                "This tower has no heads and neurons that add to a residual stream one by one, as where a norm lies in "
+                "between: look at its sites instead (in_components)."
             )
         whole = cls(blocks, {}, encoder, components)
         layers = [layer for layer in whole.layers if units and layer.site in units]
@@ -371,8 +366,8 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
-    blocks = [block for block in encoder.chain.blocks.values() if not isinstance(block, ConvBlock)]
-    return in_neurons or tuple(take_apart(block) for block in blocks)
+    named = encoder.chain.blocks.values()
+    return in_neurons or tuple(take_apart(block) for block in named if not isinstance(block, ConvBlock))
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:

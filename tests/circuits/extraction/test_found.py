@@ -91,7 +91,7 @@ def test_by_default_units_are_ranked_on_images_of_other_classes_too(
     clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = DomainFolder(root)
-    asked = {"rule": left_rule(2), "baseline": "zero"}
+    asked: dict[str, Any] = {"rule": left_rule(2), "baseline": "zero"}
     graphs = extract(clip, data, tmp_path / "x", ["cat"], n_others=1, work=QUIET, texts=TEMPLATES, **asked)
     asked |= {"sites": counted_sites(clip.encoder), "progress": False}
     assert "gradient" not in caplog.text
