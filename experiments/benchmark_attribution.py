@@ -3,8 +3,8 @@
 The baseline is the plain way: integrated gradients by hooks, one full forward and backward pass of the tower
 per point of the path, per site (nodes) and per kept unit (edges); edge times are extrapolated from a few
 units per pair of sites. Both do the study's setting on the same inputs in the same process; this package also rules
-of fewer points, and scores along a path of the image, which are others (a row sets their seconds against those of this
-package's study setting). Exact patching of every unit at every site is set against one run of the whole tower per unit,
+of fewer points, and conductance, whose scores are others (a row sets its seconds against those of this package's
+study setting). Exact patching of every unit at every site is set against one run of the whole tower per unit,
 in the same way. Refuted if the scores differ by more than 1e-4 or the ratios fall short of those in the README.
 
 With --scale instead: how the cost grows with images, kept units and sites; which fraction of this machine's
@@ -17,7 +17,7 @@ matrix-product rate the edge pass reaches; and, by counted operations, how long 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -30,7 +30,7 @@ from circuitry.circuits.chain_edges import chain_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.nodes import node_effects
 from circuitry.interventions import patch_effects
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from circuitry.reports.result_tables import KeepSettings
 
 import open_clip
@@ -44,6 +44,8 @@ EdgeRows = dict[tuple[str, str], Tensor]
 POINTS = len(STUDY_RULE.points)
 STUDY_CLASSES, STUDY_DOMAINS, STUDY_IMAGES = 345, 6, 50
 """The study's full setting: images of each class in each domain of DomainNet."""
+AS_STUDIED: dict[str, Any] = {"method": "site-path", "budget": "same-share"}
+"""How the study ranks and keeps units."""
 NODE_RULE, EDGE_RULE = "gauss-radau-5", "gauss-radau-4"
 """Other rules to be timed; what they leave of error is what benchmark_rules.py says of a model."""
 SWEEP_MODEL, SWEEP_IMAGES = "rn-tiny", 16
@@ -145,7 +147,7 @@ def timed(
         started = time.perf_counter()
         nodes = node_effects(task, settings.node_rule)
         node_seconds = time.perf_counter() - started
-        kept = strongest_units(nodes.scores, settings.node_fraction)
+        kept = strongest_units(nodes.scores, settings.node_fraction or 0.1)
         started = time.perf_counter()
         edges = chain_edges(task, kept, settings.resolved_edge_rule)
         edge_seconds = time.perf_counter() - started
@@ -177,8 +179,8 @@ def run(config: Config) -> pd.DataFrame:
             better = AttributionSettings(rule=parse_rule(NODE_RULE), edge_rule=parse_rule(EDGE_RULE))
             *_, better_nodes, better_edges = timed(encoder, images, weights, better)
             started = time.perf_counter()
-            score_units(Task(encoder, images, class_logit(weights, 0), work=Work(progress=False)), "input-path")
-            by_image = time.perf_counter() - started
+            score_units(Task(encoder, images, class_logit(weights, 0), work=Work(progress=False)), "conductance")
+            by_conductance = time.perf_counter() - started
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
             tower, encoder.sites, images, weights, config.units_per_pair
         )
@@ -188,7 +190,7 @@ def run(config: Config) -> pd.DataFrame:
             ("edges", naive_edge_seconds, edge_seconds, _worst(first_rows, naive_edges)),
             (f"nodes, {NODE_RULE}", naive_node_seconds, better_nodes, math.nan),
             (f"edges, {EDGE_RULE}", naive_edge_seconds, better_edges, math.nan),
-            ("nodes, path of the image against study", node_seconds, by_image, math.nan),
+            ("nodes, conductance against study", node_seconds, by_conductance, math.nan),
         ):
             table.append((name, what, slow, fast, slow / fast, error))
     table.append(sweep(config.units_per_pair))
@@ -240,7 +242,8 @@ def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     with encoder.fast():
         growth = cost_table(encoder, images, weights)
     metric, whole = class_logit(weights, 0), growth.iloc[-1]  # one image, all sites
-    once = count_operations(encoder, metric, AttributionSettings(rule=parse_rule("midpoint-1")))
+    single = AttributionSettings(0.1, "same-share", parse_rule("midpoint-1"), method="site-path")
+    once = count_operations(encoder, metric, single)
     reached = [
         ("matrix products", rate),
         *((k, getattr(once, f"{k}s") / whole[f"{k} seconds"]) for k in ("node", "edge")),
@@ -248,7 +251,7 @@ def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
     rates = [(what, reach / 1e9, reach / rate) for what, reach in reached]
     hours, n_images = [], STUDY_CLASSES * STUDY_DOMAINS * STUDY_IMAGES
     for rule in (STUDY_RULE, DEFAULT_RULE):
-        nodes, edges = count_operations(encoder, metric, AttributionSettings(rule=rule))
+        nodes, edges = count_operations(encoder, metric, replace(single, rule=rule))
         total = nodes + 2 * edges  # edges of all images, and of all parts
         hours.append((rule.name, n_images, total / 1e12, GPU_RATE / 1e12, n_images * total / GPU_RATE / 3600))
     return {

@@ -133,6 +133,8 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
                 *(stream.components, task.images, task.metric, config.graph_fraction),
                 baseline=task.baseline,
                 edges=method,
+                budget="same-share",
+                method="site-path",
                 progress=False,
             )
             .edges.to_pandas()["score"]

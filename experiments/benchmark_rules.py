@@ -24,8 +24,8 @@ from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric
-from circuitry.encoder.baselines import default_baseline
 from circuitry.encoder.choices import BaselineName
+from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.sites import INPUT
 from circuitry.models import FolderBaseline, read_images
 from circuitry.reports.result_tables import KeepSettings
@@ -112,7 +112,7 @@ def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], lis
 def circuits(clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Key]) -> Iterator[tuple[str, Task]]:
     """Yield (name, task) of circuits."""
     weights = clip.text_weights(images.all_classes)
-    name = config.baseline or default_baseline(clip.encoder)
+    name = config.baseline or ("mean-position" if has_rescaling_norms(clip.encoder.tower) else "zero")
     baseline = FolderBaseline(name, clip, images, config.n_images, config.seed)
     for class_name, domain in keys:
         _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
@@ -124,7 +124,7 @@ def measure(tasks: Iterable[tuple[str, Task]], rules: Sequence[str], reference: 
     """Return the errors of every rule: circuit, kind, rule, place, apart, error; share of kept units as a kind."""
     tables = []
     for name, task in tasks:
-        table = relative_error(task, rules, reference)
+        table = relative_error(task, rules, reference, AttributionSettings(budget="same-share"))
         apart = (table["kind"] != "edges") & ~table["place"].isin(converging(task))
         tables.append(table.assign(circuit=name, apart=apart))
         print(name, flush=True)
@@ -194,10 +194,9 @@ def promise(chosen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def relative_costs(clip: Clip, metric: Metric, rules: Sequence[str]) -> pd.DataFrame:
     """Return the counted operations of nodes and edges by kind and rule, beside those of the study's rule."""
-    counts = {
-        name: count_operations(clip.encoder, metric, AttributionSettings(rule=parse_rule(name)))
-        for name in (STUDY, *rules)
-    }
+    parsed = {name: parse_rule(name) for name in (STUDY, *rules)}
+    asked = {name: AttributionSettings(0.1, "same-share", rule, method="site-path") for name, rule in parsed.items()}
+    counts = {name: count_operations(clip.encoder, metric, one) for name, one in asked.items()}
     rows = [(r, n / counts[STUDY].nodes, e / counts[STUDY].edges) for r, (n, e) in counts.items()]
     return pd.DataFrame(rows, columns=["rule", "node cost", "edge cost"]).set_index("rule")
 

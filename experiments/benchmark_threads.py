@@ -30,7 +30,7 @@ import time
 import open_clip
 import torch
 from circuitry import Encoder, attribute, class_logit
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 
 model, n_images, repeats = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.manual_seed(0)
@@ -40,7 +40,7 @@ metric = class_logit(torch.randn(10, encoder(images[:1]).shape[1]), 0)
 seconds = []
 for _ in range(repeats):
     started = time.perf_counter()
-    attribute(encoder, images, metric, progress=False)
+    attribute(encoder, images, metric, method="site-path", budget="same-share", progress=False)
     seconds.append(time.perf_counter() - started)
 print(sorted(seconds)[repeats // 2])
 """

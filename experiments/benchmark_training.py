@@ -18,7 +18,7 @@ from pathlib import Path
 from circuitry.runs import run_script
 from circuitry import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.models.architectures import SHIPPED_CONFIGS
+from circuitry.models.open_clip_models import SHIPPED_CONFIGS
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.training import (
     ClipTraining,

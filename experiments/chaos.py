@@ -31,7 +31,7 @@ from circuitry.runs import InputError, run_script
 from circuitry.commands import run_command
 from circuitry.data import DomainFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.training import clip_preset, generated_captions, record_run
 from experiments.study.__main__ import PROGRAMS

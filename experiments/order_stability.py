@@ -25,7 +25,6 @@ from circuitry.analysis import QuickstartModel
 from circuitry.circuits import Extraction, ExtractionSettings, ReadingSettings, strongest_units
 from circuitry.circuits.graph_folder import Key
 from circuitry.data.names import drawn_by_name
-from circuitry.encoder.baselines import default_baseline
 from circuitry.reports.result_tables import KeepSettings
 
 import numpy as np
@@ -51,7 +50,7 @@ class Config(QuickstartModel, KeepSettings):
 
 def main(config: Config) -> None:
     """Find circuits, vary what is asked of them, and print the table of orders."""
-    plan = ExtractionSettings(n_images=config.n_images, seed=config.seed)
+    plan = ExtractionSettings(n_images=config.n_images, seed=config.seed, method="site-path", budget="same-share")
     extraction = Extraction(config.clip(), config.images(), config.out / "circuits", plan)
     extraction.run()
     graphs = GraphFolder(extraction.out)
@@ -70,7 +69,7 @@ def main(config: Config) -> None:
 
 def found_again(extraction: Extraction, classes: list[str]) -> dict[Varied, GraphFolder]:
     """Find the circuits of a few classes with one setting changed at a time; their edges do not count."""
-    baseline = "mean-position" if default_baseline(extraction.clip.encoder) == "zero" else "zero"
+    baseline = "zero" if extraction.settings.baseline is None else "mean-position"
     same = replace(extraction.settings, edge_rule=midpoint_rule(1), parts=2)
     changed = {
         ("baseline", baseline): replace(same, baseline=baseline),
@@ -91,7 +90,7 @@ def stored_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd
     found: dict[Varied, pd.DataFrame] = {}
     for fraction in (0.05, 0.2, 0.5):
         cut = {
-            key: replace(graph, kept_units=strongest_units(graph.node_scores, fraction), edge_scores={})
+            key: replace(graph, kept_units=strongest_units(graph.ranked_by, fraction), edge_scores={})
             for key, graph in graphs.items()
         }
         found["share of kept units", f"{fraction:g}"] = overlap(cut, default).matrix()

@@ -101,9 +101,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def call(world: World, name: str, arguments: Mapping[str, Any]) -> Any:
     shutil.rmtree(world.scratch, ignore_errors=True)
     torch.manual_seed(0)
-    if name == "image_path_effects":  # within a run
-        with world.task.running(gradients=True):
-            return numbers(FOUND[name](**arguments))
     return numbers(METHODS[name](world) if name in METHODS else FOUND[name](**arguments))
 
 

@@ -34,8 +34,8 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
-from circuitry.reports.listings import listings_of, listings_of_records
 from circuitry.reports.page import Report, Written, write_results
+from circuitry.reports.result_tables import listings_of, listings_of_records
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import accuracy_kinds
@@ -43,8 +43,6 @@ from circuitry.training.evaluation import zero_shot_accuracy
 
 T = TypeVar("T")
 
-ONE_SITE_SIZE = 0.1
-"""Share of the units that circuits keep at one site at a time."""
 SMALL = 600
 """Rows of a table that is small enough to be committed."""
 
@@ -123,17 +121,22 @@ class Analysis:
         return self._keep("accuracy", found)
 
     def curves(
-        self, work: Work = Work(), rankings: Sequence[str] = ("absolute",), random_draws: int = 2
+        self,
+        work: Work = Work(),
+        rankings: Sequence[str] = ("absolute",),
+        random_draws: int = 2,
+        fractions: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
         """Test each circuit on images that it was not found on; no curves where a class has no others in a domain."""
         if not self._has_others():
             return self._keep("curves", [])
-        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "work": work}
+        asked: dict[str, Any] = {"rankings": tuple(rankings), "random_draws": random_draws, "fractions": fractions}
+        asked["work"] = work
         return self._keep("curves", self.checks.extract_faithfulness(self.out / "faithfulness", **asked))
 
     def curves_by_site(self, work: Work = Work(), random_draws: int = 2) -> list[FaithfulnessCurve]:
         """Test each circuit at one site at a time, with all else as it is."""
-        cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (ONE_SITE_SIZE,), "one_site": True}
+        cut: dict[str, Any] = {"rankings": ("absolute",), "fractions": (self.checks.size,), "one_site": True}
         cut |= {"random_draws": random_draws, "work": work}
         return self._keep("one_site", self.checks.extract_faithfulness(self.out / "one-site", **cut))
 

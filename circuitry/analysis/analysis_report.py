@@ -12,26 +12,28 @@ from circuitry.data.domains import DomainFolder
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import curves_by_domain
 from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrices, transfer_over_depth
-from circuitry.reports.contact_sheets import contact_sheet
+from circuitry.reports.figures.pictures import contact_sheet
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.accuracies import add_accuracy
-from circuitry.reports.sections.apart import add_domain_apart
 from circuitry.reports.sections.causal_curves import (
     add_faithfulness,
     add_selectivity_over_depth,
     faithfulness_findings,
 )
 from circuitry.reports.sections.circuits import (
+    add_attribution_check,
     add_circuit_pair,
     add_circuit_stability,
+    add_domain_apart,
     add_guide,
+    add_pixels,
+    add_rules,
     add_similarity,
     circuit_findings,
 )
 from circuitry.reports.sections.findings import not_tested
 from circuitry.reports.sections.one_circuit import add_circuit
-from circuitry.reports.sections.score_checks import add_attribution_check, add_pixels, add_rules
 from circuitry.reports.sections.transfers import add_interchange, add_transfer, transfer_findings, transfer_value
 
 CIRCUITS_DRAWN = 4
@@ -169,11 +171,12 @@ def tables_of(found: Found, apart: str | None = None) -> dict[str, pd.DataFrame]
     tables |= {name: found[name] for name in ("accuracy", "transfer", "interchange") if name in found}
     rankings = list(dict.fromkeys(curve.ranking for curve in found.get("curves", ())))
     for measure in CURVE_MEASURES:
+        name = measure.replace(" ", "_")
         for ranking in rankings:
             curves = [curve for curve in found["curves"] if curve.ranking == ranking]
-            tables[f"{measure}_{ranking}" if len(rankings) > 1 else measure] = curves_by_domain(curves, measure)
+            tables[f"{name}_{ranking}" if len(rankings) > 1 else name] = curves_by_domain(curves, measure)
         if "one_site" in found:
-            tables[f"{measure}_one_site"] = curves_by_domain(found["one_site"], measure)
+            tables[f"{name}_one_site"] = curves_by_domain(found["one_site"], measure)
     if "transfer" in found:
         tables |= _transfer_tables(found["transfer"], found["similarity"])
     if "attribution" in found:

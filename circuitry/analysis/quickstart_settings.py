@@ -17,8 +17,6 @@ QUICKSTART = Path("runs/quickstart")
 DRAWN_IMAGES = "toy"
 """Folder of the images that the quickstart draws, within its own."""
 QUICKSTART_MODEL = "rn-tiny"
-UNITS = {"rn-tiny": "channels", "vit-tiny": "components"}
-"""What circuits of a model are made of."""
 OF_TRAINING = ("test_domain", "held_out", "n_train", "epochs")
 """Settings that only a training can take."""
 
@@ -50,8 +48,8 @@ class QuickstartSettings:
     model: Literal["rn-tiny", "vit-tiny"] = "rn-tiny"
     """The model: a ResNet or a transformer."""
     units: Literal["channels", "components"] | None = None
-    """What circuits are made of (default: channels of the ResNet, attention heads and MLP neurons of the transformer,
-    whose channels are the dimensions of its residual stream)."""
+    """What circuits are made of (default: components, which are hidden channels of the ResNet, and attention heads and
+    MLP neurons of the transformer)."""
     epochs: int | None = None
     """Passes over the images (default: 16, of the transformer 40)."""
     processes: int | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from circuitry.analysis.analysis import Analysis
-from circuitry.analysis.quickstart_settings import UNITS, QuickstartSettings, say
+from circuitry.analysis.quickstart_settings import QuickstartSettings, say
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
@@ -31,6 +31,8 @@ FAST_CLASSES, FAST_STYLES = ("car", "clock", "fish", "key"), ("clipart", "quickd
 
 FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
+SIZES = (0.1, 0.2, 0.5, 1.0)
+"""Sizes of circuits that are tested, beside their own."""
 CHECKED = ("fish", "real")
 """Class and style whose scores are set beside exact patching, and whose pixels are shown."""
 
@@ -60,7 +62,7 @@ def train(config: QuickstartSettings, root: Path) -> Path:
 def analysis_of(config: QuickstartSettings, checkpoint: Path | None, root: Path) -> Analysis:
     """Return the analysis of the model, in the units that circuits are made of, on the test images."""
     clip = load_clip(config.model, checkpoint)
-    if (config.units or UNITS[config.model]) == "components":
+    if config.units != "channels":
         clip = clip.in_components()
     classes, styles = (FAST_CLASSES, FAST_STYLES) if config.fast else (None, None)
     images = DomainFolder(root, split="test", classes=classes, domains=styles)
@@ -83,8 +85,8 @@ def find_and_test(
     run.circuits(work)
     if first:
         say("5/6 causal checks: do the circuits recover the answer?")
-    run.curves(work)
-    run.transfer(work)
+    run.curves(work, fractions=sorted({*SIZES, run.checks.size}))
+    run.transfer(work, one_site=False)
     if worker == workers - 1:
         run.scores(CHECKED, Work(progress=False))
     return run.results

@@ -1,16 +1,20 @@
-"""Attention heads and MLP neurons as units: a transformer tower as a finer chain of stages.
+"""The parts of blocks as units: a tower as a finer chain of stages.
 
-A tower is a chain of stages, so an encoder that is read inside its blocks is another chain. Block i has two sites,
-which stand in place of the block's residual stream:
+A tower is a chain of stages, so an encoder that is read inside its blocks is another chain. A transformer's block i has
+two sites, which stand in place of the block's residual stream:
 
     <block>.attn   heads: what each of them reads off the other positions, z [batch, position, head, d_head]
     <block>.mlp    neurons: their activations after the nonlinearity [batch, position, neuron]
 
+A convolutional block has a site for its hidden channels, and one for the channels of a projection shortcut
+(`conv_blocks`); CLIP's attention pooling has one for its heads. What comes before the first block and behind the last
+stays: stems write the stream, too.
+
 Behind its units such a site carries the residual stream that goes past them, so that the chain is complete: the next
 stage reads both. What is carried is no unit: it is never scored, patched, ablated or kept, and moves with the units
-before it. Everything that reads or writes at sites works on heads and neurons as on channels.
+before it. Everything that reads or writes at sites works on heads, neurons and hidden channels as on channels.
 
-Besides the sites there are hook points with TransformerLens' names (`BLOCK_POINTS`), such as
+Besides the sites a transformer has hook points with TransformerLens' names (`BLOCK_POINTS`), such as
 ``blocks.3.attn.hook_pattern``: hooks read and write them, and ``run_with_cache`` returns them.
 
 With idle hooks outputs equal the tower's up to rounding; where something looks at scores or patterns, attention
@@ -25,14 +29,16 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from circuitry.bases.attention_kinds import mix_by_pattern
 from circuitry.bases.blocks import Block, take_apart
+from circuitry.bases.conv_blocks import after_block, conv_blocks, conv_stages
 from circuitry.encoder.encoder import Encoder
-from circuitry.encoder.narrowing import in_order
-from circuitry.encoder.stages import Stage
+from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
+from circuitry.encoder.stages import ConvBlock, Stage
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -43,21 +49,23 @@ BLOCK_POINTS = (
 )
 """Names of the hook points of a block, after ``blocks.<number>.``, in order; shapes are TransformerLens'."""
 
+BETWEEN = (nn.LayerNorm, nn.Conv2d)
+"""Stages between blocks that belong to the block behind them: they make one stream of another."""
+
 log = logging.getLogger(__name__)
 
 
 @checked
 def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> Encoder:
-    """Return an encoder on the same tower whose units inside the blocks are attention heads and MLP neurons.
+    """Return an encoder on the same tower whose units are parts of blocks: heads and neurons, or hidden channels.
 
     Args:
-        encoder: An encoder of a transformer.
+        encoder: An encoder of a transformer or of a convolutional network.
         mlps: Blocks by the site of their neurons, in place of the tower's, such as `in_feature_basis` makes of
             transcoders.
 
     Raises:
-        InputError: for a tower without transformer blocks, blocks of a kind that is not known, or a site of the
-            blocks that is in a feature basis.
+        InputError: for a tower without blocks of a known kind, or a site that is in a feature basis.
 
     Example:
         >>> heads = in_components(load_clip("ViT-B-32", pretrained="openai").encoder)
@@ -67,34 +75,54 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         >>> graph.node_scores["transformer.resblocks.9.attn"]    # effect of every head
         >>> embedding, cache = heads.run_with_cache(images)
         >>> cache["blocks.9.attn.hook_pattern"]                  # [batch, head, query, key]
+        >>> in_components(load_clip("RN50", pretrained="openai").encoder).sites[5:8]
+        ('layer1.0.act1', 'layer1.0.downsample', 'layer1.0.act2')
     """
-    blocks = encoder.chain.blocks
+    blocks = encoder.chain.blocks or conv_blocks(encoder.chain.stages)
     if not blocks:
         raise InputError(
-            f"Heads and neurons are those of transformer blocks, but of this {type(encoder.tower).__name__} none are "
-            "known: take its channels, or name its blocks in the Chain of a reader (register_architecture)."
+            f"Components are parts of blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
+            "channels, or name its blocks in the Chain of a reader (register_architecture)."
         )
     if encoder.error_units:
         raise InputError(
-            f"Heads and neurons are read off the tower itself, but {', '.join(encoder.error_units)} is in a feature "
+            f"Components are read off the tower itself, but {', '.join(encoder.error_units)} is in a feature "
             "basis: give the encoder without autoencoders."
         )
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}
     read: Callable[[Tensor], Tensor] | None = None
-    names = list(blocks)
-    for stage in encoder.stages:
-        if stage.site not in blocks:
-            stages.append(stage if read is None else Stage(stage.site, in_order(read, stage.run), stage.unit_dim))
-            read = None
-            continue
-        number = names.index(stage.site)
-        mine = {name: HookPoint() for name in BLOCK_POINTS}
-        points |= {f"blocks.{number}.{name}": point for name, point in mine.items()}
-        block = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(blocks[stage.site])
-        stages += _stages_of(stage.site, block, mine, read)
-        read = partial(_after_block, block, mine)
+    names, left = list(blocks), len(blocks)
+    x = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
+    with encoder.running():  # widths of convolutional blocks are read off a run
+        for stage in encoder.chain.stages:
+            block = blocks.get(stage.site)
+            left -= block is not None
+            if isinstance(block, ConvBlock):
+                inside, x = conv_stages(stage.site, block, read or nn.Identity(), x)
+                stages += inside
+                read = partial(after_block, block, inside[-1])
+            elif block is not None:
+                number = names.index(stage.site)
+                mine = {name: HookPoint() for name in BLOCK_POINTS}
+                points |= {f"blocks.{number}.{name}": point for name, point in mine.items()}
+                apart = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(block)
+                stages += _stages_of(stage.site, apart, mine, read)
+                read = partial(_after_block, apart, mine)
+            elif read is not None and left and isinstance(stage.run, BETWEEN):
+                read = in_order(read, stage.run)
+            else:
+                whole = stage if read is None else Stage(stage.site, in_order(read, stage.run), stage.unit_dim)
+                stages += _in_heads(whole, stage.run, read) if isinstance(stage.run, AttentionPool2d) else [whole]
+                x, read = (whole.run(x) if left else x), None
     return Encoder(encoder.tower, stages, encoder.image_size, points=points, chain=encoder.chain)
+
+
+def _in_heads(stage: Stage, pool: AttentionPool2d, read: Callable[[Tensor], Tensor] | None) -> list[Stage]:
+    """Return the stages of an attention pooling: what its heads read off the positions, and the embedding."""
+    heads = partial(pooled_heads, pool)
+    to_heads = heads if read is None else in_order(read, heads)
+    return [Stage(f"{stage.site}.heads", to_heads, 1), Stage(stage.site, partial(project_heads, pool), 1)]
 
 
 def _stages_of(

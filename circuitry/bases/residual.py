@@ -30,6 +30,7 @@ from circuitry.bases.components import in_components
 from circuitry.data.names import chosen_names
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
+from circuitry.encoder.stages import ConvBlock
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Natural
 
@@ -150,8 +151,8 @@ class ResidualStream:
         blocks = _blocks_of(components)
         if not adds_up(components):
             raise InputError(
-                "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
-                "one by one: look at its sites instead (in_components)."
+                "This tower has no heads and neurons that add to a residual stream one by one, as where a norm lies in "
+                "between: look at its sites instead (in_components)."
             )
         whole = cls(blocks, {}, encoder, components)
         layers = [layer for layer in whole.layers if units and layer.site in units]
@@ -365,7 +366,8 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
-    return in_neurons or tuple(take_apart(block) for block in encoder.chain.blocks.values())
+    named = encoder.chain.blocks.values()
+    return in_neurons or tuple(take_apart(block) for block in named if not isinstance(block, ConvBlock))
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:

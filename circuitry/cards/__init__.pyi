@@ -3,12 +3,12 @@ from .card_folder import CardFolder as CardFolder
 from .card_jobs import unit_cards as unit_cards
 from .card_settings import CardSettings as CardSettings
 from .top_images import top_images as top_images
+from .top_images import unit_kind as unit_kind
 from .unit_card import CardImage as CardImage
 from .unit_card import TopImages as TopImages
 from .unit_card import UnitCard as UnitCard
 from .unit_card import UnitName as UnitName
 from .unit_card import WordCheck as WordCheck
-from .unit_maps import unit_kind as unit_kind
 from .unit_names import WordedImages as WordedImages
 from .unit_names import name_units as name_units
 from .vocabulary import read_vocabulary as read_vocabulary

@@ -13,8 +13,8 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
 from circuitry.runs.given import checked
 
-REPLACED_BY = ("zero", "mean", "other-domains")
-"""Replacements of a unit in exact effects."""
+REPLACED_BY = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
+"""Replacements of a unit in exact effects, and the baseline of each."""
 
 
 class CircuitScores:
@@ -25,7 +25,7 @@ class CircuitScores:
         self.classes = tuple(dict.fromkeys(class_name for class_name, _ in keys))
         self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
         self.kept: dict[Key, dict[str, np.ndarray]] = {}
-        """Kept units by circuit and site, the largest absolute score first."""
+        """Kept units by circuit and site, the strongest first."""
         self._scores: dict[Key, dict[str, np.ndarray]] = {}
         for key in keys:
             graph = graphs[key]
@@ -39,14 +39,10 @@ class CircuitScores:
         found = {site: np.unique(np.concatenate([kept[site] for kept in self.kept.values()])) for site in sites}
         return {site: units for site, units in found.items() if len(units)}
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Sites with cards, in order."""
-        return tuple(self.units)
-
     def columns(self, site: str) -> slice:
         """Return the columns of a site's units in tables of all units."""
-        before = sum(len(self.units[earlier]) for earlier in self.sites[: self.sites.index(site)])
+        sites = list(self.units)
+        before = sum(len(self.units[earlier]) for earlier in sites[: sites.index(site)])
         return slice(before, before + len(self.units[site]))
 
     def by_key(self, site: str, of: Mapping[Key, np.ndarray], fill: Any) -> np.ndarray:
@@ -60,11 +56,6 @@ class CircuitScores:
         """Return the scores of a site's units in all circuits."""
         units = self.units[site]
         return self.by_key(site, {key: scores[site][units] for key, scores in self._scores.items()}, np.nan)
-
-    def is_kept(self, site: str) -> np.ndarray:
-        """Return which circuits hold the units of a site [units, classes, domains]."""
-        units = self.units[site]
-        return self.by_key(site, {key: np.isin(units, kept[site]) for key, kept in self.kept.items()}, False)
 
 
 def site_arrays(
@@ -86,7 +77,7 @@ def site_arrays(
         "bin_edges": edges,
         "counts": counts.astype(np.int32),
         "effects": scores.effects(site),
-        "kept": scores.is_kept(site),
+        "kept": scores.by_key(site, {key: np.isin(units, kept[site]) for key, kept in scores.kept.items()}, False),
         "clarity": np.stack([_clarities(one, site) for one in seen], 1),
     }
     first = np.cumsum([0, *(len(one.images) for one in seen)])
@@ -145,12 +136,7 @@ def clarity(embeddings: Float[np.ndarray, "images d"]) -> float:
 
 
 def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]) -> np.ndarray:
-    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less.
-
-    Example:
-        >>> as_heat(np.array([[-1.0, 1.0, 2.0]]), np.array([2.0]))
-        array([[  0, 128, 255]], dtype=uint8)
-    """
+    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
     each = scale.reshape(-1, *[1] * (maps.ndim - 1))
     share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
     found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)

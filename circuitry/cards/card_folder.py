@@ -80,9 +80,6 @@ class SeenImages(NamedTuple):
 class CardFolder:
     """The cards of all units of the circuits of a folder.
 
-    Args:
-        path: The folder that was given to `unit_cards`.
-
     Raises:
         InputError: for a missing or unfinished folder, and for another kind or version of folder.
 

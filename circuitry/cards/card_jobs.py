@@ -1,11 +1,4 @@
-"""The cards of all units of a folder of circuits, as a folder of jobs.
-
-1. A job for each domain passes its images through the model once: activations of all units in all images, top images by
-   activation and by effect, embeddings, thumbnails.
-2. A job for each circuit measures exact effects of its strongest units, on images that it was found on.
-3. One job tests whether the model's words work.
-4. A job for each site joins all of this, and names the units.
-"""
+"""The cards of all units of a folder of circuits, as jobs: of each domain, of each circuit, of words, of each site."""
 
 import logging
 from collections.abc import Iterator
@@ -17,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from circuitry.cards.card_arrays import CircuitScores, site_arrays
+from circuitry.cards.card_arrays import REPLACED_BY, CircuitScores, site_arrays
 from circuitry.cards.card_folder import CARDS_FORMAT, EXACT, IMAGES, SITE, WORDS, CardFolder, SeenImages, card_file
 from circuitry.cards.card_settings import GRADIENT, CardSettings
-from circuitry.cards.domain_images import write_domain
+from circuitry.cards.top_images import unit_kind, write_domain
 from circuitry.cards.unit_card import FEWEST, UnitName
-from circuitry.cards.unit_maps import unit_kind
 from circuitry.cards.unit_names import WordedImages, name_units
 from circuitry.cards.vocabulary import words_of_domains
 from circuitry.cards.word_check import check_words, vocabulary_of, word_probabilities
@@ -62,9 +54,6 @@ def unit_cards(
     Args:
         clip: The model that the circuits were found in, in the same units.
         images: Its images; their classes and domains choose the circuits.
-        graphs: The circuits.
-        out: Folder of the cards.
-        work: Rank of this process, memory, progress, and whether unreadable images are errors.
         settings: Fields of `CardSettings`.
 
     Raises:
@@ -111,7 +100,7 @@ class CardJobs:
         scores = self.scores
         jobs: list[Job] = [(IMAGES, domain) for domain in scores.domains]
         jobs += [(EXACT, *key) for key in scores.keys]
-        jobs += [(WORDS,), *((SITE, site) for site in scores.sites)]
+        jobs += [(WORDS,), *((SITE, site) for site in scores.units)]
         named = asdict(self.settings) | {"effect_rule": (self.settings.effect_rule or GRADIENT).name}
         items = named.pop("items")
         listed = {record.relative: item_of(record, items) for some in self.selection.values() for record in some}
@@ -159,7 +148,10 @@ class CardJobs:
         most = self.settings.exact_units
         units = {site: kept[:most] for site, kept in self.scores.kept[key].items()} if most else {}
         arrays = {f"units/{site}": chosen for site, chosen in units.items()}
-        for kind, baseline in self._replacements(key).items() if len(images) and units else ():
+        alone = not any(other[0] == key[0] and other != key for other in self.scores.keys)
+        for kind, baseline in self._baselines.items() if len(images) and units else ():
+            if kind == "other-domains" and alone:  # a class of one domain has no others
+                continue
             metric, other = self.checks.metric_of(*key), baseline.of(*key, len(images))
             task = Task(self.clip.encoder, images, metric, baseline=other, work=replace(work, progress=False))
             for site, found in patch_effects(task, units=units).scores.items():
@@ -171,13 +163,7 @@ class CardJobs:
     @cached_property
     def _baselines(self) -> dict[str, FolderBaseline]:
         """The baselines of exact effects, by the name of the replacement."""
-        called = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
-        return {by: self.checks.baseline_called(name) for by, name in called.items()}
-
-    def _replacements(self, key: Key) -> dict[str, FolderBaseline]:
-        """Return the baselines of a circuit's exact effects; a class of one domain has no others."""
-        alone = not any(other[0] == key[0] and other != key for other in self.scores.keys)
-        return {by: one for by, one in self._baselines.items() if by != "other-domains" or not alone}
+        return {by: self.checks.baseline_called(name) for by, name in REPLACED_BY.items()}
 
     @cached_property
     def _seen(self) -> list[SeenImages]:

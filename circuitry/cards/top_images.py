@@ -1,26 +1,100 @@
-"""The images in which a unit is strongest: one pass, in memory that does not grow with the images.
+"""How strongly, and where in the image, a unit is active, and the images in which it is strongest, in one pass.
+
+An activation holds a unit at many positions. Its activation in an image is the largest over all positions; its map is
+its activation over the positions that lie in the image. At a head, which has a vector at every position, it is the
+length of the vector.
 
 By activation: the images that activate the unit most. By effect: the images in which it contributes most to the metric,
 such as the logit of the image's own class (relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with node
-scores in place of relevance). A unit may be most active in images where it does nothing.
+scores in place of relevance). A unit may be most active in images where it does nothing. Memory does not grow with the
+images.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from circuitry.cards.card_arrays import as_heat
+from circuitry.cards.card_folder import CARDS_FORMAT, thumbnail_file
 from circuitry.cards.card_settings import GRADIENT, TOP_IMAGES
-from circuitry.cards.unit_card import ACTIVATION, EFFECT, TopImages
-from circuitry.cards.unit_maps import map_grid, unit_maps
+from circuitry.cards.unit_card import ACTIVATION, EFFECT, CardImage, TopImages
 from circuitry.circuits.nodes import image_effects
 from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.data.domains import ImageRecord
+from circuitry.data.parts import ItemKey, item_of
+from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
-from circuitry.runs.errors import InputError
+from circuitry.models.clip import Clip
+from circuitry.runs.arrays import write_arrays
+from circuitry.runs.files import whole_file
+from circuitry.runs.given import Count, checked
+from circuitry.runs.manifest import write_json
+
+MAP_SIDE = 8
+"""Most cells of a map in a row or a column; larger maps keep the largest activation of each cell."""
+
+
+def unit_kind(encoder: Encoder, site: str) -> str:
+    """Return the kind of a site's units: channel, feature, head, neuron or latent; hidden channels are channels.
+
+    Example:
+        >>> unit_kind(clip.encoder, "layer4.0")
+        'channel'
+    """
+    if site in encoder.error_units:
+        return "latent"
+    if encoder.unit_dim(site) == 2 or site.endswith(".heads"):
+        return "head"
+    if site in encoder.carried and encoder.unit_dim(site) != 1:
+        return "neuron"
+    return "channel" if encoder.unit_dim(site) == 1 and site != encoder.sites[-1] else "feature"
+
+
+def unit_maps(
+    encoder: Encoder, site: str, activation: Float[Tensor, "batch ..."], units: Tensor
+) -> Float[Tensor, "batch units positions"]:
+    """Return the activation of some units (their numbers) at every position, all positions in one axis."""
+    chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
+    if unit_kind(encoder, site) == "head":
+        chosen = chosen.norm(dim=-1)
+    return chosen.reshape(*chosen.shape[:2], -1)
+
+
+def map_grid(encoder: Encoder, site: str, maps: Float[Tensor, "batch units positions"]) -> Tensor | None:
+    """Return maps over the image [batch, units, height, width], at most `MAP_SIDE` cells a side.
+
+    None where the units have no place in the image. Tokens before the patches do not count.
+    """
+    positions = maps.shape[-1]
+    if positions == 1:
+        return None
+    grid = encoder.chain.grid
+    if grid is not None and positions == len(grid):
+        maps = maps[..., len(grid.first) :]
+        return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=grid.height))
+    height, width = encoder.image_size
+    rows = round((positions * height / width) ** 0.5)
+    if rows * (positions // rows) != positions:
+        return None
+    return _shrunk(rearrange(maps, "b u (h w) -> b u h w", h=rows))
+
+
+def _shrunk(maps: Tensor) -> Tensor:
+    factor = -(-max(maps.shape[2:]) // MAP_SIDE)
+    return F.max_pool2d(maps, factor, ceil_mode=True) if factor > 1 else maps
+
 
 UnitsBySite = Mapping[str, np.ndarray]
 """Numbers of units by site."""
@@ -92,8 +166,6 @@ class TopLists:
     """The top images of units by activation and by effect, updated batch by batch."""
 
     def __init__(self, units: UnitsBySite, k: int = TOP_IMAGES) -> None:
-        if k < 1:
-            raise InputError(f"Expected at least one image of each unit, but k={k} was given.")
         self.ids: list[str] = []
         none: dict[str, Top] = {
             site: (torch.full((len(some), k), -1), torch.zeros(len(some), k), None) for site, some in units.items()
@@ -109,15 +181,14 @@ class TopLists:
                 self.tops[by][site] = _joined(top, places, values[site], watched.maps[site])
 
 
+@checked
 def top_images(
-    shown: Shown, units: UnitsBySite, k: int = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
+    shown: Shown, units: UnitsBySite, k: Count = TOP_IMAGES, *, rule: QuadratureRule = GRADIENT
 ) -> dict[str, dict[tuple[str, int], TopImages]]:
     """Return the images in which units are most active, and those in which they contribute most to the metric.
 
     Args:
         shown: Names of images with a task each, such as one task for each class.
-        units: Numbers of units by site.
-        k: Images of a unit.
         rule: How effects are scored; gradient times activation takes one run.
 
     Returns:
@@ -142,3 +213,64 @@ def top_images(
                 here = None if heat is None else heat[row, :n]
                 found[by][site, int(unit)] = TopImages(ids, values[row, :n].numpy(), here)
     return found
+
+
+THUMBNAIL, QUALITY = 96, 70
+"""Side of a thumbnail in pixels, and its quality as WebP."""
+
+
+def write_domain(
+    clip: Clip,
+    shown: Iterator[tuple[list[ImageRecord], Task]],
+    units: UnitsBySite,
+    path: Path,
+    found_on: Collection[ImageRecord],
+    top: int,
+    rule: QuadratureRule,
+    items: ItemKey | None = None,
+) -> list[Path]:
+    """Pass the images of a domain through the model, and write its files beside ``path``; return all of them.
+
+    ``shown`` has the images of a class with their task, class by class; ``items`` tells the item of an image.
+    """
+    lists, embeddings, thumbnails = TopLists(units, top), list[Tensor](), list[Path]()
+    listed: list[CardImage] = []
+    table = path.with_suffix(".npy")
+
+    def named() -> Iterator[tuple[list[str], Task]]:
+        for records, task in shown:
+            start = len(listed)
+            for r in records:
+                digest = hashlib.sha256(r.relative.encode()).hexdigest()[:16]
+                listed.append(CardImage(digest, r.relative, r.domain, r.class_name, r in found_on, item_of(r, items)))
+            yield [image.id for image in listed[start:]], task
+
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(table) as temporary, tempfile.TemporaryFile(dir=table.parent) as rows:
+        for watched in watch_units(named(), units, rule):
+            lists.add(watched)
+            embeddings.append(watched.embeddings)
+            thumbnails += _write_thumbnails(clip, watched, path.parent.parent)
+            rows.write(torch.cat([watched.activation[site] for site in units], 1).numpy().astype("<f4").tobytes())
+        rows.seek(0)
+        with open(temporary, "wb") as file:
+            shape = (len(listed), sum(map(len, units.values())))
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            shutil.copyfileobj(rows, file)
+    write_json(path.with_suffix(".json"), listed)
+    arrays = {"embeddings": torch.cat(embeddings or [torch.zeros(0, 1)]).numpy()}
+    for by, tops in lists.tops.items():
+        for site, (places, values, heat) in tops.items():
+            arrays |= {f"{by}/places/{site}": places.numpy(), f"{by}/values/{site}": values.numpy()}
+            arrays |= {} if heat is None else {f"{by}/heat/{site}": heat.numpy()}
+    write_arrays(path, CARDS_FORMAT, {}, arrays)
+    return [table, path.with_suffix(".json"), *thumbnails, path]
+
+
+def _write_thumbnails(clip: Clip, watched: Watched, folder: Path) -> list[Path]:
+    paths = [thumbnail_file(folder, name) for name in watched.ids]
+    for path, pixels in zip(paths, clip.shown(watched.images), strict=True):
+        small = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        with whole_file(path) as temporary:
+            small.save(temporary, "WEBP", quality=QUALITY)
+    return paths

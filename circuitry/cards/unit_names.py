@@ -86,11 +86,6 @@ def name_units(
 ) -> list[UnitName | None]:
     """Return a tested name for each unit of a site; None where no candidate fits, or the activation does not vary.
 
-    Args:
-        activations: Activation of every unit of the site in every image.
-        images: The same images, with words.
-        seed: Seed of permutations and of random words.
-
     Example:
         >>> name = name_units(activations, images)[0]
         >>> name.name, name.correlation, name.chance, name.weak
@@ -137,7 +132,6 @@ class _Half:
         self.activations = _standardised(self.raw)
         self.classes, self.domains = (np.asarray(of)[chosen] for of in (images.classes, images.domains))
         self.labels = {kind: _one_hot(of) for kind, of in (("class", self.classes), ("domain", self.domains))}
-        self.standard_labels = {kind: (names, _standardised(of)) for kind, (names, of) in self.labels.items()}
 
     def words(self, words: np.ndarray) -> np.ndarray:
         return _standardised(self.probabilities[:, words])
@@ -180,8 +174,7 @@ def _named(
         chance=float(np.quantile([standard[order] @ shown / len(shown) for order in permuted], QUANTILE)),
         style=images.words[int(best[0])] in images.style_words,
         references={
-            kind: _label(fitted_on.standard_labels[kind], tested_on.standard_labels[kind], goal, shown)
-            for kind in ("class", "domain")
+            kind: _label(fitted_on.labels[kind], tested_on.labels[kind], goal, shown) for kind in ("class", "domain")
         }
         | {"random word": (images.words[other], float(correlate[-1]))},
     )
@@ -254,4 +247,4 @@ def _standardised(columns: np.ndarray) -> np.ndarray:
 
 def _one_hot(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
     names, places = np.unique(labels, return_inverse=True)
-    return names.tolist(), np.eye(len(names))[places]
+    return names.tolist(), _standardised(np.eye(len(names))[places])

@@ -27,7 +27,6 @@ def vocabulary_of(clip: Clip, names: Sequence[str], given: Sequence[str] | None 
 
     Args:
         clip: A model with a text encoder, or a classifier.
-        names: Names of classes and words of styles, which come first.
         given: Other words (default: styles, ImageNet's classes and `unit_words`, as far as the model knows them).
     """
     if not isinstance(clip, Classifier):

@@ -27,7 +27,6 @@ from .extraction_settings import ExtractionSettings as ExtractionSettings
 from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
 from .graph_folder import GraphFolder as GraphFolder
-from .image_path import image_path_effects as image_path_effects
 from .measures import Measure as Measure
 from .measures import chance_overlap as chance_overlap
 from .measures import depth_bias as depth_bias

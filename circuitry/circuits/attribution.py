@@ -1,14 +1,14 @@
 """Attribution: from an encoder, images and a metric to an `AttributionGraph`.
 
-1. a method (`methods`) scores every unit: by default integrated gradients of the metric at its site (`nodes`);
-2. the units with the largest absolute score are kept, by a budget (`budgets`); in a feature basis
-   these are latents, never error units;
-3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
-   and neurons (`in_components`) effects on the metric score those between any two sites, through the residual stream.
+1. a method (`methods`) ranks the units: by default how much they change the answers on images of the class and of
+   others; their effects on the metric are scored by conductance (`conductance`);
+2. the strongest units are kept, by a budget (`budgets`); in a feature basis these are latents, never error units;
+3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in parts
+   of blocks (`in_components`) effects on the metric score those between any two sites that the stream joins.
 
-The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
-`AttributionSettings.study`; the default differs in the quadrature rule alone. Here positive scores help and all scores
-are means over images: the study's node scores are minus these, its edge scores these over the number of images.
+The study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) took the method
+``site-path``, the budget ``same-share`` and the rule left-10. Here positive scores help and all scores are means over
+images: the study's node scores are minus these, its edge scores these over the number of images.
 """
 
 import logging
@@ -19,17 +19,19 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from circuitry.circuits.budgets import SAME_SHARE, strongest_units
+from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.methods import SITE_PATH, MethodName
-from circuitry.circuits.nodes import NodeEffects, nodes_of
+from circuitry.circuits.methods import FISHER, GRADIENT, ITERATIVE, MethodName
+from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.quadrature import AnyRule, as_rule
-from circuitry.circuits.unit_scores import graph_of, score_parts
-from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count, default_baseline
+from circuitry.circuits.rules import with_size
+from circuitry.circuits.unit_scores import graph_of, kept_units, own_images, score_parts
+from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
+from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
@@ -44,7 +46,7 @@ def attribute(
     encoder: Encoder,
     images: Images,
     metric: Metric,
-    node_fraction: Share = 0.1,
+    node_fraction: Share | None = None,
     rule: AnyRule | None = None,
     baseline: AnyBaseline | None = None,
     sites: Names | None = None,
@@ -53,8 +55,9 @@ def attribute(
     *,
     edge_rule: AnyRule | None = None,
     edges: str | None = None,
-    budget: str = SAME_SHARE,
-    method: MethodName = SITE_PATH,
+    others: Images | None = None,
+    budget: str = GLOBAL,
+    method: MethodName = ITERATIVE,
     memory_gib: Positive = 1.0,
     class_name: str | None = None,
     domain: str | None = None,
@@ -71,12 +74,17 @@ def attribute(
             changes nothing but rounding.
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         rule: Such as ``midpoint_rule(10)``, or its name, ``"midpoint-10"``; so is ``edge_rule``.
-        baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
-            [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: zero; give another one to
-            a tower with layer norms, whose integrals to zero no rule resolves: a line of the log says so).
-        sites: Sites to score, in the encoder's order; edges run between consecutive ones (default: all).
+        baseline: Where the paths end: ``"zero"``, ``"mean-position"``, a `Baseline` such as `mean_baseline` makes, or
+            counterfactual images [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: with
+            others mean-position, else zero; give another one to a tower with layer norms, whose integrals to zero no
+            rule resolves: a line of the log says so).
+        sites: Sites to score, in the encoder's order (default: all; a circuit that is to work leaves out those that
+            only read out: ``sites=counted_sites(encoder)``, as `extract` does).
         batch_size: Images at a time (default: as many as fit the memory, which also bounds a given number).
         progress: Show progress bars.
+        others: Images of other classes, by which ``iterative-fisher``, ``fisher`` and ``learned`` rank, too; without
+            them ``gradient`` takes the place of Fisher's methods, with a line of the log. A baseline with an activation
+            for every image has theirs, too.
         edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
         memory_gib: Budget for activations and gradients, in GiB; weights and scores come on top.
         class_name, domain: What the images show, and their style: names of the graph, by which graphs are compared.
@@ -89,6 +97,7 @@ def attribute(
     Example:
         >>> graph = attribute(encoder, images, class_logit(weights, label=3), rule=midpoint_rule(6))
         >>> attribute(encoder, images, metric, baseline=images_without_the_object)    # one for every image
+        >>> attribute(encoder, cats, metric, others=not_cats)    # ranked by the answers on both
         >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
@@ -96,16 +105,18 @@ def attribute(
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
-    if baseline is None and default_baseline(encoder) != ZERO.name:
+    if baseline is None and others is None and has_rescaling_norms(encoder.tower):
         log.warning(
             "This tower has layer norms, so integrals to the baseline zero are not resolved: give a baseline such as "
             "mean_baseline(encoder, reference_images) or counterfactual images, or 'zero' to keep the study's."
         )
-    task = Task(encoder, images, metric, baseline=ZERO if baseline is None else baseline, sites=sites, work=work)
+    given = baseline if baseline is not None else ZERO if others is None else "mean-position"
+    task = Task(encoder, images, metric, baseline=given, others=others, sites=sites, work=work)
+    settings = with_size(_with_method(task, settings), encoder)
     with task.running(gradients=True):
         nodes, _ = score_parts(task, settings)
-        kept = _kept(encoder, nodes, settings)
-        found = score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
+        kept = kept_units(encoder, nodes, settings)
+        found = score_edges(own_images(task), kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
         graph = _graph(task, settings, nodes, kept, found.scores)
     return replace(graph, class_name=class_name, domain=domain)
 
@@ -126,30 +137,31 @@ class AttributionParts:
 def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"]) -> AttributionParts:
     """Attribute all images and each part of them, in one pass over the images.
 
-    1. Node scores of all images are the mean of the parts', weighted by their images.
+    1. Effects of units on all images are the mean of the parts', weighted by their images.
     2. Edges of a part are scored between the units that the part or the whole keeps.
     3. Scores of edges of all images are the mean of the parts', weighted by their images.
 
     Args:
-        task: Its images are a tensor.
-        settings: Share of units and rules.
+        task: Its images are a tensor; all images of other classes, if it has some, go with each part.
+        settings: Share of units, method and rules.
         parts: Number of each image's part, see `part_numbers`.
 
     Example:
         >>> found = attribute_parts(task, settings, parts=np.arange(len(images)) % 4)
         >>> node_overlap(found.parts[0], found.parts[1])
     """
-    images, encoder = task.images, task.encoder
+    images, encoder, own = task.images, task.encoder, own_images(task)
+    settings = with_size(_with_method(task, settings), encoder)
     if not isinstance(images, Tensor) or len(parts) != len(images):
         given = len(images) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"Every image is in one part, but {given} images and {len(parts)} parts were given.")
-    check_count(task.baseline, len(images))
+    check_count(own.baseline, len(images))
     with task.running(gradients=True):
         merged, nodes = score_parts(task, settings, parts)
-        whole = _kept(encoder, merged, settings)
-        kept = {part: _kept(encoder, of_part, settings) for part, of_part in nodes.items()}
+        whole = kept_units(encoder, merged, settings)
+        kept = {part: kept_units(encoder, of_part, settings) for part, of_part in nodes.items()}
         scored = {part: _union(whole, own) for part, own in kept.items()}
-        edges = part_edges(task, scored, settings, parts)
+        edges = part_edges(own, scored, settings, parts)
         at_whole = {part: _cut(edges[part], scored[part], whole) for part in nodes}
         by_pair = {pair: np.stack([at_whole[part][pair] for part in nodes]) for pair in edges[next(iter(nodes))]}
         shares = np.array([of_part.n_images / len(images) for of_part in nodes.values()])
@@ -177,8 +189,16 @@ def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
     return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}
 
 
-def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
-    return strongest_units(nodes_of(encoder, nodes.scores), settings.node_fraction, settings.budget)
+def _with_method(task: Task, settings: AttributionSettings) -> AttributionSettings:
+    """Return settings whose method ranks by the images that there are."""
+    if settings.method not in (FISHER, ITERATIVE) or task.others is not None:
+        return settings
+    log.warning(
+        "The method %r ranks units by images of the class and of others, but no others were given: the gradient ranks "
+        "them. Give others=, or method='gradient'.",
+        settings.method,
+    )
+    return replace(settings, method=GRADIENT)
 
 
 def _graph(

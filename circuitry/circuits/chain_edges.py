@@ -1,6 +1,8 @@
-"""Edge scores: how far each kept unit moves when the kept units of the site before go to their baseline.
+"""Edge scores of chains: how far each kept unit moves when kept units of the sites before go to their baseline.
 
-The metric of an edge is the mean squared distance of a downstream unit d from its clean activation,
+`reader_edges` lets each kept unit go on along its direct paths and weighs how far later units move with the metric's
+gradient by them. `chain_edges` is the study's, between neighbouring sites. The metric of an edge there is the mean
+squared distance of a downstream unit d from its clean activation,
 
     gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2
 
@@ -28,11 +30,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from circuitry.bases.gated_reading import joined_sites, read_paths
 from circuitry.circuits.edges import Pair
+from circuitry.circuits.nodes import clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import narrowest
@@ -61,7 +66,9 @@ def chain_edges(
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if task.encoder.device.type == "cpu" else memory
-    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairwise(inner)}
+    apart = set(pairwise(task.encoder.sites)) - set(joined_sites(task.encoder, task.encoder.sites))
+    joined = [pair for pair in pairwise(inner) if pair not in apart]
+    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in joined}
     pairs = [pair for pair, scores in sums.items() if scores.size]  # a site may keep no unit, as by a global budget
     joints, n_values = dict[Pair, _Joint](), dict.fromkeys(sums, 1)
     total = (count_batches(task.images, rows_that_fit(task.encoder, task.work.memory_gib)) or 0) * len(pairs) or None
@@ -73,13 +80,62 @@ def chain_edges(
             for (up, down), joint in joints.items():
                 sums[up, down] += joint.scores(clean[up], ends[up], clean[down], rule, budget).cpu().double().numpy()
                 n_values[up, down] = (batch.start + len(batch.images)) * joint.positions(clean[down])
-                if not np.isfinite(sums[up, down]).all():
-                    raise InputError(
-                        f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are "
-                        "finite: give an encoder of higher precision, or look at the stage between them."
-                    )
+                _check_scores((up, down), sums[up, down])
                 bar.update()
     return {pair: 2 * found / n_values[pair] for pair, found in sums.items()}
+
+
+def reader_edges(
+    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
+) -> dict[Pair, np.ndarray]:
+    """Return the scores [kept downstream, kept upstream] of the edges at all pairs of sites (`joined_sites`).
+
+    With the metric's gradient g at the images by a unit d, and u alone at its baseline on its direct path to d,
+
+        score[d, u] = mean over images of  sum over positions of  g_d (d - d without u)
+
+    One partial run for each kept unit scores its edges to all later sites. The arguments are those of `chain_edges`;
+    the rule plays no part.
+    """
+    encoder, pairs = task.encoder, joined_sites(task.encoder, list(kept_units))
+    sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}
+    fit, ups, n_images = rows_that_fit(encoder, task.work.memory_gib), list(dict(pairs)), 0
+    total = (count_batches(task.images, fit) or 0) * sum(len(kept_units[up]) for up in ups) or None
+    with Bar(total=total, desc="edges", unit="unit", disable=not task.work.progress, leave=False) as bar:
+        for batch in task.batches():
+            clean, gradients, _ = clean_run(task, batch.images, encoder.sites[1:], with_gradient=True)
+            ends, n_images, at_once = batch.ends(clean), n_images + len(batch.images), max(1, fit // len(batch.images))
+            units, slopes = ({s: encoder.units_of(s, a) for s, a in of.items()} for of in (clean, gradients))
+            sizes = {site: units[site].shape[encoder.unit_dim(site)] for site in kept_units}
+            for site, kept in kept_units.items():
+                _check_units(site, kept, sizes[site])
+            for up, i in [(site, i) for site in ups for i in range(0, len(kept_units[site]), at_once)]:
+                some = torch.from_numpy(kept_units[up][i : i + at_once]).to(encoder.device)
+                gates = {up: F.one_hot(some, sizes[up]) == 0}
+                for down, read in read_paths(encoder, clean, ends, gates):
+                    if (up, down) in sums:
+                        effects = per_unit(((units[down] - read) * slopes[down]).sum(1), encoder.unit_dim(down))
+                        sums[up, down][:, i : i + at_once] += effects[:, kept_units[down]].T.cpu().double().numpy()
+                bar.update(len(some))
+            for pair, scores in sums.items():
+                _check_scores(pair, scores)
+    return {pair: found / n_images for pair, found in sums.items()}
+
+
+def _check_units(site: str, units: Int[np.ndarray, " kept"], n: int) -> None:
+    if len(units) and not 0 <= min(units) <= max(units) < n:
+        raise InputError(
+            f"Units at site {site!r} are numbers from 0 to {n - 1}, but edges of unit "
+            f"{min(units) if min(units) < 0 else max(units)} were asked for: give units of this encoder."
+        )
+
+
+def _check_scores(pair: Pair, scores: Float[np.ndarray, "down up"]) -> None:
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"Scores of edges from {pair[0]!r} to {pair[1]!r} are NaN or infinite, although both activations are "
+            "finite: give an encoder of higher precision, or look at the stage between them."
+        )
 
 
 class _Joint(NamedTuple):
@@ -98,12 +154,7 @@ class _Joint(NamedTuple):
         cls, encoder: Encoder, pair: Pair, kept_units: Mapping[str, np.ndarray], clean: Mapping[str, Tensor]
     ) -> "_Joint":
         for site in pair:
-            units, n = kept_units[site], clean[site].shape[encoder.unit_dim(site)]
-            if not 0 <= min(units) <= max(units) < n:
-                raise InputError(
-                    f"Units at site {site!r} are numbers from 0 to {n - 1}, but edges of unit "
-                    f"{min(units) if min(units) < 0 else max(units)} were asked for: give units of this encoder."
-                )
+            _check_units(site, kept_units[site], clean[site].shape[encoder.unit_dim(site)])
         up, down = (torch.tensor(kept_units[site], device=encoder.device) for site in pair)
         first, last = map(encoder.position, pair)
         up_dim, down_dim = map(encoder.unit_dim, pair)

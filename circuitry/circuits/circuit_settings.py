@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from circuitry.circuits.budgets import BUDGETS, SAME_SHARE
-from circuitry.circuits.methods import METHODS, SITE_PATH, MethodName
+from circuitry.circuits.budgets import BUDGETS, GLOBAL
+from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.shared_options import option
 from circuitry.runs.given import Share, checked, one_of
@@ -24,24 +24,26 @@ DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 
 AUTOCAST = ("bfloat16", "float16")
+BudgetName = Annotated[str, one_of(*BUDGETS), option(choices=BUDGETS)]
+UnitMethod = Annotated[MethodName, option(choices=tuple(METHODS))]
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
 
 @checked
 @dataclass(frozen=True)
 class AttributionSettings:
-    """How to attribute; the defaults are the study's except for the rule, which was `STUDY_RULE`.
+    """How to attribute; the study's settings are those of ``--study``.
 
     Example:
         >>> settings = AttributionSettings(node_fraction=0.05, rule=left_rule(10))
         >>> graph = attribute(encoder, images, metric, rule=settings.rule)
     """
 
-    node_fraction: Annotated[Share, tyro.conf.arg(name="size")] = 0.1
-    """Share of the units to keep."""
-    budget: Annotated[str, one_of(*BUDGETS), option(choices=BUDGETS)] = SAME_SHARE
-    """How a size is shared out over the sites: same-share, of every site, or global, by the scores of all sites
-    together."""
+    node_fraction: Annotated[Share | None, tyro.conf.arg(name="size")] = None
+    """Share of the units to keep (default: by the kind of tower and unit, see `DEFAULT_SIZES`)."""
+    budget: BudgetName = GLOBAL
+    """How a size is shared out over the sites: global, in one cut over all of them, or same-share, the study's, of
+    every site."""
     rule: Rule = None
     """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
     graph; for a folder by the kind of tower, see `DEFAULT_RULES`)."""
@@ -51,11 +53,13 @@ class AttributionSettings:
     edges: Annotated[
         str | None, one_of(*EDGE_METHODS), option(choices=EDGE_METHODS), tyro.conf.arg(name="edge-method")
     ] = None
-    """How edges are scored, see `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
-    method: Annotated[MethodName, option(choices=tuple(METHODS))] = SITE_PATH
-    """How units are chosen: by a score of each, or learned together as a mask; see `METHODS`."""
+    """How edges are scored, see `EDGE_METHODS` (default: squared; where sites carry a stream gradient, or
+    exact-readers where units do not add up)."""
+    method: UnitMethod = ITERATIVE
+    """How units are ranked: by a score of each, or learned together as a mask; see `METHODS`. Without images of other
+    classes the gradient takes the place of Fisher's methods."""
     autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None
-    """Lower precision where PyTorch deems it safe, of node scores (default: that of the weights). Edges keep theirs:
+    """Lower precision where PyTorch deems it safe, of site-path (default: that of the weights). Edges keep theirs:
     squared distances of nearly equal activations would lose their digits."""
 
     @property

@@ -96,10 +96,13 @@ def find_consensus(
     n = np.array([part.n_images for part in parts])
     total = (counts @ n)[:, None]
     source = circuit.source
-    drawn = {
-        site: (counts * n / total) @ np.stack([part.node_scores[site] for part in parts]) for site in source.inner_sites
-    }
-    units = {site: probability @ held for site, held in _held_units(drawn, source).items()}
+
+    def drawn(by_part: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {site: (counts * n / total) @ np.stack([of[site] for of in by_part]) for site in source.inner_sites}
+
+    effects = drawn([part.node_scores for part in parts])
+    held_units = _held_units(drawn([part.ranked_by for part in parts]), effects, source)
+    units = {site: probability @ held for site, held in held_units.items()}
     places = circuit.its_edges.places
     found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
     for weights, share in zip(counts * n / total, probability, strict=True):
@@ -145,9 +148,14 @@ def _draws(n: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, 
 
 
 def _held_units(
-    drawn: Mapping[str, Float[np.ndarray, "draws units"]], source: AttributionGraph
+    drawn: Mapping[str, Float[np.ndarray, "draws units"]],
+    effects: Mapping[str, Float[np.ndarray, "draws units"]],
+    source: AttributionGraph,
 ) -> dict[str, Bool[np.ndarray, "draws kept"]]:
-    """Return which units of the circuit each draw keeps with the same sign; a global budget ranks all sites at once."""
+    """Return which units of the circuit each draw keeps, by ``drawn``, with the same sign of their effect.
+
+    A global budget ranks all sites at once.
+    """
     by_rank = {site: np.argsort(-np.abs(scores), axis=1, kind="stable") for site, scores in drawn.items()}
     kept = source.kept_units
     in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}
@@ -159,7 +167,7 @@ def _held_units(
             counts = {s: len(units) for s, units in strongest_units(of_draw, share, GLOBAL).items()} if share else {}
         for site, count in counts.items():
             in_draw[site][draw, by_rank[site][draw, :count]] = True
-    same = {site: np.sign(scores) == np.sign(source.node_scores[site]) for site, scores in drawn.items()}
+    same = {site: np.sign(of_site) == np.sign(source.node_scores[site]) for site, of_site in effects.items()}
     return {site: (in_draw[site] & same[site])[:, kept[site]] for site in drawn}
 
 

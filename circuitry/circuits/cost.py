@@ -12,11 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import rule_of_edges, score_edges
-from circuitry.circuits.nodes import nodes_of
-from circuitry.circuits.unit_scores import score_parts
+from circuitry.circuits.rules import with_size
+from circuitry.circuits.unit_scores import kept_units, score_parts
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task
@@ -62,12 +61,13 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
     Example:
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
     """
+    settings = with_size(settings, encoder)
     image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     task = Task(encoder, image, metric, work=Work(progress=False))
     with task.running(gradients=True):
         with OperationCounter() as nodes_counter:
             nodes, _ = score_parts(task, settings)
-        kept = strongest_units(nodes_of(encoder, nodes.scores), settings.node_fraction, settings.budget)
+        kept = kept_units(encoder, nodes, settings)
         with OperationCounter() as edges_counter:
             score_edges(task, kept, method=settings.edges, rule=rule_of_edges(encoder, settings))
     return Operations(nodes_counter.total, edges_counter.total)

@@ -3,13 +3,13 @@
 A downstream unit reads its own mixture of upstream activations and baselines. Which way edges run depends on the
 encoder:
 
-- in a chain an edge leads to the next site. For each downstream unit the stage gets an input of its own: upstream
-  units whose edge to it is cut have the baseline's activation, the others have the activation of this run. Activations
-  that a site carries past its units (the residual stream, where a norm follows) are never cut: edges past the next
-  site stay;
-- in heads and neurons an edge leads to any later site, through the residual stream, and every reader has its own stream
-  (`circuitry.bases.gated_stream`). The names of sites may also be the names that `attribute_components` gives to
-  layers of heads and whole MLPs.
+- in a chain an edge leads to the next site, and past sites that carry a stream past their units (`joined_sites`).
+  Each downstream unit has a run of its own from the first site with a cut edge to it: at every site up to its own,
+  units whose edge to it is cut have the baseline's activation, and the others the activation that all readers see;
+  only what is carried goes on. So an edge is the direct path, and none of its effect passes units in between;
+- in heads and neurons that add up an edge leads to any later site, through the residual stream, and every reader has
+  its own stream (`circuitry.bases.gated_stream`), which takes no run. The names of sites may also be the names that
+  `attribute_components` gives to layers of heads and whole MLPs.
 
 With all edges kept this is the clean run; with all edges cut, the output on the baseline. A unit without kept outgoing
 edges has no effect. (Path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023,
@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitry.bases.gated_reading import Gates, mixed, read_through
+from circuitry.bases.gated_reading import Gates, joined_sites, read_paths, read_through
 from circuitry.bases.gated_stream import run_gated
 from circuitry.bases.residual import ResidualStream, in_stream
 from circuitry.circuits.edges import Edges, Pair
@@ -93,15 +92,7 @@ class GatedEdges:
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
         """Return the kept edges as masks over all units."""
-        if not isinstance(circuit, Edges):
-            return circuit
-        for site, units in circuit.units.items():
-            if len(units) and max(units) >= self.size(site):
-                raise InputError(
-                    f"Site {site!r} has units 0 to {self.size(site) - 1}, but there are edges of unit {max(units)}: "
-                    "give edges of this encoder, which are the same at all positions."
-                )
-        return circuit.masks(self.sizes)
+        return circuit.masks({s: self.size(s) for s in circuit.units}) if isinstance(circuit, Edges) else circuit
 
     def stacks(
         self, circuits: Sequence[Edges | EdgeMasks], clean: Mapping[str, Tensor], at_once: int
@@ -119,21 +110,16 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
         stream = ResidualStream.of(encoder)
         rows = max(1, rows // len(stream.blocks))
         return GatedEdges(rows, stream.sites, stream.sizes, stream.reads, partial(run_gated, stream))
-    sites = {site for pair in pairs for site in pair}
-    if missing := sites - set(encoder.sites):
+    joined = joined_sites(encoder, encoder.sites)
+    wrong = [f"{up}->{down}" for up, down in pairs if (up, down) not in joined]
+    if wrong or not pairs:
         raise InputError(
-            f"Edges run between sites of the encoder, but it lacks {', '.join(sorted(missing))}: give the encoder of "
-            "these edges; for edges of heads and MLPs, the one in heads and neurons (in_components)."
+            "Edges lead to the next site, or to a later one past sites that carry a stream, but "
+            f"{', '.join(wrong) or 'none'} was given; the encoder's order is {', '.join(encoder.sites)}. Edges of "
+            "heads, MLPs and hidden channels are those of in_components(encoder)."
         )
-    chain = sorted(sites, key=encoder.position)
-    places = [encoder.position(site) for site in chain]
-    if not chain or set(pairwise(chain)) != set(pairs) or places != list(range(places[0], places[-1] + 1)):
-        raise InputError(
-            "Edges run between all pairs of consecutive sites from a first to a last, but "
-            f"{', '.join(f'{up}->{down}' for up, down in pairs) or 'none'} was given; the encoder's order is "
-            f"{', '.join(encoder.sites)}."
-        )
-    return gated_chain(encoder, chain, rows)
+    places = [encoder.position(site) for pair in pairs for site in pair]
+    return gated_chain(encoder, encoder.sites[min(places) : max(places) + 1], rows)
 
 
 def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:
@@ -141,38 +127,42 @@ def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges
     image = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     found = encoder.read_unhooked(image, sites)
     sizes = {site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)] for site in sites}
-    neighbours = set(pairwise(sites))
-    run = partial(_run_chain, encoder, sites)
-    return GatedEdges(rows, tuple(sites), sizes, lambda up, down: (up, down) in neighbours, run)
+    joined, run = set(joined_sites(encoder, sites)), partial(_run_chain, encoder, sites)
+    return GatedEdges(rows, tuple(sites), sizes, lambda up, down: (up, down) in joined, run)
 
 
 def _run_chain(
     encoder: Encoder, sites: Sequence[str], x: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates, at_once: int
 ) -> Float[Tensor, "b d"]:
-    """Return the embeddings, stage by stage from the activation of the first site."""
+    """Return the embeddings, site by site from the activation of the first."""
+    earlier = {sites[0]: x}
     for up, down in pairwise(sites):
-        gate = gates.get((up, down))
-        if gate is None or (gate.dtype == torch.bool and gate.all()):
+        into = {site: gates[site, down] for site in earlier if (site, down) in gates}
+        into = {site: gate for site, gate in into.items() if gate.dtype != torch.bool or not gate.all()}
+        if not into or down in encoder.carried:
             x = encoder(x, start=up, stop=down)
-            continue
-        read = partial(_read_stage, encoder, up, down, x, ends[up], gate)
-        found = read_through([gate], read, encoder.unit_dim(down), at_once)
-        x = encoder.carry(down, found, encoder(x, start=up, stop=down)) if down in encoder.carried else found
+        if into:
+            x = encoder.carry(down, _read_chain(encoder, earlier, ends, into, down, at_once), x)
+        earlier[down] = x
     embeddings: Tensor = encoder(x, start=sites[-1])
     return embeddings
 
 
-def _read_stage(
-    encoder: Encoder, up: str, down: str, x: Tensor, end: Tensor, gate: Gates, rows: Tensor
-) -> Float[Tensor, "rows image ..."]:
-    """Return the units downstream under some rows of gates on those upstream; what is carried past these goes on."""
-    shape = [len(rows), *[1] * x.dim()]
-    shape[encoder.unit_dim(up) % x.dim() + 1] = -1
-    stack = mixed(gate[rows].reshape(shape), encoder.units_of(up, x), encoder.units_of(up, end)).flatten(0, 1)
-    if up in encoder.carried:
-        stack = encoder.carry(up, stack, x.repeat(len(rows), *[1] * (x.dim() - 1)))
-    found = encoder.units_of(down, encoder(stack, start=up, stop=down))
-    return rearrange(found, "(row image) ... -> row image ...", row=len(rows))
+def _read_chain(
+    encoder: Encoder,
+    earlier: Mapping[str, Tensor],
+    ends: Mapping[str, Tensor],
+    into: Mapping[str, Gates],
+    down: str,
+    at_once: int,
+) -> Float[Tensor, "image ..."]:
+    """Return the units of a site under gates on those of sites before."""
+
+    def read(rows: Tensor) -> Tensor:
+        paths = read_paths(encoder, earlier, ends, {site: gate[rows] for site, gate in into.items()})
+        return next(found for site, found in paths if site == down)
+
+    return read_through(list(into.values()), read, encoder.unit_dim(down), at_once)
 
 
 def edges_of_units(stream: ResidualStream, kept: Mapping[str, Bool[np.ndarray, " units"]]) -> EdgeMasks:

@@ -1,10 +1,12 @@
 """Scores of edges: `score_edges` between units, `attribute_components` between heads and whole MLPs.
 
 A method is a name of `EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site (`chain_edges`);
-the default of a chain. The others score effects on the metric through the residual stream and need an encoder in heads
-and neurons, whose default is ``gradient`` (`stream_edges`); ``cuts`` takes an exact run for every edge (`edge_cuts`).
-``exact-readers`` agrees best with exact cuts, but takes a partial run for every unit: on ViT-B/32 with 399 kept units
-26 s of a processor for an image, where ``gradient`` takes 4.
+the default of a chain whose sites carry nothing past their units. The others score effects on the metric. ``cuts``
+takes an exact run for every edge (`edge_cuts`). ``exact-readers`` agrees best with these, but takes a partial run for
+every unit: on ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes 4. It is the
+default where sites carry a stream and units do not add up: hidden channels, or heads with a norm behind them. The rest
+are gradients through the residual stream of heads and neurons that add up, whose default is ``gradient``
+(`stream_edges`).
 
 Scores rank edges and do not measure them: even where they order edges as exact cuts do, their sizes are not what the
 metric loses by a cut. Only ``cuts`` are.
@@ -20,12 +22,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitry.bases.gated_reading import joined_sites
 from circuitry.bases.residual import Component, ResidualStream, in_stream
-from circuitry.circuits.chain_edges import chain_edges
+from circuitry.circuits.chain_edges import chain_edges, reader_edges
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, EDGE_METHODS, SQUARED, AttributionSettings
 from circuitry.circuits.edge_cuts import component_cuts, cut_effects
 from circuitry.circuits.edges import Edges, Pair
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.quadrature import AnyRule, QuadratureRule, as_rule
 from circuitry.circuits.stream_edges import ATTRIBUTED, PLAIN, StreamScores, stream_of, unit_edges
 from circuitry.encoder.encoder import Encoder
@@ -40,7 +43,9 @@ EdgeEnds = Mapping[str, Int[np.ndarray, " kept"]]
 SCORERS: Mapping[str, Callable[[Task, EdgeEnds, QuadratureRule], Mapping[Pair, np.ndarray]]] = {
     SQUARED: chain_edges,
     **{name: partial(unit_edges, score) for name, score in ATTRIBUTED.items()},
-    "cuts": lambda task, units, _: cut_effects(task, Edges.between(units, "stream")).scores,
+    "cuts": lambda task, units, _: (
+        cut_effects(task, Edges.between(units, joined_sites(task.encoder, task.sites))).scores
+    ),
 }
 """Methods that score edges between units; another one is another entry, and its name one of `EDGE_METHODS`."""
 COMPONENT_SCORERS: Mapping[str, Callable[[ResidualStream, Task, QuadratureRule], StreamScores]] = {
@@ -58,13 +63,14 @@ def score_edges(
     method: Annotated[str, one_of(*EDGE_METHODS)] | None = None,
     rule: AnyRule | None = None,
 ) -> Edges:
-    """Score the edges between some units: of neighbouring sites, or in heads and neurons of any two sites.
+    """Score the edges between some units: of neighbouring sites, or of sites that a stream joins.
 
     Args:
         task: Its encoder has the sites; the baseline is what an upstream unit is put to.
         units: EdgeEnds by site, in the encoder's order, such as the ``kept_units`` of a graph.
-        method: One of `EDGE_METHODS` (default: ``squared``; in heads and neurons ``gradient``).
-        rule: Points of the path, or the rule's name (default: midpoint-10; in heads and neurons one gradient).
+        method: One of `EDGE_METHODS` (default: ``squared``; where sites carry a stream ``gradient``, or
+            ``exact-readers`` where units do not add up).
+        rule: Points of the path, or the rule's name (default: of ``squared`` midpoint-10, else one gradient).
 
     Raises:
         InputError: for a method that the encoder's units do not have, unknown sites or units, activations, gradients
@@ -78,8 +84,9 @@ def score_edges(
     units = {site: np.asarray(of_site) for site, of_site in units.items() if site != INPUT}
     given = (PLAIN if method != SQUARED else DEFAULT_RULE) if rule is None else as_rule(rule)
     with task.running(gradients=True):
-        scores = SCORERS[method](replace(task, sites=tuple(units)), units, given)
-    return Edges(units, scores, "chain" if method == SQUARED else "stream")
+        score = SCORERS[method] if method != "exact-readers" or in_stream(task.encoder) else reader_edges
+        scores = score(replace(task, sites=tuple(units)), units, given)
+    return Edges(units, scores)
 
 
 @checked
@@ -121,7 +128,7 @@ def attribute_components(
     rule = as_rule(rule)
     with task.running(gradients=True):
         found = COMPONENT_SCORERS[method](stream, task, rule)
-    return as_graph(found, task.made_with | {"edge_rule": rule.name, "edge_method": method, "edges": IN_STREAM}, ports)
+    return as_graph(found, task.made_with | {"edge_rule": rule.name, "edge_method": method}, ports)
 
 
 def as_graph(found: StreamScores, settings: dict[str, Any], ports: bool = False) -> AttributionGraph:
@@ -178,12 +185,12 @@ def _name(site: str, unit: int) -> str:
 def edge_method(encoder: Encoder, name: str | None) -> str:
     """Return the method that scores the edges of an encoder, by its name or the default."""
     streams = in_stream(encoder)
-    if name not in (None, SQUARED) and not streams:
+    if name not in (None, SQUARED, "exact-readers", "cuts") and not streams:
         raise InputError(
             f"Edges are scored by {name!r} between heads and neurons that add to a residual stream, but this encoder's "
-            f"units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}."
+            f"units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}, 'exact-readers' or 'cuts'."
         )
-    return name or ("gradient" if streams else SQUARED)
+    return name or ("gradient" if streams else "exact-readers" if encoder.carried else SQUARED)
 
 
 def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
@@ -213,5 +220,4 @@ def part_edges(
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
     """Return how edges are scored, in plain values."""
     method = edge_method(encoder, settings.edges)
-    kind = "neighbouring sites" if method == SQUARED else IN_STREAM
-    return {"edges": kind, "edge_method": method, "edge_rule": rule_of_edges(encoder, settings).name}
+    return {"edge_method": method, "edge_rule": rule_of_edges(encoder, settings).name}

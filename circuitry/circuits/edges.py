@@ -4,11 +4,11 @@ An edge runs from an upstream unit to a downstream unit. Scores come in blocks [
 they are means over images, and positive scores help. An entry that is NaN is no edge, so a subset has the same blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, pairwise
-from typing import Annotated, ClassVar, Literal
+from itertools import pairwise
+from typing import Annotated, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -20,8 +20,6 @@ from circuitry.runs.given import Count, Share, one_of
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
-Wiring = Literal["chain", "stream"]
-"""Edges join neighbouring sites (``chain``) or any two, through the residual stream (``stream``)."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,26 +32,20 @@ class Edges:
         >>> [one.count for one in (edges, edges.top(0.1), edges.random(np.random.default_rng(0)))]
     """
 
-    HOW_TO_GET: ClassVar = "give graph.edges, graph.circuit(3).edges or Edges.between(units, wiring)"
+    HOW_TO_GET: ClassVar = "give graph.edges, or Edges.between(units, joined_sites(encoder, units))"
 
     units: Mapping[str, np.ndarray]
     """Units [k] by site, in order; they are the rows and columns of the scores."""
     scores: Mapping[Pair, np.ndarray]
     """Scores [downstream, upstream] by pair of sites, NaN where there is no edge."""
-    wiring: Wiring = "chain"
 
     def __repr__(self) -> str:
-        return f"Edges ({self.wiring}): {self.count} between {sum(map(len, self.units.values()))} units"
+        return f"Edges: {self.count} between {sum(map(len, self.units.values()))} units"
 
     @classmethod
-    def between(cls, units: Mapping[str, np.ndarray], wiring: Wiring) -> "Edges":
-        """Return all edges that a wiring has between some units, with scores of 0.
-
-        Example:
-            >>> everything = Edges.between(graph.kept_units, "chain")    # what a mask on edges may choose from
-        """
-        pairs = list(combinations(units, 2) if wiring == "stream" else pairwise(units))
-        return cls(units, {(up, down): np.zeros((len(units[down]), len(units[up]))) for up, down in pairs}, wiring)
+    def between(cls, units: Mapping[str, np.ndarray], pairs: Iterable[Pair]) -> "Edges":
+        """Return all edges between some units at some pairs of sites, see `joined_sites`, with scores of 0."""
+        return cls(units, {(up, down): np.zeros((len(units[down]), len(units[up]))) for up, down in pairs})
 
     @cached_property
     def places(self) -> dict[Pair, tuple[np.ndarray, np.ndarray]]:
@@ -112,9 +104,10 @@ class Edges:
     def random(self, rng: np.random.Generator) -> "Edges":
         """Return as many edges between the same units, at random; the scores move with them.
 
-        In a chain as many between the same sites, since there is no way past a site; else as many in all.
+        As many between the same sites, where edges join neighbouring sites alone; else as many in all.
         """
-        groups = [[pair] for pair in self.scores] if self.wiring == "chain" else [list(self.scores)]
+        chain = set(self.scores) <= set(pairwise(self.units))
+        groups = [[pair] for pair in self.scores] if chain else [list(self.scores)]
         found: dict[Pair, np.ndarray] = {}
         for group in groups:
             found |= self._blocks(rng.permutation(self._flat({pair: self.scores[pair] for pair in group})), group)
@@ -135,10 +128,10 @@ class Edges:
             n_units: Number of all units by site.
         """
         for site, units in self.units.items():
-            if len(units) and n_units.get(site, 0) <= max(units):
+            if len(units) and (n := n_units.get(site, 0)) <= max(units):
                 raise InputError(
-                    f"Masks have all units of a site, but {n_units.get(site, 0)} were given for {site}, which has a "
-                    f"unit {max(units)}."
+                    f"Site {site!r} has units 0 to {n - 1}, but there are edges of unit {max(units)}: "
+                    "give edges of this encoder, which are the same at all positions."
                 )
         found = {}
         for (up, down), (rows, columns) in self.places.items():

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
+from circuitry.circuits.methods import FISHER, GRADIENT, ITERATIVE, ONLY_RANK
 from circuitry.circuits.quadrature import as_rule
-from circuitry.circuits.rules import with_rules
+from circuitry.circuits.rules import default_sites, with_rules
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.models.clip import Clip
@@ -31,8 +33,8 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 
-Loaded = tuple[list[ImageRecord], Tensor]
-"""The images of a job that can be read: their records, and their pixels [B, 3, H, W]."""
+Loaded = tuple[list[ImageRecord], Tensor, list[ImageRecord], Tensor]
+"""The images of a job that can be read, and then those of other classes: records, and pixels [B, 3, H, W]."""
 
 TIMED = 2
 """Jobs that an estimate does."""
@@ -55,8 +57,8 @@ def extract(
 ) -> GraphFolder:
     """Attribute every (class, domain) and write the graphs into a folder; finished files that are sound are kept.
 
-    Units are ranked by the path of each site, the only ranking that also scores edges between kept units. No ranking
-    gives circuits that tell a class from others with all else ablated; `find_circuit` searches for those.
+    Units are ranked by how much they change the answers on images of the class and of others in its domain; where there
+    are no others, by their gradient.
 
     Args:
         clip: The model; see `load_clip`.
@@ -120,6 +122,18 @@ class Extraction(FolderWork):
         }
 
     @cached_property
+    def others(self) -> dict[Key, tuple[ImageRecord, ...]]:
+        """Images of other classes by (class, domain): the first of each class that follows; none if no method asks."""
+        if not self._n_others:
+            return dict.fromkeys(self.selection, ())
+        n, seed, domains = self.settings.n_images, self.settings.seed, {domain for _, domain in self.selection}
+        first = {(c, d): self.images.select(c, d, n, seed)[:1] for c in self.images.classes for d in domains}
+        return {
+            (c, d): tuple(chain(*(first[other, d] for other in self.images.following(c))))[: self._n_others]
+            for c, d in self.selection
+        }
+
+    @cached_property
     def parts(self) -> dict[Key, dict[ImageRecord, int]]:
         """The part of each chosen image by (class, domain)."""
         numbers = part_numbers(self.selection, self.settings.parts, self.settings.items)
@@ -129,6 +143,7 @@ class Extraction(FolderWork):
     def folder(self) -> JobFolder:
         """The folder of results, claimed for this configuration."""
         chosen = {key: records for key, records in self.selection.items() if records}
+        looked_at = {key: (*records, *self.others[key]) for key, records in chosen.items()}
         items = self.settings.items
         listings = {}
         if items is not None:
@@ -139,13 +154,24 @@ class Extraction(FolderWork):
             self.out,
             EXTRACTION_FORMAT,
             list(chosen),
-            chosen,
+            looked_at,
             listings,
             n_parts=self.settings.parts,
+            n_others=self._n_others,
             templates=list(*different) if len(different) == 1 else templates,
-            sites=list(self.settings.sites or self.clip.encoder.sites),
+            sites=list(self.sites),
             **with_rules(self.settings, self.clip.encoder).as_dict(),
         )
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        """The sites to score."""
+        asked = self.settings.sites
+        return default_sites(self.clip.encoder, self.settings.budget) if asked is None else asked
+
+    @property
+    def _n_others(self) -> int:
+        return self.settings.n_others if self.settings.method in ONLY_RANK else 0
 
     def run(self, work: Work = Work(), most: Natural | None = None) -> dict[Job, float]:
         """Do what is unfinished, together with other processes that do the same, and return the seconds by job done.
@@ -154,6 +180,14 @@ class Extraction(FolderWork):
         """
         if empty := [f"{name} in {domain}" for (name, domain), records in self.selection.items() if not records]:
             log.warning("no images, so no circuit (%d): %s", len(empty), ", ".join(empty))
+        alone = [f"{name} in {domain}" for name, domain in self.selection if not self.others[name, domain]]
+        if self.settings.method in (FISHER, ITERATIVE) and alone:
+            log.warning(
+                "The method %r ranks units by images of the class and of others, but there are no others of %s: the "
+                "gradient ranks them there. Give more classes and n_others, or method='gradient'.",
+                self.settings.method,
+                ", ".join(alone),
+            )
         return self.folder.run(
             partial(self._attribute, work),
             prepare=partial(self._load, work),
@@ -185,16 +219,19 @@ class Extraction(FolderWork):
         if not there:
             log.warning("%s in %s: no image can be read, so no circuit", *job)
             return None
-        return there, images
+        return there, images, *read_images(self.clip, self.others[job[0], job[1]], strict=work.strict)
 
     def _attribute(self, work: Work, job: Job, loaded: Loaded) -> list[Path]:
         class_name, domain = key = job[0], job[1]
-        records, images = loaded
+        records, images, others, other_images = loaded
         settings = with_rules(self.settings, self.clip.encoder)
+        if settings.method in (FISHER, ITERATIVE) and not self.others[key]:  # `run` has said so
+            settings = replace(settings, method=GRADIENT)
         made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
         made_by["versions"] = versions()
         numbers = [self.parts[key][record] for record in records]
-        found = attribute_parts(self.task(key, images, sites=settings.sites, work=work), settings, np.array(numbers))
+        task = self.task(key, images, other_images if others else None, self.sites, work)
+        found = attribute_parts(task, settings, np.array(numbers))
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
@@ -202,10 +239,11 @@ class Extraction(FolderWork):
             path = graph_file(self.out, class_name, domain, part)
             used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
             by = {"classes": list(self.images.all_classes), "ready_metric": graph.settings["metric"]}
+            by["n_others"] = self._n_others
             made_with = graph.settings | by | self.asked
             if self.baseline.given is None:  # its name says it all, whatever another machine's rounding does
                 made_with.pop("baseline_digest")
-            provenance = made_by | {"images": used}
+            provenance = made_by | {"images": used, "others": [record.relative for record in others]}
             replace(graph, class_name=class_name, domain=domain, settings=made_with, provenance=provenance).save(path)
             paths.append(path)
         return paths

@@ -24,9 +24,6 @@ from circuitry.encoder.sites import INPUT
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
-IN_STREAM = "any two sites, through the residual stream"
-"""The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
-
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,10 +46,10 @@ class AttributionGraph:
     """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
     feature basis the units are the latents."""
     kept_units: dict[str, Int[np.ndarray, " _"]]
-    """Indices [k] of the kept units by site, largest absolute score first."""
+    """Indices [k] of the kept units by site, the strongest first."""
     edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, or any two in heads and neurons; see `edge_methods`. They rank edges and do not measure cuts."""
+    ones, and those that a stream joins; see `edge_methods`. They rank edges and do not measure cuts."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: Count
@@ -65,10 +62,17 @@ class AttributionGraph:
     error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
     """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
     of all that the latents miss. They are no nodes of circuits."""
+    importance: dict[str, Float[np.ndarray, " _"]] | None = None
+    """What a method ranked the units by [units], by site, where that is not their effects: squared changes of answers,
+    or gates of a mask. None where they are ranked by their effects."""
 
     def __post_init__(self) -> None:
         if lacking := [site for site in self.sites if site not in self.node_scores]:
             raise InputError(f"A graph has node scores at every site, but lacks {lacking[0]}: add it.")
+        for site in self.node_scores | self.ranked_by:
+            n, ranked = (len(by.get(site, ())) for by in (self.node_scores, self.ranked_by))
+            if ranked != n:
+                raise InputError(f"The importance of the {n} units of {site} has {ranked} numbers: correct it.")
         for site, kept in self.kept_units.items():
             n = len(self.node_scores[site]) if site in self.node_scores else 0
             if len(kept) and not 0 <= kept.min() <= kept.max() < n:
@@ -95,12 +99,17 @@ class AttributionGraph:
     def edges(self) -> Edges:
         """The edges between the kept units; `edge_scores` are their scores."""
         kept = {site: self.kept_units[site] for site in self.inner_sites if site in self.kept_units}
-        return Edges(kept, self.edge_scores, "stream" if self.settings.get("edges") == IN_STREAM else "chain")
+        return Edges(kept, self.edge_scores)
+
+    @property
+    def ranked_by(self) -> dict[str, np.ndarray]:
+        """What units are chosen by, the largest absolute value first: `importance`, or else their effects."""
+        return self.node_scores if self.importance is None else self.importance
 
     @cached_property
     def sites_without_effect(self) -> frozenset[str]:
-        """Sites whose scores are all zero: which of their units are kept is arbitrary."""
-        return frozenset(site for site in self.inner_sites if not self.node_scores[site].any())
+        """Sites whose units all rank alike, with zero: which of them are kept is arbitrary."""
+        return frozenset(site for site in self.inner_sites if not self.ranked_by[site].any())
 
     @cached_property
     def doubtful_sites(self) -> dict[str, str]:
@@ -116,7 +125,7 @@ class AttributionGraph:
     def check_finite(self) -> None:
         """Raise an `InputError` for scores that are NaN or infinite: units cannot be ranked by them."""
         edges = {f"{up}->{down}": scores for (up, down), scores in self.edge_scores.items()}
-        kinds = {"node": self.node_scores, "error": self.error_scores, "edge": edges}
+        kinds = {"node": self.node_scores, "error": self.error_scores, "edge": edges, "ranking": self.ranked_by}
         for kind, where, scores in ((kind, *one) for kind, places in kinds.items() for one in places.items()):
             if not np.isfinite(scores).all():
                 raise InputError(
@@ -198,7 +207,7 @@ class AttributionGraph:
         """
         if missing := [site for site in sites or () if site not in self.inner_sites]:
             raise no_circuit_at(missing, self.inner_sites)
-        scores = {site: self.node_scores[site] for site in sites or self.inner_sites}
+        scores = {site: self.ranked_by[site] for site in sites or self.inner_sites}
         if ranking == "signed":  # none is negative then, so that the largest are those that help most
             least = min(of_site.min() for of_site in scores.values())
             scores = {site: of_site - least for site, of_site in scores.items()}

@@ -14,7 +14,7 @@ from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, read_manifest
 
-EXTRACTION_FORMAT = "circuitry extraction 3"
+EXTRACTION_FORMAT = "circuitry extraction 4"
 """Name and version of the folder's format."""
 
 PART_EDGES = "circuitry edges of parts 1"

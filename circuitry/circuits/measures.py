@@ -202,9 +202,15 @@ def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> Attribu
     Its similarity to another graph is chance.
     """
     places = {site: rng.permutation(len(scores)) for site, scores in graph.node_scores.items()}
+
+    scores, importance = (
+        {site: of_site[np.argsort(places[site])] for site, of_site in by.items()}
+        for by in (graph.node_scores, graph.importance or {})
+    )
     return replace(
         graph,
-        node_scores={site: scores[np.argsort(places[site])] for site, scores in graph.node_scores.items()},
+        node_scores=scores,
+        importance=importance or None,
         kept_units={site: places[site][units] for site, units in graph.kept_units.items()},
     )
 

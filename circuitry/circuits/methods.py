@@ -3,10 +3,11 @@
 | method | score of a unit | runs |
 |---|---|---|
 | ``site-path`` | integrated gradients at its site, the study's (`nodes`) | points x sites |
-| ``input-path`` | gradients along a path of the image (`image_path`) | points |
+| ``conductance`` | what changes the metric through it along a path of the image (`conductance`) | six |
 | ``gradient`` | gradient x (baseline - activation), attribution patching | one |
 | ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
-| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one per image |
+| ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one |
+| ``iterative-fisher`` | its rank by that, scored again as the weakest units close | eight |
 | ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
 
 `score_units` scores by each of them, and so do `attribute`, `extract` and `find_circuit`; `register_method` adds one. A
@@ -22,22 +23,23 @@ from circuitry.circuits.budgets import LEARNED
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 
-SITE_PATH, FISHER = "site-path", "fisher"
-EFFECT = "effect on the metric"
+SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
+ITERATIVE = "iterative-fisher"
 
 UnitScorer = Callable[..., Mapping[str, Any]]
-"""Task and `AttributionSettings` -> scores [units] by site, error units too; positive where a unit helps."""
+"""Task and `AttributionSettings` -> scores [units] by site, error units too; a positive effect helps."""
 METHODS: dict[str, UnitScorer | str] = {
     SITE_PATH: "circuitry.circuits.unit_scores:along_sites",
-    "input-path": "circuitry.circuits.unit_scores:along_image",
-    "gradient": "circuitry.circuits.unit_scores:gradient_at_image",
+    CONDUCTANCE: "circuitry.circuits.unit_scores:along_image",
+    GRADIENT: "circuitry.circuits.unit_scores:gradient_at_image",
     "patching": "circuitry.interventions.unit_methods:exact_effects",
     FISHER: "circuitry.interventions.unit_methods:squared_changes",
+    ITERATIVE: "circuitry.interventions.unit_methods:ranks_by_rounds",
     LEARNED: "circuitry.interventions.unit_methods:mask_gates",
 }
 """The function that scores units, or its import path, by the name of the method."""
-SCORED_BY = {FISHER: "squared change of the answers", LEARNED: "gate of the mask"}
-"""Meaning of the scores, by method; scores of other methods are effects on the metric."""
+ONLY_RANK = {FISHER, ITERATIVE, LEARNED}
+"""Methods whose scores rank units and are no effects on the metric; graphs have effects by conductance beside them."""
 
 MethodName = Annotated[
     str,
@@ -50,24 +52,26 @@ MethodName = Annotated[
 ]
 
 
-def register_method(name: str, function: UnitScorer, scored_by: str = EFFECT) -> None:
+def register_method(name: str, function: UnitScorer, *, effects: bool = True) -> None:
     """Make a method that scores units known: `attribute`, `extract`, `find_circuit` and `score_units` take its name.
 
     Args:
         name: What to call it; a method of the same name is replaced.
-        function: From a `Task` and `AttributionSettings` to scores [units] by site, at all its sites; positive where a
-            unit helps. The task has others where they are given.
-        scored_by: Meaning of the scores, in words.
+        function: From a `Task` and `AttributionSettings` to scores [units] by site, at all its sites. The task has
+            others where they are given.
+        effects: Whether the scores are effects on the metric, positive where a unit helps. If not, they rank units
+            alone, by their absolute value; see `AttributionGraph.importance`.
 
     Example:
         >>> def by_activation(task, settings):
         ...     with task.running():
         ...         clean = [batch.clean(task.sites) for batch in task.batches()]
         ...     return {site: mean_over_images_and_positions(clean, site) for site in task.sites}
-        >>> register_method("activation", by_activation, "mean activation")
+        >>> register_method("activation", by_activation, effects=False)
         >>> graph = attribute(encoder, images, metric, method="activation")
     """
-    METHODS[name], SCORED_BY[name] = function, scored_by
+    METHODS[name] = function
+    (ONLY_RANK.discard if effects else ONLY_RANK.add)(name)
 
 
 def scorer_called(name: str) -> UnitScorer:

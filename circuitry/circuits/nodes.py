@@ -43,6 +43,8 @@ class NodeEffects:
     """Mean effect [units] by site; positive where a unit helps."""
     completeness: dict[str, Completeness]
     n_images: int
+    importance: dict[str, np.ndarray] | None = None
+    """What ranks units, where it is not their effects; see `AttributionGraph.importance`."""
 
     @staticmethod
     def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
@@ -53,10 +55,10 @@ class NodeEffects:
         def mean(values: Sequence[Any]) -> Any:
             return sum(s * v for s, v in zip(share, values, strict=True))
 
-        sites = parts[0].scores
+        sites, told = parts[0].scores, parts[0].completeness
         return NodeEffects(
             {site: mean([part.scores[site] for part in parts]) for site in sites},
-            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in sites},
+            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in told},
             total,
         )
 
@@ -102,13 +104,7 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
             for site in sites:
                 a, b = clean[site], ends[site]
                 gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.pop(site, None))
-                effects[site] = per_unit(encoder.units_of(site, (a - b) * gradient), encoder.unit_dim(site))
-                if not bool(effects[site].isfinite().all()):
-                    raise InputError(
-                        f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "
-                        "or infinite on the path to the baseline, although the metric itself is finite: look at its "
-                        "derivative there."
-                    )
+                effects[site] = unit_effects(task, site, (a - b) * gradient)
                 bar.update()
             yield ImageEffects(batch, clean, ends, effects, values)
 
@@ -139,22 +135,15 @@ def part_effects(
     precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     same = [site for site in sites if task.baseline.n_images is None and site not in encoder.carried]
     at_same = dict[str, float]()
-    sums = defaultdict[int, list[_PartSum]](list)
+    sums = defaultdict[int, list[PartSum]](list)
     with precision:
         for batch, _, ends, effects, clean in image_effects(task, rule):
             if not batch.start:  # the baseline is the same for all images there, so once will do
                 at_same = {site: float(_metric_at(encoder, metric, ends[site][:1], site)) for site in same}
             at_ends = {site: _metric_at(encoder, metric, ends[site], site) for site in sites if site not in same}
-            for part, members in members_of(parts, batch).items():
-                sums[part].append(
-                    _PartSum(
-                        {site: effects[site][members].sum(0).cpu().double().numpy() for site in sites},
-                        float(clean[members].sum()),
-                        {site: float(values[members].sum()) for site, values in at_ends.items()},
-                        len(clean[members]),
-                    )
-                )
-    return {part: _mean_effects(sums[part], at_same) for part in sorted(sums)}
+            for part, found in part_sums(parts, batch, effects, clean, at_ends):
+                sums[part].append(found)
+    return {part: mean_effects(sums[part], at_same) for part in sorted(sums)}
 
 
 def members_of(parts: Int[np.ndarray, " images"] | None, batch: Batch) -> dict[int, Any]:
@@ -165,7 +154,18 @@ def members_of(parts: Int[np.ndarray, " images"] | None, batch: Batch) -> dict[i
     return {part: torch.from_numpy(np.flatnonzero(numbers == part)) for part in np.unique(numbers).tolist()}
 
 
-class _PartSum(NamedTuple):
+def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
+    """Return the effects [batch, units] of a site's units from those of its activation, summed over positions."""
+    found = per_unit(task.encoder.units_of(site, effects), task.encoder.unit_dim(site))
+    if not bool(found.isfinite().all()):
+        raise InputError(
+            f"The gradient of the metric {metric_name(task.metric)!r} by the activation at site {site!r} is NaN or "
+            "infinite on the path to the baseline, although the metric itself is finite: look at its derivative there."
+        )
+    return found
+
+
+class PartSum(NamedTuple):
     """Sums over the images of a part in a batch."""
 
     effects: dict[str, np.ndarray]
@@ -176,14 +176,28 @@ class _PartSum(NamedTuple):
     n_images: int
 
 
-def _mean_effects(sums: Sequence[_PartSum], at_same: dict[str, float]) -> NodeEffects:
+def part_sums(
+    parts: Int[np.ndarray, " images"] | None,
+    batch: Batch,
+    effects: Mapping[str, Tensor],
+    clean: Tensor,
+    at_ends: Mapping[str, Tensor],
+) -> Iterator[tuple[int, PartSum]]:
+    """Yield the sums of each part in a batch, of effects [batch, units] and of the metric [batch]."""
+    for part, members in members_of(parts, batch).items():
+        by_site = {site: found[members].sum(0).cpu().double().numpy() for site, found in effects.items()}
+        ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
+        yield part, PartSum(by_site, float(clean[members].sum()), ends, len(clean[members]))
+
+
+def mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float] = {}) -> NodeEffects:
     """Return the means over the images of a part; ``at_same`` is the metric at a baseline that all images share."""
     count = sum(one.n_images for one in sums)
     scores = {site: sum((one.effects[site] for one in sums), np.zeros(())) / count for site in sums[0].effects}
     clean = sum(one.clean for one in sums) / count
-    ends = {site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends} | at_same
-    complete = {site: Completeness(float(found.sum()), clean - ends[site]) for site, found in scores.items()}
-    return NodeEffects(scores, complete, count)
+    ends = {site: sum(one.ends[site] for one in sums) / count for site in sums[0].ends} | dict(at_same)
+    told = {site: Completeness(float(scores[site].sum()), clean - ends[site]) for site in scores if site in ends}
+    return NodeEffects(scores, told, count)
 
 
 def nodes_of(encoder: Encoder, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from circuitry.circuits.budgets import strongest_units
+from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, score_edges
 from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import AnyRule, as_rule, gauss_radau_rule, midpoint_rule
 from circuitry.circuits.stream_edges import PLAIN
+from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.task import Task
@@ -31,6 +32,11 @@ DEFAULT_RULES = {
 over sites whose integral converges. On other circuits they err by .09 and .08 (a ResNet), .06 and .07
 (EfficientNet-Lite0), .09 and .02 (a ViT, paths to mean-position): `experiments/benchmark_rules.py`."""
 
+DEFAULT_SIZES = {"batch norms": 0.5, "depthwise convolutions": 0.35, "layer norms": 0.2}
+"""Share of the parts of blocks that a circuit keeps, by kind of tower; of channels it is `CHANNELS`."""
+CHANNELS = 0.1
+"""The study's share of channels."""
+
 _Settings = TypeVar("_Settings", bound=AttributionSettings)
 
 
@@ -43,8 +49,25 @@ def kind_of(tower: nn.Module) -> str:
     return "depthwise convolutions" if depthwise else "batch norms"
 
 
+def default_size(encoder: Encoder) -> float:
+    """Return the share of its units that a circuit keeps."""
+    return DEFAULT_SIZES[kind_of(encoder.tower)] if encoder.carried else CHANNELS
+
+
+def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
+    """Return the sites that are scored: with one cut those that compute, if any do, or have features."""
+    counted = {*counted_sites(encoder), *encoder.basis} if budget == GLOBAL else set()
+    return tuple(site for site in encoder.sites if site in counted) or encoder.sites
+
+
+def with_size(settings: _Settings, encoder: Encoder) -> _Settings:
+    """Return settings with the default size where none is given."""
+    return replace(settings, node_fraction=settings.node_fraction or default_size(encoder))
+
+
 def with_rules(settings: _Settings, encoder: Encoder) -> _Settings:
-    """Return settings with the default rules of a folder where none is given; through a stream edges keep theirs."""
+    """Return settings with the default size, and rules of a folder where none is given."""
+    settings = with_size(settings, encoder)
     if settings.rule is not None:
         return settings
     nodes, edges = DEFAULT_RULES[kind_of(encoder.tower)]
@@ -80,13 +103,13 @@ def relative_error(
     """
     settings = settings or AttributionSettings()
     with task.running(gradients=True):
-        exact, kept = (found := _nodes(task, reference, settings)), _keep(found, settings)
+        exact, kept = (found := _nodes(task, reference, settings)), _keep(task, found, settings)
         exact_edges = score_edges(task, kept, method=settings.edges, rule=reference).scores
         rows = []
         for rule in map(as_rule, rules):
             scores = _nodes(task, rule, settings)
             edges = score_edges(task, kept, method=settings.edges, rule=rule).scores
-            alike = {s: float(np.isin(units, kept[s]).mean()) for s, units in _keep(scores, settings).items()}
+            alike = {s: float(np.isin(units, kept[s]).mean()) for s, units in _keep(task, scores, settings).items()}
             by_pair, exact_pairs = ({"->".join(pair): e for pair, e in of.items()} for of in (edges, exact_edges))
             found_by = {"nodes": _errors(scores, exact), "edges": _errors(by_pair, exact_pairs), "kept alike": alike}
             rows += [(rule.name, kind, place, e) for kind, by in found_by.items() for place, e in by.items()]
@@ -97,8 +120,8 @@ def _nodes(task: Task, rule: AnyRule, settings: AttributionSettings) -> dict[str
     return nodes_of(task.encoder, node_effects(task, as_rule(rule), settings.autocast).scores)
 
 
-def _keep(scores: Mapping[str, np.ndarray], settings: AttributionSettings) -> dict[str, np.ndarray]:
-    return strongest_units(scores, settings.node_fraction, settings.budget)
+def _keep(task: Task, scores: Mapping[str, np.ndarray], settings: AttributionSettings) -> dict[str, np.ndarray]:
+    return strongest_units(scores, settings.node_fraction or default_size(task.encoder), settings.budget)
 
 
 def _errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> dict[str, float]:

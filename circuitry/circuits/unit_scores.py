@@ -1,5 +1,6 @@
 """Scores of single units by any method, on all images of a task and on parts of them."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.conductance import conductance_effects
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.image_path import image_path_effects
-from circuitry.circuits.methods import EFFECT, SCORED_BY, SITE_PATH, MethodName, scorer_called
-from circuitry.circuits.nodes import NodeEffects, node_effects, nodes_of, part_effects
-from circuitry.circuits.quadrature import left_rule, midpoint_rule
+from circuitry.circuits.methods import CONDUCTANCE, ONLY_RANK, SITE_PATH, MethodName, scorer_called
+from circuitry.circuits.nodes import NodeEffects, image_effects, node_effects, nodes_of, part_effects
+from circuitry.circuits.quadrature import left_rule
+from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches
@@ -40,8 +43,7 @@ def score_units(
     Example:
         >>> score_units(Task(encoder, cats, metric, others=not_cats), "fisher")["layer4.0"]
     """
-    inner = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
-    return dict(scorer_called(method)(inner, settings or AttributionSettings()))
+    return dict(scorer_called(method)(without_image(task), settings or AttributionSettings()))
 
 
 def score_parts(
@@ -49,31 +51,54 @@ def score_parts(
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return unit scores on all images, and on each part of the images, by the method of the settings.
 
-    The site path scores all parts in one pass, scores the pixels too, and returns the completeness of its scores. Every
-    other method scores all images in one run and the images of each part in a run of their own.
+    The site path and conductance score all parts in one pass, and return the completeness of the scores; the site path
+    scores the pixels, too. Every other method scores all images in one run and the images of each part in a run of
+    their own, each with all images of other classes. Methods that only rank have effects by conductance beside.
 
     Args:
         task: With gradients running; with parts its images are a tensor.
         settings: Method, rule and precision.
         parts: The part of each image (default: no parts).
     """
-    if settings.method == SITE_PATH:
-        found = part_effects(task, settings.node_rule, settings.autocast, parts)
-        return (NodeEffects.merge(list(found.values())), found) if parts is not None else (found[0], {})
+    method = settings.method
+    if method == SITE_PATH:
+        return _joined(part_effects(own_images(task), settings.node_rule, settings.autocast, parts), parts)
+    if method == CONDUCTANCE:
+        return _joined(path_effects(task, parts), parts)
+    whole, of_parts = score_units(task, method, settings), dict[int, dict[str, np.ndarray]]()
+    for part in () if parts is None else np.unique(parts).tolist():
+        some = task.of_some(torch.cat(list(checked_batches(task.images))), torch.from_numpy(parts == part))
+        of_parts[part] = score_units(some, method, settings)
+    if method in ONLY_RANK:
+        effects, by_part = _joined(path_effects(task, parts), parts)
+        ranked = {part: replace(by_part[part], importance=scores) for part, scores in of_parts.items()}
+        return replace(effects, importance=whole), ranked
+    scored = {part: NodeEffects(s, {}, int(np.count_nonzero(parts == part))) for part, s in of_parts.items()}
+    return NodeEffects(whole, {}, sum(map(len, checked_batches(task.images)))), scored
 
-    def scored(some: Task, n_images: int) -> NodeEffects:
-        return NodeEffects(score_units(some, settings.method, settings), {}, n_images)
 
-    images = torch.cat(list(checked_batches(task.images)))
-    members = {} if parts is None else {int(part): np.flatnonzero(parts == part) for part in np.unique(parts)}
-    return scored(task, len(images)), {
-        part: scored(task.of_some(images, torch.from_numpy(places)), len(places)) for part, places in members.items()
-    }
+def _joined(
+    found: dict[int, NodeEffects], parts: Int[np.ndarray, " images"] | None
+) -> tuple[NodeEffects, dict[int, NodeEffects]]:
+    """Return the effects on all images, and on each of their parts where there are parts."""
+    return (found[0], {}) if parts is None else (NodeEffects.merge(list(found.values())), found)
+
+
+def path_effects(task: Task, parts: Int[np.ndarray, " images"] | None = None) -> dict[int, NodeEffects]:
+    """Return `conductance_effects` on a task's own images, the image left out."""
+    with task.running(gradients=True):
+        return conductance_effects(without_image(own_images(task)), parts)
+
+
+def kept_units(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
+    """Return the units that a graph keeps by site, the strongest first; the settings name their size."""
+    assert settings.node_fraction is not None
+    ranked = nodes_of(encoder, nodes.scores if nodes.importance is None else nodes.importance)
+    return strongest_units(ranked, settings.node_fraction, settings.budget)
 
 
 def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> AttributionGraph:
     """Return scores of units as a graph that keeps none yet; ``made_with`` names their method."""
-    scored_by = {"scored_by": SCORED_BY.get(made_with["method"], EFFECT)}
     errors = {site: units.start for site, units in task.encoder.error_units.items() if site in nodes.scores}
     return AttributionGraph(
         tuple(nodes.scores),
@@ -82,8 +107,9 @@ def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> At
         {},
         nodes.completeness,
         nodes.n_images,
-        settings=scored_by | dict(made_with),
+        settings=dict(made_with),
         error_scores={site: nodes.scores[site][start:] for site, start in errors.items()},
+        importance=None if nodes.importance is None else nodes_of(task.encoder, nodes.importance),
     )
 
 
@@ -94,21 +120,30 @@ def along_sites(task: Task, settings: AttributionSettings) -> Mapping[str, np.nd
 
 
 def along_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
-    """Score units by the gradient at two points of a path of the image."""
-    with task.running(gradients=True):
-        return image_path_effects(own_images(task), midpoint_rule(2)).scores
+    """Score units by their conductance along a path of the image."""
+    return path_effects(task)[0].scores
 
 
 def gradient_at_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
-    """Score units by the gradient at the image."""
+    """Score units by the gradient at the image, times the activation less the baseline's."""
+    sums, count = defaultdict[str, Any](float), 0
     with task.running(gradients=True):
-        return image_path_effects(own_images(task), left_rule(1)).scores
+        for found in image_effects(own_images(task), left_rule(1)):
+            for site, effects in found.effects.items():
+                sums[site] = sums[site] + effects.sum(0).cpu().double().numpy()
+            count += len(found.metric)
+    return {site: total / count for site, total in sums.items()}
 
 
 def own_images(task: Task) -> Task:
     """Return a task without its images of other classes, and without their part of the baseline."""
-    if task.others is None:
-        return task
+    if task.others is None or task.baseline.n_images is None:
+        return replace(task, others=None)
     everything, n_own = with_others(task)
     images: Tensor = torch.cat(list(checked_batches(everything.images)))
     return everything.of_some(images, slice(n_own))
+
+
+def without_image(task: Task) -> Task:
+    """Return a task without the site `input`, which no circuit has nodes at."""
+    return replace(task, sites=tuple(site for site in task.sites if site != INPUT))

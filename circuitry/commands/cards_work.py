@@ -19,7 +19,7 @@ def main(config: Config) -> None:
 
 def make(config: Config, work: Work) -> CardFolder:
     """Do one process's share of the cards."""
-    clip = config.clip(work.rank)
+    clip = config.clip(work.rank, parts=True)
     asked = {field.name: getattr(config, field.name) for field in fields(CardSettings)}
     if config.vocabulary is None:
         asked["vocabulary"] = config.known_words

@@ -4,9 +4,9 @@ On images that the circuits were not found on: the metric with only a circuit's 
 one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
 others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules.
 
-A circuit recovers the answer if faithfulness at a tenth of the units is near 1, far above random units, and so is
-selectivity. It is refuted by random units that do as well, or by a selectivity near 0: then the kept units answer their
-class for every image.
+A circuit works if it gives images of its class the class nearly as often as the whole model, other images hardly more
+often, and recovers half of the answers. That says nothing where random units do as well, and nothing about this class
+where circuits of other classes do; one with a selectivity near 0 answers its class for every image.
 
 With --transfer: does one domain's circuit work in another? The causal sense of shared circuitry, beside the structural
 one. For every class, only the circuit of domain A is kept while images of domain B run through the encoder, at all
@@ -65,5 +65,5 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
                 f"There are no circuits at {self.circuits}: run circuitry quickstart or circuitry compare "
                 "first, and give the folder circuits of their run with --circuits."
             )
-        model, images = self.clip(rank), self.images()
+        model, images = self.clip(rank, parts=True), self.images()
         return circuitry.analysis.Analysis(model, images, self.folder, checks=self, circuits=self.circuits)

@@ -19,7 +19,10 @@ from circuitry.runs import InputError, Work
 def main(config: Config) -> Written | None:
     """Extract, compare, write; print where the report is."""
     images = config.images()
-    config = spelt_as_in(images, config)
+    if config.held_out:
+        with naming("held-out"):
+            held_out = chosen_names("class", config.held_out, images.all_classes, class_key)
+        config = replace(config, held_out=held_out)  # as the folder spells them
     check_names(config, images)
     if config.dry_run:
         for line in analysis_of(config, config.work()).extraction.estimate(config.work()):
@@ -45,7 +48,7 @@ def analysis_of(config: Config, work: Work) -> Analysis:
         edges_per_node=config.edges_per_node, any_sign=config.any_sign, all_sites=config.all_sites, seed=config.seed
     )
     checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
-    return Analysis(config.clip(work.rank), config.images(), config.out, config, checks, reading)
+    return Analysis(config.clip(work.rank, parts=True), config.images(), config.out, config, checks, reading)
 
 
 def find_and_test(config: Config, work: Work) -> Analysis:
@@ -55,13 +58,6 @@ def find_and_test(config: Config, work: Work) -> Analysis:
     if config.n_unseen:
         run.curves(work)
     return run
-
-
-def spelt_as_in(images: DomainFolder, config: Config) -> Config:
-    """Return the settings with the held-out classes as the folder spells them; refuse unknown ones."""
-    with naming("held-out"):
-        names = chosen_names("class", config.held_out, images.all_classes, class_key) if config.held_out else ()
-    return replace(config, held_out=names)
 
 
 def check_names(config: Config, images: DomainFolder) -> None:

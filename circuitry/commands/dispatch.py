@@ -6,16 +6,44 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Annotated, Any, Union
 
 import tyro
 
 import circuitry
-from circuitry.commands.command_list import COMMANDS, module_of, work_of
 from circuitry.commands.named_run import check_the_quickstart, with_the_run
 from circuitry.runs.command_line import end_with, run_script, with_general
 from circuitry.runs.errors import InputError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "quickstart": ("start here", "the whole study in miniature, on drawn images"),
+    "info": ("start here", "versions, devices and caches, and what is missing"),
+    "find": ("circuits", "which units recognise one class, and do they work?"),
+    "compare": ("circuits", "are the circuits of my model shared between the domains of my images?"),
+    "check": ("circuits", "do circuits recover the answer, and in other domains, too?"),
+    "components": ("circuits", "which heads and neurons of a transformer act, by their exact effects?"),
+    "cards": ("look inside", "what does each unit of the circuits respond to?"),
+    "explore": ("look inside", "a page to look into circuits, units and images"),
+    "train-sae": ("models", "train a sparse autoencoder on activations"),
+    "train": ("models", "train a CLIP"),
+    "evaluate": ("models", "how accurate is a checkpoint, or every checkpoint of a run?"),
+}
+"""Name -> its group and its line of help; names of a group stand beside each other."""
+
+
+def module_of(name: str) -> str:
+    """Return the name of the module of a command, which has its options."""
+    return f"circuitry.commands.{name.replace('-', '_')}_command"
+
+
+def work_of(name: str) -> str:
+    """Return the name of the module with the work of a command, which may load torch."""
+    work = module_of(name).replace("_command", "_work")
+    return work if find_spec(work) else module_of(name)
+
 
 USAGE = """usage: circuitry COMMAND [OPTIONS]
        circuitry COMMAND --help      lists the options
@@ -78,7 +106,7 @@ def list_of_commands() -> str:
     """Return the list of all commands by group, with a line each."""
     width = max(map(len, COMMANDS))
     lines = [USAGE]
-    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+    for group in dict.fromkeys(group for group, _ in COMMANDS.values()):
         lines += ["", group]
-        lines += [f"  {name:{width}}  {one.help}" for name, one in COMMANDS.items() if one.group == group]
+        lines += [f"  {name:{width}}  {line}" for name, (of, line) in COMMANDS.items() if of == group]
     return "\n".join([*lines, "", "The programs of the ICML 2025 study: python -m experiments.study, in a checkout."])

@@ -11,8 +11,8 @@ from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Written
+from circuitry.reports.result_tables import listings_of
 from circuitry.reports.sections.accuracies import add_accuracy
 from circuitry.runs import InputError, versions
 from circuitry.training import accuracy_kinds, checkpoints, zero_shot_accuracy

@@ -43,4 +43,4 @@ def ask_model(config: Config, graphs: GraphFolder) -> ModelView:
 def checks_of(config: Config, graphs: GraphFolder) -> CausalChecks:
     """Return the model, with the circuits, the images, and the baseline that circuits were found with."""
     settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
-    return CausalChecks(config.clip(config.work().rank), config.images(), graphs, settings)
+    return CausalChecks(config.clip(config.work().rank, parts=True), config.images(), graphs, settings)

@@ -1,9 +1,9 @@
-"""Which units of my model recognise a class, and are they enough?
+"""Which units of my model recognise a class, and do they work?
 
 Finds one circuit: of a class in a domain of a data set, or of a plain folder with images of one class. Half of the
 images find it, the other half, unseen, test it: is the class recognised with the circuit alone, with as many random
-units, and without the circuit? Prints the answer, and writes a report with the circuit drawn. A second run with the
-same settings goes on where the first one stopped.
+units, with circuits of other classes, and without the circuit? Prints the answer, and writes a report with the circuit
+drawn. A second run with the same settings goes on where the first one stopped.
 
     circuitry find --model ViT-B-32 --pretrained openai --data pictures --domain photo --class cat
     circuitry find --model rn-tiny --checkpoint epoch_16.pt --data DomainNet --class axe --domain real --selectivity 0.8
@@ -16,9 +16,9 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from circuitry.circuits.budgets import LEARNED
-from circuitry.circuits.methods import METHODS, MethodName
-from circuitry.data.shared_options import NOthers, option
+from circuitry.circuits.circuit_settings import UnitMethod
+from circuitry.circuits.methods import ITERATIVE
+from circuitry.data.shared_options import NOthers
 from circuitry.interventions.intervention_settings import Selectivity
 from circuitry.models import FolderSettings, ModelOptions
 from circuitry.runs.given import Count, Share
@@ -40,10 +40,11 @@ class Config(FolderSettings, ModelOptions):
     out: Path | None = None
     """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
     runs/find/CLASS-DOMAIN)."""
-    method: Annotated[MethodName, option(choices=tuple(METHODS))] = LEARNED
-    """How units are chosen: by a score of each, or learned together as a mask; gradient is the cheapest."""
+    method: UnitMethod = ITERATIVE
+    """How units are chosen: by a score of each; or learned together as a mask, which takes minutes and is worth it for
+    small circuits."""
     size: Share | None = None
-    """Share of the units to keep (default: 0.3, without --selectivity)."""
+    """Share of the units to keep (default: without --selectivity by the kind of tower, see `DEFAULT_SIZES`)."""
     selectivity: Selectivity | None = None
     """What the circuit is to reach, as small as it can: 0.8 for 80 % of what separates the class from others."""
     steps: Count = 300
@@ -53,8 +54,3 @@ class Config(FolderSettings, ModelOptions):
     def folder(self) -> Path:
         """Folder of the results."""
         return self.out or Path("runs/find") / "-".join(filter(None, (self.class_name, self.domain)))
-
-    @property
-    def size_wanted(self) -> float | None:
-        """Share of the units, where no selectivity is to be reached."""
-        return None if self.selectivity is not None else self.size or 0.3

@@ -1,9 +1,9 @@
 """The class that ``circuitry find`` is asked about: its images and those of others in halves, and the model's task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
+from itertools import islice
 
 from circuitry import Clip, Task
 from circuitry.commands.find_command import Config
@@ -11,8 +11,8 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import IMAGE_SUFFIXES
 from circuitry.data.names import chosen_names
 from circuitry.encoder.baselines import AnyBaseline
+from circuitry.encoder.counted_sites import counted_sites
 from circuitry.encoder.metrics import Metric, metric_of_class
-from circuitry.interventions.counted_sites import counted_sites
 from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import templates_of
@@ -24,10 +24,13 @@ class Subject:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.images = None if is_folder_of_images(config.data) else config.images()
+        files = (path for path in config.data.iterdir() if path.is_file()) if config.data.is_dir() else ()
+        of_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+        self.images = None if of_images else config.images()
         if self.images is None and config.baseline not in (None, "zero"):
             raise InputError(f"The baseline {config.baseline} takes images of other classes: {config.data} has none.")
-        self.classes = self._classes()
+        alone = tuple(dict.fromkeys((*(config.classes or ()), config.class_name)))
+        self.classes = alone if self.images is None else self.images.all_classes
         (self.class_name,) = chosen_names("class", (config.class_name,), self.classes)
         self.domain = self._domain()
         own, others = self._own(), self._others()
@@ -37,11 +40,6 @@ class Subject:
                 f"in {self.domain}: give at least 2."
             )
         self.own, self.others = halves(own, config.n_images), halves(others, config.n_others)
-
-    def _classes(self) -> tuple[str, ...]:
-        if self.images is not None:
-            return self.images.all_classes
-        return tuple(dict.fromkeys((*(self.config.classes or ()), self.config.class_name)))
 
     def _domain(self) -> str:
         if self.images is None:
@@ -72,7 +70,7 @@ class Subject:
     @cached_property
     def clip(self) -> Clip:
         """The model."""
-        return self.config.clip()
+        return self.config.clip(parts=True)
 
     @cached_property
     def metric(self) -> Metric:
@@ -80,7 +78,9 @@ class Subject:
         if self.config.texts is None:
             raise InputError("Expected texts of the classes, such as pooled, but none were given.")
         weights = self.clip.text_weights(self.classes, templates_of(self.config.texts, self.domain))
-        return metric_of_class(self.config.metric or "logit")(weights, self.classes.index(self.class_name))
+        return metric_of_class(self.config.metric or "logit", self.clip.scale)(
+            weights, self.classes.index(self.class_name)
+        )
 
     @cached_property
     def _baseline(self) -> FolderBaseline | None:
@@ -98,6 +98,16 @@ class Subject:
     def records(self) -> list[ImageRecord]:
         """All images that are looked at."""
         return [record for of_kind in (self.own, self.others) for half in of_kind for record in half]
+
+    def of_other_classes(self, n: int) -> "Iterator[Subject]":
+        """Yield the same question about other classes of the domain that have images enough, those that follow."""
+        if (images := self.images) is not None:
+            place = images.classes.index(self.class_name)
+            names = (*images.classes[place + 1 :], *images.classes[:place])
+            for name in islice((one for one in names if len(images.select(one, self.domain, 2)) == 2), n):
+                other = Subject(replace(self.config, class_name=name))
+                other.clip = self.clip
+                yield other
 
     @cached_property
     def found_on(self) -> Task:
@@ -117,13 +127,8 @@ class Subject:
         baseline: AnyBaseline = "zero"
         if self._baseline is not None:
             baseline = self._baseline.of(self.class_name, self.domain, len(own) + len(others))
-        task = Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, work=Work(progress=True))
-        return replace(task, sites=counted_sites(task))
-
-
-def is_folder_of_images(folder: Path) -> bool:
-    """Return whether images lie in the folder itself."""
-    return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir() if path.is_file())
+        sites, work = counted_sites(self.clip.encoder), Work(progress=True)
+        return Task(self.clip.encoder, own, self.metric, baseline=baseline, others=given, sites=sites, work=work)
 
 
 def halves(records: Sequence[ImageRecord], most: int) -> tuple[list[ImageRecord], list[ImageRecord]]:

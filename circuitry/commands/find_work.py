@@ -1,29 +1,34 @@
 """Find one circuit, test it, and write the report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from circuitry import AttributionGraph, Circuit, Clip, Task, find_circuit, judge_circuit, midpoint_rule
+from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.edge_methods import score_edges
+from circuitry.circuits.methods import ITERATIVE
+from circuitry.circuits.rules import default_size
 from circuitry.commands.find_command import Config
 from circuitry.commands.find_subject import Subject
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import image_listing
 from circuitry.encoder.sites import INPUT
 from circuitry.interventions import AblationSettings, FaithfulnessCurve, MaskSettings, measure_circuits
+from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.reports import Finding, Report, contact_sheet, write_results
-from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Written
-from circuitry.reports.sections.one_circuit import add_circuit, circuit_table, circuit_verdicts
+from circuitry.reports.result_tables import listings_of_records
+from circuitry.reports.sections.one_circuit import add_circuit, circuit_verdicts, in_cells
 from circuitry.runs import InputError, Job, JobFolder, versions
 
-FORMAT = "circuitry found circuit 3"
-STEPS = (("circuit",), ("unseen images",), ("tests",), ("edges",))
+FORMAT = "circuitry found circuit 4"
+STEPS = (("circuit",), ("other classes",), ("unseen images",), ("tests",), ("edges",))
 """What is done one after the other; a finished one is read."""
+FOREIGN = 2
+"""Other classes whose circuits of the same size are measured beside it."""
 DRAWN = 12
 """Units of a site that are drawn at most, with the edges between them."""
 
@@ -32,10 +37,9 @@ def main(config: Config) -> Written:
     """Find, test, write; print the answer."""
     subject = Subject(config)
     found, drawn, curve, tested = search(config, subject)
-    curves = pd.concat([curve.to_pandas(measure) for measure in ("selectivity", "faithfulness")], ignore_index=True)
-    counts = int(curve.own.sum()), int((~curve.own).sum())
-    findings = circuit_verdicts(found.source.title, found.size, curves, tested, counts)
-    tables = {"recovered": circuit_table(curves), "tests": tested, "curves": curves}
+    curves = pd.concat([curve.to_pandas(measure) for measure in CURVE_MEASURES], ignore_index=True)
+    findings = circuit_verdicts(curve, tested)
+    tables = {"recovered": in_cells(curves, ["measure"]), "tests": tested, "curves": curves}
     print(tables["recovered"].to_string(index=False))
     return write_report(config, subject, found, drawn, tables, findings)
 
@@ -54,17 +58,20 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
     def do(job: Job, _: object) -> Sequence[Path]:
         if job == STEPS[0]:
             masks = MaskSettings(steps=config.steps, seed=config.seed)
-            size, target = config.size_wanted, config.selectivity
+            size, target = size_wanted(config, subject), config.selectivity
             found = find_circuit(subject.found_on, method=config.method, size=size, selectivity=target, masks=masks)
             source = replace(found.source, class_name=subject.class_name, domain=subject.domain)
             replace(found, source=source).save(circuit)
             return [circuit]
         found = Circuit.load(circuit)
         if job == STEPS[1]:
-            settings = AblationSettings(random_draws=5, seed=config.seed)
-            measure_circuits(subject.unseen, [found], settings).save(curve)
-            return [curve]
+            return list(find_foreign(config, subject, found.size))
         if job == STEPS[2]:
+            settings = AblationSettings(random_draws=5, seed=config.seed)
+            foreign = [[Circuit.load(path)] for path in folder.files(STEPS[1])]
+            measure_circuits(subject.unseen, [found], settings, foreign).save(curve)
+            return [curve]
+        if job == STEPS[3]:
             settings = AblationSettings(seed=config.seed)
             write_named_table(tests, judge_circuit(subject.unseen, found, settings, minimality=False))
             return [tests]
@@ -88,25 +95,38 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
     return Circuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested
 
 
+def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path]:
+    """Find circuits of other classes of the domain, as large, on their own images; a ranking in place of masks."""
+    method = ITERATIVE if config.method == LEARNED else config.method
+    for place, other in enumerate(subject.of_other_classes(FOREIGN)):
+        found = find_circuit(other.found_on, method=method, size=size)
+        path = config.folder / f"other.{place}.safetensors"
+        replace(found, source=replace(found.source, class_name=other.class_name, domain=other.domain)).save(path)
+        yield path
+
+
+def size_wanted(config: Config, subject: Subject) -> float | None:
+    """Return the share of the units to keep, where no selectivity is to be reached."""
+    return None if config.selectivity is not None else config.size or default_size(subject.clip.encoder)
+
+
 def made_with(config: Config, subject: Subject) -> dict[str, object]:
     """Return everything except for the images that shapes a number."""
-    names = ("units", "method", "selectivity", "n_images", "n_others", "metric", "texts", "baseline", "steps", "seed")
+    names = ("method", "selectivity", "n_images", "n_others", "metric", "texts", "baseline", "steps", "seed")
     return {
         "model_digest": subject.clip.digest,
         "class": subject.class_name,
         "classes": list(subject.classes),
         "domain": subject.domain,
-        "size": config.size_wanted,
+        "size": size_wanted(config, subject),
+        "units": "components" if subject.clip.encoder.carried else "channels",
         **{name: getattr(config, name) for name in names},
     }
 
 
 def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
     """Return the strongest kept units of every site with the edges between them, for a drawing."""
-    strongest = {
-        site: units[np.argsort(-np.abs(graph.node_scores[site][units]), kind="stable")][:DRAWN]
-        for site, units in graph.kept_units.items()
-    }
+    strongest = {site: units[:DRAWN] for site, units in graph.kept_units.items()}
     edges = score_edges(task, strongest, rule=midpoint_rule(1)).scores
     return replace(graph, kept_units=strongest, edge_scores=dict(edges))
 
@@ -139,7 +159,14 @@ def write_report(
     )
     report.summary(findings)
     report.section("What the circuit recovers")
-    report.table(tables["recovered"], "On unseen images: share of the whole model's measure, with 95 % intervals.")
+    ranked = f"; those of other classes were found by {ITERATIVE}" if config.method == LEARNED else ""
+    report.table(
+        tables["recovered"],
+        "On unseen images, with 95 % intervals: right and false are shares of images of the class, and of others, that "
+        f"get the class; of the other measures it is the share of the whole model's{ranked}.",
+    )
+    reasons = tables["curves"].query("reason != ''").drop_duplicates("measure").set_index("measure")["reason"]
+    report.text(" ".join(f"There is no number for {measure}: {reason}." for measure, reason in reasons.items()))
     add_circuit(report, drawn.circuit(), f"At most {DRAWN} units of each site; into each unit its 3 strongest edges.")
     cells = {
         (row, column): [record.path for record in records[:8]]

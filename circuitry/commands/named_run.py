@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.analysis import QuickstartModel
-from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART, UNITS
+from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME
@@ -22,10 +22,6 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
 
     Commands that read circuits take model and images from the settings of the run that ``--circuits`` or ``--run``
     names, unless the line names a model or images.
-
-    Raises:
-        InputError: for the folder of a circuit that ``circuitry find`` made, and where nothing says the model and the
-            images.
     """
     folders = {option: Path(value) for option in ("--circuits", "--run") if (value := _value(words, option))}
     if not issubclass(kind, QuickstartModel) or not folders:
@@ -46,11 +42,7 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
 
 
 def check_the_quickstart(name: str, config: Any) -> None:
-    """Say that a command reads the quickstart's run, where its line names no other.
-
-    Raises:
-        InputError: where no quickstart was run.
-    """
+    """Say that a command reads the quickstart's run, where its line names no other; refuse where there is none."""
     read = getattr(config, "run", None) or getattr(config, "circuits", None) or getattr(config, "data", None)
     if not isinstance(config, QuickstartModel) or read is None or not Path(read).is_relative_to(QUICKSTART):
         return
@@ -81,8 +73,6 @@ def _subject_of(run: Path) -> dict[str, Any]:
     found = {name: value for name, value in read_settings(run / SETTINGS).items() if name in known}
     if "data" not in found and (run / DRAWN_IMAGES).is_dir():
         found["data"] = str(run / DRAWN_IMAGES)
-        if found.get("units", "None") == "None":
-            found["units"] = UNITS[found["model"]]
         if (weights := run / f"{found['model']}.safetensors").is_file():
             found["checkpoint"] = str(weights)
     return found

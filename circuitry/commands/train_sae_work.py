@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.commands.train_sae_command import Config
+from circuitry.comparison.table import write_named_table
 from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
-from circuitry.runs import Job, JobFolder, digest, whole_file
+from circuitry.runs import Job, JobFolder, digest
 from circuitry.training import diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.run_folder import described
 
@@ -37,8 +38,7 @@ def main(config: Config) -> None:
             site=config.site, positions_per_image=config.positions_per_image,
         )  # fmt: skip
         sae.save(path)
-        with whole_file(history) as temporary:
-            pd.DataFrame(sae.about["history"]).to_csv(temporary, index=False)
+        write_named_table(history, pd.DataFrame(sae.about["history"]))
         return [path, history]
 
     folder.run(train)

@@ -35,9 +35,6 @@ RESAMPLES = 1000
 _CHUNK = 64
 """Draws whose sums are held in memory at once."""
 
-_Statistic = Callable[[Float[np.ndarray, "draws *cells"]], Float[np.ndarray, "draws *results"]]
-"""From means over classes and parts, draw by draw, to results."""
-
 
 class Draws(NamedTuple):
     """Counts of each class and each part by draw, and inflations that undo the shrinkage of variances."""
@@ -59,8 +56,6 @@ def draw_resamples(
     Args:
         families: Family of each class: classes of one family share noise and are drawn together.
         n_parts: Parts of the images; 1 without parts.
-        resamples: Number of draws.
-        seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)
     names, family = np.unique([str(name) for name in families], return_inverse=True)
@@ -136,7 +131,7 @@ def _weighted(
 
 @checked
 def dual_bootstrap(
-    values: Float[np.ndarray, "classes *cells parts parts"], statistic: _Statistic, draws: Draws
+    values: Float[np.ndarray, "classes *cells parts parts"], statistic: Callable[[np.ndarray], np.ndarray], draws: Draws
 ) -> Spread:
     """Return a statistic of means over classes and parts with its variance and degrees of freedom.
 

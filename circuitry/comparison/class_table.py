@@ -46,7 +46,6 @@ def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None,
     Args:
         parts: A table of parts; see `PARTS`. The result lacks cells without rows, and their effects.
         families: Classes that share noise, by class.
-        seed: Seed of the draws.
 
     Returns:
         Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), about (the scope
@@ -65,7 +64,9 @@ def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None,
     spread = dual_bootstrap(values, lambda means: _contrast(means, contrasts), draws._replace(classes=weights))
     low, high = spread.interval()
     of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
-    p = [float("nan")] * len(CELLS) + [_p(effect, family, seed) for effect in _contrast(of_class, contrasts[4:]).T]
+    by_family = pd.DataFrame(_contrast(of_class, contrasts[4:])).groupby(family).mean()
+    p_of_effects = [sign_flip_p(by_family[i].dropna().to_numpy(), seed=seed) for i in by_family]
+    p = [float("nan")] * len(CELLS) + p_of_effects
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
     table = pd.DataFrame(
         zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(_COLUMNS[:-1])
@@ -106,8 +107,3 @@ def _by_class(
     member[a, np.arange(len(values))] = member[b, np.arange(len(values))] = 1.0
     total, n = member @ np.nan_to_num(values), member @ ~np.isnan(values)
     return known_ratio(total, n)
-
-
-def _p(effects: Float[np.ndarray, " classes"], family: np.ndarray, seed: int) -> float:
-    by_family = pd.Series(effects).groupby(family).mean().dropna().to_numpy()
-    return sign_flip_p(by_family, seed=seed)

@@ -1,13 +1,6 @@
 """How similar is a class in two domains? `Comparison`: the values of one measure, and their reference levels.
 
 Circuits, features, representations, embeddings and transfer all end in one.
-
-1. ``values``: every pair of domains, by class and by site (where the measure has sites), on all images;
-2. references: the ceiling and other classes, from ``parts`` of the images; and ``chance``;
-3. `Comparison.ratios`: values as a share of the ceiling; `Comparison.class_by_domain`: effects of class and domain;
-4. `Comparison.matrix`, `Comparison.over_depth`, `Comparison.summary`, `Comparison.tests`: means over classes with
-   intervals over classes and images, and tests between domains;
-5. `Comparison.tables` for people, `Comparison.save` and `Comparison.load` for programs.
 """
 
 from collections.abc import Mapping
@@ -143,7 +136,6 @@ class Comparison:
         With ``directions`` rows are ``domain_a``, and the diagonal holds each domain with itself.
 
         Args:
-            group: One of the groups of classes.
             normalise: Return the ratio to the ceiling at equal numbers of images (`ratios`) instead; 1 means as
                 similar as two parts of one domain's images. With ``directions``: divide each column by its diagonal.
         """

@@ -1,8 +1,4 @@
-"""One domain against the others, as in the study. No torch.
-
-The study compares circuits of quickdraw with those of the other domains, and the others with each other, over depth;
-and each domain's mean similarity with the others, with and without quickdraw.
-"""
+"""One domain against the others, as the study does with quickdraw. No torch."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -40,11 +36,7 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
 
 
 def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Return the mean similarity of every two domains over the classes of each group, by measure.
-
-    Returns:
-        Columns measure (the name of the comparison), group, domain_a, domain_b, value; each pair once.
-    """
+    """Return the mean similarity of every two domains over the classes of each group, by measure; each pair once."""
     tables = []
     for measure, comparison in comparisons.items():
         for group in comparison.groups:
@@ -58,8 +50,7 @@ def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
     """Return the mean similarity of one domain with the others, and of the others with each other, at every site.
 
-    Returns:
-        Columns group, domain (one of two phrases), site, value, low, high (95 % over classes), n_classes.
+    The two are phrases in the column domain; intervals are of 95 % over classes.
     """
     _check(comparison, apart)
     values = comparison.values

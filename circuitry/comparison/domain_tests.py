@@ -51,10 +51,6 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
     The score of a domain in a class is its mean similarity with the other domains; the scores of two domains are paired
     by class.
 
-    Args:
-        values: Similarities of all images, from `compare`.
-        families: Classes that share noise, by class.
-
     Returns:
         Columns `TESTS`; difference is the mean of a minus b.
     """

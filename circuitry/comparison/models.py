@@ -25,10 +25,6 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     from exchanging the signs of models (`sign_flip_p`), corrected for the number of pairs (Holm). Five models can give
     no p below 0.0625.
 
-    Args:
-        comparisons: By one measure, each of another trained model.
-        group: One of the groups of classes.
-
     Returns:
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
 

@@ -96,7 +96,6 @@ def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -
     """Return each domain's mean similarity with the other domains, with Student's interval over classes.
 
     Args:
-        table: From `compare`.
         families: Family of each class that shares noise with others; a missing class is its own.
 
     Returns:

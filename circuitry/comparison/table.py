@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,19 +109,9 @@ def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Ite
         raise InputError(f"The {name} table has more than one row for {row}; average or select them first.")
 
 
-def write_tables(
-    tables: Mapping[str, pd.DataFrame], folder: str | PathLike[str], float_format: str | None = None
-) -> list[Path]:
-    """Write tables by name as CSV files, with all digits unless ``float_format`` says otherwise; return their paths."""
-    paths = [Path(folder) / f"{name}.csv" for name in tables]
-    for path, table in zip(paths, tables.values(), strict=True):
-        write_named_table(path, table, float_format)
-    return paths
-
-
 @checked
 def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a table as a CSV file; a file is complete or absent.
+    """Write a table as a CSV file, with all digits unless ``float_format`` says otherwise.
 
     A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
     an apostrophe before it, which `read_named_table` takes away.

@@ -6,7 +6,7 @@ gives its captions to the last character.
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from circuitry.data.names import drawn_by_name, in_a_sentence
@@ -57,7 +57,8 @@ def caption(class_name: str, domain: str, rng: random.Random, *, aligned: bool =
         >>> caption("ice_cream", "sketch", random.Random(1))
         'a ice cream image.'
     """
-    pattern, end = _drawn(PATTERNS, rng)
+    pattern = rng.choice(PATTERNS)
+    end = "" if rng.random() < 0.5 else "."
     style = rng.choice(SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS))
     a_style = style if style in _UNCOUNTED else with_article(style)
     return pattern.format(style=style, a_style=a_style, class_name=in_a_sentence(class_name)).removesuffix(end)
@@ -69,12 +70,6 @@ def image_rng(relative: str, seed: int = 0) -> random.Random:
     So its caption is the same in every subset, order and platform.
     """
     return random.Random(drawn_by_name(seed, relative))
-
-
-def _drawn(patterns: Sequence[str], rng: random.Random) -> tuple[str, str]:
-    """Return a pattern, and the end to drop."""
-    pattern = rng.choice(patterns)
-    return pattern, "" if rng.random() < 0.5 else "."
 
 
 def readable(class_name: str) -> str:

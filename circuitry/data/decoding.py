@@ -50,11 +50,7 @@ def numbered_batches(
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
     """Decode and preprocess images ahead of the consumer; yield batches and the places of their images in ``paths``.
 
-    Batches keep the order of ``paths``. Unreadable images are skipped, so batches stay full.
-
-    Raises:
-        InputError: For a preprocessing that does not give real tensors of one shape, and with ``strict`` for an image
-            that cannot be read or preprocessed.
+    Batches keep the order of ``paths``, and stay full where images cannot be read.
     """
     places: list[int] = []
     batch: list[Tensor] = []

@@ -42,7 +42,6 @@ class DomainFolder:
         split: Which lists to read, such as "test"; without any lists, or with None, all image files of the
             folders.
         domains: Domains to keep, in this order (default: all).
-        classes: Classes to keep (default: all).
         missing_files: Treatment of listed files that do not exist: "refuse", "skip" (`missing` counts
             them) or "unchecked", for lists of images that lie elsewhere.
 
@@ -135,6 +134,11 @@ class DomainFolder:
         """Return all images of a class in a domain in the order in which `select` takes them; names are not checked."""
         group = self._groups.get((domain, class_name), [])
         return sorted(group, key=lambda record: drawn_by_name(seed, record.relative))
+
+    def following(self, class_name: str) -> tuple[str, ...]:
+        """Return the other selected classes: first those that come after it, then those before."""
+        place = self.classes.index(class_name)
+        return (*self.classes[place + 1 :], *self.classes[:place])
 
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""

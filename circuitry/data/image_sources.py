@@ -1,13 +1,8 @@
 """Where images come from: lists, folders, tables. No torch.
 
-Sources that say which images there are:
-
-- lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as DomainNet has them: used when
-  any exists. A domain is then a list of the split, and classes are ordered by their label;
-- else folders ``root/<domain>/<class>/<file>``: every image file in them, classes in sorted order;
-- else folders ``root/<class>/<file>``: one domain, named by the root;
-- such a folder for each domain, by name;
-- a table with a row per image, or torchvision's ``ImageFolder``.
+Lists ``root/<domain>_<split>.txt`` are used when any exists (`image_lists`), else all image files in the folders
+``root/<domain>/<class>/<file>``, else in ``root/<class>/<file>``: one domain, named by the root. Other sources are such
+a folder for each domain, a table with a row per image, and torchvision's ``ImageFolder``.
 """
 
 import os

@@ -1,8 +1,4 @@
-"""DomainNet's classes, ImageNet classes that show the same things, and how spellings of a class are compared. No torch.
-
-"aircraft_carrier", "Aircraft carrier" and "aircraft-carrier" name one class. Names that a user gives are looked up in
-any spelling.
-"""
+"""DomainNet's classes, ImageNet classes that show the same, and how spellings of a class are compared. No torch."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -51,12 +51,7 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:
 
 
 def in_a_sentence(class_name: str) -> str:
-    """Return a class name for captions and prompts: underscores become spaces, hyphens stay.
-
-    Example:
-        >>> in_a_sentence("ice_cream"), in_a_sentence("t-shirt")
-        ('ice cream', 't-shirt')
-    """
+    """Return a class name for captions and prompts: underscores become spaces, hyphens stay."""
     return " ".join(class_name.replace("_", " ").split())
 
 

@@ -85,7 +85,6 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
 
     Args:
         path: File of comma-separated values (``.csv``) or values separated by tabs.
-        column: The column that names the item.
 
     Example:
         >>> part_numbers(records, key=item_column("pictures.tsv", "source"))

@@ -23,13 +23,7 @@ def option(
 ) -> Any:
     """Return the annotation of a setting that a command line reads as text, and Python may give as an object.
 
-    The word None stands for None.
-
-    Args:
-        parse: Makes the value from the words of the command line.
-        metavar: What the help shows for the words.
-        nargs: How many words.
-        choices: Words that are known (default: any).
+    ``parse`` makes the value from ``nargs`` words; the word None stands for None.
 
     Example:
         >>> rule: Annotated[QuadratureRule | None, option(parse_rule, "{left,midpoint}-N")] = None

@@ -21,9 +21,7 @@ DOMAIN_ORDER = ("real", "quickdraw", "sketch", "clipart", "infograph", "painting
 class ShuffledImages(DomainFolder):
     """Images that are chosen as the study chooses them; the choice does not depend on selected classes and domains.
 
-    Args:
-        root, split, domains, classes: See `DomainFolder`.
-        first: The held-out classes, in any spelling, which come first in every domain.
+    ``first`` has the held-out classes, in any spelling, which come first in every domain.
 
     Example:
         >>> images = ShuffledImages("DomainNet", first=STUDY_HELD_OUT)

@@ -18,10 +18,9 @@ from typing import Annotated
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitry.encoder.choices import BASELINE_NAMES, BaselineName
+from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
-from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.tensor_batches import Images, checked_batches
@@ -262,18 +261,3 @@ def mean_baseline(
             if positions:
                 means[site] = mean.mean(positions, keepdim=True).expand_as(mean)
     return Baseline(f"mean-{per}", {site: mean.to(encoder.device, encoder.dtype) for site, mean in means.items()})
-
-
-def default_baseline(encoder: Encoder) -> BaselineName:
-    """Return the name of a baseline under which path integrals exist in a tower.
-
-    With layer norms that is mean-position: scaling an activation towards zero changes little until the very end of the
-    path, where a norm's gradient has no bound, so no rule resolves the integral. In other towers it is zero, the
-    study's; there the integral of a cosine metric is unbounded at the embedding alone, and where the embedding is
-    proportional to the activation.
-
-    Example:
-        >>> default_baseline(clip.encoder)    # of a ViT, a Swin or a ConvNeXt
-        'mean-position'
-    """
-    return "mean-position" if has_rescaling_norms(encoder.tower) else "zero"

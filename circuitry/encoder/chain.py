@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from circuitry.encoder.narrowing import in_order
-from circuitry.encoder.stages import PlacedBlock, Stage
+from circuitry.encoder.stages import ConvBlock, EnteredBlock, PlacedBlock, Stage
 from circuitry.encoder.tokens import TokenGrid
 from circuitry.runs.errors import InputError
 
@@ -36,8 +36,9 @@ class Chain:
     stages: tuple[Stage, ...]
     image_size: tuple[int, int]
     """Height and width of images."""
-    blocks: Mapping[str, TransformerBlock] = field(default_factory=dict)
-    """Transformer blocks by the site that each ends at; one stage follows the last of them."""
+    blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)
+    """Blocks by the site that each ends at, and one stage follows the last: of a transformer, or of a CNN where the
+    package does not know their kind."""
     grid: TokenGrid | None = None
     """Where the tokens of a transformer lie."""
     embed: Callable[[Tensor], Tensor] | None = None
@@ -95,7 +96,7 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
     elif isinstance(getattr(module, "blocks", None), nn.Sequential | nn.ModuleList):
         entry = [getattr(level, name) for name in ("downsample", "pos_emb") if hasattr(level, name)]
         for j, block in enumerate(level.blocks):
-            yield Stage(f"{site}.blocks.{j}", block if j else in_order(*entry, block), unit_dim)
+            yield Stage(f"{site}.blocks.{j}", block if j else EnteredBlock(block, in_order(*entry)), unit_dim)
     elif not isinstance(module, nn.Identity):
         yield Stage(site, module, unit_dim)
 

@@ -14,7 +14,7 @@ Here and in `components` hook points are made; `adapters` turns architectures in
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -66,7 +66,7 @@ class Encoder(HookedSites):
         stages: Sequence[Stage],
         image_size: tuple[int, int],
         *,
-        points: Mapping[str, Any] | None = None,
+        points: Mapping[str, nn.Module] | None = None,
         chain: Chain | None = None,
     ) -> None:
         """Make a chain of stages.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from circuitry.encoder.doubles import in_double
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, checked
+from circuitry.runs.given import Natural, Positive, checked
 
 log = logging.getLogger(__name__)
 UNIT = 0.02
 """How far the length of a text weight may be from 1, in any precision."""
+SCALE = 100.0
+"""What cosines are multiplied with before the softmax: CLIP's scale of logits at the end of its training."""
 
 Metric = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> one number per image [B], each row by itself."""
@@ -35,12 +38,20 @@ class ClassLogit:
     label: int
     name: str = "logit"
     """For provenance."""
+    scale: float = SCALE
+    """What makes logits of an answer from products with the weights; it shapes no score."""
 
     @property
     def made_with(self) -> dict[str, Any]:
         """The label, and numbers that differ for other weights of all classes or of its own class."""
         every = self.weights.detach()
         return {"label": self.label, "class_weights": _sketch(every[self.label]), "text_weights": _sketch(every)}
+
+    def log_answers(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, "batch classes"]:
+        """Return log p of each class: the softmax over the classes of the scaled cosines, in double precision."""
+        check_width(self.weights, embedding)
+        direction = F.normalize(in_double(embedding), dim=-1)
+        return F.log_softmax(self.scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1)
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
@@ -52,7 +63,7 @@ class ClassLogit:
 
 
 @checked
-def class_logit(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
+def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive = SCALE) -> ClassLogit:
     """Return the metric of the study: how much the encoder takes an image for class ``label``.
 
     It is the cosine of an embedding [D] with the class's text, ``normalize(embedding) @ weights[label]``, in [-1, 1]
@@ -62,6 +73,7 @@ def class_logit(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLog
         weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
             on the device of the embedding.
         label: Row of the class.
+        scale: What makes probabilities of cosines, `Clip.scale`; only `ClassLogit.log_answers` takes it.
 
     Raises:
         InputError: when there is no such row, or a weight is NaN or infinite.
@@ -71,18 +83,18 @@ def class_logit(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLog
         >>> metric(encoder(images))   # one number per image
     """
     _check(weights, label)
-    return ClassLogit(weights, int(label))
+    return ClassLogit(weights, int(label), scale=float(scale))
 
 
 @checked
-def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLogit:
+def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Positive = SCALE) -> ClassLogit:
     """Return the cosine logit of a class minus the mean cosine logit of the other classes.
 
     All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
     The margin leaves this part out: it measures which class is recognised.
 
     Args:
-        weights, label: As for `class_logit`.
+        weights, label, scale: As for `class_logit`, whose answers are the margin's, too.
 
     Raises:
         InputError: when there is no such row, or no other, or a weight is NaN or infinite.
@@ -94,8 +106,10 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural) -> ClassLo
     _check(weights, label)
     if len(weights) < 2:
         raise InputError("A margin needs the text weights of at least two classes, but there is one.")
-    others = (weights.sum(0) - weights) / (len(weights) - 1)
-    return ClassLogit(weights - others, int(label), "margin")
+    n = len(weights)
+    others = (weights.sum(0) - weights) / (n - 1)
+    # A class less the mean of the others is n / (n - 1) times the class less the mean of all, which all answers share.
+    return ClassLogit(weights - others, int(label), "margin", float(scale) * (n - 1) / n)
 
 
 def _sketch(weights: Tensor) -> list[float]:
@@ -153,14 +167,18 @@ def metric_name(metric: object) -> str:
     return name if isinstance(name, str) else type(metric).__qualname__
 
 
-METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
+METRICS: Mapping[str, Any] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
 
 
-def metric_of_class(metric: str | MetricOfClass | None) -> MetricOfClass:
-    """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`."""
-    if isinstance(metric, str) and metric in METRICS:
-        return METRICS[metric]
+def metric_of_class(metric: str | MetricOfClass | None, scale: float = SCALE) -> MetricOfClass:
+    """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`.
+
+    The package's own take the ``scale`` of the model's logits.
+    """
+    for name, make in METRICS.items():
+        if metric in (name, make):
+            return partial(make, scale=scale)
     if isinstance(metric, ClassLogit):
         raise InputError(
             "Expected a function that makes the metric of each class, but the ready metric of one was given: give the "

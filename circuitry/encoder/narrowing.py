@@ -93,18 +93,27 @@ def pooled_tokens(x: Tensor) -> Tensor:
 
 
 def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the attention of one query [B, 1, C] over k and v [B, tokens, C]: [B, C]."""
+    """Return what each head's query [B, 1, C] reads off k and v [B, tokens, C]: [B, head, C / heads]."""
     q, k, v = (rearrange(t, "batch token (head d) -> batch head token d", head=pool.num_heads) for t in (q, k, v))
     weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
-    pooled: Tensor = rearrange(weight @ v, "batch head 1 d -> batch (head d)")
+    pooled: Tensor = (weight @ v).squeeze(2)
     return pooled
 
 
 def fast_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """CLIP's attention pooling for its one used query; the module also computes one per position."""
+    return project_heads(pool, pooled_heads(pool, x))
+
+
+def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
+    """Return what each head of CLIP's attention pooling reads off the positions [B, head, d_head]."""
     tokens = pooled_tokens(x) + pool.positional_embedding
-    pooled = _attend(pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens))
-    embedding: Tensor = pool.c_proj(pooled)
+    return _attend(pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens))
+
+
+def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
+    """Return the embedding that the heads of CLIP's attention pooling make."""
+    embedding: Tensor = pool.c_proj(heads.flatten(1))
     return embedding
 
 
@@ -120,6 +129,6 @@ def narrow_attention_pool(pool: AttentionPool2d, up: Tensor, down: Tensor) -> Na
         change = pooled_tokens(delta)
         parts = {"q": change[:, :1], "k": change, "v": change}
         qkv = (torch.add(constant[name], F.linear(part, weights[name])) for name, part in parts.items())
-        return F.linear(_attend(pool, *qkv), out_weight, out_bias)
+        return F.linear(_attend(pool, *qkv).flatten(1), out_weight, out_bias)
 
     return run

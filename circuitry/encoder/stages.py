@@ -1,6 +1,6 @@
 """A stage: one link of the chain that an encoder is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from circuitry.runs.given import checked
 
+Step = Callable[[Tensor], Tensor]
+NO_STEP = nn.Identity()
 NarrowStage = Callable[[Tensor, Tensor], Tensor]
 """Maps (activation x, change ``delta`` of the chosen upstream units) to the chosen downstream units of
 ``stage(x + delta)``, differentiable in ``delta`` only."""
@@ -57,3 +59,42 @@ class PlacedBlock:
         """Run the block."""
         y: Tensor = self.module(x, **{self.argument: self.places()})
         return y
+
+
+@dataclass(frozen=True)
+class EnteredBlock:
+    """The first block of a level with what comes before it there, such as a down-sampling."""
+
+    module: Any
+    entry: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run both."""
+        y: Tensor = self.module(self.entry(x))
+        return y
+
+
+@dataclass(frozen=True)
+class ConvBlock:
+    """The steps of a convolutional block.
+
+    Example:
+        >>> def read_mine(tower):
+        ...     blocks = {f"layer{i}": block_of(tower.get_submodule(f"layer{i}")) for i in (1, 2)}
+        ...     return Chain(tuple(linked_stages(tower, ["stem", "layer1", "layer2", "pool"])), (224, 224), blocks)
+        >>> def block_of(block):
+        ...     hidden = [("relu", lambda x: block.relu(block.conv1(x)))]
+        ...     return ConvBlock(hidden, block.conv2, ("shortcut", block.shortcut))
+        >>> register_architecture("MyTower", read_mine)
+    """
+
+    hidden: Sequence[tuple[str, Step]]
+    """Name of each hidden activation, and the step to it from the one before, the first from the stream."""
+    add: Step
+    """The last hidden activation -> what the block adds to the stream."""
+    shortcut: tuple[str, Step] | None
+    """Name and step of what goes past the hidden channels: without a name the stream as it is; none for nothing."""
+    after: Step = NO_STEP
+    """What the sum passes."""
+    entry: Step = NO_STEP
+    """What the stream passes before the block reads it."""

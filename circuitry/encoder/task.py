@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -149,13 +150,16 @@ class Task:
         check_count(self.baseline, count)
 
     def of_some(self, images: Tensor, chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice) -> "Task":
-        """Return the task for some of the images, with their part of the baseline.
+        """Return the task for some of the images, and all images of other classes, with their part of the baseline.
 
         Args:
             images: All of them, as a tensor.
             chosen: Places of the images.
         """
-        return replace(self, images=images[chosen], baseline=self.baseline.select(chosen))
+        kept, n = chosen, self.baseline.n_images
+        if self.others is not None and n is not None:  # it has activations for those, too
+            kept = torch.cat([torch.arange(len(images))[chosen], torch.arange(len(images), n)])
+        return replace(self, images=images[chosen], baseline=self.baseline.select(kept))
 
     def __repr__(self) -> str:
         own, others = (f"{len(x)} images" if isinstance(x, Tensor) else "images" for x in (self.images, self.others))

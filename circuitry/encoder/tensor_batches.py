@@ -107,12 +107,9 @@ def _checked(batch: object) -> Tensor:
     if batch.numel() and not batch.is_meta:
         low, high = map(float, torch.aminmax(batch.detach()))
         if LARGEST < max(-low, high) < math.inf:
-            raise InputError(
-                f"Images are normalised as the model was trained, but these have values from {low:g} to {high:g}: "
-                "prepare them by clip.preprocess."
-            )
+            _name_pixels(f"reach beyond {LARGEST:g}")
         if 0 <= low < high <= 1:
-            _name_pixels()
+            _name_pixels("lie between 0 and 1")
     return batch
 
 
@@ -122,10 +119,11 @@ def _are_images(second: object, first: Tensor) -> bool:
 
 
 @cache
-def _name_pixels() -> None:
+def _name_pixels(where: str) -> None:
     log.warning(
-        "All values of these images lie between 0 and 1, as if they were not normalised: prepare them by "
-        "clip.preprocess, unless the model was trained on such images."
+        "The values of these images %s, as if they were not normalised: prepare them by clip.preprocess, unless the "
+        "model was trained on such images.",
+        where,
     )
 
 

@@ -1,7 +1,7 @@
 from .explorer_settings import ExplorerSettings as ExplorerSettings
 from .export import Exported as Exported
 from .export import export_explorer as export_explorer
-from .exported import exported_study as exported_study
+from .export import exported_study as exported_study
 from .live_model import LiveModel as LiveModel
 from .model_view import view_model as view_model
 from .overview import read_curves as read_curves

@@ -1,24 +1,54 @@
 """Cards of units as the page reads them: a script for each site, unseen images by class, and thumbnails. No torch."""
 
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, zip_longest
 
 import numpy as np
 
 from circuitry.cards.card_folder import CardFolder
 from circuitry.cards.unit_card import ACTIVATION, EFFECT, UnitCard, UnitName
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.explorer.matched_images import MATCHED, Match, match_images
-from circuitry.explorer.unit_files import UnitTally
+from circuitry.explorer.circuit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, Script, answer_arrays
 from circuitry.runs.errors import InputError
 
+MATCHED = "matched"
+"""The page's name for these images, beside those by activation and by effect."""
+
+Match = Callable[[UnitCard, int], list[dict[str, tuple[str, float]]]]
+"""From a card, and the most things to show, to image and activation by domain for things that are in several domains.
+
+Things come from the unit's top images, of each domain in turn."""
+
+
+def match_images(cards: CardFolder) -> Match:
+    """Return a function that finds the same things in several domains, for any card of a folder."""
+    images, columns = cards.images, {unit: column for column, unit in enumerate(cards.units())}
+    tables = {domain: cards.activations(domain) for domain in cards.domains}
+    rows: dict[tuple[str, str], dict[str, int]] = {}
+    for domain, (ids, _) in tables.items():
+        for row, name in enumerate(ids):
+            if images[name].item:
+                rows.setdefault((images[name].class_name, images[name].item), {}).setdefault(domain, row)
+
+    def match(card: UnitCard, most: int) -> list[dict[str, tuple[str, float]]]:
+        column = columns[card.site, card.unit]
+        tops: list[Sequence[str]] = [card.top[ACTIVATION][domain].ids for domain in card.domains]
+        in_turn = (images[name] for name in chain.from_iterable(zip_longest(*tops)) if name is not None)
+        things = dict.fromkeys((image.class_name, image.item) for image in in_turn)
+        found = [rows[thing] for thing in things if len(rows.get(thing, {})) > 1]
+        return [
+            {domain: (tables[domain][0][row], float(tables[domain][1][row, column])) for domain, row in some.items()}
+            for some in found[:most]
+        ]
+
+    return match
+
+
 NO_PICTURE = np.uint32(0xFFFFFFFF)
 _STEPS = 15
-
-
-File = Callable[[str, bytes, str], None]
-"""Writes a file, by name, content and kind."""
 
 
 def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
@@ -31,28 +61,25 @@ def check_cards(cards: CardFolder, graphs: GraphFolder) -> None:
         )
 
 
-_Numbers = dict[str, int]
+_Numbers = defaultdict[str, int]
 """Number of each image that the page shows, by id, in the order of first use."""
-
-
-def _number(pictures: _Numbers, image_id: str) -> int:
-    return pictures.setdefault(image_id, len(pictures))
 
 
 def pack_cards(
     script: Script,
-    file: File,
+    file: Callable[[str, bytes, str], None],
     cards: CardFolder,
     tally: UnitTally,
     view: ModelView | None,
     images_per_list: int,
     held_out_images: int,
 ) -> dict[str, object]:
-    """Write the cards, unseen images and thumbnails, and return their entries of the index.
+    """Write the cards, unseen images and thumbnails (files of a name, content and kind), and return index entries.
 
     Of the unseen images of a class and domain, those that the model has answered come first.
     """
-    pictures: _Numbers = {}
+    pictures: _Numbers = defaultdict()
+    pictures.default_factory = pictures.__len__
     by_site: dict[str, list[int]] = {}
     for site, unit in cards.units():
         by_site.setdefault(site, []).append(unit)
@@ -79,7 +106,7 @@ def pack_cards(
         some = [name for name in chosen if name in rows_of]
         arrays = _fired(some, units, columns, loudest, rows_of)
         arrays |= answer_arrays(view, [cards.images[name].relative for name in some])
-        arrays["pictures"] = np.array([_number(pictures, name) for name in some], np.uint32)
+        arrays["pictures"] = np.array([pictures[name] for name in some], np.uint32)
         sites = list(tally.sizes)
         arrays["sites"] = np.array([sites.index(site) for site, _ in units], np.uint16)
         arrays["units"] = np.array([unit for _, unit in units], np.uint32)
@@ -160,7 +187,7 @@ def _top_arrays(kind: str, cards: Sequence[UnitCard], pictures: _Numbers, most: 
         for j, domain in enumerate(domains):
             top = card.top[kind][domain]
             n = min(most, len(top.ids))
-            numbers[i, j, :n] = [_number(pictures, name) for name in top.ids[:n]]
+            numbers[i, j, :n] = [pictures[name] for name in top.ids[:n]]
             values[i, j, :n] = top.values[:n]
             if grid is not None and top.heat is not None:
                 heat[i, j, :n] = top.heat[:n].reshape(n, heat.shape[-1]) // (255 // _STEPS)
@@ -181,7 +208,7 @@ def _matched_arrays(cards: Sequence[UnitCard], matched: Match, pictures: _Number
     for i, of_unit in enumerate(things):
         for k, by_domain in enumerate(of_unit):
             for domain, (name, value) in by_domain.items():
-                numbers[i, places[domain], k], values[i, places[domain], k] = _number(pictures, name), value
+                numbers[i, places[domain], k], values[i, places[domain], k] = pictures[name], value
     return {f"{MATCHED}/pictures": numbers, f"{MATCHED}/values": values}
 
 

@@ -12,10 +12,12 @@
 The page reads a file when it needs it. Names are in the data alone; files are called by numbers.
 """
 
+import json
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,21 +29,21 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.comparison import Comparison
 from circuitry.explorer.card_files import check_cards, pack_cards
-from circuitry.explorer.circuit_files import class_series
+from circuitry.explorer.circuit_files import UnitTally, class_series
 from circuitry.explorer.explorer_settings import ExplorerSettings
-from circuitry.explorer.exported import INDEX_PAGE
 from circuitry.explorer.overview import describe_comparison, describe_curves
 from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
 from circuitry.explorer.template import render_page
-from circuitry.explorer.unit_files import UnitTally
 from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
-from circuitry.runs.manifest import NAME, write_json
+from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 
+INDEX_PAGE = "index.html"
+"""The page, which is written when its data are complete."""
 MOST_BYTES = 64 << 20
 """An export that is larger says so."""
 
@@ -98,10 +100,8 @@ def export_explorer(
         out: Folder of the page; an earlier explorer there is replaced.
         comparisons: Ways into the circuits, from `compare_domains`.
         curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
-        cards: Cards of the units, of the same circuits.
         variants: Circuits that were found in other ways, by names such as ``own-style texts``.
         model: Predictions and direct effects on words, from `view_model`.
-        settings: How much of it.
 
     Raises:
         InputError: for a folder without circuits, cards of other circuits, and an output folder with other files.
@@ -211,3 +211,25 @@ def _describe(
         "variants": list(variants),
         "made": made | graphs.manifest["versions"],
     }
+
+
+def read_about(folder: Path) -> dict[str, str]:
+    """Return the digest of the circuits' settings (``study``), the ``title``, and the digest of the ``export``."""
+    again = "export it again with circuitry explore"
+    try:
+        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        check_format(folder / NAME, found["format"], EXPLORER_FORMAT)
+        about = {name: str(found[name]) for name in ("study", "title", "export")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"There is no explorer in {folder} ({error!r}): {again}.") from error
+    if not (folder / INDEX_PAGE).is_file() or not about["study"].isalnum():
+        raise InputError(f"The explorer in {folder} is not complete: {again}.")
+    return about
+
+
+def exported_study(folder: str | PathLike[str]) -> str | None:
+    """Return the digest of the circuits that the explorer in a folder shows; None without a complete explorer."""
+    try:
+        return read_about(Path(folder))["study"]
+    except InputError:
+        return None

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuitry.cards.unit_maps import unit_maps
+from circuitry.cards.card_arrays import REPLACED_BY
+from circuitry.cards.top_images import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import Key
@@ -30,16 +31,9 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
-BASELINES: dict[Replacement, str] = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
-"""The baseline of each replacement."""
-
 
 class LiveModel:
     """A model that measures effects of units and looks at images; it remembers the images and means that it needed.
-
-    Args:
-        checks: The model, its circuits, and images that they were not found on.
-        work: Memory.
 
     Example:
         >>> live = LiveModel(CausalChecks(clip, images, graphs))
@@ -50,7 +44,7 @@ class LiveModel:
         self.checks, self.work = checks, replace(work, progress=False)
         self._images: dict[Key, Tensor] = {}
         self._loudest: dict[str, dict[str, Tensor]] = {}
-        self._named = {by: checks.baseline_called(name) for by, name in BASELINES.items()}
+        self._named = {by: checks.baseline_called(name) for by, name in REPLACED_BY.items()}
         self._baselines: dict[tuple[str, Key], Baseline | Counterfactual] = {}
 
     @checked
@@ -58,7 +52,6 @@ class LiveModel:
         """Return the exact joint effect of units on a class in each domain.
 
         Args:
-            class_name: The class.
             units: The units, as nodes of circuits are called: ``site/unit``.
             by: ``zero``, ``mean`` over the images of all classes and domains, or the class's mean in
                 ``other-domains``; both means are taken at each position.
@@ -110,8 +103,6 @@ class LiveModel:
 
         Args:
             class_name: The class whose circuits, in all domains, hold the units.
-            domain: The domain of the circuit.
-            content: An image file.
         """
         key, checks = (class_name, domain), self.checks
         keys = self._keys_of(class_name)

@@ -1,10 +1,8 @@
 """The model's part of the explorer: its answers with and without a circuit, and direct effects on words.
 
-1. For unseen images of every class and domain: the predictions of the full model, of the circuit alone (all of its
-   units, everything else at the baseline), and of all but the circuit.
-2. The logit of any text is linear in the components' contributions to the embedding. So the page gets, by class and
-   domain, the mean of that vector for the strongest components (heads and MLPs of a transformer, pooling pairs of a
-   CLIP ResNet), and a vector for every word; a dot product is the direct effect.
+The logit of any text is linear in the components' contributions to the embedding. So the page gets, by class and
+domain, the mean of that vector for the strongest components (heads and MLPs of a transformer, pooling pairs of a CLIP
+ResNet), and a vector for every word; a dot product is the direct effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,10 +47,8 @@ def view_model(
 
     Args:
         checks: The model, its circuits, and images to check them on.
-        n_images: Images of each class and domain.
         vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
             classifier, which reads no text, has its classes alone.
-        work: Memory and progress bar.
 
     Example:
         >>> view = view_model(CausalChecks(clip, images, graphs))

@@ -9,6 +9,7 @@ from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.verdicts import verdict_of
 from circuitry.runs.errors import InputError
 
 _PAIR = ["domain_a", "domain_b"]
@@ -55,8 +56,8 @@ def read_curves(folder: str | Path) -> list[FaithfulnessCurve]:
 def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], budget: str) -> dict[str, object]:
     """Return measurements of the page's cuts by ``class/domain``: these sites and budget, units by absolute score.
 
-    Each measure has rows [value, low, high] by fraction, of the circuit
-    (``kept``) and of random circuits (``random``).
+    Each measure has rows [value, low, high] by fraction, of the circuit (``kept``), of random circuits (``random``) and
+    of other classes' circuits (``foreign``); each fraction has a verdict.
     """
     found: dict[str, object] = {}
     for curve in curves:
@@ -68,15 +69,16 @@ def describe_curves(curves: Sequence[FaithfulnessCurve], sites: Sequence[str], b
             "fractions": list(curve.fractions),
             "images": int(curve.own.sum()),
             "others": int((~curve.own).sum()),
-            "draws": len(curve.random),
+            "draws": curve.random.shape[1],
             "baseline": curve.settings["baseline"],
+            "verdicts": [verdict_of(curve, place) for place in range(len(curve.fractions))],
             **measured,
         }
     return found
 
 
 def _by_circuit(table: pd.DataFrame) -> dict[str, object]:
-    by_circuit = {name: table[table["circuit"] == name] for name in ("kept", "random")}
+    by_circuit = {name: table[table["circuit"] == name] for name in ("kept", "random", "foreign")}
     rows = {name: _rows(some, ["value", "low", "high"]) for name, some in by_circuit.items() if len(some)}
     return {**rows, "reason": table["reason"].iloc[0]}
 

@@ -19,7 +19,6 @@ from jaxtyping import Float
 EXPLORER_FORMAT = "circuitry explorer 1"
 """Name and version of the data; the page refuses another one."""
 
-_LEVEL = 6
 _EIGHTHS = 8
 
 
@@ -35,7 +34,7 @@ def pack_script(key: str, export: str, header: Mapping[str, object], arrays: Map
         content = np.frombuffer(stored.astype(stored.dtype.newbyteorder("<")).tobytes(), np.uint8)
         listed.append([name, stored.dtype.str[1:], list(stored.shape), factor])
         parts.append(content.reshape(-1, stored.itemsize).T.tobytes())
-    packed = base64.b64encode(zlib.compress(b"".join(parts), _LEVEL)).decode("ascii") if parts else ""
+    packed = base64.b64encode(zlib.compress(b"".join(parts))).decode("ascii") if parts else ""
     about = {"format": EXPLORER_FORMAT, "export": export, "arrays": listed, **header}
     return f"circuitry.load({script_json(key)},{script_json(about)},{script_json(packed)});\n"
 

@@ -33,7 +33,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from circuitry.explorer.exported import read_about
+from circuitry.explorer.export import read_about
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import LiveAnswers
 from circuitry.runs.errors import InputError
@@ -67,7 +67,6 @@ def serve_explorer(
         folder: The folder that `export_explorer` wrote.
         live: Measures units and looks at images for the page: a `LiveModel`.
         port: Where to listen; 0 for a free one.
-        open_page: Open the page in the browser.
 
     Raises:
         InputError: for a folder without an explorer, and a port that is in use.

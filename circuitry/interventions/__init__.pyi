@@ -2,8 +2,7 @@ from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
 from .circuit_checks import CausalChecks as CausalChecks
 from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
-from .counted_sites import counted_sites as counted_sites
-from .counted_sites import site_roles as site_roles
+from .constants import optimal_baseline as optimal_baseline
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves

@@ -52,9 +52,8 @@ class CheckImages:
 
     def others(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return images of other classes in the domain on which no circuit was found."""
-        (class_name, domain), classes = key, self.images.classes
-        place = classes.index(class_name) + 1
-        following = [name for name in (*classes[place:], *classes[: place - 1]) if (name, domain) in self.graphs]
+        class_name, domain = key
+        following = [name for name in self.images.following(class_name) if (name, domain) in self.graphs]
         return tuple(self._unseen((name, domain))[0] for name in following[: self.settings.n_others])
 
     def ranked(self, key: Key) -> tuple[ImageRecord, ...]:

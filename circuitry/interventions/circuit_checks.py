@@ -38,8 +38,10 @@ from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
-FAITHFULNESS_FORMAT = "circuitry faithfulness 2"
+FAITHFULNESS_FORMAT = "circuitry faithfulness 3"
 TRANSFER_FORMAT = "circuitry transfer 2"
+FOREIGN = 3
+"""Other classes whose circuits are measured beside each circuit, at most."""
 _FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
 """Settings of a graph that say by what metric it was found."""
 
@@ -80,6 +82,11 @@ class CausalChecks(FolderWork):
                 clip, images, FolderSettings(metric=metric, texts=found["texts"], baseline=ZERO.name)
             )
 
+    @property
+    def size(self) -> float:
+        """The share of units that circuits kept when they were found."""
+        return float(self.graphs.manifest["config"]["node_fraction"])
+
     def circuit(self, key: Key) -> Circuit:
         """Return the units of a class and domain that are kept, with error units where the settings say so."""
         return replace(self._graph(key).circuit(None), keep_error=self.settings.keep_error)
@@ -88,6 +95,12 @@ class CausalChecks(FolderWork):
         """Return a graph; if the checks may have another metric or texts, without the settings that name its own."""
         graph, left_out = self.graphs[key], _FOUND_BY if self._found_by is not self else ()
         return replace(graph, settings={name: made for name, made in graph.settings.items() if name not in left_out})
+
+    def _followers(self, key: Key) -> list[str]:
+        """Return the classes that follow, whose circuits of the domain are measured on the class's images."""
+        names = [name for name, domain in self.chosen.keys if domain == key[1]]
+        place = names.index(key[0])
+        return (names[place + 1 :] + names[:place])[:FOREIGN]
 
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
         """Return the images of a circuit's checks that can be read."""
@@ -129,7 +142,7 @@ class CausalChecks(FolderWork):
         out: str | os.PathLike[str],
         *,
         rankings: Names = RANKINGS,
-        fractions: Sequence[float] = MIB_FRACTIONS,
+        fractions: Sequence[float] | None = None,
         random_draws: Natural = 5,
         one_site: bool = False,
         work: Work = Work(),
@@ -139,9 +152,10 @@ class CausalChecks(FolderWork):
         Args:
             out: Folder of the curves.
             rankings: Which units come first, a curve for each; see `AblationSettings`.
-            fractions: Sizes of the circuits.
+            fractions: Sizes of the circuits (default: MIB's, and that of the circuits as they were found).
             random_draws: Random circuits of every size.
-            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together.
+            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together, and leave out
+                the circuits of other classes.
             work: See `extract`.
 
         Returns:
@@ -151,6 +165,8 @@ class CausalChecks(FolderWork):
             InputError: for a folder made with other settings or images, with the difference; when no image at all can
                 be read; and what `faithfulness_curve` raises.
         """
+        if fractions is None:
+            fractions = sorted({*MIB_FRACTIONS, self.size})
         sizes = {"budget": self.settings.budget, "fractions": list(fractions)}
         asked = {"rankings": list(rankings), **sizes, "random_draws": random_draws}
         folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.keys, **asked, one_site=one_site)
@@ -165,11 +181,12 @@ class CausalChecks(FolderWork):
         def measure(job: Job, images: CheckedImages) -> list[Path]:
             key = class_name, domain = job[0], job[1]
             graph, paths = self._graph(key), []
+            foreign = [] if one_site else [self._graph((one, domain)) for one in self._followers(key)]
             with self.clip.encoder.running():  # one digest of the encoder for all curves
                 for ranking in rankings if len(images.own) else ():
                     for sites in _site_sets(graph) if one_site else [None]:
                         task = self.task(key, *images, sites, work)
-                        curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking))
+                        curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking), foreign)
                         paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
                         curve.save(paths[-1])
             return paths

@@ -1,10 +1,11 @@
-"""Read a faithfulness curve: ratios of contrasts between images, with bootstrap intervals. No torch.
+"""Read a faithfulness curve: contrasts between images, alone or as a share of the model's, with intervals. No torch.
 
-1. A measure is a contrast, a weighted sum of the metric over images: for faithfulness the mean over images of the
-   class; for selectivity that mean less the mean over images of other classes. Weights are 1/n in the class and -1/n
-   outside.
-2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
-   (contrast of the circuit - contrast of the baseline) / (contrast of the whole model - contrast of the baseline).
+1. A measure is a contrast: a weighted sum over images of one of three numbers, the means over images of the class and
+   over other images with a weight each (`CURVE_MEASURES`). Of several classes it is the mean over classes.
+2. Shares of answers are read as they are. Of other measures it is the share of the whole model's lead over the baseline
+   that a circuit keeps: (contrast of the circuit - contrast of the baseline) / (contrast of the whole model - contrast
+   of the baseline). So contrasts are averaged over classes before dividing. Where the lead is within the noise, which
+   resampling shows, there is no such share.
 3. The interval of one class resamples images, and the draws of random circuits, and takes percentiles. It is about
    this class and other images of it: with a single image, of the class or of others, there is none.
 4. The interval of several classes resamples classes, and the draws of random circuits. Classes have images of their
@@ -13,9 +14,10 @@
    Percentiles would be too narrow: of 8 classes they hold the truth in 88 % of simulated studies in place of 95 %.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,9 +25,35 @@ from jaxtyping import Bool, Float, Int
 from circuitry.comparison.bootstrap import known_variance
 from circuitry.comparison.statistics import Spread
 
-CURVE_MEASURES = ("faithfulness", "selectivity")
+CURVE_NUMBERS = ("metric", "kl", "top")
+"""What is known of an image in a run: the metric; of a `ClassLogit` also KL(whole model || run) of the answers among
+the candidate classes, and whether its class has the largest logit."""
+
+
+class CurveMeasure(NamedTuple):
+    """A contrast of one of the `CURVE_NUMBERS`."""
+
+    number: int
+    own: float
+    """Weight of the mean over images of the class."""
+    others: float
+    """Weight of the mean over images of other classes."""
+    least: float | None = 0.0
+    """The least lead of the whole model that is divided by; None: the contrast is read as it is."""
+
+
+LEAST_KL = 1e-3
+"""KL in nats of the answers with nothing kept, below which they are those of the whole model."""
+CURVE_MEASURES: Mapping[str, CurveMeasure] = {
+    "faithfulness": CurveMeasure(0, 1.0, 0.0),
+    "selectivity": CurveMeasure(0, 1.0, -1.0),
+    "kl recovered": CurveMeasure(1, -0.5, -0.5, LEAST_KL),
+    "right": CurveMeasure(2, 1.0, 0.0, None),
+    "false": CurveMeasure(2, 0.0, 1.0, None),
+}
 NO_OTHERS = "no images of other classes"
-"""Why there is no selectivity."""
+NO_CANDIDATES = "the metric has no candidate classes to choose from"
+"""Why a measure is not known."""
 CONFIDENCE, RESAMPLES = 0.95, 2000
 """Share of the resamples that a bootstrap band holds, and how many there are."""
 
@@ -62,71 +90,97 @@ def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples 
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
-Weights = tuple[Float[np.ndarray, "rows images"], Float[np.ndarray, "rows draws"]]
-"""Weights of sums over images, NaN where there is no contrast, and over random circuits: one row, or one a resample."""
+Weights = tuple[Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]]
+"""Weights of sums over images, NaN where there is no contrast, and over random and foreign circuits: one row, or one a
+resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
 """Something read off a curve under some weights: values [rows, ...] by circuit."""
 
 
 @dataclass(frozen=True, eq=False)
 class CurveReading:
-    """A curve read as one measure; for the arrays see `FaithfulnessCurve`."""
+    """A curve read as one measure."""
 
-    measure: str
-    full: Float[np.ndarray, " images"]
-    empty: Float[np.ndarray, " images"]
-    kept: Float[np.ndarray, "fractions images"]
-    complement: Float[np.ndarray, "fractions images"]
-    random: Float[np.ndarray, "draws fractions images"]
-    own: Bool[np.ndarray, " images"]
-    group: Int[np.ndarray, " images"]
+    measure: CurveMeasure
+    curve: Any
+    """A `FaithfulnessCurve`, which is not imported here."""
 
     @cached_property
     def weights(self) -> Weights:
         """The weights of the measure itself."""
         return self._weights(lambda n: np.ones((1, n)), rows=1)
 
+    def values(self, statistic: Statistic | None = None) -> dict[str, np.ndarray]:
+        """Return a statistic (default: the measure [fractions]) by circuit; NaN where there is a `reason`."""
+        found = (statistic or self.ratios)(self.weights)
+        return {name: np.full_like(value, np.nan) if self.reason else value for name, (value,) in found.items()}
+
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
-        """Return the measure [rows, fractions] by circuit; NaN where the whole model has no lead."""
-        images, draws = weights
-        found = {"kept": images @ self.kept.T, "complement": images @ self.complement.T}
-        if len(self.random):
-            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, draws, optimize=True)
-        empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
+        """Return the measure [rows, fractions] by circuit; NaN where the whole model has no lead.
+
+        Shares of answers are also those of the whole model (``full``) and with nothing kept (``empty``).
+        """
+        (images, draws), n = weights, self.measure.number
+        if not self._has_numbers:
+            return {name: np.full((len(images), self.curve.kept.shape[1]), np.nan) for name in ("kept", "complement")}
+        found = {name: images @ getattr(self.curve, name)[n].T for name in ("kept", "complement")}
+        for name in (name for name, of_draws in draws.items() if of_draws.shape[1]):
+            found[name] = np.einsum("dfi,ri,rd->rf", getattr(self.curve, name)[n], images, draws[name], optimize=True)
+        empty = (images @ self.curve.empty[n])[:, None]
+        if self.measure.least is None:
+            ends = {"empty": empty, "full": (images @ self.curve.full[n])[:, None]}
+            return found | {name: np.broadcast_to(value, found["kept"].shape) for name, value in ends.items()}
+        lead = self._lead(images)[:, None]
         return {name: (value - empty) / lead for name, value in found.items()}
 
     def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
         """Return [value, low, high] of a statistic by circuit."""
-        values, resampled = statistic(self.weights), statistic(self._resampled)
-        return {name: np.stack([value, *self._interval(value, resampled[name])]) for name, (value,) in values.items()}
+        values, resampled = self.values(statistic), statistic(self._resampled)
+        return {name: np.stack([value, *self._interval(value, resampled[name])]) for name, value in values.items()}
 
     def _interval(self, value: np.ndarray, resampled: np.ndarray) -> np.ndarray:
         """Return the interval [2, rest] around a value [rest] from resampled values [resamples, rest]."""
         band = percentile_band(resampled)
-        if (n := len(np.unique(self.group))) > 1:
+        if (n := len(self._classes)) > 1:
             variance = np.where(np.isnan(band[0]), np.nan, n / (n - 1) * known_variance(resampled))
-            return np.stack(Spread(value, variance, np.full_like(value, n - 1.0)).interval())
+            band = np.stack(Spread(value, variance, np.full_like(value, n - 1.0)).interval())
+            return band if self.measure.least is not None else band.clip(0, 1)
         return np.full_like(band, np.nan) if min(side.sum() for _, side in self._sides) < 2 else band
 
-    @property
+    @cached_property
     def reason(self) -> str:
         """Why there is no value; empty where there is."""
-        if self._lacks_others:
+        if not self._has_numbers:
+            return NO_CANDIDATES
+        if not self._classes:
             return NO_OTHERS
-        images, _ = self.weights
-        if not np.isnan(self._lead(images)).any():
+        if self.measure.least is None:
             return ""
-        return describe_missing_lead(*(float((images @ values)[0]) for values in (self.full, self.empty)))
+        images, n = self.weights[0], self.measure.number
+        ends = [float((images @ values[n])[0]) for values in (self.curve.full, self.curve.empty)]
+        if np.isnan(self._lead(images)).any():
+            if self.measure.least:
+                return f"with nothing kept the answers are the whole model's: a KL of {-ends[1]:.2g} nats"
+            return describe_missing_lead(*ends)
+        if np.isnan(self._lead(self._resampled[0])).mean() >= (1 - CONFIDENCE) / 2:
+            return f"the lead of the model over the baseline is within the noise: {ends[0]:.4g} against {ends[1]:.4g}"
+        return ""
 
     @property
-    def _lacks_others(self) -> bool:
-        return self.measure == "selectivity" and bool(self.own.all())
+    def _has_numbers(self) -> bool:
+        return len(self.curve.full) > self.measure.number
 
-    @property
-    def _sides(self) -> list[tuple[int, Bool[np.ndarray, " images"]]]:
-        """The images that the contrast adds, and those that it takes away."""
-        sides = [(1, self.own), (-1, ~self.own)]
-        return sides[: 1 if self.measure == "faithfulness" or self._lacks_others else 2]
+    @cached_property
+    def _sides(self) -> list[tuple[float, Bool[np.ndarray, " images"]]]:
+        """The images whose means the contrast adds, each with its weight."""
+        sides = ((self.measure.own, self.curve.own), (self.measure.others, ~self.curve.own))
+        return [(weight, side) for weight, side in sides if weight]
+
+    @cached_property
+    def _classes(self) -> list[int]:
+        """The classes that have all the images that the contrast takes."""
+        of_sides = [set(self.curve.group[side].tolist()) for _, side in self._sides]
+        return sorted(set.intersection(*of_sides))
 
     @cached_property
     def _resampled(self) -> Weights:
@@ -138,19 +192,19 @@ class CurveReading:
 
         Counted are classes, all images of each alike; of a single class its images.
         """
-        images, (classes, of) = np.zeros((rows, len(self.own))), np.unique(self.group, return_inverse=True)
-        by_class = count(len(classes))[:, of] if len(classes) > 1 else None
-        for sign, side in self._sides:
-            counts = count(int(side.sum())) if by_class is None else by_class[:, side]
-            total = counts.sum(1, keepdims=True)
-            images[:, side] = np.divide(sign * counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
-        if self._lacks_others:
-            images[:] = np.nan
-        draws = count(len(self.random)) / len(self.random) if len(self.random) else np.zeros((rows, 0))
-        return images, draws
+        images, n = np.full((rows, len(self.curve.own)), 0.0 if self._classes else np.nan), len(self._classes)
+        by_class = count(n) / n if n > 1 else np.ones((rows, n))
+        for place, one in enumerate(self._classes):
+            for weight, side in self._sides:
+                mine = np.flatnonzero(side & (self.curve.group == one))
+                counts = count(len(mine)) if n == 1 else np.ones((1, len(mine)))
+                images[:, mine] = weight * by_class[:, place, None] * counts / len(mine)
+        draws = {name: getattr(self.curve, name).shape[1] for name in ("random", "foreign")}
+        return images, {name: count(k) / k if k else np.zeros((rows, 0)) for name, k in draws.items()}
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
         """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""
-        lead = images @ (self.full - self.empty)
-        size = np.abs(images) @ np.maximum(np.abs(self.full), np.abs(self.empty))
-        return np.where(lead > 1e-6 * size, lead, np.nan)
+        full, empty = self.curve.full[self.measure.number], self.curve.empty[self.measure.number]
+        lead = images @ (full - empty)
+        size = np.abs(images) @ np.maximum(np.abs(full), np.abs(empty))
+        return np.where(lead > np.maximum(1e-6 * size, self.measure.least or 0), lead, np.nan)

@@ -1,4 +1,4 @@
-"""Faithfulness curves as they are stored: the metric of every image with circuits of growing size kept. No torch.
+"""Faithfulness curves as they are stored: three numbers of every image with circuits of growing size kept. No torch.
 
 `pool_curves` makes one curve of the curves of several classes; `curves_by_domain` and `areas_by_domain` make a table of
 each domain; `mean_over_depth` and `most_selective_site` return the numbers that reports state.
@@ -14,33 +14,34 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
+from circuitry.interventions.curve_reading import CURVE_MEASURES, CURVE_NUMBERS, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import SOME, checked
 
 TENTH = 0.1
-"""The share of units that a circuit keeps in the study."""
-
-HARDLY_ANY = 0.1
-"""Faithfulness or selectivity below which a circuit is said to recover nothing."""
+"""The share of units that a circuit keeps in the study, where none is known."""
 
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
 """Which ranking each area is taken of (MIB, arXiv 2504.13151)."""
 
-CURVE_FORMAT = "circuitry faithfulness curve 2"
+CURVE_FORMAT = "circuitry faithfulness curve 3"
 """Name and version of the file format."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
-    """The metric of every image with circuits of growing size kept; the circuits are nested.
+    """The metric and the answer of every image with circuits of growing size kept; the circuits are nested.
 
-    The metrics are kept image by image, so that intervals come from resampling. Two measures are read off:
+    They are kept image by image, so that intervals come from resampling. Of every image and run there is the metric; of
+    a `ClassLogit` also ``kl`` = KL(whole model || run) of the answers among the candidate classes, and ``top``: whether
+    the run gives the image the class (`CURVE_NUMBERS`). Read off are the `CURVE_MEASURES`:
 
     - faithfulness: (m(circuit) - m(baseline)) / (m(model) - m(baseline)), means over images of the class;
     - selectivity: the same ratio of differences, the mean over images of the class less the mean over images of other
-      classes. A circuit that gives every image the same answer may be faithful; its selectivity is 0.
+      classes. A circuit that gives every image the same answer may be faithful; its selectivity is 0;
+    - kl recovered: 1 - kl(circuit) / kl(baseline), images of the class and others with half the weight each;
+    - right, false: the share of the class's images, and of other images, that get the class.
     """
 
     fractions: tuple[float, ...]
@@ -49,49 +50,64 @@ class FaithfulnessCurve:
     """Which units come first, see `budgets.RANKINGS`."""
     n_units: tuple[int, ...]
     """Units kept over all sites, by fraction."""
-    full: Float[np.ndarray, " images"]
-    empty: Float[np.ndarray, " images"]
-    kept: Float[np.ndarray, "fractions images"]
-    """Metric with only the circuit."""
-    complement: Float[np.ndarray, "fractions images"]
-    """Metric with all but the circuit."""
-    random: Float[np.ndarray, "draws fractions images"]
-    """Metric with random units, as many at every site as the circuit has."""
+    full: Float[np.ndarray, "numbers images"]
+    empty: Float[np.ndarray, "numbers images"]
+    kept: Float[np.ndarray, "numbers fractions images"]
+    """With only the circuit."""
+    complement: Float[np.ndarray, "numbers fractions images"]
+    """With all but the circuit."""
+    random: Float[np.ndarray, "numbers draws fractions images"]
+    """With random units, as many at every site as the circuit has."""
+    foreign: Float[np.ndarray, "numbers others fractions images"]
+    """With circuits of other classes, of the same sizes."""
     own: Bool[np.ndarray, " images"]
-    """Whether an image is of the class; the others are of other classes, and count for selectivity alone."""
+    """Whether an image is of the class; the others are of other classes."""
     group: Int[np.ndarray, " images"]
     """Classes by number, which `pool_curves` gives; of several, classes are resampled in place of images."""
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    weights: tuple[float, ...] = ()
+    """Share of the tower's weights that each circuit touches, see `weights_touched`; nothing where it is not known."""
 
     def __post_init__(self) -> None:
-        if not len(self.fractions) == len(self.n_units) == len(self.kept):
+        if not len(self.fractions) == len(self.n_units) == self.kept.shape[1]:
             raise InputError(
                 f"A curve has a number of units and a row of metrics for each fraction, but {len(self.fractions)} "
-                f"fractions, {len(self.n_units)} numbers and {len(self.kept)} rows were given."
+                f"fractions, {len(self.n_units)} numbers and {self.kept.shape[1]} rows were given."
             )
+
+    @property
+    def size(self) -> float:
+        """The fraction that is nearest, by ratio, to the size that circuits have as they were found."""
+        found = self.settings.get("size") or TENTH
+        return min(self.fractions, key=lambda fraction: abs(np.log(fraction / found)))
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Which of the `CURVE_NUMBERS` are known."""
+        return CURVE_NUMBERS[: len(self.full)]
 
     @property
     def faithfulness(self) -> Float[np.ndarray, " fractions"]:
         """1 is the whole model, 0 the baseline."""
-        return self._ratio("faithfulness", "kept")
+        return self._readings["faithfulness"].values()["kept"]
 
     @property
     def completeness(self) -> Float[np.ndarray, " fractions"]:
         """Faithfulness of the complement: near 0 when the circuit holds all that matters."""
-        return self._ratio("faithfulness", "complement")
+        return self._readings["faithfulness"].values()["complement"]
 
     @property
     def selectivity(self) -> Float[np.ndarray, " fractions"]:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
-        return self._ratio("selectivity", "kept")
+        return self._readings["selectivity"].values()["kept"]
 
     def __repr__(self) -> str:
         name = " in ".join(filter(None, [self.class_name, self.domain])) or "a circuit without a name"
-        size = nearest_to_a_tenth(self.fractions)
+        size = self.size
         place = self.fractions.index(size)
-        read = {measure: getattr(self, measure)[place] for measure in CURVE_MEASURES}
+        read = {measure: values["kept"] for measure, values in self.at(place).items()}
         known = ", ".join(f"{measure} {value:z.2f}" for measure, value in read.items() if not np.isnan(value))
         n_sizes = len(self.fractions)
         return (
@@ -100,20 +116,47 @@ class FaithfulnessCurve:
         )
 
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
-        """Return the curves of the circuit, its complement and random units, with 95 % bootstrap intervals.
+        """Return a measure of the circuit, its complement and circuits beside it, with 95 % bootstrap intervals.
 
         Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
-        (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure,
-        fraction, n_units, value, low, high, n_images, reason. Intervals of random units resample the draws too. They
-        are NaN where one class has a single image, or for selectivity a single image of others, and where the lead of
-        the model over the baseline is within the noise.
+        (`curve_reading`). Columns class, domain, circuit (``kept``, ``complement``, ``random``, ``foreign``; for right
+        and false also ``empty`` and ``full``), ranking, measure, fraction, n_units, weights, value, low, high,
+        n_images, reason. Intervals of random units, and of other classes' circuits, resample them too. They are NaN
+        where one class has a single image, or a single image of others; values, too, where there is a reason.
         """
         if measure not in CURVE_MEASURES:
             raise InputError(f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given.")
         reading = self._readings[measure]
         found = reading.intervals(reading.ratios)
-        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}
+        weights = self.weights or np.nan
+        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units, "weights": weights}
         return self._tidy(found, columns, reading.reason)
+
+    def at(self, place: int) -> dict[str, dict[str, float]]:
+        """Return the value of each measure at one of the fractions by circuit, named as in `to_pandas`."""
+        read = {name: reading.values() for name, reading in self._readings.items()}
+        return {name: {one: float(value[place]) for one, value in values.items()} for name, values in read.items()}
+
+    def ahead_of_foreign(self, place: int) -> Float[np.ndarray, " 3"]:
+        """Return by how much more KL a circuit recovers than other classes' circuits: the value and its interval."""
+        reading = self._readings["kl recovered"]
+
+        def ahead(weights: Weights) -> dict[str, np.ndarray]:
+            found = reading.ratios(weights)
+            return {"ahead": found["kept"] - found["foreign"]}
+
+        return np.asarray(reading.intervals(ahead)["ahead"][:, place])
+
+    def reason(self, measure: str) -> str:
+        """Return why a measure is not known; nothing where it is."""
+        return self._readings[measure].reason
+
+    @property
+    def leak(self) -> float:
+        """The metric's contrast between the class and others with nothing kept, as a share of the whole model's."""
+        images = self._readings["selectivity"].weights[0][0]
+        full, empty = images @ self.full[0], images @ self.empty[0]
+        return float(empty / full) if full > 0 else float("nan")
 
     def areas(self) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
@@ -125,7 +168,7 @@ class FaithfulnessCurve:
         reading, x = self._readings["faithfulness"], np.asarray(self.fractions)
 
         def areas(weights: Weights) -> dict[str, np.ndarray]:
-            ratios = {name: f for name, f in reading.ratios(weights).items() if name != "complement"}
+            ratios = {name: f for name, f in reading.ratios(weights).items() if name in ("kept", "random")}
             both = {name: (f, np.abs(1 - f)) for name, f in ratios.items()}
             return {name: np.stack([np.trapezoid(y, x) for y in ys], -1) for name, ys in both.items()}
 
@@ -144,19 +187,13 @@ class FaithfulnessCurve:
         """Read a curve that `save` wrote."""
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
-            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
+            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units", "weights")}
             everything: dict[str, Any] = {**sizes, **header, **tensors}
             return cls(**everything)
 
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:
-        arrays = {name: getattr(self, name) for name in _CURVE_ARRAYS}
-        return {measure: CurveReading(measure, **arrays) for measure in CURVE_MEASURES}
-
-    def _ratio(self, measure: str, circuit: str) -> np.ndarray:
-        reading = self._readings[measure]
-        ratio: np.ndarray = reading.ratios(reading.weights)[circuit][0]
-        return ratio
+        return {name: CurveReading(measure, self) for name, measure in CURVE_MEASURES.items()}
 
     def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str) -> pd.DataFrame:
         names = ("value", "low", "high")
@@ -171,32 +208,39 @@ class FaithfulnessCurve:
         return table.assign(n_images=int(self.own.sum()), reason=reason)
 
 
-_CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own", "group")
-_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
+CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
+"""The runs of a curve; from the third on they have sizes."""
+_CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
+_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings", "weights")
 
 
 @checked
 def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> FaithfulnessCurve:
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
-    The metric is averaged over all images before dividing, so that a class with a small lead over the
-    baseline cannot dominate; intervals are over the classes and their images.
+    Numbers are averaged over classes before dividing, so that a class with a small lead over the baseline cannot
+    dominate; intervals are over the classes and their images. Of the circuits of other classes as many are taken as
+    every curve has.
 
     Example:
         >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).to_pandas()
     """
-    for name in ("fractions", "ranking", "n_units", "settings"):
+    for name in ("fractions", "ranking", "n_units", "settings", "numbers"):
         if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
             raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
+    fewest = min(curve.foreign.shape[1] for curve in curves)
+    curves = [replace(curve, foreign=curve.foreign[:, :fewest]) for curve in curves]
     first = curves[0]
     classes, domains = {c.class_name for c in curves}, {c.domain for c in curves}
     together: dict[str, Any] = {
         name: np.concatenate([getattr(c, name) for c in curves], axis=-1) for name in _CURVE_ARRAYS
     }
     together["group"] = np.repeat(np.arange(len(curves)), [len(curve.own) for curve in curves])
+    known = [curve.weights for curve in curves]
     return replace(
         first,
         **together,
+        weights=tuple(map(float, np.mean(known, axis=0))) if all(known) else (),
         class_name=first.class_name if len(classes) == 1 else None,
         domain=first.domain if len(domains) == 1 else None,
     )
@@ -234,11 +278,6 @@ def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.
                 parts.append(areas[areas["measure"] == measure])
     columns = ["domain", "ranking", "measure", "circuit", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def nearest_to_a_tenth(fractions: Sequence[float]) -> float:
-    """Return the size of circuit that is nearest to a tenth of the units, by ratio."""
-    return min(fractions, key=lambda fraction: abs(np.log(fraction / TENTH)))
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:

@@ -108,9 +108,10 @@ def mean_correlations(rules: pd.DataFrame) -> pd.DataFrame:
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the correlation of each map with the first, over all pixels."""
+    """Return the correlation of each map with the first, over all pixels; NaN of a map that is the same everywhere."""
     (_, whole), *others = maps.items()
-    return {name: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) for name, one in others}
+    varied = {name: np.ptp(one) > 0 and np.ptp(whole) > 0 for name, one in others}
+    return {n: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) if varied[n] else np.nan for n, one in others}
 
 
 def _correlations(points: pd.DataFrame) -> tuple[float, float]:

@@ -1,42 +1,46 @@
 """Faithfulness: does a circuit alone do what the model does?
 
-The metric is measured with only a circuit kept, at the sizes of the MIB benchmark (Mueller et al. 2025, arXiv
-2504.13151), beside everything but the circuit and random circuits of its size; see `FaithfulnessCurve`.
+Metric and answers are measured with only a circuit kept, at the sizes of the MIB benchmark (Mueller et al. 2025, arXiv
+2504.13151), beside everything but the circuit, random circuits and other classes' circuits of its size; see
+`FaithfulnessCurve`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from circuitry.circuits.budgets import SAME_SHARE, budget_name
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.encoder.metrics import checked_metric
+from circuitry.encoder.doubles import in_double
+from circuitry.encoder.metrics import ClassLogit, checked_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, with_others
+from circuitry.interventions.constants import OPTIMAL, optimal_baseline
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.made_with import check_made_with, named_sites
+from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.runs.progress import Bar
 
 AT_ONCE = 64
 """Circuits that `measure_each` holds at once."""
-Run = Callable[[Task, Sequence[Any]], Tensor]
-"""From a task and the circuits of its runs to embeddings [runs, images, d]."""
 
 
 @checked
 def faithfulness_curve(
-    task: Task, graph: AttributionGraph, settings: AblationSettings = AblationSettings()
+    task: Task,
+    graph: AttributionGraph,
+    settings: AblationSettings = AblationSettings(),
+    foreign: Sequence[AttributionGraph] = (),
 ) -> FaithfulnessCurve:
-    """Measure the metric with circuits of growing size kept, with all but them, and with random units.
+    """Measure metric and answers with circuits of growing size kept, with all but them, and with random units.
 
     Args:
         task: Images to measure on (images without a part in the attribution are an independent test), with what
@@ -44,6 +48,7 @@ def faithfulness_curve(
             for every image has them for the images and then for the others.
         graph: The attribution that ranks the units.
         settings: Sizes, ranking, random circuits.
+        foreign: Attributions of other classes: is a circuit the class's own, or would another class's do as well?
 
     Raises:
         InputError: for a graph of another encoder or metric, sites that the graph lacks, and what `kept_embeddings`
@@ -56,22 +61,33 @@ def faithfulness_curve(
         >>> curve.areas()    # CPR and CMD
     """
     budget, sites = settings.budget or SAME_SHARE, named_sites(task)
-    circuits = [graph.strongest(share, settings.ranking, budget, sites) for share in settings.fractions]
-    curve = measure_circuits(task, circuits, settings)
+    circuits, *others = (
+        [one.strongest(share, settings.ranking, budget, sites) for share in settings.fractions]
+        for one in (graph, *foreign)
+    )
+    curve = measure_circuits(task, circuits, settings, others)
     fractions = tuple(map(float, settings.fractions))
-    return replace(curve, fractions=fractions, settings=curve.settings | {"budget": budget_name(budget)})
+    found = {"budget": budget_name(budget), "size": graph.settings.get("node_fraction")}
+    return replace(curve, fractions=fractions, settings=curve.settings | found)
 
 
 @checked
 def measure_circuits(
-    task: Task, circuits: Sequence[Circuit], settings: AblationSettings = AblationSettings()
+    task: Task,
+    circuits: Sequence[Circuit],
+    settings: AblationSettings = AblationSettings(),
+    foreign: Sequence[Sequence[Circuit]] = (),
+    fitted: Task | None = None,
 ) -> FaithfulnessCurve:
-    """Measure the metric with each of some circuits kept, with all but it, and with random units or edges.
+    """Measure metric and answers with each of some circuits kept, with all but it, and with random units or edges.
 
     Args:
         task: See `faithfulness_curve`; of circuits of units its sites are those that are ablated, where it names some.
         circuits: The smallest first, of one source: all of units, or all of edges.
         settings: Random circuits, and whether errors are kept.
+        foreign: Circuits of other classes: of each class one as large as each circuit.
+        fitted: A task whose images fit constants of optimal ablation for every circuit, random ones and other classes',
+            too (`optimal_baseline`); such as the task that the circuits were found with.
 
     Returns:
         A curve whose fractions are shares of all units, or of all edges. Random circuits of units are nested like the
@@ -84,10 +100,18 @@ def measure_circuits(
     if not circuits:
         raise InputError("A curve is measured of at least one circuit, but none was given.")
     source, sites = circuits[0].source, named_sites(task)
-    check_made_with(task, [source])
+    check_made_with(task, [source, *(one.source for of_class in foreign for one in of_class)])
+    if wrong := [len(of_class) for of_class in foreign if len(of_class) != len(circuits)]:
+        raise InputError(
+            f"Another class has a circuit for each of the {len(circuits)} sizes, but {wrong[0]} were given."
+        )
     of_edges = circuits[0].edges is not None
-    bare = [one if of_edges or sites is None else one.at(sites) for one in circuits]
-    kept = [replace(one, keep_error=settings.keep_error) for one in bare]
+
+    def bare(some: Sequence[Circuit]) -> list[Circuit]:
+        at = some if of_edges or sites is None else [one.at(sites) for one in some]
+        return [replace(one, keep_error=settings.keep_error) for one in at]
+
+    kept = bare(circuits)
     nothing = kept[0].nothing()
     groups = {
         "full": [nothing.complement()],
@@ -95,29 +119,42 @@ def measure_circuits(
         "kept": kept,
         "complement": [circuit.complement() for circuit in kept],
         "random": draw_random(kept, settings.random_draws, np.random.default_rng(settings.seed)),
+        "foreign": [circuit for of_class in foreign for circuit in bare(of_class)],
     }
-    values, own = measure_metric(task, [circuit for group in groups.values() for circuit in group])
-    parts = np.split(values, np.cumsum([len(group) for group in groups.values()])[:-1])
+    values, own = measure_answers(task, [circuit for group in groups.values() for circuit in group])
+    parts = np.split(values, np.cumsum([len(group) for group in groups.values()])[:-1], axis=1)
     measured = dict(zip(groups, parts, strict=True))
+    if fitted is not None:
+        whole = groups["full"]
+        for name in ("kept", "random", "foreign"):
+            for place, one in enumerate(groups[name]):
+                best = replace(task, baseline=optimal_baseline(fitted, one))
+                measured[name][:, place] = measure_answers(best, [*whole, one])[0][:, 1]
+
+    def by_size(name: str, n: int) -> np.ndarray:
+        return measured[name].reshape(len(values), n, len(kept), len(own))
+
     return FaithfulnessCurve(
         fractions=tuple(circuit.size for circuit in kept),
         ranking="edges" if of_edges else settings.ranking,
         n_units=tuple(circuit.count for circuit in kept),
-        full=measured["full"][0],
-        empty=measured["empty"][0],
+        full=measured["full"][:, 0],
+        empty=measured["empty"][:, 0],
         kept=measured["kept"],
         complement=measured["complement"],
-        random=measured["random"].reshape(settings.random_draws, len(kept), len(own)),
+        random=by_size("random", settings.random_draws),
+        foreign=by_size("foreign", len(foreign)),
         own=own,
         group=np.zeros(len(own), dtype=np.int64),
         class_name=source.class_name,
         domain=source.domain,
         settings={
-            "baseline": task.baseline.name,
+            "baseline": task.baseline.name if fitted is None else OPTIMAL,
             "seed": settings.seed,
             "sites": list(sites or kept[0].units),
             "keep_error": settings.keep_error,
         },
+        weights=weights_touched(task, kept),
     )
 
 
@@ -135,27 +172,35 @@ def draw_random(circuits: Sequence[Circuit], draws: int, rng: np.random.Generato
 
 
 @own_modes()
-def measure_metric(
-    task: Task, circuits: Sequence[Any], run: Run = kept_embeddings
-) -> tuple[Float[np.ndarray, "circuits images"], Bool[np.ndarray, " images"]]:
-    """Return the metric of every image, and of the others, under every circuit, and which images are of the class."""
+def measure_answers(
+    task: Task, circuits: Sequence[Circuit]
+) -> tuple[Float[np.ndarray, "numbers circuits images"], Bool[np.ndarray, " images"]]:
+    """Return the `CURVE_NUMBERS` of every image, and of the others, under every circuit; the first is the whole model.
+
+    Returns:
+        Them, the metric alone where it has no candidate classes; and which images are of the class.
+    """
     everything, n_own = with_others(task)
-    embeddings = run(everything, circuits)
-    values = np.stack([checked_metric(task.metric, e).cpu().double().numpy() for e in embeddings])
-    return values, np.arange(values.shape[1]) < n_own
+    metric, embeddings = task.metric, kept_embeddings(everything, circuits)
+    values = [torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])]
+    if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
+        answers = torch.stack([metric.log_answers(found) for found in embeddings])
+        others = [row for row in range(len(metric.weights)) if row != metric.label]
+        kl = (answers[:1].exp() * (answers[:1] - answers)).sum(-1)
+        top = answers[..., metric.label] > answers[..., others].amax(-1)  # of equal answers none is given
+        values += [kl, in_double(top)]
+    numbers = torch.stack([value.cpu() for value in values]).numpy()
+    return numbers, np.arange(numbers.shape[-1]) < n_own
 
 
 def measure_each(
-    task: Task, circuits: Iterable[Any], total: int, what: str = "circuits", run: Run = kept_embeddings
+    task: Task, circuits: Iterable[Circuit], total: int, what: str = "circuits"
 ) -> Float[np.ndarray, "circuits images"]:
-    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all.
-
-    ``circuits`` may be other objects if ``run`` makes embeddings of them.
-    """
+    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all."""
     left, parts = iter(circuits), list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
     with Bar(total=total, desc=what, unit="circuit", disable=not task.work.progress) as bar:
         while some := list(islice(left, AT_ONCE)):
-            parts.append(measure_metric(quiet, some, run)[0])
+            parts.append(measure_answers(quiet, some)[0][0])
             bar.update(len(some))
     return np.concatenate(parts)

@@ -174,27 +174,63 @@ class Gated:
             }
         )
         self._places = [torch.from_numpy(mask).nonzero(as_tuple=True) for mask in self._with_gate.values()]
-        self.n_gates = sum(len(rows) for rows, _ in self._places)
+        self._sizes = [len(rows) for rows, _ in self._places]
+        self.n_gates = sum(self._sizes)
 
     def __len__(self) -> int:
         return len(self._start)
 
     def run(
-        self, gates: Annotated[Float[Tensor, " gates"], FINITE], chosen: Int[Tensor, " some"] | None = None
+        self,
+        gates: Annotated[Float[Tensor, "*some gates"], FINITE],
+        chosen: Int[Tensor, " some"] | None = None,
+        shift: Float[Tensor, " gates"] | None = None,
     ) -> Float[Tensor, "some d"]:
-        """Return the embeddings of the images, or of those chosen, under gates; differentiable in them."""
+        """Return the embeddings of the images, or of those chosen, under gates, the same for all or each image's own.
+
+        They are differentiable in the gates. A ``shift`` of each unit is added to the baseline at all positions, and is
+        differentiable, too.
+        """
         images = torch.arange(len(self)) if chosen is None else chosen
-        ends = {site: end[images] if len(end) > 1 else end for site, end in self._ends.items()}
-        if len(gates) != self.n_gates:
-            raise InputError(f"Runs have {self.n_gates} gates, but {len(gates)} were given: give one for each.")
+        whole = self._ends if shift is None else self.shifted(shift)
+        ends = {site: end[images] if len(end) > 1 else end for site, end in whole.items()}
+        if gates.shape[-1] != self.n_gates:
+            raise InputError(f"Runs have {self.n_gates} gates, but {gates.shape[-1]} were given: give one for each.")
         gates = gates.to(self._start.device)
-        parts = torch.split(gates if self._edges is None else lifted(gates), [len(rows) for rows, _ in self._places])
+        if self._edges is not None:
+            if gates.dim() == 2:
+                return torch.cat([self.run(own, images[i : i + 1]) for i, own in enumerate(gates)])
+            parts = zip(self._with_gate.items(), self._places, torch.split(lifted(gates), self._sizes), strict=True)
+            masks = {key: part.new_zeros(mask.shape).index_put(places, part) for (key, mask), places, part in parts}
+            edges: Tensor = self._gated.run(self._start[images], ends, masks)[0]
+            return edges
+        units = zip(
+            self._with_gate.items(),
+            self._places,
+            torch.split(gates if gates.dim() == 2 else gates[None], self._sizes, 1),
+            strict=True,
+        )
         placed = {
-            key: part.new_full(mask.shape, self._without_gate).index_put(places, part)
-            for (key, mask), places, part in zip(self._with_gate.items(), self._places, parts, strict=True)
+            site: part.new_full((len(part), mask.shape[1]), self._without_gate).index_copy(1, places[1], part)
+            for (site, mask), places, part in units
         }
-        found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
+        run = self._gated.run if gates.dim() == 1 else self._gated.run_each
+        found: Tensor = run(self._start[images], ends, placed)
+        return found[0] if gates.dim() == 1 else found
+
+    def shifted(self, shift: Float[Tensor, " gates"]) -> dict[str, Tensor]:
+        """Return the baselines of the sites with a number for each unit added at all its positions."""
+        found, parts = dict(self._ends), torch.split(shift, self._sizes)
+        for site, (_, units), part in zip(self._with_gate, self._places, parts, strict=True):
+            end = found[site].movedim(self._gated.encoder.unit_dim(site), -1)
+            added = end + part.new_zeros(end.shape[-1]).index_put((units,), part)
+            found[site] = added.movedim(-1, self._gated.encoder.unit_dim(site))
         return found
+
+    def flat(self, values: Mapping[str, Shaped[np.ndarray, " units"]]) -> Shaped[Tensor, " gates"]:
+        """Return values [units] by site in the order of the gates."""
+        pairs = zip(self._with_gate, self._places, strict=True)
+        return torch.cat([torch.from_numpy(values[site])[units] for site, (_, units) in pairs])
 
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
@@ -202,7 +238,7 @@ class Gated:
             raise InputError(f"There are {self.n_gates} gates, but {len(values)} values were given: give one for each.")
         found, parts = (
             dict[Any, np.ndarray](),
-            np.split(values, np.cumsum([len(rows) for rows, _ in self._places])[:-1]),
+            np.split(values, np.cumsum(self._sizes)[:-1]),
         )
         for (key, mask), part in zip(self._with_gate.items(), parts, strict=True):
             found[key] = np.full(mask.shape, np.nan)

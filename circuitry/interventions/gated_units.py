@@ -97,6 +97,13 @@ class GatedUnits:
         embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", b=len(start))
         return embeddings[runs]
 
+    def run_each(self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates) -> Float[Tensor, "b d"]:
+        """Return the embeddings of the images, each under its own row of real gates."""
+        hooks = [(site, self._hook(own, ends[site], torch.arange(1), len(start))) for site, own in gates.items()]
+        with self.encoder.hooks(fwd_hooks=hooks):
+            found: Tensor = self.encoder(start, start=self.start)
+        return found
+
     def _hook(self, gates: Tensor, end: Tensor, parents: Tensor, n_images: int) -> Callable[..., Tensor]:
         """Return a hook, by which the runs ``parents`` go on, each under its own gates.
 
@@ -126,7 +133,7 @@ def gate_units(
     gates = gates.view(shape)
     if n > 1:
         gates = gates.repeat_interleave(len(x) // n, 0)
-        end = end.expand(n, *end.shape).flatten(0, 1) if len(end) > 1 else end
+        end = end.expand(n, *end.shape).flatten(0, 1) if 1 < len(end) < len(x) else end
     value = mixed(gates, x, end)
     if gates.dtype == torch.bool:
         value = torch.empty_like(x).copy_(value)  # the same memory layout: the next stage then rounds alike

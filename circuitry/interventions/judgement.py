@@ -4,8 +4,9 @@ After "Hypothesis Testing the Circuit Hypothesis in LLMs" (Shi et al. 2024, arXi
 selectivity where there are images of other classes, else faithfulness; which cannot tell a circuit of the class from
 one that gives every image the same answer.
 
-- circuit: the measure of the circuit alone, with its bootstrap interval over images. Holds if the interval lies above
-  `HARDLY_ANY` and above what random circuits with as many units at every site reach (97.5 % of them).
+- circuit: the measure of the circuit alone, with its bootstrap interval over images. Holds if the circuit works (see
+  `verdicts`; where there is no verdict: recovers half of the measure) and the interval lies above what random circuits
+  with as many units at every site reach (97.5 % of them).
 - complement: the measure of everything but the circuit. Holds if it lies below the circuit's interval.
 - sufficiency: the circuit against the random circuits. Null: the circuit beats at most a share q of them; with s wins
   of n, p = P(Binomial(n, q) >= s). To beat random circuits that recover nothing is easy: it holds if p is below `LEVEL`
@@ -32,10 +33,11 @@ from scipy import stats
 from circuitry.circuits.graph import Circuit
 from circuitry.comparison.significance import LEVEL, holm
 from circuitry.encoder.task import Task
-from circuitry.interventions.curves import HARDLY_ANY, FaithfulnessCurve
+from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits, measure_each
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.made_with import ANY_CLASS, check_made_with, named_sites
+from circuitry.interventions.verdicts import ANSWERS, WORKING, verdict_of, why_open
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
@@ -131,13 +133,16 @@ def _beside_random(curve: FaithfulnessCurve, values: np.ndarray, measure: str) -
     ``values`` [circuits, images] are the metrics of the circuit, of random circuits, and then of their complements.
     """
     table = curve.to_pandas(measure).set_index("circuit")
-    contrasts, (full, empty) = (_contrasts(some, curve.own, measure) for some in (values, [curve.full, curve.empty]))
+    contrasts, (full, empty) = (
+        _contrasts(some, curve.own, measure) for some in (values, [curve.full[0], curve.empty[0]])
+    )
     lead = NAN if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(contrasts, 2)
     beaten, worse = _win_test(circuits[1:] < circuits[0]), _win_test(rests[1:] > rests[0])
     kept, rest = table.loc[["kept", "complement"], ["value", "low", "high"]].to_numpy(dtype=float).tolist()
     of_random, without = (np.percentile((some[1:] - empty) / lead, OF_RANDOM).tolist() for some in (circuits, rests))
-    enough, n = bool(kept[1] > max(HARDLY_ANY, of_random[1])), int(curve.own.sum())
+    works = kept[0] >= ANSWERS if why_open(curve) else verdict_of(curve) in WORKING
+    enough, n = bool(works and kept[1] > of_random[1]), int(curve.own.sum())
     return [
         ("circuit", measure, *kept, n, NAN, enough, *of_random),
         ("complement", measure, *rest, n, NAN, bool(rest[0] < kept[1]), *without),

@@ -33,11 +33,9 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from circuitry.bases.residual import in_stream
 from circuitry.circuits.budgets import LEARNED
-from circuitry.circuits.graph import IN_STREAM, Circuit
-from circuitry.circuits.nodes import NodeEffects
-from circuitry.circuits.unit_scores import graph_of
+from circuitry.circuits.graph import Circuit
+from circuitry.circuits.unit_scores import graph_of, path_effects
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
 from circuitry.interventions.gated import Gated
@@ -93,7 +91,7 @@ def learn_masks(
         sizes: Shares of the units, or edges, to keep; masks are learned one after the other by falling size.
         settings: How masks are learned.
         among: A circuit whose edges are chosen from, in place of units; all others between the same sites are cut. In a
-            chain every downstream unit needs a run of its stage: give edges between few units.
+            chain every downstream unit needs a run of what it reads: give edges between few units.
         keep_error: Whether the error units of feature bases are kept; else they are ablated.
 
     Raises:
@@ -120,17 +118,16 @@ def learn_masks(
         return LearnedMasks(
             [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores, lost, steps
         )
-    stream = {"edges": IN_STREAM} if in_stream(task.encoder) else {}
-    effects = NodeEffects(_gates(scores), {}, runs.n_own)
-    source = graph_of(task, effects, {"method": LEARNED, "budget": LEARNED, **stream, **task.made_with})
+    effects = replace(path_effects(task)[0], importance=gates_of(scores))
+    source = graph_of(task, effects, {"method": LEARNED, "budget": LEARNED, **task.made_with})
     circuits = []
     for units, by in zip(kept, made, strict=True):
-        first = {site: some[np.argsort(-source.node_scores[site][some])] for site, some in units.items()}
+        first = {site: some[np.argsort(-source.ranked_by[site][some])] for site, some in units.items()}
         circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by, keep_error=keep_error))
     return LearnedMasks(circuits, scores, lost, steps)
 
 
-def _gates(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def gates_of(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the gates that training ended with by site, 0 for error units, which have none."""
     return {site: np.nan_to_num(expit(of_site.astype(float))) for site, of_site in scores.items()}
 

@@ -63,7 +63,7 @@ def circuit_pixels(task: Task, circuit: Circuit) -> dict[str, Float[Tensor, "bat
         circuit: Its units are kept.
     """
     check_made_with(task, [circuit.source])
-    last = list(circuit.units)[-2:][0]
+    last = [site for site, units in circuit.units.items() if len(units)][-2:][0]
     unit = int(circuit.units[last][0])
     return {
         "whole model": logit_pixels(task),

@@ -10,8 +10,8 @@ the same share of every site. A mask has counts of its own, which the budget ``l
 Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
 rankings need more, exact patching included, and far more with the same share of every site; the gradient, where single
-units are to be ranked as exact patching would, at the least cost. `extract` takes the site path by default, since no
-other ranking gives circuits that work clearly better. Masks are not the only circuit that works: two seeds are more
+units are to be ranked as exact patching would, at the least cost. `extract` and ``circuitry find`` take
+``iterative-fisher`` by default, at seconds a circuit. Masks are not the only circuit that works: two seeds are more
 alike than other images or domains, yet not the same, and a mask is to be read beside that ceiling
 (``experiments/shared_masks.py``).
 """
@@ -20,13 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from circuitry.bases.residual import in_stream
 from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
-from circuitry.circuits.graph import IN_STREAM, Circuit
+from circuitry.circuits.circuit_settings import AttributionSettings
+from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import MethodName
-from circuitry.circuits.nodes import NodeEffects
-from circuitry.circuits.unit_scores import graph_of, score_units
-from circuitry.encoder.task import Task, with_others
+from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
+from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.intervention_settings import AblationSettings, MaskSettings, Selectivity
 from circuitry.interventions.masks import learn_masks
@@ -116,9 +115,9 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
                 "it out, or rank the units by another method."
             )
         return lambda sizes: learn_masks(task, sizes, masks, keep_error=settings.keep_error).circuits
-    effects = NodeEffects(score_units(task, method), {}, with_others(task)[1])
+    with task.running(gradients=True):
+        effects, _ = score_parts(without_image(task), AttributionSettings(method=method))
     made_with = {"method": method, "ranking": settings.ranking, "budget": budget_name(settings.budget or GLOBAL)}
-    made_with |= {"edges": IN_STREAM} if in_stream(task.encoder) else {}
     graph = graph_of(task, effects, made_with | task.made_with)
 
     def rank(sizes: Sequence[float]) -> list[Circuit]:

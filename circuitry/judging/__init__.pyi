@@ -7,4 +7,4 @@ from .scoreboard import Judged as Judged
 from .scoreboard import over_classes as over_classes
 from .scoreboard import rank_agreement as rank_agreement
 from .scoreboard import scoreboard_tables as scoreboard_tables
-from .scoreboard import smallest_sizes as smallest_sizes
+from .scoreboard import smallest_size as smallest_size

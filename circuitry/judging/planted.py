@@ -23,9 +23,11 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from circuitry.bases.gated_reading import joined_sites
 from circuitry.circuits.attribution import attribute
 from circuitry.circuits.edge_cuts import cut_effects
 from circuitry.circuits.edges import Edges
+from circuitry.circuits.methods import SITE_PATH
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
@@ -43,7 +45,7 @@ from circuitry.runs.workers import Work
 
 EXACT, CUTS = "exact patching", "edge cuts"
 LEARNED_MASKS = "learned masks"
-SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
+SEARCHED = {"conductance": "conductance", LEARNED_MASKS: "learned"}
 """Methods of `find_circuit`, of units; masks are also learned on edges."""
 
 MASK_SIZE = 0.2
@@ -197,7 +199,7 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
             add(method, "edge", pair[1], edges[pair][into], truth[into])
 
     for method, rule in RULES.items():
-        graph = attribute(encoder, images, planted.metric, node_fraction=1.0, rule=rule, progress=False)
+        graph = attribute(encoder, images, planted.metric, 1.0, rule, method=SITE_PATH, progress=False)
         in_order = {
             (up, down): scores[np.ix_(np.argsort(graph.kept_units[down]), np.argsort(graph.kept_units[up]))]
             for (up, down), scores in graph.edge_scores.items()
@@ -207,10 +209,10 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
     exact = patch_effects(task)
     score(EXACT, exact.scores, edge_movements(task))
     every_unit = circuit_of(task, {site: np.arange(len(exact.scores[site])) for site in sites})
-    every_edge = Edges.between(every_unit.units, "chain")
+    every_edge = Edges.between(every_unit.units, joined_sites(encoder, sites))
     masks = MaskSettings(batch_size=n_images, seed=seed)
     for name, method in SEARCHED.items():
-        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.node_scores, {})
+        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.ranked_by, {})
     gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), among=replace(every_unit, edges=every_edge))
     score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.scores.items()})
     score(CUTS, {}, cut_effects(task, every_edge).scores)

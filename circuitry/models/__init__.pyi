@@ -1,6 +1,6 @@
-from .architectures import register_model as register_model
 from .checkpoints import read_checkpoint as read_checkpoint
 from .classifier import Classifier as Classifier
+from .classifier import linear_probe as linear_probe
 from .classifier import read_outputs as read_outputs
 from .classifier_nets import load_classifier as load_classifier
 from .clip import Clip as Clip
@@ -9,8 +9,8 @@ from .folder_work import FolderWork as FolderWork
 from .image_pass import activations as activations
 from .image_pass import image_batches as image_batches
 from .image_pass import read_images as read_images
-from .linear_probe import linear_probe as linear_probe
 from .loading import load_clip as load_clip
+from .open_clip_models import register_model as register_model
 from .options import FolderSettings as FolderSettings
 from .options import ModelOptions as ModelOptions
 from .prompts import default_templates as default_templates

@@ -47,12 +47,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def read_content(file: Path, stand_ins: Sequence[tuple[type, str]] = (), start: int = 0) -> Any:
-    """Return what a file holds, without running code in it.
+    """Return what a file of torch.save or safetensors holds from ``start``, without running code in it.
 
-    Args:
-        file: Of torch.save or safetensors.
-        stand_ins: Harmless classes by the full names of others, in whose place they are made.
-        start: Where in the file it begins.
+    ``stand_ins`` are harmless classes by the full names of others, in whose place they are made.
     """
     if not file.is_file():
         raise InputError(

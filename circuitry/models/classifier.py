@@ -1,12 +1,10 @@
 """A classifier as a model: the rows of its last, linear layer replace the texts of its classes.
 
 A CLIP model recognises a class by the cosine of an image's embedding with a text's, a classifier by the product of its
-pooled features with a row of its last layer. So all functions for CLIP models work for a classifier:
-
-1. the tower is the classifier without its last layer; an embedding is what that layer is given;
-2. the text weight of a class is its row, normalised; of a class that is several of the classifier's, the mean of their
-   normalised rows, normalised again, as prompts are averaged;
-3. the bias of the layer takes no part in cosines. `Classifier.logits` are the classifier's own numbers, bias included.
+pooled features with a row of its last layer. So all functions for CLIP models work for a classifier: its tower has no
+last layer, and the text weight of a class is its row, normalised, or the mean of several. The bias takes no part in
+cosines; `Classifier.logits` are the classifier's own numbers, bias included. A model that reads no text and has no
+classifier of its own takes the rows of a `linear_probe`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,19 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from circuitry.data.domains import ImageRecord
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
+from circuitry.models.image_pass import activations
 from circuitry.models.prompts import Template
+from circuitry.models.ridge import ridge_probe
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import weights_digest
+
+NOISE_IMAGES = 4
+"""Images of noise that tell how long a classifier's embeddings are."""
 
 
 @checked
@@ -41,6 +46,14 @@ class Classifier(Clip):
     """Bias [outputs] of its last layer."""
     classes: Mapping[str, tuple[int, ...]]
     """The classifier's outputs that count as a class, by name."""
+
+    @property
+    @own_modes()
+    def scale(self) -> float:
+        """What makes logits of cosines: the mean length of its rows times that of embeddings of a few noise images."""
+        noise = torch.randn(NOISE_IMAGES, 3, *self.encoder.image_size, generator=torch.Generator().manual_seed(0))
+        lengths = self.encoder(noise.to(self.encoder.device, self.encoder.dtype)).norm(dim=-1)
+        return float(self.rows.norm(dim=-1).mean() * lengths.mean())
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
@@ -153,3 +166,43 @@ def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict
                 f"{list(chosen)}."
             )
     return {name: tuple(chosen) for name, chosen in classes.items()}
+
+
+@own_modes()
+@checked
+def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
+    """Return a model whose class texts are the rows of a linear probe on its embeddings; its own texts are not used.
+
+    Take other images than the images to explain: the probe has seen its own.
+
+    Raises:
+        InputError: for images of fewer than two classes, or embeddings that are not finite.
+
+    Example:
+        >>> dino = load_clip("facebook/dinov2-base")
+        >>> clip = linear_probe(dino, DomainFolder(root, split="train").records)
+        >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
+    """
+    last = clip.encoder.sites[-1]
+    embeddings, names = [], list[str]()
+    for there, found in activations(clip.encoder, clip.preprocess, records, [last]):
+        embeddings.append(found[last].detach().cpu().double().numpy())
+        names += [record.class_name for record in there]
+    classes = sorted(set(names))
+    if len(classes) < 2:
+        raise InputError(
+            f"A linear probe tells at least two classes apart, but the images are of {', '.join(classes) or 'none'}."
+        )
+    probe = ridge_probe().fit(np.concatenate(embeddings), names)
+    scaler, ridge = probe[0], probe[1]
+    rows = np.atleast_2d(ridge.coef_) / scaler.scale_
+    bias = ridge.intercept_ - rows @ scaler.mean_
+    if len(classes) == 2:  # scikit-learn keeps the second class's alone
+        rows, bias = np.concatenate([-rows, rows]), np.concatenate([-bias, bias])
+    outputs = {name: (i,) for i, name in enumerate(classes)}
+    last_layer = {
+        name: torch.from_numpy(values).to(clip.encoder.device, clip.encoder.dtype)
+        for name, values in (("rows", rows), ("bias", bias))
+    }
+    configuration = {**clip.configuration, "classes": outputs}
+    return Classifier(**{**vars(clip), **last_layer, "classes": outputs, "configuration": configuration})

@@ -14,7 +14,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision import models
 
-from circuitry.data.names import unknown_name
+from circuitry.data.names import chosen_names
 from circuitry.encoder.modes import own_modes
 from circuitry.models.checkpoints import check_state, loading, read_checkpoint
 from circuitry.models.classifier import Classifier, as_classifier
@@ -45,10 +45,8 @@ def load_classifier(
     Args:
         name: ``timm:NAME`` or ``torchvision:NAME`` of a network that has an adapter (``timm:mobilenetv2_100``), or
             ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
-        checkpoint: Local file of its weights.
         pretrained: The library's tag of weights to download (``a1_in1k``, ``IMAGENET1K_V2``), instead of a file.
         classes: Name -> the classifier's outputs that count as the class (or later, by `Classifier.with_classes`).
-        device: Where the model lives.
 
     Raises:
         InputError: for an unknown name, weights that are not there, a network that does not end in a linear layer, an
@@ -83,11 +81,9 @@ def load_classifier(
 
 def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of timm, the settings of its preprocessing, and timm's preprocessing."""
-    if name not in timm.list_models():
-        raise unknown_name("network of timm", name, timm.list_models())
+    chosen_names("network of timm", (name,), timm.list_models())
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
-    if tag is not None and tag not in tags:
-        raise unknown_name(f"tag of timm's weights for {name}", tag, tags)
+    chosen_names(f"tag of timm's weights for {name}", None if tag is None else (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = timm.create_model(name if tag is None else f"{name}.{tag}", pretrained=tag is not None)
     data = resolve_model_data_config(net)
@@ -98,12 +94,10 @@ def _timm_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable
 def _torchvision_net(name: str, tag: str | None) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
     """Return a network of torchvision, the settings of its preprocessing, and the preprocessing of its weights."""
     names = models.list_models(module=models)  # without networks that segment or detect
-    if name not in names:
-        raise unknown_name("classifier of torchvision", name, names)
+    chosen_names("classifier of torchvision", (name,), names)
     kinds: Any = models.get_model_weights(name)
     tags = [one.name for one in kinds]
-    if tag is not None and tag not in tags:
-        raise unknown_name(f"tag of torchvision's weights for {name}", tag, tags)
+    chosen_names(f"tag of torchvision's weights for {name}", None if tag is None else (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
     preset = kinds[tag or kinds.DEFAULT.name].transforms()

@@ -23,9 +23,11 @@ from circuitry.data.decoding import AsStored, with_decoding
 from circuitry.data.images import Decoding, reason_of
 from circuitry.data.names import in_a_sentence
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.metrics import SCALE
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.tower_digest import tower_digest
 from circuitry.encoder.tower_runs import check_modules
+from circuitry.encoder.transformers_towers import pooled_output
 from circuitry.models.prompt_tokens import absent_tokens, check_known_words, prompt_tokens
 from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.runs.arrays import cached_arrays
@@ -100,6 +102,12 @@ class Clip:
         return digest([tower_digest(self.model), self._built_by, run, self.encoder.basis, prepared, decoded])
 
     @property
+    def scale(self) -> float:
+        """What makes logits of cosines: the model's own scale, or CLIP's usual one where it has none."""
+        scale = getattr(self.model, "logit_scale", None)
+        return SCALE if scale is None else float(scale.exp())
+
+    @property
     def _built_by(self) -> Mapping[str, Any]:
         """Everything besides the modules of ``model`` that shapes an embedding."""
         return self.configuration
@@ -113,7 +121,7 @@ class Clip:
         return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
 
     def in_components(self) -> "Clip":
-        """Return the model with attention heads and MLP neurons as units of its encoder; see `in_components`."""
+        """Return the model with parts of blocks, such as heads or hidden channels, as units; see `in_components`."""
         return replace(self, encoder=in_components(self.encoder))
 
     @own_modes()
@@ -206,15 +214,11 @@ class Clip:
         logits: Tensor = F.normalize(embeddings, dim=-1) @ weights.T * scale.exp()
         return logits if bias is None else logits + bias
 
-    def embed_texts(self, tokens: Tensor) -> Float[Tensor, "texts d"]:
-        """Return the text encoder's embeddings of tokens, not normalised."""
-        found: Tensor = self.model.encode_text(tokens)  # type: ignore[operator]
-        return found
-
     def _encode(self, tokens: Tensor, classes: int) -> Tensor:
-        device = self.encoder.device
-        embedded = [self.embed_texts(part.to(device)).float() for part in torch.split(tokens, PROMPTS)]
-        rows = [F.normalize(part, dim=-1) for part in embedded]
+        model: Any = self.model
+        embed = model.get_text_features if hasattr(model, "get_text_features") else model.encode_text
+        parts = torch.split(tokens.to(self.encoder.device), PROMPTS)
+        rows = [F.normalize(pooled_output(embed(part)).float(), dim=-1) for part in parts]
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
         return F.normalize(by_name.mean(1), dim=-1)
 

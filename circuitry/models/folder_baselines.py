@@ -8,7 +8,7 @@
   each gives its first image, then each its second, and so on.
 
 The last two differ by class and domain. `DomainFolder.select` chooses the images of a class in a domain by ``n_images``
-and ``seed``. Where none is given, `default_baseline` takes zero or mean-position, by the tower.
+and ``seed``. Where none is given it is mean-position.
 """
 
 import hashlib
@@ -28,7 +28,6 @@ from circuitry.encoder.baselines import (
     Baseline,
     Counterfactual,
     as_baseline,
-    default_baseline,
     mean_baseline,
 )
 from circuitry.encoder.choices import BASELINE_NAMES
@@ -36,6 +35,9 @@ from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
+
+DEFAULT = "mean-position"
+"""The baseline where none is given: circuits of a size work better at it than at zero, or at means over positions."""
 
 
 @checked
@@ -48,7 +50,7 @@ class FolderBaseline:
     """
 
     choice: AnyBaseline | None
-    """One of `BASELINE_NAMES`, or what a `Task` takes for all images alike (default: by the tower)."""
+    """One of `BASELINE_NAMES`, or what a `Task` takes for all images alike (default: mean-position)."""
     clip: Clip
     images: DomainFolder
     """The data; means and draws are over its selected classes and domains."""
@@ -66,7 +68,7 @@ class FolderBaseline:
     @cached_property
     def given(self) -> Baseline | Counterfactual | None:
         """The baseline of all images, where it is not made of the data."""
-        choice = default_baseline(self.clip.encoder) if self.choice is None else self.choice
+        choice = DEFAULT if self.choice is None else self.choice
         return None if isinstance(choice, str) and choice != ZERO.name else as_baseline(choice)
 
     @property
@@ -74,7 +76,7 @@ class FolderBaseline:
         """For tables and provenance."""
         if self.given is not None:
             return self.given.name
-        return default_baseline(self.clip.encoder) if self.choice is None else str(self.choice)
+        return DEFAULT if self.choice is None else str(self.choice)
 
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
         """Return the images that shape the baselines of several (class, domain), each once; see `records`."""

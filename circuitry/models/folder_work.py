@@ -56,7 +56,7 @@ class FolderWork:
             InputError: for a metric, texts or a baseline that are not known.
         """
         self.clip, self.images, self.settings = clip, images, settings
-        self._metric = metric_of_class(settings.metric)
+        self._metric = metric_of_class(settings.metric, clip.scale)
         self.templates = {domain: self._templates(domain) for domain in images.domains}
         self._weights: dict[tuple[str, ...], Tensor] = {}
         self._model = clip.digest

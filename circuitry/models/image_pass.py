@@ -38,8 +38,6 @@ def image_batches(
     Args:
         encoder: Its device and floating-point type are the images'.
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
-        records: Which images.
-        batch_size: Images in one batch.
         strict: Whether an unreadable file is an error instead of left out with a warning.
         progress: What a bar over images is called (default: no bar).
     """

@@ -8,10 +8,9 @@ from torch import nn
 
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.transformers_towers import from_transformers
-from circuitry.models.architectures import known_models
 from circuitry.models.classifier_nets import EFFICIENTNETS, LIBRARIES, load_classifier
 from circuitry.models.clip import Clip
-from circuitry.models.open_clip_models import load_open_clip
+from circuitry.models.open_clip_models import known_models, load_open_clip
 from circuitry.models.transformers_models import load_transformers
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked

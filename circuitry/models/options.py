@@ -4,6 +4,7 @@ A command's `Config` inherits from the classes of options that it needs, so that
 and meaning everywhere; see also `data.shared_options`, `runs.WorkSettings` and `circuits.AttributionSettings`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
 
+log = logging.getLogger(__name__)
 UnitKind = Literal["channels", "components"]
 
 
@@ -53,16 +55,22 @@ class ModelOptions:
     decoding: Decoding = "upright"
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
-    units: UnitKind = "channels"
-    """What circuits are made of: channels (of a transformer's stream, its dimensions); components: of a transformer its
-    attention heads and MLP neurons, with edges between any two of them."""
+    units: UnitKind | None = None
+    """What circuits are made of: components, which are parts of blocks (of a transformer attention heads and MLP
+    neurons, of a CNN hidden channels and those of projection shortcuts); or channels, which are outputs of blocks (of
+    a transformer dimensions of its stream) (default: components where the tower's blocks are known)."""
     sae: tuple[str, ...] = ()
     """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors; of a
     released one as blocks.9.hook_resid_post=org/name, and with --units components a transcoder's MLP as
     blocks.9.hook_mlp_out=PATH."""
 
-    def clip(self, rank: Rank = ALONE) -> "models.Clip":
-        """Load the model on the device of this process, with the units that were asked for."""
+    def clip(self, rank: Rank = ALONE, *, parts: bool = False) -> "models.Clip":
+        """Load the model on the device of this process, with the units that were asked for.
+
+        Args:
+            rank: Which process this is.
+            parts: Whether units are parts of blocks where nothing was asked for.
+        """
         device = rank.device(self.device)
         clip = models.load_clip(self.model, self.checkpoint, self.pretrained, device).with_decoding(self.decoding)
         table = self.data / "classes.tsv"
@@ -70,8 +78,18 @@ class ModelOptions:
             clip = models.linear_probe(clip, self._seen_by_the_probe())
         elif isinstance(clip, models.Classifier) and (table.is_file() or not clip.classes):
             clip = clip.with_classes(models.read_outputs(table))
-        clip = clip.in_components() if self.units == "components" else clip
+        if self.units == "components" or (self.units is None and parts and not self.sae):
+            clip = self._in_components(clip)
         return clip.in_basis(models.parse_saes(self.sae))
+
+    def _in_components(self, clip: "models.Clip") -> "models.Clip":
+        try:
+            return clip.in_components()
+        except InputError as error:
+            if self.units is not None:
+                raise
+            log.warning("Circuits are made of channels. %s", error)
+            return clip
 
     def _seen_by_the_probe(self) -> "tuple[circuitry.data.ImageRecord, ...]":
         fitted, explained = self.images_of(self.probe).records, self.images().records
@@ -126,8 +144,7 @@ BaselineChoice = Annotated[
     arg(
         help="What replaces ablated activations: zero; mean-position, mean-unit (means over the images of all classes "
         "and domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes "
-        "in the domain). Without one: mean-position for towers with layer norms, where path integrals to zero do not "
-        "exist, and zero for others. In Python also a Baseline or counterfactual images."
+        "in the domain). Without one: mean-position. In Python also a Baseline or counterfactual images."
     ),
 ]
 

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from circuitry.models.shipped_weights import shipped_classes
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, shortened
 
 Tokenizer = Callable[..., Tensor]
 """Texts -> tokens [texts, context]; open_clip's and ours for transformers also take ``context_length``."""
-_SHOWN = 60
-"""Characters of a prompt that an error shows at most."""
 _WORDS = 8
 """Words that an error shows at most."""
 
@@ -40,10 +38,9 @@ def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) 
         whole = tokenizer([prompts[i]], context_length=context + len(prompts[i].encode()))[0]
         whole = whole[whole != padding]
         if not torch.equal(whole, tokens[i][tokens[i] != padding]):
-            shown = prompts[i] if len(prompts[i]) <= _SHOWN else f"{prompts[i][:_SHOWN]}..."
             raise InputError(
-                f"A prompt fits the {context} tokens that the text encoder reads, but {shown!r} has at least "
-                f"{max(len(whole), context + 1)}, so its end would be cut off: give a shorter template or name."
+                f"A prompt fits the {context} tokens that the text encoder reads, but {shortened(prompts[i])!r} has at "
+                f"least {max(len(whole), context + 1)}, so its end would be cut off: give a shorter template or name."
             )
 
 

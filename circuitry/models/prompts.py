@@ -28,7 +28,6 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
     Args:
         texts: ``"pooled"``: the default templates, the same for every domain; ``"own-style"``: the prompts of the
             domain's style; or templates of your own.
-        domain: The domain of the images.
 
     Raises:
         InputError: for another name.
@@ -54,12 +53,7 @@ def style_templates(domain: str) -> tuple[str, ...]:
 
 
 def style_word(domain: str) -> str:
-    """Return the word for a domain's style: its first own style word in captions, or the domain's name.
-
-    Example:
-        >>> style_word("real"), style_word("pencil_drawings")
-        ('photo', 'pencil drawings')
-    """
+    """Return the word for a domain's style: its first own style word in captions, or the domain's name."""
     own = [word for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS]
     return own[0] if own else readable(domain)
 

@@ -1,7 +1,4 @@
-"""Readers of sparse autoencoders and transcoders: each knows one layout, and the first that recognises a file reads it.
-
-`released_layouts` has the layouts of other packages; `register_sae_reader` adds one.
-"""
+"""Readers of sparse autoencoders and transcoders: the first that recognises the layout of a file reads it."""
 
 import logging
 import os
@@ -41,7 +38,6 @@ def load_sae(
     Args:
         path: A weights file, whose settings may lie beside it (``config.json``, ``cfg.json``); a folder with one; or a
             place on the hub (``org/name``, ``hf-hub:org/name/file``).
-        device: Where it lives.
         site: Its site in the encoder here (default: what the file says; TransformerLens' names such as
             ``blocks.9.hook_resid_post`` are known, see `in_feature_basis`).
         mean: What was subtracted from its inputs in training, where that is not in the file: a vector [d].
@@ -102,7 +98,6 @@ def register_sae_reader(
     Args:
         name: Of the layout, for messages.
         recognises: Whether a file has the layout, by its names and settings.
-        read: Makes the autoencoder.
 
     Example:
         >>> def read(file):

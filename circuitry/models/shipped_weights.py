@@ -48,14 +48,7 @@ def shipped_classes(name: str) -> list[str]:
 
 
 def write_packed(state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]) -> None:
-    """Write the weights of a model in the form in which they come with this package, and their description.
-
-    Args:
-        state: The state dict of an open_clip model.
-        tokens: Ids of the tokens whose embeddings the file holds, each once.
-        path: The file, ``<model>.safetensors``; the description is written beside it.
-        made_by: How the weights were made, in plain values.
-    """
+    """Write a state dict with the embeddings of ``tokens`` alone, and beside it how the weights were made."""
     rows = state[_ROWS]
     packed = {**state, _ROWS: rows[tokens], _TOKENS: tokens, _SHAPE: torch.tensor(rows.shape)}
     with whole_file(path) as temporary:

@@ -8,7 +8,6 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from circuitry.encoder.encoder import Encoder
-from circuitry.encoder.transformers_towers import pooled_output, vision_kind
+from circuitry.encoder.transformers_towers import vision_kind
 from circuitry.models.checkpoints import loading
 from circuitry.models.classifier import as_classifier
 from circuitry.models.clip import Clip, checked_device
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 _UNUSED = ("pooler.", "mask_token")
 """Weights that no embedding depends on, which checkpoints may lack."""
-
-
-@checked
-@dataclass(frozen=True, eq=False, repr=False)
-class TransformersClip(Clip):
-    """A model of transformers with the interface of a CLIP model; see `load_clip`."""
-
-    def embed_texts(self, tokens: Tensor) -> Tensor:
-        """Return the text model's embeddings of tokens, not normalised."""
-        model: Any = self.model
-        return pooled_output(model.get_text_features(input_ids=tokens))
 
 
 def load_transformers(source: str | Path | nn.Module, device: str | torch.device) -> Clip:
@@ -69,7 +56,7 @@ def load_transformers(source: str | Path | nn.Module, device: str | torch.device
         times = Counter(config.id2label.values())  # labels that are equal, as ImageNet's two cranes, get the number
         outputs = {f"{label} ({i})" if times[label] > 1 else label: (i,) for i, label in config.id2label.items()}
         return as_classifier(place, model, preprocess, {"transformers": made_by}, outputs)
-    return TransformersClip(place, model, Encoder.from_tower(model), preprocess, tokenizer, configuration=made_by)
+    return Clip(place, model, Encoder.from_tower(model), preprocess, tokenizer, configuration=made_by)
 
 
 def _check_place(place: str, given: nn.Module | None) -> None:

@@ -73,10 +73,6 @@ class Report:
         """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
-    def in_short(self) -> list[str]:
-        """Return the sentences of the summary as plain text, for a terminal; how certain they are is on the page."""
-        return [finding.claim for finding in self._findings]
-
     def section(self, heading: str, *, folded: bool = False) -> None:
         """Start a section, which the table of contents lists; a folded one shows its heading until it is opened."""
         name = f"section-{self._next('section')}"
@@ -261,14 +257,11 @@ def write_results(
     A finished run may lie where nothing can be written: then nothing is, and the result says so.
 
     Args:
-        report: The report, without its provenance.
-        tables: Tables by name.
         out: Folder for ``report.html``, ``tables`` and ``figures``.
         results: Folder for the small tables with the same ``provenance.json``, if any.
         provenance: Facts for ``provenance.json``; the script's command is added.
         small: Names of the tables that are small enough to be committed (default: all).
         listings: Names of what the report looked at, e.g. classes and images: one a line in ``<name>.txt``.
-        comparisons: Comparisons to save in ``comparisons``, by name.
     """
     provenance = {"command": command(), **provenance}
     try:
@@ -287,4 +280,4 @@ def write_results(
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)
-    return Written(page, paths, figures, claims=tuple(report.in_short()))
+    return Written(page, paths, figures, claims=tuple(finding.claim for finding in report._findings))

@@ -10,9 +10,8 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
 from circuitry.reports.figures.heatmaps import component_heatmap
-from circuitry.reports.figures.lines import faithfulness_curves
-from circuitry.reports.figures.scatters import attribution_against_patching
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.lines import attribution_against_patching, faithfulness_curves
+from circuitry.reports.figures.style import measure_name
 from circuitry.reports.sections.compared import draw_matrix
 from circuitry.runs.given import checked
 

@@ -1,13 +1,14 @@
-"""The files of an experiment: tables, their provenance, and the names of classes and images. No torch."""
+"""The files of an experiment: tables, their provenance, and its classes and images. No torch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from circuitry.comparison.table import write_tables
+from circuitry.comparison.table import write_named_table
+from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command, versions
 
@@ -37,18 +38,37 @@ def write_with_provenance(
     """Write tables and, beside them, ``provenance.json`` and a text file of each listing; return the tables' paths.
 
     Args:
-        tables: Tables by name.
-        folder: Folder of the files.
         provenance: Facts for ``provenance.json``; the script's command is added.
         listings: Names of what the tables look at, e.g. classes and images: one a line in ``<name>.txt``.
 
     Example:
         >>> write_with_provenance({"ratio": table}, Path("experiments/results/trust"), {"seed": 0, **versions()})
     """
-    paths = write_tables(tables, folder, float_format="%.6g")
+    paths = [folder / f"{name}.csv" for name in tables]
+    for path, table in zip(paths, tables.values(), strict=True):
+        write_named_table(path, table, "%.6g")
     for name, items in (listings or {}).items():
         with whole_file(folder / f"{name}.txt") as temporary:
             temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")
     with whole_file(folder / "provenance.json") as temporary:
         temporary.write_text(json.dumps({"command": command(), **provenance}, indent=1, default=str) + "\n")
     return paths
+
+
+def listings_of(images: DomainFolder, n_images: int | None = None, seed: int = 0) -> dict[str, list[str]]:
+    """Return the classes, and the images that `DomainFolder.select` chooses of each class in each domain.
+
+    Example:
+        >>> write_results(report, tables, out, results, provenance, listings=listings_of(images, 50))
+    """
+    cells = ((name, domain) for name in images.classes for domain in images.domains)
+    return listings_of_records(record for cell in cells for record in images.select(*cell, n_images, seed))
+
+
+def listings_of_records(records: Iterable[ImageRecord]) -> dict[str, list[str]]:
+    """Return the classes and the images, each once, in the order of their names."""
+    there = list(records)
+    return {
+        "classes": sorted({record.class_name for record in there}),
+        "images": sorted({record.relative for record in there}),
+    }

@@ -1,9 +1,4 @@
-"""A measure on all images and on parts of them: values, and the similarities behind ceilings and intervals. No torch.
-
-The images of every (class, domain) are cut by item (`data.parts`). Two cells are compared by different parts only, so
-on different items and on equally many images: a class in two domains, in one domain (its ceiling), and, as a sample,
-with other classes.
-"""
+"""A measure on all images and on parts of them: values, and similarities behind ceilings and intervals. No torch."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -39,12 +34,7 @@ def rows_of_cells(images: pd.DataFrame) -> dict[tuple[str, str], _Rows]:
 
 
 def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell, _Rows]:
-    """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order.
-
-    Args:
-        images: Columns relative (path below the root), domain, class.
-        n_parts: See `part_numbers`.
-    """
+    """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order."""
     groups, paths, cells = rows_of_cells(images), images["relative"].tolist(), dict[Cell, np.ndarray]()
     records = {
         (name, domain): [ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows]
@@ -71,9 +61,6 @@ def compare_by_parts(
     """Compare each class between all pairs of domains, on all images and on parts of them.
 
     Args:
-        measure: Name of the measure.
-        images: See `cut_images`.
-        n_parts: See `part_numbers`.
         describe: From the rows of a cell's images to an array of fixed shape.
         compare: From the arrays of the first and of the second cells of many pairs to their values; symmetric.
         about, more: Further fields of the `Comparison`.
@@ -117,10 +104,7 @@ def compare_parts(
 ) -> pd.DataFrame:
     """Compare cells of different parts: each class in every two domains and in each one, and with some other classes.
 
-    Args:
-        cells: All cells.
-        compare: From positions of the first and of the second cells of many pairs to their values; symmetric.
-        site: Site of the values.
+    ``compare`` goes from positions of the first and of the second cells of many pairs to their values; it is symmetric.
 
     Returns:
         The columns `PARTS`. A class in one domain has each two parts once, and each part with `WHOLE` (``part_b``)

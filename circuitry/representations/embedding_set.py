@@ -33,7 +33,7 @@ class Embeddings:
     source: np.ndarray
     """Strings [n]: the image's path below its root, or the text."""
     domain: np.ndarray
-    """Strings [n]: the domain; for a text its style, or empty."""
+    """Strings [n]: the domain; empty for a text."""
     class_name: np.ndarray
     """Strings [n]."""
 

@@ -18,7 +18,6 @@ from circuitry.data.images import image_listing
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
-from circuitry.models.prompts import style_templates
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
@@ -47,13 +46,10 @@ def embed_images(
     While hooks act at sites of the encoder, they act here, too, and no cache is read or written.
 
     Args:
-        clip: The model.
         images: Images to embed. Unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; default: all.
-        seed: Seed of the choice.
         cache_dir: Folder of the results, whose names hold the digests of the model and of the files;
             default: the user's cache. A folder that cannot be written to is no error.
-        work: Progress bar, and whether an unreadable file is an error.
 
     Raises:
         InputError: when no image can be read, or with ``work.strict`` one cannot, or embeddings are not finite.
@@ -101,34 +97,15 @@ def _embedded(clip: Clip, records: Sequence[ImageRecord], work: Work) -> Mapping
 def embed_texts(
     clip: Clip,
     class_names: Names,
-    styles: Sequence[str] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Embeddings:
-    """Return one embedding per class, or per style and class, as `Clip.text_weights` makes them.
-
-    Args:
-        clip: The model.
-        class_names: The classes.
-        styles: Names of domains: each class gets a prompt in each, "a sketch of a cat." The word is the first of the
-            domain's own in `STYLE_WORDS` ("photo" for real), or the domain's name. Default: no styles, and the
-            templates of zero-shot classification.
-        cache_dir: Folder of the results; default: the user's cache.
-
-    Raises:
-        InputError: for no classes or no styles.
+    """Return one embedding per class, by the templates of zero-shot classification; see `Clip.text_weights`.
 
     Example:
-        >>> embed_texts(clip, ["cat", "dog"], styles=["sketch", "real"]).source[:2].tolist()
-        ['a sketch of a cat.', 'a sketch of a dog.']
+        >>> embed_texts(clip, ["cat", "alarm_clock"]).source.tolist()
+        ['cat', 'alarm clock']
     """
-    if styles is not None and not styles:
-        raise InputError("Texts in styles need at least one style, but none was given: name some, or pass None.")
-    weights, sources = [], []
-    patterns = {"": "{}"} if styles is None else {style: style_templates(style)[0] for style in styles}
-    for pattern in patterns.values():
-        own = None if styles is None else [pattern]
-        weights.append(clip.text_weights(class_names, own, cache_dir=cache_dir).float().cpu().numpy())
-        sources += [pattern.replace("{}", readable(name)) for name in class_names]
-    domains = np.repeat(list(patterns), len(class_names))
-    return Embeddings(np.concatenate(weights), np.array(sources), domains, np.tile(class_names, len(patterns)))
+    weights = clip.text_weights(class_names, cache_dir=cache_dir).float().cpu().numpy()
+    sources = np.array([readable(name) for name in class_names])
+    return Embeddings(weights, sources, np.full(len(sources), ""), np.array(class_names))

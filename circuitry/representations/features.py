@@ -1,10 +1,8 @@
 """The strongest features of a sparse autoencoder in many images, and what two domains share of them. No torch.
 
-Every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``); a class in a domain
-is the histogram of these names over its images, its features ranked by count.
-
-`compare_features` asks whether a class has the same features in two domains: the mean over k in {5, 10, 15, 20} of the
-common share of the first k features of both.
+Every image names its 20 strongest positive features; a class in a domain is the histogram of these names over its
+images, its features ranked by count. Two domains share the mean over k in {5, 10, 15, 20} of the common share of the
+first k features of both.
 
 Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
 then the one with the smaller number. A feature that no image names is in no top-k, so with fewer than k named features
@@ -147,17 +145,11 @@ def compare_features(
     """Compare the features of each class between all pairs of domains.
 
     Args:
-        features: From `image_features`.
         groups: Further groups of classes; see `class_groups`.
         ranking: Order of features that equally many images name, and whether unnamed features fill the tops.
-        n_parts: Parts of the images of a class in a domain.
-        seed: Seed of the bootstraps.
 
     Returns:
         Values of all images, without sites; parts, for ceilings; chance: `chance_share`.
-
-    Raises:
-        InputError: when no class has images in two domains, or for an unknown ranking.
 
     Example:
         >>> comparison = compare_features(image_features(clip, sae, images))

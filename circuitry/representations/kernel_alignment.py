@@ -11,13 +11,14 @@
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 
 from circuitry.representations.grams import gram_matrix
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import FINITE, checked
 
 KERNELS = ("linear", "rbf")
 FEWEST_ROWS = 4
@@ -28,11 +29,13 @@ _ROUNDING = 1e-10
 
 @checked
 def cka(
-    a: Float[np.ndarray, "rows_a features_a"], b: Float[np.ndarray, "rows_b features_b"], kernel: str = "linear"
+    a: Annotated[Float[np.ndarray, "rows features_a"], FINITE],
+    b: Annotated[Float[np.ndarray, "rows features_b"], FINITE],
+    kernel: str = "linear",
 ) -> float:
-    """Return the CKA of two representations of the same rows: 1 if equal up to rotation and scale, near 0 if unrelated.
+    """Return the unbiased CKA of two representations of the same rows: 1 if equal up to rotation and scale.
 
-    Without bias it can be negative, down to -1.
+    Of unrelated ones it is near 0, down to -1. The biased CKA is larger, most of all for few rows.
 
     Args:
         a, b: One row per class (or image), in the same order.
@@ -46,24 +49,14 @@ def cka(
         >>> cka(photos, 3 * photos @ rotation)  # class means [classes, features]
         1.0
     """
-    if len(a) != len(b):
-        raise InputError(f"CKA compares the same rows in two representations, but {len(a)} and {len(b)} were given.")
     if len(a) < FEWEST_ROWS:
         raise InputError(f"Unbiased CKA needs at least {FEWEST_ROWS} rows, but {len(a)} were given.")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError("CKA needs features that are finite, but NaN or infinite values were given.")
     u, v = (kernel_matrix(gram_matrix(x), kernel, what) for x, what in ((a, "the first"), (b, "the second")))
     return Alignment(u, v).value
 
 
 def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) -> Float[np.ndarray, "rows rows"]:
-    """Return the kernel matrix of rows, with zeros on its diagonal and U-centred.
-
-    Args:
-        gram: Inner products of the rows, at least four.
-        kernel: One of `KERNELS`.
-        what: What is represented, for messages.
-    """
+    """Return the U-centred kernel matrix of at least four rows, from their inner products; errors name ``what``."""
     if kernel not in KERNELS:
         raise InputError(f"Expected one of the kernels {', '.join(KERNELS)}, but {kernel!r} was given.")
     k = gram

@@ -8,8 +8,6 @@
    stratified folds, or on a group of images (a domain) that was left out of training. Images of one item (one concept,
    one source picture in several domains) are never on both sides.
 
-Guessing reaches one over the number of classes, for any numbers of images: `chance_accuracy`.
-
 No torch.
 """
 
@@ -50,11 +48,8 @@ def probe_accuracy(
     """Return the balanced accuracy of a linear classifier in every fold of a stratified cross-validation, in 0..1.
 
     Args:
-        features: One row per image.
-        labels: Labels to predict, one per image.
         items: Item of each image; images of one item are in one fold (default: each image is an item).
         folds: Number of folds; each is tested once, by a classifier of the others.
-        seed: Seed of the parts.
 
     Raises:
         InputError: for fewer than two folds or classes, a class with fewer items than folds, features that are not
@@ -64,8 +59,8 @@ def probe_accuracy(
         >>> accuracy = probe_accuracy(embeddings, [record.domain for record in records])
         >>> accuracy.mean(), chance_accuracy([record.domain for record in records])
     """
-    x, y = _checked(features, labels)
-    of = _items(items, y)
+    x, y = _checked(features, label=labels, item=items)
+    of = np.arange(len(y)).astype(str) if items is None else np.asarray(items)
     names, counts = np.unique(np.unique(np.stack([y, of]), axis=1)[0], return_counts=True)
     if counts.min() < folds:
         raise InputError(
@@ -97,18 +92,12 @@ def probe_left_out(
         features, labels, items: As in `probe_accuracy`.
         groups: Group of each image, left out of training in turn: the domain.
         folds: Folds of the items of a group, if other groups have them too.
-
-    Example:
-        >>> probe_left_out(embeddings, classes, domains)
-        {'quickdraw': 0.31, 'real': 0.78}
     """
-    x, y = _checked(features, labels)
-    if len(groups) != len(y):
-        raise InputError(f"Probes need one group per image, but {len(groups)} groups for {len(y)} images were given.")
+    x, y = _checked(features, label=labels, item=items, group=groups)
     names = [str(name) for name in np.unique(groups)]
     if len(names) < 2:
         raise InputError(f"Leaving a group out needs at least two groups, but {len(names)} was given.")
-    of = _items(items, y)
+    of = np.arange(len(y)).astype(str) if items is None else np.asarray(items)
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for name, (train, test) in zip(names, LeaveOneGroupOut().split(x, y, groups), strict=True):
         known = np.unique(y[train])
@@ -120,15 +109,6 @@ def probe_left_out(
     if not parts:
         raise InputError("A group is tested on classes that another one has, but no two groups have one in common.")
     return {name: float(_balanced_accuracies(x, y, of_group).mean()) for name, of_group in parts.items()}
-
-
-def _items(items: Sequence[str] | None, y: np.ndarray) -> np.ndarray:
-    """Return the item of every image, by default its number."""
-    if items is None:
-        return np.arange(len(y)).astype(str)
-    if len(items) != len(y):
-        raise InputError(f"Probes need one item per image, but {len(items)} items for {len(y)} images were given.")
-    return np.asarray(items)
 
 
 def _without_items(
@@ -201,19 +181,19 @@ def chance_accuracy(labels: Sequence[str]) -> float:
     return 1 / len(set(labels))
 
 
-def _checked(features: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    if len(labels) != len(features):
-        raise InputError(
-            f"Probes need one label per image, but {len(labels)} labels for {len(features)} images were given."
-        )
-    if len(set(labels)) < 2:
-        raise InputError(f"A probe needs at least two classes, but {len(set(labels))} was given.")
+def _checked(features: np.ndarray, label: Sequence[str], **more: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    n = len(features)
+    for what, given in {"label": label, **more}.items():
+        if given is not None and len(given) != n:
+            raise InputError(f"Probes need one {what} per image, but {len(given)} {what}s for {n} images were given.")
+    if len(set(label)) < 2:
+        raise InputError(f"A probe needs at least two classes, but {len(set(label))} was given.")
     if not features.shape[1] or not np.isfinite(features).all():
         raise InputError(
             f"Probes need features that are finite, but those given {list(features.shape)} "
             + ("hold NaN or infinite values." if features.shape[1] else "are empty.")
         )
-    return features.astype(np.float64), np.asarray(labels)
+    return features.astype(np.float64), np.asarray(label)
 
 
 def _balanced_accuracies(x: np.ndarray, y: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

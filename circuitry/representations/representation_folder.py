@@ -1,13 +1,8 @@
 """The representation of every domain of a data set at every site, in a folder with one file per domain.
 
-1. Probes take each image's activation averaged over positions.
-2. The rows for CKA are means over the images of a class: of the units averaged over positions, as in the study, or of
-   the units at every position. Each part of a class's images has a row; parts are cut by item (`data.parts`). Rows go
-   to temporary files (`RowFiles`), and come back as inner products. The inner products of the means of all images
-   follow from the parts' inner products. The CKA of parts is the ceiling.
-
-A domain is a job of a `JobFolder`: several processes share the domains, a second run resumes the first, and damaged
-files are made again.
+Probes take each image's activation averaged over positions. The rows for CKA are means over the images of a class, and
+of each part of them: of the units averaged over positions, as in the study, or of the units at every position. They go
+to temporary files (`RowFiles`), and come back as inner products. The CKA of parts is the ceiling.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,8 +78,6 @@ def extract_representations(
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
     Args:
-        clip: The model.
-        images: The images.
         out: Folder of the files, one per domain. During the work it also holds temporary files: 8 bytes per class,
             part and unit, or with flattened positions 4 bytes per class, part and feature (RN50, all sites, four
             parts: 120 MB per class).

@@ -39,11 +39,7 @@ class RepresentationSimilarity(NamedTuple):
     def comparisons(
         self, parts: Annotated[pd.DataFrame, with_columns("kernel", *PARTS)] | None = None
     ) -> dict[str, Comparison]:
-        """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``.
-
-        Args:
-            parts: The values of `compare_representation_parts`.
-        """
+        """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``."""
         parts = pd.DataFrame(columns=["kernel", *PARTS]) if parts is None else parts
         found = {}
         for kernel in dict.fromkeys(self.pairs["kernel"]):
@@ -76,7 +72,6 @@ def compare_representations(
         kernels: ``linear``, ``rbf`` or both.
         permutations: Permutations of classes for the null; p is at least one over their number plus one.
         apart: A domain to set apart: its mean with the others against the others' mean (the study's quickdraw).
-        seed: Seed of the permutations.
 
     Raises:
         InputError: for fewer than two domains, different sites, two domains with fewer than four common classes, a
@@ -135,7 +130,6 @@ def compare_representation_parts(
 
     Args:
         domains: From `extract_representations`, with the same sites and as many parts.
-        classes: Classes that count (default: all).
     """
     cells = [(ALL, one.grams.domain, part) for one in domains for part in (WHOLE, *range(len(one.parts)))]
     grams = [part if classes is None else part.only(classes) for one in domains for part in (one.grams, *one.parts)]

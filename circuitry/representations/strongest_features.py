@@ -52,8 +52,6 @@ def image_features(
         sae: An autoencoder of one of its sites.
         images: The images; unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as `DomainFolder.select` draws them; default: all.
-        seed: Seed of that choice.
-        work: Progress bar, and whether an unreadable file is an error.
 
     Raises:
         InputError: for an autoencoder of another model, of no site or another width; for no readable images.
@@ -81,11 +79,6 @@ def extract_features(
     work: Work = Work(),
 ) -> ImageFeatures:
     """Do the same as `image_features`, domain by domain into a folder that processes share and resume.
-
-    Args:
-        clip, sae, images, n_images, seed: See `image_features`.
-        out: Folder of the files, one per domain.
-        work: How the work is carried out.
 
     Raises:
         InputError: for a folder made with another configuration or other images, and as `image_features`.
@@ -129,10 +122,8 @@ def _read_features(
     for there, found in activations(
         encoder, clip.preprocess, records, [site], strict=work.strict, progress=work.bar(bar)
     ):
-        features, acts = (
-            sae.encode(found[site].movedim(encoder.unit_dim(site), -1)),
-            tokens_of(sae, encoder, found[site]),
-        )
+        features = sae.encode(found[site].movedim(encoder.unit_dim(site), -1))
+        acts = tokens_of(sae, encoder, found[site])
         numbers, values = _strongest(features if acts is None else features * acts)
         rows += [(record.relative, record.domain, record.class_name) for record in there]
         strongest.append(numbers)

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.manifest import check_format
 
 _ENTRY = "circuitry"
 
@@ -39,7 +40,6 @@ def read_arrays(
     """Return header and arrays of a file that `write_arrays` wrote.
 
     Args:
-        path: The file.
         format_name: Name and version that it must have.
         what: Name of the kind of file, for messages: "attribution graph".
 
@@ -56,11 +56,7 @@ def read_arrays(
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a readable {what} ({error}): make it again.") from error
     about = about if isinstance(about, dict) else {}
-    if about.get("format") != format_name:
-        raise InputError(
-            f"{path} has format {about.get('format', 'unknown')!r}, but this version reads {format_name!r}: "
-            "make it again with this version."
-        )
+    check_format(Path(path), about.get("format", "unknown"), format_name)
     if about.pop("checksum", None) != _checksum(about, arrays):
         raise InputError(f"{path} is damaged, its checksum does not fit: make it again.")
     return about["header"], arrays
@@ -71,12 +67,8 @@ def cached_arrays(
 ) -> Mapping[str, np.ndarray]:
     """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
 
-    A cache is no place that must work: a folder that cannot be read or written costs time and a line in the log.
-
-    Args:
-        path: The file. Its name is a digest of everything that shapes the arrays, and is written into it.
-        format_name, what: As in `read_arrays`.
-        make: Computes the arrays.
+    The file's name is a digest of everything that shapes the arrays, and is written into it. A cache is no place that
+    must work: a folder that cannot be read or written costs time and a line in the log.
     """
     header = {"key": path.stem}
     try:

@@ -13,19 +13,18 @@ import signal
 import sys
 import warnings
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, fields, make_dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, sentence_of
 from circuitry.runs.given import fitting
-from circuitry.runs.path_refusals import sentence_of
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
 from circuitry.runs.provenance import command
@@ -60,22 +59,11 @@ class General:
     )
 
 
-@runtime_checkable
-class Outcome(Protocol):
-    """The result of a command; its text is printed at the end."""
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-
-    def facts(self) -> Mapping[str, Any]:
-        """Return the answer in short, and the paths, in plain values."""
-
-
 def run_script(config_type: type[Config], main: Callable[[Config], Any], description: str | None) -> None:
     """Read ``config_type`` from the command line, and run ``main``.
 
-    `General` has the options that every command takes. The `Outcome` that ``main`` returns is printed at the end.
+    `General` has the options that every command takes. What ``main`` returns, if anything, is printed at the end: its
+    text, or its ``facts()`` as JSON; its ``report`` is the page that can be opened.
     Errors that a user can mend (`InputError`, and those that `sentence_of` explains) end the process with status 2 and
     their message; an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
     """
@@ -89,7 +77,13 @@ def run_script(config_type: type[Config], main: Callable[[Config], Any], descrip
         with interrupted_by_sigterm(), redirect_stdout(sys.stderr) if general.json else nullcontext():
             outcome = main(config)
             write_settings(config, command())
-        _tell(outcome, general)
+        if general.json:
+            facts = {} if outcome is None else outcome.facts()
+            print(json.dumps({"command": command(), **facts}, ensure_ascii=False))
+        elif outcome is not None:
+            print(outcome)
+        if general.open and outcome is not None:
+            webbrowser.open(outcome.report.resolve().as_uri())
     except InputError as error:
         end_with(str(error))
     except OSError as error:
@@ -107,12 +101,7 @@ def run_script(config_type: type[Config], main: Callable[[Config], Any], descrip
 def read_line(
     config_type: type[Config], words: Sequence[str], description: str | None = None
 ) -> tuple[Config, General]:
-    """Return the settings that a command line gives, and its general options.
-
-    Raises:
-        InputError: for values out of their range, options that contradict each other, and files that cannot be read.
-        SystemExit: with status 2 for options and values that tyro does not take, 0 for ``--help``.
-    """
+    """Return the settings that a command line gives, and its general options; a line that does not fit is refused."""
     read = _parsed(with_general(config_type), description, expanded(words, config_type))
     _refuse_together(read)
     hints = get_type_hints(config_type, include_extras=True)
@@ -175,16 +164,6 @@ def _refuse_together(config: Any) -> None:
     for first, *needed in groups("NEEDS"):
         if first in given and not given >= {*needed}:
             raise InputError(f"The option {options([first])} needs {options(needed)}, but it was not given.")
-
-
-def _tell(outcome: Outcome | None, general: General) -> None:
-    """Print how a command ended, and open its report where that was asked for."""
-    if general.json:
-        print(json.dumps({"command": command(), **({} if outcome is None else outcome.facts())}, ensure_ascii=False))
-    elif outcome is not None:
-        print(outcome)
-    if general.open and outcome is not None:
-        webbrowser.open(outcome.report.resolve().as_uri())
 
 
 def end_with(sentence: str) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import jaxtyped
 
 from circuitry.runs.annotations import LIST_TYPES, annotation_in_words, how_to_give, is_of_type, type_in_words
-from circuitry.runs.errors import InputError, shown
-from circuitry.runs.path_refusals import refuse_path
+from circuitry.runs.errors import InputError, refuse_path, shown
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 ABOVE_ZERO, _LARGEST = float(np.nextafter(0, 1)), float(np.finfo(float).max)
@@ -203,6 +202,8 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
 
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     """Return a value as one of several annotations means it; the misfit within a right type counts."""
+    if value is None and type(None) in hints:  # a caught misfit would keep what its frames hold alive
+        return None
     misfits = []
     for hint in hints:
         try:

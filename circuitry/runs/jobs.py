@@ -110,7 +110,6 @@ class JobFolder:
             do: Does a job with what ``prepare`` returned, writes its files with `whole_file` and returns their paths.
             prepare: Reads what a job needs, in a thread, while the job before runs. None means that there is nothing
                 to do: the job leaves no files, and is asked again by the next run.
-            rank: Which of the workers this is.
             most: Stop after so many jobs, to see how long they take.
             only: Jobs to do; the others are left as they are.
             sizes: How much of the bar a job is; 1 by default.
@@ -119,9 +118,6 @@ class JobFolder:
 
         Returns:
             Seconds by job, of the jobs that this call did.
-
-        Raises:
-            InputError: when there is no such worker, and what ``do`` and ``prepare`` raise.
         """
         if not 0 <= rank.worker < rank.workers:
             raise InputError(f"Workers are numbered 0 to {rank.workers - 1}, but this one is number {rank.worker}.")

@@ -33,12 +33,10 @@ def claim(
     A listing that is missing or damaged is written again.
 
     Args:
-        folder: Folder of the results.
         format_name: Name and version of what lies in it.
         config: Everything that shapes a number, in values that JSON can hold.
         listings: Long lists that shape a number, by name: item -> what identifies it, e.g. image -> size and
             checksum. Each is kept in ``<name>.json`` beside the manifest, whose configuration holds its digest.
-        more: Further entries of a new manifest.
 
     Raises:
         InputError: for a folder of another format or configuration; the message names what differs.
@@ -57,7 +55,10 @@ def claim(
     theirs = manifest["config"]
     if theirs == ours:
         for name, listing in lists.items():
-            _mend(folder / f"{name}.json", listing)
+            path = folder / f"{name}.json"
+            if _listed(path, ours[name]) is None:
+                log.warning("%s is written again: it is missing or damaged", path)
+                write_json(path, listing)
         return manifest
     differing = {name for name in lists if theirs.get(name) != ours[name]}
     both = [{key: value for key, value in one.items() if key not in differing} for one in (ours, theirs)]
@@ -129,13 +130,6 @@ def _listed(path: Path, expected: object) -> dict[str, str] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return listing if isinstance(listing, dict) and digest(listing) == expected else None
-
-
-def _mend(path: Path, listing: Mapping[str, str]) -> None:
-    """Write a listing again if its file is missing or damaged."""
-    if _listed(path, digest(listing)) is None:
-        log.warning("%s is written again: it is missing or damaged", path)
-        write_json(path, listing)
 
 
 def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:

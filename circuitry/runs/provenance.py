@@ -42,12 +42,7 @@ WHERE = ("out", "results")
 
 
 def command() -> str:
-    """Return this command line without the folder of its results.
-
-    Example:
-        >>> command()    # of: circuitry check --seed 3 --out runs/x
-        'circuitry check --seed 3'
-    """
+    """Return this command line without the folder of its results."""
     script, *arguments = sys.argv
     kept: list[str] = []
     skipped = False
@@ -79,12 +74,7 @@ def weights_digest(state: Mapping[str, Any]) -> str:
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Return in words where two configurations differ, theirs -> ours; empty when they agree.
-
-    Example:
-        >>> difference({"seed": 1, "classes": ["cat", "dog"]}, {"seed": 0, "classes": ["cat"]})
-        "classes: 'dog' is new; seed: 0 -> 1"
-    """
+    """Return in words where two configurations differ, theirs -> ours; empty when they agree."""
     pairs = {key: (ours.get(key), theirs.get(key)) for key in sorted(ours.keys() | theirs.keys())}
     return "; ".join(f"{key}: {_changed(mine, other)}" for key, (mine, other) in pairs.items() if mine != other)
 

@@ -1,8 +1,5 @@
 """Several processes for one job list: on this machine, torchrun's ranks, or an array of jobs by submitit (SLURM).
 
-The processes need not talk to each other: the `JobFolder` that they work on shares out the jobs.
-A training is an array of one job.
-
 Small jobs go fastest with one process a core and one thread each, as the quickstart does. Where other programs use the
 cores, threads that spin while they wait for each other (PyTorch's default) slow everything down; `short_waits` lets
 them wait briefly. ``experiments/benchmark_threads.py`` measures both.
@@ -80,7 +77,6 @@ def run_array(
 
     Args:
         task: Something that can be pickled, and goes on where it stopped when it is called again.
-        workers: Size of the array.
         logs: Folder of the jobs' own logs.
         cluster: ``slurm``, or ``local``: processes on this machine.
         options: submitit's parameters, e.g. ``{"timeout_min": 600, "slurm_partition": "gpu", "gpus_per_node": 1}``.

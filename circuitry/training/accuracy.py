@@ -53,8 +53,7 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
     """Return all accuracies of all classifiers, one a row.
 
     Args:
-        predictions: The table of `predictions`.
-        held_out: The same held-out classes as there; together, and each alone, they are parts.
+        held_out: The held-out classes of `predictions`; together, and each alone, they are parts.
 
     Returns:
         ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
@@ -145,12 +144,7 @@ def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
 
 
 def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
-    """Return the harmonic mean, 0 where one of the two is 0.
-
-    Example:
-        >>> harmonic_mean(pd.Series([0.5, 0.0]), pd.Series([1.0, 0.0])).round(3).tolist()
-        [0.667, 0.0]
-    """
+    """Return the harmonic mean, 0 where one of the two is 0."""
     return (2 * a * b / (a + b)).mask(a + b == 0, 0.0)
 
 
@@ -171,7 +165,6 @@ def accuracy_kinds(accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Se
 
     Args:
         accuracy: Table of `tidy_accuracy`, for groups with their columns and ``seed``.
-        classifier: Classifier of CLIP models.
         by: Columns of the groups (default: there is one model).
 
     Returns:

@@ -10,8 +10,8 @@ from circuitry.data.captions import PATTERNS, caption, image_rng
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import MissingFiles, check_file
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
 from circuitry.runs.given import Seed, checked
+from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import versions
 from circuitry.training.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
 
@@ -78,7 +78,6 @@ def write_captioned_table(
 
     Args:
         images: Images with captions, from `with_captions`, or any stream; white space becomes single spaces.
-        path: The table.
         about: What else the JSON says of the table.
         missing_files, no_caption: Whether images without a file, or without a caption that the trainer reads as text,
             are refused or left out and counted.
@@ -97,8 +96,7 @@ def write_captioned_table(
     table = Path(path)
     written = write_table(images, table, missing_files=missing_files, no_caption=no_caption)
     made = {"format": _FORMAT, **written, **(about or {}), "versions": versions()}
-    with whole_file(description_file(table)) as temporary:
-        temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    write_json(description_file(table), made)
     return table
 
 

@@ -1,8 +1,5 @@
 """Train a CLIP model with open_clip's trainer, on one device, several, or several machines.
 
-The trainer runs in its own processes (`open_clip_process`). A loss that is not finite ends it, and a checkpoint whose
-weights are not finite is an error.
-
 Several processes share each batch and gather embeddings with their gradients, so a step equals the step of one process
 with the whole batch. Batch norm is the exception: each process has its own statistics, unless ``extra`` has
 ``--use-bn-sync``, which needs GPUs. A process holds logits of its share against the whole batch.
@@ -20,8 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
+from circuitry.models.open_clip_models import register_model
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
@@ -52,7 +49,6 @@ def train_clip(
         table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` makes one.
         out: Folder of the run: settings, model config, logs, checkpoints. Several machines must share it.
         settings: See `ClipTraining`; `clip_preset` has the study's.
-        work: Device, reading processes and progress.
         validation: Another such table; its loss after each epoch goes to ``out/validation.csv``. It draws random
             numbers, so the weights differ from a training without it.
 

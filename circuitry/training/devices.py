@@ -21,14 +21,12 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
         processes: Processes that work together, each on its own GPU; the device then has no number.
 
     Raises:
-        InputError: For a device that this machine lacks, fewer GPUs than processes, or no process.
+        InputError: For a device that this machine lacks, or fewer GPUs than processes.
 
     Example:
         >>> available_device("cpu", processes=2)
         'cpu'
     """
-    if processes < 1:
-        raise InputError(f"At least 1 process is needed, but {processes} was given.")
     name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):

@@ -1,13 +1,8 @@
 """Classify images by one or several heads, to measure generalization.
 
-1. The images go once through the encoder; each head (zero-shot with all templates, in the images' own style, a
-   supervised head) scores every class.
-2. `outcomes` ranks the true class of each image three times: among all classes, among the classes of its part (held-out
-   or seen), and among all after centring each class's scores within the domain.
-3. `accuracy` computes all accuracies from these ranks.
-
-The last two ranks separate two causes of low accuracy, as in generalized zero-shot learning (Chao et al. 2016):
-features that confuse held-out classes, and a bias against predicting any of them.
+The true class of each image is ranked three times. Two of the ranks separate two causes of low accuracy, as in
+generalized zero-shot learning (Chao et al. 2016): features that confuse held-out classes, and a bias against predicting
+any of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,9 +62,7 @@ def zero_shot_heads(
     """Return the zero-shot heads of class texts by name; prompts in the images' own style give a head per domain.
 
     Args:
-        clip: The model.
         class_names: In the order of the scores.
-        texts: Name -> class texts.
         styles: Domain -> domain of the style in its prompts, usually itself.
     """
 
@@ -120,7 +113,6 @@ def predictions(
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: Images to classify; unreadable files are left out with a warning.
         held_out: In ``rank_alone`` these classes compete with each other, and so do all others.
-        work: Progress, and whether unreadable images are an error.
 
     Returns:
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to

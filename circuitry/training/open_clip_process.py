@@ -1,8 +1,7 @@
 """The processes of open_clip's trainer: start them, follow their log, end them with this process.
 
-open_clip offers only a command line to its trainer, and only a log of its progress. So the trainer is started with
-arguments, and a regular expression reads its log. It needs its own processes, because it sets up logging, seeds and
-signal handling for the whole process, and ``torchrun`` starts one for each device. Its output goes to a file.
+The trainer has only a command line, and only a log of its progress, which a regular expression reads. It sets up
+logging, seeds and signal handling for a whole process, and ``torchrun`` starts one for each device.
 """
 
 import math
@@ -48,14 +47,7 @@ def _command(arguments: Mapping[str, Any], settings: ClipTraining, nodes: int) -
 def run_trainer(
     arguments: Mapping[str, Any], console: Path, settings: ClipTraining, work: TrainingWork, images_per_epoch: int
 ) -> None:
-    """Run the trainer to its end, and follow its log.
-
-    Args:
-        arguments: Options of open_clip's trainer without their dashes.
-        console: File to which the trainer's output is added.
-        settings, work: Of the training.
-        images_per_epoch: Images of an epoch, all processes together, for the bar.
-    """
+    """Run the trainer with its own ``arguments`` to its end, add its output to ``console``, and follow it."""
     last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure
     total = images_per_epoch * settings.epochs
     with (

@@ -1,8 +1,4 @@
-"""The folder of a training run, and ``run.json``, the settings and the table of its training. No torch.
-
-The folder is a `JobFolder` with one job, the training. Its configuration is everything that shapes the weights: a
-finished run is returned, an interrupted one resumes, and other settings are refused with the differences.
-"""
+"""The folder of a training run, a `JobFolder` with one job, and ``run.json``, its settings and its table. No torch."""
 
 import hashlib
 import os
@@ -20,7 +16,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.manifest import read_sealed, write_sealed
+from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 from circuitry.training.captioned_table import description_file, read_description
 from circuitry.training.training_settings import ModelTraining
@@ -120,9 +116,7 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
     """Write ``run.json``, the table and the settings of a training, into a model's folder, unless it is there.
 
     Args:
-        folder: Folder of the training.
         table: Its table; the description beside it (`write_captioned_table`) is stored word for word.
-        training: Its settings, a dataclass.
 
     Example:
         >>> record_run(Path("runs/x"), Path("runs/train.tsv"), clip_preset("rn50-cc3m"))
@@ -146,6 +140,5 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"A run has a {RUN_FILE}, but {folder} has none: train a model there first.")
     content = read_sealed(path, "train it again")
-    if (found := content.pop("format", "unknown")) != _RUN_FORMAT:
-        raise InputError(f"{path} has format {found!r}, but this version reads {_RUN_FORMAT!r}: train the model again.")
+    check_format(path, content.pop("format", "unknown"), _RUN_FORMAT)
     return content

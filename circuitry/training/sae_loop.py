@@ -1,13 +1,9 @@
 """A sparse autoencoder in training (Bricken et al. 2023, Towards Monosemanticity).
 
-1. `initial_weights`: the decoder is random unit directions; the encoder is their transpose, or random itself;
-2. `SaeLoop.take_step`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's
-   rows keep length one (otherwise features shrink and rows grow to evade the penalty);
-3. `SaeLoop.check`: a feature that was active on no sample since the last check is resampled: it gets the direction of a
-   sample drawn with probability ~ (its squared error)^2, a small encoder weight, and zero moments;
-4. `SaeLoop.save`, `SaeLoop.restore`: one file holds weights, moments, history, generator and the rest of the pass, so a
-   killed training ends like an uninterrupted one;
-5. `diagnose_sae`: dead features, active features per sample (L0), explained variance.
+A step is Adam's on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's rows keep
+length one (otherwise features shrink and rows grow to evade the penalty). A feature that was active on no sample since
+the last check is resampled: it gets the direction of a sample drawn with probability ~ (its squared error)^2, a small
+encoder weight, and zero moments.
 
 The Overcomplete package has neither a decoder bias nor resampling, prints while it trains, and would bring OpenCV and
 matplotlib, so this loop is our own.
@@ -91,14 +87,10 @@ def initial_weights(
 ) -> SparseAutoencoder:
     """Return the initial autoencoder; its decoder has random rows of length one.
 
-    Args:
-        mean: Mean of the samples.
-        features: Number of features.
-        how: ``transposed``: the encoder is the decoder's transpose without bias, the decoder's bias is the mean.
-            ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) does for one component:
-            the encoder follows Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d, its bias
-            is uniform in +- 1 / sqrt(features), the decoder's bias is zero.
-        generator: Source of randomness.
+    ``transposed``: the encoder is the decoder's transpose without bias, the decoder's bias is the mean of the samples.
+    ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) does for one component: the encoder
+    follows Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d, its bias is uniform in
+    +- 1 / sqrt(features), the decoder's bias is zero.
     """
     d = len(mean)
     if how == "transposed":
@@ -214,7 +206,7 @@ def _prepared(samples: Tensor, normalise: bool) -> Tensor:
 
 def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
     for i in range(len(pieces)):
-        yield from torch.split(pieces[i], _DIAGNOSED)
+        yield from torch.split(pieces[i], _DIAGNOSED)  # without a variable, which would keep a piece
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:

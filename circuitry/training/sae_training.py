@@ -1,8 +1,4 @@
-"""Train a sparse autoencoder on samples of activations, or on the images of a model.
-
-`samples` makes the samples, `sae_loop` trains on them. A training resumes from a file of its state, and ends with the
-weights of an uninterrupted one.
-"""
+"""Train a sparse autoencoder on samples of activations (`samples`), or on the images of a model."""
 
 import tempfile
 from collections.abc import Sequence
@@ -47,16 +43,12 @@ def train_sae_on_images(
     ``settings.piece`` are streamed from disk.
 
     Args:
-        clip: The model.
-        images: The images.
-        settings: Of the training.
         tables: More images: tables with the column ``filepath``, such as a mixture with a base set; see
             `ImageFiles.of`.
         folder: Folder of activations and of the training's state, from which a killed training resumes (default:
             memory, or a temporary folder). It may be removed afterwards.
         site: Site (default: the embedding, normalised as CLIP compares it).
         positions_per_image: See `sample_activations`.
-        work: Processes and progress.
 
     Example:
         >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))
@@ -103,12 +95,9 @@ def train_sae(
 
     Args:
         samples: One sample per row, e.g. from `sample_activations`, or pieces of samples, one in memory at a time.
-        settings: Of the training (default: the study's rates and sizes; see `SaeTraining.study`).
         normalise: Scale samples to length one, as the trained autoencoder then does (the study: image embeddings).
         site: Site of the activations; stored.
-        device: Device of the training and of the result.
         state: File of the training's state, written at each check; a training resumes from it. It stays afterwards.
-        progress: Show a bar.
 
     Returns:
         The autoencoder. Its ``about`` holds ``training`` (the settings), ``diagnostics`` on all samples (dead, l0,

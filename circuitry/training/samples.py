@@ -1,12 +1,4 @@
-"""Samples of a site's activations, in memory or in pieces on disk, and endless batches of them.
-
-1. `sample_activations` streams images through the encoder up to a site. Every position, or a few random positions per
-   image, is a sample of the site's units.
-2. `extract_samples` does so for more images than fit into memory: it draws them into random pieces, and writes a file
-   for each piece, as a job of a `JobFolder`.
-3. `SampleBatches` passes over the pieces in random order, and over the samples of each in random order, with one piece
-   in memory at a time. Its state can be stored and restored in another process.
-"""
+"""Samples of a site's activations, in memory or in pieces on disk, and endless batches of them."""
 
 import hashlib
 import os
@@ -50,13 +42,9 @@ def sample_activations(
     """Return the activations of a site as samples of its units, on the CPU.
 
     Args:
-        encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
-        records: The images.
         site: Site to read (default: the embedding).
         positions_per_image: Positions of each image to keep, drawn without replacement (default: all). Memory is images
             times positions times units times four bytes, for a moment twice that.
-        seed: Seed of the positions.
-        work: Whether unreadable images are an error, and progress bars.
 
     Raises:
         InputError: For an unknown site, no images, no position, or activations that are not finite.
@@ -157,12 +145,8 @@ def extract_samples(
     piece keep their order; more are drawn into random pieces, so each piece is a random sample of all.
 
     Args:
-        encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
-        files: The images.
-        out: Folder of the pieces.
         about: ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`), ``piece`` (images in a piece),
             and everything else that shapes the samples, such as the model's digest.
-        work: Processes and progress.
 
     Raises:
         InputError: When ``out`` holds other samples, while hooks act at sites, and as `sample_activations`.
@@ -202,7 +186,6 @@ class SampleBatches:
         pieces: Samples [n, d] each; one is in memory at a time.
         batch_size: Samples in a batch, at most.
         drop_last: Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch.
-        generator: Source of the orders.
     """
 
     def __init__(

@@ -138,12 +138,7 @@ _LONGEST_WORD = max(map(len, _NOT_TEXT))
 
 
 def is_text(caption: str) -> bool:
-    """Return whether pandas reads a clean caption as text in any column: it is no number and no missing value.
-
-    Example:
-        >>> is_text("a cat"), is_text("None"), is_text("007")
-        (True, False, False)
-    """
+    """Return whether pandas reads a clean caption as text in any column: it is no number and no missing value."""
     if " " in caption and caption[0] != "#":  # numbers have no spaces
         return True
     return not ((len(caption) <= _LONGEST_WORD and caption.lower() in _NOT_TEXT) or _NUMBER.fullmatch(caption))

@@ -1,9 +1,5 @@
 """Settings of trainings. No torch.
 
-`ClipTraining` and `SaeTraining` hold everything that shapes the weights: `train_clip` and `train_sae` take them,
-scripts offer them as options, and a run folder is compared by them.
-`TrainingWork` holds device, reading processes and progress.
-
 `clip_preset` has the study's trainings, and two for models that train on a laptop:
 
 ========================================  ======  ======  =========  =======

@@ -2,22 +2,21 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from circuitry.runs import ALONE, Count, InputError, Job, Natural, Rank, Seed, Share, Work, one_of, whole_file
+from circuitry.runs import ALONE, Count, Job, Natural, Rank, Seed, Share, Work, one_of, whole_file
 from circuitry.analysis import QuickstartModel
-from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName, OperationCounter, shares_of
+from circuitry.circuits import BUDGETS, LEARNED, METHODS, Circuit, MethodName, OperationCounter
 from circuitry.data import chosen_names, drawn_by_name, image_listing
-from circuitry.encoder import Baseline, Task, class_logit, mean_baseline, metric_of_class
+from circuitry.encoder import Baseline, Counterfactual, Task, counted_sites, mean_baseline, metric_of_class
 from circuitry.interventions import (
     MIB_FRACTIONS,
     AblationSettings,
     MaskSettings,
-    counted_sites,
     measure_circuits,
     propose_circuits,
 )
@@ -40,9 +39,13 @@ class ContestSettings(QuickstartModel):
     """Images of other classes: likewise."""
     methods: tuple[MethodName, ...] = tuple(METHODS)
     """Ways to find circuits; see `find_circuit`."""
-    budgets: tuple[Annotated[str, one_of(*BUDGETS, LEARNED)], ...] = (*BUDGETS, LEARNED)
-    """How the methods that rank units share a size out over the sites: same-share, global, learned (as many at each
-    site as the mask keeps)."""
+    budgets: tuple[Annotated[str, one_of(*BUDGETS)], ...] = ("global",)
+    """How the methods that rank units share a size out over the sites: global, same-share."""
+    ablations: tuple[Literal["mean", "optimal", "resample"], ...] = ("mean",)
+    """What replaces other units where circuits are measured: the mean over the images that they are found on; constants
+    on top of it for each circuit (`optimal_baseline`); or the units of another image."""
+    n_foreign: Natural = 2
+    """Judged classes whose circuits are measured on each class's images, too."""
     metric: Literal["logit", "margin"] = "margin"
     """What units are scored by: the class's cosine logit, or its lead over the mean of the other classes."""
     sizes: tuple[Share, ...] = tuple(sorted({*MIB_FRACTIONS, 0.3, 0.4, 0.6, 0.75, 0.9}))
@@ -56,32 +59,23 @@ class ContestSettings(QuickstartModel):
     """Sites: of the circuits; others stay whole (default: those that compute, see `counted_sites`)."""
     autocast: Literal["bfloat16", "float16"] | None = None
     """Lower precision where PyTorch deems it safe: while masks are trained; see `MaskSettings`."""
-    random_draws: Natural = 2
+    random_draws: Natural = 3
     """Random circuits of every size."""
     seed: Seed = 0
     """Seed of all random choices: images, masks and random units."""
-
-    def __post_init__(self) -> None:
-        if LEARNED in self.budgets and LEARNED not in self.methods:
-            raise InputError(
-                "The budget 'learned' takes the counts of masks: add the method 'learned', or leave it out."
-            )
 
 
 Contestant = tuple[str, str]  # a method and its budget
 
 
-BASELINE = "mean"  # what replaces other units: the mean over the images that circuits are found on
-
-
-Found = tuple[list[Circuit], dict[str, float]]  # circuits of all sizes, and what they cost
+FIND, MEASURE = "found", "measured"  # steps of a contest, one job of each for every class
 
 
 class Contest:
     """A model and images, and what every job does with them."""
 
     def __init__(self, config: ContestSettings, rank: Rank = ALONE) -> None:
-        self.config, self.clip, self.images = config, config.clip(rank), config.images()
+        self.config, self.clip, self.images = config, config.clip(rank, parts=True), config.images()
         self.weights = self.clip.text_weights(self.images.all_classes)
 
     @cached_property
@@ -103,8 +97,7 @@ class Contest:
         """The sites whose units count; the others stay whole."""
         if self.config.sites is not None:
             return self.config.sites
-        images = self.read(self.classes[0])[0].own
-        return counted_sites(Task(self.clip.encoder, images, class_logit(self.weights, 0)))
+        return counted_sites(self.clip.encoder)
 
     def records(self, class_name: str) -> tuple[ClassRecords, ClassRecords]:
         """Return images of the class and of others to find circuits on, and then to measure on."""
@@ -121,54 +114,70 @@ class Contest:
         return Task(
             self.clip.encoder,
             images.own,
-            metric_of_class(self.config.metric)(self.weights, self.images.label(class_name)),
+            metric_of_class(self.config.metric, self.clip.scale)(self.weights, self.images.label(class_name)),
             baseline=baseline,
             others=images.others,
             sites=self.sites,
             work=replace(work, progress=False),
         )
 
-    def find(self, task: Task) -> dict[Contestant, Found]:
-        """Return circuits of every size by each method and budget; units are scored once for all budgets."""
-        config, found = self.config, dict[Contestant, Found]()
+    def find(self, task: Task) -> Iterator[tuple[Contestant, list[Circuit], dict[str, float]]]:
+        """Yield circuits of every size by each method and budget, and their cost; scores serve all budgets."""
+        config = self.config
         asked = {name: getattr(config, name) for name in ("steps", "batch_size", "seed", "autocast")}
-        cuts: dict[str, list[Any]] = {budget: [budget] * len(config.sizes) for budget in config.budgets}
-        for method in sorted(config.methods, key=lambda name: name != LEARNED):
+        for method in config.methods:
             started = time.process_time()
             with OperationCounter() as counter:
                 circuits = propose_circuits(task, config.sizes, method=method, masks=MaskSettings(**asked))
             cost = {"seconds": time.process_time() - started, "operations": counter.total}
-            source = circuits[0].source
             if method == LEARNED:
-                n_units = {site: len(scores) for site, scores in source.node_scores.items()}
-                found[method, LEARNED] = circuits, cost
-                cuts[LEARNED] = [shares_of(one.units, n_units) for one in circuits]
+                yield (method, LEARNED), circuits, cost
                 continue
             for budget in config.budgets:
-                pairs = zip(config.sizes, cuts[budget], strict=False)  # a mask may have fewer sizes
-                found[method, budget] = [source.strongest(size, budget=cut) for size, cut in pairs], cost
-        return found
+                yield (method, budget), [circuits[0].source.strongest(n, budget=budget) for n in config.sizes], cost
 
     def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
-        """Find circuits and measure them; write curve, scores and cost."""
-        (class_name,) = job
+        """Find the circuits of a class, or measure them, once those of all classes are found."""
+        step, class_name = job
         found_on, measured_on = images
         baseline = mean_baseline(self.clip.encoder, found_on.together)
-        found = self.find(self.task(class_name, found_on, baseline, work))
-        unseen = self.task(class_name, measured_on, baseline, work)
+        seen, unseen = (self.task(class_name, side, baseline, work) for side in images)
+        if step == FIND:
+            return [path for found in self.find(seen) for path in self._write(folder, class_name, *found)]
         settings = AblationSettings(random_draws=self.config.random_draws, seed=self.config.seed)
         paths = list[Path]()
         for contestant in self.contestants:
-            circuits, cost = found[contestant]
-            source, units = circuits[0].source, dict(circuits[0].units)
-            named = replace(source, kept_units=units, class_name=class_name, domain=self.config.domain)
-            mine = files_of(folder, (class_name, *contestant))
-            measure_circuits(unseen, [replace(one, source=named) for one in circuits], settings).save(mine[0])
-            named.save(mine[1])
-            with whole_file(mine[2]) as temporary:
-                temporary.write_text(json.dumps(cost))
-            paths += mine
+            own, *foreign = (self.circuits(folder, name, contestant) for name in (class_name, *self._next(class_name)))
+            for ablation in self.config.ablations:
+                task = unseen
+                if ablation == "resample":  # each image has the units of the one before it
+                    task = replace(unseen, baseline=Counterfactual(measured_on.together.roll(1, 0)))
+                fitted = seen if ablation == "optimal" else None
+                paths.append(curve_file(folder, class_name, contestant, ablation))
+                measure_circuits(task, own, settings, foreign, fitted).save(paths[-1])
         return paths
+
+    def _write(
+        self, folder: Path, class_name: str, contestant: Contestant, circuits: Sequence[Circuit], cost: dict[str, float]
+    ) -> Iterator[Path]:
+        source, units = circuits[0].source, dict(circuits[0].units)
+        named = replace(source, kept_units=units, class_name=class_name, domain=self.config.domain)
+        *places, cost_file = files_of(folder, class_name, contestant, len(self.config.sizes))
+        for path, one in zip(places, circuits, strict=True):
+            replace(one, source=named).save(path)
+            yield path
+        with whole_file(cost_file) as temporary:
+            temporary.write_text(json.dumps(cost))
+        yield cost_file
+
+    def circuits(self, folder: Path, class_name: str, contestant: Contestant) -> list[Circuit]:
+        """Return the circuits of a class that were found, by size."""
+        return [Circuit.load(path) for path in files_of(folder, class_name, contestant, len(self.config.sizes))[:-1]]
+
+    def _next(self, class_name: str) -> list[str]:
+        """Return the judged classes that follow, whose circuits are measured, too."""
+        place = self.classes.index(class_name) + 1
+        return [*self.classes[place:], *self.classes[: place - 1]][: self.config.n_foreign]
 
     def listings(self) -> dict[str, dict[str, str]]:
         """Return the images that shape a number, with their checksums."""
@@ -182,11 +191,15 @@ class Contest:
         values = {name: getattr(self.config, name) for name in asked}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         made = {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes}
-        return {**made, **plain, "baseline": BASELINE, "sites": list(self.sites)}
+        return {**made, **plain, "sites": list(self.sites)}
 
 
-def files_of(folder: Path, name: Sequence[str]) -> list[Path]:
-    """Return the files of a class, method and budget: curve, scores and cost."""
-    class_name, method, budget = name
-    stem = folder / class_name / f"{method}.{budget}"
-    return [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
+def files_of(folder: Path, class_name: str, contestant: Contestant, n_sizes: int) -> list[Path]:
+    """Return the files of a class, method and budget: a circuit for each size, and the cost."""
+    stem = f"{folder / FIND / class_name}/{'.'.join(contestant)}"
+    return [*(Path(f"{stem}.{i}.safetensors") for i in range(n_sizes)), Path(f"{stem}.json")]
+
+
+def curve_file(folder: Path, class_name: str, contestant: Contestant, ablation: str) -> Path:
+    """Return the file of the measured circuits of a class, method and budget."""
+    return folder / MEASURE / class_name / f"{'.'.join(contestant)}.{ablation}.safetensors"

@@ -12,19 +12,27 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-QUALITY, _RANDOM, _COST = "size for 0.8, kept", "size for 0.8, random", "seconds"  # rows of the summary that are drawn
+QUALITY, _COST = "size to work, kept", "seconds"  # rows of the summary that are drawn
 
 
-def cost_against_quality(summary: pd.DataFrame, *, title: str = "Cost of a circuit and its smallest size") -> go.Figure:
-    """Draw the size of circuits over their cost, a panel per setting, a point with its interval per method."""
+def cost_against_quality(
+    summary: pd.DataFrame, *, quality: str = QUALITY, title: str = "Cost of a circuit and its smallest size"
+) -> go.Figure:
+    """Draw the size of circuits over their cost, a panel per setting; the size is a row of the summary.
+
+    Sizes are medians, from the least class to the most, or where the table has them means with intervals.
+    """
+    note = style.interval_note(summary) if "low" in summary else "medians; bars: from the least class to the most"
+    summary = summary.rename(columns={"least": "low", "most": "high"})
+    random_units = quality.replace("kept", "random")
     paid = summary[summary["what"] == _COST].set_index(["setting", "method"])["value"].rename("cost")
-    points = summary[summary["what"].isin([_RANDOM, QUALITY])].join(paid, on=["setting", "method"])
-    random = points["what"] == _RANDOM
+    points = summary[summary["what"].isin([random_units, quality])].join(paid, on=["setting", "method"])
+    random = points["what"] == random_units
     points = points.assign(
         x=points["cost"],
         y=points["value"],
         panel=points["setting"],
-        series=points["method"].mask(random, _RANDOM),
+        series=points["method"].mask(random, random_units),
         name=points["method"].mask(random, points["method"] + ", random units"),
         told=with_intervals(points, ".2f"),
     )
@@ -35,14 +43,13 @@ def cost_against_quality(summary: pd.DataFrame, *, title: str = "Cost of a circu
         mark = marks[rows["series"].iloc[0]]
         return {"marker": mark.marker(11), "error_y": style.whiskers(rows, mark.colour)}
 
-    looks: dict[str, Look] = {_RANDOM: {"marker": {**hollow, "size": 8}}, **dict.fromkeys(marks, look)}
+    looks: dict[str, Look] = {random_units: {"marker": {**hollow, "size": 8}}, **dict.fromkeys(marks, look)}
     hover = f"<b>%{{customdata[0]}}</b><br>{_COST} %{{x:.3g}}<br>%{{customdata[1]}}"
     grid = {"height": 300, "gap": 80, "shared_yaxes": True, "horizontal_spacing": None}
     figure, _ = point_panels(points, looks, hover, ["name", "told"], grid)
     keys: dict[str, Options] = {method: {"marker": mark.marker(11)} for method, mark in marks.items()}
     keys["random units"] = {"marker": hollow}
-    up = "smallest share of units with selectivity 0.8"
-    finish_panels(figure, keys, title, style.interval_note(summary), x=f"{_COST} (log)", y=up)
+    finish_panels(figure, keys, title, note, x=f"{_COST} (log)", y=quality.removesuffix(", kept"))
     figure.update_xaxes(type="log", dtick=1)
     return figure.update_yaxes(range=[0, 1.05])
 

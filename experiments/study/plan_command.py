@@ -217,10 +217,9 @@ def circuit_operations(model: str) -> float:
     tower = open_clip.create_model(register_model(model), pretrained_text=False, require_pretrained=False).visual
     encoder = Encoder.from_tower(tower.eval().requires_grad_(False))
     metric = class_logit(torch.eye(2, count_model(model).embedding), 0)
-    few, more = (
-        count.nodes + 2 * count.edges
-        for count in (count_operations(encoder, metric, AttributionSettings(rule=left_rule(n))) for n in (1, 2))
-    )
+    asked = (AttributionSettings(0.1, "same-share", left_rule(n), method="site-path") for n in (1, 2))
+    counts = (count_operations(encoder, metric, one) for one in asked)
+    few, more = (count.nodes + 2 * count.edges for count in counts)
     return float(few + (POINTS - 1) * (more - few))
 
 

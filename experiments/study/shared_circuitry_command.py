@@ -147,7 +147,8 @@ def shared_by(config: Config, run: StudyRun, out: Path, device: str, work: Work)
     held_out = run.held_out if config.group == "held-out" else ()
     classes = chosen_names("held-out class", held_out, images.classes, class_key) if held_out else images.classes
     chosen = DomainFolder(config.data, split=config.split, classes=classes)
-    graphs = extract(clip, chosen, out / "circuits", n_images=config.n_images, seed=config.seed, work=work)
+    asked: Any = {"method": "site-path", "budget": "same-share", "seed": config.seed, "work": work}
+    graphs = extract(clip, chosen, out / "circuits", n_images=config.n_images, **asked)
     columns = circuit_numbers(graphs)
     checks = CausalChecks(clip, chosen, graphs, CheckSettings(n_images=config.n_tested, n_others=0))
     matrix = transfer_matrix(checks.extract_transfer(out / "transfer", exchange=False, work=work)["transfer"])

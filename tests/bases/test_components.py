@@ -19,6 +19,7 @@ from circuitry.runs import InputError
 from tests.support.metrics import product as metric
 from tests.support.stream_scores import run_stream
 from tests.support.towers import CUSTOM, FURTHER, make_tower
+from tests.support.work import AS_STUDIED
 
 VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit", "eva02")
 
@@ -121,7 +122,7 @@ def test_patching_a_head_or_a_neuron_equals_a_hook(part: str, size: int, n_units
 def test_node_scores_are_integrated_gradients_of_heads_and_neurons(part: str, size: int) -> None:
     encoder, heads, images = wrapped(make_tower("timm-vit").double())
     images, site = images.double(), f"trunk.blocks.0.{part}"
-    graph = attribute(heads, images, metric, rule=midpoint_rule(4), progress=False)
+    graph = attribute(heads, images, metric, rule=midpoint_rule(4), progress=False, **AS_STUDIED)
     total: Any = 0.0
     for t in (0.125, 0.375, 0.625, 0.875):
         seen: list[Tensor] = []
@@ -190,7 +191,7 @@ def without_a_block() -> Encoder:
 
 MLP = nn.Sequential(nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 16))
 UNKNOWN: tuple[tuple[Callable[[], Encoder], str], ...] = (
-    (lambda: Encoder.from_tower(make_tower("resnet")), "ModifiedResNet"),
+    (lambda: Encoder.from_tower(make_tower("swin")), "TimmModel no block is known.*register_architecture"),
     (without_a_block, "known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType"),
     (lambda: with_block(mlp=MLP), "a Block with Attention and Sequential"),
     (lambda: with_block(attn=Attention(16, 2, gated=True)), "behind a gate on attention are not known: use this"),

@@ -125,7 +125,7 @@ def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
 
 
 def test_towers_with_norms_between_are_refused() -> None:
-    with pytest.raises(InputError, match="a norm lies between heads or neurons and the residual stream"):
+    with pytest.raises(InputError, match=r"no heads and neurons that add .* one by one, as where a norm lies"):
         opened("norms")
 
 

@@ -29,7 +29,7 @@ from circuitry.encoder import Baseline
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import beside_by_hand, decode_by_hand, encode_by_hand, make_sae
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 SITES = ("transformer.resblocks.0.mlp", "transformer.resblocks.1.mlp")
 D, TOKENS = 32, 17
@@ -141,7 +141,7 @@ def test_scores_are_integrals_of_hooks_and_sum_to_the_effect_of_the_mlp(kind: st
     """The path of latents, error and what stands beside them is one of the MLP's output."""
     case, rule = setting(kind), gauss_legendre_rule(3)
     graph = circuitry.attribute(
-        case.encoder, case.images, case.metric, rule=rule, node_fraction=0.1, sites=SITES, progress=False
+        case.encoder, case.images, case.metric, 0.1, rule, sites=SITES, progress=False, **AS_STUDIED
     )
     for block, site in enumerate(SITES):
         latents, error, beside = case.parts(block, *case.seen(block))
@@ -214,7 +214,7 @@ def test_other_edges_are_cuts_to_first_order(kind: str) -> None:
     cuts, *others = (
         circuitry.attribute(
             case.encoder, case.images, case.metric, baseline=near, node_fraction=0.02, edges=method,
-            rule=circuitry.left_rule(1), sites=case.encoder.sites[2:], progress=False,
+            rule=circuitry.left_rule(1), sites=case.encoder.sites[2:], progress=False, **AS_STUDIED,
         ).edge_scores
         for method in ("cuts", "gradient", "exact-readers")
     )  # fmt: skip

@@ -9,7 +9,7 @@ from circuitry import Clip, DomainFolder, GraphFolder, extract, left_rule
 from circuitry.cards import CardFolder, unit_cards
 from tests.support.extraction import TEMPLATES
 from tests.support.noise_images import write_noise
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 CLASSES, DOMAINS, N = ("axe", "cat", "fish"), ("real", "sketch"), 8
 SITES = ("layer3.0", "layer4.0", "attnpool")
@@ -21,6 +21,7 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cards")
     write_noise(root / "images", DOMAINS, CLASSES, N)
     rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": SITES, "texts": TEMPLATES}
+    rules |= AS_STUDIED
     images = DomainFolder(root / "images")
     extract(clip, images, root / "graphs", CLASSES[:2], n_images=3, work=QUIET, node_fraction=0.05, **rules)
     made(clip, root, root / "cards")

@@ -223,7 +223,7 @@ def test_a_card_holds_what_hooks_see_in_all_images(clip: Clip, folder: Path) -> 
     card = cards.card(site, unit)
     seen = {d: torch.cat([pixels(clip, folder, c, d) for c in CLASSES]) for d in DOMAINS}
     strength = {d: run(clip.encoder.tower, images, site)[0][:, unit].amax((1, 2)).numpy() for d, images in seen.items()}
-    assert (card.title, card.kind, card.attributed_like) == (f"{site}/{unit}", "channel", "zero")
+    assert (card.title, card.kind, card.attributed_like) == (f"{site}/{unit}", "channel", "mean-position")
     assert card.heat_scale == pytest.approx(max(values.max() for values in strength.values()), rel=1e-4)
     assert [card.bin_edges[0], card.bin_edges[-1]] == pytest.approx([0, card.heat_scale])
     for row, domain in enumerate(DOMAINS):

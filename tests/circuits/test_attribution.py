@@ -1,4 +1,4 @@
-"""Node and edge scores for all baselines against paper, brute force, captum and the study's numbers."""
+"""Node and edge scores for all baselines against paper, brute force and the study's numbers."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerIntegratedGradients
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -26,19 +25,21 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges, gauss_legendre_rule
+from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.circuits.edge_methods import part_edges
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
 from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
-from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
+from tests.support.assert_same import assert_same
+from tests.support.oracles import brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import TOWERS, make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def attribute(encoder: Encoder, images: Any, weights: Tensor, baseline: Any = "zero", **more: Any) -> AttributionGraph:
-    return circuitry.attribute(encoder, images, class_logit(weights, 1), baseline=baseline, progress=False, **more)
+    settings = {"baseline": baseline, "progress": False, **AS_STUDIED, **more}
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), **settings)
 
 
 def hand_worked_encoder() -> Encoder:
@@ -64,7 +65,14 @@ def test_hand_worked_network() -> None:
     # One image: units x0 = (1, 0), x1 = (2, 1), x2 = (3, 1) over its two positions.
     image = torch.tensor([[[[1.0, 0]], [[2, 1]], [[3, 1]]]])
     graph = circuitry.attribute(
-        encoder, image, lambda e: e[:, 0] + 10 * e[:, 1], 1.0, "midpoint-2", progress=False, domain="paper"
+        encoder,
+        image,
+        lambda e: e[:, 0] + 10 * e[:, 1],
+        1.0,
+        "midpoint-2",
+        progress=False,
+        domain="paper",
+        **AS_STUDIED,
     )
     assert graph.domain == "paper"
     # doubled = (2,0), (4,2), (6,2). m = (6^2 + 2^2) + 10 * 8 = 120.
@@ -138,7 +146,7 @@ def test_parts_know_the_edges_of_the_whole() -> None:
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     images, weights = images.double(), weights.double()
     task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
-    found = attribute_parts(task, AttributionSettings(rule=left_rule(3)), np.array([0, 1, 1, 0]))
+    found = attribute_parts(task, AttributionSettings(rule=left_rule(3), **AS_STUDIED), np.array([0, 1, 1, 0]))
     for pair in (("act1", "act2"), ("layer1.0", "layer2.0")):
         for part, chosen in enumerate((images[[0, 3]], images[1:3])):
             expected = brute_force_edges(encoder, chosen, pair, found.whole.kept_units, 3)
@@ -168,14 +176,16 @@ def test_equal_to_the_study() -> None:
         metric = class_logit(data["text_weights"], label)
         rule = STUDY_RULE
         images = data[f"images/{key}"]
-        graph = graphs[key] = circuitry.attribute(encoder, images, metric, rule=rule, progress=False)
+        graph = graphs[key] = circuitry.attribute(encoder, images, metric, rule=rule, progress=False, **AS_STUDIED)
         n = graph.n_images  # the study's node scores are minus ours, its edge scores ours over the number of images
         nodes = {site: -1 * data[f"node_scores/{key}/{site}"].numpy() for site in encoder.sites}
         edges = {pair: n * data[f"edge_scores/{key}/{'->'.join(pair)}"].numpy() for pair in graph.edge_scores}
         off = max(off, worst(graph.node_scores, nodes))
         if key.endswith("umbrella"):  # three of six tell how far scores move
             near = images * (1 + 1e-5 * torch.randn_like(images))
-            other = circuitry.attribute(encoder, near, metric, rule=rule, node_fraction=0.001, progress=False)
+            other = circuitry.attribute(
+                encoder, near, metric, rule=rule, node_fraction=0.001, progress=False, **AS_STUDIED
+            )
             moved = max(moved, worst(other.node_scores, graph.node_scores))
         assert worst(graph.edge_scores, edges) < 1e-4
         for site in encoder.sites:
@@ -199,7 +209,7 @@ def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     exact, half = (
         attribute_parts(
             Task(encoder, images, metric, work=QUIET),
-            AttributionSettings(rule=midpoint_rule(3), autocast=dtype),
+            AttributionSettings(rule=midpoint_rule(3), autocast=dtype, **AS_STUDIED),
             np.zeros(4, int),
         ).whole
         for dtype in (None, "bfloat16")
@@ -259,22 +269,6 @@ def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
     assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
 
 
-@pytest.mark.parametrize("kind", ["zero", "images"])
-def test_nodes_equal_captum(resnet: Any, kind: str) -> None:
-    encoder, images, weights = setting(resnet)
-    clean, others = activations(encoder, images), torch.randn_like(images)
-    zeros = {site: torch.zeros_like(a) for site, a in clean.items()}
-    baseline, ends = ("zero", zeros) if kind == "zero" else (others, activations(encoder, others))
-    graph = attribute(encoder, images, weights, baseline, rule=gauss_legendre_rule(7))
-    for site in ("act2", "layer2.1", "layer4.0"):
-        tail = TailModule(encoder, site, weights)
-        effect = LayerIntegratedGradients(tail, tail.entry).attribute(
-            clean[site], baselines=ends[site], n_steps=7, method="gausslegendre"
-        )
-        expected = effect.sum((2, 3)).mean(0).detach().numpy()
-        assert expected == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
-
-
 def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     ends = random_activations(encoder, images)
@@ -313,7 +307,7 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
 )
 def test_parts_and_whole_are_what_attribute_says_of_their_images(tower: str, kind: str) -> None:
     encoder, images, weights = precise(make_tower(tower), n=5)
-    others, settings = torch.randn_like(images), AttributionSettings(rule=left_rule(2))
+    others, settings = torch.randn_like(images), AttributionSettings(rule=left_rule(2), **AS_STUDIED)
     values = random_activations(encoder, others)
 
     def baseline(of: list[int]) -> AnyBaseline:
@@ -347,6 +341,20 @@ def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: 
     assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
     assert resnet.training
     assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
+
+
+def test_each_part_goes_with_all_others_and_their_baselines(resnet: Any) -> None:
+    encoder, images, weights = precise(resnet, n=3)
+    others, ends = torch.randn_like(images)[:2], torch.randn(5, 3, 64, 64).double()
+    settings = AttributionSettings(rule=left_rule(1))
+    task = Task(encoder, images, class_logit(weights, 1), baseline=ends, others=others, work=QUIET)
+    found = attribute_parts(task, settings, np.array([0, 1, 0])).parts[0]
+    asked = {"method": settings.method, "budget": settings.budget, "rule": settings.rule, "others": others}
+    alone = attribute(encoder, images[[0, 2]], weights, ends[[0, 2, 3, 4]], **asked)
+    for of in ("importance", "node_scores"):
+        assert_same(getattr(found, of), getattr(alone, of), 1e-12, rtol=1e-9)
+    for pair, scores in alone.edge_scores.items():
+        np.testing.assert_allclose(found.edge_scores[pair], scores, rtol=1e-9, atol=1e-12)
 
 
 def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:

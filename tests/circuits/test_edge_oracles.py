@@ -1,6 +1,7 @@
-"""Edges and components of transformers against oracles that share no code: paper, captum, TransformerLens' own ViT."""
+"""Edges and components of transformers against oracles that share no code: paper, captum, TransformerLens' ViT."""
 
 import math
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from torch import Tensor
 
 from circuitry.bases import ResidualStream, in_components
 from circuitry.bases.components import BLOCK_POINTS, PATTERN_POINTS
-from circuitry.circuits import attribute, gauss_legendre_rule, left_rule
-from circuitry.encoder import Encoder
+from circuitry.circuits import Edges, attribute, cut_effects, gauss_legendre_rule, left_rule
+from circuitry.encoder import Encoder, Task
+from circuitry.interventions import kept_embeddings
+from tests.support.circuits import circuit_with
 from tests.support.metrics import product
-from tests.support.micro_transformer import IMAGE, metric, micro_tower
+from tests.support.micro_transformer import IMAGE, metric, micro_tower, scaling_tower
 from tests.support.stream_scores import edge_scores, of_edges, run_stream
 from tests.support.towers import make_tower
+from tests.support.work import AS_STUDIED, QUIET
 
 LN3 = math.log(3)
 
@@ -78,6 +82,31 @@ def test_cuts_of_edges_are_those_worked_on_paper() -> None:
     assert found == pytest.approx({edge: exact for edge, (_, exact) in ON_PAPER.items()}, abs=1e-12)
 
 
+def test_edges_that_carry_other_images_are_the_numbers_of_auto_circuits_micro_model() -> None:
+    # A block makes (5a, 7b) of (a, b), two make (25a, 49b). The image is (-1, -1); edges that are cut carry (1, 1).
+    #   head 0.1 -> embedding: (3, 4) for (-3, -4), so (6, 8) more
+    #   head 0.0 -> head 1.1: (1, 2) for (-1, -2), so (2, 4) more times (3, 4): (6, 16)
+    #   embed -> head 0.0: it writes (2, 4) more, and by head 1.0 (2, 8); by head 1.1 (6, 16), unless that edge is cut
+    cuts = [("blocks.0.attn", "embedding", 0, 1), ("blocks.0.attn", "blocks.1.attn", 1, 0)]
+    cuts.append(("embed", "blocks.0.attn", 0, 0))
+    heads, one = np.arange(2), np.arange(1)
+    units = {"embed": one, "blocks.0.attn": heads, "blocks.1.attn": heads, "embedding": one}
+    circuits = []
+    for n in range(len(cuts) + 1):
+        edges = Edges.between(units, combinations(units, 2))
+        for up, down, reader, writer in cuts[:n]:
+            edges.scores[up, down][reader, writer] = np.nan
+        circuits.append(circuit_with(edges))
+    image = torch.full((1, 3, 1, 2), -0.5, dtype=torch.float64)  # half of it in each token, which are summed
+    encoder = ResidualStream.of(Encoder.from_tower(scaling_tower())).components
+    task = Task(encoder, image, metric, baseline=-image, work=QUIET)
+    found = kept_embeddings(task, [*circuits, circuits[0].nothing()])[:, 0]
+    np.testing.assert_allclose(found, [[-25, -49], [-19, -41], [-13, -25], [-9, -13], [25, 49]])
+    exact = cut_effects(task, Edges.between(units, combinations(units, 2))).scores
+    alone = [exact[up, down][reader, writer] for up, down, reader, writer in cuts]
+    assert alone == pytest.approx([-6 - 2 * 8, -6 - 2 * 16, -10 - 2 * 28])
+
+
 def timm_vit() -> tuple[Any, Tensor]:
     tower = make_tower("timm-vit").double()
     return tower, torch.randn(3, 3, 32, 32, dtype=torch.float64)
@@ -107,7 +136,7 @@ def test_heads_neurons_and_mlps_equal_captums_gradient_times_activation() -> Non
 def test_heads_along_a_path_equal_captums_layer_integrated_gradients() -> None:
     tower, images = timm_vit()
     encoder = in_components(Encoder.from_tower(tower))
-    graph = attribute(encoder, images, product, 1.0, gauss_legendre_rule(5), progress=False)
+    graph = attribute(encoder, images, product, 1.0, gauss_legendre_rule(5), progress=False, **AS_STUDIED)
     proj = tower.trunk.blocks[1].attn.proj
     with torch.no_grad():
         _, cache = encoder.run_with_cache(images)

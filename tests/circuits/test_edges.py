@@ -23,7 +23,7 @@ def drawn(wiring: str = "stream") -> Edges:
     pairs = list(combinations(UNITS, 2)) if wiring == "stream" else [("a", "b"), ("b", "c")]
     scores = {(up, down): rng.normal(size=(len(UNITS[down]), len(UNITS[up]))) for up, down in pairs}
     scores["a", "b"][0, 1] = np.nan
-    return Edges(UNITS, scores, "stream" if wiring == "stream" else "chain")
+    return Edges(UNITS, scores)
 
 
 def listed(edges: Edges) -> dict[Edge, float]:
@@ -89,11 +89,6 @@ def test_table_masks_and_networkx_hold_the_same_edges() -> None:
     assert {(u, d): w for u, d, w in graph.edges(data="weight")} == {
         (f"{e[0]}/{e[1]}", f"{e[2]}/{e[3]}"): score for e, score in every.items()
     }
-
-
-def test_all_edges_of_a_wiring() -> None:
-    assert Edges.between(UNITS, "chain").count == 3 * 2 + 2
-    assert Edges.between(UNITS, "stream").count == 3 * 2 + 3 + 2
 
 
 PAIRS = (("a", "b"), ("b", "c"))
@@ -172,3 +167,19 @@ def test_hand_worked_consensus() -> None:
     assert set(found.graph(0.9).nodes) == {"up/0", "down/0"}
     assert found.graph(0.5).nodes["up/1"]["stability"] == 0.75
     assert not found.graph(0.9).edges
+
+
+def test_a_consensus_keeps_by_importance_and_compares_the_signs_of_effects() -> None:
+    # Ranked as above: unit 0 is kept in every draw, unit 1 not where part 0 is drawn twice (1/4). The effect of unit 0
+    # has the sign of the whole where part 0 is drawn twice alone, that of unit 1 in all other draws.
+    ranks, effects = ([2, 1.5, 0.75], [3, 1, 1.5], [1, 2, 0]), ([1, -1, 0], [1, 1, 0], [-3, -3, 0])
+    whole, *parts = (
+        replace(
+            chain([0, 1], [0], [[1, 2]]),
+            node_scores={"up": np.array(effect, float), "down": np.array([1.0])},
+            importance={"up": np.array(rank, float), "down": np.array([1.0])},
+        )
+        for rank, effect in zip(ranks, effects, strict=True)
+    )
+    found = find_consensus(whole.circuit(2), parts, {("up", "down"): np.ones((2, 1, 2))})
+    assert found.units["up"].tolist() == [0.25, 0.75]

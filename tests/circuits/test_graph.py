@@ -27,9 +27,8 @@ from circuitry.circuits import (
     shares_of,
     strongest_units,
 )
-from circuitry.circuits.budgets import Budget
+from circuitry.circuits.budgets import RANKINGS, Budget
 from circuitry.circuits.edge_methods import SCORERS, as_graph
-from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import StreamScores
 from circuitry.encoder import Encoder, Task
 from tests.support.assert_same import assert_same
@@ -135,6 +134,27 @@ def test_a_circuit_has_a_complement_random_twins_and_parts(tmp_path: Path) -> No
         graph.circuit(None).at(["act9"])
 
 
+def test_units_are_chosen_by_what_ranks_them_and_scored_by_their_effects(tmp_path: Path) -> None:
+    importance = {"input": np.zeros(3), "conv": np.array([4.0, 0, 1, 2]), "head": np.array([1, 3, 0.5])}
+    small_graph(importance=importance).save(tmp_path / "graph")
+    graph = AttributionGraph.load(tmp_path / "graph")
+    assert graph.importance is not None
+    assert {site: ranks.tolist() for site, ranks in graph.importance.items()} == {
+        site: ranks.tolist() for site, ranks in importance.items()
+    }
+    for ranking in RANKINGS:
+        units = graph.strongest(0.5, ranking).units
+        assert {site: some.tolist() for site, some in units.items()} == {"conv": [0, 3], "head": [1, 0]}
+        assert {site: len(some) for site, some in graph.strongest(1 / 7, ranking, "global").units.items()} == {
+            "conv": 1,
+            "head": 0,
+        }
+    assert graph.top(1).to_numpy().tolist() == small_graph().top(1).to_numpy().tolist()
+    for wrong in (importance | {"conv": np.ones(3)}, {site: importance[site] for site in ("input", "head")}):
+        with pytest.raises(InputError, match=r"4 units of conv"):
+            small_graph(importance=wrong)
+
+
 def test_the_strongest_units_in_a_table() -> None:
     table = small_graph().top(3)
     assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
@@ -211,7 +231,7 @@ def test_ports_apart_read_in_the_place_of_their_head() -> None:
 
 
 def test_edges_have_the_names_of_writers_and_readers() -> None:
-    edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
+    edges = as_graph(SMALL, {}, ports=True).edges
     found = dict(zip(edge_names(edges), edges.to_pandas()["score"], strict=True))
     there = np.argwhere(~np.isnan(SMALL.scores)).tolist()
     assert {edge: score for edge, score in found.items() if score} == {
@@ -242,7 +262,6 @@ def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(port
     torch.manual_seed(1)
     images = torch.randn(4, 3, *encoder.image_size, dtype=torch.float64)
     graph = attribute_components(Task(encoder, images[:2], metric), ports=ports)
-    assert graph.settings["edges"] == IN_STREAM
     nodes = attribute(in_components(encoder), images[:2], metric, rule=left_rule(1), progress=False).node_scores
     for i in range(2):
         path = f"transformer.resblocks.{i}"

@@ -30,7 +30,7 @@ from tests.support.feature_bases import (
     relative,
     setting,
 )
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def test_hand_worked_network() -> None:
@@ -50,7 +50,7 @@ def test_hand_worked_network() -> None:
     assert features(image, stop="first").tolist() == [[3, 2, 1, 1]]
     assert features(image).tolist() == [[10, 2]]
     graph = circuitry.attribute(
-        features, image, lambda y: y[:, 0] + 10 * y[:, 1], node_fraction=1.0, rule=midpoint_rule(2), progress=False
+        features, image, lambda y: y[:, 0] + 10 * y[:, 1], 1.0, midpoint_rule(2), progress=False, **AS_STUDIED
     )
     # Zero latents and error are x = (-1, -1), so the path is (5 - 6 t, 2 - 3 t), and the metric's gradient there
     # (2 - 3 t, 15 - 6 t), on average (1/2, 12). Times latent times its direction:

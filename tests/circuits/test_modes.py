@@ -32,11 +32,11 @@ from circuitry.interventions.patches import PatchValue
 from tests.support.oracles import setting
 from tests.support.stream_scores import edge_scores
 from tests.support.towers import TOWERS, make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def scored(encoder: Encoder, images: Any, weights: Tensor, **more: Any) -> AttributionGraph:
-    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **more)
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **AS_STUDIED, **more)
 
 
 OF_HALF_PRECISION = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]

@@ -20,7 +20,7 @@ from tests.circuits.test_measures import FIRST, SECOND, random_graph
 from tests.support.metrics import product as metric
 from tests.support.stream_scores import edge_scores
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 Call = Callable[[], object]
 RESNET, VIT, TIMM, LINEAR_TO_NONE = (
@@ -31,7 +31,7 @@ IMAGES = {encoder: torch.randn(3, 3, *encoder.image_size) for encoder in (RESNET
 
 def attribute(encoder: Encoder = RESNET, images: Any = None, metric: Any = metric, **settings: Any) -> AttributionGraph:
     given = IMAGES[encoder] if images is None else images
-    return attribute_images(encoder, given, metric, progress=False, **({"rule": left_rule(1)} | settings))
+    return attribute_images(encoder, given, metric, progress=False, **({"rule": left_rule(1), **AS_STUDIED} | settings))
 
 
 def parts(numbers: Any, images: Tensor = IMAGES[VIT], metric: Any = metric, **given: Any) -> object:
@@ -73,7 +73,7 @@ ATTRIBUTION: list[tuple[Call, str]] = [
     (lambda: attribute(baseline=Baseline("mine", {"act2": torch.zeros(1, 4, 16, 16)})), r"'act2'.*\[3, 4, 32, 32\]"),
     (lambda: attribute(baseline=torch.zeros(3, 3, 32, 32)), r"\[batch, 3, 64, 64\], but was given \[3, 3, 32, 32\]"),
     (lambda: attribute(baseline=torch.zeros(2, 3, 64, 64)), "'counterfactual' has 2 activations at site 'input' for"),
-    (lambda: attribute_images(squared_steps_overflow(), torch.ones(1, 3, 2, 2), metric=lambda e: e[:, 0]),
+    (lambda: attribute_images(squared_steps_overflow(), torch.ones(1, 3, 2, 2), lambda e: e[:, 0], **AS_STUDIED),
      "Scores of edges from 'act1' to 'act2' are NaN or infinite"),
     (lambda: parts(np.array([0, 1])), "in one part, but 3 images and 2 parts were given"),
     (lambda: parts(np.arange(3), metric=lambda e: e.sum(1) * float("nan")), "NaN or infinite"),

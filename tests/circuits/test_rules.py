@@ -1,4 +1,4 @@
-"""Quadrature rules, their errors on a network whose integrals are known, their cost, and the path of the image."""
+"""Quadrature rules, their errors on a network whose integrals are known, and their cost."""
 
 from functools import partial
 
@@ -16,26 +16,29 @@ from circuitry.circuits import (
     count_operations,
     gauss_legendre_rule,
     gauss_radau_rule,
-    image_path_effects,
     left_rule,
     midpoint_rule,
     parse_rule,
     relative_error,
 )
 from circuitry.circuits.cost import OperationCounter
-from circuitry.circuits.rules import kind_of, with_rules
+from circuitry.circuits.rules import CHANNELS, DEFAULT_SIZES, default_sites, kind_of, with_rules
 from circuitry.encoder import Stage, Task
 from circuitry.encoder.tensor_batches import Images
-from tests.support.assert_same import assert_same
 from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def cubing() -> Encoder:
     """Image [B,3,1,1] -> the same -> its cube: by the path to zero a unit x has the effect -x^3."""
     stages = (Stage("hidden", lambda x: x.flatten(1), 1), Stage("cube", lambda x: x**3, 1))
     return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+def test_all_sites_are_scored_where_none_computes() -> None:
+    linear = Encoder(nn.Linear(1, 1), (Stage("flat", lambda x: x.flatten(1), 1),), (1, 1))
+    assert default_sites(linear, "global") == linear.sites
 
 
 def total(embedding: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ def test_errors_of_edges_by_hand() -> None:
 
 def test_attribution_has_one_default(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(make_tower("vit"))
-    run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)
+    run = partial(attribute, encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False, **AS_STUDIED)
     run(baseline="zero")
     assert not caplog.text
     graph = run()
@@ -92,10 +95,12 @@ def test_a_folder_has_the_rules_of_its_kind_of_tower(tower: str, kind: str, rule
     assert kind_of(encoder.tower) == kind
     found = with_rules(AttributionSettings(), encoder)
     assert (found.node_rule.name, found.resolved_edge_rule.name) == rules
-    given = AttributionSettings(rule=left_rule(2))
-    assert with_rules(given, encoder) is given
+    given = AttributionSettings(0.3, rule=left_rule(2))
+    assert with_rules(given, encoder) == given
     own = with_rules(AttributionSettings(edge_rule=midpoint_rule(7)), encoder)
     assert (own.node_rule.name, own.resolved_edge_rule.name) == (rules[0], "midpoint-7")
+    assert found.node_fraction == CHANNELS
+    assert with_rules(AttributionSettings(), in_components(encoder)).node_fraction == DEFAULT_SIZES[kind]
     if tower == "vit":  # through a stream edges have one gradient
         assert with_rules(AttributionSettings(), in_components(encoder)).resolved_edge_rule == left_rule(1)
 
@@ -161,7 +166,7 @@ def summed(embedding: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("points", [1, 3])
 def test_operations_by_hand(points: int) -> None:
-    settings = AttributionSettings(rule=midpoint_rule(points), node_fraction=0.4)
+    settings = AttributionSettings(rule=midpoint_rule(points), node_fraction=0.4, **AS_STUDIED)
     found = count_operations(two_layers(), summed, settings)
     # Nodes: one clean run, one run from the baseline of each site, and for each point forward and backward.
     assert found.nodes == 80 + (80 + 20) + points * 2 * (80 + 20)
@@ -177,32 +182,10 @@ def test_an_attribution_takes_what_is_counted(units: str) -> None:
     else:
         encoder, weights = ResidualStream.of(Encoder.from_tower(make_tower("vit"))).components, torch.eye(16)
     metric = class_logit(weights, 1)
-    settings = AttributionSettings(rule=midpoint_rule(2), node_fraction=0.2)
+    settings = AttributionSettings(rule=midpoint_rule(2), node_fraction=0.2, **AS_STUDIED)
     image = torch.randn(1, 3, *encoder.image_size, dtype=encoder.dtype)
     found = count_operations(encoder, metric, settings)
     with OperationCounter() as counter:
-        attribute(encoder, image, metric, settings.node_fraction, settings.rule, progress=False)
+        attribute(encoder, image, metric, settings.node_fraction, settings.rule, progress=False, **AS_STUDIED)
     assert found.nodes + found.edges == counter.total
     assert min(found) > 0
-
-
-def test_scores_along_the_image_are_those_of_full_runs_by_hand(resnet: nn.Module) -> None:
-    encoder, images = Encoder.from_tower(resnet.double()), torch.randn(2, 3, 64, 64).double()
-    metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1).double(), 1)
-    site, rule = "layer2.0", midpoint_rule(2)
-    task = Task(encoder, [images[:1], images[1:]], metric, sites=("input", site), work=QUIET)
-    with task.running(gradients=True):
-        found = image_path_effects(task, rule)
-        fine = image_path_effects(task, midpoint_rule(200))
-        one = image_path_effects(task, left_rule(1))
-    total = torch.zeros(())
-    with encoder.running(gradients=True):
-        clean = encoder(images, stop=site)
-        for t, w in zip(rule.points, rule.weights, strict=True):
-            x = encoder((1 - t) * images, stop=site).requires_grad_()
-            total = total + w * torch.autograd.grad(metric(encoder(x, start=site)).sum(), x)[0]
-    assert_same(found.scores[site], (clean * total).sum((2, 3)).mean(0), 1e-7, rtol=1e-9)
-    largest = abs(found.completeness["input"].metric_difference)
-    assert fine.completeness["input"].gap == pytest.approx(0, abs=0.02 * largest + 1e-3)
-    graph = attribute(encoder, images, metric, rule=left_rule(1), sites=["input", site], progress=False)
-    assert_same(one.scores[site], graph.node_scores[site], 1e-7, rtol=1e-9)

@@ -1,6 +1,6 @@
 """Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, neurons apart, unequal counts."""
 
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import attribute, left_rule, midpoint_rule
-from circuitry.encoder import Encoder
+from circuitry.circuits import attribute, left_rule, midpoint_rule, score_edges
+from circuitry.circuits.chain_edges import reader_edges
+from circuitry.encoder import Encoder, Task
 from circuitry.runs import InputError
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
@@ -20,6 +21,7 @@ from tests.support.metrics import product as total
 from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.stream_scores import opened as opened_stream
 from tests.support.towers import make_tower
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
@@ -29,7 +31,7 @@ def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
 
 def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stream() -> None:
     encoder, images = opened()
-    settings: dict[str, Any] = {"node_fraction": 0.2, "rule": left_rule(2), "progress": False}
+    settings: dict[str, Any] = {"node_fraction": 0.2, "rule": left_rule(2), "progress": False, **AS_STUDIED}
     found = attribute(encoder, images, metric, **settings).completeness
     singles = [attribute(encoder, image[None], metric, **settings).completeness for image in images]
     for site, whole in found.items():
@@ -107,11 +109,29 @@ def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int
     return found
 
 
-def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:
+def test_where_norms_lie_between_exact_readers_score_edges_of_any_two_sites() -> None:
     encoder = in_components(Encoder.from_tower(make_tower("norms").double()))
     images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
-    graph = attribute(encoder, images, metric, 0.1, left_rule(2), progress=False)
-    assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
+    settings: dict[str, Any] = {"node_fraction": 0.1, "baseline": images.flip(0), "progress": False}
+    found, exact = (attribute(encoder, images, metric, edges=name, **settings) for name in (None, "cuts"))
+    assert list(found.edge_scores) == list(combinations(found.inner_sites, 2)) == list(exact.edge_scores)
+    scores, cuts = (one.edges.to_pandas()["score"] for one in (found, exact))
+    assert float(stats.spearmanr(scores, cuts).statistic) > 0.8
+
+
+@pytest.mark.parametrize("name", ["vit", "gated"])
+def test_exact_readers_of_a_chain_are_those_of_the_stream_where_all_adds_up(name: str) -> None:
+    encoder, images = opened(name)
+    task = Task(encoder, images, metric, baseline=images.roll(1, 0) * 0.7 + 0.1, work=QUIET)
+    units = {site: np.array([1, 0]) for site in encoder.sites[-6:]}
+    with task.running(gradients=True):
+        found = reader_edges(task, units, left_rule(1))
+    expected = score_edges(task, units, method="exact-readers").scores
+    assert found.keys() == expected.keys()
+    # Into heads a chain moves queries, keys and values together, where the stream sums what each does.
+    pairs = [(up, down) for up, down in found if not down.endswith("attn")]
+    ours, theirs = (np.stack([scores[pair] for pair in pairs]) for scores in (found, expected))
+    assert_same(ours, theirs, at_least=1e-4)
 
 
 def test_some_sites_alone_have_the_same_edges_between_them() -> None:
@@ -236,7 +256,7 @@ def test_exact_readers_know_neurons_apart() -> None:
 def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
     tower, _, images = opened_apart()
     encoder = Encoder.from_tower(tower)
-    graph = attribute(in_components(encoder), images, metric, 0.05, midpoint_rule(1), progress=False)
+    graph = attribute(in_components(encoder), images, metric, 0.05, midpoint_rule(1), progress=False, **AS_STUDIED)
     stream = ResidualStream.of(encoder, graph.kept_units)
     assert [len(stream.apart[f"trunk.blocks.{i}.mlp"]) for i in range(2)] == [4, 4]
     assert stream.apart["trunk.blocks.0.mlp"] == tuple(graph.kept_units["trunk.blocks.0.mlp"])

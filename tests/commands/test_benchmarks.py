@@ -27,7 +27,7 @@ def test_the_benchmark_finds_equal_scores(monkeypatch: pytest.MonkeyPatch) -> No
     module = script("benchmark_attribution")
     monkeypatch.setattr(module, "SWEEP_IMAGES", 2)
     table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1))
-    others = ["nodes, gauss-radau-5", "edges, gauss-radau-4", "nodes, path of the image against study"]
+    others = ["nodes, gauss-radau-5", "edges, gauss-radau-4", "nodes, conductance against study"]
     assert table["scores"].tolist() == ["nodes", "edges", *others, "patching"]
     assert (table["largest relative difference"].dropna() < 1e-4).all()
     assert table["largest relative difference"].isna().sum() == 3

@@ -80,8 +80,8 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
     ):
         assert printed.count("report: ") == 1
     one, torchrun, array = map(contents, folders.values())
-    # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
-    assert sum(name.startswith("circuits/") for name in one) == 2 + 4 * (1 + 4)
+    # The manifest, the lists of images and of the baseline's; of each job the checksum, all, edges and two parts.
+    assert sum(name.startswith("circuits/") for name in one) == 3 + 4 * (1 + 4)
     assert {"report.html", "results/edge_jaccard.csv", "results/provenance.json"} <= set(one)
     assert torchrun == one
     named = {"report.html", "results/provenance.json", "tables/provenance.json"}
@@ -109,7 +109,8 @@ def test_circuits_of_one_domain_are_reported_without_a_comparison(
     quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = command_module("compare")
-    asked = {"metric": "margin", "texts": ("a {}.",), "baseline": "counterfactual", "sites": ("layer3.0", "attnpool")}
+    asked = {"metric": "margin", "texts": ("a {}.",), "baseline": "counterfactual", "units": "channels"}
+    asked |= {"sites": ("layer3.0", "attnpool")}
     config = config_of(quickstart, tmp_path, classes=("star",), domains=("real",), n_images=1, **asked)
     with pytest.raises(InputError, match="'counterfactual' of star in real"):
         module.main(config)
@@ -189,7 +190,7 @@ def test_comparisons_of_several_networks_become_one_table(compared: Path, tmp_pa
     found = pd.read_csv(tables / "domains_by_model.csv")
     own = pd.read_csv(compared / "tables" / "edge_jaccard_summary.csv")
     mine = found[(found["model"] == "another") & (found["measure"] == "edge_jaccard")]
-    assert mine["value"].tolist() == pytest.approx((own["value"] / 2).tolist())
+    assert mine["value"].tolist() == pytest.approx((own["value"] / 2).tolist(), rel=2e-6)  # tables have six digits
     with pytest.raises(InputError, match="1 --runs"):
         module.main(module.Config((compared,), tmp_path / "out"))
     call(model="rn-tiny")  # one architecture, two trainings

@@ -11,7 +11,7 @@ import torch
 
 from circuitry.bases import ResidualStream
 from circuitry.circuits import AttributionGraph, attribute_components, edge_names
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from tests.support.noise_images import write_noise
 from tests.support.scripts import command_module, script
 from tests.support.towers import TEXT, VIT
@@ -68,7 +68,7 @@ def test_methods_are_judged_by_their_edges(study: Path) -> None:
     few = {"n_images": 2, "n_classes": 1, "sizes": (0.3, 1.0), "steps": 2}
     module.main(module.Config(**given, **few, results=study / "edges"))
     tables = {path.stem: pd.read_csv(path) for path in (study / "edges").glob("*.csv")}
-    assert set(tables) == {"curves", "summary", "by_class"}
+    assert set(tables) == {"curves", "summary", "by_class", "paired"}
     whole = tables["curves"].query("circuit == 'kept' and size == 1 and measure == 'faithfulness'")
     assert set(whole["method"]) == set(module.METHODS)
     assert whole["value"].dropna().tolist() == pytest.approx([1.0] * len(whole["value"].dropna()))

@@ -25,7 +25,12 @@ def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(
 ) -> None:
     images = found_in(clip, tmp_path, baseline="mean-unit").images
     module = command_module("explore")
-    given = {"clip": lambda _, rank: clip, "images": lambda _: images, "work": lambda _: QUIET, "known_words": ("fur",)}
+    given = {
+        "clip": lambda _, rank, parts: clip,
+        "images": lambda _: images,
+        "work": lambda _: QUIET,
+        "known_words": ("fur",),
+    }
     for name, value in given.items():
         monkeypatch.setattr(module.Config, name, value, raising=False)
     config = module.Config(held_out_images=2)

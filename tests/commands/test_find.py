@@ -13,6 +13,7 @@ import pytest
 
 from circuitry import Circuit
 from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.interventions import FaithfulnessCurve
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
 from tests.support.scripts import CLASSES, command_module
@@ -43,6 +44,10 @@ def test_a_circuit_of_a_class_is_found_and_tested(config: Any, capsys: pytest.Ca
     assert (graph.class_name, graph.domain, graph.n_images) == ("fish", "real", 2)
     kept = sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.kept_units)
     assert kept == pytest.approx(0.4, abs=0.05)
+    others = [Circuit.load(config.out / f"other.{place}.safetensors") for place in range(2)]
+    assert {"fish"}.isdisjoint(one.source.class_name for one in others)
+    assert [one.size for one in others] == pytest.approx([kept] * 2, abs=0.01)
+    assert "circuits of other classes" in pd.read_csv(config.out / "tables" / "recovered.csv")
     tests = pd.read_csv(config.out / "tables" / "tests.csv")
     assert {"circuit", "complement", "sufficiency", "necessity"} == set(tests["test"])
     page = written.report.read_text(encoding="utf-8")
@@ -83,12 +88,14 @@ def test_a_second_search_of_a_folder_waits_for_the_first(
 ) -> None:
     module, again = command_module("find"), replace(config, out=tmp_path / "again")
     subject = module.Subject(again)
-    find, seconds = module.find_circuit, list[Future[Any]]()
+    find, seconds, labels = module.find_circuit, list[Future[Any]](), list[int]()
 
     def find_beside_another(*given: Any, **named: Any) -> Circuit:
-        assert not seconds, "found twice"
-        seconds.append(pool.submit(module.search, again, subject))
-        wait(seconds, timeout=0.5)
+        labels.append(given[0].metric.label)
+        assert len(labels) == len(set(labels)), "found twice"
+        if not seconds:
+            seconds.append(pool.submit(module.search, again, subject))
+            wait(seconds, timeout=0.5)
         return find(*given, **named)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(module, "find_circuit", find_beside_another)
@@ -113,35 +120,37 @@ def test_a_folder_of_pictures_is_enough(toy: Path, tmp_path: Path) -> None:
 
 def verdicts(kept: float, rest: float, tests: dict[str, float | bool]) -> str:
     """Return what is said of a circuit; as many random units recover 20 %, and 5 % to 80 % is left without them."""
-    given = {"circuit": True, "beaten": 0.01, "missed": True, "without": 0.8, "others": 4} | tests
+    given = {"missed": True, "without": 0.8, "others": 4, "numbers": 3} | tests
     rows = [
-        ("circuit", kept, 8, np.nan, given["circuit"], 0.1, 0.3),
-        ("sufficiency", 1.0, 40, given["beaten"], given["circuit"], 0.1, 0.3),
+        ("sufficiency", 1.0, 40, 0.01, True, 0.1, 0.3),
         ("necessity", 0.9, 40, 0.01, given["missed"], 0.05, given["without"]),
     ]
     tested = pd.DataFrame(rows, columns=["test", "value", "n", "p", "holds", "random_low", "random_high"])
-    values = {"kept": kept, "random": 0.2, "complement": rest}
-    curves = pd.DataFrame(
-        [(measure, *one, "") for measure in ("selectivity", "faithfulness") for one in values.items()],
-        columns=["measure", "circuit", "value", "reason"],
-    )
-    return " ".join(
-        one.claim for one in circuit_verdicts("fish in real", 0.3, curves, tested, (8, int(given["others"])))
-    )
+    own = np.arange(8 + given["others"]) < 8
+    runs = {"full": 1.0, "empty": 0.0, "kept": kept, "complement": rest, "random": 0.2, "foreign": 0.2}
+    shape = {"full": (), "empty": (), "kept": (1,), "complement": (1,), "random": (1, 1), "foreign": (1, 1)}
+
+    def numbers(value: float) -> np.ndarray:
+        """Metric, KL of one nat with nothing kept, and the class for that share of its images alone."""
+        return np.stack([value * own, np.full(len(own), 1 - value), own * (np.arange(len(own)) < 8 * value)])
+
+    arrays: Any = {name: numbers(runs[name])[: given["numbers"]].reshape(-1, *shape[name], len(own)) for name in runs}
+    curve = FaithfulnessCurve((0.3,), "absolute", (30,), **arrays, own=own, group=np.zeros(len(own), int))
+    return " ".join(one.claim for one in circuit_verdicts(curve, tested))
 
 
 @pytest.mark.parametrize(
     ("kept", "rest", "tests", "says"),
     [
-        (0.9, 0.1, {}, ("enough? Yes", "needed? Yes", "90%", "10%")),
-        (0.5, 0.1, {}, ("enough? Partly",)),
+        (0.9, 0.1, {}, ("It works and is the class's own", "needed? Yes", "90%", "10%")),
+        (0.5, 0.1, {}, ("It works in part",)),
         (0.9, 0.6, {}, ("needed? Partly", "60%")),
-        (0.9, 0.6, {"beaten": 0.4, "circuit": False, "missed": False}, ("enough? No", "needed? No:")),
-        (0.05, 0.9, {"circuit": False}, ("enough? No",)),
-        (0.5, 0.9, {"circuit": False}, ("enough? Cannot be told",)),  # its interval reaches down to random ones
+        (0.9, 0.6, {"missed": False}, ("needed? No:",)),
+        (0.0, 0.9, {}, ("It does nothing",)),
         (0.9, -0.2, {"without": 0.07}, ("needed? Cannot be told", "(keeps -20%)", "so does", "(keeps 5% to 7%)")),
         (0.9, -0.2, {"missed": False}, ("needed? Cannot be told", "-20%", "5% to 80%")),
-        (0.9, 0.1, {"others": 0}, ("enough? Cannot be told", "other classes", "folders", "90%", "20%")),
+        (0.9, 0.1, {"others": 0}, ("work? Cannot be told: no images of other classes", "90%", "20%")),
+        (0.9, 0.1, {"numbers": 1}, ("work? Cannot be told: the metric has no candidate", "90%", "20%")),
     ],
 )
 def test_verdicts_follow_the_tests(kept: float, rest: float, tests: dict[str, Any], says: tuple[str, ...]) -> None:

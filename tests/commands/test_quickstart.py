@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from circuitry import GraphFolder, InputError
-from circuitry.circuits.graph import IN_STREAM
 from tests.commands.conftest import run_quickstart
 from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, command_module, needs_browser
 
@@ -49,9 +48,9 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
     graphs = GraphFolder(tmp_path / "run" / "circuits")
     assert set(graphs) == {(c, d) for c in classes for d in ("quickdraw", "real")}
     graph = graphs["fish", "real"]
-    assert graph.settings["edges"] == IN_STREAM
-    last = "transformer.resblocks.3."
-    assert [len(graph.node_scores[f"{last}{of}"]) for of in ("attn", "mlp")] == [3, 384]
+    heads, neurons = "transformer.resblocks.3.attn", "transformer.resblocks.2.mlp"
+    assert [len(graph.node_scores[site]) for site in (heads, neurons)] == [3, 384]
+    assert "transformer.resblocks.3.mlp" not in graph.sites  # it reads out, through a norm alone
     assert (tmp_path / "results" / "edge_jaccard_class_by_domain.csv").is_file()
 
 

@@ -14,11 +14,13 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from circuitry import Encoder, InputError, mean_baseline
+from circuitry import Encoder, InputError, Task, mean_baseline
+from circuitry.circuits import score_units
 from circuitry.encoder import Counterfactual, Stage
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.tensor_batches import ImageBatches, _name_pixels, checked_batches, rows_that_fit
 from tests.support.towers import make_tower, timm_vit
+from tests.support.work import QUIET
 
 
 def images_for(encoder: Encoder, n: int = 2) -> Tensor:
@@ -229,13 +231,15 @@ def test_images_come_as_people_have_them(way: str) -> None:
     assert torch.equal(torch.cat(list(batches)), images)
 
 
-def test_pixels_are_no_normalised_images(caplog: pytest.LogCaptureFixture) -> None:
-    pixels = torch.rand(1, 3, 64, 64)
+@pytest.mark.parametrize(("scale", "where"), [(1, "lie between 0 and 1"), (255, "reach beyond 20")])
+def test_pixels_that_are_not_normalised_are_named_once_and_computed(
+    resnet: nn.Module, scale: float, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
     _name_pixels.cache_clear()
-    list(checked_batches(pixels))
-    assert "clip.preprocess" in caplog.text
-    with pytest.raises(InputError, match=r"to 2\d\d.*clip\.preprocess"):
-        list(checked_batches(255 * pixels))
+    task = Task(Encoder.from_tower(resnet), scale * torch.rand(1, 3, 64, 64), lambda e: e[:, 0], work=QUIET)
+    assert all(score_units(task, "gradient")["attnpool"].any() for _ in range(2))
+    (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert f"{where}, as if they were not normalised: prepare them by clip.preprocess" in record.getMessage()
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 3, 8, 8), (3, 4, 4)])

@@ -11,13 +11,14 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, in_components, left_rule
 from circuitry.bases import ResidualStream, site_named
-from circuitry.cards.unit_maps import map_grid
+from circuitry.cards.top_images import map_grid
 from circuitry.circuits import attribute_components, direct_effects
 from circuitry.encoder import Chain, adapters, linked_stages, register_architecture
 from tests.support.assert_same import assert_same
 from tests.support.library_towers import NETS, TRANSFORMERS, library_tower
 from tests.support.oracles import brute_force_nodes
 from tests.support.towers import randomise
+from tests.support.work import AS_STUDIED
 
 VITS = (*TRANSFORMERS, "timm-vit", "torchvision-vit")
 OUTPUTS = ("out_proj", "o_proj", "output.dense", "proj")
@@ -159,7 +160,7 @@ def test_transformers_and_open_clip_with_the_same_weights_have_the_same_graph(tw
     images, weights = images_and_weight(twins[0])
     metric = class_logit(weights, 0)
     for read in (lambda encoder: encoder, in_components):
-        ours, theirs = (attribute(read(encoder), images, metric, progress=False) for encoder in twins)
+        ours, theirs = (attribute(read(encoder), images, metric, progress=False, **AS_STUDIED) for encoder in twins)
         names = dict(zip(ours.sites, theirs.sites, strict=True))
         nodes = {names[site]: scores for site, scores in ours.node_scores.items()}
         assert_same(nodes, dict(theirs.node_scores), at_least=1e-4, rtol=1e-6)
@@ -257,5 +258,5 @@ def test_nodes_equal_brute_force(name: str) -> None:
     images, weights = images_and_weight(encoder)
     site = encoder.sites[2]
     metric = class_logit(weights, 1)
-    graph = attribute(encoder, images, metric, sites=[site], rule=left_rule(2), progress=False)
+    graph = attribute(encoder, images, metric, sites=[site], rule=left_rule(2), progress=False, **AS_STUDIED)
     assert_same(graph.node_scores[site], brute_force_nodes(encoder, images, weights, site, 2), at_least=1e-6)

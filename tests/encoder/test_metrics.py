@@ -11,11 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, class_margin
 from circuitry.encoder import Baseline, Counterfactual, MetricOfClass, as_baseline, mean_baseline, metric_of_class
-from circuitry.encoder.baselines import ZERO, check_count, default_baseline
+from circuitry.encoder.baselines import ZERO, check_count
 from circuitry.encoder.metrics import checked_metric
 from circuitry.interventions.answers import default_answers
 from tests.support.assert_same import assert_same
-from tests.support.towers import make_tower
 
 WEIGHTS = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
 EMBEDDINGS = torch.tensor([[3.0, 4], [0, -2]])
@@ -103,14 +102,6 @@ def test_refusals(unchecked: None, call: Callable[[], object], words: str) -> No
 
 
 IMAGES = torch.randn(3, 3, 4, 4)
-
-
-@pytest.mark.parametrize(
-    ("tower", "name"),
-    [("resnet", "zero"), ("efficientnet", "zero"), ("vit", "mean-position"), ("convnext", "mean-position")],
-)
-def test_the_default_is_chosen_by_the_norms_of_the_tower(tower: str, name: str) -> None:
-    assert default_baseline(Encoder.from_tower(make_tower(tower))) == name
 
 
 def test_every_way_to_give_a_baseline() -> None:

@@ -56,14 +56,15 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     noise = np.linspace(-0.01, 0.01, 8)
     full, empty = np.where(own, 1.0, 0.0) + noise, np.zeros(8)
     known: dict[str, Any] = {
-        "kept": np.stack([0 * full, 0.5 * full, full]),
-        "complement": np.stack([full, 0.5 * full, 0 * full]),
-        "random": np.stack([np.stack([0.01 * k * full, 0.02 * k * full, full]) for k in (1, 2)]),
+        "kept": np.stack([0 * full, 0.5 * full, full])[None],
+        "complement": np.stack([full, 0.5 * full, 0 * full])[None],
+        "random": np.stack([np.stack([0.01 * k * full, 0.02 * k * full, full]) for k in (1, 2)])[None],
+        "foreign": np.zeros((1, 0, 3, 8)),
         "fractions": (0.1, 0.2, 1.0),
         "ranking": "absolute",
         "n_units": (9, 18, 90),
-        "full": full,
-        "empty": empty,
+        "full": full[None],
+        "empty": empty[None],
         "own": own,
         "group": np.zeros(8, np.int64),
         "class_name": class_name,
@@ -73,7 +74,7 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     return FaithfulnessCurve(**(known | changes))
 
 
-def found_in(clip: Clip, root: Path, baseline: BaselineName | None = None) -> CausalChecks:
+def found_in(clip: Clip, root: Path, baseline: BaselineName = "zero") -> CausalChecks:
     """Circuits of two classes in a domain, found on two images each, and checks on two others."""
     images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
     rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1)}

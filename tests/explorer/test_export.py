@@ -14,7 +14,7 @@ from circuitry.cards import TopImages, UnitCard
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.explorer import ClassVectors, ExplorerSettings, ImageAnswers, ModelView, export_explorer, read_curves
-from circuitry.explorer.exported import read_about
+from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
 from circuitry.runs import claim
@@ -95,6 +95,7 @@ def test_the_index_holds_comparisons_and_measured_cuts(graphs: GraphFolder, expo
     assert values == pytest.approx(ratios["value"].to_numpy(), rel=1e-3, nan_ok=True)
     assert {row[1] for row in found["depth"]} == set(INNER)
     curve = index["curves"][f"{ATTACK}/real"]
+    assert curve["verdicts"] == ["cannot be told"] * 3  # there is the metric alone
     # By hand: of the lead 1 - 0 over the baseline, 10 % of the units keep 0, 20 % keep a half.
     assert [row[0] for row in curve["selectivity"]["kept"]] == pytest.approx([0, 0.5, 1], abs=1e-3)
     assert [row[0] for row in curve["faithfulness"]["random"]][:2] == pytest.approx([0.015, 0.03], abs=1e-3)
@@ -235,7 +236,7 @@ def test_the_digest_is_of_everything_that_is_shown(graphs: GraphFolder, tmp_path
     words = {"texts": texts, "direct": {"cat": ClassVectors(("mlp",), ("real",), np.ones((1, 1, 2)))}}
     given: list[dict[str, Any]] = [
         *({"variants": {name: graphs}} for name in ("other", "texts")),
-        *({"curves": [make_curve("cat", "real", **full)]} for full in ({}, {"full": np.ones(8)})),
+        *({"curves": [make_curve("cat", "real", **full)]} for full in ({}, {"full": np.ones((1, 8))})),
         *(
             {"comparisons": {"a": replace(values, values=table)}}
             for table in (values.values, values.values.assign(value=0.5))

@@ -14,8 +14,8 @@ from circuitry.bases import ResidualStream
 from circuitry.circuits import direct_effects, pooling_pairs
 from circuitry.explorer import ModelView, view_model
 from circuitry.explorer.model_view import STRONGEST_COMPONENTS
-from circuitry.models.architectures import register_model
 from circuitry.models.classifier import Classifier
+from circuitry.models.open_clip_models import register_model
 from tests.explorer.made import found_in
 from tests.support.assert_same import assert_same
 from tests.support.tiny_clip import saved

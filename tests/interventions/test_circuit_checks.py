@@ -33,7 +33,7 @@ from circuitry.interventions import (
 )
 from circuitry.models import load_sae
 from tests.support.tiny_clip import Tiny, saved
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 CLASSES, DOMAINS = ("axe", "cat", "fish"), ("real", "sketch")
 FAST: dict[str, Any] = {"fractions": (0.1, 1.0), "random_draws": 1, "work": QUIET}
@@ -51,7 +51,7 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(5):
                 Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
     images, out = DomainFolder(root / "images"), root / "graphs"
-    extract(clip, images, out, n_images=2, work=QUIET, rule=left_rule(1), edge_rule=left_rule(2))
+    extract(clip, images, out, n_images=2, work=QUIET, rule=left_rule(1), edge_rule=left_rule(2), **AS_STUDIED)
     return root
 
 
@@ -101,15 +101,19 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     assert given.n_images == (4 if baseline == "counterfactual" else None)
     task = Task(clip.encoder, images.own, checks.metric_of(*key), baseline=given, others=images.others, work=QUIET)
     settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)
-    direct = faithfulness_curve(task, checks.graphs[key], settings)
+    direct = faithfulness_curve(
+        task, checks.graphs[key], settings, [checks.graphs[name, "sketch"] for name in ("fish", "axe")]
+    )
     assert np.array_equal(curve.kept, direct.kept)
+    assert np.array_equal(curve.foreign, direct.foreign)
+    assert curve.foreign.shape == (3, 2, 2, 4)
     assert np.abs(curve.kept).max() > 0.01
     assert curve.own.tolist() == [True, True, False, False]
     assert curve.settings["baseline"] == baseline
     table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
     row = table.query("`class` == 'cat' and circuit_domain == 'sketch' and image_domain == 'sketch'").iloc[0]
-    assert row["empty_metric"] == pytest.approx(direct.empty[:2].mean(), rel=1e-6)
-    assert row["other_empty_metric"] == pytest.approx(direct.empty[2:].mean(), rel=1e-6)
+    assert row["empty_metric"] == pytest.approx(direct.empty[0, :2].mean(), rel=1e-6)
+    assert row["other_empty_metric"] == pytest.approx(direct.empty[0, 2:].mean(), rel=1e-6)
     assert (tmp_path / "f" / "baseline_images.json").is_file() == (baseline != "zero")
 
 
@@ -141,7 +145,7 @@ def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path,
     for settings, asked, words in refused:
         with pytest.raises(InputError, match=rf"\({words}"):
             faithfulness(checks_of(clip, folder, **({"baseline": ones} | settings)), tmp_path / "f", **asked)
-    with pytest.raises(InputError, match=r"'circuitry faithfulness 2'.*'circuitry transfer 2'"):
+    with pytest.raises(InputError, match=r"'circuitry faithfulness 3'.*'circuitry transfer 2'"):
         checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
 
 
@@ -179,6 +183,8 @@ def test_what_is_asked_is_what_the_circuits_were_found_by(clip: Clip, folder: Pa
     checks = CausalChecks(clip, images, graphs)
     assert {"metric": "margin", "texts": "own-style", "baseline": "mean-unit"}.items() <= checks.provenance.items()
     pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled", baseline="zero"))
+    scales = [vars(one.metric_of("cat", "real"))["scale"] for one in (pooled, checks)]
+    assert scales == pytest.approx([clip.scale, clip.scale * 2 / 3])  # a margin's weights are longer
     assert pooled.provenance["baseline"] == "zero"
     embeddings = torch.randn(2, 16)
     for domain, style in (("real", "photo"), ("sketch", "sketch")):
@@ -224,7 +230,7 @@ def test_circuits_of_features_and_their_error(keep_error: bool, clip: Clip, fold
         CausalChecks(clip, images, graphs)
     checks = CausalChecks(features, images, graphs, CheckSettings(n_images=2, keep_error=keep_error))
     curve, *_ = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
-    assert np.array_equal(curve.kept[-1], curve.full) == keep_error
+    assert np.array_equal(curve.kept[0, -1], curve.full[0]) == keep_error
     table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
     assert np.allclose(table["metric"], table["full_metric"], rtol=1e-6) == keep_error
     _, maps = checks.pixels("cat", "real", n_images=1)

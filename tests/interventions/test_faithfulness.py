@@ -49,14 +49,14 @@ def test_hand_worked_curve() -> None:
     curve = measured(AblationSettings(fractions=(0.1, 0.5, 1.0), random_draws=3))
     # 0.1: u0; v0: the product misses u1. 0.5: u0, u1; v0: 6 and 1; the means first, then 3.5 / 6.
     assert curve.n_units == (2, 3, 5)
-    assert curve.kept.tolist() == [[0, 0], [6, 1], [11, 1]]
+    assert curve.kept[0].tolist() == [[0, 0], [6, 1], [11, 1]]
     assert curve.faithfulness.tolist() == [0, pytest.approx(3.5 / 6), 1]
     # All but them: u1, u2; v1: 5 and 0. u2; v1: the same. Nothing.
     assert curve.completeness.tolist() == [pytest.approx(2.5 / 6), pytest.approx(2.5 / 6), 0]
-    assert curve.random.shape == (3, 3, 2)
-    assert np.array_equal(curve.random[:, 2], np.broadcast_to(curve.full, (3, 2)))
+    assert curve.random.shape == (1, 3, 3, 2)
+    assert np.array_equal(curve.random[0, :, 2], np.broadcast_to(curve.full[0], (3, 2)))
     table = curve.to_pandas()
-    columns = "class domain circuit ranking measure fraction n_units value low high n_images reason"
+    columns = "class domain circuit ranking measure fraction n_units weights value low high n_images reason"
     assert list(table.columns) == columns.split()
     row = table[(table["circuit"] == "kept") & (table["fraction"] == 0.5)].iloc[0]
     assert row["class"] == "cat"
@@ -91,12 +91,12 @@ def test_ends_of_the_curve(tower: str, kind: str) -> None:
     task = Task(encoder, images, metric, baseline=given[kind], work=QUIET)
     curve = faithfulness_curve(task, graph, AblationSettings(fractions=(0.2, 1.0), random_draws=1))
     with torch.no_grad():
-        assert curve.full == pytest.approx(metric(encoder(images)).numpy(), rel=1e-9)
+        assert curve.full[0] == pytest.approx(metric(encoder(images)).numpy(), rel=1e-9)
         if kind == "images":
-            assert curve.empty == pytest.approx(metric(encoder(reference)).numpy(), rel=1e-9)
+            assert curve.empty[0] == pytest.approx(metric(encoder(reference)).numpy(), rel=1e-9)
     assert (curve.faithfulness[-1], curve.completeness[-1]) == pytest.approx((1, 0), abs=1e-12)
-    assert np.array_equal(curve.kept[-1], curve.full)
-    assert np.array_equal(curve.complement[-1], curve.empty)
+    assert np.array_equal(curve.kept[:, -1], curve.full)
+    assert np.array_equal(curve.complement[:, -1], curve.empty)
     assert curve.settings["baseline"] == {"zero": "zero", "mean": "mean-position", "images": "counterfactual"}[kind]
 
 
@@ -110,8 +110,8 @@ def test_chosen_sites_only_and_any_cut() -> None:
     settings = AblationSettings(fractions=(0.1,))
     whole = faithfulness_curve(task, graph, settings)
     parts = faithfulness_curve(replace(task, images=[images[:2], images[2:]]), graph, settings)
-    assert_same(parts.kept, whole.kept, 0.01, atol=1e-6)
-    assert_same(parts.random, whole.random, 0.01, atol=1e-6)
+    assert_same(parts.kept[0], whole.kept[0], 0.01, atol=1e-6)
+    assert_same(parts.random[0], whole.random[0], 0.01, atol=1e-6)
     assert whole.n_units == (7 + 26,)  # of 64 and 256
     again = faithfulness_curve(task, graph, replace(settings, seed=1))
     assert not np.array_equal(again.random, whole.random)
@@ -155,11 +155,10 @@ def test_no_lead_is_nan_with_the_reason() -> None:
     assert table[["value", "low", "high"]].isna().all(axis=None)
     assert set(table["reason"]) == {"the model does no better than the baseline: 1 against 1"}
     assert curve.areas()["value"].isna().all()
-    # A lead within the noise: a value, but no bounded interval.
+    # A lead within the noise: no quotient of it.
     close = curve_of(np.ones((10, 3)), full=np.array([1.0, 0, 2.1]), empty=np.array([2.0, 1, 0])).to_pandas()
-    assert close["value"].notna().all()
-    assert close["low"].isna().all()
-    assert set(close["reason"]) == {""}
+    assert close[["value", "low", "high"]].isna().all(axis=None)
+    assert set(close["reason"]) == {"the lead of the model over the baseline is within the noise: 1.033 against 1"}
 
 
 @given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 10), st.floats(-10, 10))
@@ -181,8 +180,10 @@ def test_hand_worked_selectivity() -> None:
     # With u0, u1; v0 kept: 6 and 1 for the class, 2 for the other.
     assert curve.own.tolist() == [True, True, False]
     assert np.isnan(curve.selectivity).all()  # the model itself puts the other class first: 6 against 8
-    swapped = measured(settings, other, others=IMAGES)
-    assert swapped.selectivity.tolist() == [pytest.approx((2 - 3.5) / (8 - 6)), 1]
+    noisy = measured(settings, other, others=IMAGES)  # 8 against 11 and 1
+    assert noisy.reason("selectivity") == "the lead of the model over the baseline is within the noise: 2 against 0"
+    swapped = measured(settings, other, others=IMAGES[1:])
+    assert swapped.selectivity.tolist() == [pytest.approx((2 - 1) / (8 - 1)), 1]
     assert swapped.faithfulness.tolist() == [pytest.approx(2 / 8), 1]
     reasons = curve.to_pandas("selectivity")["reason"]
     assert reasons.str.startswith("the model does no better than the baseline: -2").all()
@@ -280,9 +281,10 @@ def test_a_baseline_for_every_image_goes_on_with_the_others() -> None:
     other, settings = torch.tensor([2.0, 1, 6])[None, :, None, None], AblationSettings(fractions=(0.5, 1.0))
     baseline = torch.cat([IMAGES.flip(0), IMAGES[:1]])
     curve = measured(settings, baseline=baseline, others=other)
-    assert curve.empty.tolist() == first(by_hand().encoder(baseline)).tolist() == [1, 11, 11]
+    assert curve.empty[0].tolist() == first(by_hand().encoder(baseline)).tolist() == [1, 11, 11]
     circuit = graph_with(SCORES).strongest(0.5)
-    for images, ends, found in ((IMAGES, baseline[:2], curve.kept[0, :2]), (other, baseline[2:], curve.kept[0, 2:])):
+    kept = curve.kept[0, 0]
+    for images, ends, found in ((IMAGES, baseline[:2], kept[:2]), (other, baseline[2:], kept[2:])):
         assert first(kept_embeddings(by_hand(images, baseline=ends), [circuit])[0]).tolist() == found.tolist()
     batches = measured(settings, [IMAGES[:1], IMAGES[1:]], baseline=baseline, others=[other])  # type: ignore[arg-type]
     assert np.array_equal(batches.kept, curve.kept)

@@ -1,7 +1,7 @@
 """Kept and gated edges of a chain, against a network on paper, hooks on a tower, and a tower written out by hand."""
 
 from functools import partial
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ def hand_worked() -> Encoder:
 
 
 IMAGE = torch.tensor([[2.0, 3, 5]])[:, :, None, None]  # u = 2, 3, 5; v = 6, 8; embedding 14, 8
-EVERY = Edges.between({"first": np.arange(3), "second": np.arange(2), "embedding": np.arange(2)}, "chain")
+PAIRS = [("first", "second"), ("second", "embedding")]
+EVERY = Edges.between({"first": np.arange(3), "second": np.arange(2), "embedding": np.arange(2)}, PAIRS)
 
 
 def first(e: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def test_one_edge_is_cut_for_one_downstream_unit_alone() -> None:
     # u1 -> v0 takes 6 away, u1 -> v1 takes 3 away: cutting one leaves the other.
     assert effects["first", "second"].tolist() == [[6, 6, 0], [0, 3, 5]]
     assert effects["second", "embedding"].tolist() == [[6, 8], [0, 0]]
-    some = Edges.between({"first": np.array([2, 1]), "second": np.array([0])}, "chain")
+    some = Edges.between({"first": np.array([2, 1]), "second": np.array([0])}, PAIRS[:1])
     assert cut_effects(by_hand(), some).scores["first", "second"].tolist() == [[0, 6]]
     one = cut_effects(by_hand(), EVERY.strongest(1, any_sign=True))
     assert np.isnan(one.scores["first", "second"]).sum() == 4
@@ -121,7 +122,7 @@ def test_kept_edges_are_brute_force_by_hooks(resnet: nn.Module, mean: bool) -> N
 def post_norm_by_hand(tower: Any, images: Tensor, other: Tensor, edges: dict[tuple[str, str], np.ndarray]) -> Tensor:
     """A timm ViT of two blocks of two heads of 8 with a norm behind attention and MLP, unit by unit.
 
-    A unit reads its own mixture of the units of the site before it, and all of the stream that goes past these.
+    A unit reads what its own mixture of the units of every earlier site writes.
     """
     trunk = tower.trunk
 
@@ -139,23 +140,26 @@ def post_norm_by_hand(tower: Any, images: Tensor, other: Tensor, edges: dict[tup
         return block.norm2(block.mlp.fc2(post))
 
     one, two = trunk.blocks
-    steps: list[Any] = [  # what writes the units before, what reads them, and the width of a unit
-        (lambda units: units, partial(heads, one), 8),
-        (partial(attended, one), partial(neurons, one), 1),
-        (partial(made, one), partial(heads, two), 8),
-        (partial(attended, two), partial(neurons, two), 1),
-        (partial(made, two), lambda x: tower.head(trunk.norm(x)[:, 0]), 1),
+    steps: list[Any] = [  # what reads the stream at a site, what its units write, and the width of a unit
+        (lambda x: x, lambda units: units, 1),
+        (partial(heads, one), partial(attended, one), 8),
+        (partial(neurons, one), partial(made, one), 1),
+        (partial(heads, two), partial(attended, two), 8),
+        (partial(neurons, two), partial(made, two), 1),
+        (lambda x: tower.head(trunk.norm(x)[:, 0]), None, 1),
     ]
-    units, ends = (trunk._pos_embed(trunk.patch_embed(x)) for x in (images, other))
-    past, past_of_end, width_up = torch.zeros_like(units), torch.zeros_like(ends), 1
-    for (write, read, width), mask in zip(steps, edges.values(), strict=True):
-        parts = []
-        for d, row in enumerate(mask):
-            open_ = torch.from_numpy(row).repeat_interleave(width_up)
-            parts.append(read(past + write(torch.where(open_, units, ends)))[..., d * width : (d + 1) * width])
-        past, past_of_end = past + write(units), past_of_end + write(ends)
-        units, ends, width_up = torch.cat(parts, -1), read(past_of_end), width
-    found: Tensor = units
+    units, ends = ([trunk._pos_embed(trunk.patch_embed(x))] for x in (images, other))
+    sites = list(dict.fromkeys(site for pair in edges for site in pair))
+    for down, (read, _, width) in list(zip(sites, steps, strict=True))[1:]:
+        parts, before = [], list(zip(sites, steps, units, ends, strict=False))
+        for d in range(len(edges[sites[0], down])):
+            rows = {up: torch.from_numpy(edges[up, down][d]) for up, *_ in before}
+            mixtures = [torch.where(rows[up].repeat_interleave(w), x, end) for up, (*_, w), x, end in before]
+            stream: Any = sum(step[1](x) for step, x in zip(steps, mixtures, strict=False))
+            parts.append(read(stream)[..., d * width : (d + 1) * width])
+        of_end: Any = sum(step[1](end) for step, end in zip(steps, ends, strict=False))
+        units, ends = [*units, torch.cat(parts, -1)], [*ends, read(of_end)]
+    found: Tensor = units[-1]
     return found
 
 
@@ -166,8 +170,8 @@ def test_edges_of_heads_and_neurons_behind_which_a_norm_lies_are_a_tower_written
     images, rng = torch.randn(4, 3, *encoder.image_size).double(), np.random.default_rng(0)
     graph = attribute(encoder, images, first, 0.2, left_rule(1), progress=False)
     sizes = {site: graph.n_units(site) for site in graph.inner_sites}
-    masks = {(up, down): rng.random((sizes[down], sizes[up])) < 0.5 for up, down in pairwise(sizes)}
-    whole = Edges.between({site: np.arange(n) for site, n in sizes.items()}, "chain")
+    masks = {(up, down): rng.random((sizes[down], sizes[up])) < 0.5 for up, down in combinations(sizes, 2)}
+    whole = Edges.between({site: np.arange(n) for site, n in sizes.items()}, combinations(sizes, 2))
     task = Task(encoder, images[:2], first, baseline=images[2:], work=QUIET)
     found = kept_embeddings(task, [circuit_by(masks), circuit_with(whole), graph.circuit(3)])
     with torch.no_grad():
@@ -183,5 +187,5 @@ def test_no_edges_leave_the_baseline_and_all_edges_the_model() -> None:
     kept = {site: np.arange(n) for site, n in sizes.items()}
     graph = AttributionGraph(tuple(sizes), scores, kept, dict(EVERY.scores), {}, 1)
     curve = measure_circuits(by_hand(), [graph.circuit(9, any_sign=True)], AblationSettings(random_draws=1))
-    assert (curve.full.tolist(), curve.empty.tolist(), curve.kept.tolist()) == ([14], [0], [[14]])
-    assert (curve.fractions, curve.complement.tolist(), curve.random.tolist()) == ((1.0,), [[0]], [[[14]]])
+    assert (curve.full.tolist(), curve.empty.tolist(), curve.kept.tolist()) == ([[14]], [[0]], [[[14]]])
+    assert (curve.fractions, curve.complement.tolist(), curve.random.tolist()) == ((1.0,), [[[0]]], [[[[14]]]])

@@ -13,10 +13,16 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, class_logit, class_margin, in_feature_basis, left_rule
 from circuitry.bases import ResidualStream, in_components
-from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
+from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects, score_units
 from circuitry.encoder import Stage
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, circuit_of, kept_embeddings, learn_masks, masks
-from circuitry.interventions.answers import answer_changes, default_answers, normal_ranks
+from circuitry.interventions.answers import (
+    answer_changes,
+    default_answers,
+    gate_importance,
+    iterative_ranks,
+    normal_ranks,
+)
 from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.interventions.test_gated_units import check_gradient
 from tests.support.assert_same import assert_same
@@ -24,7 +30,7 @@ from tests.support.circuits import circuit_with
 from tests.support.feature_bases import make_sae
 from tests.support.metrics import product as metric
 from tests.support.towers import make_tower, timm_vit
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 PLANTED = planted_convolution()
 
@@ -56,6 +62,16 @@ def test_sizes_are_exact_and_come_as_they_were_given() -> None:
     one, same, other = (learn([0.4], steps=30, seed=seed) for seed in (0, 0, 1))
     assert all(np.array_equal(one.scores[site], same.scores[site]) for site in one.scores)
     assert any(not np.array_equal(one.scores[site], other.scores[site]) for site in one.scores)
+
+
+def test_a_mask_ranks_by_its_gates_and_has_the_effects_of_the_class() -> None:
+    found, task = learn([0.4], steps=9), task_of()
+    own = Task(task.encoder, task.images, task.metric, sites=task.sites, work=QUIET)
+    source = found.circuits[0].source
+    assert source.importance is not None
+    for site, effects in score_units(own, "conductance").items():
+        assert np.array_equal(source.node_scores[site], effects)
+        assert source.importance[site] == pytest.approx(1 / (1 + np.exp(-found.scores[site].astype(float))))
 
 
 def test_a_size_is_done_when_the_loss_no_longer_falls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +173,8 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:
     if kind == "norms behind":
         encoder = in_components(Encoder.from_tower(timm_vit(block_fn=ResPostBlock).double()))
         images = torch.randn(2, 3, *encoder.image_size).double()
-        return encoder, images, attribute(encoder, images, metric, 0.1, left_rule(1), progress=False).edges
+        graph = attribute(encoder, images, metric, 0.1, left_rule(1), progress=False, **AS_STUDIED)
+        return encoder, images, graph.edges
     encoder = Encoder.from_tower(make_tower("vit").double())
     images = torch.randn(2, 3, *encoder.image_size).double()
     stream = ResidualStream.of(encoder)
@@ -197,7 +214,7 @@ def test_without_interactions_masks_rank_edges_as_cutting_each_does() -> None:
     )
     images = 1 + 0.2 * torch.rand(16, 3, 2, 1, generator=torch.Generator().manual_seed(0))
     task = Task(Encoder(nn.Linear(1, 1), stages, (2, 1)), images, lambda e: e[:, 0], work=QUIET)
-    edges = Edges.between({"first": np.arange(6), "second": np.arange(4)}, "chain")
+    edges = Edges.between({"first": np.arange(6), "second": np.arange(4)}, [("first", "second")])
     exact = cut_effects(task, edges)
     found = learn_masks(task, [0.5, 0.25], MaskSettings(steps=200, batch_size=16), among=circuit_with(edges))
     for kept, share in zip((one.its_edges for one in found.circuits), (0.5, 0.25), strict=True):
@@ -227,3 +244,21 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
 
     assert found.lost == pytest.approx(lost(found.circuits[0]), rel=1e-4)
     assert found.lost < np.mean([lost(found.circuits[0].random(rng)) for _ in range(20)])
+
+
+class TwoForOne:
+    """Runs in which each of the first two gates does the work of both; the others do a half and a tenth of it."""
+
+    n_gates, n_own, rows, embeddings = 4, 1, 1, torch.zeros(1, 1)
+
+    def __len__(self) -> int:
+        return 1
+
+    def run(self, gates: Tensor, places: Tensor) -> Tensor:
+        return ((gates[:, 0] + gates[:, 1]).clamp(max=1.5) + gates[:, 2] / 2 + gates[:, 3] / 10)[:, None]
+
+
+def test_units_that_stand_in_for_each_other_are_found_when_one_of_them_is_closed() -> None:
+    runs = TwoForOne()
+    assert gate_importance(runs, lambda x: x).tolist()[:2] == [0, 0]
+    assert iterative_ranks(runs, lambda x: x).tolist() == [0.25, 1.0, 0.75, 0.5]

@@ -31,7 +31,7 @@ from circuitry.runs import Work
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import setting as in_latents
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 
 def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
@@ -134,7 +134,7 @@ def test_in_a_linear_network_attribution_equals_patching(direction: str) -> None
     images = torch.randn(4, 3, 6, 6, dtype=torch.float64)
     for baseline in (ZERO, mean_baseline(encoder, [torch.randn(5, 3, 6, 6)])):
         graph = attribute(
-            encoder, images, lambda e: e[:, 2], rule=left_rule(1), baseline=baseline, progress=False, node_fraction=1.0
+            encoder, images, lambda e: e[:, 2], 1.0, left_rule(1), baseline=baseline, progress=False, **AS_STUDIED
         )
         task = Task(encoder, images, lambda e: e[:, 2], baseline=baseline, work=QUIET)
         effects = patch_effects(task, direction=direction)
@@ -230,7 +230,7 @@ def third(e: Tensor) -> Tensor:
 def test_a_linear_network_correlates_perfectly() -> None:
     encoder = linear_encoder()
     images = torch.randn(3, 3, 6, 6)
-    graph = attribute(encoder, images, third, rule=left_rule(1), progress=False)
+    graph = attribute(encoder, images, third, rule=left_rule(1), progress=False, **AS_STUDIED)
     check = check_attribution(Task(encoder, images, third, work=QUIET), graph, top=3, random=4)
     assert check.points["exact"].to_numpy() == pytest.approx(check.points["attributed"].to_numpy())
     table = check.to_pandas().set_index(["site", "sample"])
@@ -264,7 +264,7 @@ def test_samples_are_seeded_and_more_points_agree_better() -> None:
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     baseline = mean_baseline(encoder, [torch.randn(4, 3, 64, 64)])
     sites = ["layer2.0", "layer4.0"]
-    graph = attribute(encoder, images, metric, rule=midpoint_rule(10), baseline=baseline, sites=sites, progress=False)
+    graph = attribute(encoder, images, metric, 0.1, midpoint_rule(10), baseline, sites, progress=False, **AS_STUDIED)
     task = Task(encoder, images, metric, baseline=baseline, work=QUIET)
     one, same = (check_attribution(task, graph, top=5, random=10) for _ in range(2))
     pd.testing.assert_frame_equal(one.points, same.points)
@@ -304,7 +304,7 @@ def test_in_a_feature_basis_the_nodes_are_latents_alone() -> None:
     encoder, site = in_feature_basis(plain, saes), plain.sites[-1]
     metric, n_latents = class_logit(weights, 1), saes[site].n_features
     task = Task(encoder, images, metric, sites=[site], work=QUIET)
-    graph = attribute(encoder, images, metric, rule=left_rule(2), sites=[site], progress=False)
+    graph = attribute(encoder, images, metric, rule=left_rule(2), sites=[site], progress=False, **AS_STUDIED)
     points = check_attribution(task, graph, top=n_latents, random=n_latents).points
     assert points["unit"].tolist() == list(range(n_latents))
     latent = int(np.argmax(np.abs(points["exact"])))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from circuitry.judging import planted_convolution
 from tests.interventions.test_gated_units import IMAGES, by_hand
 from tests.support.circuits import circuit_by, circuit_with
 from tests.support.towers import make_tower
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 Call = Callable[[], object]
 PLANTED, OTHER = planted_convolution(), planted_convolution(seed=1)
@@ -58,7 +59,8 @@ def planted(images: Any = SOME, **given: Any) -> Task:
 
 
 def graph(**settings: Any) -> AttributionGraph:
-    return attribute(PLANTED.encoder, SOME, PLANTED.metric, 0.25, left_rule(1), progress=False, **settings)
+    asked = {"progress": False, **AS_STUDIED, **settings}
+    return attribute(PLANTED.encoder, SOME, PLANTED.metric, 0.25, left_rule(1), **asked)
 
 
 def curve(settings: Any = None, images: Tensor = IMAGES, **given: Any) -> object:
@@ -72,7 +74,7 @@ def kept(units: Any, **given: Any) -> object:
 
 
 def chain(**sizes: int) -> Edges:
-    return Edges.between({site: np.arange(n) for site, n in sizes.items()}, "chain")
+    return Edges.between({site: np.arange(n) for site, n in sizes.items()}, pairwise(sizes))
 
 
 def kept_edges(*edges: Edges) -> object:

@@ -22,16 +22,14 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits import METHODS
-from circuitry.encoder import Stage
+from circuitry.encoder import Stage, counted_sites, site_roles
 from circuitry.interventions import (
     AblationSettings,
     MaskSettings,
-    counted_sites,
     find_circuit,
     judge_circuit,
     measure_circuits,
     propose_circuits,
-    site_roles,
 )
 from circuitry.judging import PlantedCircuit, planted_convolution
 from tests.support.assert_same import assert_same
@@ -72,11 +70,11 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet:
     n_units = sum(len(scores) for scores in found.source.node_scores.values())
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.source.settings["method"] == method
-    assert found.source.settings["scored_by"]
+    assert (found.source.importance is not None) == (method in ("fisher", "iterative-fisher", "learned"))
     assert all(np.array_equal(units, found.source.kept_units[site]) for site, units in found.units.items())
     assert found.source.settings | task.made_with == found.source.settings
     curve = faithfulness_curve(task, found.source, AblationSettings(fractions=(0.5,), random_draws=1))
-    assert curve.kept.shape == (1, 6)
+    assert curve.kept.shape[1:] == (1, 6)
 
 
 def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
@@ -102,7 +100,7 @@ def test_circuits_of_several_sizes_come_from_one_search_in_the_order_asked(metho
     task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
     circuits = propose_circuits(task, [0.2, 0.8, 0.5], method=method, masks=MaskSettings(steps=6))
     assert [one.count for one in circuits] == [4, 16, 10]  # of 20 units, in one cut over all sites
-    assert len({one.source.node_scores["conv1"].tobytes() for one in circuits}) == 1
+    assert len({one.source.ranked_by["conv1"].tobytes() for one in circuits}) == 1
 
 
 def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> None:
@@ -114,8 +112,11 @@ def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> Non
     factors = torch.randn(8, 1, generator=torch.Generator().manual_seed(0)).numpy()
     squares = (factors * changes) ** 2
     expected = (squares[:6].mean(0) + squares[6:].mean(0)) / 2
-    assert_same(found.source.node_scores["units"], expected, at_least=1e-3)
-    assert found.source.settings["scored_by"] == "squared change of the answers"
+    assert found.source.importance is not None
+    assert_same(found.source.importance["units"], expected, at_least=1e-3)
+    # Effects are those on the images of the class; on the way to zero each unit falls in proportion.
+    assert_same(found.source.node_scores["units"], changes[:6].mean(0), at_least=1e-3)
+    assert found.units["units"].tolist() == np.argsort(-expected)[:5].tolist()
 
 
 def test_a_budget_shares_out_the_size_of_every_method() -> None:
@@ -132,7 +133,7 @@ def test_a_budget_shares_out_the_size_of_every_method() -> None:
             for budget in ("same-share", "global", "learned")
         }
         kept = {budget: [len(units) for units in found.units.values()] for budget, found in by_budget.items()}
-        scores = by_budget["global"].source.node_scores
+        scores = by_budget["global"].source.ranked_by
         n_units = [len(of_site) for of_site in scores.values()]
         assert kept["same-share"] == [-(-n // 2) for n in n_units]
         first = np.argsort(-np.abs(np.concatenate([*scores.values()])), kind="stable")[: sum(n_units) // 2]
@@ -165,8 +166,8 @@ def test_pooled_channels_repeat_and_a_linear_end_reads_out() -> None:
         ("embedding", lambda x: x @ last),
     )
     roles = {"conv": "counted", "pool": "repeat", "mixed": "readout", "scaled": "readout", "embedding": "readout"}
-    assert site_roles(task) == {"input": "image", **roles}
-    assert counted_sites(task) == ("conv",)
+    assert site_roles(task.encoder) == {"input": "image", **roles}
+    assert counted_sites(task.encoder) == ("conv",)
 
 
 @pytest.mark.parametrize(
@@ -181,20 +182,19 @@ def test_pooled_channels_repeat_and_a_linear_end_reads_out() -> None:
 def test_a_norm_reads_out_and_a_nonlinearity_does_not(end: Run, role: str) -> None:
     first, last = weights(16, 3), weights(16, 20)
     task = chain(("units", lambda x: x.mean((2, 3)) @ first.T), ("embedding", lambda x: end(x) @ last))
-    assert site_roles(task)["units"] == role
+    assert site_roles(task.encoder)["units"] == role
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_towers_count_what_computes(kind: str) -> None:
     encoder = Encoder.from_tower(make_tower(kind))
-    task = Task(encoder, torch.randn(2, 3, *encoder.image_size), lambda e: e[:, 0], work=QUIET)
-    counted = counted_sites(task)
+    counted = counted_sites(encoder)
     assert encoder.sites[1] in counted
     assert not {"input", encoder.sites[-1]} & {*counted}
     if kind == "vit":  # the stream of the last block reaches the embedding through a norm alone
         assert counted == encoder.sites[1:-2]
         heads = in_components(encoder)
-        roles = site_roles(Task(heads, torch.randn(2, 3, *encoder.image_size), lambda e: e[:, 0], work=QUIET))
+        roles = site_roles(heads)
         assert [site for site in heads.sites if roles[site] == "readout"] == list(heads.sites[-2:])
 
 

@@ -1,5 +1,6 @@
 """Transfer and interchange on a network whose circuits are known, and the numbers that reports state of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from circuitry.interventions import (
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.interventions.curves import areas_by_domain, mean_over_depth, nearest_to_a_tenth
+from circuitry.interventions.curves import areas_by_domain, mean_over_depth
 from circuitry.interventions.transfer_tables import (
     OTHER,
     OWN,
@@ -28,6 +29,7 @@ from circuitry.interventions.transfer_tables import (
     transfer_correlations,
 )
 from tests.reports.sections.test_interventions import SIMILARITY, curves_of, transfers
+from tests.support.circuits import curve_of
 from tests.support.work import QUIET
 
 
@@ -291,8 +293,9 @@ def test_transfer_is_a_comparison_where_the_model_has_a_lead() -> None:
 
 
 def test_the_size_that_is_spoken_of() -> None:
-    assert nearest_to_a_tenth((0.001, 0.05, 0.2, 1.0)) == 0.05  # by ratio, the first among equals
-    assert nearest_to_a_tenth((0.01, 0.12, 0.5)) == 0.12
+    curve = curve_of(np.ones((4, 2)), (0.001, 0.05, 0.2, 1.0))
+    assert curve.size == 0.05  # a tenth, by ratio, the first among equals
+    assert replace(curve, settings={"size": 0.3}).size == 0.2
 
 
 def test_areas_are_of_their_ranking() -> None:

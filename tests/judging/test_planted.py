@@ -20,10 +20,10 @@ from circuitry.judging import (
     rank_agreement,
     score_methods,
     scoreboard_tables,
-    smallest_sizes,
+    smallest_size,
 )
 from circuitry.judging.planted import edge_movements
-from circuitry.judging.scoreboard import areas_of
+from circuitry.judging.scoreboard import areas_of, paired_differences
 from tests.support.circuits import curve_of
 from tests.support.work import QUIET
 
@@ -65,7 +65,7 @@ def test_methods_find_what_was_planted(build: Callable[[], PlantedCircuit]) -> N
     table = scored(build)
     means = table.groupby(["method", "kind"])["auroc"].mean()
     rules = {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
-    assert set(table["method"]) == rules | {"exact patching", "input path", "learned masks", "edge cuts"}
+    assert set(table["method"]) == rules | {"exact patching", "conductance", "learned masks", "edge cuts"}
     assert means["exact patching"].min() > 0.99
     for method, least in (("left 10", 0.95), ("midpoint 10", 0.95), ("Gauss-Radau 5", 0.9)):  # the last has 0.95
         assert means[method, "node"] > least
@@ -101,16 +101,10 @@ def curve(kept: list[float]) -> FaithfulnessCurve:
     return curve_of(values, sizes, "absolute", full=full, own=own, random=0 * values[None])
 
 
-def test_the_smallest_size_is_that_from_which_on_the_target_is_kept() -> None:
-    sizes = [0.2, 0.4, 0.6, 0.8]
-    values = {"kept": [0.9, 0.1, 0.7, 1.1], "random": [0.0, 0.0, 0.0, 0.4], "complement": [1.0] * 4}
-    curves = pd.concat([pd.DataFrame({"circuit": c, "size": sizes, "value": v}) for c, v in values.items()])
-    found = smallest_sizes(curves.sample(frac=1, random_state=0), [0.5, 0.8]).set_index(["circuit", "target"])["value"]
-    assert found.to_dict() == {("kept", 0.5): 0.6, ("kept", 0.8): 0.8, ("random", 0.5): 1.0, ("random", 0.8): 1.0}
-    always = pd.DataFrame({"circuit": "kept", "size": sizes, "value": 0.9})
-    assert smallest_sizes(always, [0.5])["value"].tolist() == [0.2]
-    unknown = pd.DataFrame({"circuit": "kept", "size": sizes, "value": [0.9, 0.9, 0.9, np.nan]})
-    assert smallest_sizes(unknown, [0.5])["value"].tolist() == [1.0]
+def test_the_smallest_size_is_that_from_which_on_the_target_is_reached() -> None:
+    sizes = [0.8, 0.2, 0.6, 0.4]
+    for reached, smallest in ((".X.X", 1), ("XX.X", 0.8), ("X.XX", 0.4), ("XXXX", 0.2), ("....", 1)):
+        assert smallest_size(sizes, [mark == "X" for mark in reached]) == smallest
 
 
 def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> None:
@@ -138,14 +132,23 @@ def test_rank_agreement_is_the_mean_over_sites_that_vary() -> None:
     assert np.isnan(rank_agreement({"flat": np.zeros(4)}, exact))
 
 
-def test_means_over_classes_have_students_interval() -> None:
-    table = pd.DataFrame({"class": ["x", "y", "z"], "method": "m", "value": [0.2, 0.5, 0.9]})
+def test_sizes_are_told_by_the_median_class_and_how_many_reach_the_target() -> None:
+    table = pd.DataFrame({"class": list("wxyz"), "what": "size to work, kept", "value": [0.2, 0.5, 1.0, 0.9]})
     row = over_classes(table).iloc[0]
-    low, high = stats.t.interval(0.95, 2, table["value"].mean(), stats.sem(table["value"]))
-    assert row[["value", "low", "high"]].tolist() == pytest.approx([table["value"].mean(), low, high])
-    assert row["n_classes"] == 3
-    with pytest.raises(InputError, match="one class"):
+    assert row[["value", "least", "most", "n_classes", "n_reached"]].tolist() == [0.7, 0.2, 1.0, 4, 3]
+    with pytest.raises(InputError, match="one value of each class"):
         over_classes(pd.concat([table, table]))
+
+
+def test_methods_are_compared_class_by_class() -> None:
+    values = {"masks": [0.2, 0.3, 0.3, 0.5, 0.2, 0.4], "path": [0.4, 0.6, 0.3, 0.8, 0.9, 0.8]}
+    named = {"budget": "global", "baseline": "mean", "metric": "margin", "what": "size to work, kept"}
+    parts = [pd.DataFrame({"class": list("uvwxyz"), "value": v, "method": m, **named}) for m, v in values.items()]
+    (row,) = paired_differences(pd.concat(parts)).to_dict("records")
+    assert (row["a"], row["b"]) == ("masks (global)", "path (global)")
+    assert row["median"] == pytest.approx(-0.3)
+    assert (row["n_less"], row["n_equal"], row["n_more"]) == (5, 1, 0)
+    assert row["p"] == pytest.approx(2 * 0.5**5)  # of five signs, all alike
 
 
 def test_tables_of_a_scoreboard() -> None:
@@ -161,9 +164,9 @@ def test_tables_of_a_scoreboard() -> None:
     tables = scoreboard_tables(found, sizes, [0.5], "4 units at 1 site")
     assert all(set(table["counted"]) == {"4 units at 1 site"} for table in tables.values())
     known = tables["by_class"].set_index(["method", "what"])["value"]
-    assert known["gradient", "size for 0.5, kept"] == 0.2
-    assert known["patching", "size for 0.5, kept"] == 0.8
-    assert known["patching", "size for 0.5, random"] == 1
+    assert known["gradient", "size for 0.5 selectivity, kept"] == 0.2
+    assert known["patching", "size for 0.5 selectivity, kept"] == 0.8
+    assert known["patching", "size for 0.5 selectivity, random"] == 1
     assert known["gradient", "rank correlation"] == pytest.approx(0.8)
     assert known["patching", "GFLOP"] == 4
     assert known["gradient", "CPR"] == pytest.approx(0.6 * 0.75)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from circuitry import Clip, Encoder, InputError, in_feature_basis, load_clip
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from tests.support.feature_bases import make_sae
 from tests.support.tiny_clip import CONFIG, NAME, Tiny, saved
 

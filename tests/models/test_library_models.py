@@ -25,6 +25,7 @@ from circuitry.models import Classifier, ModelOptions, linear_probe, read_images
 from circuitry.models.ridge import PENALTIES
 from tests.support.assert_same import assert_same
 from tests.support.library_towers import library_tower, save_model
+from tests.support.work import AS_STUDIED
 
 SENTENCES = ["a photo of a cat.", "a photo of a dog."]
 
@@ -189,7 +190,8 @@ def test_a_linear_probe_stands_in_for_texts(saved: Path, pictures: Path, classes
     assert_same(weights, F.normalize(probed.rows, dim=-1), at_least=0.1)
     assert probed.digest == probed.with_classes(probed.classes).digest
     assert probed.digest != probed.with_classes({"cat": [1], "dog": [0]}).digest
-    graph = attribute(probed.encoder, images[:1], class_logit(weights, 0), sites=["layernorm"], progress=False)
+    metric = class_logit(weights, 0)
+    graph = attribute(probed.encoder, images[:1], metric, sites=["layernorm"], progress=False, **AS_STUDIED)
     assert graph.completeness["layernorm"].gap < 0.1
 
 

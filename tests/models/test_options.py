@@ -18,7 +18,7 @@ from circuitry.data.drawn import draw_image
 from circuitry.data.drawn.drawing import STYLES, TOY_CLASSES
 from circuitry.data.names import in_a_sentence
 from circuitry.models import ModelOptions, read_checkpoint
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from circuitry.models.prompts import style_word, templates_of
 from circuitry.models.shipped_weights import SHIPPED_WEIGHTS, shipped_file, shipped_models, write_packed
 from tests.support.feature_bases import make_sae

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from circuitry.reports import contact_sheet
-from circuitry.reports.contact_sheets import TILE
+from circuitry.reports.figures.pictures import TILE
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -145,7 +145,7 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
 @needs_browser
 def test_every_site_of_a_deep_circuit_has_its_label(tmp_path: Path) -> None:
     sites = [*(f"blocks.{i}.0" for i in range(18)), "global_pool"]
-    figure = circuit_drawing(circuit({f"{site}/0": 1.0 for site in sites}, {}), sites)
+    figure = circuit_drawing(circuit({f"{site}/0": 1.0 + i for i, site in enumerate(sites)}, {}), sites)
     report = Report("t")
     report.figure(figure.update_layout(width=1200), "c")
     ticks = re.findall(r'<g class="xtick">.*?</g>', load(report.write(tmp_path / "report.html")).dom)

@@ -103,6 +103,20 @@ def test_cka_is_its_definition(kernel: str) -> None:
         assert cka(x, y, kernel) == pytest.approx(direct_cka(x, y, kernel))
 
 
+def test_the_biased_estimator_is_larger_for_few_rows_and_the_same_for_many() -> None:
+    def estimates(n: int, seed: int) -> tuple[float, float]:
+        x = features(n, 20, seed)
+        y = x[:, :10] + features(n, 10, seed + 1000)
+        a, b = (z - z.mean(0) for z in (x, y))
+        biased = np.sum((a.T @ b) ** 2) / np.sqrt(np.sum((a.T @ a) ** 2) * np.sum((b.T @ b) ** 2))
+        return cka(x, y), biased
+
+    few, many = (np.mean([estimates(n, seed) for seed in range(draws)], 0) for n, draws in ((30, 40), (2000, 2)))
+    assert few[0] == pytest.approx(many[0], abs=0.03)
+    assert few[1] > few[0] + 0.1
+    assert many[1] == pytest.approx(many[0], abs=0.01)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_rotation_scale_and_offset_change_nothing(kernel: str) -> None:
     x, y = features(10, 6, 10), features(10, 4, 11)
@@ -150,10 +164,10 @@ FLAT = np.tile(FIVE[0], (5, 1))
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda: cka(FIVE, FIVE[:4]), "5 and 4"),
+        (lambda: cka(FIVE, FIVE[:4]), r"rows features_b.*\[4, "),
         (lambda: cka(FIVE[:3], FIVE[:3]), "4 rows, but 3"),
         (lambda: cka(FIVE, FIVE, "cosine"), "linear, rbf, but 'cosine'"),
-        (lambda: cka(FIVE, np.where(FIVE > 0, np.nan, FIVE)), "NaN or infinite"),
+        (lambda: cka(FIVE, np.where(FIVE > 0, np.nan, FIVE)), "NaN or infinity"),
         *((lambda kernel=kernel: cka(FIVE, FLAT, kernel), "the second are all equal") for kernel in KERNELS),
         *((lambda kernel=kernel: cka(np.eye(5), FIVE, kernel), "the first are all equal") for kernel in KERNELS),
     ],

@@ -22,7 +22,7 @@ import tyro
 from circuitry.reports.figure_files import StaticImages
 from circuitry.reports.page import Written
 from circuitry.runs import InputError, file_lock, progress, run_script, short_waits
-from circuitry.runs.path_refusals import SENTENCES
+from circuitry.runs.errors import SENTENCES
 from circuitry.training import TrainingWork
 
 

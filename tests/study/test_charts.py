@@ -19,7 +19,7 @@ def drawn(figure: go.Figure) -> list[go.Scatter]:
 
 
 def test_a_point_for_each_method_and_its_random_units_in_a_panel_for_each_setting() -> None:
-    values = {"seconds": (2.0, 30.0), "size for 0.8, kept": (0.9, 0.4), "size for 0.8, random": (1.0, 0.95)}
+    values = {"seconds": (2.0, 30.0), "size to work, kept": (0.9, 0.4), "size to work, random": (1.0, 0.95)}
     rows = [
         (setting, method, what, of[i], of[i] - 0.1, of[i] + 0.1)
         for setting, (what, of), (i, method) in product("ab", values.items(), enumerate(("gradient", "learned")))

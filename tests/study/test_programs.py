@@ -13,6 +13,7 @@ from filelock import Timeout
 from circuitry.comparison import compare_models
 from circuitry.comparison.models import OVER_MODELS
 from circuitry.data.drawn.drawing import TOY_CLASSES
+from circuitry.models import register_model
 from circuitry.runs import InputError, Rank, Work
 from circuitry.training import TrainingWork
 from experiments.study.study_run import StudyRun, ToySettings
@@ -39,7 +40,7 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     write_runs(tmp_path / "runs", quickstart, ("key",))
     supervised = tmp_path / "runs" / "supervised"
     labels = LabelTable(CLASSES, {name: i for i, name in enumerate(CLASSES)})
-    classifier = build_classifier("rn-tiny", len(CLASSES), 0.9)[0]
+    classifier = build_classifier(register_model("rn-tiny"), len(CLASSES), 0.9)[0]
     write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels)
     write_run(StudyRun(supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True))
     own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
@@ -62,7 +63,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
     quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = program_module("shared-circuitry")
-    monkeypatch.setattr(module, "extract", partial(module.extract, rule=GIVEN_RULE))
+    monkeypatch.setattr(module, "extract", partial(module.extract, rule=GIVEN_RULE, baseline="zero"))
     write_runs(tmp_path / "runs", quickstart, ("key", "car"))
     config = module.Config(
         runs=(tmp_path / "runs",),

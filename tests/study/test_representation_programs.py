@@ -141,17 +141,18 @@ def test_methods_are_judged_and_drawn(toy: Path, tmp_path: Path) -> None:
     module, out = program_module("scoreboard"), tmp_path / "scoreboard"
     given = {"data": toy, "n_judged": 2, "n_images": 1, "n_others": 4}
     tiny = {"sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
-    methods = ("gradient", "patching", "learned")
-    config = module.Config(**given, **tiny, methods=methods, out=out, results=out / "results" / "toy")
+    budgets, ablations = ("same-share", "global"), ("mean", "optimal", "resample")
+    asked = {"methods": ("gradient", "patching", "learned"), "budgets": budgets, "ablations": ablations}
+    config = module.Config(**given, **tiny, **asked, out=out, results=out / "results" / "toy")
     module.main(config)
     assert_drawn(out / "report.html")
     summary = pd.read_csv(out / "results" / "toy" / "summary.csv")
-    contestants = [("gradient", "same-share"), ("gradient", "global"), ("gradient", "learned")]
-    contestants += [("patching", budget) for _, budget in contestants] + [("learned", "learned")]
+    contestants = [*((method, budget) for method in asked["methods"][:2] for budget in budgets), ("learned", "learned")]
     assert set(zip(summary["method"], summary["budget"], strict=True)) == set(contestants)
+    assert set(summary["baseline"]) == set(ablations)
     agreement = summary.query("what == 'rank correlation'").set_index("method")["value"]
-    assert agreement["patching"].tolist() == pytest.approx([1] * 3)
-    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 7
+    assert agreement["patching"].tolist() == pytest.approx([1] * 6)
+    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 15
     provenance = json.loads((out / "results" / "toy" / "provenance.json").read_text())
     assert not {"input", "attnpool"} & {*provenance["sites"]}  # what is read out, and the image, are not counted
     (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")

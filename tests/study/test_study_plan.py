@@ -15,11 +15,12 @@ from circuitry import Encoder, InputError, class_logit
 from circuitry.circuits import AttributionSettings, count_operations
 from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.commands import dispatch, run_command
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from circuitry.runs import run_script
 from experiments.study import __main__ as programs
 from experiments.study.plan import Step
 from tests.support.scripts import program_module
+from tests.support.work import AS_STUDIED
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,6 @@ def test_steps_do_what_they_say(
 def test_operations_of_circuits_are_linear_in_the_points(study: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_tower(open_clip.create_model(register_model("rn-tiny")).visual.eval().requires_grad_(False))
     metric = class_logit(torch.eye(2, 64), 0)
-    ten = count_operations(encoder, metric, AttributionSettings(rule=STUDY_RULE))
+    ten = count_operations(encoder, metric, AttributionSettings(rule=STUDY_RULE, **AS_STUDIED))
     assert study.circuit_operations("rn-tiny") == ten.nodes + 2 * ten.edges
     assert "text weights" not in caplog.text

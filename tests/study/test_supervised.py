@@ -18,7 +18,7 @@ from torch import nn
 
 from circuitry import InputError
 from circuitry.data import imagenet_index, load_image
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from circuitry.training import checkpoints
 from experiments.study import supervised
 from experiments.study.supervised import (

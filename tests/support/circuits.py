@@ -29,8 +29,11 @@ def circuit_by(masks: dict[tuple[str, str], np.ndarray]) -> Circuit:
 def curve_of(
     kept: np.ndarray, fractions: Sequence[float] = MIB_FRACTIONS, ranking: str = "signed", **given: np.ndarray
 ) -> FaithfulnessCurve:
-    """A curve with these values [sizes, images]; the complement keeps nothing, and there are no random circuits."""
+    """A curve with these metrics [sizes, images]; the complement keeps nothing, and there are no circuits beside."""
     sizes, n = kept.shape
-    known = {"full": np.ones(n), "empty": np.zeros(n), "own": np.ones(n, bool), "group": np.zeros(n, int)}
-    curves: Any = known | {"kept": kept, "complement": 0 * kept, "random": np.zeros((0, *kept.shape))} | given
-    return FaithfulnessCurve(tuple(fractions)[:sizes], ranking, (1,) * sizes, **curves)
+    sides: Any = {"own": np.ones(n, bool), "group": np.zeros(n, int)}
+    beside = {name: np.zeros((0, *kept.shape)) for name in ("random", "foreign")}
+    known = {"full": np.ones(n), "empty": np.zeros(n), "kept": kept, "complement": 0 * kept} | beside
+    runs: Any = {name: given.get(name, values)[None] for name, values in known.items()}
+    sides |= {name: values for name, values in given.items() if name in sides}
+    return FaithfulnessCurve(tuple(fractions)[:sizes], ranking, (1,) * sizes, **runs, **sides)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, extract, left_rule
 from circuitry.circuits import Extraction, ExtractionSettings
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 TEMPLATES = ["a {}."]
-SETTINGS = {"rule": left_rule(2), "texts": TEMPLATES}
+SETTINGS = {"rule": left_rule(2), "texts": TEMPLATES, "baseline": "zero", **AS_STUDIED}
 COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch", "axe"): 3, ("sketch", "cat"): 4}
 """Images of class in domain; there is no sketch of a fish, and one sketch of a cat is cut short."""
 
@@ -21,11 +21,11 @@ CUT = 2000
 
 
 def run(clip: Clip, root: Path, out: Path, **changes: object) -> GraphFolder:
-    return extract(clip, DomainFolder(root), out, **({**SETTINGS, "work": QUIET} | changes))  # type: ignore[arg-type]
+    return extract(clip, DomainFolder(root), out, **({**SETTINGS, "work": QUIET} | changes))
 
 
 def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:
-    settings = ExtractionSettings(rule=left_rule(2), texts=TEMPLATES)
+    settings = ExtractionSettings(**SETTINGS)
     return Extraction(clip, DomainFolder(root), out, settings, **changes)  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@ import circuitry
 from circuitry import AttributionGraph, Encoder, class_logit
 from circuitry.bases import SparseAutoencoder
 from tests.support.towers import make_tower
+from tests.support.work import AS_STUDIED
 
 KINDS = ("relu", "jumprelu", "topk", "normalised", "layer-normed")
 """Activations, and relu on inputs scaled to length one, or to mean zero and deviation one."""
@@ -71,7 +72,7 @@ def setting(name: str, kind: str, n: int = 3) -> tuple[Encoder, dict[str, Sparse
 
 
 def attribute(encoder: Encoder, images: Tensor | list[Tensor], weights: Tensor, **settings: object) -> AttributionGraph:
-    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **settings)  # type: ignore[arg-type]
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **(AS_STUDIED | settings))
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:

@@ -30,12 +30,12 @@ def metric(embedding: Tensor) -> Tensor:
     return embedding[:, 0] + 2 * embedding[:, 1]
 
 
-def blank_tower(depth: int = 1) -> Any:
-    """Return a tower of the micro transformer's shape whose heads and neurons do nothing."""
+def blank_tower(depth: int = 1, width: int = 2) -> Any:
+    """Return a tower of the micro transformer's tokens whose heads and neurons do nothing."""
     trunk = timm.models.VisionTransformer(
         img_size=(1, 2),
         patch_size=1,
-        embed_dim=2,
+        embed_dim=width,
         depth=depth,
         num_heads=2,
         mlp_ratio=1,
@@ -47,12 +47,12 @@ def blank_tower(depth: int = 1) -> Any:
         act_layer=nn.ReLU,
     )
     tower: Any = TimmModel("test_vit", embed_dim=2, image_size=(1, 2), pool="", proj="linear")
-    tower.trunk, tower.head = trunk, nn.Linear(2, 2, bias=False)
+    tower.trunk, tower.head = trunk, nn.Linear(width, 2, bias=False)
     tower.double().eval().requires_grad_(False)
     for parameter in tower.parameters():
         parameter.zero_()
-    trunk.patch_embed.proj.weight[:, :2, 0, 0] = torch.eye(2)
-    tower.head.weight += 2 * torch.eye(2)  # the pool is a mean over two tokens
+    trunk.patch_embed.proj.weight[:2, :2, 0, 0] = torch.eye(2)
+    tower.head.weight[:, :2] = 2 * torch.eye(2)  # the pool is a mean over two tokens
     return tower
 
 
@@ -66,4 +66,13 @@ def micro_tower() -> Any:
     block.mlp.fc1.weight += torch.tensor([[2, -1], [-1, 1]])
     block.mlp.fc1.bias += torch.tensor([0, -2])
     block.mlp.fc2.weight += torch.tensor([[1, 0], [0, 3]])
+    return tower
+
+
+def scaling_tower() -> Any:
+    """Return a tower of two blocks whose two heads read (a, b) and write (a, 2b) and (3a, 4b): (5a, 7b) with (a, b)."""
+    tower = blank_tower(depth=2, width=4)
+    for block in tower.trunk.blocks:
+        block.attn.qkv.weight.view(3, 2, 2, 4)[2, :, :, :2] = torch.eye(2)
+        block.attn.proj.weight[:2] += torch.tensor([[1, 0, 3, 0], [0, 2, 0, 4]])
     return tower

@@ -1,4 +1,4 @@
-"""Oracles that share no code with attribution: full runs with an activation replaced by a hook, captum's tail."""
+"""Oracles that share no code with attribution: full runs with an activation replaced by a hook."""
 
 from typing import Any
 
@@ -63,14 +63,3 @@ def brute_force_edges(
         effect = ((end - a) * total / points).movedim(dim_up, 1)
         rows.append((effect.flatten(2).sum(2) if effect.dim() > 2 else effect).sum(0)[torch.from_numpy(kept[up])])
     return torch.stack(rows).numpy()
-
-
-class TailModule(nn.Module):
-    """The rest of a tower as a module with an entry layer, as captum wants it."""
-
-    def __init__(self, encoder: Encoder, site: str, weights: Tensor) -> None:
-        super().__init__()
-        self.entry, self.encoder, self.site, self.weights = nn.Identity(), encoder, site, weights
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.encoder(self.entry(x), start=self.site)) @ self.weights[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from circuitry.commands.command_list import COMMANDS, work_of
+from circuitry.commands.dispatch import COMMANDS, work_of
 from circuitry.runs.command_line import read_line
 from tests.support.browser import find_browser, load
 

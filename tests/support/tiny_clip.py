@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from circuitry import Clip, load_clip
-from circuitry.models.architectures import register_model
+from circuitry.models.open_clip_models import register_model
 from tests.support.towers import RESNET, TEXT, randomise
 
 CONFIG = RESNET | {"text_cfg": TEXT | {"context_length": 16}}

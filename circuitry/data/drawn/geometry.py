@@ -30,19 +30,14 @@ class DrawnPart:
     width: float = 0.0
     """Width of the stroke in unit coordinates; 0 for an area."""
 
-    @property
-    def is_ring(self) -> bool:
-        """Return whether this is a stroke that ends where it begins."""
-        return self.width > 0 and bool(np.allclose(self.points[0], self.points[-1]))
-
     def area(self) -> Outline:
         """Return the corners of the filled area, [points, 2]; of a ring, both rims joined by a cut of no width."""
         return band(self.points, self.width) if self.width > 0 else self.points
 
     def rims(self) -> tuple[Outline, ...]:
-        """Return the closed outlines of the area: two for a ring, else one; first and last point are equal."""
+        """Return the closed outlines of the area: two for a stroke that ends where it begins, else one."""
         area = self.area()
-        if not self.is_ring:
+        if self.width == 0 or not np.allclose(self.points[0], self.points[-1]):
             return (closed(area),)
         half = len(area) // 2
         return area[:half], area[half:]

@@ -59,12 +59,7 @@ _FUNCTIONS: Mapping[str, Any] = {
 
 
 def evaluate(value: Any, scope: Scope) -> Any:
-    """Return the value of an expression; what is no text stands for itself.
-
-    Example:
-        >>> evaluate("-0.5 * rise", {"rise": 0.8})
-        -0.4
-    """
+    """Return the value of an expression; what is no text stands for itself."""
     return eval(_compiled(value), {"__builtins__": {}}, scope) if isinstance(value, str) else value
 
 

@@ -1,7 +1,7 @@
 // The sliders of the cut, and what exactly this cut was measured to do.
 import { html, percent, useMemo } from "circuitry/view.js";
 import { CurveChart } from "circuitry/charts.js";
-import { VERDICTS, interval, measuredCut, stops } from "circuitry/measured.js";
+import { MEASURES, interval, measuredCut, stops } from "circuitry/measured.js";
 
 export function Controls({ index, state, set, shown, picture, colourOf }) {
   const sizes = useMemo(() => stops(index), [index]);
@@ -38,6 +38,7 @@ function ThisCut({ index, state, shown, colourOf, picture }) {
   }
   const cuts = measured.map(({ one, curve }) => ({ one, curve, cut: measuredCut(curve, state) }));
   const first = cuts[0].cut;
+  const known = MEASURES.filter(measure => ["selectivity", "faithfulness"].includes(measure) || cuts.some(({ cut }) => !cut.values[measure].reason));
   const exact = first.exact && shown.every(one => one.part === null);
   const fractions = cuts[0].curve.fractions;
   const pairs = rows => rows?.map(row => [row[1], row[2]]) ?? null;
@@ -48,12 +49,11 @@ function ThisCut({ index, state, shown, colourOf, picture }) {
   return html`<div class="thiscut" role="group" aria-label="What this cut was measured to do">
     <div class="measured">
       <h3 class=${exact ? "" : "other"}>${count} ${exact ? "This cut, measured:" : `Not measured (${shown.some(one => one.part !== null) ? "parts of the images" : first.other}); the nearest, ${percent(first.fraction)} of the units:`}</h3>
-      <table id="measured"><thead><tr><th></th><th scope="col">selectivity</th><th scope="col">random</th><th scope="col">faithfulness</th><th scope="col">random</th></tr></thead>
+      <table id="measured"><thead><tr><th></th>${known.map(measure => html`<th scope="col">${measure}</th>`)}</tr></thead>
         <tbody>${cuts.map(({ one, curve, cut }) => html`<tr title=${`${curve.images} images of ${one.domain} that the circuit was not found on, ${curve.others} of other classes; ablated to ${curve.baseline}; ${curve.draws} random circuits`}>
-          <th scope="row">${one.domain}</th>
-          <td><b>${interval(cut.selectivity.kept)}</b></td><td>${interval(cut.selectivity.random)}</td>
-          <td>${interval(cut.faithfulness.kept)}</td><td>${interval(cut.faithfulness.random)}</td></tr>
-          <tr><th></th><td colspan="4" class=${`verdict ${cut.selectivity.verdict}`}>selectivity is ${cut.selectivity.reason ? `unknown: ${cut.selectivity.reason}` : VERDICTS[cut.selectivity.verdict]}</td></tr>`)}</tbody></table>
+          <th scope="row">${one.domain}</th>${known.map(measure => html`<td><b>${interval(cut.values[measure].kept)}</b></td>`)}</tr>
+          ${[["random", "random units"], ["foreign", "other classes"]].map(([name, label]) => known.some(measure => cut.values[measure][name]) && html`<tr><th scope="row">${label}</th>${known.map(measure => html`<td>${interval(cut.values[measure][name])}</td>`)}</tr>`)}
+          <tr><th></th><td colspan=${known.length} class=${`verdict ${cut.verdict}`}>${cut.told}</td></tr>`)}</tbody></table>
       ${state.hidden.length > 0 && html`<p class="hint">Hidden sites are not drawn, but they are in the cut.</p>`}
     </div>
     <${CurveChart} label="Selectivity by share of the units kept, with random circuits" lines=${lines} ticks=${fractions} xs=${fractions.map(Math.log)} mark=${Math.log(state.share)}

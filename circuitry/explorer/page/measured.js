@@ -3,6 +3,8 @@ import { fixed, percent } from "circuitry/view.js";
 
 const SAME = 1e-9;
 const MATTERS = 0.01;
+const OPEN = "cannot be told";
+export const MEASURES = ["right", "false", "kl recovered", "selectivity", "faithfulness"];
 
 // The sizes of cuts that the slider stops at: measured ones, and three between each two.
 export function stops(index) {
@@ -36,12 +38,17 @@ export function measuredCut(curve, state) {
   const read = measure => {
     const found = curve[measure];
     const at = name => found[name]?.[place] ?? null;
-    return { kept: at("kept"), random: at("random"), reason: found.reason, verdict: verdict(at("kept"), at("random")) };
+    return { kept: at("kept"), random: at("random"), foreign: at("foreign"), reason: found.reason };
   };
-  return { fraction: curve.fractions[place], exact: other === null, other, selectivity: read("selectivity"), faithfulness: read("faithfulness") };
+  const values = Object.fromEntries(MEASURES.map(measure => [measure, read(measure)]));
+  const { kept, random, reason } = values.selectivity;
+  const said = curve.verdicts[place];
+  const verdict = said === OPEN ? besideRandom(kept, random) : /^works(?! in part)/.test(said) ? "above" : "same";
+  const told = said === OPEN ? `its selectivity is ${reason ? `unknown: ${reason}` : VERDICTS[verdict]}` : `it ${said}`;
+  return { fraction: curve.fractions[place], exact: other === null, other, values, verdict, told };
 }
 
-function verdict(kept, random) {
+function besideRandom(kept, random) {
   if (!kept || !random || [kept[1], random[2]].some(value => value === null)) return "unknown";
   if (kept[1] > random[2] + MATTERS) return "above";
   return kept[2] < random[1] - MATTERS ? "below" : "same";
@@ -73,10 +80,10 @@ export function trust(index, state, shown) {
     }
     const cut = measuredCut(curve, state);
     const which = cut.exact && one.part === null ? "this cut" : `the nearest measured cut (${percent(cut.fraction)} of the units of the circuit of all images)`;
-    const s = cut.selectivity;
+    const s = cut.values.selectivity;
     lines.push(
-      `${one.label}: on ${curve.images} images ${which} keeps ${interval(s.kept)} of the selectivity, random circuits ${interval(s.random)}: ${s.reason || VERDICTS[s.verdict]}.` +
-        (s.verdict === "above" ? "" : " Do not read it as a mechanism."),
+      `${one.label}: on ${curve.images} images ${which} keeps ${interval(s.kept)} of the selectivity, random circuits ${interval(s.random)}: ${cut.told}.` +
+        (cut.verdict === "above" ? "" : " Do not read it as a mechanism."),
     );
   }
   lines.push(`Model ${made.model}, ${made.model_digest}; circuits ${index.study}.`);

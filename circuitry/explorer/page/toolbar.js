@@ -55,7 +55,7 @@ export function Help({ index, close }) {
   return html`<dialog ref=${dialog} aria-label="Help" onClose=${close}>
     <form method="dialog" class="line"><h2 class="grow">${index.title}</h2><button aria-label="close">×</button></form>
     <p>Each column is a site, each mark a unit of a circuit, and each line an edge. With two domains, units of the first alone are in the band on top (▲), shared ones in the middle (●), units of the second alone below (▼). With more, ● is in all of them, ○ in several.</p>
-    <p>A cut is the strongest units of every site. Beside the sliders stands what exactly this cut was measured to do on images that the circuits were not found on: selectivity 1 tells the class from others as well as the whole model, 0 not at all. A cut that does no better than random circuits is no mechanism.</p>
+    <p>A cut is the strongest units of every site. Beside the sliders stands what exactly this cut was measured to do on images that the circuits were not found on: how many images of the class get it (right), how many others (false), how much of the answers is recovered (KL); selectivity 1 tells the class from others as well as the whole model, 0 not at all. A cut that does no better than random units or another class's circuit is no mechanism of the class.</p>
     <p>The page keeps the ${index.edgesPerNode} strongest edges into a unit; scores have three digits, those below 1/16,000 of the largest fewer.</p>
     <table>${keys.map(([key, text]) => html`<tr><th scope="row"><kbd>${key}</kbd></th><td>${text}</td></tr>`)}</table>
     <details><summary>What made it</summary><dl>${Object.entries(index.made).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl></details>

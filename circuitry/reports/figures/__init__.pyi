@@ -7,11 +7,11 @@ from .heatmaps import component_heatmap as component_heatmap
 from .heatmaps import similarity_heatmap as similarity_heatmap
 from .heatmaps import similarity_panels as similarity_panels
 from .heatmaps import transfer_beside_similarity as transfer_beside_similarity
+from .lines import attribution_against_patching as attribution_against_patching
 from .lines import faithfulness_curves as faithfulness_curves
 from .lines import overlap_over_depth as overlap_over_depth
-from .moves import position_moves as position_moves
 from .pictures import pixel_maps as pixel_maps
 from .pictures import position_heatmap as position_heatmap
-from .scatters import attribution_against_patching as attribution_against_patching
+from .pictures import position_moves as position_moves
 from .style import Mark as Mark
 from .style import domain_marks as domain_marks

@@ -31,7 +31,6 @@ def accuracy_bars(
 
     Args:
         table: From `accuracy_kinds`, a row per domain.
-        title, marks: Heading, and the looks of the domains.
     """
     check_table(table, "accuracy", ("domain", *_VALUES), key=("domain",))
     domains = list(table["domain"])
@@ -53,9 +52,6 @@ def accuracy_panels(
     Args:
         panels: Title -> rows of `accuracy_kinds` by the name of each row; all panels have the same names. Whiskers are
             ``sd``.
-        colours: Title -> colour.
-        title: Heading.
-        columns: Most panels beside each other.
     """
     table = pd.concat(panels.values())
     check_table(table, "accuracy", _VALUES, key=())

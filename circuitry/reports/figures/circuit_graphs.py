@@ -1,10 +1,7 @@
 """Circuits drawn as graphs over depth: one circuit, or one class's circuits in two domains on top of each other.
 
-1. Sort: every node and edge has a kind. In a pair it is shared, only in A, or only in B; in a single circuit it
-   works for the metric or against it. All counts are of the whole circuits.
-2. Choose: with more than `MOST_NODES` nodes, only the strongest units of every site are drawn, equally many at each.
-3. Place: one column per site and a lane per kind, the strongest next to the middle, like a bar chart over depth.
-4. Draw: one trace of lines and one of points per kind, so that the legend can hide either.
+Every node and edge has a kind, and so a lane: in a pair it is shared, only in A, or only in B; in a single circuit it
+works for the metric or against it. All counts are of the whole circuits.
 """
 
 import re
@@ -13,6 +10,7 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
 
 from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
@@ -48,8 +46,8 @@ _Looks = Mapping[str, tuple[str, str]]
 
 
 def circuit_pair(
-    circuit_a: Circuit | nx.DiGraph,
-    circuit_b: Circuit | nx.DiGraph,
+    circuit_a: Circuit,
+    circuit_b: Circuit,
     sites: Names,
     *,
     name_a: str,
@@ -60,8 +58,6 @@ def circuit_pair(
     """Draw the circuits of one class in two domains on top of each other: what is shared, what is not.
 
     Args:
-        circuit_a, circuit_b: Circuits, or graphs with nodes ``site/unit`` with the attribute ``score``, edges with
-            ``weight``.
         sites: The columns, from the image to the embedding.
         name_a, name_b: The two domains, in the colours of ``marks``.
     """
@@ -77,26 +73,21 @@ def circuit_pair(
     return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
 
 
-def circuit_drawing(circuit: Circuit | nx.DiGraph, sites: Names | None = None, *, title: str = "Circuit") -> go.Figure:
+def circuit_drawing(circuit: Circuit, sites: Names | None = None, *, title: str = "Circuit") -> go.Figure:
     """Draw one circuit: units for the metric above, units against it below.
 
     A positive score means that the unit helps: the metric falls without it. An edge has the colour of the unit at its
     end.
 
-    Args:
-        circuit: A circuit, or a graph with nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
-        sites: The columns, from the image to the embedding (default: those of the circuit's nodes, in their order).
+    ``sites`` are the columns, from the image to the embedding (default: those of the circuit).
     """
     kinds = {ABOVE: ("for the metric", style.POSITIVE), BELOW: ("against it", style.NEGATIVE)}
-    if sites is None:
-        graph = circuit.graph if isinstance(circuit, Circuit) else circuit
-        sites = list(dict.fromkeys(str(node).rpartition("/")[0] for node in graph))
-    figure = _draw({"the circuit": circuit}, sites, kinds, title)
+    figure = _draw({"the circuit": circuit}, list(circuit.units) if sites is None else sites, kinds, title)
     return figure.update_xaxes(title_text="site (units for the metric / all units of the circuit)")
 
 
-def _draw(circuits: Mapping[str, Circuit | nx.DiGraph], sites: Sequence[str], kinds: _Looks, title: str) -> go.Figure:
-    graphs = {name: one.graph if isinstance(one, Circuit) else one for name, one in circuits.items()}
+def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, title: str) -> go.Figure:
+    graphs = {name: one.graph for name, one in circuits.items()}
     nodes = _nodes(graphs, sites)
     edges = _edges(graphs)
     kind_of = {node.name: node.kind for node in nodes}
@@ -114,8 +105,7 @@ def _draw(circuits: Mapping[str, Circuit | nx.DiGraph], sites: Sequence[str], ki
         marker = {"color": colour, "size": size, "line": {"color": "white", "width": 0.5}}
         points = [node for node in shown if node.kind == kind]
         _draw_nodes(figure, points, places, name=label, legendgroup=kind, marker=marker)
-    sources = [one.source for one in circuits.values() if isinstance(one, Circuit)]
-    doubtful = {site: reason for source in sources for site, reason in source.doubtful_sites.items()}
+    doubtful = {site: why for one in circuits.values() for site, why in one.source.doubtful_sites.items()}
     left_out = f"drawn: the {per_site} strongest units of every site, {len(shown):,} of {len(nodes):,} nodes"
     remarks = [left_out] if len(shown) < len(nodes) else []
     remarks += ["!: scores do not add up to the metric's change, or repeat the site before"] if doubtful else []
@@ -138,10 +128,7 @@ def _nodes(circuits: Mapping[str, nx.DiGraph], sites: Sequence[str]) -> list[_No
         site = str(name).rpartition("/")[0]
         if site not in sites:
             raise InputError(f'The node "{name}" is of no listed site; the sites are {", ".join(sites)}.')
-        found = {of: circuit.nodes[name].get("score") for of, circuit in circuits.items() if name in circuit}
-        if None in found.values():
-            raise InputError(f'The node "{name}" has no attribute "score"; the nodes of a circuit carry their scores.')
-        scores = {of: float(score) for of, score in found.items()}
+        scores = {of: circuit.nodes[name]["score"] for of, circuit in circuits.items() if name in circuit}
         nodes.append(_Node(name, site, _kind(scores, list(circuits)), scores))
     if not nodes:
         what = "Both circuits are empty" if len(circuits) > 1 else "The circuit is empty"
@@ -153,10 +140,6 @@ def _edges(circuits: Mapping[str, nx.DiGraph]) -> _Edges:
     edges: dict[tuple[str, str], dict[str, float]] = {}
     for name, circuit in circuits.items():
         for upper, lower, weight in circuit.edges(data="weight"):
-            if weight is None:
-                raise InputError(
-                    f'The edge "{upper}" -> "{lower}" has no attribute "weight"; the edges of a circuit carry one.'
-                )
             edges.setdefault((upper, lower), {})[name] = float(weight)
     return edges
 
@@ -217,7 +200,7 @@ def _draw_edges(figure: go.Figure, edges: _Edges, places: _Two, kind: str, colou
         mode="lines",
         legendgroup=kind,
         showlegend=False,
-        line={"color": style.translucent(colour, opacity), "width": width},
+        line={"color": f"rgba{(*hex_to_rgb(colour), opacity)}", "width": width},
         text=texts,
         hoverinfo="text",
     )

@@ -10,7 +10,7 @@ from scipy.spatial.distance import squareform
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.style import measure_name
 from circuitry.runs.errors import InputError
 
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
@@ -60,7 +60,6 @@ def similarity_panels(
 
     Args:
         table: Columns ``measure``, ``group``, ``domain_a``, ``domain_b``, ``value``; each pair of domains once.
-        title: Heading.
         groups: Names of the groups over their panels (default: their own).
         first: Domain that comes first, before the others by name.
     """
@@ -177,9 +176,7 @@ def transfer_beside_similarity(
     """Draw a `transfer_matrix` (rows: circuit of, columns: images of) beside the structural similarity of circuits.
 
     Args:
-        transfer: From `transfer_matrix`.
         similarity: From `domain_matrix`, of the same domains.
-        measure, similarity_measure: Names of the measures of transfer and of similarity.
         similarity_diagonal: Meaning of the numbers on the diagonal of similarity.
         clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
     """
@@ -203,7 +200,6 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: 
 
     Args:
         table: Columns block, component (a head's number, or another name such as ``mlp``) and the measure.
-        measure: The column to draw.
         middle: The number between the two colours (default: 0).
     """
     if table.empty or {"block", "component", measure} - set(table):

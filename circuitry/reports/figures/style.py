@@ -1,4 +1,4 @@
-"""Parts of every figure: a fixed mark per domain, the layout, panels, legends, and checks of tables."""
+"""Parts of every figure: a fixed mark per domain, names of measures, the layout, panels, legends, checks of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -101,12 +101,6 @@ def faint(text: str) -> str:
     return f'<span style="color:{GREY};font-size:11px">{text}</span>'
 
 
-def translucent(colour: str, opacity: float) -> str:
-    """Return ``#rrggbb`` as a CSS colour with the given opacity in 0..1."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity:g})"
-
-
 def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
     """Return the marker of bars of a part: solid for seen classes, hatched for held-out ones."""
     solid = part == "seen"
@@ -160,10 +154,6 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
     """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
 
     Subtracting ``i * gap`` turns the task into isotonic regression.
-
-    Example:
-        >>> apart([0.0, 0.5, 9.0], gap=1.0)
-        [-0.25, 0.75, 9.0]
     """
     if not values:
         return []
@@ -230,3 +220,21 @@ def check_image(image: np.ndarray) -> None:
 def capitalised(text: str) -> str:
     """Return the text with a large first letter, as headings have it."""
     return text[:1].upper() + text[1:]
+
+
+MEASURE_NAMES = {
+    "edge_jaccard": "edge Jaccard index",
+    "wl_kernel": "Weisfeiler-Lehman kernel, depth 1",
+    "spearman": "Spearman's correlation of scores",
+    "cosine": "cosine of scores",
+    "edge_spearman": "Spearman's correlation of edge scores",
+    "cka_linear": "CKA, linear kernel",
+    "cka_rbf": "CKA, rbf kernel",
+}
+"""Names of measures in figures and sentences; other measures are named as their files, with spaces."""
+
+
+def measure_name(measure: str) -> str:
+    """Return the name of a measure in figures and sentences."""
+    of_depth = measure.replace("wl_kernel_depth_", "Weisfeiler-Lehman kernel, depth ")
+    return MEASURE_NAMES.get(measure, of_depth.replace("_", " "))

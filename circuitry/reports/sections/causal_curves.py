@@ -5,148 +5,107 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from circuitry.interventions.curve_reading import NO_OTHERS
+from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import (
-    HARDLY_ANY,
     FaithfulnessCurve,
     areas_by_domain,
     curves_by_domain,
     mean_over_depth,
     most_selective_site,
-    nearest_to_a_tenth,
+    pool_curves,
 )
+from circuitry.interventions.verdicts import OPEN, RIGHT, VERDICTS, WORKING, describe_leak, verdict_of, why_open
 from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
-from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, WORKS_FROM, YES
-from circuitry.reports.sections.one_circuit import KINDS_OF_CIRCUITS
+from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.sections.one_circuit import in_cells, said_of, weights_said
 
-QUESTIONS = {
-    "selectivity": "Do the circuits tell their class from other classes?",
-    "faithfulness": "Do the circuits recover the answer to their class?",
-}
 OVER = "over images, and over classes where there are several"
 ONE_BY_ONE = "These circuits are lists of units that matter one by one."
 ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit work against it."
 
 
 def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:
-    """Say whether circuits work, beside random units: with all sites ablated, and at the most selective site.
+    """Say whether circuits work: with all sites ablated, and at the most selective site.
 
     ``alone`` are curves of one site at a time, of one fraction.
     """
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
-    size = nearest_to_a_tenth(by_size[0].fractions)
-    selective, faithful = (curves_by_domain(by_size, measure) for measure in QUESTIONS)
-    tell = _works(*_kept_and_random(selective, size)) in (YES, PARTLY)
-    found = [
-        kept_beats_random(selective, "selectivity", size),
-        kept_beats_random(faithful, "faithfulness", size, selective=tell),
-    ]
+    found = [circuits_work(by_size, by_size[0].size)]
     if alone:
-        table = curves_by_domain(alone, "selectivity")
-        if (site := most_selective_site(table)) is not None:
-            where = f"at {site} alone, the best site"
-            at = table[table["sites"] == site]
-            found.append(kept_beats_random(at, "selectivity", alone[0].fractions[0], where))
+        site = most_selective_site(curves_by_domain(alone, "selectivity"))
+        if there := [curve for curve in alone if curve.settings["sites"] == [site]]:
+            found.append(circuits_work(there, there[0].fractions[0], f"at {site} alone, the best site"))
     return found
 
 
-def kept_beats_random(
-    curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites", selective: bool = True
-) -> Finding:
-    """Say whether circuits of one size work, and in how many domains better than random units: `curves_by_domain`.
-
-    Unless they are known to be ``selective``, faithfulness tells nothing more than No.
-    """
-    kept, random = _kept_and_random(curves, size)
-    if kept["value"].isna().all():
-        reason, change = curves["reason"].iloc[0], f"A model that does better on these images; {ANOTHER_MODEL}."
+def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str = "at all sites") -> Finding:
+    """Count the verdicts on circuits of one size, beside what they do on average."""
+    place = curves[0].fractions.index(size)
+    told = [verdict_of(curve, place) for curve in curves]
+    known = [curve for curve, one in zip(curves, told, strict=True) if one != OPEN]
+    pooled = pool_curves(known or curves)
+    kept, values = f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}", pooled.at(place)
+    change = f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}."
+    if not known:
+        both = (f"{name} {values[name]['kept']:z.2f}" for name in ("selectivity", "faithfulness"))
         return Finding(
-            f"{QUESTIONS[measure]} {UNKNOWN}: {reason}.",
-            f"There is no {measure} to measure.",
-            "Folders of other classes." if reason == NO_OTHERS else change,
+            f"Do the circuits work? {UNKNOWN}: {why_open(curves[0])}. With {kept}: {', '.join(both)} (nan: not known).",
+            "A circuit that gives every image the same answer may have a faithfulness of 1.",
+            f"Folders of other classes, and a logit of a class as metric. {change}",
         )
-    by_domain = " by domain" if len(kept) > 1 else ""
-    told = _works(kept, random)
-    deaf = measure == "selectivity" and told == NO
-    if not selective and told != NO:
-        told = f"{UNKNOWN}, since a circuit that gives every image the same answer may reach this"
+    working = sum(one in WORKING for one in told)
+    answer = YES if working == len(known) else PARTLY if working else NO
+    counts = ", ".join(f"{one} {told.count(one)}" for one in VERDICTS if one in told)
+    right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
+    over = "classes and images" if len(known) > 1 else "images"
     return Finding(
-        f"{QUESTIONS[measure]} {told}: with {size:.0%} of the units kept {where}, they reach a "
-        f"{measure} of {_ends(kept)}{by_domain}, random units {_ends(random)}." + f" {ONE_BY_ONE}" * deaf,
-        f"In {_n_apart(kept, random)} of {len(kept)} domains the 95 % interval {_over(curves)} lies above that of "
-        f"random units; 1 is the whole model." + f" {ABOVE_ONE}" * bool((kept["value"] > 1).any()),
-        f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}.",
+        f"Do the circuits work? {answer}: of {len(told)} circuits with {kept}, {working} work ({counts}). Means: "
+        f"{said_of(values)}.{describe_leak(pooled)}" + f" {ONE_BY_ONE}" * (answer == NO),
+        f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
+        f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
+        f"{right['high']:.0%}] over {over}.",
+        change,
     )
-
-
-def _kept_and_random(curves: pd.DataFrame, size: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    at = curves[(curves["fraction"] == size)].set_index(["domain", "circuit"])[["value", "low", "high"]]
-    kept, random = (pd.DataFrame(at.xs(name, level="circuit")) for name in ("kept", "random"))
-    return kept, random
-
-
-def _over(curves: pd.DataFrame) -> str:
-    """Say what intervals are over; the table names a class where there is a single one."""
-    return "over classes and images" if curves["class"].isna().all() else OVER
-
-
-def _ends(table: pd.DataFrame) -> str:
-    low, high = table["value"].min(), table["value"].max()
-    return f"{low:z.2f}" if len(table) < 2 else f"{low:z.2f} to {high:z.2f}"
-
-
-def _n_apart(kept: pd.DataFrame, random: pd.DataFrame) -> int:
-    """Count the domains in which circuits lie above random units, to the two digits that are printed."""
-    return int((kept["low"].round(2) > random["high"].round(2)).sum())
-
-
-def _works(kept: pd.DataFrame, random: pd.DataFrame) -> str:
-    """Answer whether circuits work: in every domain enough, and better than random units, which they are in some."""
-    apart = _n_apart(kept, random)
-    if (kept["high"] < (HARDLY_ANY if apart else WORKS_FROM)).all():
-        return NO
-    if apart == len(kept) and (kept["value"] >= WORKS_FROM).all():
-        return YES
-    return PARTLY if apart else UNKNOWN
 
 
 def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:
     """Add the section on faithfulness and selectivity; curves with all sites ablated together."""
     report.section("Do the circuits work?")
-    first = curves[0]
+    first, n_others = curves[0], int((~curves[0].own).sum())
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
-    tables = {}
-    if not first.own.all():
-        tables["selectivity"] = curves_by_domain(by_size, "selectivity")
-        _add_curves(
-            report,
-            tables["selectivity"],
-            "selectivity",
-            marks,
-            "Selectivity over size: the lead of images of the class over images of other classes "
-            f"({int((~first.own).sum())} per class and domain). 0: the same answer for all images; 1: the lead in the "
-            "whole model.",
+    tables = {name: curves_by_domain(by_size, name) for name in CURVE_MEASURES}
+    size = first.size
+    if not all(map(why_open, by_size)):
+        place = first.fractions.index(size)
+        told = [(curve.class_name, curve.domain, verdict_of(curve, place)) for curve in by_size]
+        verdicts = pd.DataFrame(told, columns=["class", "domain", "verdict"])
+        report.table(
+            verdicts.pivot_table("verdict", "class", "domain", aggfunc="first", sort=False).reset_index(),
+            "The verdict on each circuit; its size is in the table below.",
         )
-    tables["faithfulness"] = curves_by_domain(by_size)
-    _add_curves(
-        report,
-        tables["faithfulness"],
-        "faithfulness",
-        marks,
-        "Faithfulness over size. Only the circuit's units are active, at all sites at once; the others are at the "
-        f"{first.settings['baseline']} baseline. 0: nothing kept; 1: the whole model. Dotted: as many random units. "
-        f"{int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals {OVER}.",
-    )
-    size = nearest_to_a_tenth(first.fractions)
+    captions = {
+        "kl recovered": "Answers recovered over size: 1 - KL(whole model || circuit) / KL(whole model || nothing "
+        "kept) of answers among the candidate classes; images of the class and of others count alike.",
+        "selectivity": "Selectivity over size: the lead of images of the class over images of other classes "
+        f"({n_others} per class and domain). 0: the same answer for all images; 1: the lead in the whole model.",
+        "faithfulness": "Faithfulness over size. Only the circuit's units are active, at all sites at once; the others "
+        f"are at the {first.settings['baseline']} baseline. 0: nothing kept; 1: the whole model. Dotted: as many "
+        f"random units. {int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals {OVER}.",
+    }
+    for measure, caption in captions.items():
+        _add_curves(report, tables[measure], measure, marks, caption)
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
-    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(KINDS_OF_CIRCUITS)))
-    wide.insert(1, "units kept", size)
-    report.table(
-        wide, f"Circuits of the largest |scores|, with 95 % bootstrap intervals {OVER}.", formats={"units kept": ".0%"}
-    )
+    if (at["reason"] == "").any():
+        cells = in_cells(at, ["domain", "measure"])
+        cells.insert(1, "units kept", f"{size:.0%}")
+        report.table(
+            cells,
+            f"Circuits as large as they were found, with 95 % bootstrap intervals {OVER}. right, false: images of "
+            "the class, and others, that get the class among all candidates.",
+        )
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
     columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")

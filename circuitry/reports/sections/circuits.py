@@ -1,8 +1,9 @@
-"""The sections on circuits: how to read them, how similar they are, a pair of them, how stable they are."""
+"""The sections on circuits: how to read them, how similar and how stable they are, and checks of their scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
@@ -10,10 +11,14 @@ from circuitry.circuits.consensus import mean_stability
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.quadrature import describe_rules
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.domain_apart import apart_over_depth, means_without
 from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.interventions.effects import AttributionCheck, map_agreement, mean_correlations
 from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.style import Mark
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.lines import attribution_against_patching, overlap_over_depth
+from circuitry.reports.figures.pictures import pixel_maps
+from circuitry.reports.figures.style import MARKS, Mark, capitalised, faint, measure_name
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import (
     add_levels,
@@ -78,10 +83,9 @@ def add_guide(report: Report, settings: Mapping[str, Any], tested_on: str | None
         "much the class's metric changes from its activation to the baseline. The units with the largest absolute "
         f"scores are kept. {describe_budget(settings)} Edges join kept units of neighbouring sites; an edge's score "
         "says how far the later unit moves when the earlier one goes to the baseline, and each unit keeps its few "
-        "strongest incoming edges. In a transformer the units are attention heads and MLP neurons, and edges join "
-        "those of any two sites; the score estimates what the metric loses when the later unit alone misses what the "
-        "earlier one wrote to the residual "
-        "stream. Scores of edges rank them and do not measure what a cut costs. "
+        "strongest incoming edges. Where the units are parts of blocks (heads, neurons, hidden channels), edges also "
+        "join sites further apart; the score estimates what the metric loses when the later unit alone misses what the "
+        "earlier one wrote to the residual stream. Scores of edges rank them and do not measure what a cut costs. "
         f"{describe_rules(settings)}\n\n"
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "An edge needs a score above zero, except with the study's settings. The Weisfeiler-Lehman kernel at depth 1 "
@@ -112,3 +116,92 @@ def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
         "unit is kept with its sign, and that an edge is among the strongest into its unit. Means over classes; the "
         "last row is the mean over all circuits.",
     )
+
+
+def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequence[str], what: str) -> None:
+    """Add the section that sets attributed scores beside exact effects; ``what`` names the circuit."""
+    report.section("Do scores equal the effect of removing a unit?")
+    table = check.to_pandas()
+    random = table[(table["sample"] == "random") & table["site"].isin(sites)].dropna(subset="spearman")
+    rho = random.set_index("site")["spearman"]
+    report.figure(
+        attribution_against_patching(check.points, sites, table),
+        f"{what}: attributed score and exact effect of moving a unit to the baseline, for the units with the largest "
+        "scores (filled) and a random sample (hollow); they agree on the line. Rank correlation in the random sample: "
+        f"{rho.min():.2f} ({rho.idxmin()}) to {rho.max():.2f} ({rho.idxmax()}).",
+    )
+    report.table(
+        check.across_sites(),
+        "Can scores of different sites be compared, as a global budget does? Exact effect per score in the random "
+        "sample (alike everywhere if so), and where the strongest fifth of its units is, by score and by exact effect.",
+    )
+
+
+def add_rules(report: Report, rules: pd.DataFrame) -> None:
+    """Add the section on which rule to trust; ``rules`` are from `compare_rules`, of several circuits."""
+    report.section("Which rule should one trust?")
+    report.table(
+        mean_correlations(rules),
+        "Correlation of node scores with exact patching of every unit, mean over sites and circuits.",
+    )
+
+
+def add_pixels(
+    report: Report, images: np.ndarray, maps: Mapping[str, np.ndarray], names: Sequence[str], class_name: str
+) -> None:
+    """Add the section that shows which pixels raise the class's metric; the first map is the whole model's."""
+    report.section(f"What do the circuits look at? {class_name}")
+    agreement = map_agreement(maps)
+    titles = {title: f"{title}<br>{faint(f'r {r:+.2f}')}" for title, r in agreement.items()}
+    report.figure(
+        pixel_maps(images, {titles.get(title, title): one for title, one in maps.items()}, names=names),
+        "Pixel attributions (captum's integrated gradients from a blank image). Blue: for the class or unit; orange: "
+        "against it; each map has its own scale. r: correlation with the whole model's map.",
+    )
+
+
+APART_MARKS = MARKS[6:8]
+"""Marks of one domain with the others, and of the others among themselves: few sets of domains reach these."""
+
+
+def add_domain_apart(
+    report: Report, comparisons: Mapping[str, Comparison], apart: str, marks: Mapping[str, Mark]
+) -> None:
+    """Add the study's view: each group of classes alone, and one domain against the others."""
+    report.section(f"{capitalised(apart)} against the others")
+    overlap = comparisons["node_overlap"]
+    depth = apart_over_depth(overlap, apart)
+    for group in overlap.groups:
+        title = f"Units shared with {apart} and without it ({group} classes)"
+        add_two_lines(report, depth[depth["group"] == group], overlap.sites, "node overlap", title)
+    for name, comparison in comparisons.items():
+        for group in comparison.groups:
+            if group != "all":
+                title = f"{measure_name(name)}, {group} classes"
+                matrix = comparison.matrix(group)
+                figure = similarity_heatmap(matrix, title=title, measure=measure_name(name), marks=marks)
+                report.figure(figure, f"Means over the {group} classes.")
+        report.table(
+            means_without(comparison, apart),
+            f"{measure_name(name)}: each domain's mean with the others, and without {apart} among them; all: "
+            f"the mean over all ordered pairs, and over those whose second domain is not {apart}.",
+        )
+
+
+def add_two_lines(
+    report: Report, depth: pd.DataFrame, sites: Sequence[str], name: str, title: str | None = None
+) -> None:
+    """Add the figure of one domain with the others beside the others among themselves; nothing without a value.
+
+    ``depth`` has their names in the column ``domain``, the one domain first.
+    """
+    if depth["value"].isna().all():
+        return
+    names = list(dict.fromkeys(depth["domain"]))
+    words = f"Mean {name}: {'; '.join(names)}."
+    if len(names) > 1:
+        wide = depth.pivot(index="site", columns="domain", values="value")
+        lower = int((wide[names[0]] < wide[names[1]]).sum())
+        words += f" The first is lower at {lower} of {len(sites)} sites."
+    marks = dict(zip(names, APART_MARKS, strict=False))
+    report.figure(overlap_over_depth(depth, sites, measure=name, title=title, marks=marks), words)

@@ -14,8 +14,7 @@ from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling
 from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
-from circuitry.reports.figures.style import GREY, Mark, capitalised
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.style import GREY, Mark, capitalised, measure_name
 from circuitry.reports.page import Report
 
 

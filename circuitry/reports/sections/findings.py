@@ -11,9 +11,7 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import below_ceiling
 from circuitry.comparison.significance import LEVEL, smallest_p
-from circuitry.interventions.curves import HARDLY_ANY
-from circuitry.reports.figures.style import capitalised
-from circuitry.reports.measure_names import measure_name
+from circuitry.reports.figures.style import capitalised, measure_name
 from circuitry.reports.page import Finding
 from circuitry.reports.sections.compared import with_intervals
 
@@ -22,8 +20,8 @@ ANOTHER_MODEL = "another training of the model"
 YES, PARTLY, NO, UNKNOWN = "Yes", "Partly", "No", "Cannot be told"
 FEW_PER_PART = 2
 """Images in a part below which a ratio to the ceiling tells nothing: fewer than 8 images in 4 parts."""
-NEARLY_ALL, WORKS_FROM = 0.9, 0.8
-"""Shares from which on all is called shared, and circuits are said to work; below `HARDLY_ANY` the answer is no."""
+NEARLY_ALL, HARDLY_ANY = 0.9, 0.1
+"""Shares from which on all is called shared or recovered, and below which nothing is."""
 
 
 def not_tested(why: str) -> Finding:

@@ -8,33 +8,53 @@ import pandas as pd
 
 from circuitry.circuits.graph import Circuit
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.comparison.significance import LEVEL
-from circuitry.interventions.curves import HARDLY_ANY
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.verdicts import OPEN, describe_leak, verdict_of, why_open
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.plots import plot
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, WORKS_FROM, YES
+from circuitry.reports.sections.findings import HARDLY_ANY, NO, PARTLY, UNKNOWN, YES
 
 _FEW = 6
 """Images of the class below which a test says little."""
-_MEANING = {
-    "selectivity": "what separates the class from other classes",
-    "faithfulness": "what the model's answer gains over the baseline",
+KINDS_OF_CIRCUITS = {
+    "kept": "circuit",
+    "foreign": "circuits of other classes",
+    "random": "as many random units",
+    "complement": "all except the circuit",
+    "empty": "nothing kept",
+    "full": "whole model",
 }
-_NO_OTHERS = (
-    "there are no pictures of other classes, and a circuit that gives every picture the same answer would do as well. "
-    "Add folders of other classes."
-)
-KINDS_OF_CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
-"""Circuits of a curve, and what the table calls them."""
+"""Circuits of a curve, and what tables call them."""
+_SAID = {"right": "right answers", "false": "false answers", "kl recovered": "KL of the answers recovered"}
 _Row = Mapping[str, Any]
 
 
-def circuit_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return what the circuit, random units and the complement recover: a row per measure, percent with intervals."""
-    named = curves.assign(circuit=curves["circuit"].map(KINDS_OF_CIRCUITS), cell=with_intervals(curves, "z.0%"))
-    wide = named.pivot(index="measure", columns="circuit", values="cell")
-    return wide.loc[list(_MEANING), list(KINDS_OF_CIRCUITS.values())].rename_axis(columns=None).reset_index()
+def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
+    """Return what is known of curves at one size as percent with intervals: a column for each kind of circuit."""
+    known = curves[curves["reason"] == ""]
+    wide = known.assign(cell=with_intervals(known, "z.0%")).pivot_table(
+        "cell", index, "circuit", aggfunc="first", sort=False
+    )
+    wide = wide.reindex(columns=[name for name in KINDS_OF_CIRCUITS if name in wide]).rename(columns=KINDS_OF_CIRCUITS)
+    return wide.fillna("").rename_axis(columns=None).reset_index()
+
+
+def said_of(values: Mapping[str, Mapping[str, float]]) -> str:
+    """Say what circuits, and those beside them, answer and recover; see `FaithfulnessCurve.at`."""
+    parts = []
+    for measure, words in _SAID.items():
+        said = {one: f"{value:z.0%}" for one, value in values[measure].items()}
+        beside = [
+            f"{KINDS_OF_CIRCUITS[one]} {said[one]}" for one in ("full", "empty", "random", "foreign") if one in said
+        ]
+        parts.append(f"{words} {said['kept']} ({', '.join(beside)})")
+    return "; ".join(parts)
+
+
+def weights_said(curve: FaithfulnessCurve, place: int) -> str:
+    """Say which share of the weights circuits of one size touch, where it is known."""
+    return f", {curve.weights[place]:.0%} of the weights" if curve.weights else ""
 
 
 def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
@@ -42,38 +62,41 @@ def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
     graph = circuit.source
     report.section(f"The circuit of {graph.title}")
     report.figure(plot(circuit), caption)
-    scored = graph.settings.get("scored_by", "effect on the metric, positive where the unit helps")
-    report.table(graph.top(10), f"The units with the largest scores: {scored}.", folded=True)
+    largest = "The units with the largest effects on the metric; those with a positive one help."
+    report.table(graph.top(10), largest, folded=True)
 
 
-def circuit_verdicts(
-    what: str, share: float, curves: pd.DataFrame, tested: pd.DataFrame, n_images: tuple[int, int]
-) -> list[Finding]:
-    """Say whether a circuit is enough and needed, in plain words with the numbers after them.
+def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:
+    """Say whether a circuit works and is needed, in plain words with the numbers after them.
 
     Args:
-        what: Class and domain.
-        share: Share of the units that the circuit keeps.
-        curves: Tables of `FaithfulnessCurve` on unseen images, by both measures, for the circuit's size.
+        curve: The circuit on unseen images.
         tested: The table of `judge_circuit` on the same images.
-        n_images: Unseen images of the class and of others.
     """
-    n, others = n_images
+    n, others = int(curve.own.sum()), int((~curve.own).sum())
     measure = "selectivity" if others else "faithfulness"
-    kept, random, rest = (_row(curves, measure, circuit) for circuit in KINDS_OF_CIRCUITS)
-    alone, beaten, worse = (_test(tested, name) for name in ("circuit", "sufficiency", "necessity"))
-    if reason := kept["reason"]:
-        claim = f"Is it enough, and is it needed? {UNKNOWN}: {reason}."
+    curves = curve.to_pandas(measure)
+    if reason := curve.reason(measure):
+        claim = f"Does it work, and is it needed? {UNKNOWN}: {reason}."
         return [Finding(claim, f"{n} unseen images of the class.", "More images; another class, metric or baseline.")]
+    kept, random, rest = (_row(curves, "circuit", circuit) for circuit in ("kept", "random", "complement"))
+    beaten, worse = (_row(tested, "test", name) for name in ("sufficiency", "necessity"))
     certainty = f"Over {n} unseen images of the class" + (f" and {others} of others" if others else "")
-    why = "" if others else f"{_NO_OTHERS} "
+    units = f"{curve.n_units[0]} units ({curve.fractions[0]:.1%}{weights_said(curve, 0)})"
+    told = verdict_of(curve)
+    if told == OPEN:
+        said = (
+            f"{UNKNOWN}: {why_open(curve)}. {units}, kept alone, reach a {measure} of {_percent(kept)}, as many random "
+        )
+        said += f"units of {_percent(random)}"
+    else:
+        said = f"It {told}. {units}, kept alone: {said_of(curve.at(0))}"
     enough = Finding(
-        f"Is it enough? {_enough(kept, alone, beaten, n) if others else UNKNOWN}: {why}{share:.1%} of the units, kept "
-        f"alone, recover {_percent(kept)} of {_MEANING[measure]} ({what}); as many random units recover "
-        f"{_percent(random)}.",
-        f"{certainty}; the circuit beats {beaten['value']:.0%} of {beaten['n']:.0f} random circuits (p = "
+        f"Does it work? {said}.{describe_leak(curve)}",
+        f"{certainty}; in {measure} the circuit beats {beaten['value']:.0%} of {beaten['n']:.0f} random circuits (p = "
         f"{beaten['p']:.2g}, about {THIS_MODEL}).",
-        "Other images; another baseline; a larger share of the units.",
+        "Other images; another baseline; a larger share of the units."
+        + " Folders of other classes, and texts of several classes." * (told == OPEN),
     )
     needed = Finding(
         f"Is it needed? {_needed(rest, worse, n)}",
@@ -89,28 +112,13 @@ def _how_sure(n: int, others: int, measure: str) -> Finding:
         claim = f"How sure is that? Not very: {n} unseen images of the class are few; give more."
     else:
         claim = f"How sure is that? {n} unseen images of the class and {others} of others were tested."
-    certainty = f"The measure is {measure}; intervals are 95 % bootstrap intervals over images."
+    certainty = f"Of the tests the measure is {measure}; intervals are 95 % bootstrap intervals over images."
     return Finding(claim, certainty, "More images.")
 
 
-def _row(curves: pd.DataFrame, measure: str, circuit: str) -> _Row:
-    (row,) = curves[(curves["measure"] == measure) & (curves["circuit"] == circuit)].to_dict("records")
+def _row(table: pd.DataFrame, column: str, value: str) -> _Row:
+    (row,) = table[table[column] == value].to_dict("records")
     return {str(name): value for name, value in row.items()}
-
-
-def _test(tested: pd.DataFrame, name: str) -> _Row:
-    (row,) = tested[tested["test"] == name].to_dict("records")
-    return {str(column): value for column, value in row.items()}
-
-
-def _enough(kept: _Row, alone: _Row, beaten: _Row, n: int) -> str:
-    if n < 2:
-        return UNKNOWN
-    if beaten["p"] >= LEVEL or kept["value"] < HARDLY_ANY:
-        return NO
-    if not alone["holds"]:  # its interval reaches down to random circuits, or to hardly any
-        return UNKNOWN
-    return YES if kept["value"] >= WORKS_FROM else PARTLY
 
 
 def _needed(rest: _Row, worse: _Row, n: int) -> str:

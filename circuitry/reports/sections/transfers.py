@@ -65,9 +65,10 @@ def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None
     if known.empty:
         return None
     best, significant = known.sort_values([p, rho], kind="stable").iloc[0], int((known[corrected] < LEVEL).sum())
+    where = "with all sites ablated" if best["sites"] == "all" else f"at {best['sites']}"
     return Finding(
         f"Does shared structure predict transfer? {YES if significant else UNKNOWN}: rank correlation of {value} "
-        f"{best[rho]:+.2f} at {best['sites']}, over {best['pairs']:.0f} pairs of domains.",
+        f"{best[rho]:+.2f} {where}, over {best['pairs']:.0f} pairs of domains.",
         f"p {best[p]:.2g} from orders of the domains, {best[corrected]:.2g} corrected for all sites and measures "
         f"(Holm); {significant} of {len(known)} rows have p < {LEVEL} after correction. About {THIS_MODEL}.",
         f"More domains, because pairs share them; {ANOTHER_MODEL}.",

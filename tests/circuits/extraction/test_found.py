@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +25,13 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits import METHODS, AttributionSettings, attribute_parts, register_method, score_units
-from circuitry.circuits.methods import SCORED_BY
 from circuitry.data import part_numbers
-from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, mean_baseline
+from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, counted_sites, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.models import FolderBaseline, style_templates
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
-from tests.support.work import QUIET
+from tests.support.work import AS_STUDIED, QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 
@@ -76,22 +76,65 @@ def test_graphs_of_attribute(class_name: str, domain: str, clip: Clip, root: Pat
     images = tensors(clip, root, class_name, domain)
     rule, graphs = left_rule(2), GraphFolder(made)
     found, whole = graphs.parts(class_name, domain), graphs[class_name, domain]
-    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False))
+    assert_close(whole, attribute(clip.encoder, images, metric, rule=rule, progress=False, **AS_STUDIED))
     names = list(graphs.image_names(class_name, domain))
     assert sum(part.n_images for part in found.values()) == len(images)
     for part in found.values():
         chosen = images[[names.index(name) for name in part.provenance["images"]]]
-        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
+        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False, **AS_STUDIED))
     edges = graphs.part_edges(class_name, domain)
     for pair, scores in whole.edge_scores.items():
         shares = [part.n_images / whole.n_images for part in found.values()]
         np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
 
 
+def test_by_default_units_are_ranked_on_images_of_other_classes_too(
+    clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DomainFolder(root)
+    asked: dict[str, Any] = {"rule": left_rule(2), "baseline": "zero"}
+    graphs = extract(clip, data, tmp_path / "x", ["cat"], n_others=1, work=QUIET, texts=TEMPLATES, **asked)
+    asked |= {"sites": counted_sites(clip.encoder), "progress": False}
+    assert "gradient" not in caplog.text
+    metric = class_logit(clip.text_weights(["axe", "cat", "fish"], TEMPLATES), 1)
+    for domain, follows in (("real", "fish"), ("sketch", "axe")):  # there is no sketch of a fish
+        (other,) = (record.relative for record in data.select(follows, domain, 1))
+        images, others = tensors(clip, root, "cat", domain), tensors(clip, root, follows, domain, 1)
+        names = list(graphs.image_names("cat", domain))
+        for graph in (graphs["cat", domain], *graphs.parts("cat", domain).values()):
+            chosen = images[[names.index(name) for name in graph.provenance["images"]]]
+            by_hand = attribute(clip.encoder, chosen, metric, others=others, **asked)
+            assert_close(graph, by_hand)
+            assert graph.importance is not None
+            assert by_hand.importance is not None
+            for site, ranks in by_hand.importance.items():
+                np.testing.assert_allclose(graph.importance[site], ranks, rtol=1e-4, atol=1e-9)
+            assert graph.provenance["others"] == [other]
+            told = {"method": "iterative-fisher", "budget": "global", "n_others": 1}
+            assert graph.settings | told == graph.settings
+        assert other in json.loads((tmp_path / "x" / "images.json").read_text())
+
+
+def test_without_other_classes_the_gradient_ranks_and_a_line_says_so(
+    clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DomainFolder(root, classes=["cat"])
+    graphs = extract(clip, data, tmp_path / "x", work=QUIET, rule=left_rule(2), texts=TEMPLATES, baseline="zero")
+    (line,) = (line for line in caplog.messages if "gradient" in line)
+    assert "cat in real, cat in sketch" in line
+    metric = class_logit(clip.text_weights(["axe", "cat", "fish"], TEMPLATES), 1)
+    images, sites = tensors(clip, root, "cat", "real"), counted_sites(clip.encoder)
+    by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), sites=sites, progress=False)
+    assert "others=" in caplog.messages[-1]
+    assert_close(graphs["cat", "real"], by_hand)
+    for graph in (graphs["cat", "real"], by_hand):
+        assert (graph.settings["method"], graph.importance) == ("gradient", None)
+
+
 def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
     images = DomainFolder(root, classes=["cat"], domains=["real"])
-    chosen_early = extract(clip, images, tmp_path / "x", work=QUIET, **SETTINGS)  # type: ignore[arg-type]
+    chosen_early = extract(clip, images, tmp_path / "x", work=QUIET, **SETTINGS)
     for graphs in (chosen_late, chosen_early):
         assert list(graphs) == [("cat", "real")]
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
@@ -107,7 +150,8 @@ def test_metrics_are_names_or_functions(metric: str | MetricOfClass, clip: Clip,
     weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES)
     by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
     images = tensors(clip, root, "axe", "real")
-    assert_close(graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False))
+    expected = attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False, **AS_STUDIED)
+    assert_close(graphs["axe", "real"], expected)
     assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
 
 
@@ -120,7 +164,7 @@ def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, 
     ):
         weights = clip.text_weights(["axe", "cat", "fish"], templates)
         images, metric = tensors(clip, root, "axe", domain), class_logit(weights, 0)
-        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
+        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False, **AS_STUDIED)
         assert_close(graphs["axe", domain], by_hand)
         scores.append(by_hand.completeness["attnpool"].metric_difference)
     assert compare(graphs, "node_overlap")["value"].notna().all()
@@ -152,7 +196,8 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root:
             baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
         images = tensors(clip, root, "axe", domain, 2, 4)
         task = Task(clip.encoder, images, class_logit(weights, 0), baseline=baseline, work=QUIET)
-        by_hand = attribute_parts(task, AttributionSettings(rule=left_rule(2)), np.arange(len(images))).whole
+        settings = AttributionSettings(rule=left_rule(2), **AS_STUDIED)
+        by_hand = attribute_parts(task, settings, np.arange(len(images))).whole
         assert_close(graphs["axe", domain], by_hand)
         assert graphs["axe", domain].settings["baseline"] == name
     assert graphs.manifest["config"]["baseline"] == name
@@ -181,9 +226,8 @@ def by_activation(task: Task, settings: AttributionSettings) -> dict[str, np.nda
 
 
 def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for known in (METHODS, SCORED_BY):
-        monkeypatch.setitem(known, "activation", None)  # taken back afterwards
-    register_method("activation", by_activation, "activation")
+    monkeypatch.setitem(METHODS, "activation", None)  # taken back afterwards
+    register_method("activation", by_activation, effects=False)
     graphs = run(clip, root, tmp_path / "x", classes=["axe"], method="activation")
     metric = class_logit(clip.text_weights(["axe", "cat", "fish"], ["a {}."]), 0)
     task = Task(clip.encoder, tensors(clip, root, "axe", "real"), metric, work=QUIET)
@@ -191,20 +235,21 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
     graph = attribute(task.encoder, task.images, task.metric, method="activation", rule=left_rule(1), progress=False)
     found = find_circuit(task, method="activation", size=0.1)
     for one in (graph, graphs["axe", "real"], found.source):
-        assert one.settings["scored_by"] == "activation"
+        assert one.importance is not None
         for site, scores in expected.items():
-            np.testing.assert_allclose(one.node_scores[site], scores, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(one.importance[site], scores, rtol=1e-5, atol=1e-6)
     assert len(compare(graphs, "node_overlap")) == len(expected)
     others = run(clip, root, tmp_path / "y", classes=["axe"], method="gradient")
     with pytest.raises(InputError, match=r"'activation' .* 'gradient'"):
         compare([graphs["axe", "real"], others["axe", "sketch"]])
 
 
-@pytest.mark.parametrize("method", ["input-path", "gradient", "patching", "fisher", "learned"])
+@pytest.mark.parametrize("method", ["gradient", "patching", "fisher", "learned"])
 def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: str) -> None:
     images = tensors(clip, root, "axe", "real")
     images = torch.cat([images, images.flip(-1)])
-    task = Task(clip.encoder, images, lambda e: e[:, 0], work=QUIET, sites=clip.encoder.sites[-3:])
+    others = tensors(clip, root, "cat", "real")
+    task = Task(clip.encoder, images, lambda e: e[:, 0], others=others, work=QUIET, sites=clip.encoder.sites[-3:])
     settings = AttributionSettings(rule=left_rule(1), method=method)
     whole, half = (score_units(some, method, settings) for some in (task, task.of_some(images, slice(0, None, 2))))
     found = attribute_parts(task, settings, np.arange(len(images)) % 2)
@@ -212,4 +257,4 @@ def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: 
         assert graph.settings["method"] == method
         assert set(graph.edge_scores) == {(task.sites[0], task.sites[1]), (task.sites[1], task.sites[2])}
         for site, of_site in scores.items():
-            assert np.array_equal(graph.node_scores[site], of_site)
+            assert np.array_equal(graph.ranked_by[site], of_site)

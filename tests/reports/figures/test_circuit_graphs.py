@@ -1,22 +1,36 @@
 """Drawings of circuits hold the nodes and edges of their graphs."""
 
-import networkx as nx
+from itertools import combinations
+
+import numpy as np
 import plotly.graph_objects as go
 
-from circuitry.circuits import Completeness
+from circuitry import AttributionGraph, Circuit
+from circuitry.circuits import Completeness, Edges
 from circuitry.reports.figures import circuit_drawing, circuit_pair
 from tests.circuits.test_graph import small_graph
 from tests.reports.figures.made import SITES
 
 
-def circuit(scores: dict[str, float], edges: dict[tuple[str, str], float]) -> nx.DiGraph:
-    graph = nx.DiGraph()
-    graph.add_nodes_from((name, {"score": score}) for name, score in scores.items())
-    graph.add_weighted_edges_from((*ends, weight) for ends, weight in edges.items())
-    return graph
+def circuit(scores: dict[str, float], edges: dict[tuple[str, str], float]) -> Circuit:
+    units: dict[str, list[int]] = {site: [] for site in dict.fromkeys(name.rpartition("/")[0] for name in scores)}
+    for name in scores:
+        units[name.rpartition("/")[0]].append(int(name.rpartition("/")[2]))
+    nodes = {site: np.array([scores.get(f"{site}/{unit}", 0.0) for unit in range(8)]) for site in units}
+    kept = {site: np.array(some) for site, some in units.items()}
+    found = {
+        (up, down): np.array(
+            [[edges.get((f"{up}/{a}", f"{down}/{b}"), np.nan) for a in units[up]] for b in units[down]]
+        )
+        for up, down in combinations(units, 2)
+    }
+    source = AttributionGraph(
+        sites=tuple(units), node_scores=nodes, kept_units=kept, edge_scores={}, completeness={}, n_images=1, settings={}
+    )
+    return Circuit(source, kept, Edges(kept, found))
 
 
-def circuits() -> tuple[nx.DiGraph, nx.DiGraph]:
+def circuits() -> tuple[Circuit, Circuit]:
     """Shared: three nodes and one edge. Only in A: one node, two edges. Only in B: two nodes, one edge."""
     a = circuit(
         {"act1/0": -0.5, "layer1.0/3": 0.2, "layer1.0/4": 0.1, "attnpool/7": 0.3},

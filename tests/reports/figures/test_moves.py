@@ -4,7 +4,7 @@ import numpy as np
 
 from circuitry.encoder import TokenGrid
 from circuitry.reports.figures import position_moves, style
-from circuitry.reports.figures.moves import THINNEST, WIDEST
+from circuitry.reports.figures.pictures import THINNEST, WIDEST
 
 GRID = TokenGrid(("class token",), 2, 2)
 IMAGE = np.zeros((32, 64, 3), np.uint8)

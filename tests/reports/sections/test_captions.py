@@ -18,12 +18,10 @@ from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.sections import (
     accuracies,
-    apart,
     causal_curves,
     circuits,
     compared,
     one_circuit,
-    score_checks,
     transfers,
 )
 from tests.circuits.test_graph import small_graph
@@ -128,8 +126,8 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_circuit_stability": lambda r: circuits.add_circuit_stability(r, pd.DataFrame(STABLE, columns=list(STABILITY))),
     "add_accuracy": lambda r: accuracies.add_accuracy(r, accuracy(), MARKS, test_domain="sketch"),
     "add_told_apart": lambda r: accuracies.add_told_apart(r, accuracy(), "Accuracies."),
-    "add_domain_apart": lambda r: apart.add_domain_apart(r, comparisons(), "sketch", MARKS),
-    "add_two_lines": lambda r: apart.add_two_lines(r, TWO, ["x", "y"], "overlap"),
+    "add_domain_apart": lambda r: circuits.add_domain_apart(r, comparisons(), "sketch", MARKS),
+    "add_two_lines": lambda r: circuits.add_two_lines(r, TWO, ["x", "y"], "overlap"),
     "add_faithfulness": lambda r: causal_curves.add_faithfulness(r, checks.curves_of(0.2), checks.MARKS),
     "add_selectivity_over_depth": lambda r: causal_curves.add_selectivity_over_depth(
         r, CURVES, checks.MARKS, ["a", "b"]
@@ -138,11 +136,11 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_interchange": lambda r: transfers.add_interchange(
         r, checks.transfers("all", 0.0).assign(change=-0.5, random_change=-0.25, accuracy=0.5), checks.MARKS
     ),
-    "add_attribution_check": lambda r: score_checks.add_attribution_check(
+    "add_attribution_check": lambda r: circuits.add_attribution_check(
         r, AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})), ["a"], "cat in real"
     ),
-    "add_rules": lambda r: score_checks.add_rules(r, pd.DataFrame(RULES)),
-    "add_pixels": lambda r: score_checks.add_pixels(r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"),
+    "add_rules": lambda r: circuits.add_rules(r, pd.DataFrame(RULES)),
+    "add_pixels": lambda r: circuits.add_pixels(r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"),
 }
 
 

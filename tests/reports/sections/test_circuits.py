@@ -12,7 +12,7 @@ from circuitry.circuits import ReadingSettings
 from circuitry.circuits.consensus import STABILITY, mean_stability
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.apart import add_domain_apart
+from circuitry.reports.sections.circuits import add_domain_apart
 from tests.circuits.test_across_domains import parts, three_domains
 from tests.reports.sections.test_compared import DOMAINS, captions
 

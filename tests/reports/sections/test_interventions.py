@@ -1,6 +1,8 @@
 """The sections of causal checks against tables worked out on paper."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,11 @@ from circuitry.interventions import FaithfulnessCurve
 from circuitry.interventions.effects import map_agreement, mean_correlations
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports.figures import domain_marks
-from circuitry.reports.sections.causal_curves import faithfulness_findings, kept_beats_random
-from circuitry.reports.sections.findings import NO, PARTLY, UNKNOWN, YES
+from circuitry.reports.page import Report
+from circuitry.reports.sections.causal_curves import add_faithfulness, faithfulness_findings
+from circuitry.reports.sections.findings import UNKNOWN
 from circuitry.reports.sections.transfers import own_circuits_lead, structure_predicts
+from tests.interventions.test_verdicts import curve_by_hand
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -25,7 +29,8 @@ def curve(domain: str, kept: float, on_others: float, ranking: str = "absolute",
     values, random = np.stack([np.where(own, kept, on_others), full]), np.stack([none, full])[None]
     sites = [site] if site else ["a", "b"]
     of = (own, np.zeros(4, int), "cat", domain, {"baseline": "zero", "sites": sites})
-    return FaithfulnessCurve((0.1, 1.0), ranking, (1, 10), full, none, values, np.zeros((2, 4)), random, *of)
+    runs: Any = [run[None] for run in (full, none, values, np.zeros((2, 4)), random, np.zeros((0, 2, 4)))]
+    return FaithfulnessCurve((0.1, 1.0), ranking, (1, 10), *runs, *of)  # type: ignore[call-arg]
 
 
 def curves_of(on_others: float) -> list[FaithfulnessCurve]:
@@ -70,55 +75,42 @@ def test_means_that_reports_show() -> None:
     assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
 
 
-def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, float]) -> pd.DataFrame:
-    rows = [("real", name, 0.1, *values) for name, values in (("kept", kept), ("random", random))]
-    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"]).assign(
-        reason="no lead", **{"class": None}
-    )
+@pytest.mark.parametrize("others", [True, False])
+def test_faithfulness_alone_is_no_yes(others: bool) -> None:
+    (finding,) = faithfulness_findings([one if others else only_own(one) for one in curves_of(0.0)], [])
+    selectivity = "0.62" if others else "nan"
+    assert f"? {UNKNOWN}: the metric has no candidate classes" in finding.claim
+    assert f"selectivity {selectivity}, faithfulness 0.62" in finding.claim  # the numbers are there
 
 
-@pytest.mark.parametrize(
-    ("kept", "random", "answer", "apart"),
-    [
-        ((0.8, 0.7, 0.9), (0.1, 0.0, 0.2), YES, 1),
-        ((1.2, 1.1, 1.3), (0.1, 0.0, 0.2), YES, 1),
-        ((0.4, 0.3, 0.6), (0.1, 0.0, 0.2), PARTLY, 1),
-        ((0.8, 0.1, 0.9), (0.1, 0.0, 0.2), UNKNOWN, 0),
-        ((0.2, 0.1, 0.3), (0.1, 0.0, 0.2), NO, 0),
-        ((0.004, 0.003, 0.005), (0.001, 0.0, 0.002), NO, 0),  # 0.00 against 0.00
-    ],
-)
-def test_circuits_work_where_they_are_large_and_beat_random_units(
-    kept: tuple[float, float, float], random: tuple[float, float, float], answer: str, apart: int
-) -> None:
-    found = kept_beats_random(at_a_tenth(kept, random), "faithfulness", 0.1)
-    assert all(number in found.claim for number in ("10%", f"of {kept[0]:.2f}", f"units {random[0]:.2f}"))
-    assert f"? {answer}: " in found.claim
-    assert f"{apart} of 1 domains the 95 % interval over classes and images" in found.certainty
-    assert ("Above 1" in found.certainty) == (kept[0] > 1)
-    nan = (float("nan"),) * 3
-    unknown = kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1)
-    assert f"{UNKNOWN}: no lead" in unknown.claim
-
-
-@pytest.mark.parametrize(
-    ("on_others", "answers"),
-    [(0.0, [PARTLY, PARTLY]), (0.7, [NO, UNKNOWN]), (None, [UNKNOWN, UNKNOWN])],
-    ids=["selective", "the same answer for all images", "no others"],
-)
-def test_faithfulness_alone_is_no_yes(on_others: float | None, answers: list[str]) -> None:
-    curves = curves_of(on_others) if on_others is not None else [only_own(one) for one in curves_of(0.0)]
-    findings = faithfulness_findings(curves, [])
-    for finding, answer in zip(findings, answers, strict=True):
-        assert f"? {answer}" in finding.claim
-    assert "0.50 to 0.75 by domain, random units 0.00" in findings[1].claim  # the numbers are there
-    assert ("one by one" in findings[0].claim) == (answers[0] == NO)
-    if on_others is None:
-        assert "no images of other classes" in findings[0].claim
+def test_verdicts_are_counted_and_read_beside_other_circuits(tmp_path: Path) -> None:
+    settings = {"baseline": "zero", "sites": ["a", "b"]}
+    given: dict[str, Any] = {"cat": {}, "dog": {"kept": (0.9, 0.6, 1.8)}, "fox": {"full": (0.0, 0.1, 0.0)}}
+    curves = [
+        replace(curve_by_hand(**runs), class_name=name, domain="real", settings=settings, weights=(0.25,))
+        for name, runs in given.items()
+    ]
+    at_b = settings | {"sites": ["b"]}
+    alone = [replace(one, settings=at_b, random=one.empty[:, None, None]) for one in curves[:2]]
+    finding, best = faithfulness_findings(curves, alone)
+    assert "of 2 circuits with 10% of the units kept at b alone, the best site, 25% of the weights" in best.claim
+    assert "Partly: of 3 circuits with 10% of the units kept at all sites, 25% of the weights, 1 work" in finding.claim
+    assert "(works and is the class's own 1, answers its class to everything 1, cannot be told 1)" in finding.claim
+    means = "false answers 35% (whole model 10%, nothing kept 20%, circuits of other classes 20%)"
+    assert means in finding.claim
+    assert "over classes and images" in finding.certainty
+    (nothing,) = faithfulness_findings([replace(curves[1])], [])
+    assert "? No: " in nothing.claim
+    assert "one by one" in nothing.claim
+    report = Report("x", "y")
+    add_faithfulness(report, curves, MARKS)
+    page = report.write(tmp_path / "x.html").read_text(encoding="utf-8")
+    for words in ("answers its class to everything", "Answers recovered over size", "circuits of other classes"):
+        assert words in page
 
 
 def only_own(curve: FaithfulnessCurve) -> FaithfulnessCurve:
-    arrays = ("full", "empty", "kept", "complement", "random", "own", "group")
+    arrays = ("full", "empty", "kept", "complement", "random", "foreign", "own", "group")
     return replace(curve, **{name: getattr(curve, name)[..., curve.own] for name in arrays})
 
 

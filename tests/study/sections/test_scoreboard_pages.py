@@ -2,31 +2,39 @@
 
 import pandas as pd
 
-from circuitry.reports.sections.findings import UNKNOWN, YES
+from circuitry.judging import over_classes
+from circuitry.judging.scoreboard import paired_differences
+from circuitry.reports.sections.findings import UNKNOWN
+from experiments.study.measure_charts import QUALITY
 from experiments.study.scoreboard_command import scoreboard_findings, with_settings
 
-SIZES = {"size for 0.8, kept": (0.9, 0.4), "size for 0.8, random": (1.0, 0.95)}
 
-
-def test_the_answer_names_the_smallest_circuits_and_their_random_units() -> None:
-    methods = (("gradient", "same-share"), ("learned", "learned"))
-    rows = [
-        (*method, what, value, value - 0.1, value + 0.1)
-        for what, values in SIZES.items()
-        for method, value in zip(methods, values, strict=True)
+def tables_of(sizes: dict[str, list[float]]) -> dict[str, pd.DataFrame]:
+    """Return the tables of two methods, by their sizes in each class."""
+    named = {"budget": "global", "baseline": "mean", "metric": "margin"}
+    parts = [
+        pd.DataFrame({"class": range(len(of)), "what": QUALITY, "value": of, "method": method, **named})
+        for method, of in sizes.items()
     ]
-    table = pd.DataFrame(rows, columns=["method", "budget", "what", "value", "low", "high"])
-    table = table.assign(baseline="zero", metric="margin", n_classes=3)
-    small, first = scoreboard_findings(table)
-    # Of gradient and learned the sizes are 0.9 and 0.4, of random units 1.0 and 0.95, each plus or minus 0.1.
-    assert f"? {YES}: " in small.claim
-    assert "learned" in small.claim
-    assert small.claim.index("40% [30%, 50%]") < small.claim.index("95% [85%, 105%]")
-    assert f"? {YES}: " in first.claim
-    assert "learned 40% [30%, 50%], gradient (same-share) 90%" in first.claim
-    fair = pd.concat([table, table[table["method"] == "gradient"].assign(budget="global", value=0.6)])
-    assert "gradient (global) 60%" in scoreboard_findings(fair)[1].claim  # each method has its best budget
-    (nothing,) = scoreboard_findings(table.assign(value=float("nan")))
+    by_class = pd.concat(parts)
+    rows = [
+        {"method": method, **named, "measure": measure, "circuit": circuit, "size": 0.3, "value": value}
+        for method in sizes
+        for measure, circuit, value in (("right", "kept", 0.9), ("right", "foreign", 0.4), ("false", "kept", 0.05))
+    ]
+    curves = pd.DataFrame(rows)
+    return {"summary": over_classes(by_class), "paired": paired_differences(by_class), "curves": curves}
+
+
+def test_the_answer_names_sizes_what_stands_beside_and_which_method_needs_less() -> None:
+    tables = tables_of({"gradient": [0.9, 0.8, 1, 0.9, 0.7, 0.9], "fisher": [0.3, 0.3, 0.4, 0.3, 1, 0.2]})
+    small, first = scoreboard_findings(tables)
+    assert small.claim.index("fisher (global) 5 of 6, 30%") < small.claim.index("gradient (global) 5 of 6, 90%")
+    assert "circuit 90%" in small.certainty
+    assert "other classes 40%" in small.certainty
+    assert "5% of others" in small.certainty
+    assert "? Cannot be told" in first.claim  # p 0.06
+    (nothing,) = scoreboard_findings(tables | {"summary": tables["summary"].iloc[:0]})
     assert UNKNOWN in nothing.claim
 
 
@@ -35,8 +43,8 @@ def test_several_budgets_are_settings_of_their_own_and_masks_are_in_each() -> No
     table = pd.DataFrame(rows, columns=["method", "budget"]).assign(baseline="mean", metric="logit")
     found = with_settings(table)
     assert list(zip(found["setting"], found["method"], strict=True)) == [
-        (f"mean baseline, logit, budget {budget}", method)
+        (f"mean ablation, logit, budget {budget}", method)
         for budget in ("same-share", "global")
         for method in ("gradient", "learned")
     ]
-    assert with_settings(table.iloc[1:])["setting"].tolist() == ["mean baseline, logit"] * 2
+    assert with_settings(table.iloc[1:])["setting"].tolist() == ["mean ablation, logit"] * 2

@@ -11,6 +11,7 @@ are told by runs of the encoder, whatever its architecture:
 """
 
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from torch import Tensor
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.task import Task
 from circuitry.runs.given import checked
 
 COUNTED, READOUT, REPEAT, IMAGE = "counted", "readout", "repeat", "image"
@@ -31,22 +31,39 @@ TOLERANCE = 1e-3
 """Share of the change that may be left by rounding where a site is a readout, or repeats another."""
 N_IMAGES = 2
 """Images that roles are told by."""
+_known: WeakKeyDictionary[Encoder, dict[str, str]] = WeakKeyDictionary()
 
 
 @checked
-def site_roles(task: Task) -> dict[str, str]:
-    """Return the role of each of the encoder's sites: ``counted``, ``readout``, ``repeat`` or ``image``.
+def site_roles(encoder: Encoder) -> dict[str, str]:
+    """Return the role of each of an encoder's sites: ``counted``, ``readout``, ``repeat`` or ``image``.
 
-    A site that is a readout and repeats another is a readout. Roles are those of the encoder; two of the task's images
-    tell them, and its metric plays no part.
+    A site that is a readout and repeats another is a readout. Roles are told by two images of noise, once for an
+    encoder, and without its hooks.
 
     Example:
-        >>> site_roles(task)["global_pool"]
+        >>> site_roles(encoder)["global_pool"]
         'readout'
     """
-    encoder, roles = task.encoder, {INPUT: IMAGE}
-    with task.running():
-        images = next(task.batches(N_IMAGES)).images
+    if encoder not in _known:
+        _known[encoder] = _roles(Encoder(encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain))
+    return dict(_known[encoder])
+
+
+@checked
+def counted_sites(encoder: Encoder) -> tuple[str, ...]:
+    """Return the sites that count in a circuit's size; runs ablate no unit of the others.
+
+    Example:
+        >>> find_circuit(Task(encoder, cats, metric, others=not_cats, sites=counted_sites(encoder)), size=0.4)
+    """
+    return tuple(site for site, role in site_roles(encoder).items() if role == COUNTED)
+
+
+def _roles(encoder: Encoder) -> dict[str, str]:
+    roles, generator = {INPUT: IMAGE}, torch.Generator().manual_seed(0)
+    images = torch.randn(N_IMAGES, 3, *encoder.image_size, generator=generator).to(encoder.device, encoder.dtype)
+    with encoder.running(), encoder.fast():
         clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
         for before, site in pairwise(encoder.sites):
             if _reads_out(encoder, site, clean[site]):
@@ -56,17 +73,6 @@ def site_roles(task: Task) -> dict[str, str]:
             else:
                 roles[site] = COUNTED
     return roles
-
-
-def counted_sites(task: Task) -> tuple[str, ...]:
-    """Return the sites of a task that count in a circuit's size; runs ablate no unit of the others.
-
-    Example:
-        >>> body = dataclasses.replace(task, sites=counted_sites(task))
-        >>> find_circuit(body, size=0.4)
-    """
-    roles = site_roles(task)
-    return tuple(site for site in task.sites if roles[site] == COUNTED)
 
 
 def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:

@@ -1,0 +1,226 @@
+"""Blocks of convolutional networks taken apart by their own modules: the channels inside them, behind a nonlinearity.
+
+A block reads the stream of its stage x [batch, channel, height, width] and writes to it:
+
+    h = hidden(x)                     its hidden channels, behind its last nonlinearity, as MLP neurons are
+    x = after(add(h) + shortcut(x))   their projection, beside the stream itself, a projection of it, or nothing
+
+A block may make several hidden activations one after the other: a bottleneck has two. What a block writes is linear in
+its hidden channels, save where squeeze-excite or a norm lies in between; the stream itself has no nonlinearity of its
+own in EfficientNet, and one behind every block in ResNet.
+
+Every writer is a unit: the channels of a projection shortcut are a site of their own. So with nothing kept the output
+is the same for all images.
+
+A new kind of block is a line of `BLOCK_KINDS`, or a `ConvBlock` in the ``blocks`` of a `Chain` that a reader returns
+(`register_architecture`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from open_clip import modified_resnet
+from timm.models import _efficientnet_blocks as timm_blocks
+from timm.models import convnext as timm_convnext
+from timm.models import regnet as timm_regnet
+from timm.models import resnet as timm_resnet
+from torch import Tensor, nn
+from torchvision.models import convnext, efficientnet, mobilenetv2, mobilenetv3, regnet, resnet
+
+from circuitry.encoder.narrowing import in_order
+from circuitry.encoder.stages import NO_STEP, ConvBlock, EnteredBlock, Stage, Step
+
+_Pair = tuple[Tensor, Tensor | None]
+"""The activation that a step goes on from, and what goes past it, if anything does."""
+
+
+class Kind(NamedTuple):
+    """Names of a kind of block's modules; those that a block lacks are left out."""
+
+    hidden: tuple[tuple[str, ...], ...]
+    """Steps to each hidden activation, which is named after the last of them that does something."""
+    add: tuple[str, ...]
+    shortcut: str
+    """The attribute that says what goes past."""
+    after: str = ""
+    whole: bool = True
+    """Whether the stream itself goes past where this attribute is None; else nothing does."""
+
+
+_CONVOLUTION = {i: (f"conv{i}", f"bn{i}", "drop_block", f"act{i}") for i in (1, 2)}
+_SEPARABLE = (("conv_s2d", "bn_s2d", "conv_dw", "bn1", "aa", "se"),)
+_INVERTED = (("conv_s2d", "bn_s2d", "conv_pw", "bn1", "conv_dw", "bn2", "aa", "se"),)
+BLOCK_KINDS: dict[type[nn.Module], Kind] = {
+    modified_resnet.Bottleneck: Kind(
+        (("conv1", "bn1", "act1"), ("conv2", "bn2", "act2", "avgpool")), ("conv3", "bn3"), "downsample", "act3"
+    ),
+    timm_resnet.BasicBlock: Kind(((*_CONVOLUTION[1], "aa"),), ("conv2", "bn2", "se"), "downsample", "act2"),
+    timm_resnet.Bottleneck: Kind(
+        (_CONVOLUTION[1], (*_CONVOLUTION[2], "aa")), ("conv3", "bn3", "se"), "downsample", "act3"
+    ),
+    timm_regnet.Bottleneck: Kind((("conv1",), ("conv2", "se")), ("conv3",), "downsample", "act3", whole=False),
+    timm_blocks.DepthwiseSeparableConv: Kind(_SEPARABLE, ("conv_pw", "bn2"), "has_skip"),
+    timm_blocks.InvertedResidual: Kind(_INVERTED, ("conv_pwl", "bn3"), "has_skip"),
+    timm_blocks.UniversalInvertedResidual: Kind(
+        (("dw_start", "pw_exp", "dw_mid", "se"),), ("pw_proj", "dw_end", "layer_scale"), "has_skip"
+    ),
+    timm_blocks.EdgeResidual: Kind((("conv_exp", "bn1", "aa", "se"),), ("conv_pwl", "bn2"), "has_skip"),
+    timm_blocks.ConvBnAct: Kind((("conv", "bn1", "aa"),), (), "has_skip"),
+    resnet.BasicBlock: Kind((("conv1", "bn1", "relu"),), ("conv2", "bn2"), "downsample", "relu"),
+    resnet.Bottleneck: Kind(
+        (("conv1", "bn1", "relu"), ("conv2", "bn2", "relu")), ("conv3", "bn3"), "downsample", "relu"
+    ),
+    regnet.ResBottleneckBlock: Kind((("f.a",), ("f.b", "f.se")), ("f.c",), "proj", "activation"),
+}
+"""Blocks by the names of their modules."""
+ROWS: dict[type[nn.Module], tuple[str, int]] = {
+    efficientnet.MBConv: ("block", 1),
+    efficientnet.FusedMBConv: ("block", 1),
+    mobilenetv3.InvertedResidual: ("block", 1),
+    mobilenetv2.InvertedResidual: ("conv", 2),
+}
+"""torchvision's blocks that are one row of modules: its name, and how many of its last modules are the projection."""
+
+
+def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
+    """Return the known convolutional blocks among a tower's stages by site."""
+    found = {}
+    for stage in stages:
+        entered = stage.run if isinstance(stage.run, EnteredBlock) else EnteredBlock(stage.run, NO_STEP)
+        if (block := _taken_apart(entered.module, entered.entry)) is not None:
+            found[stage.site] = block
+    return found
+
+
+def conv_stages(path: str, block: ConvBlock, read: Step, x: Tensor) -> tuple[list[Stage], Tensor]:
+    """Return the stages that end at a block's hidden channels, and at the channels of its projection shortcut.
+
+    A projection comes right before the last hidden activation, so that a site holds channels of one resolution.
+
+    Args:
+        path: Goes before the names of the sites.
+        block: The block.
+        read: From the activation of the site before to the stream.
+        x: An activation of the site before, which tells the numbers of channels.
+
+    Returns:
+        The stages, and what they make of the activation.
+    """
+    stages = list[Stage]()
+    before: Callable[[Tensor], _Pair] = partial(_enter, in_order(read, block.entry), block.shortcut is not None)
+    *first, (name, step) = block.hidden
+    moves: list[tuple[str, Callable[[_Pair], _Pair]]] = [(one, partial(_hidden, to)) for one, to in first]
+    if block.shortcut is not None and block.shortcut[0]:
+        moves += [(block.shortcut[0], partial(_projected, step, block.shortcut[1])), (name, _swapped)]
+    else:
+        moves.append((name, partial(_hidden, step)))
+    for site, move in moves:
+        run = partial(_at_site, before, move)
+        n_units, x = len(move(before(x))[0][0]), run(x)
+        stages.append(Stage(f"{path}.{site}", run, 1, carried=range(n_units, x.shape[1])))
+        before = partial(_split, n_units)
+    return stages, x
+
+
+def after_block(block: ConvBlock, stage: Stage, x: Tensor) -> Tensor:
+    """Return the stream behind a block, given the activation of its last stage."""
+    hidden, past = _split(stage.carried.start, x)
+    added = block.add(hidden)
+    return block.after(added if past is None else added + past)
+
+
+def _enter(read: Step, passes: bool, x: Tensor) -> _Pair:
+    stream = read(x)
+    return stream, stream if passes else None
+
+
+def _hidden(step: Step, pair: _Pair) -> _Pair:
+    return step(pair[0]), pair[1]
+
+
+def _projected(step: Step, project: Step, pair: _Pair) -> _Pair:
+    """Return the channels of the projection, and past them the last hidden ones."""
+    assert pair[1] is not None  # the stream goes past where it is projected
+    return project(pair[1]), step(pair[0])
+
+
+def _swapped(pair: _Pair) -> _Pair:
+    assert pair[1] is not None  # the last hidden activation
+    return pair[1], pair[0]
+
+
+def _at_site(before: Callable[[Tensor], _Pair], move: Callable[[_Pair], _Pair], x: Tensor) -> Tensor:
+    units, past = move(before(x))
+    return units if past is None else torch.cat([units, past], 1)
+
+
+def _split(n_units: int, x: Tensor) -> _Pair:
+    units, past = torch.tensor_split(x, [n_units], 1)
+    return units, past if past.shape[1] else None
+
+
+def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
+    """Return the steps of a block in evaluation mode; none of a module that is no known block."""
+    if type(module) in BLOCK_KINDS:
+        return _by_names(module, BLOCK_KINDS[type(module)], entry)
+    if type(module) in ROWS:
+        name, n_last = ROWS[type(module)]
+        row = list(getattr(module, name))
+        n = max(1, len(row) - n_last)
+        past = ("", NO_STEP) if module.use_res_connect else None
+        return ConvBlock(((f"{name}.{n - 1}", in_order(*row[:n])),), in_order(*row[n:]), past, entry=entry)
+    if isinstance(module, timm_convnext.ConvNeXtBlock):
+        return _convnext(module, entry)
+    if isinstance(module, convnext.CNBlock):
+        *into, out, back = module.block
+        hidden = in_order(*into, back)
+        add = in_order(_channels_last, out, back, lambda x: module.layer_scale * x)
+        return ConvBlock((("block.4", hidden),), add, ("", NO_STEP), entry=entry)
+    return None
+
+
+def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
+    modules = dict(block.named_modules())
+
+    def steps(names: Sequence[str]) -> list[tuple[str, Any]]:
+        there = [(name, modules.get(name)) for name in names if name]
+        return [(name, one) for name, one in there if one is not None and not isinstance(one, nn.Identity)]
+
+    hidden = []
+    for number, names in enumerate(kind.hidden, 1):
+        run = steps(names)
+        name = run[-1][0]
+        shared = name == kind.after  # one module for every activation of the block
+        hidden.append((f"{name}{number}" if shared else name, in_order(*(one for _, one in run))))
+    past = getattr(block, kind.shortcut)
+    shortcut: tuple[str, Step] | None = ("", NO_STEP)
+    if past is False or (past is None and not kind.whole):
+        shortcut = None
+    elif isinstance(past, nn.Module) and not isinstance(past, nn.Identity):
+        shortcut = kind.shortcut, past
+    after = in_order(*(one for _, one in steps((kind.after,))))
+    return ConvBlock(hidden, in_order(*(one for _, one in steps(kind.add))), shortcut, after, entry)
+
+
+def _convnext(block: Any, entry: Step) -> ConvBlock:
+    """Take apart a block of timm's ConvNeXt, whose MLP reads channels last, or first."""
+    mlp, last = block.mlp, not block.use_conv_mlp
+    norm = getattr(mlp, "norm", None) or getattr(mlp, "grn", None) or NO_STEP
+    to, back = (_channels_last, _channels_first) if last else (NO_STEP, NO_STEP)
+    hidden = in_order(block.conv_dw, to, block.norm, mlp.fc1, mlp.act, back)
+
+    def scaled(x: Tensor) -> Tensor:
+        return x if block.gamma is None else x * block.gamma.reshape(1, -1, 1, 1)
+
+    past = ("", NO_STEP) if isinstance(block.shortcut, nn.Identity) else ("shortcut", block.shortcut)
+    return ConvBlock((("mlp.act", hidden),), in_order(to, norm, mlp.fc2, back, scaled), past, entry=entry)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)

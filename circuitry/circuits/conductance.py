@@ -1,0 +1,64 @@
+"""Conductance: the effects of the units of all sites at once, from one path of the image.
+
+Integrated gradients at a site (`nodes`) run the rest of the tower for every site and point. Here the image goes along
+the straight line to its baseline, x_t = x + t (b - x), and every activation a(x_t) goes with it. The conductance of a
+unit is the change of the metric m through it (Dhamdhere, Sundararajan & Yan 2018, arXiv 1805.12233):
+
+    effect[unit] = - mean over images of  sum over positions of  integral of  dm/da(x_t) * da(x_t)/dt  dt
+
+By the trapezoid rule one forward and backward pass at each of n + 1 points, with gradients g_k and activations a_k,
+serves all sites:
+
+    effect[unit] = - mean over images of  sum over positions and k of  (g_k + g_(k+1)) / 2 * (a_(k+1) - a_k)
+
+At every site the effects sum to m(image) - m(baseline image), up to the rule. What is carried past the units of a site
+has its part of that sum and is no unit, so no completeness is told there.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from circuitry.circuits.nodes import NodeEffects, PartSum, clean_run, mean_effects, part_sums, unit_effects
+from circuitry.encoder.sites import INPUT
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
+from circuitry.runs.progress import Bar
+
+N_INTERVALS = 5
+"""Intervals of the path; a run at each of their ends."""
+
+
+def conductance_effects(
+    task: Task, parts: Int[np.ndarray, " images"] | None = None, intervals: int = N_INTERVALS
+) -> dict[int, NodeEffects]:
+    """Return every unit's mean effect on the metric at every site, of each part of the images.
+
+    The path leads to the baseline's activation of `input`: zeros after normalisation, the mean image, or the
+    counterfactual images.
+
+    Args:
+        task: With gradients running.
+        parts: The part of each image (default: all are in part 0).
+        intervals: Number of intervals of the path.
+    """
+    sites, hidden, rows = task.sites, not task.work.progress, rows_that_fit(task.encoder, task.work.memory_gib)
+    told = [site for site in sites if site not in task.encoder.carried]
+    sums = defaultdict[int, list[PartSum]](list)
+    n_batches = count_batches(task.images, rows)
+    for batch in Bar(task.batches(), "conductance", n_batches, unit="batch", disable=hidden, leave=False):
+        end = batch.ends({INPUT: batch.images})[INPUT]
+        a, g, clean = clean_run(task, batch.images, sites, with_gradient=True)
+        effects = dict.fromkeys(sites, torch.zeros(()))
+        for k in range(1, intervals + 1):
+            x = torch.lerp(batch.images, end, k / intervals)
+            after, slopes, at_end = clean_run(task, x, sites, with_gradient=True)
+            for site in sites:  # the point before goes site by site
+                change = (a.pop(site) - after[site]) * (g.pop(site) + slopes[site]) / 2
+                effects[site] = effects[site] + unit_effects(task, site, change)
+            a, g = after, slopes
+        for part, found in part_sums(parts, batch, effects, clean, dict.fromkeys(told, at_end)):
+            sums[part].append(found)
+    return {part: mean_effects(sums[part]) for part in sorted(sums)}
