@@ -117,9 +117,9 @@ def conv_stages(path: str, block: ConvBlock, read: Step, x: Tensor) -> tuple[lis
     else:
         moves.append((name, partial(_hidden, step)))
     for site, move in moves:
-        run = partial(_at_site, before, move)
-        n_units, x = len(move(before(x))[0][0]), run(x)
-        stages.append(Stage(f"{path}.{site}", run, 1, carried=range(n_units, x.shape[1])))
+        pair = move(before(x))
+        n_units, x = pair[0].shape[1], _joined(pair)
+        stages.append(Stage(f"{path}.{site}", partial(_at_site, before, move), 1, carried=range(n_units, x.shape[1])))
         before = partial(_split, n_units)
     return stages, x
 
@@ -152,7 +152,11 @@ def _swapped(pair: _Pair) -> _Pair:
 
 
 def _at_site(before: Callable[[Tensor], _Pair], move: Callable[[_Pair], _Pair], x: Tensor) -> Tensor:
-    units, past = move(before(x))
+    return _joined(move(before(x)))
+
+
+def _joined(pair: _Pair) -> Tensor:
+    units, past = pair
     return units if past is None else torch.cat([units, past], 1)
 
 

@@ -2,7 +2,7 @@
 
 All methods share one grid of sizes. The smallest size of a class is censored: a class may reach a target at no size of
 the grid. So sizes are told by their median over classes, and by how many classes have one; methods are compared class
-by class (`paired`).
+by class (`paired_differences`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +54,7 @@ def scoreboard_tables(
     Args:
         judged: Searches by `JOB`; the method ``patching`` is the reference of ranks.
         sizes: The grid.
-        targets: Selectivities, and shares of KL recovered, for `smallest_sizes`.
+        targets: Selectivities, and shares of KL recovered, for `smallest_of`.
         counted: The units that sizes are shares of, e.g. "1840 units at 17 sites"; a column of every table.
 
     Returns:

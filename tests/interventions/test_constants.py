@@ -1,5 +1,7 @@
 """Constants of optimal ablation: the least-squares ones where the answers are linear, never worse than the baseline."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,16 @@ from torch import Tensor, nn
 
 from circuitry.bases import in_components
 from circuitry.encoder import Encoder, Task, class_logit
-from circuitry.interventions import circuit_of, constants, kept_embeddings, optimal_baseline
+from circuitry.interventions import (
+    AblationSettings,
+    circuit_of,
+    constants,
+    kept_embeddings,
+    measure_circuits,
+    optimal_baseline,
+)
 from circuitry.interventions.constants import SHRINKAGE
+from circuitry.interventions.faithfulness import draw_random
 from circuitry.runs import InputError
 from tests.support.towers import make_tower
 
@@ -73,3 +83,23 @@ def test_constants_are_added_to_one_baseline_for_all_images() -> None:
     task = Task(encoder, images, first, baseline=torch.flip(images, [0]))
     with pytest.raises(InputError, match=r"one baseline for all images.*mean baseline"):
         optimal_baseline(task, circuit_of(task, {"layer1.0": [0]}))
+
+
+def test_circuits_and_random_units_are_measured_with_constants_of_their_own() -> None:
+    encoder = in_components(Encoder.from_tower(make_tower("resnet").double()))
+    torch.manual_seed(0)
+    images, metric = torch.randn(6, 3, *encoder.image_size).double(), class_logit(torch.randn(3, 16).double(), 0)
+    task, settings = Task(encoder, images, metric, baseline="zero"), AblationSettings(random_draws=1)
+    chosen = [circuit_of(task, {site: [0, 2] for site in encoder.sites[6:9]})]
+    found, plain = (measure_circuits(task, chosen, settings, fitted=fitted) for fitted in (task, None))
+    (random,) = draw_random(chosen, 1, np.random.default_rng(settings.seed))
+    for circuit, measured, without in (
+        (chosen[0], found.kept, plain.kept),
+        (random, found.random[:, 0], plain.random[:, 0]),
+    ):
+        own = replace(task, baseline=optimal_baseline(task, circuit))
+        alone = measure_circuits(own, [circuit], AblationSettings(random_draws=0)).kept
+        np.testing.assert_allclose(measured, alone, rtol=1e-9, atol=1e-12)
+        assert not np.allclose(measured, without, rtol=1e-3)
+    np.testing.assert_array_equal(found.empty, plain.empty)
+    assert found.settings["baseline"] == "optimal"
