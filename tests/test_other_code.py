@@ -1,16 +1,11 @@
-"""The package's circuits of EfficientNet-Lite0 work as well as code without a line of this package measured."""
+"""The package's circuits of EfficientNet-Lite0 work as well as those that a program of plain hooks found."""
 
 import numpy as np
 import pytest
 
-from tests.claims.other_code import BY_SIZE, SMALLEST, by_size, smallest
+from tests.claims.other_code import BY_SIZE, by_size
 
 
-@pytest.mark.parametrize("method", SMALLEST)
-def test_the_smallest_size_at_all_sites_is_the_same(method: str) -> None:
-    assert smallest(method) == pytest.approx(SMALLEST[method], abs=0.005)  # as it was written down
-
-
-@pytest.mark.parametrize("key", BY_SIZE)
-def test_selectivity_in_the_body_differs_by_no_more_than_classes_do(key: tuple[str, str, str]) -> None:
-    np.testing.assert_allclose(by_size(*key), BY_SIZE[key], atol=0.1)
+@pytest.mark.parametrize("measure", BY_SIZE)
+def test_both_programs_find_circuits_that_work_as_well(measure: str) -> None:
+    np.testing.assert_allclose(by_size(measure), BY_SIZE[measure], atol=0.1)  # they draw other random directions

@@ -32,9 +32,9 @@ FOLDERS = sorted({path.parent.relative_to(RESULTS).as_posix() for path in RESULT
 @pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in MINIATURE])
 def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
     made_by = json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8"))
-    first, *arguments = made_by["command"].split()
+    first, *arguments = made_by["command"].removeprefix("python -m ").split()
     script = ROOT / first
-    name = arguments[0] if first == "circuitry" else COMMAND_OF.get(script.stem, script.stem)
+    name = arguments[0] if first in ("circuitry", "experiments.study") else COMMAND_OF.get(script.stem, script.stem)
     words, home = f"circuitry {name}", PACKAGE / "commands" / f"{name}_command.py"
     if (program := name.replace("_", "-")) in PROGRAMS:
         words = f"python -m experiments.study {program}"

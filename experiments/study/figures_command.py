@@ -19,8 +19,8 @@ from circuitry.reports import FIGURES, figure, heatmap, matrix, table, write_fig
 from circuitry.reports import figures as charts
 from circuitry.reports.figures import style
 from experiments.study import study_figures  # noqa: F401  registers them
-from experiments.study.measure_charts import QUALITY, cost_against_quality, measure_panels, size_curves, size_panels
 from experiments.study.measure_charts import cka_over_depth as draw_cka
+from experiments.study.measure_charts import cost_against_quality, measure_panels, size_curves, size_panels
 from experiments.study.measure_charts import probes_over_depth as draw_probes
 from experiments.study.separation_charts import PANELS, embedding_maps, panel_references, separation_panels
 
@@ -31,14 +31,15 @@ from tyro.conf import Positional
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
 MODELS = {
-    "efficientnet_lite0_body": "EfficientNet-Lite0, photographs",
-    "efficientnet_lite1_stages_2_to_6": "EfficientNet-Lite1, photographs",
-    "efficientnet_lite2_stages_2_to_6": "EfficientNet-Lite2, photographs",
-    "toy_body": "small CLIP, drawn set",
-}  # networks by folder of the scoreboard
-MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
-IN_PANELS = "(method == 'learned' or method in ['fisher', 'gradient'] and budget != 'learned')"
-CUT_ONCE = f"{MEAN_MARGIN} and (budget == 'global' or method == 'learned')"
+    "efficientnet_lite0": "EfficientNet-Lite0, hidden channels",
+    "efficientnet_lite0_outputs": "EfficientNet-Lite0, outputs of blocks",
+    "efficientnet_lite1": "EfficientNet-Lite1, hidden channels",
+    "efficientnet_lite2": "EfficientNet-Lite2, hidden channels",
+    "toy": "small CLIP, hidden channels",
+    "toy_vit": "small ViT, heads and neurons",
+}  # networks and units by folder of the scoreboard
+MEAN = "baseline == 'mean'"
+IN_PANELS = "method in ['learned', 'iterative-fisher', 'fisher', 'gradient']"
 
 
 @figure("Which styles does the model recognise?", "quickstart")
@@ -94,27 +95,24 @@ def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     return charts.transfer_beside_similarity(transfer, similarity, measure=measure, title=title, clustered=True)
 
 
-@figure("Which circuits tell a class from others?", "scoreboard")
-def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
+@figure("Which circuits recover the answers?", "scoreboard")
+def scoreboard_answers(tables: Path, title: str) -> go.Figure:
     parts = [table(tables, f"{name}/curves").assign(panel=panel) for name, panel in MODELS.items()]
-    curves = pd.concat(parts).query(f"{MEAN_MARGIN} and measure == 'selectivity' and {IN_PANELS}")
+    curves = pd.concat(parts).query(f"{MEAN} and measure == 'kl recovered' and {IN_PANELS}")
     curves["panel"] += "<br>" + curves["counted"].map(style.faint)
-    budgets = curves["budget"].where(curves["budget"] != curves["method"], "own counts")
-    return size_panels(curves.assign(method=curves["method"] + ", " + budgets), "selectivity", title)
+    return size_panels(curves, "kl recovered", title)
 
 
 @figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
-    parts = [table(tables, f"{name}/summary").query(CUT_ONCE).assign(setting=MODELS[name]) for name in MODELS]
-    summary = pd.concat(parts, ignore_index=True)
-    told = [name for name in (QUALITY, "size for 0.8, kept") if name in set(summary["what"])]  # the second is of before
-    return cost_against_quality(summary, quality=told[0], title=title)
+    parts = [table(tables, f"{name}/summary").query(MEAN).assign(setting=MODELS[name]) for name in MODELS]
+    return cost_against_quality(pd.concat(parts, ignore_index=True), title=title)
 
 
-@figure("Which edges tell a class from others? Vision transformer, drawn images", "scoreboard/toy_vit_edges")
+@figure("Which edges recover the answers? Vision transformer, drawn images", "scoreboard/toy_vit_edges")
 def scoreboard_edges(tables: Path, title: str) -> go.Figure:
-    curves = table(tables, "curves").query("measure == 'selectivity' and method in ['gradient', 'exact', 'learned']")
-    drawn = size_curves(curves, "selectivity", title)
+    curves = table(tables, "curves").query("measure == 'kl recovered' and method in ['gradient', 'exact', 'learned']")
+    drawn = size_curves(curves, "kl recovered", title)
     drawn.for_each_trace(lambda trace: trace.update(name=trace.name.replace("random units", "random edges")))
     return drawn.update_xaxes(title_text="edges kept (%)")
 

@@ -184,23 +184,25 @@ def _told(rho: float | None) -> str:
     return "no correlation" if rho is None or pd.isna(rho) else f"ρ {rho:+.2f}"
 
 
-def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
+def size_curves(
+    curves: pd.DataFrame, measure: str, title: str, marks: Mapping[str, style.Mark] | None = None
+) -> go.Figure:
     """Draw a measure over the size of the circuit, a line per method, random units dotted."""
     table = curves.rename(columns={"method": "domain", "size": "fraction"})
-    figure = faithfulness_curves(table, measure=measure, title=title)
-    figure.update_xaxes(title_text="units kept (%)", type="linear", tickvals=None)
-    return figure
+    figure = faithfulness_curves(table, measure=measure.replace("kl", "KL"), title=title, marks=marks)
+    return figure.update_xaxes(title_text="units kept (%)", type="linear", tickvals=None)
 
 
 def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
-    """Draw `size_curves` in a panel for each ``panel``; all panels have the same methods."""
-    panels = list(dict.fromkeys(curves["panel"]))
+    """Draw `size_curves` in a panel for each ``panel``; a method looks alike in all."""
+    panels, marks, named = list(dict.fromkeys(curves["panel"])), style.domain_marks(curves["method"]), set[str]()
     figure, places = style.small_multiples(panels, columns=2, height=360, gap=100, shared_yaxes=True)
     for panel, place in zip(panels, places, strict=True):
-        for trace in size_curves(curves[curves["panel"] == panel], measure, "").data:
-            figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and place == places[0]), **place)
+        for trace in size_curves(curves[curves["panel"] == panel], measure, "", marks).data:
+            figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and trace.name not in named), **place)
+            named |= {trace.name} if trace.showlegend else set()
     style.lay_out(figure, title=title, subtitle=style.interval_note(curves), legend=True)
     for level in (0, 1):
         figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
     figure.update_xaxes(title_text="units kept (%)", matches="x")
-    return figure.update_yaxes(title_text=measure, col=1)
+    return figure.update_yaxes(title_text=measure.replace("kl", "KL"), col=1)

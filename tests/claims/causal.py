@@ -1,7 +1,7 @@
 """Claims about causal checks, edges and shared masks."""
 
-from tests.claims.scoreboard import alike_words, beyond_masks, by_masks, counted, in_classes, sizes_for, verdict
-from tests.support.committed_tables import Numbers, alike, comparison, listed, one, rows, span, table
+from tests.claims.scoreboard import counted, pair, sizes, spread
+from tests.support.committed_tables import Numbers, alike, one, rows, span, table
 
 ACROSS = "faithfulness/scores_across_sites"
 
@@ -29,37 +29,33 @@ def corrected_transfers() -> tuple[str, int]:
     return {0: "none"}[int((found < 0.05).to_numpy().sum())], found.size
 
 
-EDGE_NAMES = {"path": "path", "atp-star": "AtP\\*", "relp": "RelP", "gradient": "gradient", "exact": "exact cuts"}
+EDGES, ANSWERS = "toy_vit_edges", "size for 0.8 kl recovered, kept"
+EDGE_SCORES = ["gradient", "path", "atp-star", "relp"]
 
 
-def edges_beyond(of: str) -> list[tuple[str, list[float]]]:
+def edges_by(methods: list[str], what: str = ANSWERS) -> tuple[float, float]:
+    """Return the span over methods of the median share of edges that recovers 0.8 of the answers, in percent."""
+    return span(sizes(EDGES, method, what).median() for method in methods)
+
+
+def of_edges() -> list[object]:
+    """Return how many edges masks, other methods and random edges take, and how the others lie to masks by class."""
+    scores = [pair(EDGES, method, "learned", ANSWERS) for method in EDGE_SCORES]
+    exact = pair(EDGES, "exact", "learned", ANSWERS)
+    n = len(sizes(EDGES, "learned", ANSWERS))
+    assert {row[3] for row in scores} == {n}
     return [
-        (name, beyond_masks("toy_vit_edges", method, "logit"))
-        for method, name in EDGE_NAMES.items()
-        if verdict("toy_vit_edges", method, "logit") == of
+        *spread(EDGES, "learned", ANSWERS),
+        counted(EDGES).split()[0],
+        n,
+        *edges_by([*EDGE_SCORES, "exact"]),
+        alike(edges_by(EDGE_SCORES, ANSWERS.replace("kept", "random")), 0),
+        *span(float(str(row[0])) for row in scores),
+        alike((float(str(row[4])) for row in scores), 3),
+        exact[0],
+        exact[3],
+        exact[4],
     ]
-
-
-def edges_in_words(of: str) -> str:
-    return ", ".join(f"{name} {mean:.0f} [{low:.0f}, {high:.0f}]" for name, (mean, low, high) in edges_beyond(of))
-
-
-def exact_cuts_lie(size: float) -> str:
-    named = {"measure": "selectivity", "circuit": "kept", "size": size}
-    exact, masks = (rows("scoreboard/toy_vit_edges/curves", method=m, **named)["value"] for m in ("exact", "learned"))
-    return comparison(exact, masks)
-
-
-def exact_cuts_above() -> tuple[str, float, float]:
-    """Return that exact cuts lie above masks, and the first and the last size where they do by more than 0.005."""
-    sizes = sorted(rows("scoreboard/toy_vit_edges/curves", method="exact", circuit="kept")["size"].unique())
-    shown = [size for size in sizes if 0.1 < size < 0.5]
-    assert exact_cuts_lie(0.5) == "below"
-    return alike_words(exact_cuts_lie(size) for size in shown), 100 * shown[0], 100 * shown[-1]
-
-
-def edges_for(methods: list[str], circuit: str) -> tuple[float, float]:
-    return span(100 * sizes_for("toy_vit_edges", methods, circuit, "logit")["value"])
 
 
 def selective(method: str, of: str) -> float:
@@ -81,7 +77,7 @@ def overlaps(method: str) -> list[float]:
 
 def into_attention() -> tuple[float, float]:
     methods = ["left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"]
-    found = rows("scoreboard/toy_body/planted", network="attention", kind="edge", site="attention", method=methods)
+    found = rows("scoreboard/toy/planted", network="attention", kind="edge", site="attention", method=methods)
     return span(found["auroc"])
 
 
@@ -110,33 +106,10 @@ CLAIMS: dict[str, Numbers] = {
         *elsewhere(),
         *corrected_transfers(),
     ),
-    "Learned masks reach selectivity 0.8 of the logit with {:.0f} % [{:.0f}, {:.0f}] of the {} edges between heads "
-    "and MLPs, mean of {} classes. The {} need {}ly more ({:.0f} to {:.0f} points, paired by class); {} ({:.0f} to "
-    "{:.0f} %) do not; random edges need {:.0f} %. The picture shows mean selectivity by share of edges: there "
-    "exact cuts lie {} masks from {:.0f} to {:.0f} %.": lambda: (
-        *by_masks("toy_vit_edges", "logit"),
-        counted("toy_vit_edges").split()[0],
-        {6: "six"}[len(in_classes("toy_vit_edges", "learned", "learned", "logit"))],
-        listed(name for name, _ in edges_beyond("significant")),
-        "significant",
-        *span(numbers[0] for _, numbers in edges_beyond("significant")),
-        listed(name for name, _ in edges_beyond("not significant")),
-        *edges_for([m for m, name in EDGE_NAMES.items() if name in dict(edges_beyond("not significant"))], "kept"),
-        edges_for(["gradient"], "random")[0],
-        *exact_cuts_above(),
-    ),
-    "takes learned masks {:.0f} % [{:.0f}, {:.0f}] of the {} edges between heads and MLPs, scores and exact cuts "
-    "{:.0f} to {:.0f} %, random edges {:.0f} %. Paired by class, these need significantly more than masks: {} "
-    "points. These do not: {}. By mean selectivity at a size, which the figure shows, exact cuts lie {} "
-    "masks from {:.0f} to {:.0f} %.": lambda: (
-        *by_masks("toy_vit_edges", "logit"),
-        counted("toy_vit_edges").split()[0],
-        *edges_for(list(EDGE_NAMES), "kept"),
-        edges_for(["gradient"], "random")[0],
-        edges_in_words("significant"),
-        edges_in_words("not significant"),
-        *exact_cuts_above(),
-    ),
+    "Learned masks recover 0.8 of the answers with {:.0f} % ({:.0f} to {:.0f} %) of the {} edges between heads and "
+    "MLPs, median of {} classes; gradient, path, AtP\\*, RelP and exact cuts take {:.0f} to {:.0f} %, random edges "
+    "{:.0f} %. The four scores need {:.0f} to {:.0f} points more, in every class (p {:.3f}); exact cuts {} points, in "
+    "{} classes (p {:.3f}).": of_edges,
     "selective in their own style ({:.2f}) and, less, in the others ({:.2f}); those of site paths in neither "
     "({:.2f})": lambda: (
         *(selective("learned", of) for of in ("own domain", "other domains")),
@@ -150,6 +123,6 @@ CLAIMS: dict[str, Numbers] = {
     "attributed circuits does ({:.2f}, {:.2f}, {:.2f} and {:.2f}, random {:.2f})": lambda: overlaps("site-path"),
     "(AUROC {:.2f} to {:.2f}, guessing 0.5); cuts do ({:.1f})": lambda: (
         *into_attention(),
-        alike(rows("scoreboard/toy_body/planted", network="attention", kind="edge", method="edge cuts")["auroc"]),
+        alike(rows("scoreboard/toy/planted", network="attention", kind="edge", method="edge cuts")["auroc"]),
     ),
 }

@@ -143,22 +143,22 @@ def test_methods_are_judged_and_drawn(toy: Path, tmp_path: Path) -> None:
     tiny = {"sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
     budgets, ablations = ("same-share", "global"), ("mean", "optimal", "resample")
     asked = {"methods": ("gradient", "patching", "learned"), "budgets": budgets, "ablations": ablations}
-    config = module.Config(**given, **tiny, **asked, out=out, results=out / "results" / "toy")
+    config = module.Config(**given, **tiny, **asked, out=out, results=out / "results" / "made")
     module.main(config)
     assert_drawn(out / "report.html")
-    summary = pd.read_csv(out / "results" / "toy" / "summary.csv")
+    summary = pd.read_csv(out / "results" / "made" / "summary.csv")
     contestants = [*((method, budget) for method in asked["methods"][:2] for budget in budgets), ("learned", "learned")]
     assert set(zip(summary["method"], summary["budget"], strict=True)) == set(contestants)
     assert set(summary["baseline"]) == set(ablations)
     agreement = summary.query("what == 'rank correlation'").set_index("method")["value"]
     assert agreement["patching"].tolist() == pytest.approx([1] * 6)
     assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 15
-    provenance = json.loads((out / "results" / "toy" / "provenance.json").read_text())
+    provenance = json.loads((out / "results" / "made" / "provenance.json").read_text())
     assert not {"input", "attnpool"} & {*provenance["sites"]}  # what is read out, and the image, are not counted
     (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")
     assert not {*found_on, *others} & {*measured_on, *held_out}
     assert not {r for r in (*others, *held_out) if r.class_name == "fish"}
     for folder in program_module("figures").MODELS:
-        (out / "results" / folder).symlink_to(out / "results" / "toy")
-    for name in ("scoreboard_cost", "scoreboard_selectivity"):
+        (out / "results" / folder).symlink_to(out / "results" / "made")
+    for name in ("scoreboard_cost", "scoreboard_answers"):
         assert len(figure_of(name, out / "results").data) >= 6
