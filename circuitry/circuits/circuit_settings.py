@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from circuitry.circuits.budgets import BUDGETS, GLOBAL
+from circuitry.circuits.budgets import BUDGETS, GLOBAL, BudgetName
 from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.shared_options import option
@@ -24,7 +24,6 @@ DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 
 AUTOCAST = ("bfloat16", "float16")
-BudgetName = Annotated[str, one_of(*BUDGETS), option(choices=BUDGETS)]
 UnitMethod = Annotated[MethodName, option(choices=tuple(METHODS))]
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
@@ -41,7 +40,7 @@ class AttributionSettings:
 
     node_fraction: Annotated[Share | None, tyro.conf.arg(name="size")] = None
     """Share of the units to keep (default: by the kind of tower and unit, see `DEFAULT_SIZES`)."""
-    budget: BudgetName = GLOBAL
+    budget: Annotated[BudgetName, option(choices=BUDGETS)] = GLOBAL
     """How a size is shared out over the sites: global, in one cut over all of them, or same-share, the study's, of
     every site."""
     rule: Rule = None

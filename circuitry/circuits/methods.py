@@ -19,12 +19,11 @@ from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
-from circuitry.circuits.budgets import LEARNED
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 
 SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
-ITERATIVE = "iterative-fisher"
+ITERATIVE, LEARNED = "iterative-fisher", "learned"
 
 UnitScorer = Callable[..., Mapping[str, Any]]
 """Task and `AttributionSettings` -> scores [units] by site, error units too; a positive effect helps."""

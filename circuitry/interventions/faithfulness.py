@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from circuitry.circuits.budgets import SAME_SHARE, budget_name
+from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
@@ -67,7 +67,7 @@ def faithfulness_curve(
     )
     curve = measure_circuits(task, circuits, settings, others)
     fractions = tuple(map(float, settings.fractions))
-    found = {"budget": budget_name(budget), "size": graph.settings.get("node_fraction")}
+    found = {"budget": budget, "size": graph.settings.get("node_fraction")}
     return replace(curve, fractions=fractions, settings=curve.settings | found)
 
 

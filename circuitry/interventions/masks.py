@@ -33,8 +33,8 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.methods import LEARNED
 from circuitry.circuits.unit_scores import graph_of, path_effects
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks

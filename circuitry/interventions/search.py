@@ -5,7 +5,7 @@ smallest size that reaches it is searched, each method by the same bisection of 
 
 Methods score units one by one (`methods`), except for ``learned``; ``AblationSettings.budget`` shares a circuit out
 over the sites (`budgets`), by default in one cut over all sites, with which every ranking needs fewer units than with
-the same share of every site. A mask has counts of its own, which the budget ``learned`` gives the other methods.
+the same share of every site. A mask has counts of its own.
 
 Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
+from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import MethodName
+from circuitry.circuits.methods import LEARNED, MethodName
 from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
@@ -109,23 +109,19 @@ def propose_circuits(
 def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSettings) -> Proposer:
     """Return what makes circuits, with what all sizes share done."""
     if method == LEARNED:
-        if settings.budget not in (None, LEARNED):
+        if settings.budget is not None:
             raise InputError(
-                f"A learned mask has its own counts, but the budget {budget_name(settings.budget)!r} was given: leave "
+                f"A learned mask has its own counts, but the budget {settings.budget!r} was given: leave "
                 "it out, or rank the units by another method."
             )
         return lambda sizes: learn_masks(task, sizes, masks, keep_error=settings.keep_error).circuits
     with task.running(gradients=True):
         effects, _ = score_parts(without_image(task), AttributionSettings(method=method))
-    made_with = {"method": method, "ranking": settings.ranking, "budget": budget_name(settings.budget or GLOBAL)}
+    made_with = {"method": method, "ranking": settings.ranking, "budget": settings.budget or GLOBAL}
     graph = graph_of(task, effects, made_with | task.made_with)
 
     def rank(sizes: Sequence[float]) -> list[Circuit]:
-        budgets: Sequence[Budget] = [settings.budget or GLOBAL] * len(sizes)
-        if settings.budget == LEARNED:
-            n_units = {site: len(scores) for site, scores in graph.node_scores.items()}
-            budgets = [shares_of(one.units, n_units) for one in learn_masks(task, sizes, masks).circuits]
-        taken = [graph.strongest(n, settings.ranking, b) for n, b in zip(sizes, budgets, strict=True)]
+        taken = [graph.strongest(size, settings.ranking, settings.budget or GLOBAL) for size in sizes]
         return [replace(one, source=replace(graph, kept_units=dict(one.units))) for one in taken]
 
     return rank
