@@ -129,7 +129,7 @@ class CausalChecks(FolderWork):
         """How embeddings are scored for a class."""
         weights = {domain: self.weights(domain) for domain in self.images.domains}
         labels = {name: i for i, name in enumerate(self.images.all_classes)}
-        return ClassScorer(weights, labels, self._metric)
+        return ClassScorer(weights, labels)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
-from circuitry.data.names import unknown_name
 from circuitry.encoder.baselines import Counterfactual
 from circuitry.encoder.doubles import in_double
-from circuitry.encoder.metrics import Metric, MetricOfClass, checked_metric, class_logit
+from circuitry.encoder.metrics import Metric, checked_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches
@@ -37,37 +36,23 @@ from circuitry.runs.progress import Bar
 
 @dataclass(frozen=True, eq=False)
 class ClassScorer:
-    """How embeddings are scored for a class: by its metric, and by whether they are taken for it."""
+    """Which embeddings are taken for a class: those whose largest logit is that of the class."""
 
     weights: Float[Tensor, "classes d"] | Mapping[str, Tensor]
     """Text weights [K, D] of all classes among which an image is classified; or those by the image's domain."""
     labels: Mapping[str, int]
     """Row of the weights by class."""
-    metric: MetricOfClass = class_logit
-    """From text weights and a row of them to the metric."""
-
-    def _label(self, class_name: str) -> int:
-        if class_name not in self.labels:
-            raise unknown_name("class", class_name, self.labels)
-        return self.labels[class_name]
-
-    def metric_of(self, class_name: str, domain: str) -> Metric:
-        """Return the metric of a class on images of a domain."""
-        return self.metric(self._weights_of(domain), self._label(class_name))
 
     def score(
         self, embeddings: Float[Tensor, "images d"], metric: Metric, class_name: str, domain: str
     ) -> tuple[float, float]:
         """Return the mean metric of images of a class and domain, and the share of them classified as the class."""
-        label, weights = self._label(class_name), self._weights_of(domain)
+        weights = self.weights if isinstance(self.weights, Tensor) else self.weights[domain]
         values = checked_metric(metric, embeddings)
         # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
         logits = embeddings @ weights.T
-        right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
+        right = (logits.argmax(-1) == self.labels[class_name]) & (logits.max(-1).values > logits.min(-1).values)
         return float(in_double(values).mean()), float(in_double(right).mean())
-
-    def _weights_of(self, domain: str) -> Tensor:
-        return self.weights if isinstance(self.weights, Tensor) else self.weights[domain]
 
 
 @own_modes()
@@ -95,7 +80,8 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
 
     Example:
         >>> scorer = ClassScorer(weights, {name: i for i, name in enumerate(names)})
-        >>> tasks = {key: Task(clip.encoder, photos, scorer.metric_of(*key)) for key, photos in images.items()}
+        >>> metrics = {name: class_logit(weights, i) for i, name in enumerate(names)}
+        >>> tasks = {key: Task(clip.encoder, photos, metrics[key[0]]) for key, photos in images.items()}
         >>> circuits = {key: graph.circuit(None) for key, graph in graphs.items()}
         >>> table = transfer_circuits(tasks, circuits, scorer)
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of

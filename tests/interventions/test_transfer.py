@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task
+from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task, class_logit
 from circuitry.encoder import Baseline, Stage
 from circuitry.interventions import (
     ClassScorer,
@@ -72,8 +72,10 @@ def tasks(
 ) -> dict[tuple[str, str], Task]:
     found = {}
     for key, own in images.items():
-        metric = ClassScorer(scorer.weights, {key[0]: 0}, scorer.metric).metric_of(*key)
-        found[key] = Task(encoder(), own, metric, others=None if others is None else others[key], work=QUIET, **given)
+        weights = scorer.weights if isinstance(scorer.weights, Tensor) else scorer.weights[key[1]]
+        found[key] = Task(
+            encoder(), own, class_logit(weights, 0), others=None if others is None else others[key], work=QUIET, **given
+        )
     return found
 
 
