@@ -23,7 +23,6 @@ EDGE_METHODS = (
 DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 
-AUTOCAST = ("bfloat16", "float16")
 UnitMethod = Annotated[MethodName, option(choices=tuple(METHODS))]
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
@@ -57,9 +56,6 @@ class AttributionSettings:
     method: UnitMethod = ITERATIVE
     """How units are ranked: by a score of each, or learned together as a mask; see `METHODS`. Without images of other
     classes the gradient takes the place of Fisher's methods."""
-    autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None
-    """Lower precision where PyTorch deems it safe, of site-path (default: that of the weights). Edges keep theirs:
-    squared distances of nearly equal activations would lose their digits."""
 
     @property
     def node_rule(self) -> QuadratureRule:
@@ -80,5 +76,4 @@ class AttributionSettings:
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
             "edge_method": self.edges,
-            "autocast": self.autocast,
         }

@@ -14,7 +14,6 @@ metric(clean) - metric(baseline at the site); both numbers are returned.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,40 +108,36 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
             yield ImageEffects(batch, clean, ends, effects, values)
 
 
-def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) -> NodeEffects:
+def node_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site.
 
     Args:
         task: With gradients running.
         rule: Points and weights of the path integral.
-        autocast: Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``.
     """
-    (found,) = part_effects(task, rule, autocast).values()
+    (found,) = part_effects(task, rule).values()
     return found
 
 
 def part_effects(
-    task: Task, rule: QuadratureRule, autocast: str | None = None, parts: Int[np.ndarray, " images"] | None = None
+    task: Task, rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
 ) -> dict[int, NodeEffects]:
     """Return `node_effects` of each part of the images, from one pass over all of them.
 
     Args:
-        task, rule, autocast: As of `node_effects`.
+        task, rule: As of `node_effects`.
         parts: The part of each image (default: all are in part 0).
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
-    dtype = autocast and getattr(torch, autocast)
-    precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     same = [site for site in sites if task.baseline.n_images is None and site not in encoder.carried]
     at_same = dict[str, float]()
     sums = defaultdict[int, list[PartSum]](list)
-    with precision:
-        for batch, _, ends, effects, clean in image_effects(task, rule):
-            if not batch.start:  # the baseline is the same for all images there, so once will do
-                at_same = {site: float(_metric_at(encoder, metric, ends[site][:1], site)) for site in same}
-            at_ends = {site: _metric_at(encoder, metric, ends[site], site) for site in sites if site not in same}
-            for part, found in part_sums(parts, batch, effects, clean, at_ends):
-                sums[part].append(found)
+    for batch, _, ends, effects, clean in image_effects(task, rule):
+        if not batch.start:  # the baseline is the same for all images there, so once will do
+            at_same = {site: float(_metric_at(encoder, metric, ends[site][:1], site)) for site in same}
+        at_ends = {site: _metric_at(encoder, metric, ends[site], site) for site in sites if site not in same}
+        for part, found in part_sums(parts, batch, effects, clean, at_ends):
+            sums[part].append(found)
     return {part: mean_effects(sums[part], at_same) for part in sorted(sums)}
 
 

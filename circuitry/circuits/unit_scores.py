@@ -57,12 +57,12 @@ def score_parts(
 
     Args:
         task: With gradients running; with parts its images are a tensor.
-        settings: Method, rule and precision.
+        settings: Method and rule.
         parts: The part of each image (default: no parts).
     """
     method = settings.method
     if method == SITE_PATH:
-        return _joined(part_effects(own_images(task), settings.node_rule, settings.autocast, parts), parts)
+        return _joined(part_effects(own_images(task), settings.node_rule, parts), parts)
     if method == CONDUCTANCE:
         return _joined(path_effects(task, parts), parts)
     whole, of_parts = score_units(task, method, settings), dict[int, dict[str, np.ndarray]]()
@@ -116,7 +116,7 @@ def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> At
 def along_sites(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
     """Score units by integrated gradients at their sites."""
     with task.running(gradients=True):
-        return node_effects(own_images(task), settings.node_rule, settings.autocast).scores
+        return node_effects(own_images(task), settings.node_rule).scores
 
 
 def along_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
