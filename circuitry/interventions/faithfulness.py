@@ -8,6 +8,7 @@ Metric and answers are measured with only a circuit kept, at the sizes of the MI
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.made_with import check_made_with, named_sites
 from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import SOME, checked
 from circuitry.runs.progress import Bar
 
 AT_ONCE = 64
@@ -74,7 +75,7 @@ def faithfulness_curve(
 @checked
 def measure_circuits(
     task: Task,
-    circuits: Sequence[Circuit],
+    circuits: Annotated[Sequence[Circuit], SOME],
     settings: AblationSettings = AblationSettings(),
     foreign: Sequence[Sequence[Circuit]] = (),
     fitted: Task | None = None,
@@ -97,8 +98,6 @@ def measure_circuits(
         >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), [graph.circuit(n) for n in (1, 3, 9)])
         >>> measure_circuits(unseen, [find_circuit(seen, size=0.4)]).to_pandas("selectivity")
     """
-    if not circuits:
-        raise InputError("A curve is measured of at least one circuit, but none was given.")
     source, sites = circuits[0].source, named_sites(task)
     check_made_with(task, [source, *(one.source for of_class in foreign for one in of_class)])
     if wrong := [len(of_class) for of_class in foreign if len(of_class) != len(circuits)]:
