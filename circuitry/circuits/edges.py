@@ -74,7 +74,7 @@ class Edges:
         return chosen
 
     def top(self, share: Share) -> "Edges":
-        """Return this share of the edges, those with the largest absolute scores of all pairs of sites; one at least."""
+        """Return a share of the edges, those with the largest absolute scores of all pairs of sites; one at least."""
         if not self.count:
             raise InputError("The strongest edges are a share of scored edges, but there are none: give more units.")
         flat = self._flat(self.scores)
