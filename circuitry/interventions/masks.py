@@ -41,7 +41,7 @@ from circuitry.interventions.answers import Answers, default_answers, gate_impor
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Share, checked
+from circuitry.runs.given import SOME, Share, checked
 from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
@@ -64,14 +64,11 @@ class LearnedMasks(NamedTuple):
     """Masks on units or on edges, one for each size."""
 
     circuits: list[Circuit]
-    """The circuit of each mask, in the order of the given sizes."""
+    """The circuit of each mask, in the order of the given sizes; each is ``made_with`` the share of the variance of the
+    model's answers that the smallest loses, on all images, and the steps that were taken."""
     scores: Any
     """Final scores less the smallest score in the smallest circuit, so that its units have 0 or more: by site [units],
     NaN for error units, or the `Edges` with these scores."""
-    lost: float
-    """Share of the variance of the model's answers that the smallest circuit loses, on all images."""
-    steps: Count
-    """Steps that were taken."""
 
 
 @checked
@@ -116,7 +113,7 @@ def learn_masks(
     made = [{"size": size, "lost": lost, "steps": steps, "seed": settings.seed} for size in sizes]
     if among is not None:
         return LearnedMasks(
-            [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores, lost, steps
+            [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores
         )
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
     source = graph_of(task, effects, {"method": LEARNED, "budget": LEARNED, **task.made_with})
@@ -124,7 +121,7 @@ def learn_masks(
     for units, by in zip(kept, made, strict=True):
         first = {site: some[np.argsort(-source.ranked_by[site][some])] for site, some in units.items()}
         circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by, keep_error=keep_error))
-    return LearnedMasks(circuits, scores, lost, steps)
+    return LearnedMasks(circuits, scores)
 
 
 def gates_of(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
