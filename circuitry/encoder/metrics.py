@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitry.encoder.doubles import in_double
@@ -51,6 +51,11 @@ class ClassLogit:
         check_width(self.weights, embedding)
         direction = F.normalize(in_double(embedding), dim=-1)
         return F.log_softmax(self.scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1)
+
+    def is_given(self, answers: Float[Tensor, "*runs classes"]) -> Bool[Tensor, "*runs"]:
+        """Return which images get the class, by their answers among at least two; of equal answers none is given."""
+        others = [row for row in range(len(self.weights)) if row != self.label]
+        return answers[..., self.label] > answers[..., others].amax(-1)
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)

@@ -184,10 +184,8 @@ def measure_answers(
     values = [torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])]
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         answers = torch.stack([metric.log_answers(found) for found in embeddings])
-        others = [row for row in range(len(metric.weights)) if row != metric.label]
         kl = (answers[:1].exp() * (answers[:1] - answers)).sum(-1)
-        top = answers[..., metric.label] > answers[..., others].amax(-1)  # of equal answers none is given
-        values += [kl, in_double(top)]
+        values += [kl, in_double(metric.is_given(answers))]
     numbers = torch.stack([value.cpu() for value in values]).numpy()
     return numbers, np.arange(numbers.shape[-1]) < n_own
 

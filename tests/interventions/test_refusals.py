@@ -28,7 +28,6 @@ from circuitry.circuits.comparable import OWN_STYLE
 from circuitry.encoder import Baseline, Counterfactual, Stage, class_margin
 from circuitry.interventions import (
     AblationSettings,
-    ClassScorer,
     check_attribution,
     interchange,
     measure_circuits,
@@ -214,8 +213,7 @@ def graph_of_class(weights: Tensor = WEIGHTS, label: int = 0) -> AttributionGrap
 
 
 def moved(function: Any) -> Callable[[Task, AttributionGraph], object]:
-    scorer = ClassScorer(WEIGHTS, {"cat": 0})
-    return lambda one, found: function({("cat", "photo"): one}, {("cat", "photo"): found.circuit(None)}, scorer)
+    return lambda one, found: function({("cat", "photo"): one}, {("cat", "photo"): found.circuit(None)})
 
 
 DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
@@ -268,12 +266,11 @@ def test_circuits_move_between_domains_whose_texts_differ() -> None:
     weights = {"photo": WEIGHTS, "sketch": SKETCHED}
     tasks = {("cat", domain): task(weights=own) for domain, own in weights.items()}
     graphs = {("cat", domain): graph_of_class(own) for domain, own in weights.items()}
-    scorer = ClassScorer(weights, {"cat": 0})
     for function in (transfer_circuits, interchange):
         circuits = {key: one.circuit(None) for key, one in graphs.items()}
-        assert len(function(tasks, circuits, scorer)) == 4
+        assert len(function(tasks, circuits)) == 4
         with pytest.raises(InputError, match="text weights"):
-            function(tasks, {("cat", "photo"): circuits["cat", "sketch"]}, scorer)
+            function(tasks, {("cat", "photo"): circuits["cat", "sketch"]})
     sketched = graphs["cat", "sketch"]
     own_style = replace(sketched, settings=sketched.settings | {"texts": OWN_STYLE})
     faithfulness_curve(tasks["cat", "photo"], own_style, FEW)
