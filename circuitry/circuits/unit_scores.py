@@ -62,29 +62,24 @@ def score_parts(
     """
     method = settings.method
     if method == SITE_PATH:
-        return _joined(part_effects(own_images(task), settings.node_rule, parts), parts)
+        return part_effects(own_images(task), settings.node_rule, parts)
     if method == CONDUCTANCE:
-        return _joined(path_effects(task, parts), parts)
+        return path_effects(task, parts)
     whole, of_parts = score_units(task, method, settings), dict[int, dict[str, np.ndarray]]()
     for part in () if parts is None else np.unique(parts).tolist():
         some = task.of_some(torch.cat(list(checked_batches(task.images))), torch.from_numpy(parts == part))
         of_parts[part] = score_units(some, method, settings)
     if method in ONLY_RANK:
-        effects, by_part = _joined(path_effects(task, parts), parts)
+        effects, by_part = path_effects(task, parts)
         ranked = {part: replace(by_part[part], importance=scores) for part, scores in of_parts.items()}
         return replace(effects, importance=whole), ranked
     scored = {part: NodeEffects(s, {}, int(np.count_nonzero(parts == part))) for part, s in of_parts.items()}
     return NodeEffects(whole, {}, sum(map(len, checked_batches(task.images)))), scored
 
 
-def _joined(
-    found: dict[int, NodeEffects], parts: Int[np.ndarray, " images"] | None
+def path_effects(
+    task: Task, parts: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the effects on all images, and on each of their parts where there are parts."""
-    return (found[0], {}) if parts is None else (NodeEffects.merge(list(found.values())), found)
-
-
-def path_effects(task: Task, parts: Int[np.ndarray, " images"] | None = None) -> dict[int, NodeEffects]:
     """Return `conductance_effects` on a task's own images, the image left out."""
     with task.running(gradients=True):
         return conductance_effects(without_image(own_images(task)), parts)
