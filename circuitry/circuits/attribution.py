@@ -164,7 +164,10 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         merged, nodes = score_parts(task, settings, parts)
         whole = kept_units(encoder, merged, settings)
         kept = {part: kept_units(encoder, of_part, settings) for part, of_part in nodes.items()}
-        scored = {part: _union(whole, own) for part, own in kept.items()}
+        scored = {  # first the units of the whole, then the others of the part
+            part: {site: np.concatenate([units, np.setdiff1d(own[site], units)]) for site, units in whole.items()}
+            for part, own in kept.items()
+        }
         edges = part_edges(own, scored, settings, parts)
         at_whole = {part: _cut(edges[part], scored[part], whole) for part in nodes}
         by_pair = {pair: np.stack([at_whole[part][pair] for part in nodes]) for pair in edges[next(iter(nodes))]}
@@ -179,11 +182,6 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
 
 _Kept = Mapping[str, np.ndarray]
 """Units [k] by site."""
-
-
-def _union(first: _Kept, second: _Kept) -> dict[str, np.ndarray]:
-    """Return the units of both sets: first the units of the first set, then the others of the second."""
-    return {site: np.concatenate([units, np.setdiff1d(second[site], units)]) for site, units in first.items()}
 
 
 def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept) -> dict[tuple[str, str], np.ndarray]:

@@ -23,7 +23,7 @@ gates of 0 and 1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
@@ -177,14 +177,14 @@ class _Learning:
         steps: int,
     ) -> None:
         """Train the scores while the size falls from the first to the second, and then stays."""
-        best, since = float("inf"), 0
+        (best, since), name = (float("inf"), 0), self.settings.autocast
         smoothed: float | None = None
         for share, left in _schedule(*sizes, steps):
             noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             noisy = scores + NOISE * left * noise
             gates = torch.sigmoid(noisy - _threshold(noisy.detach(), self._count(share)))
             chosen = self._draw(generator)
-            with self._precision():
+            with nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name)):
                 embeddings = self.runs.run(gates, chosen)
             loss = self._lost(embeddings.to(self.target.dtype), chosen)
             descent.step(scores, torch.autograd.grad(loss, [scores])[0])
@@ -207,10 +207,6 @@ class _Learning:
             parts = torch.split(torch.arange(len(self.runs)), self.runs.rows)
             sums = [float(self._lost(self.runs.run(gates, some), some)) * len(some) for some in parts]
         return sum(sums) / len(self.runs)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        name = self.settings.autocast
-        return nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name))
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return the images of a step: as many of the class as of others, as far as there are."""
