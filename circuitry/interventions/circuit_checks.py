@@ -104,7 +104,7 @@ class CausalChecks(FolderWork):
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
         """Return the images of a circuit's checks that can be read."""
         own, others = (self.read(of(key), strict=work.strict) for of in (self.chosen.own, self.chosen.others))
-        return CheckedImages(own, others if len(others) else None)
+        return own, others if len(others) else None
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
@@ -175,7 +175,7 @@ class CausalChecks(FolderWork):
             graph, paths = self._graph(key), []
             foreign = [] if one_site else [self._graph((one, domain)) for one in self._followers(key)]
             with self.clip.encoder.running():  # one digest of the encoder for all curves
-                for ranking in rankings if len(images.own) else ():
+                for ranking in rankings if len(images[0]) else ():
                     for sites in _site_sets(graph) if one_site else [None]:
                         task = self.task(key, *images, sites, work)
                         curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking), foreign)
@@ -233,7 +233,7 @@ class CausalChecks(FolderWork):
 
         def read(job: Job) -> dict[Key, CheckedImages]:
             found = {key: self.images_of(key, work) for key in by_class[job[0]]}
-            return {key: images for key, images in found.items() if len(images.own)}
+            return {key: images for key, images in found.items() if len(images[0])}
 
         folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("transfer"), unit="class")
         made: dict[str, list[pd.DataFrame]] = {"transfer": [], "interchange": []}
