@@ -52,8 +52,8 @@ class AblationSettings:
     ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
     """Which units come first, see `budgets.RANKINGS`."""
     budget: BudgetName | None = None
-    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default of curves: the
-    same share of every site, the study's; of `find_circuit`: global, and of a mask its own counts)."""
+    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: the same share
+    of every site, the study's)."""
     fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
     """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
     keep_error: bool = False

@@ -167,7 +167,6 @@ SEARCH: list[tuple[Call, str]] = [
     (lambda: i.find_circuit(planted(others=SOME), selectivity=80.0), r"\(0, 1.5\].*80.0"),
     (lambda: i.find_circuit(planted(others=SOME), selectivity=0.8, method="gradient"), "no better than the baseline"),
     (lambda: i.find_circuit(planted(SOME[:0]), size=0.5), "at least one image"),
-    (lambda: i.find_circuit(planted(), size=0.5, settings=i.AblationSettings(budget="global")), "global"),
     (lambda: masks([]), "sizes"),
     (lambda: masks([0.5, 1.5]), "sizes"),
     (lambda: masks([0.5], SAME), "same for all"),
