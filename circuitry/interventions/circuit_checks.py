@@ -275,7 +275,7 @@ class CausalChecks(FolderWork):
 def _read_table(path: Path) -> pd.DataFrame:
     # A class may be called NA; only what is measured can be missing.
     columns = pd.read_csv(path, nrows=0).columns
-    named = ("class", "circuit_domain", "image_domain", "reason")
+    named = ["class", "circuit_domain", "image_domain", "reason"]
     return read_named_table(path, na_values={name: [""] for name in columns.difference(named)})
 
 
