@@ -53,7 +53,7 @@ MASK_SIZE = 0.2
 
 SIZE, N_IMAGES = 8, 16
 """Height and width of the images, in pixels, and how many methods are judged on."""
-NOISE = 0.02
+WEAK = 0.02
 """Standard deviation of the weak weights between everything."""
 
 
@@ -78,7 +78,7 @@ class PlantedCircuit:
         return embedding[:, 0]
 
 
-def planted_convolution(noise: Amount = NOISE) -> PlantedCircuit:
+def planted_convolution(noise: Amount = WEAK) -> PlantedCircuit:
     """Build a convolutional network: red -> above a threshold, green -> saturated; the metric is their weighted sum.
 
     Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a
@@ -120,7 +120,7 @@ def planted_attention() -> PlantedCircuit:
     embed, head = nn.Linear(3, 8, bias=False), nn.Linear(8, 4)
     block = nn.ModuleDict({name: nn.Linear(8, 8, bias=name == "up") for name in names})
     tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
-    _noisy(tower, NOISE)
+    _noisy(tower, WEAK)
     _add(embed.weight, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 3.0, (3, 0): 3.0})
     entries = {"query": (0, 7), "key": (0, 1), "value": (4, 0), "up": (0, 4), "down": (5, 0)}
     weights = {name: block.get_submodule(name).get_parameter("weight") for name in names}
