@@ -58,12 +58,10 @@ def describe_budget(settings: Mapping[str, Any]) -> str:
     Args:
         settings: ``AttributionGraph.settings``, or the configuration in the manifest of a run.
     """
-    share, budget = settings.get("node_fraction"), settings.get("budget", SAME_SHARE)
-    if share is None:
+    if (share := settings.get("node_fraction")) is None:
         return "Every site is counted except for the image."
     of = {SAME_SHARE: "of the units of every site", GLOBAL: "of the units of all sites, cut once over all of them,"}
-    counted = of.get(budget, f"of the units, by the budget {budget},")
-    return f"A circuit keeps {share:.3g} {counted} except for the image."
+    return f"A circuit keeps {share:.3g} {of[settings.get('budget', SAME_SHARE)]} except for the image."
 
 
 def _counts(scores: Mapping[str, np.ndarray], share: float, budget: str) -> dict[str, int]:

@@ -77,12 +77,7 @@ def register_method(name: str, function: UnitScorer, *, effects: bool = True) ->
 
 
 def without_others(name: str, where: Sequence[str] = ()) -> str:
-    """Return the method that ranks where there are no images of other classes: in place of Fisher's the gradient.
-
-    Args:
-        name: The method that is asked for.
-        where: What has no others, for a line of the log.
-    """
+    """Return what ranks without images of other classes: for Fisher's the gradient, and a line says so of ``where``."""
     if name not in (FISHER, ITERATIVE):
         return name
     if where:
