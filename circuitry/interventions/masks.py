@@ -182,7 +182,9 @@ class _Learning:
         for share, left in _schedule(*sizes, steps):
             noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             noisy = scores + NOISE * left * noise
-            gates = torch.sigmoid(noisy - _threshold(noisy.detach(), self._count(share)))
+            k = self._count(share)
+            largest = noisy.detach().topk(min(k + 1, len(noisy))).values  # the k-th and the next, if there is one
+            gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
             with nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name)):
                 embeddings = self.runs.run(gates, chosen)
@@ -248,11 +250,6 @@ def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, f
     for step in range(steps):
         done = min(1.0, step / falling)
         yield larger * (size / larger) ** done, 1 - done
-
-
-def _threshold(scores: Tensor, k: int) -> Tensor:
-    """Return the middle between the k-th largest score and the next; the least, where all are kept."""
-    return scores.topk(min(k + 1, len(scores))).values[k - 1 :].mean()
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
