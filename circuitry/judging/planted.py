@@ -110,17 +110,20 @@ def planted_convolution(noise: Amount = WEAK) -> PlantedCircuit:
     return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
-def planted_attention() -> PlantedCircuit:
+def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
     """Build an attention block and an MLP: the class token reads red from the patch that is greenest.
 
     Sites embed (four patches and a class token; units 0 red, 1 green, 7 one at the class token), attention (unit 4:
     what was read), mlp (unit 5: that above a threshold), head. Loud distractors: blue and a copy of red.
+
+    Args:
+        noise: Standard deviation of the weak weights between everything.
     """
     names = ("query", "key", "value", "up", "down")
     embed, head = nn.Linear(3, 8, bias=False), nn.Linear(8, 4)
     block = nn.ModuleDict({name: nn.Linear(8, 8, bias=name == "up") for name in names})
     tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
-    _noisy(tower, WEAK)
+    _noisy(tower, noise)
     _add(embed.weight, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 3.0, (3, 0): 3.0})
     entries = {"query": (0, 7), "key": (0, 1), "value": (4, 0), "up": (0, 4), "down": (5, 0)}
     weights = {name: block.get_submodule(name).get_parameter("weight") for name in names}

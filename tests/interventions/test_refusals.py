@@ -121,7 +121,7 @@ RUNS: list[tuple[Call, str]] = [
     (lambda: kept({"first": [True, True]}), "'first'.*3.*2"),
     (lambda: kept({"first": [0]}, baseline=IMAGES[:1].expand(3, -1, -1, -1)), "3 activations.*2 images"),
     (lambda: kept({"first": [0]}, images=[]), "none"),
-    (lambda: i.kept_embeddings(by_hand(), []), "at least one circuit"),
+    (lambda: i.kept_embeddings(by_hand(), []), "at least one value as circuits"),
     (lambda: kept_edges(chain(first=4, second=2)), "'first'.*0 to 2.*3"),
     (lambda: kept_edges(chain(first=3, embedding=2)), "first->embedding"),
     (lambda: kept_edges(chain(first=3, third=2)), "third"),
@@ -138,7 +138,7 @@ RUNS: list[tuple[Call, str]] = [
     (lambda: curve(sites=["embedding"]), "embedding.*first, second"),
     (lambda: curve(images=IMAGES[:1], baseline=IMAGES), "2 activations.*'input'.*1 images"),
     (lambda: curve(others=[]), "at least one image"),
-    (lambda: i.measure_circuits(by_hand(), []), "at least one circuit"),
+    (lambda: i.measure_circuits(by_hand(), []), "at least one value as circuits"),
 ]  # fmt: skip
 PATCHES: list[tuple[Call, str]] = [
     (lambda: swept({"units": {"attnpool": [3, 16]}}), "'attnpool'.*0 to 15.*16"),
