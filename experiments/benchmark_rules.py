@@ -15,16 +15,16 @@ The commands of other models are in provenance.json of the folders of ``experime
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from circuitry.runs import InputError, run_script
+from circuitry.runs import InputError, one_of, run_script
 from circuitry import Clip, DomainFolder, Task, class_logit
 from circuitry.analysis import QuickstartModel
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule, relative_error
 from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import mean_interval
 from circuitry.encoder import Metric
-from circuitry.encoder.choices import BaselineName
+from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.sites import INPUT
 from circuitry.models import FolderBaseline, read_images
@@ -51,7 +51,7 @@ FEW_CIRCUITS, FEW_IMAGES = 4, 2
 class Config(QuickstartModel, KeepSettings):
     """Settings of the comparison of rules."""
 
-    baseline: BaselineName | None = None
+    baseline: Annotated[str | None, one_of(*BASELINE_NAMES)] = None
     """Where the paths end (default: as for finding circuits, by the tower)."""
     circuits: int = 8
     """How many circuits errors are measured on, after those that a rule is chosen by: the first class in the first

@@ -24,8 +24,8 @@ from circuitry.circuits import LEARNED, AttributionGraph, compare_domains
 from circuitry.comparison import Comparison
 from circuitry.data.names import drawn_by_name
 from circuitry.data.parts import Key
-from circuitry.encoder import Baseline, Task, class_margin, mean_baseline
-from circuitry.interventions import ClassScorer, MaskSettings
+from circuitry.encoder import Baseline, Task, mean_baseline
+from circuitry.interventions import MaskSettings
 from circuitry.models import FolderSettings, FolderWork
 from circuitry.reports.result_tables import KeepSettings
 from experiments.unseen_images import ClassImages, read_class, split_records
@@ -97,11 +97,9 @@ class Sharing(FolderWork):
     def work_elsewhere(self, graphs: dict[Key, AttributionGraph]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return transfer and interchange of circuits between domains."""
         unseen = {key: self.ablating(key, self.images_of(key, 1)) for key in self.keys}
-        weights = self.weights(self.images.domains[0])
-        scorer = ClassScorer(weights, {name: self.images.label(name) for name in self.classes}, class_margin)
         circuits = {key: graph.circuit(None) for key, graph in graphs.items()}
-        moved = interventions.transfer_circuits(unseen, circuits, scorer)
-        exchanged = interventions.interchange(unseen, circuits, scorer, seed=self.config.seed)
+        moved = interventions.transfer_circuits(unseen, circuits)
+        exchanged = interventions.interchange(unseen, circuits, seed=self.config.seed)
         of = zip(exchanged["class"], exchanged["circuit_domain"], strict=True)
         return moved, exchanged.assign(whole_site=[keeps_a_site(graphs[key]) for key in of])
 

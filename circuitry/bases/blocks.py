@@ -101,27 +101,21 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
     mlp = mlp_parts(getattr(module, "mlp", None))
     if attention is not None and mlp is not None:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
-            return _open_clip_block(module, attention, mlp)
+            steps: Any = module
+            norm = getattr(module, "ln_attn", _NOTHING)
+            out = in_order(norm, steps.ls_1), steps.ls_2
+            return _block((steps.ln_1, steps.ln_2), attention, mlp, out, norm)
         if isinstance(module, POST_NORM):
             norms: Any = module.norm1, module.norm2
             return _block((_NOTHING, _NOTHING), attention, mlp, norms, norms[0])
         if isinstance(module, (*TIMM_BLOCKS, EncoderBlock)) or type(module).__name__ in TRANSFORMERS_BLOCKS:
-            return _pre_norm_block(module, attention, mlp)
+            first, second = (found_by_role(module, "norm", *names)[1] for names in zip(*_NORMS, strict=True))
+            return _block((first, second), attention, mlp, (_scale(module, 1), _scale(module, 2)), _NOTHING)
     inside = " and ".join(type(one).__name__ for one in (attn, getattr(module, "mlp", None)))
     raise InputError(
         f"Heads and neurons are known of {' and '.join(SUPPORTED_BLOCKS)}, but this tower has a "
         f"{type(module).__name__} with {inside}: use its residual stream, or add it to circuitry/bases/blocks.py."
     )
-
-
-def _open_clip_block(block: Any, attention: AttentionParts, mlp: MlpParts) -> Block:
-    norm = getattr(block, "ln_attn", _NOTHING)
-    return _block((block.ln_1, block.ln_2), attention, mlp, (in_order(norm, block.ls_1), block.ls_2), norm)
-
-
-def _pre_norm_block(block: Any, attention: AttentionParts, mlp: MlpParts) -> Block:
-    first, second = (found_by_role(block, "norm", *names)[1] for names in zip(*_NORMS, strict=True))
-    return _block((first, second), attention, mlp, (_scale(block, 1), _scale(block, 2)), _NOTHING)
 
 
 def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:

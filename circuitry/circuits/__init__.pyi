@@ -4,8 +4,6 @@ from .attribution import AttributionParts as AttributionParts
 from .attribution import attribute as attribute
 from .attribution import attribute_parts as attribute_parts
 from .budgets import BUDGETS as BUDGETS
-from .budgets import LEARNED as LEARNED
-from .budgets import shares_of as shares_of
 from .budgets import strongest_units as strongest_units
 from .circuit_settings import EDGE_METHODS as EDGE_METHODS
 from .circuit_settings import AttributionSettings as AttributionSettings
@@ -35,6 +33,7 @@ from .measures import node_overlap as node_overlap
 from .measures import register_measure as register_measure
 from .measures import similarity as similarity
 from .measures import wl_kernel as wl_kernel
+from .methods import LEARNED as LEARNED
 from .methods import METHODS as METHODS
 from .methods import MethodName as MethodName
 from .methods import register_method as register_method

@@ -23,7 +23,7 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_made_with, part_edges, rule_of_edges, score_edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.methods import FISHER, GRADIENT, ITERATIVE, MethodName
+from circuitry.circuits.methods import ITERATIVE, MethodName, without_others
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.rules import with_size
@@ -101,6 +101,8 @@ def attribute(
         >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
+    if others is None:
+        method = without_others(method, ["these images"])
     settings = AttributionSettings(node_fraction, budget, as_rule(rule), as_rule(edge_rule), edges, method=method)
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
@@ -112,7 +114,7 @@ def attribute(
         )
     given = baseline if baseline is not None else ZERO if others is None else "mean-position"
     task = Task(encoder, images, metric, baseline=given, others=others, sites=sites, work=work)
-    settings = with_size(_with_method(task, settings), encoder)
+    settings = with_size(settings, encoder)
     with task.running(gradients=True):
         nodes, _ = score_parts(task, settings)
         kept = kept_units(encoder, nodes, settings)
@@ -151,7 +153,9 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         >>> node_overlap(found.parts[0], found.parts[1])
     """
     images, encoder, own = task.images, task.encoder, own_images(task)
-    settings = with_size(_with_method(task, settings), encoder)
+    settings = with_size(settings, encoder)
+    if task.others is None:
+        settings = replace(settings, method=without_others(settings.method))
     if not isinstance(images, Tensor) or len(parts) != len(images):
         given = len(images) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"Every image is in one part, but {given} images and {len(parts)} parts were given.")
@@ -160,7 +164,10 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         merged, nodes = score_parts(task, settings, parts)
         whole = kept_units(encoder, merged, settings)
         kept = {part: kept_units(encoder, of_part, settings) for part, of_part in nodes.items()}
-        scored = {part: _union(whole, own) for part, own in kept.items()}
+        scored = {  # first the units of the whole, then the others of the part
+            part: {site: np.concatenate([units, np.setdiff1d(own[site], units)]) for site, units in whole.items()}
+            for part, own in kept.items()
+        }
         edges = part_edges(own, scored, settings, parts)
         at_whole = {part: _cut(edges[part], scored[part], whole) for part in nodes}
         by_pair = {pair: np.stack([at_whole[part][pair] for part in nodes]) for pair in edges[next(iter(nodes))]}
@@ -177,28 +184,11 @@ _Kept = Mapping[str, np.ndarray]
 """Units [k] by site."""
 
 
-def _union(first: _Kept, second: _Kept) -> dict[str, np.ndarray]:
-    """Return the units of both sets: first the units of the first set, then the others of the second."""
-    return {site: np.concatenate([units, np.setdiff1d(second[site], units)]) for site, units in first.items()}
-
-
 def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores of the edges between the units in ``kept`` alone, in their order."""
     place = {site: {unit: i for i, unit in enumerate(units.tolist())} for site, units in scored.items()}
     chosen = {site: [place[site][unit] for unit in units.tolist()] for site, units in kept.items()}
     return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}
-
-
-def _with_method(task: Task, settings: AttributionSettings) -> AttributionSettings:
-    """Return settings whose method ranks by the images that there are."""
-    if settings.method not in (FISHER, ITERATIVE) or task.others is not None:
-        return settings
-    log.warning(
-        "The method %r ranks units by images of the class and of others, but no others were given: the gradient ranks "
-        "them. Give others=, or method='gradient'.",
-        settings.method,
-    )
-    return replace(settings, method=GRADIENT)
 
 
 def _graph(

@@ -79,7 +79,8 @@ def chain_edges(
             joints = joints or {pair: _Joint.of(task.encoder, pair, kept_units, clean) for pair in pairs}
             for (up, down), joint in joints.items():
                 sums[up, down] += joint.scores(clean[up], ends[up], clean[down], rule, budget).cpu().double().numpy()
-                n_values[up, down] = (batch.start + len(batch.images)) * joint.positions(clean[down])
+                positions = clean[down][0].numel() // clean[down].shape[joint.down_dim]
+                n_values[up, down] = (batch.start + len(batch.images)) * positions
                 _check_scores((up, down), sums[up, down])
                 bar.update()
     return {pair: 2 * found / n_values[pair] for pair, found in sums.items()}
@@ -159,10 +160,6 @@ class _Joint(NamedTuple):
         first, last = map(encoder.position, pair)
         up_dim, down_dim = map(encoder.unit_dim, pair)
         return cls(narrowest(encoder.stages[first:last], up, down, up_dim), up, down, up_dim, down_dim)
-
-    def positions(self, after: Tensor) -> int:
-        """Return the number of positions downstream."""
-        return after[0].numel() // after.shape[self.down_dim]
 
     def scores(self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, budget: int) -> Tensor:
         """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from circuitry.circuits.budgets import BUDGETS, GLOBAL
+from circuitry.circuits.budgets import BUDGETS, GLOBAL, BudgetName
 from circuitry.circuits.methods import ITERATIVE, METHODS, MethodName
 from circuitry.circuits.quadrature import RULE_WORDS, QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.data.shared_options import option
@@ -23,8 +23,6 @@ EDGE_METHODS = (
 DEFAULT_RULE = midpoint_rule(10)
 """The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
 
-AUTOCAST = ("bfloat16", "float16")
-BudgetName = Annotated[str, one_of(*BUDGETS), option(choices=BUDGETS)]
 UnitMethod = Annotated[MethodName, option(choices=tuple(METHODS))]
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 
@@ -41,7 +39,7 @@ class AttributionSettings:
 
     node_fraction: Annotated[Share | None, tyro.conf.arg(name="size")] = None
     """Share of the units to keep (default: by the kind of tower and unit, see `DEFAULT_SIZES`)."""
-    budget: BudgetName = GLOBAL
+    budget: Annotated[BudgetName, option(choices=BUDGETS)] = GLOBAL
     """How a size is shared out over the sites: global, in one cut over all of them, or same-share, the study's, of
     every site."""
     rule: Rule = None
@@ -58,9 +56,6 @@ class AttributionSettings:
     method: UnitMethod = ITERATIVE
     """How units are ranked: by a score of each, or learned together as a mask; see `METHODS`. Without images of other
     classes the gradient takes the place of Fisher's methods."""
-    autocast: Annotated[str | None, one_of(*AUTOCAST), option(choices=AUTOCAST)] = None
-    """Lower precision where PyTorch deems it safe, of site-path (default: that of the weights). Edges keep theirs:
-    squared distances of nearly equal activations would lose their digits."""
 
     @property
     def node_rule(self) -> QuadratureRule:
@@ -81,5 +76,4 @@ class AttributionSettings:
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
             "edge_method": self.edges,
-            "autocast": self.autocast,
         }

@@ -36,7 +36,6 @@ COMPARED_SETTINGS = {
     "correction": "the correction of edges",
     "baseline": "the baseline",
     "baseline_digest": "the digest of the baseline's values",
-    "autocast": "the precision (autocast)",
 }
 """Settings on which compared graphs must agree, with their names in messages."""
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from circuitry.circuits.nodes import NodeEffects, PartSum, clean_run, mean_effects, part_sums, unit_effects
+from circuitry.circuits.nodes import NodeEffects, PartSum, clean_run, effects_of, part_sums, unit_effects
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
@@ -33,15 +33,15 @@ N_INTERVALS = 5
 
 def conductance_effects(
     task: Task, parts: Int[np.ndarray, " images"] | None = None, intervals: int = N_INTERVALS
-) -> dict[int, NodeEffects]:
-    """Return every unit's mean effect on the metric at every site, of each part of the images.
+) -> tuple[NodeEffects, dict[int, NodeEffects]]:
+    """Return every unit's mean effect on the metric at every site, on all images and on each part of them.
 
     The path leads to the baseline's activation of `input`: zeros after normalisation, the mean image, or the
     counterfactual images.
 
     Args:
         task: With gradients running.
-        parts: The part of each image (default: all are in part 0).
+        parts: The part of each image (default: no parts).
         intervals: Number of intervals of the path.
     """
     sites, hidden, rows = task.sites, not task.work.progress, rows_that_fit(task.encoder, task.work.memory_gib)
@@ -61,4 +61,4 @@ def conductance_effects(
             a, g = after, slopes
         for part, found in part_sums(parts, batch, effects, clean, dict.fromkeys(told, at_end)):
             sums[part].append(found)
-    return {part: mean_effects(sums[part]) for part in sorted(sums)}
+    return effects_of(sums, parts)

@@ -5,8 +5,8 @@
 2. Scores of a draw are the mean over its parts, weighted by their images.
 3. A unit holds in a draw that keeps it, by the budget of the circuit, with the sign of the whole. An edge holds in a
    draw where it is among the strongest edges into its unit.
-4. The *stability* of a unit or edge is the probability that it holds; the consensus circuit has the units and edges of
-   a given stability, and the stability of the circuit is the mean over its units and edges.
+4. The *stability* of a unit or edge is the probability that it holds; that of the circuit is the mean over its units
+   and edges.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import factorial, prod
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -54,24 +53,6 @@ class Consensus:
         """Mean stability of the edges; NaN without any."""
         return _mean(self.edges.values())
 
-    def graph(self, share: float = 0.9) -> nx.DiGraph:
-        """Return the consensus circuit: units, and edges between them, that hold in at least this share of draws.
-
-        Nodes and edges have the attributes of `Circuit.graph`, and ``stability``.
-        """
-        if not 0 <= share <= 1:
-            raise InputError(f"A share of draws must lie in [0, 1], but {share} was given.")
-        kept, graph = self.circuit.units, self.circuit.graph.copy()
-        for site, stabilities in self.units.items():
-            for unit, stability in zip(kept[site], stabilities, strict=True):
-                graph.nodes[f"{site}/{unit}"]["stability"] = float(stability)
-        for (up, down), stabilities in self.edges.items():
-            for row, column, stability in zip(*self.circuit.its_edges.places[up, down], stabilities, strict=True):
-                graph.edges[f"{up}/{kept[up][column]}", f"{down}/{kept[down][row]}"]["stability"] = float(stability)
-        graph.remove_edges_from([edge[:2] for edge in graph.edges(data="stability") if edge[2] < share])
-        graph.remove_nodes_from([node for node, stability in graph.nodes(data="stability") if stability < share])
-        return graph
-
 
 def find_consensus(
     circuit: Circuit,
@@ -88,7 +69,7 @@ def find_consensus(
     Example:
         >>> parts = list(graphs.parts("cat", "sketch").values())
         >>> circuit = graphs["cat", "sketch"].circuit()
-        >>> find_consensus(circuit, parts, graphs.part_edges("cat", "sketch")).graph(share=0.9)
+        >>> find_consensus(circuit, parts, graphs.part_edges("cat", "sketch")).unit_stability
     """
     if len(parts) < 2:
         raise InputError(f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more.")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import networkx as nx
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Int, Shaped
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Share, one_of
+from circuitry.runs.given import Count, Share
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
@@ -73,20 +73,14 @@ class Edges:
         chosen.__dict__["places"] = places  # else comparisons of many circuits look for them again
         return chosen
 
-    def top(self, share: Share, by: Annotated[str, one_of("absolute", "signed")] = "absolute") -> "Edges":
-        """Return the edges with the largest scores over all pairs of sites together, one at least.
-
-        Args:
-            share: Share of the edges, in (0, 1].
-            by: ``absolute`` or ``signed`` score.
-        """
+    def top(self, share: Share) -> "Edges":
+        """Return a share of the edges, those with the largest absolute scores of all pairs of sites; one at least."""
         if not self.count:
             raise InputError("The strongest edges are a share of scored edges, but there are none: give more units.")
         flat = self._flat(self.scores)
         there = np.flatnonzero(~np.isnan(flat))
-        values = np.abs(flat[there]) if by == "absolute" else flat[there]
         chosen = np.zeros(len(flat), bool)
-        chosen[there[np.argsort(-values, kind="stable")[: max(1, round(share * len(there)))]]] = True
+        chosen[there[np.argsort(-np.abs(flat[there]), kind="stable")[: max(1, round(share * len(there)))]]] = True
         return self._where(self._blocks(chosen, list(self.scores)))
 
     def among(self, units: Mapping[str, Sequence[int] | np.ndarray]) -> "Edges":

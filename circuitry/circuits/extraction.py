@@ -20,7 +20,7 @@ from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
-from circuitry.circuits.methods import FISHER, GRADIENT, ITERATIVE, ONLY_RANK
+from circuitry.circuits.methods import ONLY_RANK, without_others
 from circuitry.circuits.quadrature import as_rule
 from circuitry.circuits.rules import default_sites, with_rules
 from circuitry.data.domains import DomainFolder, ImageRecord
@@ -181,13 +181,7 @@ class Extraction(FolderWork):
         if empty := [f"{name} in {domain}" for (name, domain), records in self.selection.items() if not records]:
             log.warning("no images, so no circuit (%d): %s", len(empty), ", ".join(empty))
         alone = [f"{name} in {domain}" for name, domain in self.selection if not self.others[name, domain]]
-        if self.settings.method in (FISHER, ITERATIVE) and alone:
-            log.warning(
-                "The method %r ranks units by images of the class and of others, but there are no others of %s: the "
-                "gradient ranks them there. Give more classes and n_others, or method='gradient'.",
-                self.settings.method,
-                ", ".join(alone),
-            )
+        without_others(self.settings.method, alone)
         return self.folder.run(
             partial(self._attribute, work),
             prepare=partial(self._load, work),
@@ -225,8 +219,6 @@ class Extraction(FolderWork):
         class_name, domain = key = job[0], job[1]
         records, images, others, other_images = loaded
         settings = with_rules(self.settings, self.clip.encoder)
-        if settings.method in (FISHER, ITERATIVE) and not self.others[key]:  # `run` has said so
-            settings = replace(settings, method=GRADIENT)
         made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
         made_by["versions"] = versions()
         numbers = [self.parts[key][record] for record in records]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from circuitry.circuits.budgets import RANKINGS, SAME_SHARE, Budget, budget_name, strongest_units
+from circuitry.circuits.budgets import RANKINGS, SAME_SHARE, BudgetName, strongest_units
 from circuitry.circuits.completeness import Completeness, find_doubtful, largest_gap
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph_files import read_cut, read_graph, write_graph
@@ -194,7 +194,7 @@ class AttributionGraph:
         self,
         size: Share,
         ranking: Annotated[str, one_of(*RANKINGS)] = "absolute",
-        budget: Budget = SAME_SHARE,
+        budget: BudgetName = SAME_SHARE,
         sites: Names | None = None,
     ) -> "Circuit":
         """Return the circuit of the first units of the sites, as many as a budget gives each.
@@ -211,7 +211,7 @@ class AttributionGraph:
         if ranking == "signed":  # none is negative then, so that the largest are those that help most
             least = min(of_site.min() for of_site in scores.values())
             scores = {site: of_site - least for site, of_site in scores.items()}
-        made_with = {"size": size, "ranking": ranking, "budget": budget_name(budget)}
+        made_with = {"size": size, "ranking": ranking, "budget": budget}
         return Circuit(self, strongest_units(scores, size, budget), made_with=made_with)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -15,16 +15,18 @@ method of the package is named by its place: those that run circuits lie in a la
 used.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Annotated, Any
 
-from circuitry.circuits.budgets import LEARNED
 from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 
 SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
-ITERATIVE = "iterative-fisher"
+ITERATIVE, LEARNED = "iterative-fisher", "learned"
+
+log = logging.getLogger(__name__)
 
 UnitScorer = Callable[..., Mapping[str, Any]]
 """Task and `AttributionSettings` -> scores [units] by site, error units too; a positive effect helps."""
@@ -72,6 +74,20 @@ def register_method(name: str, function: UnitScorer, *, effects: bool = True) ->
     """
     METHODS[name] = function
     (ONLY_RANK.discard if effects else ONLY_RANK.add)(name)
+
+
+def without_others(name: str, where: Sequence[str] = ()) -> str:
+    """Return what ranks without images of other classes: for Fisher's the gradient, and a line says so of ``where``."""
+    if name not in (FISHER, ITERATIVE):
+        return name
+    if where:
+        log.warning(
+            "The method %r ranks units by images of the class and of others, but there are no others of %s: the "
+            "gradient ranks them there. Give others=, for a folder more classes and n_others, or method='gradient'.",
+            name,
+            ", ".join(where),
+        )
+    return GRADIENT
 
 
 def scorer_called(name: str) -> UnitScorer:

@@ -14,7 +14,6 @@ metric(clean) - metric(baseline at the site); both numbers are returned.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,22 +44,6 @@ class NodeEffects:
     n_images: int
     importance: dict[str, np.ndarray] | None = None
     """What ranks units, where it is not their effects; see `AttributionGraph.importance`."""
-
-    @staticmethod
-    def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
-        """Return the effects over the union of disjoint sets of images."""
-        total = sum(part.n_images for part in parts)
-        share = [part.n_images / total for part in parts]
-
-        def mean(values: Sequence[Any]) -> Any:
-            return sum(s * v for s, v in zip(share, values, strict=True))
-
-        sites, told = parts[0].scores, parts[0].completeness
-        return NodeEffects(
-            {site: mean([part.scores[site] for part in parts]) for site in sites},
-            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in told},
-            total,
-        )
 
 
 class ImageEffects(NamedTuple):
@@ -109,41 +92,36 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
             yield ImageEffects(batch, clean, ends, effects, values)
 
 
-def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) -> NodeEffects:
+def node_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site.
 
     Args:
         task: With gradients running.
         rule: Points and weights of the path integral.
-        autocast: Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``.
     """
-    (found,) = part_effects(task, rule, autocast).values()
-    return found
+    return part_effects(task, rule)[0]
 
 
 def part_effects(
-    task: Task, rule: QuadratureRule, autocast: str | None = None, parts: Int[np.ndarray, " images"] | None = None
-) -> dict[int, NodeEffects]:
-    """Return `node_effects` of each part of the images, from one pass over all of them.
+    task: Task, rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
+) -> tuple[NodeEffects, dict[int, NodeEffects]]:
+    """Return `node_effects`, and those of each part of the images, from one pass over all of them.
 
     Args:
-        task, rule, autocast: As of `node_effects`.
-        parts: The part of each image (default: all are in part 0).
+        task, rule: As of `node_effects`.
+        parts: The part of each image (default: no parts).
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
-    dtype = autocast and getattr(torch, autocast)
-    precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     same = [site for site in sites if task.baseline.n_images is None and site not in encoder.carried]
     at_same = dict[str, float]()
     sums = defaultdict[int, list[PartSum]](list)
-    with precision:
-        for batch, _, ends, effects, clean in image_effects(task, rule):
-            if not batch.start:  # the baseline is the same for all images there, so once will do
-                at_same = {site: float(_metric_at(encoder, metric, ends[site][:1], site)) for site in same}
-            at_ends = {site: _metric_at(encoder, metric, ends[site], site) for site in sites if site not in same}
-            for part, found in part_sums(parts, batch, effects, clean, at_ends):
-                sums[part].append(found)
-    return {part: mean_effects(sums[part], at_same) for part in sorted(sums)}
+    for batch, _, ends, effects, clean in image_effects(task, rule):
+        if not batch.start:  # the baseline is the same for all images there, so once will do
+            at_same = {site: float(_metric_at(encoder, metric, ends[site][:1], site)) for site in same}
+        at_ends = {site: _metric_at(encoder, metric, ends[site], site) for site in sites if site not in same}
+        for part, found in part_sums(parts, batch, effects, clean, at_ends):
+            sums[part].append(found)
+    return effects_of(sums, parts, at_same)
 
 
 def members_of(parts: Int[np.ndarray, " images"] | None, batch: Batch) -> dict[int, Any]:
@@ -190,8 +168,18 @@ def part_sums(
         yield part, PartSum(by_site, float(clean[members].sum()), ends, len(clean[members]))
 
 
-def mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float] = {}) -> NodeEffects:
-    """Return the means over the images of a part; ``at_same`` is the metric at a baseline that all images share."""
+def effects_of(
+    sums: Mapping[int, Sequence[PartSum]], parts: object | None, at_same: Mapping[str, float] = {}
+) -> tuple[NodeEffects, dict[int, NodeEffects]]:
+    """Return the means over all images, and over those of each part where there are parts.
+
+    ``at_same`` is the metric at a baseline that all images share, by site.
+    """
+    whole = _mean_effects([one for of_part in sums.values() for one in of_part], at_same)
+    return whole, {} if parts is None else {part: _mean_effects(sums[part], at_same) for part in sorted(sums)}
+
+
+def _mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float]) -> NodeEffects:
     count = sum(one.n_images for one in sums)
     scores = {site: sum((one.effects[site] for one in sums), np.zeros(())) / count for site in sums[0].effects}
     clean = sum(one.clean for one in sums) / count

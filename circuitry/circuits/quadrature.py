@@ -7,16 +7,15 @@ Riemann sum; the study uses the left one with ten points.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, overload
+from typing import Annotated, Any, ClassVar, overload
 
 import numpy as np
 
 from circuitry.circuits.methods import SITE_PATH
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, checked
+from circuitry.runs.given import between, checked
 
-MOST_POINTS = 1000
-"""Most points of a rule that is made here: more are a slip of the pen, for each is a run at every site."""
+Points = Annotated[int, between("1 to 1000 points", 1, 1000, "give one such as 10")]
 
 
 @checked
@@ -51,7 +50,7 @@ class QuadratureRule:
 
 
 @checked
-def left_rule(points: Count) -> QuadratureRule:
+def left_rule(points: Points) -> QuadratureRule:
     """Return the left Riemann rule, t = 0, 1/n, ..., (n-1)/n; ten points are the study's setting.
 
     One point is gradient times activation difference, attribution patching (arXiv 2310.10348).
@@ -61,12 +60,11 @@ def left_rule(points: Count) -> QuadratureRule:
         (0.0, 0.25, 0.5, 0.75)
         >>> attribute(encoder, images, metric, rule="left-4")    # the same by its name
     """
-    n = _checked(points)
-    return QuadratureRule(f"left-{n}", tuple(k / n for k in range(n)), (1 / n,) * n)
+    return QuadratureRule(f"left-{points}", tuple(k / points for k in range(points)), (1 / points,) * points)
 
 
 @checked
-def midpoint_rule(points: Count) -> QuadratureRule:
+def midpoint_rule(points: Points) -> QuadratureRule:
     """Return the midpoint rule, t = (k + 1/2)/n, whose error falls as 1/n^2, where that of the left rule falls as 1/n.
 
     With few points it may still be no better: how many a model needs, `circuitry.circuits.relative_error` tells.
@@ -76,32 +74,33 @@ def midpoint_rule(points: Count) -> QuadratureRule:
         (0.25, 0.75)
         >>> attribute(encoder, images, metric, rule="midpoint-2")    # the same by its name
     """
-    n = _checked(points)
-    return QuadratureRule(f"midpoint-{n}", tuple((k + 0.5) / n for k in range(n)), (1 / n,) * n)
+    places = tuple((k + 0.5) / points for k in range(points))
+    return QuadratureRule(f"midpoint-{points}", places, (1 / points,) * points)
 
 
-def gauss_legendre_rule(points: Count) -> QuadratureRule:
+@checked
+def gauss_legendre_rule(points: Points) -> QuadratureRule:
     """Return the Gauss-Legendre rule, exact for polynomials up to degree 2n - 1.
 
     A cosine logit may turn sharply near zero, where no polynomial follows it: then midpoints do better for node scores.
     """
-    n = _checked(points)
-    x, w = np.polynomial.legendre.leggauss(n)
-    return QuadratureRule(f"gauss-legendre-{n}", tuple((x + 1) / 2), tuple(w / 2))
+    x, w = np.polynomial.legendre.leggauss(points)
+    return QuadratureRule(f"gauss-legendre-{points}", tuple((x + 1) / 2), tuple(w / 2))
 
 
-def gauss_radau_rule(points: Count) -> QuadratureRule:
+@checked
+def gauss_radau_rule(points: Points) -> QuadratureRule:
     """Return the Gauss-Radau rule whose first point is t = 0, exact for polynomials up to degree 2n - 2.
 
     That point costs next to nothing: the gradient at the clean activation comes for all sites from one backward pass,
     and the gradient of an edge's metric is zero there. Sharp turns near zero are missed as by Gauss-Legendre.
     """
-    n = _checked(points)
     from scipy.special import roots_jacobi  # here, as scipy takes as long to load as all the rest
 
-    x, w = roots_jacobi(n - 1, 0, 1) if n > 1 else (np.zeros(0), np.zeros(0))
+    x, w = roots_jacobi(points - 1, 0, 1) if points > 1 else (np.zeros(0), np.zeros(0))
     # On [-1, 1] with the end point -1: the other points are the roots of the Jacobi polynomial for the weight 1 + x.
-    return QuadratureRule(f"gauss-radau-{n}", (0.0, *((x + 1) / 2).tolist()), (1 / n**2, *(w / (1 + x) / 2).tolist()))
+    weights = 1 / points**2, *(w / (1 + x) / 2).tolist()
+    return QuadratureRule(f"gauss-radau-{points}", (0.0, *((x + 1) / 2).tolist()), weights)
 
 
 _RULES = {
@@ -145,9 +144,3 @@ def describe_rules(settings: Mapping[str, Any]) -> str:
         return f"The method {method} scores the units."
     nodes, edges = settings.get("node_rule", "an unknown rule"), settings.get("edge_rule", "an unknown rule")
     return f"Paths are integrated by {nodes}" + ("." if nodes == edges else f" for nodes and {edges} for edges.")
-
-
-def _checked(points: int) -> int:
-    if not 1 <= points <= MOST_POINTS:
-        raise InputError(f"A quadrature rule needs 1 to {MOST_POINTS} points, but {points} were asked for.")
-    return points

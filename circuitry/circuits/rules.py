@@ -91,7 +91,7 @@ def relative_error(
         task: All its images take part; they can be gone over more than once.
         rules: Rules, or their names.
         reference: The finer rule. Edges are scored between the units that it keeps, so their error is the rule's alone.
-        settings: Their share of units, method of edges and precision are taken.
+        settings: Their share of units, and method of edges, are taken.
 
     Returns:
         rule, kind, place, error. Of ``nodes`` (by site) and ``edges`` (by pair of sites) the error is the norm of the
@@ -103,11 +103,11 @@ def relative_error(
     """
     settings = settings or AttributionSettings()
     with task.running(gradients=True):
-        exact, kept = (found := _nodes(task, reference, settings)), _keep(task, found, settings)
+        exact, kept = (found := _nodes(task, reference)), _keep(task, found, settings)
         exact_edges = score_edges(task, kept, method=settings.edges, rule=reference).scores
         rows = []
         for rule in map(as_rule, rules):
-            scores = _nodes(task, rule, settings)
+            scores = _nodes(task, rule)
             edges = score_edges(task, kept, method=settings.edges, rule=rule).scores
             alike = {s: float(np.isin(units, kept[s]).mean()) for s, units in _keep(task, scores, settings).items()}
             by_pair, exact_pairs = ({"->".join(pair): e for pair, e in of.items()} for of in (edges, exact_edges))
@@ -116,8 +116,8 @@ def relative_error(
     return pd.DataFrame(rows, columns=["rule", "kind", "place", "error"])
 
 
-def _nodes(task: Task, rule: AnyRule, settings: AttributionSettings) -> dict[str, np.ndarray]:
-    return nodes_of(task.encoder, node_effects(task, as_rule(rule), settings.autocast).scores)
+def _nodes(task: Task, rule: AnyRule) -> dict[str, np.ndarray]:
+    return nodes_of(task.encoder, node_effects(task, as_rule(rule)).scores)
 
 
 def _keep(task: Task, scores: Mapping[str, np.ndarray], settings: AttributionSettings) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ relp-with-patterns: the same, but patterns keep their gradient.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
@@ -50,7 +51,6 @@ from circuitry.circuits.stream_gradients import (
     changes,
     images_at_once,
     layer_gradients,
-    one_pass,
     reader_gradients,
     relevance,
     without_each_block,
@@ -91,7 +91,7 @@ def attributed(
     task: Task,
     rule: QuadratureRule,
     *,
-    passes: Passes = one_pass,
+    passes: Passes = lambda stream: [nullcontext()],
     gradients: Gradients = reader_gradients,
     exact: Sequence[str] = (),
 ) -> StreamScores:

@@ -7,7 +7,7 @@ outputs are constants, in `relevance` norms, activations and patterns are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -224,11 +224,6 @@ def passed_back(
         out = function(start)
     (found,) = torch.autograd.grad(out, start, gradients, is_grads_batched=True)
     return found
-
-
-def one_pass(stream: ResidualStream) -> Sequence[AbstractContextManager[Any]]:
-    """Return a context that corrects nothing."""
-    return [nullcontext()]
 
 
 def without_each_block(stream: ResidualStream) -> Sequence[AbstractContextManager[Any]]:

@@ -57,34 +57,29 @@ def score_parts(
 
     Args:
         task: With gradients running; with parts its images are a tensor.
-        settings: Method, rule and precision.
+        settings: Method and rule.
         parts: The part of each image (default: no parts).
     """
     method = settings.method
     if method == SITE_PATH:
-        return _joined(part_effects(own_images(task), settings.node_rule, settings.autocast, parts), parts)
+        return part_effects(own_images(task), settings.node_rule, parts)
     if method == CONDUCTANCE:
-        return _joined(path_effects(task, parts), parts)
+        return path_effects(task, parts)
     whole, of_parts = score_units(task, method, settings), dict[int, dict[str, np.ndarray]]()
     for part in () if parts is None else np.unique(parts).tolist():
         some = task.of_some(torch.cat(list(checked_batches(task.images))), torch.from_numpy(parts == part))
         of_parts[part] = score_units(some, method, settings)
     if method in ONLY_RANK:
-        effects, by_part = _joined(path_effects(task, parts), parts)
+        effects, by_part = path_effects(task, parts)
         ranked = {part: replace(by_part[part], importance=scores) for part, scores in of_parts.items()}
         return replace(effects, importance=whole), ranked
     scored = {part: NodeEffects(s, {}, int(np.count_nonzero(parts == part))) for part, s in of_parts.items()}
     return NodeEffects(whole, {}, sum(map(len, checked_batches(task.images)))), scored
 
 
-def _joined(
-    found: dict[int, NodeEffects], parts: Int[np.ndarray, " images"] | None
+def path_effects(
+    task: Task, parts: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the effects on all images, and on each of their parts where there are parts."""
-    return (found[0], {}) if parts is None else (NodeEffects.merge(list(found.values())), found)
-
-
-def path_effects(task: Task, parts: Int[np.ndarray, " images"] | None = None) -> dict[int, NodeEffects]:
     """Return `conductance_effects` on a task's own images, the image left out."""
     with task.running(gradients=True):
         return conductance_effects(without_image(own_images(task)), parts)
@@ -116,7 +111,7 @@ def graph_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> At
 def along_sites(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:
     """Score units by integrated gradients at their sites."""
     with task.running(gradients=True):
-        return node_effects(own_images(task), settings.node_rule, settings.autocast).scores
+        return node_effects(own_images(task), settings.node_rule).scores
 
 
 def along_image(task: Task, settings: AttributionSettings) -> Mapping[str, np.ndarray]:

@@ -14,8 +14,8 @@ from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of
 from circuitry.reports.sections.accuracies import add_accuracy
-from circuitry.runs import InputError, versions
-from circuitry.training import accuracy_kinds, checkpoints, zero_shot_accuracy
+from circuitry.runs import versions
+from circuitry.training import accuracy_kinds, kept_checkpoints, zero_shot_accuracy
 
 
 def main(config: Config) -> Written:
@@ -46,10 +46,7 @@ def files(config: Config) -> Iterator[tuple[int | None, Path | None]]:
     if config.checkpoint is None or not config.checkpoint.is_dir():
         yield None, config.checkpoint
         return
-    found = checkpoints(config.checkpoint)
-    if not found:
-        raise InputError(f"There is no checkpoint in {config.checkpoint}: give the folder of a training run.")
-    yield from found
+    yield from kept_checkpoints(config.checkpoint).items()
 
 
 def ends(accuracy: pd.DataFrame) -> Finding:

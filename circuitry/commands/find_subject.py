@@ -102,8 +102,7 @@ class Subject:
     def of_other_classes(self, n: int) -> "Iterator[Subject]":
         """Yield the same question about other classes of the domain that have images enough, those that follow."""
         if (images := self.images) is not None:
-            place = images.classes.index(self.class_name)
-            names = (*images.classes[place + 1 :], *images.classes[:place])
+            names = images.following(self.class_name)
             for name in islice((one for one in names if len(images.select(one, self.domain, 2)) == 2), n):
                 other = Subject(replace(self.config, class_name=name))
                 other.clip = self.clip

@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import AttributionGraph, Circuit, Clip, Task, find_circuit, judge_circuit, midpoint_rule
-from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.edge_methods import score_edges
-from circuitry.circuits.methods import ITERATIVE
+from circuitry.circuits.methods import ITERATIVE, LEARNED
 from circuitry.circuits.rules import default_size
 from circuitry.commands.find_command import Config
 from circuitry.commands.find_subject import Subject

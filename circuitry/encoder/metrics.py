@@ -4,12 +4,11 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitry.encoder.doubles import in_double
@@ -53,6 +52,11 @@ class ClassLogit:
         direction = F.normalize(in_double(embedding), dim=-1)
         return F.log_softmax(self.scale * direction @ in_double(self.weights).to(direction.device).T, dim=-1)
 
+    def is_given(self, answers: Float[Tensor, "*runs classes"]) -> Bool[Tensor, "*runs"]:
+        """Return which images get the class, by their answers among at least two; of equal answers none is given."""
+        others = [row for row in range(len(self.weights)) if row != self.label]
+        return answers[..., self.label] > answers[..., others].amax(-1)
+
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
         smallest = torch.finfo(embedding.dtype).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
@@ -83,7 +87,7 @@ def class_logit(weights: Float[Tensor, "classes d"], label: Natural, scale: Posi
         >>> metric(encoder(images))   # one number per image
     """
     _check(weights, label)
-    return ClassLogit(weights, int(label), scale=float(scale))
+    return ClassLogit(weights, label, scale=float(scale))
 
 
 @checked
@@ -109,7 +113,7 @@ def class_margin(weights: Float[Tensor, "classes d"], label: Natural, scale: Pos
     n = len(weights)
     others = (weights.sum(0) - weights) / (n - 1)
     # A class less the mean of the others is n / (n - 1) times the class less the mean of all, which all answers share.
-    return ClassLogit(weights - others, int(label), "margin", float(scale) * (n - 1) / n)
+    return ClassLogit(weights - others, label, "margin", float(scale) * (n - 1) / n)
 
 
 def _sketch(weights: Tensor) -> list[float]:
@@ -120,14 +124,9 @@ def _sketch(weights: Tensor) -> list[float]:
     return [round(number, 6) for number in (float(len(weights)), float(flat.norm()), *sums)]
 
 
-def _check(weights: object, label: object) -> None:
+def _check(weights: Tensor, label: int) -> None:
     """Check that weights are finite and a label is one of their rows."""
-    if not isinstance(weights, Tensor) or weights.dim() != 2:
-        given = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-        raise InputError(
-            f"Text weights are a tensor [classes, width] as Clip.text_weights makes it, but {given} was given."
-        )
-    if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= int(label) < len(weights):
+    if label >= len(weights):
         raise InputError(
             f"A label is a row of the {len(weights)} text weights, but {label!r} was given: give a whole number "
             "from 0, the place of the class among their classes."

@@ -100,11 +100,6 @@ def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return pooled
 
 
-def fast_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
-    """CLIP's attention pooling for its one used query; the module also computes one per position."""
-    return project_heads(pool, pooled_heads(pool, x))
-
-
 def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """Return what each head of CLIP's attention pooling reads off the positions [B, head, d_head]."""
     tokens = pooled_tokens(x) + pool.positional_embedding

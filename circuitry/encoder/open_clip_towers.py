@@ -14,7 +14,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from circuitry.encoder.chain import Chain, height_and_width
-from circuitry.encoder.narrowing import fast_attention_pool, in_order, narrow_attention_pool, narrow_bottleneck
+from circuitry.encoder.narrowing import in_order, narrow_attention_pool, narrow_bottleneck, pooled_heads, project_heads
 from circuitry.encoder.stages import Stage
 from circuitry.encoder.timm_nets import last_norm, trunk_blocks, trunk_grid, trunk_stages
 from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid
@@ -44,7 +44,8 @@ def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
         for j, block in enumerate(getattr(tower, layer)):
             yield Stage(f"{layer}.{j}", block, 1, narrow=partial(narrow_bottleneck, block))
     pool = tower.attnpool
-    yield Stage("attnpool", pool, 1, partial(fast_attention_pool, pool), partial(narrow_attention_pool, pool))
+    used = in_order(partial(pooled_heads, pool), partial(project_heads, pool))  # the module has a query per position
+    yield Stage("attnpool", pool, 1, used, partial(narrow_attention_pool, pool))
 
 
 def _vit_stages(tower: VisionTransformer) -> Iterator[Stage]:

@@ -90,7 +90,9 @@ def count_batches(images: object, rows: int) -> int | None:
 
 def _checked(batch: object) -> Tensor:
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor):
-        batch = batch if _are_images(batch[1], batch[0]) else batch[0]
+        first, second = batch  # a label has no channels
+        alike = isinstance(second, Tensor) and second.is_floating_point() and second.shape[-3:-2] == first.shape[-3:-2]
+        batch = batch if alike else first
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
     batch = batch[None] if batch.dim() == 3 else batch
@@ -111,11 +113,6 @@ def _checked(batch: object) -> Tensor:
         if 0 <= low < high <= 1:
             _name_pixels("lie between 0 and 1")
     return batch
-
-
-def _are_images(second: object, first: Tensor) -> bool:
-    """Say whether the second of two is no label, but has the channels of the first."""
-    return isinstance(second, Tensor) and second.is_floating_point() and second.shape[-3:-2] == first.shape[-3:-2]
 
 
 @cache

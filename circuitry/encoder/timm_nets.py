@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 from circuitry.encoder.chain import Chain, Link, TransformerBlock, linked_stages
 from circuitry.encoder.narrowing import in_order
-from circuitry.encoder.stages import PlacedBlock, Stage
+from circuitry.encoder.stages import PlacedBlock, Stage, nowhere
 from circuitry.encoder.tokens import CLASS_TOKEN, TokenGrid
 from circuitry.runs.errors import InputError
 
 SWIN = (timm_models.SwinTransformer, timm_models.SwinTransformerV2)
-FEATURES: tuple[tuple[type | tuple[type, ...], tuple[Link, ...]], ...] = (
-    (timm_models.EfficientNet, (("conv_stem", "bn1"), "blocks", ("conv_head", "bn2"))),
-    (timm_models.MobileNetV3, (("conv_stem", "bn1"), "blocks")),
-    (timm_models.ResNet, (("conv1", "bn1", "act1"), "maxpool", "layer1", "layer2", "layer3", "layer4")),
-    (timm_models.RegNet, ("stem", "s1", "s2", "s3", "s4", "final_conv")),
-    (timm_models.ConvNeXt, (("stem",), "stages")),
-    (timm_models.FastVit, (("stem",), "stages", "final_conv")),
+FEATURES: tuple[tuple[tuple[type, ...], tuple[Link, ...]], ...] = (
+    ((timm_models.EfficientNet,), (("conv_stem", "bn1"), "blocks", ("conv_head", "bn2"))),
+    ((timm_models.MobileNetV3,), (("conv_stem", "bn1"), "blocks")),
+    ((timm_models.ResNet,), (("conv1", "bn1", "act1"), "maxpool", "layer1", "layer2", "layer3", "layer4")),
+    ((timm_models.RegNet,), ("stem", "s1", "s2", "s3", "s4", "final_conv")),
+    ((timm_models.ConvNeXt,), (("stem",), "stages")),
+    ((timm_models.FastVit,), (("stem",), "stages", "final_conv")),
     (SWIN, ("patch_embed", "layers")),
 )
 """Up to the last feature map."""
@@ -52,13 +52,14 @@ def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
         entry = in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre)
         yield Stage(f"{path}norm_pre", entry, -1)
     elif isinstance(trunk, timm_models.Eva):
-        yield Stage(f"{path}norm_pre", in_order(trunk.patch_embed, partial(_placed, trunk), trunk.norm_pre), -1)
+        placed = in_order(trunk.patch_embed, lambda x: trunk._pos_embed(x)[0])  # blocks ask for the rotary embedding
+        yield Stage(f"{path}norm_pre", in_order(placed, trunk.norm_pre), -1)
     elif isinstance(trunk, timm_models.VisionTransformerRelPos):
         yield Stage(f"{path}patch_embed", in_order(trunk.patch_embed, partial(_with_class_token, trunk)), -1)
     elif (links := _links(trunk)) is not None:
         yield from linked_stages(trunk, links, -1 if isinstance(trunk, SWIN) else 1, path)
     else:
-        known = [kind.__name__ for kinds in (VITS, *(kinds for kinds, _ in FEATURES)) for kind in _each(kinds)]
+        known = [kind.__name__ for kinds in (VITS, *(kinds for kinds, _ in FEATURES)) for kind in kinds]
         raise InputError(
             f"No adapter for a TimmModel with a {type(trunk).__name__} trunk; known are those of {', '.join(known)}: "
             "give the stages to Encoder.from_stages, or add a reader with register_architecture."
@@ -72,7 +73,9 @@ def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
     if isinstance(trunk, timm_models.Eva):
         blocks = [PlacedBlock(one, "rope", partial(_rotary, trunk, i)) for i, one in enumerate(trunk.blocks)]
     elif isinstance(trunk, timm_models.VisionTransformerRelPos):
-        blocks = [PlacedBlock(one, "shared_rel_pos", partial(_shared_bias, trunk)) for one in trunk.blocks]
+        shared = trunk.shared_rel_pos  # the bias of scores that all blocks share, if they do
+        places = nowhere if shared is None else shared.get_bias
+        blocks = [PlacedBlock(one, "shared_rel_pos", places) for one in trunk.blocks]
     else:
         blocks = list(trunk.blocks) if isinstance(trunk, VITS) else []
     return {f"{path}blocks.{i}": block for i, block in enumerate(blocks)}
@@ -109,10 +112,6 @@ def _links(trunk: object) -> tuple[Link, ...] | None:
     return next((links for kinds, links in FEATURES if isinstance(trunk, kinds)), None)
 
 
-def _each(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
-    return kinds if isinstance(kinds, tuple) else (kinds,)
-
-
 def _rotary(trunk: Any, block: int) -> Tensor | None:
     """Return the rotary embedding of a block, as the trunk itself makes it."""
     if trunk.rope is None:
@@ -120,16 +119,6 @@ def _rotary(trunk: Any, block: int) -> Tensor | None:
     known = getattr(trunk.rope, "feat_shape", None) is not None
     found: Tensor = trunk.rope.get_embed() if known else trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
     return found[block] if trunk.rope_mixed else found
-
-
-def _shared_bias(trunk: Any) -> Tensor | None:
-    """Return the bias of scores that all blocks share, if they do."""
-    return None if trunk.shared_rel_pos is None else trunk.shared_rel_pos.get_bias()
-
-
-def _placed(trunk: Any, x: Tensor) -> Tensor:
-    tokens: Tensor = trunk._pos_embed(x)[0]  # and the rotary embedding, which blocks ask for themselves
-    return tokens
 
 
 def _with_class_token(trunk: Any, x: Tensor) -> Tensor:

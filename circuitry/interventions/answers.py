@@ -100,7 +100,7 @@ def gate_importance(
     return torch.stack(found).mean(0)
 
 
-def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
+def iterative_ranks(runs: Any, answers: Answers) -> Float[Tensor, " gates"]:
     """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
 
     Units that replace each other hide each other while all are open. So the importance of the open gates is
@@ -108,12 +108,12 @@ def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) ->
     Jorge et al. 2021, arXiv 2006.09081), which prunes weights so.
 
     Args:
-        runs, answers, n_images: See `gate_importance`.
+        runs, answers: See `gate_importance`.
     """
     n, generator = runs.n_gates, torch.Generator().manual_seed(0)
     opened, ranks = (torch.ones(n, device=runs.embeddings.device) for _ in "12")
     for number in range(1, ROUNDS + 1):
-        importance = gate_importance(runs, answers, n_images, opened, generator)
+        importance = gate_importance(runs, answers, None, opened, generator)
         left = opened.nonzero()[:, 0]
         rising = left[importance[left].argsort(stable=True)]
         ranks[rising] = torch.arange(n - len(rising) + 1, n + 1).to(ranks) / n

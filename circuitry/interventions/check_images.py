@@ -1,7 +1,5 @@
 """On which images circuits are checked, and by what."""
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from circuitry.circuits.graph_folder import GraphFolder
@@ -10,14 +8,8 @@ from circuitry.data.parts import Key
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.runs.errors import InputError
 
-
-class CheckedImages(NamedTuple):
-    """The images of a circuit's checks that can be read."""
-
-    own: Tensor
-    """Images of the class [B, 3, H, W]."""
-    others: Tensor | None
-    """Images of other classes, None where there are none."""
+CheckedImages = tuple[Tensor, Tensor | None]
+"""The images of a circuit's checks that can be read: of the class [B, 3, H, W], and of other classes, if there are."""
 
 
 class CheckImages:

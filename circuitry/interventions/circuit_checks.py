@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import faithfulness_curve
 from circuitry.interventions.intervention_settings import MIB_FRACTIONS, AblationSettings, CheckSettings
 from circuitry.interventions.pixels import circuit_pixels
-from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
+from circuitry.interventions.transfer import interchange, transfer_circuits
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
@@ -105,7 +104,7 @@ class CausalChecks(FolderWork):
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
         """Return the images of a circuit's checks that can be read."""
         own, others = (self.read(of(key), strict=work.strict) for of in (self.chosen.own, self.chosen.others))
-        return CheckedImages(own, others if len(others) else None)
+        return own, others if len(others) else None
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
         """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
@@ -123,13 +122,6 @@ class CausalChecks(FolderWork):
         images = self.found_on(*key)
         baseline = self.baseline_called(self.graphs[key].settings["baseline"]).of(*key, len(images))
         return Task(self.clip.encoder, images, self._found_by.metric_of(*key), baseline=baseline, work=work)
-
-    @cached_property
-    def scorer(self) -> ClassScorer:
-        """How embeddings are scored for a class."""
-        weights = {domain: self.weights(domain) for domain in self.images.domains}
-        labels = {name: i for i, name in enumerate(self.images.all_classes)}
-        return ClassScorer(weights, labels, self._metric)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -183,7 +175,7 @@ class CausalChecks(FolderWork):
             graph, paths = self._graph(key), []
             foreign = [] if one_site else [self._graph((one, domain)) for one in self._followers(key)]
             with self.clip.encoder.running():  # one digest of the encoder for all curves
-                for ranking in rankings if len(images.own) else ():
+                for ranking in rankings if len(images[0]) else ():
                     for sites in _site_sets(graph) if one_site else [None]:
                         task = self.task(key, *images, sites, work)
                         curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking), foreign)
@@ -221,7 +213,6 @@ class CausalChecks(FolderWork):
             by_class.setdefault(key[0], []).append(key)
         jobs = [(class_name,) for class_name in by_class]
         folder = self._claim(out, TRANSFER_FORMAT, jobs, one_site=one_site, exchange=exchange)
-        checked, scorer = self.settings, self.scorer
 
         def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
             (class_name,) = job
@@ -231,18 +222,18 @@ class CausalChecks(FolderWork):
             with self.clip.encoder.running():  # one digest of the encoder for all tables
                 for sites in [None, *(_site_sets(next(iter(circuits.values())).source) if one_site else [])]:
                     tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
-                    moved = transfer_circuits(tasks, circuits, scorer)
+                    moved = transfer_circuits(tasks, circuits)
                     tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
                 if exchange:
                     tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
-                    tables[f"interchange/{class_name}.csv"] = interchange(tasks, circuits, scorer, seed=checked.seed)
+                    tables[f"interchange/{class_name}.csv"] = interchange(tasks, circuits, seed=self.settings.seed)
             for name, table in tables.items():
                 write_named_table(folder.path / name, table)
             return [folder.path / name for name in tables]
 
         def read(job: Job) -> dict[Key, CheckedImages]:
             found = {key: self.images_of(key, work) for key in by_class[job[0]]}
-            return {key: images for key, images in found.items() if len(images.own)}
+            return {key: images for key, images in found.items() if len(images[0])}
 
         folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("transfer"), unit="class")
         made: dict[str, list[pd.DataFrame]] = {"transfer": [], "interchange": []}
@@ -284,8 +275,8 @@ class CausalChecks(FolderWork):
 def _read_table(path: Path) -> pd.DataFrame:
     # A class may be called NA; only what is measured can be missing.
     columns = pd.read_csv(path, nrows=0).columns
-    measured = {name: [""] for name in columns if name == "faithfulness" or name.startswith("other_")}
-    return read_named_table(path, na_values=measured)
+    named = ["class", "circuit_domain", "image_domain", "reason"]
+    return read_named_table(path, na_values={name: [""] for name in columns.difference(named)})
 
 
 def _site_sets(graph: AttributionGraph) -> list[list[str]]:

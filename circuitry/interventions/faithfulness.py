@@ -8,12 +8,13 @@ Metric and answers are measured with only a circuit kept, at the sizes of the MI
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from circuitry.circuits.budgets import SAME_SHARE, budget_name
+from circuitry.circuits.budgets import SAME_SHARE
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, checked_metric
@@ -26,7 +27,7 @@ from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.made_with import check_made_with, named_sites
 from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import SOME, checked
 from circuitry.runs.progress import Bar
 
 AT_ONCE = 64
@@ -67,14 +68,14 @@ def faithfulness_curve(
     )
     curve = measure_circuits(task, circuits, settings, others)
     fractions = tuple(map(float, settings.fractions))
-    found = {"budget": budget_name(budget), "size": graph.settings.get("node_fraction")}
+    found = {"budget": budget, "size": graph.settings.get("node_fraction")}
     return replace(curve, fractions=fractions, settings=curve.settings | found)
 
 
 @checked
 def measure_circuits(
     task: Task,
-    circuits: Sequence[Circuit],
+    circuits: Annotated[Sequence[Circuit], SOME],
     settings: AblationSettings = AblationSettings(),
     foreign: Sequence[Sequence[Circuit]] = (),
     fitted: Task | None = None,
@@ -97,8 +98,6 @@ def measure_circuits(
         >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), [graph.circuit(n) for n in (1, 3, 9)])
         >>> measure_circuits(unseen, [find_circuit(seen, size=0.4)]).to_pandas("selectivity")
     """
-    if not circuits:
-        raise InputError("A curve is measured of at least one circuit, but none was given.")
     source, sites = circuits[0].source, named_sites(task)
     check_made_with(task, [source, *(one.source for of_class in foreign for one in of_class)])
     if wrong := [len(of_class) for of_class in foreign if len(of_class) != len(circuits)]:
@@ -185,10 +184,8 @@ def measure_answers(
     values = [torch.stack([in_double(checked_metric(metric, found)) for found in embeddings])]
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         answers = torch.stack([metric.log_answers(found) for found in embeddings])
-        others = [row for row in range(len(metric.weights)) if row != metric.label]
         kl = (answers[:1].exp() * (answers[:1] - answers)).sum(-1)
-        top = answers[..., metric.label] > answers[..., others].amax(-1)  # of equal answers none is given
-        values += [kl, in_double(top)]
+        values += [kl, in_double(metric.is_given(answers))]
     numbers = torch.stack([value.cpu() for value in values]).numpy()
     return numbers, np.arange(numbers.shape[-1]) < n_own
 

@@ -28,12 +28,12 @@ from circuitry.encoder.tensor_batches import checked_batches, count_batches
 from circuitry.interventions.gated_units import GatedUnits, units_with_errors
 from circuitry.interventions.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import FINITE, checked
+from circuitry.runs.given import FINITE, SOME, checked
 from circuitry.runs.progress import Bar
 
 
 @checked
-def kept_embeddings(task: Task, circuits: Sequence[Circuit]) -> Float[Tensor, "circuits images d"]:
+def kept_embeddings(task: Task, circuits: Annotated[Sequence[Circuit], SOME]) -> Float[Tensor, "circuits images d"]:
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
     Args:
@@ -49,8 +49,6 @@ def kept_embeddings(task: Task, circuits: Sequence[Circuit]) -> Float[Tensor, "c
         >>> logit = metric(kept_embeddings(task, [graph.circuit(None)])[0]).mean()       # its units
         >>> logit = metric(kept_embeddings(task, [circuit_of(task, {"layer4.0": [3, 5]})])[0]).mean()
     """
-    if not circuits:
-        raise InputError("Embeddings are those of at least one circuit, but none was given.")
     kinds = {None if one.edges is None else frozenset(one.edges.scores) for one in circuits}
     if len(kinds) > 1:
         raise InputError(f"Circuits of edges run between the same sites, but {len(kinds)} kinds were given.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from circuitry import encoder
-from circuitry.circuits.budgets import BUDGETS, LEARNED, RANKINGS, SAME_SHARE, Budget, check_budget
+from circuitry.circuits.budgets import BUDGETS, RANKINGS, SAME_SHARE, BudgetName
 from circuitry.data.shared_options import NImages, NOthers, option
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.options import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
@@ -51,9 +51,9 @@ class AblationSettings:
 
     ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
     """Which units come first, see `budgets.RANKINGS`."""
-    budget: Budget | None = None
-    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default of curves: the
-    same share of every site, the study's; of `find_circuit`: global, and of a mask its own counts)."""
+    budget: BudgetName | None = None
+    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: the same share
+    of every site, the study's)."""
     fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
     """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
     keep_error: bool = False
@@ -67,8 +67,6 @@ class AblationSettings:
     def __post_init__(self) -> None:
         if list(self.fractions) != sorted(set(self.fractions)):
             raise InputError(f"A curve needs ascending fractions, but {tuple(self.fractions)} was given: sort them.")
-        if self.budget not in (None, LEARNED):
-            check_budget(self.budget)
 
 
 @checked

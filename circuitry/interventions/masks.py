@@ -23,7 +23,7 @@ gates of 0 and 1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
@@ -33,15 +33,15 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from circuitry.circuits.budgets import LEARNED
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.methods import LEARNED
 from circuitry.circuits.unit_scores import graph_of, path_effects
 from circuitry.encoder.task import Task
 from circuitry.interventions.answers import Answers, default_answers, gate_importance, normal_ranks
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.intervention_settings import MaskSettings
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Share, checked
+from circuitry.runs.given import SOME, Share, checked
 from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
@@ -64,14 +64,11 @@ class LearnedMasks(NamedTuple):
     """Masks on units or on edges, one for each size."""
 
     circuits: list[Circuit]
-    """The circuit of each mask, in the order of the given sizes."""
+    """The circuit of each mask, in the order of the given sizes; each is ``made_with`` the share of the variance of the
+    model's answers that the smallest loses, on all images, and the steps that were taken."""
     scores: Any
     """Final scores less the smallest score in the smallest circuit, so that its units have 0 or more: by site [units],
     NaN for error units, or the `Edges` with these scores."""
-    lost: float
-    """Share of the variance of the model's answers that the smallest circuit loses, on all images."""
-    steps: Count
-    """Steps that were taken."""
 
 
 @checked
@@ -116,7 +113,7 @@ def learn_masks(
     made = [{"size": size, "lost": lost, "steps": steps, "seed": settings.seed} for size in sizes]
     if among is not None:
         return LearnedMasks(
-            [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores, lost, steps
+            [replace(among, edges=one, made_with=by) for one, by in zip(kept, made, strict=True)], scores
         )
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
     source = graph_of(task, effects, {"method": LEARNED, "budget": LEARNED, **task.made_with})
@@ -124,7 +121,7 @@ def learn_masks(
     for units, by in zip(kept, made, strict=True):
         first = {site: some[np.argsort(-source.ranked_by[site][some])] for site, some in units.items()}
         circuits.append(Circuit(replace(source, kept_units=first), first, made_with=by, keep_error=keep_error))
-    return LearnedMasks(circuits, scores, lost, steps)
+    return LearnedMasks(circuits, scores)
 
 
 def gates_of(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -180,14 +177,16 @@ class _Learning:
         steps: int,
     ) -> None:
         """Train the scores while the size falls from the first to the second, and then stays."""
-        best, since = float("inf"), 0
+        (best, since), name = (float("inf"), 0), self.settings.autocast
         smoothed: float | None = None
         for share, left in _schedule(*sizes, steps):
             noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             noisy = scores + NOISE * left * noise
-            gates = torch.sigmoid(noisy - _threshold(noisy.detach(), self._count(share)))
+            k = self._count(share)
+            largest = noisy.detach().topk(min(k + 1, len(noisy))).values  # the k-th and the next, if there is one
+            gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
-            with self._precision():
+            with nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name)):
                 embeddings = self.runs.run(gates, chosen)
             loss = self._lost(embeddings.to(self.target.dtype), chosen)
             descent.step(scores, torch.autograd.grad(loss, [scores])[0])
@@ -210,10 +209,6 @@ class _Learning:
             parts = torch.split(torch.arange(len(self.runs)), self.runs.rows)
             sums = [float(self._lost(self.runs.run(gates, some), some)) * len(some) for some in parts]
         return sum(sums) / len(self.runs)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        name = self.settings.autocast
-        return nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name))
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return the images of a step: as many of the class as of others, as far as there are."""
@@ -255,11 +250,6 @@ def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, f
     for step in range(steps):
         done = min(1.0, step / falling)
         yield larger * (size / larger) ** done, 1 - done
-
-
-def _threshold(scores: Tensor, k: int) -> Tensor:
-    """Return the middle between the k-th largest score and the next; the least, where all are kept."""
-    return scores.topk(min(k + 1, len(scores))).values[k - 1 :].mean()
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:

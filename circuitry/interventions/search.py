@@ -3,9 +3,9 @@
 A method proposes a circuit of any size; the circuit is then measured in ablated runs. With a wanted selectivity the
 smallest size that reaches it is searched, each method by the same bisection of sizes.
 
-Methods score units one by one (`methods`), except for ``learned``; ``AblationSettings.budget`` shares a circuit out
-over the sites (`budgets`), by default in one cut over all sites, with which every ranking needs fewer units than with
-the same share of every site. A mask has counts of its own, which the budget ``learned`` gives the other methods.
+Methods score units one by one (`methods`), except for ``learned``. A ranking shares a circuit out over the sites in one
+cut over all, with which it needs fewer units than with the same share of every site (`AttributionGraph.strongest` takes
+either). A mask has counts of its own.
 
 Which to take, by the scoreboard of a checkout (tables: ``experiments/results/scoreboard``): masks, the default, where a
 circuit is to tell its class from others by itself with the fewest units, from as many images of the class as there are;
@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from circuitry.circuits.budgets import GLOBAL, LEARNED, Budget, budget_name, shares_of
+from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.methods import MethodName
+from circuitry.circuits.methods import LEARNED, MethodName
 from circuitry.circuits.unit_scores import graph_of, score_parts, without_image
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import measure_circuits
@@ -47,7 +47,6 @@ def find_circuit(
     size: Share | None = None,
     selectivity: Selectivity | None = None,
     masks: MaskSettings = MaskSettings(),
-    settings: AblationSettings = AblationSettings(),
 ) -> Circuit:
     """Find the units that carry the model's answers for some images while everything else is ablated.
 
@@ -59,7 +58,6 @@ def find_circuit(
         size: Share of the units to keep, in (0, 1]; or
         selectivity: what the circuit is to reach on these images, as small as it can; see `FaithfulnessCurve`.
         masks: How masks are learned.
-        settings: The ranking of units, random circuits beside those that are measured, and whether errors are kept.
 
     Returns:
         The circuit. With a selectivity ``made_with`` has those that were tried, by size, and a ``note`` where none
@@ -78,14 +76,14 @@ def find_circuit(
     if (size is None) == (selectivity is None):
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
     if size is not None:
-        return _proposer(task, method, masks, settings)([size])[0]
+        return _proposer(task, method, masks)([size])[0]
     if task.others is None:
         raise InputError(
             "Selectivity compares images of the class with others, but the task has no others: make it with "
             "Task(..., others=), or give a size="
         )
     assert selectivity is not None  # there is no size
-    return _bisect(task, selectivity, _proposer(task, method, masks, settings), settings)
+    return _bisect(task, selectivity, _proposer(task, method, masks))
 
 
 @checked
@@ -103,41 +101,31 @@ def propose_circuits(
         sizes: Shares of the units to keep; masks stay at each of them on the way from the largest to the smallest, and
             share out the steps.
     """
-    return _proposer(task, method, masks, AblationSettings())(sizes)
+    return _proposer(task, method, masks)(sizes)
 
 
-def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSettings) -> Proposer:
+def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
     """Return what makes circuits, with what all sizes share done."""
     if method == LEARNED:
-        if settings.budget not in (None, LEARNED):
-            raise InputError(
-                f"A learned mask has its own counts, but the budget {budget_name(settings.budget)!r} was given: leave "
-                "it out, or rank the units by another method."
-            )
-        return lambda sizes: learn_masks(task, sizes, masks, keep_error=settings.keep_error).circuits
+        return lambda sizes: learn_masks(task, sizes, masks).circuits
     with task.running(gradients=True):
         effects, _ = score_parts(without_image(task), AttributionSettings(method=method))
-    made_with = {"method": method, "ranking": settings.ranking, "budget": budget_name(settings.budget or GLOBAL)}
-    graph = graph_of(task, effects, made_with | task.made_with)
+    graph = graph_of(task, effects, {"method": method, "ranking": "absolute", "budget": GLOBAL} | task.made_with)
 
     def rank(sizes: Sequence[float]) -> list[Circuit]:
-        budgets: Sequence[Budget] = [settings.budget or GLOBAL] * len(sizes)
-        if settings.budget == LEARNED:
-            n_units = {site: len(scores) for site, scores in graph.node_scores.items()}
-            budgets = [shares_of(one.units, n_units) for one in learn_masks(task, sizes, masks).circuits]
-        taken = [graph.strongest(n, settings.ranking, b) for n, b in zip(sizes, budgets, strict=True)]
+        taken = [graph.strongest(size, budget=GLOBAL) for size in sizes]
         return [replace(one, source=replace(graph, kept_units=dict(one.units))) for one in taken]
 
     return rank
 
 
-def _bisect(task: Task, target: float, propose: Proposer, settings: AblationSettings) -> Circuit:
+def _bisect(task: Task, target: float, propose: Proposer) -> Circuit:
     """Bisect the sizes, by their ratio, for the smallest that reaches a selectivity."""
     low, high, tried = SMALLEST, 1.0, list[tuple[float, Circuit]]()
     for _ in range(ROUNDS):
         size = (low * high) ** 0.5
         (circuit,) = propose([size])
-        curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
+        curve = measure_circuits(task, [circuit], AblationSettings(random_draws=0))
         if reason := str(curve.to_pandas("selectivity")["reason"].iloc[0]):
             raise InputError(
                 f"The selectivity of a circuit is a share of the model's own, but {reason}: give images of the class "

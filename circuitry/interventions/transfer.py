@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,9 @@ from torch import Tensor
 
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
-from circuitry.data.names import unknown_name
 from circuitry.encoder.baselines import Counterfactual
 from circuitry.encoder.doubles import in_double
-from circuitry.encoder.metrics import Metric, MetricOfClass, checked_metric, class_logit
+from circuitry.encoder.metrics import ClassLogit, Metric, checked_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import checked_batches
@@ -35,44 +34,9 @@ from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar
 
 
-@dataclass(frozen=True, eq=False)
-class ClassScorer:
-    """How embeddings are scored for a class: by its metric, and by whether they are taken for it."""
-
-    weights: Float[Tensor, "classes d"] | Mapping[str, Tensor]
-    """Text weights [K, D] of all classes among which an image is classified; or those by the image's domain."""
-    labels: Mapping[str, int]
-    """Row of the weights by class."""
-    metric: MetricOfClass = class_logit
-    """From text weights and a row of them to the metric."""
-
-    def _label(self, class_name: str) -> int:
-        if class_name not in self.labels:
-            raise unknown_name("class", class_name, self.labels)
-        return self.labels[class_name]
-
-    def metric_of(self, class_name: str, domain: str) -> Metric:
-        """Return the metric of a class on images of a domain."""
-        return self.metric(self._weights_of(domain), self._label(class_name))
-
-    def score(
-        self, embeddings: Float[Tensor, "images d"], metric: Metric, class_name: str, domain: str
-    ) -> tuple[float, float]:
-        """Return the mean metric of images of a class and domain, and the share of them classified as the class."""
-        label, weights = self._label(class_name), self._weights_of(domain)
-        values = checked_metric(metric, embeddings)
-        # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
-        logits = embeddings @ weights.T
-        right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
-        return float(in_double(values).mean()), float(in_double(right).mean())
-
-    def _weights_of(self, domain: str) -> Tensor:
-        return self.weights if isinstance(self.weights, Tensor) else self.weights[domain]
-
-
 @own_modes()
 @checked
-def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], scorer: ClassScorer) -> pd.DataFrame:
+def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
 
     Args:
@@ -81,35 +45,35 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
             (see `FaithfulnessCurve`); a baseline with an activation for every image has them for the images and then
             for the others.
         circuits: By (class, domain); their units are kept.
-        scorer: The classes among which an image is classified.
 
     Returns:
         Columns class, circuit_domain, image_domain, faithfulness, reason, metric, full_metric, empty_metric,
         accuracy (with the circuit alone), full_accuracy, n_images; with ``others`` also metric, full_metric,
         empty_metric and accuracy of those, each with ``other_`` before it. Faithfulness is NaN, with the reason,
-        where the model does no better than the baseline.
+        where the model does no better than the baseline; accuracies, the shares of images that get the class among
+        those of a `ClassLogit`, are NaN for another metric.
 
     Raises:
-        InputError: when no class has both a circuit and images, a class has no label, a circuit is of another encoder
-            or metric than a task, or the baseline does not fit the images.
+        InputError: when no class has both a circuit and images, a circuit is of another encoder or metric than a task,
+            or the baseline does not fit the images.
 
     Example:
-        >>> scorer = ClassScorer(weights, {name: i for i, name in enumerate(names)})
-        >>> tasks = {key: Task(clip.encoder, photos, scorer.metric_of(*key)) for key, photos in images.items()}
+        >>> metrics = {name: class_logit(weights, i) for i, name in enumerate(names)}
+        >>> tasks = {key: Task(clip.encoder, photos, metrics[key[0]]) for key, photos in images.items()}
         >>> circuits = {key: graph.circuit(None) for key, graph in graphs.items()}
-        >>> table = transfer_circuits(tasks, circuits, scorer)
+        >>> table = transfer_circuits(tasks, circuits)
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
         >>> transfer_matrix(table, "accuracy")
     """
     rows: list[dict[str, Any]] = []
-    for key, task, by_domain in _jobs(tasks, circuits, scorer):
+    for key, task, by_domain in _jobs(tasks, circuits):
         sites = named_sites(task)
         kept = [one if sites is None else one.at(sites) for one in by_domain.values()]
         nothing = kept[0].nothing()
         together, n_own = with_others(task)
         found = kept_embeddings(replace(together, images=_images_of(together)), [nothing.complement(), nothing, *kept])
         parts = {"": found[:, :n_own]} | ({} if task.others is None else {"other_": found[:, n_own:]})
-        scores = {prefix: [scorer.score(one, task.metric, *key) for one in part] for prefix, part in parts.items()}
+        scores = {prefix: [_score(one, task.metric) for one in part] for prefix, part in parts.items()}
         (full, _), (empty, _) = scores[""][:2]
         for run, circuit_domain in enumerate(by_domain, start=2):
             row: dict[str, Any] = {"class": key[0], "circuit_domain": circuit_domain, "image_domain": key[1]}
@@ -124,9 +88,7 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
 
 @own_modes()
 @checked
-def interchange(
-    tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], scorer: ClassScorer, *, seed: Seed = 0
-) -> pd.DataFrame:
+def interchange(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, seed: Seed = 0) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
     Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
@@ -139,7 +101,7 @@ def interchange(
     """
     rows = []
     rng = np.random.default_rng(seed)
-    for (class_name, domain), task, by_domain in _jobs(tasks, circuits, scorer):
+    for (class_name, domain), task, by_domain in _jobs(tasks, circuits):
         own = _images_of(task)
         for circuit_domain, circuit in by_domain.items():
             if (class_name, circuit_domain) not in tasks:
@@ -149,7 +111,7 @@ def interchange(
             runs = [one.complement() for one in (circuit.nothing(), exchanged, exchanged.random(rng))]
             chosen = donors[_partners(len(own), len(donors), circuit_domain == domain, rng)]
             mixing = replace(task, images=own, others=None, baseline=Counterfactual(chosen))
-            scores = [scorer.score(e, task.metric, class_name, domain) for e in kept_embeddings(mixing, runs)]
+            scores = [_score(one, task.metric) for one in kept_embeddings(mixing, runs)]
             full, mixed, random = scores
             changes = (mixed[0] - full[0], random[0] - full[0])
             rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(own)))
@@ -157,16 +119,20 @@ def interchange(
     return pd.DataFrame(rows, columns=columns.split())
 
 
-def _jobs(
-    tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], scorer: ClassScorer
-) -> Iterator[tuple[Key, Task, dict[str, Circuit]]]:
+def _score(embeddings: Float[Tensor, "images d"], metric: Metric) -> tuple[float, float]:
+    """Return the mean metric of images, and the share of them that get its class, NaN without candidate classes."""
+    mean, right = float(in_double(checked_metric(metric, embeddings)).mean()), float("nan")
+    if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
+        right = float(in_double(metric.is_given(metric.log_answers(embeddings))).mean())
+    return mean, right
+
+
+def _jobs(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> Iterator[tuple[Key, Task, dict[str, Circuit]]]:
     """Yield the task of every (class, domain) with the units of the class's circuits by domain."""
     with_circuit = {class_name for class_name, _ in circuits}
     classes = [name for name in dict.fromkeys(name for name, _ in tasks) if name in with_circuit]
     if not classes:
         raise InputError("Transfer needs a class with both a circuit and images, but there is none.")
-    if missing := sorted(set(classes) - set(scorer.labels)):
-        raise InputError(f"Every class needs its row of the text weights, but labels lack {', '.join(missing)}.")
     todo = [key for name in classes for key in tasks if key[0] == name]
     progress = any(task.work.progress for task in tasks.values())
     for key in Bar(todo, desc="transfer", unit="job", disable=not progress):

@@ -40,7 +40,7 @@ from circuitry.interventions.masks import learn_masks
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.search import propose_circuits
-from circuitry.runs.given import Amount, Count, Seed
+from circuitry.runs.given import Amount
 from circuitry.runs.workers import Work
 
 EXACT, CUTS = "exact patching", "edge cuts"
@@ -51,8 +51,10 @@ SEARCHED = {"conductance": "conductance", LEARNED_MASKS: "learned"}
 MASK_SIZE = 0.2
 """Share of units that learned masks keep, near that of the planted ones; half of it for edges."""
 
-SIZE = 8
-"""Height and width of the images, in pixels."""
+SIZE, N_IMAGES = 8, 16
+"""Height and width of the images, in pixels, and how many methods are judged on."""
+WEAK = 0.02
+"""Standard deviation of the weak weights between everything."""
 
 
 PlantedEdges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
@@ -76,7 +78,7 @@ class PlantedCircuit:
         return embedding[:, 0]
 
 
-def planted_convolution(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
+def planted_convolution(noise: Amount = WEAK) -> PlantedCircuit:
     """Build a convolutional network: red -> above a threshold, green -> saturated; the metric is their weighted sum.
 
     Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a
@@ -84,12 +86,10 @@ def planted_convolution(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
 
     Args:
         noise: Standard deviation of the weak weights between everything.
-        seed: Their seed.
     """
-    generator = torch.Generator().manual_seed(seed)
     conv1, conv2, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
     tower = nn.ModuleList([conv1, conv2, head]).requires_grad_(False)
-    _noisy(tower, noise, generator)
+    _noisy(tower, noise)
     _add(conv1.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
     _add(conv2.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 0.1, (3, 3): 0.1})
     assert conv2.bias is not None
@@ -110,7 +110,7 @@ def planted_convolution(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
-def planted_attention(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
+def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
     """Build an attention block and an MLP: the class token reads red from the patch that is greenest.
 
     Sites embed (four patches and a class token; units 0 red, 1 green, 7 one at the class token), attention (unit 4:
@@ -118,14 +118,12 @@ def planted_attention(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
 
     Args:
         noise: Standard deviation of the weak weights between everything.
-        seed: Their seed.
     """
-    generator = torch.Generator().manual_seed(seed)
     names = ("query", "key", "value", "up", "down")
     embed, head = nn.Linear(3, 8, bias=False), nn.Linear(8, 4)
     block = nn.ModuleDict({name: nn.Linear(8, 8, bias=name == "up") for name in names})
     tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
-    _noisy(tower, noise, generator)
+    _noisy(tower, noise)
     _add(embed.weight, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 3.0, (3, 0): 3.0})
     entries = {"query": (0, 7), "key": (0, 1), "value": (4, 0), "up": (0, 4), "down": (5, 0)}
     weights = {name: block.get_submodule(name).get_parameter("weight") for name in names}
@@ -170,7 +168,7 @@ def planted_attention(noise: Amount = 0.02, seed: Seed = 0) -> PlantedCircuit:
     return PlantedCircuit("attention", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
-def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0) -> pd.DataFrame:
+def score_methods(planted: PlantedCircuit) -> pd.DataFrame:
     """Return how well every method finds the planted units and edges.
 
     Columns network, method, kind (``node`` or ``edge``), site (the downstream one of an edge), auroc. Sites where
@@ -180,7 +178,7 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
         >>> table = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())])
         >>> table.pivot_table(values="auroc", index="method", columns=["network", "kind"])
     """
-    encoder, images = planted.encoder, planted.images(n_images, seed)
+    encoder, images = planted.encoder, planted.images(N_IMAGES, 0)
     sites = [site for site in encoder.sites if site != INPUT]
     rows: list[tuple[str, str, str, str, float]] = []
 
@@ -210,7 +208,7 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
     score(EXACT, exact.scores, edge_movements(task))
     every_unit = circuit_of(task, {site: np.arange(len(exact.scores[site])) for site in sites})
     every_edge = Edges.between(every_unit.units, joined_sites(encoder, sites))
-    masks = MaskSettings(batch_size=n_images, seed=seed)
+    masks = MaskSettings(batch_size=N_IMAGES)
     for name, method in SEARCHED.items():
         score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].source.ranked_by, {})
     gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), among=replace(every_unit, edges=every_edge))
@@ -243,7 +241,8 @@ def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
     return found
 
 
-def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:
+def _noisy(tower: nn.Module, noise: float) -> None:
+    generator = torch.Generator().manual_seed(0)
     for parameter in tower.parameters():
         parameter.copy_(float(noise) * torch.randn(parameter.shape, generator=generator))
 

@@ -57,15 +57,12 @@ class FolderWork:
         """
         self.clip, self.images, self.settings = clip, images, settings
         self._metric = metric_of_class(settings.metric, clip.scale)
-        self.templates = {domain: self._templates(domain) for domain in images.domains}
+        if settings.texts is None:
+            raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
+        self.templates = {domain: templates_of(settings.texts, domain) for domain in images.domains}
         self._weights: dict[tuple[str, ...], Tensor] = {}
         self._model = clip.digest
         self.baseline = FolderBaseline(settings.baseline, clip, images, *(chosen or (settings.n_images, settings.seed)))
-
-    def _templates(self, domain: str) -> tuple[str, ...]:
-        if self.settings.texts is None:
-            raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
-        return templates_of(self.settings.texts, domain)
 
     def weights(self, domain: str) -> Tensor:
         """Return the text weights of all classes of the data for images of a domain."""

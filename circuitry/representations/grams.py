@@ -150,7 +150,7 @@ class RowFiles(ExitStack):
         >>> with RowFiles("runs/x") as rows:
         ...     for name in classes:
         ...         rows.add(class_mean(name))  # {site: features}
-        ...     grams = {site: rows.gram(site, memory_gib=1) for site in rows.sites}
+        ...     grams = {site: rows.gram(site, memory_gib=1) for site in sites}
     """
 
     def __init__(self, folder: str | Path | None = None, dtype: type[np.floating[Any]] = np.float32) -> None:
@@ -163,22 +163,13 @@ class RowFiles(ExitStack):
     def __len__(self) -> int:
         return self._rows
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Sites in the order in which the first row had them."""
-        return tuple(self._files)
-
     def add(self, row: Mapping[str, Float[np.ndarray, " _"]]) -> None:
-        """Append a row to every site; raise `InputError` for other sites or features than the first row had."""
+        """Append a row to every site; all have the sites and features of the first."""
         if not self._rows:
             for site, features in row.items():
                 file = tempfile.TemporaryFile(dir=self._folder, prefix=TORN)  # noqa: SIM115
                 self._files[site] = self.enter_context(file)
                 self._first[site] = features.astype(np.float64)
-        ours = {site: len(first) for site, first in self._first.items()}
-        theirs = {site: len(features) for site, features in row.items()}
-        if ours != theirs:
-            raise InputError(f"Every row needs the features of the first one, {ours}, but one with {theirs} was given.")
         for site, features in row.items():
             self._files[site].write((features - self._first[site]).astype(self._dtype).data)
         self._rows += 1

@@ -9,7 +9,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -17,7 +16,6 @@ import circuitry
 from circuitry import (
     AttributionGraph,
     Encoder,
-    InputError,
     class_logit,
     edge_jaccard,
     left_rule,
@@ -200,28 +198,6 @@ def test_equal_to_the_study() -> None:
         assert edge_jaccard(*circuits) == pytest.approx(expected["edge_jaccard"], abs=1e-6)
         for depth in (1, 2, 3):
             assert wl_kernel(*circuits, depth=depth) == pytest.approx(expected[f"wl_h{depth}"], abs=1e-6)
-
-
-def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
-    encoder = Encoder.from_tower(make_tower("resnet"))
-    images = torch.randn(4, 3, 64, 64)
-    metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
-    exact, half = (
-        attribute_parts(
-            Task(encoder, images, metric, work=QUIET),
-            AttributionSettings(rule=midpoint_rule(3), autocast=dtype, **AS_STUDIED),
-            np.zeros(4, int),
-        ).whole
-        for dtype in (None, "bfloat16")
-    )
-    for site in encoder.sites[1:]:
-        a, b = exact.node_scores[site], half.node_scores[site]
-        assert not np.array_equal(a, b)
-        assert np.corrcoef(a, b)[0, 1] > 0.98, site
-    assert not torch.is_autocast_enabled("cpu")
-    assert half.settings["autocast"] == "bfloat16"
-    with pytest.raises(InputError, match=r"'float16' as autocast.*'half'"):
-        AttributionSettings(autocast="half")
 
 
 def activations(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:

@@ -67,9 +67,8 @@ def test_any_cut_and_any_parts_give_the_same(resnet: nn.Module) -> None:
     numbers = np.array([2, 0, 2, 0, 0])
     task = Task(encoder, cut, metric, baseline=ends, work=QUIET)
     with task.running(gradients=True):
-        parts = conductance_effects(task, numbers)
+        merged, parts = conductance_effects(task, numbers)
     alone = conductance(Task(encoder, images, metric, baseline=ends, work=QUIET).of_some(images, torch.tensor([0, 2])))
-    merged = NodeEffects.merge(list(parts.values()))
     for site in encoder.sites:
         for one in (in_batches, merged):
             assert_same(one.scores[site], whole.scores[site], 1e-12, rtol=1e-9)

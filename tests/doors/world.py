@@ -62,7 +62,7 @@ class World:
             *(clip, data, encoder, data.records[0], task, graph, graph.circuit(2), graph.edges, self.graphs, rule),
             *(circuitry.faithfulness_curve(task, graph, few), found, array, pair_cells(array), sae, QUIET, few),
             *(comparison.draw_resamples(["a", "b", "c"], 4, resamples=10), bases.ResidualStream.of(vit), batch),
-            *(interventions.ClassScorer(weights, {"axe": 1}), circuitry.Patch(sites[0], 0.0), pd.Series([0.1, 0.2])),
+            *(circuitry.Patch(sites[0], 0.0), pd.Series([0.1, 0.2])),
             *(representations.embed_texts(clip, CLASSES, cache_dir=folder), *self.tables[:1], self.named["checks"]),
             settings,
             circuits.AttributionSettings(0.1, rule=rule, edge_rule=rule),

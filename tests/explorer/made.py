@@ -16,7 +16,6 @@ from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, InputError,
 from circuitry.cards import CardFolder, CardImage, TopImages, UnitCard, UnitName, WordCheck
 from circuitry.cards.card_folder import ActivationTable
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file, write_part_edges
-from circuitry.encoder.choices import BaselineName
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.runs import claim
 from tests.circuits.test_measures import SITES, random_graph
@@ -74,7 +73,7 @@ def make_curve(class_name: str, domain: str, **changes: Any) -> FaithfulnessCurv
     return FaithfulnessCurve(**(known | changes))
 
 
-def found_in(clip: Clip, root: Path, baseline: BaselineName = "zero") -> CausalChecks:
+def found_in(clip: Clip, root: Path, baseline: str = "zero") -> CausalChecks:
     """Circuits of two classes in a domain, found on two images each, and checks on two others."""
     images = DomainFolder(write_noise(root / "images", ["real"], ["axe", "cat"], 4))
     rules: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1)}

@@ -78,17 +78,17 @@ def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder
     everything, key = read(clip, folder, "cat", "real"), ("cat", "real")
 
     def own(**settings: Any) -> torch.Tensor:
-        return checks_of(clip, folder, **settings).images_of(key).own
+        return checks_of(clip, folder, **settings).images_of(key)[0]
 
     checks = checks_of(clip, folder)
     assert torch.equal(checks.found_on(*key), everything[:2])
     assert torch.equal(own(), everything[2:4])
     assert torch.equal(own(n_images=9), everything[2:])
     assert torch.equal(own(seen=True), everything[:2])
-    others = checks.images_of(key).others
+    _, others = checks.images_of(key)
     assert others is not None
     assert torch.equal(others, torch.stack([read(clip, folder, name, "real")[2] for name in ("fish", "axe")]))
-    assert checks_of(clip, folder, n_others=0).images_of(key).others is None
+    assert checks_of(clip, folder, n_others=0).images_of(key)[1] is None
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
@@ -96,10 +96,10 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     checks = checks_of(clip, folder, baseline=baseline)
     curves = checks.extract_faithfulness(tmp_path / "f", **FAST)
     assert [(c.class_name, c.domain) for c in curves[::2]] == [(c, d) for c in CLASSES for d in DOMAINS]
-    curve, key, images = curves[7], ("cat", "sketch"), checks.images_of(("cat", "sketch"))
+    curve, key, (own, others) = curves[7], ("cat", "sketch"), checks.images_of(("cat", "sketch"))
     given = checks.baseline.of(*key, 4)
     assert given.n_images == (4 if baseline == "counterfactual" else None)
-    task = Task(clip.encoder, images.own, checks.metric_of(*key), baseline=given, others=images.others, work=QUIET)
+    task = Task(clip.encoder, own, checks.metric_of(*key), baseline=given, others=others, work=QUIET)
     settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)
     direct = faithfulness_curve(
         task, checks.graphs[key], settings, [checks.graphs[name, "sketch"] for name in ("fish", "axe")]

@@ -26,7 +26,6 @@ from circuitry import (
 from circuitry.bases import in_components
 from circuitry.encoder import Counterfactual, Stage
 from circuitry.interventions import (
-    ClassScorer,
     Gated,
     Patch,
     circuit_of,
@@ -204,7 +203,7 @@ def test_transfer_keeps_the_error_where_told() -> None:
     def row(keep_error: bool) -> Any:
         tasks = {key: Task(features, images, class_logit(weights, 1), work=QUIET)}
         circuits = {key: replace(graph.circuit(None), keep_error=keep_error)}
-        return transfer_circuits(tasks, circuits, ClassScorer(weights, {"a": 1})).iloc[0]
+        return transfer_circuits(tasks, circuits).iloc[0]
 
     assert row(True)["metric"] == row(True)["full_metric"] == pytest.approx(row(False)["full_metric"])
     assert row(False)["metric"] != pytest.approx(row(False)["full_metric"])

@@ -81,11 +81,11 @@ def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
     planted = planted_convolution(noise=0.0)
     images, others = planted.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None], planted.images(8, 2)
     task = Task(planted.encoder, images, planted.metric, others=others, work=QUIET)
-    found = find_circuit(task, method="patching", selectivity=0.9, settings=QUICK)
+    found = find_circuit(task, method="patching", selectivity=0.9)
     assert "note" not in found.made_with
     reached = [size for size, selectivity in found.made_with["tried"] if selectivity >= 0.9]
     assert found.size == min(reached)
-    missed = find_circuit(task, method="gradient", selectivity=1.5, settings=QUICK)
+    missed = find_circuit(task, method="gradient", selectivity=1.5)
     assert "4 sizes" in missed.made_with["note"]
     assert "1.5" in missed.made_with["note"]
     sizes, selectivities = np.transpose(missed.made_with["tried"])
@@ -119,27 +119,16 @@ def test_fisher_scores_are_squared_changes_of_the_answers_of_both_sides() -> Non
     assert found.units["units"].tolist() == np.argsort(-expected)[:5].tolist()
 
 
-def test_a_budget_shares_out_the_size_of_every_method() -> None:
+@pytest.mark.parametrize("method", ["gradient", "fisher"])
+def test_a_ranking_is_cut_once_over_all_sites(method: str) -> None:
     planted = planted_convolution()
     task = Task(planted.encoder, planted.images(4, 0), planted.metric, work=QUIET)
-    masks = MaskSettings(steps=6)
-    (mask,) = propose_circuits(task, [0.5], masks=masks)
-    counts = [len(units) for units in mask.units.values()]
-    for method in ("gradient", "fisher"):
-        by_budget = {
-            budget: find_circuit(
-                task, method=method, size=0.5, masks=masks, settings=AblationSettings(budget=budget, random_draws=1)
-            )
-            for budget in ("same-share", "global", "learned")
-        }
-        kept = {budget: [len(units) for units in found.units.values()] for budget, found in by_budget.items()}
-        scores = by_budget["global"].source.ranked_by
-        n_units = [len(of_site) for of_site in scores.values()]
-        assert kept["same-share"] == [-(-n // 2) for n in n_units]
-        first = np.argsort(-np.abs(np.concatenate([*scores.values()])), kind="stable")[: sum(n_units) // 2]
-        assert kept["global"] == np.histogram(first, np.cumsum([0, *n_units]))[0].tolist()
-        assert kept["learned"] == counts
-        assert {budget: found.source.settings["budget"] for budget, found in by_budget.items()} == {b: b for b in kept}
+    found = find_circuit(task, method=method, size=0.5)
+    scores = found.source.ranked_by.values()
+    first = np.argsort(-np.abs(np.concatenate([*scores])), kind="stable")[: sum(map(len, scores)) // 2]
+    expected = np.histogram(first, np.cumsum([0, *map(len, scores)]))[0].tolist()
+    assert [len(units) for units in found.units.values()] == expected
+    assert found.source.settings["budget"] == "global"
 
 
 Run = Callable[[Tensor], Tensor]

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task
+from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task, class_logit
 from circuitry.encoder import Baseline, Stage
 from circuitry.interventions import (
-    ClassScorer,
     compare_transfer,
     interchange,
     transfer_against_similarity,
@@ -55,7 +54,6 @@ def pixels(*values: tuple[float, float, float]) -> Tensor:
 PAIRS = [("photo", "photo"), ("sketch", "photo"), ("photo", "sketch"), ("sketch", "sketch")]
 """Domains of the circuit and of the images."""
 WEIGHTS = torch.eye(2)
-SCORER = ClassScorer(WEIGHTS, {"cat": 0})
 # The class shows as u0 in photos and as u1 in sketches; u2 speaks for the other class.
 IMAGES = {
     ("cat", "photo"): pixels((4.0, 0, 3), (4, 0, 3)),
@@ -66,13 +64,13 @@ CIRCUITS = {("cat", "photo"): circuit([0, 2]), ("cat", "sketch"): circuit([1, 2]
 
 def tasks(
     images: dict[tuple[str, str], Tensor] = IMAGES,
-    scorer: ClassScorer = SCORER,
+    weights: dict[str, Tensor] | None = None,
     others: dict[tuple[str, str], Tensor] | None = None,
     **given: Any,
 ) -> dict[tuple[str, str], Task]:
     found = {}
     for key, own in images.items():
-        metric = ClassScorer(scorer.weights, {key[0]: 0}, scorer.metric).metric_of(*key)
+        metric = class_logit(WEIGHTS if weights is None else weights[key[1]], 0)
         found[key] = Task(encoder(), own, metric, others=None if others is None else others[key], work=QUIET, **given)
     return found
 
@@ -84,14 +82,14 @@ def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
 
 def test_circuits_of_other_sizes_and_without_units_transfer() -> None:
     circuits = {("cat", "photo"): circuit([0, 1, 2]), ("cat", "sketch"): circuit([])}
-    table = transfer_circuits(tasks(), circuits, SCORER)
+    table = transfer_circuits(tasks(), circuits)
     assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 1, 0), strict=True))
-    moved = interchange(tasks(), circuits, SCORER)
+    moved = interchange(tasks(), circuits)
     assert cells(moved, "change")["sketch", "photo"] == pytest.approx(cells(moved, "random_change")["sketch", "photo"])
 
 
 def test_hand_worked_transfer() -> None:
-    table = transfer_circuits(tasks(), CIRCUITS, SCORER)
+    table = transfer_circuits(tasks(), CIRCUITS)
     # Cosines 4/5 in photos, (4/5 + 4/5 + 3/5) / 3 in sketches; with the other domain's circuit only u2 is left: 0.
     assert cells(table, "faithfulness") == dict(zip(PAIRS, (1, 0, 0, 1), strict=True))
     assert cells(table, "accuracy")["sketch", "sketch"] == pytest.approx(2 / 3)
@@ -109,7 +107,7 @@ def test_hand_worked_transfer() -> None:
 def test_hand_worked_interchange() -> None:
     images = {("cat", "photo"): pixels((3.0, 0, 4)), ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3))}
     alone = {("cat", "photo"): circuit([0], ()), ("cat", "sketch"): circuit([1], ())}
-    table = interchange(tasks(images), alone, SCORER)
+    table = interchange(tasks(images), alone)
     change = cells(table, "change")
     assert change["photo", "photo"] == 0  # a single image has no other partner
     assert change["sketch", "sketch"] == pytest.approx(0)
@@ -118,26 +116,24 @@ def test_hand_worked_interchange() -> None:
     assert change["photo", "sketch"] == pytest.approx(7 / 58**0.5 - 0.8)
     assert cells(table, "full_accuracy")["sketch", "photo"] == 0
     assert cells(table, "accuracy")["sketch", "photo"] == 1
-    pd.testing.assert_frame_equal(table, interchange(tasks(images), alone, SCORER))
-    controls = [interchange(tasks(images), alone, SCORER, seed=seed)["random_change"] for seed in range(8)]
+    pd.testing.assert_frame_equal(table, interchange(tasks(images), alone))
+    controls = [interchange(tasks(images), alone, seed=seed)["random_change"] for seed in range(8)]
     assert len({tuple(c.round(6)) for c in controls}) > 1
 
 
 def test_no_lead_and_missing_pairs() -> None:
     # A baseline that is better at the class than the images are.
     better = Baseline("better", {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])})
-    table = transfer_circuits(tasks(baseline=better), CIRCUITS, SCORER)
+    table = transfer_circuits(tasks(baseline=better), CIRCUITS)
     assert table["faithfulness"].isna().all()
     assert table["reason"].str.startswith("the model does no better than the baseline: 0.8 against 1").iloc[0]
     only_photos = {("cat", "photo"): IMAGES["cat", "photo"]}
-    assert len(transfer_circuits(tasks(only_photos), CIRCUITS, SCORER)) == 2
-    pairs = interchange(tasks(only_photos), CIRCUITS, SCORER)
+    assert len(transfer_circuits(tasks(only_photos), CIRCUITS)) == 2
+    pairs = interchange(tasks(only_photos), CIRCUITS)
     assert pairs["circuit_domain"].tolist() == ["photo"]
     dogs = {("dog", "photo"): pixels((1, 1, 1))}
     with pytest.raises(InputError, match="there is none"):
-        transfer_circuits(tasks(dogs), CIRCUITS, ClassScorer(WEIGHTS, {"dog": 1}))
-    with pytest.raises(InputError, match="lack cat"):
-        transfer_circuits(tasks(), CIRCUITS, ClassScorer(WEIGHTS, {}))
+        transfer_circuits(tasks(dogs), CIRCUITS)
 
 
 def square(values: list[list[float]]) -> pd.DataFrame:
@@ -158,12 +154,12 @@ def test_rank_correlation_with_similarity() -> None:
     with pytest.raises(InputError, match="a, b, c and of a, b"):
         transfer_against_similarity(flat, similarity.iloc[:2, :2])
     with pytest.raises(InputError, match=r"'reason'.*faithfulness, metric"):
-        transfer_matrix(transfer_circuits(tasks(), CIRCUITS, SCORER), "reason")
+        transfer_matrix(transfer_circuits(tasks(), CIRCUITS), "reason")
 
 
 def test_images_of_other_classes() -> None:
     others = {("cat", "photo"): pixels((0.0, 0, 5)), ("cat", "sketch"): pixels((0.0, 4, 0), (0, 0, 5))}
-    table = transfer_circuits(tasks(others=others), CIRCUITS, SCORER)
+    table = transfer_circuits(tasks(others=others), CIRCUITS)
     assert cells(table, "other_metric")["photo", "photo"] == 0
     assert cells(table, "other_metric")["sketch", "sketch"] == pytest.approx(0.5)
     assert cells(table, "other_accuracy")["sketch", "sketch"] == 0.5  # (0, 4, 0) is taken for the class
@@ -172,7 +168,7 @@ def test_images_of_other_classes() -> None:
     assert selectivity.loc["photo", "photo"] == pytest.approx(0.8 / 0.8)
     assert selectivity.loc["sketch", "sketch"] == pytest.approx(1)
     assert selectivity.loc["sketch", "photo"] == 0
-    last = transfer_circuits(tasks(others=others, sites=["embedding"]), CIRCUITS, SCORER)
+    last = transfer_circuits(tasks(others=others, sites=["embedding"]), CIRCUITS)
     assert transfer_matrix(last).to_numpy().tolist() == [[1, 1], [1, 1]]  # both keep the whole embedding
     both = pd.concat([table.assign(sites="u"), table.assign(sites="all")])
     depth = transfer_over_depth(both)
@@ -199,24 +195,24 @@ def test_a_weak_class_does_not_dominate() -> None:
 
 
 def test_a_baseline_has_one_image_for_all_or_one_for_every_image_and_other() -> None:
-    expected = transfer_circuits(tasks(), CIRCUITS, SCORER)
+    expected = transfer_circuits(tasks(), CIRCUITS)
     one = tasks(baseline=pixels((0, 0, 0)))
-    pd.testing.assert_frame_equal(transfer_circuits(one, CIRCUITS, SCORER), expected)
+    pd.testing.assert_frame_equal(transfer_circuits(one, CIRCUITS), expected)
     key = ("cat", "photo")
     baseline, photos = pixels((0, 1, 0), (0, 0, 0), (4, 0, 3)), {key: IMAGES[key]}
-    table = transfer_circuits(tasks(photos, others={key: pixels((0, 4, 3))}, baseline=baseline), CIRCUITS, SCORER)
+    table = transfer_circuits(tasks(photos, others={key: pixels((0, 4, 3))}, baseline=baseline), CIRCUITS)
     # Of the photos (4, 0, 3) with u0 and u2 kept: u0 + u1 is 5 and 4, of the other (0, 4, 3) it is 0; then
     # all of the embedding is kept.
     assert table["metric"][0] == pytest.approx((5 / 34**0.5 + 4 / 5) / 2)
     assert table["other_metric"][0] == 0
     with pytest.raises(InputError, match=r"3 activations.*'input'.*2 images"):
-        transfer_circuits(tasks(photos, baseline=baseline), CIRCUITS, SCORER)
+        transfer_circuits(tasks(photos, baseline=baseline), CIRCUITS)
 
 
 def test_texts_go_by_the_domain_of_the_images() -> None:
-    scorer = ClassScorer({"photo": WEIGHTS, "sketch": WEIGHTS.flip(0)}, {"cat": 0})
-    plain = cells(transfer_circuits(tasks(), CIRCUITS, SCORER), "full_metric")
-    found = cells(transfer_circuits(tasks(scorer=scorer), CIRCUITS, scorer), "full_metric")
+    weights = {"photo": WEIGHTS, "sketch": WEIGHTS.flip(0)}
+    plain = cells(transfer_circuits(tasks(), CIRCUITS), "full_metric")
+    found = cells(transfer_circuits(tasks(weights=weights), CIRCUITS), "full_metric")
     assert found["sketch", "photo"] == plain["sketch", "photo"] == pytest.approx(4 / 5)
     assert found["photo", "sketch"] == pytest.approx(10 / 15)
 
@@ -319,3 +315,9 @@ def test_means_by_site() -> None:
     assert means.index.tolist() == ["y", "x"]  # the order of the table
     assert means["kept"].tolist() == pytest.approx([0.1, 1])
     assert means["random"].tolist() == [0.5, 0]
+
+
+def test_a_metric_without_candidate_classes_has_no_accuracies() -> None:
+    plain = {key: replace(task, metric=lambda e: e[:, 0]) for key, task in tasks().items()}
+    for function in (transfer_circuits, interchange):
+        assert function(plain, CIRCUITS)["accuracy"].isna().all()
