@@ -48,6 +48,8 @@ class Config:
     """Which of DomainNet's lists to validate on: the loss is measured on them, as on --validation."""
     domains: tuple[str, ...] | None = None
     """Domains to look at (default: all)."""
+    name_class: bool = False
+    """Add the class to every caption, "baby chick, animal bird": for captions that name something finer."""
     training: tyro.conf.OmitArgPrefixes[ClipTraining] = TRAINING
     """What to train, and with what; the defaults are those of the preset rn-tiny."""
     work: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()

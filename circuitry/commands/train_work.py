@@ -8,6 +8,7 @@ import pandas as pd
 from circuitry import DomainFolder, load_clip
 from circuitry.commands.train_command import Config
 from circuitry.comparison.table import write_named_table
+from circuitry.data import readable
 from circuitry.runs import InputError, run_array
 from circuitry.runs.workers import job_options
 from circuitry.training import (
@@ -83,4 +84,6 @@ def mixture_of_folder(config: Config, split: str) -> Path:
     assert config.data is not None
     records = DomainFolder(config.data, split=split, domains=config.domains).records
     captions = read_captions(config.data)
+    if config.name_class:
+        captions |= {r.relative: f"{captions.get(r.relative, '')}, {readable(r.class_name)}" for r in records}
     return write_captioned_table(with_captions(records, captions), config.out / f"{split}.tsv")
