@@ -167,7 +167,11 @@ def write_report(
     )
     reasons = tables["curves"].query("reason != ''").drop_duplicates("measure").set_index("measure")["reason"]
     report.text(" ".join(f"There is no number for {measure}: {reason}." for measure, reason in reasons.items()))
-    add_circuit(report, drawn.circuit(), f"At most {DRAWN} units of each site; into each unit its 3 strongest edges.")
+    add_circuit(
+        report,
+        drawn.circuit(),
+        f"Of each site at most its {DRAWN} strongest units, which are counted, and into each its 3 strongest edges.",
+    )
     cells = {
         (row, column): [record.path for record in records[:8]]
         for row, halves_of in (("class", subject.own), ("others", subject.others))
