@@ -78,14 +78,11 @@ function place(points, nodes, x, step, top, high) {
 
 // Units of one site in the order in which they are drawn, over all panels, each once.
 export function unitsOfSite(layout, site) {
-  const found = new Set();
-  for (const panel of layout.panels) {
+  return [...new Set(layout.panels.flatMap(panel => {
     const here = [...panel.points.values()].filter(point => point.node.site === site);
     const bandOf = point => panel.bands.findIndex(band => point.y <= band.bottom + 1);
-    here.sort((a, b) => bandOf(a) - bandOf(b) || a.x - b.x || a.y - b.y);
-    here.forEach(point => found.add(point.node.key));
-  }
-  return [...found];
+    return here.sort((a, b) => bandOf(a) - bandOf(b) || a.x - b.x || a.y - b.y).map(point => point.node.key);
+  }))];
 }
 
 // The nearest drawn unit within reach of a place.

@@ -123,8 +123,8 @@ export function canvasPen(context) {
       context.arc(x, y, r, 0, 7);
       context.stroke();
     },
-    text(x, y, text, colour) {
-      context.font = "600 11px system-ui, sans-serif";
+    text(x, y, text, colour, weight = 600) {
+      context.font = `${weight} 11px system-ui, sans-serif`;
       context.fillStyle = colour;
       context.fillText(text, x, y);
     },
@@ -132,9 +132,7 @@ export function canvasPen(context) {
       context.save();
       context.translate(x, y);
       context.rotate(-LEAN);
-      context.font = "11px system-ui, sans-serif";
-      context.fillStyle = colour;
-      context.fillText(text, 0, 0);
+      this.text(0, 0, text, colour, 400);
       context.restore();
     },
   };
