@@ -62,13 +62,11 @@ def test_series_hold_the_circuit(graphs: GraphFolder, exported: Path, part: int 
 
 
 def test_the_strongest_units_of_a_series_are_those_of_a_smaller_circuit(graphs: GraphFolder) -> None:
-    graph = graphs["cat", "sketch"]
-    ranked = {site: 1 / scores for site, scores in graph.node_scores.items()}
+    ranked = {site: 1 / scores for site, scores in graphs["cat", "sketch"].node_scores.items()}
     large, small = (strongest_units(ranked, share, "global") for share in (0.2, 0.1))
-    graph = replace(graph, importance=ranked, kept_units=large, edge_scores={})
+    graph = replace(graphs["cat", "sketch"], importance=ranked, kept_units=large, edge_scores={})
     _, arrays, _ = _series(graph.circuit(3), INNER, "", "", None, None)
-    expected = {(site, unit) for site in INNER for unit in small[site]}
-    sites = np.repeat(INNER, arrays["counts"])
+    sites, expected = np.repeat(INNER, arrays["counts"]), {(site, unit) for site in INNER for unit in small[site]}
     assert {(sites[place], arrays["units"][place]) for place in arrays["order"][: len(expected)]} == expected
 
 
