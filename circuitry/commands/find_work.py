@@ -166,7 +166,7 @@ def write_report(
     )
     reasons = tables["curves"].query("reason != ''").drop_duplicates("measure").set_index("measure")["reason"]
     report.text(" ".join(f"There is no number for {measure}: {reason}." for measure, reason in reasons.items()))
-    add_circuit(report, drawn.circuit(), f"At most {DRAWN} units of each site; into each unit its 3 strongest edges.")
+    add_circuit(report, drawn.circuit(), f"At most {DRAWN} units a site are drawn and counted, with 3 edges into each.")
     cells = {
         (row, column): [record.path for record in records[:8]]
         for row, halves_of in (("class", subject.own), ("others", subject.others))

@@ -2,8 +2,8 @@
 
 A *series* is one circuit that the page can draw: of a domain, found on all images or on one part of them, in one of
 several folders. Its arrays have the kept units of all sites one after another, strongest first within a site, so that a
-smaller cut is the first units of every site. The edges into each unit follow each other by falling score; of circuits
-of parts their scores have one digit.
+smaller cut is the first units of every site; `order` has them all, strongest first. The edges into each unit follow
+each other by falling score; of circuits of parts their scores have one digit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,38 +70,34 @@ def _series(
     graph = circuit.source
     nothing = np.zeros(0, np.int64)
     kept = [circuit.units.get(site, nothing) for site in sites]
-    first = dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False))
-    n = sum(map(len, kept))
+    scores, ranked = (
+        _joined(by[site][units] for site, units in zip(sites, kept, strict=True) if len(units))
+        for by in (graph.node_scores, graph.ranked_by)
+    )
+    first, n = dict(zip(sites, np.cumsum([0, *map(len, kept)]), strict=False)), len(scores)
     edges = circuit.its_edges
     places = edges.places
     up = _joined(first[above] + columns for (above, _), (_, columns) in places.items()).astype(np.int64)
     down = _joined(first[below] + rows for (_, below), (rows, _) in places.items()).astype(np.int64)
-    scores = _joined(edges.scores[pair][place] for pair, place in places.items())
-    order = np.lexsort((-scores, down))
+    weights = _joined(edges.scores[pair][place] for pair, place in places.items())
+    order = np.lexsort((-weights, down))
     small = np.uint16 if n < 1 << 16 else np.uint32
     arrays = {
         "units": np.concatenate(kept).astype(
             np.uint32 if max(u.max(initial=0) for u in kept) >= 1 << 16 else np.uint16
         ),
         "counts": np.array([len(units) for units in kept], np.uint32),
-        "scores": _joined(
-            graph.node_scores[site][units] for site, units in zip(sites, kept, strict=True) if len(units)
-        ),
+        "scores": scores,
+        "order": np.argsort(-np.abs(ranked), kind="stable").astype(small),
         "into": np.bincount(down, minlength=n).astype(np.uint16),
         "from": up[order].astype(small),
-        "weights": scores[order] if part is None else one_digit(scores[order]),
+        "weights": weights[order] if part is None else one_digit(weights[order]),
     }
     if consensus is not None:
         arrays["unitStability"] = _bytes(np.concatenate([consensus.units[site] for site in sites]))
         arrays["edgeStability"] = _bytes(_joined(consensus.edges[pair] for pair in places)[order])
-    made: dict[str, object] = {
-        "variant": variant,
-        "domain": domain,
-        "part": part,
-        "images": graph.n_images,
-        "arrays": list(arrays),
-    }
-    return made, arrays, graph
+    made: dict[str, object] = {"variant": variant, "domain": domain, "part": part, "images": graph.n_images}
+    return made | {"arrays": list(arrays)}, arrays, graph
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:

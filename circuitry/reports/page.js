@@ -32,14 +32,16 @@ const broken = text => text.split(" ").reduce((lines, word) => {
 }, [""]);
 if (window.Plotly && innerWidth <= 640) figuresIn(document).forEach(figure => {
   const {title, margin} = figure.layout;
-  const lines = title?.text ? broken(title.text) : [""];
+  const [lines, below] = [title?.text, title?.subtitle?.text].map(text => broken(text ?? ""));
+  const more = 18 * (lines.length + below.length - 2);
   const change = {
     "title.text": lines.join("<br>"),
+    "title.subtitle.text": below.join("<br>"),
     "title.font.size": 14,
     "title.x": 0.02,
     "title.xref": "container",
-    "margin.t": (margin?.t ?? 60) + 18 * (lines.length - 1),
-    height: (figure.layout.height ?? 450) + 18 * (lines.length - 1),
+    "margin.t": (margin?.t ?? 60) + more,
+    height: (figure.layout.height ?? 450) + more,
   };
   if (figure.layout.xaxis2) { // panels side by side
     change.width = 640;
@@ -53,6 +55,6 @@ if (window.Plotly && innerWidth <= 640) figuresIn(document).forEach(figure => {
     const {tickangle, ticktext} = figure.layout[axis];
     if (tickangle === 0 && ticktext) change[`${axis}.ticktext`] = ticktext.map(text => text.split("</span>")[0] + "</span>");
   }
-  figure.style.height = `${change.height}px`;
+  figure.style.height = figure.parentElement.style.height = `${change.height}px`;
   Plotly.relayout(figure, change);
 });

@@ -11,9 +11,11 @@ import pytest
 
 from circuitry import GraphFolder, compare_domains
 from circuitry.cards import TopImages, UnitCard
+from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.consensus import find_consensus
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.explorer import ClassVectors, ExplorerSettings, ImageAnswers, ModelView, export_explorer, read_curves
+from circuitry.explorer.circuit_files import _series
 from circuitry.explorer.export import read_about
 from circuitry.explorer.packing import pack_script
 from circuitry.explorer.template import PAGE, VENDORED, page_modules, render_page
@@ -57,6 +59,15 @@ def test_series_hold_the_circuit(graphs: GraphFolder, exported: Path, part: int 
     assert set(edges) == set(circuit.edges)
     weights = np.array([circuit.edges[edge]["weight"] for edge in edges])
     assert_same(np.array(list(edges.values())), weights, 0.1, rtol=THREE_DIGITS if part is None else 1 / 8)
+
+
+def test_the_strongest_units_of_a_series_are_those_of_a_smaller_circuit(graphs: GraphFolder) -> None:
+    ranked = {site: 1 / scores for site, scores in graphs["cat", "sketch"].node_scores.items()}
+    large, small = (strongest_units(ranked, share, "global") for share in (0.2, 0.1))
+    graph = replace(graphs["cat", "sketch"], importance=ranked, kept_units=large, edge_scores={})
+    _, arrays, _ = _series(graph.circuit(3), INNER, "", "", None, None)
+    sites, expected = np.repeat(INNER, arrays["counts"]), {(site, unit) for site in INNER for unit in small[site]}
+    assert {(sites[place], arrays["units"][place]) for place in arrays["order"][: len(expected)]} == expected
 
 
 def test_series_hold_the_stability_of_the_circuit(graphs: GraphFolder, exported: Path) -> None:

@@ -1,5 +1,5 @@
 // The sliders of the cut, and what exactly this cut was measured to do.
-import { html, percent, useMemo } from "circuitry/view.js";
+import { fixed, html, percent, useMemo } from "circuitry/view.js";
 import { CurveChart } from "circuitry/charts.js";
 import { MEASURES, interval, measuredCut, stops } from "circuitry/measured.js";
 
@@ -52,7 +52,7 @@ function ThisCut({ index, state, shown, colourOf, picture }) {
       <table id="measured"><thead><tr><th></th>${known.map(measure => html`<th scope="col">${measure}</th>`)}</tr></thead>
         <tbody>${cuts.map(({ one, curve, cut }) => html`<tr title=${`${curve.images} images of ${one.domain} that the circuit was not found on, ${curve.others} of other classes; ablated to ${curve.baseline}; ${curve.draws} random circuits`}>
           <th scope="row">${one.domain}</th>${known.map(measure => html`<td><b>${interval(cut.values[measure].kept)}</b></td>`)}</tr>
-          ${[["random", "random units"], ["foreign", "other classes"]].map(([name, label]) => known.some(measure => cut.values[measure][name]) && html`<tr><th scope="row">${label}</th>${known.map(measure => html`<td>${interval(cut.values[measure][name])}</td>`)}</tr>`)}
+          ${[["random", "random units"], ["foreign", "other classes"]].map(([name, label]) => known.some(measure => cut.values[measure][name]) && html`<tr><th scope="row">${label}</th>${known.map(measure => html`<td title=${interval(cut.values[measure][name])}>${fixed(cut.values[measure][name]?.[0])}</td>`)}</tr>`)}
           <tr><th></th><td colspan=${known.length} class=${`verdict ${cut.verdict}`}>${cut.told}</td></tr>`)}</tbody></table>
       ${state.hidden.length > 0 && html`<p class="hint">Hidden sites are not drawn, but they are in the cut.</p>`}
     </div>

@@ -33,9 +33,8 @@ const unitsKept = (share, size) => Math.ceil(Number((share * size).toFixed(9)));
 // How many units of each site a share keeps: the same share of every site, or the strongest of all sites together.
 function mostBySite(series, sizes, budget, share) {
   if (budget !== "global") return sizes.map(size => unitsKept(share, size));
-  const order = [...series.scores.keys()].sort((a, b) => Math.abs(series.scores[b]) - Math.abs(series.scores[a]));
   const counts = sizes.map(() => 0);
-  for (const i of order.slice(0, unitsKept(share, sizes.reduce((a, b) => a + b, 0)))) counts[series.site[i]]++;
+  for (const i of series.order.slice(0, unitsKept(share, sizes.reduce((a, b) => a + b, 0)))) counts[series.site[i]]++;
   return counts;
 }
 

@@ -1,21 +1,24 @@
 // Where everything stands: sites are columns, and what is shared or own is a band of rows. Pure functions.
 import { placeOf } from "circuitry/cut.js";
 
-const LEFT = 18, RIGHT = 18, TOP = 68, BOTTOM = 14, GAP = 20;
+export const LEAN = Math.PI / 3; // of the names of sites
+const LEFT = 18, RIGHT = 18, TOP = 32, BOTTOM = 14, GAP = 20, LETTER = 6.2;
 const ROW = 11, LEAST_ROW = 4;
 
 // Lay an overlay out. Two cuts: the first one's own units on top, the shared in the middle, the second's below.
 // More: shared by all, by some, then each one's own. `rows` gives each cut a panel of its own.
 export function layOut(picture, { width, height, hidden, view, sites }) {
   const columns = sites.map((_, place) => place).filter(place => !hidden.has(place));
-  const step = (width - LEFT - RIGHT) / Math.max(1, columns.length);
+  const longest = LETTER * Math.max(0, ...columns.map(site => sites[site].name.length));
+  const over = Math.max(0, longest * Math.cos(LEAN) - RIGHT), start = TOP + longest * Math.sin(LEAN);
+  const step = (width - LEFT - RIGHT - over) / Math.max(1, columns.length);
   const xs = new Map(columns.map((site, i) => [site, LEFT + (i + 0.5) * step]));
   const panels = view === "rows" && picture.count > 1
     ? Array.from({ length: picture.count }, (_, c) => ({ cut: c, bands: picture.count > 2 ? ["all", "some", c] : ["all", c] }))
     : [{ cut: null, bands: bandsOf(picture.count) }];
-  const space = (height - TOP - BOTTOM - GAP * (panels.length - 1)) / panels.length;
-  panels.forEach((panel, p) => fill(panel, picture, { top: TOP + p * (space + GAP), space, xs, step }));
-  return { width, height, xs, step, panels, top: TOP, columns };
+  const space = (height - start - BOTTOM - GAP * (panels.length - 1)) / panels.length;
+  panels.forEach((panel, p) => fill(panel, picture, { top: start + p * (space + GAP), space, xs, step }));
+  return { width, height, xs, step, panels, top: start, columns };
 }
 
 function bandsOf(count) {
@@ -75,16 +78,11 @@ function place(points, nodes, x, step, top, high) {
 
 // Units of one site in the order in which they are drawn, over all panels, each once.
 export function unitsOfSite(layout, site) {
-  const found = new Set();
-  for (const panel of layout.panels) {
+  return [...new Set(layout.panels.flatMap(panel => {
     const here = [...panel.points.values()].filter(point => point.node.site === site);
-    here.sort((a, b) => a.x - b.x || a.y - b.y);
-    const bands = panel.bands;
-    const bandOf = point => bands.findIndex(band => point.y <= band.bottom + 1);
-    here.sort((a, b) => bandOf(a) - bandOf(b) || a.x - b.x || a.y - b.y);
-    here.forEach(point => found.add(point.node.key));
-  }
-  return [...found];
+    const bandOf = point => panel.bands.findIndex(band => point.y <= band.bottom + 1);
+    return here.sort((a, b) => bandOf(a) - bandOf(b) || a.x - b.x || a.y - b.y).map(point => point.node.key);
+  }))];
 }
 
 // The nearest drawn unit within reach of a place.

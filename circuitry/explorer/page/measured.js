@@ -69,7 +69,7 @@ export function trust(index, state, shown) {
   const lines = [
     `${index.title}: ${state.className} in ${shown.map(one => one.label).join(" and ")}${state.variant ? `, found with ${state.variant}` : ""}.`,
     `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, metric ${made.metric}); positive ones help.`,
-    `The cut: ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"} by absolute score, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
+    `The cut: the strongest ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"}, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
   ];
   if (state.hidden.length) lines.push(`Units of ${state.hidden.join(", ")} are hidden here, but they are in the cut.`);
   for (const one of shown) {

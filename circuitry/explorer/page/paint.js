@@ -1,5 +1,6 @@
 // Draw a picture with a pen: of a canvas, or of an SVG file. What is seen and what is exported are the same strokes.
 import { placeOf } from "circuitry/cut.js";
+import { LEAN } from "circuitry/layout.js";
 
 export const SHAPES = ["triangle", "wedge", "square", "diamond", "cross", "bar"];
 const MOST_WIDE = 300;
@@ -122,18 +123,16 @@ export function canvasPen(context) {
       context.arc(x, y, r, 0, 7);
       context.stroke();
     },
-    text(x, y, text, colour) {
-      context.font = "600 11px system-ui, sans-serif";
+    text(x, y, text, colour, weight = 600) {
+      context.font = `${weight} 11px system-ui, sans-serif`;
       context.fillStyle = colour;
       context.fillText(text, x, y);
     },
     label(x, y, text, colour) {
       context.save();
       context.translate(x, y);
-      context.rotate(-0.5);
-      context.font = "11px system-ui, sans-serif";
-      context.fillStyle = colour;
-      context.fillText(text, 0, 0);
+      context.rotate(-LEAN);
+      this.text(0, 0, text, colour, 400);
       context.restore();
     },
   };
@@ -164,7 +163,7 @@ export function svgPen(parts) {
       parts.push(`<text x="${short(x)}" y="${short(y)}" font-size="11" font-weight="600" fill="${colour}">${escaped(text)}</text>`);
     },
     label(x, y, text, colour) {
-      parts.push(`<text transform="translate(${short(x)} ${short(y)}) rotate(-29)" font-size="11" fill="${colour}">${escaped(text)}</text>`);
+      parts.push(`<text transform="translate(${short(x)} ${short(y)}) rotate(${short((-LEAN * 180) / Math.PI)})" font-size="11" fill="${colour}">${escaped(text)}</text>`);
     },
   };
 }

@@ -70,7 +70,7 @@ def circuit_pair(
         MIDDLE: ("shared", style.INK),
     }
     figure = _draw({name_a: circuit_a, name_b: circuit_b}, sites, kinds, title)
-    return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
+    return figure.update_xaxes(title_text="site (shared units / all)")
 
 
 def circuit_drawing(circuit: Circuit, sites: Names | None = None, *, title: str = "Circuit") -> go.Figure:
@@ -83,7 +83,7 @@ def circuit_drawing(circuit: Circuit, sites: Names | None = None, *, title: str 
     """
     kinds = {ABOVE: ("for the metric", style.POSITIVE), BELOW: ("against it", style.NEGATIVE)}
     figure = _draw({"the circuit": circuit}, list(circuit.units) if sites is None else sites, kinds, title)
-    return figure.update_xaxes(title_text="site (units for the metric / all units of the circuit)")
+    return figure.update_xaxes(title_text="site (units for the metric / all)")
 
 
 def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, title: str) -> go.Figure:
@@ -231,7 +231,7 @@ def _axes(
     for site in sites:
         kinds = [node.kind for node in nodes if node.site == site]
         mark = "!" if site in doubtful else ""
-        ticks.append(f"{site}{mark}<br>{style.faint(f'{kinds.count(counted)} / {len(kinds)}')}")
+        ticks.append(f"{site}{mark} {style.faint(f'{kinds.count(counted)} / {len(kinds)}')}")
     columns = {"tickvals": list(range(len(sites))), "range": [-0.4, len(sites) - 0.6]}
     # Labels lean to the left: plotly turns crowded ones to the right and hides the last, which leaves the picture.
     figure.update_xaxes(**columns, ticktext=ticks, showgrid=False, autotickangles=[0, -30, -60, -90])

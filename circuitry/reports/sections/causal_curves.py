@@ -58,7 +58,7 @@ def circuits_work(curves: Sequence[FaithfulnessCurve], size: float, where: str =
         )
     working = sum(one in WORKING for one in told)
     answer = YES if working == len(known) else PARTLY if working else NO
-    counts = ", ".join(f"{one} {told.count(one)}" for one in VERDICTS if one in told)
+    counts = "; ".join(f"{told.count(one)}: {one}" for one in VERDICTS if one in told)
     right = pooled.to_pandas("right").query("circuit == 'kept'").iloc[place]
     over = "classes and images" if len(known) > 1 else "images"
     return Finding(
