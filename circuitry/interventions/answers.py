@@ -20,6 +20,8 @@ from circuitry.encoder.metrics import ClassLogit, Metric, check_width
 
 Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
+ImageSets = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""Places of images of the class, and of other classes, of each set."""
 
 
 ROUNDS, SMALLEST = 8, 0.1
@@ -47,11 +49,11 @@ def default_answers(metric: Metric) -> Answers:
 
 def answer_changes(
     answers_under: Callable[[Tensor, Tensor], Tensor],
-    gates: Float[Tensor, " gates"],
+    gates: Float[Tensor, "images gates"],
     images: Sequence[int],
-    generator: torch.Generator,
-) -> Float[Tensor, " gates"]:
-    """Return an estimate of the mean over images of the squared change of the answers by each gate.
+    generators: Sequence[torch.Generator],
+) -> Float[Tensor, "images gates"]:
+    """Return an estimate of the squared change of each image's answers by each gate.
 
     Args:
         answers_under: From gates of each image [images, gates] and places of images to answers [images, answers], those
@@ -59,48 +61,54 @@ def answer_changes(
         gates: Where the change is taken.
         images: Places of images, one gradient each: of the answers times a normal random vector, whose mean square is
             that of all answers.
-        generator: It draws the random vectors.
+        generators: They draw the random vectors, image by image.
     """
-    at = gates.detach().expand(len(images), -1).clone().requires_grad_()
+    at = gates.detach().clone().requires_grad_()
     found = answers_under(at, torch.tensor(images))
-    directions = torch.stack([torch.randn(found.shape[1], generator=generator) for _ in images]).to(found)
-    return torch.autograd.grad(found, [at], [directions])[0].square().mean(0)
+    directions = torch.stack([torch.randn(found.shape[1], generator=one) for one in generators]).to(found)
+    return torch.autograd.grad(found, [at], [directions])[0].square()
 
 
-def gate_importance(
+def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
+    """Return the squared change of the answers by each open gate, on ``n_images`` of the class and of others (all)."""
+    own, others = range(runs.n_own), range(runs.n_own, len(runs))
+    return set_importance(runs, answers, [(own[:n_images], others[:n_images])])[0]
+
+
+def set_importance(
     runs: Any,
     answers: Answers,
-    n_images: int | None = None,
-    gates: Float[Tensor, " gates"] | None = None,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, " gates"]:
-    """Return the squared change of the answers by each gate.
+    sets: ImageSets,
+    gates: Float[Tensor, "sets gates"] | None = None,
+    generators: Sequence[torch.Generator] | None = None,
+) -> Float[Tensor, "sets gates"]:
+    """Return the squared change of the answers by each gate on each set of images; all sets are run together.
 
     Images of the class and of other classes count alike, however many there are of each.
 
     Args:
         runs: Images under gates, as `Gated` holds them.
         answers: Function from embeddings to answers.
-        n_images: Images of the class, and of others, at most (default: all).
+        sets: Images.
         gates: Where the change is taken (default: while all are open).
-        generator: It draws directions of answers (default: one that begins alike in every call).
+        generators: They draw directions of answers for each set (default: such as begin alike in every call).
     """
-    generator = generator or torch.Generator().manual_seed(0)
-    whole = torch.ones(runs.n_gates, device=runs.embeddings.device) if gates is None else gates
-    sides = [range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images]]
+    generators = generators or [torch.Generator().manual_seed(0) for _ in sets]
+    at = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device) if gates is None else gates
+    sides = [(number, side, sum(map(bool, of_set))) for number, of_set in enumerate(sets) for side in of_set]
+    rows = [(number, place, 1 / (n * len(side))) for number, side, n in sides for place in side]
+    found = torch.zeros_like(at)
+    for i in range(0, len(rows), runs.rows):
+        numbers, places, shares = zip(*rows[i : i + runs.rows], strict=True)
+        drawn_by = [generators[number] for number in numbers]
+        changes = answer_changes(lambda g, p: answers(runs.run(g, p)), at[list(numbers)], places, drawn_by)
+        weights = torch.zeros(len(sets), len(numbers))
+        weights[list(numbers), range(len(numbers))] = torch.tensor(shares)
+        found += weights.to(changes) @ changes
+    return found
 
-    def answers_under(gates: Tensor, places: Tensor) -> Tensor:
-        return answers(runs.run(gates, places))
 
-    found = []
-    for side in filter(None, sides):
-        some = [side[i : i + runs.rows] for i in range(0, len(side), runs.rows)]
-        parts = [len(part) * answer_changes(answers_under, whole, part, generator) for part in some]
-        found.append(torch.stack(parts).sum(0) / len(side))
-    return torch.stack(found).mean(0)
-
-
-def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
+def iterative_ranks(runs: Any, answers: Answers, sets: ImageSets) -> Float[Tensor, "sets gates"]:
     """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
 
     Units that replace each other hide each other while all are open. So the importance of the open gates is
@@ -108,16 +116,17 @@ def iterative_ranks(runs: Any, answers: Answers, n_images: int | None = None) ->
     Jorge et al. 2021, arXiv 2006.09081), which prunes weights so.
 
     Args:
-        runs, answers, n_images: See `gate_importance`.
+        runs, answers, sets: See `set_importance`; each set has gates of its own.
     """
-    n, generator = runs.n_gates, torch.Generator().manual_seed(0)
-    opened, ranks = (torch.ones(n, device=runs.embeddings.device) for _ in "12")
+    n, generators = runs.n_gates, [torch.Generator().manual_seed(0) for _ in sets]
+    opened, ranks = (torch.ones(len(sets), n, device=runs.embeddings.device) for _ in "12")
     for number in range(1, ROUNDS + 1):
-        importance = gate_importance(runs, answers, n_images, opened, generator)
-        left = opened.nonzero()[:, 0]
-        rising = left[importance[left].argsort(stable=True)]
-        ranks[rising] = torch.arange(n - len(rising) + 1, n + 1).to(ranks) / n
-        opened[rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]] = 0
+        importance = set_importance(runs, answers, sets, opened, generators)
+        for of_set, still_open, found in zip(importance, opened, ranks, strict=True):
+            left = still_open.nonzero()[:, 0]
+            rising = left[of_set[left].argsort(stable=True)]
+            found[rising] = torch.arange(n - len(rising) + 1, n + 1).to(found) / n
+            still_open[rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]] = 0
     return ranks
 
 

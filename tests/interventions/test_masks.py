@@ -150,9 +150,9 @@ def test_changes_are_the_mean_squares_of_the_derivatives() -> None:
     derivatives = weights[None] * images[:, None]  # of image i: answers by gates
     expected = derivatives.square().sum(1).mean(0)
     draws = [0, 1] * 2000
-    found = answer_changes(answers_under, torch.ones(4), draws, generator)
+    found = answer_changes(answers_under, torch.ones(len(draws), 4), draws, [generator] * len(draws)).mean(0)
     assert found.numpy() == pytest.approx(expected.numpy(), rel=0.1)
-    one = answer_changes(lambda g, p: answers_under(g, p)[:, :1], torch.full((4,), 0.3), [1], generator)
+    one = answer_changes(lambda g, p: answers_under(g, p)[:, :1], torch.full((1, 4), 0.3), [1], [generator])
     assert (one / derivatives[1, 0].square()).std() < 1e-4  # of a single answer the direction is a factor
 
 
@@ -261,4 +261,4 @@ class TwoForOne:
 def test_units_that_stand_in_for_each_other_are_found_when_one_of_them_is_closed() -> None:
     runs = TwoForOne()
     assert gate_importance(runs, lambda x: x).tolist()[:2] == [0, 0]
-    assert iterative_ranks(runs, lambda x: x).tolist() == [0.25, 1.0, 0.75, 0.5]
+    assert iterative_ranks(runs, lambda x: x, [([0], [])])[0].tolist() == [0.25, 1.0, 0.75, 0.5]

@@ -256,5 +256,6 @@ def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: 
     for scores, graph in ((whole, found.whole), (half, found.parts[0])):
         assert graph.settings["method"] == method
         assert set(graph.edge_scores) == {(task.sites[0], task.sites[1]), (task.sites[1], task.sites[2])}
-        for site, of_site in scores.items():
-            assert np.array_equal(graph.ranked_by[site], of_site)
+        for site, of_site in scores.items():  # Fisher's parts are run together, in larger batches
+            within = 1e-5 * np.abs(of_site).max() if method == "fisher" else 0
+            np.testing.assert_allclose(graph.ranked_by[site], of_site, rtol=0, atol=within)
