@@ -67,8 +67,8 @@ def score_parts(
     if method == CONDUCTANCE:
         return _joined(path_effects(task, parts), parts)
     numbers = [] if parts is None else np.unique(parts).tolist()
-    if numbers and "parts" in signature(scorer := scorer_called(method)).parameters:
-        found = scorer(without_image(task), settings, parts)
+    if numbers and "parts" in signature(scorer_called(method)).parameters:
+        found = scorer_called(method)(without_image(task), settings, parts)
         whole, *of_each = ({site: of_site[i] for site, of_site in found.items()} for i in range(1 + len(numbers)))
         of_parts = dict(zip(numbers, of_each, strict=True))
     else:

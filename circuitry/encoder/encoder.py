@@ -188,8 +188,8 @@ class Encoder(HookedSites):
 
     def parts_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Sequence[Float[Tensor, "batch ..."]]:
         """Return a site's activation without what is carried past it, and that, if there is any."""
-        behind = self.carried.get(site)
-        return [activation] if behind is None else activation.split([behind.start, len(behind)], self.unit_dim(site))
+        past = self.carried.get(site)
+        return [activation] if past is None else torch.split(activation, [past.start, len(past)], self.unit_dim(site))
 
     def carry(
         self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]

@@ -22,8 +22,6 @@ Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
 ImageSets = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Places of images of the class, and of other classes, of each set."""
-
-
 ROUNDS, SMALLEST = 8, 0.1
 """Rounds in which units are scored again, and the share of the units that the last round leaves."""
 
@@ -47,32 +45,9 @@ def default_answers(metric: Metric) -> Answers:
     return answers
 
 
-def answer_changes(
-    answers_under: Callable[[Tensor, Tensor], Tensor],
-    gates: Float[Tensor, "images gates"],
-    images: Sequence[int],
-    generators: Sequence[torch.Generator],
-) -> Float[Tensor, "images gates"]:
-    """Return an estimate of the squared change of each image's answers by each gate.
-
-    Args:
-        answers_under: From gates of each image [images, gates] and places of images to answers [images, answers], those
-            of an image by its own gates alone.
-        gates: Where the change is taken.
-        images: Places of images, one gradient each: of the answers times a normal random vector, whose mean square is
-            that of all answers.
-        generators: They draw the random vectors, image by image.
-    """
-    at = gates.detach().clone().requires_grad_()
-    found = answers_under(at, torch.tensor(images))
-    directions = torch.stack([torch.randn(found.shape[1], generator=one) for one in generators]).to(found)
-    return torch.autograd.grad(found, [at], [directions])[0].square()
-
-
 def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
-    """Return the squared change of the answers by each open gate, on ``n_images`` of the class and of others (all)."""
-    own, others = range(runs.n_own), range(runs.n_own, len(runs))
-    return set_importance(runs, answers, [(own[:n_images], others[:n_images])])[0]
+    """Return the squared change of the answers by each open gate, on all images or so many of each side."""
+    return set_importance(runs, answers, [(range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images])])[0]
 
 
 def set_importance(
@@ -82,30 +57,30 @@ def set_importance(
     gates: Float[Tensor, "sets gates"] | None = None,
     generators: Sequence[torch.Generator] | None = None,
 ) -> Float[Tensor, "sets gates"]:
-    """Return the squared change of the answers by each gate on each set of images; all sets are run together.
+    """Return an estimate of the mean over images of the squared change of the answers by each gate, of each set.
 
-    Images of the class and of other classes count alike, however many there are of each.
+    Images of the class and of other classes count alike, however many there are of each. All sets are run together.
+    Each image has one gradient: of its answers times a normal random vector, whose mean square is that of all answers.
 
     Args:
-        runs: Images under gates, as `Gated` holds them.
-        answers: Function from embeddings to answers.
-        sets: Images.
-        gates: Where the change is taken (default: while all are open).
-        generators: They draw directions of answers for each set (default: such as begin alike in every call).
+        runs, answers, sets: Images under gates, as `Gated` holds them, what they are asked, and which are a set.
+        gates, generators: Where the change is taken (default: while all are open), and what draws the random vectors
+            (default: generators that begin alike in every call).
     """
     generators = generators or [torch.Generator().manual_seed(0) for _ in sets]
-    at = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device) if gates is None else gates
+    opened = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device) if gates is None else gates
     sides = [(number, side, sum(map(bool, of_set))) for number, of_set in enumerate(sets) for side in of_set]
     rows = [(number, place, 1 / (n * len(side))) for number, side, n in sides for place in side]
-    found = torch.zeros_like(at)
+    importance = torch.zeros_like(opened)
     for i in range(0, len(rows), runs.rows):
         numbers, places, shares = zip(*rows[i : i + runs.rows], strict=True)
-        drawn_by = [generators[number] for number in numbers]
-        changes = answer_changes(lambda g, p: answers(runs.run(g, p)), at[list(numbers)], places, drawn_by)
-        weights = torch.zeros(len(sets), len(numbers))
-        weights[list(numbers), range(len(numbers))] = torch.tensor(shares)
-        found += weights.to(changes) @ changes
-    return found
+        at = opened[list(numbers)].detach().requires_grad_()
+        found = answers(runs.run(at, torch.tensor(places)))
+        directions = [torch.randn(found.shape[1], generator=generators[number]) for number in numbers]
+        changes = torch.autograd.grad(found, [at], [torch.stack(directions).to(found)])[0].square()
+        weights = F.one_hot(torch.tensor(numbers), len(sets)) * torch.tensor(shares)[:, None]
+        importance += weights.T.to(changes) @ changes
+    return importance
 
 
 def iterative_ranks(runs: Any, answers: Answers, sets: ImageSets) -> Float[Tensor, "sets gates"]:
@@ -113,10 +88,7 @@ def iterative_ranks(runs: Any, answers: Answers, sets: ImageSets) -> Float[Tenso
 
     Units that replace each other hide each other while all are open. So the importance of the open gates is
     measured in `ROUNDS` rounds, between which their number falls to `SMALLEST` by the same factor. After FORCE (de
-    Jorge et al. 2021, arXiv 2006.09081), which prunes weights so.
-
-    Args:
-        runs, answers, sets: See `set_importance`; each set has gates of its own.
+    Jorge et al. 2021, arXiv 2006.09081), which prunes weights so. Each set of images has gates of its own.
     """
     n, generators = runs.n_gates, [torch.Generator().manual_seed(0) for _ in sets]
     opened, ranks = (torch.ones(len(sets), n, device=runs.embeddings.device) for _ in "12")

@@ -16,7 +16,7 @@ from circuitry.interventions.gated import Gated
 from circuitry.interventions.masks import gates_of, learn_masks
 from circuitry.interventions.patching import patch_effects
 
-Parts = Int[np.ndarray, " images"] | None
+PartNumbers = Int[np.ndarray, " images"] | None
 """The part of each image of the class: then scores are [1 + parts, units], on all images and on those of each part."""
 
 
@@ -25,22 +25,22 @@ def exact_effects(task: Task, settings: AttributionSettings) -> Mapping[str, np.
     return patch_effects(own_images(task)).scores
 
 
-def squared_changes(task: Task, settings: AttributionSettings, parts: Parts = None) -> Mapping[str, np.ndarray]:
+def squared_changes(task: Task, settings: AttributionSettings, parts: PartNumbers = None) -> Mapping[str, np.ndarray]:
     """Score each unit by the squared change of all answers by its gate."""
     return _by_gates(task, set_importance, parts)
 
 
-def ranks_by_rounds(task: Task, settings: AttributionSettings, parts: Parts = None) -> Mapping[str, np.ndarray]:
+def ranks_by_rounds(task: Task, settings: AttributionSettings, parts: PartNumbers = None) -> Mapping[str, np.ndarray]:
     """Score each unit by its rank where units are scored again as the least important ones close."""
     return _by_gates(task, iterative_ranks, parts)
 
 
-def _by_gates(task: Task, measure: Callable[[Gated, Answers, ImageSets], Tensor], parts: Parts) -> dict[str, Any]:
+def _by_gates(task: Task, measure: Callable[[Gated, Answers, ImageSets], Tensor], parts: PartNumbers) -> dict[str, Any]:
     """Return what is measured of gates, by unit; 0 for error units, which have none."""
     with task.running(gradients=True):
         runs = Gated(task)
-        own = [range(runs.n_own), *([] if parts is None else [np.flatnonzero(parts == p) for p in np.unique(parts)])]
-        sets = [(list(map(int, some)), range(runs.n_own, len(runs))) for some in own]
+        own = [np.flatnonzero(parts == part).tolist() for part in np.unique([] if parts is None else parts)]
+        sets = [(some, range(runs.n_own, len(runs))) for some in (range(runs.n_own), *own)]
         found = measure(runs, default_answers(task.metric), sets).cpu().numpy()
     scored = [runs.scored(of_set.astype(float)) for of_set in found]
     by_site = {site: np.nan_to_num(np.stack([of_set[site] for of_set in scored])) for site in scored[0]}

@@ -30,7 +30,7 @@ from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, counted_sites, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
-from circuitry.interventions import MaskSettings, unit_methods
+from circuitry.interventions import MaskSettings, learn_masks, unit_methods
 from circuitry.models import FolderBaseline, style_templates
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
 from tests.support.work import AS_STUDIED, QUIET
@@ -250,8 +250,7 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
 def test_graphs_have_the_scores_of_their_method(
     clip: Clip, root: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = partial(unit_methods.learn_masks, settings=MaskSettings(steps=10))
-    monkeypatch.setattr(unit_methods, "learn_masks", short)
+    monkeypatch.setattr(unit_methods, "learn_masks", partial(learn_masks, settings=MaskSettings(steps=10)))
     images = tensors(clip, root, "axe", "real")
     images = torch.cat([images, images.flip(-1)])
     others = tensors(clip, root, "cat", "real")
