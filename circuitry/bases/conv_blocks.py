@@ -161,7 +161,7 @@ def _joined(pair: _Pair) -> Tensor:
 
 
 def _split(n_units: int, x: Tensor) -> _Pair:
-    units, past = torch.tensor_split(x, [n_units], 1)
+    units, past = torch.split(x, [n_units, x.shape[1] - n_units], 1)
     return units, past if past.shape[1] else None
 
 

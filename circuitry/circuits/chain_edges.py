@@ -100,7 +100,7 @@ def reader_edges(
     """
     encoder, pairs = task.encoder, joined_sites(task.encoder, list(kept_units))
     sums = {(up, down): np.zeros((len(kept_units[down]), len(kept_units[up]))) for up, down in pairs}
-    fit, ups, n_images = rows_that_fit(encoder, task.work.memory_gib), list(dict(pairs)), 0
+    fit, ups, n_images = rows_that_fit(encoder, task.work.memory_gib), dict(pairs), 0
     total = (count_batches(task.images, fit) or 0) * sum(len(kept_units[up]) for up in ups) or None
     with Bar(total=total, desc="edges", unit="unit", disable=not task.work.progress, leave=False) as bar:
         for batch in task.batches():
@@ -117,6 +117,8 @@ def reader_edges(
                     if (up, down) in sums:
                         effects = per_unit(((units[down] - read) * slopes[down]).sum(1), encoder.unit_dim(down))
                         sums[up, down][:, i : i + at_once] += effects[:, kept_units[down]].T.cpu().double().numpy()
+                    if down == ups[up]:  # no site behind reads it
+                        break
                 bar.update(len(some))
             for pair, scores in sums.items():
                 _check_scores(pair, scores)

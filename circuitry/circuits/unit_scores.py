@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ def score_parts(
     """Return unit scores on all images, and on each part of the images, by the method of the settings.
 
     The site path and conductance score all parts in one pass, and return the completeness of the scores; the site path
-    scores the pixels, too. Every other method scores all images in one run and the images of each part in a run of
-    their own, each with all images of other classes. Methods that only rank have effects by conductance beside.
+    scores the pixels, too. Every other method scores the images of each part with all images of other classes: in one
+    run where it takes ``parts``, else in runs of their own. Methods that only rank have effects by conductance beside.
 
     Args:
         task: With gradients running; with parts its images are a tensor.
@@ -65,10 +66,16 @@ def score_parts(
         return part_effects(own_images(task), settings.node_rule, parts)
     if method == CONDUCTANCE:
         return path_effects(task, parts)
-    whole, of_parts = score_units(task, method, settings), dict[int, dict[str, np.ndarray]]()
-    for part in () if parts is None else np.unique(parts).tolist():
-        some = task.of_some(torch.cat(list(checked_batches(task.images))), torch.from_numpy(parts == part))
-        of_parts[part] = score_units(some, method, settings)
+    numbers = [] if parts is None else np.unique(parts).tolist()
+    if numbers and "parts" in signature(scorer_called(method)).parameters:
+        found = scorer_called(method)(without_image(task), settings, parts)
+        whole, *of_each = ({site: of_site[i] for site, of_site in found.items()} for i in range(1 + len(numbers)))
+        of_parts = dict(zip(numbers, of_each, strict=True))
+    else:
+        whole, of_parts = score_units(task, method, settings), {}
+        for part in numbers:
+            some = task.of_some(torch.cat(list(checked_batches(task.images))), torch.from_numpy(parts == part))
+            of_parts[part] = score_units(some, method, settings)
     if method in ONLY_RANK:
         effects, by_part = path_effects(task, parts)
         ranked = {part: replace(by_part[part], importance=scores) for part, scores in of_parts.items()}

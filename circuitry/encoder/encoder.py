@@ -184,19 +184,20 @@ class Encoder(HookedSites):
 
     def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Return a site's activation without what is carried past it."""
-        behind = self.carried.get(site)
-        return activation if behind is None else activation.narrow(self.unit_dim(site), 0, behind.start)
+        return self.parts_of(site, activation)[0]
+
+    def parts_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Sequence[Float[Tensor, "batch ..."]]:
+        """Return a site's activation without what is carried past it, and that, if there is any."""
+        past = self.carried.get(site)
+        return [activation] if past is None else torch.split(activation, [past.start, len(past)], self.unit_dim(site))
 
     def carry(
         self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
         """Return ``value`` for a site, with what ``activation`` carries past it."""
-        behind = self.carried.get(site)
-        if behind is None:
-            return value
+        units, *past = self.parts_of(site, activation)
         dim = self.unit_dim(site)
-        past = activation.narrow(dim, behind.start, len(behind))
-        return torch.cat([value.narrow(dim, 0, behind.start), past], dim)
+        return torch.cat([value.narrow(dim, 0, units.shape[dim]), *past], dim) if past else value
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""

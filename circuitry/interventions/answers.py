@@ -20,8 +20,8 @@ from circuitry.encoder.metrics import ClassLogit, Metric, check_width
 
 Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
-
-
+ImageSets = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""Places of images of the class, and of other classes, of each set."""
 ROUNDS, SMALLEST = 8, 0.1
 """Rounds in which units are scored again, and the share of the units that the last round leaves."""
 
@@ -45,79 +45,60 @@ def default_answers(metric: Metric) -> Answers:
     return answers
 
 
-def answer_changes(
-    answers_under: Callable[[Tensor, Tensor], Tensor],
-    gates: Float[Tensor, " gates"],
-    images: Sequence[int],
-    generator: torch.Generator,
-) -> Float[Tensor, " gates"]:
-    """Return an estimate of the mean over images of the squared change of the answers by each gate.
-
-    Args:
-        answers_under: From gates of each image [images, gates] and places of images to answers [images, answers], those
-            of an image by its own gates alone.
-        gates: Where the change is taken.
-        images: Places of images, one gradient each: of the answers times a normal random vector, whose mean square is
-            that of all answers.
-        generator: It draws the random vectors.
-    """
-    at = gates.detach().expand(len(images), -1).clone().requires_grad_()
-    found = answers_under(at, torch.tensor(images))
-    directions = torch.stack([torch.randn(found.shape[1], generator=generator) for _ in images]).to(found)
-    return torch.autograd.grad(found, [at], [directions])[0].square().mean(0)
+def gate_importance(runs: Any, answers: Answers, n_images: int | None = None) -> Float[Tensor, " gates"]:
+    """Return the squared change of the answers by each open gate, on all images or so many of each side."""
+    return set_importance(runs, answers, [(range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images])])[0]
 
 
-def gate_importance(
+def set_importance(
     runs: Any,
     answers: Answers,
-    n_images: int | None = None,
-    gates: Float[Tensor, " gates"] | None = None,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, " gates"]:
-    """Return the squared change of the answers by each gate.
+    sets: ImageSets,
+    gates: Float[Tensor, "sets gates"] | None = None,
+    generators: Sequence[torch.Generator] | None = None,
+) -> Float[Tensor, "sets gates"]:
+    """Return an estimate of the mean over images of the squared change of the answers by each gate, of each set.
 
-    Images of the class and of other classes count alike, however many there are of each.
+    Images of the class and of other classes count alike, however many there are of each. All sets are run together.
+    Each image has one gradient: of its answers times a normal random vector, whose mean square is that of all answers.
 
     Args:
-        runs: Images under gates, as `Gated` holds them.
-        answers: Function from embeddings to answers.
-        n_images: Images of the class, and of others, at most (default: all).
-        gates: Where the change is taken (default: while all are open).
-        generator: It draws directions of answers (default: one that begins alike in every call).
+        runs, answers, sets: Images under gates, as `Gated` holds them, what they are asked, and which are a set.
+        gates, generators: Where the change is taken (default: while all are open), and what draws the random vectors
+            (default: generators that begin alike in every call).
     """
-    generator = generator or torch.Generator().manual_seed(0)
-    whole = torch.ones(runs.n_gates, device=runs.embeddings.device) if gates is None else gates
-    sides = [range(runs.n_own)[:n_images], range(runs.n_own, len(runs))[:n_images]]
+    generators = generators or [torch.Generator().manual_seed(0) for _ in sets]
+    opened = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device) if gates is None else gates
+    sides = [(number, side, sum(map(bool, of_set))) for number, of_set in enumerate(sets) for side in of_set]
+    rows = [(number, place, 1 / (n * len(side))) for number, side, n in sides for place in side]
+    importance = torch.zeros_like(opened)
+    for i in range(0, len(rows), runs.rows):
+        numbers, places, shares = zip(*rows[i : i + runs.rows], strict=True)
+        at = opened[list(numbers)].detach().requires_grad_()
+        found = answers(runs.run(at, torch.tensor(places)))
+        directions = [torch.randn(found.shape[1], generator=generators[number]) for number in numbers]
+        changes = torch.autograd.grad(found, [at], [torch.stack(directions).to(found)])[0].square()
+        weights = F.one_hot(torch.tensor(numbers), len(sets)) * torch.tensor(shares)[:, None]
+        importance += weights.T.to(changes) @ changes
+    return importance
 
-    def answers_under(gates: Tensor, places: Tensor) -> Tensor:
-        return answers(runs.run(gates, places))
 
-    found = []
-    for side in filter(None, sides):
-        some = [side[i : i + runs.rows] for i in range(0, len(side), runs.rows)]
-        parts = [len(part) * answer_changes(answers_under, whole, part, generator) for part in some]
-        found.append(torch.stack(parts).sum(0) / len(side))
-    return torch.stack(found).mean(0)
-
-
-def iterative_ranks(runs: Any, answers: Answers) -> Float[Tensor, " gates"]:
+def iterative_ranks(runs: Any, answers: Answers, sets: ImageSets) -> Float[Tensor, "sets gates"]:
     """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
 
     Units that replace each other hide each other while all are open. So the importance of the open gates is
     measured in `ROUNDS` rounds, between which their number falls to `SMALLEST` by the same factor. After FORCE (de
-    Jorge et al. 2021, arXiv 2006.09081), which prunes weights so.
-
-    Args:
-        runs, answers: See `gate_importance`.
+    Jorge et al. 2021, arXiv 2006.09081), which prunes weights so. Each set of images has gates of its own.
     """
-    n, generator = runs.n_gates, torch.Generator().manual_seed(0)
-    opened, ranks = (torch.ones(n, device=runs.embeddings.device) for _ in "12")
+    n, generators = runs.n_gates, [torch.Generator().manual_seed(0) for _ in sets]
+    opened, ranks = (torch.ones(len(sets), n, device=runs.embeddings.device) for _ in "12")
     for number in range(1, ROUNDS + 1):
-        importance = gate_importance(runs, answers, None, opened, generator)
-        left = opened.nonzero()[:, 0]
-        rising = left[importance[left].argsort(stable=True)]
-        ranks[rising] = torch.arange(n - len(rising) + 1, n + 1).to(ranks) / n
-        opened[rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]] = 0
+        importance = set_importance(runs, answers, sets, opened, generators)
+        for of_set, still_open, found in zip(importance, opened, ranks, strict=True):
+            left = still_open.nonzero()[:, 0]
+            rising = left[of_set[left].argsort(stable=True)]
+            found[rising] = torch.arange(n - len(rising) + 1, n + 1).to(found) / n
+            still_open[rising[: len(rising) - math.ceil(n * SMALLEST ** (number / ROUNDS))]] = 0
     return ranks
 
 

@@ -127,7 +127,7 @@ def gate_units(
 ) -> Float[Tensor, "rows ..."]:
     """Return an activation of stacked images [stack * b, ...] with its units under gates."""
     n = len(gates)
-    x, end = encoder.units_of(site, activation), encoder.units_of(site, end).to(activation)
+    (x, *past), end = encoder.parts_of(site, activation), encoder.units_of(site, end).to(activation)
     shape = [n, *[1] * (x.dim() - 1)]
     shape[encoder.unit_dim(site) % x.dim()] = -1
     gates = gates.view(shape)
@@ -137,7 +137,7 @@ def gate_units(
     value = mixed(gates, x, end)
     if gates.dtype == torch.bool:
         value = torch.empty_like(x).copy_(value)  # the same memory layout: the next stage then rounds alike
-    return encoder.carry(site, value, activation)
+    return torch.cat([value, *past], encoder.unit_dim(site)) if past else value
 
 
 def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Learned masks on units and edges: sizes, seeds, the loss, importance of gates, and planted circuits."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from circuitry.circuits import Circuit, Edges, attribute_components, cut_effects
 from circuitry.encoder import Stage
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, circuit_of, kept_embeddings, learn_masks, masks
 from circuitry.interventions.answers import (
-    answer_changes,
     default_answers,
     gate_importance,
     iterative_ranks,
     normal_ranks,
+    set_importance,
 )
 from circuitry.judging import PlantedCircuit, planted_attention, planted_convolution
 from tests.interventions.test_gated_units import check_gradient
@@ -144,17 +145,15 @@ def test_answers_of_a_class_are_its_lead_and_all_centred_logits() -> None:
 def test_changes_are_the_mean_squares_of_the_derivatives() -> None:
     generator = torch.Generator().manual_seed(0)
     weights, images = torch.randn(3, 4, generator=generator), torch.randn(2, 4, generator=generator)
-
-    def answers_under(gates: Tensor, places: Tensor) -> Tensor:
-        return (gates * images[places]) @ weights.T
-
     derivatives = weights[None] * images[:, None]  # of image i: answers by gates
     expected = derivatives.square().sum(1).mean(0)
-    draws = [0, 1] * 2000
-    found = answer_changes(answers_under, torch.ones(4), draws, generator)
+    runs = SimpleNamespace(n_gates=4, rows=1500, embeddings=images, run=lambda g, p: (g * images[p]) @ weights.T)
+    found = set_importance(runs, lambda x: x, [([0, 1] * 2000, [])])[0]
     assert found.numpy() == pytest.approx(expected.numpy(), rel=0.1)
-    one = answer_changes(lambda g, p: answers_under(g, p)[:, :1], torch.full((4,), 0.3), [1], generator)
+    (one,) = set_importance(runs, lambda x: x[:, :1], [([1], [])], torch.full((1, 4), 0.3))
     assert (one / derivatives[1, 0].square()).std() < 1e-4  # of a single answer the direction is a factor
+    (both,) = set_importance(runs, lambda x: x, [([0] * 2000, [1] * 400)])  # the class and others count alike
+    assert both.numpy() == pytest.approx(expected.numpy(), rel=0.1)
 
 
 def test_ranks_become_normal_quantiles() -> None:
@@ -263,4 +262,4 @@ class TwoForOne:
 def test_units_that_stand_in_for_each_other_are_found_when_one_of_them_is_closed() -> None:
     runs = TwoForOne()
     assert gate_importance(runs, lambda x: x).tolist()[:2] == [0, 0]
-    assert iterative_ranks(runs, lambda x: x).tolist() == [0.25, 1.0, 0.75, 0.5]
+    assert iterative_ranks(runs, lambda x: x, [([0], [])])[0].tolist() == [0.25, 1.0, 0.75, 0.5]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from circuitry.data import part_numbers
 from circuitry.encoder import AnyBaseline, Counterfactual, MetricOfClass, Task, counted_sites, mean_baseline
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.encoder.metrics import ClassLogit
+from circuitry.interventions import MaskSettings, learn_masks, unit_methods
 from circuitry.models import FolderBaseline, style_templates
 from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
 from tests.support.work import AS_STUDIED, QUIET
@@ -245,7 +247,10 @@ def test_a_method_from_outside(clip: Clip, root: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("method", ["gradient", "patching", "fisher", "learned"])
-def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: str) -> None:
+def test_graphs_have_the_scores_of_their_method(
+    clip: Clip, root: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unit_methods, "learn_masks", partial(learn_masks, settings=MaskSettings(steps=10)))
     images = tensors(clip, root, "axe", "real")
     images = torch.cat([images, images.flip(-1)])
     others = tensors(clip, root, "cat", "real")
@@ -256,5 +261,6 @@ def test_graphs_have_the_scores_of_their_method(clip: Clip, root: Path, method: 
     for scores, graph in ((whole, found.whole), (half, found.parts[0])):
         assert graph.settings["method"] == method
         assert set(graph.edge_scores) == {(task.sites[0], task.sites[1]), (task.sites[1], task.sites[2])}
-        for site, of_site in scores.items():
-            assert np.array_equal(graph.ranked_by[site], of_site)
+        for site, of_site in scores.items():  # Fisher's parts are run together, in larger batches
+            within = 1e-5 * np.abs(of_site).max() if method == "fisher" else 0
+            np.testing.assert_allclose(graph.ranked_by[site], of_site, rtol=0, atol=within)
