@@ -137,7 +137,8 @@ def test_a_supervised_baseline_is_trained(toy: Path, tmp_path: Path, capsys: pyt
 
 
 @needs_browser
-def test_methods_are_judged_and_drawn(toy: Path, tmp_path: Path) -> None:
+def test_methods_are_judged_and_drawn(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitry.interventions.constants.STEPS", 4)
     module, out = program_module("scoreboard"), tmp_path / "scoreboard"
     given = {"data": toy, "n_judged": 2, "n_images": 1, "n_others": 4}
     tiny = {"sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
