@@ -38,7 +38,7 @@ MODELS = {
     "toy": "small CLIP, hidden channels",
     "toy_vit": "small ViT, heads and neurons",
 }  # networks and units by folder of the scoreboard
-MEAN = "baseline == 'mean'"
+MEAN = "baseline == 'mean' and (budget == 'global' or budget == method)"
 IN_PANELS = "method in ['learned', 'iterative-fisher', 'fisher', 'gradient']"
 
 
