@@ -196,7 +196,7 @@ def size_curves(
 def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     """Draw `size_curves` in a panel for each ``panel``; a method looks alike in all."""
     panels, marks, named = list(dict.fromkeys(curves["panel"])), style.domain_marks(curves["method"]), set[str]()
-    figure, places = style.small_multiples(panels, columns=2, height=360, gap=100, shared_yaxes=True)
+    figure, places = style.small_multiples(panels, columns=3, height=330, gap=100, shared_yaxes=True)
     for panel, place in zip(panels, places, strict=True):
         for trace in size_curves(curves[curves["panel"] == panel], measure, "", marks).data:
             figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and trace.name not in named), **place)
