@@ -12,14 +12,14 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "lines of the package": 35_991,
+    "lines of the package": 35_735,
     "lines of a module": 377,
-    "classes": 189,
+    "classes": 187,
     "classes of settings": 33,
     "modules that attribute loads": 67,
     "names at the top": 36,
-    "lines of experiments": 8_920,
-    "lines of tests": 30_889,
+    "lines of experiments": 8_918,
+    "lines of tests": 30_699,
 }
 
 
