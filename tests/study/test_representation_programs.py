@@ -162,4 +162,7 @@ def test_methods_are_judged_and_drawn(toy: Path, tmp_path: Path, monkeypatch: py
     for folder in program_module("figures").MODELS:
         (out / "results" / folder).symlink_to(out / "results" / "made")
     for name in ("scoreboard_cost", "scoreboard_answers"):
-        assert len(figure_of(name, out / "results").data) >= 6
+        drawn = figure_of(name, out / "results").data
+        shown = [trace.name for trace in drawn if trace.showlegend]
+        assert len(drawn) >= 6
+        assert len(shown) == len(set(shown)) > 2
