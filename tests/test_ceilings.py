@@ -19,7 +19,7 @@ CEILINGS = {
     "modules that attribute loads": 67,
     "names at the top": 36,
     "lines of experiments": 8_918,
-    "lines of tests": 30_702,
+    "lines of tests": 30_716,
 }
 
 

@@ -1,10 +1,11 @@
 """Claims about circuits by method: how well they work at a size, which sizes work, and whose circuits they are."""
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from tests.support.committed_tables import Numbers, rows
+from tests.support.committed_tables import Numbers, comparison, rows, span
 
 SIZES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 METHODS = {
@@ -77,7 +78,7 @@ def work_by(model: str, method: str, size: float, what: str = "size to work, kep
     return int((sizes(model, method, what) <= size).sum())
 
 
-def pair(model: str, a: str, b: str, what: str = "size to work, kept", baseline: str = "mean") -> list[object]:
+def pair(model: str, a: str, b: str, what: str = "size to work, kept", baseline: str = "mean") -> list[Any]:
     """Return how the sizes of a method differ from those of another: median in points, less, equal, more, p."""
     found = rows(f"scoreboard/{model}/paired", what=what, baseline=baseline)
     found = found.assign(a=found["a"].str.split().str[0], b=found["b"].str.split().str[0])
@@ -92,6 +93,12 @@ def spread(model: str, method: str, what: str = "size to work, kept", baseline: 
     return [found.median(), found.min(), found.max()]
 
 
+def leads(model: str, method: str, measure: str) -> list[float]:
+    """Return by how much circuits exceed those of other classes, by size."""
+    own, other = (values(model, method, measure, circuit, grid(model)) for circuit in ("kept", "foreign"))
+    return [a - b for a, b in zip(own, other, strict=True)]
+
+
 def at(model: str, method: str, size: float, *asked: tuple[str, str], baseline: str = "mean") -> list[float]:
     """Return measures of circuits at a size: each a measure and which circuits."""
     return [values(model, method, measure, circuit, size, baseline)[0] for measure, circuit in asked]
@@ -99,6 +106,7 @@ def at(model: str, method: str, size: float, *asked: tuple[str, str], baseline: 
 
 LITES = (LITE0, "efficientnet_lite1", "efficientnet_lite2")
 ROUNDS = "iterative-fisher"
+EMOJI_METHODS = ("gradient", "fisher", ROUNDS, "learned")
 ANSWERS, SELECTIVITY = ("kl recovered", "kept"), ("selectivity", "kept")
 SIZE_FOR_SELECTIVITY = "size for 0.8 selectivity, kept"
 
@@ -124,11 +132,12 @@ CLAIMS: dict[str, Numbers] = {
         if name in set(rows(f"scoreboard/{model}/by_class")["method"])
     },
     "With 35 % Fisher in rounds recovers {:.2f} of the answers, has a selectivity of {:.2f}, and gives the class to "
-    "{:.0f} % of its images and to {:.0f} % of others; as many random units at every site recover {:.2f}. {} of {} "
-    "classes reach a selectivity of 0.8 by 35 %, {} by 50 %.": lambda: (
+    "{:.0f} % of its images and to {:.0f} % of others; as many random units at every site recover {:.2f}.": lambda: (
         *at(LITE0, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
         *(100 * value for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))),
         *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random")),
+    ),
+    "{} of {} classes reach a selectivity of 0.8 by 35 %, {} by 50 %.": lambda: (
         work_by(LITE0, ROUNDS, 35, SIZE_FOR_SELECTIVITY),
         len(sizes(LITE0, ROUNDS)),
         work_by(LITE0, ROUNDS, 50, SIZE_FOR_SELECTIVITY),
@@ -138,10 +147,11 @@ CLAIMS: dict[str, Numbers] = {
         *at(LITE0, ROUNDS, 0.35, ("kl recovered", "foreign"), ("selectivity", "foreign")),
         *spread(LITE0, ROUNDS, "size to work, foreign"),
     ),
-    "Fisher once needs {:+d} points beside it (less in {} classes, as much in {}, more in {}; Wilcoxon's p {:.2f}), in "
-    "a quarter of the time; at 25 % it recovers {:.2f} where rounds recover {:.2f}. The gradient needs {:+d} points "
+    "Fisher once needs {} in the median class (less in {}, as much in {}, more in {}; Wilcoxon's p {:.2f}), in a "
+    "quarter of the time; at 25 % it recovers {:.2f} where rounds recover {:.2f}. The gradient needs {:+d} points "
     "(more in {} of {}, p {:.3f}), conductance {:+d} (more in {}, p {:.3f}).": lambda: (
-        *pair(LITE0, "fisher", ROUNDS),
+        {0: "as much"}[pair(LITE0, "fisher", ROUNDS)[0]],
+        *pair(LITE0, "fisher", ROUNDS)[1:],
         *(at(LITE0, method, 0.25, ANSWERS)[0] for method in ("fisher", ROUNDS)),
         *(pair(LITE0, "gradient", ROUNDS)[i] for i in (0, 3)),
         len(sizes(LITE0, ROUNDS)),
@@ -209,13 +219,6 @@ CLAIMS: dict[str, Numbers] = {
         for method in ("gradient", "conductance", ROUNDS, "learned")
         for model in ("toy", "toy_vit")
     ],
-    "With 35 % Fisher in rounds recovers {:.2f} of the answers of EfficientNet-Lite0, has a selectivity of {:.2f}, and "
-    "gives the class to {:.0f} % of its images and to {:.0f} % of others; as many random units at every site recover "
-    "{:.2f}.": lambda: (
-        *at(LITE0, ROUNDS, 0.35, ANSWERS, SELECTIVITY),
-        *(100 * value for value in at(LITE0, ROUNDS, 0.35, ("right", "kept"), ("false", "kept"))),
-        *at(LITE0, ROUNDS, 0.35, ("kl recovered", "random")),
-    ),
     "with 25 % rounds recover more ({:.2f} and {:.2f}). The small CLIP of the package needs more: circuits by Fisher "
     "in rounds work from {:.0f} % on in the median class ({:.0f} to {:.0f} %)": lambda: (
         *(at(LITE0, method, 0.25, ANSWERS)[0] for method in (ROUNDS, "fisher")),
@@ -235,10 +238,11 @@ CLAIMS: dict[str, Numbers] = {
         *(pair(MORE, ROUNDS, "learned")[i] for i in (0, 3, 1, 4)),
     ),
     "At 15 % masks recover {:.2f}, have a selectivity of {:.2f} and give the class to {:.0f} % of its images and "
-    "{:.0f} % of others. The smaller, the more the class's own: at 10 % they recover {:.2f} and other classes' masks "
+    "{:.0f} % of others. The smaller, the {} the class's own: at 10 % they recover {:.2f} and other classes' masks "
     "{:.2f}, at 35 % {:.2f} and {:.2f}; selectivity is {:.2f} and {:.2f}, at 35 % {:.2f} and {:.2f}.": lambda: (
         *at(MORE, "learned", 0.15, ANSWERS, SELECTIVITY),
         *(100 * value for value in at(MORE, "learned", 0.15, ("right", "kept"), ("false", "kept"))),
+        {"above": "more"}[comparison(*(leads(MORE, "learned", "selectivity")[i:][:4] for i in (0, 1)))],
         *(
             value
             for measure in ("kl recovered", "selectivity")
@@ -268,4 +272,14 @@ CLAIMS: dict[str, Numbers] = {
     "in the place of {:.0f} %; there are four latents for each channel.": lambda: (
         sizes(model, ROUNDS).median() for model in ("toy_latents", "toy_three_outputs")
     ),
+    "Rounds are the default because they recover {} where circuits are small.": lambda: [
+        {"above": "more"}[
+            comparison(*(values(LITE0, m, "kl recovered", "kept", list(SIZES[:6])) for m in (ROUNDS, "fisher")))
+        ]
+    ],
+    "random units work from {:.0f} to {:.0f} % on, by method, circuits from {:.0f} to {:.0f} %": lambda: [
+        size
+        for circuit in ("random", "kept")
+        for size in span(sizes("emoji", m, f"size to work, {circuit}").median() for m in EMOJI_METHODS)
+    ],
 }
