@@ -8,6 +8,7 @@
 | ``patching`` | exact effect of putting it to the baseline (`patching`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`answers`) | one |
 | ``iterative-fisher`` | its rank by that, scored again as the weakest units close | eight |
+| ``contrast`` | its place where units are cut by what they cost the class alone (`own_part`) | cuts |
 | ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
 
 `score_units` scores by each of them, and so do `attribute`, `extract` and `find_circuit`; `register_method` adds one. A
@@ -24,7 +25,7 @@ from circuitry.runs.errors import shown
 from circuitry.runs.given import Condition
 
 SITE_PATH, CONDUCTANCE, GRADIENT, FISHER = "site-path", "conductance", "gradient", "fisher"
-ITERATIVE, LEARNED = "iterative-fisher", "learned"
+ITERATIVE, CONTRAST, LEARNED = "iterative-fisher", "contrast", "learned"
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,11 @@ METHODS: dict[str, UnitScorer | str] = {
     "patching": "circuitry.interventions.unit_methods:exact_effects",
     FISHER: "circuitry.interventions.unit_methods:squared_changes",
     ITERATIVE: "circuitry.interventions.unit_methods:ranks_by_rounds",
+    CONTRAST: "circuitry.interventions.own_part:ranks_by_contrast",
     LEARNED: "circuitry.interventions.unit_methods:mask_gates",
 }
 """The function that scores units, or its import path, by the name of the method."""
-ONLY_RANK = {FISHER, ITERATIVE, LEARNED}
+ONLY_RANK = {FISHER, ITERATIVE, CONTRAST, LEARNED}
 """Methods whose scores rank units and are no effects on the metric; graphs have effects by conductance beside them."""
 
 MethodName = Annotated[

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from circuitry.circuits.budgets import strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
@@ -21,7 +20,7 @@ from circuitry.circuits.quadrature import left_rule
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, with_others
-from circuitry.encoder.tensor_batches import checked_batches
+from circuitry.encoder.tensor_batches import checked_batches, one_tensor
 from circuitry.runs.given import checked
 
 
@@ -74,7 +73,7 @@ def score_parts(
     else:
         whole, of_parts = score_units(task, method, settings), {}
         for part in numbers:
-            some = task.of_some(torch.cat(list(checked_batches(task.images))), torch.from_numpy(parts == part))
+            some = task.of_some(one_tensor(task.images), torch.from_numpy(parts == part))
             of_parts[part] = score_units(some, method, settings)
     if method in ONLY_RANK:
         effects, by_part = path_effects(task, parts)
@@ -142,8 +141,7 @@ def own_images(task: Task) -> Task:
     if task.others is None or task.baseline.n_images is None:
         return replace(task, others=None)
     everything, n_own = with_others(task)
-    images: Tensor = torch.cat(list(checked_batches(everything.images)))
-    return everything.of_some(images, slice(n_own))
+    return everything.of_some(one_tensor(everything.images), slice(n_own))
 
 
 def without_image(task: Task) -> Task:

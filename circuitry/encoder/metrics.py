@@ -158,6 +158,16 @@ def check_width(weights: Tensor, embedding: Tensor) -> None:
         )
 
 
+def answer_metric(metric: Metric, who: str) -> ClassLogit:
+    """Return a metric with candidate classes, or raise `InputError`: ``who`` takes answers among them."""
+    if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
+        return metric
+    raise InputError(
+        f"{who} answers among candidate classes, but the metric {metric_name(metric)!r} has none: give "
+        "class_logit(weights, label), with the weights of at least two classes."
+    )
+
+
 def metric_name(metric: object) -> str:
     """Return the name of a metric for tables and provenance: its own, or its function's or class's."""
     if isinstance(metric, str):

@@ -68,6 +68,11 @@ class ImageBatches:
                     return
 
 
+def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
+    """Return images, however they come, as one tensor."""
+    return torch.cat(list(checked_batches(images)))
+
+
 def checked_batches(images: object) -> Iterator[Tensor]:
     """Return the batches of images, which may be empty, each checked to be one when its turn comes.
 

@@ -19,8 +19,10 @@ from .intervention_settings import AblationSettings as AblationSettings
 from .intervention_settings import CheckSettings as CheckSettings
 from .intervention_settings import MaskSettings as MaskSettings
 from .judgement import judge_circuit as judge_circuit
+from .lesion import lesion as lesion
 from .masks import LearnedMasks as LearnedMasks
 from .masks import learn_masks as learn_masks
+from .own_part import own_part as own_part
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import patch_effects as patch_effects

@@ -24,7 +24,7 @@ from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task, with_others
-from circuitry.encoder.tensor_batches import checked_batches, count_batches
+from circuitry.encoder.tensor_batches import count_batches, one_tensor
 from circuitry.interventions.gated_units import GatedUnits, units_with_errors
 from circuitry.interventions.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
@@ -149,7 +149,7 @@ class Gated:
         sites, last, each = gated.sites, gated.sites[-1], task.baseline.n_images is not None
         starts, whole, ends = list[Tensor](), list[Tensor](), {site: list[Tensor]() for site in sites}
         with torch.no_grad():
-            for batch in replace(everything, images=torch.cat(list(checked_batches(everything.images)))).batches():
+            for batch in replace(everything, images=one_tensor(everything.images)).batches():
                 clean = batch.clean(sites)
                 if each or not batch.start:
                     for site, end in batch.ends(clean if each else {site: a[:1] for site, a in clean.items()}).items():

@@ -25,7 +25,7 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, checked_metric
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, with_others
-from circuitry.encoder.tensor_batches import checked_batches
+from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings
 from circuitry.interventions.made_with import ANY_TEXTS, check_made_with, named_sites
@@ -71,7 +71,9 @@ def transfer_circuits(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
         kept = [one if sites is None else one.at(sites) for one in by_domain.values()]
         nothing = kept[0].nothing()
         together, n_own = with_others(task)
-        found = kept_embeddings(replace(together, images=_images_of(together)), [nothing.complement(), nothing, *kept])
+        found = kept_embeddings(
+            replace(together, images=one_tensor(together.images)), [nothing.complement(), nothing, *kept]
+        )
         parts = {"": found[:, :n_own]} | ({} if task.others is None else {"other_": found[:, n_own:]})
         scores = {prefix: [_score(one, task.metric) for one in part] for prefix, part in parts.items()}
         (full, _), (empty, _) = scores[""][:2]
@@ -102,11 +104,11 @@ def interchange(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, s
     rows = []
     rng = np.random.default_rng(seed)
     for (class_name, domain), task, by_domain in _jobs(tasks, circuits):
-        own = _images_of(task)
+        own = one_tensor(task.images)
         for circuit_domain, circuit in by_domain.items():
             if (class_name, circuit_domain) not in tasks:
                 continue
-            donors = _images_of(tasks[class_name, circuit_domain])
+            donors = one_tensor(tasks[class_name, circuit_domain].images)
             exchanged = replace(circuit, keep_error=False)
             runs = [one.complement() for one in (circuit.nothing(), exchanged, exchanged.random(rng))]
             chosen = donors[_partners(len(own), len(donors), circuit_domain == domain, rng)]
@@ -141,11 +143,6 @@ def _jobs(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> Iterato
         check_made_with(task, [one.source for one in of_class.values()], ANY_TEXTS)
         check_made_with(task, [one.source for domain, one in of_class.items() if domain == key[1]])
         yield key, replace(task, work=replace(task.work, progress=False)), of_class
-
-
-def _images_of(task: Task) -> Float[Tensor, "images 3 h w"]:
-    """Return the images of a task as one tensor."""
-    return torch.cat(list(checked_batches(task.images)))
 
 
 def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tensor:

@@ -1,0 +1,88 @@
+"""Lesion: what a model loses with a part of its units, class by class and style by style."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.circuits.graph import Circuit
+from circuitry.data.parts import Key
+from circuitry.encoder.metrics import answer_metric
+from circuitry.encoder.modes import own_modes
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import one_tensor
+from circuitry.interventions.faithfulness import draw_random
+from circuitry.interventions.gated import kept_embeddings
+from circuitry.interventions.made_with import ANY_TEXTS, check_made_with
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import SOME, Natural, Seed, checked
+from circuitry.runs.progress import Bar
+
+PART, RANDOM = "part", "random"
+KEYS = ("part_class", "part_domain", "class", "domain", "cut")
+
+
+@own_modes()
+@checked
+def lesion(
+    tasks: Annotated[Mapping[Key, Task], SOME],
+    parts: Annotated[Mapping[Key, Circuit], SOME],
+    *,
+    random_draws: Natural = 1,
+    seed: Seed = 0,
+) -> pd.DataFrame:
+    """Ablate each part, and look at all classes in all styles: whose answers are lost?
+
+    Args:
+        tasks: By (class, domain) images that found no part, the metric of the class, and what replaces ablated units.
+            Their others and sites are not used.
+        parts: By (class, domain) that they were found on; any circuits of units of one encoder.
+        random_draws: Random parts beside each, with as many units at every site.
+        seed: Of these.
+
+    Returns:
+        Columns part_class, part_domain, class, domain, cut (``part`` or ``random``), n_units, n_images; then means over
+        images: whole_right and right, the share that gets its own class before and after the lesion; whole_probability
+        and probability, of its own class; and taken_for, the share that gets the class of the part after it.
+
+    Raises:
+        InputError: for parts of another encoder or of edges, and metrics without candidate classes.
+
+    Example:
+        >>> table = lesion(unseen, {key: own_part(task) for key, task in seen.items()})
+        >>> lesion_matrix(table, "right")    # rows: found on, columns: tested on
+    """
+    if of_edges := [" in ".join(key) for key, part in parts.items() if part.edges is not None]:
+        raise InputError(f"A lesion ablates units, but the part of {of_edges[0]} is of edges: give it without edges.")
+    metrics = {key: answer_metric(task.metric, "A lesion takes") for key, task in tasks.items()}
+    labels = {class_name: metric.label for (class_name, _), metric in metrics.items()}
+    rng, cuts = np.random.default_rng(seed), list[tuple[Key, str, Circuit]]()
+    for key, part in parts.items():
+        cuts += [(key, PART, part), *((key, RANDOM, one) for one in draw_random([part], random_draws, rng))]
+    runs = [cut.complement() for *_, cut in cuts]
+    progress, rows = any(task.work.progress for task in tasks.values()), list[dict[str, Any]]()
+    for key, task in Bar(tasks.items(), desc="lesion", unit="job", disable=not progress):
+        check_made_with(task, [part.source for part in parts.values()], ANY_TEXTS)
+        quiet = replace(task, images=one_tensor(task.images), others=None, work=replace(task.work, progress=False))
+        found = kept_embeddings(quiet, [runs[0].nothing().complement(), *runs])
+        whole, *after = (metrics[key].log_answers(embeddings).cpu() for embeddings in found)
+        before = {f"whole_{name}": value for name, value in _read(whole, labels[key[0]]).items()}
+        for (part_key, cut, part), answers in zip(cuts, after, strict=True):
+            named = dict(zip(KEYS, (*part_key, *key, cut), strict=True))
+            rows.append({**named, "n_units": part.count, "n_images": len(answers), **before})
+            rows[-1] |= _read(answers, labels[key[0]])
+            given = labels.get(part_key[0], -1)  # no answer, where no task is of the class
+            rows[-1]["taken_for"] = float((answers.argmax(-1) == given).double().mean())
+    return pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
+
+
+def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:
+    """Return the share of images that get a class, and its mean probability."""
+    return {
+        "right": float((answers.argmax(-1) == label).double().mean()),
+        "probability": float(answers[:, label].exp().mean()),
+    }
