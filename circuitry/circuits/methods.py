@@ -38,7 +38,7 @@ METHODS: dict[str, UnitScorer | str] = {
     "patching": "circuitry.interventions.unit_methods:exact_effects",
     FISHER: "circuitry.interventions.unit_methods:squared_changes",
     ITERATIVE: "circuitry.interventions.unit_methods:ranks_by_rounds",
-    CONTRAST: "circuitry.interventions.own_part:ranks_by_contrast",
+    CONTRAST: "circuitry.interventions.contrast:ranks_by_contrast",
     LEARNED: "circuitry.interventions.unit_methods:mask_gates",
 }
 """The function that scores units, or its import path, by the name of the method."""

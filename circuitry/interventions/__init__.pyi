@@ -3,6 +3,7 @@ from .attribution_check import compare_rules as compare_rules
 from .circuit_checks import CausalChecks as CausalChecks
 from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .constants import optimal_baseline as optimal_baseline
+from .contrast import own_part as own_part
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -19,10 +20,9 @@ from .intervention_settings import AblationSettings as AblationSettings
 from .intervention_settings import CheckSettings as CheckSettings
 from .intervention_settings import MaskSettings as MaskSettings
 from .judgement import judge_circuit as judge_circuit
-from .lesion import lesion as lesion
+from .lesions import lesion as lesion
 from .masks import LearnedMasks as LearnedMasks
 from .masks import learn_masks as learn_masks
-from .own_part import own_part as own_part
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import patch_effects as patch_effects
