@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import AttributionGraph, Circuit, Clip, GraphFolder, Task, find_circuit, judge_circuit, midpoint_rule
+from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import score_edges
 from circuitry.circuits.methods import ITERATIVE, LEARNED
 from circuitry.circuits.rules import default_size
@@ -55,10 +56,9 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         The circuit, its strongest units with edges, what it recovers of unseen images, and what `judge_circuit` says.
     """
     out = config.folder
-    circuit, curve, tests, circuits = (
-        out / name for name in ("circuit.safetensors", "unseen.safetensors", "tests.csv", "circuits")
-    )
+    circuit, tests, circuits = (out / name for name in ("circuit.safetensors", "tests.csv", "circuits"))
     key, asked = (subject.class_name, subject.domain), made_with(config, subject)
+    curve = out / "faithfulness" / key[0] / f"{key[1]}.absolute.all.safetensors"  # where the explorer looks for it
 
     def do(job: Job, _: object) -> Sequence[Path]:
         if job == STEPS[0]:
@@ -74,7 +74,8 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         if job == STEPS[2]:
             settings = AblationSettings(random_draws=5, seed=config.seed)
             foreign = [[Circuit.load(path)] for path in folder.files(STEPS[1])]
-            measure_circuits(subject.unseen, [found], settings, foreign).save(curve)
+            measured = measure_circuits(subject.unseen, [found], settings, foreign)
+            replace(measured, settings=measured.settings | {"budget": GLOBAL}).save(curve)
             return [curve]
         if job == STEPS[3]:
             settings = AblationSettings(seed=config.seed)
