@@ -1,4 +1,3 @@
-from .card_arrays import clarity as clarity
 from .card_folder import CardFolder as CardFolder
 from .card_jobs import unit_cards as unit_cards
 from .card_settings import CardSettings as CardSettings

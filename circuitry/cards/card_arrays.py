@@ -11,7 +11,6 @@ from circuitry.cards.card_folder import SeenImages
 from circuitry.cards.unit_card import ACTIVATION, EFFECT
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.parts import Key
-from circuitry.runs.given import checked
 
 REPLACED_BY = {"zero": "zero", "mean": "mean-position", "other-domains": "other-domains"}
 """Replacements of a unit in exact effects, and the baseline of each."""
@@ -78,7 +77,6 @@ def site_arrays(
         "counts": counts.astype(np.int32),
         "effects": scores.effects(site),
         "kept": scores.by_key(site, {key: np.isin(units, kept[site]) for key, kept in scores.kept.items()}, False),
-        "clarity": np.stack([_clarities(one, site) for one in seen], 1),
     }
     first = np.cumsum([0, *(len(one.images) for one in seen)])
     for by in (ACTIVATION, EFFECT):
@@ -118,35 +116,12 @@ def histograms(
     return edges, np.array(counts, np.int64).reshape(len(start), len(by_domain), bins)
 
 
-@checked
-def clarity(embeddings: Float[np.ndarray, "images d"]) -> float:
-    """Return the mean cosine between the embeddings of different images; NaN for fewer than two.
-
-    Near 1 the images mean the same to the model (SemanticLens, Dreyer et al. 2025).
-
-    Example:
-        >>> clarity(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]]))
-        0.3333333333333333
-    """
-    n = len(embeddings)
-    if n < 2:
-        return float("nan")
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return float((np.square(unit.sum(0)).sum() - n) / (n * (n - 1)))
-
-
 def as_heat(maps: Float[np.ndarray, "units *any"], scale: Float[np.ndarray, " units"]) -> np.ndarray:
     """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
     each = scale.reshape(-1, *[1] * (maps.ndim - 1))
     share = np.divide(maps, each, out=np.zeros_like(maps), where=each > 0)
     found: np.ndarray = np.round(share.clip(0, 1) * 255).astype(np.uint8)
     return found
-
-
-def _clarities(seen: SeenImages, site: str) -> np.ndarray:
-    places = seen.arrays[f"{ACTIVATION}/places/{site}"]
-    embeddings = seen.arrays["embeddings"].astype(float)
-    return np.array([clarity(embeddings[some[some >= 0]]) for some in places])
 
 
 def _placed(found: Mapping[str, np.ndarray], kind: str, site: str, units: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import NAME, read_manifest
 
-CARDS_FORMAT = "circuitry unit cards 1"
+CARDS_FORMAT = "circuitry unit cards 2"
 """Name and version of the folder and of the files in it."""
 COMMAND = "circuitry cards"
 """The command that makes the folder."""
@@ -134,7 +134,7 @@ class CardFolder:
         return WordCheck(**read_beside(self.path / "words.json"))
 
     def thumbnail(self, image_id: str) -> bytes:
-        """Return an image as the model sees it, 96 x 96 pixels as WebP; KeyError for an unknown one."""
+        """Return an image as the model sees it, 160 x 160 pixels as WebP; KeyError for an unknown one."""
         if image_id not in self.images:
             raise KeyError(f"no image {image_id!r} in {self.path}")
         return thumbnail_file(self.path, image_id).read_bytes()
@@ -172,7 +172,6 @@ class CardFolder:
             kept=of["kept"].astype(bool),
             exact={name.removeprefix("exact/"): of[name] for name in of if name.startswith("exact/")},
             attributed_like=str(header["baseline"]),
-            clarity=of["clarity"],
             name=None if found is None else _name(found),
             thumbnail=self.thumbnail,
         )

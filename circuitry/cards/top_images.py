@@ -215,7 +215,7 @@ def top_images(
     return found
 
 
-THUMBNAIL, QUALITY = 96, 70
+THUMBNAIL, QUALITY = 160, 70
 """Side of a thumbnail in pixels, and its quality as WebP."""
 
 

@@ -139,8 +139,6 @@ class UnitCard:
     classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
     attributed_like: str
     """The baseline of `effects`."""
-    clarity: Float[np.ndarray, " domains"]
-    """Mean cosine between the embeddings of the top images by activation; NaN for fewer than two."""
     name: UnitName | None
     thumbnail: Callable[[str], bytes] | None = field(default=None, repr=False)
     """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""

@@ -91,6 +91,17 @@ class Edges:
         scores = {(u, d): s[np.ix_(rows[d], rows[u])] for (u, d), s in self.scores.items() if u in rows and d in rows}
         return replace(self, units={site: self.units[site][place] for site, place in rows.items()}, scores=scores)
 
+    def onto(self, units: Mapping[str, np.ndarray]) -> "Edges":
+        """Return the edges whose ends are among other units, in their order; what is no edge has a score of 0."""
+        found: dict[Pair, np.ndarray] = {}
+        ends = {site: pd.Index(of).get_indexer(self.units[site]) for site, of in units.items() if site in self.units}
+        for up, down in (pair for pair in self.scores if set(pair) <= set(ends)):
+            rows, columns = ends[down] >= 0, ends[up] >= 0
+            found[up, down] = np.zeros((len(units[down]), len(units[up])), np.float32)
+            block = np.nan_to_num(self.scores[up, down])[np.ix_(rows, columns)]
+            found[up, down][np.ix_(ends[down][rows], ends[up][columns])] = block
+        return Edges(units, found)
+
     def without(self, other: "Edges") -> "Edges":
         """Return the edges that are not among others between the same units."""
         return self._where({pair: np.isnan(scores) for pair, scores in other.scores.items()})

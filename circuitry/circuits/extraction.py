@@ -7,7 +7,6 @@ pass (`attribute_parts`; parts say how far circuits can be trusted), and write a
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -19,7 +18,15 @@ from torch import Tensor
 from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.extraction_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
+from circuitry.circuits.graph_folder import (
+    EDGES,
+    EXTRACTION_FORMAT,
+    WHOLE,
+    GraphFolder,
+    graph_file,
+    named,
+    write_part_edges,
+)
 from circuitry.circuits.methods import ONLY_RANK, without_others
 from circuitry.circuits.quadrature import as_rule
 from circuitry.circuits.rules import default_sites, with_rules
@@ -30,7 +37,6 @@ from circuitry.models.folder_work import FolderWork
 from circuitry.models.image_pass import read_images
 from circuitry.runs.given import Count, Names, Natural, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 
 Loaded = tuple[list[ImageRecord], Tensor, list[ImageRecord], Tensor]
@@ -219,8 +225,7 @@ class Extraction(FolderWork):
         class_name, domain = key = job[0], job[1]
         records, images, others, other_images = loaded
         settings = with_rules(self.settings, self.clip.encoder)
-        made_by = {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.settings.seed}
-        made_by["versions"] = versions()
+        made_with = self.made_with | {"n_others": self._n_others}
         numbers = [self.parts[key][record] for record in records]
         task = self.task(key, images, other_images if others else None, self.sites, work)
         found = attribute_parts(task, settings, np.array(numbers))
@@ -229,13 +234,7 @@ class Extraction(FolderWork):
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
         for part, graph in graphs:  # the graph of all images comes last: where it is, its parts are, too
             path = graph_file(self.out, class_name, domain, part)
-            used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
-            by = {"classes": list(self.images.all_classes), "ready_metric": graph.settings["metric"]}
-            by["n_others"] = self._n_others
-            made_with = graph.settings | by | self.asked
-            if self.baseline.given is None:  # its name says it all, whatever another machine's rounding does
-                made_with.pop("baseline_digest")
-            provenance = made_by | {"images": used, "others": [record.relative for record in others]}
-            replace(graph, class_name=class_name, domain=domain, settings=made_with, provenance=provenance).save(path)
+            used = [r for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
+            named(graph, key, made_with, used, others).save(path)
             paths.append(path)
         return paths

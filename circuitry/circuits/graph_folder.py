@@ -1,18 +1,23 @@
-"""The folder of graphs that an extraction leaves: circuits by (class, domain). No torch."""
+"""A folder of circuits by (class, domain), from an extraction or found in any other way. No torch."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.budgets import GLOBAL
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.data.domains import ImageRecord
+from circuitry.data.images import image_listing
 from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import checked
-from circuitry.runs.manifest import NAME, read_manifest
+from circuitry.runs.manifest import NAME, claim, read_manifest
+from circuitry.runs.provenance import digest, versions
 
 EXTRACTION_FORMAT = "circuitry extraction 4"
 """Name and version of the folder's format."""
@@ -23,14 +28,16 @@ PART_EDGES = "circuitry edges of parts 1"
 WHOLE, EDGES = "all", "edges"
 """Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
 
+_ASKED = ("seed", "classes", "metric", "texts", "baseline", "n_others")
+"""What made circuits: `named` takes it over into the settings of a graph."""
 _FEW = 12
 
 
 class GraphFolder(Mapping[Key, AttributionGraph]):
-    """The graphs of a finished or unfinished extraction: (class, domain) -> graph, read at each access.
+    """Circuits with their graphs: (class, domain) -> graph, read at each access; of an extraction perhaps unfinished.
 
     Args:
-        path: The folder that was given to `extract`.
+        path: The folder that was given to `extract` or to `write`.
 
     Example:
         >>> graphs = GraphFolder("runs/x")
@@ -42,12 +49,67 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not (self.path / NAME).is_file():
-            raise InputError(_no_folder(self.path))
+        check_folder(self.path)
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
         with naming_damage(self.path / NAME):
             jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
         self._keys = dict.fromkeys(job for job in jobs if self.file(*job).is_file())
+
+    @classmethod
+    @checked
+    def write(
+        cls,
+        path: str | os.PathLike[str],
+        circuits: Mapping[Key, Circuit],
+        made_with: Mapping[str, Any],
+        images: Mapping[Key, Sequence[ImageRecord]],
+    ) -> "GraphFolder":
+        """Write circuits, found in any way, as a folder that cards, the explorer, checks and comparisons read.
+
+        The kept units of a graph are those of its circuit, strongest first. Its edges are those of the circuit, else of
+        its source; there may be none, and there are no parts of images.
+
+        Args:
+            path: The folder; one with other circuits is refused.
+            circuits: By (class, domain).
+            made_with: Model, classes, metric, texts, baseline, number and seed of images, as `FolderWork.made_with`
+                names them, and whatever else is to be told.
+            images: By (class, domain) the images that the search looked at; those of other classes are its others.
+
+        Raises:
+            InputError: for no circuits or a circuit without units, and for a folder with other circuits.
+
+        Example:
+            >>> work, key = FolderWork(clip, images, FolderSettings(n_images=8)), ("cat", "photo")
+            >>> records = images.select(*key, 8)
+            >>> circuit = find_circuit(work.task(key, work.read(records)), size=0.1)
+            >>> GraphFolder.write("runs/x/circuits", {key: circuit}, work.made_with, {key: records})
+        """
+        if lacking := [name for name in ("model", "model_digest", "n_images", *_ASKED[:-1]) if name not in made_with]:
+            raise InputError(
+                f"What circuits were made with lacks {', '.join(lacking)}: give FolderWork(...).made_with."
+            )
+        graphs = {key: _as_graph(one) for key, one in circuits.items()}
+        sizes = [
+            sum(map(len, graph.kept_units.values())) / sum(len(graph.node_scores[site]) for site in graph.inner_sites)
+            for graph in graphs.values()
+        ]
+        without = [" in ".join(key) for key, size in zip(graphs, sizes, strict=True) if not (size and images.get(key))]
+        if without or not sizes:
+            what = f"but that of {without[0]} lacks one of them" if without else "but there is none"
+            raise InputError(f"A folder is of circuits with units, and of the images that found them, {what}: add it.")
+        folder, first = Path(path), next(iter(graphs.values()))
+        facts = {"sites": list(first.sites), "budget": first.settings["budget"], "n_parts": 0}
+        facts |= {"node_fraction": max(sizes)}
+        facts["circuits"] = digest([[*key, one.to_pandas().to_csv()] for key, one in circuits.items()])
+        records = sorted({record for some in images.values() for record in some}, key=lambda record: record.relative)
+        listings = {"images": image_listing(records)}
+        claim(folder, EXTRACTION_FORMAT, {**made_with, **facts}, listings, jobs=[list(key) for key in graphs])
+        for key, graph in graphs.items():
+            own = [record for record in images[key] if record.class_name == key[0]]
+            others = [record for record in images[key] if record.class_name != key[0]]
+            named(graph, key, made_with, own, others).save(graph_file(folder, *key, WHOLE))
+        return cls(folder)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,6 +196,34 @@ def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> P
     return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
 
 
+def named(
+    graph: AttributionGraph,
+    key: Key,
+    made_with: Mapping[str, Any],
+    own: Sequence[ImageRecord],
+    others: Sequence[ImageRecord],
+) -> AttributionGraph:
+    """Return a graph with its class and domain, what made it, and the images that it was found on."""
+    asked = {name: made_with[name] for name in _ASKED[1:] if name in made_with}
+    settings = graph.settings | {"ready_metric": graph.settings.get("metric", made_with["metric"])} | asked
+    if "baseline_digest" not in made_with:  # its name says it all, whatever another machine's rounding does
+        settings.pop("baseline_digest", None)
+    provenance = {name: made_with[name] for name in ("model", "model_digest", "seed")} | {"versions": versions()}
+    looked_at = {"images": [r.relative for r in own], "others": [r.relative for r in others]}
+    of_class, domain = key
+    return replace(graph, class_name=of_class, domain=domain, settings=settings, provenance=provenance | looked_at)
+
+
+def _as_graph(circuit: Circuit) -> AttributionGraph:
+    """Return the scores behind a circuit as a graph that keeps its units, strongest first, with its edges."""
+    source, nothing = circuit.source, np.zeros(0, np.int64)
+    units = {site: circuit.units.get(site, nothing) for site in source.sites}
+    kept = {site: of[np.argsort(-np.abs(source.ranked_by[site][of]), kind="stable")] for site, of in units.items()}
+    edges = (circuit.edges or source.edges).onto(kept)
+    settings = {"budget": GLOBAL} | source.settings
+    return replace(source, kept_units=kept, edge_scores=dict(edges.scores), settings=settings)
+
+
 def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
     """Return the graph in a file; raise `InputError` if its class or domain is not the one in the file's name."""
     graph = AttributionGraph.load(file)
@@ -151,13 +241,14 @@ def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], pa
     write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)
 
 
-def _no_folder(path: Path) -> str:
-    if not path.is_dir():
-        return f"There is no folder of graphs at {path}: make one with circuitry compare, or extract() in Python."
-    below = sorted(child for child in path.iterdir() if (child / "graphs").is_dir() and (child / NAME).is_file())
+def check_folder(path: Path) -> None:
+    """Raise `InputError` for a folder that is none of circuits; name the one in it that is."""
+    below = sorted(child for child in path.glob("*/") if (child / "graphs").is_dir() and (child / NAME).is_file())
     if below:
-        return f"{path} has no {NAME}, but {below[0]} has: give that folder."
-    return f"{path} is no folder of graphs (it has no {NAME}): make one with circuitry compare, or extract()."
+        raise InputError(f"{path} is no folder of circuits, but {below[0]} is: give that folder.")
+    if not (path / NAME).is_file():
+        what = f"{path} is no folder of circuits (it has no {NAME})" if path.is_dir() else f"There is no folder {path}"
+        raise InputError(f"{what}: make one with circuitry find or circuitry compare, or extract() in Python.")
 
 
 def _shortened(value: Any) -> Any:

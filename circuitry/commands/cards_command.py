@@ -29,8 +29,8 @@ class Config(CardSettings, WorkSettings, QuickstartModel):
     """Settings; the defaults are the quickstart's model, images and circuits."""
 
     circuits: Path = Path("runs/quickstart/circuits")
-    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote; model and images are those of that
-    run, unless a model or images are given."""
+    """Folder of circuits that the quickstart, circuitry find or circuitry compare left; model and images are those of
+    that run, unless a model or images are given."""
     out: Path | None = None
     """Folder of the results: the cards (default: cards beside the circuits)."""
 

@@ -38,8 +38,8 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     """Settings of the check; the defaults are the quickstart's model, images and circuits."""
 
     circuits: Path = Path("runs/quickstart/circuits")
-    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote; model and images are those of that
-    run, unless a model or images are given."""
+    """Folder of circuits that the quickstart, circuitry find or circuitry compare left; model and images are those of
+    that run, unless a model or images are given."""
     transfer: bool = False
     """Check circuits in other domains, instead of each in its own."""
     out: Path | None = None

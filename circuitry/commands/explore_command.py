@@ -27,10 +27,10 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     """Settings; the defaults are the quickstart's folder."""
 
     run: Path = QUICKSTART
-    """Folder that the quickstart or circuitry compare wrote."""
+    """Folder that the quickstart, circuitry find or circuitry compare wrote."""
     circuits: Path | None = None
-    """Folder of graphs that `extract`, the quickstart or circuitry compare wrote; model and images are those of that
-    run, unless a model or images are given (default: circuits in the run)."""
+    """Folder of circuits that the quickstart, circuitry find or circuitry compare left; model and images are those of
+    that run, unless a model or images are given (default: circuits in the run)."""
     cards: Path | None = None
     """Folder of unit cards (default: cards in the run)."""
     out: Path | None = None

@@ -90,6 +90,11 @@ class Subject:
         return FolderBaseline(name, self.clip, self.images, self.config.n_images, self.config.seed)
 
     @property
+    def baseline_name(self) -> str:
+        """What replaces ablated activations."""
+        return "zero" if self._baseline is None else self._baseline.name
+
+    @property
     def baseline_records(self) -> tuple[ImageRecord, ...]:
         """The images that the baseline is made of."""
         return () if self._baseline is None else self._baseline.records(self.class_name, self.domain)

@@ -1,12 +1,14 @@
 """Find one circuit, test it, and write the report."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from circuitry import AttributionGraph, Circuit, Clip, Task, find_circuit, judge_circuit, midpoint_rule
+from circuitry import AttributionGraph, Circuit, Clip, GraphFolder, Task, find_circuit, judge_circuit, midpoint_rule
+from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import score_edges
 from circuitry.circuits.methods import ITERATIVE, LEARNED
 from circuitry.circuits.rules import default_size
@@ -22,8 +24,9 @@ from circuitry.reports.page import Written
 from circuitry.reports.result_tables import listings_of_records
 from circuitry.reports.sections.one_circuit import add_circuit, circuit_verdicts, in_cells
 from circuitry.runs import InputError, Job, JobFolder, versions
+from circuitry.runs.manifest import NAME
 
-FORMAT = "circuitry found circuit 4"
+FORMAT = "circuitry found circuit 5"
 STEPS = (("circuit",), ("other classes",), ("unseen images",), ("tests",), ("edges",))
 """What is done one after the other; a finished one is read."""
 FOREIGN = 2
@@ -40,6 +43,9 @@ def main(config: Config) -> Written:
     findings = circuit_verdicts(curve, tested)
     tables = {"recovered": in_cells(curves, ["measure"]), "tests": tested, "curves": curves}
     print(tables["recovered"].to_string(index=False))
+    if subject.images is not None:
+        folder = shlex.quote(str(config.folder / "circuits"))
+        print(f"To look inside: circuitry cards --circuits {folder} && circuitry explore --circuits {folder} --open")
     return write_report(config, subject, found, drawn, tables, findings)
 
 
@@ -50,9 +56,9 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         The circuit, its strongest units with edges, what it recovers of unseen images, and what `judge_circuit` says.
     """
     out = config.folder
-    circuit, curve, tests, edges = (
-        out / name for name in ("circuit.safetensors", "unseen.safetensors", "tests.csv", "edges.safetensors")
-    )
+    circuit, tests, circuits = (out / name for name in ("circuit.safetensors", "tests.csv", "circuits"))
+    key, asked = (subject.class_name, subject.domain), made_with(config, subject)
+    curve = out / "faithfulness" / key[0] / f"{key[1]}.absolute.all.safetensors"  # where the explorer looks for it
 
     def do(job: Job, _: object) -> Sequence[Path]:
         if job == STEPS[0]:
@@ -68,14 +74,16 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         if job == STEPS[2]:
             settings = AblationSettings(random_draws=5, seed=config.seed)
             foreign = [[Circuit.load(path)] for path in folder.files(STEPS[1])]
-            measure_circuits(subject.unseen, [found], settings, foreign).save(curve)
+            measured = measure_circuits(subject.unseen, [found], settings, foreign)
+            replace(measured, settings=measured.settings | {"budget": GLOBAL}).save(curve)
             return [curve]
         if job == STEPS[3]:
             settings = AblationSettings(seed=config.seed)
             write_named_table(tests, judge_circuit(subject.unseen, found, settings, minimality=False))
             return [tests]
-        with_edges(subject.found_on, found.source).save(edges)
-        return [edges]
+        drawn = replace(found, source=with_edges(subject.found_on, found.source))
+        looked_at = {key: [*subject.own[0], *subject.others[0]]}
+        return [GraphFolder.write(circuits, {key: drawn}, asked, looked_at).file(*key), circuits / NAME]
 
     _ = subject.metric  # refuses texts, before the folder is claimed
     if config.selectivity is not None and not subject.others[0]:
@@ -87,11 +95,11 @@ def search(config: Config, subject: Subject) -> tuple[Circuit, AttributionGraph,
         "images": image_listing(subject.records),
         "baseline_images": image_listing(subject.baseline_records),
     }
-    folder = JobFolder(out, FORMAT, made_with(config, subject), STEPS, looked_at)
+    folder = JobFolder(out, FORMAT, asked, STEPS, looked_at)
     for step in STEPS:  # each needs those before: another process may be doing one, and is waited for
         folder.run(do, only=[step])
     tested = read_named_table(tests, na_values=[""])
-    return Circuit.load(circuit), AttributionGraph.load(edges), FaithfulnessCurve.load(curve), tested
+    return Circuit.load(circuit), GraphFolder(circuits)[key], FaithfulnessCurve.load(curve), tested
 
 
 def find_foreign(config: Config, subject: Subject, size: float) -> Iterator[Path]:
@@ -111,20 +119,22 @@ def size_wanted(config: Config, subject: Subject) -> float | None:
 
 def made_with(config: Config, subject: Subject) -> dict[str, object]:
     """Return everything except for the images that shapes a number."""
-    names = ("method", "selectivity", "n_images", "n_others", "metric", "texts", "baseline", "steps", "seed")
+    names = ("method", "selectivity", "n_images", "n_others", "metric", "texts", "steps", "seed")
     return {
+        "model": subject.clip.name,
         "model_digest": subject.clip.digest,
         "class": subject.class_name,
         "classes": list(subject.classes),
         "domain": subject.domain,
         "size": size_wanted(config, subject),
         "units": "components" if subject.clip.encoder.carried else "channels",
+        "baseline": subject.baseline_name,
         **{name: getattr(config, name) for name in names},
     }
 
 
 def with_edges(task: Task, graph: AttributionGraph) -> AttributionGraph:
-    """Return the strongest kept units of every site with the edges between them, for a drawing."""
+    """Return a graph with the edges between the strongest kept units of every site, for drawings."""
     strongest = {site: units[:DRAWN] for site, units in graph.kept_units.items()}
     edges = score_edges(task, strongest, rule=midpoint_rule(1)).scores
     return replace(graph, kept_units=strongest, edge_scores=dict(edges))
@@ -166,7 +176,8 @@ def write_report(
     )
     reasons = tables["curves"].query("reason != ''").drop_duplicates("measure").set_index("measure")["reason"]
     report.text(" ".join(f"There is no number for {measure}: {reason}." for measure, reason in reasons.items()))
-    add_circuit(report, drawn.circuit(), f"At most {DRAWN} units a site are drawn and counted, with 3 edges into each.")
+    caption = f"Edges were scored between the {DRAWN} strongest units of each site; at most 3 into a unit are drawn."
+    add_circuit(report, drawn.circuit(), caption)
     cells = {
         (row, column): [record.path for record in records[:8]]
         for row, halves_of in (("class", subject.own), ("others", subject.others))

@@ -8,6 +8,7 @@ from typing import Any
 
 from circuitry.analysis import QuickstartModel
 from circuitry.analysis.quickstart_settings import DRAWN_IMAGES, QUICKSTART
+from circuitry.circuits.graph_folder import check_folder
 from circuitry.models import ModelOptions
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME
@@ -27,12 +28,8 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     if not issubclass(kind, QuickstartModel) or not folders:
         return list(words)
     circuits = folders.get("--circuits", folders.get("--run", Path()) / "circuits")
-    for folder in (circuits, circuits.parent):
-        if (folder / "circuit").is_dir() and (folder / NAME).is_file():
-            raise InputError(
-                f"{folder} is of circuitry find, which this command does not read yet: look at "
-                f"{folder / 'report.html'}, or give circuits of circuitry compare."
-            )
+    if circuits.is_dir():
+        check_folder(circuits)
     names = {field.name for field in fields(kind)}
     added = ["--run", str(circuits.parent)] if "run" in names and "--run" not in folders else []
     asks_a_model = "with_model" not in names or "--with-model" in words

@@ -159,7 +159,6 @@ def _card_arrays(cards: Sequence[UnitCard], pictures: _Numbers, most: int) -> di
         "units": np.array([card.unit for card in cards], np.uint32),
         "edges": np.stack([card.bin_edges for card in cards]).astype(np.float32),
         "histogram": np.minimum(np.stack([card.counts for card in cards]), 65535).astype(np.uint16),
-        "clarity": np.stack([card.clarity for card in cards]),
     }
     for kind in (ACTIVATION, EFFECT):
         arrays |= _top_arrays(kind, cards, pictures, most)

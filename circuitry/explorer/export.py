@@ -36,6 +36,7 @@ from circuitry.explorer.packing import EXPLORER_FORMAT, pack_script
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.reports.figures.style import MARKS
 from circuitry.reports.run_pages import REPORT_PAGE
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import make_folder, whole_file
@@ -191,7 +192,6 @@ def _describe(
 ) -> dict[str, object]:
     """Return the entries of the index that the page needs before it reads a circuit."""
     sizes = {site: len(first.node_scores[site]) for site in first.inner_sites}
-    least = min(len(first.kept_units[site]) / size for site, size in sizes.items())  # sites keep at least their share
     made = {
         name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         for name, value in graphs.settings.items()
@@ -203,10 +203,11 @@ def _describe(
         "finished": [len(graphs), len(graphs.manifest["jobs"])],
         "classes": list(graphs.classes),
         "domains": list(graphs.domains),
+        "marks": [list(MARKS[sorted(graphs.domains).index(domain) % len(MARKS)]) for domain in graphs.domains],
         "sites": [{"name": site, "units": size} for site, size in sizes.items()],
         "circuits": [[graphs.classes.index(name), graphs.domains.index(domain)] for name, domain in graphs],
         "budget": first.settings.get("budget", SAME_SHARE),
-        "nodeFraction": first.settings.get("node_fraction", least),
+        "nodeFraction": graphs.manifest["config"]["node_fraction"],
         "edgesPerNode": settings.edges_per_node,
         "variants": list(variants),
         "made": made | graphs.manifest["versions"],

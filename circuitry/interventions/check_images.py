@@ -1,5 +1,9 @@
 """On which images circuits are checked, and by what."""
 
+from collections.abc import Mapping, Set
+from itertools import islice
+from typing import Any
+
 from torch import Tensor
 
 from circuitry.circuits.graph_folder import GraphFolder
@@ -22,6 +26,7 @@ class CheckImages:
     def __init__(self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings) -> None:
         """Choose them."""
         self.images, self.graphs, self.settings = images, graphs, settings
+        self._n_found, self._made_on = dict[Key, int](), dict[Key, Mapping[str, Any]]()
         self._ranks = dict[Key, tuple[ImageRecord, ...]]()  # the names of a circuit's images are read with its graph
         found = graphs.manifest["config"]
         self.n_found, self.seed_found = int(found["n_images"]), int(found["seed"])
@@ -36,34 +41,46 @@ class CheckImages:
 
     def found_on(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return the images of a class and domain on which its circuit was found."""
-        return self.ranked(key)[: self.n_found]
+        return self.ranked(key)[: self._n_found[key]]
 
     def own(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return images of a class and domain on which its circuit was not found."""
-        return self._unseen(key)[: self.settings.n_images]
+        chosen = self._unseen(key)
+        if not chosen:
+            raise InputError(
+                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(self.ranked(key))} images: find "
+                "circuits on fewer (--n-images of circuitry compare), or check on the same ones (--seen; in Python "
+                "seen=True)."
+            )
+        return chosen[: self.settings.n_images]
 
     def others(self, key: Key) -> tuple[ImageRecord, ...]:
-        """Return images of other classes in the domain on which no circuit was found."""
+        """Return images of other classes in the domain on which no circuit was found, one of each class."""
         class_name, domain = key
-        following = [name for name in self.images.following(class_name) if (name, domain) in self.graphs]
-        return tuple(self._unseen((name, domain))[0] for name in following[: self.settings.n_others])
+        seen = () if self.settings.seen else self._looked_at(key, "others")
+        unseen = (
+            [r for r in self._unseen((c, domain)) if r.relative not in seen] for c in self.images.following(class_name)
+        )
+        return tuple(islice((records[0] for records in unseen if records), self.settings.n_others))
 
     def ranked(self, key: Key) -> tuple[ImageRecord, ...]:
         """Return all images of a class and domain, first those that its circuit was found on, if there is one."""
         if key not in self._ranks:
             ranked = self.images.select(*key, None, self.seed_found)
-            found_on = set(self.graphs.image_names(*key)) if key in self.graphs else set()
+            found_on = self._looked_at(key, "images")
             if not found_on <= {record.relative for record in ranked[: self.n_found]}:  # found on another draw
                 ranked = tuple(sorted(ranked, key=lambda record: record.relative not in found_on))
+            places = [place for place, record in enumerate(ranked) if record.relative in found_on]
+            self._n_found[key] = max(places, default=-1) + 1  # with those between them that could not be read
             self._ranks[key] = ranked
         return self._ranks[key]
 
+    def _looked_at(self, key: Key, kind: str) -> Set[str]:
+        """Return the images of the class, or others, on which a circuit was found; none where there is no circuit."""
+        if key not in self._made_on:
+            self._made_on[key] = self.graphs[key].provenance if key in self.graphs else {}
+        return set(self._made_on[key].get(kind, ()))
+
     def _unseen(self, key: Key) -> tuple[ImageRecord, ...]:
         ranked = self.ranked(key)
-        chosen = ranked if self.settings.seen else ranked[self.n_found :]
-        if not chosen:
-            raise InputError(
-                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(ranked)} images: find circuits "
-                "on fewer (--n-images of circuitry compare), or check on the same ones (--seen; in Python seen=True)."
-            )
-        return chosen
+        return ranked if self.settings.seen else ranked[self._n_found[key] :]

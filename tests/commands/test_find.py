@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import Circuit
+from circuitry import CausalChecks, Circuit, DomainFolder, GraphFolder, load_clip
+from circuitry.cards import CardFolder
 from circuitry.data.drawn import DrawingSettings, write_toy
-from circuitry.interventions import FaithfulnessCurve
+from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.reports.sections.one_circuit import circuit_verdicts
 from circuitry.runs import InputError
 from tests.support.scripts import CLASSES, command_module
@@ -58,11 +59,31 @@ def test_a_circuit_of_a_class_is_found_and_tested(config: Any, capsys: pytest.Ca
     assert not {*found_on, *subject.others[0]} & {*unseen, *subject.others[1]}
 
 
+def test_cards_checks_and_the_explorer_read_what_is_found(config: Any, toy: Path) -> None:
+    graphs, key = GraphFolder(config.out / "circuits"), ("fish", "real")
+    found = Circuit.load(config.out / "circuit.safetensors")
+    kept = {site: units.tolist() for site, units in graphs[key].kept_units.items()}
+    assert kept == {site: found.units[site].tolist() for site in kept}
+    assert graphs[key].circuit().count
+    read = {"circuits": graphs.path, "model": "rn-tiny", "data": toy}
+    cards = command_module("cards").main
+    cards(command_module("cards").Config(**read, n_images=2, exact_units=0))
+    made = CardFolder(config.out / "cards")
+    assert {image.relative for image in made.images.values() if image.found_on} == set(graphs.image_names(*key))
+    checks = CausalChecks(load_clip("rn-tiny").in_components(), DomainFolder(toy), graphs, CheckSettings(n_others=1))
+    (own, others) = checks.chosen.own(key), checks.chosen.others(key)
+    assert len(own) == 2  # the other half
+    assert others[0].relative not in graphs[key].provenance["others"]
+    page = command_module("explore")
+    page.main(page.Config(run=config.out, **{name: read[name] for name in ("model", "data")}))
+    assert (config.out / "explorer" / "index.html").is_file()
+
+
 def test_an_interrupted_search_goes_on(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = command_module("find")
     again = replace(config, out=tmp_path / "again")
     shutil.copytree(config.out, again.out)
-    for made in (again.out / "tests.csv", again.out / "edges.safetensors", again.out / "report.html"):
+    for made in (again.out / "tests.csv", again.out / "circuits" / "manifest.json", again.out / "report.html"):
         made.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(module, "judge_circuit", Mock(side_effect=KeyboardInterrupt))

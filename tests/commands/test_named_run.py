@@ -133,13 +133,12 @@ def test_what_reads_the_quickstart_says_so_first(line: str, said: Said) -> None:
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("cards --circuits runs/find/cup", ["circuitry find", "runs/find/cup/report.html"]),
-        ("explore --run runs/find/cup", ["circuitry find", "runs/find/cup/report.html"]),
+        ("cards --circuits runs/cup", ["runs/cup is no folder of circuits", "runs/cup/circuits is"]),
         ("check --circuits runs/python", ["runs", "settings.toml", "--model", "--data"]),
     ],
 )
 def test_what_cannot_be_read_is_said_at_once(line: str, named: list[str], said: Said) -> None:
-    for name in ("find/cup/circuit/graph.json", "find/cup/manifest.json", "python/manifest.json"):
+    for name in ("cup/circuits/graphs/cup/photo.all", "cup/circuits/manifest.json", "python/manifest.json"):
         write(f"runs/{name}")
     words, first = said(line)
     assert not words

@@ -44,7 +44,14 @@ def make_graphs(folder: Path, classes: Sequence[str] = CLASSES, domains: Sequenc
         for pair, scores in whole.edge_scores.items():
             edges[pair] = np.stack([scores + 0.2, scores - 0.2])
         write_part_edges(graph_file(folder, name, domain, "edges"), edges, range(2))
-    config = {"n_parts": 2, "model": "tiny", "model_digest": "0", "baseline": "zero", "metric": "logit"}
+    config = {
+        "n_parts": 2,
+        "model": "tiny",
+        "model_digest": "0",
+        "baseline": "zero",
+        "metric": "logit",
+        "node_fraction": 0.2,
+    }
     claim(folder, EXTRACTION_FORMAT, config, jobs=jobs)
     return GraphFolder(folder)
 
@@ -129,7 +136,6 @@ class MadeCards(CardFolder):
             kept=kept,
             exact={"zero": np.where(kept, -effects, np.nan), "mean": np.where(kept, effects, np.nan)},
             attributed_like="zero",
-            clarity=np.full(len(domains), 0.5),
             name=self._name(unit),
         )
 

@@ -194,7 +194,12 @@ def test_variants_of_a_run_keep_as_many_units_as_its_circuits(tmp_path: Path) ->
         graph = replace(made, sites=sites, node_scores=scores, kept_units=kept, edge_scores={}, completeness={})
         graph = replace(graph, settings={"node_fraction": share})
         graph.save(graph_file(tmp_path / folder, "cat", "real", WHOLE))
-        claim(tmp_path / folder, EXTRACTION_FORMAT, {"n_parts": 0, "model": "tiny"}, jobs=[("cat", "real")])
+        claim(
+            tmp_path / folder,
+            EXTRACTION_FORMAT,
+            {"n_parts": 0, "model": "tiny", "node_fraction": 0.2},
+            jobs=[("cat", "real")],
+        )
         return GraphFolder(tmp_path / folder)
 
     graphs, variant = saved("main", ("input", *INNER), 0.2), saved("variant", ("input", *INNER[1:]), 0.01)
@@ -207,7 +212,12 @@ def test_variants_of_a_run_keep_as_many_units_as_its_circuits(tmp_path: Path) ->
 def test_units_may_have_more_edges_than_a_byte_counts(tmp_path: Path) -> None:
     graph = random_graph(3, "cat", "real", units=600, fraction=1.0)
     graph.save(graph_file(tmp_path / "graphs", "cat", "real", WHOLE))
-    claim(tmp_path / "graphs", EXTRACTION_FORMAT, {"n_parts": 0, "model": "tiny"}, jobs=[("cat", "real")])
+    claim(
+        tmp_path / "graphs",
+        EXTRACTION_FORMAT,
+        {"n_parts": 0, "model": "tiny", "node_fraction": 0.2},
+        jobs=[("cat", "real")],
+    )
     settings = ExplorerSettings(edges_per_node=600)
     export_explorer(GraphFolder(tmp_path / "graphs"), tmp_path / "out", settings=settings)
     found = series_of(tmp_path / "out", 0, "real")

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from circuitry import GraphFolder, compare_domains
+from circuitry import Circuit, GraphFolder, compare_domains
+from circuitry.data import ImageRecord
 from circuitry.explorer import ClassVectors, ExplorerSettings, export_explorer
+from circuitry.reports.figures.style import domain_marks
 from tests.explorer.made import ATTACK, DOMAINS, INNER, UNITS, MadeCards
 from tests.explorer.reader import CAT, Reader
 from tests.explorer.test_export import a_view
@@ -159,7 +161,7 @@ def test_the_ways_in_lead_to_a_pair_and_an_image_lights_units(reader: Reader) ->
 
 
 def test_what_is_seen_is_exported_with_how_far_to_trust_it(reader: Reader, graphs: GraphFolder) -> None:
-    reader.open(**CAT, pins=[], groups=[{"name": "=g", "units": ["a/1"]}])
+    reader.open(**CAT, most=0, pins=[], groups=[{"name": "=g", "units": ["a/1"]}])
     real, sketch = (graphs["cat", domain].circuit(3).graph for domain in ("real", "sketch"))
     lines = reader.export("edges.csv").splitlines()
     remarks = [line for line in lines if line.startswith("# ")]
@@ -180,6 +182,14 @@ def test_what_is_seen_is_exported_with_how_far_to_trust_it(reader: Reader, graph
     marks = [e for e in drawing.iter() if e.tag.endswith(("circle", "polygon"))]
     assert len(marks) == len(set(real) | set(sketch))
     assert reader.export("png")[1:4] == "PNG"
+    reader.open(**CAT)  # at first the 20 strongest units are drawn, and a pinned one besides
+    weakest = min(
+        set(real) | set(sketch), key=lambda name: max(abs(g.nodes[name]["score"]) for g in (real, sketch) if name in g)
+    )
+    for pins, n, chosen in ([], 20, ""), ([weakest], 21, " and 1 chosen"):
+        reader.open(**CAT, pins=pins)
+        assert f"The 20 strongest{chosen} of {len(marks)} units" in reader.tab.inner_text(".saw")
+        assert sum(e.tag.endswith(("circle", "polygon")) for e in ET.fromstring(reader.export("svg")).iter()) == n
     for hidden in ([], [INNER[0]]):
         reader.open(**CAT, hidden=hidden)
         remarks = [line for line in reader.export("units.csv").splitlines() if line.startswith("# ")]
@@ -260,3 +270,75 @@ def test_nothing_is_wider_than_the_screen(reader: Reader, width: int) -> None:
     reader.open(**CAT)
     assert reader.tab.evaluate("document.documentElement.scrollWidth") <= width
     assert reader.tab.is_visible("nav.tabs") == (width <= 800)
+
+
+def test_a_domain_keeps_its_mark_and_colour(reader: Reader) -> None:
+    seen = []
+    for domains in (["real", "sketch"], ["sketch"]):
+        reader.open(className="cat", domains=domains)
+        chip = reader.tab.locator("[aria-label=Domains] button:has-text('sketch')")
+        seen.append((chip.inner_text()[0], chip.evaluate("e => e.style.getPropertyValue('--line')").upper()))
+    mark = domain_marks(DOMAINS)["sketch"]
+    assert seen == [(mark.glyph, mark.colour.upper())] * 2  # as in the report
+
+
+def test_ratios_have_ones_on_the_diagonal_and_tables_are_sorted(reader: Reader) -> None:
+    reader.open(**CAT, measure="node_overlap", matrixOf="ratio")
+    assert reader.tab.inner_text(".matrix .ceiling >> nth=0") == "1.00"
+    largest = [
+        max(float(cell.replace("−", "-").replace("–", "0")) for cell in cells[2:4]) for cells in reader.table().values()
+    ]
+    smallest = [
+        min(float(cell.replace("−", "-").replace("–", "0")) for cell in cells[2:4]) for cells in reader.table().values()
+    ]
+    sizes = [max(high, -low) for high, low in zip(largest, smallest, strict=True)]
+    assert sizes == sorted(sizes, reverse=True)
+    reader.tab.click("#units th:first-child button")
+    assert list(reader.table()) == sorted(reader.table(), key=lambda name: (name[0], int(name[2:])))
+    assert reader.tab.get_attribute("#units th:first-child", "aria-sort") == "ascending"
+
+
+def test_a_card_begins_with_images_which_a_click_enlarges(reader: Reader) -> None:
+    reader.open(**CAT)
+    reader.press("]")
+    reader.tab.wait_for_selector(".top img")
+    titles = reader.tab.locator(".card h3").all_inner_texts()
+    assert titles.index("Top images") < titles.index("Effect on the metric (logit)") < titles.index("Activations")
+    reader.tab.click(".top button.zoom >> nth=0")
+    assert "activation" in reader.tab.inner_text("dialog.enlarged")
+    reader.press("Escape")
+    assert reader.tab.locator("dialog").count() == 0
+    assert reader.state()["selected"] is not None
+
+
+def test_what_is_missing_is_said(reader: Reader) -> None:
+    reader.open(**CAT)
+    for key, word in ("g", "none is pinned"), ("n", "none is chosen"):
+        reader.press(key)
+        assert word in reader.tab.inner_text(".message[role=status]")
+    reader.open(className="dgo", selected="a/999")
+    assert all(word in reader.tab.inner_text(".message[role=status]") for word in ("class “dgo”", "unit “a/999”"))
+    reader.open(**CAT)
+    reader.tab.evaluate("location.hash = encodeURIComponent(JSON.stringify({className: 'dgo'}))")
+    assert "class “dgo”" in reader.tab.inner_text(".message[role=status]")
+    reader.press("] p g")
+    reader.tab.click("#view-rows")
+    assert reader.tab.evaluate("document.activeElement.id") == "view-rows"
+
+
+def test_a_circuit_without_edges_and_parts_is_drawn(browser: Any, graphs: GraphFolder, tmp_path: Path) -> None:
+    source = graphs["cat", "real"]
+    record = ImageRecord(tmp_path / "0.png", "real/cat/0.png", "real", "cat")
+    made = dict.fromkeys(("classes", "texts"), "") | graphs.manifest["config"] | {"n_images": 1, "seed": 0}
+    alone = {("cat", "real"): Circuit(replace(source, edge_scores={}), source.kept_units)}
+    written = GraphFolder.write(tmp_path / "circuits", alone, made, {("cat", "real"): [record]})
+    export_explorer(written, tmp_path / "explorer")
+    reader = Reader(browser, tmp_path / "explorer").open()
+    n = sum(len(source.kept_units[site]) for site in INNER)
+    assert f"All {n} units of the circuit of cat in real" in reader.tab.inner_text(".saw")
+    drawing = ET.fromstring(reader.export("svg"))
+    sizes = {float(mark.get("r", 0)) for mark in drawing.iter() if mark.tag.endswith("circle")}
+    assert len(sizes) > n / 2  # by effect
+    assert len(reader.table()) == n
+    assert reader.complaints == []
+    reader.tab.context.close()

@@ -1,25 +1,23 @@
 // The page: reads the index, keeps the state, and joins the panels.
 import { html, number, render, useEffect, useMemo, usePromise, useRef, useState } from "circuitry/view.js";
 import { DataError, load } from "circuitry/data.js";
-import { cutSeries, keyOf, overlay, readSeries } from "circuitry/cut.js";
-import { TABS, VIEWS, asFile, checkedState, createStore, fromFile, fromHash, initialState } from "circuitry/state.js";
+import { cutSeries, keyOf, overlay, readSeries, strongest } from "circuitry/cut.js";
+import { TABS, VIEWS, asFile, checkedState, createStore, fromFile, fromHash, initialState, unknown } from "circuitry/state.js";
 import { firstState, shelfOf, useSaved } from "circuitry/saved.js";
 import { isLive, isServed } from "circuitry/served.js";
-import { readNames, splitName, unitName } from "circuitry/names.js";
+import { lookOf, readNames, splitName, unitName } from "circuitry/names.js";
 import { trust } from "circuitry/measured.js";
 import { unitsOfSite } from "circuitry/layout.js";
-import { SHAPES } from "circuitry/paint.js";
 import { download, exported } from "circuitry/exports.js";
-import { Graph } from "circuitry/graph.js";
+import { Graph, useDark } from "circuitry/graph.js";
 import { Table, placeName } from "circuitry/table.js";
 import { Toolbar, Help } from "circuitry/toolbar.js";
-import { Controls } from "circuitry/controls.js";
+import { Controls, ThisCut } from "circuitry/controls.js";
 import { Ways } from "circuitry/ways.js";
 import { Card } from "circuitry/card.js";
 import { Shelf } from "circuitry/shelf.js";
 import { Images } from "circuitry/images.js";
 
-const GLYPHS = { triangle: "▲", wedge: "▼", square: "■", diamond: "◆", cross: "✚", bar: "▬" };
 const TAB_NAMES = { ways: "comparison", graph: "graph", unit: "unit", images: "images" };
 
 function useClass(index, className) {
@@ -63,19 +61,24 @@ function App({ index, store, first }) {
   if (loaded) lastSeries.current = loaded;
   const series = loaded ?? (error ? [] : lastSeries.current);
   const shown = useMemo(() => shownOf(state, series), [series, state.domains, state.twins, state.variant]);
-  const picture = useMemo(() => overlay(shown.map(one => cutSeries(one, sizes, state)), state.shared && shown.length > 1), [shown, state.share, state.edges, state.score, state.stability, state.shared]);
+  const dark = useDark();
+  const picture = useMemo(() => ({
+    ...overlay(shown.map(one => cutSeries(one, sizes, state)), state.shared && shown.length > 1),
+    looks: shown.map((one, c) => {  // the second part of one domain's images has the empty mark
+      const { shape, colour } = lookOf(index, one.domain, dark), again = shown.slice(0, c).some(other => other.domain === one.domain);
+      return { colour, shape: again ? `${shape}-open`.replace("-open-open", "") : shape };
+    }),
+  }), [shown, state.share, state.edges, state.score, state.stability, state.shared, dark]);
   const pin = name => set(now => ({ pins: now.pins.includes(name) ? now.pins.filter(other => other !== name) : [...now.pins, name] }));
 
-  const colours = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6"];
-  const placeOfDomain = domain => shown.findIndex(one => one.domain === domain);
-  const colourOf = domain => (placeOfDomain(domain) < 0 ? "var(--faint)" : `var(${colours[placeOfDomain(domain) % colours.length]})`);
-  const shape = domain => (placeOfDomain(domain) < 0 || shown.length < 2 ? "" : GLYPHS[SHAPES[placeOfDomain(domain) % SHAPES.length]]);
+  const colourOf = domain => lookOf(index, domain, dark).colour;
   const bandNames = name => (name === "all" ? (shown.length > 1 ? "shared" : shown[0]?.label ?? "") : name === "some" ? "in several" : `${shown[name].label} only`);
   const unitKey = name => { const { site, unit } = splitName(index, name); return keyOf(site, unit); };
   const marks = useMemo(() => ({
     selected: state.selected ? unitKey(state.selected) : null, pinned: state.pins.map(unitKey), lit: litGroup.map(unitKey), fire,
     found: state.query.trim().length > 1 ? picture.nodes.filter(node => `${unitName(index, node.site, node.unit)} ${state.labels[unitName(index, node.site, node.unit)] ?? ""} ${names.get(unitName(index, node.site, node.unit))?.name ?? ""}`.toLowerCase().includes(state.query.trim().toLowerCase())).map(node => node.key) : [],
   }), [state.selected, state.pins, state.query, state.labels, picture, litGroup, fire]);
+  const drawn = useMemo(() => strongest(picture, state.most, new Set([marks.selected, ...marks.pinned, ...marks.lit])), [picture, state.most, marks]);
   const describe = node => {
     const name = unitName(index, node.site, node.unit);
     return [`${name} ${state.labels[name] ?? names.get(name)?.name ?? ""}`, placeName(node.mask, picture.full, shown), ...node.scores.map((score, c) => `${shown[c].label} ${number(score)}`)];
@@ -112,7 +115,7 @@ function App({ index, store, first }) {
       try {
         const { state: found, leftOut } = fromFile(await file.text(), index);
         set({ ...initialState(index), ...found });
-        setMessage(leftOut.length ? `The state file was opened without ${leftOut.join(", ")}, which does not fit this study.` : "The state file was opened.");
+        setMessage(leftOut.length ? unknown(leftOut) : "The state file was opened.");
       } catch (problem) {
         setMessage(problem.message);
       }
@@ -124,12 +127,12 @@ function App({ index, store, first }) {
       return;
     }
     const here = share.current ?? {};
-    const seen = { index, state, shown, names, bandNames, picture, trust: trust(index, state, shown), layout: here.layout, theme: here.theme?.() };
+    const seen = { index, state, shown, names, bandNames, picture, drawn, trust: trust(index, state, shown, picture), layout: here.layout, theme: here.theme?.() };
     const file = exported(kind, seen);
     await download(file.name, file.content);
   };
 
-  useKeys({ index, store, share, pin, act, setNaming, setNoting, setLitGroup, help, setHelp, picture });
+  useKeys({ index, store, share, pin, act, setNaming, setNoting, setLitGroup, setMessage, setHelp, picture });
   useDrop(act.openFile);
   useEffect(() => { globalThis.circuitry.state = () => store.get(); globalThis.circuitry.seen = () => ({ units: picture.nodes.length, edges: picture.edges.length, loaded: Boolean(loaded) }); });
   useSaved({ index, state, set, setMessage });
@@ -138,17 +141,22 @@ function App({ index, store, first }) {
     const changed = () => {
       const found = fromHash(location.hash);
       const shelf = isServed ? shelfOf(store.get()) : {};  // notes on disk win over the address
-      if (found) store.set({ ...initialState(index), ...checkedState(found, index).state, ...shelf });
-      else setMessage("The address holds a damaged state; nothing was changed.");
+      if (!found) {
+        setMessage("The address holds a damaged state; nothing was changed.");
+        return;
+      }
+      const { state: asked, leftOut } = checkedState(found, index);
+      store.set({ ...initialState(index), ...asked, ...shelf });
+      if (leftOut.length) setMessage(unknown(leftOut));
     };
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
 
   const missing = state.twins ? [] : state.domains.filter(domain => !shown.some(one => one.domain === domain));
-  const body = { index, state, set, shown, picture, colourOf, names, pin };
+  const body = { index, state, set, shown, picture, drawn, colourOf, names, pin };
   return html`<div data-loaded=${loaded ? state.className : null} class=${`page tab-${state.tab} ${state.view === "table" ? "as-table" : ""}`}>
-    <${Toolbar} ...${body} shape=${shape} present=${domain => series.some(one => one.domain === domain && one.part === null && one.variant === state.variant)} save=${save} act=${act} />
+    <${Toolbar} ...${body} glyphOf=${domain => lookOf(index, domain, dark).glyph} present=${domain => series.some(one => one.domain === domain && one.part === null && one.variant === state.variant)} save=${save} act=${act} />
     <nav class="tabs" aria-label="Areas">${TABS.map(tab => html`<button type="button" aria-pressed=${state.tab === tab} onClick=${() => set({ tab })}>${TAB_NAMES[tab]}</button>`)}</nav>
     ${message && html`<p class="message" role="status">${message} <button type="button" aria-label="dismiss" onClick=${() => setMessage(null)}>×</button></p>`}
     ${index.finished[0] < index.finished[1] && html`<p class="message">The extraction is not finished: ${index.finished[0]} of ${index.finished[1]} circuits are here.</p>`}
@@ -158,7 +166,8 @@ function App({ index, store, first }) {
       ${error && html`<p class="error" role="alert">${error.message}</p>`}
       ${missing.length > 0 && loaded && html`<p class="hint">No circuit of ${state.className} in ${missing.join(", ")}${state.variant ? ` was found with ${state.variant}` : ""}.</p>`}
       ${state.twins && html`<p class="hint twin-note">Circuits of parts of the images: ${shown.map(one => `${one.label} (${one.images} images)`).join(" beside ")}. <button type="button" onClick=${() => set({ twins: null })}>back to all images</button></p>`}
-      ${state.view === "table" ? html`<${Table} ...${body} />` : html`<${Graph} ...${body} bandNames=${bandNames} marks=${marks} select=${select} describe=${describe} share=${share} />`}
+      ${state.view === "table" ? html`<${Table} ...${body} />` : html`<${Saw} ...${body} /><${Graph} ...${body} dark=${dark} bandNames=${bandNames} marks=${marks} select=${select} describe=${describe} share=${share} />`}
+      <${ThisCut} ...${body} />
     </main>
     <aside class="right"><${Card} ...${body} focusNote=${noting} /></aside>
     <footer><${Images} ...${body} setFire=${setFire} ownFile=${ownFile} setOwn=${setOwn} /></footer>
@@ -166,14 +175,21 @@ function App({ index, store, first }) {
   </div>`;
 }
 
-// Keys act unless the reader is writing.
+// What is drawn, in a sentence.
+function Saw({ state, picture, drawn, shown }) {
+  if (!drawn.nodes.length) return null;
+  const whole = drawn.nodes.length === picture.nodes.length, more = drawn.nodes.length - state.most, domains = new Intl.ListFormat("en").format(shown.map(one => one.label));
+  return html`<p class="saw">${whole ? `All ${drawn.nodes.length}` : `The ${state.most} strongest${more > 0 ? ` and ${more} chosen` : ""} of ${picture.nodes.length}`} units of ${shown.length > 1 ? "the circuits" : "the circuit"} of <b>${state.className}</b> in ${domains}, from the first site (left) to the last; a larger mark has a larger effect, for or against the class${drawn.edges.length ? ", a line joins a unit to one that it acts through" : ""}. <b>Click a mark</b> to see what the unit responds to.</p>`;
+}
+
+// Keys act unless the reader is writing, or something is open over the page.
 function useKeys(tools) {
   const now = useRef(tools);
   now.current = tools;
   useEffect(() => {
     const press = event => {
       const writing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && event.target.type !== "checkbox" && event.target.type !== "range";
-      if (event.ctrlKey || event.metaKey || event.altKey || now.current.help) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       if (event.key === "Escape" && writing) event.target.blur();
       if (!writing && keyed(event.key, now.current)) event.preventDefault();
     };
@@ -182,14 +198,14 @@ function useKeys(tools) {
   }, []);
 }
 
-function keyed(key, { index, store, share, pin, act, setNaming, setNoting, setLitGroup, setHelp, picture }) {
+function keyed(key, { index, store, share, pin, act, setNaming, setNoting, setLitGroup, setMessage, setHelp, picture }) {
   const state = store.get();
   const keys = {
     "/": () => document.getElementById("search").focus(),
     "?": () => setHelp(true),
     p: () => state.selected && pin(state.selected),
-    g: () => (state.pins.length ? setNaming(true) : null),
-    n: () => state.selected && setNoting(Date.now()),
+    g: () => (state.pins.length ? setNaming(true) : setMessage("A group is of pinned units, but none is pinned: choose a unit and press p.")),
+    n: () => (state.selected ? setNoting(Date.now()) : setMessage("A note is on a unit, but none is chosen: click one, or press ].")),
     v: () => store.set({ view: VIEWS[(VIEWS.indexOf(state.view) + 1) % VIEWS.length] }),
     z: act.undo,
     Z: act.redo,

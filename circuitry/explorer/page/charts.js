@@ -48,14 +48,14 @@ export function CurveChart({ label, lines, ticks, xs, mark, reference, pick, low
 
 // One row of bars for each domain, on one axis.
 export function Histograms({ rows, edges, colourOf, label }) {
-  const high = 26, wide = 240, left = 70;
+  const high = 26, wide = 240, left = Math.min(110, 8 + 5.4 * Math.max(...rows.map(row => row.domain.length)));
   const most = Math.max(1, ...rows.flatMap(row => row.counts.map(Math.log1p)));
   const bins = rows[0].counts.length;
   const step = (wide - left - 4) / bins;
   const spoken = `${label}. ${rows.map(row => `${row.domain}: ${row.counts.join(", ")}`).join("; ")}`;
   return html`<svg class="chart histogram" viewBox=${`0 0 ${wide} ${rows.length * (high + 4) + 14}`} role="img" aria-label=${spoken}>
     ${rows.map((row, r) => html`<g style=${{ "--line": colourOf(row.domain) }}>
-      <text x=${left - 4} y=${r * (high + 4) + high - 4} text-anchor="end">${row.domain.slice(0, 11)}</text>
+      <text x=${left - 4} y=${r * (high + 4) + high - 4} text-anchor="end">${row.domain.slice(0, 20)}</text>
       ${row.counts.map((count, i) => count > 0 && html`<rect class="bar" x=${left + i * step} width=${Math.max(1, step - 1)} y=${r * (high + 4) + high - (Math.log1p(count) / most) * (high - 3)} height=${(Math.log1p(count) / most) * (high - 3)}><title>${`${number(edges[i])} to ${number(edges[i + 1])}: ${count} images`}</title></rect>`)}
       <line class="axis" x1=${left} x2=${wide - 4} y1=${r * (high + 4) + high} y2=${r * (high + 4) + high} /></g>`)}
     <text x=${left} y=${rows.length * (high + 4) + 10}>${number(edges[0], 2)}</text>

@@ -3,7 +3,9 @@ import { fixed, html, percent, useMemo } from "circuitry/view.js";
 import { CurveChart } from "circuitry/charts.js";
 import { MEASURES, interval, measuredCut, stops } from "circuitry/measured.js";
 
-export function Controls({ index, state, set, shown, picture, colourOf }) {
+const DRAWN = [10, 20, 30, 60, 120, 250, 500, 1000, 0];
+
+export function Controls({ index, state, set, shown, picture, drawn }) {
   const sizes = useMemo(() => stops(index), [index]);
   const near = sizes.stops.reduce((best, stop, i) => (Math.abs(Math.log(stop / state.share)) < Math.abs(Math.log(sizes.stops[best] / state.share)) ? i : best), 0);
   const several = shown.length > 1;
@@ -11,24 +13,25 @@ export function Controls({ index, state, set, shown, picture, colourOf }) {
   const hide = name => set(now => ({ hidden: now.hidden.includes(name) ? now.hidden.filter(other => other !== name) : [...now.hidden, name] }));
   return html`<section class="controls" aria-label="The cut">
     <div class="sliders">
+      <label>units drawn <output>${drawn.nodes.length} of ${picture.nodes.length}</output>
+        <input id="most" type="range" min="0" max=${DRAWN.length - 1} value=${DRAWN.indexOf(state.most)} aria-valuetext=${`${drawn.nodes.length} of ${picture.nodes.length}`} onInput=${event => set({ most: DRAWN[event.target.value] }, "most")} /></label>
       <label>units kept <output>${percent(state.share)}</output>
         <input id="share" type="range" min="0" max=${sizes.stops.length - 1} value=${near} aria-valuetext=${percent(state.share)} onInput=${event => set({ share: sizes.stops[event.target.value] }, "share")} /></label>
       <label>edges a unit <output>${state.edges}</output>
         <input id="edges" type="range" min="0" max=${index.edgesPerNode} value=${state.edges} onInput=${event => set({ edges: Number(event.target.value) }, "edges")} /></label>
       <label>least score <output>${state.score ? `${percent(state.score)} of largest` : "any"}</output>
         <input id="score" type="range" min="0" max="100" value=${Math.round(Math.sqrt(state.score) * 100)} onInput=${event => set({ score: Number(((event.target.value / 100) ** 2).toFixed(4)) }, "score")} /></label>
-      <label>consensus <output>${stable ? (state.stability ? `${percent(state.stability)} stable` : "off") : "needs parts"}</output>
-        <input id="stability" type="range" min="0" max="100" step="5" disabled=${!stable} value=${Math.round(state.stability * 100)} onInput=${event => set({ stability: event.target.value / 100 }, "stability")} /></label>
-      <div class="stack"><label class="check"><input id="shared" type="checkbox" checked=${state.shared} disabled=${!several} onChange=${event => set({ shared: event.target.checked })} /> only shared</label>
+      ${stable && html`<label>found again <output>${state.stability ? `in ${percent(state.stability)} of draws` : "any"}</output>
+        <input id="stability" type="range" min="0" max="100" step="5" value=${Math.round(state.stability * 100)} onInput=${event => set({ stability: event.target.value / 100 }, "stability")} /></label>`}
+      <div class="stack">${several && html`<label class="check"><input id="shared" type="checkbox" checked=${state.shared} onChange=${event => set({ shared: event.target.checked })} /> only shared</label>`}
       <details class="sites"><summary>sites${state.hidden.length ? ` (${state.hidden.length} hidden)` : ""}</summary>
         <div class="menu">${index.sites.map(site => html`<label class="check"><input type="checkbox" checked=${!state.hidden.includes(site.name)} onChange=${() => hide(site.name)} /> ${site.name}</label>`)}
           ${state.hidden.length > 0 && html`<button type="button" onClick=${() => set({ hidden: [] })}>show all</button>`}</div></details></div>
     </div>
-    <${ThisCut} index=${index} state=${state} shown=${shown} colourOf=${colourOf} picture=${picture} />
   </section>`;
 }
 
-function ThisCut({ index, state, shown, colourOf, picture }) {
+export function ThisCut({ index, state, shown, colourOf, picture }) {
   const count = html`<span class="count">${picture.nodes.length} units, ${picture.edges.length} edges</span>`;
   if (state.variant) return html`<div class="thiscut"><p class="hint">${count}. What circuits found with ${state.variant} do was not measured.${picture.edges.length || !state.edges ? "" : " Their edges were not scored."}</p></div>`;
   const rows = [...new Map(shown.map(one => [one.domain, one])).values()].map(one => ({ one, curve: index.curves[`${state.className}/${one.domain}`] }));
@@ -56,7 +59,7 @@ function ThisCut({ index, state, shown, colourOf, picture }) {
           <tr><th></th><td colspan=${known.length} class=${`verdict ${cut.verdict}`}>${cut.told}</td></tr>`)}</tbody></table>
       ${state.hidden.length > 0 && html`<p class="hint">Hidden sites are not drawn, but they are in the cut.</p>`}
     </div>
-    <${CurveChart} label="Selectivity by share of the units kept, with random circuits" lines=${lines} ticks=${fractions} xs=${fractions.map(Math.log)} mark=${Math.log(state.share)}
-      low=${-0.2} high=${1.1} tickText=${value => percent(value)} />
+    ${fractions.length > 1 && html`<${CurveChart} label="Selectivity by share of the units kept, with random circuits" lines=${lines} ticks=${fractions} xs=${fractions.map(Math.log)} mark=${Math.log(state.share)}
+      low=${-0.2} high=${1.1} tickText=${value => percent(value)} />`}
   </div>`;
 }

@@ -110,6 +110,14 @@ export function overlay(cuts, onlyShared) {
   return { nodes: listed, edges: drawn, byKey: nodes, full, count: cuts.length };
 }
 
+// The strongest units of a picture, and some that are wanted besides, with the edges between them; 0 for all units.
+export function strongest(picture, most, wanted) {
+  if (!most || picture.nodes.length <= most) return picture;
+  const few = new Set([...picture.nodes].sort((a, b) => b.size - a.size).slice(0, most).map(node => node.key));
+  const here = node => few.has(node.key) || wanted.has(node.key);
+  return { ...picture, nodes: picture.nodes.filter(here), edges: picture.edges.filter(edge => here(edge.from) && here(edge.to)) };
+}
+
 // Give each edge its share of the largest score into the same site of its series: what its width is drawn by.
 function strengthen(edges, count) {
   const largest = new Map();

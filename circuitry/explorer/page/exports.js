@@ -21,8 +21,8 @@ function visible(seen) {
   return { ...seen, units: seen.picture.nodes.filter(here), links: seen.picture.edges.filter(edge => here(edge.from) && here(edge.to)) };
 }
 
-function drawn(seen, pen) {
-  const { layout, picture, theme, index, bandNames, lines } = seen;
+function drawInto(seen, pen) {
+  const { layout, drawn: picture, theme, index, bandNames, lines } = seen;
   paint(pen, picture, layout, theme, { labels: siteLabels(layout, index.sites), bandNames });
   lines.forEach((line, i) => pen.text(8, layout.height + LINE * (i + 1), line, theme.faint));
   return layout.height + LINE * (lines.length + 1);
@@ -53,13 +53,13 @@ function asPng(seen) {
   context.scale(2, 2);
   context.fillStyle = whole.theme.paper;
   context.fillRect(0, 0, whole.layout.width, high);
-  drawn(whole, canvasPen(context));
+  drawInto(whole, canvasPen(context));
   return new Promise(resolve => canvas.toBlob(resolve, "image/png"));
 }
 
 function asSvg(seen) {
   const whole = fitted(seen), parts = [];
-  const high = drawn(whole, svgPen(parts)), wide = whole.layout.width;
+  const high = drawInto(whole, svgPen(parts)), wide = whole.layout.width;
   return new Blob([
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${wide} ${high}" width="${wide}" height="${high}" font-family="system-ui, sans-serif">`,
     `<title>${escaped(seen.trust[0])}</title><desc>${escaped(seen.trust.join(" "))}</desc><rect width="100%" height="100%" fill="${whole.theme.paper}"/>`,

@@ -18,7 +18,7 @@ function useSize(element) {
   return size;
 }
 
-function useDark() {
+export function useDark() {
   const query = useMemo(() => matchMedia("(prefers-color-scheme: dark)"), []);
   const [dark, setDark] = useState(query.matches);
   useEffect(() => {
@@ -45,10 +45,9 @@ export function siteLabels(layout, sites) {
   return layout.columns.map(site => ({ x: layout.xs.get(site) - 4, text: sites[site].name }));
 }
 
-export function Graph({ picture, index, state, shown, bandNames, marks, select, describe, share }) {
+export function Graph({ drawn: picture, index, state, shown, dark, bandNames, marks, select, describe, share }) {
   const frame = useRef(), under = useRef(), over = useRef(), hovered = useRef(null);
   const size = useSize(frame);
-  const dark = useDark();
   const hidden = useMemo(() => new Set(index.sites.flatMap((site, place) => (state.hidden.includes(site.name) ? [place] : []))), [state.hidden]);
   const layout = useMemo(
     () => (size.width ? layOut(picture, { ...size, hidden, view: state.view, sites: index.sites }) : null),
@@ -94,10 +93,10 @@ export function Graph({ picture, index, state, shown, bandNames, marks, select, 
     setTip(null);
   };
   const side = tip && tip.x > size.width / 2 ? "tip left" : "tip";
-  return html`<div class="graph" ref=${frame} onPointerMove=${move} onPointerLeave=${leave}
+  return html`<div class="graph" ref=${frame} style=${{ minHeight: state.view === "rows" ? `${120 + 160 * shown.length}px` : null }} onPointerMove=${move} onPointerLeave=${leave}
       onClick=${event => { const point = at(event); select(point ? point.node : null, event); }}>
     <canvas ref=${under} class=${marks.selected !== null && picture.byKey.has(marks.selected) ? "dim" : ""} role="img"
-      aria-label=${`${picture.nodes.length} units and ${picture.edges.length} edges, drawn; the table view lists them.`}></canvas>
+      aria-label=${`${picture.nodes.length} units and ${picture.edges.length} edges, drawn; the table view lists all units.`}></canvas>
     <canvas ref=${over} aria-hidden="true"></canvas>
     ${tip && html`<div class=${side} style=${{ left: `${tip.x}px`, top: `${tip.y}px` }}>${tip.text.map(line => html`<div>${line}</div>`)}</div>`}
     ${!picture.nodes.length && shown.length > 0 && html`<p class="empty">No unit is left: move the sliders back.</p>`}

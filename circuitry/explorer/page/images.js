@@ -1,4 +1,4 @@
-// Held-out images of the class, and one of the reader's: which units fire, and what the model says with and without the circuit.
+// Images of the class, and one of the reader's: which units fire, and what the model says with and without the circuit.
 import { html, percent, useEffect, useMemo, usePromise } from "circuitry/view.js";
 import { load } from "circuitry/data.js";
 import { keyOf, siteAndUnit } from "circuitry/cut.js";
@@ -29,7 +29,7 @@ export function Images({ index, state, set, setFire, colourOf, names, ownFile, s
     ${!there && html`<p class="hint">${index.images ? "There are no images of this class." : html`There are no images yet. They come with cards: <code>circuitry cards --circuits ${index.graphs} && circuitry explore --circuits ${index.graphs}</code>`}</p>`}
     <div class="strip">${there && domains.map(domain => html`<div class="of" style=${{ "--line": colourOf(domain) }}><h4>${domain}</h4><div class="thumbs">
       ${rows.filter(one => one.picture[3] === domain).map(({ row, picture: [id, path, , , found] }) => html`<button type="button" class="pick" key=${id} aria-pressed=${state.image === id} onClick=${() => set({ image: state.image === id ? null : id })}>
-        <${Thumbnail} id=${id} text=${`${path}${found ? ", the circuit was found on it" : ", held out"}`} /></button>`)}
+        <${Thumbnail} id=${id} text=${`${path}${found ? ", the circuit was found on it" : ", not used to find the circuit"}`} /></button>`)}
       ${!rows.some(one => one.picture[3] === domain) && html`<p class="hint">none</p>`}</div></div>`)}
       <${OwnImage} own=${own} state=${state} set=${set} setOwn=${setOwn} />
       ${chosen ? html`<${ExportedAnswers} file=${file} row=${chosen.row} index=${index} className=${state.className} />`

@@ -2,8 +2,9 @@
 import { placeOf } from "circuitry/cut.js";
 
 export const LEAN = Math.PI / 3; // of the names of sites
-const LEFT = 18, RIGHT = 18, TOP = 32, BOTTOM = 14, GAP = 20, LETTER = 6.2;
-const ROW = 11, LEAST_ROW = 4;
+const LEFT = 18, RIGHT = 18, TOP = 38, BOTTOM = 14, GAP = 20, LETTER = 6.2;
+const ROW = 11, LEAST_ROW = 4, HIGH = 34;
+const FEW = 60; // units that are drawn by size, and numbered where there is room
 
 // Lay an overlay out. Two cuts: the first one's own units on top, the shared in the middle, the second's below.
 // More: shared by all, by some, then each one's own. `rows` gives each cut a panel of its own.
@@ -17,7 +18,8 @@ export function layOut(picture, { width, height, hidden, view, sites }) {
     ? Array.from({ length: picture.count }, (_, c) => ({ cut: c, bands: picture.count > 2 ? ["all", "some", c] : ["all", c] }))
     : [{ cut: null, bands: bandsOf(picture.count) }];
   const space = (height - start - BOTTOM - GAP * (panels.length - 1)) / panels.length;
-  panels.forEach((panel, p) => fill(panel, picture, { top: start + p * (space + GAP), space, xs, step }));
+  const largest = picture.nodes.length > FEW ? 0 : Math.max(...picture.nodes.map(node => node.size));
+  panels.forEach((panel, p) => fill(panel, picture, { top: start + p * (space + GAP), space, xs, step, largest }));
   return { width, height, xs, step, panels, top: start, columns };
 }
 
@@ -27,7 +29,7 @@ function bandsOf(count) {
   return ["all", "some", ...Array.from({ length: count }, (_, c) => c)];
 }
 
-function fill(panel, picture, { top, space, xs, step }) {
+function fill(panel, picture, { top, space, xs, step, largest }) {
   const bands = panel.bands.map(name => ({ name, bySite: new Map(), most: 0 }));
   const named = new Map(bands.map(band => [band.name, band]));
   for (const node of picture.nodes) {
@@ -55,24 +57,26 @@ function fill(panel, picture, { top, space, xs, step }) {
   filled.forEach((band, b) => {
     const high = ((space - gaps) * weights[b]) / total;
     panel.bands.push({ name: band.name, top: y, bottom: y + high });
-    for (const [site, nodes] of band.bySite) place(panel.points, nodes, xs.get(site), step, y, high);
+    for (const [site, nodes] of band.bySite) place(panel.points, nodes, xs.get(site), step, y, high, largest);
     y += high + GAP;
   });
 }
 
 // Place the units of a site in a band: a column where they fit, else several columns side by side.
-function place(points, nodes, x, step, top, high) {
+function place(points, nodes, x, step, top, high, largest) {
   const wide = Math.max(1, Math.floor((step * 0.62) / ROW));
   let rows = Math.max(1, Math.floor(high / ROW));
   if (Math.ceil(nodes.length / rows) > wide) rows = Math.max(rows, Math.min(Math.ceil(nodes.length / wide), Math.floor(high / LEAST_ROW)));
   const columns = Math.ceil(nodes.length / rows);
   rows = Math.ceil(nodes.length / columns);
-  const pitch = Math.min(22, high / rows), side = Math.min(ROW, (step * 0.7) / columns);
+  const pitch = Math.min(largest ? HIGH : 22, high / rows), side = Math.min(ROW, (step * 0.7) / columns);
   const radius = Math.max(1.4, Math.min(4.6, pitch * 0.42, side * 0.46));
+  const numbered = largest > 0 && step > 26 && columns === 1 && pitch > 24;
+  const bySize = node => Math.min(numbered ? (pitch - 11) / 2 : pitch * 0.42, step * 0.3, Math.max(3, 12 * Math.sqrt(node.size / largest)));
   const first = top + (high - pitch * rows) / 2;
   nodes.forEach((node, i) => {
     const column = Math.floor(i / rows), row = i % rows;
-    points.set(node.key, { node, x: x + (column - (columns - 1) / 2) * side, y: first + (row + 0.5) * pitch, radius });
+    points.set(node.key, { node, x: x + (column - (columns - 1) / 2) * side, y: first + (row + 0.5) * pitch, radius: largest ? bySize(node) : radius, numbered });
   });
 }
 

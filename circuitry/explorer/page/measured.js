@@ -10,7 +10,7 @@ export const MEASURES = ["right", "false", "kl recovered", "selectivity", "faith
 export function stops(index) {
   const measured = new Set();
   for (const curve of Object.values(index.curves)) curve.fractions.forEach(f => f <= index.nodeFraction + SAME && measured.add(f));
-  const known = measured.size ? [...measured] : [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5].filter(f => f < index.nodeFraction);
+  const known = measured.size > 1 ? [...measured] : [...measured, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5].filter(f => f < index.nodeFraction);
   const ends = [...new Set([...known, index.nodeFraction])].sort((a, b) => a - b);
   const found = [];
   ends.forEach((end, i) => {
@@ -64,13 +64,14 @@ export const VERDICTS = {
 export const interval = row => (row ? `${fixed(row[0])}${row[1] === null ? "" : ` [${fixed(row[1])}, ${fixed(row[2])}]`}` : "–");
 
 // How far a picture can be trusted, in sentences; it goes into every export.
-export function trust(index, state, shown) {
+export function trust(index, state, shown, picture) {
   const made = index.made;
   const lines = [
     `${index.title}: ${state.className} in ${shown.map(one => one.label).join(" and ")}${state.variant ? `, found with ${state.variant}` : ""}.`,
     `Scores are attributions, means over ${[...new Set(shown.map(one => one.images))].join(" or ")} images (baseline ${made.baseline}, metric ${made.metric}); positive ones help.`,
     `The cut: the strongest ${percent(state.share)} of the units ${index.budget === "global" ? "of all sites together" : "of every site"}, at most ${state.edges} edges into a unit of the ${index.edgesPerNode} strongest, ${difference(state) ?? "nothing else left out"}.`,
   ];
+  if (state.most && picture.nodes.length > state.most) lines.push(`Drawings show the ${state.most} strongest of its ${picture.nodes.length} units.`);
   if (state.hidden.length) lines.push(`Units of ${state.hidden.join(", ")} are hidden here, but they are in the cut.`);
   for (const one of shown) {
     const curve = index.curves[`${state.className}/${one.domain}`];

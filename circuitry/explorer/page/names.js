@@ -7,6 +7,14 @@ export function splitName(index, name) {
   return { site, unit: Number(name.slice(cut + 1)) };
 }
 
+const lighter = colour => `#${[1, 3, 5].map(i => Math.round(Number.parseInt(colour.slice(i, i + 2), 16) * 0.6 + 102).toString(16).padStart(2, "0")).join("")}`;
+
+// The mark and colour of a domain, the same in every picture and in the report.
+export function lookOf(index, domain, dark) {
+  const [colour, shape, glyph] = index.marks[index.domains.indexOf(domain)];
+  return { colour: dark ? lighter(colour) : colour, shape, glyph };
+}
+
 // Tested names by unit name, once for an index.
 export function readNames(index) {
   const found = new Map();

@@ -2,17 +2,14 @@
 import { placeOf } from "circuitry/cut.js";
 import { LEAN } from "circuitry/layout.js";
 
-export const SHAPES = ["triangle", "wedge", "square", "diamond", "cross", "bar"];
 const MOST_WIDE = 300;
 
-export function shapeOf(mask, full) {
-  const place = placeOf(mask, full);
-  return place === "all" ? "disc" : place === "some" ? "ring" : SHAPES[place % SHAPES.length];
-}
-
-export function colourOf(mask, full, theme) {
-  const place = placeOf(mask, full);
-  return place === "all" ? theme.shared : place === "some" ? theme.some : theme.series[place % theme.series.length];
+// How a unit or edge looks: like the domain that it is of, or like what is shared by all or several.
+function lookOf(mask, picture, theme) {
+  const place = placeOf(mask, picture.full);
+  if (place === "some") return { shape: "hexagon-open", colour: theme.some };
+  if (place === "all" && picture.count > 1) return { shape: "hexagon", colour: theme.shared };
+  return picture.looks[place === "all" ? 0 : place];
 }
 
 const dashOf = (mask, full) => {
@@ -22,7 +19,6 @@ const dashOf = (mask, full) => {
 
 // Draw the columns, bands, edges and units. `most` limits the edges to the strongest, while a slider moves.
 export function paint(pen, picture, layout, theme, { most = Infinity, labels, bandNames } = {}) {
-  const { full } = picture;
   labels.forEach(({ x, text }) => pen.label(x, layout.top - 22, text, theme.text));
   let edges = picture.edges;
   if (edges.length > Math.min(most, MOST_WIDE)) edges = [...edges].sort((a, b) => a.share - b.share);
@@ -35,11 +31,11 @@ export function paint(pen, picture, layout, theme, { most = Infinity, labels, ba
       if (panel.cut !== null && !(edge.mask & (1 << panel.cut))) continue;
       const a = panel.points.get(edge.from.key), b = panel.points.get(edge.to.key);
       if (!a || !b) continue;
-      pen.line(a.x, a.y, b.x, b.y, colourOf(edge.mask, full, theme), i >= thick ? 0.5 + 2.2 * edge.share : 1, i >= thick ? 0.5 : 0.22, []);
+      pen.line(a.x, a.y, b.x, b.y, lookOf(edge.mask, picture, theme).colour, i >= thick ? 0.5 + 2.2 * edge.share : 1, i >= thick ? 0.5 : 0.22, []);
     }
     for (const point of panel.points.values()) {
-      const mask = point.node.mask;
-      pen.mark(shapeOf(mask, full), point.x, point.y, point.radius, colourOf(mask, full, theme), theme.paper);
+      mark(pen, point, 0, picture, theme);
+      if (point.numbered) pen.text(point.x - 3.2 * String(point.node.unit).length, point.y + point.radius + 10, String(point.node.unit), theme.faint, 400);
     }
   }
 }
@@ -54,8 +50,8 @@ export function paintLit(pen, picture, layout, theme, { lit, selected, pinned, f
         if (panel.cut !== null && !(edge.mask & (1 << panel.cut))) continue;
         const a = panel.points.get(edge.from.key), b = panel.points.get(edge.to.key);
         if (!a || !b) continue;
-        pen.line(a.x, a.y, b.x, b.y, colourOf(edge.mask, picture.full, theme), 1 + 2.5 * edge.share, 1, dashOf(edge.mask, picture.full));
-        for (const end of [a, b]) pen.mark(shapeOf(end.node.mask, picture.full), end.x, end.y, end.radius + 0.8, colourOf(end.node.mask, picture.full, theme), theme.paper);
+        pen.line(a.x, a.y, b.x, b.y, lookOf(edge.mask, picture, theme).colour, 1 + 2.5 * edge.share, 1, dashOf(edge.mask, picture.full));
+        for (const end of [a, b]) mark(pen, end, 0.8, picture, theme);
       }
     }
     if (fire) {
@@ -71,20 +67,28 @@ export function paintLit(pen, picture, layout, theme, { lit, selected, pinned, f
   }
 }
 
+function mark(pen, { node, x, y, radius }, wider, picture, theme) {
+  const { shape, colour } = lookOf(node.mask, picture, theme);
+  pen.mark(shape, x, y, radius + wider, colour, theme.paper);
+}
+
 function ring(pen, panel, key, colour, wider, width) {
   const point = panel.points.get(key);
   if (point) pen.ring(point.x, point.y, point.radius + wider, colour, width);
 }
 
-// A corner each, clockwise, of a shape around (0, 0).
+// A corner each, clockwise, of a shape around (0, 0); a circle has none. Shapes have plotly's names, as in the report.
+const around = (n, radius = () => 1.15) => Array.from({ length: n }, (_, i) => [Math.sin((2 * Math.PI * i) / n) * radius(i), -Math.cos((2 * Math.PI * i) / n) * radius(i)]);
 const CORNERS = {
-  triangle: [[0, -1.25], [1.1, 0.75], [-1.1, 0.75]],
-  wedge: [[0, 1.25], [-1.1, -0.75], [1.1, -0.75]],
+  "triangle-up": [[0, -1.25], [1.1, 0.75], [-1.1, 0.75]],
+  "triangle-down": [[0, 1.25], [-1.1, -0.75], [1.1, -0.75]],
   square: [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
   diamond: [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]],
-  cross: [[-0.4, -1.2], [0.4, -1.2], [0.4, -0.4], [1.2, -0.4], [1.2, 0.4], [0.4, 0.4], [0.4, 1.2], [-0.4, 1.2], [-0.4, 0.4], [-1.2, 0.4], [-1.2, -0.4], [-0.4, -0.4]],
-  bar: [[-1.3, -0.5], [1.3, -0.5], [1.3, 0.5], [-1.3, 0.5]],
+  star: around(10, i => (i % 2 ? 0.6 : 1.4)),
+  hexagon: around(6),
 };
+const cornersOf = shape => CORNERS[shape.replace("-open", "")];
+const isOpen = shape => shape.endsWith("-open");
 
 export function canvasPen(context) {
   return {
@@ -101,16 +105,17 @@ export function canvasPen(context) {
       context.globalAlpha = 1;
     },
     mark(shape, x, y, r, colour, paper) {
-      context.fillStyle = shape === "ring" ? paper : colour;
+      const corners = cornersOf(shape);
+      context.fillStyle = isOpen(shape) ? paper : colour;
       context.beginPath();
-      if (CORNERS[shape]) {
-        CORNERS[shape].forEach(([dx, dy], i) => (i ? context.lineTo(x + dx * r, y + dy * r) : context.moveTo(x + dx * r, y + dy * r)));
+      if (corners) {
+        corners.forEach(([dx, dy], i) => (i ? context.lineTo(x + dx * r, y + dy * r) : context.moveTo(x + dx * r, y + dy * r)));
         context.closePath();
       } else {
         context.arc(x, y, r, 0, 7);
       }
       context.fill();
-      if (shape === "ring") {
+      if (isOpen(shape)) {
         context.strokeStyle = colour;
         context.lineWidth = Math.max(1, r * 0.5);
         context.stroke();
@@ -148,19 +153,15 @@ export function svgPen(parts) {
       parts.push(`<line x1="${short(x1)}" y1="${short(y1)}" x2="${short(x2)}" y2="${short(y2)}" stroke="${colour}" stroke-width="${short(width)}" stroke-opacity="${short(alpha)}"${dashes}/>`);
     },
     mark(shape, x, y, r, colour, paper) {
-      if (CORNERS[shape]) {
-        parts.push(`<polygon points="${CORNERS[shape].map(([dx, dy]) => `${short(x + dx * r)},${short(y + dy * r)}`).join(" ")}" fill="${colour}"/>`);
-      } else if (shape === "ring") {
-        parts.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="${paper}" stroke="${colour}" stroke-width="${short(Math.max(1, r * 0.5))}"/>`);
-      } else {
-        parts.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="${colour}"/>`);
-      }
+      const corners = cornersOf(shape)?.map(([dx, dy]) => `${short(x + dx * r)},${short(y + dy * r)}`).join(" ");
+      const fill = isOpen(shape) ? `fill="${paper}" stroke="${colour}" stroke-width="${short(Math.max(1, r * 0.5))}"` : `fill="${colour}"`;
+      parts.push(corners ? `<polygon points="${corners}" ${fill}/>` : `<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" ${fill}/>`);
     },
     ring(x, y, r, colour, width) {
       parts.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="none" stroke="${colour}" stroke-width="${width}"/>`);
     },
-    text(x, y, text, colour) {
-      parts.push(`<text x="${short(x)}" y="${short(y)}" font-size="11" font-weight="600" fill="${colour}">${escaped(text)}</text>`);
+    text(x, y, text, colour, weight = 600) {
+      parts.push(`<text x="${short(x)}" y="${short(y)}" font-size="11" font-weight="${weight}" fill="${colour}">${escaped(text)}</text>`);
     },
     label(x, y, text, colour) {
       parts.push(`<text transform="translate(${short(x)} ${short(y)}) rotate(${short((-LEAN * 180) / Math.PI)})" font-size="11" fill="${colour}">${escaped(text)}</text>`);
@@ -175,6 +176,5 @@ export function readTheme(element) {
   return {
     paper: take("paper"), text: take("text"), faint: take("faint"), shared: take("shared"), some: take("some"), lit: take("lit"),
     pin: take("pin"), found: take("found"), fire: take("fire"),
-    series: [1, 2, 3, 4, 5, 6].map(n => take(`series-${n}`)),
   };
 }

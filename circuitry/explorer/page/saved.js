@@ -1,6 +1,6 @@
 // What is kept: the state in the address; pins, groups, labels and notes in the browser, or on disk when the page is served.
 import { html, useEffect, useRef } from "circuitry/view.js";
-import { asFile, asHash, checkedState, fromFile, fromHash, initialState } from "circuitry/state.js";
+import { asFile, asHash, checkedState, fromFile, fromHash, initialState, unknown } from "circuitry/state.js";
 import { isServed, readNotes, writeNotes } from "circuitry/served.js";
 
 const SAVE_MS = 150, WRITE_MS = 400;
@@ -104,7 +104,7 @@ export async function firstState(index) {
   const { state, leftOut } = checkedState({ ...given, ...kept }, index);
   const others = SHELF.some(name => name in given && name in kept && JSON.stringify(given[name]) !== JSON.stringify(kept[name]));
   const problem = hash === null ? "The address holds a damaged state; the page starts from the beginning."
-    : leftOut.length ? `The state was opened without ${leftOut.join(", ")}, which does not fit this study.`
+    : leftOut.length ? unknown(leftOut)
     : others ? "Pins, groups and notes are those on disk; the address held others." : null;
   return { state: { ...initialState(index), ...state }, problem };
 }

@@ -1,5 +1,5 @@
 // Pins, groups and notes: what the reader keeps.
-import { html, number, useState } from "circuitry/view.js";
+import { html, number, useEffect, useRef, useState } from "circuitry/view.js";
 import { keyOf } from "circuitry/cut.js";
 import { splitName } from "circuitry/names.js";
 import { Live } from "circuitry/live.js";
@@ -26,14 +26,15 @@ export function Shelf({ index, state, set, picture, shown, pin, lightGroup, nami
 }
 
 function NameGroup({ state, set, done }) {
-  const [name, setName] = useState("");
+  const [name, setName] = useState(""), field = useRef();
+  useEffect(() => field.current.focus(), []);
   const submit = event => {
     event.preventDefault();
     if (name.trim()) set({ groups: [...state.groups, { name: name.trim(), units: state.pins }], pins: [] });
     done();
   };
   return html`<form class="line" onSubmit=${submit}><label class="grow">group of ${state.pins.length}
-    <input id="group-name" type="text" autofocus ref=${element => element?.focus()} value=${name} onInput=${event => setName(event.target.value)} onKeyDown=${event => event.key === "Escape" && done()} /></label>
+    <input id="group-name" type="text" ref=${field} value=${name} onInput=${event => setName(event.target.value)} onKeyDown=${event => event.key === "Escape" && done()} /></label>
     <button type="submit">name it</button></form>`;
 }
 

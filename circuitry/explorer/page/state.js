@@ -10,7 +10,7 @@ export function initialState(index) {
   return {
     className: index.classes[0], domains: index.domains.slice(0, 2), twins: null, variant: "", view: "overlay",
     share: index.nodeFraction, edges: Math.min(3, index.edgesPerNode), score: 0, stability: 0, shared: false,
-    hidden: [], measure: index.comparisons[0]?.measure ?? null, matrixOf: "ratio", selected: null, image: null, query: "", word: "", tab: "graph",
+    most: 20, hidden: [], measure: index.comparisons[0]?.measure ?? null, matrixOf: "ratio", selected: null, image: null, query: "", word: "", tab: "graph",
     pins: [], groups: [], notes: {}, labels: {},
   };
 }
@@ -56,6 +56,9 @@ export function createStore(initial) {
   };
 }
 
+const CALLED = { className: "class", selected: "unit" };
+export const unknown = leftOut => `This study does not have what was asked for: ${leftOut.join(", ")}. It is left out.`;
+
 const isText = value => typeof value === "string";
 const isShare = value => typeof value === "number" && value >= 0 && value <= 1;
 const isBoolean = value => typeof value === "boolean";
@@ -80,6 +83,7 @@ export function checkedState(value, index) {
     variant: name => name === "" || index.variants.includes(name),
     view: name => VIEWS.includes(name),
     share: value => isShare(value) && value > 0 && value <= index.nodeFraction,
+    most: value => Number.isInteger(value) && value >= 0,
     edges: value => Number.isInteger(value) && value >= 0 && value <= index.edgesPerNode,
     score: isShare, stability: isShare, shared: isBoolean,
     matrixOf: name => ["ratio", "all", "class"].includes(name),
@@ -93,7 +97,7 @@ export function checkedState(value, index) {
   const state = {}, leftOut = [];
   for (const [name, item] of Object.entries(value)) {
     if (Object.hasOwn(rules, name) && rules[name](item)) state[name] = item;
-    else leftOut.push(name);
+    else leftOut.push(`${CALLED[name] ?? name}${isText(item) ? ` “${item.slice(0, 60)}”` : ""}`);
   }
   return { state, leftOut };
 }

@@ -7,7 +7,7 @@ import { isServed } from "circuitry/served.js";
 
 const MOST = 30;
 
-export function Toolbar({ index, state, set, shape, colourOf, present, save, act, names, picture }) {
+export function Toolbar({ index, state, set, glyphOf, colourOf, present, save, act, names, picture }) {
   const toggle = domain => set(now => {
     const domains = now.domains.includes(domain) ? now.domains.filter(other => other !== domain) : index.domains.filter(other => other === domain || now.domains.includes(other));
     return { domains: domains.length ? domains : now.domains, twins: null };
@@ -17,8 +17,7 @@ export function Toolbar({ index, state, set, shape, colourOf, present, save, act
     ${index.report && !isServed && html`<a id="report" href=${index.report}>report</a>`}
     <label>class <select id="class" value=${state.className} onChange=${event => set({ className: event.target.value, image: null })}>${index.classes.map(name => html`<option value=${name}>${name}</option>`)}</select></label>
     <div class="chips" role="group" aria-label="Domains">${index.domains.map(domain => html`<button type="button" class="chip" aria-pressed=${state.domains.includes(domain)} disabled=${!present(domain)}
-      title=${present(domain) ? "" : "no circuit of this class"} style=${{ "--line": colourOf(domain) ?? "currentColor" }} onClick=${() => toggle(domain)}><span class="mark" aria-hidden="true">${shape(domain)}</span>${domain}</button>`)}</div>
-    ${index.variants.length > 0 && html`<label>found with <select id="variant" value=${state.variant} onChange=${event => set({ variant: event.target.value, twins: null })}><option value="">the run's settings</option>${index.variants.map(name => html`<option value=${name}>${name}</option>`)}</select></label>`}
+      title=${present(domain) ? "" : "no circuit of this class"} style=${{ "--line": colourOf(domain) }} onClick=${() => toggle(domain)}><span class="mark" aria-hidden="true">${glyphOf(domain)}</span>${domain}</button>`)}</div>
     <div class="chips" role="group" aria-label="View">${[["overlay", "overlay"], ["rows", "side by side"], ["table", "table"]].map(([view, title]) => html`<button type="button" class="chip" id=${`view-${view}`} aria-pressed=${state.view === view} onClick=${() => set({ view })}>${title}</button>`)}</div>
     <${Search} index=${index} state=${state} set=${set} names=${names} picture=${picture} />
     <div class="buttons">
@@ -44,7 +43,7 @@ function Search({ index, state, set, names, picture }) {
     <input id="search" type="search" aria-label="Search units by number, label, name or note" placeholder="search units  /" value=${state.query} onFocus=${() => setOpen(true)}
       onInput=${event => { setOpen(true); set({ query: event.target.value }, "query"); }} onKeyDown=${event => { if (event.key === "Escape") { setOpen(false); event.target.blur(); } if (event.key === "Enter" && found.length) { set({ selected: found[0].name, tab: "unit" }); setOpen(false); event.target.blur(); } }} />
     ${open && state.query.trim() !== "" && html`<div class="results"><p class="hint">${total} units${total > found.length ? `, the first ${found.length}` : ""}</p><ul id="results">${found.map(one => html`<li key=${one.name}><button type="button" onClick=${() => { set({ selected: one.name, tab: "unit" }); setOpen(false); }}>
-      <b>${one.name}</b> ${state.labels[one.name] ?? names.get(one.name)?.name ?? ""} <span class="faint">in ${one.circuits} of ${index.circuits.length} circuits${picture.byKey.has(keyOf(one.site, one.unit)) ? ", drawn" : ""}</span></button></li>`)}</ul></div>`}
+      <b>${one.name}</b> ${state.labels[one.name] ?? names.get(one.name)?.name ?? ""} <span class="faint">in ${one.circuits} of ${index.circuits.length} circuits${picture.byKey.has(keyOf(one.site, one.unit)) ? ", in the cut" : ""}</span></button></li>`)}</ul></div>`}
   </div>`;
 }
 
@@ -54,7 +53,7 @@ export function Help({ index, close }) {
   useEffect(() => dialog.current.showModal(), []);
   return html`<dialog ref=${dialog} aria-label="Help" onClose=${close}>
     <form method="dialog" class="line"><h2 class="grow">${index.title}</h2><button aria-label="close">×</button></form>
-    <p>Each column is a site, each mark a unit of a circuit, and each line an edge. With two domains, units of the first alone are in the band on top (▲), shared ones in the middle (●), units of the second alone below (▼). With more, ● is in all of them, ○ in several.</p>
+    <p>Each column is a site, each mark a unit of a circuit, and each line an edge. A domain has one mark and colour everywhere. With two domains, units of the first alone are in the band on top, shared ones in the middle (⬢), units of the second alone below. With more, ⬢ is in all of them, ⬡ in several.</p>
     <p>A cut is the strongest units of every site. Beside the sliders stands what exactly this cut was measured to do on images that the circuits were not found on: how many images of the class get it (right), how many others (false), how much of the answers is recovered (KL); selectivity 1 tells the class from others as well as the whole model, 0 not at all. A cut that does no better than random units or another class's circuit is no mechanism of the class.</p>
     <p>The page keeps the ${index.edgesPerNode} strongest edges into a unit; scores have three digits, those below 1/16,000 of the largest fewer.</p>
     <table>${keys.map(([key, text]) => html`<tr><th scope="row"><kbd>${key}</kbd></th><td>${text}</td></tr>`)}</table>

@@ -9,11 +9,12 @@ const REST_MS = 150;
 export function Ways({ index, state, set, cutsOf, colourOf }) {
   const comparison = index.comparisons.find(one => one.measure === state.measure);
   return html`<section class="ways" aria-label="Ways in">
+    ${index.variants.length > 0 && html`<label>found with <select id="variant" value=${state.variant} onChange=${event => set({ variant: event.target.value, twins: null })}><option value="">the run's settings</option>${index.variants.map(name => html`<option value=${name}>${name}</option>`)}</select></label>`}
     <h2>Domains compared</h2>
     ${comparison
       ? html`<${Matrix} comparison=${comparison} index=${index} state=${state} set=${set} />
           <${Depth} comparison=${comparison} index=${index} state=${state} set=${set} colourOf=${colourOf} />`
-      : html`<p class="hint">No comparison was exported. The runs of circuitry compare and of circuitry quickstart come with theirs.</p>`}
+      : html`<p class="hint">${index.domains.length > 1 ? "No comparison was exported. The runs of circuitry compare and of circuitry quickstart come with theirs." : `There are circuits of ${index.domains[0]} alone, so there is nothing to compare.`}</p>`}
     <${Twins} state=${state} set=${set} cutsOf=${cutsOf} />
     <${Words} index=${index} state=${state} set=${set} />
   </section>`;
@@ -33,12 +34,7 @@ function Matrix({ comparison, index, state, set }) {
       found.set(`${row[0]}|${row[1]}`, row);
       if (both) found.set(`${row[1]}|${row[0]}`, row);
     }
-    if (kind === "ratio") {
-      for (const [a, b, , , , n, , ofA, ofB] of rows) {
-        found.set(`${a}|${a}`, [a, a, ofA, null, null, n]);
-        found.set(`${b}|${b}`, [b, b, ofB, null, null, n]);
-      }
-    }
+    if (kind === "ratio") for (const row of rows) for (const end of [0, 1]) found.set(`${row[end]}|${row[end]}`, [row[end], row[end], 1, row[7 + end]]);
     return found;
   }, [comparison, kind, state.className]);
   const domains = index.domains;
@@ -48,6 +44,7 @@ function Matrix({ comparison, index, state, set }) {
   const shade = value => (value === null || most === least ? 0 : comparison.alike ? share(value) : 1 - share(value));
   const say = row => kind === "ratio" && row[0] !== row[1]
     ? `${row[0]} and ${row[1]}: ratio ${number(row[2])} [${number(row[3])}, ${number(row[4])}] over ${row[5]} classes; similarity ${number(row[6])}, ceilings ${number(row[7])} and ${number(row[8])}`
+    : kind === "ratio" ? `${row[0]}: 1; the similarity of two parts of its images, the ceiling, is ${number(row[3])}`
     : comparison.directions ? `${comparison.directions[0]} ${row[0]}, ${comparison.directions[1]} ${row[1]}: ${number(row[2])}`
     : `${row[0]} and ${row[1]}: ${number(row[2])}`;
   return html`<div class="matrix">
@@ -67,13 +64,13 @@ function Matrix({ comparison, index, state, set }) {
           if (!row) return html`<td class="none">·</td>`;
           const chosen = state.domains.length === 2 && state.domains.includes(a) && state.domains.includes(b) && a !== b;
           const own = a === b;
-          return html`<td><button type="button" title=${`${say(row)}${own && !comparison.directions ? ": two parts of one domain's images, the ceiling" : ""}`} aria-label=${say(row)} aria-pressed=${chosen}
+          return html`<td><button type="button" title=${say(row)} aria-label=${say(row)} aria-pressed=${chosen}
             class=${own ? "ceiling" : "cell"} style=${own ? {} : { "--shade": shade(row[2]).toFixed(3) }}
             onClick=${() => set(own ? { domains: [a], twins: null } : { domains: [a, b], twins: null })}>${fixed(row[2])}</button></td>`;
         })}</tr>`)}</tbody>
     </table></div>
     <p class="hint">${kind === "ratio"
-      ? `1 is as similar as two parts of one domain's images (the ceiling, on the diagonal). Point at a cell for its interval.`
+      ? "1 is as similar as two parts of one domain's images, the ceiling. Point at a cell for its interval."
       : kind === "class" ? `Similarity of the circuits of ${state.className}.` : "Mean similarity of circuits over classes."} A click shows the pair.</p>
   </div>`;
 }
@@ -122,7 +119,7 @@ function twinsOf([a, b], { parts, cut }) {
 
 function Twins({ state, set, cutsOf }) {
   const rows = useTwins(state, cutsOf);
-  if (!rows.length) return html`<div><h3>Twins</h3><p class="hint">There are no circuits of parts of the images: extract with at least two parts.</p></div>`;
+  if (!rows.length) return null;
   return html`<div class="twins"><h3>Twins</h3>
     <table><thead><tr><th scope="col">on two parts</th><th scope="col">units</th><th scope="col">edges</th></tr></thead>
       <tbody>${rows.map(({ label, pair, found }) => {

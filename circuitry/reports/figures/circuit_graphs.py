@@ -17,8 +17,9 @@ from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Names
 
-MOST_NODES = 300
-"""With more nodes only the strongest units of every site are drawn, and a line under the heading says so."""
+MOST_NODES, MOST_ALONE = 300, 30
+"""With more nodes only the strongest units of every site are drawn, of one circuit those of all sites, and a line under
+the heading says so."""
 
 ABOVE, BELOW, MIDDLE = "a", "b", "shared"
 LANES = (ABOVE, BELOW, MIDDLE)
@@ -94,20 +95,22 @@ def _draw(circuits: Mapping[str, Circuit], sites: Sequence[str], kinds: _Looks, 
     kind_of_edge = {
         edge: _kind(weights, list(graphs)) if MIDDLE in kinds else kind_of[edge[1]] for edge, weights in edges.items()
     }
-    shown, per_site = _strongest(nodes, sites)
+    alone = nodes[:MOST_ALONE], "the strongest units of all sites"
+    shown, left_out = _strongest(nodes, sites) if MIDDLE in kinds else alone
     places, lanes = _layout(shown, sites, list(kinds))
     size = max(4.0, min(10.0, 520 / (lanes[ABOVE][1] - lanes[BELOW][0])))
+    largest = max(max(map(abs, node.scores.values())) for node in shown) or 1.0
     figure = go.Figure()
     for kind, (name, colour) in kinds.items():
         own = {edge: weights for edge, weights in edges.items() if kind_of_edge[edge] == kind}
         label = f"{name}: {_counted(list(kind_of.values()).count(kind), 'node')}, {_counted(len(own), 'edge')}"
         _draw_edges(figure, own, places, kind, colour)
-        marker = {"color": colour, "size": size, "line": {"color": "white", "width": 0.5}}
         points = [node for node in shown if node.kind == kind]
+        sizes = [6 + 14 * abs(*node.scores.values()) / largest for node in points] if MIDDLE not in kinds else size
+        marker = {"color": colour, "size": sizes, "line": {"color": "white", "width": 0.5}}
         _draw_nodes(figure, points, places, name=label, legendgroup=kind, marker=marker)
     doubtful = {site: why for one in circuits.values() for site, why in one.source.doubtful_sites.items()}
-    left_out = f"drawn: the {per_site} strongest units of every site, {len(shown):,} of {len(nodes):,} nodes"
-    remarks = [left_out] if len(shown) < len(nodes) else []
+    remarks = [f"drawn: {left_out}, {len(shown):,} of {len(nodes):,} nodes"] if len(shown) < len(nodes) else []
     remarks += ["!: scores do not add up to the metric's change, or repeat the site before"] if doubtful else []
     style.lay_out(figure, title=title, subtitle="; ".join(remarks) or None, height=760, legend=True)
     _axes(figure, nodes, sites, lanes, kinds, doubtful)
@@ -144,13 +147,13 @@ def _edges(circuits: Mapping[str, nx.DiGraph]) -> _Edges:
     return edges
 
 
-def _strongest(nodes: list[_Node], sites: Sequence[str]) -> tuple[list[_Node], int]:
-    """Return the nodes to draw, and the largest number per site that leaves `MOST_NODES` or fewer."""
+def _strongest(nodes: list[_Node], sites: Sequence[str]) -> tuple[list[_Node], str]:
+    """Return the nodes to draw, as many of each site as leave `MOST_NODES` or fewer, in words, too."""
     columns = [[node for node in nodes if node.site == site] for site in sites]
     cap = max(len(column) for column in columns)
     while cap > 1 and sum(min(cap, len(column)) for column in columns) > MOST_NODES:
         cap -= 1
-    return [node for column in columns for node in column[:cap]], cap
+    return [node for column in columns for node in column[:cap]], f"the {cap} strongest units of every site"
 
 
 def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> tuple[_Two, _Two]:

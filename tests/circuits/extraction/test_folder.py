@@ -79,10 +79,10 @@ def test_unknown_settings_are_refused_before_the_folder_is_claimed(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, "no folder of graphs"),
+        ({}, "no folder of circuits"),
         ({"manifest.json": "{"}, "manifest.json"),
-        ({"below/manifest.json": "{}", "below/graphs/x": ""}, "below has: give that folder"),
-        (None, "no folder of graphs"),
+        ({"below/manifest.json": "{}", "below/graphs/x": ""}, "below is: give that folder"),
+        (None, "There is no folder"),
     ],
 )
 def test_a_folder_of_something_else_is_refused(files: dict[str, str] | None, words: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from circuitry import AttributionGraph, Circuit
 from circuitry.circuits import Completeness, Edges
 from circuitry.reports.figures import circuit_drawing, circuit_pair
+from circuitry.reports.figures.circuit_graphs import MOST_ALONE
 from tests.circuits.test_graph import small_graph
 from tests.reports.figures.made import SITES
 
@@ -16,7 +17,7 @@ def circuit(scores: dict[str, float], edges: dict[tuple[str, str], float]) -> Ci
     units: dict[str, list[int]] = {site: [] for site in dict.fromkeys(name.rpartition("/")[0] for name in scores)}
     for name in scores:
         units[name.rpartition("/")[0]].append(int(name.rpartition("/")[2]))
-    nodes = {site: np.array([scores.get(f"{site}/{unit}", 0.0) for unit in range(8)]) for site in units}
+    nodes = {site: np.array([scores.get(f"{site}/{unit}", 0.0) for unit in range(80)]) for site in units}
     kept = {site: np.array(some) for site, some in units.items()}
     found = {
         (up, down): np.array(
@@ -93,6 +94,13 @@ def test_one_circuit_has_what_works_for_the_metric_above_what_works_against_it()
     assert ends(edges) == {(0.0, 1.0)}
     assert "1 / 1" in figure.layout.xaxis.ticktext[0]
     assert "2 / 3" in figure.layout.xaxis.ticktext[1]
+
+
+def test_of_a_large_circuit_the_strongest_units_are_drawn_and_the_stronger_larger() -> None:
+    scores = {f"act1/{unit}": 1.0 / (1 + unit) for unit in range(2 * MOST_ALONE)}
+    (nodes,) = [trace for trace in circuit_drawing(circuit(scores, {}), SITES).data if trace.name and trace.text]
+    assert len(nodes.x) == MOST_ALONE
+    assert list(nodes.marker.size) == sorted(nodes.marker.size, reverse=True)
 
 
 def test_doubtful_sites_are_marked() -> None:
