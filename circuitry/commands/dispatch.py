@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "quickstart": ("start here", "the whole study in miniature, on drawn images"),
     "info": ("start here", "versions, devices and caches, and what is missing"),
     "find": ("circuits", "which units recognise one class, and do they work?"),
+    "own-parts": ("circuits", "which units are a class's own, and are they the same in another style?"),
     "compare": ("circuits", "are the circuits of my model shared between the domains of my images?"),
     "check": ("circuits", "do circuits recover the answer, and in other domains, too?"),
     "components": ("circuits", "which heads and neurons of a transformer act, by their exact effects?"),

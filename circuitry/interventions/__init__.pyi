@@ -19,10 +19,13 @@ from .intervention_settings import MIB_FRACTIONS as MIB_FRACTIONS
 from .intervention_settings import AblationSettings as AblationSettings
 from .intervention_settings import CheckSettings as CheckSettings
 from .intervention_settings import MaskSettings as MaskSettings
+from .intervention_settings import OwnPartSettings as OwnPartSettings
 from .judgement import judge_circuit as judge_circuit
 from .lesions import lesion as lesion
+from .lesions import part_overlaps as part_overlaps
 from .masks import LearnedMasks as LearnedMasks
 from .masks import learn_masks as learn_masks
+from .own_parts import OwnParts as OwnParts
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import patch_effects as patch_effects

@@ -8,8 +8,9 @@ do not level off where the model is sure,
     damage_u = mean over images of other classes of |d log-odds of the model's own answer / d gate_u|:
 
 the first-order costs of ablating unit u. Taking the class at the least damage is a knapsack, so units come in the order
-of cost_u / (damage_u + `PRICE` * mean damage). Units that stand in for each other hide each other: so cost is measured
-again after each cut, which is cheap, since only images of the class are run.
+of cost_u / (damage_u + `PRICE` * mean damage). Units that stand in for each other hide each other. So cost is measured
+again after each cut, and its mean over the cuts counts, as integrated gradients take the mean along a path. That is
+cheap, since only images of the class are run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,14 +159,15 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
     ]
     damage = torch.stack(damages).mean(0)
     order, tried, size = opened.new_zeros(0, dtype=torch.long), list[list[float]](), min(FIRST, most)
-    first, p = mean_slopes(images, opened)
-    cost = first
+    costs = [mean_slopes(images, opened)[0]]
     while True:
+        cost = torch.stack(costs).mean(0)
         ratio = (cost / (damage + PRICE * damage.mean())).masked_fill(opened == 0, -torch.inf)
         ranked = ratio.argsort(descending=True, stable=True)
         order = torch.cat([order, ranked[: max(1, round(size * n)) - len(order)]])
         opened[order] = 0
-        cost, p = mean_slopes(images, opened)
+        slopes, p = mean_slopes(images, opened)
+        costs.append(slopes)
         tried.append([len(order) / n, p])
         if size >= most or (share is None and p <= chance):
             break
@@ -173,7 +175,7 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
     rest = ratio.masked_fill(opened == 0, -torch.inf).argsort(descending=True, stable=True)[: n - len(order)]
     ranks = torch.empty_like(opened)
     ranks[torch.cat([order, rest])] = torch.arange(n, 0, -1).to(ranks) / n
-    return Contrast(first, ranks, tried)
+    return Contrast(costs[0], ranks, tried)
 
 
 def mean_slopes(

@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 from circuitry import encoder
 from circuitry.circuits.budgets import BUDGETS, RANKINGS, SAME_SHARE, BudgetName
+from circuitry.circuits.circuit_settings import UnitMethod
+from circuitry.circuits.methods import CONTRAST
 from circuitry.data.shared_options import NImages, NOthers, option
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.options import BaselineChoice, FolderSettings, MetricChoice, TextsChoice
@@ -113,3 +115,22 @@ class CheckSettings(FolderSettings):
                 f"with, such as these activations, or one of {', '.join(BASELINE_NAMES)}."
             )
         return replace(self, **found)
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class OwnPartSettings(FolderSettings):
+    """Settings of `OwnParts`."""
+
+    n_images: NImages = 6
+    """Images of a class in a domain that a part is found on, at most half of them; as many at most test it."""
+    n_others: NOthers = 24
+    """Images of other classes in the domain to contrast with: the first of each, then the second of each."""
+    method: UnitMethod = CONTRAST
+    """How units are ranked: contrast; another one for comparison."""
+    shares: Annotated[tuple[Share, ...], SOME] = (0.02,)
+    """Shares of the units that parts have; the report tells the last one."""
+    depth: bool = False
+    """Find parts among the units up to, and among those from, each of some sites, too."""
+    random_draws: Natural = 1
+    """Random parts beside each, with as many units at every site."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import combinations
 from typing import Annotated, Any
 
 import numpy as np
@@ -78,6 +79,25 @@ def lesion(
             given = labels.get(part_key[0], -1)  # no answer, where no task is of the class
             rows[-1]["taken_for"] = float((answers.argmax(-1) == given).double().mean())
     return pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
+
+
+def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
+    """Return the Jaccard index of the units of every two parts, and its expectation for random units.
+
+    Random units are as many at every site; the expectation is that of the sizes by site, summed before dividing.
+
+    Returns:
+        Columns class_a, domain_a, class_b, domain_b, overlap, chance.
+    """
+    rows = []
+    for (a, part_a), (b, part_b) in combinations(parts.items(), 2):
+        sites = [site for site in part_a.units if site in part_b.units]
+        shared = sum(len(np.intersect1d(part_a.units[site], part_b.units[site])) for site in sites)
+        n_units = {site: len(part_a.source.node_scores[site]) for site in sites}
+        by_chance = sum(len(part_a.units[site]) * len(part_b.units[site]) / n for site, n in n_units.items())
+        both = part_a.count + part_b.count
+        rows.append((*a, *b, shared / (both - shared), by_chance / (both - by_chance)))
+    return pd.DataFrame(rows, columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance"])
 
 
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:

@@ -22,6 +22,7 @@ from circuitry import (
     left_rule,
 )
 from circuitry.circuits import METHODS
+from circuitry.circuits.methods import CONTRAST, ONLY_RANK
 from circuitry.encoder import Stage, counted_sites, site_roles
 from circuitry.interventions import (
     AblationSettings,
@@ -56,7 +57,9 @@ def test_without_interaction_masks_and_rankings_agree() -> None:
     encoder, images = additive(), torch.rand(32, 3, 1, 1, generator=torch.Generator().manual_seed(1)) + 0.2
     task = Task(encoder, images, lambda e: e[:, 0], sites=["units"], work=QUIET)
     masks = MaskSettings(steps=150, batch_size=32)
-    found = {method: find_circuit(task, method=method, size=0.4, masks=masks) for method in METHODS}
+    found = {
+        method: find_circuit(task, method=method, size=0.4, masks=masks) for method in METHODS if method != CONTRAST
+    }
     kept = {method: set(one.units["units"].tolist()) for method, one in found.items()}
     assert all(units == kept["patching"] for units in kept.values())
 
@@ -64,13 +67,14 @@ def test_without_interaction_masks_and_rankings_agree() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(resnet: nn.Module, method: str) -> None:
     encoder, images, others = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64), torch.randn(3, 3, 64, 64)
-    metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
+    seen = encoder(torch.cat([others[:1], images[:1], others[1:]])).detach()  # so each is recognised
+    metric = class_logit(nn.functional.normalize(seen, dim=-1), 1)
     task = Task(encoder, images, metric, others=others, sites=["layer3.0", "layer4.0"], work=QUIET)
     found = find_circuit(task, method=method, size=0.25, masks=MaskSettings(steps=6, batch_size=4))
     n_units = sum(len(scores) for scores in found.source.node_scores.values())
     assert found.size == pytest.approx(0.25, abs=2 / n_units)
     assert found.source.settings["method"] == method
-    assert (found.source.importance is not None) == (method in ("fisher", "iterative-fisher", "learned"))
+    assert (found.source.importance is not None) == (method in ONLY_RANK)
     assert all(np.array_equal(units, found.source.kept_units[site]) for site, units in found.units.items())
     assert found.source.settings | task.made_with == found.source.settings
     curve = faithfulness_curve(task, found.source, AblationSettings(fractions=(0.5,), random_draws=1))

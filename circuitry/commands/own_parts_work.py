@@ -1,0 +1,46 @@
+"""Find own parts, test them, and write the report."""
+
+from functools import partial
+
+from circuitry.commands.own_parts_command import Config
+from circuitry.comparison import lesion_matrix
+from circuitry.interventions import OwnParts
+from circuitry.reports import Report, write_results
+from circuitry.reports.page import Written
+from circuitry.reports.result_tables import listings_of_records
+from circuitry.reports.sections.own_parts import add_own_parts, own_part_findings, own_part_tables
+from circuitry.runs import InputError, Work, versions
+
+
+def main(config: Config) -> Written | None:
+    """Find, test, write; print the answer."""
+    if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
+        return None
+    run = find_and_test(config, config.work())
+    found = run.run(config.work())
+    if found["lesions"].empty:
+        raise InputError(
+            f"{config.model} recognises no class of {config.data} on the images that parts are found on, so there is "
+            "no part to test: see the warnings above, and give a model that knows the classes."
+        )
+    run.save_circuits()
+    tables = own_part_tables(found["lesions"], found["overlaps"])
+    print(lesion_matrix(found["lesions"].query("share == share.max()")).to_string(float_format="{:.2f}".format))
+    report = Report(
+        f"Which units of {config.model} are a class's own?",
+        f"Parts of at most {max(config.shares):.1%} of the units, found by {config.method} on up to {config.n_images} "
+        "images of the class and images of other classes, and ablated on other images. Counted are the units of "
+        f"{', '.join(run.sites['everywhere'])}.",
+    )
+    report.summary(own_part_findings(tables))
+    add_own_parts(report, tables, config.images().domains)
+    records = (record for side in (run.found_on, run.unseen) for of_cell in side.values() for record in of_cell)
+    provenance = run.provenance | versions()
+    return write_results(report, tables, config.out, config.results, provenance, listings=listings_of_records(records))
+
+
+def find_and_test(config: Config, work: Work) -> OwnParts:
+    """Do one process's share."""
+    run = OwnParts(config.clip(work.rank, parts=True), config.images(), config.out, config)
+    run.run(work)
+    return run

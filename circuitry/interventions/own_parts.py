@@ -1,0 +1,220 @@
+"""The own part of every class in every domain of a data set, and what the model loses without each."""
+
+import logging
+import os
+from dataclasses import replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from circuitry.circuits.budgets import GLOBAL
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.methods import CONTRAST, ONLY_RANK
+from circuitry.comparison.table import read_named_table, write_named_table
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.parts import Key
+from circuitry.encoder.counted_sites import counted_sites
+from circuitry.encoder.task import Task
+from circuitry.interventions.contrast import own_part
+from circuitry.interventions.intervention_settings import OwnPartSettings
+from circuitry.interventions.lesions import lesion, part_overlaps
+from circuitry.interventions.search import find_circuit
+from circuitry.models.clip import Clip
+from circuitry.models.folder_work import FolderWork
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Work
+
+FORMAT = "circuitry own parts 1"
+FOUND, LESIONED = "found", "lesioned"
+"""Jobs: the parts of a class in a domain; and all parts ablated on its unseen images."""
+EVERYWHERE = "everywhere"
+"""Parts whose units may lie at any site."""
+N_DEPTHS = 6
+"""Places in the order of sites that `OwnPartSettings.depth` cuts at, at most, beside both ends."""
+
+log = logging.getLogger(__name__)
+
+
+class OwnParts(FolderWork):
+    """The own parts of a model's classes by domain, found on some images and tested on others.
+
+    Example:
+        >>> parts = OwnParts(clip, DomainFolder("DomainNet"), "runs/own", OwnPartSettings(n_images=6))
+        >>> tables = parts.run()
+        >>> lesion_matrix(tables["lesions"])     # rows: found on, columns: tested on
+        >>> parts.circuits(0.02)["cat", "photo"]
+    """
+
+    settings: OwnPartSettings
+
+    @checked
+    def __init__(
+        self,
+        clip: Clip,
+        images: DomainFolder,
+        out: str | os.PathLike[str],
+        settings: OwnPartSettings | None = None,
+    ) -> None:
+        """Choose the images; refuse a domain with one class.
+
+        Args:
+            clip: The model.
+            images: Its images, sorted by domain and class.
+            out: Folder of parts and tables.
+            settings: How parts are found and tested.
+
+        Raises:
+            InputError: where no domain has two classes, one of them with two images.
+        """
+        settings = settings or OwnPartSettings()
+        super().__init__(clip, images, settings)
+        self.out, self.found_on, self.unseen = Path(out), dict[Key, list[ImageRecord]](), dict[Key, list[ImageRecord]]()
+        for key in ((c, d) for d in images.domains for c in images.classes):
+            records = list(images.select(*key, None, settings.seed))
+            n = min(settings.n_images, (len(records) + 1) // 2)
+            self.found_on[key], self.unseen[key] = records[:n], records[n : n + settings.n_images]
+        tested = {name for name, domain in self.unseen if self.unseen[name, domain] and self.others((name, domain))}
+        self.keys = [key for key in self.found_on if key[0] in tested and self.found_on[key] and self.others(key)]
+        if not self.keys:
+            raise InputError(
+                "An own part is found by contrast with another class of the domain, on some images of the class, and "
+                f"tested on others, but no class in {images.root} has two images beside another class: give more "
+                "classes, or more images."
+            )
+
+    def others(self, key: Key) -> list[ImageRecord]:
+        """Return images of other classes in the domain that find parts: the first of each, then the second of each."""
+        found_on = [self.found_on.get((name, key[1]), []) for name in self.images.following(key[0])]
+        rounds = range(max(map(len, found_on), default=0))
+        taken = (of_class[i] for i in rounds for of_class in found_on if i < len(of_class))
+        return list(taken)[: self.settings.n_others]
+
+    @cached_property
+    def sites(self) -> dict[str, tuple[str, ...]]:
+        """The sites at which parts may have units, by name: everywhere, and by depth."""
+        every = counted_sites(self.clip.encoder)
+        found = {EVERYWHERE: every}
+        places = sorted({round(i * len(every) / N_DEPTHS) for i in range(1, N_DEPTHS)} - {0})
+        for place in places if self.settings.depth else ():
+            found[f"up to {every[place - 1]}"], found[f"from {every[place]}"] = every[:place], every[place:]
+        return found
+
+    @property
+    def kinds(self) -> list[tuple[float, str]]:
+        """Share and name of sites of the parts: every share everywhere, the last one at all sites by name."""
+        *first, last = self.settings.shares
+        return [*((share, EVERYWHERE) for share in first), *((last, name) for name in self.sites)]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Everything except for images that shapes a number, in plain values."""
+        names = ("n_others", "method", "random_draws", "depth")
+        asked = {name: getattr(self.settings, name) for name in names} | {"shares": list(self.settings.shares)}
+        return self.made_with | asked | {"sites": {name: list(some) for name, some in self.sites.items()}}
+
+    @cached_property
+    def folder(self) -> JobFolder:
+        """The folder of jobs, claimed for this configuration."""
+        records = {key: self.found_on[key] + self.unseen[key] for key in self.keys}
+        tested = [(LESIONED, *key) for key in self.keys if self.unseen[key]]
+        jobs = [*((FOUND, *key) for key in self.keys), *tested]
+        return self.claim(self.out / "parts", FORMAT, jobs, records, **self.provenance)
+
+    def run(self, work: Work = Work()) -> dict[str, pd.DataFrame]:
+        """Find and test the parts; what is finished is read.
+
+        Returns:
+            ``lesions``: table of `lesion` with columns share and sites; ``overlaps``: table of `part_overlaps` with the
+            same. A warning names the classes that the model does not know in a domain.
+        """
+        for kind, what in ((FOUND, "own parts"), (LESIONED, "lesions")):
+            self.folder.run(
+                lambda job, images: (self._find if job[0] == FOUND else self._test)((job[1], job[2]), images, work),
+                prepare=lambda job: self._read(job, work),
+                rank=work.rank,
+                only=[job for job in self.folder.jobs if job[0] == kind],
+                progress=work.bar(what),
+                unit="class",
+            )
+        tables = [
+            read_named_table(path) for job in self.folder.jobs if job[0] == LESIONED for path in self.folder.files(job)
+        ]
+        overlaps = [
+            part_overlaps(self._parts(share, sites)).assign(share=share, sites=sites) for share, sites in self.kinds
+        ]
+        return {"lesions": pd.concat(tables, ignore_index=True), "overlaps": pd.concat(overlaps, ignore_index=True)}
+
+    def circuits(self, share: float | None = None) -> dict[Key, Circuit]:
+        """Return the parts of a share (default: the last), by (class, domain), once they are found."""
+        return self._parts(self.settings.shares[-1] if share is None else share, EVERYWHERE)
+
+    def save_circuits(self) -> GraphFolder:
+        """Write the parts of the last share as a folder that cards, the explorer and checks read, and return it."""
+        parts = self.circuits()
+        images = {key: [*self.found_on[key], *self.others(key)] for key in parts}
+        made_with = self.made_with | {"n_others": self.settings.n_others, "method": self.settings.method}
+        return GraphFolder.write(self.out / "circuits", parts, made_with, images)
+
+    def _read(self, job: Job, work: Work) -> tuple[Tensor, Tensor] | None:
+        """Return the images of a job: of the class, and of others, which a test has none of."""
+        kind, key = job[0], (job[1], job[2])
+        own = self.read((self.found_on if kind == FOUND else self.unseen)[key], strict=work.strict)
+        others = self.read(self.others(key), strict=work.strict) if kind == FOUND else own[:0]
+        if len(own) and (len(others) or kind == LESIONED):
+            return own, others
+        log.warning("%s in %s: no image, or none of another class, can be read: it is left out", *key)
+        return None
+
+    def _find(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
+        """Find the parts of a class in a domain; none where the model does not know it."""
+        paths, graphs = list[Path](), dict[str, AttributionGraph]()
+        with self.clip.encoder.running():
+            try:
+                for name, sites in self.sites.items():
+                    graphs[name] = self._ranked(self.task(key, *images, sites, work))
+            except InputError as error:
+                log.warning("%s in %s is left out. %s", *key, error)
+                return []
+        ranking = "absolute" if self.settings.method in ONLY_RANK else "signed"
+        for share, name in self.kinds:
+            graph = replace(graphs[name], class_name=key[0], domain=key[1])
+            part = graph.strongest(share, ranking, GLOBAL)
+            paths.append(self._path(key, share, name))
+            replace(part, source=replace(graph, kept_units=dict(part.units))).save(paths[-1])
+        return paths
+
+    def _ranked(self, task: Task) -> AttributionGraph:
+        """Return the units in the order in which parts have them."""
+        if self.settings.method == CONTRAST:
+            return own_part(task, share=max(self.settings.shares)).source
+        return find_circuit(task, method=self.settings.method, size=max(self.settings.shares)).source
+
+    def _test(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
+        """Ablate all parts on the unseen images of a class in a domain."""
+        task, path = self.task(key, images[0], work=work), self.folder.path / LESIONED / key[0] / f"{key[1]}.csv"
+        draws, tables = self.settings.random_draws, list[pd.DataFrame]()
+        with self.clip.encoder.running():
+            for share, sites in self.kinds:
+                found = lesion({key: task}, self._parts(share, sites), random_draws=draws, seed=self.settings.seed)
+                tables.append(found.assign(share=share, sites=sites))
+        write_named_table(path, pd.concat(tables, ignore_index=True))
+        return [path]
+
+    def _parts(self, share: float, sites: str) -> dict[Key, Circuit]:
+        """Return the parts of a share at some sites that were found."""
+        there = {key: self._path(key, share, sites) for key in self.keys}
+        return {key: _loaded(path) for key, path in there.items() if path in self.folder.files((FOUND, *key))}
+
+    def _path(self, key: Key, share: float, sites: str) -> Path:
+        return self.folder.path / FOUND / key[0] / f"{key[1]}.{sites}.{share:g}.safetensors"
+
+
+@cache
+def _loaded(path: Path) -> Circuit:
+    return Circuit.load(path)

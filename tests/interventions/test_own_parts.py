@@ -1,0 +1,180 @@
+"""A class's own part and lesions, on networks whose own units are known, and against plain loops."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from circuitry import DomainFolder, GraphFolder, Task, load_clip
+from circuitry.comparison import lesion_matrix, lesion_summary, overlap_summary, style_verdicts
+from circuitry.data.drawn import DrawingSettings, write_toy
+from circuitry.interventions import (
+    OwnParts,
+    OwnPartSettings,
+    circuit_of,
+    find_circuit,
+    lesion,
+    own_part,
+    part_overlaps,
+)
+from circuitry.runs import InputError
+from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
+from tests.support.work import QUIET
+
+NET = planted_classes()
+SITE = "units"
+
+
+def n_units(net: PlantedClasses) -> int:
+    return int(net.encoder(net.images(0, 1, 0), stop=SITE).shape[1])
+
+
+def quiet(task: Task) -> Task:
+    return replace(task, work=QUIET)
+
+
+def found(net: PlantedClasses, label: int, units: int) -> set[int]:
+    part = own_part(quiet(net.task(label)), share=units / n_units(net))
+    assert part.count == units
+    return set(part.units[SITE].tolist())
+
+
+@pytest.mark.parametrize("label", range(3))
+def test_own_units_are_found_and_neither_those_of_all_classes_nor_of_others(label: int) -> None:
+    assert found(NET, label, OWN_UNITS) == set(NET.own[label])
+    plain = find_circuit(quiet(NET.task(label)), method="gradient", size=OWN_UNITS / n_units(NET))
+    assert set(plain.units[SITE].tolist()) != set(NET.own[label])
+
+
+def test_units_that_stand_in_for_each_other_are_found_one_after_the_other() -> None:
+    net = planted_classes(copies=2)
+    part, own = found(net, 0, 10), set(net.own[0])
+    assert own <= part
+    assert not part & set(range(36, 36 + COMMON))  # what every class needs
+
+
+def test_costs_are_slopes_of_the_log_odds_by_plain_gradients() -> None:
+    task = quiet(NET.task(1))
+    everything = torch.cat([task.images, task.others])  # type: ignore[list-item]
+    units, code = (stage.run for stage in NET.encoder.stages)
+    mean, own = units(everything).mean(0), units(task.images)  # type: ignore[arg-type]
+    gates = torch.ones(len(mean), requires_grad=True)
+    logits = 20 * F.normalize(code(mean + gates * (own - mean)), dim=-1)
+    rest = torch.cat([logits[:, :1], logits[:, 2:]], 1)
+    (logits[:, 1] - rest.exp().sum(-1).log()).mean().backward()
+    assert gates.grad is not None
+    scores = own_part(task, share=0.1).source.node_scores[SITE]
+    np.testing.assert_allclose(scores, gates.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_lesion_is_read_as_plain_loops_read_it() -> None:
+    tasks = {(str(label), "drawn"): quiet(NET.task(label, 4, 1)) for label in range(4)}
+    parts = {(str(label), "drawn"): own_part(quiet(NET.task(label)), share=0.1) for label in range(2)}
+    table = lesion(tasks, parts, random_draws=2)
+    assert table.groupby(["part_class", "cut"]).size().tolist() == [4] * 4
+    units, code = (stage.run for stage in NET.encoder.stages)
+    for row in table[table["cut"] == "part"].to_dict("records"):
+        task = tasks[row["class"], row["domain"]]
+        acts = units(task.images)  # type: ignore[arg-type]
+        for unit in parts[row["part_class"], "drawn"].units[SITE]:
+            acts[:, unit] = task.baseline.at(SITE, acts)[:, unit]  # type: ignore[union-attr]
+        p = (20 * F.normalize(code(acts), dim=-1)).softmax(-1)
+        assert row["right"] == (p.argmax(-1) == int(row["class"])).double().mean()
+        assert row["taken_for"] == (p.argmax(-1) == int(row["part_class"])).double().mean()
+        assert row["probability"] == pytest.approx(float(p[:, int(row["class"])].mean()), rel=1e-5)
+    own = table[table["part_class"] == table["class"]].groupby("cut")["probability"].mean()
+    assert own["part"] < own["random"]
+
+
+def test_overlaps_are_those_of_sets_and_chance_is_that_of_random_units() -> None:
+    task = quiet(NET.task(0))
+    a, b = (circuit_of(task, {SITE: some}) for some in ([0, 1, 2, 3], [2, 3, 4]))
+    (row,) = part_overlaps({("x", "real"): a, ("y", "real"): b}).to_dict("records")
+    assert row["overlap"] == 2 / 5
+    rng, n = np.random.default_rng(0), n_units(NET)
+    draws = [len({*rng.permutation(n)[:4]} & {*rng.permutation(n)[:3]}) for _ in range(4000)]
+    assert row["chance"] == pytest.approx(np.mean(draws) / (7 - np.mean(draws)), rel=0.1)
+
+
+def cell(part: tuple[str, str], image: tuple[str, str], right: float, whole: float = 1.0) -> dict[str, Any]:
+    named = dict(zip(("part_class", "part_domain", "class", "domain"), (*part, *image), strict=True))
+    return {**named, "cut": "part", "whole_right": whole, "right": right}
+
+
+def lesions(a_on_b: float, others: float = 1.0) -> pd.DataFrame:
+    keys = [(name, domain) for name in "xy" for domain in ("a", "b")]
+    rows = [cell(p, i, (0.0 if p[1] == i[1] else a_on_b) if p[0] == i[0] else others) for p in keys for i in keys]
+    return pd.DataFrame([*rows, cell(("x", "a"), ("z", "a"), 0.0, whole=0.2)])
+
+
+OVERLAPS = pd.DataFrame(
+    [("x", "a", "x", "b", 0.3, 0.01), ("x", "a", "y", "a", 0.02, 0.01), ("y", "a", "y", "b", 0.3, 0.01)],
+    columns=["class_a", "domain_a", "class_b", "domain_b", "overlap", "chance"],
+)
+
+
+@pytest.mark.parametrize(
+    ("a_on_b", "others", "verdict"),
+    [(0.0, 1.0, "the same part"), (0.9, 1.0, "other parts"), (0.0, 0.5, "no own part")],
+)
+def test_a_part_is_the_same_if_it_takes_its_class_in_both_styles(a_on_b: float, others: float, verdict: str) -> None:
+    said = style_verdicts(lesions(a_on_b, others), OVERLAPS)
+    assert said["verdict"].tolist() == [verdict, verdict]
+
+
+def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
+    table = lesions(0.5)
+    assert lesion_matrix(table).to_numpy().tolist() == [[0.0, 0.5], [0.5, 0.0]]
+    assert lesion_matrix(table, "other classes").to_numpy().tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    by_styles = lesion_summary(table, ["styles"]).set_index(["styles", "answers"])["value"]
+    assert by_styles["another style", "own class"] == 0.5
+    kinds = overlap_summary(OVERLAPS).set_index("parts")
+    assert kinds.loc["one class in two styles", ["value", "n_pairs"]].tolist() == [0.3, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"others": None}, "others"),
+        ({"metric": lambda e: e[:, 0]}, "class_logit"),
+        ({"images": NET.images(2, 3, 0)}, "none of the 3 images"),
+        ({"others": NET.images(0, 3, 0)}, "tells from the class"),
+    ],
+)
+def test_what_no_part_can_be_found_with_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        own_part(replace(quiet(NET.task(0)), **change))
+
+
+def test_a_part_of_many_units_is_refused_and_so_is_one_of_edges_or_of_another_model() -> None:
+    task = quiet(NET.task(0))
+    with pytest.raises(InputError, match="20%"):
+        own_part(task, share=0.5)
+    other = planted_classes(copies=2)
+    part = own_part(quiet(other.task(0)), share=0.1)
+    edges = replace(part, edges=part.its_edges)
+    for wrong, words in ((part, "encoder"), (edges, "edges")):
+        with pytest.raises(InputError, match=words):
+            lesion({("0", "drawn"): task}, {("0", "drawn"): wrong})
+
+
+def test_parts_of_a_folder_are_found_on_other_images_than_those_that_test_them(tmp_path: Path) -> None:
+    clip = load_clip("rn-tiny").in_components()
+    toy = write_toy(tmp_path / "toy", DrawingSettings(0, 6, seed=0, first=30), workers=1, progress=False)
+    images = DomainFolder(toy, classes=["car", "fish", "key"], domains=["real", "clipart"])
+    settings = OwnPartSettings(n_images=3, shares=(0.02, 0.1))
+    run = OwnParts(clip, images, tmp_path / "own", settings)
+    tables = run.run(QUIET)
+    assert all(not set(run.found_on[key]) & set(run.unseen[key]) for key in run.keys)
+    assert set(tables["lesions"]["share"]) == {0.02, 0.1}
+    again = OwnParts(clip, images, tmp_path / "own", settings)
+    assert not again.folder.unfinished()
+    pd.testing.assert_frame_equal(again.run(QUIET)["lesions"], tables["lesions"])
+    small, large = (run.circuits(share) for share in (0.02, 0.1))
+    assert all(set(small[key].units[site]) <= set(large[key].units[site]) for key in small for site in small[key].units)
+    assert isinstance(run.save_circuits(), GraphFolder)
