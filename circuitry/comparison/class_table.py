@@ -18,7 +18,7 @@ from jaxtyping import Float
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.comparison.part_array import PartTable, known_ratio, mean_known, of_whole
-from circuitry.comparison.significance import sign_flip_p
+from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
 from circuitry.comparison.statistics import family_of
 from circuitry.runs.given import Seed, checked
 
@@ -36,7 +36,7 @@ EFFECTS = {
 }
 """Weights of the cells. The last effect is a class in two domains minus two classes in two domains."""
 
-_COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
+_COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "detectable", "about")
 
 
 @checked
@@ -48,8 +48,9 @@ def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None,
         families: Classes that share noise, by class.
 
     Returns:
-        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), about (the scope
-        of p). No row for a table without parts.
+        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), detectable (the
+        effect that four of five studies like this find, infinite for too few classes), about (the scope of p). No row
+        for a table without parts.
     """
     pairs, values = _pair_array(parts)
     classes = sorted({name for pair in pairs for name in pair})
@@ -68,9 +69,9 @@ def class_by_domain(parts: PartTable, families: Mapping[str, str] | None = None,
     p_of_effects = [sign_flip_p(by_family[i].dropna().to_numpy(), seed=seed) for i in by_family]
     p = [float("nan")] * len(CELLS) + p_of_effects
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
-    table = pd.DataFrame(
-        zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(_COLUMNS[:-1])
-    )
+    detectable = spread.detectable(LEVEL) if draws.n_units >= fewest_units(1) else np.full(len(p), np.inf)
+    columns = ((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, np.where(np.isnan(p), np.nan, detectable))
+    table = pd.DataFrame(zip(*columns, strict=True), columns=list(_COLUMNS[:-1]))
     about = np.where(table["p"].isna(), "", THIS_MODEL)
     return table.assign(about=about).dropna(subset="value").reset_index(drop=True)
 

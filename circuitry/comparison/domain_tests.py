@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.part_array import PartArray, mean_known, without_own
-from circuitry.comparison.significance import LEVEL, with_corrected_p
+from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
 from circuitry.comparison.statistics import INTERVALS, Spread, family_of, mean_spread
 from circuitry.comparison.table import both_directions
 from circuitry.runs.given import checked
@@ -23,8 +23,8 @@ from circuitry.runs.given import checked
 THIS_MODEL = "this trained model"
 """The scope of a p value over classes and images."""
 
-TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "note", "about")
-"""Columns of tables of tests."""
+TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "detectable", "about")
+"""Columns of tables of tests; see `corrected_tests`."""
 
 
 def domain_spread(parts: PartArray, draws: Draws) -> Spread:
@@ -55,12 +55,13 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
         Columns `TESTS`; difference is the mean of a minus b.
     """
     scores = both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
-    rows = []
+    rows: list[TestRow] = []
     for a, b in combinations(sorted(scores.columns), 2):
         pair = (scores[a] - scores[b]).dropna()
         family = family_of(pair.index, families)
-        rows.append((a, b, mean_spread(pair.to_numpy(dtype=float), family), len(pair), len(set(family))))
-    return _table(rows)
+        spread = mean_spread(pair.to_numpy(dtype=float), family)
+        rows.append((a, b, spread, len(pair), len(set(family)), float(spread.p())))
+    return corrected_tests(rows)
 
 
 def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -70,7 +71,7 @@ def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | Non
     """
     apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
     if not pairs:
-        return _table([])
+        return corrected_tests([])
     cells = np.stack([_paired(apart[:, pair]) for pair in pairs], 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
@@ -79,7 +80,7 @@ def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | Non
 
     both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return _table(_rows(names, dual_bootstrap(cells, differences, draws), both, parts.classes, families))
+    return corrected_tests(_rows(names, dual_bootstrap(cells, differences, draws), both, parts.classes, families))
 
 
 def _paired(
@@ -103,7 +104,27 @@ def ceiling_tests(
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
-    return _table(_rows(names, spread, cells.there[:, :, 0], parts.classes, families))
+    return corrected_tests(_rows(names, spread, cells.there[:, :, 0], parts.classes, families))
+
+
+def too_few(n_classes: int, n_domains: int) -> str:
+    """Say, before anything is tested, that nothing can be found with so few classes; nothing where it can."""
+    needed = fewest_units(n_domains * (n_domains - 1) // 2)
+    if n_classes >= needed:
+        return ""
+    return f"With {n_classes} classes no test of {n_domains} domains can be significant: it takes {needed} classes."
+
+
+def could_find(tests: pd.DataFrame) -> str:
+    """Say which differences the tests without a finding could have found, as sentences that begin with a space."""
+    missed = tests.loc[~(tests["p_holm"] < LEVEL), "detectable"].dropna()
+    finite = missed[np.isfinite(missed)]
+    found = " With so few classes none can be." if len(missed) and finite.empty else ""
+    if len(finite):
+        least, most = (f"{end:.3f}" for end in (finite.min(), finite.max()))
+        sizes = least if least == most else f"{least} to {most}"
+        found = f" In four of five studies like this the others would find a difference of {sizes}."
+    return found
 
 
 def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
@@ -111,8 +132,8 @@ def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
     return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
-_Row = tuple[str, str, Spread, int, int]
-"""Two domains, their difference, numbers of classes and of drawn units."""
+TestRow = tuple[str, str, Spread, int, int, float]
+"""Two domains, their difference, numbers of classes and of drawn units, and p without correction."""
 
 
 def _rows(
@@ -121,18 +142,27 @@ def _rows(
     there: Bool[np.ndarray, "classes pairs"],
     classes: Sequence[str],
     families: Mapping[str, str] | None,
-) -> list[_Row]:
+) -> list[TestRow]:
     family = np.array(family_of(classes, families))
-    return [
-        (a, b, Spread(*(field[i] for field in spread)), int(there[:, i].sum()), len(set(family[there[:, i]])))
-        for i, (a, b) in enumerate(names)
-    ]
+    rows: list[TestRow] = []
+    for i, (a, b) in enumerate(names):
+        one = Spread(*(field[i] for field in spread[:3]))
+        rows.append((a, b, one, int(there[:, i].sum()), len(set(family[there[:, i]])), float(one.p())))
+    return rows
 
 
-def _table(rows: list[_Row]) -> pd.DataFrame:
+def corrected_tests(rows: list[TestRow]) -> pd.DataFrame:
+    """Return tests with p not below `smallest_p`, p_holm, and what they could have found: columns `TESTS`.
+
+    A difference is detectable if the test, corrected for the number of tests, finds it in four of five studies like
+    this; where even the smallest p, corrected, exceeds 0.05, none is, and the number is infinite.
+    """
+    n_tests = max(1, sum(not np.isnan(row[-1]) for row in rows))
     found = []
-    for a, b, spread, n_classes, n_units in rows:
+    for a, b, spread, n, n_units, p in rows:
         low, high = map(float, spread.interval())
-        found.append((a, b, float(spread.value), low, high, n_classes, n_units, float(spread.p())))
-    columns = ["domain_a", "domain_b", "difference", "low", "high", "n_classes", "n_units", "p"]
-    return with_corrected_p(pd.DataFrame(found, columns=columns)).assign(about=THIS_MODEL)[list(TESTS)]
+        detectable = float(spread.detectable(LEVEL / n_tests)) if n_units >= fewest_units(n_tests) else np.inf
+        least = np.maximum(p, smallest_p(n_units))
+        found.append((a, b, float(spread.value), low, high, n, least, np.nan, detectable, THIS_MODEL))
+    tests = pd.DataFrame(found, columns=list(TESTS))
+    return tests.assign(p_holm=holm(tests["p"]), detectable=tests["detectable"].where(tests["p"].notna()))

@@ -1,5 +1,6 @@
 """p values of permutations, their correction for many tests, and the smallest p that permutations can give."""
 
+import math
 from functools import cache
 from itertools import permutations
 
@@ -34,16 +35,9 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n))
 
 
-def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
-    """Return a table of tests (columns p and n_units) with p not below `smallest_p`, p_holm and a note.
-
-    The note is "cannot be significant with 4 classes" (``of``) if even the smallest p, corrected, exceeds 0.05.
-    """
-    floor = tests["n_units"].map(smallest_p)
-    p = tests["p"].astype(float).where(tests["p"].isna(), np.maximum(tests["p"].astype(float), floor))
-    out_of_reach = p.notna() & (floor * int(p.notna().sum()) > LEVEL)
-    notes = tests["n_units"].map(lambda n: f"cannot be significant with {n} {of}").where(out_of_reach, "")
-    return tests.assign(p=p, p_holm=holm(p), note=notes)
+def fewest_units(n_tests: int) -> int:
+    """Return how many values it takes for the smallest p to be significant after correction for some tests."""
+    return math.ceil(1 + math.log2(n_tests / LEVEL))
 
 
 @checked

@@ -15,8 +15,11 @@ from circuitry.runs.given import checked
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""
 
-_QUANTILE = (1 + 0.95) / 2
+QUANTILE = (1 + 0.95) / 2
 """Quantile of Student's t for intervals of 95 %."""
+
+_POWER = 0.8
+"""Share of studies in which a detectable difference is found."""
 
 
 class Spread(NamedTuple):
@@ -25,11 +28,22 @@ class Spread(NamedTuple):
     value: Float[np.ndarray, "*results"]
     variance: Float[np.ndarray, "*results"]
     degrees: Float[np.ndarray, "*results"]
+    quantiles: Float[np.ndarray, "*results 2"] | None = None
+    """Lower and upper quantile of the studentised statistic; NaN, or nothing, where Student's are used."""
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper bounds of the interval of 95 %."""
-        reach = stats.t.ppf(_QUANTILE, self.degrees) * np.sqrt(self.variance)
-        return np.asarray(self.value - reach), np.asarray(self.value + reach)
+        reach = stats.t.ppf(QUANTILE, self.degrees)
+        ends = np.stack([-reach, reach], -1)
+        if self.quantiles is not None:
+            ends = np.where(np.isnan(self.quantiles), ends, self.quantiles)
+        error = np.sqrt(self.variance)
+        return np.asarray(self.value - ends[..., 1] * error), np.asarray(self.value - ends[..., 0] * error)
+
+    def detectable(self, level: float) -> np.ndarray:
+        """Return the difference from zero that Student's test at a level finds in four of five studies like this."""
+        found = stats.t.ppf(1 - level / 2, self.degrees) + stats.t.ppf(_POWER, self.degrees)
+        return np.asarray(found * np.sqrt(self.variance))
 
     def p(self) -> np.ndarray:
         """Return the two-sided p value of Student's t test against zero."""
@@ -88,7 +102,7 @@ def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> t
     if n < 2:
         return float("nan"), float("nan")
     error = float(np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum()))
-    reach = float(stats.t.ppf(_QUANTILE, n - 1)) * error
+    reach = float(stats.t.ppf(QUANTILE, n - 1)) * error
     return value - reach, value + reach
 
 

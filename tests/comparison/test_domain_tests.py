@@ -26,11 +26,11 @@ from circuitry.comparison import (
 )
 from circuitry.comparison.class_table import CELLS, EFFECTS
 from circuitry.comparison.domain_apart import apart_over_depth, group_means, means_without
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_tests import THIS_MODEL, corrected_tests, could_find, too_few
 from circuitry.comparison.models import OVER_MODELS, model_tests
 from circuitry.comparison.part_array import WHOLE, known_ratio, mean_known
-from circuitry.comparison.significance import smallest_p, with_corrected_p
-from circuitry.comparison.statistics import family_of
+from circuitry.comparison.significance import fewest_units, smallest_p
+from circuitry.comparison.statistics import Spread, family_of
 from experiments.simulation import Planted, jaccard, keep, simulate
 from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table
@@ -70,10 +70,10 @@ def test_no_p_is_below_what_signs_of_classes_can_give() -> None:
     values = {(f"c{i}", *pair): value for i in range(5) for pair, value in alike.items()}
     found = domain_tests(table(values))
     assert found["p"].tolist() == [2 / 2**5] * 3  # differences do not vary at all
-    assert set(found["note"]) == {"cannot be significant with 5 classes"}
+    assert set(found["detectable"]) == {math.inf}
     more = domain_tests(table({(f"{c}{i}", a, b): v for i in "xy" for (c, a, b), v in values.items()}))
     assert more["p_holm"].tolist() == [3 * 2 / 2**10] * 3
-    assert set(more["note"]) == {""}
+    assert set(more["detectable"]) == {0.0}
 
 
 def test_parts_are_tested_on_their_means() -> None:
@@ -138,7 +138,7 @@ def test_two_domains_alone_cannot_differ() -> None:
     found = domain_tests(table({("axe", "a", "b"): 0.3, ("fish", "a", "b"): 0.5}))
     assert found["difference"].tolist() == [0]
     assert found["p"].isna().all()
-    assert found["note"].tolist() == [""]
+    assert found["detectable"].isna().all()
 
 
 def test_each_model_is_one_difference() -> None:
@@ -151,7 +151,7 @@ def test_each_model_is_one_difference() -> None:
     assert (row["difference"], row["n_models"], row["about"]) == (pytest.approx(each.mean()), 6, "over 6 models")
     assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 5, each.mean(), stats.sem(each)))
     assert row["p"] == pytest.approx(sign_flip_p(each))
-    assert set(found["note"]) == {"cannot be significant with 6 models"}  # 3 * 2 / 2^6
+    assert set(found["detectable"]) == {math.inf}  # 3 * 2 / 2^6
 
 
 def test_holm_by_hand() -> None:
@@ -178,11 +178,29 @@ def test_many_signs_are_drawn() -> None:
 
 
 def test_what_cannot_be_shown_is_said() -> None:
-    tests = pd.DataFrame({"p": [0.001, 0.9, math.nan], "n_units": [6, 5, 6]})
-    found = with_corrected_p(tests, of="models")
+    spread, unknown = Spread(*map(np.array, (0.1, 0.01, 5.0))), Spread(*(np.array(math.nan) for _ in range(3)))
+    rows = [("a", "b", spread, 6, 6, 0.001), ("a", "c", spread, 5, 5, 0.9), ("b", "c", unknown, 1, 1, math.nan)]
+    found = corrected_tests(rows)
     assert found["p"].tolist() == pytest.approx([2 / 64, 0.9, math.nan], nan_ok=True)
     assert found["p_holm"].tolist() == pytest.approx([4 / 64, 0.9, math.nan], nan_ok=True)
-    assert found["note"].tolist() == ["cannot be significant with 6 models", "cannot be significant with 5 models", ""]
+    assert found["detectable"].tolist() == pytest.approx([math.inf, math.inf, math.nan], nan_ok=True)
+    assert could_find(found) == " With so few classes none can be."
+    for n_domains, pairs in ((2, 1), (3, 3), (6, 15)):
+        needed = fewest_units(pairs)
+        assert pairs * smallest_p(needed) <= 0.05 < pairs * smallest_p(needed - 1)
+        assert f"with {needed - 1} classes" in too_few(needed - 1, n_domains).lower()
+        assert not too_few(needed, n_domains)
+
+
+@pytest.mark.parametrize("n_tests", [1, 3])
+def test_four_of_five_studies_find_what_is_detectable(n_tests: int) -> None:
+    n, p = 12, 0.5
+    of = Spread(np.array(0.0), np.array(0.04), np.array(n - 1.0))
+    found = corrected_tests([("a", str(i), of, n, n, p) for i in range(n_tests)])
+    size = found["detectable"].iloc[0]
+    samples = np.random.default_rng(0).normal(size, 0.2 * np.sqrt(n), (20_000, n))
+    assert (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05 / n_tests).mean() == pytest.approx(0.8, abs=0.02)
+    assert f"a difference of {size:.3f}." in could_find(found)
 
 
 def symmetric(rng: np.random.Generator, n: int) -> np.ndarray:
