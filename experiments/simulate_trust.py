@@ -137,7 +137,7 @@ def truths(noise: float, planted: Planted, chance: np.ndarray) -> dict[str, floa
 
 
 def few_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
-    """Return shares of classes of which one in eight shares nearly all, and the others little."""
+    """Return shares of classes: one in eight shares nearly all, the others little."""
     nearly_all = rng.random((n_classes, 1)) < 1 / 8
     return np.where(nearly_all, rng.uniform(0.9, 1, (n_classes, 1)), rng.uniform(0, 0.15, (n_classes, 1)))
 

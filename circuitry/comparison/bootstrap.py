@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from circuitry.comparison.part_array import known_ratio, mean_known
-from circuitry.comparison.statistics import QUANTILE, Spread
+from circuitry.comparison.statistics import STUDENT_QUANTILE, Spread
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Count, Seed, checked
 
@@ -61,7 +61,7 @@ class Draws(NamedTuple):
 
     @property
     def class_inflation(self) -> float:
-        """Infinite for one unit, of which all draws are the same."""
+        """Infinite for one unit: all draws are the same."""
         return self.n_units / (self.n_units - 1) if self.n_units > 1 else np.inf
 
 
@@ -204,8 +204,8 @@ def student_or_bootstrap_t(
     means = draws.units @ centred / n
     errors = np.sqrt(np.maximum(draws.units @ np.square(centred) / n - np.square(means), 0) / (n - 1))
     t = np.divide(means, errors, out=np.zeros_like(means), where=errors > 1e-9 * np.sqrt(squares))
-    fewer = stats.t.ppf(QUANTILE, spread.degrees.ravel()) / stats.t.ppf(QUANTILE, n - 1)
-    ends = np.quantile(t, [1 - QUANTILE, QUANTILE], axis=0) * fewer
+    fewer = stats.t.ppf(STUDENT_QUANTILE, spread.degrees.ravel()) / stats.t.ppf(STUDENT_QUANTILE, n - 1)
+    ends = np.quantile(t, [1 - STUDENT_QUANTILE, STUDENT_QUANTILE], axis=0) * fewer
     quantiles = np.where(np.abs(skewness) > SKEWED, ends, np.nan).T
     return spread._replace(quantiles=quantiles.reshape(*spread.value.shape, 2))
 

@@ -34,9 +34,6 @@ RATIOS = (
 LEAST_ABOVE = 0.25
 """A ceiling is well above chance if the lower end of its 95 % interval keeps this share of its distance from chance."""
 
-WHAT_HELPS = "More images in a part, or more classes, would help."
-"""What there can be a ratio with where a ceiling is not well above chance."""
-
 
 class PairCells(NamedTuple):
     """Each two domains' similarity and their two ceilings, over the same classes and sites."""
@@ -86,20 +83,31 @@ def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Dr
     spread, above = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
     every_class, every_part = np.ones((1, len(cells.values))), np.ones((1, cells.values.shape[-1]))
     means = resampled_means(cells.values, every_class, every_part)[0]
-    (low, high), (least, most), weak = spread.interval(), above.interval(), ~_well_above(above)
+    (low, high), ends, weak = spread.interval(), np.stack(above.interval()) + chance, ~_well_above(above)
     n_classes, rows = cells.there.sum(0), []
     for s, site in enumerate(cells.sites):
         for i, pair in enumerate(cells.pairs):
             a, b = (cells.domains[place] for place in pair)
             notes = [
-                f"the ceiling of {name}, {means[1 + side, i, s]:.2f} [{least[side, i, s] + chance[s]:.2f}, "
-                f"{most[side, i, s] + chance[s]:.2f}], is not well above chance, {chance[s]:.2f}"
+                f"the ceiling of {name}, {_said(means[1 + side, i, s], ends[:, side, i, s])}, is not known to be well "
+                f"above chance, {chance[s]:.2f}"
                 for side, name in enumerate((a, b))
-                if weak[side, i, s]
+                if weak[side, i, s] and n_classes[i, s]
             ]
             interval = spread.value[i, s], low[i, s], high[i, s], int(n_classes[i, s])
             rows.append((a, b, site, *interval, *means[:, i, s], "; ".join(notes)))
     return pd.DataFrame(rows, columns=list(RATIOS))
+
+
+def _said(value: float, ends: np.ndarray) -> str:
+    return f"{value:.2f}" + ("" if np.isnan(ends).any() else f" [{ends[0]:.2f}, {ends[1]:.2f}]")
+
+
+def missing_ratios(ratios: pd.DataFrame) -> str:
+    """Say for how many pairs of domains there is no ratio, why, and what would help; nothing where all have one."""
+    notes = [note for note in ratios["note"] if note]
+    said = f"{len(notes)} of {len(ratios)} pairs have no ratio: " + "".join(notes[:1])
+    return f"{said}. More images in a part, or more classes, would help." if notes else ""
 
 
 def mean_ratio(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:

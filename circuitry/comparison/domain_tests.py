@@ -109,7 +109,7 @@ def ceiling_tests(
 
 def too_few(n_classes: int, n_domains: int) -> str:
     """Say, before anything is tested, that nothing can be found with so few classes; nothing where it can."""
-    needed = fewest_units(n_domains * (n_domains - 1) // 2)
+    needed = fewest_units(max(1, n_domains * (n_domains - 1) // 2))
     if n_classes >= needed:
         return ""
     return f"With {n_classes} classes no test of {n_domains} domains can be significant: it takes {needed} classes."

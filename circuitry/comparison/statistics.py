@@ -15,7 +15,7 @@ from circuitry.runs.given import checked
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""
 
-QUANTILE = (1 + 0.95) / 2
+STUDENT_QUANTILE = (1 + 0.95) / 2
 """Quantile of Student's t for intervals of 95 %."""
 
 _POWER = 0.8
@@ -33,7 +33,7 @@ class Spread(NamedTuple):
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper bounds of the interval of 95 %."""
-        reach = stats.t.ppf(QUANTILE, self.degrees)
+        reach = stats.t.ppf(STUDENT_QUANTILE, self.degrees)
         ends = np.stack([-reach, reach], -1)
         if self.quantiles is not None:
             ends = np.where(np.isnan(self.quantiles), ends, self.quantiles)
@@ -102,7 +102,7 @@ def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> t
     if n < 2:
         return float("nan"), float("nan")
     error = float(np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum()))
-    reach = float(stats.t.ppf(QUANTILE, n - 1)) * error
+    reach = float(stats.t.ppf(STUDENT_QUANTILE, n - 1)) * error
     return value - reach, value + reach
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.comparison.ceiling import WHAT_HELPS
+from circuitry.comparison.ceiling import missing_ratios
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling, could_find, too_few
 from circuitry.comparison.significance import LEVEL
@@ -178,8 +178,8 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
             "no ratio": ratios["note"],
         }
     )
-    absent = int(ratios["value"].isna().sum())
-    if not absent:
+    missing = missing_ratios(ratios)
+    if not missing:
         del table["no ratio"]
     report.table(
         table,
@@ -188,7 +188,7 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
         f"corrected for the number of pairs): {int(below_ceiling(tests).sum())} of {len(tests)} pairs are below it "
         f"with p < {LEVEL}. {int((ratios['low'] > 1).sum())} of {len(ratios)} ratios have an interval above 1."
         + could_find(tests)
-        + (f" {absent} pairs have no ratio, since a ceiling is not well above chance. {WHAT_HELPS}" if absent else ""),
+        + f" {missing}".rstrip(),
         formats={"parts of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"},
         folded=True,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.comparison.ceiling import WHAT_HELPS
+from circuitry.comparison.ceiling import missing_ratios
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_tests import below_ceiling, could_find
 from circuitry.comparison.significance import LEVEL, smallest_p
@@ -40,22 +40,21 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     Without parts of two domains: the mean value beside its reference levels. ``what`` is compared.
     """
     name, question = measure_name(comparison.measure), f"Do domains share their {what}?"
-    every = comparison.ratios() if comparison.has_ratios else pd.DataFrame({"value": []})
-    ratios, notes = every.dropna(subset="value"), [note for note in every.get("note", ()) if note]
+    every = comparison.ratios() if comparison.has_ratios else pd.DataFrame(columns=["value", "note"])
+    ratios, missing = every.dropna(subset="value"), missing_ratios(every)
     if ratios.empty:
         levels = comparison.levels()
         value, *rest = zip(levels["what"], levels["value"], strict=True)
         against = "; ".join(f"{what} {number:.3f}" for what, number in rest) or "nothing"
-        ceiling = notes[0] if notes else "there is no ceiling to compare it with"
         return Finding(
-            f"{question} {UNKNOWN}: two domains have a mean {name} of {value[1]:.3f}, and {ceiling}.",
+            f"{question} {UNKNOWN}: two domains have a mean {name} of {value[1]:.3f}, and there is no ceiling well "
+            f"above chance to compare it with. {missing}".strip(),
             f"Mean over classes and pairs of domains, without an interval. For comparison: {against}.",
-            f"More images, so that parts of them give a ceiling, or more classes; {ANOTHER_MODEL}.",
+            f"More images, so that parts of them give a ceiling; {ANOTHER_MODEL}.",
         )
     tests = comparison.ceiling_tests()
     mean, (low, high) = comparison.mean_ratio()
     (whole,) = with_intervals(pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f")
-    absent = f" {len(notes)} of {len(every)} pairs have no ratio: {notes[0]}. {WHAT_HELPS}" if notes else ""
     n, under, below = len(ratios), int((ratios["high"] < 1).sum()), int(below_ceiling(tests).sum())
     over, spread, ends = "", "", ""
     if n > 1:
@@ -74,7 +73,7 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
         f"{question} {told}: two domains share {whole} of what two samples of one domain share ({name}, "
         f"ratio to the ceiling{over}).{ends}",
         f"95 % intervals over classes and images, with {least:.2g} or more in a part.{spread} Below their ceiling with "
-        f"{HOLM}: {below} of {len(tests)} pairs.{could_find(tests)}{above}{absent}",
+        f"{HOLM}: {below} of {len(tests)} pairs.{could_find(tests)}{above} {missing}".strip(),
         f"Ratios near 1 with other images or classes; {ANOTHER_MODEL}.",
     )
 

@@ -60,7 +60,7 @@ def test_what_has_no_ceiling_well_above_chance_is_left_out(tmp_path: Path) -> No
         assert f"ceiling of {weak[0]}" in finding.claim + finding.certainty
         assert found.matrix(normalise=True).notna().sum().sum() == 2 * (weak == ("d2",))
         add_ratios(said, found, domain_marks(found.domains), title="t")
-    assert "not well above chance" in said.write(tmp_path / "report.html").read_text()
+    assert "3 of 3 pairs have no ratio" in said.write(tmp_path / "report.html").read_text()
 
 
 def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
