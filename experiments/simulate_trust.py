@@ -27,7 +27,7 @@ from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_tests import domain_spread
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
-from circuitry.comparison.statistics import Spread, family_of
+from circuitry.comparison.statistics import Spread
 from circuitry.reports.result_tables import KeepSettings
 from experiments.simulation import Planted, SimulatedCircuits, simulate
 
@@ -209,16 +209,21 @@ def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
     yield from errors_over_models(config)
 
 
-def any_found(planted: Planted, n_classes: int, size: int, resampled: bool, seed: int) -> list[bool]:
-    """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain."""
+def any_found(planted: Planted, n_classes: int, size: int, averaged: bool, seed: int) -> list[bool]:
+    """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain.
+
+    Families of one size are drawn together if their means are taken for classes.
+    """
     rng = np.random.default_rng([0, seed])
     family = np.arange(n_classes) // size
     spread = OFFSET if size > 1 else 0.0
     noise = 0.7 * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[family]
     made = simulate(rng, some_shared(rng, n_classes), noise, planted)
-    families = {name: str(f) for name, f in zip(made.parts.classes, family, strict=True)} if resampled else {}
-    draws = draw_resamples(family_of(made.parts.classes, families), planted.n_parts, resamples=RESAMPLES, seed=seed)
-    tests = part_tests(made.parts, draws, families), domain_tests(as_values(made), families)
+    if averaged:
+        parts, whole = (of.reshape(-1, size, *of.shape[1:]).mean(1) for of in (made.parts.values, made.whole))
+        made = SimulatedCircuits(made.parts._replace(classes=made.parts.classes[::size], values=parts), whole)
+    draws = draw_resamples(made.parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed)
+    tests = part_tests(made.parts, draws), domain_tests(as_values(made))
     return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
 
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 
 from circuitry.comparison.part_array import known_ratio, mean_known
@@ -46,43 +46,26 @@ _CHUNK = 64
 class Draws(NamedTuple):
     """Counts of each class and each part by draw, and inflations that undo the shrinkage of variances."""
 
-    units: Float[np.ndarray, "draws units"]
-    """Counts of what is drawn: classes, or families of them."""
-    unit_of: Int[np.ndarray, " classes"]
-    classes: Float[np.ndarray, "draws rows"]
+    classes: Float[np.ndarray, "draws classes"]
     parts: Float[np.ndarray, "draws parts"]
+    n_classes: int
+    class_inflation: float
     part_inflation: float
     """Infinite if all draws are the same."""
 
-    @property
-    def n_units(self) -> int:
-        """Number of drawn units."""
-        return int(self.units.shape[1])
-
-    @property
-    def class_inflation(self) -> float:
-        """Infinite for one unit: all draws are the same."""
-        return self.n_units / (self.n_units - 1) if self.n_units > 1 else np.inf
-
 
 def draw_resamples(
-    families: Annotated[Sequence[object], SOME], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
+    classes: Annotated[Sequence[object], SOME], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
 ) -> Draws:
-    """Draw classes and parts with replacement.
-
-    Args:
-        families: Family of each class: classes of one family share noise and are drawn together.
-        n_parts: Parts of the images; 1 without parts.
-    """
-    rng = np.random.default_rng(seed)
-    names, family = np.unique([str(name) for name in families], return_inverse=True)
-    units = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    """Draw classes, and the parts of their images (1 without parts), with replacement."""
+    rng, n = np.random.default_rng(seed), len(classes)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), resamples)
     parts = _draw_parts(n_parts, resamples, rng)
     pairs = _pair_weights(parts)
     shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]  # of each part in the mean over pairs of different parts
     shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
-    inflation = 1 / n_parts / shrunk if n_parts > 2 else np.inf
-    return Draws(units.astype(float), family, units[:, family].astype(float), parts, inflation)
+    inflations = n / (n - 1) if n > 1 else np.inf, 1 / n_parts / shrunk if n_parts > 2 else np.inf
+    return Draws(drawn.astype(float), parts, n, *inflations)
 
 
 def _draw_parts(n_parts: int, resamples: int, rng: np.random.Generator) -> Float[np.ndarray, "draws parts"]:
@@ -163,18 +146,18 @@ def dual_bootstrap(
         known_variance(statistic(resampled_means(values, *weights)))
         for weights in ((draws.classes, draws.parts), (draws.classes, every_part), (every_class, draws.parts))
     )
-    n_units, n_parts = draws.n_units, values.shape[-1]
-    if np.isinf(draws.part_inflation) and n_units < 2:
+    n_classes, n_parts = draws.n_classes, values.shape[-1]
+    if np.isinf(draws.part_inflation) and n_classes < 2:
         unknown = np.full_like(by_class, np.nan)
         return Spread(value, unknown, unknown)
     if np.isinf(draws.part_inflation):
-        return Spread(value, draws.class_inflation * by_class, np.full_like(by_class, n_units - 1))
-    if n_units < 2:
+        return Spread(value, draws.class_inflation * by_class, np.full_like(by_class, n_classes - 1))
+    if n_classes < 2:
         return Spread(value, draws.part_inflation * by_part, np.full_like(by_part, n_parts - 1))
     classes = draws.class_inflation * by_class
     variance = dual_variance(both, by_class, by_part, draws.class_inflation, draws.part_inflation)
-    squares = np.square(classes) / (n_units - 1) + np.square(variance - classes) / (n_parts - 1)
-    least = np.full_like(variance, min(n_units, n_parts) - 1)
+    squares = np.square(classes) / (n_classes - 1) + np.square(variance - classes) / (n_parts - 1)
+    least = np.full_like(variance, min(n_classes, n_parts) - 1)
     return Spread(value, variance, np.divide(np.square(variance), squares, out=least, where=squares > 0))
 
 
@@ -192,17 +175,16 @@ def student_or_bootstrap_t(
     pseudo-values is at most `SKEWED`, which costs nothing, and with fewer than `FEWEST_STUDENTISED` classes, where the
     bootstrap-t is up to twice as wide and covers no better (`experiments/simulate_trust.py`).
     """
-    n = draws.n_units
+    n = draws.n_classes
     if n < FEWEST_STUDENTISED:
         return spread
-    left = 1.0 - np.eye(n)[:, draws.unit_of]
-    without = statistic(resampled_means(values, left, np.ones((1, values.shape[-1]))))
+    without = statistic(resampled_means(values, 1.0 - np.eye(n), np.ones((1, values.shape[-1]))))
     pseudo = np.reshape(n * spread.value - (n - 1) * without, (n, -1))
     centred = pseudo - pseudo.mean(0)
     squares, cubes = (np.power(centred, power).mean(0) for power in (2, 3))
     skewness = known_ratio(cubes, squares**1.5) * np.sqrt(n * (n - 1)) / (n - 2)
-    means = draws.units @ centred / n
-    errors = np.sqrt(np.maximum(draws.units @ np.square(centred) / n - np.square(means), 0) / (n - 1))
+    means = draws.classes @ centred / n
+    errors = np.sqrt(np.maximum(draws.classes @ np.square(centred) / n - np.square(means), 0) / (n - 1))
     t = np.divide(means, errors, out=np.zeros_like(means), where=errors > 1e-9 * np.sqrt(squares))
     fewer = stats.t.ppf(STUDENT_QUANTILE, spread.degrees.ravel()) / stats.t.ppf(STUDENT_QUANTILE, n - 1)
     ends = np.quantile(t, [1 - STUDENT_QUANTILE, STUDENT_QUANTILE], axis=0) * fewer

@@ -5,7 +5,7 @@ classes. p values are Student's, but not below the smallest p of exchanging the 
 corrected for the number of tests (Holm).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +16,7 @@ from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.part_array import PartArray, mean_known, without_own
 from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
-from circuitry.comparison.statistics import INTERVALS, Spread, family_of, mean_spread
+from circuitry.comparison.statistics import INTERVALS, Spread, mean_spread
 from circuitry.comparison.table import both_directions
 from circuitry.runs.given import checked
 
@@ -45,7 +45,7 @@ def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
 
 
 @checked
-def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
     """Test, for each two domains, whether one is more similar to the others than the other is.
 
     The score of a domain in a class is its mean similarity with the other domains; the scores of two domains are paired
@@ -58,13 +58,12 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
     rows: list[TestRow] = []
     for a, b in combinations(sorted(scores.columns), 2):
         pair = (scores[a] - scores[b]).dropna()
-        family = family_of(pair.index, families)
-        spread = mean_spread(pair.to_numpy(dtype=float), family)
-        rows.append((a, b, spread, len(pair), len(set(family)), float(spread.p())))
+        spread = mean_spread(pair.to_numpy(dtype=float))
+        rows.append((a, b, spread, len(pair), float(spread.p())))
     return corrected_tests(rows)
 
 
-def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     """Do the tests of `domain_tests` on parts: the means over sites, with their dual bootstrap.
 
     Two domains are paired by class and site: a class and site counts if both are known.
@@ -80,7 +79,7 @@ def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | Non
 
     both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return corrected_tests(_rows(names, dual_bootstrap(cells, differences, draws), both, parts.classes, families))
+    return corrected_tests(_rows(names, dual_bootstrap(cells, differences, draws), both))
 
 
 def _paired(
@@ -91,9 +90,7 @@ def _paired(
     return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
 
-def ceiling_tests(
-    parts: PartArray, draws: Draws, alike: bool, families: Mapping[str, str] | None = None
-) -> pd.DataFrame:
+def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
     """Test, for each two domains, whether their similarity differs from the mean of their ceilings, at equal n.
 
     Returns:
@@ -104,7 +101,7 @@ def ceiling_tests(
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
-    return corrected_tests(_rows(names, spread, cells.there[:, :, 0], parts.classes, families))
+    return corrected_tests(_rows(names, spread, cells.there[:, :, 0]))
 
 
 def too_few(n_classes: int, n_domains: int) -> str:
@@ -132,22 +129,15 @@ def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
     return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
-TestRow = tuple[str, str, Spread, int, int, float]
-"""Two domains, their difference, numbers of classes and of drawn units, and p without correction."""
+TestRow = tuple[str, str, Spread, int, float]
+"""Two domains, their difference, the number of classes, and p without correction."""
 
 
-def _rows(
-    names: Sequence[tuple[str, str]],
-    spread: Spread,
-    there: Bool[np.ndarray, "classes pairs"],
-    classes: Sequence[str],
-    families: Mapping[str, str] | None,
-) -> list[TestRow]:
-    family = np.array(family_of(classes, families))
+def _rows(names: Sequence[tuple[str, str]], spread: Spread, there: Bool[np.ndarray, "classes pairs"]) -> list[TestRow]:
     rows: list[TestRow] = []
     for i, (a, b) in enumerate(names):
         one = Spread(*(field[i] for field in spread[:3]))
-        rows.append((a, b, one, int(there[:, i].sum()), len(set(family[there[:, i]])), float(one.p())))
+        rows.append((a, b, one, int(there[:, i].sum()), float(one.p())))
     return rows
 
 
@@ -159,10 +149,10 @@ def corrected_tests(rows: list[TestRow]) -> pd.DataFrame:
     """
     n_tests = max(1, sum(not np.isnan(row[-1]) for row in rows))
     found = []
-    for a, b, spread, n, n_units, p in rows:
+    for a, b, spread, n, p in rows:
         low, high = map(float, spread.interval())
-        detectable = float(spread.detectable(LEVEL / n_tests)) if n_units >= fewest_units(n_tests) else np.inf
-        least = np.maximum(p, smallest_p(n_units))
+        detectable = float(spread.detectable(LEVEL / n_tests)) if n >= fewest_units(n_tests) else np.inf
+        least = np.maximum(p, smallest_p(n))
         found.append((a, b, float(spread.value), low, high, n, least, np.nan, detectable, THIS_MODEL))
     tests = pd.DataFrame(found, columns=list(TESTS))
     return tests.assign(p_holm=holm(tests["p"]), detectable=tests["detectable"].where(tests["p"].notna()))

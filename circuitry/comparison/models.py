@@ -52,6 +52,6 @@ def model_tests(scores: pd.DataFrame) -> pd.DataFrame:
     rows: list[TestRow] = []
     for a, b in combinations(sorted(map(str, scores)), 2):
         by_model = (scores[a] - scores[b]).dropna().to_numpy()
-        rows.append((a, b, mean_spread(by_model), len(by_model), len(by_model), sign_flip_p(by_model)))
+        rows.append((a, b, mean_spread(by_model), len(by_model), sign_flip_p(by_model)))
     tests = corrected_tests(rows).rename(columns={"n_classes": "n_models"})
     return tests.assign(about=[f"over {n} models" for n in tests["n_models"]])

@@ -18,7 +18,6 @@ from circuitry.comparison import (
     dual_bootstrap,
     jackknife_interval,
     mean_interval,
-    mean_spread,
     pair_ratios,
     per_domain,
 )
@@ -36,23 +35,13 @@ def test_the_interval_of_a_mean_is_student_s() -> None:
     assert (low, high) == pytest.approx(stats.t.interval(0.95, 4, known.mean(), stats.sem(known)))
 
 
-def test_families_count_once() -> None:
-    values = np.array([0.1, 0.3, 0.2, 0.6, 0.5, 0.7])
-    twice, families = np.repeat(values, 2), [i // 2 for i in range(12)]
-    assert mean_interval(twice, families) == pytest.approx(mean_interval(values))
-    assert mean_interval(twice)[2] < mean_interval(values)[2]
-    # By hand, families of 1 and 2: mean 2, deviations -2 and (0 + 2), so 2 * (4 + 4) / 9.
-    assert mean_spread(np.array([0.0, 2.0, 4.0]), ["a", "b", "b"]).variance == pytest.approx(16 / 9)
-
-
 def test_fewer_than_two_values_have_no_interval() -> None:
     assert np.isnan(mean_interval(np.array([]))).all()
     assert np.isnan(mean_interval(np.array([math.nan]))).all()
-    for values, families in ((np.array([0.5, math.nan]), None), (np.array([0.4, 0.6]), ["a", "a"])):
-        mean, low, high = mean_interval(values, families)
-        assert mean == 0.5
-        assert math.isnan(low)
-        assert math.isnan(high)
+    mean, low, high = mean_interval(np.array([0.5, math.nan]))
+    assert mean == 0.5
+    assert math.isnan(low)
+    assert math.isnan(high)
 
 
 def test_the_jackknife_of_a_mean_is_student_s_interval() -> None:
@@ -128,13 +117,6 @@ def test_means_of_draws_are_those_of_repeated_classes_and_parts() -> None:
     np.testing.assert_allclose(other_way, resampled_means(values, np.ones((6, 5)), draws.parts))
 
 
-def test_families_are_drawn_together() -> None:
-    draws = draw_resamples(["a", "b", "a", "c"], 4, resamples=50)
-    np.testing.assert_array_equal(draws.classes[:, 0], draws.classes[:, 2])
-    assert (draws.n_units, draws.class_inflation) == (3, 1.5)
-    assert (draws.classes[:, [0, 1, 3]].sum(1) == 3).all()
-
-
 def test_part_inflation_is_that_of_all_draws() -> None:
     shares = []
     for parts in product(range(4), repeat=4):
@@ -159,13 +141,12 @@ def shared_over_ceiling(cells: np.ndarray) -> np.ndarray:
     return np.asarray(cells[:, :1] / cells[:, 1:])
 
 
-@pytest.mark.parametrize("families", [1, 2])
-def test_skewed_shares_have_the_interval_of_a_loop(families: int) -> None:
+def test_skewed_shares_have_the_interval_of_a_loop() -> None:
     """The bootstrap-t of pseudo-values, class by class; where nothing is skewed, and for few classes, Student's."""
     n, rng = 12, np.random.default_rng(11)
     cells = np.stack([rng.exponential(size=n) ** 2, 3 + rng.random(n)], 1)
-    values = np.broadcast_to(cells[:, :, None, None], (n, 2, 2, 2)).repeat(families, 0)
-    draws = draw_resamples(np.repeat(np.arange(n), families).tolist(), 2, resamples=300)
+    values = np.broadcast_to(cells[:, :, None, None], (n, 2, 2, 2))
+    draws = draw_resamples(range(n), 2, resamples=300)
     spread = dual_bootstrap(values, shared_over_ceiling, draws)
     (low,), (high,) = student_or_bootstrap_t(values, shared_over_ceiling, draws, spread).interval()
 
@@ -175,7 +156,7 @@ def test_skewed_shares_have_the_interval_of_a_loop(families: int) -> None:
     whole = of(list(range(n)))
     pseudo = [n * whole - (n - 1) * of([j for j in range(n) if j != i]) for i in range(n)]
     found = []
-    for counts in draws.classes[:, ::families].astype(int):
+    for counts in draws.classes.astype(int):
         drawn = [pseudo[i] for i in range(n) for _ in range(counts[i])]
         found.append((np.mean(drawn) - np.mean(pseudo)) / (np.std(drawn, ddof=1) / math.sqrt(n)))
     error = math.sqrt(spread.variance.item())
