@@ -172,8 +172,8 @@ def student_or_bootstrap_t(
     After Efron (1981) and Hall (1988). Each class has a pseudo-value, n times the statistic less n - 1 times that
     without the class; their mean in a draw, less that of all, is divided by its standard error in the draw. Quantiles
     grow with Student's where parts leave fewer degrees of freedom than n - 1. Student's stay where the skewness of the
-    pseudo-values is at most `SKEWED`, which costs nothing, and with fewer than `FEWEST_STUDENTISED` classes, where the
-    bootstrap-t is up to twice as wide and covers no better (`experiments/simulate_trust.py`).
+    pseudo-values is at most `SKEWED`, and with fewer than `FEWEST_STUDENTISED` classes, where the bootstrap-t is up to
+    twice as wide and covers no better.
     """
     n = draws.n_classes
     if n < FEWEST_STUDENTISED:

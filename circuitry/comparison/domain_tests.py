@@ -10,13 +10,13 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.part_array import PartArray, mean_known, without_own
 from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
-from circuitry.comparison.statistics import INTERVALS, Spread, mean_spread
+from circuitry.comparison.statistics import INTERVALS, Spread, mean_spreads
 from circuitry.comparison.table import both_directions
 from circuitry.runs.given import checked
 
@@ -55,12 +55,9 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
         Columns `TESTS`; difference is the mean of a minus b.
     """
     scores = both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
-    rows: list[TestRow] = []
-    for a, b in combinations(sorted(scores.columns), 2):
-        pair = (scores[a] - scores[b]).dropna()
-        spread = mean_spread(pair.to_numpy(dtype=float))
-        rows.append((a, b, spread, len(pair), float(spread.p())))
-    return corrected_tests(rows)
+    pairs = list(combinations(sorted(scores.columns), 2))
+    apart = [(scores[a] - scores[b]).to_numpy(dtype=float) for a, b in pairs]
+    return corrected_tests(pairs, mean_spreads(apart), np.array([np.isfinite(one).sum() for one in apart], int))
 
 
 def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
@@ -70,7 +67,7 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
     """
     apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
     if not pairs:
-        return corrected_tests([])
+        return pd.DataFrame(columns=list(TESTS))
     cells = np.stack([_paired(apart[:, pair]) for pair in pairs], 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
@@ -79,7 +76,7 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
 
     both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return corrected_tests(_rows(names, dual_bootstrap(cells, differences, draws), both))
+    return corrected_tests(names, dual_bootstrap(cells, differences, draws), both.sum(0))
 
 
 def _paired(
@@ -101,7 +98,7 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
-    return corrected_tests(_rows(names, spread, cells.there[:, :, 0]))
+    return corrected_tests(names, spread, cells.there[:, :, 0].sum(0))
 
 
 def too_few(n_classes: int, n_domains: int) -> str:
@@ -129,30 +126,22 @@ def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
     return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
-TestRow = tuple[str, str, Spread, int, float]
-"""Two domains, their difference, the number of classes, and p without correction."""
-
-
-def _rows(names: Sequence[tuple[str, str]], spread: Spread, there: Bool[np.ndarray, "classes pairs"]) -> list[TestRow]:
-    rows: list[TestRow] = []
-    for i, (a, b) in enumerate(names):
-        one = Spread(*(field[i] for field in spread[:3]))
-        rows.append((a, b, one, int(there[:, i].sum()), float(one.p())))
-    return rows
-
-
-def corrected_tests(rows: list[TestRow]) -> pd.DataFrame:
-    """Return tests with p not below `smallest_p`, p_holm, and what they could have found: columns `TESTS`.
+def corrected_tests(
+    pairs: Sequence[tuple[str, str]],
+    spread: Spread,
+    n_classes: Int[np.ndarray, " pairs"],
+    p: Float[np.ndarray, " pairs"] | None = None,
+) -> pd.DataFrame:
+    """Return tests with p (default: Student's) not below `smallest_p`, p_holm, and what is detectable: columns `TESTS`.
 
     A difference is detectable if the test, corrected for the number of tests, finds it in four of five studies like
     this; where even the smallest p, corrected, exceeds 0.05, none is, and the number is infinite.
     """
-    n_tests = max(1, sum(not np.isnan(row[-1]) for row in rows))
-    found = []
-    for a, b, spread, n, p in rows:
-        low, high = map(float, spread.interval())
-        detectable = float(spread.detectable(LEVEL / n_tests)) if n >= fewest_units(n_tests) else np.inf
-        least = np.maximum(p, smallest_p(n))
-        found.append((a, b, float(spread.value), low, high, n, least, np.nan, detectable, THIS_MODEL))
-    tests = pd.DataFrame(found, columns=list(TESTS))
-    return tests.assign(p_holm=holm(tests["p"]), detectable=tests["detectable"].where(tests["p"].notna()))
+    raw = spread.p() if p is None else p
+    n_tests = max(1, int((~np.isnan(raw)).sum()))
+    detectable = np.where(n_classes < fewest_units(n_tests), np.inf, spread.detectable(LEVEL / n_tests))
+    tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(difference=spread.value)
+    tests[["low", "high"]] = np.stack(spread.interval(), -1)
+    tests = tests.assign(n_classes=n_classes, p=np.maximum(raw, smallest_p(n_classes)), about=THIS_MODEL)
+    detectable = np.where(np.isnan(raw), np.nan, detectable)
+    return tests.assign(p_holm=holm(tests["p"]), detectable=detectable)[list(TESTS)]

@@ -31,9 +31,9 @@ def holm(p: pd.Series) -> pd.Series:
     return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
 
 
-def smallest_p(n: int) -> float:
+def smallest_p(n: int | np.ndarray) -> float | np.ndarray:
     """Return the smallest two-sided p value of exchanging the signs of n values: 2 / 2^n."""
-    return min(1.0, 2.0 ** (1 - n))
+    return np.minimum(1.0, 2.0 ** (1.0 - n))
 
 
 def fewest_units(n_tests: int) -> int:

@@ -1,5 +1,6 @@
 """Means over classes with Student's intervals, the jackknife, and the spread behind all intervals and tests."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,12 @@ def mean_spread(values: Float[np.ndarray, " n"]) -> Spread:
     if n == 0:
         return Spread(*(np.full((), np.nan) for _ in range(3)))
     return Spread(np.array(known.mean()), np.array(known.var(ddof=1) / n if n > 1 else np.nan), np.array(n - 1.0))
+
+
+def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
+    """Return `mean_spread` of several samples."""
+    spreads = [mean_spread(values)[:3] for values in several]
+    return Spread(*np.array(spreads, float).reshape(-1, 3).T)
 
 
 @checked

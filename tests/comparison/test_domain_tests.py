@@ -178,9 +178,9 @@ def test_many_signs_are_drawn() -> None:
 
 
 def test_what_cannot_be_shown_is_said() -> None:
-    spread, unknown = Spread(*map(np.array, (0.1, 0.01, 5.0))), Spread(*(np.array(math.nan) for _ in range(3)))
-    rows = [("a", "b", spread, 6, 0.001), ("a", "c", spread, 5, 0.9), ("b", "c", unknown, 1, math.nan)]
-    found = corrected_tests(rows)
+    spread = Spread(*(np.array([one, one, math.nan]) for one in (0.1, 0.01, 5.0)))
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    found = corrected_tests(pairs, spread, np.array([6, 5, 1]), np.array([0.001, 0.9, math.nan]))
     assert found["p"].tolist() == pytest.approx([2 / 64, 0.9, math.nan], nan_ok=True)
     assert found["p_holm"].tolist() == pytest.approx([4 / 64, 0.9, math.nan], nan_ok=True)
     assert found["detectable"].tolist() == pytest.approx([math.inf, math.inf, math.nan], nan_ok=True)
@@ -194,9 +194,9 @@ def test_what_cannot_be_shown_is_said() -> None:
 
 @pytest.mark.parametrize("n_tests", [1, 3])
 def test_four_of_five_studies_find_what_is_detectable(n_tests: int) -> None:
-    n, p = 12, 0.5
-    of = Spread(np.array(0.0), np.array(0.04), np.array(n - 1.0))
-    found = corrected_tests([("a", str(i), of, n, p) for i in range(n_tests)])
+    n = 12
+    of = Spread(*(np.full(n_tests, one) for one in (0.0, 0.04, n - 1.0)))
+    found = corrected_tests([("a", str(i)) for i in range(n_tests)], of, np.full(n_tests, n))
     size = found["detectable"].iloc[0]
     samples = np.random.default_rng(0).normal(size, 0.2 * np.sqrt(n), (20_000, n))
     assert (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05 / n_tests).mean() == pytest.approx(0.8, abs=0.02)
