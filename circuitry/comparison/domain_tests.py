@@ -140,8 +140,8 @@ def corrected_tests(
     raw = spread.p() if p is None else p
     n_tests = max(1, int((~np.isnan(raw)).sum()))
     detectable = np.where(n_classes < fewest_units(n_tests), np.inf, spread.detectable(LEVEL / n_tests))
-    tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(difference=spread.value)
+    least = np.maximum(raw, [smallest_p(int(n)) for n in n_classes])
+    tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(difference=spread.value, p=least)
     tests[["low", "high"]] = np.stack(spread.interval(), -1)
-    tests = tests.assign(n_classes=n_classes, p=np.maximum(raw, smallest_p(n_classes)), about=THIS_MODEL)
-    detectable = np.where(np.isnan(raw), np.nan, detectable)
-    return tests.assign(p_holm=holm(tests["p"]), detectable=detectable)[list(TESTS)]
+    tests = tests.assign(n_classes=n_classes, detectable=np.where(np.isnan(raw), np.nan, detectable), about=THIS_MODEL)
+    return tests.assign(p_holm=holm(tests["p"]))[list(TESTS)]

@@ -31,9 +31,9 @@ def holm(p: pd.Series) -> pd.Series:
     return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
 
 
-def smallest_p(n: int | np.ndarray) -> float | np.ndarray:
+def smallest_p(n: int) -> float:
     """Return the smallest two-sided p value of exchanging the signs of n values: 2 / 2^n."""
-    return np.minimum(1.0, 2.0 ** (1.0 - n))
+    return min(1.0, 2.0 ** (1 - n))
 
 
 def fewest_units(n_tests: int) -> int:
@@ -111,7 +111,7 @@ def _all_orders(n: int) -> Int[np.ndarray, "orders n"]:
 
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
     """Return domains whose pairs are all known in all matrices."""
-    unknown = np.isnan(matrices).any(0)
+    unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
     left = list(range(len(unknown)))

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuitry.comparison.table import both_directions
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
@@ -51,13 +52,24 @@ class Spread(NamedTuple):
 
 
 @checked
-def mean_spread(values: Float[np.ndarray, " n"]) -> Spread:
-    """Return the mean of the known values with its variance over them, and the degrees of freedom of Student's t."""
-    known = values[~np.isnan(values)]
-    n = len(known)
+def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | None = None) -> Spread:
+    """Return the mean of the known values with the variance over them, or over families of them.
+
+    With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
+    D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
+    """
+    if families is not None and len(families) != len(values):
+        raise InputError(f"Each of the {len(values)} values has a family, but {len(families)} were given.")
+    known = ~np.isnan(values)
+    n = int(known.sum())
     if n == 0:
         return Spread(*(np.full((), np.nan) for _ in range(3)))
-    return Spread(np.array(known.mean()), np.array(known.var(ddof=1) / n if n > 1 else np.nan), np.array(n - 1.0))
+    mean = values[known].mean()
+    names = np.arange(len(values)) if families is None else np.array([str(name) for name in families])
+    deviations = np.bincount(np.unique(names[known], return_inverse=True)[1], values[known] - mean)
+    f = len(deviations)
+    variance = f / (f - 1) * np.square(deviations).sum() / n**2 if f > 1 else np.nan
+    return Spread(np.array(mean), np.array(variance), np.array(f - 1.0))
 
 
 def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
@@ -67,14 +79,16 @@ def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
 
 
 @checked
-def mean_interval(values: Float[np.ndarray, " n"]) -> tuple[float, float, float]:
+def mean_interval(
+    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
+) -> tuple[float, float, float]:
     """Return the mean and the bounds of Student's interval (`mean_spread`); bounds are NaN for fewer than two values.
 
     Example:
         >>> mean_interval(np.array([1.0, 2.0, 3.0]))
         (2.0, -0.484..., 4.484...)
     """
-    spread = mean_spread(values)
+    spread = mean_spread(values, families)
     low, high = spread.interval()
     return float(spread.value), float(low), float(high)
 

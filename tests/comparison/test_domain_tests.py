@@ -185,9 +185,9 @@ def test_what_cannot_be_shown_is_said() -> None:
     assert found["p_holm"].tolist() == pytest.approx([4 / 64, 0.9, math.nan], nan_ok=True)
     assert found["detectable"].tolist() == pytest.approx([math.inf, math.inf, math.nan], nan_ok=True)
     assert could_find(found) == " With so few classes none can be."
-    for n_domains, pairs in ((2, 1), (3, 3), (6, 15)):
-        needed = fewest_units(pairs)
-        assert pairs * smallest_p(needed) <= 0.05 < pairs * smallest_p(needed - 1)
+    for n_domains, n_pairs in ((2, 1), (3, 3), (6, 15)):
+        needed = fewest_units(n_pairs)
+        assert n_pairs * smallest_p(needed) <= 0.05 < n_pairs * smallest_p(needed - 1)
         assert f"with {needed - 1} classes" in too_few(needed - 1, n_domains).lower()
         assert not too_few(needed, n_domains)
 

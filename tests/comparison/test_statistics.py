@@ -18,6 +18,7 @@ from circuitry.comparison import (
     dual_bootstrap,
     jackknife_interval,
     mean_interval,
+    mean_spread,
     pair_ratios,
     per_domain,
 )
@@ -35,13 +36,23 @@ def test_the_interval_of_a_mean_is_student_s() -> None:
     assert (low, high) == pytest.approx(stats.t.interval(0.95, 4, known.mean(), stats.sem(known)))
 
 
+def test_families_count_once() -> None:
+    values = np.array([0.1, 0.3, 0.2, 0.6, 0.5, 0.7])
+    twice, families = np.repeat(values, 2), [i // 2 for i in range(12)]
+    assert mean_interval(twice, families) == pytest.approx(mean_interval(values))
+    assert mean_interval(twice)[2] < mean_interval(values)[2]
+    # By hand, families of 1 and 2: mean 2, deviations -2 and (0 + 2), so 2 * (4 + 4) / 9.
+    assert mean_spread(np.array([0.0, 2.0, 4.0]), ["a", "b", "b"]).variance == pytest.approx(16 / 9)
+
+
 def test_fewer_than_two_values_have_no_interval() -> None:
     assert np.isnan(mean_interval(np.array([]))).all()
     assert np.isnan(mean_interval(np.array([math.nan]))).all()
-    mean, low, high = mean_interval(np.array([0.5, math.nan]))
-    assert mean == 0.5
-    assert math.isnan(low)
-    assert math.isnan(high)
+    for values, families in ((np.array([0.5, math.nan]), None), (np.array([0.4, 0.6]), ["a", "a"])):
+        mean, low, high = mean_interval(values, families)
+        assert mean == 0.5
+        assert math.isnan(low)
+        assert math.isnan(high)
 
 
 def test_the_jackknife_of_a_mean_is_student_s_interval() -> None:
